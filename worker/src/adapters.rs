@@ -1,0 +1,316 @@
+//! Which adapters are loaded, under which name, in which slot.
+//!
+//! A name points to one version, an [`AdapterLease`]; loading under a name that exists repoints it. A request takes a
+//! lease when it arrives and keeps it to its end, so it never sees two versions; the slot of a version that no name
+//! and no request holds any more is free again. The table that the operator reads knows slots only.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use arc_swap::ArcSwapOption;
+use slm_convert::pack::PackedAdapter;
+
+/// What the operator sees: packed adapters by slot.
+#[derive(Debug)]
+pub struct AdapterTable {
+    slots: Box<[ArcSwapOption<PackedAdapter>]>,
+}
+
+impl AdapterTable {
+    /// A table of `slots` empty slots.
+    pub fn new(slots: usize) -> Self {
+        Self { slots: (0..slots).map(|_| ArcSwapOption::empty()).collect() }
+    }
+
+    /// The adapter in `slot`.
+    pub fn get(&self, slot: usize) -> Option<Arc<PackedAdapter>> {
+        self.slots.get(slot)?.load_full()
+    }
+}
+
+/// What is known of one loaded version.
+#[derive(Debug, Clone)]
+pub struct AdapterInfo {
+    /// Name that requests use.
+    pub name: String,
+    /// `sha256:…` of its files: the version's identity.
+    pub digest: String,
+    /// Multiplies the adapter's own scaling.
+    pub scale: f32,
+    /// Largest rank of any module.
+    pub rank_max: usize,
+    /// Modules it changes.
+    pub target_modules: Vec<String>,
+    /// Time it took to read, check and pack it.
+    pub load_time: Duration,
+    /// When it became usable.
+    pub loaded_at: SystemTime,
+}
+
+/// One version of an adapter, in its slot as long as anybody holds this.
+#[derive(Debug)]
+pub struct AdapterLease {
+    /// What it is.
+    pub info: AdapterInfo,
+    /// Counts up with every load.
+    pub generation: u64,
+    /// Bytes that its matrices take.
+    pub bytes: u64,
+    slot: usize,
+    registry: Arc<Shared>,
+}
+
+impl AdapterLease {
+    /// Its slot in the table.
+    pub fn slot(&self) -> usize {
+        self.slot
+    }
+}
+
+impl Drop for AdapterLease {
+    fn drop(&mut self) {
+        self.registry.table.slots[self.slot].store(None);
+        self.registry.lock().free.push(self.slot);
+        self.registry.notify();
+    }
+}
+
+/// No more room.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum AdapterSlotsError {
+    /// As many names as the model allows.
+    #[error("all {slots} adapter slots hold other adapters; unload one or raise spec.adapters.slots of the model")]
+    Full {
+        /// Names allowed.
+        slots: usize,
+    },
+    /// Old versions are still in use.
+    #[error("{retiring} replaced adapter versions are still used by running requests; try again when they have ended")]
+    Retiring {
+        /// Versions that wait for their requests.
+        retiring: usize,
+    },
+}
+
+/// The loaded adapters of one worker.
+#[derive(Debug, Clone)]
+pub struct Adapters {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    table: Arc<AdapterTable>,
+    names_max: usize,
+    generation: AtomicU64,
+    changed: tokio::sync::watch::Sender<u64>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    names: BTreeMap<String, Arc<AdapterLease>>,
+    /// Versions without a name, until their last request ends.
+    retiring: Vec<Weak<AdapterLease>>,
+    free: Vec<usize>,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn notify(&self) {
+        self.changed.send_modify(|count| *count += 1);
+    }
+}
+
+/// A version and how many requests use it.
+#[derive(Debug, Clone)]
+pub struct Resident {
+    /// The version.
+    pub info: AdapterInfo,
+    /// Its load number.
+    pub generation: u64,
+    /// Bytes that its matrices take.
+    pub bytes: u64,
+    /// Requests that hold it.
+    pub requests: usize,
+    /// Whether its name still points to it.
+    pub serving: bool,
+}
+
+impl Adapters {
+    /// Room for `names_max` names, and for `retiring_max` replaced versions that running requests still use.
+    pub fn new(names_max: usize, retiring_max: usize) -> Self {
+        let slots = names_max + retiring_max;
+        let state = State { names: BTreeMap::new(), retiring: Vec::new(), free: (0..slots).rev().collect() };
+        let shared = Shared {
+            table: Arc::new(AdapterTable::new(slots)),
+            names_max,
+            generation: AtomicU64::new(0),
+            changed: tokio::sync::watch::Sender::new(0),
+            state: Mutex::new(state),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// The table for the operator.
+    pub fn table(&self) -> Arc<AdapterTable> {
+        self.shared.table.clone()
+    }
+
+    /// Changes whenever a version comes, goes, or loses its name.
+    pub fn subscribe(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.shared.changed.subscribe()
+    }
+
+    /// Names allowed, and how many are taken.
+    pub fn slots(&self) -> (usize, usize) {
+        (self.shared.names_max, self.shared.lock().names.len())
+    }
+
+    /// Makes `packed` what `info.name` means from now on.
+    pub fn publish(&self, info: AdapterInfo, packed: PackedAdapter) -> Result<Arc<AdapterLease>, AdapterSlotsError> {
+        let shared = &self.shared;
+        let mut state = shared.lock();
+        if !state.names.contains_key(&info.name) && state.names.len() >= shared.names_max {
+            return Err(AdapterSlotsError::Full { slots: shared.names_max });
+        }
+        let Some(slot) = state.free.pop() else {
+            let retiring = state.retiring.iter().filter(|version| version.strong_count() > 0).count();
+            return Err(AdapterSlotsError::Retiring { retiring });
+        };
+        let name = info.name.clone();
+        let lease = Arc::new(AdapterLease {
+            info,
+            generation: shared.generation.fetch_add(1, Ordering::Relaxed) + 1,
+            bytes: packed.bytes,
+            slot,
+            registry: shared.clone(),
+        });
+        shared.table.slots[slot].store(Some(Arc::new(packed)));
+        let replaced = state.names.insert(name, lease.clone());
+        state.retire(replaced.as_ref());
+        // The old version may go with this very drop, which takes the lock.
+        drop(state);
+        drop(replaced);
+        shared.notify();
+        Ok(lease)
+    }
+
+    /// Takes the name away. `digest` limits it to that version. `false`: no such name (or version).
+    pub fn unload(&self, name: &str, digest: Option<&str>) -> bool {
+        let mut state = self.shared.lock();
+        if !state.names.get(name).is_some_and(|lease| digest.is_none_or(|digest| digest == lease.info.digest)) {
+            return false;
+        }
+        let removed = state.names.remove(name);
+        state.retire(removed.as_ref());
+        drop(state);
+        drop(removed);
+        self.shared.notify();
+        true
+    }
+
+    /// The version that `name` means now.
+    pub fn lease(&self, name: &str) -> Option<Arc<AdapterLease>> {
+        self.shared.lock().names.get(name).cloned()
+    }
+
+    /// All names.
+    pub fn names(&self) -> Vec<String> {
+        self.shared.lock().names.keys().cloned().collect()
+    }
+
+    /// Every version that holds a slot, named ones first.
+    pub fn residents(&self) -> Vec<Resident> {
+        let mut state = self.shared.lock();
+        state.retiring.retain(|version| version.strong_count() > 0);
+        let resident = |lease: &Arc<AdapterLease>, serving: bool, others: usize| Resident {
+            info: lease.info.clone(),
+            generation: lease.generation,
+            bytes: lease.bytes,
+            requests: Arc::strong_count(lease) - others,
+            serving,
+        };
+        // Besides requests, a named version is held by its name, and a retiring one by the upgrade made here.
+        let named: Vec<_> = state.names.values().map(|lease| resident(lease, true, 1)).collect();
+        let retiring: Vec<Arc<AdapterLease>> = state.retiring.iter().filter_map(Weak::upgrade).collect();
+        drop(state);
+        named.into_iter().chain(retiring.iter().map(|lease| resident(lease, false, 1))).collect()
+    }
+}
+
+impl State {
+    fn retire(&mut self, version: Option<&Arc<AdapterLease>>) {
+        self.retiring.retain(|version| version.strong_count() > 0);
+        self.retiring.extend(version.map(Arc::downgrade));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info(name: &str, digest: &str) -> AdapterInfo {
+        AdapterInfo {
+            name: name.into(),
+            digest: digest.into(),
+            scale: 1.0,
+            rank_max: 4,
+            target_modules: vec!["q_proj".into()],
+            load_time: Duration::ZERO,
+            loaded_at: SystemTime::UNIX_EPOCH,
+        }
+    }
+
+    fn packed() -> PackedAdapter {
+        PackedAdapter { groups: Vec::new(), bytes: 100 }
+    }
+
+    #[test]
+    fn a_request_keeps_the_version_it_began_with() {
+        let adapters = Adapters::new(2, 1);
+        adapters.publish(info("sql", "one"), packed()).unwrap();
+        let running = adapters.lease("sql").unwrap();
+        adapters.publish(info("sql", "two"), packed()).unwrap();
+        let fresh = adapters.lease("sql").unwrap();
+        assert_eq!((running.info.digest.as_str(), fresh.info.digest.as_str()), ("one", "two"));
+        assert!(adapters.table().get(running.slot()).is_some() && running.slot() != fresh.slot());
+        let phases: Vec<_> = adapters.residents().iter().map(|r| (r.info.digest.clone(), r.serving, r.requests)).collect();
+        assert_eq!(phases, [("two".into(), true, 1), ("one".into(), false, 1)]);
+        let slot = running.slot();
+        drop(running);
+        assert!(adapters.table().get(slot).is_none());
+        assert_eq!(adapters.residents().len(), 1);
+    }
+
+    #[test]
+    fn names_and_retiring_versions_are_bounded() {
+        let adapters = Adapters::new(1, 1);
+        adapters.publish(info("a", "1"), packed()).unwrap();
+        assert_eq!(adapters.publish(info("b", "1"), packed()).unwrap_err(), AdapterSlotsError::Full { slots: 1 });
+        let one = adapters.lease("a").unwrap();
+        adapters.publish(info("a", "2"), packed()).unwrap();
+        let two = adapters.lease("a").unwrap();
+        assert_eq!(adapters.publish(info("a", "3"), packed()).unwrap_err(), AdapterSlotsError::Retiring { retiring: 1 });
+        drop((one, two));
+        adapters.publish(info("a", "3"), packed()).unwrap();
+    }
+
+    #[test]
+    fn unloading_can_be_limited_to_a_version() {
+        let adapters = Adapters::new(1, 1);
+        adapters.publish(info("a", "1"), packed()).unwrap();
+        assert!(!adapters.unload("a", Some("0")) && adapters.lease("a").is_some());
+        assert!(adapters.unload("a", Some("1")) && adapters.lease("a").is_none());
+        assert!(!adapters.unload("a", None));
+    }
+}

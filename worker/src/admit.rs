@@ -1,0 +1,245 @@
+//! Which requests are taken, and as what: every bound on a request is here.
+
+use rand::Rng;
+use slm_convert::generation::GenerationDefaults;
+use slm_proto::v1;
+
+use crate::sample::SamplingParams;
+
+/// Stop strings of a request at most.
+pub const STOP_STRINGS_MAX: usize = 16;
+/// Bytes of a stop string at most.
+pub const STOP_STRING_BYTES_MAX: usize = 512;
+/// Stop token ids of a request at most.
+pub const STOP_IDS_MAX: usize = 256;
+/// Log-probabilities a token at most.
+pub const LOGPROBS_MAX: u32 = 20;
+/// Temperature at most.
+pub const TEMPERATURE_MAX: f32 = 100.0;
+
+/// A request that cannot be served as it is. The message begins with the field.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum AdmitError {
+    /// A number outside its range.
+    #[error("{field} is {found}; it must be {expected}")]
+    OutOfRange {
+        /// Field of the request.
+        field: &'static str,
+        /// What it holds.
+        found: String,
+        /// What it may hold.
+        expected: &'static str,
+    },
+    /// Nothing to continue.
+    #[error("the request has no {0}; send messages, prompt or token_ids with at least one token")]
+    Empty(&'static str),
+    /// No room for an answer.
+    #[error(
+        "the prompt has {prompt_tokens} tokens; the context of `{model}` is {context_length}, prompt and answer together"
+    )]
+    ContextLengthExceeded {
+        /// Tokens of the prompt.
+        prompt_tokens: usize,
+        /// Tokens that fit.
+        context_length: usize,
+        /// Name of the base model.
+        model: String,
+    },
+}
+
+impl AdmitError {
+    /// The error's name, as metrics and metadata spell it.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::OutOfRange { .. } => "OutOfRange",
+            Self::Empty(_) => "Empty",
+            Self::ContextLengthExceeded { .. } => "ContextLengthExceeded",
+        }
+    }
+}
+
+/// The answer's limits and sampling, checked and complete.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Admitted {
+    /// How to choose tokens.
+    pub sampling: SamplingParams,
+    /// Tokens to generate at most.
+    pub tokens_max: usize,
+    /// End the answer before these.
+    pub stop: Vec<String>,
+    /// End the answer at these.
+    pub stop_ids: Vec<u32>,
+}
+
+/// What a model says about requests to it.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Name of the base model.
+    pub model: String,
+    /// Prompt and answer together.
+    pub context_length: usize,
+    /// What fields that are not set come to.
+    pub defaults: GenerationDefaults,
+}
+
+/// Checks everything but the prompt itself, which has `prompt_tokens` tokens.
+pub fn admit(request: &v1::GenerateRequest, prompt_tokens: usize, limits: &Limits) -> Result<Admitted, AdmitError> {
+    if prompt_tokens == 0 {
+        return Err(AdmitError::Empty("prompt"));
+    }
+    if prompt_tokens >= limits.context_length {
+        return Err(AdmitError::ContextLengthExceeded {
+            prompt_tokens,
+            context_length: limits.context_length,
+            model: limits.model.clone(),
+        });
+    }
+    let left = limits.context_length - prompt_tokens;
+    let tokens_max = match request.max_tokens {
+        Some(0) => return Err(out_of_range("max_tokens", 0, "at least 1")),
+        Some(most) => left.min(most as usize),
+        None => left,
+    };
+    check_stops(request)?;
+    let mut stop_ids = request.stop_token_ids.clone();
+    if !request.ignore_eos {
+        stop_ids.extend(&limits.defaults.eos_token_ids);
+    }
+    let sampling = sampling(request, &limits.defaults)?;
+    Ok(Admitted { sampling, tokens_max, stop: request.stop.clone(), stop_ids })
+}
+
+fn check_stops(request: &v1::GenerateRequest) -> Result<(), AdmitError> {
+    if request.stop.len() > STOP_STRINGS_MAX {
+        return Err(out_of_range("stop", request.stop.len(), "at most 16 strings"));
+    }
+    if request.stop.iter().any(String::is_empty) {
+        return Err(out_of_range("stop", "an empty string", "strings of at least one character"));
+    }
+    if let Some(long) = request.stop.iter().find(|stop| stop.len() > STOP_STRING_BYTES_MAX) {
+        return Err(out_of_range("stop", format!("{} bytes long", long.len()), "strings of at most 512 bytes"));
+    }
+    if request.stop_token_ids.len() > STOP_IDS_MAX {
+        return Err(out_of_range("stop_token_ids", request.stop_token_ids.len(), "at most 256 ids"));
+    }
+    Ok(())
+}
+
+fn sampling(request: &v1::GenerateRequest, defaults: &GenerationDefaults) -> Result<SamplingParams, AdmitError> {
+    let asked = request.sampling.unwrap_or_default();
+    // As transformers reads it: without do_sample, sampling fields of generation_config say nothing.
+    let sampled = defaults.do_sample.unwrap_or(false);
+    let default = |value: Option<f32>| value.filter(|_| sampled);
+    let ranged = |field, value: f32, valid: bool, expected| {
+        if valid { Ok(value) } else { Err(out_of_range(field, value, expected)) }
+    };
+    let temperature = asked.temperature.or(default(defaults.temperature)).unwrap_or(1.0);
+    let top_p = asked.top_p.or(default(defaults.top_p)).unwrap_or(1.0);
+    let min_p = asked.min_p.unwrap_or(0.0);
+    let repetition = asked.repetition_penalty.or(defaults.repetition_penalty).unwrap_or(1.0);
+    let presence = asked.presence_penalty.unwrap_or(0.0);
+    let frequency = asked.frequency_penalty.unwrap_or(0.0);
+    let two = |x: f32| (-2.0..=2.0).contains(&x);
+    let logprobs = match request.logprobs {
+        Some(top) if top > LOGPROBS_MAX => return Err(out_of_range("logprobs", top, "at most 20")),
+        top => top.map(|top| top as usize),
+    };
+    Ok(SamplingParams {
+        temperature: ranged(
+            "sampling.temperature",
+            temperature,
+            (0.0..=TEMPERATURE_MAX).contains(&temperature),
+            "between 0 and 100",
+        )?,
+        top_k: asked.top_k.or(defaults.top_k.filter(|_| sampled)).unwrap_or(0) as usize,
+        top_p: ranged("sampling.top_p", top_p, top_p > 0.0 && top_p <= 1.0, "above 0 and at most 1")?,
+        min_p: ranged("sampling.min_p", min_p, (0.0..1.0).contains(&min_p), "at least 0 and below 1")?,
+        repetition_penalty: ranged(
+            "sampling.repetition_penalty",
+            repetition,
+            repetition > 0.0 && repetition.is_finite(),
+            "above 0",
+        )?,
+        presence_penalty: ranged("sampling.presence_penalty", presence, two(presence), "between -2 and 2")?,
+        frequency_penalty: ranged("sampling.frequency_penalty", frequency, two(frequency), "between -2 and 2")?,
+        seed: asked.seed.unwrap_or_else(|| rand::rng().random()),
+        logprobs,
+    })
+}
+
+fn out_of_range(field: &'static str, found: impl ToString, expected: &'static str) -> AdmitError {
+    AdmitError::OutOfRange { field, found: found.to_string(), expected }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits() -> Limits {
+        let defaults = GenerationDefaults { eos_token_ids: vec![2], ..GenerationDefaults::default() };
+        Limits { model: "tiny".into(), context_length: 100, defaults }
+    }
+
+    fn sampling(change: impl FnOnce(&mut v1::Sampling)) -> v1::GenerateRequest {
+        let mut sampling = v1::Sampling::default();
+        change(&mut sampling);
+        v1::GenerateRequest { sampling: Some(sampling), ..Default::default() }
+    }
+
+    fn refusal(request: &v1::GenerateRequest, prompt_tokens: usize) -> String {
+        admit(request, prompt_tokens, &limits()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn every_bound_names_its_field_and_range() {
+        let request = v1::GenerateRequest::default;
+        for (request, message) in [
+            (v1::GenerateRequest { max_tokens: Some(0), ..request() }, "max_tokens is 0; it must be at least 1"),
+            (
+                v1::GenerateRequest { stop: vec![String::new()], ..request() },
+                "stop is an empty string; it must be strings of at least one character",
+            ),
+            (v1::GenerateRequest { stop: vec!["x".into(); 17], ..request() }, "stop is 17; it must be at most 16 strings"),
+            (v1::GenerateRequest { logprobs: Some(21), ..request() }, "logprobs is 21; it must be at most 20"),
+            (sampling(|s| s.temperature = Some(-0.1)), "sampling.temperature is -0.1; it must be between 0 and 100"),
+            (sampling(|s| s.temperature = Some(f32::NAN)), "sampling.temperature is NaN; it must be between 0 and 100"),
+            (sampling(|s| s.top_p = Some(0.0)), "sampling.top_p is 0; it must be above 0 and at most 1"),
+            (sampling(|s| s.min_p = Some(1.0)), "sampling.min_p is 1; it must be at least 0 and below 1"),
+            (sampling(|s| s.repetition_penalty = Some(0.0)), "sampling.repetition_penalty is 0; it must be above 0"),
+            (sampling(|s| s.presence_penalty = Some(2.5)), "sampling.presence_penalty is 2.5; it must be between -2 and 2"),
+        ] {
+            assert_eq!(refusal(&request, 10), message);
+        }
+    }
+
+    #[test]
+    fn prompt_and_answer_share_the_context() {
+        let request = v1::GenerateRequest { max_tokens: Some(50), ..Default::default() };
+        let tokens_max = |prompt| admit(&request, prompt, &limits()).unwrap().tokens_max;
+        assert_eq!((tokens_max(10), tokens_max(60), tokens_max(99)), (50, 40, 1));
+        assert_eq!(
+            refusal(&request, 100),
+            "the prompt has 100 tokens; the context of `tiny` is 100, prompt and answer together"
+        );
+        assert!(refusal(&request, 0).contains("no prompt"));
+    }
+
+    #[test]
+    fn end_of_sequence_ids_stop_unless_ignored() {
+        let stops = |ignore_eos| {
+            let request = v1::GenerateRequest { ignore_eos, stop_token_ids: vec![7], ..Default::default() };
+            admit(&request, 1, &limits()).unwrap().stop_ids
+        };
+        assert_eq!((stops(false), stops(true)), (vec![7, 2], vec![7]));
+    }
+
+    #[test]
+    fn generation_config_fills_in_only_when_it_samples() {
+        let with = |do_sample| {
+            let defaults = GenerationDefaults { do_sample, temperature: Some(0.6), ..GenerationDefaults::default() };
+            let limits = Limits { defaults, ..limits() };
+            admit(&v1::GenerateRequest::default(), 1, &limits).unwrap().sampling.temperature
+        };
+        assert_eq!((with(Some(true)), with(Some(false)), with(None)), (0.6, 1.0, 1.0));
+    }
+}

@@ -1,0 +1,219 @@
+//! The thread that owns the session, and what others may ask of it.
+//!
+//! One loop: take new jobs, let go of those whose caller left, process a chunk of one prompt, step all running
+//! sequences together, whatever adapter each has. Everything a request needs besides those steps (templates, text,
+//! stop strings, the network) happens elsewhere, on the other side of the two channels of a [`Job`].
+
+mod sequence;
+mod thread;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+        mpsc,
+    },
+    thread::JoinHandle,
+    time::Instant,
+};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc as events};
+
+use crate::{
+    adapters::AdapterLease,
+    runtime::DecoderSession,
+    sample::{Logprobs, NotFinite, SamplingParams},
+};
+
+/// What to generate.
+#[derive(Debug)]
+pub struct Job {
+    /// The prompt: at least one token, fewer than the context.
+    pub prompt: Vec<u32>,
+    /// The adapter version to answer with; held to the end.
+    pub adapter: Option<Arc<AdapterLease>>,
+    /// How to choose tokens.
+    pub sampling: SamplingParams,
+    /// Tokens to generate at most; at least one, and within the context together with the prompt.
+    pub tokens_max: usize,
+    /// Generation ends at these.
+    pub stop_ids: Vec<u32>,
+    /// Give up at this time.
+    pub deadline: Option<Instant>,
+}
+
+/// What comes back, in this order: `Token`s, then one of the others, then the channel closes. A channel that closes
+/// without one of those means that the engine is gone.
+#[derive(Debug)]
+pub enum Event {
+    /// A generated token.
+    Token {
+        /// Its id.
+        id: u32,
+        /// When the job asked for them.
+        logprobs: Option<Logprobs>,
+    },
+    /// The answer is complete.
+    Finished {
+        /// Why it ended.
+        reason: FinishReason,
+        /// Tokens generated, a stop token included.
+        generated: usize,
+    },
+    /// The answer cannot be completed.
+    Failed(StepFailure),
+}
+
+/// Why an answer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FinishReason {
+    /// A stop token or an end-of-sequence token.
+    Stop,
+    /// `tokens_max`.
+    Length,
+}
+
+/// Why an answer failed while it ran.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StepFailure {
+    /// The deadline passed.
+    #[error("the deadline passed before the answer was complete")]
+    Deadline,
+    /// The model's output is unusable.
+    #[error(transparent)]
+    NotFinite(#[from] NotFinite),
+    /// ONNX Runtime failed.
+    #[error("a step failed: {0}")]
+    Session(String),
+}
+
+/// A job could not be handed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SubmitError {
+    /// Running and waiting requests take all places.
+    #[error("{running} requests run and {waiting} wait, which is all this worker takes; retry later")]
+    Full {
+        /// Requests in cache slots.
+        running: usize,
+        /// Requests in the queue.
+        waiting: usize,
+    },
+    /// The engine thread is gone.
+    #[error("the worker is stopping")]
+    Stopped,
+}
+
+/// How busy the engine is. Numbers are those of the last loop.
+#[derive(Debug, Default)]
+pub struct Gauges {
+    running: AtomicUsize,
+    waiting: AtomicUsize,
+    prompt_tokens_queued: AtomicUsize,
+    cache_tokens: AtomicUsize,
+    tokens_generated: AtomicU64,
+    prompt_tokens_processed: AtomicU64,
+    steps: AtomicU64,
+}
+
+/// A copy of [`Gauges`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Sequences in cache slots.
+    pub running: usize,
+    /// Requests that wait for a slot.
+    pub waiting: usize,
+    /// Prompt tokens not yet processed.
+    pub prompt_tokens_queued: usize,
+    /// Cache positions in use.
+    pub cache_tokens: usize,
+    /// Tokens generated since the start.
+    pub tokens_generated: u64,
+    /// Prompt tokens processed since the start.
+    pub prompt_tokens_processed: u64,
+    /// Decoding steps since the start.
+    pub steps: u64,
+}
+
+impl Gauges {
+    /// The numbers now.
+    pub fn load(&self) -> Load {
+        Load {
+            running: self.running.load(Ordering::Relaxed),
+            waiting: self.waiting.load(Ordering::Relaxed),
+            prompt_tokens_queued: self.prompt_tokens_queued.load(Ordering::Relaxed),
+            cache_tokens: self.cache_tokens.load(Ordering::Relaxed),
+            tokens_generated: self.tokens_generated.load(Ordering::Relaxed),
+            prompt_tokens_processed: self.prompt_tokens_processed.load(Ordering::Relaxed),
+            steps: self.steps.load(Ordering::Relaxed),
+        }
+    }
+}
+
+struct Submitted {
+    job: Job,
+    events: events::Sender<Event>,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// Hands jobs to the engine. The thread ends when all copies are gone and its work is done.
+#[derive(Clone)]
+pub struct Engine {
+    jobs: mpsc::Sender<Submitted>,
+    permits: Arc<Semaphore>,
+    gauges: Arc<Gauges>,
+    sequences_max: usize,
+    context_length: usize,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("load", &self.gauges.load()).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Starts the thread. `queue_max` jobs may wait besides those that run.
+    pub fn start(session: DecoderSession, queue_max: usize) -> std::io::Result<(Self, JoinHandle<()>)> {
+        let (jobs, receiver) = mpsc::channel();
+        let gauges = Arc::new(Gauges::default());
+        let (sequences_max, context_length) = (session.sequences_max(), session.context_length());
+        let engine = Self {
+            jobs,
+            permits: Arc::new(Semaphore::new(sequences_max + queue_max)),
+            gauges: gauges.clone(),
+            sequences_max,
+            context_length,
+        };
+        let thread = std::thread::Builder::new()
+            .name("engine".into())
+            .spawn(move || thread::EngineThread::new(session, receiver, gauges).run())?;
+        Ok((engine, thread))
+    }
+
+    /// Queues `job`. Dropping the receiver cancels it: its slot is free after the step that runs.
+    pub fn submit(&self, job: Job) -> Result<events::Receiver<Event>, SubmitError> {
+        let Ok(permit) = self.permits.clone().try_acquire_owned() else {
+            let load = self.gauges.load();
+            return Err(SubmitError::Full { running: load.running, waiting: load.waiting });
+        };
+        // Room for the whole answer: the engine never waits for a slow reader.
+        let (events, receiver) = events::channel(job.tokens_max + 1);
+        self.jobs.send(Submitted { job, events, _permit: permit }).map_err(|_| SubmitError::Stopped)?;
+        Ok(receiver)
+    }
+
+    /// How busy it is.
+    pub fn load(&self) -> Load {
+        self.gauges.load()
+    }
+
+    /// Sequences that run at once.
+    pub fn sequences_max(&self) -> usize {
+        self.sequences_max
+    }
+
+    /// Prompt and answer together.
+    pub fn context_length(&self) -> usize {
+        self.context_length
+    }
+}

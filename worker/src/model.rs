@@ -1,0 +1,261 @@
+//! The model that a worker serves: its files, its engine, its adapters.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread::JoinHandle,
+    time::{Instant, SystemTime},
+};
+
+use slm_convert::{
+    bundle::{Bundle, BundleError, PrecisionChoice},
+    checkpoint::{Checkpoint, CheckpointError},
+    graph::Precision,
+    pack::{OutOfRange, pack},
+    peft::{Adapter, AdapterError},
+};
+
+use crate::{
+    adapters::{AdapterInfo, AdapterLease, AdapterSlotsError, Adapters},
+    admit::Limits,
+    engine::Engine,
+    runtime::{LibraryError, Runtime, SessionConfig, SessionError, DecoderSession},
+    text::{Prompter, TokenBytes},
+};
+
+/// What to serve and how.
+#[derive(Debug, Clone)]
+pub struct ModelOptions {
+    /// Name of the SlmModel.
+    pub name: String,
+    /// Checkpoint: a GGUF file, or a folder.
+    pub path: PathBuf,
+    /// When set, the checkpoint must have this digest.
+    pub digest: Option<String>,
+    /// Of the linear layers.
+    pub precision: PrecisionChoice,
+    /// Prompt and answer together; unset: what the model was made for, at most [`CONTEXT_LENGTH_DEFAULT_MAX`].
+    pub context_length: Option<usize>,
+    /// Sequences that run at once.
+    pub sequences_max: usize,
+    /// Requests that may wait besides.
+    pub queue_max: usize,
+    /// Threads of a step; unset: all cores this process may use.
+    pub threads: Option<usize>,
+    /// Adapters that may be loaded.
+    pub adapter_slots: usize,
+    /// Largest rank of an adapter.
+    pub adapter_rank_max: usize,
+    /// Folder of converted models.
+    pub cache: PathBuf,
+}
+
+/// Context of a model whose manifest says nothing: cache memory grows with it.
+pub const CONTEXT_LENGTH_DEFAULT_MAX: usize = 4096;
+
+/// The model cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// The checkpoint cannot be read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// It cannot be converted.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// Another artifact than was asked for.
+    #[error("{path}: digest is {found}, but the manifest says {expected}; fix source.digest or the file")]
+    Digest {
+        /// The artifact.
+        path: PathBuf,
+        /// What it has.
+        found: String,
+        /// What it should have.
+        expected: String,
+    },
+    /// ONNX Runtime is not to be had.
+    #[error(transparent)]
+    Library(#[from] LibraryError),
+    /// ONNX Runtime does not take the graph.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// The engine thread cannot be started.
+    #[error("starting the engine thread: {0}")]
+    Thread(std::io::Error),
+}
+
+/// An adapter was not loaded; what was loaded before still is.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadAdapterError {
+    /// Its files cannot be used with this base.
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
+    /// Its numbers do not fit.
+    #[error(transparent)]
+    OutOfRange(#[from] OutOfRange),
+    /// Another artifact than was asked for.
+    #[error("{path}: digest is {found}, but {expected} was asked for; fix source.digest or the files")]
+    Digest {
+        /// The folder.
+        path: PathBuf,
+        /// What it has.
+        found: String,
+        /// What it should have.
+        expected: String,
+    },
+    /// Larger than the model allows.
+    #[error("{path}: rank {rank} is above spec.adapters.maxRank of the model, which is {most}")]
+    Rank {
+        /// The folder.
+        path: PathBuf,
+        /// Its largest rank.
+        rank: usize,
+        /// Allowed.
+        most: usize,
+    },
+    /// A base and an adapter cannot have the same name.
+    #[error("`{0}` is the base model's own name")]
+    NameTaken(String),
+    /// The scale is of no use.
+    #[error("scale is {0}; it must be a number above 0")]
+    Scale(f32),
+    /// No room.
+    #[error(transparent)]
+    Slots(#[from] AdapterSlotsError),
+}
+
+/// Progress of opening a model, for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opening {
+    /// Layers converted, of how many.
+    Converting(usize, usize),
+    /// The graph is being loaded.
+    Loading,
+}
+
+/// A served model.
+#[derive(Debug)]
+pub struct Model {
+    /// Name of the SlmModel.
+    pub name: String,
+    /// The files it is made from.
+    pub bundle: Bundle,
+    /// Its loaded adapters.
+    pub adapters: Adapters,
+    /// The thread that steps.
+    pub engine: Engine,
+    /// Text to tokens.
+    pub prompter: Prompter,
+    /// Tokens to text; `None` without a tokenizer.
+    pub token_bytes: Option<Arc<TokenBytes>>,
+    /// Bounds on requests.
+    pub limits: Limits,
+    /// Bytes of the cache, when full.
+    pub cache_bytes: u64,
+    adapter_rank_max: usize,
+}
+
+impl Model {
+    /// Opens, converts if need be, loads and starts a model.
+    pub fn open(
+        options: &ModelOptions,
+        progress: &mut dyn FnMut(Opening),
+    ) -> Result<(Self, JoinHandle<()>), ModelError> {
+        let runtime = Runtime::load()?;
+        let checkpoint = Checkpoint::open(&options.path)?;
+        check_digest(checkpoint.digest(), options)?;
+        let bundle = Bundle::open_or_build(&checkpoint, options.precision, &options.cache, &mut |done, total| {
+            progress(Opening::Converting(done, total));
+        })?;
+        progress(Opening::Loading);
+        let context_length =
+            options.context_length.unwrap_or(bundle.info.context_length.min(CONTEXT_LENGTH_DEFAULT_MAX));
+        let config = SessionConfig {
+            sequences_max: options.sequences_max,
+            context_length,
+            threads: options.threads.unwrap_or_else(available_threads),
+        };
+        // Every request in the house may hold another replaced version.
+        let adapters = Adapters::new(options.adapter_slots, options.sequences_max + options.queue_max + 1);
+        let session = DecoderSession::open(&runtime, &bundle, config, adapters.table())?;
+        let cache_bytes = (session.cache_bytes_per_token() * context_length * options.sequences_max) as u64;
+        let (engine, thread) = Engine::start(session, options.queue_max).map_err(ModelError::Thread)?;
+        let prompter = Prompter::new(&bundle)?;
+        let token_bytes = prompter.tokenizer().map(|tokenizer| Arc::new(TokenBytes::new(tokenizer)));
+        let limits = Limits {
+            model: options.name.clone(),
+            context_length,
+            defaults: bundle.info.generation.clone(),
+        };
+        let model = Self {
+            name: options.name.clone(),
+            bundle,
+            adapters,
+            engine,
+            prompter,
+            token_bytes,
+            limits,
+            cache_bytes,
+            adapter_rank_max: options.adapter_rank_max,
+        };
+        Ok((model, thread))
+    }
+
+    /// Of the linear layers.
+    pub fn precision(&self) -> Precision {
+        self.bundle.info.precision
+    }
+
+    /// Reads, checks and packs the adapter in `path` and makes it what `name` means.
+    pub fn load_adapter(
+        &self,
+        name: &str,
+        path: &Path,
+        digest: Option<&str>,
+        scale: f32,
+    ) -> Result<Arc<AdapterLease>, LoadAdapterError> {
+        let begun = Instant::now();
+        if name == self.name {
+            return Err(LoadAdapterError::NameTaken(name.into()));
+        }
+        if !(scale.is_finite() && scale > 0.0) {
+            return Err(LoadAdapterError::Scale(scale));
+        }
+        let config = &self.bundle.info.config;
+        let adapter = Adapter::open(path, config)?;
+        if let Some(expected) = digest.filter(|&digest| digest != adapter.digest) {
+            let (found, expected) = (adapter.digest.clone(), expected.into());
+            return Err(LoadAdapterError::Digest { path: path.into(), found, expected });
+        }
+        if adapter.rank_max > self.adapter_rank_max {
+            let (rank, most) = (adapter.rank_max, self.adapter_rank_max);
+            return Err(LoadAdapterError::Rank { path: path.into(), rank, most });
+        }
+        let packed = pack(&adapter, config, self.precision(), scale)?;
+        let info = AdapterInfo {
+            name: name.into(),
+            digest: adapter.digest,
+            scale,
+            rank_max: adapter.rank_max,
+            target_modules: adapter.target_modules,
+            load_time: begun.elapsed(),
+            loaded_at: SystemTime::now(),
+        };
+        Ok(self.adapters.publish(info, packed)?)
+    }
+}
+
+fn check_digest(found: &str, options: &ModelOptions) -> Result<(), ModelError> {
+    match &options.digest {
+        Some(expected) if expected != found => Err(ModelError::Digest {
+            path: options.path.clone(),
+            found: found.into(),
+            expected: expected.clone(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Cores this process may use.
+pub fn available_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}

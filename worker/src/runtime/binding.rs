@@ -1,0 +1,181 @@
+//! Inputs and outputs bound by pointer.
+//!
+//! `ort`'s own binding clones borrowed tensors; a step of a decoder has some sixty pairs of cache tensors that must be
+//! used where they are. So the four calls that this takes are made here, on the raw API.
+#![allow(unsafe_code)] // The raw API of ONNX Runtime is C; every block says why its call is sound.
+
+use std::{
+    ffi::{CStr, c_void},
+    ptr::{self, NonNull},
+};
+
+use ort::AsPointer;
+
+/// An element type that tensors may have.
+pub(super) trait Element: Copy {
+    const TYPE: ort_sys::ONNXTensorElementDataType;
+}
+
+impl Element for f32 {
+    const TYPE: ort_sys::ONNXTensorElementDataType = ort_sys::ONNXTensorElementDataType::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+}
+impl Element for i64 {
+    const TYPE: ort_sys::ONNXTensorElementDataType = ort_sys::ONNXTensorElementDataType::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
+}
+impl Element for i32 {
+    const TYPE: ort_sys::ONNXTensorElementDataType = ort_sys::ONNXTensorElementDataType::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32;
+}
+
+/// Memory of fixed size and address that tensors are views of.
+pub(super) struct Buffer<T> {
+    data: NonNull<[T]>,
+}
+
+// SAFETY: a Buffer owns its memory as a Box does; it is only ever used through the session that holds it.
+unsafe impl<T: Send> Send for Buffer<T> {}
+
+impl<T: Element + Default> Buffer<T> {
+    /// `len` zeros. Large buffers take memory page by page, when first written.
+    pub(super) fn zeroed(len: usize) -> Self {
+        let data = vec![T::default(); len].into_boxed_slice();
+        // SAFETY: Box::into_raw never gives null.
+        Self { data: unsafe { NonNull::new_unchecked(Box::into_raw(data)) } }
+    }
+}
+
+impl<T: Element> Buffer<T> {
+    /// A tensor over `shape` elements from `offset`. The tensor must not outlive the buffer.
+    pub(super) fn view(&self, offset: usize, shape: &[usize]) -> ort::Result<Value> {
+        let len: usize = shape.iter().product();
+        if offset + len > self.data.len() {
+            return Err(ort::Error::new(format!("view of {len} elements at {offset} in {}", self.data.len())));
+        }
+        let mut dims = [0i64; 4];
+        for (dim, &size) in dims.iter_mut().zip(shape) {
+            *dim = size as i64;
+        }
+        let mut value = ptr::null_mut();
+        // SAFETY: the range lies within the buffer (checked above), whose memory neither moves nor shrinks; the
+        // runtime copies shape and memory info.
+        unsafe {
+            let data = self.data.as_ptr().cast::<T>().add(offset).cast::<c_void>();
+            let info = memory_info()?;
+            let status = (ort::api().CreateTensorWithDataAsOrtValue)(
+                info.0,
+                data,
+                len * size_of::<T>(),
+                dims.as_ptr(),
+                shape.len(),
+                T::TYPE,
+                &mut value,
+            );
+            ort::Error::result_from_status(status)?;
+        }
+        NonNull::new(value).map(Value).ok_or_else(|| ort::Error::new("no tensor was made"))
+    }
+
+    pub(super) fn as_slice(&self) -> &[T] {
+        // SAFETY: the memory is initialised, and nobody writes to it while the session is borrowed.
+        unsafe { self.data.as_ref() }
+    }
+
+    pub(super) fn as_mut_slice(&mut self) -> &mut [T] {
+        // SAFETY: as above, and the borrow is exclusive; the runtime writes only during `run`, which borrows too.
+        unsafe { self.data.as_mut() }
+    }
+}
+
+impl<T> Drop for Buffer<T> {
+    fn drop(&mut self) {
+        // SAFETY: made by Box::into_raw in `zeroed`, dropped once.
+        drop(unsafe { Box::from_raw(self.data.as_ptr()) });
+    }
+}
+
+struct CpuMemory(*mut ort_sys::OrtMemoryInfo);
+
+impl Drop for CpuMemory {
+    fn drop(&mut self) {
+        // SAFETY: made by CreateCpuMemoryInfo and released once.
+        unsafe { (ort::api().ReleaseMemoryInfo)(self.0) }
+    }
+}
+
+fn memory_info() -> ort::Result<CpuMemory> {
+    let mut info = ptr::null_mut();
+    // SAFETY: the out pointer is valid; the result is owned by the guard.
+    unsafe {
+        let status = (ort::api().CreateCpuMemoryInfo)(
+            ort_sys::OrtAllocatorType::OrtDeviceAllocator,
+            ort_sys::OrtMemType::OrtMemTypeDefault,
+            &mut info,
+        );
+        ort::Error::result_from_status(status)?;
+    }
+    Ok(CpuMemory(info))
+}
+
+/// A tensor over borrowed memory.
+pub(super) struct Value(NonNull<ort_sys::OrtValue>);
+
+impl Drop for Value {
+    fn drop(&mut self) {
+        // SAFETY: made by CreateTensorWithDataAsOrtValue and released once.
+        unsafe { (ort::api().ReleaseValue)(self.0.as_ptr()) }
+    }
+}
+
+/// Which tensors a run reads and writes.
+pub(super) struct Binding {
+    binding: NonNull<ort_sys::OrtIoBinding>,
+}
+
+// SAFETY: a binding is a map from names to tensors with no tie to a thread; it is used through `&mut` only.
+unsafe impl Send for Binding {}
+
+impl Binding {
+    pub(super) fn new(session: &ort::session::Session) -> ort::Result<Self> {
+        let mut binding = ptr::null_mut();
+        // SAFETY: the session is alive; the binding is dropped before it (field order in `DecoderSession`).
+        let status = unsafe { (ort::api().CreateIoBinding)(session.ptr().cast_mut(), &mut binding) };
+        // SAFETY: the status was just returned and is consumed here.
+        unsafe { ort::Error::result_from_status(status)? };
+        NonNull::new(binding).map(|binding| Self { binding }).ok_or_else(|| ort::Error::new("no binding was made"))
+    }
+
+    /// Reads `value` as input `name` from now on. The runtime keeps its own reference to the tensor, not its memory.
+    pub(super) fn input(&mut self, name: &CStr, value: &Value) -> ort::Result<()> {
+        // SAFETY: all three are alive for the call.
+        unsafe {
+            let status = (ort::api().BindInput)(self.binding.as_ptr(), name.as_ptr(), value.0.as_ptr());
+            ort::Error::result_from_status(status)
+        }
+    }
+
+    /// Writes output `name` to `value` from now on.
+    pub(super) fn output(&mut self, name: &CStr, value: &Value) -> ort::Result<()> {
+        // SAFETY: all three are alive for the call.
+        unsafe {
+            let status = (ort::api().BindOutput)(self.binding.as_ptr(), name.as_ptr(), value.0.as_ptr());
+            ort::Error::result_from_status(status)
+        }
+    }
+
+    /// Runs the session on what is bound.
+    pub(super) fn run(&mut self, session: &mut ort::session::Session) -> ort::Result<()> {
+        // SAFETY: session and binding are alive and borrowed exclusively, the bound memory is owned by the caller,
+        // which is borrowed exclusively too; null run options are the defaults.
+        unsafe {
+            let status =
+                (ort::api().RunWithBinding)(session.ptr().cast_mut(), ptr::null(), self.binding.as_ptr());
+            ort::Error::result_from_status(status)
+        }
+    }
+}
+
+impl Drop for Binding {
+    fn drop(&mut self) {
+        // SAFETY: made by CreateIoBinding and released once.
+        unsafe { (ort::api().ReleaseIoBinding)(self.binding.as_ptr()) }
+    }
+}

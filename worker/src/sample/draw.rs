@@ -1,0 +1,63 @@
+//! A weighted draw among the tokens that top-k, top-p and min-p leave.
+
+use rand::Rng;
+
+use super::SamplingParams;
+
+/// Draws a token from the softmax of `logits / temperature`. `largest` is the largest logit, and finite.
+pub(super) fn draw(logits: &[f32], largest: f32, params: &SamplingParams, random: &mut impl Rng) -> u32 {
+    let weight = |logit: f32| ((logit - largest) / params.temperature).exp();
+    let mut candidates: Vec<(u32, f32)> = logits.iter().map(|&l| weight(l)).enumerate().map(|(i, w)| (i as u32, w)).collect();
+    keep_top_k(&mut candidates, params.top_k);
+    keep_top_p(&mut candidates, params.top_p);
+    // The likeliest token has weight 1, so min_p is a threshold on weights as they are.
+    if params.min_p > 0.0 {
+        candidates.retain(|&(_, w)| w >= params.min_p);
+    }
+    pick(&candidates, random)
+}
+
+fn by_weight(a: &(u32, f32), b: &(u32, f32)) -> std::cmp::Ordering {
+    b.1.total_cmp(&a.1).then(a.0.cmp(&b.0))
+}
+
+fn keep_top_k(candidates: &mut Vec<(u32, f32)>, k: usize) {
+    if k > 0 && k < candidates.len() {
+        candidates.select_nth_unstable_by(k - 1, by_weight);
+        candidates.truncate(k);
+        // The order within decides which token a draw falls on; it must not depend on the selection's internals.
+        candidates.sort_unstable_by_key(|&(token, _)| token);
+    }
+}
+
+/// The fewest tokens whose share reaches `p`.
+fn keep_top_p(candidates: &mut Vec<(u32, f32)>, p: f32) {
+    if p >= 1.0 {
+        return;
+    }
+    let total: f64 = candidates.iter().map(|&(_, w)| f64::from(w)).sum();
+    // Tokens below this share cannot make up 1 - p even all together, so the others reach p without them: only those
+    // have to be sorted.
+    let negligible = ((1.0 - f64::from(p)) * total / candidates.len() as f64) as f32;
+    candidates.retain(|&(_, w)| w >= negligible);
+    candidates.sort_unstable_by(by_weight);
+    let mut reached = 0.0;
+    let kept = candidates.iter().position(|&(_, w)| {
+        reached += f64::from(w);
+        reached >= f64::from(p) * total
+    });
+    candidates.truncate(kept.map_or(candidates.len(), |last| last + 1));
+}
+
+fn pick(candidates: &[(u32, f32)], random: &mut impl Rng) -> u32 {
+    let total: f64 = candidates.iter().map(|&(_, w)| f64::from(w)).sum();
+    let mut left = random.random::<f64>() * total;
+    for &(token, w) in candidates {
+        left -= f64::from(w);
+        if left < 0.0 {
+            return token;
+        }
+    }
+    // Rounding may leave a last grain; it belongs to the last token that can be drawn at all.
+    candidates.iter().rev().find(|&&(_, w)| w > 0.0).map_or(0, |&(token, _)| token)
+}

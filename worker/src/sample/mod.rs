@@ -1,0 +1,218 @@
+//! From a row of logits to a token.
+//!
+//! Order: log-probabilities are taken from the logits as they come; then penalties, temperature, top-k, top-p, min-p,
+//! and a draw. Greedy decoding (temperature 0) stops after the penalties.
+
+mod draw;
+mod logprobs;
+
+use std::collections::HashMap;
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+pub use logprobs::{Logprobs, TokenLogprob};
+
+/// How to choose. Values are in range: [`crate::admit`] checked them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SamplingParams {
+    /// 0 is greedy.
+    pub temperature: f32,
+    /// 0 is all.
+    pub top_k: usize,
+    /// 1 is all.
+    pub top_p: f32,
+    /// 0 is all.
+    pub min_p: f32,
+    /// 1 is none.
+    pub repetition_penalty: f32,
+    /// 0 is none.
+    pub presence_penalty: f32,
+    /// 0 is none.
+    pub frequency_penalty: f32,
+    /// Of the generator of this request.
+    pub seed: u64,
+    /// Report the chosen token's log-probability and those of this many likeliest ones.
+    pub logprobs: Option<usize>,
+}
+
+impl SamplingParams {
+    /// The likeliest token, always.
+    pub const GREEDY: Self = Self {
+        temperature: 0.0,
+        top_k: 0,
+        top_p: 1.0,
+        min_p: 0.0,
+        repetition_penalty: 1.0,
+        presence_penalty: 0.0,
+        frequency_penalty: 0.0,
+        seed: 0,
+        logprobs: None,
+    };
+
+    fn penalises(&self) -> bool {
+        self.repetition_penalty != 1.0 || self.presence_penalty != 0.0 || self.frequency_penalty != 0.0
+    }
+}
+
+/// A row of logits without a largest value: NaN or infinity came out of the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the model gave logits that are not numbers; its weights or the adapter's are damaged or out of range")]
+pub struct NotFinite;
+
+/// Chooses the tokens of one request.
+#[derive(Debug)]
+pub struct Sampler {
+    params: SamplingParams,
+    random: ChaCha8Rng,
+    /// How often each token of prompt and answer was generated; 0 for those of the prompt alone.
+    seen: HashMap<u32, u32>,
+    scratch: Vec<f32>,
+}
+
+impl Sampler {
+    /// A sampler for an answer to `prompt`.
+    pub fn new(params: SamplingParams, prompt: &[u32]) -> Self {
+        let seen = if params.penalises() { prompt.iter().map(|&token| (token, 0)).collect() } else { HashMap::new() };
+        Self { random: ChaCha8Rng::seed_from_u64(params.seed), params, seen, scratch: Vec::new() }
+    }
+
+    /// The next token, with its log-probabilities when asked for.
+    pub fn sample(&mut self, logits: &[f32]) -> Result<(u32, Option<Logprobs>), NotFinite> {
+        let token = if self.params.penalises() {
+            self.scratch.clear();
+            self.scratch.extend_from_slice(logits);
+            self.penalise();
+            let penalised = std::mem::take(&mut self.scratch);
+            let token = self.choose(&penalised);
+            self.scratch = penalised;
+            let token = token?;
+            *self.seen.entry(token).or_insert(0) += 1;
+            token
+        } else {
+            self.choose(logits)?
+        };
+        Ok((token, self.params.logprobs.map(|top| Logprobs::of(logits, token, top))))
+    }
+
+    fn choose(&mut self, logits: &[f32]) -> Result<u32, NotFinite> {
+        let (best, largest) = argmax(logits).ok_or(NotFinite)?;
+        if self.params.temperature == 0.0 {
+            return Ok(best);
+        }
+        Ok(draw::draw(logits, largest, &self.params, &mut self.random))
+    }
+
+    fn penalise(&mut self) {
+        let SamplingParams { repetition_penalty, presence_penalty, frequency_penalty, .. } = self.params;
+        for (&token, &count) in &self.seen {
+            let Some(logit) = self.scratch.get_mut(token as usize) else { continue };
+            *logit = if *logit > 0.0 { *logit / repetition_penalty } else { *logit * repetition_penalty };
+            if count > 0 {
+                *logit -= presence_penalty + frequency_penalty * count as f32;
+            }
+        }
+    }
+}
+
+/// Index and value of the largest element, the first of equals; `None` when there is no finite one or any is NaN.
+pub(crate) fn argmax(values: &[f32]) -> Option<(u32, f32)> {
+    const LANES: usize = 16;
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let mut nan = [false; LANES];
+    let chunks = values.chunks_exact(LANES);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for lane in 0..LANES {
+            let x = chunk[lane];
+            nan[lane] |= x.is_nan();
+            lanes[lane] = if x > lanes[lane] { x } else { lanes[lane] };
+        }
+    }
+    let largest = lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max);
+    if !largest.is_finite() || nan.contains(&true) || rest.iter().any(|x| x.is_nan()) {
+        return None;
+    }
+    let index = values.iter().position(|&x| x == largest)?;
+    Some((index as u32, largest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn logits(n: usize) -> Vec<f32> {
+        (0..n).map(|i| ((i * 7919) % 1009) as f32 / 200.0).collect()
+    }
+
+    fn with(change: impl FnOnce(&mut SamplingParams)) -> SamplingParams {
+        let mut params = SamplingParams { temperature: 1.0, ..SamplingParams::GREEDY };
+        change(&mut params);
+        params
+    }
+
+    fn tokens(params: &SamplingParams, logits: &[f32], n: usize) -> Vec<u32> {
+        let mut sampler = Sampler::new(params.clone(), &[]);
+        (0..n).map(|_| sampler.sample(logits).unwrap().0).collect()
+    }
+
+    #[test]
+    fn argmax_takes_the_first_of_equals_and_refuses_what_is_not_a_number() {
+        for n in [1, 15, 16, 17, 33, 1000] {
+            let mut values = vec![-1.0; n];
+            assert_eq!(argmax(&values), Some((0, -1.0)));
+            values[n - 1] = 2.0;
+            assert_eq!(argmax(&values), Some((n as u32 - 1, 2.0)));
+            values[n / 2] = f32::NAN;
+            assert_eq!(argmax(&values), None);
+        }
+        assert_eq!(argmax(&[]), None);
+        assert_eq!(argmax(&[f32::NEG_INFINITY; 20]), None);
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_tokens() {
+        let logits = logits(500);
+        let seeded = |seed| tokens(&with(|p| p.seed = seed), &logits, 40);
+        assert_eq!(seeded(7), seeded(7));
+        assert_ne!(seeded(7), seeded(8));
+    }
+
+    #[test]
+    fn frequencies_follow_the_softmax() {
+        let logits = [1.0f32.ln(), 2.0f32.ln(), 5.0f32.ln()];
+        for (name, params, expected) in [
+            ("plain", with(|_| ()), [0.125, 0.25, 0.625]),
+            ("half temperature", with(|p| p.temperature = 0.5), [1.0 / 30.0, 4.0 / 30.0, 25.0 / 30.0]),
+            ("top 2", with(|p| p.top_k = 2), [0.0, 2.0 / 7.0, 5.0 / 7.0]),
+            ("top half", with(|p| p.top_p = 0.5), [0.0, 0.0, 1.0]),
+            ("top 80 %", with(|p| p.top_p = 0.8), [0.0, 2.0 / 7.0, 5.0 / 7.0]),
+            ("at least 30 % of the likeliest", with(|p| p.min_p = 0.3), [0.0, 2.0 / 7.0, 5.0 / 7.0]),
+        ] {
+            let n = 20_000;
+            let drawn = tokens(&params, &logits, n);
+            for (token, &share) in expected.iter().enumerate() {
+                let seen = drawn.iter().filter(|&&t| t == token as u32).count() as f64 / n as f64;
+                assert!((seen - share).abs() < 0.015, "{name}: token {token} came {seen}, expected {share}");
+            }
+        }
+    }
+
+    #[test]
+    fn penalties_change_what_was_seen() {
+        let logits = [3.0, 2.9, -1.0];
+        let greedy = |change: fn(&mut SamplingParams), prompt: &[u32]| {
+            let mut params = SamplingParams::GREEDY;
+            change(&mut params);
+            let mut sampler = Sampler::new(params, prompt);
+            (0..4).map(|_| sampler.sample(&logits).unwrap().0).collect::<Vec<_>>()
+        };
+        assert_eq!(greedy(|_| (), &[]), [0, 0, 0, 0]);
+        // Presence counts once, so after both were seen the better one stays.
+        assert_eq!(greedy(|p| p.presence_penalty = 0.5, &[]), [0, 1, 0, 0]);
+        assert_eq!(greedy(|p| p.frequency_penalty = 0.5, &[]), [0, 1, 0, 1]);
+        // Only the repetition penalty looks at the prompt.
+        assert_eq!(greedy(|p| p.repetition_penalty = 1.5, &[0])[0], 1);
+        assert_eq!(greedy(|p| p.presence_penalty = 0.5, &[0])[0], 0);
+    }
+}
