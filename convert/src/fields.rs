@@ -70,6 +70,14 @@ impl<'a> Fields<'a> {
         self.typed(key, "true or false", Value::as_bool)
     }
 
+    /// Refuses the opposite of the one value that is supported.
+    pub(crate) fn only_flag(&self, key: &str, supported: bool) -> Result<(), ConfigError> {
+        match self.opt_flag(key)? {
+            Some(flag) if flag != supported => Err(self.unsupported(key, &supported.to_string())),
+            _ => Ok(()),
+        }
+    }
+
     pub(crate) fn opt_text(&self, key: &str) -> Result<Option<&'a str>, ConfigError> {
         self.typed(key, "a string", Value::as_str)
     }
@@ -88,7 +96,7 @@ impl<'a> Fields<'a> {
         };
         let id = |value: &Value| {
             let id = value.as_u64().and_then(|id| u32::try_from(id).ok())?;
-            (id as usize) .lt(&vocab_size).then_some(id)
+            ((id as usize) < vocab_size).then_some(id)
         };
         let ids: Option<Vec<u32>> = values.iter().map(id).collect();
         ids.ok_or_else(|| self.wrong(key, &format!("token ids below the vocabulary size {vocab_size}")))

@@ -10,7 +10,7 @@
 mod digest;
 mod fields;
 mod mapped;
-mod safetensors;
+mod safetensors_file;
 
 pub mod config;
 mod families;
@@ -27,4 +27,4 @@ pub mod tokenizer;
 pub use checkpoint::{Checkpoint, CheckpointError, Tensor};
 pub use config::{Family, ModelConfig};
 pub use peft::{Adapter, AdapterError};
-pub use crate::safetensors::SafetensorsError;
+pub use safetensors_file::SafetensorsError;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::chat::ChatError;
 use crate::config::ConfigError;
 use crate::gguf::GgufError;
-use crate::safetensors::SafetensorsError;
+use crate::safetensors_file::SafetensorsError;
 use crate::tokenizer::TokenizerError;
 
 /// A base model that cannot be opened, and what to do about it.
