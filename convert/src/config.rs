@@ -48,7 +48,7 @@ pub enum Family {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// A required field is absent.
-    #[error("{file}: field `{field}` is missing; this does not look like the configuration of a supported model")]
+    #[error("{file}: field `{field}` is missing")]
     Missing {
         /// File that was read.
         file: String,
