@@ -1,0 +1,149 @@
+//! What a graph needs to know of a model, whatever file said it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::rope::Rope;
+
+/// The shape of a decoder-only transformer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelConfig {
+    /// Which graph builder applies.
+    pub family: Family,
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Width of the gate and up projections.
+    pub intermediate_size: usize,
+    /// Decoder layers.
+    pub layers: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads; divides `heads`.
+    pub kv_heads: usize,
+    /// Width of one head; not always `hidden_size / heads`.
+    pub head_dim: usize,
+    /// Rows of the embedding and of the head.
+    pub vocab_size: usize,
+    /// Epsilon under the root of every RMS norm.
+    pub rms_norm_eps: f32,
+    /// Rotary position embedding.
+    pub rope: Rope,
+    /// Keys further back than this are not seen; `None` sees all.
+    pub sliding_window: Option<usize>,
+    /// The head is the embedding.
+    pub tie_word_embeddings: bool,
+    /// Positions the model was made for.
+    pub context_length: usize,
+}
+
+/// Families of models: those whose graphs differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Family {
+    /// Llama and all that share its graph, SmolLM2 among them.
+    Llama,
+    /// Mistral: Llama with a sliding window.
+    Mistral,
+}
+
+/// A configuration that cannot be served as it says.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A required field is absent.
+    #[error("{file}: field `{field}` is missing")]
+    Missing {
+        /// File that was read.
+        file: String,
+        /// Field, as that file spells it.
+        field: String,
+    },
+    /// A field does not hold what it must.
+    #[error("{file}: field `{field}` is {found}; expected {expected}")]
+    Wrong {
+        /// File that was read.
+        file: String,
+        /// Field, as that file spells it.
+        field: String,
+        /// What stands there.
+        found: String,
+        /// What would have been right.
+        expected: String,
+    },
+    /// A setting that no graph here implements.
+    #[error("{file}: `{field}` = {found} is not supported; supported: {supported}")]
+    Unsupported {
+        /// File that was read.
+        file: String,
+        /// Field, as that file spells it.
+        field: String,
+        /// What it asks for.
+        found: String,
+        /// What can be asked for.
+        supported: String,
+    },
+}
+
+/// No dimension of a real model comes near; below it, products of two dimensions cannot overflow.
+const DIMENSION_MAX: usize = 1 << 24;
+const LAYERS_MAX: usize = 1024;
+
+impl ModelConfig {
+    /// Refuses shapes that no graph can be built from; `file` is where they were read.
+    ///
+    /// # Errors
+    /// Names the first field that is out of range or does not fit the others.
+    pub fn check(&self, file: &str) -> Result<(), ConfigError> {
+        let wrong = |field: &str, found: usize, expected: String| ConfigError::Wrong {
+            file: file.to_owned(),
+            field: field.to_owned(),
+            found: found.to_string(),
+            expected,
+        };
+        let dimensions = [
+            ("hidden size", self.hidden_size, DIMENSION_MAX),
+            ("intermediate size", self.intermediate_size, DIMENSION_MAX),
+            ("number of layers", self.layers, LAYERS_MAX),
+            ("number of attention heads", self.heads, DIMENSION_MAX),
+            ("number of key/value heads", self.kv_heads, DIMENSION_MAX),
+            ("head dimension", self.head_dim, DIMENSION_MAX),
+            ("vocabulary size", self.vocab_size, DIMENSION_MAX),
+            ("context length", self.context_length, DIMENSION_MAX),
+        ];
+        for (field, value, max) in dimensions {
+            if value == 0 || value > max {
+                return Err(wrong(field, value, format!("between 1 and {max}")));
+            }
+        }
+        if self.heads % self.kv_heads != 0 {
+            return Err(wrong("number of key/value heads", self.kv_heads, format!("a divisor of {} heads", self.heads)));
+        }
+        if self.head_dim % 2 != 0 {
+            return Err(wrong("head dimension", self.head_dim, "an even number, as rotary embedding turns pairs".into()));
+        }
+        if self.heads * self.head_dim > DIMENSION_MAX {
+            return Err(wrong("head dimension", self.head_dim, format!("heads x dimension of at most {DIMENSION_MAX}")));
+        }
+        if self.sliding_window == Some(0) {
+            return Err(wrong("sliding window", 0, "at least 1, or null".into()));
+        }
+        if !(self.rms_norm_eps.is_finite() && self.rms_norm_eps >= 0.0) {
+            return Err(ConfigError::Wrong {
+                file: file.to_owned(),
+                field: "rms_norm_eps".to_owned(),
+                found: self.rms_norm_eps.to_string(),
+                expected: "a small positive number".to_owned(),
+            });
+        }
+        self.rope.check(self.head_dim, file)
+    }
+
+    /// Width of all query heads together: outputs of `q_proj`, inputs of `o_proj`.
+    #[must_use]
+    pub fn q_size(&self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    /// Width of all key (or value) heads together.
+    #[must_use]
+    pub fn kv_size(&self) -> usize {
+        self.kv_heads * self.head_dim
+    }
+}

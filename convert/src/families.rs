@@ -1,0 +1,58 @@
+//! The families that can be served: how `config.json` or GGUF metadata of each reads into a [`ModelConfig`].
+//!
+//! A family is one small file with a [`Reader`] and one line in [`ALL`].
+
+mod gguf;
+mod hugging_face;
+mod llama;
+mod mistral;
+
+use serde_json::{Map, Value};
+
+use crate::config::{ConfigError, Family, ModelConfig};
+use crate::fields::Fields;
+
+/// How a family is recognised and read.
+struct Reader {
+    family: Family,
+    /// `model_type` in config.json.
+    model_type: &'static str,
+    /// `general.architecture` in GGUF, where the family has one of its own.
+    gguf_architecture: Option<&'static str>,
+    from_hugging_face: fn(&Fields<'_>) -> Result<ModelConfig, ConfigError>,
+    from_gguf: fn(&Fields<'_>) -> Result<ModelConfig, ConfigError>,
+}
+
+const ALL: [Reader; 2] = [llama::READER, mistral::READER];
+
+/// Reads the `config.json` of a Hugging Face folder.
+pub(crate) fn from_hugging_face(file: &str, map: &Map<String, Value>) -> Result<ModelConfig, ConfigError> {
+    let fields = Fields::new(file, map);
+    let model_type = fields.opt_text("model_type")?.ok_or_else(|| fields.missing("model_type"))?;
+    let reader = ALL.iter().find(|reader| reader.model_type == model_type).ok_or_else(|| {
+        let known: Vec<_> = ALL.iter().map(|reader| reader.model_type).collect();
+        fields.unsupported("model_type", &known.join(", "))
+    })?;
+    checked(reader, file, (reader.from_hugging_face)(&fields)?)
+}
+
+/// Reads the metadata of a GGUF file.
+///
+/// The shape of the vocabulary and the divisors of rotary frequencies stand in tensors there and are filled in by the
+/// caller, who checks the whole.
+pub(crate) fn from_gguf(file: &str, map: &Map<String, Value>) -> Result<ModelConfig, ConfigError> {
+    let fields = Fields::new(file, map);
+    let key = "general.architecture";
+    let architecture = fields.opt_text(key)?.ok_or_else(|| fields.missing(key))?;
+    let reader = ALL.iter().find(|reader| reader.gguf_architecture == Some(architecture)).ok_or_else(|| {
+        let known: Vec<_> = ALL.iter().filter_map(|reader| reader.gguf_architecture).collect();
+        fields.unsupported(key, &known.join(", "))
+    })?;
+    (reader.from_gguf)(&fields)
+}
+
+fn checked(reader: &Reader, file: &str, config: ModelConfig) -> Result<ModelConfig, ConfigError> {
+    debug_assert_eq!(reader.family, config.family);
+    config.check(file)?;
+    Ok(config)
+}

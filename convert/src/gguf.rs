@@ -1,0 +1,220 @@
+//! GGUF files, versions 2 and 3: metadata and tensors, dequantised as `gguf-py` does.
+//!
+//! Layout, little-endian: magic, version, counts; metadata (`key, type, value`); tensor entries (`name, dimensions,
+//! type, offset`); padding; data. Nothing in a file is believed before it was held against the file's length.
+
+mod blocks;
+mod error;
+mod kind;
+mod reader;
+mod super_blocks;
+mod value;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+pub use error::GgufError;
+pub(crate) use kind::Kind;
+pub(crate) use value::Value;
+
+use crate::mapped::Mapped;
+use reader::Reader;
+
+const MAGIC: [u8; 4] = *b"GGUF";
+const VERSIONS: [u32; 2] = [2, 3];
+const DIMENSIONS_MAX: u32 = 4;
+const ALIGNMENT_DEFAULT: u64 = 32;
+/// Shortest tensor entry: empty name, one dimension, type, offset.
+const TENSOR_ENTRY_BYTES_MIN: usize = 8 + 4 + 8 + 4 + 8;
+/// Shortest metadata entry: empty key, type, one byte.
+const METADATA_ENTRY_BYTES_MIN: usize = 8 + 4 + 1;
+
+/// An opened file.
+#[derive(Debug)]
+pub(crate) struct Gguf {
+    path: PathBuf,
+    bytes: Mapped,
+    metadata: BTreeMap<String, Value>,
+    tensors: BTreeMap<String, TensorInfo>,
+}
+
+/// Where a tensor lies and how it is stored.
+#[derive(Debug)]
+pub(crate) struct TensorInfo {
+    /// Row-major, slowest dimension first (the file has them the other way round).
+    pub(crate) shape: Vec<usize>,
+    pub(crate) kind: Kind,
+    /// Bytes of the whole file.
+    range: std::ops::Range<usize>,
+}
+
+impl Gguf {
+    pub(crate) fn open(path: &Path) -> Result<Self, GgufError> {
+        let bytes = Mapped::open(path).map_err(|source| GgufError::Io { path: path.to_owned(), source })?;
+        let (metadata, tensors) = parse(path, &bytes)?;
+        Ok(Self { path: path.to_owned(), bytes, metadata, tensors })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The whole file.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    pub(crate) fn tensor(&self, name: &str) -> Option<&TensorInfo> {
+        self.tensors.get(name)
+    }
+
+    pub(crate) fn tensor_names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// A tensor's values as f32.
+    pub(crate) fn values(&self, name: &str) -> Option<Vec<f32>> {
+        let info = self.tensors.get(name)?;
+        Some(info.kind.dequantise(&self.bytes[info.range.clone()]))
+    }
+
+    /// All metadata that are no arrays, in the form in which configurations are read.
+    pub(crate) fn scalars(&self) -> serde_json::Map<String, serde_json::Value> {
+        self.metadata.iter().filter_map(|(key, value)| Some((key.clone(), value.as_json()?))).collect()
+    }
+
+    pub(crate) fn text(&self, key: &str) -> Option<&str> {
+        self.metadata.get(key)?.as_text()
+    }
+
+    pub(crate) fn unsigned(&self, key: &str) -> Option<u64> {
+        self.metadata.get(key)?.as_unsigned()
+    }
+
+    pub(crate) fn flag(&self, key: &str) -> Option<bool> {
+        self.metadata.get(key)?.as_flag()
+    }
+
+    pub(crate) fn array(&self, key: &str) -> Option<&[Value]> {
+        self.metadata.get(key)?.as_array()
+    }
+}
+
+type Parsed = (BTreeMap<String, Value>, BTreeMap<String, TensorInfo>);
+
+fn parse(path: &Path, bytes: &[u8]) -> Result<Parsed, GgufError> {
+    let mut reader = Reader::new(path, bytes);
+    let magic: [u8; 4] = reader.take("magic")?;
+    if magic != MAGIC {
+        return Err(GgufError::Magic { path: path.to_owned(), found: magic });
+    }
+    let version = reader.u32("version")?;
+    if !VERSIONS.contains(&version) {
+        let big_endian = VERSIONS.contains(&version.swap_bytes());
+        return Err(GgufError::Version { path: path.to_owned(), version, big_endian });
+    }
+    let tensor_count = reader.u64("tensor count")?;
+    let metadata_count = reader.count("metadata count", METADATA_ENTRY_BYTES_MIN)?;
+
+    let mut metadata = BTreeMap::new();
+    for _ in 0..metadata_count {
+        let key = reader.text("a metadata key")?;
+        let value = Value::read(&mut reader, &key)?;
+        if metadata.insert(key.clone(), value).is_some() {
+            return Err(reader.bad(&key, "it stands there twice"));
+        }
+    }
+    if metadata.get("split.count").and_then(Value::as_unsigned).is_some_and(|count| count > 1) {
+        return Err(reader.bad("split.count", "models split over several files are not read; merge with llama-gguf-split"));
+    }
+    let tensor_count = reader.fits("tensor count", tensor_count, TENSOR_ENTRY_BYTES_MIN)?;
+    let mut entries = Vec::new();
+    for _ in 0..tensor_count {
+        entries.push(Entry::read(&mut reader)?);
+    }
+    let alignment = match metadata.get("general.alignment").map(|value| (value, value.as_unsigned())) {
+        None => ALIGNMENT_DEFAULT,
+        Some((_, Some(alignment))) if alignment.is_power_of_two() => alignment,
+        Some((value, _)) => {
+            return Err(reader.bad("general.alignment", &format!("{value:?} is not a power of two")));
+        }
+    };
+    let data_start = (reader.position() as u64).checked_next_multiple_of(alignment).unwrap_or(u64::MAX);
+    let tensors = place(path, bytes.len() as u64, data_start, alignment, entries)?;
+    Ok((metadata, tensors))
+}
+
+/// A tensor's entry as it stands in the file.
+struct Entry {
+    name: String,
+    shape: Vec<usize>,
+    kind: Kind,
+    /// From the start of the data.
+    offset: u64,
+    bytes: u64,
+}
+
+impl Entry {
+    fn read(reader: &mut Reader<'_>) -> Result<Self, GgufError> {
+        let name = reader.text("a tensor name")?;
+        let count = reader.u32(&name)?;
+        if count == 0 || count > DIMENSIONS_MAX {
+            return Err(reader.bad(&name, &format!("it has {count} dimensions; 1 to {DIMENSIONS_MAX} are possible")));
+        }
+        let mut shape = Vec::new();
+        for _ in 0..count {
+            let dimension = reader.u64(&name)?;
+            shape.push(usize::try_from(dimension).map_err(|_| reader.bad(&name, "a dimension does not fit"))?);
+        }
+        let code = reader.u32(&name)?;
+        let Some(kind) = Kind::from_code(code) else {
+            return Err(GgufError::Kind { path: reader.path(), tensor: name, kind: kind::describe(code) });
+        };
+        let offset = reader.u64(&name)?;
+        let row = shape[0];
+        if row % kind.block_len() != 0 {
+            let problem = format!("rows of {row} values do not divide into {kind:?} blocks of {}", kind.block_len());
+            return Err(reader.bad(&name, &problem));
+        }
+        let values = shape.iter().try_fold(1u64, |product, n| product.checked_mul(*n as u64));
+        let bytes = values.and_then(|n| (n / kind.block_len() as u64).checked_mul(kind.block_bytes() as u64));
+        let bytes = bytes.ok_or_else(|| reader.bad(&name, &format!("its shape {shape:?} is larger than any file")))?;
+        shape.reverse();
+        Ok(Self { name, shape, kind, offset, bytes })
+    }
+}
+
+/// Holds every tensor against the length of the file and against its neighbours.
+fn place(
+    path: &Path,
+    file: u64,
+    data_start: u64,
+    alignment: u64,
+    mut entries: Vec<Entry>,
+) -> Result<BTreeMap<String, TensorInfo>, GgufError> {
+    let bad = |tensor: &str, problem: String| {
+        GgufError::Malformed { path: path.to_owned(), field: tensor.to_owned(), problem }
+    };
+    entries.sort_by_key(|entry| entry.offset);
+    let mut end_before = 0;
+    let mut tensors = BTreeMap::new();
+    for Entry { name, shape, kind, offset, bytes } in entries {
+        if offset % alignment != 0 {
+            return Err(bad(&name, format!("its offset {offset} is not a multiple of the alignment {alignment}")));
+        }
+        let end = data_start.checked_add(offset).and_then(|from| from.checked_add(bytes));
+        let Some(end) = end.filter(|end| *end <= file) else {
+            let needed = end.unwrap_or(u64::MAX);
+            return Err(GgufError::Truncated { path: path.to_owned(), what: format!("tensor `{name}`"), needed, file });
+        };
+        if offset < end_before {
+            return Err(bad(&name, "its data overlaps that of another tensor".to_owned()));
+        }
+        end_before = offset + bytes;
+        let range = (end - bytes) as usize..end as usize;
+        if tensors.insert(name.clone(), TensorInfo { shape, kind, range }).is_some() {
+            return Err(bad(&name, "it stands there twice".to_owned()));
+        }
+    }
+    Ok(tensors)
+}

@@ -1,0 +1,88 @@
+//! LoRA adapters as PEFT writes them.
+//!
+//! An adapter either loads whole, and then does exactly what PEFT does with it, or is refused by the name of what
+//! stands in the way. Nothing of it is ever left out in silence.
+
+mod config;
+mod error;
+mod module;
+mod targets;
+mod weights;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+pub use error::AdapterError;
+pub use module::Module;
+
+use crate::config::ModelConfig;
+use crate::{digest, mapped};
+use config::LoraConfig;
+use weights::Weights;
+
+const CONFIG_FILE: &str = "adapter_config.json";
+const WEIGHTS_FILE: &str = "adapter_model.safetensors";
+/// Real ones have a few kilobytes, or some hundred with a pattern for each module.
+const CONFIG_BYTES_MAX: u64 = 4 << 20;
+
+/// An adapter that fits its base.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Adapter {
+    /// `sha256:…` over configuration and weights: the adapter's identity.
+    pub digest: String,
+    /// Largest rank of its pairs.
+    pub rank_max: usize,
+    /// Short names of the projections it changes, in the order of [`Module`].
+    pub target_modules: Vec<String>,
+    /// One pair for each projection it changes.
+    pub pairs: BTreeMap<(usize, Module), LoraPair>,
+}
+
+/// `y += scaling · B (A x)`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LoraPair {
+    /// Rows of A, columns of B.
+    pub rank: usize,
+    /// `alpha / rank`, or `alpha / sqrt(rank)` for a rank-stabilised adapter.
+    pub scaling: f32,
+    /// `[rank, inputs]`, row-major.
+    pub a: Vec<f32>,
+    /// `[outputs, rank]`, row-major.
+    pub b: Vec<f32>,
+}
+
+impl Adapter {
+    /// Opens a folder with `adapter_config.json` and `adapter_model.safetensors` for the base of that shape.
+    ///
+    /// # Errors
+    /// Names the field or the tensor for which this adapter cannot be applied exactly.
+    pub fn open(dir: &Path, base: &ModelConfig) -> Result<Self, AdapterError> {
+        let config_path = existing(dir, CONFIG_FILE)?;
+        let weights_path = existing(dir, WEIGHTS_FILE)?;
+        let config_bytes = mapped::read(&config_path, CONFIG_BYTES_MAX)
+            .map_err(|source| AdapterError::Io { path: config_path.clone(), source })?;
+        let config = LoraConfig::parse(&config_path, &config_bytes)?;
+        let targets = targets::resolve(&config, base)?;
+        let weights = Weights::open(&weights_path)?;
+        let pairs = weights.pairs(&targets, base)?;
+
+        let mut modules: Vec<Module> = pairs.keys().map(|(_, module)| *module).collect();
+        modules.sort_unstable();
+        modules.dedup();
+        Ok(Self {
+            digest: digest::of_files([(CONFIG_FILE, config_bytes.as_slice()), (WEIGHTS_FILE, weights.bytes())]),
+            rank_max: pairs.values().map(|pair| pair.rank).max().unwrap_or(0),
+            target_modules: modules.into_iter().map(|module| module.name().to_owned()).collect(),
+            pairs,
+        })
+    }
+}
+
+fn existing(dir: &Path, name: &'static str) -> Result<std::path::PathBuf, AdapterError> {
+    let path = dir.join(name);
+    if path.is_file() {
+        return Ok(path);
+    }
+    let pickled = dir.join("adapter_model.bin").is_file();
+    Err(AdapterError::NotAnAdapter { path: dir.to_owned(), missing: name, pickled })
+}

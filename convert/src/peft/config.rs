@@ -1,0 +1,270 @@
+//! `adapter_config.json`: what PEFT's `LoraConfig` says, and which of it cannot be done here.
+
+use std::path::Path;
+
+use fancy_regex::Regex;
+use serde_json::{Map, Value};
+
+use super::AdapterError;
+use crate::fields::{Fields, shown};
+
+/// Defaults of `LoraConfig`.
+const RANK_DEFAULT: usize = 8;
+const ALPHA_DEFAULT: f64 = 8.0;
+/// More than a pattern for each projection of the deepest model.
+const PATTERNS_MAX: usize = 8192;
+
+/// Keys without influence on what a trained adapter computes.
+const HARMLESS: [&str; 15] = [
+    "auto_mapping",
+    "base_model_name_or_path",
+    "corda_config",
+    "eva_config",
+    // Says how a layer of another kind stores its weight; PEFT itself ignores it on linear layers.
+    "fan_in_fan_out",
+    "inference_mode",
+    "loftq_config",
+    "lora_dropout",
+    "lora_ga_config",
+    "megatron_core",
+    "peft_version",
+    "qalora_group_size",
+    "revision",
+    "runtime_config",
+    "task_type",
+];
+/// Keys that are read below.
+const READ: [&str; 12] = [
+    "alpha_pattern",
+    "bias",
+    "exclude_modules",
+    "init_lora_weights",
+    "layers_pattern",
+    "layers_to_transform",
+    "lora_alpha",
+    "peft_type",
+    "r",
+    "rank_pattern",
+    "target_modules",
+    "use_rslora",
+];
+/// Keys whose default alone is supported, with what they would take. A key that is in no list is treated like them.
+const REFUSED: [(&str, &str); 15] = [
+    ("alora_invocation_tokens", "an activated LoRA applies from its invocation tokens on; only plain LoRA is served"),
+    ("arrow_config", "Arrow routes between adapters inside of the model; only plain LoRA is served"),
+    ("ensure_weight_tying", "it adapts embedding and head together; only the layers' projections can be adapted"),
+    ("kasa_config", "KaSA changes the base model's weights; only plain LoRA is served"),
+    ("layer_replication", "it changes the base model's layers"),
+    ("lora_bias", "a bias cannot be applied; train the adapter with lora_bias=False"),
+    ("megatron_config", "Megatron's parallel layers are not served"),
+    ("modules_to_save", "whole modules cannot be replaced; train the adapter without modules_to_save"),
+    ("monteclora_config", "MonteCLoRA samples its weights; only plain LoRA is served"),
+    ("target_parameters", "only the projections that target_modules can name can be adapted"),
+    ("trainable_token_indices", "token embeddings cannot be replaced; train the adapter without them"),
+    ("use_bdlora", "block-diagonal LoRA is not served; only plain LoRA is"),
+    ("use_dora", "DoRA is not supported; train the adapter with use_dora=False"),
+    ("use_qalora", "QALoRA pools its inputs; only plain LoRA is served"),
+    ("velora_config", "VeLoRA is not served; only plain LoRA is"),
+];
+/// Ways to begin training that leave the base as it is.
+const INITS: [&str; 4] = ["gaussian", "eva", "orthogonal", "mica"];
+
+/// What is left of the configuration once nothing in it stands in the way.
+#[derive(Debug)]
+pub(super) struct LoraConfig {
+    pub(super) file: String,
+    pub(super) rank: usize,
+    pub(super) alpha: f64,
+    pub(super) use_rslora: bool,
+    /// In the order of the file: the first that matches counts.
+    pub(super) rank_pattern: Vec<(Regex, usize)>,
+    pub(super) alpha_pattern: Vec<(Regex, f64)>,
+    pub(super) targets: Selection,
+    pub(super) exclude: Option<Selection>,
+    pub(super) layers: Option<Layers>,
+}
+
+/// A way to name modules.
+#[derive(Debug)]
+pub(super) enum Selection {
+    /// Every linear layer but the head.
+    AllLinear,
+    /// Those whose whole name matches.
+    Pattern(Regex),
+    /// Those of that name, or whose name ends with it after a dot.
+    Names(Vec<String>),
+}
+
+/// `layers_to_transform` with `layers_pattern`.
+#[derive(Debug)]
+pub(super) struct Layers {
+    pub(super) indices: Vec<usize>,
+    /// Each finds the index as its group `idx`; the first that matches counts.
+    pub(super) patterns: Vec<Regex>,
+}
+
+impl LoraConfig {
+    pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Self, AdapterError> {
+        let file = path.display().to_string();
+        let map: Map<String, Value> = serde_json::from_slice(bytes)
+            .map_err(|error| AdapterError::Json { file: file.clone(), problem: error.to_string() })?;
+        let fields = Fields::new(&file, &map);
+        refuse_unsupported(&fields)?;
+
+        let rank = fields.opt_size("r")?.unwrap_or(RANK_DEFAULT);
+        if rank == 0 {
+            return Err(fields.wrong("r", "a rank of at least 1").into());
+        }
+        let alpha = fields.opt_number("lora_alpha")?.unwrap_or(ALPHA_DEFAULT);
+        let rank_pattern = patterns(&fields, "rank_pattern", "ranks of at least 1", |value| {
+            value.as_u64().and_then(|rank| usize::try_from(rank).ok()).filter(|rank| *rank > 0)
+        })?;
+        let alpha_pattern = patterns(&fields, "alpha_pattern", "numbers", Value::as_f64)?;
+        let targets = selection(&fields, "target_modules")?.ok_or_else(|| fields.missing("target_modules"))?;
+        let layers = layers(&fields, &targets)?;
+        let exclude = selection(&fields, "exclude_modules")?;
+        let use_rslora = fields.opt_flag("use_rslora")?.unwrap_or(false);
+        Ok(Self { rank, alpha, use_rslora, rank_pattern, alpha_pattern, targets, exclude, layers, file })
+    }
+}
+
+/// Refuses, by name, whatever is set and would change what the adapter computes.
+fn refuse_unsupported(fields: &Fields<'_>) -> Result<(), AdapterError> {
+    let refuse = |key: &str, why: &str| AdapterError::Unsupported {
+        file: fields.file().to_owned(),
+        field: key.to_owned(),
+        found: fields.get(key).map_or_else(|| "null".to_owned(), shown),
+        why: why.to_owned(),
+    };
+    match fields.opt_text("peft_type")? {
+        Some("LORA") => {}
+        Some(_) => return Err(refuse("peft_type", "only LORA adapters can be loaded")),
+        None => return Err(fields.missing("peft_type").into()),
+    }
+    if fields.get("bias").is_some_and(|bias| bias != "none" && *bias != false) {
+        return Err(refuse("bias", "biases cannot be replaced; train the adapter with bias=\"none\""));
+    }
+    let init_is_plain = match fields.get("init_lora_weights") {
+        None | Some(Value::Bool(_)) => true,
+        Some(init) => init.as_str().is_some_and(|init| INITS.contains(&init.to_lowercase().as_str())),
+    };
+    if !init_is_plain {
+        let why = "this initialisation changes the base model's weights; save the adapter with \
+                   path_initial_model_for_weight_conversion, which makes a plain LoRA of it";
+        return Err(refuse("init_lora_weights", why));
+    }
+    for key in fields.keys() {
+        let known = HARMLESS.contains(&key) || READ.contains(&key);
+        if known || !fields.get(key).is_some_and(is_set) {
+            continue;
+        }
+        let why = REFUSED.iter().find(|(name, _)| *name == key).map_or(
+            "this setting is not known here, and ignoring it could change what the adapter computes",
+            |(_, why)| why,
+        );
+        return Err(refuse(key, why));
+    }
+    Ok(())
+}
+
+/// Whether a value is more than a way to write "not used".
+fn is_set(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => false,
+        Value::Array(values) => !values.is_empty(),
+        Value::Object(map) => !map.is_empty(),
+        _ => true,
+    }
+}
+
+/// A map from expressions to values. PEFT matches them as `(.*\.)?(KEY)$` from the start of a module's name.
+fn patterns<T>(
+    fields: &Fields<'_>,
+    key: &str,
+    expected: &str,
+    read: impl Fn(&Value) -> Option<T>,
+) -> Result<Vec<(Regex, T)>, AdapterError> {
+    let Some(value) = fields.get(key) else { return Ok(Vec::new()) };
+    let Some(map) = value.as_object() else {
+        return Err(fields.wrong(key, &format!("an object from module names to {expected}")).into());
+    };
+    if map.len() > PATTERNS_MAX {
+        return Err(fields.wrong(key, &format!("at most {PATTERNS_MAX} patterns")).into());
+    }
+    map.iter()
+        .map(|(pattern, value)| {
+            let value = read(value).ok_or_else(|| fields.wrong(key, &format!("module names with {expected}")))?;
+            Ok((regex(fields, key, pattern, &format!(r"\A(?:.*\.)?(?:{pattern})\z"))?, value))
+        })
+        .collect()
+}
+
+fn selection(fields: &Fields<'_>, key: &str) -> Result<Option<Selection>, AdapterError> {
+    let expected = "a list of module names, a regular expression, or \"all-linear\"";
+    match fields.get(key) {
+        None => Ok(None),
+        Some(Value::String(text)) if key == "target_modules" && text.eq_ignore_ascii_case("all-linear") => {
+            Ok(Some(Selection::AllLinear))
+        }
+        // PEFT takes an empty exclude_modules for none.
+        Some(Value::String(text)) if text.is_empty() && key == "exclude_modules" => Ok(None),
+        Some(Value::String(text)) => {
+            regex(fields, key, text, &format!(r"\A(?:{text})\z")).map(|regex| Some(Selection::Pattern(regex)))
+        }
+        Some(Value::Array(values)) if values.len() <= PATTERNS_MAX => {
+            let names: Option<Vec<String>> = values.iter().map(|name| name.as_str().map(str::to_owned)).collect();
+            Ok(Some(Selection::Names(names.ok_or_else(|| fields.wrong(key, expected))?)))
+        }
+        Some(_) => Err(fields.wrong(key, expected).into()),
+    }
+}
+
+fn layers(fields: &Fields<'_>, targets: &Selection) -> Result<Option<Layers>, AdapterError> {
+    let expected = "a layer index or a list of them";
+    let indices = match fields.get("layers_to_transform") {
+        None => Vec::new(),
+        Some(Value::Array(values)) => values.iter().map(Value::as_u64).collect::<Option<Vec<_>>>().ok_or_else(|| {
+            fields.wrong("layers_to_transform", expected)
+        })?,
+        Some(value) => vec![value.as_u64().ok_or_else(|| fields.wrong("layers_to_transform", expected))?],
+    };
+    let names = match fields.get("layers_pattern") {
+        None => Vec::new(),
+        Some(Value::String(name)) if name.is_empty() => Vec::new(),
+        Some(Value::String(name)) => vec![name.as_str()],
+        Some(Value::Array(values)) => values.iter().map(Value::as_str).collect::<Option<Vec<_>>>().ok_or_else(|| {
+            fields.wrong("layers_pattern", "a name or a list of names")
+        })?,
+        Some(_) => return Err(fields.wrong("layers_pattern", "a name or a list of names").into()),
+    };
+    if indices.is_empty() {
+        return match names.first() {
+            None => Ok(None),
+            Some(_) => Err(fields.wrong("layers_pattern", "null, as layers_to_transform is not set").into()),
+        };
+    }
+    if !matches!(targets, Selection::Names(_)) {
+        return Err(fields.wrong("layers_to_transform", "null, as target_modules is not a list").into());
+    }
+    // Without a name, the first number between dots counts.
+    let expressions = if names.is_empty() {
+        vec![r"\A.*?\.[^.]*\.(?P<idx>\d+)\.".to_owned()]
+    } else {
+        names.iter().map(|name| format!(r"\A(?:|.*?\.)(?:{name})\.(?P<idx>\d+)\.")).collect()
+    };
+    let patterns = expressions
+        .iter()
+        .map(|expression| regex(fields, "layers_pattern", expression, expression))
+        .collect::<Result<_, _>>()?;
+    let indices = indices.into_iter().filter_map(|index| usize::try_from(index).ok()).collect();
+    Ok(Some(Layers { indices, patterns }))
+}
+
+fn regex(fields: &Fields<'_>, key: &str, pattern: &str, expression: &str) -> Result<Regex, AdapterError> {
+    Regex::new(expression).map_err(|error| AdapterError::Pattern {
+        file: fields.file().to_owned(),
+        field: key.to_owned(),
+        pattern: pattern.to_owned(),
+        problem: error.to_string(),
+    })
+}

@@ -1,0 +1,156 @@
+//! Which modules of a base an adapter changes, with what rank and scale: PEFT's rules, step by step
+//! (`check_target_module_exists` and `LoraModel._create_and_replace`).
+
+use std::collections::BTreeMap;
+
+use fancy_regex::Regex;
+
+use super::config::{Layers, LoraConfig, Selection};
+use super::{AdapterError, Module};
+use crate::config::ModelConfig;
+
+/// Rank and scale of one pair.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Target {
+    pub(super) rank: usize,
+    pub(super) scaling: f32,
+}
+
+pub(super) type Targets = BTreeMap<(usize, Module), Target>;
+
+/// Holds the configuration against the modules of the base.
+pub(super) fn resolve(config: &LoraConfig, base: &ModelConfig) -> Result<Targets, AdapterError> {
+    let target_error = |problem: String| AdapterError::Target { file: config.file.clone(), problem };
+    for name in others(base) {
+        if !is_match(config, &config.exclude, &name)? && config.targets_by_name(&name)? {
+            let names = Module::ALL.map(Module::name).join(", ");
+            return Err(target_error(format!("`{name}` cannot be adapted; what can be: {names}")));
+        }
+    }
+    let mut targets = Targets::new();
+    let mut paths = Vec::new();
+    for layer in 0..base.layers {
+        for module in Module::ALL {
+            let path = module.path(layer);
+            if config.selects(&path)? {
+                targets.insert((layer, module), config.target(&path)?);
+            }
+            paths.push(path);
+        }
+    }
+    if let Selection::Names(names) = &config.targets {
+        if let Some(name) = names.iter().find(|name| !paths.iter().any(|path| names_module(name, path))) {
+            let known = Module::ALL.map(Module::name).join(", ");
+            let layers = base.layers;
+            return Err(target_error(format!(
+                "`{name}` is no module of this base model, which has {layers} layers with {known}"
+            )));
+        }
+    }
+    if targets.is_empty() {
+        return Err(target_error("together with the other settings it selects no module of this base model".to_owned()));
+    }
+    Ok(targets)
+}
+
+/// Modules of the base that are no projection of a layer. A target that matches one is no plain adapter of ours.
+fn others(base: &ModelConfig) -> Vec<String> {
+    let mut names: Vec<String> =
+        ["lm_head", "model", "model.embed_tokens", "model.layers", "model.norm", "model.rotary_emb"]
+            .map(str::to_owned)
+            .into();
+    for layer in 0..base.layers {
+        let parts = ["", ".self_attn", ".mlp", ".mlp.act_fn", ".input_layernorm", ".post_attention_layernorm"];
+        names.extend(parts.map(|part| format!("model.layers.{layer}{part}")));
+    }
+    names
+}
+
+fn names_module(name: &str, path: &str) -> bool {
+    path.strip_suffix(name).is_some_and(|before| before.is_empty() || before.ends_with('.'))
+}
+
+impl LoraConfig {
+    /// Whether PEFT would put an adapter on that projection.
+    fn selects(&self, path: &str) -> Result<bool, AdapterError> {
+        if is_match(self, &self.exclude, path)? || !self.targets_projection(path)? {
+            return Ok(false);
+        }
+        match (&self.targets, &self.layers) {
+            // A module that is named in full is meant, whatever the layers say.
+            (Selection::Names(names), Some(layers)) if !names.iter().any(|name| name == path) => {
+                self.in_layers(layers, path)
+            }
+            _ => Ok(true),
+        }
+    }
+
+    fn targets_projection(&self, path: &str) -> Result<bool, AdapterError> {
+        match &self.targets {
+            Selection::AllLinear => Ok(true),
+            _ => self.targets_by_name(path),
+        }
+    }
+
+    fn targets_by_name(&self, path: &str) -> Result<bool, AdapterError> {
+        match &self.targets {
+            Selection::AllLinear => Ok(false),
+            Selection::Pattern(pattern) => self.matches(pattern, "target_modules", path),
+            Selection::Names(names) => Ok(names.iter().any(|name| names_module(name, path))),
+        }
+    }
+
+    fn in_layers(&self, layers: &Layers, path: &str) -> Result<bool, AdapterError> {
+        for pattern in &layers.patterns {
+            let found = pattern.captures(path).map_err(|error| self.failed(pattern, "layers_pattern", &error))?;
+            if let Some(index) = found.and_then(|captures| captures.name("idx")?.as_str().parse::<usize>().ok()) {
+                return Ok(layers.indices.contains(&index));
+            }
+        }
+        Ok(false)
+    }
+
+    /// Rank and scale of a module: the first pattern that matches its name, or the adapter's own.
+    fn target(&self, path: &str) -> Result<Target, AdapterError> {
+        let rank = self.first_match(&self.rank_pattern, "rank_pattern", path)?.unwrap_or(self.rank);
+        let alpha = self.first_match(&self.alpha_pattern, "alpha_pattern", path)?.unwrap_or(self.alpha);
+        let divisor = if self.use_rslora { (rank as f64).sqrt() } else { rank as f64 };
+        Ok(Target { rank, scaling: (alpha / divisor) as f32 })
+    }
+
+    fn first_match<T: Copy>(
+        &self,
+        patterns: &[(Regex, T)],
+        field: &str,
+        path: &str,
+    ) -> Result<Option<T>, AdapterError> {
+        for (pattern, value) in patterns {
+            if self.matches(pattern, field, path)? {
+                return Ok(Some(*value));
+            }
+        }
+        Ok(None)
+    }
+
+    fn matches(&self, pattern: &Regex, field: &str, path: &str) -> Result<bool, AdapterError> {
+        pattern.is_match(path).map_err(|error| self.failed(pattern, field, &error))
+    }
+
+    fn failed(&self, pattern: &Regex, field: &str, error: &fancy_regex::Error) -> AdapterError {
+        AdapterError::Pattern {
+            file: self.file.clone(),
+            field: field.to_owned(),
+            pattern: pattern.as_str().to_owned(),
+            problem: error.to_string(),
+        }
+    }
+}
+
+/// Whether an optional selection, such as `exclude_modules`, meets that module.
+fn is_match(config: &LoraConfig, selection: &Option<Selection>, path: &str) -> Result<bool, AdapterError> {
+    match selection {
+        None | Some(Selection::AllLinear) => Ok(false),
+        Some(Selection::Pattern(pattern)) => config.matches(pattern, "exclude_modules", path),
+        Some(Selection::Names(names)) => Ok(names.iter().any(|name| names_module(name, path))),
+    }
+}

@@ -1,0 +1,160 @@
+//! `adapter_model.safetensors`: the pairs, held against configuration and base.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::targets::{Target, Targets};
+use super::{AdapterError, LoraPair, Module};
+use crate::config::ModelConfig;
+use crate::safetensors_file::SafetensorsFile;
+
+const PREFIX: &str = "base_model.model.";
+
+/// The opened file.
+#[derive(Debug)]
+pub(super) struct Weights(SafetensorsFile);
+
+/// Which of the two matrices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Side {
+    A,
+    B,
+}
+
+impl Weights {
+    pub(super) fn open(path: &Path) -> Result<Self, AdapterError> {
+        Ok(Self(SafetensorsFile::open(path)?))
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.0.bytes()
+    }
+
+    /// A pair for each target. Every tensor of the file belongs to one of them, or the adapter is refused.
+    pub(super) fn pairs(
+        &self,
+        targets: &Targets,
+        base: &ModelConfig,
+    ) -> Result<BTreeMap<(usize, Module), LoraPair>, AdapterError> {
+        let names = self.assign(targets, base)?;
+        let mut pairs = BTreeMap::new();
+        for ((layer, module), Target { rank, scaling }) in targets {
+            let (inputs, outputs) = module.dimensions(base);
+            let matrix = |side: Side, shape: [usize; 2]| {
+                let letter = if side == Side::A { "A" } else { "B" };
+                let name = names.get(&(*layer, *module, side)).ok_or_else(|| AdapterError::MissingTensor {
+                    path: self.0.path().to_owned(),
+                    tensor: format!("{PREFIX}{}.lora_{letter}.weight", module.path(*layer)),
+                })?;
+                self.matrix(name, *rank, shape)
+            };
+            let (a, b) = (matrix(Side::A, [*rank, inputs])?, matrix(Side::B, [outputs, *rank])?);
+            pairs.insert((*layer, *module), LoraPair { rank: *rank, scaling: *scaling, a, b });
+        }
+        Ok(pairs)
+    }
+
+    /// The tensor of each side of each target.
+    fn assign(
+        &self,
+        targets: &Targets,
+        base: &ModelConfig,
+    ) -> Result<BTreeMap<(usize, Module, Side), &str>, AdapterError> {
+        let mut names = BTreeMap::new();
+        for name in self.0.names() {
+            let refuse = |problem: String| AdapterError::UnexpectedTensor {
+                path: self.0.path().to_owned(),
+                tensor: name.to_owned(),
+                problem,
+            };
+            let (layer, module, side) = parse(name).map_err(&refuse)?;
+            if layer >= base.layers {
+                let problem = format!("this base model has {} layers: the adapter was made for another", base.layers);
+                return Err(refuse(problem));
+            }
+            if !targets.contains_key(&(layer, module)) {
+                return Err(refuse("adapter_config.json does not target its module".to_owned()));
+            }
+            if let Some(other) = names.insert((layer, module, side), name) {
+                return Err(refuse(format!("`{other}` already stands for the same matrix")));
+            }
+        }
+        Ok(names)
+    }
+
+    fn matrix(&self, name: &str, rank: usize, expected: [usize; 2]) -> Result<Vec<f32>, AdapterError> {
+        let path = || self.0.path().to_owned();
+        let tensor = name.to_owned();
+        let found = self.0.entry(name).map(|entry| entry.shape.clone()).unwrap_or_default();
+        if found != expected {
+            return Err(AdapterError::Shape { path: path(), tensor, rank, found, expected: expected.to_vec() });
+        }
+        let Some(values) = self.0.values(name)? else {
+            return Err(AdapterError::MissingTensor { path: path(), tensor });
+        };
+        match values.iter().position(|value| !value.is_finite()) {
+            Some(index) => Err(AdapterError::NotFinite { path: path(), tensor, value: values[index], index }),
+            None => Ok(values),
+        }
+    }
+}
+
+/// `base_model.model.model.layers.3.self_attn.q_proj.lora_A.weight`, or `….lora_A.NAME.weight` as some tools save it.
+fn parse(name: &str) -> Result<(usize, Module, Side), String> {
+    let known = "it is neither lora_A nor lora_B of a projection";
+    if name.contains(".lora_magnitude_vector") {
+        return Err("it belongs to DoRA (use_dora), which is not supported".to_owned());
+    }
+    if name.ends_with(".bias") {
+        return Err("it is a bias, which cannot be applied".to_owned());
+    }
+    let path = name.strip_prefix(PREFIX).ok_or(known)?;
+    let path = path.strip_suffix(".weight").ok_or(known)?;
+    let (path, side) = if let Some((path, rest)) = path.rsplit_once(".lora_A") {
+        (path, (Side::A, rest))
+    } else if let Some((path, rest)) = path.rsplit_once(".lora_B") {
+        (path, (Side::B, rest))
+    } else {
+        return Err(known.to_owned());
+    };
+    // What may follow is the adapter's name.
+    let (side, rest) = side;
+    if !rest.is_empty() && !rest.strip_prefix('.').is_some_and(|name| !name.is_empty() && !name.contains('.')) {
+        return Err(known.to_owned());
+    }
+    let unknown = || format!("`{path}` is no projection that can be adapted");
+    let within = path.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.'));
+    let (layer, _) = within.ok_or_else(unknown)?;
+    let layer: usize = layer.parse().map_err(|_| unknown())?;
+    let module = Module::ALL.into_iter().find(|module| module.path(layer) == path).ok_or_else(unknown)?;
+    Ok((layer, module, side))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_read_with_and_without_the_adapters_own() {
+        let q = |tail: &str| parse(&format!("base_model.model.model.layers.12.self_attn.q_proj.{tail}"));
+        assert_eq!(q("lora_A.weight"), Ok((12, Module::Q, Side::A)));
+        assert_eq!(q("lora_B.default.weight"), Ok((12, Module::Q, Side::B)));
+        assert!(q("lora_A.a.b.weight").is_err() && q("lora_AB.weight").is_err() && q("weight").is_err());
+    }
+
+    #[test]
+    fn what_is_no_pair_of_a_projection_says_what_it_is() {
+        let cases = [
+            ("base_model.model.model.layers.0.mlp.up_proj.lora_magnitude_vector", "use_dora"),
+            ("base_model.model.model.layers.0.mlp.up_proj.lora_B.bias", "bias"),
+            ("base_model.model.lm_head.lora_A.weight", "lm_head"),
+            ("base_model.model.model.embed_tokens.lora_embedding_A", "neither"),
+            ("base_model.model.model.layers.0.mlp.router.lora_A.weight", "router"),
+            ("model.layers.0.mlp.up_proj.lora_A.weight", "neither"),
+        ];
+        for (name, word) in cases {
+            let problem = parse(name).unwrap_err();
+            assert!(problem.contains(word), "{name}: {problem}");
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! Reading one safetensors file.
+//!
+//! The header is judged here rather than by a library, because a message must name the tensor: eight bytes with the
+//! length of the header, the header as JSON (`name -> {dtype, shape, data_offsets}`), then the data, which the tensors
+//! cover without gap or overlap.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use half::{bf16, f16};
+use serde::Deserialize;
+
+use crate::mapped::Mapped;
+
+/// The format's own limit; a larger header is damage.
+const HEADER_BYTES_MAX: u64 = 100_000_000;
+
+/// A safetensors file that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum SafetensorsError {
+    /// The file system refused.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// File.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file ends before its header does.
+    #[error("{}: header of {header} bytes in a file of {file} bytes; it is truncated: fetch it again", path.display())]
+    HeaderLength {
+        /// File.
+        path: PathBuf,
+        /// Length by its first eight bytes.
+        header: u64,
+        /// Length of the file.
+        file: u64,
+    },
+    /// The header is not what the format says.
+    #[error("{}: header cannot be read: {problem}; this is no safetensors file, or a damaged one", path.display())]
+    Header {
+        /// File.
+        path: PathBuf,
+        /// What the parser said.
+        problem: String,
+    },
+    /// The data ends before the last tensor does.
+    #[error(
+        "{}: tensor `{tensor}` ends at byte {end} of the data, which has {data} bytes; \
+         the file is truncated: fetch it again",
+        path.display()
+    )]
+    Truncated {
+        /// File.
+        path: PathBuf,
+        /// First tensor that is not whole.
+        tensor: String,
+        /// Where it ends.
+        end: u64,
+        /// Bytes of data in the file.
+        data: u64,
+    },
+    /// A tensor whose entry contradicts itself or its neighbours.
+    #[error("{}: tensor `{tensor}`: {problem}; the file is damaged: fetch it again", path.display())]
+    Layout {
+        /// File.
+        path: PathBuf,
+        /// Tensor.
+        tensor: String,
+        /// The contradiction.
+        problem: String,
+    },
+    /// A type that is not read here.
+    #[error("{}: tensor `{tensor}` is of type {dtype}; supported: F32, F16, BF16", path.display())]
+    Dtype {
+        /// File.
+        path: PathBuf,
+        /// Tensor.
+        tensor: String,
+        /// Its type.
+        dtype: String,
+    },
+}
+
+/// An opened file whose header has been checked against its length.
+#[derive(Debug)]
+pub(crate) struct SafetensorsFile {
+    path: PathBuf,
+    bytes: Mapped,
+    data_start: usize,
+    entries: BTreeMap<String, Entry>,
+}
+
+/// One tensor's line in the header.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Entry {
+    dtype: String,
+    pub(crate) shape: Vec<usize>,
+    data_offsets: (u64, u64),
+}
+
+impl Entry {
+    /// Bytes of an element, for every type that the format knows in whole bytes.
+    fn element_bytes(&self) -> Option<u64> {
+        match self.dtype.as_str() {
+            "F64" | "I64" | "U64" => Some(8),
+            "F32" | "I32" | "U32" => Some(4),
+            "F16" | "BF16" | "I16" | "U16" => Some(2),
+            "I8" | "U8" | "BOOL" | "F8_E4M3" | "F8_E5M2" => Some(1),
+            _ => None,
+        }
+    }
+
+    fn bytes(&self) -> Option<u64> {
+        self.shape.iter().try_fold(self.element_bytes()?, |bytes, n| bytes.checked_mul(*n as u64))
+    }
+}
+
+impl SafetensorsFile {
+    pub(crate) fn open(path: &Path) -> Result<Self, SafetensorsError> {
+        let bytes =
+            Mapped::open(path).map_err(|source| SafetensorsError::Io { path: path.to_owned(), source })?;
+        let (data_start, entries) = read_header(path, &bytes)?;
+        check_layout(path, &entries, (bytes.len() - data_start) as u64)?;
+        Ok(Self { path: path.to_owned(), bytes, data_start, entries })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The whole file.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.keys().map(String::as_str)
+    }
+
+    pub(crate) fn entry(&self, name: &str) -> Option<&Entry> {
+        self.entries.get(name)
+    }
+
+    /// Refuses a tensor whose type [`Self::values`] could not turn into f32.
+    pub(crate) fn check_dtype(&self, name: &str) -> Result<(), SafetensorsError> {
+        match self.entries.get(name) {
+            Some(entry) if !matches!(entry.dtype.as_str(), "F32" | "F16" | "BF16") => Err(SafetensorsError::Dtype {
+                path: self.path.clone(),
+                tensor: name.to_owned(),
+                dtype: entry.dtype.clone(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// The values of a tensor as f32; `None` where there is no such tensor.
+    pub(crate) fn values(&self, name: &str) -> Result<Option<Vec<f32>>, SafetensorsError> {
+        let Some(entry) = self.entries.get(name) else { return Ok(None) };
+        self.check_dtype(name)?;
+        let (from, to) = entry.data_offsets;
+        let data = &self.bytes[self.data_start + from as usize..self.data_start + to as usize];
+        let halves = || data.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]));
+        Ok(Some(match entry.dtype.as_str() {
+            "F16" => halves().map(|bits| f16::from_bits(bits).to_f32()).collect(),
+            "BF16" => halves().map(|bits| bf16::from_bits(bits).to_f32()).collect(),
+            _ => data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+        }))
+    }
+}
+
+fn read_header(path: &Path, bytes: &[u8]) -> Result<(usize, BTreeMap<String, Entry>), SafetensorsError> {
+    let path = path.to_owned();
+    let file = bytes.len() as u64;
+    let Some((length, rest)) = bytes.split_first_chunk::<8>() else {
+        return Err(SafetensorsError::HeaderLength { path, header: 8, file });
+    };
+    let header = u64::from_le_bytes(*length);
+    if header > rest.len() as u64 {
+        return Err(SafetensorsError::HeaderLength { path, header, file });
+    }
+    if header > HEADER_BYTES_MAX {
+        let problem = format!("{header} bytes long; the format allows {HEADER_BYTES_MAX}");
+        return Err(SafetensorsError::Header { path, problem });
+    }
+    let parsed: Result<BTreeMap<String, serde_json::Value>, _> = serde_json::from_slice(&rest[..header as usize]);
+    let unreadable = |problem: String| SafetensorsError::Header { path: path.clone(), problem };
+    let mut entries = BTreeMap::new();
+    for (name, value) in parsed.map_err(|error| unreadable(error.to_string()))? {
+        if name != "__metadata__" {
+            let entry = Entry::deserialize(value).map_err(|error| unreadable(format!("tensor `{name}`: {error}")))?;
+            entries.insert(name, entry);
+        }
+    }
+    Ok((8 + header as usize, entries))
+}
+
+/// Tensors lie one after the other, each as long as its shape says, up to the end of the file.
+fn check_layout(path: &Path, entries: &BTreeMap<String, Entry>, data: u64) -> Result<(), SafetensorsError> {
+    let layout = |tensor: &str, problem: String| {
+        Err(SafetensorsError::Layout { path: path.to_owned(), tensor: tensor.to_owned(), problem })
+    };
+    let mut by_offset: Vec<_> = entries.iter().collect();
+    by_offset.sort_by_key(|(_, entry)| entry.data_offsets);
+    let mut end_before = 0;
+    let mut before = "the header";
+    for (name, entry) in by_offset {
+        let (from, to) = entry.data_offsets;
+        if from > to {
+            return layout(name, format!("its data ends at {to}, before it begins at {from}"));
+        }
+        if entry.element_bytes().is_none() {
+            return Err(SafetensorsError::Dtype {
+                path: path.to_owned(),
+                tensor: name.clone(),
+                dtype: entry.dtype.clone(),
+            });
+        }
+        if entry.bytes() != Some(to - from) {
+            let (shape, dtype) = (&entry.shape, &entry.dtype);
+            return layout(name, format!("{} bytes of data cannot hold shape {shape:?} of type {dtype}", to - from));
+        }
+        if from != end_before {
+            let how = if from < end_before { "overlaps" } else { "leaves a gap after" };
+            return layout(name, format!("its data, from byte {from}, {how} that of {before}, to byte {end_before}"));
+        }
+        if to > data {
+            return Err(SafetensorsError::Truncated {
+                path: path.to_owned(),
+                tensor: name.clone(),
+                end: to,
+                data,
+            });
+        }
+        (end_before, before) = (to, name);
+    }
+    if end_before != data {
+        return layout(before, format!("it is the last and ends at byte {end_before} of {data}"));
+    }
+    Ok(())
+}

@@ -1,0 +1,87 @@
+//! The vocabulary of a GGUF file: texts, types, scores.
+
+use tokenizers::models::bpe::Vocab;
+
+use super::{TokenizerError, metadata_error};
+use crate::gguf::{Gguf, Value};
+
+pub(super) const TOKENS: &str = "tokenizer.ggml.tokens";
+const TYPES: &str = "tokenizer.ggml.token_type";
+
+/// `llama_token_type` of llama.cpp.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Found by merging.
+    Normal,
+    /// What unknown text becomes.
+    Unknown,
+    /// Never shown: begin and end of text, roles.
+    Control,
+    /// Found before anything is split, and shown.
+    UserDefined,
+    /// In the table only.
+    Unused,
+    /// One byte, `<0x0A>`.
+    Byte,
+}
+
+/// Texts by id, each with its kind.
+pub(super) struct Vocabulary<'a> {
+    pub(super) texts: Vec<&'a str>,
+    pub(super) kinds: Vec<Kind>,
+}
+
+impl<'a> Vocabulary<'a> {
+    pub(super) fn read(gguf: &'a Gguf) -> Result<Self, TokenizerError> {
+        let texts = texts(gguf, TOKENS)?;
+        let kinds = match gguf.array(TYPES) {
+            None => vec![Kind::Normal; texts.len()],
+            Some(values) => values.iter().map(kind).collect::<Option<Vec<_>>>().ok_or_else(|| {
+                metadata_error(gguf, TYPES, "it holds a type that is not one of 1 to 6; the file is damaged")
+            })?,
+        };
+        if kinds.len() != texts.len() {
+            let problem = format!("{} types for {} tokens; the file is damaged", kinds.len(), texts.len());
+            return Err(metadata_error(gguf, TYPES, problem));
+        }
+        Ok(Self { texts, kinds })
+    }
+
+    /// Ids by text. A text that stands there twice keeps its first id, as in llama.cpp.
+    pub(super) fn ids(&self) -> Vocab {
+        let mut ids = Vocab::default();
+        for (id, text) in (0u32..).zip(&self.texts) {
+            ids.entry((*text).to_owned()).or_insert(id);
+        }
+        ids
+    }
+
+    /// Id and text that a metadata key such as `tokenizer.ggml.bos_token_id` points to.
+    pub(super) fn named(&self, gguf: &Gguf, key: &str) -> Result<Option<(u32, &'a str)>, TokenizerError> {
+        let Some(id) = gguf.unsigned(key) else { return Ok(None) };
+        let text = usize::try_from(id).ok().and_then(|id| self.texts.get(id));
+        match (u32::try_from(id), text) {
+            (Ok(id), Some(text)) => Ok(Some((id, text))),
+            _ => Err(metadata_error(gguf, key, format!("id {id} in a vocabulary of {}", self.texts.len()))),
+        }
+    }
+}
+
+/// A metadata array of strings.
+pub(super) fn texts<'a>(gguf: &'a Gguf, key: &str) -> Result<Vec<&'a str>, TokenizerError> {
+    let values = gguf.array(key).ok_or_else(|| metadata_error(gguf, key, "missing: the tokenizer needs it"))?;
+    let texts: Option<Vec<&str>> = values.iter().map(Value::as_text).collect();
+    texts.ok_or_else(|| metadata_error(gguf, key, "not an array of strings"))
+}
+
+fn kind(value: &Value) -> Option<Kind> {
+    Some(match value.as_unsigned()? {
+        1 => Kind::Normal,
+        2 => Kind::Unknown,
+        3 => Kind::Control,
+        4 => Kind::UserDefined,
+        5 => Kind::Unused,
+        6 => Kind::Byte,
+        _ => return None,
+    })
+}
