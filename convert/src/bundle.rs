@@ -5,6 +5,7 @@
 //! exists is whole and two processes that want the same one build it once.
 
 use std::{
+    env,
     fs::{self, File},
     io,
     path::{Path, PathBuf},
@@ -13,9 +14,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    checkpoint::{Checkpoint, CheckpointError, GenerationDefaults},
+    checkpoint::{Checkpoint, CheckpointError},
     chat::{ChatError, ChatTemplate},
     config::ModelConfig,
+    generation::GenerationDefaults,
     graph::{self, Flavour, GRAPH_FILE, GraphError, Precision},
 };
 
@@ -26,6 +28,15 @@ const CONTEXT_LENGTH_MAX: usize = 32 * 1024;
 
 const BUNDLE_FILE: &str = "bundle.json";
 const TOKENIZER_FILE: &str = "tokenizer.json";
+
+/// Where converted models, and what set-up fetches, are kept: `$SLM_CACHE_DIR`, else `slm-swarm` in `$XDG_CACHE_HOME`
+/// or `~/.cache`.
+pub fn cache_dir() -> Option<PathBuf> {
+    let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    set("SLM_CACHE_DIR")
+        .or_else(|| set("XDG_CACHE_HOME").map(|dir| dir.join("slm-swarm")))
+        .or_else(|| set("HOME").map(|dir| dir.join(".cache").join("slm-swarm")))
+}
 
 /// What `bundle.json` says.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -32,13 +32,42 @@ pub struct ChatMessage {
     pub content: String,
 }
 
-/// A template that has been parsed.
-#[derive(Debug, Clone)]
+/// A template that has been parsed. Stored as its [`ChatSource`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(into = "ChatSource", try_from = "ChatSource")]
 pub struct ChatTemplate {
     environment: Environment<'static>,
+    template: String,
     file: String,
     bos_token: Option<String>,
     eos_token: Option<String>,
+}
+
+/// What a [`ChatTemplate`] is made from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChatSource {
+    /// File that it came with, named in errors.
+    pub file: String,
+    /// Its text.
+    pub template: String,
+    /// What `bos_token` is in it.
+    pub bos_token: Option<String>,
+    /// What `eos_token` is in it.
+    pub eos_token: Option<String>,
+}
+
+impl From<ChatTemplate> for ChatSource {
+    fn from(of: ChatTemplate) -> Self {
+        Self { file: of.file, template: of.template, bos_token: of.bos_token, eos_token: of.eos_token }
+    }
+}
+
+impl TryFrom<ChatSource> for ChatTemplate {
+    type Error = ChatError;
+
+    fn try_from(source: ChatSource) -> Result<Self, ChatError> {
+        Self::new(&source.file, source.template, source.bos_token, source.eos_token)
+    }
 }
 
 /// A template that does not parse or does not render these messages.
@@ -104,12 +133,12 @@ impl ChatTemplate {
         environment.add_function("raise_exception", raise_exception);
         environment.add_function("strftime_now", |format: &str| clock::format(SystemTime::now(), format));
         environment.add_filter("tojson", json::tojson);
-        environment.add_template_owned(NAME, without_generation_marks(source)).map_err(|error| ChatError::Syntax {
+        environment.add_template_owned(NAME, without_generation_marks(source.clone())).map_err(|error| ChatError::Syntax {
             file: file.to_owned(),
             line: error.line().unwrap_or(0),
             problem: describe(&error),
         })?;
-        Ok(Self { environment, file: file.to_owned(), bos_token, eos_token })
+        Ok(Self { environment, template: source, file: file.to_owned(), bos_token, eos_token })
     }
 
     /// The prompt for a conversation; with `add_generation_prompt` it ends where the assistant is to speak.

@@ -1,12 +1,13 @@
 //! What the authors of a model say about generating with it.
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::config::ConfigError;
 use crate::fields::Fields;
 
 /// Defaults that came with a model; what a request says wins over them.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct GenerationDefaults {
     /// Tokens that end an answer, without duplicates; the first is the one the authors named first.
     pub eos_token_ids: Vec<u32>,

@@ -8,7 +8,7 @@ use half::f16;
 
 use crate::{
     config::ModelConfig,
-    graph::{Group, Precision, module_shape},
+    graph::{Group, Precision},
     peft::Adapter,
 };
 
@@ -119,7 +119,7 @@ fn pack_group(
     let (mut a, mut b, mut parts) = (Vec::new(), Vec::new(), Vec::new());
     let (mut rank, mut column) = (0, 0);
     for &module in group.modules() {
-        let columns = module_shape(config, module).0;
+        let columns = module.dimensions(config).1;
         if let Some(pair) = adapter.pairs.get(&(layer, module)) {
             let part = Part { rank_begin: rank, rank: pair.rank, column_begin: column, columns, b_begin: b.len() };
             a.extend_from_slice(&pair.a);
@@ -130,7 +130,7 @@ fn pack_group(
             if precision == Precision::Int4 {
                 let largest = a.iter().chain(&b).copied().find(|x| x.abs() > f16::MAX.to_f32());
                 if let Some(value) = largest {
-                    return Err(OutOfRange { layer, module: format!("{module:?}"), value });
+                    return Err(OutOfRange { layer, module: module.name().into(), value });
                 }
             }
             parts.push(part);

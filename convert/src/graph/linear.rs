@@ -17,7 +17,7 @@ pub(super) fn projection(b: &mut Builder<'_>, layer: usize, group: Group, x: &st
     let k = group.inputs(b.config());
     let mut weight = Vec::with_capacity(group.outputs(b.config()) * k);
     for module in group.modules() {
-        let tensor = b.checkpoint.tensor(&module.weight_name(layer))?;
+        let tensor = b.checkpoint.tensor(&format!("{}.weight", module.path(layer)))?;
         weight.extend_from_slice(&tensor.data);
     }
     let name = format!("layers.{layer}.{group:?}").to_lowercase();

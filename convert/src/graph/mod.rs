@@ -92,25 +92,12 @@ impl Group {
 
     /// Input columns of the group's matrix.
     pub fn inputs(self, config: &ModelConfig) -> usize {
-        module_shape(config, self.modules()[0]).1
+        self.modules()[0].dimensions(config).0
     }
 
     /// Output columns of the group's matrix.
     pub fn outputs(self, config: &ModelConfig) -> usize {
-        self.modules().iter().map(|&m| module_shape(config, m).0).sum()
-    }
-}
-
-/// `[outputs, inputs]` of a module.
-pub fn module_shape(config: &ModelConfig, module: Module) -> (usize, usize) {
-    let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-    let (query, kv) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
-    match module {
-        Module::Q => (query, hidden),
-        Module::K | Module::V => (kv, hidden),
-        Module::O => (hidden, query),
-        Module::Gate | Module::Up => (inner, hidden),
-        Module::Down => (hidden, inner),
+        self.modules().iter().map(|module| module.dimensions(config).1).sum()
     }
 }
 
