@@ -10,6 +10,7 @@ mod output;
 
 use std::time::SystemTime;
 
+use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, Error, ErrorKind, Value, context};
 use serde::{Deserialize, Serialize};
 
@@ -125,8 +126,11 @@ impl ChatTemplate {
             return Err(ChatError::Limit { file: file.to_owned(), problem });
         }
         let mut environment = Environment::new();
-        environment.set_trim_blocks(true);
-        environment.set_lstrip_blocks(true);
+        environment.set_syntax(syntax().map_err(|error| ChatError::Syntax {
+            file: file.to_owned(),
+            line: 0,
+            problem: describe(&error),
+        })?);
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.set_fuel(Some(FUEL));
@@ -151,7 +155,7 @@ impl ChatTemplate {
         let mut output = Limited::new(OUTPUT_BYTES_MAX);
         let rendered = self.environment.get_template(NAME).and_then(|template| {
             let context = context! {
-                messages,
+                messages => Value::from_serialize(messages),
                 add_generation_prompt,
                 // A token that the model does not have prints as nothing.
                 bos_token => self.bos_token.as_deref().unwrap_or_default(),
@@ -159,7 +163,7 @@ impl ChatTemplate {
                 tools => Value::from(()),
                 documents => Value::from(()),
             };
-            template.render_to_write(context, &mut output).map(drop)
+            template.render_captured_to(context, &mut output).map(drop)
         });
         let limit = |problem: String| Err(ChatError::Limit { file: self.file.clone(), problem });
         match rendered {
@@ -176,6 +180,11 @@ impl ChatTemplate {
             }),
         }
     }
+}
+
+/// Blocks leave no blank lines behind, as transformers has it.
+fn syntax() -> Result<SyntaxConfig, Error> {
+    SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()
 }
 
 /// What `raise_exception` carries up through the template.

@@ -8,6 +8,7 @@ pub(super) const HEAD: &str = "lm_head.weight";
 const FINAL_NORM: &str = "model.norm.weight";
 
 /// A weight that must be there.
+#[derive(Debug)]
 pub(super) struct Expected {
     /// Hugging Face name.
     pub(super) name: String,

@@ -1,0 +1,140 @@
+"""Makes the parity data of this folder: tiny models with random weights, PEFT adapters on them, and what
+transformers and peft compute with both.
+
+usage: make.py OUT_DIR [SEED]
+
+Needs torch, transformers, peft and safetensors; runs on a CPU in a minute. See README.md for the layout.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import peft
+import torch
+import transformers
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import save_file
+from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
+
+VOCABULARY = 128
+PROMPT_LENGTHS = (1, 7, 40)
+GREEDY_TOKENS = 24
+
+SHAPE = dict(
+    vocab_size=VOCABULARY, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
+    num_key_value_heads=2, max_position_embeddings=256, bos_token_id=1, eos_token_id=2, pad_token_id=0,
+)
+LLAMA3_ROPE = dict(
+    rope_type="llama3", rope_theta=500000.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+    original_max_position_embeddings=64,
+)
+
+FAMILIES = {
+    "llama": (LlamaConfig, LlamaForCausalLM, dict(tie_word_embeddings=False)),
+    "llama3-rope": (LlamaConfig, LlamaForCausalLM, dict(tie_word_embeddings=True, rope_parameters=LLAMA3_ROPE)),
+    # Three heads over one: an odd group, as SmolLM2 has it.
+    "smollm2": (
+        LlamaConfig, LlamaForCausalLM,
+        dict(tie_word_embeddings=True, hidden_size=48, num_attention_heads=3, num_key_value_heads=1,
+             rope_parameters=dict(rope_type="default", rope_theta=100000.0)),
+    ),
+    # The longest prompt is longer than the window.
+    "mistral": (MistralConfig, MistralForCausalLM, dict(tie_word_embeddings=False, sliding_window=16)),
+}
+
+ATTENTION = ["q_proj", "v_proj"]
+LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+ADAPTERS = {
+    "r4-all": dict(r=4, lora_alpha=8, target_modules=LINEAR),
+    "r8-attn": dict(r=8, lora_alpha=16, target_modules=ATTENTION),
+    "rslora": dict(r=6, lora_alpha=6, use_rslora=True, target_modules=LINEAR),
+    "patterns": dict(
+        r=4, lora_alpha=8, target_modules=LINEAR,
+        rank_pattern={r"layers.1.*down_proj": 2, r"q_proj": 3}, alpha_pattern={"o_proj": 32},
+    ),
+    "dora": dict(r=4, lora_alpha=8, use_dora=True, target_modules=LINEAR),
+}
+MUST_BE_REJECTED = {"dora": "DoRA is not plain LoRA: loading must fail with a message that names use_dora\n"}
+
+
+def randomise(model, seed):
+    """Weights that give logits of ordinary size and keep every token in play."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            if parameter.dim() == 1:
+                parameter.copy_(1 + 0.2 * noise)
+            else:
+                width = 0.5 if "embed" in name else 1.2
+                parameter.copy_(width * noise / parameter.shape[-1] ** 0.5)
+
+
+def randomise_adapter(model, seed):
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if ".lora_A." in name or ".lora_B." in name:
+                noise = torch.randn(parameter.shape, generator=generator)
+                parameter.copy_(0.6 * noise / parameter.shape[-1] ** 0.5)
+
+
+@torch.no_grad()
+def vectors(model, prompts):
+    tensors = {}
+    for index, prompt in enumerate(prompts):
+        ids = prompt
+        for _ in range(GREEDY_TOKENS):
+            following = model(input_ids=ids[None]).logits[0, -1].argmax()
+            ids = torch.cat([ids, following[None]])
+        tensors[f"prompt.{index}"] = prompt
+        tensors[f"logits.{index}"] = model(input_ids=prompt[None]).logits[0].float().contiguous()
+        tensors[f"greedy.{index}"] = ids[len(prompt):].clone()
+    return tensors
+
+
+def make_adapter(base, folder, name, settings, prompts, seed):
+    config = LoraConfig(task_type="CAUSAL_LM", lora_dropout=0.0, bias="none", **settings)
+    model = get_peft_model(load(base), config)
+    randomise_adapter(model, seed)
+    model.eval().save_pretrained(folder)
+    (folder / "README.md").unlink(missing_ok=True)
+    # PEFT writes the targets as a set, in another order each time.
+    path = folder / "adapter_config.json"
+    saved = json.loads(path.read_text())
+    saved.update(base_model_name_or_path=base.name, target_modules=sorted(saved["target_modules"]))
+    path.write_text(json.dumps(saved, indent=2, sort_keys=True) + "\n")
+    if name in MUST_BE_REJECTED:
+        (folder / "MUST_BE_REJECTED").write_text(MUST_BE_REJECTED[name])
+    else:
+        save_file(vectors(model, prompts), folder / "vectors.safetensors")
+
+
+def load(folder):
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+    return model.eval()
+
+
+def main():
+    out, seed = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 2026
+    for number, (name, (config_type, model_type, over)) in enumerate(FAMILIES.items()):
+        folder = out / name
+        folder.mkdir(parents=True, exist_ok=True)
+        config = config_type(**{**SHAPE, **over}, attn_implementation="eager")
+        model = model_type(config).eval().float()
+        randomise(model, seed + number)
+        model.save_pretrained(folder)
+        model = load(folder)
+        generator = torch.Generator().manual_seed(seed + 100 + number)
+        prompts = [torch.randint(3, VOCABULARY, (length,), generator=generator) for length in PROMPT_LENGTHS]
+        save_file(vectors(model, prompts), folder / "vectors.safetensors")
+        for index, (adapter, settings) in enumerate(ADAPTERS.items()):
+            target = folder / "adapters" / adapter
+            make_adapter(folder, target, adapter, settings, prompts, seed + 1000 + 10 * number + index)
+        print(name, sum(parameter.numel() for parameter in model.parameters()), "weights", flush=True)
+    made = dict(seed=seed, torch=torch.__version__, transformers=transformers.__version__, peft=peft.__version__)
+    (out / "MADE_WITH.json").write_text(json.dumps(made, indent=2) + "\n")
+
+
+main()
