@@ -1,0 +1,180 @@
+//! Manifests: files to objects that are checked and know their line.
+//!
+//! In the order in which a file goes through: `yaml` (text to a tree with lines), `object` (a tree to one object, by
+//! `structure` against the schema and by `validate` against its CEL rules), `set` (what only the whole set shows:
+//! names, references, rules of routes). Everything that is wrong is reported, not only the first thing.
+
+mod object;
+mod problem;
+mod set;
+mod structure;
+mod validate;
+mod yaml;
+
+use std::{
+    collections::HashMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+pub use problem::{Fault, Problem, Problems};
+
+use crate::{LoraAdapter, SlmModel, SwarmRoute, schema::Kind};
+
+/// Bytes that one manifest may have.
+const FILE_BYTES_MAX: usize = 1 << 20;
+
+/// An object, and where it is written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Located<T> {
+    /// What is written.
+    pub object: T,
+    /// The manifest that holds it.
+    pub file: PathBuf,
+    /// Its first line, counted from 1.
+    pub line: u32,
+    lines: HashMap<String, u32>,
+}
+
+impl<T> Located<T> {
+    /// The line of a field such as `spec.rules[0].when`, or that of what would contain it.
+    #[must_use]
+    pub fn line_of(&self, path: &str) -> u32 {
+        line_of(&self.lines, path).unwrap_or(self.line)
+    }
+
+    /// The folder that relative paths in it start from.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.file.parent().unwrap_or(Path::new(""))
+    }
+}
+
+fn line_of(lines: &HashMap<String, u32>, path: &str) -> Option<u32> {
+    let mut path = path;
+    while !path.is_empty() {
+        if let Some(line) = lines.get(path) {
+            return Some(*line);
+        }
+        path = &path[..path.rfind(['.', '[']).unwrap_or(0)];
+    }
+    None
+}
+
+/// A set of objects in which every reference leads somewhere.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Manifests {
+    /// Base models.
+    pub models: Vec<Located<SlmModel>>,
+    /// Experts.
+    pub adapters: Vec<Located<LoraAdapter>>,
+    /// Routes.
+    pub routes: Vec<Located<SwarmRoute>>,
+}
+
+/// Reads a manifest, or every `*.yaml` and `*.yml` of a folder (not of the folders in it; hidden files are left out).
+///
+/// # Errors
+/// Everything that is wrong with any of them.
+pub fn read(path: &Path) -> Result<Manifests, Problems> {
+    let unreadable = |path: &Path, error: &dyn std::fmt::Display| {
+        Problems::new(vec![whole_file(path, Fault::Unreadable(error.to_string()))])
+    };
+    let files = if path.is_dir() {
+        manifests_in(path).map_err(|error| unreadable(path, &error))?
+    } else {
+        vec![path.to_owned()]
+    };
+    let mut texts = Vec::new();
+    let mut problems = Vec::new();
+    for file in files {
+        match text(&file) {
+            Ok(text) => texts.push((file, text)),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    let manifests = check(texts, &mut problems);
+    if problems.is_empty() && manifests.is_empty() {
+        problems.push(whole_file(path, Fault::Empty));
+    }
+    if problems.is_empty() { Ok(manifests) } else { Err(Problems::new(problems)) }
+}
+
+/// The same from texts that were read already, with the paths they came from.
+///
+/// # Errors
+/// Everything that is wrong with any of them. A set without objects is no error here.
+pub fn from_texts(texts: impl IntoIterator<Item = (PathBuf, String)>) -> Result<Manifests, Problems> {
+    let mut problems = Vec::new();
+    let manifests = check(texts, &mut problems);
+    if problems.is_empty() { Ok(manifests) } else { Err(Problems::new(problems)) }
+}
+
+impl Manifests {
+    /// Whether there is no object at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.models.is_empty() && self.adapters.is_empty() && self.routes.is_empty()
+    }
+}
+
+fn check(texts: impl IntoIterator<Item = (PathBuf, String)>, problems: &mut Vec<Problem>) -> Manifests {
+    let mut manifests = Manifests::default();
+    // Objects that have problems of their own still count as there: a reference to one is not a second problem.
+    let mut broken: Vec<(Kind, String)> = Vec::new();
+    for (file, text) in texts {
+        let documents = match yaml::documents(&text) {
+            Ok(documents) => documents,
+            Err(error) => {
+                let fault = Fault::Yaml(error.what);
+                problems.push(Problem { line: error.line, ..whole_file(&file, fault) });
+                continue;
+            }
+        };
+        for document in documents {
+            match object::read(&file, &document) {
+                Ok(object::Object::Model(model)) => manifests.models.push(*model),
+                Ok(object::Object::Adapter(adapter)) => manifests.adapters.push(*adapter),
+                Ok(object::Object::Route(route)) => manifests.routes.push(*route),
+                Err(refused) => {
+                    problems.extend(refused.problems);
+                    broken.extend(refused.identity);
+                }
+            }
+        }
+    }
+    problems.extend(set::check(&manifests, &broken));
+    manifests
+}
+
+fn manifests_in(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+        let yaml = path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
+        if yaml && !hidden && path.is_file() {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn text(file: &Path) -> Result<String, Problem> {
+    let bytes = fs::read(file).map_err(|error| whole_file(file, Fault::Unreadable(error.to_string())))?;
+    if bytes.len() > FILE_BYTES_MAX {
+        let what = format!("{} bytes, but a manifest has at most {FILE_BYTES_MAX}", bytes.len());
+        return Err(whole_file(file, Fault::Unreadable(what)));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = 1 + valid.iter().filter(|byte| **byte == b'\n').count();
+        let fault = Fault::Yaml("not UTF-8; manifests are text in UTF-8".to_owned());
+        Problem { line: u32::try_from(line).unwrap_or(u32::MAX), ..whole_file(file, fault) }
+    })
+}
+
+fn whole_file(file: &Path, fault: Fault) -> Problem {
+    Problem { file: file.to_owned(), line: 0, object: String::new(), path: String::new(), fault }
+}

@@ -1,0 +1,147 @@
+//! One document to one object.
+
+use std::{
+    collections::HashMap,
+    path::Path,
+    sync::{Arc, LazyLock},
+};
+
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::{
+    Located,
+    problem::{Fault, Problem},
+    structure, validate,
+    yaml::{Node, Tree},
+};
+use crate::{
+    API_VERSION, LoraAdapter, SlmModel, SwarmRoute,
+    nearest::{did_you_mean, nearest},
+    schema::Kind,
+};
+
+pub(super) enum Object {
+    Model(Box<Located<SlmModel>>),
+    Adapter(Box<Located<LoraAdapter>>),
+    Route(Box<Located<SwarmRoute>>),
+}
+
+/// A document that is no object.
+pub(super) struct Refused {
+    pub(super) problems: Vec<Problem>,
+    /// What it would have been, if that much can be told.
+    pub(super) identity: Option<(Kind, String)>,
+}
+
+/// Each kind's schema as a manifest may use it. Made once: the derive walks every type for it.
+static SCHEMAS: LazyLock<HashMap<Kind, Arc<Value>>> =
+    LazyLock::new(|| Kind::ALL.into_iter().map(|kind| (kind, Arc::new(manifest_schema(kind)))).collect());
+
+pub(super) fn read(file: &Path, document: &Node) -> Result<Object, Refused> {
+    let kind = kind(document).map_err(|(line, path, fault)| Refused {
+        problems: vec![Problem { file: file.to_owned(), line, object: String::new(), path, fault }],
+        identity: None,
+    })?;
+    match kind {
+        Kind::SlmModel => typed(kind, file, document).map(Box::new).map(Object::Model),
+        Kind::LoraAdapter => typed(kind, file, document).map(Box::new).map(Object::Adapter),
+        Kind::SwarmRoute => typed(kind, file, document).map(Box::new).map(Object::Route),
+    }
+}
+
+/// The CRD's schema, with what a person may write under `metadata` and without what only the swarm writes.
+fn manifest_schema(kind: Kind) -> Value {
+    let mut schema = kind.schema();
+    let texts = json!({ "type": "object", "additionalProperties": { "type": "string" } });
+    schema["properties"]["metadata"] = json!({
+        "type": "object",
+        "required": ["name"],
+        "properties": {
+            "name": { "type": "string", "minLength": 1 },
+            "namespace": { "type": "string", "minLength": 1 },
+            "labels": texts,
+            "annotations": texts,
+        },
+    });
+    schema["properties"]["apiVersion"] = json!({ "type": "string" });
+    schema["properties"]["kind"] = json!({ "type": "string" });
+    schema["required"] = json!(["metadata", "spec"]);
+    if let Some(properties) = schema["properties"].as_object_mut() {
+        properties.remove("status");
+    }
+    schema
+}
+
+fn kind(document: &Node) -> Result<Kind, (u32, String, Fault)> {
+    let unknown = |line, path: &str, what| Err((line, path.to_owned(), Fault::UnknownKind(what)));
+    if !matches!(document.tree, Tree::Map(_)) {
+        return unknown(document.line, "", format!("expected an object with apiVersion: {API_VERSION} and a kind"));
+    }
+    let field = |name: &str| document.get(name).map(|entry| (entry.line, entry.value.text().unwrap_or_default()));
+    match field("apiVersion") {
+        None => return unknown(document.line, "apiVersion", format!("missing; expected {API_VERSION}")),
+        Some((_, version)) if version == API_VERSION => {}
+        Some((line, version)) => {
+            return unknown(line, "apiVersion", format!("unknown apiVersion `{version}`; expected {API_VERSION}"));
+        }
+    }
+    let names = Kind::ALL.map(Kind::name);
+    let expected = format!("expected one of {}", names.join(", "));
+    match field("kind") {
+        None => unknown(document.line, "kind", format!("missing; {expected}")),
+        Some((line, name)) => match Kind::named(name) {
+            Some(kind) => Ok(kind),
+            None => {
+                let suggestion = did_you_mean(&nearest(name, names));
+                let suggestion = if suggestion.is_empty() { ";".to_owned() } else { suggestion };
+                unknown(line, "kind", format!("unknown kind `{name}`{suggestion} {expected}"))
+            }
+        },
+    }
+}
+
+fn typed<T: DeserializeOwned + serde::Serialize>(
+    kind: Kind,
+    file: &Path,
+    document: &Node,
+) -> Result<Located<T>, Refused> {
+    let name = document.get("metadata").and_then(|metadata| metadata.value.get("name")?.value.text());
+    let object = name.map_or_else(|| kind.name().to_owned(), |name| format!("{} {name}", kind.name()));
+    let problem = |line, path: &str, fault| Problem {
+        file: file.to_owned(),
+        line,
+        object: object.clone(),
+        path: path.to_owned(),
+        fault,
+    };
+    let refused = |problems| Refused { problems, identity: name.map(|name| (kind, name.to_owned())) };
+
+    let schema = SCHEMAS.get(&kind).cloned().unwrap_or_default();
+    let mut findings = Vec::new();
+    structure::check(&schema, document, "", &mut findings);
+    if !findings.is_empty() {
+        let problems = findings.into_iter().map(|finding| problem(finding.line, &finding.path, finding.fault));
+        return Err(refused(problems.collect()));
+    }
+
+    // What the schema lets through, serde takes; should they ever differ, serde has the last word.
+    let typed = serde_json::from_value::<T>(document.json());
+    let checked = typed.and_then(|object| serde_json::to_value(&object).map(|json| (object, json)));
+    let (typed, json) =
+        checked.map_err(|error| refused(vec![problem(document.line, "", Fault::Invalid(error.to_string()))]))?;
+    let mut lines = HashMap::new();
+    document.lines("", &mut lines);
+    let mut broken = Vec::new();
+    validate::check(&schema, &json, "", &mut broken);
+    if !broken.is_empty() {
+        let problems = broken.into_iter().map(|broken| {
+            // Rules on the object as a whole are about its name.
+            let path = if broken.path.is_empty() { "metadata.name" } else { &broken.path };
+            let line = super::line_of(&lines, path).unwrap_or(document.line);
+            problem(line, &broken.path, Fault::Invalid(broken.message))
+        });
+        return Err(refused(problems.collect()));
+    }
+    Ok(Located { object: typed, file: file.to_owned(), line: document.line, lines })
+}

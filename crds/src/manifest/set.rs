@@ -1,0 +1,176 @@
+//! What only the whole set of objects shows.
+
+use std::collections::HashMap;
+
+use kube::ResourceExt as _;
+
+use super::{
+    Located, Manifests,
+    problem::{Fault, Problem},
+};
+use crate::{
+    nearest::{did_you_mean, nearest},
+    route::{Target, TargetKind},
+    rule,
+    schema::Kind,
+};
+
+/// Everything that is wrong between the objects. `broken` are objects that exist but could not be read.
+pub(super) fn check(manifests: &Manifests, broken: &[(Kind, String)]) -> Vec<Problem> {
+    let everyone = everyone(manifests);
+    let mut problems = Vec::new();
+    names(&everyone, &mut problems);
+    namespaces(&everyone, &mut problems);
+    let known = Known::new(&everyone, broken);
+    adapters(manifests, &known, &mut problems);
+    routes(manifests, &known, &mut problems);
+    problems
+}
+
+/// One object, whatever its kind.
+struct Any<'a> {
+    kind: Kind,
+    name: String,
+    namespace: Option<String>,
+    file: &'a std::path::Path,
+    line: u32,
+    name_line: u32,
+    namespace_line: u32,
+}
+
+fn everyone(manifests: &Manifests) -> Vec<Any<'_>> {
+    fn any<T: kube::ResourceExt>(kind: Kind, located: &Located<T>) -> Any<'_> {
+        Any {
+            kind,
+            name: located.object.name_any(),
+            namespace: located.object.namespace(),
+            file: &located.file,
+            line: located.line,
+            name_line: located.line_of("metadata.name"),
+            namespace_line: located.line_of("metadata.namespace"),
+        }
+    }
+    let models = manifests.models.iter().map(|model| any(Kind::SlmModel, model));
+    let adapters = manifests.adapters.iter().map(|adapter| any(Kind::LoraAdapter, adapter));
+    let routes = manifests.routes.iter().map(|route| any(Kind::SwarmRoute, route));
+    let mut everyone: Vec<Any<'_>> = models.chain(adapters).chain(routes).collect();
+    everyone.sort_by_key(|object| (object.file, object.line));
+    everyone
+}
+
+impl Any<'_> {
+    fn problem(&self, line: u32, path: &str, fault: Fault) -> Problem {
+        let object = format!("{} {}", self.kind.name(), self.name);
+        Problem { file: self.file.to_owned(), line, object, path: path.to_owned(), fault }
+    }
+}
+
+fn names(everyone: &[Any<'_>], problems: &mut Vec<Problem>) {
+    let mut first: HashMap<&str, &Any<'_>> = HashMap::new();
+    for object in everyone {
+        if let Some(other) = first.get(object.name.as_str()) {
+            let other = format!("{} at {}:{}", other.kind.name(), other.file.display(), other.name_line);
+            let fault = Fault::DuplicateName { name: object.name.clone(), other };
+            problems.push(object.problem(object.name_line, "metadata.name", fault));
+        } else {
+            first.insert(&object.name, object);
+        }
+    }
+}
+
+fn namespaces(everyone: &[Any<'_>], problems: &mut Vec<Problem>) {
+    let mut named = everyone.iter().filter_map(|object| Some((object, object.namespace.as_deref()?)));
+    let Some((other, first)) = named.next() else { return };
+    for (object, found) in named.filter(|(_, found)| *found != first) {
+        let other = format!("{} {}", other.kind.name(), other.name);
+        let fault = Fault::Namespaces { found: found.to_owned(), first: first.to_owned(), other };
+        problems.push(object.problem(object.namespace_line, "metadata.namespace", fault));
+    }
+}
+
+/// The names that references may lead to.
+struct Known {
+    models: Vec<String>,
+    adapters: Vec<String>,
+}
+
+impl Known {
+    fn new(everyone: &[Any<'_>], broken: &[(Kind, String)]) -> Self {
+        let read = everyone.iter().map(|object| (object.kind, &object.name));
+        let all: Vec<(Kind, &String)> = read.chain(broken.iter().map(|(kind, name)| (*kind, name))).collect();
+        let of =
+            |wanted: Kind| all.iter().filter(|(kind, _)| *kind == wanted).map(|(_, name)| (*name).clone()).collect();
+        Self { models: of(Kind::SlmModel), adapters: of(Kind::LoraAdapter) }
+    }
+
+    fn of(&self, kind: TargetKind) -> &[String] {
+        match kind {
+            TargetKind::SlmModel => &self.models,
+            TargetKind::LoraAdapter => &self.adapters,
+        }
+    }
+
+    fn dangling(&self, kind: TargetKind, name: &str) -> Option<Fault> {
+        if self.of(kind).iter().any(|known| known == name) {
+            return None;
+        }
+        let other = match kind {
+            TargetKind::SlmModel => TargetKind::LoraAdapter,
+            TargetKind::LoraAdapter => TargetKind::SlmModel,
+        };
+        let suggestion = if self.of(other).iter().any(|known| known == name) {
+            format!("; it is a {other}")
+        } else {
+            did_you_mean(&nearest(name, self.of(kind).iter().map(String::as_str)))
+        };
+        Some(Fault::Dangling { kind: kind.to_string(), name: name.to_owned(), suggestion })
+    }
+}
+
+fn adapters(manifests: &Manifests, known: &Known, problems: &mut Vec<Problem>) {
+    let mut counts: HashMap<&str, u32> = HashMap::new();
+    for adapter in &manifests.adapters {
+        let name = &adapter.object.spec.model_ref.name;
+        let mut push = |path, fault| problems.push(located(Kind::LoraAdapter, adapter, path, fault));
+        if let Some(fault) = known.dangling(TargetKind::SlmModel, name) {
+            push("spec.modelRef.name", fault);
+        }
+        let count = counts.entry(name).or_default();
+        *count += 1;
+        let model = manifests.models.iter().find(|model| model.object.name_any() == *name);
+        if let Some(slots) = model.map(|model| model.object.spec.adapters.slots).filter(|slots| *count > *slots) {
+            push("spec.modelRef.name", Fault::NoSlot { model: name.clone(), slots, count: *count });
+        }
+    }
+}
+
+fn routes(manifests: &Manifests, known: &Known, problems: &mut Vec<Problem>) {
+    for route in &manifests.routes {
+        let spec = &route.object.spec;
+        let mut push = |path: &str, fault| problems.push(located(Kind::SwarmRoute, route, path, fault));
+        let mut target = |path: &str, target: &Target| {
+            if let Some(fault) = known.dangling(target.kind, &target.name) {
+                push(&format!("{path}.name"), fault);
+            }
+        };
+        for (index, rule) in spec.rules.iter().enumerate() {
+            target(&format!("spec.rules[{index}].to"), &rule.to);
+        }
+        target("spec.fallback", &spec.fallback);
+        for (index, rule) in spec.rules.iter().enumerate() {
+            if let Err(error) = rule::check(&rule.when) {
+                push(&format!("spec.rules[{index}].when"), error.into());
+            }
+        }
+    }
+}
+
+fn located<T: kube::ResourceExt>(kind: Kind, located: &Located<T>, path: &str, fault: Fault) -> Problem {
+    Problem {
+        file: located.file.clone(),
+        line: located.line_of(path),
+        object: format!("{} {}", kind.name(), located.object.name_any()),
+        path: path.to_owned(),
+        fault,
+    }
+}

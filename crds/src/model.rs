@@ -1,0 +1,118 @@
+//! `SlmModel`: a base model and the workers that serve it.
+
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    expert::Expert,
+    source::Source,
+    status::{self, Condition},
+};
+
+/// A base model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, CustomResource)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[kube(
+    group = "slmswarm.io",
+    version = "v1alpha1",
+    kind = "SlmModel",
+    plural = "slmmodels",
+    shortname = "slm",
+    category = "slmswarm",
+    namespaced,
+    status = "SlmModelStatus",
+    derive = "PartialEq",
+    doc = "A base model and the workers that serve it.",
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
+    printcolumn(name = "Precision", type_ = "string", json_path = ".spec.runtime.precision"),
+    printcolumn(name = "Slots", type_ = "integer", json_path = ".spec.adapters.slots"),
+    printcolumn(name = "Source", type_ = "string", json_path = ".spec.source.uri", priority = 1),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+pub struct SlmModelSpec {
+    /// The weights: a GGUF file, or a Hugging Face folder with config.json and safetensors.
+    pub source: Source,
+    /// How a worker runs it.
+    #[serde(default)]
+    pub runtime: Runtime,
+    /// Room for experts.
+    #[serde(default)]
+    pub adapters: AdapterRoom,
+    /// What callers may know of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expert: Option<Expert>,
+}
+
+/// How a worker runs a model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct Runtime {
+    /// Of the weights in memory.
+    pub precision: Precision,
+    /// Longest sequence in tokens, prompt and answer together. Unset: what the model was trained for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 16, max = 1_048_576))]
+    pub context_length: Option<u32>,
+    /// Sequences that one worker generates at once; more wait.
+    #[schemars(range(min = 1, max = 256))]
+    pub max_sequences: u32,
+    /// Threads that compute. Unset: one a physical core.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1024))]
+    pub threads: Option<u32>,
+}
+
+impl Default for Runtime {
+    fn default() -> Self {
+        Self { precision: Precision::Auto, context_length: None, max_sequences: 8, threads: None }
+    }
+}
+
+/// Precision of the weights in memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum Precision {
+    // Plain comments: documented variants would become a `oneOf`, which no API server accepts here.
+    // Int4 where the machine computes it fast, which is every CPU that is supported.
+    #[default]
+    #[allow(missing_docs)]
+    Auto,
+    #[allow(missing_docs)]
+    F32,
+    #[allow(missing_docs)]
+    Int4,
+}
+
+/// Room that a worker keeps for experts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct AdapterRoom {
+    /// Adapters that are loaded at once at most, versions that are being replaced included.
+    #[schemars(range(min = 0, max = 1024))]
+    pub slots: u32,
+    /// Largest rank that is accepted.
+    #[schemars(range(min = 1, max = 1024))]
+    pub max_rank: u32,
+}
+
+impl Default for AdapterRoom {
+    fn default() -> Self {
+        Self { slots: 16, max_rank: 64 }
+    }
+}
+
+/// What is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SlmModelStatus {
+    /// `metadata.generation` that the rest of this status speaks of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Digest of the artifact that serves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// Ready, with its reason.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "status::conditions")]
+    pub conditions: Vec<Condition>,
+}

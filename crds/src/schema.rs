@@ -1,0 +1,80 @@
+//! The CRDs, from the Rust types.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt as _;
+use serde_json::Value;
+
+use crate::{API_VERSION, LoraAdapter, SlmModel, SwarmRoute, validation};
+
+/// A kind that manifests may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// A base model.
+    SlmModel,
+    /// An expert on it.
+    LoraAdapter,
+    /// A name with rules behind it.
+    SwarmRoute,
+}
+
+impl Kind {
+    /// Every kind, in the order in which they build on each other.
+    pub const ALL: [Self; 3] = [Self::SlmModel, Self::LoraAdapter, Self::SwarmRoute];
+
+    /// As a manifest writes it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SlmModel => "SlmModel",
+            Self::LoraAdapter => "LoraAdapter",
+            Self::SwarmRoute => "SwarmRoute",
+        }
+    }
+
+    /// The kind of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// Its CRD, with the rules that the derive cannot write: those about `metadata`.
+    #[must_use]
+    pub fn crd(self) -> CustomResourceDefinition {
+        let mut crd = match self {
+            Self::SlmModel => SlmModel::crd(),
+            Self::LoraAdapter => LoraAdapter::crd(),
+            Self::SwarmRoute => SwarmRoute::crd(),
+        };
+        for version in &mut crd.spec.versions {
+            if let Some(root) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
+                root.x_kubernetes_validations = serde_json::from_value(validation::object_name()).ok();
+            }
+        }
+        crd
+    }
+
+    /// The OpenAPI schema of the whole object, as JSON.
+    #[must_use]
+    pub fn schema(self) -> Value {
+        let schema = self.crd().spec.versions.into_iter().next().and_then(|version| version.schema);
+        schema.and_then(|schema| serde_json::to_value(schema.open_api_v3_schema).ok()).unwrap_or_default()
+    }
+
+    /// Name of its file in `crds/yaml`.
+    #[must_use]
+    pub fn file_name(self) -> String {
+        format!("{}.yaml", self.name().to_lowercase())
+    }
+
+    /// What that file holds.
+    ///
+    /// # Errors
+    /// When the CRD cannot be written as YAML, which no CRD of ours does.
+    pub fn yaml(self) -> Result<String, serde_yaml_ng::Error> {
+        let body = serde_yaml_ng::to_string(&self.crd())?;
+        Ok(format!(
+            "# {API_VERSION} {}. Generated from crds/src: change it there, then cargo run -p slm-crds --example generate\n{body}",
+            self.name()
+        ))
+    }
+}

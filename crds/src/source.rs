@@ -1,0 +1,57 @@
+//! Where an artifact comes from.
+
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::validation;
+
+/// An artifact: where it is and, when it matters, which bytes it must be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Source {
+    /// A file or folder: `file:///models/x.gguf`, or `file:models/x.gguf` relative to the manifest's folder. The path is
+    /// taken as it is written, without percent decoding.
+    #[schemars(length(min = 6, max = 4096), extend("x-kubernetes-validations" = validation::uri()))]
+    pub uri: String,
+    /// `sha256:` and 64 hexadecimal digits. The artifact is refused when it has another digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 71), extend("x-kubernetes-validations" = validation::digest()))]
+    pub digest: Option<String>,
+}
+
+impl Source {
+    /// The path that a `file:` URI names; `folder` is the manifest's own folder.
+    ///
+    /// `None` for any other scheme, which the manifest check refuses.
+    #[must_use]
+    pub fn path(&self, folder: &Path) -> Option<PathBuf> {
+        let rest = self.uri.strip_prefix("file:")?;
+        match rest.strip_prefix("//") {
+            Some(absolute) if absolute.starts_with('/') => Some(PathBuf::from(absolute)),
+            Some(_) => None,
+            None => Some(folder.join(rest)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths() {
+        let cases = [
+            ("file:///models/x.gguf", Some("/models/x.gguf")),
+            ("file:models/x.gguf", Some("/etc/swarm/models/x.gguf")),
+            ("file:../x.gguf", Some("/etc/swarm/../x.gguf")),
+            ("file://host/x.gguf", None),
+            ("hf://org/repo", None),
+        ];
+        for (uri, path) in cases {
+            let source = Source { uri: uri.to_owned(), digest: None };
+            assert_eq!(source.path(Path::new("/etc/swarm")), path.map(PathBuf::from), "{uri}");
+        }
+    }
+}

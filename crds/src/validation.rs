@@ -1,0 +1,48 @@
+//! The CEL rules that several kinds share, as they stand in `x-kubernetes-validations`.
+
+use serde_json::{Value, json};
+
+/// A field that holds the name of an object.
+pub(crate) fn name() -> Value {
+    json!([{
+        "rule": "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
+        "message": "must be a DNS-1123 label: lower-case letters, digits and '-', beginning and ending with a letter or digit",
+    }])
+}
+
+/// An object's own name, which callers put into `model` and which so has to be as plain as a host name.
+pub(crate) fn object_name() -> Value {
+    json!([{
+        "rule": "size(self.metadata.name) <= 63 && self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
+        "message": "metadata.name must be a DNS-1123 label: at most 63 lower-case letters, digits and '-', beginning and ending with a letter or digit",
+    }])
+}
+
+/// Where an artifact comes from.
+pub(crate) fn uri() -> Value {
+    json!([{
+        "rule": "self.matches('^file:(///[^/]|[^/])')",
+        "message": "must be a file: URI, absolute as in file:///models/x.gguf or relative to the manifest's folder as in file:models/x.gguf",
+    }])
+}
+
+/// An artifact's digest.
+pub(crate) fn digest() -> Value {
+    json!([{
+        "rule": "self.matches('^sha256:[0-9a-f]{64}$')",
+        "message": "must be sha256: followed by 64 lower-case hexadecimal digits",
+    }])
+}
+
+/// A number to multiply with. Infinity cannot be written in JSON; the bound refuses what becomes infinite in f32.
+pub(crate) fn scale() -> Value {
+    json!([{
+        "rule": "self > 0.0 && self <= 1000000.0",
+        "message": "must be a finite number above 0 (at most 1000000)",
+    }])
+}
+
+/// A CEL expression; whether it compiles is found out where it is compiled.
+pub(crate) fn not_blank() -> Value {
+    json!([{ "rule": "self.matches('[^ \\t\\r\\n]')", "message": "must not be blank" }])
+}

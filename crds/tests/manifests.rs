@@ -1,0 +1,201 @@
+//! Manifests that are taken, and messages for those that are not.
+
+use std::{fs, path::PathBuf};
+
+use slm_crds::manifest::{self, Manifests, Problems};
+
+const GOOD: &str = "\
+apiVersion: slmswarm.io/v1alpha1
+kind: SlmModel
+metadata:
+  name: smol
+spec:
+  source:
+    uri: file:models/smol.gguf
+---
+apiVersion: slmswarm.io/v1alpha1
+kind: LoraAdapter
+metadata:
+  name: banking
+spec:
+  modelRef: {name: smol}
+  source: {uri: 'file:///adapters/banking'}
+  scale: 2
+---
+apiVersion: slmswarm.io/v1alpha1
+kind: SwarmRoute
+metadata:
+  name: assistant
+spec:
+  rules:
+    - when: text.matches(\"(?i)account\")
+      to: {kind: LoraAdapter, name: banking}
+  fallback: {kind: SlmModel, name: smol}
+";
+
+fn read(text: &str) -> Result<Manifests, Problems> {
+    manifest::from_texts([(PathBuf::from("swarm.yaml"), text.to_owned())])
+}
+
+#[test]
+fn a_set_is_read_with_its_defaults_and_lines() {
+    let manifests = read(GOOD).expect("good");
+    let model = &manifests.models[0];
+    assert_eq!(model.object.spec.runtime.max_sequences, 8);
+    assert_eq!((model.object.spec.adapters.slots, model.object.spec.adapters.max_rank), (16, 64));
+    assert_eq!(manifests.adapters[0].object.spec.scale, Some(2.0));
+    assert_eq!((model.line, model.line_of("spec.source.uri"), model.line_of("spec.source.digest")), (1, 7, 6));
+    assert_eq!(manifests.routes[0].line_of("spec.rules[0].to.name"), 25);
+}
+
+/// Each case changes the good set at one place; the message is all that is reported.
+#[test]
+fn refusals_name_line_field_and_remedy() {
+    let cases = [
+        (
+            "    uri: file:models",
+            "    uir: file:models",
+            "swarm.yaml:7: SlmModel smol: spec.source.uir: unknown field; did you mean `uri`? Expected one of digest, uri",
+        ),
+        (
+            "    uri: file:models/smol.gguf",
+            "    uri: hf://org/repo",
+            "swarm.yaml:7: SlmModel smol: spec.source.uri: must be a file: URI, absolute as in file:///models/x.gguf or relative to the manifest's folder as in file:models/x.gguf",
+        ),
+        (
+            "    uri: file:models/smol.gguf",
+            "    uri: file:m\n    digest: sha256:12",
+            "swarm.yaml:8: SlmModel smol: spec.source.digest: must be sha256: followed by 64 lower-case hexadecimal digits",
+        ),
+        (
+            "    uri: file:models/smol.gguf",
+            "    uri: file:m\n  runtime: {precision: int4}",
+            "swarm.yaml:8: SlmModel smol: spec.runtime.precision: expected one of Auto, F32, Int4, found the string \"int4\"; did you mean `Int4`?",
+        ),
+        (
+            "    uri: file:models/smol.gguf",
+            "    uri: file:m\n  runtime:\n    maxSequences: eight",
+            "swarm.yaml:9: SlmModel smol: spec.runtime.maxSequences: expected an integer from 1 to 256, found the string \"eight\"",
+        ),
+        (
+            "    uri: file:models/smol.gguf",
+            "    uri: file:m\n  runtime:\n    maxSequences: 0",
+            "swarm.yaml:9: SlmModel smol: spec.runtime.maxSequences: expected an integer from 1 to 256, found 0",
+        ),
+        (
+            "    uri: file:models/smol.gguf",
+            "    uri: [a]",
+            "swarm.yaml:7: SlmModel smol: spec.source.uri: expected a string, found a list",
+        ),
+        (
+            "  name: smol\nspec",
+            "  name: Smol_1\nspec",
+            "swarm.yaml:4: SlmModel Smol_1: metadata.name must be a DNS-1123 label: at most 63 lower-case letters, digits and '-', beginning and ending with a letter or digit",
+        ),
+        (
+            "kind: SlmModel\n",
+            "kind: SlmModell\n",
+            "swarm.yaml:2: kind: unknown kind `SlmModell`; did you mean `SlmModel`? expected one of SlmModel, LoraAdapter, SwarmRoute",
+        ),
+        (
+            "  modelRef: {name: smol}\n",
+            "",
+            "swarm.yaml:14: LoraAdapter banking: spec.modelRef: missing; expected a map with name",
+        ),
+        (
+            "  scale: 2",
+            "  scale: 0",
+            "swarm.yaml:16: LoraAdapter banking: spec.scale: must be a finite number above 0 (at most 1000000)",
+        ),
+        (
+            "  scale: 2",
+            "  scale: .nan",
+            "swarm.yaml:16: LoraAdapter banking: spec.scale: expected a number, found the string \".nan\"",
+        ),
+        (
+            "  modelRef: {name: smol}",
+            "  modelRef: {name: smoll}",
+            "swarm.yaml:14: LoraAdapter banking: spec.modelRef.name: no SlmModel is named `smoll`; did you mean `smol`?",
+        ),
+        (
+            "  name: banking\nspec",
+            "  name: smol\nspec",
+            "swarm.yaml:12: LoraAdapter smol: metadata.name: the name `smol` is taken by the SlmModel at swarm.yaml:4; models, adapters and routes share one space of names",
+        ),
+        (
+            "to: {kind: LoraAdapter, name: banking}",
+            "to: {kind: SlmModel, name: banking}",
+            "swarm.yaml:25: SwarmRoute assistant: spec.rules[0].to.name: no SlmModel is named `banking`; it is a LoraAdapter",
+        ),
+        (
+            "text.matches(\"(?i)account\")",
+            "txt.contains('a')",
+            "swarm.yaml:24: SwarmRoute assistant: spec.rules[0].when: unknown variable `txt`; did you mean `text`? Rules see text, messages, metadata and model",
+        ),
+        (
+            "  fallback: {kind: SlmModel, name: smol}\n",
+            "",
+            "swarm.yaml:23: SwarmRoute assistant: spec.fallback: missing; expected a map with kind, name",
+        ),
+        (
+            "  name: assistant\n",
+            "  name: assistant\n  namespace: [x]\n",
+            "swarm.yaml:22: SwarmRoute assistant: metadata.namespace: expected a string, found a list",
+        ),
+    ];
+    for (from, to, message) in cases {
+        assert!(GOOD.contains(from), "{from}");
+        let problems = read(&GOOD.replacen(from, to, 1)).expect_err(to).to_string();
+        assert!(problems.lines().next() == Some(message), "{to}:\n  {problems}\nexpected\n  {message}");
+    }
+}
+
+#[test]
+fn every_problem_is_reported_in_order() {
+    let text = "\
+apiVersion: slmswarm.io/v1alpha1
+kind: SlmModel
+metadata: {name: a, lables: {x: y}}
+spec: {source: {uri: 'file:x', digset: 1}, runtime: {threads: 0}, colour: red}
+---
+apiVersion: v1
+kind: ConfigMap
+---
+kind: SlmModel
+---
+just text
+";
+    let problems = read(text).expect_err("wrong throughout");
+    let lines: Vec<u32> = problems.iter().map(|problem| problem.line).collect();
+    assert_eq!(lines, [3, 4, 4, 4, 6, 9, 11], "{problems}");
+    assert!(problems.to_string().contains("apiVersion: unknown apiVersion `v1`; expected slmswarm.io/v1alpha1"));
+}
+
+#[test]
+fn more_adapters_than_slots() {
+    let text = GOOD.replace("smol.gguf", "smol.gguf\n  adapters: {slots: 0}");
+    let message = read(&text).expect_err("no slot").to_string();
+    assert!(message.contains("SlmModel `smol` has 0 adapter slots and this is adapter 1"), "{message}");
+}
+
+#[test]
+fn folders() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let message = manifest::read(folder.path()).expect_err("empty").to_string();
+    assert!(message.contains("holds no manifest"), "{message}");
+
+    fs::write(folder.path().join("b.yaml"), GOOD).expect("written");
+    fs::write(folder.path().join(".hidden.yaml"), "{").expect("written");
+    fs::write(folder.path().join("notes.txt"), "{").expect("written");
+    let manifests = manifest::read(folder.path()).expect("good");
+    assert_eq!(manifests.models[0].folder(), folder.path());
+
+    fs::write(folder.path().join("a.yml"), b"a: 1\nb: \xff\n").expect("written");
+    fs::write(folder.path().join("c.yaml"), "a: [\n").expect("written");
+    let problems = manifest::read(folder.path()).expect_err("two files are wrong").to_string();
+    assert!(problems.contains("a.yml:2: not UTF-8"), "{problems}");
+    assert!(problems.contains("c.yaml:") && problems.contains("not YAML"), "{problems}");
+
+    let missing = manifest::read(&folder.path().join("nothing")).expect_err("not there").to_string();
+    assert!(missing.contains("nothing: cannot be read"), "{missing}");
+}
