@@ -7,7 +7,6 @@
 
 use std::ops::Range;
 
-use half::f16;
 use slm_convert::pack::{Matrices, PackedGroup};
 
 #[cfg(target_arch = "x86_64")]
