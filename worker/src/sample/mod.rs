@@ -116,7 +116,7 @@ impl Sampler {
 }
 
 /// Index and value of the largest element, the first of equals; `None` when there is no finite one or any is NaN.
-pub(crate) fn argmax(values: &[f32]) -> Option<(u32, f32)> {
+pub fn argmax(values: &[f32]) -> Option<(u32, f32)> {
     const LANES: usize = 16;
     let mut lanes = [f32::NEG_INFINITY; LANES];
     let mut nan = [false; LANES];
