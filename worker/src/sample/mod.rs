@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
+pub(crate) use logprobs::log_sum_exp;
 pub use logprobs::{Logprobs, TokenLogprob};
 
 /// How to choose. Values are in range: [`crate::admit`] checked them.
