@@ -33,6 +33,12 @@ pub struct ChatMessage {
     pub content: String,
 }
 
+impl ChatMessage {
+    fn to_value(&self) -> Value {
+        Value::from_pairs([("role", self.role.as_str()), ("content", self.content.as_str())])
+    }
+}
+
 /// A template that has been parsed.
 #[derive(Debug, Clone)]
 pub struct ChatTemplate {
@@ -126,7 +132,7 @@ impl ChatTemplate {
         let mut output = Limited::new(OUTPUT_BYTES_MAX);
         let rendered = self.environment.get_template(NAME).and_then(|template| {
             let context = context! {
-                messages => Value::from_serialize(messages),
+                messages => messages.iter().map(ChatMessage::to_value).collect::<Value>(),
                 add_generation_prompt,
                 // A token that the model does not have prints as nothing.
                 bos_token => self.bos_token.as_deref().unwrap_or_default(),
