@@ -1,4 +1,5 @@
 //! Chat templates: what transformers' Jinja2 does, and what stops a bad template.
+#![allow(clippy::unwrap_used)] // helpers of tests say what they expect, as tests do
 
 mod support;
 
@@ -27,7 +28,8 @@ fn blocks_are_trimmed_and_pythons_methods_are_there() {
 
 #[test]
 fn what_transformers_passes_is_there() {
-    let source = "{% if tools is none and not documents and not xml_tools %}{{ 'go' if add_generation_prompt }}{% endif %}";
+    let source =
+        "{% if tools is none and not documents and not xml_tools %}{{ 'go' if add_generation_prompt }}{% endif %}";
     assert_eq!(template(source).render(&[], true).unwrap(), "go");
     assert_eq!(template("{% generation %}a{%- endgeneration -%} b").render(&[], true).unwrap(), "ab");
     assert_eq!(template("{{ strftime_now('%Y') | length }}").render(&[], true).unwrap(), "4");

@@ -1,4 +1,5 @@
 //! GGUF files: the model in them, and what each kind of damage is called.
+#![allow(clippy::unwrap_used)] // helpers of tests say what they expect, as tests do
 
 mod support;
 
@@ -150,10 +151,13 @@ fn tensors_must_be_those_of_the_metadata() {
     assert_says(&changed(|bytes| put(bytes, q, 24, &[1])), &[q, "alignment 32"]);
     assert_says(&changed(|bytes| put(bytes, q, 24, &[0xe0; 8])), &[q, "truncated"]);
     assert_says(&changed(|bytes| put(bytes, q, 24, &[0; 8])), &["overlaps"]);
-    assert_says(&changed(|bytes| {
-        let from = at(bytes, q) + 8;
-        bytes[from..from + q.len()].copy_from_slice(b"blk.0.attn_x.weight");
-    }), &[q, "missing"]);
+    assert_says(
+        &changed(|bytes| {
+            let from = at(bytes, q) + 8;
+            bytes[from..from + q.len()].copy_from_slice(b"blk.0.attn_x.weight");
+        }),
+        &[q, "missing"],
+    );
 }
 
 #[test]
@@ -183,7 +187,10 @@ fn metadata_that_cannot_be_served_are_refused_by_key() {
         Checkpoint::open(&path).unwrap().tokenizer().unwrap_err().to_string()
     };
     assert_says(&tokenizer(&|bytes| put(bytes, "tokenizer.ggml.model", 12, b"bert")), &["bert", "gpt2, llama"]);
-    assert_says(&tokenizer(&|bytes| put(bytes, "tokenizer.ggml.pre", 12, b"xyz-2")), &["tokenizer.ggml.pre", "xyz-2", "smollm"]);
+    assert_says(
+        &tokenizer(&|bytes| put(bytes, "tokenizer.ggml.pre", 12, b"xyz-2")),
+        &["tokenizer.ggml.pre", "xyz-2", "smollm"],
+    );
     assert_says(&tokenizer(&|bytes| put(bytes, "tokenizer.ggml.merges", 24, b"xyz")), &["tokenizer.ggml.merges"]);
     assert_says(&tokenizer(&|bytes| put(bytes, "tokenizer.ggml.token_type", 16, &[9])), &["token_type", "1 to 6"]);
 }

@@ -1,4 +1,5 @@
 //! SmolLM2-135M-Instruct as it is published: the whole reader on a real file.
+#![allow(clippy::unwrap_used)] // helpers of tests say what they expect, as tests do
 
 use std::path::PathBuf;
 
@@ -21,7 +22,11 @@ fn open() -> Checkpoint {
         home.join(".cache/slm-swarm/models/SmolLM2-135M-Instruct.Q4_1.gguf")
     };
     let path = std::env::var_os("SLM_TEST_GGUF").map_or_else(cached, PathBuf::from);
-    assert!(path.is_file(), "{} is not there: run `make setup`, which fetches it, or set SLM_TEST_GGUF", path.display());
+    assert!(
+        path.is_file(),
+        "{} is not there: run `make setup`, which fetches it, or set SLM_TEST_GGUF",
+        path.display()
+    );
     Checkpoint::open(&path).unwrap()
 }
 
@@ -34,7 +39,10 @@ fn the_metadata_read_as_transformers_reads_them() {
     assert_eq!((config.heads, config.kv_heads, config.head_dim, config.vocab_size), (9, 3, 64, 49152));
     assert_eq!((config.rope.theta, config.rms_norm_eps, config.context_length), (100_000.0, 1e-5, 8192));
     assert!(config.tie_word_embeddings && config.sliding_window.is_none());
-    assert_eq!((model.generation().eos_token_ids.as_slice(), model.generation().bos_token_id), ([2].as_slice(), Some(1)));
+    assert_eq!(
+        (model.generation().eos_token_ids.as_slice(), model.generation().bos_token_id),
+        ([2].as_slice(), Some(1))
+    );
     assert_eq!(model.native_bits("model.layers.29.mlp.down_proj.weight"), Some(4));
     assert_eq!(model.native_bits("lm_head.weight"), Some(8));
     let embedding = model.tensor("model.embed_tokens.weight").unwrap();

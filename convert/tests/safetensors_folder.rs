@@ -1,11 +1,14 @@
 //! Hugging Face folders: what opens, and what each kind of damage is called.
+#![allow(clippy::unwrap_used)] // helpers of tests say what they expect, as tests do
 
 mod support;
 
 use serde_json::json;
 use slm_convert::rope::RopeScaling;
 use slm_convert::{Checkpoint, Family};
-use support::{assert_says, bytes, copy, cut, edit, edit_tensors, parity, read_tensors, values, write_raw, write_tensors};
+use support::{
+    assert_says, bytes, copy, cut, edit, edit_tensors, parity, read_tensors, values, write_raw, write_tensors,
+};
 
 fn refusal(path: &std::path::Path) -> String {
     Checkpoint::open(path).unwrap_err().to_string()
@@ -60,7 +63,8 @@ fn shards_read_like_one_file() {
     let names = |shard: &support::Tensors, file: &str| -> Vec<_> {
         shard.keys().map(|name| (name.clone(), json!(file))).collect()
     };
-    let map: serde_json::Map<_, _> = names(&first, "a.safetensors").into_iter().chain(names(&second, "b.safetensors")).collect();
+    let map: serde_json::Map<_, _> =
+        names(&first, "a.safetensors").into_iter().chain(names(&second, "b.safetensors")).collect();
     std::fs::remove_file(&path).unwrap();
     write_tensors(&dir.path().join("a.safetensors"), &first);
     write_tensors(&dir.path().join("b.safetensors"), &second);
@@ -189,7 +193,8 @@ fn the_chat_template_of_a_folder_is_found_where_transformers_keeps_it() {
     use slm_convert::chat::ChatMessage;
     let dir = copy(&parity().join("llama"));
     let hello = [ChatMessage { role: "user".into(), content: "hi".into() }];
-    let render = || Checkpoint::open(dir.path()).unwrap().chat_template().unwrap().unwrap().render(&hello, true).unwrap();
+    let render =
+        || Checkpoint::open(dir.path()).unwrap().chat_template().unwrap().unwrap().render(&hello, true).unwrap();
     let settings = json!({"bos_token": {"content": "<s>"}, "chat_template": [
         {"name": "tool_use", "template": "no"},
         {"name": "default", "template": "{{ bos_token }}{{ messages[0].content }}"},

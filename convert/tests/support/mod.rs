@@ -1,4 +1,5 @@
 //! Small files to break, and where the data lie.
+#![allow(clippy::unwrap_used)] // helpers of tests say what they expect, as tests do
 #![allow(dead_code, unreachable_pub)] // each test binary uses its own part of this module
 
 use std::collections::BTreeMap;
@@ -67,7 +68,11 @@ pub fn read_tensors(path: &Path) -> Tensors {
         let shape = entry["shape"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap() as usize).collect();
         (entry["dtype"].as_str().unwrap().to_owned(), shape, data[at(0)..at(1)].to_vec())
     };
-    entries.iter().filter(|(name, _)| *name != "__metadata__").map(|(name, entry)| (name.clone(), read(entry))).collect()
+    entries
+        .iter()
+        .filter(|(name, _)| *name != "__metadata__")
+        .map(|(name, entry)| (name.clone(), read(entry)))
+        .collect()
 }
 
 /// Writes a safetensors file.
