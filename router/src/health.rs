@@ -27,8 +27,8 @@ pub(crate) async fn service(
     let task = tokio::spawn(async move {
         tokio::select! {
             () = shutdown.cancelled() => {}
-            became = view.wait_for(|view| readiness(view).ready) => {
-                let became = became.is_ok();
+            // The borrow of the view ends here: it must not be held across an await.
+            became = async { view.wait_for(|view| readiness(view).ready).await.is_ok() } => {
                 if became {
                     tracing::info!("ready");
                     report(&reporter, ServingStatus::Serving).await;
