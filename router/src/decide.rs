@@ -176,7 +176,8 @@ fn facts(request: &GenerateRequest) -> Facts {
     let metadata = if request.metadata.is_empty() { &none } else { &request.metadata };
     match &request.input {
         Some(Input::Messages(messages)) => {
-            let turns = messages.messages.iter().map(|message| Turn { role: &message.role, content: cut(&message.content) });
+            let turns =
+                messages.messages.iter().map(|message| Turn { role: &message.role, content: cut(&message.content) });
             let last = messages.messages.iter().rev().find(|message| message.role == "user");
             let text = last.map_or("", |message| cut(&message.content));
             Facts::new(&request.model, text, turns, metadata)
@@ -213,11 +214,39 @@ mod tests {
         use CandidateOutcome::{Chosen, NoMatch, NotReached, NotResident, RuleError};
         let all = ["banking", "travel"];
         let cases: [(&[&str], &str, Option<&str>, &str, &str, [CandidateOutcome; 3]); 5] = [
-            (&all, "my CARD", None, "banking", "rule 1 matched: text.matches('(?i)account|card')", [Chosen, NotReached, NotReached]),
-            (&all, "hi", Some("travel"), "travel", "rule 2 matched: metadata.topic == 'travel'", [NoMatch, Chosen, NotReached]),
+            (
+                &all,
+                "my CARD",
+                None,
+                "banking",
+                "rule 1 matched: text.matches('(?i)account|card')",
+                [Chosen, NotReached, NotReached],
+            ),
+            (
+                &all,
+                "hi",
+                Some("travel"),
+                "travel",
+                "rule 2 matched: metadata.topic == 'travel'",
+                [NoMatch, Chosen, NotReached],
+            ),
             (&all, "hi", None, "smol", "no rule matched: fallback", [NoMatch, RuleError, Chosen]),
-            (&["travel"], "my card", Some("travel"), "travel", "rule 2 matched: metadata.topic == 'travel'", [NotResident, Chosen, NotReached]),
-            (&[], "my card", Some("x"), "smol", "rule 1 matched, but worker http://a has not loaded banking: fallback", [NotResident, NoMatch, Chosen]),
+            (
+                &["travel"],
+                "my card",
+                Some("travel"),
+                "travel",
+                "rule 2 matched: metadata.topic == 'travel'",
+                [NotResident, Chosen, NotReached],
+            ),
+            (
+                &[],
+                "my card",
+                Some("x"),
+                "smol",
+                "rule 1 matched, but worker http://a has not loaded banking: fallback",
+                [NotResident, NoMatch, Chosen],
+            ),
         ];
         for (resident, text, topic, expert, reason, outcomes) in cases {
             let decided = decide(resident, text, topic);
@@ -235,10 +264,8 @@ mod tests {
 
     #[test]
     fn text_is_the_last_user_message() {
-        let messages = ["system", "user", "assistant"].map(|role| slm_proto::v1::Message {
-            role: role.to_owned(),
-            content: format!("{role} account"),
-        });
+        let messages = ["system", "user", "assistant"]
+            .map(|role| slm_proto::v1::Message { role: role.to_owned(), content: format!("{role} account") });
         let request = GenerateRequest {
             input: Some(Input::Messages(slm_proto::v1::Messages { messages: messages.into() })),
             ..Default::default()

@@ -12,9 +12,7 @@ use std::{
     time::Duration,
 };
 
-use slm_proto::v1::{
-    Decision, GenerateRequest, Started, generate_response, generation_client::GenerationClient,
-};
+use slm_proto::v1::{Decision, GenerateRequest, Started, generate_response, generation_client::GenerationClient};
 use tokio::{
     sync::{Semaphore, SemaphorePermit, watch},
     time::{Instant, sleep_until, timeout_at},
@@ -249,11 +247,10 @@ impl Begun {
     fn into_answer(self, meter: Meter, deadline: Option<Instant>) -> Answer {
         let events = Events {
             first: Some(self.first),
-            stream: Some(self.stream),
+            stream: Some((self.stream, self.open)),
             deadline: deadline.map(|deadline| Box::pin(sleep_until(deadline))),
             worker: self.worker,
             meter,
-            open: self.open,
         };
         Answer { started: self.started, events }
     }

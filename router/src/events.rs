@@ -35,11 +35,10 @@ pub(crate) enum Event {
 pub(crate) struct Events {
     pub(crate) first: Option<Event>,
     /// `None` once it has ended.
-    pub(crate) stream: Option<Streaming<GenerateResponse>>,
+    pub(crate) stream: Option<(Streaming<GenerateResponse>, OpenStream)>,
     pub(crate) deadline: Option<Pin<Box<Sleep>>>,
     pub(crate) worker: Arc<str>,
     pub(crate) meter: Meter,
-    pub(crate) open: OpenStream,
 }
 
 /// Counts a stream to a worker for as long as it is open.
@@ -92,7 +91,7 @@ impl Stream for Events {
         if let Some(first) = this.first.take() {
             return this.pass(first);
         }
-        let Some(stream) = &mut this.stream else { return Poll::Ready(None) };
+        let Some((stream, _)) = &mut this.stream else { return Poll::Ready(None) };
         let message = match Pin::new(stream).poll_next(context) {
             Poll::Ready(message) => message,
             Poll::Pending => {

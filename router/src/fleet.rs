@@ -165,7 +165,8 @@ impl Keeper {
         // Links that nothing names any more end here; streams that run over their channels end by themselves.
         self.links = links;
         self.order = order;
-        let channels = self.links.values().filter_map(|link| Some((Arc::clone(&link.worker.url), link.channel.clone()?)));
+        let channels =
+            self.links.values().filter_map(|link| Some((Arc::clone(&link.worker.url), link.channel.clone()?)));
         self.channels.store(Arc::new(channels.collect()));
         self.index = Arc::new(Index::new(swarm));
         for (route, rule, why) in &self.index.broken_rules {

@@ -101,8 +101,7 @@ pub async fn run(
 
     let metrics = Arc::new(Metrics::new());
     let fleet = Fleet::start(swarm, &config.limits, Arc::clone(&metrics), shutdown.clone());
-    let dispatcher =
-        Arc::new(Dispatcher::new(&fleet, config.limits.clone(), Arc::clone(&metrics), shutdown.clone()));
+    let dispatcher = Arc::new(Dispatcher::new(&fleet, config.limits.clone(), Arc::clone(&metrics), shutdown.clone()));
     let (health, health_service) = health::service(fleet.view(), shutdown.clone()).await;
 
     let http = http::serve(http, Arc::clone(&dispatcher), shutdown.clone());

@@ -76,7 +76,11 @@ impl Metrics {
         registry.register("first_token_seconds", "From request to first token", metrics.first_token.clone());
         registry.register("prompt_tokens", "Tokens of prompts answered", metrics.prompt_tokens.clone());
         registry.register("completion_tokens", "Tokens generated", metrics.completion_tokens.clone());
-        registry.register("retries", "Requests sent to another worker before their first token", metrics.retries.clone());
+        registry.register(
+            "retries",
+            "Requests sent to another worker before their first token",
+            metrics.retries.clone(),
+        );
         registry.register("requests_running", "Requests not ended yet", metrics.running.clone());
         registry.register("requests_holding", "Of those, waiting for their expert", metrics.holding.clone());
         registry.register("workers", "Workers that the swarm lists", metrics.workers.clone());

@@ -108,12 +108,16 @@ mod tests {
             (all(), None, &["Worker: worker http://b is not connected: connection refused"]),
             (all(), Some(fixtures::state(&["travel"])), &["LoraAdapter: worker http://b has not loaded banking"]),
             (all(), Some(old), &["LoraAdapter: worker http://b still serves digest sha256:old, not sha256:t"]),
-            (None, None, &[
-                "Worker: worker http://a is not connected: connection refused",
-                "Worker: worker http://b is not connected: connection refused",
-                "LoraAdapter: worker http://a is not connected: connection refused",
-                "LoraAdapter: worker http://a is not connected: connection refused",
-            ]),
+            (
+                None,
+                None,
+                &[
+                    "Worker: worker http://a is not connected: connection refused",
+                    "Worker: worker http://b is not connected: connection refused",
+                    "LoraAdapter: worker http://a is not connected: connection refused",
+                    "LoraAdapter: worker http://a is not connected: connection refused",
+                ],
+            ),
         ];
         for (a, b, expected) in cases {
             assert_eq!(missing(a, b), expected);

@@ -62,7 +62,8 @@ mod tests {
     #[tokio::test]
     async fn lines_become_snapshots() {
         let (sender, receiver) = watch::channel(Arc::new(Swarm::default()));
-        let text = "{\"generation\":1}\n\n{\"generation\":2,\"models\":[{\"name\":\"a\",\"workers\":[\"http://x\"]}]}\n";
+        let text =
+            "{\"generation\":1}\n\n{\"generation\":2,\"models\":[{\"name\":\"a\",\"workers\":[\"http://x\"]}]}\n";
         json_lines(text.as_bytes(), sender).await.expect("snapshots");
         assert_eq!(receiver.borrow().generation, 2);
         assert!(receiver.has_changed().is_err(), "the sender is gone");
@@ -72,6 +73,9 @@ mod tests {
     async fn a_wrong_line_is_named() {
         let (sender, _receiver) = watch::channel(Arc::new(Swarm::default()));
         let error = json_lines("{\"generation\":1}\n{\"generatoin\":2}\n".as_bytes(), sender).await.expect_err("wrong");
-        assert!(error.to_string().starts_with("swarm snapshot on line 2 is not one: unknown field `generatoin`"), "{error}");
+        assert!(
+            error.to_string().starts_with("swarm snapshot on line 2 is not one: unknown field `generatoin`"),
+            "{error}"
+        );
     }
 }

@@ -3,9 +3,7 @@
 use std::pin::Pin;
 
 use futures::{Stream, StreamExt as _, stream};
-use slm_proto::v1::{
-    Completion, GenerateRequest, GenerateResponse, generate_response, generation_server::Generation,
-};
+use slm_proto::v1::{Completion, GenerateRequest, GenerateResponse, generate_response, generation_server::Generation};
 use tonic::{Request, Response, Status};
 
 use super::{Door, deadline::deadline};
@@ -43,7 +41,9 @@ impl Door {
         let mut request = request.into_inner();
         self.known(&request.model)?;
         if request.input.is_none() {
-            return Err(Status::invalid_argument("`messages`, `prompt` or `token_ids` is missing: there is nothing to continue"));
+            return Err(Status::invalid_argument(
+                "`messages`, `prompt` or `token_ids` is missing: there is nothing to continue",
+            ));
         }
         if request.request_id.is_empty() {
             request.request_id = uuid::Uuid::new_v4().to_string();

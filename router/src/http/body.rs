@@ -11,8 +11,11 @@ pub(super) async fn read(body: Body, bytes_max: usize) -> Result<Fields, ApiErro
         // axum wraps what http-body-util says; the only error besides the limit is a caller that went away.
         let limit = std::error::Error::source(&error).is_some_and(|cause| cause.to_string().contains("length limit"));
         if limit {
-            ApiError::body(StatusCode::PAYLOAD_TOO_LARGE, format!("the body has more than the {bytes_max} bytes that are accepted"))
-                .code("request_too_large")
+            ApiError::body(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                format!("the body has more than the {bytes_max} bytes that are accepted"),
+            )
+            .code("request_too_large")
         } else {
             ApiError::body(StatusCode::BAD_REQUEST, format!("the body could not be read: {error}"))
         }

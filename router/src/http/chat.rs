@@ -95,7 +95,9 @@ fn content(path: &str, value: Option<Value>) -> Result<String, ApiError> {
                 match (part["type"].as_str(), part["text"].as_str()) {
                     (Some("text"), Some(part)) => text.push_str(part),
                     _ => {
-                        let message = format!("`{path}` has to be {{\"type\": \"text\", \"text\": …}}; models here read text only");
+                        let message = format!(
+                            "`{path}` has to be {{\"type\": \"text\", \"text\": …}}; models here read text only"
+                        );
                         return Err(ApiError::param(&path, message));
                     }
                 }
@@ -103,9 +105,10 @@ fn content(path: &str, value: Option<Value>) -> Result<String, ApiError> {
             Ok(text)
         }
         None => Err(ApiError::param(path, format!("`{path}` is missing"))),
-        Some(other) => {
-            Err(ApiError::param(path, format!("`{path}` has to be a string or a list of text parts, not {}", shown(&other))))
-        }
+        Some(other) => Err(ApiError::param(
+            path,
+            format!("`{path}` has to be a string or a list of text parts, not {}", shown(&other)),
+        )),
     }
 }
 
@@ -158,11 +161,19 @@ mod tests {
         let cases = [
             (json!({"messages": []}), "messages", "is empty"),
             (json!({"messages": null}), "messages", "is missing"),
-            (json!({"messages": [{"role": "tool", "content": "x"}]}), "messages[0].role", "system, developer, user or assistant"),
+            (
+                json!({"messages": [{"role": "tool", "content": "x"}]}),
+                "messages[0].role",
+                "system, developer, user or assistant",
+            ),
             (json!({"messages": [{"content": "x"}]}), "messages[0].role", "missing"),
             (json!({"messages": [{"role": "user"}]}), "messages[0].content", "missing"),
             (json!({"messages": [{"role": "user", "content": 5}]}), "messages[0].content", "not 5"),
-            (json!({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}), "messages[0].content[0]", "text only"),
+            (
+                json!({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}),
+                "messages[0].content[0]",
+                "text only",
+            ),
             (json!({"messages": [{"role": "user", "content": "x", "name": "n"}]}), "messages[0].name", "not supported"),
             (json!({"messages": [{"role": 1, "content": "x"}]}), "messages[0].role", "has to be a string"),
             (json!({"temperature": "hot"}), "temperature", "`temperature` has to be a number, not \"hot\""),

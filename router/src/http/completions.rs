@@ -71,7 +71,8 @@ fn token_ids(path: &str, ids: &[Value]) -> Result<Input, ApiError> {
 }
 
 fn wrong(path: &str, value: &Value) -> ApiError {
-    let message = format!("`{path}` has to be a string, a list of strings or a list of token ids, not {}", shown(value));
+    let message =
+        format!("`{path}` has to be a string, a list of strings or a list of token ids, not {}", shown(value));
     ApiError::param(path, message)
 }
 

@@ -58,12 +58,16 @@ impl ApiError {
     }
 
     pub(super) fn no_such_path(path: &str) -> Self {
-        Self::body(StatusCode::NOT_FOUND, format!("no endpoint at {path}; there are /v1/models, /v1/chat/completions and /v1/completions"))
-            .code("unknown_url")
+        Self::body(
+            StatusCode::NOT_FOUND,
+            format!("no endpoint at {path}; there are /v1/models, /v1/chat/completions and /v1/completions"),
+        )
+        .code("unknown_url")
     }
 
     pub(super) fn wrong_method(path: &str) -> Self {
-        Self::body(StatusCode::METHOD_NOT_ALLOWED, format!("{path} does not take this method")).code("method_not_allowed")
+        Self::body(StatusCode::METHOD_NOT_ALLOWED, format!("{path} does not take this method"))
+            .code("method_not_allowed")
     }
 
     pub(super) fn internal(message: impl Into<String>) -> Self {
@@ -76,7 +80,8 @@ impl From<Refusal> for ApiError {
         let message = refusal.to_string();
         let mut error = match refusal.code() {
             Code::NotFound => {
-                let mut error = Self::new(StatusCode::NOT_FOUND, "invalid_request_error", message).code("model_not_found");
+                let mut error =
+                    Self::new(StatusCode::NOT_FOUND, "invalid_request_error", message).code("model_not_found");
                 error.body.param = Some("model".to_owned());
                 error
             }
@@ -86,7 +91,9 @@ impl From<Refusal> for ApiError {
             Code::ResourceExhausted => {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message).code("overloaded")
             }
-            Code::Unavailable => Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message).code("unavailable"),
+            Code::Unavailable => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message).code("unavailable")
+            }
             Code::DeadlineExceeded => Self::new(StatusCode::GATEWAY_TIMEOUT, "server_error", message).code("timeout"),
             Code::Unimplemented => Self::new(StatusCode::NOT_IMPLEMENTED, "server_error", message),
             _ => Self::internal(message),
@@ -129,7 +136,13 @@ mod tests {
         long.metadata_mut().insert(trailers::ERROR_CODE, "context_length_exceeded".parse().expect("a word"));
         long.metadata_mut().insert(trailers::ERROR_FIELD, "messages".parse().expect("a word"));
         let cases = [
-            (Refusal::UnknownModel { name: "x".into(), nearest: vec![] }, 404, Some("model"), Some("model_not_found"), None),
+            (
+                Refusal::UnknownModel { name: "x".into(), nearest: vec![] },
+                404,
+                Some("model"),
+                Some("model_not_found"),
+                None,
+            ),
             (Refusal::NoModel, 400, Some("model"), None, None),
             (Refusal::Worker(long), 400, Some("messages"), Some("context_length_exceeded"), None),
             (worker(Code::ResourceExhausted, "full"), 429, None, Some("overloaded"), Some(1)),

@@ -37,7 +37,8 @@ impl Fields {
 
 /// A value of the type that is expected at `path`.
 pub(super) fn read<T: Field>(path: &str, value: &Value) -> Result<T, ApiError> {
-    T::read(value).ok_or_else(|| ApiError::param(path, format!("`{path}` has to be {}, not {}", T::EXPECTED, shown(value))))
+    T::read(value)
+        .ok_or_else(|| ApiError::param(path, format!("`{path}` has to be {}, not {}", T::EXPECTED, shown(value))))
 }
 
 /// A value in a message: short, and by its type where it is long.

@@ -34,11 +34,7 @@ use crate::{RunError, dispatch::Dispatcher, listen::Listener};
 type Shared = Arc<Dispatcher>;
 
 /// Serves until `shutdown`, then until the last answer ends.
-pub(crate) async fn serve(
-    listener: Listener,
-    dispatcher: Shared,
-    shutdown: CancellationToken,
-) -> Result<(), RunError> {
+pub(crate) async fn serve(listener: Listener, dispatcher: Shared, shutdown: CancellationToken) -> Result<(), RunError> {
     // Without it a token waits for the acknowledgement of the one before.
     let tcp = listener.tcp.tap_io(|stream| {
         if let Err(error) = stream.set_nodelay(true) {

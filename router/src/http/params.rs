@@ -111,9 +111,10 @@ fn stop(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
         Some(Value::Array(stops)) => {
             stops.iter().enumerate().map(|(index, stop)| read(&format!("stop[{index}]"), stop)).collect()
         }
-        Some(other) => {
-            Err(ApiError::param("stop", format!("`stop` has to be a string or a list of strings, not {}", shown(&other))))
-        }
+        Some(other) => Err(ApiError::param(
+            "stop",
+            format!("`stop` has to be a string or a list of strings, not {}", shown(&other)),
+        )),
     }
 }
 

@@ -57,7 +57,8 @@ pub(super) fn refuse(rest: Fields, known: &[&str]) -> Result<(), ApiError> {
             }
             None => {
                 let shown: String = name.chars().take(80).collect();
-                let message = format!("unknown parameter `{shown}`{}", did_you_mean(&nearest(&shown, known.iter().copied())));
+                let message =
+                    format!("unknown parameter `{shown}`{}", did_you_mean(&nearest(&shown, known.iter().copied())));
                 return Err(ApiError::param(&shown, message).code("unknown_parameter"));
             }
         }
@@ -117,7 +118,10 @@ mod tests {
             (json!({"tools": [{}]}), Some(("tools", "`tools` is not supported"))),
             (json!({"response_format": {"type": "json_object"}}), Some(("response_format", "not supported"))),
             (json!({"best_of": 3}), Some(("best_of", "not supported"))),
-            (json!({"temprature": 1}), Some(("temprature", "unknown parameter `temprature`; did you mean `temperature`?"))),
+            (
+                json!({"temprature": 1}),
+                Some(("temprature", "unknown parameter `temprature`; did you mean `temperature`?")),
+            ),
             (json!({"zzzzzz": 1}), Some(("zzzzzz", "unknown parameter `zzzzzz`"))),
         ];
         for (request, expected) in cases {
