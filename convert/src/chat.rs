@@ -22,7 +22,7 @@ const TEMPLATE_BYTES_MAX: usize = 1 << 20;
 /// More than any context holds.
 const OUTPUT_BYTES_MAX: usize = 16 << 20;
 /// Instructions; a long conversation takes some ten thousands.
-const FUEL: u64 = 20_000_000;
+const FUEL: u64 = 5_000_000;
 
 /// One turn of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -30,7 +30,7 @@ pub struct Checkpoint {
 
 #[derive(Debug)]
 enum Source {
-    Folder(Folder),
+    Folder(Box<Folder>),
     Gguf(Box<GgufFile>),
 }
 
@@ -52,7 +52,7 @@ impl Checkpoint {
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
         let source = match gguf_file::find(path)? {
             Some(file) => Source::Gguf(Box::new(GgufFile::open(&file)?)),
-            None => Source::Folder(Folder::open(path)?),
+            None => Source::Folder(Box::new(Folder::open(path)?)),
         };
         Ok(Self { source, digest: OnceLock::new() })
     }

@@ -112,14 +112,26 @@ impl ModelConfig {
                 return Err(wrong(field, value, format!("between 1 and {max}")));
             }
         }
-        if self.heads % self.kv_heads != 0 {
-            return Err(wrong("number of key/value heads", self.kv_heads, format!("a divisor of {} heads", self.heads)));
+        if !self.heads.is_multiple_of(self.kv_heads) {
+            return Err(wrong(
+                "number of key/value heads",
+                self.kv_heads,
+                format!("a divisor of {} heads", self.heads),
+            ));
         }
-        if self.head_dim % 2 != 0 {
-            return Err(wrong("head dimension", self.head_dim, "an even number, as rotary embedding turns pairs".into()));
+        if !self.head_dim.is_multiple_of(2) {
+            return Err(wrong(
+                "head dimension",
+                self.head_dim,
+                "an even number, as rotary embedding turns pairs".into(),
+            ));
         }
         if self.heads * self.head_dim > DIMENSION_MAX {
-            return Err(wrong("head dimension", self.head_dim, format!("heads x dimension of at most {DIMENSION_MAX}")));
+            return Err(wrong(
+                "head dimension",
+                self.head_dim,
+                format!("heads x dimension of at most {DIMENSION_MAX}"),
+            ));
         }
         if self.sliding_window == Some(0) {
             return Err(wrong("sliding window", 0, "at least 1, or null".into()));

@@ -17,11 +17,12 @@ struct Reader {
     family: Family,
     /// `model_type` in config.json.
     model_type: &'static str,
-    /// `general.architecture` in GGUF, where the family has one of its own.
-    gguf_architecture: Option<&'static str>,
-    from_hugging_face: fn(&Fields<'_>) -> Result<ModelConfig, ConfigError>,
-    from_gguf: fn(&Fields<'_>) -> Result<ModelConfig, ConfigError>,
+    from_hugging_face: Read,
+    /// `general.architecture` in GGUF and how it reads, where the family has one of its own.
+    gguf: Option<(&'static str, Read)>,
 }
+
+type Read = fn(&Fields<'_>) -> Result<ModelConfig, ConfigError>;
 
 const ALL: [Reader; 2] = [llama::READER, mistral::READER];
 
@@ -33,7 +34,10 @@ pub(crate) fn from_hugging_face(file: &str, map: &Map<String, Value>) -> Result<
         let known: Vec<_> = ALL.iter().map(|reader| reader.model_type).collect();
         fields.unsupported("model_type", &known.join(", "))
     })?;
-    checked(reader, file, (reader.from_hugging_face)(&fields)?)
+    let config = (reader.from_hugging_face)(&fields)?;
+    debug_assert_eq!(config.family, reader.family);
+    config.check(file)?;
+    Ok(config)
 }
 
 /// Reads the metadata of a GGUF file.
@@ -44,15 +48,10 @@ pub(crate) fn from_gguf(file: &str, map: &Map<String, Value>) -> Result<ModelCon
     let fields = Fields::new(file, map);
     let key = "general.architecture";
     let architecture = fields.opt_text(key)?.ok_or_else(|| fields.missing(key))?;
-    let reader = ALL.iter().find(|reader| reader.gguf_architecture == Some(architecture)).ok_or_else(|| {
-        let known: Vec<_> = ALL.iter().filter_map(|reader| reader.gguf_architecture).collect();
+    let mut known = ALL.iter().filter_map(|reader| reader.gguf);
+    let (_, read) = known.find(|(name, _)| *name == architecture).ok_or_else(|| {
+        let known: Vec<_> = ALL.iter().filter_map(|reader| Some(reader.gguf?.0)).collect();
         fields.unsupported(key, &known.join(", "))
     })?;
-    (reader.from_gguf)(&fields)
-}
-
-fn checked(reader: &Reader, file: &str, config: ModelConfig) -> Result<ModelConfig, ConfigError> {
-    debug_assert_eq!(reader.family, config.family);
-    config.check(file)?;
-    Ok(config)
+    read(&fields)
 }

@@ -125,7 +125,9 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Parsed, GgufError> {
         }
     }
     if metadata.get("split.count").and_then(Value::as_unsigned).is_some_and(|count| count > 1) {
-        return Err(reader.bad("split.count", "models split over several files are not read; merge with llama-gguf-split"));
+        return Err(
+            reader.bad("split.count", "models split over several files are not read; merge with llama-gguf-split")
+        );
     }
     let tensor_count = reader.fits("tensor count", tensor_count, TENSOR_ENTRY_BYTES_MIN)?;
     let mut entries = Vec::new();
@@ -192,8 +194,10 @@ fn place(
     alignment: u64,
     mut entries: Vec<Entry>,
 ) -> Result<BTreeMap<String, TensorInfo>, GgufError> {
-    let bad = |tensor: &str, problem: String| {
-        GgufError::Malformed { path: path.to_owned(), field: tensor.to_owned(), problem }
+    let bad = |tensor: &str, problem: String| GgufError::Malformed {
+        path: path.to_owned(),
+        field: tensor.to_owned(),
+        problem,
     };
     entries.sort_by_key(|entry| entry.offset);
     let mut end_before = 0;

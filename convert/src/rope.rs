@@ -120,12 +120,8 @@ mod tests {
 
     #[test]
     fn llama3_keeps_short_waves_divides_long_ones_and_blends_between() {
-        let scaling = RopeScaling::Llama3 {
-            factor: 8.0,
-            low_freq_factor: 1.0,
-            high_freq_factor: 4.0,
-            original_context: 64,
-        };
+        let scaling =
+            RopeScaling::Llama3 { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_context: 64 };
         let plain = Rope { theta: 500_000.0, scaling: RopeScaling::None }.inv_freq(16);
         let bent = Rope { theta: 500_000.0, scaling }.inv_freq(16);
         assert_eq!(bent[0], plain[0], "wavelength 6 of 64 / 4 is kept");

@@ -118,8 +118,7 @@ impl Entry {
 
 impl SafetensorsFile {
     pub(crate) fn open(path: &Path) -> Result<Self, SafetensorsError> {
-        let bytes =
-            Mapped::open(path).map_err(|source| SafetensorsError::Io { path: path.to_owned(), source })?;
+        let bytes = Mapped::open(path).map_err(|source| SafetensorsError::Io { path: path.to_owned(), source })?;
         let (data_start, entries) = read_header(path, &bytes)?;
         check_layout(path, &entries, (bytes.len() - data_start) as u64)?;
         Ok(Self { path: path.to_owned(), bytes, data_start, entries })
@@ -225,12 +224,7 @@ fn check_layout(path: &Path, entries: &BTreeMap<String, Entry>, data: u64) -> Re
             return layout(name, format!("its data, from byte {from}, {how} that of {before}, to byte {end_before}"));
         }
         if to > data {
-            return Err(SafetensorsError::Truncated {
-                path: path.to_owned(),
-                tensor: name.clone(),
-                end: to,
-                data,
-            });
+            return Err(SafetensorsError::Truncated { path: path.to_owned(), tensor: name.clone(), end: to, data });
         }
         (end_before, before) = (to, name);
     }

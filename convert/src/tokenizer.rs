@@ -50,11 +50,8 @@ pub(crate) fn from_json(path: &Path, bytes: &[u8]) -> Result<Tokenizer, Tokenize
 pub(crate) fn from_gguf(gguf: &Gguf) -> Result<Option<Tokenizer>, TokenizerError> {
     let key = "tokenizer.ggml.model";
     let Some(model) = gguf.text(key) else { return Ok(None) };
-    let wrong = |problem: String| TokenizerError::Metadata {
-        path: gguf.path().to_owned(),
-        field: key.to_owned(),
-        problem,
-    };
+    let wrong =
+        |problem: String| TokenizerError::Metadata { path: gguf.path().to_owned(), field: key.to_owned(), problem };
     match model {
         "no_vocab" | "none" => Ok(None),
         "gpt2" => byte_level::build(gguf, &Vocabulary::read(gguf)?).map(Some),

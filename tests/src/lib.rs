@@ -1,1 +1,4 @@
-//! Shared by the end-to-end tests.
+//! What the end-to-end tests share.
+
+pub mod parity;
+pub mod real;

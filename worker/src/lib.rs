@@ -1,9 +1,30 @@
-//! The inference server.
-mod kernels;
-pub mod adapters;
+//! The inference server: one base model, many experts, one ONNX Runtime session.
+//!
+//! A request's life, in the order of the modules: it is [admitted](admit) within the model's bounds, becomes
+//! [tokens](text), waits for the [engine]'s next step, which runs it together with whatever else runs on the
+//! [session](runtime) and adds its own [adapter](adapters)'s share, has its next token [sampled](sample), and goes back
+//! as [text] over the [service].
+//!
+//! Not here: which worker a request goes to, and which adapters ought to be loaded. A worker does what it is told and
+//! tells what it has ([`state`]).
+
 pub mod admit;
-pub mod engine;
-pub mod model;
-pub mod runtime;
-pub mod sample;
 pub mod text;
+
+pub mod engine;
+pub mod runtime;
+
+pub mod adapters;
+pub mod kernels;
+
+pub mod sample;
+
+mod service;
+mod state;
+
+pub mod model;
+pub mod score;
+
+mod serve;
+
+pub use serve::{WorkerConfig, WorkerError, WorkerEvent, run};

@@ -19,7 +19,7 @@ use crate::{
     adapters::{AdapterInfo, AdapterLease, AdapterSlotsError, Adapters},
     admit::Limits,
     engine::Engine,
-    runtime::{LibraryError, Runtime, SessionConfig, SessionError, DecoderSession},
+    runtime::{DecoderSession, LibraryError, Runtime, SessionConfig, SessionError},
     text::{Prompter, TokenBytes},
 };
 

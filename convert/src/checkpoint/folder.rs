@@ -54,8 +54,7 @@ impl Folder {
             }
         }
         let config_path = path.join(CONFIG);
-        let config_json =
-            side_json(path, &side, CONFIG)?.ok_or_else(|| no_model(path, "config.json is not there"))?;
+        let config_json = side_json(path, &side, CONFIG)?.ok_or_else(|| no_model(path, "config.json is not there"))?;
         let config = families::from_hugging_face(&config_path.display().to_string(), &config_json)?;
 
         let mut generation = GenerationDefaults::default();
@@ -101,7 +100,8 @@ impl Folder {
         let json = |name: &str| Ok::<_, CheckpointError>(side_json(&self.path, &self.side, name)?.unwrap_or_default());
         let settings = json("tokenizer_config.json")?;
         let special = json("special_tokens_map.json")?;
-        let token = |key: &str| settings.get(key).and_then(token_text).or_else(|| special.get(key).and_then(token_text));
+        let token =
+            |key: &str| settings.get(key).and_then(token_text).or_else(|| special.get(key).and_then(token_text));
 
         let (name, source) = if let Some(bytes) = self.side.get("chat_template.jinja") {
             ("chat_template.jinja", Some(String::from_utf8_lossy(bytes).into_owned()))
@@ -196,10 +196,9 @@ fn side_json(
     name: &str,
 ) -> Result<Option<Map<String, Value>>, CheckpointError> {
     let Some(bytes) = side.get(name) else { return Ok(None) };
-    serde_json::from_slice(bytes).map(Some).map_err(|error| CheckpointError::Json {
-        path: path.join(name),
-        problem: error.to_string(),
-    })
+    serde_json::from_slice(bytes)
+        .map(Some)
+        .map_err(|error| CheckpointError::Json { path: path.join(name), problem: error.to_string() })
 }
 
 /// A special token is a string, or an object with one.

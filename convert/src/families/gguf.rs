@@ -20,7 +20,7 @@ pub(super) fn decoder(fields: &Fields<'_>, architecture: &str, family: Family) -
     let derived = hidden_size.checked_div(heads).unwrap_or(0);
     let head_dim = fields.opt_size(&key("attention.key_length"))?.unwrap_or(derived);
     for name in ["attention.value_length", "rope.dimension_count"] {
-        if fields.opt_size(&key(name))?.is_some_and(|width| width != head_dim) {
+        if fields.opt_size(&key(name))?.is_some_and(|width| width != head_dim && head_dim != 0) {
             return Err(fields.unsupported(&key(name), &format!("{head_dim}, the width of a head")));
         }
     }

@@ -4,13 +4,8 @@ use super::Reader;
 use crate::config::{ConfigError, Family, ModelConfig};
 use crate::fields::Fields;
 
-pub(super) const READER: Reader = Reader {
-    family: Family::Llama,
-    model_type: "llama",
-    gguf_architecture: Some("llama"),
-    from_hugging_face,
-    from_gguf,
-};
+pub(super) const READER: Reader =
+    Reader { family: Family::Llama, model_type: "llama", from_hugging_face, gguf: Some(("llama", from_gguf)) };
 
 fn from_hugging_face(fields: &Fields<'_>) -> Result<ModelConfig, ConfigError> {
     fields.only_flag("attention_bias", false)?;

@@ -126,3 +126,39 @@ pub(super) fn describe(code: u32) -> String {
     };
     format!("{code} ({name})")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Blocks and values by gguf-py; `tests/fixtures/make_gguf.py` made them.
+    macro_rules! fixture {
+        ($kind:ident) => {
+            (
+                Kind::$kind,
+                include_bytes!(concat!("../../tests/fixtures/blocks/", stringify!($kind), ".bin")).as_slice(),
+                include_bytes!(concat!("../../tests/fixtures/blocks/", stringify!($kind), ".f32")).as_slice(),
+            )
+        };
+    }
+
+    #[test]
+    fn every_type_unfolds_to_the_very_values_of_gguf_py() {
+        let fixtures = [
+            fixture!(F16),
+            fixture!(BF16),
+            fixture!(Q4_0),
+            fixture!(Q4_1),
+            fixture!(Q5_0),
+            fixture!(Q5_1),
+            fixture!(Q8_0),
+            fixture!(Q4_K),
+            fixture!(Q5_K),
+            fixture!(Q6_K),
+        ];
+        for (kind, bytes, values) in fixtures {
+            assert_eq!(bytes.len() % kind.block_bytes(), 0, "{kind:?}");
+            assert_eq!(kind.dequantise(bytes), Kind::F32.dequantise(values), "{kind:?}");
+        }
+    }
+}

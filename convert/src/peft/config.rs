@@ -223,18 +223,22 @@ fn layers(fields: &Fields<'_>, targets: &Selection) -> Result<Option<Layers>, Ad
     let expected = "a layer index or a list of them";
     let indices = match fields.get("layers_to_transform") {
         None => Vec::new(),
-        Some(Value::Array(values)) => values.iter().map(Value::as_u64).collect::<Option<Vec<_>>>().ok_or_else(|| {
-            fields.wrong("layers_to_transform", expected)
-        })?,
+        Some(Value::Array(values)) => values
+            .iter()
+            .map(Value::as_u64)
+            .collect::<Option<Vec<_>>>()
+            .ok_or_else(|| fields.wrong("layers_to_transform", expected))?,
         Some(value) => vec![value.as_u64().ok_or_else(|| fields.wrong("layers_to_transform", expected))?],
     };
     let names = match fields.get("layers_pattern") {
         None => Vec::new(),
         Some(Value::String(name)) if name.is_empty() => Vec::new(),
         Some(Value::String(name)) => vec![name.as_str()],
-        Some(Value::Array(values)) => values.iter().map(Value::as_str).collect::<Option<Vec<_>>>().ok_or_else(|| {
-            fields.wrong("layers_pattern", "a name or a list of names")
-        })?,
+        Some(Value::Array(values)) => values
+            .iter()
+            .map(Value::as_str)
+            .collect::<Option<Vec<_>>>()
+            .ok_or_else(|| fields.wrong("layers_pattern", "a name or a list of names"))?,
         Some(_) => return Err(fields.wrong("layers_pattern", "a name or a list of names").into()),
     };
     if indices.is_empty() {

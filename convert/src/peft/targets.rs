@@ -38,17 +38,20 @@ pub(super) fn resolve(config: &LoraConfig, base: &ModelConfig) -> Result<Targets
             paths.push(path);
         }
     }
-    if let Selection::Names(names) = &config.targets {
-        if let Some(name) = names.iter().find(|name| !paths.iter().any(|path| names_module(name, path))) {
-            let known = Module::ALL.map(Module::name).join(", ");
-            let layers = base.layers;
-            return Err(target_error(format!(
-                "`{name}` is no module of this base model, which has {layers} layers with {known}"
-            )));
-        }
+    let unknown = match &config.targets {
+        Selection::Names(names) => names.iter().find(|name| !paths.iter().any(|path| names_module(name, path))),
+        _ => None,
+    };
+    if let Some(name) = unknown {
+        let known = Module::ALL.map(Module::name).join(", ");
+        let layers = base.layers;
+        let problem = format!("`{name}` is no module of this base model, which has {layers} layers with {known}");
+        return Err(target_error(problem));
     }
     if targets.is_empty() {
-        return Err(target_error("together with the other settings it selects no module of this base model".to_owned()));
+        return Err(target_error(
+            "together with the other settings it selects no module of this base model".to_owned(),
+        ));
     }
     Ok(targets)
 }

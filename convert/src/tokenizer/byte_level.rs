@@ -1,9 +1,9 @@
 //! `gpt2`: merges over the bytes of words, written as letters.
 
+use tokenizers::Tokenizer;
 use tokenizers::decoders::byte_level::ByteLevel;
 use tokenizers::models::bpe::BPE;
 use tokenizers::normalizers::unicode::NFC;
-use tokenizers::Tokenizer;
 
 use super::added::{AddDefaults, add_atoms, add_ends};
 use super::vocabulary::{self, Vocabulary};
@@ -39,6 +39,7 @@ pub(super) fn build(gguf: &Gguf, vocabulary: &Vocabulary<'_>) -> Result<Tokenize
 /// `left right`. A space that is the first letter belongs to the left part.
 fn pair(gguf: &Gguf, merge: &str) -> Result<(String, String), TokenizerError> {
     let at = merge.char_indices().skip(1).find(|(_, letter)| *letter == ' ').map(|(at, _)| at);
-    let at = at.ok_or_else(|| metadata_error(gguf, MERGES, format!("{merge:?} is not two parts with a space between")))?;
+    let at =
+        at.ok_or_else(|| metadata_error(gguf, MERGES, format!("{merge:?} is not two parts with a space between")))?;
     Ok((merge[..at].to_owned(), merge[at + 1..].to_owned()))
 }

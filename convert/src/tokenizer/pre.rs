@@ -23,7 +23,8 @@ pub(super) struct Pre {
 pub(super) const SUPPORTED: &str = "default, gpt-2, llama-bpe, qwen2, smollm";
 
 const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const QWEN2: &str =
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)";
 /// llama.cpp's rule for files that do not name one.
 const DEFAULT: [&str; 4] = [r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", r"[0-9][0-9][0-9]"];
@@ -34,9 +35,7 @@ pub(super) fn named(name: &str) -> tokenizers::Result<Option<Pre>> {
     Ok(Some(match name {
         "smollm" => plain(sequence([Digits::new(true).into(), ByteLevel::new(false, true, true).into()])),
         "gpt-2" | "gpt2" => plain(ByteLevel::new(false, true, true).into()),
-        "llama-bpe" | "llama3" | "llama-v3" => {
-            Pre { ignore_merges: true, bos: true, ..plain(splits(&[LLAMA3])?) }
-        }
+        "llama-bpe" | "llama3" | "llama-v3" => Pre { ignore_merges: true, bos: true, ..plain(splits(&[LLAMA3])?) },
         "qwen2" => Pre { nfc: true, ..plain(splits(&[QWEN2])?) },
         "default" => plain(splits(&DEFAULT)?),
         _ => return Ok(None),

@@ -2,17 +2,17 @@
 
 use std::cmp::Reverse;
 
+use tokenizers::Tokenizer;
 use tokenizers::decoders::DecoderWrapper;
 use tokenizers::decoders::byte_fallback::ByteFallback;
 use tokenizers::decoders::fuse::Fuse;
 use tokenizers::decoders::sequence::Sequence as Decoders;
 use tokenizers::decoders::strip::Strip;
 use tokenizers::models::bpe::{BPE, Merges, Vocab};
+use tokenizers::normalizers::NormalizerWrapper;
 use tokenizers::normalizers::prepend::Prepend;
 use tokenizers::normalizers::replace::Replace;
 use tokenizers::normalizers::utils::Sequence as Normalizers;
-use tokenizers::normalizers::NormalizerWrapper;
-use tokenizers::Tokenizer;
 
 use super::added::{AddDefaults, add_atoms, add_ends};
 use super::vocabulary::{Kind, Vocabulary};

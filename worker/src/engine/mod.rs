@@ -161,6 +161,7 @@ pub struct Engine {
     jobs: mpsc::Sender<Submitted>,
     permits: Arc<Semaphore>,
     gauges: Arc<Gauges>,
+    places: usize,
     sequences_max: usize,
     context_length: usize,
 }
@@ -181,6 +182,7 @@ impl Engine {
             jobs,
             permits: Arc::new(Semaphore::new(sequences_max + queue_max)),
             gauges: gauges.clone(),
+            places: sequences_max + queue_max,
             sequences_max,
             context_length,
         };
@@ -200,6 +202,11 @@ impl Engine {
         let (events, receiver) = events::channel(job.tokens_max + 1);
         self.jobs.send(Submitted { job, events, _permit: permit }).map_err(|_| SubmitError::Stopped)?;
         Ok(receiver)
+    }
+
+    /// Whether any job runs or waits.
+    pub fn busy(&self) -> bool {
+        self.permits.available_permits() < self.places
     }
 
     /// How busy it is.

@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
+pub(crate) use logprobs::log_sum_exp;
 pub use logprobs::{Logprobs, TokenLogprob};
 
 /// How to choose. Values are in range: [`crate::admit`] checked them.
@@ -116,7 +117,7 @@ impl Sampler {
 }
 
 /// Index and value of the largest element, the first of equals; `None` when there is no finite one or any is NaN.
-pub(crate) fn argmax(values: &[f32]) -> Option<(u32, f32)> {
+pub fn argmax(values: &[f32]) -> Option<(u32, f32)> {
     const LANES: usize = 16;
     let mut lanes = [f32::NEG_INFINITY; LANES];
     let mut nan = [false; LANES];

@@ -1,0 +1,182 @@
+//! Parity with the reference implementations: logits and greedy tokens of tiny models and adapters.
+//!
+//! A suite is a folder of families, each an ordinary Hugging Face model folder with `vectors.safetensors` beside it
+//! and adapters under `adapters/`. See `tests/parity/README.md`.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use safetensors::{Dtype, SafeTensors};
+use slm_convert::{
+    bundle::{Bundle, PrecisionChoice},
+    checkpoint::Checkpoint,
+    graph::Precision,
+    pack::pack,
+    peft::Adapter,
+};
+use slm_worker::{
+    adapters::{AdapterInfo, AdapterLease, Adapters},
+    runtime::{DecodeRow, DecoderSession, Runtime, SessionConfig},
+    sample::argmax,
+};
+
+/// Prompts with what the reference makes of them.
+#[derive(Debug)]
+pub struct Vectors {
+    /// One case a prompt.
+    pub cases: Vec<Case>,
+}
+
+/// One prompt.
+#[derive(Debug)]
+pub struct Case {
+    /// Token ids.
+    pub prompt: Vec<u32>,
+    /// Logits after each token of the prompt, row after row.
+    pub logits: Vec<f32>,
+    /// The greedy continuation.
+    pub greedy: Vec<u32>,
+}
+
+impl Vectors {
+    /// Reads `vectors.safetensors` in `dir`.
+    pub fn read(dir: &Path) -> Result<Self> {
+        let path = dir.join("vectors.safetensors");
+        let bytes = fs::read(&path).with_context(|| path.display().to_string())?;
+        let tensors = SafeTensors::deserialize(&bytes)?;
+        let ids = |name: String| -> Result<Vec<u32>> {
+            let view = tensors.tensor(&name)?;
+            ensure!(view.dtype() == Dtype::I64, "{name} is {:?}", view.dtype());
+            Ok(view.data().chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap_or_default()) as u32).collect())
+        };
+        let mut cases = Vec::new();
+        while tensors.tensor(&format!("prompt.{}", cases.len())).is_ok() {
+            let i = cases.len();
+            let logits = tensors.tensor(&format!("logits.{i}"))?;
+            ensure!(logits.dtype() == Dtype::F32, "logits.{i} is {:?}", logits.dtype());
+            let logits =
+                logits.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap_or_default())).collect();
+            cases.push(Case { prompt: ids(format!("prompt.{i}"))?, logits, greedy: ids(format!("greedy.{i}"))? });
+        }
+        ensure!(!cases.is_empty(), "{}: no prompts", path.display());
+        Ok(Self { cases })
+    }
+}
+
+/// A family's model with all its adapters loaded.
+pub struct Family {
+    /// Folder name.
+    pub name: String,
+    /// Those of the base.
+    pub vectors: Vectors,
+    /// Adapters that must load, with their vectors.
+    pub adapters: Vec<(String, Arc<AdapterLease>, Vectors)>,
+    /// Adapters that must not, with what was said against them.
+    pub refused: Vec<(String, String)>,
+    session: DecoderSession,
+}
+
+/// Sequences that a family's session holds.
+pub const SEQUENCES: usize = 16;
+
+impl Family {
+    /// Opens the family in `dir`, converting into `cache`.
+    pub fn open(dir: &Path, cache: &Path, precision: Precision) -> Result<Self> {
+        let checkpoint = Checkpoint::open(dir)?;
+        let bundle = Bundle::open_or_build(&checkpoint, PrecisionChoice::Exactly(precision), cache, &mut |_, _| ())?;
+        let adapters = Adapters::new(SEQUENCES, 0);
+        let config = SessionConfig { sequences_max: SEQUENCES, context_length: 96, threads: 2 };
+        let session = DecoderSession::open(&Runtime::load()?, &bundle, config, adapters.table())?;
+        let mut family = Self {
+            name: file_name(dir),
+            vectors: Vectors::read(dir)?,
+            adapters: Vec::new(),
+            refused: Vec::new(),
+            session,
+        };
+        for dir in folders(&dir.join("adapters"))? {
+            let name = file_name(&dir);
+            let opened = Adapter::open(&dir, checkpoint.config());
+            if dir.join("MUST_BE_REJECTED").exists() {
+                match opened {
+                    Ok(_) => bail!("{}/{name}: loaded, but it must be refused", family.name),
+                    Err(error) => family.refused.push((name, error.to_string())),
+                }
+                continue;
+            }
+            let adapter = opened?;
+            let packed = pack(&adapter, checkpoint.config(), precision, 1.0)?;
+            let info = AdapterInfo {
+                name: name.clone(),
+                digest: adapter.digest,
+                scale: 1.0,
+                rank_max: adapter.rank_max,
+                target_modules: adapter.target_modules,
+                load_time: std::time::Duration::ZERO,
+                loaded_at: std::time::SystemTime::UNIX_EPOCH,
+            };
+            let lease = adapters.publish(info, packed)?;
+            family.adapters.push((name, lease, Vectors::read(&dir)?));
+        }
+        Ok(family)
+    }
+
+    /// Logits after every token of `prompt`.
+    pub fn logits(&mut self, prompt: &[u32], adapter: Option<usize>) -> Result<Vec<f32>> {
+        Ok(self.session.prefill_wanting(0, 0, prompt, adapter, 0..prompt.len())?.to_vec())
+    }
+
+    /// Greedy continuations of several prompts at once, each with its own adapter: prompts one by one into their
+    /// slots, then all together.
+    pub fn greedy(&mut self, prompts: &[(&[u32], Option<usize>)], count: usize) -> Result<Vec<Vec<u32>>> {
+        let vocab = self.session.vocab_size();
+        let mut rows = Vec::new();
+        let mut answers = Vec::new();
+        for (slot, &(prompt, adapter)) in prompts.iter().enumerate() {
+            let (token, _) = argmax(self.session.prefill(slot, 0, prompt, adapter)?).context("no largest logit")?;
+            rows.push(DecodeRow { token, past: prompt.len(), adapter });
+            answers.push(vec![token]);
+        }
+        for _ in 1..count {
+            let logits = self.session.decode(&rows)?;
+            for (logits, (row, answer)) in logits.chunks_exact(vocab).zip(rows.iter_mut().zip(&mut answers)) {
+                let (token, _) = argmax(logits).context("no largest logit")?;
+                answer.push(token);
+                *row = DecodeRow { token, past: row.past + 1, ..*row };
+            }
+        }
+        Ok(answers)
+    }
+}
+
+/// Largest relative error over the rows of two tables of logits: the largest difference in a row over the largest
+/// reference logit in it.
+pub fn relative_error(ours: &[f32], reference: &[f32], vocab: usize) -> f32 {
+    assert_eq!(ours.len(), reference.len());
+    let row_error = |(ours, reference): (&[f32], &[f32])| {
+        let largest = reference.iter().fold(0f32, |m, x| m.max(x.abs()));
+        let difference = ours.iter().zip(reference).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+        difference / largest
+    };
+    ours.chunks_exact(vocab).zip(reference.chunks_exact(vocab)).map(row_error).fold(0.0, f32::max)
+}
+
+/// The folders in `dir`, sorted; none when there is no `dir`.
+pub fn folders(dir: &Path) -> Result<Vec<PathBuf>> {
+    if !dir.exists() {
+        return Ok(Vec::new());
+    }
+    let entries = fs::read_dir(dir)?.collect::<Result<Vec<_>, _>>()?;
+    let mut folders: Vec<_> = entries.into_iter().map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
+    folders.sort();
+    Ok(folders)
+}
+
+/// Last part of a path.
+pub fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}

@@ -1,0 +1,94 @@
+//! The parity suite. `SLM_PARITY_DIR` names another folder than the project's own; `SLM_PARITY_FAMILIES` (comma
+//! separated) limits it to some families.
+
+use std::{env, path::PathBuf};
+
+use anyhow::{Context, Result};
+use slm_convert::graph::Precision;
+use slm_tests::parity::{Family, Vectors, file_name, folders, relative_error};
+
+/// Largest difference of a logit, over the largest logit of its row.
+const ERROR_MAX: f32 = 1e-3;
+
+fn families() -> Result<Vec<PathBuf>> {
+    let own = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("parity").join("data");
+    let dir = env::var_os("SLM_PARITY_DIR").filter(|dir| !dir.is_empty()).map_or(own, PathBuf::from);
+    let wanted = env::var("SLM_PARITY_FAMILIES").unwrap_or_default();
+    let wanted: Vec<&str> = wanted.split(',').filter(|name| !name.is_empty()).collect();
+    let mut all = folders(&dir).with_context(|| dir.display().to_string())?;
+    all.retain(|dir| dir.join("vectors.safetensors").exists());
+    all.retain(|dir| wanted.is_empty() || wanted.contains(&file_name(dir).as_str()));
+    anyhow::ensure!(!all.is_empty(), "{}: no families", dir.display());
+    Ok(all)
+}
+
+#[test]
+fn logits_and_greedy_tokens_are_those_of_the_reference() -> Result<()> {
+    let cache = tempfile::tempdir()?;
+    let mut failures = Vec::new();
+    for dir in families()? {
+        let mut family = match Family::open(&dir, cache.path(), Precision::F32) {
+            Ok(family) => family,
+            Err(error) => {
+                println!("{:<12} {error:#}", file_name(&dir));
+                failures.push(format!("{}: {error:#}", file_name(&dir)));
+                continue;
+            }
+        };
+        let base = std::mem::replace(&mut family.vectors, Vectors { cases: Vec::new() });
+        let adapters = std::mem::take(&mut family.adapters);
+        let all = std::iter::once(("base", None, &base))
+            .chain(adapters.iter().map(|(name, lease, vectors)| (name.as_str(), Some(lease.slot()), vectors)));
+        for (name, slot, vectors) in all {
+            let (mut error, mut same) = (0f32, true);
+            for case in &vectors.cases {
+                let vocab = case.logits.len() / case.prompt.len();
+                error = error.max(relative_error(&family.logits(&case.prompt, slot)?, &case.logits, vocab));
+                same &= family.greedy(&[(&case.prompt, slot)], case.greedy.len())?[0] == case.greedy;
+            }
+            let verdict = if same { "identical" } else { "DIFFERENT" };
+            println!("{:<12} {name:<10} largest relative error {error:.1e}  greedy tokens {verdict}", family.name);
+            if !(error <= ERROR_MAX && same) {
+                failures.push(format!("{}/{name}", family.name));
+            }
+        }
+        for (name, message) in &family.refused {
+            println!("{:<12} {name:<10} refused: {message}", family.name);
+            let reason = std::fs::read_to_string(dir.join("adapters").join(name).join("MUST_BE_REJECTED"))?;
+            let field = reason.split_whitespace().last().unwrap_or_default();
+            if !message.contains(field) {
+                failures.push(format!("{}/{name}: the refusal does not name {field}", family.name));
+            }
+        }
+    }
+    assert!(failures.is_empty(), "not at parity: {failures:?}");
+    Ok(())
+}
+
+/// Rows without an adapter, with different adapters and with different ranks in one step: each gets what it gets alone.
+#[test]
+fn a_mixed_batch_gives_each_row_what_it_gets_alone() -> Result<()> {
+    let cache = tempfile::tempdir()?;
+    for dir in families()? {
+        let Ok(mut family) = Family::open(&dir, cache.path(), Precision::F32) else { continue };
+        let base = std::mem::replace(&mut family.vectors, Vectors { cases: Vec::new() });
+        let adapters = std::mem::take(&mut family.adapters);
+        let mut prompts = Vec::new();
+        let mut expected = Vec::new();
+        for i in 0..base.cases.len() {
+            let of = |vectors: &Vectors| (vectors.cases[i].prompt.clone(), vectors.cases[i].greedy.clone());
+            let (prompt, greedy) = of(&base);
+            prompts.push((prompt, None));
+            expected.push(greedy);
+            for (_, lease, vectors) in &adapters {
+                let (prompt, greedy) = of(vectors);
+                prompts.push((prompt, Some(lease.slot())));
+                expected.push(greedy);
+            }
+        }
+        let rows: Vec<_> = prompts.iter().map(|(prompt, slot)| (prompt.as_slice(), *slot)).collect();
+        assert_eq!(family.greedy(&rows, expected[0].len())?, expected, "{}", family.name);
+        println!("{}: {} rows in one batch", family.name, rows.len());
+    }
+    Ok(())
+}

@@ -1,0 +1,60 @@
+//! SmolLM2-135M against the reference: tokens, greedy answers, perplexity.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context, Result};
+use slm_convert::graph::Precision;
+use slm_tests::real::{Reference, bundle, session};
+use slm_worker::{runtime::DecodeRow, sample::argmax, score::perplexity};
+
+/// Debian's copy of the text that the reference was scored on.
+const GPL3: &str = "/usr/share/common-licenses/GPL-3";
+
+fn score(precision: Precision) -> Result<f64> {
+    let bundle = bundle(precision)?;
+    let text = fs::read_to_string(Path::new(GPL3)).context(GPL3)?;
+    let tokenizer = bundle.tokenizer()?.context("no tokenizer")?;
+    let encoding = tokenizer.encode_fast(text, true).map_err(anyhow::Error::msg)?;
+    let mut session = session(&bundle, 1, 1024)?;
+    Ok(perplexity(&mut session, &encoding.get_ids()[..1024], None, &mut |_| ())?)
+}
+
+#[test]
+fn perplexity_in_f32_is_that_of_the_reference() -> Result<()> {
+    let (ours, reference) = (score(Precision::F32)?, Reference::read()?.ppl_gpl3_1024);
+    println!("F32: {ours:.4}, reference {reference:.4}");
+    assert!((ours / reference - 1.0).abs() < 0.005, "{ours} against {reference}");
+    Ok(())
+}
+
+#[test]
+fn perplexity_in_int4_is_within_17_percent() -> Result<()> {
+    let (ours, reference) = (score(Precision::Int4)?, Reference::read()?.ppl_gpl3_1024);
+    println!("Int4: {ours:.4}, reference {reference:.4}: {:+.1} %", (ours / reference - 1.0) * 100.0);
+    assert!(ours / reference < 1.17, "{ours} against {reference}");
+    Ok(())
+}
+
+#[test]
+fn greedy_answers_in_f32_are_those_of_the_reference() -> Result<()> {
+    let bundle = bundle(Precision::F32)?;
+    let mut session = session(&bundle, 1, 256)?;
+    for prompt in Reference::read()?.prompts {
+        let logits = session.prefill(0, 0, &prompt.ids, None)?;
+        let largest = prompt.top5_logits[0].abs();
+        for (&id, &expected) in prompt.top5_ids.iter().zip(&prompt.top5_logits) {
+            let ours = logits[id as usize];
+            assert!((ours - expected).abs() / largest < 1e-3, "{:?}: token {id}: {ours} for {expected}", prompt.text);
+        }
+        let (mut token, _) = argmax(logits).context("no largest logit")?;
+        let mut answer = vec![token];
+        while answer.len() < prompt.greedy_ids.len() {
+            let past = prompt.ids.len() + answer.len() - 1;
+            let logits = session.decode(&[DecodeRow { token, past, adapter: None }])?;
+            token = argmax(logits).context("no largest logit")?.0;
+            answer.push(token);
+        }
+        assert_eq!(answer, prompt.greedy_ids, "{:?}", prompt.text);
+    }
+    Ok(())
+}

@@ -1,0 +1,151 @@
+//! The life of the process: open the model, serve, drain, end.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use slm_proto::v1::{
+    generation_server::GenerationServer, worker_control_server::WorkerControlServer,
+};
+use tokio::{net::TcpListener, sync::watch};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Server, server::TcpIncoming};
+
+use crate::{
+    engine::Load,
+    model::{Model, ModelError, ModelOptions, Opening},
+    service::{Control, Generate, Shared},
+    state,
+};
+
+/// A request message at most: a prompt of a million tokens would not fit any context.
+const MESSAGE_BYTES_MAX: usize = 4 << 20;
+
+/// What to serve, and where.
+#[derive(Debug, Clone)]
+pub struct WorkerConfig {
+    /// The model.
+    pub model: ModelOptions,
+    /// Address of the gRPC endpoint; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// How long running requests may take once draining begins.
+    pub drain_timeout: Duration,
+}
+
+/// Milestones of the process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WorkerEvent {
+    /// The model is being opened.
+    Opening(Opening),
+    /// Requests are served.
+    Ready {
+        /// Where.
+        address: SocketAddr,
+    },
+}
+
+/// The worker could not start, or could not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// The model cannot be served.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The address cannot be listened on.
+    #[error("{address}: {source}; choose another address or stop what uses it")]
+    Listen {
+        /// Wanted.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The server failed.
+    #[error("serving: {0}")]
+    Serve(#[from] tonic::transport::Error),
+    /// The reflection service refused the descriptors.
+    #[error("reflection: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// The engine thread ended by itself.
+    #[error("the engine stopped; its last log lines say why")]
+    EngineStopped,
+}
+
+/// Serves until `shutdown`, then finishes what runs.
+pub async fn run(
+    config: WorkerConfig,
+    shutdown: CancellationToken,
+    events: impl Fn(WorkerEvent) + Send + Sync + 'static,
+) -> Result<(), WorkerError> {
+    let listen_error = |source| WorkerError::Listen { address: config.listen, source };
+    // Before the model is opened: a port in use should not cost a minute.
+    let listener = TcpListener::bind(config.listen).await.map_err(listen_error)?;
+    let address = listener.local_addr().map_err(listen_error)?;
+
+    let events = Arc::new(events);
+    let opening = events.clone();
+    let options = config.model.clone();
+    let opened = tokio::task::spawn_blocking(move || {
+        Model::open(&options, &mut |progress| opening(WorkerEvent::Opening(progress)))
+    });
+    let (model, engine_thread) = match opened.await {
+        Ok(opened) => opened?,
+        Err(_) => return Err(WorkerError::EngineStopped),
+    };
+    let model = Arc::new(model);
+
+    let (draining, draining_seen) = watch::channel(false);
+    let first = state::describe(&model, Load::default(), 0.0, false);
+    let (state, state_seen) = watch::channel(first);
+    let ended = CancellationToken::new();
+    let publisher =
+        tokio::spawn(state::publish(model.clone(), draining_seen.clone(), state, ended.clone()));
+
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<GenerationServer<Generate>>().await;
+    health.set_serving::<WorkerControlServer<Control>>().await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(slm_proto::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()?;
+    let shared = Shared { model: model.clone(), draining: draining_seen, state: state_seen };
+    let router = Server::builder()
+        .add_service(health_service)
+        .add_service(reflection)
+        .add_service(
+            GenerationServer::new(Generate(shared.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX),
+        )
+        .add_service(WorkerControlServer::new(Control(shared)));
+
+    events(WorkerEvent::Ready { address });
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let finish = CancellationToken::new();
+    let server = tokio::spawn(router.serve_with_incoming_shutdown(incoming, finish.clone().cancelled_owned()));
+    let engine_ended = tokio::task::spawn_blocking(move || engine_thread.join());
+
+    tokio::pin!(engine_ended);
+    let outcome = tokio::select! {
+        () = shutdown.cancelled() => Ok(()),
+        _ = &mut engine_ended => Err(WorkerError::EngineStopped),
+    };
+    if outcome.is_ok() {
+        // Callers see it in the state stream and go elsewhere; what runs, runs to its end.
+        draining.send_replace(true);
+        drain(&model, config.drain_timeout).await;
+    }
+    ended.cancel();
+    let _ = publisher.await;
+    finish.cancel();
+    // The state streams of routers never end by themselves; give the answers' last frames a moment, then go.
+    let _ = tokio::time::timeout(Duration::from_millis(500), server).await;
+    outcome
+}
+
+/// Waits until nothing runs or waits, `limit` at most.
+async fn drain(model: &Model, limit: Duration) {
+    let idle = async {
+        let mut tick = tokio::time::interval(Duration::from_millis(20));
+        while model.engine.busy() {
+            tick.tick().await;
+        }
+    };
+    if tokio::time::timeout(limit, idle).await.is_err() {
+        tracing::warn!(?limit, "requests were cut off: they did not end within the drain timeout");
+    }
+}

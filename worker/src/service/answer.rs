@@ -1,0 +1,128 @@
+//! One answer: engine events in, messages out. Dropping it cancels the request.
+
+use std::sync::Arc;
+
+use slm_proto::v1::{self, generate_response::Event as Response};
+use tokio::sync::mpsc;
+use tonic::Status;
+
+use super::status;
+use crate::{
+    engine::{Event, FinishReason},
+    sample::{Logprobs, TokenLogprob},
+    text::{Piece, TextStream, TokenBytes},
+};
+
+pub(super) struct Answer {
+    events: Option<mpsc::Receiver<Event>>,
+    /// `None` for a model without a tokenizer, whose answers have no text.
+    text: Option<TextStream>,
+    /// Set when log-probabilities were asked for.
+    bytes: Option<Arc<TokenBytes>>,
+    prompt_tokens: u32,
+    generated: u32,
+    /// To send after the delta that is being returned.
+    last: Option<v1::Finished>,
+}
+
+impl Answer {
+    pub(super) fn new(
+        events: mpsc::Receiver<Event>,
+        text: Option<TextStream>,
+        bytes: Option<Arc<TokenBytes>>,
+        prompt_tokens: u32,
+    ) -> Self {
+        Self { events: Some(events), text, bytes, prompt_tokens, generated: 0, last: None }
+    }
+
+    /// The next message; `None` after `Finished` or an error.
+    pub(super) async fn next(&mut self) -> Option<Result<v1::GenerateResponse, Status>> {
+        if let Some(finished) = self.last.take() {
+            return Some(Ok(message(Response::Finished(finished))));
+        }
+        let mut delta = v1::Delta::default();
+        // Waits for one event, then takes what else is there already: a slow reader gets fewer, larger deltas.
+        while let Some(events) = self.events.as_mut() {
+            let idle = delta.tokens == 0 || (delta.text.is_empty() && delta.logprobs.is_empty());
+            let event = if idle { events.recv().await } else { events.try_recv().ok().map_or_else(|| None, Some) };
+            match event {
+                None if !idle => break,
+                None => {
+                    self.events = None;
+                    return Some(Err(status::engine_gone()));
+                }
+                Some(Event::Failed(failure)) => {
+                    self.events = None;
+                    return Some(Err(failure.into()));
+                }
+                Some(Event::Token { id, logprobs }) => self.token(id, logprobs, &mut delta),
+                Some(Event::Finished { reason, generated }) => {
+                    self.generated = generated as u32;
+                    self.finish(reason, &mut delta);
+                }
+            }
+        }
+        if delta.text.is_empty() && delta.logprobs.is_empty() {
+            return self.last.take().map(|finished| Ok(message(Response::Finished(finished))));
+        }
+        Some(Ok(message(Response::Delta(delta))))
+    }
+
+    fn token(&mut self, id: u32, logprobs: Option<Logprobs>, delta: &mut v1::Delta) {
+        delta.tokens += 1;
+        self.generated += 1;
+        if let (Some(logprobs), Some(bytes)) = (logprobs, &self.bytes) {
+            delta.logprobs.push(describe(&logprobs, bytes));
+        }
+        let Some(text) = &mut self.text else { return };
+        match text.push(id) {
+            Piece::Text(text) => delta.text.push_str(&text),
+            Piece::Stopped(text) => {
+                delta.text.push_str(&text);
+                self.end(v1::FinishReason::Stop);
+            }
+        }
+    }
+
+    fn finish(&mut self, reason: FinishReason, delta: &mut v1::Delta) {
+        let mut reason = match reason {
+            FinishReason::Stop => v1::FinishReason::Stop,
+            FinishReason::Length => v1::FinishReason::Length,
+        };
+        match self.text.as_mut().map(TextStream::finish) {
+            Some(Piece::Text(text)) => delta.text.push_str(&text),
+            Some(Piece::Stopped(text)) => {
+                delta.text.push_str(&text);
+                reason = v1::FinishReason::Stop;
+            }
+            None => {}
+        }
+        self.end(reason);
+    }
+
+    /// Nothing more is read: the engine frees the slot at its next step, if it has not already.
+    fn end(&mut self, reason: v1::FinishReason) {
+        self.events = None;
+        let usage = v1::Usage { prompt_tokens: self.prompt_tokens, completion_tokens: self.generated };
+        self.last = Some(v1::Finished { reason: reason.into(), usage: Some(usage) });
+    }
+}
+
+fn message(event: Response) -> v1::GenerateResponse {
+    v1::GenerateResponse { event: Some(event) }
+}
+
+fn describe(logprobs: &Logprobs, bytes: &TokenBytes) -> v1::TokenLogprob {
+    let top = |token: &TokenLogprob| v1::TopLogprob {
+        id: token.id,
+        token: bytes.get(token.id).to_vec(),
+        logprob: token.logprob,
+    };
+    let chosen = top(&logprobs.chosen);
+    v1::TokenLogprob {
+        id: chosen.id,
+        token: chosen.token,
+        logprob: chosen.logprob,
+        top: logprobs.top.iter().map(top).collect(),
+    }
+}

@@ -1,0 +1,69 @@
+//! `slm.v1.WorkerControl`: adapters in and out, and the state stream.
+
+use std::{path::PathBuf, pin::Pin};
+
+use futures::{Stream, StreamExt};
+use slm_proto::v1::{self, worker_control_server::WorkerControl};
+use tokio_stream::wrappers::WatchStream;
+use tonic::{Request, Response, Status};
+
+use super::{Shared, status};
+use crate::{model::LoadAdapterError, state::adapter_state};
+
+pub(crate) struct Control(pub(crate) Shared);
+
+type States = Pin<Box<dyn Stream<Item = Result<v1::WorkerState, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl WorkerControl for Control {
+    async fn load_adapter(
+        &self,
+        request: Request<v1::LoadAdapterRequest>,
+    ) -> Result<Response<v1::AdapterState>, Status> {
+        let v1::LoadAdapterRequest { name, path, digest, scale } = request.into_inner();
+        if name.is_empty() {
+            return Err(status::missing("name", "it is what requests will call the adapter"));
+        }
+        if path.is_empty() {
+            return Err(status::missing("path", "it is the folder of the adapter's files"));
+        }
+        let model = self.0.model.clone();
+        let loaded = tokio::task::spawn_blocking(move || {
+            let digest = Some(digest.as_str()).filter(|digest| !digest.is_empty());
+            let lease = model.load_adapter(&name, &PathBuf::from(path), digest, scale.unwrap_or(1.0))?;
+            Ok::<_, LoadAdapterError>((model, lease.generation))
+        });
+        let (model, generation) = loaded.await.map_err(|error| Status::internal(error.to_string()))??;
+        let resident = model.adapters.residents().into_iter().find(|resident| resident.generation == generation);
+        let resident = resident.ok_or_else(|| Status::aborted("another load replaced this version at once"))?;
+        tracing::info!(adapter = resident.info.name, digest = resident.info.digest, "adapter loaded");
+        Ok(Response::new(adapter_state(resident)))
+    }
+
+    async fn unload_adapter(
+        &self,
+        request: Request<v1::UnloadAdapterRequest>,
+    ) -> Result<Response<v1::UnloadAdapterResponse>, Status> {
+        let v1::UnloadAdapterRequest { name, digest } = request.into_inner();
+        let digest = Some(digest.as_str()).filter(|digest| !digest.is_empty());
+        if !self.0.model.adapters.unload(&name, digest) {
+            return Err(status::unknown_model(&name, &self.0.model.adapters.names()));
+        }
+        tracing::info!(adapter = name, "adapter unloaded");
+        Ok(Response::new(v1::UnloadAdapterResponse {}))
+    }
+
+    async fn list_adapters(
+        &self,
+        _request: Request<v1::ListAdaptersRequest>,
+    ) -> Result<Response<v1::ListAdaptersResponse>, Status> {
+        let adapters = self.0.model.adapters.residents().into_iter().map(adapter_state).collect();
+        Ok(Response::new(v1::ListAdaptersResponse { adapters }))
+    }
+
+    type WatchStateStream = States;
+
+    async fn watch_state(&self, _request: Request<v1::WatchStateRequest>) -> Result<Response<States>, Status> {
+        Ok(Response::new(Box::pin(WatchStream::new(self.0.state.clone()).map(Ok))))
+    }
+}

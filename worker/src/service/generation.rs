@@ -1,0 +1,177 @@
+//! `slm.v1.Generation` of a worker: checks, tokenises, submits, and turns what comes back into messages.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures::{Stream, StreamExt, stream};
+use slm_convert::chat::ChatMessage;
+use slm_proto::v1::{self, generate_request, generate_response::Event, generation_server::Generation};
+use tonic::{Request, Response, Status};
+
+use super::{Shared, answer::Answer, status};
+use crate::{
+    adapters::AdapterLease,
+    admit::admit,
+    engine::Job,
+    text::{Input, TextStream},
+};
+
+/// Prompts longer than this are tokenised off the network threads.
+const INLINE_PROMPT_BYTES_MAX: usize = 4096;
+
+pub(crate) struct Generate(pub(crate) Shared);
+
+type Responses = Pin<Box<dyn Stream<Item = Result<v1::GenerateResponse, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Generation for Generate {
+    type GenerateStream = Responses;
+
+    async fn generate(&self, request: Request<v1::GenerateRequest>) -> Result<Response<Responses>, Status> {
+        let (started, answer) = self.begin(request).await?;
+        let first = v1::GenerateResponse { event: Some(Event::Started(started)) };
+        let rest = stream::unfold(answer, |mut answer| async move {
+            let next = answer.next().await?;
+            Some((next, answer))
+        });
+        Ok(Response::new(Box::pin(stream::iter([Ok(first)]).chain(rest))))
+    }
+
+    async fn complete(&self, request: Request<v1::GenerateRequest>) -> Result<Response<v1::Completion>, Status> {
+        let (started, mut answer) = self.begin(request).await?;
+        let mut completion = v1::Completion { started: Some(started), ..Default::default() };
+        while let Some(response) = answer.next().await {
+            match response?.event {
+                Some(Event::Delta(delta)) => {
+                    completion.text.push_str(&delta.text);
+                    completion.logprobs.extend(delta.logprobs);
+                }
+                Some(Event::Finished(finished)) => {
+                    completion.reason = finished.reason;
+                    completion.usage = finished.usage;
+                }
+                Some(Event::Started(_)) | None => {}
+            }
+        }
+        Ok(Response::new(completion))
+    }
+}
+
+impl Generate {
+    async fn begin(&self, request: Request<v1::GenerateRequest>) -> Result<(v1::Started, Answer), Status> {
+        if *self.0.draining.borrow() {
+            return Err(status::draining());
+        }
+        let deadline = deadline(&request);
+        let mut request = request.into_inner();
+        // The version is fixed here: what is loaded later under this name is for later requests.
+        let adapter = self.expert(&request.model)?;
+        let prompt = self.tokens(request.input.take()).await?;
+        let admitted = admit(&request, prompt.len(), &self.0.model.limits)?;
+        let prompt_tokens = prompt.len() as u32;
+        let expert = self.describe(adapter.as_deref());
+        let with_logprobs = admitted.sampling.logprobs.is_some();
+        let events = self.0.model.engine.submit(Job {
+            prompt,
+            adapter,
+            sampling: admitted.sampling,
+            tokens_max: admitted.tokens_max,
+            stop_ids: admitted.stop_ids,
+            deadline,
+        })?;
+        let bytes = self.0.model.token_bytes.clone();
+        let text = bytes.clone().map(|bytes| TextStream::new(bytes, admitted.stop));
+        let answer = Answer::new(events, text, bytes.filter(|_| with_logprobs), prompt_tokens);
+        let started =
+            v1::Started { request_id: request.request_id, expert: Some(expert), prompt_tokens, decision: None };
+        Ok((started, answer))
+    }
+
+    fn expert(&self, name: &str) -> Result<Option<Arc<AdapterLease>>, Status> {
+        let model = &self.0.model;
+        if name == model.name {
+            return Ok(None);
+        }
+        model.adapters.lease(name).map(Some).ok_or_else(|| {
+            let mut known = model.adapters.names();
+            known.push(model.name.clone());
+            status::unknown_model(name, &known)
+        })
+    }
+
+    fn describe(&self, adapter: Option<&AdapterLease>) -> v1::Expert {
+        let model = &self.0.model;
+        let (kind, name, digest) = match adapter {
+            None => (v1::ExpertKind::SlmModel, &model.name, &model.bundle.info.digest),
+            Some(lease) => (v1::ExpertKind::LoraAdapter, &lease.info.name, &lease.info.digest),
+        };
+        v1::Expert { kind: kind.into(), name: name.clone(), model: model.name.clone(), digest: digest.clone() }
+    }
+
+    async fn tokens(&self, input: Option<generate_request::Input>) -> Result<Vec<u32>, Status> {
+        let input = match input {
+            None => return Err(status::missing("input", "send messages, prompt or token_ids")),
+            Some(generate_request::Input::Prompt(text)) => Input::Prompt(text),
+            Some(generate_request::Input::TokenIds(ids)) => Input::TokenIds(ids.ids),
+            Some(generate_request::Input::Messages(messages)) => {
+                if messages.messages.is_empty() {
+                    return Err(status::missing("messages", "send at least one"));
+                }
+                let message = |m: v1::Message| ChatMessage { role: m.role, content: m.content };
+                Input::Messages(messages.messages.into_iter().map(message).collect())
+            }
+        };
+        let model = self.0.model.clone();
+        if text_bytes(&input) <= INLINE_PROMPT_BYTES_MAX {
+            return Ok(model.prompter.tokens(input, &model.name)?);
+        }
+        let task = tokio::task::spawn_blocking(move || model.prompter.tokens(input, &model.name));
+        Ok(task.await.map_err(|error| Status::internal(error.to_string()))??)
+    }
+}
+
+fn text_bytes(input: &Input) -> usize {
+    match input {
+        Input::Messages(messages) => messages.iter().map(|message| message.content.len()).sum(),
+        Input::Prompt(text) => text.len(),
+        Input::TokenIds(_) => 0,
+    }
+}
+
+/// When the caller stops waiting, from the `grpc-timeout` header.
+fn deadline<T>(request: &Request<T>) -> Option<Instant> {
+    let header = request.metadata().get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = header.split_at_checked(header.len().checked_sub(1)?)?;
+    let amount: u64 = digits.parse().ok()?;
+    let timeout = match unit {
+        "H" => Duration::from_secs(amount.saturating_mul(3600)),
+        "M" => Duration::from_secs(amount.saturating_mul(60)),
+        "S" => Duration::from_secs(amount),
+        "m" => Duration::from_millis(amount),
+        "u" => Duration::from_micros(amount),
+        "n" => Duration::from_nanos(amount),
+        _ => return None,
+    };
+    Instant::now().checked_add(timeout)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_timeout_header_becomes_a_deadline() {
+        let left = |value: &'static str| {
+            let mut request = Request::new(());
+            request.metadata_mut().insert("grpc-timeout", value.parse().unwrap());
+            deadline(&request).map(|deadline| deadline.saturating_duration_since(Instant::now()).as_secs_f64().round())
+        };
+        assert_eq!(left("2H"), Some(7200.0));
+        assert_eq!(left("9S"), Some(9.0));
+        assert_eq!(left("30000m"), Some(30.0));
+        assert_eq!((left("S"), left(""), left("9X")), (None, None, None));
+    }
+}

@@ -1,0 +1,95 @@
+//! Errors as gRPC statuses. The metadata key `slm-reason` carries the error's name.
+
+use tonic::{Code, Status, metadata::MetadataValue};
+
+use crate::{
+    adapters::AdapterSlotsError,
+    admit::AdmitError,
+    engine::{StepFailure, SubmitError},
+    model::LoadAdapterError,
+    text::PromptError,
+};
+
+/// Metadata key of the error's name.
+pub(crate) const REASON: &str = "slm-reason";
+
+fn status(code: Code, reason: &'static str, message: impl ToString) -> Status {
+    let mut status = Status::new(code, message.to_string());
+    status.metadata_mut().insert(REASON, MetadataValue::from_static(reason));
+    status
+}
+
+/// The name is of nothing that is loaded; `known` are the names that are.
+pub(super) fn unknown_model(name: &str, known: &[String]) -> Status {
+    let mut near: Vec<_> = known.iter().map(|known| (strsim::jaro_winkler(name, known), known)).collect();
+    near.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let near: Vec<_> = near.iter().take(3).map(|(_, known)| format!("`{known}`")).collect();
+    status(Code::NotFound, "ModelNotFound", format!("model `{name}` is not loaded here; nearest: {}", near.join(", ")))
+}
+
+pub(super) fn draining() -> Status {
+    status(Code::Unavailable, "Draining", "the worker is draining; retry on another")
+}
+
+pub(super) fn engine_gone() -> Status {
+    status(Code::Internal, "EngineStopped", "the engine stopped before the answer was complete")
+}
+
+pub(super) fn missing(field: &'static str, expected: &str) -> Status {
+    status(Code::InvalidArgument, "Empty", format!("{field} is missing; {expected}"))
+}
+
+impl From<AdmitError> for Status {
+    fn from(error: AdmitError) -> Self {
+        status(Code::InvalidArgument, error.reason(), &error)
+    }
+}
+
+impl From<PromptError> for Status {
+    fn from(error: PromptError) -> Self {
+        let reason = match &error {
+            PromptError::NoTokenizer { .. } => "NoTokenizer",
+            PromptError::NoChatTemplate { .. } => "NoChatTemplate",
+            PromptError::ChatTemplate(_) => "ChatTemplate",
+            PromptError::Tokenizer(_) => "Tokenizer",
+            PromptError::TokenId { .. } => "TokenId",
+        };
+        status(Code::InvalidArgument, reason, &error)
+    }
+}
+
+impl From<SubmitError> for Status {
+    fn from(error: SubmitError) -> Self {
+        match error {
+            SubmitError::Full { .. } => status(Code::ResourceExhausted, "Full", error),
+            SubmitError::Stopped => status(Code::Unavailable, "Stopped", error),
+        }
+    }
+}
+
+impl From<StepFailure> for Status {
+    fn from(error: StepFailure) -> Self {
+        let (code, reason) = match &error {
+            StepFailure::Deadline => (Code::DeadlineExceeded, "Deadline"),
+            StepFailure::NotFinite(_) => (Code::Internal, "NotFinite"),
+            StepFailure::Session(_) => (Code::Internal, "Session"),
+        };
+        status(code, reason, &error)
+    }
+}
+
+impl From<LoadAdapterError> for Status {
+    fn from(error: LoadAdapterError) -> Self {
+        let (code, reason) = match &error {
+            LoadAdapterError::Adapter(_) => (Code::InvalidArgument, "Adapter"),
+            LoadAdapterError::OutOfRange(_) => (Code::InvalidArgument, "OutOfRange"),
+            LoadAdapterError::Digest { .. } => (Code::FailedPrecondition, "Digest"),
+            LoadAdapterError::Rank { .. } => (Code::InvalidArgument, "Rank"),
+            LoadAdapterError::NameTaken(_) => (Code::InvalidArgument, "NameTaken"),
+            LoadAdapterError::Scale(_) => (Code::InvalidArgument, "Scale"),
+            LoadAdapterError::Slots(AdapterSlotsError::Full { .. }) => (Code::ResourceExhausted, "SlotsFull"),
+            LoadAdapterError::Slots(AdapterSlotsError::Retiring { .. }) => (Code::ResourceExhausted, "SlotsRetiring"),
+        };
+        status(code, reason, &error)
+    }
+}

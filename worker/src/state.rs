@@ -1,0 +1,116 @@
+//! What the worker tells about itself: one [`v1::WorkerState`], published whenever it changed.
+//!
+//! A change of adapters or of draining is published at once, the load at most every [`LOAD_INTERVAL`].
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use slm_proto::v1;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::{adapters::Resident, engine::Load, model::Model};
+
+/// How stale the published load may be.
+const LOAD_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Publishes until `ended`.
+pub(crate) async fn publish(
+    model: Arc<Model>,
+    mut draining: watch::Receiver<bool>,
+    state: watch::Sender<v1::WorkerState>,
+    ended: CancellationToken,
+) {
+    let mut adapters = model.adapters.subscribe();
+    let mut tick = tokio::time::interval(LOAD_INTERVAL);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut rate = Rate::new(model.engine.load());
+    loop {
+        tokio::select! {
+            () = ended.cancelled() => return,
+            _ = tick.tick() => {}
+            changed = adapters.changed() => if changed.is_err() { return },
+            changed = draining.changed() => if changed.is_err() { return },
+        }
+        let load = model.engine.load();
+        let next = describe(&model, load, rate.update(load, Instant::now()), *draining.borrow());
+        state.send_if_modified(|current| {
+            let next = v1::WorkerState { sequence: current.sequence, ..next };
+            if *current == next {
+                return false;
+            }
+            *current = v1::WorkerState { sequence: current.sequence + 1, ..next };
+            true
+        });
+    }
+}
+
+/// The state of `model` now, numbered 0.
+pub(crate) fn describe(model: &Model, load: Load, tokens_per_second: f32, draining: bool) -> v1::WorkerState {
+    let (slots, used) = model.adapters.slots();
+    let residents = model.adapters.residents();
+    let adapter_bytes: u64 = residents.iter().map(|resident| resident.bytes).sum();
+    let (context_length, sequences_max) = (model.engine.context_length(), model.engine.sequences_max());
+    v1::WorkerState {
+        sequence: 0,
+        model: model.name.clone(),
+        model_digest: model.bundle.info.digest.clone(),
+        precision: model.precision().to_string(),
+        context_length: context_length as u32,
+        adapters: residents.into_iter().map(adapter_state).collect(),
+        adapter_slots_free: (slots - used) as u32,
+        adapter_slots: slots as u32,
+        sequences_max: sequences_max as u32,
+        sequences_running: load.running as u32,
+        requests_waiting: load.waiting as u32,
+        tokens_queued: load.prompt_tokens_queued as u64,
+        tokens_per_second,
+        kv_tokens_used: load.cache_tokens as u64,
+        kv_tokens_max: (context_length * sequences_max) as u64,
+        draining,
+        resident_bytes: adapter_bytes + model.cache_bytes,
+    }
+}
+
+/// One version as the protocol describes it.
+pub(crate) fn adapter_state(resident: Resident) -> v1::AdapterState {
+    let phase = if resident.serving { v1::AdapterPhase::Serving } else { v1::AdapterPhase::Retiring };
+    let since_epoch = resident.info.loaded_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    v1::AdapterState {
+        name: resident.info.name,
+        digest: resident.info.digest,
+        phase: phase.into(),
+        generation: resident.generation,
+        scale: resident.info.scale,
+        rank_max: resident.info.rank_max as u32,
+        target_modules: resident.info.target_modules,
+        bytes: resident.bytes,
+        active_requests: resident.requests as u32,
+        load_ms: resident.info.load_time.as_millis() as u32,
+        loaded_at_ms: since_epoch.as_millis() as u64,
+    }
+}
+
+/// Tokens a second over about the last second.
+struct Rate {
+    since: Instant,
+    tokens: u64,
+    last: f32,
+}
+
+impl Rate {
+    fn new(load: Load) -> Self {
+        Self { since: Instant::now(), tokens: load.tokens_generated, last: 0.0 }
+    }
+
+    fn update(&mut self, load: Load, now: Instant) -> f32 {
+        let seconds = now.duration_since(self.since).as_secs_f32();
+        if seconds >= 1.0 {
+            self.last = (load.tokens_generated - self.tokens) as f32 / seconds;
+            (self.since, self.tokens) = (now, load.tokens_generated);
+        }
+        self.last
+    }
+}
