@@ -14,8 +14,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    checkpoint::{Checkpoint, CheckpointError},
     chat::{ChatError, ChatTemplate},
+    checkpoint::{Checkpoint, CheckpointError},
     config::ModelConfig,
     generation::GenerationDefaults,
     graph::{self, Flavour, GRAPH_FILE, GraphError, Precision},

@@ -143,10 +143,8 @@ impl ChatTemplate {
         environment.add_function("raise_exception", raise_exception);
         environment.add_function("strftime_now", |format: &str| clock::format(SystemTime::now(), format));
         environment.add_filter("tojson", json::tojson);
-        environment.add_template_owned(NAME, without_generation_marks(source.clone())).map_err(|error| ChatError::Syntax {
-            file: file.to_owned(),
-            line: error.line().unwrap_or(0),
-            problem: describe(&error),
+        environment.add_template_owned(NAME, without_generation_marks(source.clone())).map_err(|error| {
+            ChatError::Syntax { file: file.to_owned(), line: error.line().unwrap_or(0), problem: describe(&error) }
         })?;
         Ok(Self { environment, template: source, file: file.to_owned(), bos_token, eos_token })
     }

@@ -8,7 +8,7 @@ use prost::Message;
 /// Element types of ONNX tensors, by their number in the format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i32)]
-pub enum ElementType {
+pub(crate) enum ElementType {
     /// 32-bit float.
     F32 = 1,
     /// Bytes; also the container of packed 4-bit weights.
@@ -21,7 +21,7 @@ pub enum ElementType {
 
 /// `ModelProto`.
 #[derive(Clone, PartialEq, Message)]
-pub struct Model {
+pub(crate) struct Model {
     #[prost(int64, tag = "1")]
     pub(crate) ir_version: i64,
     #[prost(string, tag = "2")]
@@ -36,7 +36,7 @@ pub struct Model {
 
 /// `OperatorSetIdProto`.
 #[derive(Clone, PartialEq, Message)]
-pub struct OperatorSet {
+pub(crate) struct OperatorSet {
     #[prost(string, tag = "1")]
     pub(crate) domain: String,
     #[prost(int64, tag = "2")]
@@ -45,7 +45,7 @@ pub struct OperatorSet {
 
 /// `GraphProto`.
 #[derive(Clone, PartialEq, Message)]
-pub struct Graph {
+pub(crate) struct Graph {
     #[prost(message, repeated, tag = "1")]
     pub(crate) node: Vec<Node>,
     #[prost(string, tag = "2")]
@@ -60,7 +60,7 @@ pub struct Graph {
 
 /// `NodeProto`.
 #[derive(Clone, PartialEq, Message)]
-pub struct Node {
+pub(crate) struct Node {
     #[prost(string, repeated, tag = "1")]
     pub(crate) input: Vec<String>,
     #[prost(string, repeated, tag = "2")]
@@ -77,7 +77,7 @@ pub struct Node {
 
 /// `AttributeProto`.
 #[derive(Clone, PartialEq, Message)]
-pub struct Attribute {
+pub(crate) struct Attribute {
     #[prost(string, tag = "1")]
     pub(crate) name: String,
     #[prost(float, optional, tag = "2")]
@@ -104,7 +104,7 @@ impl Attribute {
 
 /// `TensorProto`, its data either raw or in the external file.
 #[derive(Clone, PartialEq, Message)]
-pub struct Tensor {
+pub(crate) struct Tensor {
     #[prost(int64, repeated, packed = "false", tag = "1")]
     pub(crate) dims: Vec<i64>,
     #[prost(int32, tag = "2")]
@@ -121,7 +121,7 @@ pub struct Tensor {
 
 /// `StringStringEntryProto`.
 #[derive(Clone, PartialEq, Message)]
-pub struct Entry {
+pub(crate) struct Entry {
     #[prost(string, tag = "1")]
     pub(crate) key: String,
     #[prost(string, tag = "2")]
@@ -130,7 +130,7 @@ pub struct Entry {
 
 /// `ValueInfoProto`.
 #[derive(Clone, PartialEq, Message)]
-pub struct ValueInfo {
+pub(crate) struct ValueInfo {
     #[prost(string, tag = "1")]
     pub(crate) name: String,
     #[prost(message, optional, tag = "2")]
@@ -139,14 +139,14 @@ pub struct ValueInfo {
 
 /// `TypeProto`, tensors only.
 #[derive(Clone, PartialEq, Message)]
-pub struct Type {
+pub(crate) struct Type {
     #[prost(message, optional, tag = "1")]
     pub(crate) tensor_type: Option<TensorType>,
 }
 
 /// `TypeProto.Tensor`.
 #[derive(Clone, PartialEq, Message)]
-pub struct TensorType {
+pub(crate) struct TensorType {
     #[prost(int32, tag = "1")]
     pub(crate) elem_type: i32,
     #[prost(message, optional, tag = "2")]
@@ -155,14 +155,14 @@ pub struct TensorType {
 
 /// `TensorShapeProto`.
 #[derive(Clone, PartialEq, Message)]
-pub struct Shape {
+pub(crate) struct Shape {
     #[prost(message, repeated, tag = "1")]
     pub(crate) dim: Vec<Dimension>,
 }
 
 /// `TensorShapeProto.Dimension`: a number or a symbol.
 #[derive(Clone, PartialEq, Message)]
-pub struct Dimension {
+pub(crate) struct Dimension {
     #[prost(int64, optional, tag = "1")]
     pub(crate) dim_value: Option<i64>,
     #[prost(string, optional, tag = "2")]

@@ -51,7 +51,11 @@ impl Vectors {
         let ids = |name: String| -> Result<Vec<u32>> {
             let view = tensors.tensor(&name)?;
             ensure!(view.dtype() == Dtype::I64, "{name} is {:?}", view.dtype());
-            Ok(view.data().chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap_or_default()) as u32).collect())
+            Ok(view
+                .data()
+                .chunks_exact(8)
+                .map(|b| i64::from_le_bytes(b.try_into().unwrap_or_default()) as u32)
+                .collect())
         };
         let mut cases = Vec::new();
         while tensors.tensor(&format!("prompt.{}", cases.len())).is_ok() {

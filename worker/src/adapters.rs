@@ -208,7 +208,8 @@ impl Adapters {
     /// Takes the name away. `digest` limits it to that version. `false`: no such name (or version).
     pub fn unload(&self, name: &str, digest: Option<&str>) -> bool {
         let mut state = self.shared.lock();
-        if !state.names.get(name).is_some_and(|lease| digest.is_none_or(|digest| digest == lease.info.digest)) {
+        let meant = |lease: &Arc<AdapterLease>| digest.is_none_or(|digest| digest == lease.info.digest);
+        if !state.names.get(name).is_some_and(meant) {
             return false;
         }
         let removed = state.names.remove(name);
@@ -284,7 +285,8 @@ mod tests {
         let fresh = adapters.lease("sql").unwrap();
         assert_eq!((running.info.digest.as_str(), fresh.info.digest.as_str()), ("one", "two"));
         assert!(adapters.table().get(running.slot()).is_some() && running.slot() != fresh.slot());
-        let phases: Vec<_> = adapters.residents().iter().map(|r| (r.info.digest.clone(), r.serving, r.requests)).collect();
+        let phases: Vec<_> =
+            adapters.residents().iter().map(|r| (r.info.digest.clone(), r.serving, r.requests)).collect();
         assert_eq!(phases, [("two".into(), true, 1), ("one".into(), false, 1)]);
         let slot = running.slot();
         drop(running);
@@ -300,7 +302,10 @@ mod tests {
         let one = adapters.lease("a").unwrap();
         adapters.publish(info("a", "2"), packed()).unwrap();
         let two = adapters.lease("a").unwrap();
-        assert_eq!(adapters.publish(info("a", "3"), packed()).unwrap_err(), AdapterSlotsError::Retiring { retiring: 1 });
+        assert_eq!(
+            adapters.publish(info("a", "3"), packed()).unwrap_err(),
+            AdapterSlotsError::Retiring { retiring: 1 }
+        );
         drop((one, two));
         adapters.publish(info("a", "3"), packed()).unwrap();
     }

@@ -199,14 +199,20 @@ mod tests {
                 v1::GenerateRequest { stop: vec![String::new()], ..request() },
                 "stop is an empty string; it must be strings of at least one character",
             ),
-            (v1::GenerateRequest { stop: vec!["x".into(); 17], ..request() }, "stop is 17; it must be at most 16 strings"),
+            (
+                v1::GenerateRequest { stop: vec!["x".into(); 17], ..request() },
+                "stop is 17; it must be at most 16 strings",
+            ),
             (v1::GenerateRequest { logprobs: Some(21), ..request() }, "logprobs is 21; it must be at most 20"),
             (sampling(|s| s.temperature = Some(-0.1)), "sampling.temperature is -0.1; it must be between 0 and 100"),
             (sampling(|s| s.temperature = Some(f32::NAN)), "sampling.temperature is NaN; it must be between 0 and 100"),
             (sampling(|s| s.top_p = Some(0.0)), "sampling.top_p is 0; it must be above 0 and at most 1"),
             (sampling(|s| s.min_p = Some(1.0)), "sampling.min_p is 1; it must be at least 0 and below 1"),
             (sampling(|s| s.repetition_penalty = Some(0.0)), "sampling.repetition_penalty is 0; it must be above 0"),
-            (sampling(|s| s.presence_penalty = Some(2.5)), "sampling.presence_penalty is 2.5; it must be between -2 and 2"),
+            (
+                sampling(|s| s.presence_penalty = Some(2.5)),
+                "sampling.presence_penalty is 2.5; it must be between -2 and 2",
+            ),
         ] {
             assert_eq!(refusal(&request, 10), message);
         }

@@ -181,11 +181,7 @@ impl Model {
         let (engine, thread) = Engine::start(session, options.queue_max).map_err(ModelError::Thread)?;
         let prompter = Prompter::new(&bundle)?;
         let token_bytes = prompter.tokenizer().map(|tokenizer| Arc::new(TokenBytes::new(tokenizer)));
-        let limits = Limits {
-            model: options.name.clone(),
-            context_length,
-            defaults: bundle.info.generation.clone(),
-        };
+        let limits = Limits { model: options.name.clone(), context_length, defaults: bundle.info.generation.clone() };
         let model = Self {
             name: options.name.clone(),
             bundle,
@@ -246,11 +242,9 @@ impl Model {
 
 fn check_digest(found: &str, options: &ModelOptions) -> Result<(), ModelError> {
     match &options.digest {
-        Some(expected) if expected != found => Err(ModelError::Digest {
-            path: options.path.clone(),
-            found: found.into(),
-            expected: expected.clone(),
-        }),
+        Some(expected) if expected != found => {
+            Err(ModelError::Digest { path: options.path.clone(), found: found.into(), expected: expected.clone() })
+        }
         _ => Ok(()),
     }
 }

@@ -2,9 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use slm_proto::v1::{
-    generation_server::GenerationServer, worker_control_server::WorkerControlServer,
-};
+use slm_proto::v1::{generation_server::GenerationServer, worker_control_server::WorkerControlServer};
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Server, server::TcpIncoming};
@@ -94,8 +92,7 @@ pub async fn run(
     let first = state::describe(&model, Load::default(), 0.0, false);
     let (state, state_seen) = watch::channel(first);
     let ended = CancellationToken::new();
-    let publisher =
-        tokio::spawn(state::publish(model.clone(), draining_seen.clone(), state, ended.clone()));
+    let publisher = tokio::spawn(state::publish(model.clone(), draining_seen.clone(), state, ended.clone()));
 
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<GenerationServer<Generate>>().await;
@@ -108,9 +105,7 @@ pub async fn run(
     let router = Server::builder()
         .add_service(health_service)
         .add_service(reflection)
-        .add_service(
-            GenerationServer::new(Generate(shared.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX),
-        )
+        .add_service(GenerationServer::new(Generate(shared.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(WorkerControlServer::new(Control(shared)));
 
     events(WorkerEvent::Ready { address });

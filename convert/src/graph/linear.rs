@@ -1,7 +1,7 @@
 //! Linear layers: a matrix in the flavour's precision, and the adapters' share added to its result.
 
 use super::{
-    Group, GraphError, LORA_ADD, OPERATOR_DOMAIN, Precision,
+    GraphError, Group, LORA_ADD, OPERATOR_DOMAIN, Precision,
     builder::{Builder, MICROSOFT},
 };
 use crate::{
@@ -35,14 +35,7 @@ pub(super) fn projection(b: &mut Builder<'_>, layer: usize, group: Group, x: &st
 }
 
 /// `x` times the transpose of `weight` (row-major `[n, k]`), as `out`.
-fn matrix(
-    b: &mut Builder<'_>,
-    name: &str,
-    weight: &[f32],
-    k: usize,
-    x: &str,
-    out: &str,
-) -> Result<(), GraphError> {
+fn matrix(b: &mut Builder<'_>, name: &str, weight: &[f32], k: usize, x: &str, out: &str) -> Result<(), GraphError> {
     let n = weight.len() / k;
     match b.flavour.precision {
         Precision::F32 => {

@@ -7,6 +7,8 @@
 
 use std::ops::Range;
 
+#[cfg(test)]
+use half::f16;
 use slm_convert::pack::{Matrices, PackedGroup};
 
 #[cfg(target_arch = "x86_64")]
@@ -332,5 +334,132 @@ unsafe fn sums<S: Simd, E: Element, const VECTORS: usize, const TOKENS: usize>(
                 total.store(tokens.get_unchecked(t).1.add(shape.column + n + v * S::WIDTH));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use slm_convert::pack::Part;
+
+    /// Numbers that are neither round nor in a pattern of the lanes, exact in 16 bits.
+    fn numbers(n: usize, seed: usize) -> Vec<f32> {
+        (0..n).map(|i| f16::from_f32((((i + 1) * (seed + 7919)) % 997) as f32 / 499.0 - 1.0).to_f32()).collect()
+    }
+
+    /// A group of two parts over `outputs` columns, of which the last few belong to none.
+    fn group(ranks: [usize; 2], inputs: usize, outputs: usize, narrow: bool) -> PackedGroup {
+        let first = outputs / 3;
+        let columns = [first, outputs - first - outputs / 7];
+        let rank = ranks[0] + ranks[1];
+        let (a, b) = (numbers(rank * inputs, 1), numbers(ranks[0] * columns[0] + ranks[1] * columns[1], 2));
+        let parts = vec![
+            Part { rank_begin: 0, rank: ranks[0], column_begin: 0, columns: columns[0], b_begin: 0 },
+            Part {
+                rank_begin: ranks[0],
+                rank: ranks[1],
+                column_begin: first,
+                columns: columns[1],
+                b_begin: ranks[0] * columns[0],
+            },
+        ];
+        let narrowed = |v: Vec<f32>| v.into_iter().map(f16::from_f32).collect::<Vec<_>>();
+        let matrices = if narrow { Matrices::F16 { a: narrowed(a), b: narrowed(b) } } else { Matrices::F32 { a, b } };
+        PackedGroup { rank, inputs, outputs, matrices, parts }
+    }
+
+    /// The definition, in f64.
+    fn reference(group: &PackedGroup, tokens: &[u32], x: &[f32], y: &mut [f32]) {
+        let (a, b): (Vec<f32>, Vec<f32>) = match &group.matrices {
+            Matrices::F32 { a, b } => (a.clone(), b.clone()),
+            Matrices::F16 { a, b } => (a.iter().map(|v| v.to_f32()).collect(), b.iter().map(|v| v.to_f32()).collect()),
+        };
+        for &token in tokens {
+            let token = token as usize;
+            let x = &x[token * group.inputs..][..group.inputs];
+            let dot = |r: usize| -> f64 {
+                a[r * group.inputs..][..group.inputs].iter().zip(x).map(|(&a, &x)| f64::from(a) * f64::from(x)).sum()
+            };
+            let h: Vec<f64> = (0..group.rank).map(dot).collect();
+            for part in &group.parts {
+                for n in 0..part.columns {
+                    let sum: f64 = (0..part.rank)
+                        .map(|r| h[part.rank_begin + r] * f64::from(b[part.b_begin + r * part.columns + n]))
+                        .sum();
+                    y[token * group.outputs + part.column_begin + n] += sum as f32;
+                }
+            }
+        }
+    }
+
+    fn apply(level: Level, group: &PackedGroup, tokens: &[u32], cuts: usize, x: &[f32], y: &mut [f32]) {
+        let mut h = vec![0.0; y.len() / group.outputs * group.rank];
+        let (h, y) = (Rows::new(&mut h, group.rank), Rows::new(y, group.outputs));
+        for chunk in tokens.chunks(TILE) {
+            let mut tile = Tile { tokens: [0; TILE], len: chunk.len() };
+            tile.tokens[..chunk.len()].copy_from_slice(chunk);
+            for cut in 0..cuts {
+                let ranks = cut * group.rank / cuts..(cut + 1) * group.rank / cuts;
+                // SAFETY: one thread; `level` is one of those available.
+                unsafe { hidden(level, group, &tile, ranks, x, h) };
+            }
+            for cut in 0..cuts {
+                let columns = cut * group.outputs / cuts..(cut + 1) * group.outputs / cuts;
+                // SAFETY: as above.
+                unsafe { add_columns(level, group, &tile, columns, h, y) };
+            }
+        }
+    }
+
+    #[test]
+    fn every_instruction_set_agrees_with_the_definition_over_awkward_shapes() {
+        for (ranks, inputs, outputs) in [([1, 2], 5, 9), ([4, 3], 64, 70), ([16, 16], 576, 960), ([7, 64], 131, 333)] {
+            for narrow in [false, true] {
+                let group = group(ranks, inputs, outputs, narrow);
+                let tokens: Vec<u32> = vec![6, 0, 3, 5, 1, 2];
+                let x = numbers(7 * inputs, 3);
+                let mut expected = numbers(7 * outputs, 4);
+                let start = expected.clone();
+                reference(&group, &tokens, &x, &mut expected);
+                for level in Level::available() {
+                    for cuts in [1, 2, 3] {
+                        let mut y = start.clone();
+                        apply(level, &group, &tokens, cuts, &x, &mut y);
+                        let largest = expected.iter().fold(0f32, |m, v| m.max(v.abs()));
+                        for (i, (got, want)) in y.iter().zip(&expected).enumerate() {
+                            let error = (got - want).abs() / largest;
+                            assert!(
+                                error < 1e-5,
+                                "{level:?} {ranks:?} {inputs}x{outputs} cuts {cuts}: y[{i}] {got} for {want}"
+                            );
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_token_gets_the_same_bits_alone_and_in_company() {
+        let group = group([16, 8], 576, 960, true);
+        let x = numbers(5 * 576, 5);
+        for level in Level::available() {
+            let mut together = vec![0.5; 5 * 960];
+            apply(level, &group, &[4, 1, 0, 2], 1, &x, &mut together);
+            for token in [4, 1, 0, 2] {
+                let mut alone = vec![0.5; 5 * 960];
+                apply(level, &group, &[token], 2, &x, &mut alone);
+                let row = token as usize * 960..(token as usize + 1) * 960;
+                assert_eq!(alone[row.clone()], together[row], "{level:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn tokens_without_the_adapter_are_not_touched() {
+        let group = group([2, 2], 16, 24, false);
+        let mut y = vec![1.25; 3 * 24];
+        apply(Level::best(), &group, &[1], 1, &numbers(3 * 16, 1), &mut y);
+        assert!(y[..24].iter().chain(&y[48..]).all(|&v| v == 1.25) && y[24..48].iter().any(|&v| v != 1.25));
     }
 }

