@@ -11,3 +11,13 @@ pub mod v1 {
 
 /// The encoded `FileDescriptorSet` of the package, for gRPC reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// Trailers of a refused request, for programs that have to tell refusals apart without reading messages.
+pub mod trailers {
+    /// The field that is wrong, as the proto names it.
+    pub const ERROR_FIELD: &str = "slm-error-field";
+    /// A word for what is wrong, where there is one.
+    pub const ERROR_CODE: &str = "slm-error-code";
+    /// Value of [`ERROR_CODE`]: the prompt, or prompt and `max_tokens` together, do not fit the context.
+    pub const CONTEXT_LENGTH_EXCEEDED: &str = "context_length_exceeded";
+}

@@ -1,1 +1,128 @@
-//! Placeholder.
+//! The expert dispatcher: one endpoint before every model, adapter and route of a swarm.
+//!
+//! What should be comes as [`Swarm`] snapshots, what is comes from the workers' own state streams; the router guesses
+//! nothing in between. It holds no weights, no queue of work and no session: a request is resolved, decided, sent to
+//! one worker and relayed, and a caller that goes away takes its worker's stream with it.
+//!
+//! Modules in the order of a request's life:
+//! - `http`, `grpc`: the two doors, OpenAI-compatible and `slm.v1`;
+//! - `dispatch`: one request from its name to its stream, through
+//!   `resolve` (name to model, adapter or route), `decide` (a route's rules, compiled, to an expert),
+//!   `eligible` (expert to the workers that hold it now), `rank` (workers to the best one);
+//! - `events`: the answer, relayed.
+//!
+//! And beside it: `swarm` and `source` (what should be), `fleet` and `view` (what is), `catalog`, `readiness`, `metrics`,
+//! `refusal` (every way to say no), `config`.
+
+pub mod config;
+pub mod source;
+pub mod swarm;
+
+mod catalog;
+mod fleet;
+mod view;
+
+mod decide;
+mod dispatch;
+mod eligible;
+mod events;
+mod rank;
+mod refusal;
+mod resolve;
+
+mod grpc;
+mod http;
+
+mod health;
+mod listen;
+mod metrics;
+mod readiness;
+
+use std::{net::SocketAddr, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+pub use config::{Config, Limits};
+pub use listen::ListenError;
+pub use readiness::{Missing, Readiness};
+pub use swarm::Swarm;
+
+use crate::{dispatch::Dispatcher, fleet::Fleet, metrics::Metrics};
+
+/// Where a router listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bound {
+    /// OpenAI-compatible HTTP, probes and metrics.
+    pub http: SocketAddr,
+    /// `slm.v1`, health and reflection.
+    pub grpc: SocketAddr,
+}
+
+/// Why a router could not run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A port could not be had.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// gRPC reflection could not read our own descriptors: the build is broken.
+    #[error("gRPC reflection: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// A server ended by itself.
+    #[error("{server}: {reason}")]
+    Server {
+        /// Which one.
+        server: &'static str,
+        /// Its words.
+        reason: String,
+    },
+}
+
+/// Routes until `shutdown` is cancelled or the sender of `swarm` is dropped, then drains and returns.
+///
+/// `bound` learns the addresses as soon as both ports are open, before the swarm is ready; readiness is told by
+/// `/readyz` and gRPC health.
+///
+/// # Errors
+/// A port that is taken, or a server that failed.
+pub async fn run(
+    config: Config,
+    swarm: watch::Receiver<Arc<Swarm>>,
+    shutdown: CancellationToken,
+    bound: oneshot::Sender<Bound>,
+) -> Result<(), RunError> {
+    let http = listen::bind("HTTP", config.http).await?;
+    let grpc = listen::bind("gRPC", config.grpc).await?;
+    let addresses = Bound { http: http.address, grpc: grpc.address };
+    tracing::info!(http = %addresses.http, grpc = %addresses.grpc, "listening");
+    // A caller that does not care for the addresses may drop its end.
+    let _ = bound.send(addresses);
+
+    let metrics = Arc::new(Metrics::new());
+    let fleet = Fleet::start(swarm, &config.limits, Arc::clone(&metrics), shutdown.clone());
+    let dispatcher = Arc::new(Dispatcher::new(&fleet, config.limits.clone(), Arc::clone(&metrics), shutdown.clone()));
+    let (health, health_service) = health::service(fleet.view(), shutdown.clone()).await;
+
+    let http = http::serve(http, Arc::clone(&dispatcher), shutdown.clone());
+    let grpc = grpc::serve(grpc, dispatcher, health_service, shutdown.clone());
+    let mut servers = tokio::spawn(async move { tokio::try_join!(http, grpc).map(|_| ()) });
+
+    let outcome = tokio::select! {
+        ended = &mut servers => ended,
+        () = drained(&shutdown, &config.limits) => {
+            // The rest is cut off: a stream that outlives the drain has a caller that will not end it.
+            tracing::warn!(drain_ms = config.limits.drain.as_millis(), "streams still open after the drain: closing them");
+            servers.abort();
+            Ok(Ok(()))
+        }
+    };
+    health.abort();
+    fleet.stop().await;
+    outcome.unwrap_or_else(|error| Err(RunError::Server { server: "router", reason: error.to_string() }))
+}
+
+async fn drained(shutdown: &CancellationToken, limits: &Limits) {
+    shutdown.cancelled().await;
+    tokio::time::sleep(limits.drain).await;
+}

@@ -1,0 +1,81 @@
+//! Every name that a request may carry, as the listings of both doors show it.
+
+use slm_crds::route::Target;
+use slm_proto::v1::{ExpertKind, ModelInfo};
+
+use crate::view::{Entry, Expert, View};
+
+/// Models, then adapters, then routes, each in the order of the swarm.
+pub(crate) fn catalog(view: &View) -> Vec<ModelInfo> {
+    let swarm = &view.index.swarm;
+    let models = swarm.models.iter().map(|model| &model.name);
+    let adapters = swarm.adapters.iter().map(|adapter| &adapter.name);
+    let routes = swarm.routes.iter().map(|route| &route.name);
+    models.chain(adapters).chain(routes).filter_map(|name| entry(view, name)).collect()
+}
+
+/// One name, if the swarm has it.
+pub(crate) fn entry(view: &View, name: &str) -> Option<ModelInfo> {
+    Some(match view.index.names.get(name)? {
+        Entry::Expert(expert) => of_expert(view, expert),
+        Entry::Route(route) => {
+            let resident = |target: &Target| {
+                view.index.expert(&target.name).is_some_and(|expert| !of_expert(view, expert).workers.is_empty())
+            };
+            ModelInfo {
+                name: name.to_owned(),
+                kind: "SwarmRoute".to_owned(),
+                description: route.description.clone(),
+                ready: route.targets().any(resident),
+                ..Default::default()
+            }
+        }
+    })
+}
+
+fn of_expert(view: &View, expert: &Expert) -> ModelInfo {
+    let resident: Vec<(&str, &str)> = view
+        .workers_of(&expert.model)
+        .filter_map(|worker| Some((&*worker.url, worker.resident(expert).ok()?)))
+        .collect();
+    let is_adapter = expert.kind == ExpertKind::LoraAdapter;
+    ModelInfo {
+        name: expert.name.clone(),
+        kind: if is_adapter { "LoraAdapter" } else { "SlmModel" }.to_owned(),
+        model: if is_adapter { expert.model.clone() } else { String::new() },
+        description: expert.description.clone(),
+        ready: !resident.is_empty(),
+        digest: resident.first().map_or(expert.digest.as_str(), |(_, digest)| digest).to_owned(),
+        workers: resident.into_iter().map(|(url, _)| url.to_owned()).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::view::fixtures;
+
+    #[test]
+    fn says_what_is_ready_where() {
+        let view = fixtures::view(vec![
+            fixtures::worker("http://a", Some(fixtures::state(&["banking"]))),
+            fixtures::worker("http://b", None),
+        ]);
+        let rows: Vec<_> = catalog(&view)
+            .into_iter()
+            .map(|info| (info.name, info.kind, info.ready, info.digest, info.workers.join(",")))
+            .collect();
+        let row = |name: &str, kind: &str, ready, digest: &str, workers: &str| {
+            (name.to_owned(), kind.to_owned(), ready, digest.to_owned(), workers.to_owned())
+        };
+        assert_eq!(
+            rows,
+            [
+                row("smol", "SlmModel", true, "sha256:m", "http://a"),
+                row("banking", "LoraAdapter", true, "sha256:b", "http://a"),
+                row("travel", "LoraAdapter", false, "sha256:t", ""),
+                row("assistant", "SwarmRoute", true, "", ""),
+            ]
+        );
+    }
+}

@@ -1,0 +1,47 @@
+//! What an operator of a router may set.
+
+use std::{net::SocketAddr, time::Duration};
+
+/// Addresses and limits.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Of the OpenAI-compatible HTTP endpoint. Port 0: any.
+    pub http: SocketAddr,
+    /// Of the gRPC endpoint. Port 0: any.
+    pub grpc: SocketAddr,
+    /// Nothing is unbounded.
+    pub limits: Limits,
+}
+
+/// A limit on everything that callers could make grow.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Bytes of one HTTP body or gRPC message.
+    pub body_bytes_max: usize,
+    /// How long a request waits for a worker that holds its expert.
+    pub hold: Duration,
+    /// Requests that wait so at once; the next is refused.
+    pub holding_max: usize,
+    /// Workers that one request is sent to, one after the other, before its first token.
+    pub attempts_max: u32,
+    /// Prompts in one `/v1/completions` request.
+    pub prompts_max: usize,
+    /// How long running streams may go on after a shutdown began.
+    pub drain: Duration,
+    /// How long to wait before a worker's broken stream is opened again: at first, and at most.
+    pub reconnect: (Duration, Duration),
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body_bytes_max: 4 << 20,
+            hold: Duration::from_secs(10),
+            holding_max: 256,
+            attempts_max: 3,
+            prompts_max: 64,
+            drain: Duration::from_secs(30),
+            reconnect: (Duration::from_millis(50), Duration::from_secs(1)),
+        }
+    }
+}

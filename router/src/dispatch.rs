@@ -1,0 +1,295 @@
+//! One request, from its name to its stream.
+//!
+//! Held for a short while when nobody has its expert now; sent to another worker when one fails, but only before the
+//! first token: an answer is never continued by another worker. That is why an answer is handed out with its first
+//! token, not with Started: until then nothing has been promised to the caller.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use slm_proto::v1::{Decision, GenerateRequest, Started, generate_response, generation_client::GenerationClient};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit, watch},
+    time::{Instant, sleep_until, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status};
+
+use crate::{
+    config::Limits,
+    decide::Decided,
+    eligible::Tried,
+    events::{Answer, Event, Events, OpenStream, attributed, event},
+    fleet::{Channels, Fleet},
+    metrics::{Api, Holding, Meter, Metrics},
+    rank::Chosen,
+    refusal::Refusal,
+    resolve::resolve,
+    view::{View, Worker},
+};
+
+/// What to tell callers about when to come back.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
+
+/// Sends requests where they belong.
+pub(crate) struct Dispatcher {
+    view: watch::Receiver<Arc<View>>,
+    channels: Channels,
+    pub(crate) limits: Limits,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) shutdown: CancellationToken,
+    holding: Semaphore,
+    draws: AtomicU64,
+}
+
+/// What to do with a request over one view.
+enum Plan {
+    Send { worker: Arc<Worker>, expert: String, decision: Decision },
+    Wait { name: String, why: String },
+}
+
+/// A worker that did not answer.
+struct Failure {
+    status: Status,
+    /// Another worker, or the same one later, may do better.
+    elsewhere: bool,
+}
+
+impl Dispatcher {
+    pub(crate) fn new(fleet: &Fleet, limits: Limits, metrics: Arc<Metrics>, shutdown: CancellationToken) -> Self {
+        let holding = Semaphore::new(limits.holding_max);
+        let (view, channels) = (fleet.view(), fleet.channels());
+        Self { view, channels, limits, metrics, shutdown, holding, draws: AtomicU64::new(0) }
+    }
+
+    pub(crate) fn view(&self) -> Arc<View> {
+        Arc::clone(&self.view.borrow())
+    }
+
+    /// The answer, from its first token on.
+    pub(crate) async fn generate(
+        &self,
+        request: &GenerateRequest,
+        deadline: Option<Instant>,
+        api: Api,
+    ) -> Result<Answer, Refusal> {
+        let mut meter = Meter::new(&self.metrics, api);
+        let answer = match deadline {
+            None => self.try_workers(request, None).await,
+            Some(at) => match timeout_at(at, self.try_workers(request, deadline)).await {
+                Ok(answer) => answer,
+                Err(_) => Err(Refusal::DeadlineExceeded),
+            },
+        };
+        match answer {
+            Ok(begun) => {
+                meter.first_token();
+                Ok(begun.into_answer(meter, deadline))
+            }
+            Err(refusal) => {
+                meter.failed(refusal.code());
+                tracing::debug!(model = request.model, %refusal, "refused");
+                Err(refusal)
+            }
+        }
+    }
+
+    /// How the request would be routed now.
+    pub(crate) fn explain(&self, request: &mut GenerateRequest) -> Result<Decision, Refusal> {
+        request.explain = true;
+        let view = self.view();
+        let decided = resolve(&view, &request.model)?.decide(request);
+        Ok(match decided.eligible(&Tried::default()).rank(self.draw()) {
+            Ok(chosen) => decision(chosen.decided, Some(chosen.worker)),
+            Err((decided, why)) => {
+                let mut decision = decision(decided, None);
+                decision.reason = format!("{}; not now: {why}", decision.reason);
+                decision
+            }
+        })
+    }
+
+    async fn try_workers(&self, request: &GenerateRequest, deadline: Option<Instant>) -> Result<Begun, Refusal> {
+        let mut view = self.view.clone();
+        let mut tried = Tried::default();
+        let mut hold = None;
+        let mut attempts = 0;
+        loop {
+            let now = Arc::clone(&view.borrow_and_update());
+            match self.plan(&now, request, &tried)? {
+                Plan::Wait { name, why } => {
+                    let hold = match &mut hold {
+                        Some(hold) => hold,
+                        None => hold.insert(self.hold(&name)?),
+                    };
+                    self.wait(&mut view, hold, name, why).await?;
+                }
+                Plan::Send { worker, expert, decision } => {
+                    attempts += 1;
+                    match self.attempt(&worker, &expert, decision, request, deadline).await {
+                        Ok(begun) => return Ok(begun),
+                        Err(failure) if !failure.elsewhere => return Err(Refusal::Worker(failure.status)),
+                        Err(failure) if attempts >= self.limits.attempts_max => {
+                            let (name, why) = (request.model.clone(), failure.status.message().to_owned());
+                            return Err(Refusal::NotResident { name, why, retry_after: RETRY_AFTER });
+                        }
+                        Err(failure) => {
+                            tracing::info!(worker = %worker.url, status = %failure.status, "trying another worker");
+                            self.metrics.retry();
+                            tried.push(&worker);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Resolved, decided, eligible, ranked: everything that needs no waiting.
+    fn plan(&self, view: &View, request: &GenerateRequest, tried: &Tried) -> Result<Plan, Refusal> {
+        if view.index.swarm.generation == 0 {
+            let why = "the router does not know its swarm yet".to_owned();
+            return Ok(Plan::Wait { name: request.model.clone(), why });
+        }
+        let decided = resolve(view, &request.model)?.decide(request);
+        Ok(match decided.eligible(tried).rank(self.draw()) {
+            Ok(Chosen { decided, worker }) => {
+                let expert = decided.expert.name.clone();
+                Plan::Send { worker: Arc::clone(worker), expert, decision: decision(decided, Some(worker)) }
+            }
+            Err((decided, why)) => Plan::Wait { name: decided.expert.name, why },
+        })
+    }
+
+    fn hold(&self, name: &str) -> Result<Hold<'_>, Refusal> {
+        let Ok(permit) = self.holding.try_acquire() else {
+            return Err(Refusal::TooManyWaiting { name: name.to_owned(), waiting: self.limits.holding_max });
+        };
+        Ok(Hold { until: Instant::now() + self.limits.hold, _permit: permit, _counted: self.metrics.hold() })
+    }
+
+    async fn wait(
+        &self,
+        view: &mut watch::Receiver<Arc<View>>,
+        hold: &Hold<'_>,
+        name: String,
+        why: String,
+    ) -> Result<(), Refusal> {
+        tokio::select! {
+            changed = view.changed() => changed.map_err(|_| Refusal::ShuttingDown),
+            () = self.shutdown.cancelled() => Err(Refusal::ShuttingDown),
+            () = sleep_until(hold.until) => Err(Refusal::NotResident { name, why, retry_after: RETRY_AFTER }),
+        }
+    }
+
+    /// Up to the first event after Started.
+    async fn attempt(
+        &self,
+        worker: &Arc<Worker>,
+        expert: &str,
+        decision: Decision,
+        request: &GenerateRequest,
+        deadline: Option<Instant>,
+    ) -> Result<Begun, Failure> {
+        let open = OpenStream::new(&worker.open);
+        let Some(channel) = self.channels.load().get(&worker.url).cloned() else {
+            return Err(Failure::of(Status::unavailable("the worker has just left the swarm"), &worker.url));
+        };
+        let mut forwarded = tonic::Request::new(for_worker(request, expert));
+        if let Some(deadline) = deadline {
+            forwarded.set_timeout(deadline.saturating_duration_since(Instant::now()));
+        }
+        let failed = |status| Failure::of(status, &worker.url);
+        let mut client = GenerationClient::new(channel).max_decoding_message_size(self.limits.body_bytes_max);
+        let mut stream = client.generate(forwarded).await.map_err(failed)?.into_inner();
+        let cut_short = || failed(Status::unavailable("the worker ended the answer before its first token"));
+        let started = match stream.message().await.map_err(failed)?.ok_or_else(cut_short)?.event {
+            Some(generate_response::Event::Started(started)) => started,
+            _ => return Err(failed(Status::internal("the worker's answer does not begin with Started"))),
+        };
+        let first = stream.message().await.map_err(failed)?.ok_or_else(cut_short)?;
+        let first = event(first).map_err(failed)?;
+        let decision = Decision { chosen: started.expert.clone(), ..decision };
+        let started = Started { decision: Some(decision), ..started };
+        Ok(Begun { started, first, stream, worker: Arc::clone(&worker.url), open })
+    }
+
+    /// SplitMix64 over a counter: well spread, and no lock.
+    fn draw(&self) -> u64 {
+        let mut z = self.draws.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed);
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+}
+
+/// A request that waits for its expert. Its time is counted once, however often the view changes.
+struct Hold<'d> {
+    until: Instant,
+    _permit: SemaphorePermit<'d>,
+    _counted: Holding,
+}
+
+/// A worker has answered with a first event.
+struct Begun {
+    started: Started,
+    first: Event,
+    stream: tonic::Streaming<slm_proto::v1::GenerateResponse>,
+    worker: Arc<str>,
+    open: OpenStream,
+}
+
+impl Begun {
+    fn into_answer(self, meter: Meter, deadline: Option<Instant>) -> Answer {
+        let events = Events {
+            first: Some(self.first),
+            stream: Some((self.stream, self.open)),
+            deadline: deadline.map(|deadline| Box::pin(sleep_until(deadline))),
+            worker: self.worker,
+            meter,
+        };
+        Answer { started: self.started, events }
+    }
+}
+
+impl Failure {
+    fn of(status: Status, worker: &str) -> Self {
+        let status = attributed(status, worker);
+        // NOT_FOUND: it has just unloaded what it said it holds; its next state will tell.
+        let elsewhere = matches!(status.code(), Code::Unavailable | Code::NotFound);
+        Self { status, elsewhere }
+    }
+}
+
+/// The same request under the expert's own name, without what only a router reads.
+fn for_worker(request: &GenerateRequest, expert: &str) -> GenerateRequest {
+    GenerateRequest {
+        model: expert.to_owned(),
+        input: request.input.clone(),
+        sampling: request.sampling,
+        max_tokens: request.max_tokens,
+        stop: request.stop.clone(),
+        stop_token_ids: request.stop_token_ids.clone(),
+        ignore_eos: request.ignore_eos,
+        logprobs: request.logprobs,
+        explain: false,
+        request_id: request.request_id.clone(),
+        metadata: std::collections::HashMap::new(),
+    }
+}
+
+fn decision(decided: Decided<'_>, worker: Option<&Arc<Worker>>) -> Decision {
+    let digest = worker.and_then(|worker| worker.resident(&decided.expert).ok()).unwrap_or(&decided.expert.digest);
+    Decision {
+        requested: decided.requested.to_owned(),
+        route: decided.route.to_owned(),
+        chosen: Some(decided.expert.to_proto(digest)),
+        reason: decided.reason,
+        worker: worker.map_or_else(String::new, |worker| worker.url.to_string()),
+        candidates: decided.candidates,
+    }
+}

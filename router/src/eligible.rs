@@ -1,0 +1,100 @@
+//! An expert to the workers that hold it now and take requests.
+
+use std::sync::Arc;
+
+use crate::{
+    decide::{Decided, absent},
+    view::Worker,
+};
+
+/// Workers that this request was tried on without success, as of the state they were in. One that has spoken since
+/// may be tried again.
+#[derive(Debug, Default)]
+pub(crate) struct Tried(Vec<(Arc<str>, u64)>);
+
+/// A request whose expert is loaded on every worker named here, or nowhere.
+#[derive(Debug)]
+pub(crate) struct Eligible<'v> {
+    pub(crate) decided: Decided<'v>,
+    pub(crate) workers: Vec<&'v Arc<Worker>>,
+    /// Why there is none, when there is none.
+    pub(crate) why_none: String,
+}
+
+impl Tried {
+    pub(crate) fn push(&mut self, worker: &Worker) {
+        self.0.push((Arc::clone(&worker.url), worker.seen));
+    }
+
+    fn contains(&self, worker: &Worker) -> bool {
+        self.0.iter().any(|(url, seen)| *url == worker.url && *seen == worker.seen)
+    }
+}
+
+impl<'v> Decided<'v> {
+    pub(crate) fn eligible(self, tried: &Tried) -> Eligible<'v> {
+        let view = self.view;
+        let resident = view.workers.iter().filter(|worker| worker.model == self.expert.model);
+        let workers: Vec<_> =
+            resident.filter(|worker| worker.resident(&self.expert).is_ok() && !tried.contains(worker)).collect();
+        let why_none = if workers.is_empty() {
+            absent(view, &self.expert).unwrap_or_else(|| "every worker that holds it has failed".to_owned())
+        } else {
+            String::new()
+        };
+        Eligible { decided: self, workers, why_none }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use slm_proto::v1::{AdapterPhase, GenerateRequest, WorkerState};
+
+    use super::*;
+    use crate::{resolve::resolve, view::fixtures};
+
+    fn eligible(name: &str, a: Option<WorkerState>, b: Option<WorkerState>, tried: &Tried) -> (Vec<String>, String) {
+        let view = fixtures::view(vec![fixtures::worker("http://a", a), fixtures::worker("http://b", b)]);
+        let decided = resolve(&view, name).expect(name).decide(&GenerateRequest::default());
+        let eligible = decided.eligible(tried);
+        (eligible.workers.iter().map(|worker| worker.url.to_string()).collect(), eligible.why_none)
+    }
+
+    #[test]
+    fn only_what_a_worker_says_counts() {
+        let with = || Some(fixtures::state(&["banking"]));
+        let without = || Some(fixtures::state(&[]));
+        let changed = |change: fn(&mut WorkerState)| {
+            let mut state = fixtures::state(&["banking"]);
+            change(&mut state);
+            Some(state)
+        };
+        let retiring = || changed(|state| state.adapters[0].set_phase(AdapterPhase::Retiring));
+        let draining = || changed(|state| state.draining = true);
+        let other = || changed(|state| state.model = "other".to_owned());
+        let cases: [(&str, Option<WorkerState>, Option<WorkerState>, &[&str], &str); 7] = [
+            ("smol", without(), with(), &["http://a", "http://b"], ""),
+            ("banking", without(), with(), &["http://b"], ""),
+            ("banking", retiring(), without(), &[], "worker http://a has not loaded banking"),
+            ("banking", draining(), with(), &["http://b"], ""),
+            ("smol", draining(), None, &[], "worker http://a is draining"),
+            ("smol", None, None, &[], "worker http://a is not connected: connection refused"),
+            ("banking", other(), None, &[], "worker http://a serves other, not smol"),
+        ];
+        for (name, a, b, workers, why) in cases {
+            let found = eligible(name, a, b, &Tried::default());
+            assert_eq!(found, (workers.iter().map(|url| (*url).to_owned()).collect(), why.to_owned()), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_worker_that_failed_is_passed_over_until_it_speaks_again() {
+        let state = |sequence| Some(WorkerState { sequence, ..fixtures::state(&[]) });
+        let mut tried = Tried::default();
+        tried.push(&fixtures::worker("http://a", state(1)));
+        assert_eq!(eligible("smol", state(1), state(1), &tried).0, ["http://b"]);
+        assert_eq!(eligible("smol", state(2), state(1), &tried).0, ["http://a", "http://b"]);
+        tried.push(&fixtures::worker("http://b", state(1)));
+        assert_eq!(eligible("smol", state(1), state(1), &tried).1, "every worker that holds it has failed");
+    }
+}

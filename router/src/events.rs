@@ -1,0 +1,144 @@
+//! The answer of one worker, relayed.
+//!
+//! Dropping it drops the worker's stream, which is how a caller that goes away stops the generation.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use futures::Stream;
+use slm_proto::v1::{Completion, Delta, Finished, GenerateResponse, Started, generate_response};
+use tokio::time::Sleep;
+use tonic::{Status, Streaming};
+
+use crate::{metrics::Meter, refusal::Refusal};
+
+/// An answer that has begun: its first event is here already.
+pub(crate) struct Answer {
+    pub(crate) started: Started,
+    pub(crate) events: Events,
+}
+
+/// One step of an answer.
+#[derive(Debug)]
+pub(crate) enum Event {
+    Delta(Delta),
+    Finished(Finished),
+}
+
+/// Deltas, then one Finished, or an error in between, and nothing after either.
+pub(crate) struct Events {
+    pub(crate) first: Option<Event>,
+    /// `None` once it has ended.
+    pub(crate) stream: Option<(Streaming<GenerateResponse>, OpenStream)>,
+    pub(crate) deadline: Option<Pin<Box<Sleep>>>,
+    pub(crate) worker: Arc<str>,
+    pub(crate) meter: Meter,
+}
+
+/// Counts a stream to a worker for as long as it is open.
+pub(crate) struct OpenStream(Arc<AtomicU32>);
+
+impl OpenStream {
+    pub(crate) fn new(count: &Arc<AtomicU32>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What a worker's message means after Started.
+pub(crate) fn event(message: GenerateResponse) -> Result<Event, Status> {
+    match message.event {
+        Some(generate_response::Event::Delta(delta)) => Ok(Event::Delta(delta)),
+        Some(generate_response::Event::Finished(finished)) => Ok(Event::Finished(finished)),
+        Some(generate_response::Event::Started(_)) | None => Err(Status::internal("the worker spoke out of turn")),
+    }
+}
+
+impl Events {
+    fn end(&mut self, refusal: Refusal) -> Poll<Option<Result<Event, Refusal>>> {
+        self.stream = None;
+        self.meter.failed(refusal.code());
+        Poll::Ready(Some(Err(refusal)))
+    }
+
+    fn pass(&mut self, event: Event) -> Poll<Option<Result<Event, Refusal>>> {
+        if let Event::Finished(finished) = &event {
+            let usage = finished.usage.unwrap_or_default();
+            self.meter.finished(usage.prompt_tokens, usage.completion_tokens);
+            self.stream = None;
+        }
+        Poll::Ready(Some(Ok(event)))
+    }
+}
+
+impl Stream for Events {
+    type Item = Result<Event, Refusal>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        if let Some(first) = this.first.take() {
+            return this.pass(first);
+        }
+        let Some((stream, _)) = &mut this.stream else { return Poll::Ready(None) };
+        let message = match Pin::new(stream).poll_next(context) {
+            Poll::Ready(message) => message,
+            Poll::Pending => {
+                let late = this.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(context).is_ready());
+                return if late { this.end(Refusal::DeadlineExceeded) } else { Poll::Pending };
+            }
+        };
+        match message.map(|message| message.and_then(event)) {
+            Some(Ok(event)) => this.pass(event),
+            Some(Err(status)) => {
+                let refusal = Refusal::Worker(attributed(status, &this.worker));
+                this.end(refusal)
+            }
+            None => {
+                let what = format!("worker {} ended the answer before it was finished", this.worker);
+                this.end(Refusal::Worker(Status::unavailable(what)))
+            }
+        }
+    }
+}
+
+/// A broken connection becomes UNAVAILABLE and names the worker; what a worker said itself stays as it is.
+pub(crate) fn attributed(status: Status, worker: &str) -> Status {
+    if std::error::Error::source(&status).is_none() {
+        return status;
+    }
+    Status::unavailable(format!("the connection to worker {worker} broke: {}", status.message()))
+}
+
+impl Answer {
+    /// The whole answer in one message.
+    pub(crate) async fn complete(self) -> Result<Completion, Refusal> {
+        use futures::StreamExt as _;
+        let Self { started, mut events } = self;
+        let mut completion = Completion { started: Some(started), ..Default::default() };
+        while let Some(event) = events.next().await {
+            match event? {
+                Event::Delta(mut delta) => {
+                    completion.text.push_str(&delta.text);
+                    completion.logprobs.append(&mut delta.logprobs);
+                }
+                Event::Finished(finished) => {
+                    completion.reason = finished.reason;
+                    completion.usage = finished.usage;
+                }
+            }
+        }
+        Ok(completion)
+    }
+}

@@ -1,0 +1,57 @@
+//! `slm.v1.Generation`.
+
+use std::pin::Pin;
+
+use futures::{Stream, StreamExt as _, stream};
+use slm_proto::v1::{Completion, GenerateRequest, GenerateResponse, generate_response, generation_server::Generation};
+use tonic::{Request, Response, Status};
+
+use super::{Door, deadline::deadline};
+use crate::{
+    events::{Answer, Event},
+    metrics::Api,
+};
+
+type Answers = Pin<Box<dyn Stream<Item = Result<GenerateResponse, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Generation for Door {
+    type GenerateStream = Answers;
+
+    async fn generate(&self, request: Request<GenerateRequest>) -> Result<Response<Answers>, Status> {
+        let Answer { started, events } = self.answer(request, Api::grpc_generate).await?;
+        let started = stream::iter([Ok(response(generate_response::Event::Started(started)))]);
+        let rest = events.map(|event| match event {
+            Ok(Event::Delta(delta)) => Ok(response(generate_response::Event::Delta(delta))),
+            Ok(Event::Finished(finished)) => Ok(response(generate_response::Event::Finished(finished))),
+            Err(refusal) => Err(refusal.into()),
+        });
+        Ok(Response::new(Box::pin(started.chain(rest))))
+    }
+
+    async fn complete(&self, request: Request<GenerateRequest>) -> Result<Response<Completion>, Status> {
+        let answer = self.answer(request, Api::grpc_complete).await?;
+        Ok(Response::new(answer.complete().await?))
+    }
+}
+
+impl Door {
+    async fn answer(&self, request: Request<GenerateRequest>, api: Api) -> Result<Answer, Status> {
+        let deadline = deadline(request.metadata());
+        let mut request = request.into_inner();
+        self.known(&request.model)?;
+        if request.input.is_none() {
+            return Err(Status::invalid_argument(
+                "`messages`, `prompt` or `token_ids` is missing: there is nothing to continue",
+            ));
+        }
+        if request.request_id.is_empty() {
+            request.request_id = uuid::Uuid::new_v4().to_string();
+        }
+        Ok(self.dispatcher.generate(&request, deadline, api).await?)
+    }
+}
+
+fn response(event: generate_response::Event) -> GenerateResponse {
+    GenerateResponse { event: Some(event) }
+}

@@ -1,0 +1,196 @@
+//! `POST /v1/chat/completions`.
+
+use axum::{body::Body, extract::State, http::HeaderMap, response::Response};
+use serde_json::{Map, Value};
+use slm_proto::v1::{GenerateRequest, Message, Messages, generate_request::Input};
+
+use super::{
+    Shared, body,
+    error::ApiError,
+    fields::{Fields, read, shown},
+    params::{self, Style},
+    reply::{self, Kind},
+    unsupported,
+};
+use crate::metrics::Api;
+
+pub(super) async fn handle(
+    State(dispatcher): State<Shared>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let fields = body::read(body, dispatcher.limits.body_bytes_max).await?;
+    let (mut request, style) = parse(fields)?;
+    request.request_id = reply::request_id(&headers);
+    reply::respond(&dispatcher, vec![request], style, Kind::Chat, Api::http_chat).await
+}
+
+fn parse(mut fields: Fields) -> Result<(GenerateRequest, Style), ApiError> {
+    let (mut request, style) = params::take(&mut fields)?;
+    let newer = fields.take::<u32>("max_completion_tokens")?;
+    if newer.is_some() && request.max_tokens.is_some() && newer != request.max_tokens {
+        let message = "`max_completion_tokens` and `max_tokens` differ; the second is the old name of the first";
+        return Err(ApiError::param("max_completion_tokens", message));
+    }
+    request.max_tokens = newer.or(request.max_tokens);
+    request.logprobs = logprobs(&mut fields)?;
+    request.input = Some(Input::Messages(messages(&mut fields)?));
+    let own = ["messages", "max_completion_tokens", "top_logprobs"];
+    unsupported::refuse(fields, &[params::NAMES.as_slice(), &own].concat())?;
+    Ok((request, style))
+}
+
+fn logprobs(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
+    let wanted = fields.take::<bool>("logprobs")?.unwrap_or(false);
+    match (wanted, fields.take::<u32>("top_logprobs")?) {
+        (true, top) => Ok(Some(top.unwrap_or(0))),
+        (false, None | Some(0)) => Ok(None),
+        (false, Some(_)) => Err(ApiError::param("top_logprobs", "`top_logprobs` is only for `logprobs: true`")),
+    }
+}
+
+fn messages(fields: &mut Fields) -> Result<Messages, ApiError> {
+    let Some(list) = fields.take::<Vec<Value>>("messages")? else {
+        return Err(ApiError::param("messages", "`messages` is missing: there is nothing to answer"));
+    };
+    if list.is_empty() {
+        return Err(ApiError::param("messages", "`messages` is empty: there is nothing to answer"));
+    }
+    let messages = list.iter().enumerate().map(|(index, value)| message(&format!("messages[{index}]"), value));
+    Ok(Messages { messages: messages.collect::<Result<_, _>>()? })
+}
+
+fn message(path: &str, value: &Value) -> Result<Message, ApiError> {
+    let mut fields = Fields::new(read::<Map<String, Value>>(path, value)?);
+    let role = match fields.take::<String>("role").map_err(|error| at(path, error))?.as_deref() {
+        None => return Err(ApiError::param(&format!("{path}.role"), format!("`{path}.role` is missing"))),
+        // The newer name of the same thing; models know the older one.
+        Some("developer") => "system".to_owned(),
+        Some(role @ ("system" | "user" | "assistant")) => role.to_owned(),
+        Some(role) => {
+            let role: String = role.chars().take(40).collect();
+            let message = format!("`{path}.role` has to be system, developer, user or assistant, not {role:?}");
+            return Err(ApiError::param(&format!("{path}.role"), message));
+        }
+    };
+    let content = content(&format!("{path}.content"), fields.raw("content"))?;
+    for (name, value) in fields.rest() {
+        // Clients send back what they were given, empty fields included.
+        let says_nothing = value.as_array().is_some_and(Vec::is_empty);
+        if !says_nothing {
+            let path = format!("{path}.{name}");
+            return Err(ApiError::param(&path, format!("`{path}` is not supported")).code("unsupported_parameter"));
+        }
+    }
+    Ok(Message { role, content })
+}
+
+fn content(path: &str, value: Option<Value>) -> Result<String, ApiError> {
+    match value {
+        Some(Value::String(text)) => Ok(text),
+        Some(Value::Array(parts)) => {
+            let mut text = String::new();
+            for (index, part) in parts.iter().enumerate() {
+                let path = format!("{path}[{index}]");
+                match (part["type"].as_str(), part["text"].as_str()) {
+                    (Some("text"), Some(part)) => text.push_str(part),
+                    _ => {
+                        let message = format!(
+                            "`{path}` has to be {{\"type\": \"text\", \"text\": …}}; models here read text only"
+                        );
+                        return Err(ApiError::param(&path, message));
+                    }
+                }
+            }
+            Ok(text)
+        }
+        None => Err(ApiError::param(path, format!("`{path}` is missing"))),
+        Some(other) => Err(ApiError::param(
+            path,
+            format!("`{path}` has to be a string or a list of text parts, not {}", shown(&other)),
+        )),
+    }
+}
+
+fn at(path: &str, mut error: ApiError) -> ApiError {
+    error.body.param = error.body.param.map(|param| format!("{path}.{param}"));
+    error
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn request(change: Value) -> Result<(GenerateRequest, Style), ApiError> {
+        let mut body = json!({"model": "m", "messages": [{"role": "user", "content": "hi"}]});
+        for (name, value) in change.as_object().expect("an object") {
+            body[name] = value.clone();
+        }
+        parse(Fields::new(body.as_object().expect("an object").clone()))
+    }
+
+    #[test]
+    fn every_parameter_arrives() {
+        let (request, style) = request(json!({
+            "temperature": 0.5, "top_p": 0.9, "top_k": -1, "min_p": 0.1, "repetition_penalty": 1.1,
+            "presence_penalty": 1, "frequency_penalty": -1, "seed": 7, "max_completion_tokens": 9, "stop": "x",
+            "stop_token_ids": [1, 2], "ignore_eos": true, "logprobs": true, "top_logprobs": 3, "stream": true,
+            "stream_options": {"include_usage": true}, "explain": true, "metadata": {"lang": "de"},
+            "messages": [
+                {"role": "developer", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+                {"role": "assistant", "content": "c", "refusal": null, "tool_calls": []},
+            ],
+        }))
+        .expect("good");
+        let sampling = request.sampling.expect("sampling");
+        assert_eq!((sampling.temperature, sampling.top_k, sampling.seed), (Some(0.5), Some(0), Some(7)));
+        assert_eq!((sampling.presence_penalty, sampling.frequency_penalty), (Some(1.0), Some(-1.0)));
+        assert_eq!((request.max_tokens, request.logprobs, request.stop), (Some(9), Some(3), vec!["x".to_owned()]));
+        assert_eq!((request.stop_token_ids, request.ignore_eos), (vec![1, 2], true));
+        assert_eq!(request.metadata["lang"], "de");
+        assert_eq!(style, Style { stream: true, include_usage: true, explain: true });
+        let Some(Input::Messages(messages)) = request.input else { panic!("messages") };
+        let turns: Vec<_> = messages.messages.iter().map(|m| (m.role.as_str(), m.content.as_str())).collect();
+        assert_eq!(turns, [("system", "ab"), ("assistant", "c")]);
+    }
+
+    #[test]
+    fn refusals_name_the_parameter() {
+        let cases = [
+            (json!({"messages": []}), "messages", "is empty"),
+            (json!({"messages": null}), "messages", "is missing"),
+            (
+                json!({"messages": [{"role": "tool", "content": "x"}]}),
+                "messages[0].role",
+                "system, developer, user or assistant",
+            ),
+            (json!({"messages": [{"content": "x"}]}), "messages[0].role", "missing"),
+            (json!({"messages": [{"role": "user"}]}), "messages[0].content", "missing"),
+            (json!({"messages": [{"role": "user", "content": 5}]}), "messages[0].content", "not 5"),
+            (
+                json!({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}),
+                "messages[0].content[0]",
+                "text only",
+            ),
+            (json!({"messages": [{"role": "user", "content": "x", "name": "n"}]}), "messages[0].name", "not supported"),
+            (json!({"messages": [{"role": 1, "content": "x"}]}), "messages[0].role", "has to be a string"),
+            (json!({"temperature": "hot"}), "temperature", "`temperature` has to be a number, not \"hot\""),
+            (json!({"max_tokens": -1}), "max_tokens", "an integer from 0"),
+            (json!({"max_tokens": 1, "max_completion_tokens": 2}), "max_completion_tokens", "differ"),
+            (json!({"stop": 1}), "stop", "a string or a list of strings"),
+            (json!({"stop": ["a", 1]}), "stop[1]", "a string"),
+            (json!({"top_logprobs": 2}), "top_logprobs", "only for `logprobs: true`"),
+            (json!({"stream_options": {"include_usage": true}}), "stream_options", "only for `stream: true`"),
+            (json!({"metadata": {"a": 1}}), "metadata.a", "a string"),
+            (json!({"n": 2}), "n", "not supported"),
+            (json!({"maxtokens": 2}), "maxtokens", "did you mean `max_tokens`"),
+        ];
+        for (change, param, message) in cases {
+            let error = request(change.clone()).expect_err(param);
+            assert_eq!((error.status.as_u16(), error.body.param.as_deref()), (400, Some(param)), "{change}");
+            assert!(error.body.message.contains(message), "{}", error.body.message);
+        }
+    }
+}

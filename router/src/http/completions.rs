@@ -1,0 +1,117 @@
+//! `POST /v1/completions`.
+
+use axum::{body::Body, extract::State, http::HeaderMap, response::Response};
+use serde_json::Value;
+use slm_proto::v1::{GenerateRequest, TokenIds, generate_request::Input};
+
+use super::{
+    Shared, body,
+    error::ApiError,
+    fields::{Fields, read, shown},
+    params::{self, Style},
+    reply::{self, Kind},
+    unsupported,
+};
+use crate::metrics::Api;
+
+pub(super) async fn handle(
+    State(dispatcher): State<Shared>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let fields = body::read(body, dispatcher.limits.body_bytes_max).await?;
+    let (mut requests, style) = parse(fields, dispatcher.limits.prompts_max)?;
+    let id = reply::request_id(&headers);
+    for request in &mut requests {
+        request.request_id.clone_from(&id);
+    }
+    reply::respond(&dispatcher, requests, style, Kind::Text, Api::http_completions).await
+}
+
+/// One request a prompt.
+fn parse(mut fields: Fields, prompts_max: usize) -> Result<(Vec<GenerateRequest>, Style), ApiError> {
+    let (mut request, style) = params::take(&mut fields)?;
+    request.logprobs = fields.take("logprobs")?;
+    let inputs = inputs(fields.raw("prompt"))?;
+    if inputs.len() > prompts_max {
+        let message = format!("`prompt` holds {} prompts; at most {prompts_max} are taken at once", inputs.len());
+        return Err(ApiError::param("prompt", message));
+    }
+    unsupported::refuse(fields, &[params::NAMES.as_slice(), &["prompt"]].concat())?;
+    let requests = inputs.into_iter().map(|input| GenerateRequest { input: Some(input), ..request.clone() });
+    Ok((requests.collect(), style))
+}
+
+/// A string, a list of strings, a list of token ids, or a list of such lists.
+fn inputs(prompt: Option<Value>) -> Result<Vec<Input>, ApiError> {
+    match prompt {
+        None => Err(ApiError::param("prompt", "`prompt` is missing: there is nothing to continue")),
+        Some(Value::String(text)) => Ok(vec![Input::Prompt(text)]),
+        Some(Value::Array(items)) if items.is_empty() => {
+            Err(ApiError::param("prompt", "`prompt` is empty: there is nothing to continue"))
+        }
+        Some(Value::Array(items)) if items[0].is_number() => Ok(vec![token_ids("prompt", &items)?]),
+        Some(Value::Array(items)) => items.into_iter().enumerate().map(|(index, item)| one(index, item)).collect(),
+        Some(other) => Err(wrong("prompt", &other)),
+    }
+}
+
+fn one(index: usize, item: Value) -> Result<Input, ApiError> {
+    let path = format!("prompt[{index}]");
+    match item {
+        Value::String(text) => Ok(Input::Prompt(text)),
+        Value::Array(ids) => token_ids(&path, &ids),
+        other => Err(wrong(&path, &other)),
+    }
+}
+
+fn token_ids(path: &str, ids: &[Value]) -> Result<Input, ApiError> {
+    let ids = ids.iter().enumerate().map(|(index, id)| read(&format!("{path}[{index}]"), id));
+    Ok(Input::TokenIds(TokenIds { ids: ids.collect::<Result<_, _>>()? }))
+}
+
+fn wrong(path: &str, value: &Value) -> ApiError {
+    let message =
+        format!("`{path}` has to be a string, a list of strings or a list of token ids, not {}", shown(value));
+    ApiError::param(path, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn prompts(prompt: Value) -> Result<Vec<Input>, ApiError> {
+        let body = json!({"model": "m", "prompt": prompt, "logprobs": 2, "echo": false});
+        let (requests, _) = parse(Fields::new(body.as_object().expect("an object").clone()), 2)?;
+        Ok(requests.into_iter().filter_map(|request| request.input).collect())
+    }
+
+    #[test]
+    fn prompts_of_every_kind() {
+        let text = |text: &str| Input::Prompt(text.to_owned());
+        let ids = |ids: &[u32]| Input::TokenIds(TokenIds { ids: ids.to_vec() });
+        assert_eq!(prompts(json!("a")), Ok(vec![text("a")]));
+        assert_eq!(prompts(json!(["a", "b"])), Ok(vec![text("a"), text("b")]));
+        assert_eq!(prompts(json!([1, 2])), Ok(vec![ids(&[1, 2])]));
+        assert_eq!(prompts(json!([[1], [2, 3]])), Ok(vec![ids(&[1]), ids(&[2, 3])]));
+    }
+
+    #[test]
+    fn refusals_name_the_parameter() {
+        let cases = [
+            (json!(null), "prompt", "missing"),
+            (json!([]), "prompt", "empty"),
+            (json!({}), "prompt", "not an object"),
+            (json!([1, "a"]), "prompt[1]", "an integer"),
+            (json!(["a", 1]), "prompt[1]", "not 1"),
+            (json!(["a", "b", "c"]), "prompt", "at most 2"),
+        ];
+        for (prompt, param, message) in cases {
+            let error = prompts(prompt).expect_err(param);
+            assert_eq!(error.body.param.as_deref(), Some(param));
+            assert!(error.body.message.contains(message), "{}", error.body.message);
+        }
+    }
+}

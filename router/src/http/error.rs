@@ -1,0 +1,160 @@
+//! Refusals in OpenAI's shape: `{"error": {"message", "type", "param", "code"}}`.
+
+use axum::{
+    Json,
+    http::{HeaderValue, StatusCode, header::RETRY_AFTER},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use slm_proto::trailers;
+use tonic::{Code, Status};
+
+use crate::refusal::Refusal;
+
+/// A refused request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ApiError {
+    pub(super) status: StatusCode,
+    pub(super) body: ErrorBody,
+    retry_after_seconds: Option<u64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct ErrorBody {
+    pub(super) message: String,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    pub(super) param: Option<String>,
+    pub(super) code: Option<String>,
+}
+
+/// What an event of a stream or a response body holds.
+#[derive(Serialize)]
+pub(super) struct ErrorEnvelope<'e> {
+    pub(super) error: &'e ErrorBody,
+}
+
+impl ApiError {
+    fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Self {
+        let body = ErrorBody { message: message.into(), kind, param: None, code: None };
+        Self { status, body, retry_after_seconds: None }
+    }
+
+    /// A parameter that is wrong.
+    pub(super) fn param(param: &str, message: impl Into<String>) -> Self {
+        let mut error = Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", message);
+        error.body.param = Some(param.to_owned());
+        error
+    }
+
+    /// A request that is no request.
+    pub(super) fn body(status: StatusCode, message: impl Into<String>) -> Self {
+        Self::new(status, "invalid_request_error", message)
+    }
+
+    pub(super) fn code(mut self, code: &str) -> Self {
+        self.body.code = Some(code.to_owned());
+        self
+    }
+
+    pub(super) fn no_such_path(path: &str) -> Self {
+        Self::body(
+            StatusCode::NOT_FOUND,
+            format!("no endpoint at {path}; there are /v1/models, /v1/chat/completions and /v1/completions"),
+        )
+        .code("unknown_url")
+    }
+
+    pub(super) fn wrong_method(path: &str) -> Self {
+        Self::body(StatusCode::METHOD_NOT_ALLOWED, format!("{path} does not take this method"))
+            .code("method_not_allowed")
+    }
+
+    pub(super) fn internal(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", message)
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        let message = refusal.to_string();
+        let mut error = match refusal.code() {
+            Code::NotFound => {
+                let mut error =
+                    Self::new(StatusCode::NOT_FOUND, "invalid_request_error", message).code("model_not_found");
+                error.body.param = Some("model".to_owned());
+                error
+            }
+            Code::InvalidArgument | Code::OutOfRange | Code::FailedPrecondition => {
+                Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", message)
+            }
+            Code::ResourceExhausted => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message).code("overloaded")
+            }
+            Code::Unavailable => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message).code("unavailable")
+            }
+            Code::DeadlineExceeded => Self::new(StatusCode::GATEWAY_TIMEOUT, "server_error", message).code("timeout"),
+            Code::Unimplemented => Self::new(StatusCode::NOT_IMPLEMENTED, "server_error", message),
+            _ => Self::internal(message),
+        };
+        match &refusal {
+            Refusal::NoModel => error.body.param = Some("model".to_owned()),
+            Refusal::Worker(status) => {
+                error.body.param = trailer(status, trailers::ERROR_FIELD).or(error.body.param);
+                error.body.code = trailer(status, trailers::ERROR_CODE).or(error.body.code);
+            }
+            _ => {}
+        }
+        error.retry_after_seconds = refusal.retry_after().map(|delay| delay.as_secs().max(1));
+        error
+    }
+}
+
+fn trailer(status: &Status, key: &str) -> Option<String> {
+    status.metadata().get(key)?.to_str().ok().map(str::to_owned)
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, Json(ErrorEnvelope { error: &self.body })).into_response();
+        if let Some(seconds) = self.retry_after_seconds {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes() {
+        let worker = |code, message: &str| Refusal::Worker(Status::new(code, message));
+        let mut long = Status::invalid_argument("the prompt has 9 tokens, but the context only 8");
+        long.metadata_mut().insert(trailers::ERROR_CODE, "context_length_exceeded".parse().expect("a word"));
+        long.metadata_mut().insert(trailers::ERROR_FIELD, "messages".parse().expect("a word"));
+        let cases = [
+            (
+                Refusal::UnknownModel { name: "x".into(), nearest: vec![] },
+                404,
+                Some("model"),
+                Some("model_not_found"),
+                None,
+            ),
+            (Refusal::NoModel, 400, Some("model"), None, None),
+            (Refusal::Worker(long), 400, Some("messages"), Some("context_length_exceeded"), None),
+            (worker(Code::ResourceExhausted, "full"), 429, None, Some("overloaded"), Some(1)),
+            (worker(Code::Unavailable, "gone"), 503, None, Some("unavailable"), Some(1)),
+            (worker(Code::Internal, "broken"), 500, None, None, None),
+            (Refusal::DeadlineExceeded, 504, None, Some("timeout"), None),
+        ];
+        for (refusal, status, param, code, retry_after) in cases {
+            let error = ApiError::from(refusal);
+            assert_eq!(error.status.as_u16(), status);
+            assert_eq!((error.body.param.as_deref(), error.body.code.as_deref()), (param, code), "{status}");
+            assert_eq!(error.retry_after_seconds, retry_after, "{status}");
+        }
+    }
+}

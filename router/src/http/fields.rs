@@ -1,0 +1,102 @@
+//! The fields of a request, taken one by one. A field that is null is one that is not there.
+
+use serde_json::{Map, Value};
+
+use super::error::ApiError;
+
+/// What has not been taken yet.
+#[derive(Debug)]
+pub(super) struct Fields(Map<String, Value>);
+
+/// A type that a field may have.
+pub(super) trait Field: Sized {
+    /// In words, for a message.
+    const EXPECTED: &'static str;
+    fn read(value: &Value) -> Option<Self>;
+}
+
+impl Fields {
+    pub(super) fn new(mut object: Map<String, Value>) -> Self {
+        object.retain(|_, value| !value.is_null());
+        Self(object)
+    }
+
+    pub(super) fn raw(&mut self, name: &str) -> Option<Value> {
+        self.0.remove(name)
+    }
+
+    pub(super) fn take<T: Field>(&mut self, name: &str) -> Result<Option<T>, ApiError> {
+        self.raw(name).map(|value| read(name, &value)).transpose()
+    }
+
+    /// What nobody took.
+    pub(super) fn rest(self) -> impl Iterator<Item = (String, Value)> {
+        self.0.into_iter()
+    }
+}
+
+/// A value of the type that is expected at `path`.
+pub(super) fn read<T: Field>(path: &str, value: &Value) -> Result<T, ApiError> {
+    T::read(value)
+        .ok_or_else(|| ApiError::param(path, format!("`{path}` has to be {}, not {}", T::EXPECTED, shown(value))))
+}
+
+/// A value in a message: short, and by its type where it is long.
+pub(super) fn shown(value: &Value) -> String {
+    match value {
+        Value::Array(_) => "a list".to_owned(),
+        Value::Object(_) => "an object".to_owned(),
+        Value::String(text) if text.chars().count() > 40 => "a string".to_owned(),
+        value => value.to_string(),
+    }
+}
+
+impl Field for String {
+    const EXPECTED: &'static str = "a string";
+    fn read(value: &Value) -> Option<Self> {
+        value.as_str().map(str::to_owned)
+    }
+}
+
+impl Field for bool {
+    const EXPECTED: &'static str = "true or false";
+    fn read(value: &Value) -> Option<Self> {
+        value.as_bool()
+    }
+}
+
+impl Field for u32 {
+    const EXPECTED: &'static str = "an integer from 0 to 4294967295";
+    fn read(value: &Value) -> Option<Self> {
+        value.as_u64().and_then(|value| value.try_into().ok())
+    }
+}
+
+impl Field for i64 {
+    const EXPECTED: &'static str = "an integer";
+    fn read(value: &Value) -> Option<Self> {
+        value.as_i64()
+    }
+}
+
+impl Field for f32 {
+    const EXPECTED: &'static str = "a number";
+    #[allow(clippy::cast_possible_truncation)] // Sampling is done in f32; what overflows is refused.
+    fn read(value: &Value) -> Option<Self> {
+        value.as_f64().map(|value| value as Self).filter(|value| value.is_finite())
+    }
+}
+
+impl Field for Vec<Value> {
+    const EXPECTED: &'static str = "a list";
+    fn read(value: &Value) -> Option<Self> {
+        value.as_array().cloned()
+    }
+}
+
+impl Field for Map<String, Value> {
+    const EXPECTED: &'static str = "an object";
+    fn read(value: &Value) -> Option<Self> {
+        value.as_object().cloned()
+    }
+}

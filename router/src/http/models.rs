@@ -1,0 +1,41 @@
+//! `GET /v1/models`.
+
+use axum::{
+    Json,
+    extract::{Path, State},
+};
+use serde_json::{Value, json};
+use slm_proto::v1::ModelInfo;
+
+use super::{Shared, error::ApiError};
+use crate::{catalog, refusal::Refusal, resolve::resolve};
+
+pub(super) async fn list(State(dispatcher): State<Shared>) -> Json<Value> {
+    let models: Vec<Value> = catalog::catalog(&dispatcher.view()).into_iter().map(model).collect();
+    Json(json!({ "object": "list", "data": models }))
+}
+
+pub(super) async fn one(State(dispatcher): State<Shared>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
+    let view = dispatcher.view();
+    resolve(&view, &id)?;
+    let info = catalog::entry(&view, &id).ok_or(Refusal::UnknownModel { name: id, nearest: Vec::new() })?;
+    Ok(Json(model(info)))
+}
+
+fn model(info: ModelInfo) -> Value {
+    json!({
+        "id": info.name,
+        "object": "model",
+        // OpenAI's field; a swarm has no such date.
+        "created": 0,
+        "owned_by": "slm-swarm",
+        "x_slm": {
+            "kind": info.kind,
+            "model": info.model,
+            "description": info.description,
+            "ready": info.ready,
+            "digest": info.digest,
+            "workers": info.workers,
+        },
+    })
+}

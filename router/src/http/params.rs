@@ -1,0 +1,130 @@
+//! What chat completions and completions have in common. Ranges are the worker's to check: it names the field.
+
+use std::collections::HashMap;
+
+use serde_json::{Map, Value};
+use slm_proto::v1::{GenerateRequest, Sampling};
+
+use super::{
+    error::ApiError,
+    fields::{Fields, read, shown},
+};
+
+/// Names taken by [`take`], for suggestions.
+pub(super) const NAMES: [&str; 20] = [
+    "model",
+    "stream",
+    "stream_options",
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "repetition_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+    "seed",
+    "max_tokens",
+    "stop",
+    "stop_token_ids",
+    "ignore_eos",
+    "metadata",
+    "explain",
+    "logprobs",
+    "user",
+    "n",
+];
+
+/// How to answer, besides what to generate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Style {
+    pub(super) stream: bool,
+    pub(super) include_usage: bool,
+    pub(super) explain: bool,
+}
+
+/// Takes the common fields. `input`, `logprobs` and `request_id` stay unset.
+pub(super) fn take(fields: &mut Fields) -> Result<(GenerateRequest, Style), ApiError> {
+    let stream = fields.take::<bool>("stream")?.unwrap_or(false);
+    let include_usage = stream_options(fields, stream)?;
+    let explain = fields.take::<bool>("explain")?.unwrap_or(false);
+    let request = GenerateRequest {
+        model: fields.take::<String>("model")?.unwrap_or_default(),
+        sampling: Some(sampling(fields)?),
+        max_tokens: fields.take("max_tokens")?,
+        stop: stop(fields)?,
+        stop_token_ids: stop_token_ids(fields)?,
+        ignore_eos: fields.take("ignore_eos")?.unwrap_or(false),
+        explain,
+        metadata: metadata(fields)?,
+        ..Default::default()
+    };
+    Ok((request, Style { stream, include_usage, explain }))
+}
+
+fn sampling(fields: &mut Fields) -> Result<Sampling, ApiError> {
+    Ok(Sampling {
+        temperature: fields.take("temperature")?,
+        top_k: top_k(fields)?,
+        top_p: fields.take("top_p")?,
+        min_p: fields.take("min_p")?,
+        repetition_penalty: fields.take("repetition_penalty")?,
+        presence_penalty: fields.take("presence_penalty")?,
+        frequency_penalty: fields.take("frequency_penalty")?,
+        // OpenAI's seed is signed; the bits are what matters.
+        seed: fields.take::<i64>("seed")?.map(i64::cast_unsigned),
+    })
+}
+
+/// -1 means "all" to many clients, as 0 does here.
+fn top_k(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
+    match fields.raw("top_k") {
+        None => Ok(None),
+        Some(value) if value == -1 => Ok(Some(0)),
+        Some(value) => read("top_k", &value).map(Some),
+    }
+}
+
+fn stream_options(fields: &mut Fields, stream: bool) -> Result<bool, ApiError> {
+    let Some(options) = fields.take::<Map<String, Value>>("stream_options")? else { return Ok(false) };
+    if !stream {
+        return Err(ApiError::param("stream_options", "`stream_options` is only for `stream: true`"));
+    }
+    let mut include_usage = false;
+    for (name, value) in options {
+        match name.as_str() {
+            "include_usage" => include_usage = read("stream_options.include_usage", &value)?,
+            // Padding against eavesdroppers; there is none here.
+            "include_obfuscation" if value == false => {}
+            _ => {
+                let path = format!("stream_options.{name}");
+                return Err(ApiError::param(&path, format!("`{path}` is not supported")).code("unsupported_parameter"));
+            }
+        }
+    }
+    Ok(include_usage)
+}
+
+fn stop(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
+    match fields.raw("stop") {
+        None => Ok(Vec::new()),
+        Some(Value::String(stop)) => Ok(vec![stop]),
+        Some(Value::Array(stops)) => {
+            stops.iter().enumerate().map(|(index, stop)| read(&format!("stop[{index}]"), stop)).collect()
+        }
+        Some(other) => Err(ApiError::param(
+            "stop",
+            format!("`stop` has to be a string or a list of strings, not {}", shown(&other)),
+        )),
+    }
+}
+
+fn stop_token_ids(fields: &mut Fields) -> Result<Vec<u32>, ApiError> {
+    let ids = fields.take::<Vec<Value>>("stop_token_ids")?.unwrap_or_default();
+    ids.iter().enumerate().map(|(index, id)| read(&format!("stop_token_ids[{index}]"), id)).collect()
+}
+
+/// What rules of a route may look at.
+fn metadata(fields: &mut Fields) -> Result<HashMap<String, String>, ApiError> {
+    let metadata = fields.take::<Map<String, Value>>("metadata")?.unwrap_or_default();
+    metadata.into_iter().map(|(name, value)| Ok((name.clone(), read(&format!("metadata.{name}"), &value)?))).collect()
+}

@@ -1,0 +1,35 @@
+//! Probes and metrics.
+
+use axum::{
+    Json,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+
+use super::{Shared, error::ApiError};
+use crate::readiness::{Missing, readiness};
+
+/// The process answers.
+pub(super) async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// Everything is as it should be; 503 with what is missing otherwise.
+pub(super) async fn readyz(State(dispatcher): State<Shared>) -> Response {
+    let mut readiness = readiness(&dispatcher.view());
+    if dispatcher.shutdown.is_cancelled() {
+        readiness.ready = false;
+        let why = "is shutting down".to_owned();
+        readiness.missing.push(Missing { kind: "Router", name: String::new(), why });
+    }
+    let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(readiness)).into_response()
+}
+
+/// The Prometheus text format.
+pub(super) async fn metrics(State(dispatcher): State<Shared>) -> Result<Response, ApiError> {
+    let text = dispatcher.metrics.text().map_err(|error| ApiError::internal(error.to_string()))?;
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
+}

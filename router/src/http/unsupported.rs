@@ -1,0 +1,139 @@
+//! Parameters that are not taken by anyone: refused by name, unless they are harmless or say nothing.
+
+use serde_json::Value;
+use slm_crds::nearest::{did_you_mean, nearest};
+
+use super::{error::ApiError, fields::Fields};
+
+/// Book-keeping of other services. They change nothing about an answer, so leaving them out changes nothing either.
+const HARMLESS: [&str; 8] = [
+    "user",
+    "store",
+    "service_tier",
+    "safety_identifier",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "parallel_tool_calls",
+    "prompt_cache_options",
+];
+
+/// Parameters of OpenAI's API that are not supported, and the value that means "not used".
+type Neutral = fn(&Value) -> bool;
+const UNSUPPORTED: [(&str, Neutral); 20] = [
+    ("n", is_one),
+    ("best_of", is_one),
+    ("logit_bias", is_empty),
+    ("tools", is_empty),
+    ("tool_choice", is_no_tool),
+    ("functions", is_empty),
+    ("function_call", is_no_tool),
+    ("response_format", is_text_format),
+    ("echo", is_false),
+    ("suffix", is_empty),
+    ("modalities", is_text_only),
+    ("audio", never),
+    ("prediction", never),
+    ("reasoning_effort", is_none_word),
+    ("verbosity", never),
+    ("web_search_options", never),
+    ("max_prompt_tokens", never),
+    ("best_effort", never),
+    ("guided_json", never),
+    ("moderation", never),
+];
+
+/// # Errors
+/// The first parameter that is left over and means something.
+pub(super) fn refuse(rest: Fields, known: &[&str]) -> Result<(), ApiError> {
+    for (name, value) in rest.rest() {
+        if HARMLESS.contains(&name.as_str()) {
+            continue;
+        }
+        match UNSUPPORTED.iter().find(|(unsupported, _)| *unsupported == name) {
+            Some((_, neutral)) if neutral(&value) => {}
+            Some(_) => {
+                let message = format!("`{name}` is not supported here with this value; leave it out");
+                return Err(ApiError::param(&name, message).code("unsupported_parameter"));
+            }
+            None => {
+                let shown: String = name.chars().take(80).collect();
+                let message =
+                    format!("unknown parameter `{shown}`{}", did_you_mean(&nearest(&shown, known.iter().copied())));
+                return Err(ApiError::param(&shown, message).code("unknown_parameter"));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn never(_: &Value) -> bool {
+    false
+}
+
+fn is_one(value: &Value) -> bool {
+    value == 1
+}
+
+fn is_false(value: &Value) -> bool {
+    value == false
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        Value::String(text) => text.is_empty(),
+        _ => false,
+    }
+}
+
+fn is_no_tool(value: &Value) -> bool {
+    value == "none" || value == "auto"
+}
+
+fn is_none_word(value: &Value) -> bool {
+    value == "none"
+}
+
+fn is_text_format(value: &Value) -> bool {
+    value["type"] == "text"
+}
+
+fn is_text_only(value: &Value) -> bool {
+    value == &serde_json::json!(["text"])
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_means_something_is_refused_by_name() {
+        let cases = [
+            (json!({"user": "u", "store": true, "n": 1, "tools": [], "response_format": {"type": "text"}}), None),
+            (json!({"logit_bias": {}, "echo": false, "suffix": null, "tool_choice": "none"}), None),
+            (json!({"n": 2}), Some(("n", "`n` is not supported here with this value; leave it out"))),
+            (json!({"tools": [{}]}), Some(("tools", "`tools` is not supported"))),
+            (json!({"response_format": {"type": "json_object"}}), Some(("response_format", "not supported"))),
+            (json!({"best_of": 3}), Some(("best_of", "not supported"))),
+            (
+                json!({"temprature": 1}),
+                Some(("temprature", "unknown parameter `temprature`; did you mean `temperature`?")),
+            ),
+            (json!({"zzzzzz": 1}), Some(("zzzzzz", "unknown parameter `zzzzzz`"))),
+        ];
+        for (request, expected) in cases {
+            let fields = Fields::new(request.as_object().expect("an object").clone());
+            match (refuse(fields, &["temperature", "top_p"]), expected) {
+                (Ok(()), None) => {}
+                (Err(error), Some((param, message))) => {
+                    assert_eq!(error.body.param.as_deref(), Some(param));
+                    assert!(error.body.message.contains(message), "{}", error.body.message);
+                }
+                (outcome, expected) => panic!("{request}: {outcome:?} instead of {expected:?}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! What `/metrics` tells. Labels have few values, all of ours: no name that a caller chose becomes one.
+
+use std::{
+    fmt,
+    sync::{Arc, atomic::AtomicU64},
+    time::Instant,
+};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, EncodeLabelValue, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::Registry,
+};
+use tonic::Code;
+
+/// Seconds; from a routing error to a long answer.
+const DURATIONS: [f64; 12] = [0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 120.0];
+
+/// The door that a request came through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[allow(non_camel_case_types, missing_docs)] // The names are the label values.
+pub(crate) enum Api {
+    grpc_generate,
+    grpc_complete,
+    http_chat,
+    http_completions,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ApiLabel {
+    api: Api,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabel {
+    api: Api,
+    outcome: &'static str,
+}
+
+/// All of them.
+pub(crate) struct Metrics {
+    registry: Registry,
+    requests: Family<OutcomeLabel, Counter>,
+    duration: Family<ApiLabel, Histogram>,
+    first_token: Family<ApiLabel, Histogram>,
+    prompt_tokens: Counter,
+    completion_tokens: Counter,
+    retries: Counter,
+    running: Gauge,
+    holding: Gauge,
+    workers: Gauge,
+    workers_up: Gauge,
+    generation: Gauge<u64, AtomicU64>,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let histogram = || Histogram::new(DURATIONS);
+        let mut metrics = Self {
+            registry: Registry::with_prefix("slm_router"),
+            requests: Family::default(),
+            duration: Family::new_with_constructor(histogram as fn() -> Histogram),
+            first_token: Family::new_with_constructor(histogram as fn() -> Histogram),
+            prompt_tokens: Counter::default(),
+            completion_tokens: Counter::default(),
+            retries: Counter::default(),
+            running: Gauge::default(),
+            holding: Gauge::default(),
+            workers: Gauge::default(),
+            workers_up: Gauge::default(),
+            generation: Gauge::default(),
+        };
+        let registry = &mut metrics.registry;
+        registry.register("requests", "Requests ended, by outcome", metrics.requests.clone());
+        registry.register("request_duration_seconds", "From request to last token", metrics.duration.clone());
+        registry.register("first_token_seconds", "From request to first token", metrics.first_token.clone());
+        registry.register("prompt_tokens", "Tokens of prompts answered", metrics.prompt_tokens.clone());
+        registry.register("completion_tokens", "Tokens generated", metrics.completion_tokens.clone());
+        registry.register(
+            "retries",
+            "Requests sent to another worker before their first token",
+            metrics.retries.clone(),
+        );
+        registry.register("requests_running", "Requests not ended yet", metrics.running.clone());
+        registry.register("requests_holding", "Of those, waiting for their expert", metrics.holding.clone());
+        registry.register("workers", "Workers that the swarm lists", metrics.workers.clone());
+        registry.register("workers_connected", "Of those, with an open state stream", metrics.workers_up.clone());
+        registry.register("swarm_generation", "Generation of the swarm's snapshot", metrics.generation.clone());
+        metrics
+    }
+
+    /// The Prometheus text format.
+    pub(crate) fn text(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+
+    pub(crate) fn swarm(&self, generation: u64, workers: usize, up: usize) {
+        self.generation.set(generation);
+        self.workers.set(i64::try_from(workers).unwrap_or(i64::MAX));
+        self.workers_up.set(i64::try_from(up).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn retry(&self) {
+        self.retries.inc();
+    }
+
+    /// Counts a request as waiting for its expert until the guard is dropped.
+    pub(crate) fn hold(self: &Arc<Self>) -> Holding {
+        self.holding.inc();
+        Holding(Arc::clone(self))
+    }
+}
+
+pub(crate) struct Holding(Arc<Metrics>);
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        self.0.holding.dec();
+    }
+}
+
+/// Follows one request; one that is dropped before its end counts as cancelled.
+pub(crate) struct Meter {
+    metrics: Arc<Metrics>,
+    api: Api,
+    begun: Instant,
+    outcome: &'static str,
+}
+
+impl Meter {
+    pub(crate) fn new(metrics: &Arc<Metrics>, api: Api) -> Self {
+        metrics.running.inc();
+        Self { metrics: Arc::clone(metrics), api, begun: Instant::now(), outcome: "cancelled" }
+    }
+
+    pub(crate) fn first_token(&self) {
+        let seconds = self.begun.elapsed().as_secs_f64();
+        self.metrics.first_token.get_or_create(&ApiLabel { api: self.api }).observe(seconds);
+    }
+
+    pub(crate) fn finished(&mut self, prompt_tokens: u32, completion_tokens: u32) {
+        self.outcome = "ok";
+        self.metrics.prompt_tokens.inc_by(u64::from(prompt_tokens));
+        self.metrics.completion_tokens.inc_by(u64::from(completion_tokens));
+    }
+
+    pub(crate) fn failed(&mut self, code: Code) {
+        self.outcome = match code {
+            Code::NotFound => "not_found",
+            Code::InvalidArgument => "invalid_argument",
+            Code::ResourceExhausted => "resource_exhausted",
+            Code::Unavailable => "unavailable",
+            Code::DeadlineExceeded => "deadline_exceeded",
+            Code::Cancelled => "cancelled",
+            _ => "internal",
+        };
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        let metrics = &self.metrics;
+        metrics.running.dec();
+        metrics.requests.get_or_create(&OutcomeLabel { api: self.api, outcome: self.outcome }).inc();
+        metrics.duration.get_or_create(&ApiLabel { api: self.api }).observe(self.begun.elapsed().as_secs_f64());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dropped_request_counts_as_cancelled() {
+        let metrics = Arc::new(Metrics::new());
+        drop(Meter::new(&metrics, Api::http_chat));
+        let mut meter = Meter::new(&metrics, Api::grpc_generate);
+        meter.finished(3, 5);
+        drop(meter);
+        let text = metrics.text().expect("text");
+        assert!(text.contains("slm_router_requests_total{api=\"http_chat\",outcome=\"cancelled\"} 1"), "{text}");
+        assert!(text.contains("slm_router_requests_total{api=\"grpc_generate\",outcome=\"ok\"} 1"), "{text}");
+        assert!(text.contains("slm_router_completion_tokens_total 5"), "{text}");
+    }
+}

@@ -1,0 +1,93 @@
+//! Eligible workers to the best one: a pure function of what they say and of one random number.
+//!
+//! Workers with a sequence free are one band, full ones the next. Inside the best band two are drawn and the less busy
+//! one wins: always taking the least busy would send every request of a burst to the same worker, because states are
+//! a little old.
+
+use std::sync::Arc;
+
+use crate::{decide::Decided, eligible::Eligible, view::Worker};
+
+/// A request that knows its worker.
+#[derive(Debug)]
+pub(crate) struct Chosen<'v> {
+    pub(crate) decided: Decided<'v>,
+    pub(crate) worker: &'v Arc<Worker>,
+}
+
+/// How busy a worker is; smaller is better, band first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Load {
+    full: bool,
+    tokens_queued: u64,
+    requests: u32,
+}
+
+impl<'v> Eligible<'v> {
+    /// The worker to send to, or why there is none. `draw` is any random number.
+    pub(crate) fn rank(self, draw: u64) -> Result<Chosen<'v>, (Decided<'v>, String)> {
+        let loads: Vec<Load> = self.workers.iter().map(|worker| load(worker)).collect();
+        match pick(&loads, draw).and_then(|best| self.workers.get(best)) {
+            Some(worker) => Ok(Chosen { decided: self.decided, worker }),
+            None => Err((self.decided, self.why_none)),
+        }
+    }
+}
+
+fn load(worker: &Worker) -> Load {
+    let Ok(state) = &worker.state else {
+        return Load { full: true, tokens_queued: u64::MAX, requests: u32::MAX };
+    };
+    // This router's own streams are known at once; what others send is known when the worker says it.
+    let said = state.sequences_running.saturating_add(state.requests_waiting);
+    let requests = said.max(worker.open_streams());
+    Load { full: requests >= state.sequences_max, tokens_queued: state.tokens_queued, requests }
+}
+
+/// Power of two choices inside the best band.
+fn pick(loads: &[Load], draw: u64) -> Option<usize> {
+    let best = loads.iter().map(|load| load.full).min()?;
+    let band: Vec<usize> = (0..loads.len()).filter(|index| loads[*index].full == best).collect();
+    let len = band.len() as u64;
+    let first = draw % len;
+    // The second is another one, whenever there is another.
+    let second = if len > 1 { (first + 1 + (draw >> 32) % (len - 1)) % len } else { first };
+    let [first, second] = [first, second].map(|place| band[usize::try_from(place).unwrap_or(0)]);
+    Some(if loads[second] < loads[first] { second } else { first })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn at(full: bool, tokens_queued: u64, requests: u32) -> Load {
+        Load { full, tokens_queued, requests }
+    }
+
+    #[test]
+    fn the_less_busy_of_two_in_the_best_band() {
+        let cases: [(&[Load], &[usize]); 5] = [
+            (&[], &[]),
+            (&[at(true, 9, 9)], &[0]),
+            (&[at(true, 0, 0), at(false, 100, 7)], &[1]),
+            (&[at(false, 0, 3), at(false, 0, 1)], &[1]),
+            (&[at(false, 50, 1), at(false, 0, 5), at(false, 9, 0), at(true, 0, 0)], &[1, 2]),
+        ];
+        for (loads, expected) in cases {
+            let mut picked: Vec<usize> =
+                (0..64_u64).filter_map(|n| pick(loads, n.wrapping_mul(0x9E37_79B9_7F4A_7C15))).collect();
+            picked.sort_unstable();
+            picked.dedup();
+            assert_eq!(picked, expected, "{loads:?}");
+        }
+    }
+
+    #[test]
+    fn streams_just_opened_count_before_the_worker_says_so() {
+        use crate::view::fixtures;
+        let worker = fixtures::worker("http://a", Some(fixtures::state(&[])));
+        assert!(!load(&worker).full);
+        worker.open.store(8, std::sync::atomic::Ordering::Relaxed);
+        assert!(load(&worker).full);
+    }
+}

@@ -1,0 +1,144 @@
+//! Every way to say no, as gRPC says it. HTTP says the same in its own shape (`http::error`).
+
+use std::time::Duration;
+
+use prost::Message as _;
+use slm_crds::nearest::did_you_mean;
+use thiserror::Error;
+use tonic::{Code, Status};
+
+/// Why a request is not answered.
+#[derive(Clone, Debug, Error)]
+pub(crate) enum Refusal {
+    /// No such name in the swarm.
+    #[error("no model, adapter or route is named `{name}`{}", suggestion(.nearest))]
+    UnknownModel { name: String, nearest: Vec<String> },
+    /// The name is missing.
+    #[error("`model` is missing: name a model, an adapter or a route")]
+    NoModel,
+    /// Known, but no worker holds it, even after some waiting.
+    #[error("`{name}` is not loaded on any worker now: {why}; try again in {} s", .retry_after.as_secs())]
+    NotResident { name: String, why: String, retry_after: Duration },
+    /// Too many wait already.
+    #[error("`{name}` is not loaded on any worker now and {waiting} requests wait already; try again later")]
+    TooManyWaiting { name: String, waiting: usize },
+    /// The caller's own deadline.
+    #[error("the deadline passed before the answer was complete")]
+    DeadlineExceeded,
+    /// The router is going down.
+    #[error("the router is shutting down; try again on another one")]
+    ShuttingDown,
+    /// What a worker said.
+    #[error("{}", .0.message())]
+    Worker(Status),
+}
+
+fn suggestion(nearest: &[String]) -> String {
+    did_you_mean(&nearest.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+impl Refusal {
+    pub(crate) fn code(&self) -> Code {
+        match self {
+            Self::UnknownModel { .. } => Code::NotFound,
+            Self::NoModel => Code::InvalidArgument,
+            Self::NotResident { .. } | Self::ShuttingDown => Code::Unavailable,
+            Self::TooManyWaiting { .. } => Code::ResourceExhausted,
+            Self::DeadlineExceeded => Code::DeadlineExceeded,
+            Self::Worker(status) => status.code(),
+        }
+    }
+
+    /// When a retry makes sense, if waiting is what helps.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::NotResident { retry_after, .. } => Some(*retry_after),
+            Self::TooManyWaiting { .. } | Self::ShuttingDown => Some(Duration::from_secs(1)),
+            Self::Worker(status) if matches!(status.code(), Code::Unavailable | Code::ResourceExhausted) => {
+                Some(Duration::from_secs(1))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl From<Refusal> for Status {
+    fn from(refusal: Refusal) -> Self {
+        let (code, message, retry_after) = (refusal.code(), refusal.to_string(), refusal.retry_after());
+        match (refusal, retry_after) {
+            (Refusal::Worker(status), _) => status,
+            (_, Some(delay)) => {
+                let details = retry_info(code, &message, delay);
+                Self::with_details(code, message, details.into())
+            }
+            (_, None) => Self::new(code, message),
+        }
+    }
+}
+
+/// `google.rpc.Status` with a `google.rpc.RetryInfo`, as `grpc-status-details-bin` carries it.
+fn retry_info(code: Code, message: &str, delay: Duration) -> Vec<u8> {
+    let seconds = i64::try_from(delay.as_secs()).unwrap_or(i64::MAX);
+    let info = RetryInfo { retry_delay: Some(ProtoDuration { seconds, nanos: 0 }) };
+    let detail = Any { type_url: "type.googleapis.com/google.rpc.RetryInfo".to_owned(), value: info.encode_to_vec() };
+    RpcStatus { code: code.into(), message: message.to_owned(), details: vec![detail] }.encode_to_vec()
+}
+
+// The four messages of google.rpc that a retry hint needs; a crate of all of them would weigh more than they do.
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct RpcStatus {
+    #[prost(int32, tag = "1")]
+    code: i32,
+    #[prost(string, tag = "2")]
+    message: String,
+    #[prost(message, repeated, tag = "3")]
+    details: Vec<Any>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Any {
+    #[prost(string, tag = "1")]
+    type_url: String,
+    #[prost(bytes = "vec", tag = "2")]
+    value: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct RetryInfo {
+    #[prost(message, optional, tag = "1")]
+    retry_delay: Option<ProtoDuration>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct ProtoDuration {
+    #[prost(int64, tag = "1")]
+    seconds: i64,
+    #[prost(int32, tag = "2")]
+    nanos: i32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unavailable_says_when_to_try_again() {
+        let refusal = Refusal::NotResident {
+            name: "banking".to_owned(),
+            why: "worker http://a has not loaded banking".to_owned(),
+            retry_after: Duration::from_secs(2),
+        };
+        let status = Status::from(refusal);
+        assert_eq!(status.code(), Code::Unavailable);
+        let details = RpcStatus::decode(status.details()).expect("details");
+        let info = RetryInfo::decode(details.details[0].value.as_slice()).expect("retry info");
+        assert_eq!(info.retry_delay.map(|delay| delay.seconds), Some(2));
+    }
+
+    #[test]
+    fn unknown_names_come_with_the_nearest() {
+        let refusal = Refusal::UnknownModel { name: "bankin".to_owned(), nearest: vec!["banking".to_owned()] };
+        assert_eq!(refusal.to_string(), "no model, adapter or route is named `bankin`; did you mean `banking`?");
+    }
+}

@@ -1,0 +1,65 @@
+//! What should be: the snapshot a router is given, and given anew whenever it changes.
+
+use serde::{Deserialize, Serialize};
+use slm_crds::SwarmRouteSpec;
+
+/// Everything a router has to know of a swarm. Generation 0 is the empty snapshot before the first.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Swarm {
+    /// Counts up with every change.
+    pub generation: u64,
+    /// Base models and their workers.
+    #[serde(default)]
+    pub models: Vec<Model>,
+    /// Experts on them.
+    #[serde(default)]
+    pub adapters: Vec<Adapter>,
+    /// Names with rules behind them.
+    #[serde(default)]
+    pub routes: Vec<Route>,
+}
+
+/// A base model.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Model {
+    /// Its name.
+    pub name: String,
+    /// For people.
+    #[serde(default)]
+    pub description: String,
+    /// Digest that its workers have to serve; empty when any will do.
+    #[serde(default)]
+    pub digest: String,
+    /// Its workers, such as `http://127.0.0.1:4242`.
+    #[serde(default)]
+    pub workers: Vec<String>,
+}
+
+/// An expert.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Adapter {
+    /// Its name.
+    pub name: String,
+    /// Its base model.
+    pub model: String,
+    /// For people.
+    #[serde(default)]
+    pub description: String,
+    /// Digest of the version that should serve; empty when any will do. Readiness waits for it; requests are answered
+    /// by the version that is loaded until then.
+    #[serde(default)]
+    pub digest: String,
+}
+
+/// A route.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// Its name.
+    pub name: String,
+    /// As in its manifest.
+    pub spec: SwarmRouteSpec,
+}

@@ -1,0 +1,237 @@
+//! What is: the swarm, with what every worker last said of itself. Plain data; every decision is a function of it.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use slm_crds::rule::Rule;
+use slm_proto::v1::{AdapterPhase, AdapterState, ExpertKind, WorkerState};
+
+use crate::{
+    decide::Route,
+    swarm::{Adapter, Model, Swarm},
+};
+
+/// A snapshot of everything.
+#[derive(Debug, Default)]
+pub(crate) struct View {
+    pub(crate) index: Arc<Index>,
+    pub(crate) workers: Vec<Arc<Worker>>,
+}
+
+/// The swarm by name, with its rules compiled. Made once a snapshot of the swarm.
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    pub(crate) swarm: Arc<Swarm>,
+    pub(crate) names: HashMap<String, Entry>,
+    /// Rules that do not compile: route, rule counted from 1, why.
+    pub(crate) broken_rules: Vec<(String, usize, String)>,
+}
+
+/// What a name stands for.
+#[derive(Debug)]
+pub(crate) enum Entry {
+    Expert(Expert),
+    Route(Route),
+}
+
+/// A model or an adapter, as it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Expert {
+    pub(crate) kind: ExpertKind,
+    pub(crate) name: String,
+    pub(crate) model: String,
+    /// Empty when any will do.
+    pub(crate) digest: String,
+    pub(crate) description: String,
+}
+
+/// One worker, as it says.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) url: Arc<str>,
+    /// Model that the swarm lists it under.
+    pub(crate) model: String,
+    /// Its latest state, or why there is none.
+    pub(crate) state: Result<Arc<WorkerState>, Arc<str>>,
+    /// Messages and breaks of its stream that this router has seen; unlike the worker's own count it never goes back.
+    pub(crate) seen: u64,
+    /// Streams that this router has open to it: the state stream is always a little behind.
+    pub(crate) open: Arc<AtomicU32>,
+}
+
+impl View {
+    pub(crate) fn workers_of<'v>(&'v self, model: &'v str) -> impl Iterator<Item = &'v Arc<Worker>> {
+        self.workers.iter().filter(move |worker| worker.model == model)
+    }
+}
+
+impl Worker {
+    /// The state of a worker that takes requests for its model.
+    ///
+    /// # Errors
+    /// Why it takes none.
+    pub(crate) fn serving(&self) -> Result<&WorkerState, String> {
+        let state = match &self.state {
+            Ok(state) => state,
+            Err(why) => return Err(format!("worker {} is not connected: {why}", self.url)),
+        };
+        if state.model != self.model {
+            return Err(format!("worker {} serves {}, not {}", self.url, state.model, self.model));
+        }
+        if state.draining {
+            return Err(format!("worker {} is draining", self.url));
+        }
+        Ok(state)
+    }
+
+    /// The version of an expert that new requests would get here: its digest.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(crate) fn resident(&self, expert: &Expert) -> Result<&str, String> {
+        let state = self.serving()?;
+        if expert.kind == ExpertKind::SlmModel {
+            return Ok(&state.model_digest);
+        }
+        serving_adapter(state, &expert.name)
+            .map(|adapter| adapter.digest.as_str())
+            .ok_or_else(|| format!("worker {} has not loaded {}", self.url, expert.name))
+    }
+
+    pub(crate) fn open_streams(&self) -> u32 {
+        self.open.load(Ordering::Relaxed)
+    }
+}
+
+fn serving_adapter<'s>(state: &'s WorkerState, name: &str) -> Option<&'s AdapterState> {
+    state.adapters.iter().find(|adapter| adapter.name == name && adapter.phase() == AdapterPhase::Serving)
+}
+
+impl Index {
+    pub(crate) fn new(swarm: Arc<Swarm>) -> Self {
+        let mut names = HashMap::new();
+        let mut broken_rules = Vec::new();
+        for model in &swarm.models {
+            names.insert(model.name.clone(), Entry::Expert(Expert::from(model)));
+        }
+        for adapter in &swarm.adapters {
+            names.insert(adapter.name.clone(), Entry::Expert(Expert::from(adapter)));
+        }
+        for route in &swarm.routes {
+            let rules: Vec<_> = route.spec.rules.iter().map(|rule| (Rule::compile(&rule.when), &rule.to)).collect();
+            for (number, (rule, _)) in rules.iter().enumerate() {
+                if let Err(error) = rule {
+                    broken_rules.push((route.name.clone(), number + 1, error.to_string()));
+                }
+            }
+            let compiled = Route::new(&route.name, route.spec.description.as_deref(), rules, &route.spec.fallback);
+            names.insert(route.name.clone(), Entry::Route(compiled));
+        }
+        Self { swarm, names, broken_rules }
+    }
+
+    pub(crate) fn expert(&self, name: &str) -> Option<&Expert> {
+        match self.names.get(name) {
+            Some(Entry::Expert(expert)) => Some(expert),
+            _ => None,
+        }
+    }
+}
+
+impl From<&Model> for Expert {
+    fn from(model: &Model) -> Self {
+        Self {
+            kind: ExpertKind::SlmModel,
+            name: model.name.clone(),
+            model: model.name.clone(),
+            digest: model.digest.clone(),
+            description: model.description.clone(),
+        }
+    }
+}
+
+impl From<&Adapter> for Expert {
+    fn from(adapter: &Adapter) -> Self {
+        Self {
+            kind: ExpertKind::LoraAdapter,
+            name: adapter.name.clone(),
+            model: adapter.model.clone(),
+            digest: adapter.digest.clone(),
+            description: adapter.description.clone(),
+        }
+    }
+}
+
+impl Expert {
+    /// As the protocol says it, with the digest of the version that is meant.
+    pub(crate) fn to_proto(&self, digest: &str) -> slm_proto::v1::Expert {
+        slm_proto::v1::Expert {
+            kind: self.kind.into(),
+            name: self.name.clone(),
+            model: self.model.clone(),
+            digest: digest.to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod fixtures {
+    //! A view to decide over: model `smol` on workers a and b, adapters `banking` and `travel`, route `assistant`.
+
+    use super::*;
+
+    pub(crate) fn swarm() -> Swarm {
+        serde_json::from_value(serde_json::json!({
+            "generation": 1,
+            "models": [{"name": "smol", "workers": ["http://a", "http://b"]}],
+            "adapters": [
+                {"name": "banking", "model": "smol"},
+                {"name": "travel", "model": "smol", "digest": "sha256:t"},
+            ],
+            "routes": [{"name": "assistant", "spec": {
+                "rules": [
+                    {"when": "text.matches('(?i)account|card')", "to": {"kind": "LoraAdapter", "name": "banking"}},
+                    {"when": "metadata.topic == 'travel'", "to": {"kind": "LoraAdapter", "name": "travel"}},
+                ],
+                "fallback": {"kind": "SlmModel", "name": "smol"},
+            }}],
+        }))
+        .expect("a swarm")
+    }
+
+    pub(crate) fn state(adapters: &[&str]) -> WorkerState {
+        let adapter = |name: &&str| AdapterState {
+            name: (*name).to_owned(),
+            digest: format!("sha256:{}", &name[..1]),
+            phase: AdapterPhase::Serving.into(),
+            ..Default::default()
+        };
+        WorkerState {
+            sequence: 1,
+            model: "smol".to_owned(),
+            model_digest: "sha256:m".to_owned(),
+            adapters: adapters.iter().map(adapter).collect(),
+            sequences_max: 8,
+            ..Default::default()
+        }
+    }
+
+    pub(crate) fn worker(url: &str, state: Option<WorkerState>) -> Arc<Worker> {
+        Arc::new(Worker {
+            url: url.into(),
+            model: "smol".to_owned(),
+            seen: state.as_ref().map_or(0, |state| state.sequence),
+            state: state.map(Arc::new).ok_or_else(|| "connection refused".into()),
+            open: Arc::default(),
+        })
+    }
+
+    pub(crate) fn view(workers: Vec<Arc<Worker>>) -> View {
+        View { index: Arc::new(Index::new(Arc::new(swarm()))), workers }
+    }
+}

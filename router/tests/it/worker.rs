@@ -1,0 +1,267 @@
+//! A worker that follows a script: real gRPC, no model.
+//!
+//! It answers `NAME: TEXT` word by word, where NAME is the expert and TEXT the last message or the prompt; words that
+//! begin with `!` are instructions to it.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use futures::{Stream, StreamExt as _};
+use slm_proto::{
+    trailers,
+    v1::{
+        AdapterPhase, AdapterState, Completion, Delta, Expert, ExpertKind, FinishReason, Finished, GenerateRequest,
+        GenerateResponse, ListAdaptersRequest, ListAdaptersResponse, LoadAdapterRequest, Started, TokenLogprob,
+        TopLogprob, UnloadAdapterRequest, UnloadAdapterResponse, Usage, WatchStateRequest, WorkerState,
+        generate_request::Input,
+        generate_response::Event,
+        generation_server::{Generation, GenerationServer},
+        worker_control_server::{WorkerControl, WorkerControlServer},
+    },
+};
+use tokio::{net::TcpListener, sync::watch};
+use tokio_stream::wrappers::WatchStream;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::{
+    Request, Response, Status,
+    transport::{Server, server::TcpIncoming},
+};
+
+/// A running worker. Dropping it ends it.
+pub struct Worker {
+    pub url: String,
+    pub script: Arc<Script>,
+    _stop: DropGuard,
+}
+
+/// What a worker is, and what happened to it.
+pub struct Script {
+    state: watch::Sender<WorkerState>,
+    /// Requests to refuse with UNAVAILABLE before answering again.
+    pub failures: AtomicU32,
+    pub requests: Mutex<Vec<(GenerateRequest, bool)>>,
+    /// Streams that were dropped before their end.
+    pub cancelled: watch::Sender<u32>,
+    /// Streams begun.
+    pub begun: watch::Sender<u32>,
+    /// Streams that end with `!gate` wait for this to be true.
+    pub gate: watch::Sender<bool>,
+}
+
+impl Worker {
+    pub async fn start(model: &str, adapters: &[&str]) -> Self {
+        let state = WorkerState {
+            sequence: 1,
+            model: model.to_owned(),
+            model_digest: "sha256:model".to_owned(),
+            sequences_max: 8,
+            adapters: adapters.iter().map(|name| adapter(name)).collect(),
+            ..Default::default()
+        };
+        let script = Arc::new(Script {
+            state: watch::Sender::new(state),
+            failures: AtomicU32::new(0),
+            requests: Mutex::default(),
+            cancelled: watch::Sender::new(0),
+            begun: watch::Sender::new(0),
+            gate: watch::Sender::new(false),
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let stop = CancellationToken::new();
+        let server = Server::builder()
+            .add_service(GenerationServer::new(Service(Arc::clone(&script))))
+            .add_service(WorkerControlServer::new(Service(Arc::clone(&script))))
+            .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
+        let stopped = stop.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                served = server => served.expect("the worker serves"),
+                () = stopped.cancelled() => {}
+            }
+        });
+        Self { url, script, _stop: stop.drop_guard() }
+    }
+
+    pub fn change(&self, change: impl FnOnce(&mut WorkerState)) {
+        self.script.state.send_modify(|state| {
+            state.sequence += 1;
+            change(state);
+        });
+    }
+
+    pub fn load(&self, name: &str) {
+        self.change(|state| state.adapters.push(adapter(name)));
+    }
+
+    pub fn asked(&self) -> usize {
+        self.script.requests.lock().expect("no panic").len()
+    }
+}
+
+pub fn adapter(name: &str) -> AdapterState {
+    AdapterState {
+        name: name.to_owned(),
+        digest: format!("sha256:{name}"),
+        phase: AdapterPhase::Serving.into(),
+        ..Default::default()
+    }
+}
+
+struct Service(Arc<Script>);
+
+type Answers = Pin<Box<dyn Stream<Item = Result<GenerateResponse, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Generation for Service {
+    type GenerateStream = Answers;
+
+    async fn generate(&self, request: Request<GenerateRequest>) -> Result<Response<Answers>, Status> {
+        let script = Arc::clone(&self.0);
+        let has_deadline = request.metadata().contains_key("grpc-timeout");
+        let request = request.into_inner();
+        script.requests.lock().expect("no panic").push((request.clone(), has_deadline));
+        if script.failures.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
+            return Err(Status::unavailable("told to fail"));
+        }
+        let text = text(&request);
+        refusals(&text)?;
+        script.begun.send_modify(|begun| *begun += 1);
+        let unfinished = Unfinished(Some(Arc::clone(&script)));
+        let stream = futures::stream::unfold(
+            (events(&request, &text), 0, unfinished, script),
+            |(events, next, mut unfinished, script)| async move {
+                let event: Step = events.get(next).cloned()?;
+                let item = match event {
+                    Step::Send(event) => Ok(GenerateResponse { event: Some(event) }),
+                    Step::Fail => Err(Status::unavailable("told to break")),
+                    Step::Gate => {
+                        script.gate.subscribe().wait_for(|open| *open).await.expect("the script lives");
+                        Ok(delta("through "))
+                    }
+                    Step::Never => std::future::pending().await,
+                };
+                if next + 1 == events.len() {
+                    unfinished.0 = None;
+                }
+                Some((item, (events, next + 1, unfinished, script)))
+            },
+        );
+        Ok(Response::new(stream.boxed()))
+    }
+
+    async fn complete(&self, _: Request<GenerateRequest>) -> Result<Response<Completion>, Status> {
+        Err(Status::unimplemented("routers stream"))
+    }
+}
+
+/// Counts a stream that is dropped before its last event.
+struct Unfinished(Option<Arc<Script>>);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some(script) = &self.0 {
+            script.cancelled.send_modify(|cancelled| *cancelled += 1);
+        }
+    }
+}
+
+#[derive(Clone)]
+enum Step {
+    Send(Event),
+    Fail,
+    Gate,
+    Never,
+}
+
+fn refusals(text: &str) -> Result<(), Status> {
+    if text.contains("!full") {
+        return Err(Status::resource_exhausted("the queue is full"));
+    }
+    if text.contains("!long") {
+        let mut status = Status::invalid_argument("the prompt has 9 tokens, the context 8");
+        status.metadata_mut().insert(trailers::ERROR_CODE, "context_length_exceeded".parse().expect("a word"));
+        status.metadata_mut().insert(trailers::ERROR_FIELD, "messages".parse().expect("a word"));
+        return Err(status);
+    }
+    Ok(())
+}
+
+fn events(request: &GenerateRequest, text: &str) -> Vec<Step> {
+    let is_base = request.model == "smol";
+    let expert = Expert {
+        kind: if is_base { ExpertKind::SlmModel } else { ExpertKind::LoraAdapter }.into(),
+        name: request.model.clone(),
+        model: "smol".to_owned(),
+        digest: format!("sha256:{}", request.model),
+    };
+    let started =
+        Started { request_id: request.request_id.clone(), expert: Some(expert), prompt_tokens: 3, decision: None };
+    let mut steps = vec![Step::Send(Event::Started(started))];
+    let answer = format!("{}: {text}", request.model);
+    for word in answer.split_whitespace() {
+        match word {
+            "!break" => {
+                steps.push(Step::Fail);
+                return steps;
+            }
+            "!never" => steps.push(Step::Never),
+            "!gate" => steps.push(Step::Gate),
+            word => {
+                let mut delta = Delta { text: format!("{word} "), tokens: 1, logprobs: vec![] };
+                if request.logprobs.is_some() {
+                    let token = format!("{word} ").into_bytes();
+                    let top = vec![TopLogprob { id: 1, token: token.clone(), logprob: -0.25 }];
+                    delta.logprobs.push(TokenLogprob { id: 1, token, logprob: -0.25, top });
+                }
+                steps.push(Step::Send(Event::Delta(delta)));
+            }
+        }
+    }
+    let usage = Usage { prompt_tokens: 3, completion_tokens: u32::try_from(steps.len()).expect("few") - 1 };
+    steps.push(Step::Send(Event::Finished(Finished { reason: FinishReason::Stop.into(), usage: Some(usage) })));
+    steps
+}
+
+fn delta(text: &str) -> GenerateResponse {
+    GenerateResponse { event: Some(Event::Delta(Delta { text: text.to_owned(), tokens: 1, logprobs: vec![] })) }
+}
+
+fn text(request: &GenerateRequest) -> String {
+    match &request.input {
+        Some(Input::Messages(messages)) => messages.messages.last().map(|m| m.content.clone()).unwrap_or_default(),
+        Some(Input::Prompt(prompt)) => prompt.clone(),
+        Some(Input::TokenIds(ids)) => format!("{:?}", ids.ids),
+        None => String::new(),
+    }
+}
+
+#[tonic::async_trait]
+impl WorkerControl for Service {
+    type WatchStateStream = Pin<Box<dyn Stream<Item = Result<WorkerState, Status>> + Send>>;
+
+    async fn watch_state(&self, _: Request<WatchStateRequest>) -> Result<Response<Self::WatchStateStream>, Status> {
+        let states = WatchStream::new(self.0.state.subscribe());
+        Ok(Response::new(states.map(Ok).boxed()))
+    }
+
+    async fn load_adapter(&self, _: Request<LoadAdapterRequest>) -> Result<Response<AdapterState>, Status> {
+        Err(Status::unimplemented("scripted"))
+    }
+
+    async fn unload_adapter(
+        &self,
+        _: Request<UnloadAdapterRequest>,
+    ) -> Result<Response<UnloadAdapterResponse>, Status> {
+        Err(Status::unimplemented("scripted"))
+    }
+
+    async fn list_adapters(&self, _: Request<ListAdaptersRequest>) -> Result<Response<ListAdaptersResponse>, Status> {
+        Err(Status::unimplemented("scripted"))
+    }
+}
