@@ -1,1 +1,126 @@
-fn main() {}
+//! `slm`: a swarm of small expert models, on this machine or in a cluster.
+//!
+//! One binary for everything: the long-running `worker` and `router`, `up`, which starts both for a folder of
+//! manifests, and the commands that people type. What each of them does lives in its own module; this file is the list
+//! of commands and the life of the process.
+
+mod args;
+mod exit;
+mod logs;
+mod output;
+
+// The processes of a swarm.
+mod child_line;
+mod router;
+mod stdin;
+mod worker;
+
+// A swarm from manifests.
+mod reconcile;
+mod up;
+
+// Callers of a running swarm.
+mod client;
+mod explain;
+mod get;
+mod run;
+
+// Models without a swarm.
+mod convert;
+mod doctor;
+mod score;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+use crate::exit::Failure;
+
+const AFTER_HELP: &str = "\
+Exit codes:
+  0    it worked
+  1    it failed; the message says what and why
+  2    wrong usage, or manifests that are not valid
+  130  interrupted by Ctrl-C
+
+Examples:
+  slm up -f examples/quickstart
+  slm run banking \"put a freeze on my bank account right now\"
+  slm get all
+  slm doctor";
+
+/// A swarm of small expert models behind one endpoint.
+///
+/// `slm up` reads a folder of manifests (SlmModel, LoraAdapter, SwarmRoute), starts a worker for each base model and a
+/// router before them, and follows the folder: edit a manifest and the swarm follows. The other commands ask a running
+/// swarm, or work on model files alone.
+#[derive(Parser)]
+#[command(name = "slm", version, after_help = AFTER_HELP, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Up(up::UpArgs),
+    Run(run::RunArgs),
+    Get(get::GetArgs),
+    Explain(explain::ExplainArgs),
+    Score(score::ScoreArgs),
+    Convert(convert::ConvertArgs),
+    Doctor(doctor::DoctorArgs),
+    Worker(worker::WorkerArgs),
+    Router(router::RouterArgs),
+    /// Prints the completion script of a shell.
+    ///
+    /// Source it from the shell's start-up file.
+    #[command(after_help = "Examples:\n  slm completions bash > ~/.local/share/bash-completion/completions/slm\n  \
+                            slm completions zsh > ~/.zfunc/_slm\n  slm completions fish > ~/.config/fish/completions/slm.fish")]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    logs::init(matches!(cli.command, Command::Worker(_) | Command::Router(_)));
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return exit::report(Err(Failure::failed(format!("starting threads: {error}")))),
+    };
+    let outcome = runtime.block_on(execute(cli.command));
+    // Something may still block in a thread, such as a conversion that was interrupted: it ends with the process.
+    runtime.shutdown_background();
+    exit::report(outcome)
+}
+
+async fn execute(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Up(args) => up::execute(args).await,
+        Command::Worker(args) => worker::execute(args).await,
+        Command::Router(args) => router::execute(args).await,
+        Command::Run(args) => exit::or_interrupted(run::execute(args)).await,
+        Command::Get(args) => exit::or_interrupted(get::execute(args)).await,
+        Command::Explain(args) => exit::or_interrupted(explain::execute(args)).await,
+        Command::Score(args) => exit::or_interrupted(score::execute(args)).await,
+        Command::Convert(args) => exit::or_interrupted(convert::execute(args)).await,
+        Command::Doctor(args) => exit::or_interrupted(doctor::execute(args)).await,
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "slm", &mut script);
+            output::bytes(&script)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+}

@@ -24,6 +24,8 @@ const CONFIG_FILE: &str = "adapter_config.json";
 const WEIGHTS_FILE: &str = "adapter_model.safetensors";
 /// Real ones have a few kilobytes, or some hundred with a pattern for each module.
 const CONFIG_BYTES_MAX: u64 = 4 << 20;
+/// Of a file whose digest is taken: rank 256 on every layer of a model of 8 billion weights has 3 GB.
+const BYTES_MAX: u64 = 16 << 30;
 
 /// An adapter that fits its base.
 #[derive(Debug, Clone, PartialEq)]
@@ -76,6 +78,20 @@ impl Adapter {
             pairs,
         })
     }
+}
+
+/// The digest of the adapter in `dir`, as [`Adapter::open`] gives it, whatever its files hold.
+///
+/// # Errors
+/// When one of the two files cannot be read.
+pub fn digest(dir: &Path) -> Result<String, AdapterError> {
+    // Read, not mapped: whoever follows a folder reads files while others write them.
+    let read = |name| {
+        let path = existing(dir, name)?;
+        mapped::read(&path, BYTES_MAX).map_err(|source| AdapterError::Io { path, source })
+    };
+    let (config, weights) = (read(CONFIG_FILE)?, read(WEIGHTS_FILE)?);
+    Ok(digest::of_files([(CONFIG_FILE, config.as_slice()), (WEIGHTS_FILE, weights.as_slice())]))
 }
 
 fn existing(dir: &Path, name: &'static str) -> Result<std::path::PathBuf, AdapterError> {

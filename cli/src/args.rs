@@ -1,0 +1,89 @@
+//! Arguments that several commands have in common.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::ValueEnum;
+use slm_convert::{
+    bundle::{PrecisionChoice, cache_dir},
+    graph,
+};
+use slm_crds::model;
+
+use crate::exit::Failure;
+
+/// Precision of the weights in memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "PascalCase")]
+pub enum Precision {
+    /// Int4 when the file's own weights have 8 bits or fewer, else F32.
+    #[default]
+    Auto,
+    /// 32-bit floats.
+    F32,
+    /// 4-bit integers.
+    Int4,
+}
+
+impl From<Precision> for PrecisionChoice {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::Auto => Self::Auto,
+            Precision::F32 => Self::Exactly(graph::Precision::F32),
+            Precision::Int4 => Self::Exactly(graph::Precision::Int4),
+        }
+    }
+}
+
+/// As [`Precision`] is written on a command line.
+pub fn precision_flag(precision: model::Precision) -> &'static str {
+    match precision {
+        model::Precision::Auto => "Auto",
+        model::Precision::F32 => "F32",
+        model::Precision::Int4 => "Int4",
+    }
+}
+
+/// Where converted models and downloads are kept.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct CacheArgs {
+    /// Folder of converted models and of what set-up fetched [default: slm-swarm in $XDG_CACHE_HOME or ~/.cache].
+    #[arg(long, value_name = "DIR", env = "SLM_CACHE_DIR")]
+    pub cache: Option<PathBuf>,
+}
+
+impl CacheArgs {
+    /// The folder.
+    ///
+    /// # Errors
+    /// When neither the argument nor the environment names one.
+    pub fn root(&self) -> Result<PathBuf, Failure> {
+        let none = || Failure::usage("no cache folder: set HOME, or name one with --cache");
+        self.cache.clone().or_else(cache_dir).ok_or_else(none)
+    }
+}
+
+/// A duration such as `500ms`, `30s` or `2m`; a bare number is seconds.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let amount: u64 = digits.parse().map_err(|_| "expected a number with ms, s or m, such as 30s".to_owned())?;
+    match &text[digits.len()..] {
+        "ms" => Ok(Duration::from_millis(amount)),
+        "" | "s" => Ok(Duration::from_secs(amount)),
+        "m" => Ok(Duration::from_secs(amount.saturating_mul(60))),
+        unit => Err(format!("unknown unit `{unit}`; expected ms, s or m")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        assert_eq!(duration("30"), Ok(Duration::from_secs(30)));
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert!(duration("2h").is_err_and(|error| error.contains("`h`")));
+        assert!(duration("soon").is_err());
+    }
+}

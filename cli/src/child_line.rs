@@ -1,0 +1,69 @@
+//! What a worker and a router say on standard output, one JSON object a line, and `slm up` reads.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{exit::Failure, output};
+
+/// Of `slm worker`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+pub enum WorkerLine {
+    /// Layers converted so far.
+    Converting {
+        /// So many.
+        done: usize,
+        /// Of so many.
+        total: usize,
+    },
+    /// ONNX Runtime loads the graph.
+    Loading,
+    /// It takes requests.
+    Ready {
+        /// Here, over gRPC.
+        address: SocketAddr,
+    },
+    /// It cannot go on.
+    Failed {
+        /// Because.
+        message: String,
+    },
+}
+
+/// Of `slm router`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+pub enum RouterLine {
+    /// Both ports are open.
+    Ready {
+        /// OpenAI-compatible HTTP.
+        http: SocketAddr,
+        /// gRPC.
+        grpc: SocketAddr,
+    },
+    /// It cannot go on.
+    Failed {
+        /// Because.
+        message: String,
+    },
+}
+
+/// Writes one.
+pub fn say(line: &impl Serialize) -> Result<(), Failure> {
+    output::line(&serde_json::to_string(line).map_err(Failure::failed)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_stable() {
+        let line = WorkerLine::Converting { done: 3, total: 30 };
+        assert_eq!(serde_json::to_string(&line).unwrap(), r#"{"event":"converting","done":3,"total":30}"#);
+        let ready = r#"{"event":"ready","http":"127.0.0.1:8000","grpc":"127.0.0.1:50051"}"#;
+        let parsed: RouterLine = serde_json::from_str(ready).unwrap();
+        assert_eq!(serde_json::to_string(&parsed).unwrap(), ready);
+    }
+}

@@ -1,0 +1,73 @@
+//! How a command ends.
+
+use std::{fmt::Display, io, process::ExitCode};
+
+use crate::output::style;
+
+/// Why a command did not do what it was asked.
+#[derive(Debug)]
+pub enum Failure {
+    /// It failed: exit code 1.
+    Failed(String),
+    /// What was asked makes no sense: exit code 2.
+    Usage(String),
+    /// Ctrl-C: exit code 130.
+    Interrupted,
+    /// It failed, and has said so already: exit code 1.
+    Said,
+    /// Nobody reads the output any more, which is the reader's good right: exit code 0.
+    Unread,
+}
+
+impl Failure {
+    /// From an error, in its own words.
+    pub fn failed(error: impl Display) -> Self {
+        Self::Failed(error.to_string())
+    }
+
+    /// From what is wrong with the arguments or the manifests.
+    pub fn usage(error: impl Display) -> Self {
+        Self::Usage(error.to_string())
+    }
+}
+
+/// Of writing to standard output.
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::Unread,
+            _ => Self::Failed(format!("writing the output: {error}")),
+        }
+    }
+}
+
+/// Runs a command until it ends or Ctrl-C is pressed.
+pub async fn or_interrupted(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    tokio::select! {
+        outcome = command => outcome,
+        _ = tokio::signal::ctrl_c() => Err(Failure::Interrupted),
+    }
+}
+
+/// Runs what computes or blocks on a thread of its own.
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(Failure::failed(error)))
+}
+
+/// Says why it failed and gives the exit code.
+pub fn report(outcome: Result<(), Failure>) -> ExitCode {
+    let (message, code) = match outcome {
+        Ok(()) | Err(Failure::Unread) => return ExitCode::SUCCESS,
+        Err(Failure::Said) => return ExitCode::FAILURE,
+        Err(Failure::Interrupted) => return ExitCode::from(130),
+        Err(Failure::Failed(message)) => (message, 1),
+        Err(Failure::Usage(message)) => (message, 2),
+    };
+    let (bad, plain) = (style::BAD.render(), style::BAD.render_reset());
+    for line in message.lines() {
+        anstream::eprintln!("{bad}error:{plain} {line}");
+    }
+    ExitCode::from(code)
+}

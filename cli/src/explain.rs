@@ -1,0 +1,124 @@
+//! `slm explain`: which expert would answer, and why.
+
+use std::fmt::Write as _;
+
+use clap::Args;
+use serde_json::{Value, json};
+use slm_proto::v1::{Candidate, CandidateOutcome, Decision};
+
+use crate::{
+    client::{Client, PromptArgs, ServerArgs, kind_name, refused},
+    exit::Failure,
+    output::{self, short_digest, style, styled},
+    run::expert_json,
+};
+
+/// Says which expert would answer a prompt now, and why, without generating anything.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  slm explain assistant \"book me a flight to oslo\"\n  \
+    slm explain assistant \"hello\" --metadata tenant=acme --json")]
+pub struct ExplainArgs {
+    #[command(flatten)]
+    prompt: PromptArgs,
+    /// Print the decision as JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+/// Runs it.
+pub async fn execute(args: ExplainArgs) -> Result<(), Failure> {
+    let mut request = args.prompt.request()?;
+    request.explain = true;
+    let mut client = Client::connect(&args.server.server).await?;
+    let decision = client.swarm.explain(request).await.map_err(|status| refused(&status))?.into_inner();
+    if args.json { output::json(&json(&decision)) } else { output::text(&words(&decision)) }
+}
+
+/// A decision for people.
+pub fn words(decision: &Decision) -> String {
+    let mut text = String::new();
+    let chosen = decision.chosen.clone().unwrap_or_default();
+    let model = if chosen.model.is_empty() || chosen.model == chosen.name {
+        String::new()
+    } else {
+        format!(" on {}", chosen.model)
+    };
+    let name = styled(style::HEAD, &chosen.name);
+    // Writing to a string does not fail.
+    let _ = writeln!(text, "{} -> {name} ({}{model})", decision.requested, kind_name(chosen.kind()));
+    let _ = writeln!(text, "  because  {}", decision.reason);
+    if !decision.worker.is_empty() {
+        let _ = writeln!(text, "  worker   {}", decision.worker);
+    }
+    if !chosen.digest.is_empty() {
+        let _ = writeln!(text, "  digest   {}", short_digest(&chosen.digest));
+    }
+    for candidate in &decision.candidates {
+        let _ = writeln!(text, "  {}", candidate_words(candidate));
+    }
+    text
+}
+
+fn candidate_words(candidate: &Candidate) -> String {
+    let expert = candidate.expert.clone().unwrap_or_default();
+    let (mark, colour) = match candidate.outcome() {
+        CandidateOutcome::Chosen => ("chosen  ", style::GOOD),
+        CandidateOutcome::RuleError | CandidateOutcome::NotResident => ("not     ", style::WARN),
+        _ => ("not     ", style::DIM),
+    };
+    let why_not = if candidate.why_not.is_empty() { String::new() } else { format!(": {}", candidate.why_not) };
+    format!("{} {} by {}{why_not}", styled(colour, mark), expert.name, candidate.rule)
+}
+
+/// A decision as JSON, in the words of the protocol.
+pub fn json(decision: &Decision) -> Value {
+    let candidate = |candidate: &Candidate| {
+        let outcome = candidate.outcome().as_str_name().trim_start_matches("CANDIDATE_OUTCOME_").to_owned();
+        json!({
+            "expert": candidate.expert.as_ref().map(expert_json),
+            "rule": candidate.rule,
+            "outcome": outcome,
+            "why_not": candidate.why_not,
+        })
+    };
+    json!({
+        "requested": decision.requested,
+        "route": decision.route,
+        "chosen": decision.chosen.as_ref().map(expert_json),
+        "reason": decision.reason,
+        "worker": decision.worker,
+        "candidates": decision.candidates.iter().map(candidate).collect::<Vec<_>>(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use slm_proto::v1::{Expert, ExpertKind};
+
+    use super::*;
+
+    #[test]
+    fn a_decision_in_words() {
+        let expert = Expert {
+            kind: ExpertKind::LoraAdapter.into(),
+            name: "banking".to_owned(),
+            model: "smollm2".to_owned(),
+            digest: "sha256:0123456789abcdef".to_owned(),
+        };
+        let decision = Decision {
+            requested: "assistant".to_owned(),
+            route: "assistant".to_owned(),
+            chosen: Some(expert),
+            reason: "rule 1 matched: text.matches(\"bank\")".to_owned(),
+            ..Default::default()
+        };
+        let text = anstream::adapter::strip_str(&words(&decision)).to_string();
+        assert_eq!(
+            text,
+            "assistant -> banking (LoraAdapter on smollm2)\n  because  rule 1 matched: text.matches(\"bank\")\n  \
+             digest   0123456789ab\n"
+        );
+    }
+}

@@ -1,0 +1,161 @@
+//! `slm get`: what is loaded where.
+
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+use slm_crds::nearest::{did_you_mean, nearest};
+use slm_proto::v1::{ListModelsRequest, ModelInfo};
+
+use crate::{
+    client::{Client, ServerArgs, refused},
+    exit::Failure,
+    output::{self, short_digest},
+};
+
+/// Lists what a running swarm serves, and on which workers.
+///
+/// The router tells what its workers tell it: an adapter is where its workers say that it is.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  slm get all\n  slm get adapters -o wide\n  slm get model smollm2 -o json")]
+pub struct GetArgs {
+    /// What to list.
+    #[arg(value_enum, default_value_t, hide_default_value = true)]
+    what: What,
+    /// Only the one of this name.
+    name: Option<String>,
+    /// How to print it.
+    #[arg(short, long, value_enum)]
+    output: Option<Format>,
+    /// Print JSON; the same as -o json.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+/// A kind, under any of its names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum What {
+    /// Everything.
+    #[default]
+    All,
+    /// Base models.
+    #[value(aliases = ["model", "slm", "slmmodel", "slmmodels"])]
+    Models,
+    /// Experts on them.
+    #[value(aliases = ["adapter", "lora", "loraadapter", "loraadapters"])]
+    Adapters,
+    /// Names with rules behind them.
+    #[value(aliases = ["route", "sroute", "swarmroute", "swarmroutes"])]
+    Routes,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// More columns.
+    Wide,
+    /// For programs.
+    Json,
+}
+
+/// Runs it.
+pub async fn execute(args: GetArgs) -> Result<(), Failure> {
+    let mut client = Client::connect(&args.server.server).await?;
+    let listed = client.swarm.list_models(ListModelsRequest {}).await.map_err(|status| refused(&status))?;
+    let models = select(listed.into_inner().models, args.what, args.name.as_deref())?;
+    if args.json || args.output == Some(Format::Json) {
+        return output::json(&models.iter().map(json).collect::<Vec<_>>());
+    }
+    if models.is_empty() {
+        anstream::eprintln!("nothing found");
+        return Ok(());
+    }
+    let (heading, rows) = table(&models, args.output == Some(Format::Wide));
+    output::table(&heading, &rows)
+}
+
+fn select(models: Vec<ModelInfo>, what: What, name: Option<&str>) -> Result<Vec<ModelInfo>, Failure> {
+    let kind = match what {
+        What::All => None,
+        What::Models => Some("SlmModel"),
+        What::Adapters => Some("LoraAdapter"),
+        What::Routes => Some("SwarmRoute"),
+    };
+    let mut of_kind = models;
+    of_kind.retain(|model| kind.is_none_or(|kind| model.kind == kind));
+    let Some(name) = name else { return Ok(of_kind) };
+    if let Some(found) = of_kind.iter().find(|model| model.name == name) {
+        return Ok(vec![found.clone()]);
+    }
+    let near = nearest(name, of_kind.iter().map(|model| model.name.as_str()));
+    let kind = kind.unwrap_or("model, adapter or route");
+    Err(Failure::failed(format!("no {kind} is named `{name}`{}", did_you_mean(&near))))
+}
+
+fn table(models: &[ModelInfo], wide: bool) -> (Vec<&'static str>, Vec<Vec<String>>) {
+    let mut heading = vec!["KIND", "NAME", "READY", "MODEL", "WORKERS", "DIGEST"];
+    if wide {
+        heading.extend(["ADDRESSES", "DESCRIPTION"]);
+    }
+    let row = |model: &ModelInfo| {
+        let is_route = model.kind == "SwarmRoute";
+        let mut row = vec![
+            model.kind.clone(),
+            model.name.clone(),
+            if model.ready { "True" } else { "False" }.to_owned(),
+            or_dash(&model.model),
+            if is_route { "-".to_owned() } else { model.workers.len().to_string() },
+            or_dash(&if wide { model.digest.clone() } else { short_digest(&model.digest) }),
+        ];
+        if wide {
+            row.extend([or_dash(&model.workers.join(",")), or_dash(&model.description)]);
+        }
+        row
+    };
+    (heading, models.iter().map(row).collect())
+}
+
+fn or_dash(text: &str) -> String {
+    if text.is_empty() { "-".to_owned() } else { text.to_owned() }
+}
+
+fn json(model: &ModelInfo) -> Value {
+    json!({
+        "kind": model.kind,
+        "name": model.name,
+        "ready": model.ready,
+        "model": model.model,
+        "description": model.description,
+        "digest": model.digest,
+        "workers": model.workers,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn models() -> Vec<ModelInfo> {
+        let info = |kind: &str, name: &str| ModelInfo { kind: kind.to_owned(), name: name.to_owned(), ..Default::default() };
+        vec![info("SlmModel", "smollm2"), info("LoraAdapter", "banking"), info("SwarmRoute", "assistant")]
+    }
+
+    #[test]
+    fn selects_by_kind_and_name() {
+        let names = |what, name| {
+            select(models(), what, name).unwrap().into_iter().map(|model| model.name).collect::<Vec<_>>()
+        };
+        assert_eq!(names(What::All, None).len(), 3);
+        assert_eq!(names(What::Adapters, None), ["banking"]);
+        assert_eq!(names(What::All, Some("assistant")), ["assistant"]);
+        let Err(Failure::Failed(message)) = select(models(), What::Adapters, Some("bankin")) else { panic!() };
+        assert_eq!(message, "no LoraAdapter is named `bankin`; did you mean `banking`?");
+    }
+
+    #[test]
+    fn rows_are_as_wide_as_their_heading() {
+        for wide in [false, true] {
+            let (heading, rows) = table(&models(), wide);
+            assert!(rows.iter().all(|row| row.len() == heading.len()));
+        }
+    }
+}

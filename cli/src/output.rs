@@ -1,0 +1,108 @@
+//! Standard output: lines, JSON, tables. Colours only on a terminal, which `anstream` sees to.
+
+use std::io::{self, Write as _};
+
+use serde::Serialize;
+
+use crate::exit::Failure;
+
+/// Colours, by what they mean.
+pub mod style {
+    use anstyle::{AnsiColor, Style};
+
+    /// Went well.
+    pub const GOOD: Style = AnsiColor::Green.on_default();
+    /// Worth a look.
+    pub const WARN: Style = AnsiColor::Yellow.on_default();
+    /// Went wrong.
+    pub const BAD: Style = AnsiColor::Red.on_default().bold();
+    /// Headings.
+    pub const HEAD: Style = Style::new().bold();
+    /// Less important.
+    pub const DIM: Style = Style::new().dimmed();
+}
+
+/// `text` in that style.
+pub fn styled(style: anstyle::Style, text: &str) -> String {
+    format!("{}{text}{}", style.render(), style.render_reset())
+}
+
+/// Writes text and flushes, so that it is seen as it comes.
+pub fn text(text: &str) -> Result<(), Failure> {
+    let mut out = anstream::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    Ok(out.flush()?)
+}
+
+/// Writes a line.
+pub fn line(line: &str) -> Result<(), Failure> {
+    text(&format!("{line}\n"))
+}
+
+/// Writes bytes as they are.
+pub fn bytes(bytes: &[u8]) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    out.write_all(bytes)?;
+    Ok(out.flush()?)
+}
+
+/// Writes a value as JSON for people and programs.
+pub fn json(value: &impl Serialize) -> Result<(), Failure> {
+    line(&serde_json::to_string_pretty(value).map_err(Failure::failed)?)
+}
+
+/// Columns under a heading, as wide as they need to be.
+pub fn table(heading: &[&str], rows: &[Vec<String>]) -> Result<(), Failure> {
+    let mut widths: Vec<usize> = heading.iter().map(|cell| cell.len()).collect();
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let heading: Vec<String> = heading.iter().map(|cell| (*cell).to_owned()).collect();
+    line(&styled(style::HEAD, &cells(&heading, &widths)))?;
+    rows.iter().try_for_each(|row| line(&cells(row, &widths)))
+}
+
+fn cells(row: &[String], widths: &[usize]) -> String {
+    let padded: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+    padded.join("   ").trim_end().to_owned()
+}
+
+/// A digest short enough for a table; its first twelve digits still tell any two apart.
+pub fn short_digest(digest: &str) -> String {
+    digest.trim_start_matches("sha256:").chars().take(12).collect()
+}
+
+/// Bytes in a unit that people read.
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    #[allow(clippy::cast_precision_loss)] // One decimal is shown.
+    let mut value = bytes as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_digests() {
+        assert_eq!(size(512), "512 B");
+        assert_eq!(size(98_362_432), "93.8 MiB");
+        assert_eq!(short_digest("sha256:0123456789abcdef"), "0123456789ab");
+    }
+
+    #[test]
+    fn cells_line_up() {
+        assert_eq!(cells(&["a".to_owned(), "b".to_owned()], &[3, 2]), "a     b");
+    }
+}

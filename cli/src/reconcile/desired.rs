@@ -1,0 +1,111 @@
+//! What should be: manifests whose artifacts were found and have a digest.
+
+use std::path::PathBuf;
+
+use slm_crds::model::Precision;
+use slm_router::swarm::Route;
+
+/// Everything that should be served.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Desired {
+    /// Counts up with every change.
+    pub revision: u64,
+    /// Base models.
+    pub models: Vec<WantedModel>,
+    /// Experts on them.
+    pub adapters: Vec<WantedAdapter>,
+    /// Names with rules behind them.
+    pub routes: Vec<Route>,
+}
+
+/// A base model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WantedModel {
+    /// Its name.
+    pub name: String,
+    /// For people.
+    pub description: String,
+    /// How a worker for it is started.
+    pub launch: Launch,
+}
+
+/// All that makes one worker another than the next: when it changes, a new worker replaces the old one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Launch {
+    /// The checkpoint.
+    pub path: PathBuf,
+    /// Its digest.
+    pub digest: String,
+    /// Of the weights in memory.
+    pub precision: Precision,
+    /// In tokens; unset: what the model was made for.
+    pub context_length: Option<u32>,
+    /// Sequences at once.
+    pub sequences_max: u32,
+    /// Threads that compute; unset: all.
+    pub threads: Option<u32>,
+    /// Adapters that may be loaded.
+    pub adapter_slots: u32,
+    /// Largest rank of an adapter.
+    pub adapter_rank_max: u32,
+}
+
+/// An expert.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WantedAdapter {
+    /// Its name.
+    pub name: String,
+    /// Its base model.
+    pub model: String,
+    /// For people.
+    pub description: String,
+    /// Its folder.
+    pub path: PathBuf,
+    /// What is to be loaded from there.
+    pub version: Version,
+}
+
+/// What an adapter does, whatever it is called.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Version {
+    /// `sha256:…` of its files.
+    pub digest: String,
+    /// Multiplies its own scaling.
+    pub scale: f32,
+}
+
+impl Desired {
+    /// What differs from `before`, as `+Kind name`, `-Kind name` and `~Kind name`.
+    pub fn changes(&self, before: &Self) -> Vec<String> {
+        let mut changes = Vec::new();
+        compare("SlmModel", &before.models, &self.models, |model| &model.name, &mut changes);
+        compare("LoraAdapter", &before.adapters, &self.adapters, |adapter| &adapter.name, &mut changes);
+        compare("SwarmRoute", &before.routes, &self.routes, |route| &route.name, &mut changes);
+        changes
+    }
+}
+
+fn compare<T: PartialEq>(kind: &str, before: &[T], now: &[T], name: impl Fn(&T) -> &String, changes: &mut Vec<String>) {
+    for item in now {
+        match before.iter().find(|other| name(other) == name(item)) {
+            None => changes.push(format!("+{kind} {}", name(item))),
+            Some(other) if other != item => changes.push(format!("~{kind} {}", name(item))),
+            Some(_) => {}
+        }
+    }
+    let gone = before.iter().filter(|item| !now.iter().any(|other| name(other) == name(item)));
+    changes.extend(gone.map(|item| format!("-{kind} {}", name(item))));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::desired;
+
+    #[test]
+    fn changes_are_named() {
+        let before = desired(1, &[("smol", "m1")], &[("banking", "smol", "b1"), ("travel", "smol", "t1")]);
+        let now = desired(2, &[("smol", "m1")], &[("banking", "smol", "b2"), ("kitchen", "smol", "k1")]);
+        assert_eq!(now.changes(&before), ["~LoraAdapter banking", "+LoraAdapter kitchen", "-LoraAdapter travel"]);
+        assert!(now.changes(&now).is_empty());
+    }
+}

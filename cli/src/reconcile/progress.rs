@@ -1,0 +1,58 @@
+//! Whether the swarm is what it should be, is on its way, or cannot get there.
+
+use super::{
+    desired::Desired,
+    observed::{Observed, Phase},
+    snapshot::wanted_worker,
+};
+
+/// How far it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Something is under way.
+    Working,
+    /// All of it is served, and nothing else is left over.
+    Applied,
+    /// Nothing is under way, and these things stand against the rest: each names the object and the reason.
+    Stuck(Vec<String>),
+}
+
+/// How far it is. Meaningful when [`plan`](super::plan::plan) has nothing to do.
+pub fn progress(desired: &Desired, observed: &Observed) -> Progress {
+    if observed.workers.iter().any(|worker| worker.phase == Phase::Stopping || !worker.unloading.is_empty()) {
+        return Progress::Working;
+    }
+    if !settled(desired, observed) || !observed.published.acknowledged {
+        return Progress::Working;
+    }
+    let problems = problems(desired, observed);
+    if !problems.is_empty() {
+        return Progress::Stuck(problems);
+    }
+    let applied = observed.published.ready && observed.published.revision == desired.revision;
+    if applied { Progress::Applied } else { Progress::Working }
+}
+
+/// Whether no wanted worker is starting or loading.
+pub(super) fn settled(desired: &Desired, observed: &Observed) -> bool {
+    desired.models.iter().all(|model| {
+        wanted_worker(model, observed)
+            .is_some_and(|worker| worker.phase != Phase::Starting && worker.loading.is_empty())
+    })
+}
+
+fn problems(desired: &Desired, observed: &Observed) -> Vec<String> {
+    let mut problems = Vec::new();
+    for model in &desired.models {
+        let Some(worker) = wanted_worker(model, observed) else { continue };
+        if let Phase::Resting(reason) = &worker.phase {
+            problems.push(format!("SlmModel {}: {reason}", model.name));
+        }
+        for adapter in desired.adapters.iter().filter(|adapter| adapter.model == model.name) {
+            if let Some(refused) = worker.refused.get(&adapter.name).filter(|r| r.version == adapter.version) {
+                problems.push(format!("LoraAdapter {}: {}", adapter.name, refused.reason));
+            }
+        }
+    }
+    problems
+}

@@ -1,0 +1,80 @@
+//! What the router should know now: the wanted swarm where it is in place, the former one where it is not yet.
+
+use slm_router::{
+    Swarm,
+    swarm::{Adapter, Model},
+};
+
+use super::{
+    desired::{Desired, WantedAdapter, WantedModel},
+    observed::{Observed, Phase, Worker},
+};
+
+/// The worker that was started as `model` says, if there is one that is not on its way out.
+pub(super) fn wanted_worker<'o>(model: &WantedModel, observed: &'o Observed) -> Option<&'o Worker> {
+    observed.workers.iter().find(|worker| {
+        worker.model == model.name && worker.launch == model.launch && worker.phase != Phase::Stopping
+    })
+}
+
+/// The snapshot for the router, with the generation of the one before.
+pub(super) fn snapshot(desired: &Desired, observed: &Observed) -> Swarm {
+    let models: Vec<Model> = desired.models.iter().map(|model| model_entry(model, desired, observed)).collect();
+    let adapters = desired.adapters.iter().map(|adapter| adapter_entry(adapter, &models, observed)).collect();
+    let generation = observed.published.swarm.generation;
+    Swarm { generation, models, adapters, routes: desired.routes.clone() }
+}
+
+/// Whether a worker has every adapter that it should have, or said why it will not.
+fn complete(worker: &Worker, desired: &Desired) -> bool {
+    let mut adapters = desired.adapters.iter().filter(|adapter| adapter.model == worker.model);
+    adapters.all(|adapter| {
+        worker.resident.get(&adapter.name) == Some(&adapter.version) || worker.refuses(&adapter.name, &adapter.version)
+    })
+}
+
+fn model_entry(model: &WantedModel, desired: &Desired, observed: &Observed) -> Model {
+    let entry = |digest: &str, workers| Model {
+        name: model.name.clone(),
+        description: model.description.clone(),
+        digest: digest.to_owned(),
+        workers,
+    };
+    let new = wanted_worker(model, observed);
+    let address = new.and_then(Worker::address);
+    if let Some((worker, address)) = new.zip(address).filter(|(worker, _)| complete(worker, desired)) {
+        return entry(&worker.launch.digest, vec![address.to_owned()]);
+    }
+    let former = observed.published.swarm.models.iter().find(|former| former.name == model.name);
+    if let Some(former) = former {
+        let alive = |address: &&String| observed.at(address).is_some_and(|worker| worker.model == model.name);
+        let workers: Vec<String> = former.workers.iter().filter(alive).cloned().collect();
+        if !workers.is_empty() {
+            return entry(&former.digest, workers);
+        }
+    }
+    // Nobody else could answer: better a worker whose adapters are still being loaded than none.
+    entry(&model.launch.digest, address.map(str::to_owned).into_iter().collect())
+}
+
+fn adapter_entry(adapter: &WantedAdapter, models: &[Model], observed: &Observed) -> Adapter {
+    let entry = |model: &str, digest: &str| Adapter {
+        name: adapter.name.clone(),
+        model: model.to_owned(),
+        description: adapter.description.clone(),
+        digest: digest.to_owned(),
+    };
+    let resident_on = |model: &str| {
+        let addresses = models.iter().filter(|entry| entry.name == model).flat_map(|entry| &entry.workers);
+        addresses.filter_map(|address| observed.at(address)).find_map(|worker| worker.resident.get(&adapter.name))
+    };
+    if let Some(version) = resident_on(&adapter.model) {
+        return entry(&adapter.model, &version.digest);
+    }
+    // It moves to another base: the former one serves it until it has arrived.
+    let former = observed.published.swarm.adapters.iter().find(|former| former.name == adapter.name);
+    match former.and_then(|former| Some((former, resident_on(&former.model)?))) {
+        Some((former, version)) => entry(&former.model, &version.digest),
+        None => entry(&adapter.model, &adapter.version.digest),
+    }
+}

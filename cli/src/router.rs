@@ -1,0 +1,88 @@
+//! `slm router`: the endpoint before the workers.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use clap::Args;
+use slm_router::{Config, Limits, Swarm, source};
+use tokio::{
+    io::BufReader,
+    sync::{oneshot, watch},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    args::duration,
+    child_line::{RouterLine, say},
+    exit::Failure,
+    stdin,
+};
+
+/// Sends every request to the right expert.
+///
+/// `slm up` starts one; a person rarely does. It reads what the swarm should be from standard input, one JSON object a
+/// line, each a whole snapshot that replaces the one before, and learns the rest from the workers' own state streams.
+/// It ends at SIGTERM, SIGINT or, with --follow-stdin, the end of its standard input, after the running answers.
+///
+/// Standard output carries one JSON object a line: `{"event":"ready","http":"…","grpc":"…"}` and
+/// `{"event":"failed","message":"…"}`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  echo '{\"generation\":1,\"models\":[{\"name\":\"smollm2\",\"workers\":[\"http://127.0.0.1:4321\"]}]}' | slm router")]
+pub struct RouterArgs {
+    /// Address of the OpenAI-compatible HTTP endpoint; port 0: any.
+    #[arg(long, value_name = "ADDRESS", env = "SLM_HTTP", default_value = "127.0.0.1:8000")]
+    http: SocketAddr,
+    /// Address of the gRPC endpoint; port 0: any.
+    #[arg(long, value_name = "ADDRESS", env = "SLM_GRPC", default_value = "127.0.0.1:50051")]
+    grpc: SocketAddr,
+    /// How long running answers may go on after the end was asked for.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+    drain: Duration,
+    /// End when standard input ends; without it, the last snapshot stays.
+    #[arg(long)]
+    follow_stdin: bool,
+}
+
+/// Runs it.
+pub async fn execute(args: RouterArgs) -> Result<(), Failure> {
+    let outcome = route(args).await;
+    if let Err(Failure::Failed(message)) = &outcome {
+        say(&RouterLine::Failed { message: message.clone() })?;
+    }
+    outcome
+}
+
+async fn route(args: RouterArgs) -> Result<(), Failure> {
+    let shutdown = CancellationToken::new();
+    stdin::cancel_at_signal(shutdown.clone())?;
+    let (sender, swarm) = watch::channel(Arc::new(Swarm::default()));
+    let (bound, addresses) = oneshot::channel();
+    let limits = Limits { drain: args.drain, ..Limits::default() };
+    let config = Config { http: args.http, grpc: args.grpc, limits };
+    tokio::spawn(async move {
+        if let Ok(slm_router::Bound { http, grpc }) = addresses.await {
+            // A parent that does not listen any more has its own way to end us.
+            let _ = say(&RouterLine::Ready { http, grpc });
+        }
+    });
+    let snapshots = tokio::spawn(read_snapshots(sender, args.follow_stdin, shutdown.clone()));
+    slm_router::run(config, swarm, shutdown, bound).await.map_err(Failure::failed)?;
+    // A source that broke is why the router ended; one that still waits for the next snapshot is not.
+    if snapshots.is_finished() { snapshots.await.unwrap_or(Ok(())) } else { Ok(()) }
+}
+
+async fn read_snapshots(
+    sender: watch::Sender<Arc<Swarm>>,
+    follow: bool,
+    shutdown: CancellationToken,
+) -> Result<(), Failure> {
+    // The router ends when the last sender does, which without --follow-stdin is not at the end of the input.
+    let kept = sender.clone();
+    let outcome = source::json_lines(BufReader::new(tokio::io::stdin()), sender).await.map_err(Failure::failed);
+    if follow || outcome.is_err() {
+        shutdown.cancel();
+    } else {
+        shutdown.cancelled().await;
+    }
+    drop(kept);
+    outcome
+}

@@ -1,0 +1,35 @@
+//! A parent that goes away closes its end of our standard input: the one signal that also a `kill -9` of it sends.
+
+use std::io::Read as _;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::exit::Failure;
+
+/// Cancels `shutdown` when standard input ends. The thread that waits for it ends with the process.
+pub fn cancel_at_end(shutdown: CancellationToken) {
+    std::thread::spawn(move || {
+        let mut stdin = std::io::stdin().lock();
+        let mut ignored = [0; 4096];
+        while matches!(stdin.read(&mut ignored), Ok(read) if read > 0) {}
+        shutdown.cancel();
+    });
+}
+
+/// Cancels `shutdown` at SIGTERM or SIGINT.
+///
+/// # Errors
+/// When the system does not let us listen for them.
+pub fn cancel_at_signal(shutdown: CancellationToken) -> Result<(), Failure> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).map_err(Failure::failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::failed)?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        shutdown.cancel();
+    });
+    Ok(())
+}

@@ -1,0 +1,145 @@
+//! One child process: lines to its standard input, lines from its standard output and error, and its end.
+
+use std::{
+    ffi::OsString,
+    io,
+    process::{ExitStatus, Stdio},
+};
+
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncRead, AsyncWriteExt as _, BufReader},
+    process::{self, ChildStdin, Command},
+    sync::mpsc,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::event::{Event, Who};
+use crate::logs;
+
+/// Snapshots that may wait to be written; the child reads as fast as it can.
+const LINES_MAX: usize = 16;
+
+/// What comes from a child.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FromChild {
+    /// A line of standard output.
+    Line(String),
+    /// A line of standard error.
+    Log(String),
+    /// It ended, like this. Nothing comes after.
+    Exited(String),
+}
+
+/// A running child. Dropping it closes its standard input, at which it finishes what runs and ends.
+#[derive(Debug)]
+pub struct Child {
+    input: mpsc::Sender<String>,
+    kill: CancellationToken,
+}
+
+impl Child {
+    /// Starts this very program with other arguments, in a process group of its own: Ctrl-C on the terminal is for the
+    /// parent, which knows in what order to end its children.
+    ///
+    /// # Errors
+    /// When the system does not start it.
+    pub fn start(
+        who: Who,
+        arguments: impl IntoIterator<Item = OsString>,
+        events: mpsc::Sender<Event>,
+    ) -> io::Result<Self> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command
+            .args(arguments)
+            .env(logs::FORMAT_VARIABLE, "text")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .kill_on_drop(true);
+        let mut process = command.spawn()?;
+        let (input, lines) = mpsc::channel(LINES_MAX);
+        if let Some(stdin) = process.stdin.take() {
+            tokio::spawn(write(stdin, lines));
+        }
+        let kill = CancellationToken::new();
+        tokio::spawn(attend(process, kill.clone(), Teller { who, events }));
+        Ok(Self { input, kill })
+    }
+
+    /// Writes a line to it. One that has ended already does not mind.
+    pub async fn say(&self, line: String) {
+        // Its end is told by `Exited`.
+        let _ = self.input.send(line).await;
+    }
+
+    /// A handle that kills it at once.
+    pub fn killer(&self) -> CancellationToken {
+        self.kill.clone()
+    }
+}
+
+async fn write(mut stdin: ChildStdin, mut lines: mpsc::Receiver<String>) {
+    while let Some(mut line) = lines.recv().await {
+        line.push('\n');
+        if stdin.write_all(line.as_bytes()).await.is_err() || stdin.flush().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Passes on what comes from one child.
+struct Teller {
+    who: Who,
+    events: mpsc::Sender<Event>,
+}
+
+impl Teller {
+    async fn tell(&self, what: FromChild) {
+        // Nobody listens any more only when everything ends.
+        let _ = self.events.send(Event::Child(self.who, what)).await;
+    }
+
+    async fn each_line(&self, stream: Option<impl AsyncRead + Unpin>, what: fn(String) -> FromChild) {
+        let Some(stream) = stream else { return };
+        let mut lines = BufReader::new(stream).lines();
+        while let Ok(Some(line)) = lines.next_line().await {
+            self.tell(what(line)).await;
+        }
+    }
+}
+
+/// Reads everything that the child says, and then waits for its end.
+async fn attend(mut process: process::Child, kill: CancellationToken, teller: Teller) {
+    let (output, log) = (process.stdout.take(), process.stderr.take());
+    let reading = async {
+        tokio::join!(teller.each_line(output, FromChild::Line), teller.each_line(log, FromChild::Log));
+    };
+    let ended = tokio::select! {
+        () = reading => true,
+        () = kill.cancelled() => false,
+    };
+    if !ended {
+        // It may have ended in between, which is what was wanted.
+        let _ = process.start_kill();
+    }
+    let status = tokio::select! {
+        status = process.wait() => status,
+        () = kill.cancelled(), if ended => {
+            let _ = process.start_kill();
+            process.wait().await
+        }
+    };
+    let how = status.map_or_else(|error| format!("was lost: {error}"), describe);
+    teller.tell(FromChild::Exited(how)).await;
+}
+
+fn describe(status: ExitStatus) -> String {
+    use std::os::unix::process::ExitStatusExt as _;
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("ended with exit code {code}"),
+        (None, Some(9)) => "was killed by signal 9 (out of memory, perhaps)".to_owned(),
+        (None, Some(signal)) => format!("was killed by signal {signal}"),
+        (None, None) => "ended".to_owned(),
+    }
+}

@@ -1,0 +1,48 @@
+//! The end of a swarm: the router first, which takes nothing new and finishes what runs, then the workers.
+
+use super::{
+    child::FromChild,
+    event::{Event, Who},
+    supervisor::{Stop, Supervisor},
+};
+
+impl Supervisor {
+    /// Ends everything, and returns when nothing runs any more.
+    pub(super) async fn end(mut self, stop: Stop) {
+        self.router.stop();
+        self.until(&stop, |_, router| router).await;
+        for id in self.workers.ids() {
+            self.reporter.finished(id);
+            self.workers.stop(id);
+        }
+        self.until(&stop, |workers, _| workers == 0).await;
+    }
+
+    /// Takes in the ends of children until `done(workers that run, the router has ended)`.
+    async fn until(&mut self, stop: &Stop, done: impl Fn(usize, bool) -> bool) {
+        while !done(self.workers.ids().len(), self.router.has_ended()) {
+            tokio::select! {
+                () = stop.kill.cancelled(), if !self.killed => self.kill(),
+                Some(event) = self.events.recv() => self.last_words(event),
+            }
+        }
+    }
+
+    fn kill(&mut self) {
+        self.killed = true;
+        self.router.kill();
+        for id in self.workers.ids() {
+            self.workers.kill(id);
+        }
+    }
+
+    fn last_words(&mut self, event: Event) {
+        match event {
+            Event::Child(Who::Worker(id), FromChild::Exited(_)) => drop(self.workers.ended(id)),
+            Event::Child(Who::Router, FromChild::Exited(_)) => drop(self.router.ended()),
+            Event::Child(Who::Router, FromChild::Log(line)) => self.reporter.log("router", &line),
+            Event::Child(Who::Worker(_), FromChild::Log(line)) => self.reporter.log("worker", &line),
+            _ => {}
+        }
+    }
+}

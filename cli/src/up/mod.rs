@@ -1,0 +1,194 @@
+//! `slm up`: a swarm from a folder of manifests.
+//!
+//! In the order in which a change travels: `follow` notices it and reads the manifests, `resolve` finds every artifact
+//! and its digest, the `supervisor` asks [`reconcile`](crate::reconcile) what to do and does it through `workers` and
+//! the `router_process`, each a `child`; `take_in` keeps what they answer, and `end` is the way out. Nothing of what
+//! they do is decided here.
+
+mod child;
+mod end;
+mod event;
+mod fingerprint;
+mod follow;
+mod report;
+mod resolve;
+mod router_process;
+mod supervisor;
+mod take_in;
+mod worker_link;
+mod workers;
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use clap::Args;
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+};
+
+use self::{
+    report::Reporter,
+    resolve::{Resolver, SharedResolver},
+    router_process::RouterSettings,
+    supervisor::{Settings, Supervisor},
+    workers::WorkerSettings,
+};
+pub use self::{
+    report::layers,
+    supervisor::{Bound, Stop, UpError},
+};
+use crate::{
+    args::{CacheArgs, duration},
+    exit::{self, Failure},
+    output,
+    reconcile::Desired,
+};
+
+/// Runs the swarm that a folder of manifests describes, and follows the folder.
+///
+/// Reads and checks every *.yaml and *.yml of the folder, starts a worker for each SlmModel and one router, loads the
+/// adapters, and prints one line, `ready http=… grpc=…`, when every manifest is Ready. From then on it follows the
+/// folder: a manifest that is edited, added or deleted, or an adapter whose files change, is applied while everything
+/// else keeps serving, and `applied generation=N …` on standard error says so. Manifests that are not valid are
+/// reported, and what runs keeps running.
+///
+/// Ctrl-C or SIGTERM drains: nothing new is taken, running answers are finished. A second Ctrl-C ends it at once.
+#[derive(Args, Debug)]
+#[command(after_help = "Exit codes:\n  \
+    0    ended by SIGTERM, after the running answers\n  \
+    1    something cannot be Ready; the message says what and why\n  \
+    2    manifests that are not valid, each problem with file and line\n  \
+    130  ended by Ctrl-C\n\n\
+    Examples:\n  slm up -f examples/quickstart\n  slm up -f swarm --http 0.0.0.0:8000 --grpc 0.0.0.0:50051")]
+pub struct UpArgs {
+    /// The folder of manifests, or a single one.
+    #[arg(short, long, value_name = "DIR")]
+    filename: PathBuf,
+    /// Address of the OpenAI-compatible HTTP endpoint; port 0: any.
+    #[arg(long, value_name = "ADDRESS", env = "SLM_HTTP", default_value = "127.0.0.1:8000")]
+    http: SocketAddr,
+    /// Address of the gRPC endpoint; port 0: any.
+    #[arg(long, value_name = "ADDRESS", env = "SLM_GRPC", default_value = "127.0.0.1:50051")]
+    grpc: SocketAddr,
+    #[command(flatten)]
+    cache: CacheArgs,
+    /// Threads of each worker whose manifest does not say [default: all that this process may use].
+    #[arg(long, value_name = "N", env = "SLM_THREADS")]
+    threads: Option<u32>,
+    /// How long running answers may go on after the end was asked for.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+    drain: Duration,
+}
+
+/// Runs it.
+pub async fn execute(args: UpArgs) -> Result<(), Failure> {
+    let stop = Stop::default();
+    let interrupted = signals(&stop)?;
+    let reporter = Arc::new(Reporter::new(false));
+    let resolver: SharedResolver =
+        Arc::new(Mutex::new(Resolver { threads: args.threads, ..Resolver::default() }));
+    // Before the first reading, so that no change falls between the two.
+    let (_watcher, marks) = follow::watch_existing(&args.filename)?;
+    let desired = first(&args.filename, &resolver).await?;
+    let (changes, next) = mpsc::channel(1);
+    tokio::spawn(follow::follow(args.filename.clone(), marks, resolver, Arc::clone(&reporter), changes));
+
+    let settings = settings(args.http, args.grpc, &args.cache, args.drain)?;
+    let (ready, is_ready) = oneshot::channel();
+    let supervisor = Supervisor::new(settings, desired, reporter, ready);
+    let running = tokio::spawn(supervisor.run(next, stop));
+    if let Ok(Bound { http, grpc }) = is_ready.await {
+        output::line(&format!("ready http={http} grpc={grpc}"))?;
+    }
+    ended(running).await?;
+    if interrupted.is_cancelled() { Err(Failure::Interrupted) } else { Ok(()) }
+}
+
+/// A swarm that was started for one command.
+#[derive(Debug)]
+pub struct Embedded {
+    /// Where it listens.
+    pub bound: Bound,
+    stop: Stop,
+    running: JoinHandle<Result<(), UpError>>,
+}
+
+impl Embedded {
+    /// Starts the swarm of `filename` on free ports, without a word, and waits until it is ready.
+    ///
+    /// # Errors
+    /// What is wrong with the manifests, or what cannot be Ready.
+    pub async fn start(filename: &Path, cache: &CacheArgs) -> Result<Self, Failure> {
+        let resolver = SharedResolver::default();
+        let desired = first(filename, &resolver).await?;
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let settings = settings(any, any, cache, Duration::from_secs(5))?;
+        let (ready, is_ready) = oneshot::channel();
+        let stop = Stop::default();
+        let supervisor = Supervisor::new(settings, desired, Arc::new(Reporter::new(true)), ready);
+        let (_changes, next) = mpsc::channel(1);
+        let running = tokio::spawn(supervisor.run(next, stop.clone()));
+        match is_ready.await {
+            Ok(bound) => Ok(Self { bound, stop, running }),
+            Err(_) => Err(ended(running).await.err().unwrap_or(Failure::Said)),
+        }
+    }
+
+    /// Ends it.
+    ///
+    /// # Errors
+    /// When it had failed by itself.
+    pub async fn end(self) -> Result<(), Failure> {
+        self.stop.drain.cancel();
+        ended(self.running).await
+    }
+}
+
+/// Reads the manifests for the first time: here everything has to be right.
+async fn first(filename: &Path, resolver: &SharedResolver) -> Result<Desired, Failure> {
+    let (path, resolver) = (filename.to_owned(), Arc::clone(resolver));
+    let reading = move || follow::read(&path, &resolver).map_err(Failure::usage);
+    let (desired, problems) = exit::blocking(reading).await?;
+    if problems.is_empty() { Ok(desired) } else { Err(Failure::Failed(problems.join("\n"))) }
+}
+
+fn settings(http: SocketAddr, grpc: SocketAddr, cache: &CacheArgs, drain: Duration) -> Result<Settings, Failure> {
+    let router = RouterSettings { http, grpc, drain };
+    Ok(Settings { router, workers: WorkerSettings { cache: cache.root()?, drain } })
+}
+
+async fn ended(running: JoinHandle<Result<(), UpError>>) -> Result<(), Failure> {
+    match running.await {
+        Ok(outcome) => outcome.map_err(Failure::failed),
+        Err(error) => Err(Failure::failed(error)),
+    }
+}
+
+/// Ctrl-C and SIGTERM drain; the second Ctrl-C kills. Gives what is cancelled at the first Ctrl-C.
+fn signals(stop: &Stop) -> Result<tokio_util::sync::CancellationToken, Failure> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).map_err(Failure::failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::failed)?;
+    let interrupted = tokio_util::sync::CancellationToken::new();
+    let (stop, told) = (stop.clone(), interrupted.clone());
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {
+                    if told.is_cancelled() {
+                        stop.kill.cancel();
+                    }
+                    told.cancel();
+                }
+            }
+            stop.drain.cancel();
+        }
+    });
+    Ok(interrupted)
+}

@@ -1,0 +1,146 @@
+//! Manifests to a desired state: every artifact is found and has its digest.
+
+use std::{collections::HashMap, path::PathBuf, sync::Arc};
+
+use slm_convert::{Checkpoint, peft};
+use slm_crds::{
+    LoraAdapter, SlmModel,
+    expert::Expert,
+    manifest::{Located, Manifests},
+    source::Source,
+};
+use slm_router::swarm::Route;
+
+use super::fingerprint::{Fingerprint, fingerprint};
+use crate::reconcile::{Desired, Launch, Version, WantedAdapter, WantedModel};
+
+/// Makes desired states of manifests, one after the other. Remembers digests of files that have not changed since, and
+/// what was wanted last of an object whose files cannot be read now.
+#[derive(Debug, Default)]
+pub struct Resolver {
+    digests: HashMap<PathBuf, (Fingerprint, String)>,
+    last: Desired,
+    /// Threads of a worker whose manifest does not say.
+    pub threads: Option<u32>,
+}
+
+impl Resolver {
+    /// The desired state, and what is wrong with artifacts. An object with a problem is as it was before, or left out
+    /// when it is new.
+    pub fn resolve(&mut self, manifests: &Manifests) -> (Desired, Vec<String>) {
+        let mut problems = Vec::new();
+        let mut desired = Desired { revision: self.last.revision, ..Desired::default() };
+        for model in &manifests.models {
+            match self.model(model) {
+                Ok(wanted) => desired.models.push(wanted),
+                Err(problem) => {
+                    problems.push(problem);
+                    let name = name_of(model.object.metadata.name.as_ref());
+                    desired.models.extend(self.last.models.iter().find(|last| last.name == name).cloned());
+                }
+            }
+        }
+        for adapter in &manifests.adapters {
+            match self.adapter(adapter) {
+                Ok(wanted) => desired.adapters.push(wanted),
+                Err(problem) => {
+                    problems.push(problem);
+                    let name = name_of(adapter.object.metadata.name.as_ref());
+                    desired.adapters.extend(self.last.adapters.iter().find(|last| last.name == name).cloned());
+                }
+            }
+        }
+        let routes = manifests.routes.iter();
+        desired.routes = routes
+            .map(|route| Route { name: name_of(route.object.metadata.name.as_ref()), spec: route.object.spec.clone() })
+            .collect();
+        // Only what differs is a new revision.
+        if desired != self.last {
+            desired.revision += 1;
+            self.last = desired.clone();
+        }
+        (desired, problems)
+    }
+
+    fn model(&mut self, model: &Located<SlmModel>) -> Result<WantedModel, String> {
+        let spec = &model.object.spec;
+        let say = |reason: String| problem(model, "SlmModel", &name_of(model.object.metadata.name.as_ref()), &reason);
+        let checkpoint = |path: &PathBuf| {
+            Checkpoint::open(path).map(|open| open.digest().to_owned()).map_err(|error| error.to_string())
+        };
+        let (path, digest) = self.artifact(&spec.source, model.folder(), checkpoint).map_err(say)?;
+        Ok(WantedModel {
+            name: name_of(model.object.metadata.name.as_ref()),
+            description: description(spec.expert.as_ref()),
+            launch: Launch {
+                path,
+                digest,
+                precision: spec.runtime.precision,
+                context_length: spec.runtime.context_length,
+                sequences_max: spec.runtime.max_sequences,
+                threads: spec.runtime.threads.or(self.threads),
+                adapter_slots: spec.adapters.slots,
+                adapter_rank_max: spec.adapters.max_rank,
+            },
+        })
+    }
+
+    fn adapter(&mut self, adapter: &Located<LoraAdapter>) -> Result<WantedAdapter, String> {
+        let spec = &adapter.object.spec;
+        let say = |reason: String| problem(adapter, "LoraAdapter", &name_of(adapter.object.metadata.name.as_ref()), &reason);
+        let digest = |path: &PathBuf| peft::digest(path).map_err(|error| error.to_string());
+        let (path, digest) = self.artifact(&spec.source, adapter.folder(), digest).map_err(say)?;
+        #[allow(clippy::cast_possible_truncation)] // The schema's bounds fit; the worker multiplies in f32.
+        let scale = spec.scale.unwrap_or(1.0) as f32;
+        Ok(WantedAdapter {
+            name: name_of(adapter.object.metadata.name.as_ref()),
+            model: spec.model_ref.name.clone(),
+            description: description(spec.expert.as_ref()),
+            path,
+            version: Version { digest, scale },
+        })
+    }
+
+    fn artifact(
+        &mut self,
+        source: &Source,
+        folder: &std::path::Path,
+        digest: impl Fn(&PathBuf) -> Result<String, String>,
+    ) -> Result<(PathBuf, String), String> {
+        let path = source.path(folder).ok_or_else(|| format!("{}: not a path on this machine", source.uri))?;
+        // A worker has its own working directory as far as we know.
+        let path = std::path::absolute(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let now = fingerprint(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let found = match self.digests.get(&path) {
+            Some((then, digest)) if *then == now => digest.clone(),
+            _ => {
+                let digest = digest(&path)?;
+                self.digests.insert(path.clone(), (now, digest.clone()));
+                digest
+            }
+        };
+        match &source.digest {
+            Some(expected) if *expected != found => {
+                let what = format!("digest is {found}, but the manifest says {expected}; fix source.digest or the files");
+                Err(format!("{}: {what}", path.display()))
+            }
+            _ => Ok((path, found)),
+        }
+    }
+}
+
+/// Every object that was read has a name.
+fn name_of(name: Option<&String>) -> String {
+    name.cloned().unwrap_or_default()
+}
+
+fn description(expert: Option<&Expert>) -> String {
+    expert.and_then(|expert| expert.description.clone()).unwrap_or_default()
+}
+
+fn problem<T>(located: &Located<T>, kind: &str, name: &str, reason: &str) -> String {
+    format!("{}:{}: {kind} {name}: {reason}", located.file.display(), located.line_of("spec.source"))
+}
+
+/// Shared by the command that reads manifests once and the task that follows them.
+pub type SharedResolver = Arc<std::sync::Mutex<Resolver>>;

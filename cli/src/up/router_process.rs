@@ -1,0 +1,194 @@
+//! The router process: snapshots to it, and its own word on them.
+
+use std::{ffi::OsString, io, net::SocketAddr, time::Duration};
+
+use slm_router::Swarm;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    sync::{mpsc, watch},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    child::Child,
+    event::{Event, Readiness, Who, backoff},
+};
+
+/// How often an unready router is asked, at first and at most.
+const ASK: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(200));
+/// Unready for so long with all workers loaded, something is wrong that waiting will not mend.
+const OVERDUE: Duration = Duration::from_secs(30);
+/// Bytes of an answer: each of ten thousand adapters may be missing.
+const ANSWER_BYTES_MAX: u64 = 16 << 20;
+
+/// How it is started.
+#[derive(Clone, Debug)]
+pub struct RouterSettings {
+    /// Address of the HTTP endpoint.
+    pub http: SocketAddr,
+    /// Address of the gRPC endpoint.
+    pub grpc: SocketAddr,
+    /// How long running answers may go on after the end was asked for.
+    pub drain: Duration,
+}
+
+/// The router, which is started again when it dies.
+#[derive(Debug)]
+pub struct RouterProcess {
+    settings: RouterSettings,
+    events: mpsc::Sender<Event>,
+    child: Option<Child>,
+    running: bool,
+    killer: CancellationToken,
+    /// The last snapshot's generation, for whoever asks for its readiness.
+    generation: watch::Sender<u64>,
+    asking: Option<tokio::task::AbortHandle>,
+    snapshot: Option<String>,
+    attempts: u32,
+    /// What it said before it ended.
+    pub failed: Option<String>,
+}
+
+impl RouterProcess {
+    /// Not started yet.
+    pub fn new(settings: RouterSettings, events: mpsc::Sender<Event>) -> Self {
+        Self {
+            settings,
+            events,
+            child: None,
+            running: false,
+            killer: CancellationToken::new(),
+            generation: watch::channel(0).0,
+            asking: None,
+            snapshot: None,
+            attempts: 0,
+            failed: None,
+        }
+    }
+
+    /// Starts it, and gives it the last snapshot if there was one.
+    ///
+    /// # Errors
+    /// When the system does not start the process.
+    pub async fn start(&mut self) -> io::Result<()> {
+        let RouterSettings { http, grpc, drain } = &self.settings;
+        let drain = format!("{}ms", drain.as_millis());
+        let flags = ["router", "--follow-stdin", "--http", &http.to_string(), "--grpc", &grpc.to_string(), "--drain", &drain]
+            .map(OsString::from);
+        let child = Child::start(Who::Router, flags, self.events.clone())?;
+        if let Some(snapshot) = &self.snapshot {
+            child.say(snapshot.clone()).await;
+        }
+        self.killer = child.killer();
+        self.child = Some(child);
+        self.failed = None;
+        self.running = true;
+        Ok(())
+    }
+
+    /// It listens: from now on it is asked whether it is ready. Started again, it listens there too.
+    pub fn bound(&mut self, http: SocketAddr, grpc: SocketAddr) {
+        (self.settings.http, self.settings.grpc) = (http, grpc);
+        let asking = tokio::spawn(ask(http, self.generation.subscribe(), self.events.clone()));
+        if let Some(before) = self.asking.replace(asking.abort_handle()) {
+            before.abort();
+        }
+    }
+
+    /// Gives it a snapshot.
+    ///
+    /// # Errors
+    /// When the snapshot cannot be written as JSON, which none of ours cannot.
+    pub async fn publish(&mut self, swarm: &Swarm) -> Result<(), serde_json::Error> {
+        let line = serde_json::to_string(swarm)?;
+        if let Some(child) = &self.child {
+            child.say(line.clone()).await;
+        }
+        self.snapshot = Some(line);
+        self.generation.send_replace(swarm.generation);
+        Ok(())
+    }
+
+    /// Lets it finish what runs, and end.
+    pub fn stop(&mut self) {
+        self.child = None;
+        let killer = self.killer.clone();
+        let limit = self.settings.drain + Duration::from_secs(5);
+        tokio::spawn(async move {
+            tokio::time::sleep(limit).await;
+            killer.cancel();
+        });
+    }
+
+    /// Ends it at once.
+    pub fn kill(&self) {
+        self.killer.cancel();
+    }
+
+    /// Whether there is no process any more.
+    pub fn has_ended(&self) -> bool {
+        !self.running
+    }
+
+    /// It ended; gives how long to wait before its next start.
+    pub fn ended(&mut self) -> Duration {
+        self.child = None;
+        self.running = false;
+        if let Some(asking) = self.asking.take() {
+            asking.abort();
+        }
+        self.attempts += 1;
+        backoff(self.attempts - 1)
+    }
+}
+
+/// Asks until the router uses the last snapshot and is ready, and again after the next one.
+async fn ask(http: SocketAddr, mut generation: watch::Receiver<u64>, events: mpsc::Sender<Event>) {
+    loop {
+        let wanted = *generation.borrow_and_update();
+        let (mut delay, since) = (ASK.0, Instant::now());
+        let (mut told, mut overdue) = (None, false);
+        while !generation.has_changed().unwrap_or(true) {
+            if let Ok(readiness) = readyz(http).await {
+                let done = readiness.ready && readiness.generation == wanted;
+                if !overdue && !done && since.elapsed() > OVERDUE {
+                    overdue = true;
+                    let _ = events.send(Event::Overdue(readiness.clone())).await;
+                }
+                if told.as_ref() != Some(&readiness) {
+                    told = Some(readiness.clone());
+                    let _ = events.send(Event::Readiness(readiness)).await;
+                }
+                if done {
+                    break;
+                }
+            }
+            tokio::time::sleep(delay).await;
+            delay = (delay * 2).min(ASK.1);
+        }
+        if generation.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// One `GET /readyz`. A whole HTTP client would be more than one request on the loopback needs.
+async fn readyz(http: SocketAddr) -> io::Result<Readiness> {
+    let mut stream = TcpStream::connect(reachable(http)).await?;
+    stream.write_all(format!("GET /readyz HTTP/1.0\r\nHost: {http}\r\nConnection: close\r\n\r\n").as_bytes()).await?;
+    let mut answer = Vec::new();
+    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).await?;
+    let start = answer.windows(4).position(|end| end == b"\r\n\r\n").map_or(answer.len(), |at| at + 4);
+    serde_json::from_slice(&answer[start..]).map_err(io::Error::other)
+}
+
+/// An address that a client can connect to: `0.0.0.0` means any of this machine's.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V4(v4) if v4.ip().is_unspecified() => ([127, 0, 0, 1], v4.port()).into(),
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => (std::net::Ipv6Addr::LOCALHOST, v6.port()).into(),
+        address => address,
+    }
+}

@@ -1,0 +1,245 @@
+//! The loop: something happened, what is there to do now, do it.
+
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
+
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    event::{Event, later},
+    report::Reporter,
+    router_process::{RouterProcess, RouterSettings},
+    workers::{WorkerSettings, Workers},
+};
+use crate::reconcile::{Action, Desired, Observed, Phase, Progress, Worker, WorkerId, plan::plan, progress};
+
+/// Events that may wait: children are held back when we do not keep up.
+const EVENTS_MAX: usize = 1024;
+/// Rounds of planning after one event; each only follows from what the one before did.
+const ROUNDS_MAX: usize = 8;
+
+/// How a swarm is run.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Of the router.
+    pub router: RouterSettings,
+    /// Of the workers.
+    pub workers: WorkerSettings,
+}
+
+/// Asks a swarm to end.
+#[derive(Clone, Debug, Default)]
+pub struct Stop {
+    /// Finish what runs first.
+    pub drain: CancellationToken,
+    /// At once.
+    pub kill: CancellationToken,
+}
+
+/// Where a swarm that is ready listens.
+#[derive(Clone, Copy, Debug)]
+pub struct Bound {
+    /// OpenAI-compatible HTTP.
+    pub http: SocketAddr,
+    /// gRPC.
+    pub grpc: SocketAddr,
+}
+
+/// Why a swarm did not come up.
+#[derive(Debug, Error)]
+pub enum UpError {
+    /// A process could not be started.
+    #[error("starting a process: {0}")]
+    Start(#[from] std::io::Error),
+    /// The router cannot run, for want of a port for example.
+    #[error("router: {0}")]
+    Router(String),
+    /// Some manifests cannot be Ready.
+    #[error("{}", .0.join("\n"))]
+    NotReady(Vec<String>),
+    /// A snapshot could not be written.
+    #[error("writing a snapshot: {0}")]
+    Snapshot(#[from] serde_json::Error),
+}
+
+/// Runs a swarm until it is asked to end.
+pub struct Supervisor {
+    pub(super) reporter: Arc<Reporter>,
+    pub(super) sender: mpsc::Sender<Event>,
+    pub(super) events: mpsc::Receiver<Event>,
+    pub(super) desired: Desired,
+    pub(super) observed: Observed,
+    pub(super) workers: Workers,
+    pub(super) router: RouterProcess,
+    pub(super) bound: Option<Bound>,
+    /// What was served in whole last; none before the swarm was ready for the first time.
+    pub(super) applied: Option<(Desired, u64)>,
+    pub(super) ready: Option<oneshot::Sender<Bound>>,
+    /// Problems that were told already.
+    told: BTreeSet<String>,
+    /// Everything was told to end at once.
+    pub(super) killed: bool,
+}
+
+impl Supervisor {
+    /// For a swarm that starts as `desired` says.
+    pub fn new(settings: Settings, desired: Desired, reporter: Arc<Reporter>, ready: oneshot::Sender<Bound>) -> Self {
+        let (sender, events) = mpsc::channel(EVENTS_MAX);
+        Self {
+            reporter,
+            workers: Workers::new(settings.workers, sender.clone()),
+            router: RouterProcess::new(settings.router, sender.clone()),
+            sender,
+            events,
+            desired,
+            observed: Observed::default(),
+            bound: None,
+            applied: None,
+            ready: Some(ready),
+            told: BTreeSet::new(),
+            killed: false,
+        }
+    }
+
+    /// Runs it. Before the swarm is ready for the first time, what cannot be Ready ends it; after that, it is reported
+    /// and everything else keeps serving.
+    ///
+    /// # Errors
+    /// What cannot be Ready.
+    pub async fn run(mut self, mut changes: mpsc::Receiver<Desired>, stop: Stop) -> Result<(), UpError> {
+        self.router.start().await?;
+        let outcome = loop {
+            if let Err(error) = self.reconcile().await {
+                break Err(error);
+            }
+            let step = tokio::select! {
+                () = stop.drain.cancelled() => break Ok(()),
+                () = stop.kill.cancelled() => break Ok(()),
+                Some(desired) = changes.recv() => { self.change(desired); Ok(()) }
+                Some(event) = self.events.recv() => self.take_in(event).await,
+            };
+            if step.is_err() {
+                break step;
+            }
+        };
+        if outcome.is_err() {
+            // Nobody is served yet, or the swarm cannot go on: there is nothing to finish.
+            stop.kill.cancel();
+        }
+        self.end(stop).await;
+        outcome
+    }
+
+    fn change(&mut self, desired: Desired) {
+        // Files were touched: what was refused may be whole now, and is worth another word if it is not.
+        for worker in &mut self.observed.workers {
+            worker.refused.clear();
+        }
+        self.told.clear();
+        self.desired = desired;
+    }
+
+    async fn reconcile(&mut self) -> Result<(), UpError> {
+        for _ in 0..ROUNDS_MAX {
+            let actions = plan(&self.desired, &self.observed);
+            if actions.is_empty() {
+                break;
+            }
+            for action in actions {
+                self.carry_out(action).await?;
+            }
+        }
+        match progress(&self.desired, &self.observed) {
+            Progress::Working => Ok(()),
+            Progress::Applied => {
+                self.tell_applied();
+                Ok(())
+            }
+            Progress::Stuck(problems) if self.applied.is_none() => Err(UpError::NotReady(problems)),
+            Progress::Stuck(problems) => {
+                self.tell_problems(problems);
+                Ok(())
+            }
+        }
+    }
+
+    async fn carry_out(&mut self, action: Action) -> Result<(), UpError> {
+        match action {
+            Action::StartWorker { model, launch } => {
+                let id = self.workers.start(&model, &launch)?;
+                self.observed.workers.push(Worker::new(id, &model, &launch));
+            }
+            Action::LoadAdapter { worker, name, path, version } => {
+                if let Some(observed) = self.observed.worker_mut(worker) {
+                    observed.loading.insert(name.clone(), version.clone());
+                }
+                if let Some(link) = self.workers.get(worker).and_then(|process| process.link()) {
+                    link.load(name, path, version);
+                }
+            }
+            Action::Publish { swarm, revision } => {
+                self.router.publish(&swarm).await?;
+                self.observed.published =
+                    crate::reconcile::Published { swarm, revision, acknowledged: false, ready: false };
+            }
+            Action::UnloadAdapter { worker, name, digest } => {
+                if let Some(observed) = self.observed.worker_mut(worker) {
+                    observed.unloading.insert(name.clone());
+                }
+                if let Some(link) = self.workers.get(worker).and_then(|process| process.link()) {
+                    link.unload(name, digest);
+                }
+            }
+            Action::StopWorker(id) => self.stop_worker(id),
+        }
+        Ok(())
+    }
+
+    fn stop_worker(&mut self, id: WorkerId) {
+        let Some(worker) = self.observed.worker_mut(id) else { return };
+        let phase = std::mem::replace(&mut worker.phase, Phase::Stopping);
+        self.reporter.finished(id);
+        match phase {
+            // There is no process any more.
+            Phase::Resting(_) => self.observed.workers.retain(|worker| worker.id != id),
+            // It has no request to finish.
+            Phase::Starting => self.workers.kill(id),
+            Phase::Serving(_) | Phase::Stopping => self.workers.stop(id),
+        }
+    }
+
+    fn tell_applied(&mut self) {
+        let Some(bound) = self.bound else { return };
+        let generation = self.observed.published.swarm.generation;
+        let before = self.applied.replace((self.desired.clone(), generation));
+        self.told.clear();
+        match before {
+            None => {
+                if let Some(ready) = self.ready.take() {
+                    // A caller that does not care for the addresses may drop its end.
+                    let _ = ready.send(bound);
+                }
+            }
+            Some((_, told)) if told == generation => {}
+            Some((before, _)) => {
+                let changes = self.desired.changes(&before);
+                let what = if changes.is_empty() { "everything serves again".to_owned() } else { changes.join(" ") };
+                self.reporter.note(&format!("applied generation={generation} {what}"));
+            }
+        }
+    }
+
+    pub(super) fn tell_problems(&mut self, problems: Vec<String>) {
+        for problem in problems {
+            if self.told.insert(problem.clone()) {
+                self.reporter.problem(&problem);
+            }
+        }
+    }
+
+    /// Tries again after some time.
+    pub(super) fn later(&self, delay: Duration, retry: super::event::Retry) {
+        later(&self.sender, delay, retry);
+    }
+}

@@ -1,0 +1,181 @@
+//! The worker processes.
+
+use std::{
+    collections::HashMap,
+    ffi::OsString,
+    io,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::mpsc;
+
+use super::{
+    child::Child,
+    event::{Event, Who, backoff},
+    worker_link::WorkerLink,
+};
+use crate::{
+    args::precision_flag,
+    reconcile::{Launch, WorkerId},
+};
+
+/// A worker that has served for so long was fine: the next attempt is the first again.
+const FINE: Duration = Duration::from_secs(10);
+
+/// How workers are started.
+#[derive(Clone, Debug)]
+pub struct WorkerSettings {
+    /// Folder of converted models and downloads.
+    pub cache: std::path::PathBuf,
+    /// How long running answers may go on after the end was asked for.
+    pub drain: Duration,
+}
+
+/// Every worker process there is.
+#[derive(Debug)]
+pub struct Workers {
+    settings: WorkerSettings,
+    events: mpsc::Sender<Event>,
+    running: HashMap<WorkerId, Process>,
+    started: u64,
+    /// Starts in a row that did not last, by model.
+    attempts: HashMap<String, u32>,
+}
+
+/// One of them.
+#[derive(Debug)]
+pub struct Process {
+    /// Its SlmModel.
+    pub model: String,
+    /// What it said before it ended.
+    pub failed: Option<String>,
+    child: Option<Child>,
+    killer: tokio_util::sync::CancellationToken,
+    link: Option<WorkerLink>,
+    address: Option<String>,
+    serving_since: Option<Instant>,
+}
+
+impl Workers {
+    /// None yet.
+    pub fn new(settings: WorkerSettings, events: mpsc::Sender<Event>) -> Self {
+        Self { settings, events, running: HashMap::new(), started: 0, attempts: HashMap::new() }
+    }
+
+    /// Starts one.
+    ///
+    /// # Errors
+    /// When the system does not start the process.
+    pub fn start(&mut self, model: &str, launch: &Launch) -> io::Result<WorkerId> {
+        let id = WorkerId(self.started + 1);
+        let child = Child::start(Who::Worker(id), arguments(model, launch, &self.settings), self.events.clone())?;
+        self.started = id.0;
+        let process = Process {
+            model: model.to_owned(),
+            failed: None,
+            killer: child.killer(),
+            child: Some(child),
+            link: None,
+            address: None,
+            serving_since: None,
+        };
+        self.running.insert(id, process);
+        Ok(id)
+    }
+
+    /// That worker.
+    pub fn get(&self, id: WorkerId) -> Option<&Process> {
+        self.running.get(&id)
+    }
+
+    /// That worker.
+    pub fn get_mut(&mut self, id: WorkerId) -> Option<&mut Process> {
+        self.running.get_mut(&id)
+    }
+
+    /// Connects to a worker that said its address.
+    ///
+    /// # Errors
+    /// When the address is none.
+    pub fn connect(&mut self, id: WorkerId, address: String) -> Result<(), tonic::transport::Error> {
+        let Some(process) = self.running.get_mut(&id) else { return Ok(()) };
+        process.link = Some(WorkerLink::open(id, &address, self.events.clone())?);
+        process.address = Some(address);
+        process.serving_since = Some(Instant::now());
+        Ok(())
+    }
+
+    /// Lets it finish what runs, and end.
+    pub fn stop(&mut self, id: WorkerId) {
+        let Some(process) = self.running.get_mut(&id) else { return };
+        process.child = None;
+        let killer = process.killer.clone();
+        // Its own limit is the drain; after that, and some time to end, it is stuck.
+        let limit = self.settings.drain + Duration::from_secs(5);
+        tokio::spawn(async move {
+            tokio::time::sleep(limit).await;
+            killer.cancel();
+        });
+    }
+
+    /// Ends it at once.
+    pub fn kill(&self, id: WorkerId) {
+        if let Some(process) = self.running.get(&id) {
+            process.killer.cancel();
+        }
+    }
+
+    /// Forgets one that ended; gives it, and how long to wait before its next start.
+    pub fn ended(&mut self, id: WorkerId) -> Option<(Process, Duration)> {
+        let process = self.running.remove(&id)?;
+        let attempts = self.attempts.entry(process.model.clone()).or_default();
+        if process.serving_since.is_some_and(|since| since.elapsed() >= FINE) {
+            *attempts = 0;
+        }
+        let delay = backoff(*attempts);
+        *attempts += 1;
+        Some((process, delay))
+    }
+
+    /// Those that run.
+    pub fn ids(&self) -> Vec<WorkerId> {
+        self.running.keys().copied().collect()
+    }
+}
+
+impl Process {
+    /// The line to it, once it is connected.
+    pub fn link(&self) -> Option<&WorkerLink> {
+        self.link.as_ref()
+    }
+
+    /// Its address, once it said it.
+    pub fn address(&self) -> Option<&str> {
+        self.address.as_deref()
+    }
+}
+
+fn arguments(model: &str, launch: &Launch, settings: &WorkerSettings) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = vec!["worker".into(), "--follow-stdin".into()];
+    let mut flag = |name: &str, value: OsString| {
+        arguments.push(name.into());
+        arguments.push(value);
+    };
+    flag("--name", model.into());
+    flag("--model", launch.path.clone().into());
+    flag("--digest", launch.digest.clone().into());
+    flag("--precision", precision_flag(launch.precision).into());
+    flag("--max-sequences", launch.sequences_max.to_string().into());
+    flag("--adapter-slots", launch.adapter_slots.to_string().into());
+    flag("--adapter-max-rank", launch.adapter_rank_max.to_string().into());
+    flag("--cache", settings.cache.clone().into());
+    flag("--listen", "127.0.0.1:0".into());
+    flag("--drain", format!("{}ms", settings.drain.as_millis()).into());
+    if let Some(tokens) = launch.context_length {
+        flag("--context-length", tokens.to_string().into());
+    }
+    if let Some(threads) = launch.threads {
+        flag("--threads", threads.to_string().into());
+    }
+    arguments
+}
