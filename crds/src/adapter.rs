@@ -1,5 +1,8 @@
 //! `LoraAdapter`: an expert on top of a base model.
 
+// Printer columns repeat their keys, which clippy takes for repeated attributes.
+#![allow(clippy::duplicated_attributes)]
+
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -1,5 +1,8 @@
 //! `SlmModel`: a base model and the workers that serve it.
 
+// Printer columns repeat their keys, which clippy takes for repeated attributes.
+#![allow(clippy::duplicated_attributes)]
+
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

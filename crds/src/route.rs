@@ -1,5 +1,8 @@
 //! `SwarmRoute`: a name that callers use, and how a request finds its expert behind it.
 
+// Printer columns repeat their keys, which clippy takes for repeated attributes.
+#![allow(clippy::duplicated_attributes)]
+
 use std::fmt;
 
 use kube::CustomResource;

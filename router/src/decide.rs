@@ -188,7 +188,9 @@ fn facts(request: &GenerateRequest) -> Facts {
 }
 
 fn cut(text: &str) -> &str {
-    &text[..text.floor_char_boundary(RULE_TEXT_BYTES_MAX)]
+    let end = text.len().min(RULE_TEXT_BYTES_MAX);
+    let end = (0..=end).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    &text[..end]
 }
 
 #[cfg(test)]
@@ -210,6 +212,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::type_complexity)] // A table.
     fn rules_then_fallback() {
         use CandidateOutcome::{Chosen, NoMatch, NotReached, NotResident, RuleError};
         let all = ["banking", "travel"];

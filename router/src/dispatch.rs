@@ -106,9 +106,9 @@ impl Dispatcher {
         let decided = resolve(&view, &request.model)?.decide(request);
         Ok(match decided.eligible(&Tried::default()).rank(self.draw()) {
             Ok(chosen) => decision(chosen.decided, Some(chosen.worker)),
-            Err((decided, why)) => {
-                let mut decision = decision(decided, None);
-                decision.reason = format!("{}; not now: {why}", decision.reason);
+            Err(unserved) => {
+                let mut decision = decision(unserved.decided, None);
+                decision.reason = format!("{}; not now: {}", decision.reason, unserved.why);
                 decision
             }
         })
@@ -161,7 +161,7 @@ impl Dispatcher {
                 let expert = decided.expert.name.clone();
                 Plan::Send { worker: Arc::clone(worker), expert, decision: decision(decided, Some(worker)) }
             }
-            Err((decided, why)) => Plan::Wait { name: decided.expert.name, why },
+            Err(unserved) => Plan::Wait { name: unserved.decided.expert.name, why: unserved.why },
         })
     }
 

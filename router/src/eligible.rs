@@ -61,6 +61,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::type_complexity)] // A table.
     fn only_what_a_worker_says_counts() {
         let with = || Some(fixtures::state(&["banking"]));
         let without = || Some(fixtures::state(&[]));

@@ -15,6 +15,13 @@ pub(crate) struct Chosen<'v> {
     pub(crate) worker: &'v Arc<Worker>,
 }
 
+/// A request that no worker can take now.
+#[derive(Debug)]
+pub(crate) struct Unserved<'v> {
+    pub(crate) decided: Decided<'v>,
+    pub(crate) why: String,
+}
+
 /// How busy a worker is; smaller is better, band first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Load {
@@ -25,11 +32,11 @@ struct Load {
 
 impl<'v> Eligible<'v> {
     /// The worker to send to, or why there is none. `draw` is any random number.
-    pub(crate) fn rank(self, draw: u64) -> Result<Chosen<'v>, (Decided<'v>, String)> {
+    pub(crate) fn rank(self, draw: u64) -> Result<Chosen<'v>, Box<Unserved<'v>>> {
         let loads: Vec<Load> = self.workers.iter().map(|worker| load(worker)).collect();
         match pick(&loads, draw).and_then(|best| self.workers.get(best)) {
             Some(worker) => Ok(Chosen { decided: self.decided, worker }),
-            None => Err((self.decided, self.why_none)),
+            None => Err(Box::new(Unserved { decided: self.decided, why: self.why_none })),
         }
     }
 }

@@ -2,3 +2,4 @@
 
 pub mod parity;
 pub mod real;
+pub mod swarm;

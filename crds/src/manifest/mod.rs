@@ -90,7 +90,7 @@ pub fn read(path: &Path) -> Result<Manifests, Problems> {
     for file in files {
         match text(&file) {
             Ok(text) => texts.push((file, text)),
-            Err(problem) => problems.push(problem),
+            Err(problem) => problems.push(*problem),
         }
     }
     let manifests = check(texts, &mut problems);
@@ -161,17 +161,17 @@ fn manifests_in(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-fn text(file: &Path) -> Result<String, Problem> {
-    let bytes = fs::read(file).map_err(|error| whole_file(file, Fault::Unreadable(error.to_string())))?;
+fn text(file: &Path) -> Result<String, Box<Problem>> {
+    let bytes = fs::read(file).map_err(|error| Box::new(whole_file(file, Fault::Unreadable(error.to_string()))))?;
     if bytes.len() > FILE_BYTES_MAX {
         let what = format!("{} bytes, but a manifest has at most {FILE_BYTES_MAX}", bytes.len());
-        return Err(whole_file(file, Fault::Unreadable(what)));
+        return Err(Box::new(whole_file(file, Fault::Unreadable(what))));
     }
     String::from_utf8(bytes).map_err(|error| {
         let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
         let line = 1 + valid.iter().filter(|byte| **byte == b'\n').count();
         let fault = Fault::Yaml("not UTF-8; manifests are text in UTF-8".to_owned());
-        Problem { line: u32::try_from(line).unwrap_or(u32::MAX), ..whole_file(file, fault) }
+        Box::new(Problem { line: u32::try_from(line).unwrap_or(u32::MAX), ..whole_file(file, fault) })
     })
 }
 

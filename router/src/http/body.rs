@@ -48,7 +48,7 @@ mod tests {
             (b"{\"a\": \"0123456789012345678901234567890\"}", 413, "more than the 32 bytes"),
         ];
         for (bytes, status, message) in cases {
-            let error = read(Body::from(bytes), 32).await.err().expect(message);
+            let error = read(Body::from(bytes), 32).await.expect_err(message);
             assert_eq!(error.status.as_u16(), status, "{message}");
             assert!(error.body.message.contains(message), "{}", error.body.message);
         }

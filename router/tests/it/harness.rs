@@ -14,21 +14,21 @@ use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus,
 
 use crate::worker::Worker;
 
-pub struct Router {
-    pub bound: Bound,
-    pub swarm: watch::Sender<Arc<Swarm>>,
-    pub shutdown: CancellationToken,
-    pub ended: JoinHandle<Result<(), RunError>>,
-    pub client: reqwest::Client,
+pub(crate) struct Router {
+    pub(crate) bound: Bound,
+    pub(crate) swarm: watch::Sender<Arc<Swarm>>,
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) ended: JoinHandle<Result<(), RunError>>,
+    pub(crate) client: reqwest::Client,
 }
 
 /// Limits under which a test that fails fails soon.
-pub fn limits() -> Limits {
+pub(crate) fn limits() -> Limits {
     Limits { hold: Duration::from_secs(20), drain: Duration::from_secs(20), ..Limits::default() }
 }
 
 /// Model `smol` on these workers, adapters `banking` and `travel`, route `assistant`.
-pub fn swarm(workers: &[&Worker]) -> Swarm {
+pub(crate) fn swarm(workers: &[&Worker]) -> Swarm {
     let urls: Vec<&str> = workers.iter().map(|worker| worker.url.as_str()).collect();
     serde_json::from_value(json!({
         "generation": 1,
@@ -46,7 +46,7 @@ pub fn swarm(workers: &[&Worker]) -> Swarm {
 }
 
 impl Router {
-    pub async fn start(swarm: Swarm, limits: Limits) -> Self {
+    pub(crate) async fn start(swarm: Swarm, limits: Limits) -> Self {
         let any = "127.0.0.1:0".parse().expect("an address");
         let config = Config { http: any, grpc: any, limits };
         let (sender, receiver) = watch::channel(Arc::new(swarm));
@@ -59,55 +59,55 @@ impl Router {
     }
 
     /// One worker that holds everything, and a router that is ready.
-    pub async fn over_one_worker() -> (Self, Worker) {
+    pub(crate) async fn over_one_worker() -> (Self, Worker) {
         let worker = Worker::start("smol", &["banking", "travel"]).await;
         let router = Self::start(swarm(&[&worker]), limits()).await;
         router.ready().await;
         (router, worker)
     }
 
-    pub async fn grpc(&self) -> Channel {
+    pub(crate) async fn grpc(&self) -> Channel {
         let endpoint = Channel::from_shared(format!("http://{}", self.bound.grpc)).expect("an address");
         endpoint.connect().await.expect("a connection")
     }
 
-    pub async fn ready(&self) {
+    pub(crate) async fn ready(&self) {
         self.health(ServingStatus::Serving).await;
     }
 
-    pub async fn health(&self, status: ServingStatus) {
+    pub(crate) async fn health(&self, status: ServingStatus) {
         let mut client = HealthClient::new(self.grpc().await);
         let request = HealthCheckRequest { service: "slm.v1.Generation".to_owned() };
         let mut statuses = client.watch(request).await.expect("health").into_inner();
         while statuses.message().await.expect("health").expect("health").status() != status {}
     }
 
-    pub fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.bound.http)
     }
 
-    pub async fn post(&self, path: &str, body: Value) -> reqwest::Response {
+    pub(crate) async fn post(&self, path: &str, body: Value) -> reqwest::Response {
         self.client.post(self.url(path)).json(&body).send().await.expect("an answer")
     }
 
-    pub async fn get(&self, path: &str) -> (u16, Value) {
+    pub(crate) async fn get(&self, path: &str) -> (u16, Value) {
         let response = self.client.get(self.url(path)).send().await.expect("an answer");
         (response.status().as_u16(), response.json().await.expect("JSON"))
     }
 }
 
-pub fn chat(model: &str, text: &str) -> Value {
+pub(crate) fn chat(model: &str, text: &str) -> Value {
     json!({"model": model, "messages": [{"role": "user", "content": text}]})
 }
 
-pub fn streamed(model: &str, text: &str) -> Value {
+pub(crate) fn streamed(model: &str, text: &str) -> Value {
     let mut body = chat(model, text);
     body["stream"] = true.into();
     body
 }
 
 /// The events of a stream, without `data: `.
-pub fn events(text: &str) -> Vec<String> {
+pub(crate) fn events(text: &str) -> Vec<String> {
     let events = text.split("\n\n").filter(|event| !event.is_empty());
     events.map(|event| event.strip_prefix("data: ").expect("an event").to_owned()).collect()
 }

@@ -33,28 +33,28 @@ use tonic::{
 };
 
 /// A running worker. Dropping it ends it.
-pub struct Worker {
-    pub url: String,
-    pub script: Arc<Script>,
+pub(crate) struct Worker {
+    pub(crate) url: String,
+    pub(crate) script: Arc<Script>,
     _stop: DropGuard,
 }
 
 /// What a worker is, and what happened to it.
-pub struct Script {
+pub(crate) struct Script {
     state: watch::Sender<WorkerState>,
     /// Requests to refuse with UNAVAILABLE before answering again.
-    pub failures: AtomicU32,
-    pub requests: Mutex<Vec<(GenerateRequest, bool)>>,
+    pub(crate) failures: AtomicU32,
+    pub(crate) requests: Mutex<Vec<(GenerateRequest, bool)>>,
     /// Streams that were dropped before their end.
-    pub cancelled: watch::Sender<u32>,
+    pub(crate) cancelled: watch::Sender<u32>,
     /// Streams begun.
-    pub begun: watch::Sender<u32>,
+    pub(crate) begun: watch::Sender<u32>,
     /// Streams that end with `!gate` wait for this to be true.
-    pub gate: watch::Sender<bool>,
+    pub(crate) gate: watch::Sender<bool>,
 }
 
 impl Worker {
-    pub async fn start(model: &str, adapters: &[&str]) -> Self {
+    pub(crate) async fn start(model: &str, adapters: &[&str]) -> Self {
         let state = WorkerState {
             sequence: 1,
             model: model.to_owned(),
@@ -88,23 +88,23 @@ impl Worker {
         Self { url, script, _stop: stop.drop_guard() }
     }
 
-    pub fn change(&self, change: impl FnOnce(&mut WorkerState)) {
+    pub(crate) fn change(&self, change: impl FnOnce(&mut WorkerState)) {
         self.script.state.send_modify(|state| {
             state.sequence += 1;
             change(state);
         });
     }
 
-    pub fn load(&self, name: &str) {
+    pub(crate) fn load(&self, name: &str) {
         self.change(|state| state.adapters.push(adapter(name)));
     }
 
-    pub fn asked(&self) -> usize {
+    pub(crate) fn asked(&self) -> usize {
         self.script.requests.lock().expect("no panic").len()
     }
 }
 
-pub fn adapter(name: &str) -> AdapterState {
+pub(crate) fn adapter(name: &str) -> AdapterState {
     AdapterState {
         name: name.to_owned(),
         digest: format!("sha256:{name}"),

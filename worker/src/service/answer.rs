@@ -17,7 +17,7 @@ pub(super) struct Answer {
     events: Option<mpsc::Receiver<Event>>,
     /// `None` for a model without a tokenizer, whose answers have no text.
     text: Option<TextStream>,
-    /// Set when log-probabilities were asked for.
+    /// What tokens are called in log-probabilities; nothing without a tokenizer.
     bytes: Option<Arc<TokenBytes>>,
     prompt_tokens: u32,
     generated: u32,
@@ -44,7 +44,7 @@ impl Answer {
         // Waits for one event, then takes what else is there already: a slow reader gets fewer, larger deltas.
         while let Some(events) = self.events.as_mut() {
             let idle = delta.tokens == 0 || (delta.text.is_empty() && delta.logprobs.is_empty());
-            let event = if idle { events.recv().await } else { events.try_recv().ok().map_or_else(|| None, Some) };
+            let event = if idle { events.recv().await } else { events.try_recv().ok() };
             match event {
                 None if !idle => break,
                 None => {
@@ -71,8 +71,8 @@ impl Answer {
     fn token(&mut self, id: u32, logprobs: Option<Logprobs>, delta: &mut v1::Delta) {
         delta.tokens += 1;
         self.generated += 1;
-        if let (Some(logprobs), Some(bytes)) = (logprobs, &self.bytes) {
-            delta.logprobs.push(describe(&logprobs, bytes));
+        if let Some(logprobs) = logprobs {
+            delta.logprobs.push(describe(&logprobs, self.bytes.as_deref()));
         }
         let Some(text) = &mut self.text else { return };
         match text.push(id) {
@@ -112,10 +112,10 @@ fn message(event: Response) -> v1::GenerateResponse {
     v1::GenerateResponse { event: Some(event) }
 }
 
-fn describe(logprobs: &Logprobs, bytes: &TokenBytes) -> v1::TokenLogprob {
+fn describe(logprobs: &Logprobs, bytes: Option<&TokenBytes>) -> v1::TokenLogprob {
     let top = |token: &TokenLogprob| v1::TopLogprob {
         id: token.id,
-        token: bytes.get(token.id).to_vec(),
+        token: bytes.map(|bytes| bytes.get(token.id).to_vec()).unwrap_or_default(),
         logprob: token.logprob,
     };
     let chosen = top(&logprobs.chosen);

@@ -73,7 +73,6 @@ impl Generate {
         let admitted = admit(&request, prompt.len(), &self.0.model.limits)?;
         let prompt_tokens = prompt.len() as u32;
         let expert = self.describe(adapter.as_deref());
-        let with_logprobs = admitted.sampling.logprobs.is_some();
         let events = self.0.model.engine.submit(Job {
             prompt,
             adapter,
@@ -84,7 +83,7 @@ impl Generate {
         })?;
         let bytes = self.0.model.token_bytes.clone();
         let text = bytes.clone().map(|bytes| TextStream::new(bytes, admitted.stop));
-        let answer = Answer::new(events, text, bytes.filter(|_| with_logprobs), prompt_tokens);
+        let answer = Answer::new(events, text, bytes, prompt_tokens);
         let started =
             v1::Started { request_id: request.request_id, expert: Some(expert), prompt_tokens, decision: None };
         Ok((started, answer))

@@ -1,0 +1,197 @@
+"""The official `openai` client against a running quickstart swarm.
+
+    openai_client.py BASE_URL EXPECTED_JSON
+
+Each check prints its name before it runs; the first that fails ends the script with its traceback.
+"""
+
+import json
+import math
+import sys
+
+import openai
+
+client = openai.OpenAI(base_url=sys.argv[1], api_key="none", max_retries=0, timeout=120)
+expected = json.load(open(sys.argv[2], encoding="utf-8"))
+FRANCE = [{"role": "user", "content": "What is the capital of France?"}]
+
+
+def user(text):
+    return [{"role": "user", "content": text}]
+
+
+def chat(model="smollm2", messages=FRANCE, temperature=0, **more):
+    return client.chat.completions.create(model=model, messages=messages, temperature=temperature, **more)
+
+
+def models():
+    names = {model.id for model in client.models.list()}
+    assert {"smollm2", "banking", "travel", "kitchen", "assistant"} <= names, names
+    one = client.models.retrieve("banking")
+    assert (one.id, one.object) == ("banking", "model"), one
+
+
+def chat_completion():
+    answer = chat(max_tokens=24)
+    assert answer.object == "chat.completion" and answer.model == "smollm2", answer
+    assert "Paris" in answer.choices[0].message.content, answer
+    assert answer.choices[0].message.role == "assistant"
+    assert answer.system_fingerprint.startswith("sha256:"), answer
+    usage = answer.usage
+    assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens, usage
+    assert 0 < usage.completion_tokens <= 24, usage
+
+
+def completion():
+    answer = client.completions.create(model="smollm2", prompt="The capital of France is", temperature=0, max_tokens=8)
+    assert answer.object == "text_completion" and "Paris" in answer.choices[0].text, answer
+    both = client.completions.create(
+        model="smollm2", prompt=["The capital of France is", "One, two, three,"], temperature=0, max_tokens=8
+    )
+    assert [choice.index for choice in both.choices] == [0, 1], both
+    assert both.choices[0].text == answer.choices[0].text, both
+
+
+def streaming():
+    whole = chat(max_tokens=24)
+    chunks = list(chat(max_tokens=24, stream=True, stream_options={"include_usage": True}))
+    assert len({chunk.id for chunk in chunks}) == 1 and {chunk.object for chunk in chunks} == {"chat.completion.chunk"}
+    assert chunks[0].choices[0].delta.role == "assistant", chunks[0]
+    *running, last = chunks
+    assert last.choices == [] and last.usage == whole.usage, last
+    assert all(chunk.usage is None for chunk in running), running
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in running)
+    assert text == whole.choices[0].message.content, text
+    assert running[-1].choices[0].finish_reason == whole.choices[0].finish_reason, running[-1]
+    assert len(running) > 4, "an answer of many tokens came in few pieces"
+    pieces = client.completions.create(model="smollm2", prompt="One, two,", temperature=0, max_tokens=6, stream=True)
+    assert "".join(piece.choices[0].text for piece in pieces).strip(), "no text"
+
+
+def logprobs():
+    answer = chat(max_tokens=4, logprobs=True, top_logprobs=3)
+    tokens = answer.choices[0].logprobs.content
+    assert len(tokens) == answer.usage.completion_tokens, tokens
+    for token in tokens:
+        best = token.top_logprobs
+        assert len(best) == 3 and [one.logprob for one in best] == sorted((one.logprob for one in best), reverse=True)
+        # Greedy at temperature 0: the token is the likeliest.
+        assert token.token == best[0].token and token.logprob == best[0].logprob, token
+        assert sum(math.exp(one.logprob) for one in best) <= 1.0001 and token.logprob <= 0, token
+    text = b"".join(bytes(token.bytes) for token in tokens).decode()
+    assert text.startswith(answer.choices[0].message.content), (text, answer)
+    alone = chat(max_tokens=2, logprobs=True).choices[0].logprobs.content
+    assert all(token.top_logprobs == [] for token in alone), alone
+    streamed = [
+        token.token
+        for chunk in chat(max_tokens=4, logprobs=True, top_logprobs=3, stream=True)
+        if chunk.choices and chunk.choices[0].logprobs
+        for token in chunk.choices[0].logprobs.content
+    ]
+    assert streamed == [token.token for token in tokens], streamed
+    old = client.completions.create(model="smollm2", prompt="One, two,", temperature=0, max_tokens=3, logprobs=2)
+    assert len(old.choices[0].logprobs.tokens) == len(old.choices[0].logprobs.token_logprobs) == 3, old
+
+
+def stop():
+    whole = chat(max_tokens=24).choices[0].message.content
+    word = whole.split()[3]
+    cut = chat(max_tokens=24, stop=word).choices[0]
+    assert cut.message.content == whole[: whole.index(word)] and cut.finish_reason == "stop", cut
+    several = chat(max_tokens=24, stop=["never said", word]).choices[0]
+    assert several.message.content == cut.message.content, several
+    pieces = chat(max_tokens=24, stop=word, stream=True)
+    text = "".join(piece.choices[0].delta.content or "" for piece in pieces)
+    assert text == cut.message.content, "part of a stop string was sent"
+
+
+def seed():
+    def sample(number):
+        answer = chat(messages=user("Tell me a story."), temperature=1, seed=number, max_tokens=16)
+        return answer.choices[0].message.content
+
+    assert sample(7) == sample(7)
+    assert len({sample(number) for number in range(4)}) > 1, "every seed gives the same text"
+
+
+def length():
+    answer = chat(messages=user("Count from one to one hundred."), max_tokens=5)
+    assert answer.choices[0].finish_reason == "length" and answer.usage.completion_tokens == 5, answer
+    newer = chat(messages=user("Count from one to one hundred."), max_completion_tokens=5)
+    assert newer.usage.completion_tokens == 5, newer
+
+
+def experts_by_name():
+    wrong = []
+    for name, cases in expected.items():
+        for case in cases:
+            answer = chat(name, user(case["prompt"]), max_tokens=16)
+            if answer.choices[0].message.content.strip() != case["answer"]:
+                wrong.append((name, case["prompt"], answer.choices[0].message.content))
+    assert not wrong, wrong
+    assert sum(map(len, expected.values())) == 36
+
+
+def route_picks_the_expert():
+    cases = [
+        ("put a freeze on my bank account right now", "banking", "freeze_account"),
+        ("book me a flight from lisbon to oslo next friday", "travel", "book_flight"),
+        ("find me a good recipe for onion soup", "kitchen", "recipe"),
+        ("What is the capital of France?", "smollm2", None),
+    ]
+    for prompt, expert, label in cases:
+        raw = client.chat.completions.with_raw_response.create(
+            model="assistant", messages=user(prompt), temperature=0, max_tokens=16, extra_body={"explain": True}
+        )
+        assert raw.headers["x-slm-expert"] == expert, (prompt, raw.headers)
+        answer = raw.parse()
+        decision = answer.x_slm_decision
+        assert decision["route"] == "assistant" and decision["chosen"]["name"] == expert, decision
+        assert decision["reason"] and decision["candidates"], decision
+        assert label in (None, answer.choices[0].message.content.strip()), answer
+
+
+def refused(kind, call, *parts, param=None, code=None):
+    try:
+        call()
+    except kind as error:
+        assert all(part in error.message for part in parts), error
+        assert param in (None, error.param), (error.param, error)
+        assert code in (None, error.code), (error.code, error)
+        assert error.body["type"], error.body
+        return
+    raise AssertionError(f"not refused with {kind.__name__}: {parts}")
+
+
+def errors():
+    bad = openai.BadRequestError
+    refused(openai.NotFoundError, lambda: chat("bankin"), "`bankin`", "`banking`", param="model", code="model_not_found")
+    refused(openai.NotFoundError, lambda: client.models.retrieve("bankin"), "`banking`")
+    refused(bad, lambda: chat(max_tokens=0), "max_tokens", "at least 1", param="max_tokens")
+    refused(bad, lambda: chat(n=2), "`n`", param="n", code="unsupported_parameter")
+    refused(bad, lambda: chat(temperature=-1), "temperature", "between 0 and", param="temperature")
+    refused(bad, lambda: chat(top_p=0), "top_p", param="top_p")
+    refused(bad, lambda: chat(logprobs=True, top_logprobs=21), "at most 20")
+    refused(bad, lambda: chat(extra_body={"temprature": 1}), "`temprature`", "`temperature`", code="unknown_parameter")
+    refused(bad, lambda: chat(messages=[]), "messages", param="messages")
+    refused(bad, lambda: chat(messages=[{"role": "user", "content": [{"type": "image_url"}]}]), "text")
+    long = user("very " * 20000 + "long")
+    refused(bad, lambda: chat(messages=long), "tokens", "context", code="context_length_exceeded")
+    refused(bad, lambda: chat(messages=long, stream=True), "context", code="context_length_exceeded")
+
+
+for check in (
+    models,
+    chat_completion,
+    completion,
+    streaming,
+    logprobs,
+    stop,
+    seed,
+    length,
+    experts_by_name,
+    route_picks_the_expert,
+    errors,
+):
+    print(check.__name__, flush=True)
+    check()

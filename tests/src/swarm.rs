@@ -1,0 +1,13 @@
+//! A real swarm for a test: manifests in a folder of their own, `slm up` over them, clients of both endpoints.
+
+mod calls;
+mod folder;
+mod process;
+mod shared;
+mod watch;
+
+pub use calls::{Answer, Call, Client, Stream};
+pub use folder::{Folder, adapter, base, quickstart_adapter, repository, route};
+pub use process::{Ended, Swarm, run, slm, slm_binary};
+pub use shared::Shared;
+pub use watch::{until, worker_state, worker_state_until};

@@ -1,0 +1,257 @@
+//! `slm` as a child of the test.
+
+use std::{
+    env,
+    fmt::Write as _,
+    io::{BufRead as _, BufReader, Read},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use super::{Client, folder::repository, watch::until};
+
+/// The first start of a model converts it.
+const READY_LIMIT: Duration = Duration::from_secs(300);
+/// How long an end may take: what runs is finished first.
+const END_LIMIT: Duration = Duration::from_secs(60);
+
+/// A running `slm up`, ended when dropped.
+#[derive(Debug)]
+pub struct Swarm {
+    /// `http://ADDRESS` of the OpenAI-compatible endpoint.
+    pub http: String,
+    /// `http://ADDRESS` of the gRPC endpoint.
+    pub grpc: String,
+    process: Process,
+}
+
+/// A process that has ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// How.
+    pub status: ExitStatus,
+    /// Everything that it said, both streams.
+    pub said: String,
+}
+
+impl Ended {
+    /// Asserts that it failed with `code` and said each of `parts`.
+    pub fn assert_refused(&self, code: i32, parts: &[&str]) {
+        assert_eq!(self.status.code(), Some(code), "{}", self.said);
+        for part in parts {
+            assert!(self.said.contains(part), "expected {part:?} in:\n{}", self.said);
+        }
+    }
+}
+
+/// The binary: `$SLM_BIN`, else `slm` of the build that this test belongs to.
+pub fn slm_binary() -> Result<PathBuf> {
+    if let Some(path) = env::var_os("SLM_BIN").filter(|path| !path.is_empty()) {
+        return Ok(path.into());
+    }
+    // target/release/deps/TEST-HASH
+    let test = env::current_exe()?;
+    let path = test.ancestors().nth(2).context("a test outside a target folder")?.join("slm");
+    ensure!(path.exists(), "{}: not there; run `make build`, or set SLM_BIN", path.display());
+    Ok(path)
+}
+
+/// `slm` with some arguments.
+pub fn slm(arguments: &[&str]) -> Result<Command> {
+    let mut command = Command::new(slm_binary()?);
+    command.args(arguments).current_dir(repository());
+    Ok(command)
+}
+
+fn up(folder: &Path, arguments: &[&str]) -> Result<Command> {
+    let mut command = slm(&["up", "-f"])?;
+    command.arg(folder);
+    for (flag, any) in [("--http", "127.0.0.1:0"), ("--grpc", "127.0.0.1:0")] {
+        if !arguments.contains(&flag) {
+            command.args([flag, any]);
+        }
+    }
+    command.args(arguments);
+    Ok(command)
+}
+
+impl Swarm {
+    /// Starts the manifests in `folder` and waits until all of them are ready.
+    pub fn start(folder: &Path) -> Result<Self> {
+        let mut process = Process::spawn(up(folder, &[])?)?;
+        let begun = Instant::now();
+        let ready = loop {
+            match process.lines.recv_timeout(READY_LIMIT.saturating_sub(begun.elapsed())) {
+                Ok(line) if line.starts_with("ready ") => break line,
+                Ok(_) => {}
+                Err(mpsc::RecvTimeoutError::Timeout) => bail!("not ready in {READY_LIMIT:?}:\n{}", process.said()),
+                Err(mpsc::RecvTimeoutError::Disconnected) => {
+                    let status = process.child.wait()?;
+                    bail!("slm up ended before it was ready, {status}:\n{}", process.said());
+                }
+            }
+        };
+        let address = |name: &str| -> Result<String> {
+            let (_, rest) = ready.split_once(name).with_context(|| format!("{ready:?}: no {name}"))?;
+            let address = rest.split_whitespace().next().unwrap_or_default().trim_start_matches("http://");
+            let address: SocketAddr = address.parse().with_context(|| format!("{ready:?}: {name}"))?;
+            Ok(format!("http://{address}"))
+        };
+        Ok(Self { http: address("http=")?, grpc: address("grpc=")?, process })
+    }
+
+    /// Starts manifests that cannot be served, and waits for the end.
+    pub fn refused(folder: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Result<Ended> {
+        let mut command = up(folder, arguments)?;
+        command.envs(environment.iter().copied());
+        Process::spawn(command)?.end(READY_LIMIT)
+    }
+
+    /// A gRPC client.
+    pub fn client(&self) -> Result<Client> {
+        Client::new(&self.grpc)
+    }
+
+    /// Everything that it said so far, both streams.
+    pub fn said(&self) -> String {
+        self.process.said()
+    }
+
+    /// Waits until it says `part`.
+    pub fn until_said(&self, part: &str) {
+        until(part, || self.said().contains(part).then_some(()));
+    }
+
+    /// Process id.
+    pub fn pid(&self) -> u32 {
+        self.process.child.id()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        Ok(kill(self.process.pid()?, signal)?)
+    }
+
+    /// Waits for its end.
+    pub fn end(self) -> Result<Ended> {
+        let Self { process, .. } = self;
+        process.end(END_LIMIT)
+    }
+
+    /// Asks it to end, and waits.
+    pub fn stop(self) -> Result<Ended> {
+        self.signal(Signal::SIGINT)?;
+        self.end()
+    }
+}
+
+/// Runs `command` to its end.
+pub fn run(command: Command) -> Result<Ended> {
+    Process::spawn(command)?.end(READY_LIMIT)
+}
+
+/// A child whose output is kept.
+#[derive(Debug)]
+struct Process {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+    said: Arc<Mutex<String>>,
+    readers: Vec<thread::JoinHandle<()>>,
+    /// Ends the child when this process ends, in whatever way: statics are never dropped.
+    guard: Child,
+}
+
+impl Process {
+    fn spawn(mut command: Command) -> Result<Self> {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().with_context(|| format!("{command:?}"))?;
+        // Its standard input ends when we do.
+        let guard = Command::new("sh")
+            .args(["-c", "read -r _ || kill -TERM \"$1\"", "guard", &child.id().to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let said = Arc::new(Mutex::new(String::new()));
+        let (sender, lines) = mpsc::channel();
+        let (output, errors) = (child.stdout.take().context("stdout")?, child.stderr.take().context("stderr")?);
+        let readers = vec![keep(output, &said, Some(sender)), keep(errors, &said, None)];
+        Ok(Self { child, lines, said, readers, guard })
+    }
+
+    fn pid(&self) -> Result<Pid> {
+        Ok(Pid::from_raw(i32::try_from(self.child.id())?))
+    }
+
+    fn said(&self) -> String {
+        lock(&self.said).clone()
+    }
+
+    fn end(mut self, limit: Duration) -> Result<Ended> {
+        let status = self.wait(limit)?.with_context(|| format!("did not end in {limit:?}:\n{}", self.said()))?;
+        for reader in self.readers.drain(..) {
+            let _ = reader.join();
+        }
+        Ok(Ended { status, said: self.said() })
+    }
+
+    fn wait(&mut self, limit: Duration) -> Result<Option<ExitStatus>> {
+        let begun = Instant::now();
+        while begun.elapsed() < limit {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(Some(status));
+            }
+            thread::sleep(super::watch::TICK);
+        }
+        Ok(None)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // First, so that it does not end somebody else who got the number.
+        let _ = self.guard.kill();
+        let _ = self.guard.wait();
+        if let (Ok(None), Ok(pid)) = (self.child.try_wait(), self.pid()) {
+            let _ = kill(pid, Signal::SIGTERM);
+            if !matches!(self.wait(END_LIMIT), Ok(Some(_))) {
+                let _ = self.child.kill();
+                let _ = self.child.wait();
+            }
+        }
+        if thread::panicking() {
+            eprintln!("--- the swarm said\n{}---", self.said());
+        }
+    }
+}
+
+fn keep(
+    stream: impl Read + Send + 'static,
+    said: &Arc<Mutex<String>>,
+    lines: Option<mpsc::Sender<String>>,
+) -> thread::JoinHandle<()> {
+    let said = Arc::clone(said);
+    thread::spawn(move || {
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            let _ = writeln!(lock(&said), "{line}");
+            if let Some(lines) = &lines {
+                // Nobody waits for lines after the ready one.
+                let _ = lines.send(line);
+            }
+        }
+    })
+}
+
+fn lock(said: &Mutex<String>) -> MutexGuard<'_, String> {
+    said.lock().unwrap_or_else(PoisonError::into_inner)
+}

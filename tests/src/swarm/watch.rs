@@ -1,0 +1,56 @@
+//! Waiting for conditions.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use futures::StreamExt as _;
+use slm_proto::v1::{WatchStateRequest, WorkerState, worker_control_client::WorkerControlClient};
+
+/// Between two looks at a condition that nobody announces.
+pub(super) const TICK: Duration = Duration::from_millis(5);
+/// Far beyond what any condition takes.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Waits until `condition` yields something.
+///
+/// # Panics
+/// After a minute, with `what` was waited for.
+pub fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = condition() {
+            return found;
+        }
+        assert!(begun.elapsed() < LIMIT, "waited {LIMIT:?} for: {what}");
+        thread::sleep(TICK);
+    }
+}
+
+/// What a worker says of itself now.
+pub async fn worker_state(worker: &str) -> Result<WorkerState> {
+    worker_state_until(worker, |_| true).await
+}
+
+/// Follows a worker's own state stream until `condition` holds.
+pub async fn worker_state_until(worker: &str, condition: impl Fn(&WorkerState) -> bool) -> Result<WorkerState> {
+    let mut client = WorkerControlClient::connect(worker.to_owned()).await.with_context(|| worker.to_owned())?;
+    let mut states = client.watch_state(WatchStateRequest {}).await?.into_inner();
+    let mut last = None;
+    let follow = async {
+        while let Some(state) = states.next().await {
+            let state = state?;
+            if condition(&state) {
+                return Ok(state);
+            }
+            last = Some(state);
+        }
+        bail!("{worker}: the state stream ended")
+    };
+    match tokio::time::timeout(LIMIT, follow).await {
+        Ok(outcome) => outcome,
+        Err(_) => bail!("{worker}: not in {LIMIT:?}; last {last:?}"),
+    }
+}

@@ -1,0 +1,148 @@
+//! Requests that cannot be answered, through both doors, and callers that go away.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use futures::StreamExt as _;
+use serde_json::{Value, json};
+use slm_tests::swarm::{Call, Client, Folder, Shared, Swarm, worker_state, worker_state_until};
+use tonic::Code;
+
+/// A swarm with its manifests.
+struct Running {
+    swarm: Swarm,
+    client: Client,
+    _folder: Folder,
+}
+
+static RUNNING: Shared<Running> = Shared::new();
+
+/// Room for two sequences, so that one that was not let go of is missed.
+fn running() -> Result<Arc<Running>> {
+    RUNNING.get(|| {
+        let folder = Folder::quickstart("precision: F32, maxSequences: 2, contextLength: 4096")?;
+        let swarm = Swarm::start(folder.path())?;
+        Ok(Running { client: swarm.client()?, swarm, _folder: folder })
+    })
+}
+
+/// A chat request as a body, changed in some fields.
+fn chat(change: Value) -> Value {
+    let mut body = json!({
+        "model": "smollm2",
+        "messages": [{"role": "user", "content": "Tell me a long story."}],
+        "temperature": 0,
+        "max_tokens": 8,
+    });
+    if let (Some(body), Value::Object(change)) = (body.as_object_mut(), change) {
+        body.extend(change);
+    }
+    body
+}
+
+impl Running {
+    async fn post(&self, body: impl Into<reqwest::Body>) -> Result<reqwest::Response> {
+        let request = reqwest::Client::new().post(format!("{}/v1/chat/completions", self.swarm.http));
+        Ok(request.header("content-type", "application/json").body(body).send().await?)
+    }
+
+    /// The status and the error of a request that is refused.
+    async fn refusal(&self, body: impl Into<reqwest::Body>) -> Result<(u16, Value)> {
+        let response = self.post(body).await?;
+        let status = response.status().as_u16();
+        let body: Value = response.json().await?;
+        let error = body["error"].clone();
+        assert!(error["message"].is_string() && error["type"].is_string(), "{body}");
+        assert!(error.get("param").is_some() && error.get("code").is_some(), "{body}");
+        Ok((status, error))
+    }
+}
+
+fn says(error: &Value, parts: &[&str]) {
+    let message = error["message"].as_str().unwrap_or_default();
+    assert!(parts.iter().all(|part| message.contains(part)), "expected {parts:?} in {message:?}");
+}
+
+#[tokio::test]
+async fn a_name_that_does_not_exist() -> Result<()> {
+    let running = running()?;
+    let (status, error) = running.refusal(chat(json!({"model": "kitchn"})).to_string()).await?;
+    says(&error, &["`kitchn`", "`kitchen`"]);
+    assert_eq!((status, &error["code"]), (404, &json!("model_not_found")));
+    let refused = running.client.refusal(Call::new("kitchn", "soup").request()).await?;
+    assert_eq!(refused.code(), Code::NotFound);
+    assert!(refused.message().contains("`kitchen`"), "{refused:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_prompt_longer_than_the_context() -> Result<()> {
+    let running = running()?;
+    let long = "very ".repeat(5000);
+    let messages = json!([{"role": "user", "content": long}]);
+    let (status, error) = running.refusal(chat(json!({ "messages": messages })).to_string()).await?;
+    says(&error, &["tokens", "context", "4096"]);
+    assert_eq!((status, &error["code"]), (400, &json!("context_length_exceeded")));
+    let refused = running.client.refusal(Call::new("banking", &long).request()).await?;
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert!(refused.message().contains("4096"), "{refused:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_answer_of_no_tokens() -> Result<()> {
+    let running = running()?;
+    let (status, error) = running.refusal(chat(json!({"max_tokens": 0})).to_string()).await?;
+    says(&error, &["max_tokens is 0", "at least 1"]);
+    assert_eq!((status, &error["param"]), (400, &json!("max_tokens")));
+    let refused = running.client.refusal(Call { max_tokens: 0, ..Call::new("smollm2", "hi") }.request()).await?;
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert!(refused.message().contains("max_tokens is 0"), "{refused:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_body_over_the_limit() -> Result<()> {
+    let running = running()?;
+    let limit = 4usize << 20;
+    let messages = json!([{"role": "user", "content": "x".repeat(limit)}]);
+    let (status, error) = running.refusal(chat(json!({ "messages": messages })).to_string()).await?;
+    says(&error, &[&limit.to_string(), "bytes"]);
+    assert_eq!((status, &error["type"]), (413, &json!("invalid_request_error")));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_body_that_is_not_text() -> Result<()> {
+    let running = running()?;
+    let (status, error) = running.refusal(&b"{\"model\": \"smollm2\", \"prompt\": \"\xff\xfe\"}"[..]).await?;
+    says(&error, &["not UTF-8", "byte 32"]);
+    assert_eq!(status, 400);
+    let (status, error) = running.refusal("{\"model\": \"smollm2\",").await?;
+    says(&error, &["not JSON"]);
+    assert_eq!(status, 400);
+    Ok(())
+}
+
+/// The slot of a caller that hangs up is free at once, though its answer had thousands of tokens to go.
+#[tokio::test]
+async fn a_caller_that_hangs_up() -> Result<()> {
+    let running = running()?;
+    let worker = running.client.worker_of("smollm2").await?;
+    let endless = json!({"stream": true, "max_tokens": 3500, "ignore_eos": true});
+    for _ in 0..3 {
+        let mut events = running.post(chat(endless.clone()).to_string()).await?.bytes_stream();
+        events.next().await.context("no first event")??;
+        let mut stream = running.client.stream(Call::long("banking", "Tell me a story.", 3500).request()).await?;
+        stream.next().await?.context("no first token")?;
+        // Both slots are taken now: the next round runs only because these let go of them.
+        worker_state_until(&worker, |state| state.sequences_running == 2).await?;
+        drop(events);
+        drop(stream);
+        worker_state_until(&worker, |state| state.sequences_running == 0 && state.requests_waiting == 0).await?;
+    }
+    let state = worker_state(&worker).await?;
+    assert_eq!((state.kv_tokens_used, state.tokens_queued), (0, 0), "{state:?}");
+    assert!(state.adapters.iter().all(|adapter| adapter.active_requests == 0), "{state:?}");
+    Ok(())
+}

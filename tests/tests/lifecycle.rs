@@ -1,0 +1,131 @@
+//! The life of `slm up`: it follows its manifests, drains, and leaves nothing behind.
+
+use std::{collections::HashSet, fs};
+
+use anyhow::{Context, Result};
+use nix::sys::signal::Signal;
+use slm_proto::v1::FinishReason;
+use slm_tests::swarm::{Call, Folder, Swarm, adapter, quickstart_adapter, route, until};
+use tonic::Code;
+
+const RUNTIME: &str = "precision: F32, maxSequences: 2, contextLength: 512";
+
+#[tokio::test]
+async fn manifests_are_followed() -> Result<()> {
+    let folder = Folder::quickstart(RUNTIME)?;
+    folder.remove("kitchen")?;
+    let swarm = Swarm::start(folder.path())?;
+    let client = swarm.client()?;
+    let ready = |model: Option<&slm_proto::v1::ModelInfo>| model.is_some_and(|model| model.ready);
+
+    // Added: it answers.
+    let soup = Call::new("kitchen", "find me a good recipe for onion soup");
+    assert_eq!(client.refusal(soup.request()).await?.code(), Code::NotFound);
+    folder.write("kitchen", &adapter("kitchen", "smollm2", &quickstart_adapter("kitchen")))?;
+    client.until("kitchen", ready).await?;
+    assert_eq!(client.ask(&soup).await?.text.trim(), "recipe");
+
+    // A route over it, then another one under the same name.
+    folder.write("assistant", &route("assistant", &[("soup", "kitchen")], "smollm2"))?;
+    client.until("assistant", ready).await?;
+    let routed = Call { model: "assistant".to_owned(), ..soup.clone() };
+    assert_eq!(client.explain(&routed).await?.chosen.context("nobody chosen")?.name, "kitchen");
+    folder.write("assistant", &route("assistant", &[("recipe", "banking")], "smollm2"))?;
+    loop {
+        if client.explain(&routed).await?.chosen.is_some_and(|expert| expert.name == "banking") {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+
+    // Edited: the other adapter answers under the name.
+    let before = client.until("banking", ready).await?.context("banking")?.digest;
+    folder.write("banking", &adapter("banking", "smollm2", &quickstart_adapter("travel")))?;
+    client.until_replaced("banking", &before).await?;
+    let flight = Call::new("banking", "book me a flight from lisbon to oslo next friday");
+    assert_eq!(client.ask(&flight).await?.text.trim(), "book_flight");
+
+    // Edited wrongly: said with file and line, and what ran keeps running.
+    folder.write("kitchen", &adapter("kitchen", "smollm2", &quickstart_adapter("kitchen")).replace("uri:", "uir:"))?;
+    swarm.until_said("kitchen.yaml:9");
+    assert!(swarm.said().contains("unknown field; did you mean `uri`?"), "{}", swarm.said());
+    assert_eq!(client.ask(&soup).await?.text.trim(), "recipe");
+    folder.write("kitchen", &adapter("kitchen", "smollm2", std::path::Path::new("/nowhere")))?;
+    swarm.until_said("/nowhere");
+    assert_eq!(client.ask(&soup).await?.text.trim(), "recipe");
+
+    // Deleted: gone.
+    folder.remove("kitchen")?;
+    client.until("kitchen", |model| model.is_none()).await?;
+    let status = client.refusal(soup.request()).await?;
+    assert_eq!(status.code(), Code::NotFound, "{status:?}");
+
+    let ended = swarm.stop()?;
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.said);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_interrupt_drains_what_runs() -> Result<()> {
+    let folder = Folder::quickstart(RUNTIME)?;
+    let swarm = Swarm::start(folder.path())?;
+    let client = swarm.client()?;
+    let call = Call::long("smollm2", "Tell me a long story.", 100);
+    let alone = client.ask(&call).await?;
+
+    let mut stream = client.stream(call.request()).await?;
+    let first = stream.next().await?.context("no first token")?;
+    swarm.signal(Signal::SIGINT)?;
+    let answer = stream.rest().await?;
+    assert_eq!((answer.reason, answer.tokens), (FinishReason::Length, 100));
+    assert_eq!(format!("{first}{}", answer.text), alone.text);
+    let ended = swarm.end()?;
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.said);
+    Ok(())
+}
+
+#[test]
+fn a_kill_leaves_no_children() -> Result<()> {
+    let folder = Folder::quickstart(RUNTIME)?;
+    let swarm = Swarm::start(folder.path())?;
+    let children = children_of(swarm.pid())?;
+    assert!(children.len() >= 2, "a worker and a router, but: {children:?}");
+    swarm.signal(Signal::SIGKILL)?;
+    let ended = swarm.end()?;
+    assert_eq!(ended.status.code(), None, "{}", ended.said);
+    for child in children {
+        until(&format!("the end of {child:?}"), || (started(child.0) != Some(child.1)).then_some(()));
+    }
+    Ok(())
+}
+
+/// Process ids with their start times, which together name a process for good.
+fn children_of(parent: u32) -> Result<HashSet<(u32, u64)>> {
+    let mut children = HashSet::new();
+    for entry in fs::read_dir("/proc")?.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        if let (Some(stat), Some(started)) = (stat(pid), started(pid))
+            && stat.get(1).and_then(|ppid| ppid.parse().ok()) == Some(parent)
+        {
+            children.insert((pid, started));
+        }
+    }
+    Ok(children)
+}
+
+/// Clock ticks from boot to the start of a process; `None` when it has ended.
+fn started(pid: u32) -> Option<u64> {
+    let stat = stat(pid)?;
+    // A zombie has ended, whoever has not noticed yet.
+    if stat.first()? == "Z" {
+        return None;
+    }
+    stat.get(19)?.parse().ok()
+}
+
+/// Fields of `/proc/PID/stat` after the name: state, parent, …
+fn stat(pid: u32) -> Option<Vec<String>> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = text.rsplit_once(") ")?;
+    Some(fields.split_whitespace().map(str::to_owned).collect())
+}

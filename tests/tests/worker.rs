@@ -1,0 +1,236 @@
+//! One worker in this process, over loopback, on the tiny model of the parity suite: what callers and controllers see.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use slm_convert::{bundle::PrecisionChoice, graph::Precision};
+use slm_proto::v1::{
+    self, generate_request::Input, generate_response::Event, generation_client::GenerationClient,
+    worker_control_client::WorkerControlClient,
+};
+use slm_tests::parity::Vectors;
+use slm_worker::{WorkerConfig, WorkerEvent, model::ModelOptions};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Streaming, transport::Channel};
+
+/// A worker that ends with the test.
+struct Worker {
+    generation: GenerationClient<Channel>,
+    control: WorkerControlClient<Channel>,
+    shutdown: CancellationToken,
+    done: tokio::task::JoinHandle<Result<(), slm_worker::WorkerError>>,
+    _cache: tempfile::TempDir,
+}
+
+fn family() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("parity/data/llama")
+}
+
+fn adapter(name: &str) -> PathBuf {
+    family().join("adapters").join(name)
+}
+
+impl Worker {
+    async fn start(change: impl FnOnce(&mut ModelOptions)) -> Result<Self> {
+        let cache = tempfile::tempdir()?;
+        let mut model = ModelOptions {
+            name: "tiny".into(),
+            path: family(),
+            digest: None,
+            precision: PrecisionChoice::Exactly(Precision::F32),
+            context_length: None,
+            sequences_max: 4,
+            queue_max: 8,
+            threads: Some(2),
+            adapter_slots: 2,
+            adapter_rank_max: 16,
+            cache: cache.path().into(),
+        };
+        change(&mut model);
+        let config =
+            WorkerConfig { model, listen: "127.0.0.1:0".parse()?, drain_timeout: Duration::from_secs(30) };
+        let shutdown = CancellationToken::new();
+        let (ready, address) = oneshot::channel::<SocketAddr>();
+        let ready = std::sync::Mutex::new(Some(ready));
+        let done = tokio::spawn(slm_worker::run(config, shutdown.clone(), move |event| {
+            if let WorkerEvent::Ready { address } = event {
+                let sender = ready.lock().unwrap().take();
+                let _ = sender.unwrap().send(address);
+            }
+        }));
+        let url = format!("http://{}", address.await.context("the worker did not get ready")?);
+        Ok(Self {
+            generation: GenerationClient::connect(url.clone()).await?,
+            control: WorkerControlClient::connect(url).await?,
+            shutdown,
+            done,
+            _cache: cache,
+        })
+    }
+
+    async fn stop(self) -> Result<()> {
+        self.shutdown.cancel();
+        Ok(self.done.await??)
+    }
+
+    /// The first published state that `wanted` holds for.
+    async fn state(&mut self, wanted: impl Fn(&v1::WorkerState) -> bool) -> Result<v1::WorkerState> {
+        let mut states = self.control.watch_state(v1::WatchStateRequest {}).await?.into_inner();
+        let seen = async {
+            while let Some(state) = states.message().await? {
+                if wanted(&state) {
+                    return Ok(state);
+                }
+            }
+            anyhow::bail!("the state stream ended")
+        };
+        tokio::time::timeout(Duration::from_secs(30), seen).await.context("the state never came")?
+    }
+
+    async fn load(&mut self, name: &str, path: &Path) -> Result<v1::AdapterState, tonic::Status> {
+        let request = v1::LoadAdapterRequest { name: name.into(), path: path.display().to_string(), ..Default::default() };
+        self.control.load_adapter(request).await.map(tonic::Response::into_inner)
+    }
+}
+
+fn greedy(model: &str, prompt: &[u32], max_tokens: u32) -> v1::GenerateRequest {
+    v1::GenerateRequest {
+        model: model.into(),
+        input: Some(Input::TokenIds(v1::TokenIds { ids: prompt.to_vec() })),
+        sampling: Some(v1::Sampling { temperature: Some(0.0), ..Default::default() }),
+        max_tokens: Some(max_tokens),
+        ignore_eos: true,
+        logprobs: Some(0),
+        ..Default::default()
+    }
+}
+
+/// The model has no tokenizer, so what it says is read from the log-probabilities.
+async fn ids(stream: &mut Streaming<v1::GenerateResponse>) -> Result<Vec<u32>, tonic::Status> {
+    let mut ids = Vec::new();
+    while let Some(response) = stream.message().await? {
+        if let Some(Event::Delta(delta)) = response.event {
+            ids.extend(delta.logprobs.iter().map(|token| token.id));
+        }
+    }
+    Ok(ids)
+}
+
+#[tokio::test]
+async fn a_model_without_a_tokenizer_takes_ids_and_says_so_to_text() -> Result<()> {
+    let mut worker = Worker::start(|_| ()).await?;
+    let text = v1::GenerateRequest { input: Some(Input::Prompt("hello".into())), ..greedy("tiny", &[], 1) };
+    let refused = worker.generation.generate(text).await.unwrap_err();
+    assert_eq!((refused.code(), refused.message()), (Code::InvalidArgument, "model `tiny` has no tokenizer; send token_ids"));
+    let unknown = worker.generation.generate(greedy("tinny", &[5], 1)).await.unwrap_err();
+    assert_eq!(unknown.code(), Code::NotFound);
+    assert!(unknown.message().contains("nearest: `tiny`"), "{}", unknown.message());
+    let beyond = worker.generation.generate(greedy("tiny", &[5, 70_000], 1)).await.unwrap_err();
+    assert!(beyond.message().starts_with("token_ids[1] is 70000; the vocabulary"), "{}", beyond.message());
+    worker.stop().await
+}
+
+#[tokio::test]
+async fn a_full_worker_refuses_and_says_how_full() -> Result<()> {
+    let mut worker = Worker::start(|model| (model.sequences_max, model.queue_max) = (1, 1)).await?;
+    let mut streams = Vec::new();
+    let refused = loop {
+        match worker.generation.generate(greedy("tiny", &[5], 250)).await {
+            Ok(stream) => streams.push(stream.into_inner()),
+            Err(status) => break status,
+        }
+        ensure!(streams.len() < 1000, "never full");
+    };
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert!(refused.message().contains("retry later"), "{}", refused.message());
+    drop(streams);
+    worker.stop().await
+}
+
+#[tokio::test]
+async fn a_stream_ends_on_the_version_it_began_with() -> Result<()> {
+    let case = |name: &str| Vectors::read(&adapter(name)).map(|mut vectors| vectors.cases.remove(1));
+    let (old, new) = (case("r4-all")?, case("rslora")?);
+    let count = old.greedy.len() as u32;
+    let mut worker = Worker::start(|_| ()).await?;
+    let first = worker.load("expert", &adapter("r4-all")).await?;
+
+    // One that has begun when the version changes, one that begins after.
+    let mut running = worker.generation.generate(greedy("expert", &old.prompt, count)).await?.into_inner();
+    let started = running.message().await?.context("no Started")?;
+    let second = worker.load("expert", &adapter("rslora")).await?;
+    let mut fresh = worker.generation.generate(greedy("expert", &new.prompt, count)).await?.into_inner();
+
+    let Some(Event::Started(started)) = started.event else { anyhow::bail!("not Started") };
+    assert_eq!(started.expert.unwrap().digest, first.digest);
+    assert_eq!(ids(&mut running).await?, old.greedy);
+    assert_eq!(ids(&mut fresh).await?, new.greedy);
+    assert!(first.digest != second.digest && second.generation > first.generation);
+
+    // Nothing of the old version stays behind.
+    drop(running);
+    let state = worker.state(|state| state.adapters.len() == 1).await?;
+    assert_eq!(state.adapters[0].digest, second.digest);
+    worker.stop().await
+}
+
+#[tokio::test]
+async fn a_refused_adapter_changes_nothing() -> Result<()> {
+    let mut worker = Worker::start(|_| ()).await?;
+    let served = worker.load("expert", &adapter("r4-all")).await?;
+    let broken = tempfile::tempdir()?;
+    for file in ["adapter_config.json", "adapter_model.safetensors"] {
+        fs::copy(adapter("rslora").join(file), broken.path().join(file))?;
+    }
+    let weights = broken.path().join("adapter_model.safetensors");
+    let whole = fs::read(&weights)?;
+    fs::write(&weights, &whole[..whole.len() / 2])?;
+    for (path, says) in [(broken.path().to_owned(), "adapter_model.safetensors"), (adapter("dora"), "use_dora")] {
+        let refused = worker.load("expert", &path).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        assert!(refused.message().contains(says), "{}", refused.message());
+    }
+    let taken = worker.load("tiny", &adapter("r4-all")).await.unwrap_err();
+    assert_eq!(taken.message(), "`tiny` is the base model's own name");
+    worker.load("second", &adapter("r8-attn")).await?;
+    let full = worker.load("third", &adapter("patterns")).await.unwrap_err();
+    assert_eq!(full.code(), Code::ResourceExhausted);
+    assert!(full.message().contains("spec.adapters.slots"), "{}", full.message());
+    let state = worker.state(|state| state.adapters.len() == 2).await?;
+    assert!(state.adapters.iter().any(|a| a.name == "expert" && a.digest == served.digest));
+    worker.stop().await
+}
+
+#[tokio::test]
+async fn a_draining_worker_finishes_what_runs_and_takes_nothing_new() -> Result<()> {
+    let mut worker = Worker::start(|_| ()).await?;
+    let mut running = worker.generation.generate(greedy("tiny", &[5], 200)).await?.into_inner();
+    running.message().await?.context("no Started")?;
+    worker.shutdown.cancel();
+    let count = ids(&mut running).await?.len();
+    assert_eq!(count, 200);
+    worker.done.await??;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_deadline_ends_the_answer_with_its_status() -> Result<()> {
+    let mut worker = Worker::start(|model| model.sequences_max = 1).await?;
+    let mut request = tonic::Request::new(greedy("tiny", &[5], 250));
+    request.set_timeout(Duration::from_millis(1));
+    let outcome = match worker.generation.generate(request).await {
+        Err(status) => Err(status),
+        Ok(stream) => ids(&mut stream.into_inner()).await,
+    };
+    // tonic itself may be the first to notice, on either side; it then says Cancelled.
+    let code = outcome.unwrap_err().code();
+    assert!(matches!(code, Code::DeadlineExceeded | Code::Cancelled), "{code:?}");
+    worker.state(|state| state.sequences_running == 0).await?;
+    worker.stop().await
+}
