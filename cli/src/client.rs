@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use slm_proto::v1::{
-    Message, Messages, ExpertKind, GenerateRequest, Sampling, generate_request::Input, generation_client::GenerationClient,
-    swarm_client::SwarmClient,
+    ExpertKind, GenerateRequest, Message, Messages, Sampling, generate_request::Input,
+    generation_client::GenerationClient, swarm_client::SwarmClient,
 };
 use tonic::{
     Code, Status,
@@ -40,7 +40,8 @@ impl Client {
     /// When nothing answers there.
     pub async fn connect(server: &str) -> Result<Self, Failure> {
         let url = if server.contains("://") { server.to_owned() } else { format!("http://{server}") };
-        let wrong = |error| Failure::usage(format!("--server {server}: {error}; expected an address such as 127.0.0.1:50051"));
+        let wrong =
+            |error| Failure::usage(format!("--server {server}: {error}; expected an address such as 127.0.0.1:50051"));
         let endpoint = Endpoint::from_shared(url).map_err(wrong)?.connect_timeout(CONNECT);
         let channel = endpoint.connect().await.map_err(|error| {
             let reason = root_cause(&error);

@@ -59,7 +59,8 @@ impl ConvertArgs {
             bar.finish_and_clear();
         }
         let bytes = self.written()?;
-        let (layers, digest, seconds) = (checkpoint.config().layers, checkpoint.digest(), begun.elapsed().as_secs_f64());
+        let (layers, digest, seconds) =
+            (checkpoint.config().layers, checkpoint.digest(), begun.elapsed().as_secs_f64());
         if self.json {
             return output::json(&json!({
                 "source": self.source,

@@ -135,15 +135,15 @@ mod tests {
     use super::*;
 
     fn models() -> Vec<ModelInfo> {
-        let info = |kind: &str, name: &str| ModelInfo { kind: kind.to_owned(), name: name.to_owned(), ..Default::default() };
+        let info =
+            |kind: &str, name: &str| ModelInfo { kind: kind.to_owned(), name: name.to_owned(), ..Default::default() };
         vec![info("SlmModel", "smollm2"), info("LoraAdapter", "banking"), info("SwarmRoute", "assistant")]
     }
 
     #[test]
     fn selects_by_kind_and_name() {
-        let names = |what, name| {
-            select(models(), what, name).unwrap().into_iter().map(|model| model.name).collect::<Vec<_>>()
-        };
+        let names =
+            |what, name| select(models(), what, name).unwrap().into_iter().map(|model| model.name).collect::<Vec<_>>();
         assert_eq!(names(What::All, None).len(), 3);
         assert_eq!(names(What::Adapters, None), ["banking"]);
         assert_eq!(names(What::All, Some("assistant")), ["assistant"]);

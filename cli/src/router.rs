@@ -26,7 +26,9 @@ use crate::{
 /// Standard output carries one JSON object a line: `{"event":"ready","http":"…","grpc":"…"}` and
 /// `{"event":"failed","message":"…"}`.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  echo '{\"generation\":1,\"models\":[{\"name\":\"smollm2\",\"workers\":[\"http://127.0.0.1:4321\"]}]}' | slm router")]
+#[command(
+    after_help = "Examples:\n  echo '{\"generation\":1,\"models\":[{\"name\":\"smollm2\",\"workers\":[\"http://127.0.0.1:4321\"]}]}' | slm router"
+)]
 pub struct RouterArgs {
     /// Address of the OpenAI-compatible HTTP endpoint; port 0: any.
     #[arg(long, value_name = "ADDRESS", env = "SLM_HTTP", default_value = "127.0.0.1:8000")]

@@ -4,9 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::{Value, json};
-use slm_proto::v1::{
-    Expert, FinishReason, Finished, GenerateRequest, Started, Usage, generate_response::Event,
-};
+use slm_proto::v1::{Expert, FinishReason, Finished, GenerateRequest, Started, Usage, generate_response::Event};
 
 use crate::{
     args::CacheArgs,

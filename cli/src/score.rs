@@ -5,12 +5,7 @@ use std::{io::IsTerminal as _, path::PathBuf, sync::Arc, time::Instant};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
-use slm_convert::{
-    bundle::Bundle,
-    checkpoint::Checkpoint,
-    pack::pack,
-    peft::Adapter,
-};
+use slm_convert::{bundle::Bundle, checkpoint::Checkpoint, pack::pack, peft::Adapter};
 use slm_worker::{
     adapters::{AdapterInfo, Adapters},
     model::available_threads,
@@ -30,8 +25,10 @@ use crate::{
 /// first is predicted from those before it, and the result is exp of the mean negative log-likelihood. Lower is better;
 /// figures of different tokenizers do not compare.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  slm score --model SmolLM2-135M-Instruct.Q4_1.gguf --text LICENSE --tokens 1024\n  \
-    slm score --model base --adapter adapters/banking --text mails.txt --tokens 512 --precision F32 --json")]
+#[command(
+    after_help = "Examples:\n  slm score --model SmolLM2-135M-Instruct.Q4_1.gguf --text LICENSE --tokens 1024\n  \
+    slm score --model base --adapter adapters/banking --text mails.txt --tokens 512 --precision F32 --json"
+)]
 pub struct ScoreArgs {
     /// A GGUF file, or a Hugging Face folder with config.json and safetensors.
     #[arg(long, value_name = "FILE_OR_DIR")]
@@ -92,8 +89,7 @@ impl ScoreArgs {
             threads: self.threads.unwrap_or_else(available_threads),
         };
         let lease = self.load_adapter(&bundle, &adapters)?;
-        let mut session =
-            DecoderSession::open(&runtime, &bundle, config, adapters.table()).map_err(Failure::failed)?;
+        let mut session = DecoderSession::open(&runtime, &bundle, config, adapters.table()).map_err(Failure::failed)?;
         let bar = bar(tokens.len());
         let perplexity = perplexity(&mut session, &tokens, slot, &mut |done| bar.set_position(done as u64));
         bar.finish_and_clear();
@@ -119,8 +115,8 @@ impl ScoreArgs {
 
     /// The first tokens of the text.
     fn window(&self, bundle: &Bundle) -> Result<Vec<u32>, Failure> {
-        let text = std::fs::read(&self.text)
-            .map_err(|error| Failure::failed(format!("{}: {error}", self.text.display())))?;
+        let text =
+            std::fs::read(&self.text).map_err(|error| Failure::failed(format!("{}: {error}", self.text.display())))?;
         let text = String::from_utf8(text).map_err(|error| {
             let at = error.utf8_error().valid_up_to();
             Failure::failed(format!("{}: not UTF-8 at byte {at}", self.text.display()))

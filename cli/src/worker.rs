@@ -25,7 +25,9 @@ use crate::{
 /// Standard output carries one JSON object a line: `{"event":"converting","done":3,"total":30}`,
 /// `{"event":"loading"}`, `{"event":"ready","address":"127.0.0.1:4321"}`, `{"event":"failed","message":"…"}`.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  slm worker --name smollm2 --model SmolLM2-135M-Instruct.Q4_1.gguf --listen 127.0.0.1:4321")]
+#[command(
+    after_help = "Examples:\n  slm worker --name smollm2 --model SmolLM2-135M-Instruct.Q4_1.gguf --listen 127.0.0.1:4321"
+)]
 pub struct WorkerArgs {
     /// Name that requests use for the model.
     #[arg(long)]

@@ -26,7 +26,11 @@ fn cpu_name(cpuinfo: &str) -> Option<String> {
 pub(super) fn instructions() -> Check {
     let found = format!("kernels: {:?}; the processor has {}", Level::best(), features());
     if Level::best() == Level::Portable {
-        return Check::warn("instructions", found, "it will work, slowly: AVX2 or better makes it several times faster");
+        return Check::warn(
+            "instructions",
+            found,
+            "it will work, slowly: AVX2 or better makes it several times faster",
+        );
     }
     Check::ok("instructions", found)
 }

@@ -16,7 +16,8 @@ const QUICKSTART_MODEL: &str = "models/SmolLM2-135M-Instruct.Q4_1.gguf";
 pub(super) fn cache(folder: &Path) -> Check {
     let show = folder.display();
     let probe = folder.join(format!(".doctor-{}", std::process::id()));
-    let written = fs::create_dir_all(folder).and_then(|()| fs::write(&probe, b"")).and_then(|()| fs::remove_file(&probe));
+    let written =
+        fs::create_dir_all(folder).and_then(|()| fs::write(&probe, b"")).and_then(|()| fs::remove_file(&probe));
     match written {
         Ok(()) => Check::ok("cache", format!("{show}: {}", size(bytes_in(folder)))),
         Err(error) => {
@@ -57,7 +58,9 @@ pub(super) fn port(name: &'static str, flag: &str, address: SocketAddr) -> Check
             format!("{address} is in use"),
             format!("a swarm may be running already; otherwise give `slm up` another address by {flag}"),
         ),
-        Err(error) => Check::warn(name, format!("{address}: {error}"), format!("give `slm up` another address by {flag}")),
+        Err(error) => {
+            Check::warn(name, format!("{address}: {error}"), format!("give `slm up` another address by {flag}"))
+        }
     }
 }
 

@@ -7,7 +7,9 @@ use super::Check;
 /// Whether it is there, and loads.
 pub(super) fn onnx_runtime() -> Check {
     match Runtime::load() {
-        Ok(runtime) => Check::ok("ONNX Runtime", format!("{} ({})", runtime.path().display(), short(runtime.build_info()))),
+        Ok(runtime) => {
+            Check::ok("ONNX Runtime", format!("{} ({})", runtime.path().display(), short(runtime.build_info())))
+        }
         // The message says where it was looked for and how to get it.
         Err(error) => {
             let message = error.to_string();

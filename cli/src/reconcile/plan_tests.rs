@@ -16,7 +16,8 @@ fn word(action: &Action) -> String {
         Action::UnloadAdapter { worker, name, digest } => format!("unload {name}@{digest} on {}", worker.0),
         Action::StopWorker(id) => format!("stop {}", id.0),
         Action::Publish { swarm, .. } => {
-            let models = swarm.models.iter().map(|m| format!("{}@{}{:?}", m.name, m.digest, m.workers).replace('"', ""));
+            let models =
+                swarm.models.iter().map(|m| format!("{}@{}{:?}", m.name, m.digest, m.workers).replace('"', ""));
             let adapters = swarm.adapters.iter().map(|a| format!("{}@{}", a.name, a.digest));
             let routes = swarm.routes.iter().map(|route| route.name.clone());
             let all: Vec<String> = models.chain(adapters).chain(routes).collect();
@@ -52,25 +53,24 @@ fn from_nothing() {
 fn each_change_takes_its_steps_in_order() {
     let before = desired(1, &[("smol", "m1")], &[("banking", "smol", "b1")]);
     let cases = [
-        (desired(2, &[("smol", "m1")], &[("banking", "smol", "b2")]), vec![
-            "load banking@b2 on 1",
-            "publish 3: smol@m1[http://1] banking@b2",
-        ]),
-        (desired(2, &[("smol", "m1")], &[("banking", "smol", "b1"), ("travel", "smol", "t1")]), vec![
-            "load travel@t1 on 1",
-            "publish 3: smol@m1[http://1] banking@b1 travel@t1",
-        ]),
+        (
+            desired(2, &[("smol", "m1")], &[("banking", "smol", "b2")]),
+            vec!["load banking@b2 on 1", "publish 3: smol@m1[http://1] banking@b2"],
+        ),
+        (
+            desired(2, &[("smol", "m1")], &[("banking", "smol", "b1"), ("travel", "smol", "t1")]),
+            vec!["load travel@t1 on 1", "publish 3: smol@m1[http://1] banking@b1 travel@t1"],
+        ),
         (desired(2, &[("smol", "m1")], &[]), vec!["publish 3: smol@m1[http://1]", "unload banking@b1 on 1"]),
-        (desired(2, &[("smol", "m2")], &[("banking", "smol", "b1")]), vec![
-            "start smol@m2",
-            "load banking@b1 on 2",
-            "publish 3: smol@m2[http://2] banking@b1",
-            "stop 1",
-        ]),
+        (
+            desired(2, &[("smol", "m2")], &[("banking", "smol", "b1")]),
+            vec!["start smol@m2", "load banking@b1 on 2", "publish 3: smol@m2[http://2] banking@b1", "stop 1"],
+        ),
         (desired(2, &[], &[]), vec!["publish 3: ", "stop 1"]),
-        (Desired { routes: vec![route("assistant", "smol")], revision: 2, ..before.clone() }, vec![
-            "publish 3: smol@m1[http://1] banking@b1 assistant",
-        ]),
+        (
+            Desired { routes: vec![route("assistant", "smol")], revision: 2, ..before.clone() },
+            vec!["publish 3: smol@m1[http://1] banking@b1 assistant"],
+        ),
     ];
     for (after, expected) in cases {
         let mut observed = at_rest(&before);
@@ -161,8 +161,7 @@ fn a_worker_that_died_is_filled_again() {
     assert_eq!(words(&run(&wanted, &mut observed)), ["publish 3: smol@m1[] banking@b1"]);
     assert_eq!(progress(&wanted, &observed), Progress::Stuck(vec!["SlmModel smol: killed by signal 9".to_owned()]));
     observed.workers.clear();
-    let expected =
-        ["start smol@m1", "load banking@b1 on 1", "publish 4: smol@m1[http://1] banking@b1"];
+    let expected = ["start smol@m1", "load banking@b1 on 1", "publish 4: smol@m1[http://1] banking@b1"];
     assert_eq!(words(&run(&wanted, &mut observed)), expected);
 }
 

@@ -12,9 +12,10 @@ use super::{
 
 /// The worker that was started as `model` says, if there is one that is not on its way out.
 pub(super) fn wanted_worker<'o>(model: &WantedModel, observed: &'o Observed) -> Option<&'o Worker> {
-    observed.workers.iter().find(|worker| {
-        worker.model == model.name && worker.launch == model.launch && worker.phase != Phase::Stopping
-    })
+    observed
+        .workers
+        .iter()
+        .find(|worker| worker.model == model.name && worker.launch == model.launch && worker.phase != Phase::Stopping)
 }
 
 /// The snapshot for the router, with the generation of the one before.

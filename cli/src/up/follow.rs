@@ -1,9 +1,13 @@
 //! The folder of manifests, followed: every change of a file in or below it ends in a new reading.
 
-use std::{path::{Path, PathBuf}, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use notify::{
-    EventKind, RecursiveMode, Watcher as _,
+    EventKind, RecommendedWatcher, RecursiveMode, Watcher as _,
     event::{AccessKind, AccessMode},
 };
 use slm_crds::manifest;
@@ -17,29 +21,66 @@ const QUIET: Duration = Duration::from_millis(50);
 /// or when this much time has passed, for a folder that never is.
 const QUIET_MAX: Duration = Duration::from_secs(1);
 
-/// Watches the folder `path`, or that of the manifest `path`, from now on. The watcher has to be kept. A path that does
-/// not exist is for the first reading to refuse.
-///
-/// # Errors
-/// When the system does not watch folders for us.
-pub fn watch_existing(path: &Path) -> Result<(notify::RecommendedWatcher, mpsc::Receiver<()>), Failure> {
-    // One mark is enough for any number of changes.
-    let (mark, marks) = mpsc::channel(1);
-    let failed = |error: notify::Error| Failure::failed(format!("following {}: {error}", path.display()));
-    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        if event.is_ok_and(|event| changes(event.kind)) {
-            // Full means that a mark is there already.
-            let _ = mark.try_send(());
+/// Watches the manifests, and the artifacts that lie elsewhere.
+#[derive(Debug)]
+pub struct Watch {
+    watcher: RecommendedWatcher,
+    marks: mpsc::Receiver<()>,
+    folder: PathBuf,
+    /// A watched folder outside has neighbours, whose changes are none of ours.
+    ours: Arc<Mutex<Vec<PathBuf>>>,
+}
+
+impl Watch {
+    /// Watches the folder `path`, or that of the manifest `path`, from now on. A path that does not exist is for the
+    /// first reading to refuse.
+    ///
+    /// # Errors
+    /// When the system does not watch folders for us.
+    pub fn start(path: &Path) -> Result<Self, Failure> {
+        let failed = |reason: String| Failure::failed(format!("following {}: {reason}", path.display()));
+        let absolute = std::path::absolute(path).map_err(|error| failed(error.to_string()))?;
+        let folder = if absolute.is_file() { absolute.parent().unwrap_or(&absolute) } else { &absolute }.to_owned();
+        let ours = Arc::new(Mutex::new(vec![folder.clone()]));
+        // One mark is enough for any number of changes.
+        let (mark, marks) = mpsc::channel(1);
+        let known = Arc::clone(&ours);
+        let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            if event.is_ok_and(|event| changes(event.kind) && concerns(&event.paths, &known)) {
+                // Full means that a mark is there already.
+                let _ = mark.try_send(());
+            }
+        })
+        .map_err(|error| failed(error.to_string()))?;
+        if folder.exists() {
+            watcher.watch(&folder, RecursiveMode::Recursive).map_err(|error| failed(error.to_string()))?;
         }
-    })
-    .map_err(failed)?;
-    let folder = if path.is_dir() { path } else { path.parent().unwrap_or(path) };
-    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-    if !folder.exists() {
-        return Ok((watcher, marks));
+        Ok(Self { watcher, marks, folder, ours })
     }
-    watcher.watch(folder, RecursiveMode::Recursive).map_err(failed)?;
-    Ok((watcher, marks))
+
+    /// Watches what `desired` is made of as well, as far as it lies outside of the folder.
+    pub fn include(&mut self, desired: &Desired) {
+        let models = desired.models.iter().map(|model| &model.launch.path);
+        let adapters = desired.adapters.iter().map(|adapter| &adapter.path);
+        let outside: Vec<PathBuf> =
+            models.chain(adapters).filter(|path| !path.starts_with(&self.folder)).cloned().collect();
+        // What is there may have been put in the place of what was watched, so the watch is set again each time; its
+        // parent tells when that happens. One that is gone by now has told so already.
+        for path in &outside {
+            let _ = self.watcher.watch(path, RecursiveMode::NonRecursive);
+            if let Some(parent) = path.parent() {
+                let _ = self.watcher.watch(parent, RecursiveMode::NonRecursive);
+            }
+        }
+        let mut ours = self.ours.lock().unwrap_or_else(PoisonError::into_inner);
+        ours.truncate(1);
+        ours.extend(outside);
+    }
+}
+
+fn concerns(paths: &[PathBuf], ours: &Mutex<Vec<PathBuf>>) -> bool {
+    let ours = ours.lock().unwrap_or_else(PoisonError::into_inner);
+    paths.iter().any(|path| ours.iter().any(|our| path.starts_with(our)))
 }
 
 /// Our own reading is not a change.
@@ -54,13 +95,13 @@ fn changes(kind: EventKind) -> bool {
 /// Reads again after every change. Manifests that are not valid are reported, and what runs keeps running.
 pub async fn follow(
     path: PathBuf,
-    mut marks: mpsc::Receiver<()>,
+    mut watch: Watch,
     resolver: SharedResolver,
     reporter: Arc<Reporter>,
     desired: mpsc::Sender<Desired>,
 ) {
-    while marks.recv().await.is_some() {
-        quiet(&mut marks).await;
+    while watch.marks.recv().await.is_some() {
+        quiet(&mut watch.marks).await;
         let (path, resolver) = (path.clone(), Arc::clone(&resolver));
         let reading = tokio::task::spawn_blocking(move || read(&path, &resolver)).await;
         match reading {
@@ -68,6 +109,7 @@ pub async fn follow(
                 for problem in problems {
                     reporter.problem(&format!("{problem}; what runs keeps running"));
                 }
+                watch.include(&next);
                 if desired.send(next).await.is_err() {
                     return;
                 }
@@ -87,12 +129,9 @@ pub async fn follow(
 ///
 /// # Errors
 /// Everything that is wrong with the manifests.
-pub fn read(
-    path: &Path,
-    resolver: &SharedResolver,
-) -> Result<(Desired, Vec<String>), manifest::Problems> {
+pub fn read(path: &Path, resolver: &SharedResolver) -> Result<(Desired, Vec<String>), manifest::Problems> {
     let manifests = manifest::read(path)?;
-    let mut resolver = resolver.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut resolver = resolver.lock().unwrap_or_else(PoisonError::into_inner);
     Ok(resolver.resolve(&manifests))
 }
 

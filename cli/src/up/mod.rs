@@ -32,6 +32,7 @@ use tokio::{
 };
 
 use self::{
+    follow::Watch,
     report::Reporter,
     resolve::{Resolver, SharedResolver},
     router_process::RouterSettings,
@@ -90,13 +91,13 @@ pub async fn execute(args: UpArgs) -> Result<(), Failure> {
     let stop = Stop::default();
     let interrupted = signals(&stop)?;
     let reporter = Arc::new(Reporter::new(false));
-    let resolver: SharedResolver =
-        Arc::new(Mutex::new(Resolver { threads: args.threads, ..Resolver::default() }));
+    let resolver: SharedResolver = Arc::new(Mutex::new(Resolver { threads: args.threads, ..Resolver::default() }));
     // Before the first reading, so that no change falls between the two.
-    let (_watcher, marks) = follow::watch_existing(&args.filename)?;
+    let mut watch = Watch::start(&args.filename)?;
     let desired = first(&args.filename, &resolver).await?;
+    watch.include(&desired);
     let (changes, next) = mpsc::channel(1);
-    tokio::spawn(follow::follow(args.filename.clone(), marks, resolver, Arc::clone(&reporter), changes));
+    tokio::spawn(follow::follow(args.filename.clone(), watch, resolver, Arc::clone(&reporter), changes));
 
     let settings = settings(args.http, args.grpc, &args.cache, args.drain)?;
     let (ready, is_ready) = oneshot::channel();

@@ -87,7 +87,8 @@ impl Resolver {
 
     fn adapter(&mut self, adapter: &Located<LoraAdapter>) -> Result<WantedAdapter, String> {
         let spec = &adapter.object.spec;
-        let say = |reason: String| problem(adapter, "LoraAdapter", &name_of(adapter.object.metadata.name.as_ref()), &reason);
+        let say =
+            |reason: String| problem(adapter, "LoraAdapter", &name_of(adapter.object.metadata.name.as_ref()), &reason);
         let digest = |path: &PathBuf| peft::digest(path).map_err(|error| error.to_string());
         let (path, digest) = self.artifact(&spec.source, adapter.folder(), digest).map_err(say)?;
         #[allow(clippy::cast_possible_truncation)] // The schema's bounds fit; the worker multiplies in f32.
@@ -121,7 +122,8 @@ impl Resolver {
         };
         match &source.digest {
             Some(expected) if *expected != found => {
-                let what = format!("digest is {found}, but the manifest says {expected}; fix source.digest or the files");
+                let what =
+                    format!("digest is {found}, but the manifest says {expected}; fix source.digest or the files");
                 Err(format!("{}: {what}", path.display()))
             }
             _ => Ok((path, found)),

@@ -75,8 +75,9 @@ impl RouterProcess {
     pub async fn start(&mut self) -> io::Result<()> {
         let RouterSettings { http, grpc, drain } = &self.settings;
         let drain = format!("{}ms", drain.as_millis());
-        let flags = ["router", "--follow-stdin", "--http", &http.to_string(), "--grpc", &grpc.to_string(), "--drain", &drain]
-            .map(OsString::from);
+        let flags =
+            ["router", "--follow-stdin", "--http", &http.to_string(), "--grpc", &grpc.to_string(), "--drain", &drain]
+                .map(OsString::from);
         let child = Child::start(Who::Router, flags, self.events.clone())?;
         if let Some(snapshot) = &self.snapshot {
             child.say(snapshot.clone()).await;

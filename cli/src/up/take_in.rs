@@ -76,7 +76,10 @@ impl Supervisor {
             worker.loading.clear();
             worker.unloading.clear();
         }
-        self.later(delay, Retry::Worker(id));
+        // Before the swarm has been ready, what failed once is an answer.
+        if self.applied.is_some() {
+            self.later(delay, Retry::Worker(id));
+        }
     }
 
     fn router_said(&mut self, what: FromChild) -> Result<(), UpError> {
@@ -118,6 +121,7 @@ impl Supervisor {
         // A load that went well shows in the state, which is what counts.
         let Err(status) = outcome else { return };
         if passes(&status) {
+            self.tell_problems(vec![format!("LoraAdapter {name}: {}; trying again", status.message())]);
             return self.later(AGAIN, Retry::Load(id, name));
         }
         if let Some(worker) = self.observed.worker_mut(id) {

@@ -36,7 +36,7 @@ pub fn output(command: &mut Command) -> (i32, String, String) {
 
 /// A family of the parity suite: a small model that is loaded in no time, with adapters.
 pub fn family() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/parity/smollm2").canonicalize().expect("the parity suite")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/parity/data/smollm2").canonicalize().expect("the parity suite")
 }
 
 /// A folder of manifests.

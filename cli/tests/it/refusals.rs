@@ -15,8 +15,14 @@ fn invalid_manifests_are_exit_code_2_and_all_problems_are_named() {
     folder.write("b.yaml", &adapter("banking", "adapter").replace("name: tiny", "name: tinny"));
     let (code, stdout, stderr) = up(folder.path());
     assert_eq!((code, stdout.as_str()), (2, ""), "{stderr}");
-    assert!(stderr.contains("a.yaml:7: SlmModel tiny: spec.source.uir: unknown field; did you mean `uri`?"), "{stderr}");
-    assert!(stderr.contains("b.yaml:7: LoraAdapter banking: spec.modelRef.name: no SlmModel is named `tinny`"), "{stderr}");
+    assert!(
+        stderr.contains("a.yaml:7: SlmModel tiny: spec.source.uir: unknown field; did you mean `uri`?"),
+        "{stderr}"
+    );
+    assert!(
+        stderr.contains("b.yaml:7: LoraAdapter banking: spec.modelRef.name: no SlmModel is named `tinny`"),
+        "{stderr}"
+    );
 }
 
 #[test]
@@ -80,9 +86,8 @@ fn without_onnx_runtime() {
 
 #[test]
 fn the_doctor_names_what_is_missing() {
-    let run = |format: &[&str]| {
-        output(slm().arg("doctor").args(format).env("ORT_DYLIB_PATH", "/nowhere/libonnxruntime.so"))
-    };
+    let run =
+        |format: &[&str]| output(slm().arg("doctor").args(format).env("ORT_DYLIB_PATH", "/nowhere/libonnxruntime.so"));
     let (code, stdout, _) = run(&["--json"]);
     assert_eq!(code, 1);
     let report: serde_json::Value = serde_json::from_str(&stdout).expect("JSON");
