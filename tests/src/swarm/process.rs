@@ -150,7 +150,7 @@ impl Swarm {
 
     /// Asks it to end, and waits.
     pub fn stop(self) -> Result<Ended> {
-        self.signal(Signal::SIGINT)?;
+        self.signal(Signal::SIGTERM)?;
         self.end()
     }
 }
