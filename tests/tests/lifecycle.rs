@@ -31,12 +31,7 @@ async fn manifests_are_followed() -> Result<()> {
     let routed = Call { model: "assistant".to_owned(), ..soup.clone() };
     assert_eq!(client.explain(&routed).await?.chosen.context("nobody chosen")?.name, "kitchen");
     folder.write("assistant", &route("assistant", &[("recipe", "banking")], "smollm2"))?;
-    loop {
-        if client.explain(&routed).await?.chosen.is_some_and(|expert| expert.name == "banking") {
-            break;
-        }
-        tokio::task::yield_now().await;
-    }
+    client.until_chosen(&routed, "banking").await?;
 
     // Edited: the other adapter answers under the name.
     let before = client.until("banking", ready).await?.context("banking")?.digest;

@@ -112,6 +112,20 @@ impl Client {
         Ok(self.swarm.clone().explain(call.request()).await?.into_inner())
     }
 
+    /// Waits until a call would be answered by `expert`.
+    pub async fn until_chosen(&self, call: &Call, expert: &str) -> Result<()> {
+        let mut ticks = tokio::time::interval(super::watch::TICK);
+        let chosen = async {
+            while self.explain(call).await?.chosen.is_none_or(|chosen| chosen.name != expert) {
+                ticks.tick().await;
+            }
+            Ok(())
+        };
+        tokio::time::timeout(LIMIT, chosen)
+            .await
+            .with_context(|| format!("waited {LIMIT:?} for {expert} to be chosen"))?
+    }
+
     /// Every name.
     pub async fn models(&self) -> Result<Vec<ModelInfo>> {
         Ok(self.swarm.clone().list_models(ListModelsRequest {}).await?.into_inner().models)
