@@ -45,7 +45,8 @@ struct Scene {
 impl Scene {
     fn check(&self, prompt: &'static str, answer: &Answer) -> Result<()> {
         let key = (answer.expert.digest.clone(), prompt);
-        let reference = self.references.get(&key).with_context(|| format!("an unknown version: {:?}", answer.expert))?;
+        let reference =
+            self.references.get(&key).with_context(|| format!("an unknown version: {:?}", answer.expert))?;
         ensure!(
             *reference == answer.text,
             "{} ({}) to {prompt:?}: {:?}, alone {reference:?}",
@@ -172,7 +173,9 @@ async fn replaced_added_and_removed_under_load() -> Result<()> {
     assert!(versions.iter().all(|&count| count > 0), "one version never answered: {versions:?}");
     // Nothing is left of the versions that are gone.
     worker_state_until(&worker, |state| {
-        state.sequences_running == 0 && state.adapters.len() == 2 && state.adapters.iter().all(|a| a.active_requests == 0)
+        state.sequences_running == 0
+            && state.adapters.len() == 2
+            && state.adapters.iter().all(|a| a.active_requests == 0)
     })
     .await?;
     Ok(())

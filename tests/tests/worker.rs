@@ -53,8 +53,7 @@ impl Worker {
             cache: cache.path().into(),
         };
         change(&mut model);
-        let config =
-            WorkerConfig { model, listen: "127.0.0.1:0".parse()?, drain_timeout: Duration::from_secs(30) };
+        let config = WorkerConfig { model, listen: "127.0.0.1:0".parse()?, drain_timeout: Duration::from_secs(30) };
         let shutdown = CancellationToken::new();
         let (ready, address) = oneshot::channel::<SocketAddr>();
         let ready = std::sync::Mutex::new(Some(ready));
@@ -94,7 +93,8 @@ impl Worker {
     }
 
     async fn load(&mut self, name: &str, path: &Path) -> Result<v1::AdapterState, tonic::Status> {
-        let request = v1::LoadAdapterRequest { name: name.into(), path: path.display().to_string(), ..Default::default() };
+        let request =
+            v1::LoadAdapterRequest { name: name.into(), path: path.display().to_string(), ..Default::default() };
         self.control.load_adapter(request).await.map(tonic::Response::into_inner)
     }
 }
@@ -127,7 +127,10 @@ async fn a_model_without_a_tokenizer_takes_ids_and_says_so_to_text() -> Result<(
     let mut worker = Worker::start(|_| ()).await?;
     let text = v1::GenerateRequest { input: Some(Input::Prompt("hello".into())), ..greedy("tiny", &[], 1) };
     let refused = worker.generation.generate(text).await.unwrap_err();
-    assert_eq!((refused.code(), refused.message()), (Code::InvalidArgument, "model `tiny` has no tokenizer; send token_ids"));
+    assert_eq!(
+        (refused.code(), refused.message()),
+        (Code::InvalidArgument, "model `tiny` has no tokenizer; send token_ids")
+    );
     let unknown = worker.generation.generate(greedy("tinny", &[5], 1)).await.unwrap_err();
     assert_eq!(unknown.code(), Code::NotFound);
     assert!(unknown.message().contains("nearest: `tiny`"), "{}", unknown.message());

@@ -4,11 +4,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use slm_proto::v1::{
-    Decision, Expert, Finished, FinishReason, GenerateRequest, GenerateResponse, ListModelsRequest, Message, Messages,
+    Decision, Expert, FinishReason, Finished, GenerateRequest, GenerateResponse, ListModelsRequest, Message, Messages,
     ModelInfo, Sampling, Started, generate_request::Input, generate_response::Event,
     generation_client::GenerationClient, swarm_client::SwarmClient,
 };
-use tonic::{Status, Streaming, transport::{Channel, Endpoint}};
+use tonic::{
+    Status, Streaming,
+    transport::{Channel, Endpoint},
+};
 
 /// A change of the swarm takes milliseconds; under load on a slow machine, seconds.
 const LIMIT: Duration = Duration::from_secs(60);

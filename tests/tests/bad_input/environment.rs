@@ -11,7 +11,10 @@ const RUNTIME: &str = "precision: F32, contextLength: 128";
 fn a_misspelt_field() -> Result<()> {
     let folder = Folder::quickstart("precison: F32")?;
     let ended = Swarm::refused(folder.path(), &[], &[])?;
-    ended.assert_refused(2, &["smollm2.yaml:8:", "SlmModel smollm2", "spec.runtime.precison", "did you mean `precision`?"]);
+    ended.assert_refused(
+        2,
+        &["smollm2.yaml:8:", "SlmModel smollm2", "spec.runtime.precison", "did you mean `precision`?"],
+    );
     Ok(())
 }
 
