@@ -48,105 +48,107 @@ fn a_set_is_read_with_its_defaults_and_lines() {
     assert_eq!(manifests.routes[0].line_of("spec.rules[0].to.name"), 25);
 }
 
+/// What is changed, to what, and the message.
+const REFUSALS: &[(&str, &str, &str)] = &[
+    (
+        "    uri: file:models",
+        "    uir: file:models",
+        "swarm.yaml:7: SlmModel smol: spec.source.uir: unknown field; did you mean `uri`? Expected one of digest, uri",
+    ),
+    (
+        "    uri: file:models/smol.gguf",
+        "    uri: hf://org/repo",
+        "swarm.yaml:7: SlmModel smol: spec.source.uri: must be a file: URI, absolute as in file:///models/x.gguf or relative to the manifest's folder as in file:models/x.gguf",
+    ),
+    (
+        "    uri: file:models/smol.gguf",
+        "    uri: file:m\n    digest: sha256:12",
+        "swarm.yaml:8: SlmModel smol: spec.source.digest: must be sha256: followed by 64 lower-case hexadecimal digits",
+    ),
+    (
+        "    uri: file:models/smol.gguf",
+        "    uri: file:m\n  runtime: {precision: int4}",
+        "swarm.yaml:8: SlmModel smol: spec.runtime.precision: expected one of Auto, F32, Int4, found the string \"int4\"; did you mean `Int4`?",
+    ),
+    (
+        "    uri: file:models/smol.gguf",
+        "    uri: file:m\n  runtime:\n    maxSequences: eight",
+        "swarm.yaml:9: SlmModel smol: spec.runtime.maxSequences: expected an integer from 1 to 256, found the string \"eight\"",
+    ),
+    (
+        "    uri: file:models/smol.gguf",
+        "    uri: file:m\n  runtime:\n    maxSequences: 0",
+        "swarm.yaml:9: SlmModel smol: spec.runtime.maxSequences: expected an integer from 1 to 256, found 0",
+    ),
+    (
+        "    uri: file:models/smol.gguf",
+        "    uri: [a]",
+        "swarm.yaml:7: SlmModel smol: spec.source.uri: expected a string, found a list",
+    ),
+    (
+        "  name: smol\nspec",
+        "  name: Smol_1\nspec",
+        "swarm.yaml:4: SlmModel Smol_1: metadata.name must be a DNS-1123 label: at most 63 lower-case letters, digits and '-', beginning and ending with a letter or digit",
+    ),
+    (
+        "kind: SlmModel\n",
+        "kind: SlmModell\n",
+        "swarm.yaml:2: kind: unknown kind `SlmModell`; did you mean `SlmModel`? expected one of SlmModel, LoraAdapter, SwarmRoute",
+    ),
+    (
+        "  modelRef: {name: smol}\n",
+        "",
+        "swarm.yaml:14: LoraAdapter banking: spec.modelRef: missing; expected a map with name",
+    ),
+    (
+        "  scale: 2",
+        "  scale: 0",
+        "swarm.yaml:16: LoraAdapter banking: spec.scale: must be a finite number above 0 (at most 1000000)",
+    ),
+    (
+        "  scale: 2",
+        "  scale: .nan",
+        "swarm.yaml:16: LoraAdapter banking: spec.scale: expected a number, found the string \".nan\"",
+    ),
+    (
+        "  modelRef: {name: smol}",
+        "  modelRef: {name: smoll}",
+        "swarm.yaml:14: LoraAdapter banking: spec.modelRef.name: no SlmModel is named `smoll`; did you mean `smol`?",
+    ),
+    (
+        "  name: banking\nspec",
+        "  name: smol\nspec",
+        "swarm.yaml:12: LoraAdapter smol: metadata.name: the name `smol` is taken by the SlmModel at swarm.yaml:4; models, adapters and routes share one space of names",
+    ),
+    (
+        "to: {kind: LoraAdapter, name: banking}",
+        "to: {kind: SlmModel, name: banking}",
+        "swarm.yaml:25: SwarmRoute assistant: spec.rules[0].to.name: no SlmModel is named `banking`; it is a LoraAdapter",
+    ),
+    (
+        "text.matches(\"(?i)account\")",
+        "txt.contains('a')",
+        "swarm.yaml:24: SwarmRoute assistant: spec.rules[0].when: unknown variable `txt`; did you mean `text`? Rules see text, messages, metadata and model",
+    ),
+    (
+        "  fallback: {kind: SlmModel, name: smol}\n",
+        "",
+        "swarm.yaml:23: SwarmRoute assistant: spec.fallback: missing; expected a map with kind, name",
+    ),
+    (
+        "  name: assistant\n",
+        "  name: assistant\n  namespace: [x]\n",
+        "swarm.yaml:22: SwarmRoute assistant: metadata.namespace: expected a string, found a list",
+    ),
+];
+
 /// Each case changes the good set at one place; the message is all that is reported.
 #[test]
 fn refusals_name_line_field_and_remedy() {
-    let cases = [
-        (
-            "    uri: file:models",
-            "    uir: file:models",
-            "swarm.yaml:7: SlmModel smol: spec.source.uir: unknown field; did you mean `uri`? Expected one of digest, uri",
-        ),
-        (
-            "    uri: file:models/smol.gguf",
-            "    uri: hf://org/repo",
-            "swarm.yaml:7: SlmModel smol: spec.source.uri: must be a file: URI, absolute as in file:///models/x.gguf or relative to the manifest's folder as in file:models/x.gguf",
-        ),
-        (
-            "    uri: file:models/smol.gguf",
-            "    uri: file:m\n    digest: sha256:12",
-            "swarm.yaml:8: SlmModel smol: spec.source.digest: must be sha256: followed by 64 lower-case hexadecimal digits",
-        ),
-        (
-            "    uri: file:models/smol.gguf",
-            "    uri: file:m\n  runtime: {precision: int4}",
-            "swarm.yaml:8: SlmModel smol: spec.runtime.precision: expected one of Auto, F32, Int4, found the string \"int4\"; did you mean `Int4`?",
-        ),
-        (
-            "    uri: file:models/smol.gguf",
-            "    uri: file:m\n  runtime:\n    maxSequences: eight",
-            "swarm.yaml:9: SlmModel smol: spec.runtime.maxSequences: expected an integer from 1 to 256, found the string \"eight\"",
-        ),
-        (
-            "    uri: file:models/smol.gguf",
-            "    uri: file:m\n  runtime:\n    maxSequences: 0",
-            "swarm.yaml:9: SlmModel smol: spec.runtime.maxSequences: expected an integer from 1 to 256, found 0",
-        ),
-        (
-            "    uri: file:models/smol.gguf",
-            "    uri: [a]",
-            "swarm.yaml:7: SlmModel smol: spec.source.uri: expected a string, found a list",
-        ),
-        (
-            "  name: smol\nspec",
-            "  name: Smol_1\nspec",
-            "swarm.yaml:4: SlmModel Smol_1: metadata.name must be a DNS-1123 label: at most 63 lower-case letters, digits and '-', beginning and ending with a letter or digit",
-        ),
-        (
-            "kind: SlmModel\n",
-            "kind: SlmModell\n",
-            "swarm.yaml:2: kind: unknown kind `SlmModell`; did you mean `SlmModel`? expected one of SlmModel, LoraAdapter, SwarmRoute",
-        ),
-        (
-            "  modelRef: {name: smol}\n",
-            "",
-            "swarm.yaml:14: LoraAdapter banking: spec.modelRef: missing; expected a map with name",
-        ),
-        (
-            "  scale: 2",
-            "  scale: 0",
-            "swarm.yaml:16: LoraAdapter banking: spec.scale: must be a finite number above 0 (at most 1000000)",
-        ),
-        (
-            "  scale: 2",
-            "  scale: .nan",
-            "swarm.yaml:16: LoraAdapter banking: spec.scale: expected a number, found the string \".nan\"",
-        ),
-        (
-            "  modelRef: {name: smol}",
-            "  modelRef: {name: smoll}",
-            "swarm.yaml:14: LoraAdapter banking: spec.modelRef.name: no SlmModel is named `smoll`; did you mean `smol`?",
-        ),
-        (
-            "  name: banking\nspec",
-            "  name: smol\nspec",
-            "swarm.yaml:12: LoraAdapter smol: metadata.name: the name `smol` is taken by the SlmModel at swarm.yaml:4; models, adapters and routes share one space of names",
-        ),
-        (
-            "to: {kind: LoraAdapter, name: banking}",
-            "to: {kind: SlmModel, name: banking}",
-            "swarm.yaml:25: SwarmRoute assistant: spec.rules[0].to.name: no SlmModel is named `banking`; it is a LoraAdapter",
-        ),
-        (
-            "text.matches(\"(?i)account\")",
-            "txt.contains('a')",
-            "swarm.yaml:24: SwarmRoute assistant: spec.rules[0].when: unknown variable `txt`; did you mean `text`? Rules see text, messages, metadata and model",
-        ),
-        (
-            "  fallback: {kind: SlmModel, name: smol}\n",
-            "",
-            "swarm.yaml:23: SwarmRoute assistant: spec.fallback: missing; expected a map with kind, name",
-        ),
-        (
-            "  name: assistant\n",
-            "  name: assistant\n  namespace: [x]\n",
-            "swarm.yaml:22: SwarmRoute assistant: metadata.namespace: expected a string, found a list",
-        ),
-    ];
-    for (from, to, message) in cases {
+    for (from, to, message) in REFUSALS {
         assert!(GOOD.contains(from), "{from}");
         let problems = read(&GOOD.replacen(from, to, 1)).expect_err(to).to_string();
-        assert!(problems.lines().next() == Some(message), "{to}:\n  {problems}\nexpected\n  {message}");
+        assert!(problems.lines().next() == Some(*message), "{to}:\n  {problems}\nexpected\n  {message}");
     }
 }
 

@@ -66,21 +66,23 @@ async fn manifests_are_followed() -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_interrupt_drains_what_runs() -> Result<()> {
+async fn an_end_that_is_asked_for_drains_what_runs() -> Result<()> {
     let folder = Folder::quickstart(RUNTIME)?;
-    let swarm = Swarm::start(folder.path())?;
-    let client = swarm.client()?;
     let call = Call::long("smollm2", "Tell me a long story.", 100);
-    let alone = client.ask(&call).await?;
-
-    let mut stream = client.stream(call.request()).await?;
-    let first = stream.next().await?.context("no first token")?;
-    swarm.signal(Signal::SIGINT)?;
-    let answer = stream.rest().await?;
-    assert_eq!((answer.reason, answer.tokens), (FinishReason::Length, 100));
-    assert_eq!(format!("{first}{}", answer.text), alone.text);
-    let ended = swarm.end()?;
-    assert_eq!(ended.status.code(), Some(0), "{}", ended.said);
+    // Ctrl-C tells the shell that it was Ctrl-C.
+    for (signal, code) in [(Signal::SIGTERM, 0), (Signal::SIGINT, 130)] {
+        let swarm = Swarm::start(folder.path())?;
+        let client = swarm.client()?;
+        let alone = client.ask(&call).await?;
+        let mut stream = client.stream(call.request()).await?;
+        let first = stream.next().await?.context("no first token")?;
+        swarm.signal(signal)?;
+        let answer = stream.rest().await?;
+        assert_eq!((answer.reason, answer.tokens), (FinishReason::Length, 100));
+        assert_eq!(format!("{first}{}", answer.text), alone.text);
+        let ended = swarm.end()?;
+        assert_eq!(ended.status.code(), Some(code), "{signal}: {}", ended.said);
+    }
     Ok(())
 }
 

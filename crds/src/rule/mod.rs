@@ -72,6 +72,9 @@ pub enum RuleError {
     Evaluation(String),
 }
 
+/// Bytes of one expression, as the schema has it.
+pub const EXPRESSION_BYTES_MAX: usize = 4096;
+
 /// Whether `expression` could stand in a rule's `when`.
 ///
 /// # Errors
@@ -127,6 +130,10 @@ impl Rule {
     /// # Errors
     /// What is wrong with it.
     pub fn compile(expression: &str) -> Result<Self, RuleError> {
+        // Bounds the parser's recursion, too.
+        if expression.len() > EXPRESSION_BYTES_MAX {
+            return Err(RuleError::Syntax(format!("longer than {EXPRESSION_BYTES_MAX} bytes")));
+        }
         let program = Program::compile(expression).map_err(|errors| RuleError::Syntax(inspect::syntax(&errors)))?;
         let patterns = inspect::inspect(program.expression())?;
         let rule = Self { expression: expression.to_owned(), program, patterns };
@@ -247,6 +254,24 @@ mod tests {
             let error = check(expression).expect_err(expression).to_string();
             assert!(error.contains(message), "{expression}: {error}");
             assert!(!error.contains('\n'), "{expression}: {error}");
+        }
+    }
+
+    #[test]
+    fn no_text_breaks_the_parser() {
+        let mut texts: Vec<String> = [
+            "\\", "'", "\"", "🙂", "[", "{", "}", "a.", ".a", "1u", "0x", "?:", "text[", "'\\u'", "r'", "b'\\xff'",
+            "\0",
+        ]
+        .map(str::to_owned)
+        .into();
+        for part in ["(", "[", "{'a':", "!", "-", "text.", "true?", "1+", "a&&"] {
+            texts.push(part.repeat(EXPRESSION_BYTES_MAX / part.len()));
+        }
+        texts.push(format!("{}true{}", "(".repeat(2000), ")".repeat(2000)));
+        texts.push("true &&".repeat(500) + "true");
+        for text in texts {
+            let _ = check(&text);
         }
     }
 

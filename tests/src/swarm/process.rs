@@ -88,10 +88,10 @@ fn up(folder: &Path, arguments: &[&str]) -> Result<Command> {
 impl Swarm {
     /// Starts the manifests in `folder` and waits until all of them are ready.
     pub fn start(folder: &Path) -> Result<Self> {
-        let mut process = Process::spawn(up(folder, &[])?)?;
+        let (mut process, lines) = Process::spawn(up(folder, &[])?)?;
         let begun = Instant::now();
         let ready = loop {
-            match process.lines.recv_timeout(READY_LIMIT.saturating_sub(begun.elapsed())) {
+            match lines.recv_timeout(READY_LIMIT.saturating_sub(begun.elapsed())) {
                 Ok(line) if line.starts_with("ready ") => break line,
                 Ok(_) => {}
                 Err(mpsc::RecvTimeoutError::Timeout) => bail!("not ready in {READY_LIMIT:?}:\n{}", process.said()),
@@ -114,7 +114,7 @@ impl Swarm {
     pub fn refused(folder: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Result<Ended> {
         let mut command = up(folder, arguments)?;
         command.envs(environment.iter().copied());
-        Process::spawn(command)?.end(READY_LIMIT)
+        Process::spawn(command)?.0.end(READY_LIMIT)
     }
 
     /// A gRPC client.
@@ -150,21 +150,20 @@ impl Swarm {
 
     /// Asks it to end, and waits.
     pub fn stop(self) -> Result<Ended> {
-        self.signal(Signal::SIGINT)?;
+        self.signal(Signal::SIGTERM)?;
         self.end()
     }
 }
 
 /// Runs `command` to its end.
 pub fn run(command: Command) -> Result<Ended> {
-    Process::spawn(command)?.end(READY_LIMIT)
+    Process::spawn(command)?.0.end(READY_LIMIT)
 }
 
 /// A child whose output is kept.
 #[derive(Debug)]
 struct Process {
     child: Child,
-    lines: mpsc::Receiver<String>,
     said: Arc<Mutex<String>>,
     readers: Vec<thread::JoinHandle<()>>,
     /// Ends the child when this process ends, in whatever way: statics are never dropped.
@@ -172,7 +171,8 @@ struct Process {
 }
 
 impl Process {
-    fn spawn(mut command: Command) -> Result<Self> {
+    /// The child, and the lines of its standard output as they come.
+    fn spawn(mut command: Command) -> Result<(Self, mpsc::Receiver<String>)> {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().with_context(|| format!("{command:?}"))?;
         // Its standard input ends when we do.
@@ -186,7 +186,7 @@ impl Process {
         let (sender, lines) = mpsc::channel();
         let (output, errors) = (child.stdout.take().context("stdout")?, child.stderr.take().context("stderr")?);
         let readers = vec![keep(output, &said, Some(sender)), keep(errors, &said, None)];
-        Ok(Self { child, lines, said, readers, guard })
+        Ok((Self { child, said, readers, guard }, lines))
     }
 
     fn pid(&self) -> Result<Pid> {

@@ -1,5 +1,7 @@
-//! Errors as gRPC statuses. The metadata key `slm-reason` carries the error's name.
+//! Errors as gRPC statuses. The metadata key `slm-reason` carries the error's name; the trailers of `slm_proto` name
+//! the field, for routers that answer in another protocol.
 
+use slm_proto::trailers;
 use tonic::{Code, Status, metadata::MetadataValue};
 
 use crate::{
@@ -12,6 +14,13 @@ use crate::{
 
 /// Metadata key of the error's name.
 pub(crate) const REASON: &str = "slm-reason";
+
+/// Names the field that is wrong, as the proto does.
+fn at_field(mut status: Status, field: &'static str) -> Status {
+    let field = field.rsplit('.').next().unwrap_or(field);
+    status.metadata_mut().insert(trailers::ERROR_FIELD, MetadataValue::from_static(field));
+    status
+}
 
 fn status(code: Code, reason: &'static str, message: impl ToString) -> Status {
     let mut status = Status::new(code, message.to_string());
@@ -36,12 +45,20 @@ pub(super) fn engine_gone() -> Status {
 }
 
 pub(super) fn missing(field: &'static str, expected: &str) -> Status {
-    status(Code::InvalidArgument, "Empty", format!("{field} is missing; {expected}"))
+    at_field(status(Code::InvalidArgument, "Empty", format!("{field} is missing; {expected}")), field)
 }
 
 impl From<AdmitError> for Status {
     fn from(error: AdmitError) -> Self {
-        status(Code::InvalidArgument, error.reason(), &error)
+        let mut refused = status(Code::InvalidArgument, error.reason(), &error);
+        match error {
+            AdmitError::OutOfRange { field, .. } | AdmitError::Empty(field) => at_field(refused, field),
+            AdmitError::ContextLengthExceeded { .. } => {
+                let code = MetadataValue::from_static(trailers::CONTEXT_LENGTH_EXCEEDED);
+                refused.metadata_mut().insert(trailers::ERROR_CODE, code);
+                refused
+            }
+        }
     }
 }
 
