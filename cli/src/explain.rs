@@ -69,7 +69,17 @@ fn candidate_words(candidate: &Candidate) -> String {
         _ => ("not     ", style::DIM),
     };
     let why_not = if candidate.why_not.is_empty() { String::new() } else { format!(": {}", candidate.why_not) };
-    format!("{} {} by {}{why_not}", styled(colour, mark), expert.name, candidate.rule)
+    format!("{} {} by {}{why_not}", styled(colour, mark), expert.name, shortened(&candidate.rule))
+}
+
+/// The beginning of a rule is enough to know it by.
+fn shortened(rule: &str) -> String {
+    const MOST: usize = 60;
+    if rule.chars().count() <= MOST {
+        return rule.to_owned();
+    }
+    let beginning: String = rule.chars().take(MOST).collect();
+    format!("{beginning}…")
 }
 
 /// A decision as JSON, in the words of the protocol.

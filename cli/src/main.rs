@@ -4,6 +4,9 @@
 //! manifests, and the commands that people type. What each of them does lives in its own module; this file is the list
 //! of commands and the life of the process.
 
+// A binary has no public interface: `pub` says what leaves a module.
+#![allow(unreachable_pub)]
+
 mod args;
 mod exit;
 mod logs;

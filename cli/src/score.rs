@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use slm_convert::{bundle::Bundle, checkpoint::Checkpoint, pack::pack, peft::Adapter};
 use slm_worker::{
-    adapters::{AdapterInfo, Adapters},
+    adapters::{AdapterInfo, AdapterLease, Adapters},
     model::available_threads,
     runtime::{DecoderSession, Runtime, SessionConfig},
     score::perplexity,
@@ -82,14 +82,15 @@ impl ScoreArgs {
         let bundle = self.bundle()?;
         let tokens = self.window(&bundle)?;
         let adapters = Adapters::new(1, 1);
-        let slot = self.adapter.is_some().then_some(0);
         let config = SessionConfig {
             sequences_max: 1,
             context_length: tokens.len(),
             threads: self.threads.unwrap_or_else(available_threads),
         };
+        // Held until the end: with its lease an adapter leaves its slot.
         let lease = self.load_adapter(&bundle, &adapters)?;
         let mut session = DecoderSession::open(&runtime, &bundle, config, adapters.table()).map_err(Failure::failed)?;
+        let slot = lease.as_ref().map(|lease| lease.slot());
         let bar = bar(tokens.len());
         let perplexity = perplexity(&mut session, &tokens, slot, &mut |done| bar.set_position(done as u64));
         bar.finish_and_clear();
@@ -134,7 +135,7 @@ impl ScoreArgs {
         Ok(ids[..wanted].to_vec())
     }
 
-    fn load_adapter(&self, bundle: &Bundle, adapters: &Adapters) -> Result<Option<impl Sized + use<>>, Failure> {
+    fn load_adapter(&self, bundle: &Bundle, adapters: &Adapters) -> Result<Option<Arc<AdapterLease>>, Failure> {
         let Some(path) = &self.adapter else { return Ok(None) };
         let begun = Instant::now();
         let config = &bundle.info.config;

@@ -1,5 +1,7 @@
 //! ONNX Runtime.
 
+use std::path::Path;
+
 use slm_worker::runtime::Runtime;
 
 use super::Check;
@@ -8,21 +10,24 @@ use super::Check;
 pub(super) fn onnx_runtime() -> Check {
     match Runtime::load() {
         Ok(runtime) => {
-            Check::ok("ONNX Runtime", format!("{} ({})", runtime.path().display(), short(runtime.build_info())))
+            let real = runtime.path().canonicalize().unwrap_or_else(|_| runtime.path().to_owned());
+            let version = version(&real).unwrap_or_else(|| runtime.build_info().to_owned());
+            Check::ok("ONNX Runtime", format!("{version}: {}", runtime.path().display()))
         }
         // The message says where it was looked for and how to get it.
         Err(error) => {
             let message = error.to_string();
-            let (found, remedy) = message.split_once(". ").unwrap_or((&message, ""));
+            let parts = message.split_once("; ").or_else(|| message.split_once(". "));
+            let (found, remedy) = parts.unwrap_or((&message, ""));
             Check::fail("ONNX Runtime", found, remedy)
         }
     }
 }
 
-/// The version alone, of `ORT Build Info: git-branch=rel-1.31.1, git-commit-id=…`.
-fn short(info: &str) -> String {
-    let branch = info.split(['=', ',']).map(str::trim).find(|part| part.starts_with("rel-"));
-    branch.map_or_else(|| info.to_owned(), |branch| branch.trim_start_matches("rel-").to_owned())
+/// Wheels put it behind the name: `libonnxruntime.so.1.31.1`.
+fn version(path: &Path) -> Option<String> {
+    let (_, version) = path.file_name()?.to_str()?.split_once(".so.")?;
+    Some(version.to_owned())
 }
 
 #[cfg(test)]
@@ -30,8 +35,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_version_is_found() {
-        assert_eq!(short("ORT Build Info: git-branch=rel-1.31.1, git-commit-id=abc, build type=Release"), "1.31.1");
-        assert_eq!(short("something else"), "something else");
+    fn the_version_is_in_the_name() {
+        assert_eq!(version(Path::new("/lib/libonnxruntime.so.1.31.1")).as_deref(), Some("1.31.1"));
+        assert_eq!(version(Path::new("/lib/libonnxruntime.so")), None);
     }
 }

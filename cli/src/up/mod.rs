@@ -91,7 +91,7 @@ pub async fn execute(args: UpArgs) -> Result<(), Failure> {
     let stop = Stop::default();
     let interrupted = signals(&stop)?;
     let reporter = Arc::new(Reporter::new(false));
-    let resolver: SharedResolver = Arc::new(Mutex::new(Resolver { threads: args.threads, ..Resolver::default() }));
+    let resolver: SharedResolver = Arc::new(Mutex::new(Resolver::new(args.threads)));
     // Before the first reading, so that no change falls between the two.
     let mut watch = Watch::start(&args.filename)?;
     let desired = first(&args.filename, &resolver).await?;

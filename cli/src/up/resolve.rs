@@ -21,10 +21,15 @@ pub struct Resolver {
     digests: HashMap<PathBuf, (Fingerprint, String)>,
     last: Desired,
     /// Threads of a worker whose manifest does not say.
-    pub threads: Option<u32>,
+    threads: Option<u32>,
 }
 
 impl Resolver {
+    /// `threads` are those of a worker whose manifest does not say.
+    pub fn new(threads: Option<u32>) -> Self {
+        Self { threads, ..Self::default() }
+    }
+
     /// The desired state, and what is wrong with artifacts. An object with a problem is as it was before, or left out
     /// when it is new.
     pub fn resolve(&mut self, manifests: &Manifests) -> (Desired, Vec<String>) {
