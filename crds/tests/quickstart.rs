@@ -1,4 +1,5 @@
 //! The quickstart's manifests are valid, and its route sends each known utterance to the expert that knows it.
+#![allow(clippy::expect_used)] // A test says what it expects.
 
 use std::{collections::HashMap, fs, path::PathBuf};
 

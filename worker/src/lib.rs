@@ -3,10 +3,10 @@
 //! A request's life, in the order of the modules: it is [admitted](admit) within the model's bounds, becomes
 //! [tokens](text), waits for the [engine]'s next step, which runs it together with whatever else runs on the
 //! [session](runtime) and adds its own [adapter](adapters)'s share, has its next token [sampled](sample), and goes back
-//! as [text] over the [service].
+//! as [text] over the service.
 //!
 //! Not here: which worker a request goes to, and which adapters ought to be loaded. A worker does what it is told and
-//! tells what it has ([`state`]).
+//! tells what it has.
 
 pub mod admit;
 pub mod text;

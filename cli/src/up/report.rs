@@ -80,7 +80,7 @@ impl Reporter {
             return;
         }
         // A line for each quarter, and one at the start.
-        let quarter = if total == 0 { 4 } else { 4 * done / total };
+        let quarter = (4 * done).checked_div(total).unwrap_or(4);
         if told.quarters < quarter + 1 {
             told.quarters = quarter + 1;
             self.note(&format!("SlmModel {model}: converting, {done} of {total} layers"));

@@ -19,7 +19,7 @@ use tempfile::TempDir;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// `slm`, in an environment that says nothing of its own.
-pub fn slm() -> Command {
+pub(crate) fn slm() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_slm"));
     for variable in ["SLM_SERVER", "SLM_HTTP", "SLM_GRPC", "SLM_THREADS", "RUST_LOG", "SLM_LOG_FORMAT"] {
         command.env_remove(variable);
@@ -28,49 +28,49 @@ pub fn slm() -> Command {
 }
 
 /// Runs it to its end.
-pub fn output(command: &mut Command) -> (i32, String, String) {
+pub(crate) fn output(command: &mut Command) -> (i32, String, String) {
     let Output { status, stdout, stderr } = command.output().expect("slm runs");
     let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
     (status.code().unwrap_or(-1), text(stdout), text(stderr))
 }
 
 /// A family of the parity suite: a small model that is loaded in no time, with adapters.
-pub fn family() -> PathBuf {
+pub(crate) fn family() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/parity/data/smollm2").canonicalize().expect("the parity suite")
 }
 
 /// A folder of manifests.
-pub struct Folder(TempDir);
+pub(crate) struct Folder(TempDir);
 
 impl Folder {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(tempfile::tempdir().expect("a folder"))
     }
 
     /// With a model `tiny`.
-    pub fn with_model() -> Self {
+    pub(crate) fn with_model() -> Self {
         let folder = Self::new();
         folder.write("model.yaml", &model(&family()));
         folder
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.0.path()
     }
 
     /// Replaces a file at once, as careful editors do.
-    pub fn write(&self, name: &str, text: &str) {
+    pub(crate) fn write(&self, name: &str, text: &str) {
         let beside = self.path().join(format!(".{name}.new"));
         fs::write(&beside, text).expect("written");
         fs::rename(&beside, self.path().join(name)).expect("renamed");
     }
 
-    pub fn remove(&self, name: &str) {
+    pub(crate) fn remove(&self, name: &str) {
         fs::remove_file(self.path().join(name)).expect("removed");
     }
 
     /// Puts an adapter of the family into the subfolder `adapter`.
-    pub fn put_adapter(&self, name: &str) {
+    pub(crate) fn put_adapter(&self, name: &str) {
         let target = self.path().join("adapter");
         fs::create_dir_all(&target).expect("a folder");
         for file in ["adapter_config.json", "adapter_model.safetensors"] {
@@ -82,7 +82,7 @@ impl Folder {
 }
 
 /// Manifest of the model `tiny`.
-pub fn model(path: &Path) -> String {
+pub(crate) fn model(path: &Path) -> String {
     format!(
         "apiVersion: slmswarm.io/v1alpha1\nkind: SlmModel\nmetadata:\n  name: tiny\nspec:\n  source:\n    uri: file://{}\n  \
          runtime:\n    precision: F32\n    contextLength: 64\n    maxSequences: 2\n    threads: 1\n",
@@ -91,7 +91,7 @@ pub fn model(path: &Path) -> String {
 }
 
 /// Manifest of the adapter `name` on `tiny`.
-pub fn adapter(name: &str, path: &str) -> String {
+pub(crate) fn adapter(name: &str, path: &str) -> String {
     format!(
         "apiVersion: slmswarm.io/v1alpha1\nkind: LoraAdapter\nmetadata:\n  name: {name}\nspec:\n  \
          modelRef:\n    name: tiny\n  source:\n    uri: file:{path}\n"
@@ -99,7 +99,7 @@ pub fn adapter(name: &str, path: &str) -> String {
 }
 
 /// A running `slm up`. Killed when dropped.
-pub struct Up {
+pub(crate) struct Up {
     child: Child,
     stdout: Receiver<String>,
     stderr: Receiver<String>,
@@ -112,7 +112,7 @@ pub struct Up {
 
 impl Up {
     /// Starts one on free ports and waits until it is ready.
-    pub fn ready(folder: &Folder) -> Self {
+    pub(crate) fn ready(folder: &Folder) -> Self {
         let mut command = slm();
         command.args(["up", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "-f"]).arg(folder.path());
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("slm up");
@@ -132,7 +132,7 @@ impl Up {
     }
 
     /// The next line on standard error that contains `text`.
-    pub fn wait_for(&mut self, text: &str) -> String {
+    pub(crate) fn wait_for(&mut self, text: &str) -> String {
         loop {
             match self.stderr.recv_timeout(PATIENCE) {
                 Ok(line) if line.contains(text) => return line,
@@ -143,33 +143,33 @@ impl Up {
     }
 
     /// `slm get all --json` of it.
-    pub fn get(&self) -> serde_json::Value {
+    pub(crate) fn get(&self) -> serde_json::Value {
         let (code, stdout, stderr) = output(slm().args(["get", "all", "--json", "--server", &self.grpc]));
         assert_eq!(code, 0, "{stderr}");
         serde_json::from_str(&stdout).expect("JSON")
     }
 
     /// The entry of one name.
-    pub fn entry(&self, name: &str) -> Option<serde_json::Value> {
+    pub(crate) fn entry(&self, name: &str) -> Option<serde_json::Value> {
         self.get().as_array().expect("a list").iter().find(|entry| entry["name"] == name).cloned()
     }
 
     /// Address of the worker of `tiny`.
-    pub fn worker(&self) -> String {
+    pub(crate) fn worker(&self) -> String {
         let entry = self.entry("tiny").expect("the model");
         entry["workers"][0].as_str().expect("a worker").trim_start_matches("http://").to_owned()
     }
 
-    pub fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.child.id().cast_signed()), signal).expect("signalled");
     }
 
     /// Its exit status, and what else it said on standard output.
-    pub fn ended(mut self) -> (ExitStatus, Vec<String>) {
+    pub(crate) fn ended(mut self) -> (ExitStatus, Vec<String>) {
         let rest: Vec<String> = self.stdout.iter().collect();
         (self.child.wait().expect("ended"), rest)
     }
@@ -196,7 +196,7 @@ fn lines(stream: impl Read + Send + 'static) -> Receiver<String> {
 }
 
 /// Waits until nothing listens at an address any more.
-pub fn wait_until_closed(address: &str) {
+pub(crate) fn wait_until_closed(address: &str) {
     let begun = std::time::Instant::now();
     while std::net::TcpStream::connect(address).is_ok() {
         assert!(begun.elapsed() < PATIENCE, "{address} is still open");
