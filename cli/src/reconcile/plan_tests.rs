@@ -148,7 +148,7 @@ fn the_old_worker_serves_while_the_new_one_starts() {
     assert_eq!(progress(&after, &observed), Progress::Working);
     // The manifest is put back: the new worker is not needed any more.
     let back = Desired { revision: 3, ..before };
-    assert_eq!(words(&run(&back, &mut observed))[0], "stop 2");
+    assert_eq!(words(&run(&back, &mut observed)), ["publish 3: smol@m1[http://1] banking@b1", "stop 2"]);
     assert_eq!(progress(&back, &observed), Progress::Applied);
 }
 
