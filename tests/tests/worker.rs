@@ -15,7 +15,7 @@ use slm_proto::v1::{
 };
 use slm_tests::parity::Vectors;
 use slm_worker::{WorkerConfig, WorkerEvent, model::ModelOptions};
-use tokio::sync::oneshot;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Streaming, transport::Channel};
 
@@ -55,15 +55,14 @@ impl Worker {
         change(&mut model);
         let config = WorkerConfig { model, listen: "127.0.0.1:0".parse()?, drain_timeout: Duration::from_secs(30) };
         let shutdown = CancellationToken::new();
-        let (ready, address) = oneshot::channel::<SocketAddr>();
-        let ready = std::sync::Mutex::new(Some(ready));
+        let (ready, mut address) = mpsc::unbounded_channel::<SocketAddr>();
         let done = tokio::spawn(slm_worker::run(config, shutdown.clone(), move |event| {
             if let WorkerEvent::Ready { address } = event {
-                let sender = ready.lock().unwrap().take();
-                let _ = sender.unwrap().send(address);
+                // Nobody listens any more once the test has failed.
+                let _ = ready.send(address);
             }
         }));
-        let url = format!("http://{}", address.await.context("the worker did not get ready")?);
+        let url = format!("http://{}", address.recv().await.context("the worker did not get ready")?);
         Ok(Self {
             generation: GenerationClient::connect(url.clone()).await?,
             control: WorkerControlClient::connect(url).await?,
