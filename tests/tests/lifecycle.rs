@@ -63,7 +63,7 @@ async fn manifests_are_followed() -> Result<()> {
 #[tokio::test]
 async fn an_end_that_is_asked_for_drains_what_runs() -> Result<()> {
     let folder = Folder::quickstart(RUNTIME)?;
-    let call = Call::long("smollm2", "Tell me a long story.", 100);
+    let call = Call::long("smollm2", "Tell me a long story.", 40);
     // Ctrl-C tells the shell that it was Ctrl-C.
     for (signal, code) in [(Signal::SIGTERM, 0), (Signal::SIGINT, 130)] {
         let swarm = Swarm::start(folder.path())?;
@@ -73,7 +73,7 @@ async fn an_end_that_is_asked_for_drains_what_runs() -> Result<()> {
         let first = stream.next().await?.context("no first token")?;
         swarm.signal(signal)?;
         let answer = stream.rest().await?;
-        assert_eq!((answer.reason, answer.tokens), (FinishReason::Length, 100));
+        assert_eq!((answer.reason, answer.tokens), (FinishReason::Length, 40));
         assert_eq!(format!("{first}{}", answer.text), alone.text);
         let ended = swarm.end()?;
         assert_eq!(ended.status.code(), Some(code), "{signal}: {}", ended.said);

@@ -11,7 +11,6 @@ use tonic::Code;
 /// A swarm with its manifests.
 struct Running {
     swarm: Swarm,
-    client: Client,
     _folder: Folder,
 }
 
@@ -22,7 +21,7 @@ fn running() -> Result<Arc<Running>> {
     RUNNING.get(|| {
         let folder = Folder::quickstart("precision: F32, maxSequences: 2, contextLength: 4096")?;
         let swarm = Swarm::start(folder.path())?;
-        Ok(Running { client: swarm.client()?, swarm, _folder: folder })
+        Ok(Running { swarm, _folder: folder })
     })
 }
 
@@ -41,6 +40,11 @@ fn chat(change: Value) -> Value {
 }
 
 impl Running {
+    /// One a test: a channel ends with the runtime of the test that opened it.
+    fn client(&self) -> Result<Client> {
+        self.swarm.client()
+    }
+
     async fn post(&self, body: impl Into<reqwest::Body>) -> Result<reqwest::Response> {
         let request = reqwest::Client::new().post(format!("{}/v1/chat/completions", self.swarm.http));
         Ok(request.header("content-type", "application/json").body(body).send().await?)
@@ -69,7 +73,7 @@ async fn a_name_that_does_not_exist() -> Result<()> {
     let (status, error) = running.refusal(chat(json!({"model": "kitchn"})).to_string()).await?;
     says(&error, &["`kitchn`", "`kitchen`"]);
     assert_eq!((status, &error["code"]), (404, &json!("model_not_found")));
-    let refused = running.client.refusal(Call::new("kitchn", "soup").request()).await?;
+    let refused = running.client()?.refusal(Call::new("kitchn", "soup").request()).await?;
     assert_eq!(refused.code(), Code::NotFound);
     assert!(refused.message().contains("`kitchen`"), "{refused:?}");
     Ok(())
@@ -83,7 +87,7 @@ async fn a_prompt_longer_than_the_context() -> Result<()> {
     let (status, error) = running.refusal(chat(json!({ "messages": messages })).to_string()).await?;
     says(&error, &["tokens", "context", "4096"]);
     assert_eq!((status, &error["code"]), (400, &json!("context_length_exceeded")));
-    let refused = running.client.refusal(Call::new("banking", &long).request()).await?;
+    let refused = running.client()?.refusal(Call::new("banking", &long).request()).await?;
     assert_eq!(refused.code(), Code::InvalidArgument);
     assert!(refused.message().contains("4096"), "{refused:?}");
     Ok(())
@@ -95,7 +99,7 @@ async fn an_answer_of_no_tokens() -> Result<()> {
     let (status, error) = running.refusal(chat(json!({"max_tokens": 0})).to_string()).await?;
     says(&error, &["max_tokens is 0", "at least 1"]);
     assert_eq!((status, &error["param"]), (400, &json!("max_tokens")));
-    let refused = running.client.refusal(Call { max_tokens: 0, ..Call::new("smollm2", "hi") }.request()).await?;
+    let refused = running.client()?.refusal(Call { max_tokens: 0, ..Call::new("smollm2", "hi") }.request()).await?;
     assert_eq!(refused.code(), Code::InvalidArgument);
     assert!(refused.message().contains("max_tokens is 0"), "{refused:?}");
     Ok(())
@@ -128,12 +132,12 @@ async fn a_body_that_is_not_text() -> Result<()> {
 #[tokio::test]
 async fn a_caller_that_hangs_up() -> Result<()> {
     let running = running()?;
-    let worker = running.client.worker_of("smollm2").await?;
+    let worker = running.client()?.worker_of("smollm2").await?;
     let endless = json!({"stream": true, "max_tokens": 3500, "ignore_eos": true});
     for _ in 0..3 {
         let mut events = running.post(chat(endless.clone()).to_string()).await?.bytes_stream();
         events.next().await.context("no first event")??;
-        let mut stream = running.client.stream(Call::long("banking", "Tell me a story.", 3500).request()).await?;
+        let mut stream = running.client()?.stream(Call::long("banking", "Tell me a story.", 3500).request()).await?;
         stream.next().await?.context("no first token")?;
         // Both slots are taken now: the next round runs only because these let go of them.
         worker_state_until(&worker, |state| state.sequences_running == 2).await?;
