@@ -2,7 +2,7 @@
 //! greedy answer of the one version it began with.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -13,14 +13,18 @@ use anyhow::{Context, Result, ensure};
 use slm_tests::swarm::{Answer, Call, Client, Folder, Swarm, adapter, quickstart_adapter, worker_state_until};
 
 const CLIENTS: usize = 8;
+/// At least; it goes on until the additions are done.
 const REPLACEMENTS: usize = 100;
 const ADDITIONS: usize = 50;
+/// Adapters that take turns under one name.
+const VERSIONS: [&str; 2] = ["banking", "travel"];
 /// Tokens of every answer, whatever comes: long enough that most streams see a change.
 const TOKENS: u32 = 12;
 /// F32, because a batch of another size may change the last bits of a logit. In Int4, where activations are rounded to
 /// 8 bits, that can tip two tokens that are nearly as likely; in F32 the prompts here have no such pair.
 const RUNTIME: &str = "precision: F32, maxSequences: 10, contextLength: 256";
 
+/// Raw and short: most steps decode, in batches of every size.
 const PROMPTS: [&str; 4] = [
     "put a freeze on my bank account right now",
     "book me a flight from lisbon to oslo next friday",
@@ -35,6 +39,9 @@ type References = HashMap<(String, &'static str), String>;
 struct Scene {
     client: Client,
     references: References,
+    /// All additions are done.
+    added: AtomicBool,
+    /// All changes are done.
     over: AtomicBool,
     answers: AtomicUsize,
     /// Answers that `swapped` gave, by version.
@@ -69,22 +76,29 @@ async fn references(client: &Client, folder: &Folder) -> Result<(References, [St
     let mut references = References::new();
     let mut digests = Vec::new();
     let mut last = String::new();
-    for version in ["banking", "travel"] {
+    for version in VERSIONS {
         folder.write("swapped", &adapter("swapped", "smollm2", &quickstart_adapter(version)))?;
         last = client.until_replaced("swapped", &last).await?;
         digests.push(last.clone());
         answer_alone(client, "swapped", &mut references).await?;
     }
-    folder.write("swapped", &adapter("swapped", "smollm2", &quickstart_adapter("banking")))?;
+    folder.write("swapped", &adapter("swapped", "smollm2", &quickstart_adapter(VERSIONS[0])))?;
     client.until_replaced("swapped", &last).await?;
     answer_alone(client, "steady", &mut references).await?;
     answer_alone(client, "smollm2", &mut references).await?;
+    for prompt in PROMPTS {
+        let said: BTreeSet<_> = references.iter().filter(|((_, of), _)| *of == prompt).map(|(_, text)| text).collect();
+        ensure!(
+            said.len() == 4,
+            "{prompt:?}: two of four say the same, so one taken for the other would not show: {said:?}"
+        );
+    }
     Ok((references, [digests[0].clone(), digests[1].clone()]))
 }
 
 async fn answer_alone(client: &Client, model: &str, references: &mut References) -> Result<()> {
     for prompt in PROMPTS {
-        let answer = client.ask(&Call::long(model, prompt, TOKENS)).await?;
+        let answer = client.ask(&Call::continuing(model, prompt, TOKENS)).await?;
         references.insert((answer.expert.digest, prompt), answer.text);
     }
     Ok(())
@@ -99,28 +113,29 @@ async fn ask_without_pause(scene: Arc<Scene>, number: usize) -> Result<()> {
         let prompt = PROMPTS[round % PROMPTS.len()];
         // Mostly the expert that is being replaced, among others that are not.
         let model = ["swapped", "steady", "swapped", "smollm2", "swapped"][round % 5];
-        let answer = scene.client.ask(&Call::long(model, prompt, TOKENS)).await?;
+        let answer = scene.client.ask(&Call::continuing(model, prompt, TOKENS)).await?;
         scene.check(prompt, &answer)?;
     }
     Ok(())
 }
 
-async fn replace(scene: &Scene, folder: &Folder) -> Result<()> {
-    for round in 1..=REPLACEMENTS {
+async fn replace(scene: &Scene, folder: &Folder) -> Result<usize> {
+    let mut round = 0;
+    while round < REPLACEMENTS || !scene.added.load(Ordering::Relaxed) {
+        round += 1;
         let (from, to) = (&scene.digests[(round + 1) % 2], &scene.digests[round % 2]);
-        let version = ["banking", "travel"][round % 2];
-        folder.write("swapped", &adapter("swapped", "smollm2", &quickstart_adapter(version)))?;
+        folder.write("swapped", &adapter("swapped", "smollm2", &quickstart_adapter(VERSIONS[round % 2])))?;
         let now = scene.client.until_replaced("swapped", from).await?;
         ensure!(now == *to, "replacement {round}: {now} instead of {to}");
-        if round % 10 == 0 {
+        if round % 9 == 0 {
             // What is listed is what new requests get.
-            let stream = scene.client.stream(Call::long("swapped", PROMPTS[0], TOKENS).request()).await?;
+            let stream = scene.client.stream(Call::continuing("swapped", PROMPTS[0], TOKENS).request()).await?;
             let digest = stream.started.expert.as_ref().map(|expert| expert.digest.clone());
             ensure!(digest.as_deref() == Some(now.as_str()), "replacement {round} is listed, but {digest:?} answers");
             scene.check(PROMPTS[0], &stream.rest().await?)?;
         }
     }
-    Ok(())
+    Ok(round)
 }
 
 async fn add_and_remove(scene: &Scene, folder: &Folder) -> Result<()> {
@@ -128,13 +143,14 @@ async fn add_and_remove(scene: &Scene, folder: &Folder) -> Result<()> {
         folder.write("guest", &adapter("guest", "smollm2", &quickstart_adapter("travel")))?;
         scene.client.until("guest", |model| model.is_some_and(|model| model.ready)).await?;
         let prompt = PROMPTS[round % PROMPTS.len()];
-        let stream = scene.client.stream(Call::long("guest", prompt, TOKENS).request()).await?;
+        let stream = scene.client.stream(Call::continuing("guest", prompt, TOKENS).request()).await?;
         // It is removed under the running stream, which ends as it began.
         folder.remove("guest")?;
         let (gone, answer) = tokio::join!(scene.client.until("guest", |model| model.is_none()), stream.rest());
         gone?;
         scene.check(prompt, &answer?)?;
     }
+    scene.added.store(true, Ordering::Relaxed);
     Ok(())
 }
 
@@ -153,6 +169,7 @@ async fn replaced_added_and_removed_under_load() -> Result<()> {
     let scene = Arc::new(Scene {
         client,
         references,
+        added: AtomicBool::new(false),
         over: AtomicBool::new(false),
         answers: AtomicUsize::new(0),
         versions: Default::default(),
@@ -166,10 +183,11 @@ async fn replaced_added_and_removed_under_load() -> Result<()> {
     for client in clients {
         client.await??;
     }
-    changed?;
+    let (replacements, ()) = changed?;
 
     let versions = scene.versions.each_ref().map(|count| count.load(Ordering::Relaxed));
-    println!("{} answers, {versions:?} of the two versions of one expert", scene.answers.load(Ordering::Relaxed));
+    let answers = scene.answers.load(Ordering::Relaxed);
+    println!("{answers} answers, {versions:?} of the two versions of one expert, {replacements} replacements");
     assert!(versions.iter().all(|&count| count > 0), "one version never answered: {versions:?}");
     // Nothing is left of the versions that are gone.
     worker_state_until(&worker, |state| {

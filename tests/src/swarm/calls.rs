@@ -28,8 +28,10 @@ pub struct Client {
 pub struct Call {
     /// A base model, an adapter or a route.
     pub model: String,
-    /// One message of a user.
+    /// One message of a user, or the raw text.
     pub prompt: String,
+    /// As it is, without the chat template.
+    pub raw: bool,
     /// At most.
     pub max_tokens: u32,
     /// Go on to `max_tokens` whatever comes.
@@ -52,7 +54,7 @@ pub struct Answer {
 impl Call {
     /// A short one.
     pub fn new(model: &str, prompt: &str) -> Self {
-        Self { model: model.to_owned(), prompt: prompt.to_owned(), max_tokens: 16, ignore_eos: false }
+        Self { model: model.to_owned(), prompt: prompt.to_owned(), raw: false, max_tokens: 16, ignore_eos: false }
     }
 
     /// One that runs to exactly `tokens`.
@@ -60,12 +62,22 @@ impl Call {
         Self { max_tokens: tokens, ignore_eos: true, ..Self::new(model, prompt) }
     }
 
+    /// One that continues the prompt itself, for exactly `tokens`.
+    pub fn continuing(model: &str, prompt: &str, tokens: u32) -> Self {
+        Self { raw: true, ..Self::long(model, prompt, tokens) }
+    }
+
     /// As the protocol has it.
     pub fn request(&self) -> GenerateRequest {
-        let message = Message { role: "user".to_owned(), content: self.prompt.clone() };
+        let input = if self.raw {
+            Input::Prompt(self.prompt.clone())
+        } else {
+            let message = Message { role: "user".to_owned(), content: self.prompt.clone() };
+            Input::Messages(Messages { messages: vec![message] })
+        };
         GenerateRequest {
             model: self.model.clone(),
-            input: Some(Input::Messages(Messages { messages: vec![message] })),
+            input: Some(input),
             sampling: Some(Sampling { temperature: Some(0.0), ..Default::default() }),
             max_tokens: Some(self.max_tokens),
             ignore_eos: self.ignore_eos,
