@@ -1,7 +1,8 @@
 # What a stranger runs. Everything heavier than a line is in scripts/ or in the binary itself.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-CACHE ?= $(HOME)/.cache/slm-swarm
+CACHE ?= $(or $(SLM_CACHE_DIR),$(HOME)/.cache/slm-swarm)
+export SLM_CACHE_DIR := $(CACHE)
 CARGO ?= cargo
 PYTHON := $(CACHE)/venv/bin/python
 # Built outside the tree when the caller says so; inside it otherwise.
