@@ -38,7 +38,7 @@ check: ## Format, lints, documentation
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --workspace --no-deps --quiet
 
 parity: setup ## Compare logits and greedy tokens with the reference (SLM_PARITY_DIR=DIR for another suite)
-	$(CARGO) test --release -p slm-tests --test parity -- --nocapture --test-threads=1
+	SLM_PARITY_DIR="$(abspath $(SLM_PARITY_DIR))" $(CARGO) test --release -p slm-tests --test parity -- --nocapture --test-threads=1
 
 e2e: setup build ## End-to-end tests of a running swarm
 	@CACHE="$(CACHE)" scripts/setup clients

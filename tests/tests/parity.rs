@@ -22,19 +22,30 @@ fn families() -> Result<Vec<PathBuf>> {
     Ok(all)
 }
 
+/// The family is one that is not served yet, and says so; every other refusal is a failure.
+fn unsupported(error: &anyhow::Error) -> bool {
+    error.to_string().contains("`model_type`")
+}
+
 #[test]
 fn logits_and_greedy_tokens_are_those_of_the_reference() -> Result<()> {
     let cache = tempfile::tempdir()?;
     let mut failures = Vec::new();
+    let mut compared = 0;
     for dir in families()? {
         let mut family = match Family::open(&dir, cache.path(), Precision::F32) {
             Ok(family) => family,
+            Err(error) if unsupported(&error) => {
+                println!("{:<12} not compared: {error:#}", file_name(&dir));
+                continue;
+            }
             Err(error) => {
                 println!("{:<12} {error:#}", file_name(&dir));
                 failures.push(format!("{}: {error:#}", file_name(&dir)));
                 continue;
             }
         };
+        compared += 1;
         let base = std::mem::replace(&mut family.vectors, Vectors { cases: Vec::new() });
         let adapters = std::mem::take(&mut family.adapters);
         let all = std::iter::once(("base", None, &base))
@@ -62,6 +73,7 @@ fn logits_and_greedy_tokens_are_those_of_the_reference() -> Result<()> {
         }
     }
     assert!(failures.is_empty(), "not at parity: {failures:?}");
+    assert!(compared > 0, "no family was compared");
     Ok(())
 }
 
