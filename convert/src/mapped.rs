@@ -5,24 +5,39 @@ use std::io::{self, Read};
 use std::ops::Deref;
 use std::path::Path;
 
-/// A file mapped for reading.
+/// Up to this size a file is read rather than mapped: all adapters are, and they are the files that people replace
+/// while they are served. A mapped file that is cut short ends the process; one that was read only looks truncated.
+const READ_BYTES_MAX: u64 = 64 << 20;
+
+/// A weight file as bytes.
 ///
 /// # Assumptions
-/// Whoever replaces a model file does so by rename, never by writing into it: what is mapped then stays as it was.
+/// Whoever replaces a large file does so by rename, never by writing into it: what is mapped then stays as it was.
 #[derive(Debug)]
-pub(crate) struct Mapped(memmap2::Mmap);
+pub(crate) enum Mapped {
+    /// In memory of our own.
+    Read(Vec<u8>),
+    /// In the page cache.
+    Mapped(memmap2::Mmap),
+}
 
 impl Mapped {
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
-        if !file.metadata()?.is_file() {
+        let mut file = File::open(path)?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a file"));
+        }
+        if metadata.len() <= READ_BYTES_MAX {
+            let mut bytes = Vec::with_capacity(metadata.len() as usize);
+            file.read_to_end(&mut bytes)?;
+            return Ok(Self::Read(bytes));
         }
         // SAFETY: a mapping is unsound when the file is written or cut while mapped. Model files here are made whole
         // beside their place and renamed into it, so the mapped inode never changes.
         #[allow(unsafe_code)]
         let map = unsafe { memmap2::Mmap::map(&file)? };
-        Ok(Self(map))
+        Ok(Self::Mapped(map))
     }
 }
 
@@ -30,7 +45,10 @@ impl Deref for Mapped {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.0
+        match self {
+            Self::Read(bytes) => bytes,
+            Self::Mapped(map) => map,
+        }
     }
 }
 
@@ -59,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_file_maps_to_no_bytes_and_a_folder_does_not_map() {
+    fn an_empty_file_has_no_bytes_and_a_folder_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("empty");
         std::fs::write(&path, b"").unwrap();
