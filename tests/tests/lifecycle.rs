@@ -10,7 +10,8 @@ use tonic::Code;
 
 const RUNTIME: &str = "precision: F32, maxSequences: 2, contextLength: 512";
 
-#[tokio::test]
+// Several threads: a client has to see the end of its connection while the test waits for the end of the swarm.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn manifests_are_followed() -> Result<()> {
     let folder = Folder::quickstart(RUNTIME)?;
     folder.remove("kitchen")?;
@@ -60,7 +61,8 @@ async fn manifests_are_followed() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
+// Several threads: a client has to see the end of its connection while the test waits for the end of the swarm.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_end_that_is_asked_for_drains_what_runs() -> Result<()> {
     let folder = Folder::quickstart(RUNTIME)?;
     let call = Call::long("smollm2", "Tell me a long story.", 40);
