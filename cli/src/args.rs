@@ -1,6 +1,6 @@
 //! Arguments that several commands have in common.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::ValueEnum;
 use slm_convert::{
@@ -41,6 +41,17 @@ pub fn precision_flag(precision: model::Precision) -> &'static str {
         model::Precision::F32 => "F32",
         model::Precision::Int4 => "Int4",
     }
+}
+
+/// Where a swarm is reached.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct ListenArgs {
+    /// Address of the OpenAI-compatible HTTP endpoint; port 0: any.
+    #[arg(long, value_name = "ADDRESS", env = "SLM_HTTP", default_value = "127.0.0.1:8000")]
+    pub http: SocketAddr,
+    /// Address of the gRPC endpoint; port 0: any.
+    #[arg(long, value_name = "ADDRESS", env = "SLM_GRPC", default_value = "127.0.0.1:50051")]
+    pub grpc: SocketAddr,
 }
 
 /// Where converted models and downloads are kept.

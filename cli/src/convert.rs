@@ -45,8 +45,8 @@ pub async fn execute(args: ConvertArgs) -> Result<(), Failure> {
 impl ConvertArgs {
     fn convert(&self) -> Result<(), Failure> {
         let begun = Instant::now();
-        self.prepare()?;
         let checkpoint = Checkpoint::open(&self.source).map_err(Failure::failed)?;
+        self.prepare()?;
         let precision = PrecisionChoice::from(self.precision).resolve(&checkpoint);
         let mut bar: Option<ProgressBar> = None;
         let progress = &mut |done: usize, total: usize| {

@@ -1,6 +1,6 @@
 //! `slm router`: the endpoint before the workers.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use clap::Args;
 use slm_router::{Config, Limits, Swarm, source};
@@ -11,7 +11,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    args::duration,
+    args::{ListenArgs, duration},
     child_line::{RouterLine, say},
     exit::Failure,
     stdin,
@@ -30,12 +30,8 @@ use crate::{
     after_help = "Examples:\n  echo '{\"generation\":1,\"models\":[{\"name\":\"smollm2\",\"workers\":[\"http://127.0.0.1:4321\"]}]}' | slm router"
 )]
 pub struct RouterArgs {
-    /// Address of the OpenAI-compatible HTTP endpoint; port 0: any.
-    #[arg(long, value_name = "ADDRESS", env = "SLM_HTTP", default_value = "127.0.0.1:8000")]
-    http: SocketAddr,
-    /// Address of the gRPC endpoint; port 0: any.
-    #[arg(long, value_name = "ADDRESS", env = "SLM_GRPC", default_value = "127.0.0.1:50051")]
-    grpc: SocketAddr,
+    #[command(flatten)]
+    listen: ListenArgs,
     /// How long running answers may go on after the end was asked for.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     drain: Duration,
@@ -59,7 +55,7 @@ async fn route(args: RouterArgs) -> Result<(), Failure> {
     let (sender, swarm) = watch::channel(Arc::new(Swarm::default()));
     let (bound, addresses) = oneshot::channel();
     let limits = Limits { drain: args.drain, ..Limits::default() };
-    let config = Config { http: args.http, grpc: args.grpc, limits };
+    let config = Config { http: args.listen.http, grpc: args.listen.grpc, limits };
     tokio::spawn(async move {
         if let Ok(slm_router::Bound { http, grpc }) = addresses.await {
             // A parent that does not listen any more has its own way to end us.

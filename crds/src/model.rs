@@ -51,16 +51,16 @@ pub struct SlmModelSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct Runtime {
-    /// Of the weights in memory.
+    /// Of the weights in memory. Auto: Int4 when the artifact's own weights have 8 bits or fewer, else F32.
     pub precision: Precision,
-    /// Longest sequence in tokens, prompt and answer together. Unset: what the model was trained for.
+    /// Longest sequence in tokens, prompt and answer together. Unset: what the model was trained for, at most 4096.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 16, max = 1_048_576))]
     pub context_length: Option<u32>,
     /// Sequences that one worker generates at once; more wait.
     #[schemars(range(min = 1, max = 256))]
     pub max_sequences: u32,
-    /// Threads that compute. Unset: one a physical core.
+    /// Threads that compute. Unset: all that the worker may use.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1024))]
     pub threads: Option<u32>,
@@ -76,7 +76,6 @@ impl Default for Runtime {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum Precision {
     // Plain comments: documented variants would become a `oneOf`, which no API server accepts here.
-    // Int4 where the machine computes it fast, which is every CPU that is supported.
     #[default]
     #[allow(missing_docs)]
     Auto,

@@ -1,7 +1,12 @@
 //! The `slm.v1` protocol in Rust.
 //!
 //! The `.proto` files beside this crate are the contract; this is what tonic and prost make of them, and the file
-//! descriptors that gRPC reflection serves. Nothing else lives here: no conversion, no transport, no policy.
+//! descriptors that gRPC reflection serves, with the headers and trailers that every server of it reads and writes.
+//! Nothing else lives here: no conversion, no transport, no policy.
+
+mod timeout;
+
+pub use timeout::timeout;
 
 /// Package `slm.v1`: the messages, clients and servers.
 #[allow(missing_docs, clippy::all, clippy::pedantic, clippy::too_many_lines, unreachable_pub)]

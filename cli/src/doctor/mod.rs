@@ -4,13 +4,11 @@ mod machine;
 mod place;
 mod runtime;
 
-use std::net::SocketAddr;
-
 use clap::Args;
 use serde::Serialize;
 
 use crate::{
-    args::CacheArgs,
+    args::{CacheArgs, ListenArgs},
     exit::{self, Failure},
     output::{self, style, styled},
 };
@@ -25,12 +23,8 @@ pub struct DoctorArgs {
     /// Print JSON.
     #[arg(long)]
     json: bool,
-    /// Address that `slm up` would listen on for HTTP.
-    #[arg(long, value_name = "ADDRESS", env = "SLM_HTTP", default_value = "127.0.0.1:8000")]
-    http: SocketAddr,
-    /// Address that `slm up` would listen on for gRPC.
-    #[arg(long, value_name = "ADDRESS", env = "SLM_GRPC", default_value = "127.0.0.1:50051")]
-    grpc: SocketAddr,
+    #[command(flatten)]
+    listen: ListenArgs,
     #[command(flatten)]
     cache: CacheArgs,
 }
@@ -95,8 +89,8 @@ impl DoctorArgs {
             runtime::onnx_runtime(),
             place::cache(&cache),
             place::quickstart_model(&cache),
-            place::port("HTTP port", "--http", self.http),
-            place::port("gRPC port", "--grpc", self.grpc),
+            place::port("HTTP port", "--http", self.listen.http),
+            place::port("gRPC port", "--grpc", self.listen.grpc),
         ])
     }
 }

@@ -44,7 +44,7 @@ pub use self::{
     supervisor::{Bound, Stop, UpError},
 };
 use crate::{
-    args::{CacheArgs, duration},
+    args::{CacheArgs, ListenArgs, duration},
     exit::{self, Failure},
     output,
     reconcile::Desired,
@@ -70,12 +70,8 @@ pub struct UpArgs {
     /// The folder of manifests, or a single one.
     #[arg(short, long, value_name = "DIR")]
     filename: PathBuf,
-    /// Address of the OpenAI-compatible HTTP endpoint; port 0: any.
-    #[arg(long, value_name = "ADDRESS", env = "SLM_HTTP", default_value = "127.0.0.1:8000")]
-    http: SocketAddr,
-    /// Address of the gRPC endpoint; port 0: any.
-    #[arg(long, value_name = "ADDRESS", env = "SLM_GRPC", default_value = "127.0.0.1:50051")]
-    grpc: SocketAddr,
+    #[command(flatten)]
+    listen: ListenArgs,
     #[command(flatten)]
     cache: CacheArgs,
     /// Threads of each worker whose manifest does not say [default: all that this process may use].
@@ -99,7 +95,7 @@ pub async fn execute(args: UpArgs) -> Result<(), Failure> {
     let (changes, next) = mpsc::channel(1);
     tokio::spawn(follow::follow(args.filename.clone(), watch, resolver, Arc::clone(&reporter), changes));
 
-    let settings = settings(args.http, args.grpc, &args.cache, args.drain)?;
+    let settings = settings(args.listen.http, args.listen.grpc, &args.cache, args.drain)?;
     let (ready, is_ready) = oneshot::channel();
     let supervisor = Supervisor::new(settings, desired, reporter, ready);
     let running = tokio::spawn(supervisor.run(next, stop));

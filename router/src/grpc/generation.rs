@@ -3,10 +3,14 @@
 use std::pin::Pin;
 
 use futures::{Stream, StreamExt as _, stream};
-use slm_proto::v1::{Completion, GenerateRequest, GenerateResponse, generate_response, generation_server::Generation};
+use slm_proto::{
+    timeout,
+    v1::{Completion, GenerateRequest, GenerateResponse, generate_response, generation_server::Generation},
+};
+use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
-use super::{Door, deadline::deadline};
+use super::Door;
 use crate::{
     events::{Answer, Event},
     metrics::Api,
@@ -37,7 +41,7 @@ impl Generation for Door {
 
 impl Door {
     async fn answer(&self, request: Request<GenerateRequest>, api: Api) -> Result<Answer, Status> {
-        let deadline = deadline(request.metadata());
+        let deadline = timeout(request.metadata()).and_then(|timeout| Instant::now().checked_add(timeout));
         let mut request = request.into_inner();
         self.known(&request.model)?;
         if request.input.is_none() {

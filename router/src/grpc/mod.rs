@@ -1,6 +1,5 @@
 //! The gRPC door: `slm.v1`, health and reflection.
 
-mod deadline;
 mod generation;
 mod swarm;
 

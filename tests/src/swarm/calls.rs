@@ -15,6 +15,8 @@ use tonic::{
 
 /// A change of the swarm takes milliseconds; under load on a slow machine, seconds.
 const LIMIT: Duration = Duration::from_secs(60);
+/// Between two looks at what the router lists; it announces no changes.
+const TICK: Duration = Duration::from_millis(5);
 
 /// A client of a swarm's gRPC endpoint.
 #[derive(Clone, Debug)]
@@ -126,7 +128,7 @@ impl Client {
 
     /// Waits until a call would be answered by `expert`.
     pub async fn until_chosen(&self, call: &Call, expert: &str) -> Result<()> {
-        let mut ticks = tokio::time::interval(super::watch::TICK);
+        let mut ticks = tokio::time::interval(TICK);
         let chosen = async {
             while self.explain(call).await?.chosen.is_none_or(|chosen| chosen.name != expert) {
                 ticks.tick().await;
@@ -152,7 +154,7 @@ impl Client {
     /// Waits until the swarm's list of `name` is as wanted; `None` stands for a name that is not there.
     pub async fn until(&self, name: &str, wanted: impl Fn(Option<&ModelInfo>) -> bool) -> Result<Option<ModelInfo>> {
         let begun = Instant::now();
-        let mut ticks = tokio::time::interval(super::watch::TICK);
+        let mut ticks = tokio::time::interval(TICK);
         loop {
             ticks.tick().await;
             let found = self.models().await?.into_iter().find(|model| model.name == name);

@@ -7,7 +7,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -18,12 +18,16 @@ use nix::{
     unistd::Pid,
 };
 
-use super::{Client, folder::repository, watch::until};
+use wait_timeout::ChildExt as _;
+
+use super::{Client, folder::repository};
 
 /// The first start of a model converts it.
 const READY_LIMIT: Duration = Duration::from_secs(300);
 /// How long an end may take: what runs is finished first.
 const END_LIMIT: Duration = Duration::from_secs(60);
+/// How long a word may take, far beyond what any does.
+const SAID_LIMIT: Duration = Duration::from_secs(60);
 
 /// A running `slm up`, ended when dropped.
 #[derive(Debug)]
@@ -128,8 +132,11 @@ impl Swarm {
     }
 
     /// Waits until it says `part`.
+    ///
+    /// # Panics
+    /// After a minute without it.
     pub fn until_said(&self, part: &str) {
-        until(part, || self.said().contains(part).then_some(()));
+        assert!(self.process.said.wait_for(part, SAID_LIMIT), "waited {SAID_LIMIT:?} for: {part}");
     }
 
     /// Process id.
@@ -164,7 +171,7 @@ pub fn run(command: Command) -> Result<Ended> {
 #[derive(Debug)]
 struct Process {
     child: Child,
-    said: Arc<Mutex<String>>,
+    said: Arc<Said>,
     readers: Vec<thread::JoinHandle<()>>,
     /// Ends the child when this process ends, in whatever way: statics are never dropped.
     guard: Child,
@@ -182,7 +189,7 @@ impl Process {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()?;
-        let said = Arc::new(Mutex::new(String::new()));
+        let said = Arc::new(Said::default());
         let (sender, lines) = mpsc::channel();
         let (output, errors) = (child.stdout.take().context("stdout")?, child.stderr.take().context("stderr")?);
         let readers = vec![keep(output, &said, Some(sender)), keep(errors, &said, None)];
@@ -194,26 +201,16 @@ impl Process {
     }
 
     fn said(&self) -> String {
-        lock(&self.said).clone()
+        self.said.lock().clone()
     }
 
     fn end(mut self, limit: Duration) -> Result<Ended> {
-        let status = self.wait(limit)?.with_context(|| format!("did not end in {limit:?}:\n{}", self.said()))?;
+        let status =
+            self.child.wait_timeout(limit)?.with_context(|| format!("did not end in {limit:?}:\n{}", self.said()))?;
         for reader in self.readers.drain(..) {
             let _ = reader.join();
         }
         Ok(Ended { status, said: self.said() })
-    }
-
-    fn wait(&mut self, limit: Duration) -> Result<Option<ExitStatus>> {
-        let begun = Instant::now();
-        while begun.elapsed() < limit {
-            if let Some(status) = self.child.try_wait()? {
-                return Ok(Some(status));
-            }
-            thread::sleep(super::watch::TICK);
-        }
-        Ok(None)
     }
 }
 
@@ -224,7 +221,7 @@ impl Drop for Process {
         let _ = self.guard.wait();
         if let (Ok(None), Ok(pid)) = (self.child.try_wait(), self.pid()) {
             let _ = kill(pid, Signal::SIGTERM);
-            if !matches!(self.wait(END_LIMIT), Ok(Some(_))) {
+            if !matches!(self.child.wait_timeout(END_LIMIT), Ok(Some(_))) {
                 let _ = self.child.kill();
                 let _ = self.child.wait();
             }
@@ -237,13 +234,13 @@ impl Drop for Process {
 
 fn keep(
     stream: impl Read + Send + 'static,
-    said: &Arc<Mutex<String>>,
+    said: &Arc<Said>,
     lines: Option<mpsc::Sender<String>>,
 ) -> thread::JoinHandle<()> {
     let said = Arc::clone(said);
     thread::spawn(move || {
         for line in BufReader::new(stream).lines().map_while(Result::ok) {
-            let _ = writeln!(lock(&said), "{line}");
+            said.add(&line);
             if let Some(lines) = &lines {
                 // Nobody waits for lines after the ready one.
                 let _ = lines.send(line);
@@ -252,6 +249,27 @@ fn keep(
     })
 }
 
-fn lock(said: &Mutex<String>) -> MutexGuard<'_, String> {
-    said.lock().unwrap_or_else(PoisonError::into_inner)
+/// Everything that was said so far.
+#[derive(Debug, Default)]
+struct Said {
+    text: Mutex<String>,
+    grew: Condvar,
+}
+
+impl Said {
+    fn lock(&self) -> MutexGuard<'_, String> {
+        self.text.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, line: &str) {
+        let _ = writeln!(self.lock(), "{line}");
+        self.grew.notify_all();
+    }
+
+    /// Whether `part` was said in time.
+    fn wait_for(&self, part: &str, limit: Duration) -> bool {
+        let lacks = |text: &mut String| !text.contains(part);
+        let waited = self.grew.wait_timeout_while(self.lock(), limit, lacks).unwrap_or_else(PoisonError::into_inner);
+        !waited.1.timed_out()
+    }
 }

@@ -1,33 +1,13 @@
-//! Waiting for conditions.
+//! What a worker says of itself.
 
-use std::{
-    thread,
-    time::{Duration, Instant},
-};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use futures::StreamExt as _;
 use slm_proto::v1::{WatchStateRequest, WorkerState, worker_control_client::WorkerControlClient};
 
-/// Between two looks at a condition that nobody announces.
-pub(super) const TICK: Duration = Duration::from_millis(5);
 /// Far beyond what any condition takes.
 const LIMIT: Duration = Duration::from_secs(60);
-
-/// Waits until `condition` yields something.
-///
-/// # Panics
-/// After a minute, with `what` was waited for.
-pub fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
-    let begun = Instant::now();
-    loop {
-        if let Some(found) = condition() {
-            return found;
-        }
-        assert!(begun.elapsed() < LIMIT, "waited {LIMIT:?} for: {what}");
-        thread::sleep(TICK);
-    }
-}
 
 /// What a worker says of itself now.
 pub async fn worker_state(worker: &str) -> Result<WorkerState> {

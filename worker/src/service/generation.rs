@@ -1,14 +1,13 @@
 //! `slm.v1.Generation` of a worker: checks, tokenises, submits, and turns what comes back into messages.
 
-use std::{
-    pin::Pin,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{pin::Pin, sync::Arc, time::Instant};
 
 use futures::{Stream, StreamExt, stream};
 use slm_convert::chat::ChatMessage;
-use slm_proto::v1::{self, generate_request, generate_response::Event, generation_server::Generation};
+use slm_proto::{
+    timeout,
+    v1::{self, generate_request, generate_response::Event, generation_server::Generation},
+};
 use tonic::{Request, Response, Status};
 
 use super::{Shared, answer::Answer, status};
@@ -65,7 +64,7 @@ impl Generate {
         if *self.0.draining.borrow() {
             return Err(status::draining());
         }
-        let deadline = deadline(&request);
+        let deadline = timeout(request.metadata()).and_then(|timeout| Instant::now().checked_add(timeout));
         let mut request = request.into_inner();
         // The version is fixed here: what is loaded later under this name is for later requests.
         let adapter = self.expert(&request.model)?;
@@ -137,40 +136,5 @@ fn text_bytes(input: &Input) -> usize {
         Input::Messages(messages) => messages.iter().map(|message| message.content.len()).sum(),
         Input::Prompt(text) => text.len(),
         Input::TokenIds(_) => 0,
-    }
-}
-
-/// When the caller stops waiting, from the `grpc-timeout` header.
-fn deadline<T>(request: &Request<T>) -> Option<Instant> {
-    let header = request.metadata().get("grpc-timeout")?.to_str().ok()?;
-    let (digits, unit) = header.split_at_checked(header.len().checked_sub(1)?)?;
-    let amount: u64 = digits.parse().ok()?;
-    let timeout = match unit {
-        "H" => Duration::from_secs(amount.saturating_mul(3600)),
-        "M" => Duration::from_secs(amount.saturating_mul(60)),
-        "S" => Duration::from_secs(amount),
-        "m" => Duration::from_millis(amount),
-        "u" => Duration::from_micros(amount),
-        "n" => Duration::from_nanos(amount),
-        _ => return None,
-    };
-    Instant::now().checked_add(timeout)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_timeout_header_becomes_a_deadline() {
-        let left = |value: &'static str| {
-            let mut request = Request::new(());
-            request.metadata_mut().insert("grpc-timeout", value.parse().unwrap());
-            deadline(&request).map(|deadline| deadline.saturating_duration_since(Instant::now()).as_secs_f64().round())
-        };
-        assert_eq!(left("2H"), Some(7200.0));
-        assert_eq!(left("9S"), Some(9.0));
-        assert_eq!(left("30000m"), Some(30.0));
-        assert_eq!((left("S"), left(""), left("9X")), (None, None, None));
     }
 }

@@ -1,14 +1,12 @@
-//! The deadline that a gRPC caller sends.
+//! The `grpc-timeout` header, which says how long a caller waits.
 
 use std::time::Duration;
 
-use tokio::time::Instant;
 use tonic::metadata::MetadataMap;
 
-/// Of the `grpc-timeout` header, counted from now. A header that is none is left to the caller's own clock.
-pub(super) fn deadline(metadata: &MetadataMap) -> Option<Instant> {
-    let value = metadata.get("grpc-timeout")?.to_str().ok()?;
-    Instant::now().checked_add(parse(value)?)
+/// How long the caller waits. A header that is none is left to the caller's own clock.
+pub fn timeout(metadata: &MetadataMap) -> Option<Duration> {
+    parse(metadata.get("grpc-timeout")?.to_str().ok()?)
 }
 
 /// At most eight digits and a unit, as the gRPC protocol has it.
