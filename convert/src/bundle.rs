@@ -106,6 +106,13 @@ pub enum PrecisionChoice {
     Exactly(Precision),
 }
 
+fn sync(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        File::open(entry?.path())?.sync_all()?;
+    }
+    File::open(dir)?.sync_all()
+}
+
 impl PrecisionChoice {
     /// What it comes to for `checkpoint`.
     pub fn resolve(self, checkpoint: &Checkpoint) -> Precision {
@@ -162,6 +169,8 @@ impl Bundle {
                 // What cannot be finished only takes space; the error that matters is the one being returned.
                 let _ = fs::remove_dir_all(&staging);
             })?;
+            // A name that survives a power failure must not stand before contents that did not.
+            sync(&staging).map_err(cache_error(&staging))?;
             fs::rename(&staging, &dir).map_err(cache_error(&dir))?;
         }
         Self::open(&dir)
@@ -180,7 +189,10 @@ impl Bundle {
                 .save(dir.join(TOKENIZER_FILE), false)
                 .map_err(|error| BundleError::Tokenizer(error.to_string()))?;
         }
-        graph::build(checkpoint, Flavour { precision, context_length }, dir, progress)?;
+        graph::build(checkpoint, Flavour { precision, context_length }, dir, progress).map_err(|error| match error {
+            GraphError::Write(source) => BundleError::Cache { path: dir.into(), source },
+            other => other.into(),
+        })?;
         let info = BundleInfo {
             digest: checkpoint.digest().into(),
             precision,

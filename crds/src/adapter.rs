@@ -30,6 +30,8 @@ use crate::{
     doc = "An expert on top of a base model: a PEFT adapter that loads, unloads and is replaced while others generate.",
     printcolumn(name = "Model", type_ = "string", json_path = ".spec.modelRef.name"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason"),
+    printcolumn(name = "Loaded", type_ = "string", json_path = ".status.loaded"),
     printcolumn(name = "Rank", type_ = "integer", json_path = ".status.rank"),
     printcolumn(name = "Digest", type_ = "string", json_path = ".status.digest", priority = 1),
     printcolumn(name = "Source", type_ = "string", json_path = ".spec.source.uri", priority = 1),
@@ -65,7 +67,7 @@ pub struct LoraAdapterStatus {
     /// `metadata.generation` that the rest of this status speaks of.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Digest of the version that new requests use.
+    /// Digest of the version that new requests use: what spec.source turned out to be.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
     /// Largest rank over its layers.
@@ -77,6 +79,9 @@ pub struct LoraAdapterStatus {
     /// Memory that one instance takes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
+    /// Workers that serve the wanted version, of those there are: `2/2`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loaded: Option<String>,
     /// One a worker.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub instances: Vec<Instance>,

@@ -7,14 +7,17 @@
 //! Pure: it reads files and nothing else; no cluster, no network, no async.
 //!
 //! In the order in which a manifest meets them:
-//! - [`model`], [`adapter`], [`route`]: the kinds, with [`source`], [`expert`], [`status`] as their parts;
+//! - [`model`], [`adapter`], [`route`], [`accelerator`]: the kinds, with [`source`], [`pod`], [`expert`], [`status`] as
+//!   their parts;
 //! - [`rule`]: the CEL conditions of a route, compiled and evaluated;
 //! - [`schema`]: the CRDs, from these types;
 //! - [`manifest`]: files to checked objects that know their line.
 
+pub mod accelerator;
 pub mod adapter;
 pub mod expert;
 pub mod model;
+pub mod pod;
 pub mod route;
 pub mod source;
 pub mod status;
@@ -27,6 +30,7 @@ pub mod manifest;
 
 mod validation;
 
+pub use accelerator::{AcceleratorProfile, AcceleratorProfileSpec};
 pub use adapter::{LoraAdapter, LoraAdapterSpec};
 pub use model::{SlmModel, SlmModelSpec};
 pub use route::{SwarmRoute, SwarmRouteSpec};

@@ -8,9 +8,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    accelerator::CPU,
     expert::Expert,
+    pod::PodSettings,
     source::Source,
     status::{self, Condition},
+    validation,
 };
 
 /// A base model.
@@ -27,7 +30,15 @@ use crate::{
     status = "SlmModelStatus",
     derive = "PartialEq",
     doc = "A base model and the workers that serve it.",
+    scale(
+        spec_replicas_path = ".spec.replicas",
+        status_replicas_path = ".status.replicas",
+        label_selector_path = ".status.selector"
+    ),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason"),
+    printcolumn(name = "Workers", type_ = "integer", json_path = ".status.readyReplicas"),
+    printcolumn(name = "Accelerator", type_ = "string", json_path = ".spec.runtime.accelerator", priority = 1),
     printcolumn(name = "Precision", type_ = "string", json_path = ".spec.runtime.precision"),
     printcolumn(name = "Slots", type_ = "integer", json_path = ".spec.adapters.slots"),
     printcolumn(name = "Source", type_ = "string", json_path = ".spec.source.uri", priority = 1),
@@ -36,21 +47,38 @@ use crate::{
 pub struct SlmModelSpec {
     /// The weights: a GGUF file, or a Hugging Face folder with config.json and safetensors.
     pub source: Source,
+    /// Workers in a cluster. On one machine there is one.
+    #[serde(default = "one")]
+    #[schemars(range(min = 0, max = 1000))]
+    pub replicas: u32,
     /// How a worker runs it.
     #[serde(default)]
     pub runtime: Runtime,
     /// Room for experts.
     #[serde(default)]
     pub adapters: AdapterRoom,
+    /// How the workers of a cluster are replaced.
+    #[serde(default)]
+    pub rollout: Rollout,
+    /// What the workers' pods have besides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<PodSettings>,
     /// What callers may know of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expert: Option<Expert>,
+}
+
+fn one() -> u32 {
+    1
 }
 
 /// How a worker runs a model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct Runtime {
+    /// Name of the AcceleratorProfile that the workers run on. On one machine: cpu.
+    #[schemars(length(min = 1, max = 63), extend("x-kubernetes-validations" = validation::name()))]
+    pub accelerator: String,
     /// Of the weights in memory. Auto: Int4 when the artifact's own weights have 8 bits or fewer, else F32.
     pub precision: Precision,
     /// Longest sequence in tokens, prompt and answer together. Unset: what the model was trained for, at most 4096.
@@ -68,7 +96,7 @@ pub struct Runtime {
 
 impl Default for Runtime {
     fn default() -> Self {
-        Self { precision: Precision::Auto, context_length: None, max_sequences: 8, threads: None }
+        Self { accelerator: CPU.to_owned(), precision: Precision::Auto, context_length: None, max_sequences: 8, threads: None }
     }
 }
 
@@ -83,6 +111,27 @@ pub enum Precision {
     F32,
     #[allow(missing_docs)]
     Int4,
+}
+
+/// How workers are replaced by those of a new revision.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct Rollout {
+    /// Workers that may be there beyond spec.replicas meanwhile.
+    #[schemars(range(min = 0, max = 1000))]
+    pub max_surge: u32,
+    /// Workers that may be missing meanwhile.
+    #[schemars(range(min = 0, max = 1000))]
+    pub max_unavailable: u32,
+    /// How long a worker that is on its way out may go on with the answers that it has begun.
+    #[schemars(range(min = 1, max = 3600))]
+    pub drain_timeout_seconds: u32,
+}
+
+impl Default for Rollout {
+    fn default() -> Self {
+        Self { max_surge: 1, max_unavailable: 0, drain_timeout_seconds: 60 }
+    }
 }
 
 /// Room that a worker keeps for experts.
@@ -110,6 +159,13 @@ pub struct SlmModelStatus {
     /// `metadata.generation` that the rest of this status speaks of.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
+    /// Workers there are.
+    pub replicas: u32,
+    /// Workers that have loaded the model and every adapter.
+    pub ready_replicas: u32,
+    /// Selects the workers' pods, for autoscalers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub selector: Option<String>,
     /// Digest of the artifact that serves.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,

@@ -1,12 +1,28 @@
 //! The CRDs, from the Rust types.
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray,
+};
 use kube::CustomResourceExt as _;
 use serde_json::Value;
 
-use crate::{API_VERSION, LoraAdapter, SlmModel, SwarmRoute, validation};
+use crate::{API_VERSION, AcceleratorProfile, LoraAdapter, SlmModel, SwarmRoute, validation};
 
-/// A kind that manifests may hold.
+/// Takes away what schemars says of widths: `minimum` and `maximum` bound the values, and API servers warn about formats
+/// that they do not know.
+fn keep_known_formats(schema: &mut JSONSchemaProps) {
+    if schema.format.as_deref().is_some_and(|format| format.starts_with("uint")) {
+        schema.format = None;
+    }
+    for inner in schema.properties.iter_mut().flat_map(|properties| properties.values_mut()) {
+        keep_known_formats(inner);
+    }
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
+        keep_known_formats(items);
+    }
+}
+
+/// A kind of the group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
     /// A base model.
@@ -15,11 +31,15 @@ pub enum Kind {
     LoraAdapter,
     /// A name with rules behind it.
     SwarmRoute,
+    /// What workers compute on.
+    AcceleratorProfile,
 }
 
 impl Kind {
-    /// Every kind, in the order in which they build on each other.
-    pub const ALL: [Self; 3] = [Self::SlmModel, Self::LoraAdapter, Self::SwarmRoute];
+    /// Every kind.
+    pub const ALL: [Self; 4] = [Self::SlmModel, Self::LoraAdapter, Self::SwarmRoute, Self::AcceleratorProfile];
+    /// Those that a swarm on one machine is made of, in the order in which they build on each other.
+    pub const LOCAL: [Self; 3] = [Self::SlmModel, Self::LoraAdapter, Self::SwarmRoute];
 
     /// As a manifest writes it.
     #[must_use]
@@ -28,6 +48,7 @@ impl Kind {
             Self::SlmModel => "SlmModel",
             Self::LoraAdapter => "LoraAdapter",
             Self::SwarmRoute => "SwarmRoute",
+            Self::AcceleratorProfile => "AcceleratorProfile",
         }
     }
 
@@ -44,10 +65,12 @@ impl Kind {
             Self::SlmModel => SlmModel::crd(),
             Self::LoraAdapter => LoraAdapter::crd(),
             Self::SwarmRoute => SwarmRoute::crd(),
+            Self::AcceleratorProfile => AcceleratorProfile::crd(),
         };
         for version in &mut crd.spec.versions {
             if let Some(root) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
                 root.x_kubernetes_validations = serde_json::from_value(validation::object_name()).ok();
+                keep_known_formats(root);
             }
         }
         crd
@@ -73,7 +96,7 @@ impl Kind {
     pub fn yaml(self) -> Result<String, serde_yaml_ng::Error> {
         let body = serde_yaml_ng::to_string(&self.crd())?;
         Ok(format!(
-            "# {API_VERSION} {}. Generated from crds/src: change it there, then cargo run -p slm-crds --example generate\n{body}",
+            "# {API_VERSION} {}. Generated from crds/src: change it there, then make generate\n{body}",
             self.name()
         ))
     }

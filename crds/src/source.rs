@@ -11,14 +11,29 @@ use crate::validation;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Source {
-    /// A file or folder: `file:///models/x.gguf`, or `file:models/x.gguf` relative to the manifest's folder. The path is
-    /// taken as it is written, without percent decoding.
+    /// Where it is: `oci://REGISTRY/REPOSITORY:TAG` (or `@sha256:…`), `https://…`, `pvc://CLAIM/PATH` in a cluster;
+    /// `file:///models/x.gguf`, or `file:models/x.gguf` relative to the manifest's folder, on one machine. Paths are taken
+    /// as they are written, without percent decoding.
     #[schemars(length(min = 6, max = 4096), extend("x-kubernetes-validations" = validation::uri()))]
     pub uri: String,
-    /// `sha256:` and 64 hexadecimal digits. The artifact is refused when it has another digest.
+    /// `sha256:` and 64 hexadecimal digits: of an OCI artifact its manifest's, of a download the file's, of files the one
+    /// that `slm convert --json` and `slm get` print. The artifact is refused when it has another digest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 71), extend("x-kubernetes-validations" = validation::digest()))]
     pub digest: Option<String>,
+    /// A Secret with what the registry or server asks for: of type kubernetes.io/dockerconfigjson, or with `token`, or with
+    /// `username` and `password`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<SecretRef>,
+}
+
+/// A Secret in the same namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct SecretRef {
+    /// Its name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
 }
 
 impl Source {
@@ -50,7 +65,7 @@ mod tests {
             ("hf://org/repo", None),
         ];
         for (uri, path) in cases {
-            let source = Source { uri: uri.to_owned(), digest: None };
+            let source = Source { uri: uri.to_owned(), digest: None, secret_ref: None };
             assert_eq!(source.path(Path::new("/etc/swarm")), path.map(PathBuf::from), "{uri}");
         }
     }

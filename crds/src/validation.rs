@@ -21,8 +21,8 @@ pub(crate) fn object_name() -> Value {
 /// Where an artifact comes from.
 pub(crate) fn uri() -> Value {
     json!([{
-        "rule": "self.matches('^file:(///[^/]|[^/])')",
-        "message": "must be a file: URI, absolute as in file:///models/x.gguf or relative to the manifest's folder as in file:models/x.gguf",
+        "rule": "self.matches('^(file:(///[^/]|[^/])|https?://[^/]|oci://[^/]+/[^/]|pvc://[^/]+/[^/])')",
+        "message": "must be oci://REGISTRY/REPOSITORY:TAG, https://…, pvc://CLAIM/PATH, or a file: URI, absolute as in file:///models/x.gguf or relative to the manifest's folder as in file:models/x.gguf",
     }])
 }
 

@@ -12,7 +12,7 @@ fn yaml_is_current() {
         assert_eq!(
             written,
             kind.yaml().expect("a CRD is YAML"),
-            "{} differs from crds/src: cargo run -p slm-crds --example generate",
+            "{} differs from crds/src: make generate",
             path.display()
         );
     }

@@ -53,12 +53,12 @@ const REFUSALS: &[(&str, &str, &str)] = &[
     (
         "    uri: file:models",
         "    uir: file:models",
-        "swarm.yaml:7: SlmModel smol: spec.source.uir: unknown field; did you mean `uri`? Expected one of digest, uri",
+        "swarm.yaml:7: SlmModel smol: spec.source.uir: unknown field; did you mean `uri`? Expected one of digest, secretRef, uri",
     ),
     (
         "    uri: file:models/smol.gguf",
         "    uri: hf://org/repo",
-        "swarm.yaml:7: SlmModel smol: spec.source.uri: must be a file: URI, absolute as in file:///models/x.gguf or relative to the manifest's folder as in file:models/x.gguf",
+        "swarm.yaml:7: SlmModel smol: spec.source.uri: must be oci://REGISTRY/REPOSITORY:TAG, https://…, pvc://CLAIM/PATH, or a file: URI, absolute as in file:///models/x.gguf or relative to the manifest's folder as in file:models/x.gguf",
     ),
     (
         "    uri: file:models/smol.gguf",

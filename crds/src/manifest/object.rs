@@ -36,7 +36,7 @@ pub(super) struct Refused {
 
 /// Each kind's schema as a manifest may use it. Made once: the derive walks every type for it.
 static SCHEMAS: LazyLock<HashMap<Kind, Arc<Value>>> =
-    LazyLock::new(|| Kind::ALL.into_iter().map(|kind| (kind, Arc::new(manifest_schema(kind)))).collect());
+    LazyLock::new(|| Kind::LOCAL.into_iter().map(|kind| (kind, Arc::new(manifest_schema(kind)))).collect());
 
 pub(super) fn read(file: &Path, document: &Node) -> Result<Object, Refused> {
     let kind = kind(document).map_err(|(line, path, fault)| Refused {
@@ -47,6 +47,13 @@ pub(super) fn read(file: &Path, document: &Node) -> Result<Object, Refused> {
         Kind::SlmModel => typed(kind, file, document).map(Box::new).map(Object::Model),
         Kind::LoraAdapter => typed(kind, file, document).map(Box::new).map(Object::Adapter),
         Kind::SwarmRoute => typed(kind, file, document).map(Box::new).map(Object::Route),
+        Kind::AcceleratorProfile => {
+            let fault = Fault::UnknownKind("AcceleratorProfile is a kind of clusters; one machine needs none".to_owned());
+            let line = document.get("kind").map_or(document.line, |entry| entry.line);
+            let problem =
+                Problem { file: file.to_owned(), line, object: String::new(), path: "kind".to_owned(), fault };
+            Err(Refused { problems: vec![problem], identity: None })
+        }
     }
 }
 
@@ -86,7 +93,7 @@ fn kind(document: &Node) -> Result<Kind, (u32, String, Fault)> {
             return unknown(line, "apiVersion", format!("unknown apiVersion `{version}`; expected {API_VERSION}"));
         }
     }
-    let names = Kind::ALL.map(Kind::name);
+    let names = Kind::LOCAL.map(Kind::name);
     let expected = format!("expected one of {}", names.join(", "));
     match field("kind") {
         None => unknown(document.line, "kind", format!("missing; {expected}")),

@@ -25,7 +25,11 @@ pub(super) fn check(schema: &Value, node: &Node, path: &str, out: &mut Vec<Findi
         return;
     }
     let kind = schema["type"].as_str().unwrap_or_default();
+    let either = schema["x-kubernetes-int-or-string"] == true;
     match (&node.tree, kind) {
+        (Tree::Scalar(Value::String(_)), _) if either => {}
+        (Tree::Scalar(Value::Number(number)), _) if either && (number.is_u64() || number.is_i64()) => {}
+        (Tree::Map(_), "object") if schema["x-kubernetes-preserve-unknown-fields"] == true => {}
         (Tree::Map(_), "object") => object(schema, node, path, out),
         (Tree::List(items), "array") => {
             length(schema, items.len(), "minItems", "maxItems", "items", node, path, out);
@@ -133,6 +137,7 @@ fn expected(schema: &Value) -> Expected {
         _ => String::new(),
     };
     let words = match schema["type"].as_str().unwrap_or_default() {
+        _ if schema["x-kubernetes-int-or-string"] == true => "an integer or a string".to_owned(),
         "integer" => format!("an integer{range}"),
         "number" => format!("a number{range}"),
         "string" => "a string".to_owned(),

@@ -59,7 +59,7 @@ mod tests {
     use crate::schema::Kind;
 
     /// What [`super::super::structure`] and this file look at, and what needs no check.
-    const KEYWORDS: [&str; 20] = [
+    const KEYWORDS: [&str; 22] = [
         "additionalProperties",
         "default",
         "description",
@@ -77,8 +77,10 @@ mod tests {
         "required",
         "title",
         "type",
+        "x-kubernetes-int-or-string",
         "x-kubernetes-list-map-keys",
         "x-kubernetes-list-type",
+        "x-kubernetes-preserve-unknown-fields",
         "x-kubernetes-validations",
     ];
 

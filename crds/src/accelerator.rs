@@ -1,0 +1,97 @@
+//! `AcceleratorProfile`: what workers compute on.
+
+// Printer columns repeat their keys, which clippy takes for repeated attributes.
+#![allow(clippy::duplicated_attributes)]
+
+use std::{collections::BTreeMap, fmt};
+
+use k8s_openapi::api::core::v1::Toleration;
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::pod;
+
+/// The profile of models that name none.
+pub const CPU: &str = "cpu";
+
+/// What workers compute on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, CustomResource)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[kube(
+    group = "slmswarm.io",
+    version = "v1alpha1",
+    kind = "AcceleratorProfile",
+    plural = "acceleratorprofiles",
+    shortname = "accel",
+    category = "slmswarm",
+    derive = "PartialEq",
+    doc = "What workers compute on: the execution provider, its options, the image that has it and the nodes that run it.",
+    printcolumn(name = "Provider", type_ = "string", json_path = ".spec.executionProvider"),
+    printcolumn(name = "Resource", type_ = "string", json_path = ".spec.resource.name"),
+    printcolumn(name = "Image", type_ = "string", json_path = ".spec.image", priority = 1),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+pub struct AcceleratorProfileSpec {
+    /// Who computes inside ONNX Runtime.
+    pub execution_provider: ExecutionProvider,
+    /// Its options, by ONNX Runtime's own names.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub provider_options: BTreeMap<String, String>,
+    /// Image of the workers. Unset: the operator's image for CPUs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub image: Option<String>,
+    /// The device that a worker needs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource: Option<DeviceResource>,
+    /// Environment of the workers.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// Labels that a node must have.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub node_selector: BTreeMap<String, String>,
+    /// Taints that do not matter.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "pod::tolerations")]
+    pub tolerations: Vec<Toleration>,
+}
+
+/// A device that nodes offer as an extended resource.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct DeviceResource {
+    /// Such as `nvidia.com/gpu`.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// How many a worker takes.
+    #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 64))]
+    pub count: u32,
+}
+
+fn one() -> u32 {
+    1
+}
+
+/// An execution provider of ONNX Runtime.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[allow(missing_docs)] // Documented variants would become a `oneOf`, which no API server accepts here.
+pub enum ExecutionProvider {
+    #[default]
+    Cpu,
+    Cuda,
+    TensorRt,
+    OpenVino,
+}
+
+impl fmt::Display for ExecutionProvider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cpu => "Cpu",
+            Self::Cuda => "Cuda",
+            Self::TensorRt => "TensorRt",
+            Self::OpenVino => "OpenVino",
+        })
+    }
+}

@@ -1,0 +1,88 @@
+//! What a person may add to the workers' pods.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Affinity, ResourceRequirements, Toleration, TopologySpreadConstraint};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+
+/// Added to every pod of the model's workers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct PodSettings {
+    /// Labels besides ours.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Annotations.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+    /// Requests and limits of the worker's container, besides the accelerator's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "resources")]
+    pub resources: Option<ResourceRequirements>,
+    /// Labels that a node must have, besides the accelerator's own.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub node_selector: BTreeMap<String, String>,
+    /// Taints that do not matter.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "tolerations")]
+    pub tolerations: Vec<Toleration>,
+    /// As of a pod. Unset: workers of one model keep away from each other where they can.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "any_object")]
+    pub affinity: Option<Affinity>,
+    /// As of a pod.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "any_objects")]
+    pub topology_spread_constraints: Vec<TopologySpreadConstraint>,
+    /// As of a pod.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub priority_class_name: Option<String>,
+}
+
+/// Quantities are written as numbers or as strings.
+fn resources(_: &mut SchemaGenerator) -> Schema {
+    let quantities = |what: &str| {
+        json_schema!({
+            "type": "object",
+            "description": what,
+            "additionalProperties": { "x-kubernetes-int-or-string": true },
+        })
+    };
+    json_schema!({
+        "type": "object",
+        "description": "Requests and limits of the worker's container, besides the accelerator's own.",
+        "properties": {
+            "limits": quantities("What it may use at most."),
+            "requests": quantities("What a node must have free for it."),
+        },
+    })
+}
+
+/// Taints that do not matter.
+pub(crate) fn tolerations(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "description": "Taints that do not matter.",
+        "items": {
+            "type": "object",
+            "properties": {
+                "key": { "type": "string" },
+                "operator": { "type": "string", "enum": ["Exists", "Equal"] },
+                "value": { "type": "string" },
+                "effect": { "type": "string", "enum": ["NoSchedule", "PreferNoSchedule", "NoExecute"] },
+                "tolerationSeconds": { "type": "integer", "format": "int64" },
+            },
+        },
+    })
+}
+
+/// Kubernetes checks it where it is used: its schema alone would be ten times ours.
+fn any_object(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "object", "description": "As of a pod.", "x-kubernetes-preserve-unknown-fields": true })
+}
+
+fn any_objects(generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "array", "description": "As of a pod.", "items": any_object(generator) })
+}
