@@ -189,10 +189,12 @@ impl Bundle {
                 .save(dir.join(TOKENIZER_FILE), false)
                 .map_err(|error| BundleError::Tokenizer(error.to_string()))?;
         }
-        graph::build(checkpoint, Flavour { precision, context_length }, dir, progress).map_err(|error| match error {
-            GraphError::Write(source) => BundleError::Cache { path: dir.into(), source },
-            other => other.into(),
-        })?;
+        graph::build(checkpoint, Flavour { precision, context_length }, dir, progress).map_err(
+            |error| match error {
+                GraphError::Write(source) => BundleError::Cache { path: dir.into(), source },
+                other => other.into(),
+            },
+        )?;
         let info = BundleInfo {
             digest: checkpoint.digest().into(),
             precision,

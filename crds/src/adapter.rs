@@ -70,6 +70,9 @@ pub struct LoraAdapterStatus {
     /// Digest of the version that new requests use: what spec.source turned out to be.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
+    /// What spec.source turned out to be. A tag that moves later changes nothing until the manifest does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resolved: Option<Resolved>,
     /// Largest rank over its layers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rank: Option<u32>,
@@ -89,6 +92,16 @@ pub struct LoraAdapterStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "status::conditions")]
     pub conditions: Vec<Condition>,
+}
+
+/// A source, and what was found there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Resolved {
+    /// As the manifest says.
+    pub uri: String,
+    /// Digest of the contents that were found there first.
+    pub digest: String,
 }
 
 /// The adapter on one worker.

@@ -96,7 +96,13 @@ pub struct Runtime {
 
 impl Default for Runtime {
     fn default() -> Self {
-        Self { accelerator: CPU.to_owned(), precision: Precision::Auto, context_length: None, max_sequences: 8, threads: None }
+        Self {
+            accelerator: CPU.to_owned(),
+            precision: Precision::Auto,
+            context_length: None,
+            max_sequences: 8,
+            threads: None,
+        }
     }
 }
 

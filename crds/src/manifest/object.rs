@@ -48,7 +48,8 @@ pub(super) fn read(file: &Path, document: &Node) -> Result<Object, Refused> {
         Kind::LoraAdapter => typed(kind, file, document).map(Box::new).map(Object::Adapter),
         Kind::SwarmRoute => typed(kind, file, document).map(Box::new).map(Object::Route),
         Kind::AcceleratorProfile => {
-            let fault = Fault::UnknownKind("AcceleratorProfile is a kind of clusters; one machine needs none".to_owned());
+            let fault =
+                Fault::UnknownKind("AcceleratorProfile is a kind of clusters; one machine needs none".to_owned());
             let line = document.get("kind").map_or(document.line, |entry| entry.line);
             let problem =
                 Problem { file: file.to_owned(), line, object: String::new(), path: "kind".to_owned(), fault };

@@ -1,0 +1,309 @@
+//! The task that owns the links: something happened, what is there to ask now, ask it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+    time::Instant,
+};
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::{
+    Client,
+    runtime::reflector::{ObjectRef, Store},
+};
+use slm_crds::LoraAdapter;
+use slm_proto::{trailers, v1::WorkerState};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status};
+
+use super::{
+    FleetView, PodView, Snapshot, Told,
+    link::{Event, FromLink, Link},
+    pods::WorkerPod,
+    telling,
+    wanted::Wanted,
+};
+use crate::{
+    credentials, gate,
+    residency::{Holdings, Refused, Step, Version, backoff, steps},
+};
+
+/// Events of links that may wait; links wait beyond that.
+const EVENTS_MAX: usize = 1024;
+/// After a refusal that only another artifact or manifest mends: the artifact may be mended in place.
+const MENDED: std::time::Duration = std::time::Duration::from_secs(120);
+
+/// What the task lives on.
+#[derive(Debug)]
+pub(crate) struct Inputs {
+    /// The namespace it looks at.
+    pub(crate) namespace: String,
+    /// Worker pods.
+    pub(crate) pods: Store<Pod>,
+    /// Says that pods changed.
+    pub(crate) pods_touched: mpsc::Receiver<()>,
+    /// Adapters.
+    pub(crate) adapters: Store<LoraAdapter>,
+    /// Names of adapters that changed.
+    pub(crate) adapters_touched: mpsc::Receiver<String>,
+}
+
+struct Member {
+    pod: WorkerPod,
+    link: Link,
+    state: Result<Arc<WorkerState>, Arc<str>>,
+    holdings: Holdings,
+    gate_open: bool,
+}
+
+struct Keeper {
+    client: Client,
+    namespace: String,
+    members: HashMap<String, Member>,
+    wanted: Wanted,
+    adapters: Store<LoraAdapter>,
+    events: mpsc::Sender<FromLink>,
+    next_id: u64,
+    view: FleetView,
+    told: Told,
+}
+
+/// Runs until `stop`.
+pub(crate) async fn run(client: Client, inputs: Inputs, view: FleetView, told: Told, stop: CancellationToken) {
+    let Inputs { namespace, pods, mut pods_touched, adapters, mut adapters_touched } = inputs;
+    let (events, mut told_by_links) = mpsc::channel(EVENTS_MAX);
+    let mut keeper = Keeper {
+        client,
+        namespace,
+        members: HashMap::new(),
+        wanted: Wanted::default(),
+        adapters,
+        events,
+        next_id: 0,
+        view,
+        told,
+    };
+    loop {
+        let next = keeper.next_attempt();
+        tokio::select! {
+            () = stop.cancelled() => return,
+            Some(()) = pods_touched.recv() => keeper.pods(&pods).await,
+            Some(name) = adapters_touched.recv() => keeper.adapter(&name).await,
+            Some((pod, id, event)) = told_by_links.recv() => keeper.event(&pod, id, event).await,
+            () = at(next) => keeper.ask_everyone(),
+        }
+        keeper.publish();
+    }
+}
+
+async fn at(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => tokio::time::sleep_until(instant.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Keeper {
+    fn next_attempt(&self) -> Option<Instant> {
+        let refused = self.members.values().flat_map(|member| member.holdings.refused.values());
+        let now = Instant::now();
+        refused.filter_map(|refused| refused.again).filter(|again| *again > now).min()
+    }
+
+    async fn pods(&mut self, pods: &Store<Pod>) {
+        let now: HashMap<String, WorkerPod> =
+            pods.state().iter().filter_map(|pod| WorkerPod::read(pod)).map(|pod| (pod.name.clone(), pod)).collect();
+        let gone: Vec<String> = self
+            .members
+            .iter()
+            .filter(|(name, member)| {
+                now.get(*name).is_none_or(|pod| pod.uid != member.pod.uid || pod.address != member.pod.address)
+            })
+            .map(|(name, _)| name.clone())
+            .collect();
+        let mut concerned = BTreeSet::new();
+        for name in gone {
+            if let Some(member) = self.members.remove(&name) {
+                concerned.insert(member.pod.model);
+            }
+        }
+        for (name, pod) in now {
+            match self.members.get_mut(&name) {
+                Some(member) => member.gate_open = pod.gate_open,
+                None => {
+                    concerned.insert(pod.model.clone());
+                    self.join(pod);
+                }
+            }
+        }
+        for model in concerned {
+            self.tell_model(&model).await;
+            let names: Vec<String> = self.wanted.of(&model).keys().cloned().collect();
+            self.tell_adapters(names).await;
+        }
+    }
+
+    fn join(&mut self, pod: WorkerPod) {
+        self.next_id += 1;
+        match Link::new(&pod.name, self.next_id, &pod.address, self.events.clone()) {
+            Ok(link) => {
+                let (gate_open, state) = (pod.gate_open, Err("connecting".into()));
+                let member = Member { link, state, holdings: Holdings::default(), gate_open, pod };
+                self.members.insert(member.pod.name.clone(), member);
+            }
+            Err(error) => tracing::error!(pod = pod.name, address = pod.address, %error, "no address"),
+        }
+    }
+
+    async fn adapter(&mut self, name: &str) {
+        let reference = ObjectRef::new(name).within(&self.namespace);
+        let adapter = self.adapters.get(&reference);
+        for model in self.wanted.set(name, adapter.as_deref()) {
+            let members: Vec<String> =
+                self.members.values().filter(|member| member.pod.model == model).map(|m| m.pod.name.clone()).collect();
+            for pod in members {
+                self.ask(&pod);
+            }
+        }
+        self.tell_adapters([name.to_owned()]).await;
+    }
+
+    async fn event(&mut self, pod: &str, id: u64, event: Event) {
+        let Some(member) = self.members.get_mut(pod).filter(|member| member.link.id() == id) else { return };
+        let model = member.pod.model.clone();
+        let (mut adapters, mut worker) = (Vec::new(), false);
+        match event {
+            Event::State(state) => {
+                let state = state.map(Arc::new).map_err(Arc::from);
+                match (&member.state, &state) {
+                    (Ok(before), Ok(now)) => {
+                        adapters = telling::changed(before, now);
+                        worker = telling::worker_changed(before, now);
+                    }
+                    (Err(_), Err(_)) => {}
+                    _ => {
+                        worker = true;
+                        adapters = self.wanted.of(&model).keys().cloned().collect();
+                    }
+                }
+                match &state {
+                    Ok(now) => member.holdings.tell(telling::residents(now)),
+                    // What it holds when it is back, it will say.
+                    Err(_) => {
+                        member.holdings = Holdings { refused: member.holdings.refused.clone(), ..Holdings::default() };
+                    }
+                }
+                member.state = state;
+            }
+            Event::Loaded { name, version, outcome } => {
+                if let Err(status) = outcome {
+                    tracing::warn!(pod, adapter = name, status = %status.message(), "load refused");
+                    let attempts = member.holdings.refusal(&name, &version).map_or(0, |refused| refused.attempts) + 1;
+                    member.holdings.refuse(&name, refused(version, &status, attempts));
+                }
+                adapters.push(name);
+            }
+            Event::Unloaded { name, outcome } => {
+                // Gone already is as good; anything else is asked for again with the next state.
+                if outcome.is_err() {
+                    member.holdings.unloading.remove(&name);
+                }
+            }
+        }
+        self.ask(pod);
+        if worker {
+            self.tell_model(&model).await;
+        }
+        self.tell_adapters(adapters).await;
+    }
+
+    fn ask_everyone(&mut self) {
+        let pods: Vec<String> = self.members.keys().cloned().collect();
+        for pod in pods {
+            self.ask(&pod);
+        }
+    }
+
+    /// Asks one worker for what it lacks, and lets it serve when it lacks nothing.
+    fn ask(&mut self, pod: &str) {
+        let Some(member) = self.members.get_mut(pod) else { return };
+        let Ok(state) = &member.state else { return };
+        if state.draining {
+            return;
+        }
+        let wanted = self.wanted.of(&member.pod.model);
+        for step in steps(wanted, &member.holdings, Instant::now(), |_| false) {
+            match step {
+                Step::Load { name, version } => {
+                    member.holdings.loading.insert(name.clone(), version.clone());
+                    let secret = secret_of(&self.adapters, &self.namespace, &name);
+                    match secret {
+                        None => member.link.load(name, version),
+                        Some(secret) => member.link.load_with(
+                            name,
+                            version,
+                            credentials::read(self.client.clone(), self.namespace.clone(), secret),
+                        ),
+                    }
+                }
+                Step::Unload { name, digest } => {
+                    member.holdings.unloading.insert(name.clone());
+                    member.link.unload(name, digest);
+                }
+            }
+        }
+        if !member.gate_open && member.holdings.complete(wanted) {
+            member.gate_open = true;
+            gate::open(self.client.clone(), self.namespace.clone(), member.pod.name.clone());
+        }
+    }
+
+    fn publish(&self) {
+        let snapshot: Snapshot = self
+            .members
+            .iter()
+            .map(|(name, member)| {
+                let view = PodView {
+                    name: name.clone(),
+                    model: member.pod.model.clone(),
+                    state: member.state.clone(),
+                    holdings: member.holdings.clone(),
+                };
+                (name.clone(), Arc::new(view))
+            })
+            .collect::<BTreeMap<_, _>>();
+        self.view.publish(snapshot);
+    }
+
+    async fn tell_model(&self, model: &str) {
+        // The controllers are gone only when the operator ends.
+        let _ = self.told.models.send(ObjectRef::new(model).within(&self.namespace)).await;
+    }
+
+    async fn tell_adapters(&self, names: impl IntoIterator<Item = String>) {
+        for name in names {
+            let _ = self.told.adapters.send(ObjectRef::new(&name).within(&self.namespace)).await;
+        }
+    }
+}
+
+fn secret_of(adapters: &Store<LoraAdapter>, namespace: &str, name: &str) -> Option<String> {
+    let adapter = adapters.get(&ObjectRef::new(name).within(namespace))?;
+    Some(adapter.spec.source.secret_ref.as_ref()?.name.clone())
+}
+
+fn refused(version: Version, status: &Status, attempts: u32) -> Refused {
+    let passes = matches!(
+        status.code(),
+        Code::ResourceExhausted | Code::Unavailable | Code::Aborted | Code::Cancelled | Code::DeadlineExceeded
+    );
+    let word = status.metadata().get(trailers::ERROR_CODE).and_then(|word| word.to_str().ok());
+    Refused {
+        version,
+        reason: word.unwrap_or("LoadFailed").to_owned(),
+        message: status.message().to_owned(),
+        attempts,
+        again: Some(Instant::now() + if passes { backoff(attempts) } else { MENDED }),
+    }
+}

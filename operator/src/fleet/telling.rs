@@ -1,0 +1,69 @@
+//! A worker's state, as far as it concerns objects: a token generated concerns none.
+
+use std::collections::BTreeMap;
+
+use slm_proto::v1::{AdapterPhase, WorkerState};
+
+use crate::residency::Resident;
+
+/// What new requests on the worker may name.
+pub(super) fn residents(state: &WorkerState) -> BTreeMap<String, Resident> {
+    let serving = state.adapters.iter().filter(|adapter| adapter.phase() == AdapterPhase::Serving);
+    let resident = |adapter: &slm_proto::v1::AdapterState| Resident {
+        source: adapter.source.clone(),
+        source_digest: adapter.source_digest.clone(),
+        digest: adapter.digest.clone(),
+        scale: adapter.scale,
+    };
+    serving.map(|adapter| (adapter.name.clone(), resident(adapter))).collect()
+}
+
+/// Adapters of which the two say different things.
+pub(super) fn changed(before: &WorkerState, now: &WorkerState) -> Vec<String> {
+    let told = |state: &WorkerState| -> BTreeMap<(String, String), i32> {
+        state.adapters.iter().map(|a| ((a.name.clone(), a.digest.clone()), a.phase)).collect()
+    };
+    let (before, now) = (told(before), told(now));
+    let mut names: Vec<String> = before
+        .iter()
+        .filter(|(key, phase)| now.get(*key) != Some(phase))
+        .chain(now.iter().filter(|(key, phase)| before.get(*key) != Some(phase)))
+        .map(|((name, _), _)| name.clone())
+        .collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// Whether they say different things of the worker itself.
+pub(super) fn worker_changed(before: &WorkerState, now: &WorkerState) -> bool {
+    before.model_digest != now.model_digest || before.draining != now.draining
+}
+
+#[cfg(test)]
+mod tests {
+    use slm_proto::v1::AdapterState;
+
+    use super::*;
+
+    fn state(adapters: &[(&str, &str, AdapterPhase)], running: u32) -> WorkerState {
+        let adapters = adapters.iter().map(|(name, digest, phase)| AdapterState {
+            name: (*name).to_owned(),
+            digest: (*digest).to_owned(),
+            phase: (*phase).into(),
+            ..Default::default()
+        });
+        WorkerState { adapters: adapters.collect(), sequences_running: running, ..Default::default() }
+    }
+
+    #[test]
+    fn load_concerns_nobody_and_a_swap_one() {
+        use AdapterPhase::{Retiring, Serving};
+        let before = state(&[("a", "1", Serving), ("b", "1", Serving)], 0);
+        assert!(changed(&before, &state(&[("a", "1", Serving), ("b", "1", Serving)], 5)).is_empty());
+        let swapped = state(&[("a", "1", Retiring), ("a", "2", Serving), ("b", "1", Serving)], 5);
+        assert_eq!(changed(&before, &swapped), ["a"]);
+        assert_eq!(residents(&swapped)["a"].digest, "2");
+        assert_eq!(changed(&before, &state(&[], 0)), ["a", "b"]);
+    }
+}

@@ -1,0 +1,105 @@
+//! The adapters that should be on each model's workers, kept as they change.
+
+use std::collections::{BTreeMap, HashMap};
+
+use slm_crds::LoraAdapter;
+
+use crate::{residency::Version, source};
+
+/// Wanted versions by model and name.
+#[derive(Debug, Default)]
+pub(super) struct Wanted {
+    by_model: HashMap<String, BTreeMap<String, Version>>,
+    models: HashMap<String, String>,
+    /// For models without adapters.
+    none: BTreeMap<String, Version>,
+}
+
+impl Wanted {
+    /// What the workers of `model` should hold.
+    pub(super) fn of(&self, model: &str) -> &BTreeMap<String, Version> {
+        self.by_model.get(model).unwrap_or(&self.none)
+    }
+
+    /// Takes in an adapter as it is now. Gives the models whose workers are concerned.
+    pub(super) fn set(&mut self, name: &str, adapter: Option<&LoraAdapter>) -> Vec<String> {
+        let next = adapter.and_then(|adapter| Some((adapter.spec.model_ref.name.clone(), version(adapter)?)));
+        let before = self.models.get(name).cloned();
+        let same = match (&before, &next) {
+            (Some(model), Some((next_model, version))) => {
+                model == next_model && self.of(model).get(name) == Some(version)
+            }
+            (None, None) => true,
+            _ => false,
+        };
+        if same {
+            return Vec::new();
+        }
+        if let Some(model) = &before {
+            self.models.remove(name);
+            if let Some(adapters) = self.by_model.get_mut(model) {
+                adapters.remove(name);
+            }
+        }
+        let mut concerned: Vec<String> = before.into_iter().collect();
+        if let Some((model, version)) = next {
+            self.models.insert(name.to_owned(), model.clone());
+            self.by_model.entry(model.clone()).or_default().insert(name.to_owned(), version);
+            concerned.push(model);
+        }
+        concerned.dedup();
+        concerned
+    }
+}
+
+/// What an adapter asks for; `None` while it goes, or when no pod could ever reach it.
+///
+/// A source that was resolved once stays what it was until its manifest changes: a tag that moves must not give two
+/// workers two versions.
+pub(crate) fn version(adapter: &LoraAdapter) -> Option<Version> {
+    let spec = &adapter.spec;
+    if adapter.metadata.deletion_timestamp.is_some() || source::unreachable(&spec.source.uri).is_some() {
+        return None;
+    }
+    let resolved = adapter.status.as_ref().and_then(|status| status.resolved.as_ref());
+    let resolved = resolved.filter(|resolved| resolved.uri == spec.source.uri).map(|resolved| resolved.digest.clone());
+    #[allow(clippy::cast_possible_truncation)] // The schema's bounds fit; the worker multiplies in f32.
+    let scale = spec.scale.unwrap_or(1.0) as f32;
+    Some(Version { source: spec.source.uri.clone(), digest: spec.source.digest.clone().or(resolved), scale })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn adapter(model: &str, uri: &str, resolved: Option<(&str, &str)>) -> LoraAdapter {
+        let status = resolved.map(|(uri, digest)| json!({ "resolved": { "uri": uri, "digest": digest } }));
+        serde_json::from_value(json!({
+            "apiVersion": "slmswarm.io/v1alpha1", "kind": "LoraAdapter", "metadata": { "name": "banking" },
+            "spec": { "modelRef": { "name": model }, "source": { "uri": uri } }, "status": status,
+        }))
+        .expect("an adapter")
+    }
+
+    #[test]
+    fn only_models_that_are_concerned_are_named() {
+        let mut wanted = Wanted::default();
+        let first = adapter("smol", "oci://r/a:1", None);
+        assert_eq!(wanted.set("banking", Some(&first)), ["smol"]);
+        assert!(wanted.set("banking", Some(&first)).is_empty());
+        assert_eq!(wanted.set("banking", Some(&adapter("other", "oci://r/a:1", None))), ["smol", "other"]);
+        assert!(wanted.of("smol").is_empty() && wanted.of("other").contains_key("banking"));
+        assert_eq!(wanted.set("banking", None), ["other"]);
+    }
+
+    #[test]
+    fn a_resolved_source_stays_what_it_was() {
+        let digest = |adapter: &LoraAdapter| version(adapter).and_then(|version| version.digest);
+        let resolved = adapter("smol", "oci://r/a:1", Some(("oci://r/a:1", "sha256:c")));
+        assert_eq!(digest(&resolved).as_deref(), Some("sha256:c"));
+        assert_eq!(digest(&adapter("smol", "oci://r/a:2", Some(("oci://r/a:1", "sha256:c")))), None);
+        assert_eq!(version(&adapter("smol", "file:a", None)), None);
+    }
+}

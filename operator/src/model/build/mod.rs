@@ -1,0 +1,81 @@
+//! What a model's workers are made of: Kubernetes objects from a validated model. Pure and infallible.
+
+mod container;
+mod deployment;
+mod disruption;
+mod service;
+
+use k8s_openapi::{
+    api::{
+        apps::v1::Deployment,
+        core::v1::{Service, ServiceAccount},
+        policy::v1::PodDisruptionBudget,
+    },
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
+};
+use kube::{Resource as _, ResourceExt as _};
+use slm_crds::{AcceleratorProfileSpec, SlmModel};
+
+use crate::{config::WorkerPods, names};
+
+/// Everything that a build looks at.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan<'p> {
+    /// The model.
+    pub(crate) model: &'p SlmModel,
+    /// What its workers run on.
+    pub(crate) profile: &'p AcceleratorProfileSpec,
+    /// What all workers have in common.
+    pub(crate) pods: &'p WorkerPods,
+}
+
+/// The objects of one model, as they should be.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Prepared {
+    /// Who the pods are: nobody, with no rights and no token.
+    pub(crate) service_account: ServiceAccount,
+    /// How routers and the operator find the pods.
+    pub(crate) service: Service,
+    /// How many may be taken away at once.
+    pub(crate) disruption_budget: PodDisruptionBudget,
+    /// The pods.
+    pub(crate) deployment: Deployment,
+}
+
+/// The objects of a model.
+#[must_use]
+pub(crate) fn build(plan: Plan<'_>) -> Prepared {
+    Prepared {
+        service_account: ServiceAccount {
+            metadata: metadata(plan.model),
+            automount_service_account_token: Some(false),
+            ..ServiceAccount::default()
+        },
+        service: service::build(plan),
+        disruption_budget: disruption::build(plan),
+        deployment: deployment::build(plan),
+    }
+}
+
+/// Owned by the model: it all goes with it.
+fn metadata(model: &SlmModel) -> ObjectMeta {
+    let name = model.name_any();
+    ObjectMeta {
+        name: Some(names::worker(&name)),
+        namespace: model.namespace(),
+        labels: Some(names::labels(&name)),
+        owner_references: Some(vec![OwnerReference {
+            api_version: SlmModel::api_version(&()).into_owned(),
+            kind: SlmModel::kind(&()).into_owned(),
+            name,
+            uid: model.uid().unwrap_or_default(),
+            controller: Some(true),
+            block_owner_deletion: Some(true),
+        }]),
+        ..ObjectMeta::default()
+    }
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

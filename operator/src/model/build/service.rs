@@ -1,0 +1,36 @@
+//! A headless Service: a name for the set of pods, whose addresses routers and the operator read one by one.
+
+use k8s_openapi::{
+    api::core::v1::{Service, ServicePort, ServiceSpec},
+    apimachinery::pkg::util::intstr::IntOrString,
+};
+use kube::ResourceExt as _;
+
+use super::{Plan, metadata};
+use crate::names;
+
+pub(super) fn build(plan: Plan<'_>) -> Service {
+    let port = |name: &str, number: u16, protocol: &str| ServicePort {
+        name: Some(name.to_owned()),
+        port: number.into(),
+        target_port: Some(IntOrString::String(name.to_owned())),
+        app_protocol: Some(protocol.to_owned()),
+        ..ServicePort::default()
+    };
+    Service {
+        metadata: metadata(plan.model),
+        spec: Some(ServiceSpec {
+            cluster_ip: Some("None".to_owned()),
+            selector: Some(names::selector(&plan.model.name_any())),
+            // What a pod serves it says itself, by its state stream, and it says it before it is ready: the operator
+            // fills it with adapters first.
+            publish_not_ready_addresses: Some(true),
+            ports: Some(vec![
+                port("grpc", names::GRPC_PORT, "kubernetes.io/h2c"),
+                port("probes", names::PROBES_PORT, "http"),
+            ]),
+            ..ServiceSpec::default()
+        }),
+        status: None,
+    }
+}

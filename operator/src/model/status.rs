@@ -1,0 +1,89 @@
+//! What is known of a model, from what the API server returned and what the workers say.
+
+use kube::{ResourceExt as _, runtime::controller::Action};
+use slm_crds::{SlmModel, model::SlmModelStatus, status::Condition};
+
+use super::{apply::Applied, pods::trouble};
+use crate::{
+    conditions::Verdict,
+    context::{Context, Error},
+    fleet::PodView,
+    names,
+};
+
+/// Of a model that cannot be served. What served before serves on.
+pub(super) async fn refused(context: &Context, model: &SlmModel, verdict: &Verdict) -> Result<Action, Error> {
+    let former = model.status.clone().unwrap_or_default();
+    let next =
+        |conditions| SlmModelStatus { conditions, observed_generation: model.metadata.generation, ..former.clone() };
+    context.report(model, &former.conditions, verdict, next, model.status.as_ref()).await
+}
+
+/// Of a model whose objects are as they should be.
+pub(super) async fn applied(context: &Context, model: &SlmModel, applied: &Applied) -> Result<Action, Error> {
+    let name = model.name_any();
+    let deployment = applied.deployment.status.clone().unwrap_or_default();
+    let count = |number: Option<i32>| u32::try_from(number.unwrap_or(0)).unwrap_or(0);
+    let seen = deployment.observed_generation >= applied.deployment.metadata.generation;
+    let counts = Counts {
+        wanted: model.spec.replicas,
+        all: count(deployment.replicas),
+        updated: count(deployment.updated_replicas),
+        ready: count(deployment.ready_replicas),
+    };
+    let snapshot = context.fleet.snapshot();
+    let workers: Vec<&PodView> = snapshot.values().map(AsRef::as_ref).filter(|pod| pod.model == name).collect();
+    let verdict = if seen { verdict(context, model, counts, &workers) } else { rolling_out(counts) };
+    let selector = names::selector(&name).into_iter().map(|(key, value)| format!("{key}={value}"));
+    let selector = selector.collect::<Vec<_>>().join(",");
+    let digest = workers.iter().find_map(|worker| Some(worker.state.as_ref().ok()?.model_digest.clone()));
+    let former = model.status.clone().unwrap_or_default();
+    let next = |conditions: Vec<Condition>| SlmModelStatus {
+        observed_generation: model.metadata.generation,
+        replicas: counts.all,
+        ready_replicas: counts.ready,
+        selector: Some(selector.clone()),
+        digest: digest.clone().or_else(|| former.digest.clone()),
+        conditions,
+    };
+    context.report(model, &former.conditions, &verdict, next, model.status.as_ref()).await
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Counts {
+    wanted: u32,
+    all: u32,
+    updated: u32,
+    ready: u32,
+}
+
+fn verdict(context: &Context, model: &SlmModel, counts: Counts, workers: &[&PodView]) -> Verdict {
+    let Counts { wanted, all, updated, ready } = counts;
+    if wanted == 0 && all == 0 {
+        return Verdict::wrong("ScaledToZero", "spec.replicas is 0: nothing serves; `kubectl scale slm` changes it");
+    }
+    if ready >= wanted && updated >= wanted && all == wanted {
+        return Verdict::ready(format!("{ready}/{wanted} workers serve"));
+    }
+    let name = model.name_any();
+    let mut pods = context.objects.pods.state();
+    pods.retain(|pod| pod.labels().get(names::MODEL) == Some(&name));
+    // The same pod's trouble each time, so that the condition does not change with the order of a listing.
+    pods.sort_by_key(|pod| pod.name_any());
+    if let Some(trouble) = pods.iter().find_map(|pod| trouble(pod)) {
+        return Verdict { message: format!("{ready}/{wanted} workers serve; {}", trouble.message), ..trouble };
+    }
+    match workers.iter().find(|worker| worker.state.is_ok() && !worker.holdings.loading.is_empty()) {
+        Some(worker) => {
+            let names: Vec<&str> = worker.holdings.loading.keys().map(String::as_str).collect();
+            let what = format!("{ready}/{wanted} workers serve; pod {} loads {}", worker.name, names.join(", "));
+            Verdict::progressing("LoadingAdapters", what)
+        }
+        None => rolling_out(counts),
+    }
+}
+
+fn rolling_out(counts: Counts) -> Verdict {
+    let Counts { wanted, updated, ready, .. } = counts;
+    Verdict::progressing("RollingOut", format!("{ready}/{wanted} workers serve, {updated} of them of this revision"))
+}

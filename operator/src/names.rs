@@ -1,0 +1,64 @@
+//! Names and labels of what the operator makes.
+
+use std::collections::BTreeMap;
+
+/// Label that names the SlmModel of a worker's pod.
+pub(crate) const MODEL: &str = "slmswarm.io/model";
+/// Field manager of everything that is applied.
+pub(crate) const MANAGER: &str = "slm-operator";
+/// Pod condition that holds a worker back until its adapters are loaded.
+pub(crate) const ADAPTERS_LOADED: &str = "slmswarm.io/AdaptersLoaded";
+/// Port of a worker's gRPC endpoint.
+pub(crate) const GRPC_PORT: u16 = 9090;
+/// Port of a worker's probes and metrics.
+pub(crate) const PROBES_PORT: u16 = 9091;
+
+/// Longest name that Kubernetes takes for a Service.
+const NAME_MAX: usize = 63;
+const PREFIX: &str = "slm-worker-";
+
+/// Name of everything that belongs to the workers of a model: readable, and different for different models.
+#[must_use]
+pub(crate) fn worker(model: &str) -> String {
+    let name = format!("{PREFIX}{model}");
+    if name.len() <= NAME_MAX {
+        return name;
+    }
+    // FNV-1a: stable over versions of Rust, which the standard library's hash is not.
+    let hash = model
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    // Names are ASCII: the schema sees to it.
+    let kept: String = name.chars().take(NAME_MAX - 9).collect();
+    format!("{}-{:08x}", kept.trim_end_matches('-'), hash as u32)
+}
+
+/// What selects the workers of a model.
+#[must_use]
+pub(crate) fn selector(model: &str) -> BTreeMap<String, String> {
+    BTreeMap::from([
+        ("app.kubernetes.io/name".to_owned(), "slm-worker".to_owned()),
+        (MODEL.to_owned(), model.to_owned()),
+    ])
+}
+
+/// What every object of a model's workers is labelled with.
+#[must_use]
+pub(crate) fn labels(model: &str) -> BTreeMap<String, String> {
+    let mut labels = selector(model);
+    labels.insert("app.kubernetes.io/managed-by".to_owned(), MANAGER.to_owned());
+    labels.insert("app.kubernetes.io/part-of".to_owned(), "slm-swarm".to_owned());
+    labels
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_names_stay_apart_and_short_enough() {
+        assert_eq!(worker("smollm2"), "slm-worker-smollm2");
+        let [a, b] = ["a", "b"].map(|end| worker(&format!("{}{end}", "m".repeat(62))));
+        assert!(a.len() <= NAME_MAX && b.len() <= NAME_MAX && a != b, "{a} {b}");
+    }
+}

@@ -1,0 +1,27 @@
+//! What the operator has to know of a source without fetching it.
+
+/// The claim of a `pvc://CLAIM/PATH`.
+#[must_use]
+pub(crate) fn claim_of(uri: &str) -> Option<&str> {
+    uri.strip_prefix("pvc://")?.split('/').next().filter(|claim| !claim.is_empty())
+}
+
+/// Why a source cannot be reached from a pod.
+#[must_use]
+pub(crate) fn unreachable(uri: &str) -> Option<String> {
+    uri.starts_with("file:").then(|| {
+        format!("{uri} is a path on one machine, which pods do not have; use oci://, https:// or pvc://CLAIM/PATH")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn claims() {
+        assert_eq!(claim_of("pvc://models/smol/a.gguf"), Some("models"));
+        assert_eq!(claim_of("oci://models/smol"), None);
+        assert!(unreachable("file:models/a.gguf").is_some() && unreachable("pvc://a/b").is_none());
+    }
+}
