@@ -93,6 +93,7 @@ impl Request<'_> {
         limits: &Arc<Limits>,
         watch: Watcher<'_>,
     ) -> Result<(), FetchError> {
+        let unpacks = parts.iter().any(|part| matches!(part.becomes, Becomes::Files(_)));
         let (theirs, job) = (Arc::clone(limits), job.clone());
         let work = tokio::task::spawn_blocking(move || place(&job, &parts, &theirs));
         // A fetch that is given up does not go on writing.
@@ -102,7 +103,7 @@ impl Request<'_> {
         let placed = loop {
             tokio::select! {
                 placed = &mut work => break placed,
-                _ = tick.tick() => {
+                _ = tick.tick(), if unpacks => {
                     let done = limits.done.load(Ordering::Relaxed);
                     watch(Progress::of(Phase::Unpacking, done, None));
                 }
@@ -117,13 +118,7 @@ impl Request<'_> {
 
     async fn publish(&self, job: &Job, key: &str, digest: &str) -> Result<Entry, FetchError> {
         let (staging, key, digest, uri) = (job.staging(), key.to_owned(), digest.to_owned(), self.uri.to_owned());
-        blocking(&self.store.cache, self.uri, move |cache| {
-            let entry = cache.publish(&key, &staging, &digest, &uri)?;
-            // Only now is it known what it unpacked to.
-            cache.make_room(0, &key)?;
-            Ok(entry)
-        })
-        .await
+        blocking(&self.store.cache, self.uri, move |cache| cache.publish(&key, &staging, &digest, &uri)).await
     }
 
     fn said(&self, error: StageError) -> FetchError {
@@ -146,8 +141,25 @@ pub(crate) async fn concluded<T>(
     uri: &str,
     result: Result<T, FetchError>,
 ) -> Result<T, FetchError> {
-    let keep = result.is_err();
-    let ended = blocking(cache, uri, move |_| if keep { job.abandon() } else { job.finish() }).await;
+    let keep = match &result {
+        Ok(_) => false,
+        Err(error) => !matches!(
+            error,
+            FetchError::DigestMismatch { .. }
+                | FetchError::UnsupportedMediaType { .. }
+                | FetchError::UnsafeArchive { .. }
+                | FetchError::TooLarge { .. }
+        ),
+    };
+    let ended = blocking(cache, uri, move |cache| {
+        if keep {
+            return job.abandon();
+        }
+        job.finish()?;
+        // Only now is it known what it unpacked to. The new entry is in use, so it stays.
+        cache.make_room(0, "").map(drop)
+    });
+    let ended = ended.await;
     // The result matters more than what could not be cleared away, which opening the cache tries again.
     if let Err(error) = ended {
         tracing::warn!(%error, "cannot clear away a download");
