@@ -42,4 +42,4 @@ pub use error::FetchError;
 pub use http::retry::RetryPolicy;
 pub use progress::{Phase, Progress};
 pub use source::Source;
-pub use store::{Artifact, Store, StoreConfig};
+pub use store::{Artifact, PVC_ROOT, Store, StoreConfig};

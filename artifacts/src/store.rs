@@ -37,7 +37,7 @@ pub struct StoreConfig {
 }
 
 /// Where claims are mounted when nothing else is said.
-const PVC_ROOT: &str = "/var/lib/slm-swarm/pvc";
+pub const PVC_ROOT: &str = "/var/lib/slm-swarm/pvc";
 
 impl StoreConfig {
     /// A cache in that folder, without a bound, with everything else as it usually is.

@@ -6,8 +6,11 @@ use tar::{Builder, Header};
 
 use super::*;
 
+/// An entry: kind, name, target of a link, content.
+type Made<'a> = (EntryType, &'a str, &'a str, &'a [u8]);
+
 /// An archive whose headers are written as they are: the library would refuse to write most of these.
-fn archive(entries: &[(EntryType, &str, &str, &[u8])]) -> Vec<u8> {
+fn archive(entries: &[Made<'_>]) -> Vec<u8> {
     let mut builder = Builder::new(Vec::new());
     for (kind, name, link, content) in entries {
         let mut header = Header::new_gnu();
@@ -57,7 +60,7 @@ fn files_folders_and_links_inside() {
 #[test]
 fn nothing_leaves_the_folder() {
     use EntryType as T;
-    let cases: &[(&[(EntryType, &str, &str, &[u8])], &str)] = &[
+    let cases: &[(&[Made<'_>], &str)] = &[
         (&[(T::Regular, "../x", "", b"x")], "../x: leaves the folder"),
         (&[(T::Regular, "a/../../x", "", b"x")], "leaves the folder"),
         (&[(T::Regular, "/tmp/x", "", b"x")], "/tmp/x: leaves the folder"),

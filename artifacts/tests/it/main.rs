@@ -2,6 +2,7 @@
 
 // A test binary has no public interface: `pub` says what leaves a module.
 #![allow(unreachable_pub)]
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic)] // A test says what it expects.
 
 mod child;
 mod common;

@@ -138,7 +138,7 @@ async fn a_fetch_that_is_given_up_is_continued() {
     let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
     let fetching = tokio::spawn({
         let (store, source) = (store.clone(), source.clone());
-        async move { store.fetch(&source, &mut |progress: Progress| drop(tell.send(progress.done))).await }
+        async move { store.fetch(&source, &mut |progress: Progress| tell.send(progress.done).unwrap()).await }
     });
     while told.recv().await.unwrap() < 600_000 {}
     fetching.abort();
