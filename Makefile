@@ -29,7 +29,7 @@ up: setup build ## Start the quickstart swarm and serve until Ctrl-C
 	@exec "$(SLM)" up -f examples/quickstart
 
 test: setup ## Everything that CI runs
-	@CACHE="$(CACHE)" scripts/setup clients
+	@CACHE="$(CACHE)" scripts/setup clients registry
 	@$(MAKE) --no-print-directory check build
 	SLM_TEST_PYTHON="$(PYTHON)" $(CARGO) test --release --workspace
 

@@ -11,6 +11,7 @@ mod args;
 mod exit;
 mod logs;
 mod output;
+mod store_args;
 
 // The processes of a swarm.
 mod child_line;
@@ -31,6 +32,7 @@ mod run;
 // Models without a swarm.
 mod convert;
 mod doctor;
+mod fetch;
 mod score;
 
 use std::process::ExitCode;
@@ -72,6 +74,7 @@ enum Command {
     Explain(explain::ExplainArgs),
     Score(score::ScoreArgs),
     Convert(convert::ConvertArgs),
+    Fetch(fetch::FetchArgs),
     Doctor(doctor::DoctorArgs),
     Worker(worker::WorkerArgs),
     Router(router::RouterArgs),
@@ -109,6 +112,7 @@ async fn execute(command: Command) -> Result<(), Failure> {
         Command::Explain(args) => exit::or_interrupted(explain::execute(args)).await,
         Command::Score(args) => exit::or_interrupted(score::execute(args)).await,
         Command::Convert(args) => exit::or_interrupted(convert::execute(args)).await,
+        Command::Fetch(args) => exit::or_interrupted(fetch::execute(args)).await,
         Command::Doctor(args) => exit::or_interrupted(doctor::execute(args)).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();

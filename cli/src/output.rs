@@ -39,6 +39,11 @@ pub fn line(line: &str) -> Result<(), Failure> {
     text(&format!("{line}\n"))
 }
 
+/// Writes a line to standard error, for people: what a command does meanwhile is none of its output.
+pub fn note(line: &str) {
+    anstream::eprintln!("{line}");
+}
+
 /// Writes bytes as they are.
 pub fn bytes(bytes: &[u8]) -> Result<(), Failure> {
     let mut out = io::stdout().lock();

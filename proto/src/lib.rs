@@ -19,6 +19,8 @@ pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descrip
 
 /// Trailers of a refused request, for programs that have to tell refusals apart without reading messages.
 pub mod trailers {
+    /// The name of the error, such as `DigestMismatch`: one word, in conditions, Events, metrics and here.
+    pub const REASON: &str = "slm-reason";
     /// The field that is wrong, as the proto names it.
     pub const ERROR_FIELD: &str = "slm-error-field";
     /// A word for what is wrong, where there is one.

@@ -41,6 +41,10 @@ pub struct AdapterInfo {
     pub name: String,
     /// `sha256:…` of its files: the version's identity.
     pub digest: String,
+    /// Where it came from, as it was asked for.
+    pub source: String,
+    /// Digest of the artifact as it travelled; empty for files in place.
+    pub source_digest: String,
     /// Multiplies the adapter's own scaling.
     pub scale: f32,
     /// Largest rank of any module.

@@ -21,10 +21,13 @@ pub mod sample;
 
 mod service;
 mod state;
+mod telling;
 
 pub mod model;
 pub mod score;
 
+mod fetch;
 mod serve;
 
+pub use fetch::mounted as mounted_credentials;
 pub use serve::{WorkerConfig, WorkerError, WorkerEvent, run};

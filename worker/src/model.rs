@@ -7,6 +7,7 @@ use std::{
     time::{Instant, SystemTime},
 };
 
+use slm_artifacts::Progress;
 use slm_convert::{
     bundle::{Bundle, BundleError, PrecisionChoice},
     checkpoint::{Checkpoint, CheckpointError},
@@ -123,9 +124,28 @@ pub enum LoadAdapterError {
     Slots(#[from] AdapterSlotsError),
 }
 
+/// An adapter that is at hand, as it was asked for.
+#[derive(Debug, Clone)]
+pub struct WantedAdapter {
+    /// What requests will call it.
+    pub name: String,
+    /// Where it came from.
+    pub source: String,
+    /// Digest of the artifact as it travelled; empty for files in place.
+    pub source_digest: String,
+    /// When set, its contents must have this digest.
+    pub digest: Option<String>,
+    /// Multiplies its own scaling.
+    pub scale: f32,
+    /// When it was asked for.
+    pub since: Instant,
+}
+
 /// Progress of opening a model, for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Opening {
+    /// Its artifact is being fetched.
+    Fetching(Progress),
     /// Layers converted, of how many.
     Converting(usize, usize),
     /// The graph is being loaded.
@@ -201,25 +221,20 @@ impl Model {
         self.bundle.info.precision
     }
 
-    /// Reads, checks and packs the adapter in `path` and makes it what `name` means.
-    pub fn load_adapter(
-        &self,
-        name: &str,
-        path: &Path,
-        digest: Option<&str>,
-        scale: f32,
-    ) -> Result<Arc<AdapterLease>, LoadAdapterError> {
-        let begun = Instant::now();
-        if name == self.name {
-            return Err(LoadAdapterError::NameTaken(name.into()));
+    /// Reads, checks and packs the adapter in the folder `path` and makes it what its name means.
+    pub fn load_adapter(&self, wanted: &WantedAdapter, path: &Path) -> Result<Arc<AdapterLease>, LoadAdapterError> {
+        let WantedAdapter { name, source, source_digest, digest, scale, since } = wanted;
+        let scale = *scale;
+        if *name == self.name {
+            return Err(LoadAdapterError::NameTaken(name.clone()));
         }
         if !(scale.is_finite() && scale > 0.0) {
             return Err(LoadAdapterError::Scale(scale));
         }
         let config = &self.bundle.info.config;
         let adapter = Adapter::open(path, config)?;
-        if let Some(expected) = digest.filter(|&digest| digest != adapter.digest) {
-            let (found, expected) = (adapter.digest.clone(), expected.into());
+        if let Some(expected) = digest.as_ref().filter(|digest| **digest != adapter.digest) {
+            let (found, expected) = (adapter.digest.clone(), expected.clone());
             return Err(LoadAdapterError::Digest { path: path.into(), found, expected });
         }
         if adapter.rank_max > self.adapter_rank_max {
@@ -228,12 +243,14 @@ impl Model {
         }
         let packed = pack(&adapter, config, self.precision(), scale)?;
         let info = AdapterInfo {
-            name: name.into(),
+            name: name.clone(),
             digest: adapter.digest,
+            source: source.clone(),
+            source_digest: source_digest.clone(),
             scale,
             rank_max: adapter.rank_max,
             target_modules: adapter.target_modules,
-            load_time: begun.elapsed(),
+            load_time: since.elapsed(),
             loaded_at: SystemTime::now(),
         };
         Ok(self.adapters.publish(info, packed)?)

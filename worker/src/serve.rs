@@ -1,7 +1,8 @@
 //! The life of the process: open the model, serve, drain, end.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, thread::JoinHandle, time::Duration};
 
+use slm_artifacts::{FetchError, Source, Store, StoreConfig};
 use slm_proto::v1::{generation_server::GenerationServer, worker_control_server::WorkerControlServer};
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
@@ -9,9 +10,11 @@ use tonic::transport::{Server, server::TcpIncoming};
 
 use crate::{
     engine::Load,
+    fetch::{self, Fetched},
     model::{Model, ModelError, ModelOptions, Opening},
     service::{Control, Generate, Shared},
     state,
+    telling::Telling,
 };
 
 /// A request message at most: a prompt of a million tokens would not fit any context.
@@ -20,10 +23,16 @@ const MESSAGE_BYTES_MAX: usize = 4 << 20;
 /// What to serve, and where.
 #[derive(Debug, Clone)]
 pub struct WorkerConfig {
-    /// The model.
+    /// The model, but for its files.
     pub model: ModelOptions,
+    /// Where its files come from.
+    pub source: Source,
+    /// Where they and those of adapters are kept.
+    pub artifacts: StoreConfig,
     /// Address of the gRPC endpoint; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Address of probes and metrics over HTTP, if anybody wants them.
+    pub probes: Option<SocketAddr>,
     /// How long running requests may take once draining begins.
     pub drain_timeout: Duration,
 }
@@ -43,6 +52,9 @@ pub enum WorkerEvent {
 /// The worker could not start, or could not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
+    /// The model's files cannot be had.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
     /// The model cannot be served.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -71,27 +83,27 @@ pub async fn run(
     shutdown: CancellationToken,
     events: impl Fn(WorkerEvent) + Send + Sync + 'static,
 ) -> Result<(), WorkerError> {
-    let listen_error = |source| WorkerError::Listen { address: config.listen, source };
     // Before the model is opened: a port in use should not cost a minute.
-    let listener = TcpListener::bind(config.listen).await.map_err(listen_error)?;
-    let address = listener.local_addr().map_err(listen_error)?;
-
-    let events = Arc::new(events);
-    let opening = events.clone();
-    let options = config.model.clone();
-    let opened = tokio::task::spawn_blocking(move || {
-        Model::open(&options, &mut |progress| opening(WorkerEvent::Opening(progress)))
-    });
-    let (model, engine_thread) = match opened.await {
-        Ok(opened) => opened?,
-        Err(_) => return Err(WorkerError::EngineStopped),
+    let (listener, address) = listen(config.listen).await?;
+    let ended = CancellationToken::new();
+    let _ended = ended.clone().drop_guard();
+    let telling = Telling::new();
+    if let Some(probes) = config.probes {
+        let (listener, _) = listen(probes).await?;
+        tokio::spawn(slm_probes::serve(listener, telling.clone(), ended.clone()));
+    }
+    let events: Arc<Events> = Arc::new(events);
+    let store = Store::open(config.artifacts.clone())?;
+    let (model, engine_thread) = tokio::select! {
+        opened = open(&config, &store, events.clone()) => opened?,
+        // Nobody is served yet: there is nothing to finish.
+        () = shutdown.cancelled() => return Ok(()),
     };
-    let model = Arc::new(model);
 
     let (draining, draining_seen) = watch::channel(false);
     let first = state::describe(&model, Load::default(), 0.0, false);
     let (state, state_seen) = watch::channel(first);
-    let ended = CancellationToken::new();
+    telling.open(state_seen.clone());
     let publisher = tokio::spawn(state::publish(model.clone(), draining_seen.clone(), state, ended.clone()));
 
     let (health, health_service) = tonic_health::server::health_reporter();
@@ -101,7 +113,7 @@ pub async fn run(
         .register_encoded_file_descriptor_set(slm_proto::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
-    let shared = Shared { model: model.clone(), draining: draining_seen, state: state_seen };
+    let shared = Shared { model: model.clone(), store, draining: draining_seen, state: state_seen };
     let router = Server::builder()
         .add_service(health_service)
         .add_service(reflection)
@@ -130,6 +142,38 @@ pub async fn run(
     // The state streams of routers never end by themselves; give the answers' last frames a moment, then go.
     let _ = tokio::time::timeout(Duration::from_millis(500), server).await;
     outcome
+}
+
+type Events = dyn Fn(WorkerEvent) + Send + Sync;
+
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), WorkerError> {
+    let failed = |source| WorkerError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+/// Fetches the model's files and opens them.
+async fn open(
+    config: &WorkerConfig,
+    store: &Store,
+    events: Arc<Events>,
+) -> Result<(Arc<Model>, JoinHandle<()>), WorkerError> {
+    let told = events.clone();
+    let fetching = move |progress| told(WorkerEvent::Opening(Opening::Fetching(progress)));
+    let Fetched { artifact, contents } = fetch::model(store, &config.source, &fetching).await?;
+    let mut options = config.model.clone();
+    options.path = artifact.path().to_owned();
+    options.digest = contents;
+    let opened = tokio::task::spawn_blocking(move || {
+        // The files are read while this lives, and so must not be evicted.
+        let _artifact = artifact;
+        Model::open(&options, &mut |progress| events(WorkerEvent::Opening(progress)))
+    });
+    match opened.await {
+        Ok(opened) => Ok(opened.map(|(model, thread)| (Arc::new(model), thread))?),
+        Err(_) => Err(WorkerError::EngineStopped),
+    }
 }
 
 /// Waits until nothing runs or waits, `limit` at most.

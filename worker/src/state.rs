@@ -81,6 +81,8 @@ pub(crate) fn adapter_state(resident: Resident) -> v1::AdapterState {
     v1::AdapterState {
         name: resident.info.name,
         digest: resident.info.digest,
+        source: resident.info.source,
+        source_digest: resident.info.source_digest,
         phase: phase.into(),
         generation: resident.generation,
         scale: resident.info.scale,

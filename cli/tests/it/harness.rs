@@ -21,7 +21,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// `slm`, in an environment that says nothing of its own.
 pub(crate) fn slm() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_slm"));
-    for variable in ["SLM_SERVER", "SLM_HTTP", "SLM_GRPC", "SLM_THREADS", "RUST_LOG", "SLM_LOG_FORMAT"] {
+    for variable in
+        ["SLM_SERVER", "SLM_HTTP", "SLM_GRPC", "SLM_THREADS", "RUST_LOG", "SLM_LOG_FORMAT", "SLM_DOCKER_CONFIG"]
+    {
         command.env_remove(variable);
     }
     command

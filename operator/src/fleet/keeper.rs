@@ -298,7 +298,7 @@ fn refused(version: Version, status: &Status, attempts: u32) -> Refused {
         status.code(),
         Code::ResourceExhausted | Code::Unavailable | Code::Aborted | Code::Cancelled | Code::DeadlineExceeded
     );
-    let word = status.metadata().get(trailers::ERROR_CODE).and_then(|word| word.to_str().ok());
+    let word = status.metadata().get(trailers::REASON).and_then(|word| word.to_str().ok());
     Refused {
         version,
         reason: word.unwrap_or("LoadFailed").to_owned(),

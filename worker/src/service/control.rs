@@ -1,6 +1,6 @@
 //! `slm.v1.WorkerControl`: adapters in and out, and the state stream.
 
-use std::{path::PathBuf, pin::Pin};
+use std::{pin::Pin, time::Instant};
 
 use futures::{Stream, StreamExt};
 use slm_proto::v1::{self, worker_control_server::WorkerControl};
@@ -8,7 +8,11 @@ use tokio_stream::wrappers::WatchStream;
 use tonic::{Request, Response, Status};
 
 use super::{Shared, status};
-use crate::{model::LoadAdapterError, state::adapter_state};
+use crate::{
+    fetch::{self, Fetched},
+    model::{LoadAdapterError, WantedAdapter},
+    state::adapter_state,
+};
 
 pub(crate) struct Control(pub(crate) Shared);
 
@@ -20,17 +24,26 @@ impl WorkerControl for Control {
         &self,
         request: Request<v1::LoadAdapterRequest>,
     ) -> Result<Response<v1::AdapterState>, Status> {
-        let v1::LoadAdapterRequest { name, path, digest, scale } = request.into_inner();
-        if name.is_empty() {
+        let since = Instant::now();
+        let request = request.into_inner();
+        if request.name.is_empty() {
             return Err(status::missing("name", "it is what requests will call the adapter"));
         }
-        if path.is_empty() {
-            return Err(status::missing("path", "it is the folder of the adapter's files"));
+        if request.source.is_empty() {
+            return Err(status::missing("source", "it is where the adapter's files are"));
         }
+        let Fetched { artifact, contents } = fetch::adapter(&self.0.store, &request).await?;
+        let wanted = WantedAdapter {
+            name: request.name,
+            source: request.source,
+            source_digest: artifact.digest().unwrap_or_default().to_owned(),
+            digest: contents,
+            scale: request.scale.unwrap_or(1.0),
+            since,
+        };
         let model = self.0.model.clone();
         let loaded = tokio::task::spawn_blocking(move || {
-            let digest = Some(digest.as_str()).filter(|digest| !digest.is_empty());
-            let lease = model.load_adapter(&name, &PathBuf::from(path), digest, scale.unwrap_or(1.0))?;
+            let lease = model.load_adapter(&wanted, artifact.path())?;
             Ok::<_, LoadAdapterError>((model, lease.generation))
         });
         let (model, generation) = loaded.await.map_err(|error| Status::internal(error.to_string()))??;

@@ -7,6 +7,7 @@ mod status;
 
 use std::sync::Arc;
 
+use slm_artifacts::Store;
 use slm_proto::v1;
 use tokio::sync::watch;
 
@@ -19,6 +20,8 @@ pub(crate) use generation::Generate;
 #[derive(Clone)]
 pub(crate) struct Shared {
     pub(crate) model: Arc<Model>,
+    /// Where adapters are fetched to.
+    pub(crate) store: Store,
     /// Set once no new request may begin.
     pub(crate) draining: watch::Receiver<bool>,
     /// The state as last published.

@@ -1,6 +1,7 @@
-//! Errors as gRPC statuses. The metadata key `slm-reason` carries the error's name; the trailers of `slm_proto` name
-//! the field, for routers that answer in another protocol.
+//! Errors as gRPC statuses. The trailers of `slm_proto` carry the error's name, and the field, for those who answer in
+//! another protocol.
 
+use slm_artifacts::FetchError;
 use slm_proto::trailers;
 use tonic::{Code, Status, metadata::MetadataValue};
 
@@ -12,9 +13,6 @@ use crate::{
     text::PromptError,
 };
 
-/// Metadata key of the error's name.
-pub(crate) const REASON: &str = "slm-reason";
-
 /// Names the field that is wrong, as the proto does.
 fn at_field(mut status: Status, field: &'static str) -> Status {
     let field = field.rsplit('.').next().unwrap_or(field);
@@ -24,7 +22,7 @@ fn at_field(mut status: Status, field: &'static str) -> Status {
 
 fn status(code: Code, reason: &'static str, message: impl ToString) -> Status {
     let mut status = Status::new(code, message.to_string());
-    status.metadata_mut().insert(REASON, MetadataValue::from_static(reason));
+    status.metadata_mut().insert(trailers::REASON, MetadataValue::from_static(reason));
     status
 }
 
@@ -95,12 +93,19 @@ impl From<StepFailure> for Status {
     }
 }
 
+impl From<FetchError> for Status {
+    fn from(error: FetchError) -> Self {
+        let code = if error.retryable() { Code::Unavailable } else { Code::FailedPrecondition };
+        status(code, error.reason(), &error)
+    }
+}
+
 impl From<LoadAdapterError> for Status {
     fn from(error: LoadAdapterError) -> Self {
         let (code, reason) = match &error {
-            LoadAdapterError::Adapter(_) => (Code::InvalidArgument, "Adapter"),
+            LoadAdapterError::Adapter(_) => (Code::InvalidArgument, "InvalidAdapter"),
             LoadAdapterError::OutOfRange(_) => (Code::InvalidArgument, "OutOfRange"),
-            LoadAdapterError::Digest { .. } => (Code::FailedPrecondition, "Digest"),
+            LoadAdapterError::Digest { .. } => (Code::FailedPrecondition, "DigestMismatch"),
             LoadAdapterError::Rank { .. } => (Code::InvalidArgument, "Rank"),
             LoadAdapterError::NameTaken(_) => (Code::InvalidArgument, "NameTaken"),
             LoadAdapterError::Scale(_) => (Code::InvalidArgument, "Scale"),

@@ -1,0 +1,113 @@
+//! The folder that artifacts are kept in. Any number of processes, on any number of nodes, may share it.
+//!
+//! ```text
+//! sha256-HEX/            an entry, whole: it appears by a rename and disappears by one
+//!   index.json           what it is; locked shared by whoever uses it, its time is that of the last use
+//!   content/             its files
+//! partial/KEY.lock       locked by whoever fetches KEY; gone when nobody does and nothing is left to continue
+//! partial/KEY/           what has arrived of it, and `staging`, the entry being put together
+//! refs/HEX.json          what a tag or a URL stood for last
+//! trash/                 what is being removed
+//! ```
+//!
+//! Locks are those of the file system (`flock`), so they end with their process whatever way that ends, and nothing
+//! here is decided by how old a file looks.
+
+pub(crate) mod entry;
+pub(crate) mod evict;
+pub(crate) mod job;
+pub(crate) mod lock;
+pub(crate) mod refs;
+pub(crate) mod sweep;
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use crate::FetchError;
+
+/// Folders and bound of a cache. Everything in it blocks; see [`blocking`].
+#[derive(Debug)]
+pub(crate) struct Cache {
+    /// The folder.
+    pub(crate) dir: PathBuf,
+    /// Bytes that it may hold.
+    pub(crate) bytes_max: u64,
+}
+
+impl Cache {
+    pub(crate) fn open(dir: &Path, bytes_max: u64) -> io::Result<Self> {
+        let cache = Self { dir: dir.to_owned(), bytes_max };
+        for dir in [cache.partial(), cache.refs(), cache.trash()] {
+            fs::create_dir_all(dir)?;
+        }
+        cache.sweep()?;
+        Ok(cache)
+    }
+
+    pub(crate) fn entry_dir(&self, key: &str) -> PathBuf {
+        self.dir.join(key)
+    }
+
+    pub(crate) fn partial(&self) -> PathBuf {
+        self.dir.join("partial")
+    }
+
+    fn refs(&self) -> PathBuf {
+        self.dir.join("refs")
+    }
+
+    fn trash(&self) -> PathBuf {
+        self.dir.join("trash")
+    }
+
+    /// Removes a file or folder that others may look at: they see all of it or nothing.
+    pub(crate) fn discard(&self, path: &Path) -> io::Result<()> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        // Processes of several pods may have the same id, hence the random part.
+        let name = format!("{:016x}-{}", rand::random::<u64>(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let trash = self.trash().join(name);
+        match fs::rename(path, &trash) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            renamed => renamed?,
+        }
+        remove(&trash)
+    }
+}
+
+/// Removes a file or folder, or finds that another process did.
+pub(crate) fn remove(path: &Path) -> io::Result<()> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
+/// Makes the names in a folder last through a power cut.
+pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
+    fs::File::open(dir)?.sync_all()
+}
+
+/// Key of the entry of something with that digest (64 digits); what is unpacked is another entry than the archive.
+pub(crate) fn entry_key(digest: &str, unpacked: bool) -> String {
+    if unpacked { format!("sha256-{digest}-unpacked") } else { format!("sha256-{digest}") }
+}
+
+/// Runs what blocks on a thread for it.
+pub(crate) async fn blocking<T: Send + 'static>(
+    cache: &Arc<Cache>,
+    uri: &str,
+    work: impl FnOnce(&Cache) -> io::Result<T> + Send + 'static,
+) -> Result<T, FetchError> {
+    let owned = Arc::clone(cache);
+    let done = tokio::task::spawn_blocking(move || work(&owned)).await;
+    done.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(|error| FetchError::io(uri, &cache.dir, error))
+}

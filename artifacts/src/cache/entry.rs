@@ -1,0 +1,248 @@
+//! An entry: files that are whole and verified, with an index that says so.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Cache,
+    lock::{acquired, is_at},
+    sync_dir,
+};
+
+/// Name of an entry's index.
+pub(crate) const INDEX: &str = "index.json";
+/// Name of the folder of an entry's files.
+pub(crate) const CONTENT: &str = "content";
+
+/// What an entry is.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Index {
+    /// `sha256:HEX` of the transport.
+    pub(crate) digest: String,
+    /// Where it was first fetched from, for people.
+    pub(crate) source: String,
+    /// What is handed out, relative to the entry.
+    pub(crate) root: PathBuf,
+    /// Bytes of all files.
+    pub(crate) bytes: u64,
+    /// Every file, relative to the entry.
+    pub(crate) files: Vec<IndexFile>,
+}
+
+/// One file of an entry.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct IndexFile {
+    path: PathBuf,
+    bytes: u64,
+}
+
+/// An entry that is not evicted while this lives.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    /// What is handed out.
+    pub(crate) path: PathBuf,
+    /// What it is.
+    pub(crate) index: Index,
+    // Its index, open and locked shared.
+    _lease: File,
+}
+
+impl Cache {
+    /// The entry of that key, in use from now on; `None` when there is none, or a damaged one.
+    pub(crate) fn lookup(&self, key: &str) -> io::Result<Option<Entry>> {
+        let dir = self.entry_dir(key);
+        let Some(mut file) = open_index(&dir)? else { return Ok(None) };
+        // Who evicts holds it for a rename only.
+        file.lock_shared()?;
+        if !is_at(&file, &dir.join(INDEX))? {
+            return Ok(None);
+        }
+        let mut text = String::new();
+        file.read_to_string(&mut text)?;
+        let Ok(index) = serde_json::from_str::<Index>(&text) else { return Ok(None) };
+        if let Some(damage) = damage(&dir, &index) {
+            tracing::warn!(key, damage, "entry of the cache is damaged; fetching it again");
+            return Ok(None);
+        }
+        // Only the order of eviction hangs on it, and a cache may be mounted read-only.
+        let _ = file.set_modified(SystemTime::now());
+        Ok(Some(Entry { path: dir.join(&index.root), index, _lease: file }))
+    }
+
+    /// Makes an entry of a folder with `content` in it, or finds that another has made the same.
+    pub(crate) fn publish(&self, key: &str, staging: &Path, digest: &str, source: &str) -> io::Result<Entry> {
+        let content = staging.join(CONTENT);
+        let mut files = Vec::new();
+        settle(&content, staging, &mut files)?;
+        let index = Index {
+            digest: format!("sha256:{digest}"),
+            source: source.to_owned(),
+            root: root(staging)?,
+            bytes: files.iter().map(|file| file.bytes).sum(),
+            files,
+        };
+        let lease = File::options().create_new(true).read(true).write(true).open(staging.join(INDEX))?;
+        serde_json::to_writer(&lease, &index)?;
+        lease.sync_all()?;
+        sync_dir(staging)?;
+        // Taken before anyone can see it: between appearing and being used it cannot be evicted.
+        lease.lock_shared()?;
+        let dir = self.entry_dir(key);
+        while let Err(error) = fs::rename(staging, &dir) {
+            if !matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists) {
+                return Err(error);
+            }
+            match self.lookup(key)? {
+                Some(entry) => return Ok(entry),
+                None => self.discard(&dir)?,
+            }
+        }
+        sync_dir(&self.dir)?;
+        Ok(Entry { path: dir.join(&index.root), index, _lease: lease })
+    }
+
+    /// Removes an entry that nobody uses; says whether it did.
+    pub(crate) fn evict(&self, key: &str) -> io::Result<bool> {
+        let dir = self.entry_dir(key);
+        let index = open_index(&dir)?;
+        if let Some(index) = &index
+            && !(acquired(index.try_lock())? && is_at(index, &dir.join(INDEX))?)
+        {
+            return Ok(false);
+        }
+        self.discard(&dir)?;
+        Ok(true)
+    }
+}
+
+/// Opened for writing where that is possible: setting the time of use asks for it.
+pub(crate) fn open_index(dir: &Path) -> io::Result<Option<File>> {
+    let path = dir.join(INDEX);
+    let opened = match File::options().read(true).write(true).open(&path) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => {
+            File::open(&path)
+        }
+        opened => opened,
+    };
+    match opened {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The first file that is not as the index says.
+fn damage(dir: &Path, index: &Index) -> Option<String> {
+    let damaged = |file: &&IndexFile| {
+        !fs::metadata(dir.join(&file.path)).is_ok_and(|found| found.is_file() && found.len() == file.bytes)
+    };
+    index.files.iter().find(damaged).map(|file| file.path.display().to_string())
+}
+
+/// Makes files and folders last, gives them plain permissions and lists the files, in order of their names.
+fn settle(dir: &Path, staging: &Path, files: &mut Vec<IndexFile>) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o755))?;
+    let mut entries = fs::read_dir(dir)?.collect::<io::Result<Vec<_>>>()?;
+    entries.sort_by_key(fs::DirEntry::file_name);
+    for entry in entries {
+        let (kind, path) = (entry.file_type()?, entry.path());
+        if kind.is_dir() {
+            settle(&path, staging, files)?;
+        } else if kind.is_file() {
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o644))?;
+            let file = File::open(&path)?;
+            file.sync_all()?;
+            let relative = path.strip_prefix(staging).map_err(io::Error::other)?.to_owned();
+            files.push(IndexFile { path: relative, bytes: file.metadata()?.len() });
+        }
+    }
+    sync_dir(dir)
+}
+
+/// What is handed out of an entry, relative to it: its `.gguf` when that is all there is, else the folder. Folders that
+/// hold nothing but one folder are stepped through: archives are made with one around their files as often as without.
+fn root(staging: &Path) -> io::Result<PathBuf> {
+    let mut root = PathBuf::from(CONTENT);
+    loop {
+        let mut entries = fs::read_dir(staging.join(&root))?.collect::<io::Result<Vec<_>>>()?;
+        let Some(only) = entries.pop().filter(|_| entries.is_empty()) else { return Ok(root) };
+        let kind = only.file_type()?;
+        let name = PathBuf::from(only.file_name());
+        if kind.is_dir() {
+            root.push(name);
+        } else {
+            let gguf = name.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
+            return Ok(if kind.is_file() && gguf { root.join(name) } else { root });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn published(cache: &Cache, key: &str, files: &[&str]) -> Entry {
+        let staging = cache.partial().join("staging");
+        for file in files {
+            let path = staging.join(CONTENT).join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "0123456789").unwrap();
+        }
+        cache.publish(key, &staging, "d", "test").unwrap()
+    }
+
+    #[test]
+    fn what_is_handed_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(dir.path(), u64::MAX).unwrap();
+        for (files, expected) in [
+            (vec!["x.gguf"], "content/x.gguf"),
+            (vec!["models/a/x.GGUF"], "content/models/a/x.GGUF"),
+            (vec!["adapter/a.json", "adapter/b.safetensors"], "content/adapter"),
+            (vec!["x.bin"], "content"),
+            (vec!["x.gguf", "README.md"], "content"),
+        ] {
+            let entry = published(&cache, "k", &files);
+            assert_eq!(entry.path, dir.path().join("k").join(expected));
+            assert_eq!(entry.index.bytes, 10 * files.len() as u64);
+            drop(entry);
+            assert!(cache.evict("k").unwrap());
+        }
+    }
+
+    #[test]
+    fn in_use_is_not_evicted_and_damaged_is_not_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(dir.path(), u64::MAX).unwrap();
+        let first = published(&cache, "k", &["a", "b"]);
+        let second = cache.lookup("k").unwrap().unwrap();
+        drop(first);
+        assert!(!cache.evict("k").unwrap());
+        drop(second);
+        fs::write(dir.path().join("k/content/a"), "short").unwrap();
+        assert!(cache.lookup("k").unwrap().is_none());
+        // A damaged one makes way for a new one, also while somebody still holds it.
+        let third = published(&cache, "k", &["a"]);
+        assert_eq!(third.index.files.len(), 1);
+        drop(third);
+        assert!(cache.evict("k").unwrap());
+        assert!(cache.lookup("k").unwrap().is_none());
+        assert_eq!(fs::read_dir(cache.trash()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn the_same_made_twice_is_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(dir.path(), u64::MAX).unwrap();
+        let first = published(&cache, "k", &["a"]);
+        let second = published(&cache, "k", &["a"]);
+        assert_eq!(first.path, second.path);
+    }
+}

@@ -1,0 +1,146 @@
+//! Making room: what was used longest ago goes first, and what is in use stays.
+
+use std::{fs, io, path::Path, time::SystemTime};
+
+use super::{
+    Cache,
+    entry::{INDEX, Index},
+    lock::FileLock,
+};
+
+/// Something that takes room.
+#[derive(Debug, PartialEq, Eq)]
+struct Item {
+    key: String,
+    kind: Kind,
+    bytes: u64,
+    used: SystemTime,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    /// Of no use until somebody continues it: goes before any entry.
+    Partial,
+    Entry,
+}
+
+/// How making room went.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// There is enough.
+    Made,
+    /// Everything else is in use.
+    InUse,
+}
+
+impl Cache {
+    /// Evicts until `bytes` more fit under the bound. What is fetched as `but` stays.
+    pub(crate) fn make_room(&self, bytes: u64, but: &str) -> io::Result<Room> {
+        if self.bytes_max == u64::MAX {
+            return Ok(Room::Made);
+        }
+        let items = self.items()?;
+        let held: u64 = items.iter().map(|item| item.bytes).sum();
+        let excess = held.saturating_add(bytes).saturating_sub(self.bytes_max);
+        let freed = self.free(items, excess, but)?;
+        Ok(if freed >= excess { Room::Made } else { Room::InUse })
+    }
+
+    /// Evicts until `bytes` are freed, as far as possible; says how many were.
+    pub(crate) fn free_up(&self, bytes: u64, but: &str) -> io::Result<u64> {
+        self.free(self.items()?, bytes, but)
+    }
+
+    fn free(&self, items: Vec<Item>, bytes: u64, but: &str) -> io::Result<u64> {
+        let mut freed = 0;
+        for item in in_order(items).filter(|item| item.key != but) {
+            if freed >= bytes {
+                break;
+            }
+            let gone = match item.kind {
+                Kind::Entry => self.evict(&item.key)?,
+                Kind::Partial => self.evict_partial(&item.key)?,
+            };
+            if gone {
+                tracing::info!(key = item.key, bytes = item.bytes, "evicted from the cache");
+                freed += item.bytes;
+            }
+        }
+        Ok(freed)
+    }
+
+    fn evict_partial(&self, key: &str) -> io::Result<bool> {
+        let Some(lock) = FileLock::try_exclusive(&self.partial_lock(key))? else { return Ok(false) };
+        super::remove(&self.partial_dir(key))?;
+        lock.remove()?;
+        Ok(true)
+    }
+
+    fn items(&self) -> io::Result<Vec<Item>> {
+        let mut items = Vec::new();
+        for entry in fs::read_dir(&self.dir)? {
+            let entry = entry?;
+            let Ok(key) = entry.file_name().into_string() else { continue };
+            if key.starts_with("sha256-") {
+                let index = entry.path().join(INDEX);
+                let known = fs::read(&index).ok().and_then(|text| serde_json::from_slice::<Index>(&text).ok());
+                let bytes = known.map_or_else(|| bytes_in(&entry.path()), |index| index.bytes);
+                items.push(Item { key, kind: Kind::Entry, bytes, used: modified(&index) });
+            }
+        }
+        for entry in fs::read_dir(self.partial())? {
+            let entry = entry?;
+            let Ok(key) = entry.file_name().into_string() else { continue };
+            let path = entry.path();
+            if path.is_dir() {
+                items.push(Item { key, kind: Kind::Partial, bytes: bytes_in(&path), used: modified(&path) });
+            }
+        }
+        Ok(items)
+    }
+}
+
+fn in_order(mut items: Vec<Item>) -> impl Iterator<Item = Item> {
+    items.sort_by(|a, b| (a.kind, a.used, &a.key).cmp(&(b.kind, b.used, &b.key)));
+    items.into_iter()
+}
+
+fn modified(path: &Path) -> SystemTime {
+    fs::metadata(path).and_then(|found| found.modified()).unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+/// Bytes of all files under a folder; what disappears meanwhile counts for nothing.
+pub(crate) fn bytes_in(dir: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(dir) else { return 0 };
+    let bytes = |entry: fs::DirEntry| match entry.metadata() {
+        Ok(found) if found.is_dir() => bytes_in(&entry.path()),
+        Ok(found) => found.len(),
+        Err(_) => 0,
+    };
+    entries.filter_map(Result::ok).map(bytes).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn partial_downloads_go_first_then_what_was_used_longest_ago() {
+        let item = |key: &str, kind, seconds| Item {
+            key: key.to_owned(),
+            kind,
+            bytes: 1,
+            used: SystemTime::UNIX_EPOCH + Duration::from_secs(seconds),
+        };
+        let items = vec![
+            item("new", Kind::Entry, 9),
+            item("old", Kind::Entry, 1),
+            item("half", Kind::Partial, 8),
+            item("older half", Kind::Partial, 7),
+        ];
+        let order: Vec<String> = in_order(items).map(|item| item.key).collect();
+        assert_eq!(order, ["older half", "half", "old", "new"]);
+    }
+}

@@ -1,0 +1,51 @@
+//! What a tag or a URL stood for last.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write as _},
+    path::PathBuf,
+};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::Cache;
+use crate::http::download::Validators;
+
+/// What a tag or a URL stood for last.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Ref {
+    /// The tag or URL, for people.
+    pub(crate) source: String,
+    /// Key of the entry.
+    pub(crate) key: String,
+    /// By which a web server tells whether it still does.
+    pub(crate) validators: Validators,
+}
+
+impl Cache {
+    /// `None` when it was never resolved.
+    pub(crate) fn read_ref(&self, name: &str) -> Option<Ref> {
+        let text = fs::read_to_string(self.ref_path(name)).ok()?;
+        serde_json::from_str(&text).ok()
+    }
+
+    /// Replaces it in one step.
+    pub(crate) fn write_ref(&self, name: &str, to: &Ref) -> io::Result<()> {
+        let path = self.ref_path(name);
+        let partial = path.with_extension(format!("{:016x}", rand::random::<u64>()));
+        let mut file = File::create_new(&partial)?;
+        file.write_all(&serde_json::to_vec(to)?)?;
+        file.sync_all()?;
+        fs::rename(partial, path)
+    }
+
+    fn ref_path(&self, name: &str) -> PathBuf {
+        self.refs().join(format!("{}.json", hashed(name)))
+    }
+}
+
+/// A name of any characters and length as one that fits a file.
+pub(crate) fn hashed(name: &str) -> String {
+    hex::encode(Sha256::digest(name.as_bytes()))
+}

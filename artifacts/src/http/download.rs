@@ -1,0 +1,406 @@
+//! A download into a file: continued where it ended, verified, and started over when that is what it takes.
+
+use std::{path::PathBuf, sync::Arc};
+
+use reqwest::{
+    Response, StatusCode,
+    header::{self, HeaderMap, HeaderName, HeaderValue},
+};
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use super::{
+    partial::{Continue, Partial},
+    retry::{Fault, Retries, RetryPolicy},
+    status,
+};
+use crate::{
+    FetchError,
+    cache::{Cache, blocking, evict::Room, job::Job},
+    progress::{Phase, Progress, Watcher},
+};
+
+/// Chunks between the connection and the disk; each has at most some 16 KiB.
+const CHUNKS_WAITING: usize = 64;
+/// Room to ask for when the server does not say how much is still to come.
+const UNKNOWN_BYTES: u64 = 64 << 20;
+
+/// Something that bytes come from.
+pub(crate) trait Origin: Sync {
+    /// One request, whatever its answer.
+    fn get(&self, headers: HeaderMap) -> impl Future<Output = Result<Response, Fault>> + Send;
+}
+
+/// By which a server tells one version of a file from another.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Validators {
+    pub(crate) etag: Option<String>,
+    pub(crate) last_modified: Option<String>,
+}
+
+impl Validators {
+    fn of(response: &Response) -> Self {
+        let text = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        Self { etag: text(header::ETAG), last_modified: text(header::LAST_MODIFIED) }
+    }
+
+    /// A weak tag says that two versions mean the same, not that their bytes are.
+    pub(crate) fn if_range(&self) -> Option<String> {
+        let strong = self.etag.as_ref().filter(|tag| !tag.starts_with("W/"));
+        strong.or(self.last_modified.as_ref().filter(|_| self.etag.is_none())).cloned()
+    }
+}
+
+/// What is to be had.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    /// For messages.
+    pub(crate) uri: String,
+    /// The file or blob, for messages.
+    pub(crate) name: String,
+    /// Where from: what has arrived from elsewhere is continued only when a digest will tell.
+    pub(crate) url: String,
+    /// Where to.
+    pub(crate) path: PathBuf,
+    /// Its digest, when known.
+    pub(crate) digest: Option<String>,
+    /// Its bytes, when known.
+    pub(crate) size: Option<u64>,
+    /// Not if it is still that.
+    pub(crate) unless: Option<Validators>,
+}
+
+/// What came.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// The file is at its path.
+    Arrived { digest: String, validators: Validators },
+    /// It is what the caller has.
+    NotModified,
+}
+
+/// One download.
+pub(crate) struct Download<'a, O> {
+    pub(crate) origin: &'a O,
+    pub(crate) wanted: &'a Wanted,
+    pub(crate) cache: &'a Arc<Cache>,
+    pub(crate) job: &'a Job,
+    /// Key of the job: what has arrived of it is not evicted for it.
+    pub(crate) key: &'a str,
+    pub(crate) retry: RetryPolicy,
+}
+
+/// Between attempts.
+#[derive(Default)]
+struct State {
+    /// `None` when it has to be opened (again).
+    partial: Option<Partial>,
+    /// Bytes in all, as the server says.
+    total: Option<u64>,
+    validators: Validators,
+    /// Whether what arrived in an earlier attempt, or process, is part of it.
+    continued: bool,
+    not_modified: bool,
+}
+
+impl<O: Origin> Download<'_, O> {
+    /// Fetches it, or finds that it has not changed.
+    pub(crate) async fn run(&self, watch: Watcher<'_>) -> Result<Outcome, FetchError> {
+        let mut state = State { total: self.wanted.size, ..State::default() };
+        let mut retries = Retries::new(self.retry);
+        let (mut most, mut made_room, mut started_over) = (0, false, false);
+        loop {
+            let attempt = self.attempt(&mut state, watch).await;
+            let bytes = state.partial.as_ref().map_or(0, |partial| partial.bytes);
+            match attempt {
+                Ok(()) if state.not_modified => return Ok(Outcome::NotModified),
+                Ok(()) => match self.verify(&mut state).await {
+                    // What had arrived before was damaged, or of another version: the whole may still be right.
+                    Err(FetchError::DigestMismatch { .. }) if state.continued && !started_over => started_over = true,
+                    verified => return verified,
+                },
+                Err(Fault::Final(error)) if error.is_full_disk() => {
+                    let missing = state.total.map_or(UNKNOWN_BYTES, |total| total.saturating_sub(bytes));
+                    self.after_full_disk(&mut state, missing, made_room).await?;
+                    made_room = true;
+                }
+                Err(fault) => {
+                    if bytes > most {
+                        most = bytes;
+                        retries.progressed();
+                    }
+                    retries.pause(fault).await?;
+                }
+            }
+        }
+    }
+
+    async fn attempt(&self, state: &mut State, watch: Watcher<'_>) -> Result<(), Fault> {
+        let partial = match state.partial.take() {
+            Some(partial) => partial,
+            None => self.open(watch).await?,
+        };
+        let partial = state.partial.insert(partial);
+        if self.wanted.digest.is_some() && self.wanted.digest.as_ref() == Some(&partial.digest()) {
+            return Ok(());
+        }
+        let resume = partial.resume(&self.wanted.url, self.wanted.digest.is_some());
+        let response = self.origin.get(self.headers(&resume)).await?;
+        self.prepare(state, &resume, &response).await?;
+        if state.not_modified || response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
+            return Ok(());
+        }
+        self.receive(state, response, watch).await
+    }
+
+    fn headers(&self, resume: &Continue) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        let mut set = |name: HeaderName, value: &str| {
+            // What a server once sent as a header can be sent back as one.
+            if let Ok(value) = HeaderValue::from_str(value) {
+                headers.insert(name, value);
+            }
+        };
+        // Of a compressed form neither lengths nor ranges mean anything here.
+        set(header::ACCEPT_ENCODING, "identity");
+        match resume {
+            Continue::From(bytes, if_range) => {
+                set(header::RANGE, &format!("bytes={bytes}-"));
+                if_range.iter().for_each(|tag| set(header::IF_RANGE, tag));
+            }
+            Continue::Anew => {
+                let unless = self.wanted.unless.iter();
+                for Validators { etag, last_modified } in unless {
+                    etag.iter().for_each(|tag| set(header::IF_NONE_MATCH, tag));
+                    last_modified.iter().for_each(|date| set(header::IF_MODIFIED_SINCE, date));
+                }
+            }
+        }
+        headers
+    }
+
+    /// Looks at the head of an answer and makes the partial file fit to what will follow.
+    async fn prepare(&self, state: &mut State, resume: &Continue, response: &Response) -> Result<(), Fault> {
+        let validators = Validators::of(response);
+        let length = response.content_length();
+        let Some(partial) = &mut state.partial else { return Ok(()) };
+        match (response.status(), resume) {
+            (StatusCode::NOT_MODIFIED, _) if self.wanted.unless.is_some() => {
+                state.not_modified = true;
+                return Ok(());
+            }
+            (StatusCode::PARTIAL_CONTENT, Continue::From(bytes, _)) => {
+                let range = content_range(response);
+                let fits = range.is_some_and(|(start, _)| start == *bytes) && partial.continues(&validators);
+                if !fits {
+                    return Err(self.anew(partial));
+                }
+                state.total = range.and_then(|(_, total)| total).or(length.map(|length| bytes + length));
+                state.continued = true;
+            }
+            (StatusCode::RANGE_NOT_SATISFIABLE, Continue::From(bytes, _)) => {
+                let whole = content_range(response).is_some_and(|(_, total)| total == Some(*bytes));
+                // With a digest, it would have been noticed already that all is there.
+                if !whole || self.wanted.digest.is_some() {
+                    return Err(self.anew(partial));
+                }
+                state.total = Some(*bytes);
+                state.continued = true;
+            }
+            (StatusCode::OK, _) => {
+                self.restart(partial, &validators)?;
+                state.total = length.or(self.wanted.size);
+                state.continued = false;
+            }
+            _ => return Err(status::fault(&self.wanted.uri, &self.wanted.name, response)),
+        }
+        state.validators = validators;
+        let have = partial.bytes;
+        self.reserve(state.total, have).await.map_err(Fault::from)
+    }
+
+    /// Checks the length that the server says, and makes room in the cache.
+    async fn reserve(&self, total: Option<u64>, have: u64) -> Result<(), FetchError> {
+        let Some(total) = total else { return Ok(()) };
+        if let Some(expected) = self.wanted.size.filter(|expected| *expected != total) {
+            return Err(self.truncated(expected, total));
+        }
+        self.within(total)?;
+        let (key, missing) = (self.key.to_owned(), total.saturating_sub(have));
+        match blocking(self.cache, &self.wanted.uri, move |cache| cache.make_room(missing, &key)).await? {
+            Room::Made => Ok(()),
+            Room::InUse => Err(FetchError::CacheFull {
+                uri: self.wanted.uri.clone(),
+                dir: self.cache.dir.clone(),
+                bytes: missing,
+                limit: self.cache.bytes_max,
+            }),
+        }
+    }
+
+    async fn receive(&self, state: &mut State, mut response: Response, watch: Watcher<'_>) -> Result<(), Fault> {
+        let Some(partial) = state.partial.take() else { return Ok(()) };
+        let mut bytes = partial.bytes;
+        let (chunks, arriving) = mpsc::channel(CHUNKS_WAITING);
+        // A thread of its own hashes and writes. It ends when `chunks` does, also when this fetch is given up.
+        let writer = tokio::task::spawn_blocking(move || partial.append(arriving));
+        watch(Progress::of(Phase::Downloading, bytes, state.total));
+        let mut received = Ok(());
+        loop {
+            match response.chunk().await {
+                Ok(Some(chunk)) => {
+                    bytes += chunk.len() as u64;
+                    received = self.bounded(bytes, state.total).map_err(Fault::from);
+                    if received.is_err() || chunks.send(chunk).await.is_err() {
+                        break;
+                    }
+                    watch(Progress::of(Phase::Downloading, bytes, state.total));
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    received = Err(self.broken(bytes, state.total, &error));
+                    break;
+                }
+            }
+        }
+        drop(chunks);
+        let io = |error| FetchError::io(&self.wanted.uri, &self.wanted.path, error);
+        let (partial, written) = writer.await.map_err(|error| io(std::io::Error::other(error)))?;
+        state.partial = Some(partial);
+        written.map_err(io)?;
+        received?;
+        match state.total {
+            Some(total) if bytes != total => Err(Fault::passing(self.truncated(total, bytes))),
+            _ => Ok(()),
+        }
+    }
+
+    /// What arrived, if it is what was wanted; else nothing of it is left.
+    async fn verify(&self, state: &mut State) -> Result<Outcome, FetchError> {
+        let Some(partial) = state.partial.take() else { return Ok(Outcome::NotModified) };
+        let digest = partial.digest();
+        let expected = self.wanted.digest.clone().unwrap_or_else(|| digest.clone());
+        let right = digest == expected;
+        let settle = move |_: &Cache| if right { partial.complete() } else { partial.remove() };
+        blocking(self.cache, &self.wanted.uri, settle).await?;
+        if right {
+            return Ok(Outcome::Arrived { digest, validators: std::mem::take(&mut state.validators) });
+        }
+        Err(FetchError::DigestMismatch {
+            uri: self.wanted.uri.clone(),
+            file: self.wanted.name.clone(),
+            expected: format!("sha256:{expected}"),
+            actual: format!("sha256:{digest}"),
+        })
+    }
+
+    /// # Errors
+    /// When nothing could be evicted, or that was done before.
+    async fn after_full_disk(&self, state: &mut State, missing: u64, again: bool) -> Result<(), FetchError> {
+        let uri = &self.wanted.uri;
+        let key = self.key.to_owned();
+        let freed =
+            if again { 0 } else { blocking(self.cache, uri, move |cache| cache.free_up(missing, &key)).await? };
+        if freed > 0 {
+            return Ok(());
+        }
+        // What is half there would only keep the disk full, for everyone.
+        if let Some(partial) = state.partial.take() {
+            blocking(self.cache, uri, move |_| partial.remove()).await?;
+        }
+        Err(FetchError::DiskFull { uri: uri.clone(), dir: self.cache.dir.clone(), bytes: missing })
+    }
+
+    async fn open(&self, watch: Watcher<'_>) -> Result<Partial, FetchError> {
+        let (path, job) = (self.wanted.path.clone(), self.job.clone());
+        let (tell, mut told) = mpsc::unbounded_channel();
+        let opening = blocking(self.cache, &self.wanted.uri, move |_| {
+            Partial::open(path, job, |bytes| {
+                let _ = tell.send(bytes);
+            })
+        });
+        tokio::pin!(opening);
+        loop {
+            tokio::select! {
+                Some(bytes) = told.recv() => watch(Progress::of(Phase::Verifying, bytes, None)),
+                opened = &mut opening => return opened,
+            }
+        }
+    }
+
+    fn restart(&self, partial: &mut Partial, validators: &Validators) -> Result<(), FetchError> {
+        // One truncation and one small file: not worth a thread.
+        let io = |error| FetchError::io(&self.wanted.uri, &self.wanted.path, error);
+        partial.restart(&self.wanted.url, validators).map_err(io)
+    }
+
+    fn anew(&self, partial: &mut Partial) -> Fault {
+        self.restart(partial, &Validators::default()).map_or_else(Fault::Final, |()| Fault::Anew)
+    }
+
+    fn bounded(&self, bytes: u64, total: Option<u64>) -> Result<(), FetchError> {
+        match total.or(self.wanted.size) {
+            Some(total) if bytes > total => Err(self.truncated(total, bytes)),
+            _ => self.within(bytes),
+        }
+    }
+
+    fn within(&self, bytes: u64) -> Result<(), FetchError> {
+        let limit = self.cache.bytes_max;
+        if bytes <= limit {
+            return Ok(());
+        }
+        Err(FetchError::TooLarge { uri: self.wanted.uri.clone(), bytes, limit })
+    }
+
+    fn broken(&self, bytes: u64, total: Option<u64>, error: &reqwest::Error) -> Fault {
+        match total {
+            Some(total) if !error.is_timeout() => Fault::passing(self.truncated(total, bytes)),
+            _ => status::no_answer(&self.wanted.uri, error),
+        }
+    }
+
+    fn truncated(&self, expected: u64, actual: u64) -> FetchError {
+        FetchError::Truncated { uri: self.wanted.uri.clone(), file: self.wanted.name.clone(), expected, actual }
+    }
+}
+
+/// Start and length of the whole, of `bytes START-END/TOTAL` or `bytes */TOTAL`; `*` for a total that is not known.
+fn content_range(response: &Response) -> Option<(u64, Option<u64>)> {
+    parse_content_range(response.headers().get(header::CONTENT_RANGE)?.to_str().ok()?)
+}
+
+fn parse_content_range(value: &str) -> Option<(u64, Option<u64>)> {
+    let (range, total) = value.strip_prefix("bytes ")?.split_once('/')?;
+    let start = if range == "*" { 0 } else { range.split_once('-')?.0.parse().ok()? };
+    Some((start, total.parse().ok()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_ranges() {
+        assert_eq!(parse_content_range("bytes 7-9/10"), Some((7, Some(10))));
+        assert_eq!(parse_content_range("bytes 7-9/*"), Some((7, None)));
+        assert_eq!(parse_content_range("bytes */10"), Some((0, Some(10))));
+        assert_eq!(parse_content_range("items 1-2/3"), None);
+    }
+
+    #[test]
+    fn only_strong_validators_continue() {
+        let validators = |etag: Option<&str>, date: Option<&str>| Validators {
+            etag: etag.map(str::to_owned),
+            last_modified: date.map(str::to_owned),
+        };
+        for (etag, date, expected) in [
+            (Some("\"a\""), Some("date"), Some("\"a\"")),
+            (None, Some("date"), Some("date")),
+            (Some("W/\"a\""), Some("date"), None),
+            (None, None, None),
+        ] {
+            assert_eq!(validators(etag, date).if_range().as_deref(), expected);
+        }
+    }
+}

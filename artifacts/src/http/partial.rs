@@ -1,0 +1,180 @@
+//! What has arrived of a download, and whether it can be continued.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read as _, Seek as _, Write as _},
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use tokio::sync::mpsc;
+
+use super::download::Validators;
+use crate::cache::{job::Job, refs::hashed, remove};
+
+const READ_BYTES: usize = 1 << 20;
+
+/// What has arrived of a download. Blocks.
+#[derive(Debug)]
+pub(crate) struct Partial {
+    path: PathBuf,
+    file: File,
+    hasher: Sha256,
+    /// Bytes that have arrived.
+    pub(crate) bytes: u64,
+    note: Option<Note>,
+    // While a thread still writes here nobody else does.
+    _job: Job,
+}
+
+/// What is known of where the bytes came from.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Note {
+    /// The URL, hashed: its query may be a secret.
+    url: String,
+    validators: Validators,
+    /// Start of the machine that wrote them. A power cut may take what was written, and leave zeros.
+    boot: String,
+}
+
+/// How a download can be continued.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Continue {
+    /// From the first byte.
+    Anew,
+    /// From where it ended, if it is still the same by that `If-Range`; without one its digest will tell.
+    From(u64, Option<String>),
+}
+
+impl Partial {
+    /// Opens, or makes, what lies at `path`, and reads it.
+    pub(crate) fn open(path: PathBuf, job: Job, mut progress: impl FnMut(u64)) -> io::Result<Self> {
+        let mut file = File::options().create(true).truncate(false).read(true).write(true).open(&path)?;
+        let note = fs::read(note_path(&path)).ok().and_then(|text| serde_json::from_slice(&text).ok());
+        let (mut hasher, mut bytes) = (Sha256::new(), 0);
+        let mut buffer = vec![0; READ_BYTES];
+        loop {
+            let read = file.read(&mut buffer)?;
+            if read == 0 {
+                return Ok(Self { path, file, hasher, bytes, note, _job: job });
+            }
+            hasher.update(&buffer[..read]);
+            bytes += read as u64;
+            progress(bytes);
+        }
+    }
+
+    /// 64 hexadecimal digits over what has arrived.
+    pub(crate) fn digest(&self) -> String {
+        hex::encode(self.hasher.clone().finalize())
+    }
+
+    /// How to continue it from `url`. `verified`: a digest is compared in the end.
+    pub(crate) fn resume(&self, url: &str, verified: bool) -> Continue {
+        decide(self.bytes, self.note.as_ref(), url, verified, boot())
+    }
+
+    /// Whether what arrives now, by what the server says of it, belongs to what has arrived.
+    pub(crate) fn continues(&self, now: &Validators) -> bool {
+        let before = self.note.as_ref().and_then(|note| note.validators.etag.as_ref());
+        before.is_none() || now.etag.is_none() || before == now.etag.as_ref()
+    }
+
+    /// Drops what has arrived and says where it will come from now.
+    pub(crate) fn restart(&mut self, url: &str, validators: &Validators) -> io::Result<()> {
+        self.note = None;
+        remove(&note_path(&self.path))?;
+        self.file.set_len(0)?;
+        self.file.rewind()?;
+        (self.hasher, self.bytes) = (Sha256::new(), 0);
+        let note = Note { url: hashed(url), validators: validators.clone(), boot: boot().to_owned() };
+        fs::write(note_path(&self.path), serde_json::to_vec(&note)?)?;
+        self.note = Some(note);
+        Ok(())
+    }
+
+    /// Writes what comes until nothing more does.
+    pub(crate) fn append(mut self, mut chunks: mpsc::Receiver<Bytes>) -> (Self, io::Result<()>) {
+        while let Some(chunk) = chunks.blocking_recv() {
+            if let Err(error) = self.file.write_all(&chunk) {
+                // Some of the chunk may have been written; the digest knows nothing of it.
+                let cut = self.file.set_len(self.bytes).and_then(|()| self.file.seek(io::SeekFrom::End(0)));
+                return (self, cut.and(Err(error)));
+            }
+            self.hasher.update(&chunk);
+            self.bytes += chunk.len() as u64;
+        }
+        (self, Ok(()))
+    }
+
+    /// Leaves the file, whole, and nothing else.
+    pub(crate) fn complete(self) -> io::Result<()> {
+        self.file.sync_all()?;
+        remove(&note_path(&self.path))
+    }
+
+    /// Leaves nothing.
+    pub(crate) fn remove(self) -> io::Result<()> {
+        remove(&self.path)?;
+        remove(&note_path(&self.path))
+    }
+}
+
+fn decide(bytes: u64, note: Option<&Note>, url: &str, verified: bool, boot: &str) -> Continue {
+    let here = note.filter(|note| note.url == hashed(url));
+    let if_range = here.and_then(|note| note.validators.if_range());
+    let lasted = here.is_some_and(|note| note.boot == boot);
+    match (bytes, verified) {
+        (0, _) => Continue::Anew,
+        (_, true) => Continue::From(bytes, if_range),
+        // Nothing would tell in the end that two halves do not belong together.
+        (_, false) if lasted && if_range.is_some() => Continue::From(bytes, if_range),
+        (_, false) => Continue::Anew,
+    }
+}
+
+fn note_path(path: &Path) -> PathBuf {
+    path.with_extension("json")
+}
+
+/// Tells this start of the machine from others; where that cannot be known every process is one.
+fn boot() -> &'static str {
+    static BOOT: OnceLock<String> = OnceLock::new();
+    BOOT.get_or_init(|| {
+        fs::read_to_string("/proc/sys/kernel/random/boot_id")
+            .map_or_else(|_| format!("{:016x}", rand::random::<u64>()), |id| id.trim().to_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_be_continued() {
+        let note = |etag: &str, boot: &str| Note {
+            url: hashed("url"),
+            validators: Validators { etag: Some(etag.to_owned()), last_modified: None },
+            boot: boot.to_owned(),
+        };
+        let tag = || Some("\"a\"".to_owned());
+        let strong = note("\"a\"", "boot");
+        for (bytes, note, url, verified, expected) in [
+            (0, Some(&strong), "url", true, Continue::Anew),
+            (7, Some(&strong), "url", true, Continue::From(7, tag())),
+            (7, Some(&strong), "url", false, Continue::From(7, tag())),
+            (7, Some(&strong), "other", true, Continue::From(7, None)),
+            (7, Some(&strong), "other", false, Continue::Anew),
+            (7, None, "url", true, Continue::From(7, None)),
+            (7, None, "url", false, Continue::Anew),
+            (7, Some(&note("W/\"a\"", "boot")), "url", false, Continue::Anew),
+            (7, Some(&note("\"a\"", "before")), "url", false, Continue::Anew),
+            (7, Some(&note("\"a\"", "before")), "url", true, Continue::From(7, tag())),
+        ] {
+            assert_eq!(decide(bytes, note, url, verified, "boot"), expected, "{bytes} {note:?} {url} {verified}");
+        }
+    }
+}

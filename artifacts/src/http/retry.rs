@@ -1,0 +1,120 @@
+//! Trying again: how often, and after which pause.
+
+use std::time::Duration;
+
+use crate::FetchError;
+
+/// How often a server is asked, and how long one pauses in between.
+#[derive(Clone, Copy, Debug)]
+pub struct RetryPolicy {
+    /// Attempts that bring nothing new, in a row, after which it is given up. At least 1.
+    pub attempts: u32,
+    /// The first pause. Each further one is twice as long, with some chance in it.
+    pub pause_first: Duration,
+    /// The longest pause. A server that asks for a longer one is not waited for.
+    pub pause_max: Duration,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self { attempts: 5, pause_first: Duration::from_millis(500), pause_max: Duration::from_secs(30) }
+    }
+}
+
+/// Why an attempt failed.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    /// Another attempt will not go better.
+    Final(FetchError),
+    /// What had arrived was of no use. The next attempt, at once, is without it.
+    Anew,
+    /// It may, `after` a time that the server asked for.
+    Passing { error: FetchError, after: Option<Duration> },
+}
+
+impl From<FetchError> for Fault {
+    fn from(error: FetchError) -> Self {
+        Self::Final(error)
+    }
+}
+
+impl Fault {
+    pub(crate) fn passing(error: FetchError) -> Self {
+        Self::Passing { error, after: None }
+    }
+}
+
+/// Attempts of one thing.
+#[derive(Debug)]
+pub(crate) struct Retries {
+    policy: RetryPolicy,
+    failed: u32,
+}
+
+impl Retries {
+    pub(crate) fn new(policy: RetryPolicy) -> Self {
+        Self { policy, failed: 0 }
+    }
+
+    /// The last attempt brought something new: the next failure counts as the first.
+    pub(crate) fn progressed(&mut self) {
+        self.failed = 0;
+    }
+
+    /// Waits for the time of the next attempt.
+    ///
+    /// # Errors
+    /// The fault's own when there is no next attempt.
+    pub(crate) async fn pause(&mut self, fault: Fault) -> Result<(), FetchError> {
+        let (error, after) = match fault {
+            Fault::Final(error) => return Err(error),
+            Fault::Anew => return Ok(()),
+            Fault::Passing { error, after } => (error, after),
+        };
+        self.failed += 1;
+        let Some(pause) = self.policy.pause(self.failed, after) else { return Err(error) };
+        tracing::debug!(%error, attempt = self.failed, pause_ms = pause.as_millis(), "trying again");
+        // From half of it to all of it, so that many pods do not come back at once.
+        let pause = if after.is_some() { pause } else { pause.mul_f64(rand::random_range(0.5..=1.0)) };
+        tokio::time::sleep(pause).await;
+        Ok(())
+    }
+}
+
+impl RetryPolicy {
+    /// The same, for one for whom there is an answer without the server: twice is enough to rule out a hiccup.
+    pub(crate) fn hurried(self) -> Self {
+        Self { attempts: self.attempts.min(2), ..self }
+    }
+
+    /// The pause after so many failures, `None` to give up.
+    fn pause(&self, failed: u32, asked: Option<Duration>) -> Option<Duration> {
+        if failed >= self.attempts {
+            return None;
+        }
+        match asked {
+            Some(asked) => (asked <= self.pause_max).then_some(asked),
+            None => {
+                let doubled = self.pause_first.saturating_mul(1_u32.checked_shl(failed - 1).unwrap_or(u32::MAX));
+                Some(doubled.min(self.pause_max))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_to_a_bound_and_end() {
+        let policy =
+            RetryPolicy { attempts: 5, pause_first: Duration::from_secs(1), pause_max: Duration::from_secs(5) };
+        let pauses: Vec<_> = (1..=5).map(|failed| policy.pause(failed, None).map(|pause| pause.as_secs())).collect();
+        assert_eq!(pauses, [Some(1), Some(2), Some(4), Some(5), None]);
+        assert_eq!(policy.pause(1, Some(Duration::from_secs(3))), Some(Duration::from_secs(3)));
+        assert_eq!(policy.pause(1, Some(Duration::from_secs(6))), None);
+        let endless = RetryPolicy { attempts: u32::MAX, ..policy };
+        assert_eq!(endless.pause(1000, None), Some(Duration::from_secs(5)));
+    }
+}

@@ -1,0 +1,207 @@
+//! The one entry: a cache, a client, and `fetch`.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use reqwest::Client;
+
+use crate::{
+    FetchError, Progress, RetryPolicy, Source,
+    cache::{Cache, entry::Entry},
+    http::client::{PlainHosts, client},
+    local, oci,
+    source::Location,
+    web,
+};
+
+/// How a store works.
+#[derive(Clone, Debug)]
+pub struct StoreConfig {
+    /// Folder of the cache. Other processes and nodes may use it at the same time.
+    pub dir: PathBuf,
+    /// Bytes that the cache may hold. `None`: as many as the disk has.
+    pub bytes_max: Option<u64>,
+    /// Folder at which each claim is mounted under its name.
+    pub pvc_root: PathBuf,
+    /// `HOST` or `HOST:PORT` that may be spoken to without TLS, besides this machine.
+    pub insecure_hosts: Vec<String>,
+    /// PEM certificates to trust, besides those of the system.
+    pub ca_file: Option<PathBuf>,
+    /// How often a server is asked.
+    pub retry: RetryPolicy,
+    /// How long a server may say nothing before it counts as away.
+    pub idle: Duration,
+}
+
+/// Where claims are mounted when nothing else is said.
+pub const PVC_ROOT: &str = "/var/lib/slm-swarm/pvc";
+
+impl StoreConfig {
+    /// A cache in that folder, without a bound, with everything else as it usually is.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self {
+            dir: dir.into(),
+            bytes_max: None,
+            pvc_root: PathBuf::from(PVC_ROOT),
+            insecure_hosts: Vec::new(),
+            ca_file: None,
+            retry: RetryPolicy::default(),
+            idle: Duration::from_secs(30),
+        }
+    }
+}
+
+/// A cache and what is needed to fill it. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) client: Client,
+    pub(crate) plain: PlainHosts,
+    pub(crate) retry: RetryPolicy,
+    pvc_root: PathBuf,
+}
+
+/// Something that has been fetched. While it lives, no process evicts it.
+#[derive(Debug)]
+pub struct Artifact {
+    path: PathBuf,
+    stale: bool,
+    entry: Option<Entry>,
+}
+
+impl Artifact {
+    pub(crate) fn cached(entry: Entry, stale: bool) -> Self {
+        Self { path: entry.path.clone(), stale, entry: Some(entry) }
+    }
+
+    fn in_place(path: PathBuf) -> Self {
+        Self { path, stale: false, entry: None }
+    }
+
+    /// The file, or the folder with the files. Nothing may be written there.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// `sha256:HEX` of the file, archive or manifest, which was compared with the bytes.
+    ///
+    /// `None` for what is used in place (`file:`, `pvc:`): nothing was read of it, and a digest that was asked for is
+    /// the caller's to compare.
+    #[must_use]
+    pub fn digest(&self) -> Option<&str> {
+        self.entry.as_ref().map(|entry| entry.index.digest.as_str())
+    }
+
+    /// Bytes of its files in the cache; `None` for what is used in place.
+    #[must_use]
+    pub fn bytes(&self) -> Option<u64> {
+        self.entry.as_ref().map(|entry| entry.index.bytes)
+    }
+
+    /// Whether the server could not be asked, and this is what the tag or URL stood for last.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        self.stale
+    }
+}
+
+impl Store {
+    /// Opens a cache, makes it when there is none, and clears away what processes that are gone have left. Blocks.
+    ///
+    /// # Errors
+    /// When the folder cannot be used or the CA file holds no certificate.
+    pub fn open(config: StoreConfig) -> Result<Self, FetchError> {
+        let plain = PlainHosts::new(&config.insecure_hosts);
+        let client = client(&plain, config.ca_file.as_deref(), config.idle)?;
+        let cache = Cache::open(&config.dir, config.bytes_max.unwrap_or(u64::MAX))
+            .map_err(|error| FetchError::io("cache", &config.dir, error))?;
+        Ok(Self { cache: Arc::new(cache), client, plain, retry: config.retry, pvc_root: config.pvc_root })
+    }
+
+    /// Fetches, or finds in the cache.
+    ///
+    /// A source whose digest is known and in the cache needs no network. Without one, a tag or URL is resolved anew
+    /// each time; when its server is away, what it stood for last is given, and says that it [is
+    /// stale](Artifact::is_stale).
+    ///
+    /// Dropping the future stops it. What has arrived is kept, and continued by the next one that asks for it.
+    ///
+    /// # Errors
+    /// A [`FetchError`], which names the source and what to do.
+    pub async fn fetch(
+        &self,
+        source: &Source,
+        watch: &mut (dyn FnMut(Progress) + Send),
+    ) -> Result<Artifact, FetchError> {
+        let uri = source.shown();
+        let digest = source.digest.as_deref().map(|digest| parse_digest(&uri, digest)).transpose()?;
+        let request = Request { store: self, uri: &uri, digest, source };
+        match Location::parse(&source.uri)? {
+            Location::File(path) => {
+                let uri = uri.clone();
+                in_place(move || local::file(&uri, &path)).await
+            }
+            Location::Claim { claim, path } => {
+                let (uri, root) = (uri.clone(), self.pvc_root.clone());
+                in_place(move || local::claim(&uri, &root, &claim, &path)).await
+            }
+            Location::Web(url) => web::fetch(request, &url, watch).await,
+            Location::Oci(reference) => oci::fetch(request, &reference, watch).await,
+        }
+    }
+}
+
+/// What every kind of server needs to know of a fetch.
+#[derive(Clone, Debug)]
+pub(crate) struct Request<'a> {
+    pub(crate) store: &'a Store,
+    /// The URI as it may be shown.
+    pub(crate) uri: &'a str,
+    /// 64 hexadecimal digits.
+    pub(crate) digest: Option<String>,
+    pub(crate) source: &'a Source,
+}
+
+async fn in_place(find: impl FnOnce() -> Result<PathBuf, FetchError> + Send + 'static) -> Result<Artifact, FetchError> {
+    let found = tokio::task::spawn_blocking(find).await;
+    found.unwrap_or_else(|error| Err(FetchError::io("file", "", std::io::Error::other(error)))).map(Artifact::in_place)
+}
+
+/// The 64 digits of `sha256:HEX`.
+pub(crate) fn parse_digest(uri: &str, digest: &str) -> Result<String, FetchError> {
+    let hex = digest.strip_prefix("sha256:").unwrap_or_default();
+    if hex.len() == 64 && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+        return Ok(hex.to_owned());
+    }
+    let message = format!("digest `{digest}` is not sha256: followed by 64 lower-case hexadecimal digits");
+    Err(FetchError::bad(uri, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::progress::Watcher;
+
+    #[test]
+    fn digests() {
+        let digest = "0123456789abcdef".repeat(4);
+        assert_eq!(parse_digest("u", &format!("sha256:{digest}")).unwrap(), digest);
+        for wrong in [digest.as_str(), "sha256:00", "sha512:00", &format!("sha256:{}", digest.to_uppercase())] {
+            let error = parse_digest("u", wrong).unwrap_err();
+            assert!(error.reason() == "BadReference" && error.to_string().contains(wrong), "{error}");
+        }
+    }
+
+    #[test]
+    fn fetches_can_be_spawned() {
+        fn sendable(_: impl Send) {}
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(StoreConfig::new(dir.path())).unwrap();
+        let watch: Watcher<'_> = &mut |_| {};
+        sendable(store.fetch(&Source::new("file:x"), watch));
+    }
+}

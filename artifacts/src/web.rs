@@ -1,0 +1,217 @@
+//! `https://`: one file of a web server, or one archive.
+
+use reqwest::{
+    Client, RequestBuilder, Response, Url,
+    header::{AUTHORIZATION, HeaderMap, HeaderValue},
+};
+
+use crate::{
+    Artifact, FetchError,
+    cache::{blocking, entry::Entry, entry_key, job::Job, refs::Ref},
+    credentials::Secret,
+    http::{
+        client::authority,
+        download::{Download, Origin, Outcome, Validators, Wanted},
+        retry::Fault,
+        status::no_answer,
+    },
+    progress::{Phase, Progress, Watcher},
+    source::file_name,
+    stage::{Becomes, Part, concluded},
+    store::Request,
+    unpack::Packing,
+};
+
+/// A file of a web server.
+pub(crate) async fn fetch(request: Request<'_>, url: &Url, watch: Watcher<'_>) -> Result<Artifact, FetchError> {
+    request.store.plain.check(request.uri, url)?;
+    let name = file_name(url).unwrap_or_default();
+    let web = Web { packing: Packing::of_name(&name), name, url, request };
+    match web.request.digest.clone() {
+        Some(digest) => web.pinned(digest, watch).await,
+        None => web.latest(watch).await,
+    }
+}
+
+struct Web<'a> {
+    request: Request<'a>,
+    url: &'a Url,
+    /// The file's name.
+    name: String,
+    /// `None` for what is no archive.
+    packing: Option<Packing>,
+}
+
+impl Web<'_> {
+    /// What has that digest, whoever has it.
+    async fn pinned(&self, digest: String, watch: Watcher<'_>) -> Result<Artifact, FetchError> {
+        let key = entry_key(&digest, self.packing.is_some());
+        if let Some(entry) = self.cached(&key).await? {
+            return Ok(Artifact::cached(entry, false));
+        }
+        let (cache, uri) = (&self.request.store.cache, self.request.uri);
+        let job = Job::begin(cache, &key, uri, watch).await?;
+        // Whoever had the right before may have made it.
+        let result = match self.cached(&key).await? {
+            Some(entry) => Ok(entry),
+            None => self
+                .download(&job, &key, Some(digest), None, watch)
+                .await
+                .and_then(|made| made.ok_or_else(|| not_asked(uri))),
+        };
+        concluded(job, cache, uri, result).await.map(|entry| Artifact::cached(entry, false))
+    }
+
+    /// What the server has now, or when it is away, what it had.
+    async fn latest(&self, watch: Watcher<'_>) -> Result<Artifact, FetchError> {
+        let (cache, uri) = (&self.request.store.cache, self.request.uri);
+        let url = self.url.to_string();
+        // The file's name decides whether it is unpacked; the same URL always has the same.
+        let key = format!("url-{}", crate::cache::refs::hashed(&url));
+        let job = Job::begin(cache, &key, uri, watch).await?;
+        let result = self.latest_alone(&job, &key, &url, watch).await;
+        concluded(job, cache, uri, result).await
+    }
+
+    async fn latest_alone(&self, job: &Job, key: &str, url: &str, watch: Watcher<'_>) -> Result<Artifact, FetchError> {
+        watch(Progress::of(Phase::Resolving, 0, None));
+        let name = url.to_owned();
+        let known = blocking(&self.request.store.cache, self.request.uri, move |cache| {
+            let Some(known) = cache.read_ref(&name) else { return Ok(None) };
+            Ok(cache.lookup(&known.key)?.map(|entry| (entry, known.validators)))
+        });
+        let (entry, validators) = known.await?.unzip();
+        match (self.download(job, key, None, validators, watch).await, entry) {
+            (Ok(made), known) => {
+                let entry = made.or(known).ok_or_else(|| not_asked(self.request.uri))?;
+                Ok(Artifact::cached(entry, false))
+            }
+            (Err(error @ FetchError::Unreachable { .. }), Some(known)) => {
+                tracing::warn!(%error, "using what was fetched before");
+                Ok(Artifact::cached(known, true))
+            }
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    /// `None` when the server still has what `unless` says.
+    async fn download(
+        &self,
+        job: &Job,
+        key: &str,
+        digest: Option<String>,
+        unless: Option<Validators>,
+        watch: Watcher<'_>,
+    ) -> Result<Option<Entry>, FetchError> {
+        let store = self.request.store;
+        let path = job.dir().join("file");
+        let retry = if unless.is_some() { store.retry.hurried() } else { store.retry };
+        let wanted = Wanted {
+            uri: self.request.uri.to_owned(),
+            name: self.name.clone(),
+            url: self.url.to_string(),
+            path: path.clone(),
+            digest,
+            size: None,
+            unless,
+        };
+        let origin = WebOrigin::new(&store.client, &self.request, self.url)?;
+        let download = Download { origin: &origin, wanted: &wanted, cache: &store.cache, job, key, retry };
+        match download.run(watch).await? {
+            Outcome::NotModified => Ok(None),
+            Outcome::Arrived { digest, validators } => {
+                let becomes = match self.packing {
+                    Some(packing) => Becomes::Files(packing),
+                    None => Becomes::File(self.name.clone().into()),
+                };
+                let part = Part { from: path, name: self.name.clone(), becomes };
+                self.enter(job, &digest, part, validators, watch).await.map(Some)
+            }
+        }
+    }
+
+    /// Makes an entry of what arrived, unless there is one, and notes what the URL stands for.
+    async fn enter(
+        &self,
+        job: &Job,
+        digest: &str,
+        part: Part,
+        validators: Validators,
+        watch: Watcher<'_>,
+    ) -> Result<Entry, FetchError> {
+        let key = entry_key(digest, self.packing.is_some());
+        let entry = match self.cached(&key).await? {
+            Some(entry) => entry,
+            None => self.request.stage(job, &key, digest, vec![part], watch).await?,
+        };
+        let to = Ref { source: self.request.uri.to_owned(), key, validators };
+        self.request.remember(self.url.to_string(), to).await;
+        Ok(entry)
+    }
+
+    async fn cached(&self, key: &str) -> Result<Option<Entry>, FetchError> {
+        self.request.cached(key).await
+    }
+}
+
+/// A server may say "not modified" only to one who asked whether it was.
+fn not_asked(uri: &str) -> FetchError {
+    let message = "the server answers that it is not modified, which was not asked".to_owned();
+    FetchError::Refused { uri: uri.to_owned(), message }
+}
+
+impl Request<'_> {
+    pub(crate) async fn cached(&self, key: &str) -> Result<Option<Entry>, FetchError> {
+        let key = key.to_owned();
+        blocking(&self.store.cache, self.uri, move |cache| cache.lookup(&key)).await
+    }
+
+    /// A name that is not noted costs no more than a fetch without its server, later.
+    pub(crate) async fn remember(&self, name: String, to: Ref) {
+        if let Err(error) = blocking(&self.store.cache, self.uri, move |cache| cache.write_ref(&name, &to)).await {
+            tracing::warn!(%error, "cannot note what a source stands for");
+        }
+    }
+}
+
+struct WebOrigin<'a> {
+    client: &'a Client,
+    uri: &'a str,
+    url: &'a Url,
+    authorization: Option<HeaderValue>,
+}
+
+impl<'a> WebOrigin<'a> {
+    fn new(client: &'a Client, request: &Request<'a>, url: &'a Url) -> Result<Self, FetchError> {
+        let secret = request.source.credentials.as_ref().and_then(|all| all.of(&authority(url), url.path()));
+        let authorization = secret.map(|secret| authorization(request.uri, &secret)).transpose()?;
+        Ok(Self { client, uri: request.uri, url, authorization })
+    }
+}
+
+impl Origin for WebOrigin<'_> {
+    async fn get(&self, headers: HeaderMap) -> Result<Response, Fault> {
+        let request: RequestBuilder = self.client.get(self.url.clone()).headers(headers);
+        let request = match &self.authorization {
+            Some(value) => request.header(AUTHORIZATION, value),
+            None => request,
+        };
+        request.send().await.map_err(|error| no_answer(self.uri, &error))
+    }
+}
+
+/// As a header that logs leave out.
+pub(crate) fn authorization(uri: &str, secret: &Secret) -> Result<HeaderValue, FetchError> {
+    use base64::Engine as _;
+    let text = match secret {
+        Secret::Basic { username, password } => {
+            let pair = format!("{username}:{password}");
+            format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair))
+        }
+        Secret::Bearer(token) | Secret::Identity(token) => format!("Bearer {}", token.trim()),
+    };
+    let mut value = HeaderValue::from_str(&text)
+        .map_err(|_| FetchError::bad(uri, "the token holds characters that no token has, such as a line break"))?;
+    value.set_sensitive(true);
+    Ok(value)
+}

@@ -1,0 +1,18 @@
+//! Fetches from real servers on this machine: one of ours that misbehaves on demand, and the registry `distribution`.
+
+// A test binary has no public interface: `pub` says what leaves a module.
+#![allow(unreachable_pub)]
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic)] // A test says what it expects.
+
+mod child;
+mod common;
+mod registry;
+mod server;
+
+mod auth;
+mod oci;
+mod resume;
+mod room;
+mod sharing;
+mod tls;
+mod web;

@@ -1,0 +1,101 @@
+//! What the worker's probes tell: whether it takes requests, and its numbers.
+
+use std::sync::{Arc, OnceLock};
+
+use prometheus_client::{
+    encoding::text::encode,
+    metrics::{family::Family, gauge::Gauge},
+    registry::Registry,
+};
+use slm_probes::{Readiness, Subject};
+use slm_proto::v1::WorkerState;
+use tokio::sync::watch;
+
+/// Silent about the model until it is open.
+#[derive(Debug, Default)]
+pub(crate) struct Telling {
+    state: OnceLock<watch::Receiver<WorkerState>>,
+}
+
+impl Telling {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// From now on it takes requests, and this is its state.
+    pub(crate) fn open(&self, state: watch::Receiver<WorkerState>) {
+        // It opens once.
+        let _ = self.state.set(state);
+    }
+}
+
+impl Subject for Telling {
+    fn readiness(&self) -> Readiness {
+        match self.state.get() {
+            None => Readiness::missing("the model is being opened"),
+            Some(state) if state.borrow().draining => Readiness::missing("draining: running requests are finished"),
+            Some(_) => Readiness::ready(),
+        }
+    }
+
+    fn metrics(&self) -> String {
+        let state = self.state.get().map(|state| state.borrow().clone()).unwrap_or_default();
+        let registry = registry(&state);
+        let mut text = String::new();
+        // Writing to a string does not fail.
+        let _ = encode(&mut text, &registry);
+        text
+    }
+}
+
+/// The state stream in Prometheus' words. Made for each scrape: what it tells is kept elsewhere.
+fn registry(state: &WorkerState) -> Registry {
+    let mut registry = Registry::with_prefix("slm_worker");
+    let mut gauge = |name: &str, help: &str, value: f64| {
+        let gauge = Gauge::<f64, std::sync::atomic::AtomicU64>::default();
+        gauge.set(value);
+        registry.register(name, help, gauge);
+    };
+    gauge("sequences_running", "Requests that generate", state.sequences_running.into());
+    gauge("sequences_max", "Requests that may generate at once", state.sequences_max.into());
+    gauge("requests_waiting", "Requests that wait for a place", state.requests_waiting.into());
+    gauge("tokens_queued", "Prompt tokens not processed yet", state.tokens_queued as f64);
+    gauge("tokens_per_second", "Generated tokens a second, over the last second", state.tokens_per_second.into());
+    gauge("kv_tokens_used", "Cache positions in use", state.kv_tokens_used as f64);
+    gauge("kv_tokens_max", "Cache positions", state.kv_tokens_max as f64);
+    gauge("adapter_slots", "Adapters that may be loaded", state.adapter_slots.into());
+    gauge("adapter_slots_free", "Of those, not in use", state.adapter_slots_free.into());
+    gauge("resident_bytes", "Bytes of adapters and cache", state.resident_bytes as f64);
+    gauge("draining", "1 while no new request is taken", u8::from(state.draining).into());
+    // Names are those of objects, not of callers: as many as there are slots.
+    let adapters = Family::<[(&'static str, String); 1], Gauge>::default();
+    for adapter in &state.adapters {
+        let label = [("adapter", adapter.name.clone())];
+        adapters.get_or_create(&label).inc_by(i64::from(adapter.active_requests));
+    }
+    registry.register("adapter_requests_running", "Requests that generate, by adapter", adapters);
+    registry
+}
+
+#[cfg(test)]
+mod tests {
+    use slm_proto::v1::AdapterState;
+
+    use super::*;
+
+    #[test]
+    fn tells_what_the_state_says() {
+        let telling = Telling::new();
+        assert!(!telling.readiness().ready);
+        let adapter = AdapterState { name: "banking".to_owned(), active_requests: 3, ..AdapterState::default() };
+        let state = WorkerState { sequences_running: 4, adapters: vec![adapter], ..WorkerState::default() };
+        let (sender, receiver) = watch::channel(state);
+        telling.open(receiver);
+        assert!(telling.readiness().ready);
+        let text = telling.metrics();
+        assert!(text.contains("slm_worker_sequences_running 4"), "{text}");
+        assert!(text.contains("slm_worker_adapter_requests_running{adapter=\"banking\"} 3"), "{text}");
+        sender.send_modify(|state| state.draining = true);
+        assert!(!telling.readiness().ready);
+    }
+}
