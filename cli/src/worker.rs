@@ -1,8 +1,9 @@
 //! `slm worker`: one base model and its adapters, over gRPC.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Mutex, time::Duration};
 
 use clap::Args;
+use slm_artifacts::{Progress, Source};
 use slm_worker::{
     WorkerConfig, WorkerEvent,
     model::{ModelOptions, Opening},
@@ -10,11 +11,14 @@ use slm_worker::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    args::{CacheArgs, Precision, duration},
+    args::{ArtifactArgs, CacheArgs, Precision, duration},
     child_line::{WorkerLine, say},
     exit::Failure,
     stdin,
 };
+
+/// What a source begins with.
+const SCHEMES: [&str; 5] = ["file:", "oci:", "https:", "http:", "pvc:"];
 
 /// Serves one base model and its adapters over gRPC.
 ///
@@ -32,12 +36,17 @@ pub struct WorkerArgs {
     /// Name that requests use for the model.
     #[arg(long)]
     name: String,
-    /// A GGUF file, or a Hugging Face folder with config.json and safetensors.
-    #[arg(long, value_name = "FILE_OR_DIR")]
-    model: PathBuf,
+    /// A GGUF file, or a Hugging Face folder with config.json and safetensors; or where to fetch one, such as
+    /// oci://REGISTRY/REPOSITORY:TAG, https://… or pvc://CLAIM/PATH.
+    #[arg(long, value_name = "PATH_OR_URI")]
+    model: String,
     /// Refuse a model that has another digest than this.
     #[arg(long, value_name = "sha256:…")]
     digest: Option<String>,
+    /// Folder with what the registry or server of the model asks for, as a Secret is mounted: .dockerconfigjson, or token,
+    /// or username and password.
+    #[arg(long, value_name = "DIR")]
+    credentials: Option<PathBuf>,
     /// Of the weights in memory.
     #[arg(long, value_enum, default_value_t, ignore_case = true)]
     precision: Precision,
@@ -59,11 +68,19 @@ pub struct WorkerArgs {
     /// Largest rank of an adapter.
     #[arg(long, value_name = "RANK", default_value_t = 64)]
     adapter_max_rank: usize,
+    /// Who computes inside ONNX Runtime.
+    #[arg(long, value_name = "PROVIDER", value_parser = ["Cpu"], default_value = "Cpu", ignore_case = true)]
+    execution_provider: String,
     #[command(flatten)]
     cache: CacheArgs,
+    #[command(flatten)]
+    artifacts: ArtifactArgs,
     /// Address of the gRPC endpoint; port 0: any.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     listen: SocketAddr,
+    /// Address of /healthz, /readyz and /metrics over HTTP; none without it.
+    #[arg(long, value_name = "ADDRESS")]
+    probes: Option<SocketAddr>,
     /// How long running answers may go on after the end was asked for.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     drain: Duration,
@@ -80,8 +97,15 @@ pub async fn execute(args: WorkerArgs) -> Result<(), Failure> {
         stdin::cancel_at_end(shutdown.clone());
     }
     let config = args.config()?;
-    let told = slm_worker::run(config, shutdown, |event| {
+    let fetching = Mutex::new(Fetching::default());
+    let told = slm_worker::run(config, shutdown, move |event| {
         let line = match event {
+            WorkerEvent::Opening(Opening::Fetching(progress)) => match fetching.lock() {
+                Ok(mut fetching) if fetching.is_news(&progress) => {
+                    WorkerLine::Fetching { done: progress.done, total: progress.total }
+                }
+                _ => return,
+            },
             WorkerEvent::Opening(Opening::Converting(done, total)) => WorkerLine::Converting { done, total },
             WorkerEvent::Opening(Opening::Loading) => WorkerLine::Loading,
             WorkerEvent::Ready { address } => WorkerLine::Ready { address },
@@ -94,13 +118,36 @@ pub async fn execute(args: WorkerArgs) -> Result<(), Failure> {
     Err(Failure::failed(error))
 }
 
+/// Thins out progress: a line for each hundredth is plenty.
+#[derive(Default)]
+struct Fetching {
+    told: Option<u64>,
+}
+
+impl Fetching {
+    fn is_news(&mut self, progress: &Progress) -> bool {
+        let step = progress.total.map_or(64 << 20, |total| total / 100).max(1);
+        let now = progress.done / step;
+        self.told.replace(now) != Some(now)
+    }
+}
+
+/// A path is a source too.
+fn uri(model: &str) -> String {
+    if SCHEMES.iter().any(|scheme| model.starts_with(scheme)) { model.to_owned() } else { format!("file:{model}") }
+}
+
 impl WorkerArgs {
     fn config(self) -> Result<WorkerConfig, Failure> {
-        let cache = self.cache.root()?.join("converted");
+        let cache = self.cache.root()?;
+        let artifacts = self.artifacts.config(&cache);
+        let credentials = self.credentials.as_deref().map(slm_worker::mounted_credentials).transpose();
+        let credentials = credentials.map_err(Failure::usage)?.flatten();
+        let source = Source { uri: uri(&self.model), digest: self.digest, credentials };
         let model = ModelOptions {
             name: self.name,
-            path: self.model,
-            digest: self.digest,
+            path: PathBuf::new(),
+            digest: None,
             precision: self.precision.into(),
             context_length: self.context_length,
             sequences_max: self.max_sequences,
@@ -108,8 +155,9 @@ impl WorkerArgs {
             threads: self.threads,
             adapter_slots: self.adapter_slots,
             adapter_rank_max: self.adapter_max_rank,
-            cache,
+            cache: cache.join("converted"),
         };
-        Ok(WorkerConfig { model, listen: self.listen, drain_timeout: self.drain })
+        let (listen, probes) = (self.listen, self.probes);
+        Ok(WorkerConfig { model, source, artifacts, listen, probes, drain_timeout: self.drain })
     }
 }

@@ -45,9 +45,10 @@ impl WorkerLink {
         tokio::spawn(async move {
             let request = LoadAdapterRequest {
                 name: name.clone(),
-                path: path.to_string_lossy().into_owned(),
+                source: format!("file:{}", path.display()),
                 digest: version.digest.clone(),
                 scale: Some(version.scale),
+                credentials: String::new(),
             };
             let outcome = client.load_adapter(request).await.map(|_| ());
             let _ = events.send(Event::Loaded(id, name, version, outcome)).await;
