@@ -10,6 +10,13 @@ use crate::{exit::Failure, output};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
 pub enum WorkerLine {
+    /// Bytes of its artifact fetched so far.
+    Fetching {
+        /// So many.
+        done: u64,
+        /// Of so many, when known.
+        total: Option<u64>,
+    },
     /// Layers converted so far.
     Converting {
         /// So many.

@@ -15,6 +15,7 @@ mod store_args;
 
 // The processes of a swarm.
 mod child_line;
+mod operator;
 mod router;
 mod stdin;
 mod worker;
@@ -78,6 +79,7 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     Worker(worker::WorkerArgs),
     Router(router::RouterArgs),
+    Operator(operator::OperatorArgs),
     /// Prints the completion script of a shell.
     ///
     /// Source it from the shell's start-up file.
@@ -91,7 +93,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    logs::init(matches!(cli.command, Command::Worker(_) | Command::Router(_)));
+    logs::init(matches!(cli.command, Command::Worker(_) | Command::Router(_) | Command::Operator(_)));
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return exit::report(Err(Failure::failed(format!("starting threads: {error}")))),
@@ -107,6 +109,7 @@ async fn execute(command: Command) -> Result<(), Failure> {
         Command::Up(args) => up::execute(args).await,
         Command::Worker(args) => worker::execute(args).await,
         Command::Router(args) => router::execute(args).await,
+        Command::Operator(args) => operator::execute(args).await,
         Command::Run(args) => exit::or_interrupted(run::execute(args)).await,
         Command::Get(args) => exit::or_interrupted(get::execute(args)).await,
         Command::Explain(args) => exit::or_interrupted(explain::execute(args)).await,

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use clap::Args;
-use slm_router::{Config, Limits, Swarm, source};
+use slm_router::{Config, Limits, ReadyWhen, Swarm, source};
 use tokio::{
     io::BufReader,
     sync::{oneshot, watch},
@@ -20,7 +20,8 @@ use crate::{
 /// Sends every request to the right expert.
 ///
 /// `slm up` starts one; a person rarely does. It reads what the swarm should be from standard input, one JSON object a
-/// line, each a whole snapshot that replaces the one before, and learns the rest from the workers' own state streams.
+/// line, each a whole snapshot that replaces the one before, and learns the rest from the workers' own state streams. In a
+/// cluster it follows the objects of a namespace instead (--namespace).
 /// It ends at SIGTERM, SIGINT or, with --follow-stdin, the end of its standard input, after the running answers.
 ///
 /// Standard output carries one JSON object a line: `{"event":"ready","http":"…","grpc":"…"}` and
@@ -35,9 +36,16 @@ pub struct RouterArgs {
     /// How long running answers may go on after the end was asked for.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     drain: Duration,
+    /// How long new requests are still taken after the end was asked for, before the drain: for load balancers that hear
+    /// of it late.
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = duration)]
+    withdraw: Duration,
     /// End when standard input ends; without it, the last snapshot stays.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "namespace")]
     follow_stdin: bool,
+    /// Follow the objects of this namespace of a cluster, not standard input.
+    #[arg(long, value_name = "NAME")]
+    namespace: Option<String>,
 }
 
 /// Runs it.
@@ -55,17 +63,32 @@ async fn route(args: RouterArgs) -> Result<(), Failure> {
     let (sender, swarm) = watch::channel(Arc::new(Swarm::default()));
     let (bound, addresses) = oneshot::channel();
     let limits = Limits { drain: args.drain, ..Limits::default() };
-    let config = Config { http: args.listen.http, grpc: args.listen.grpc, limits };
+    let ready_when = if args.namespace.is_some() { ReadyWhen::Known } else { ReadyWhen::Complete };
+    let ListenArgs { http, grpc } = args.listen;
+    let config = Config { http, grpc, ready_when, withdraw: args.withdraw, limits };
     tokio::spawn(async move {
         if let Ok(slm_router::Bound { http, grpc }) = addresses.await {
             // A parent that does not listen any more has its own way to end us.
             let _ = say(&RouterLine::Ready { http, grpc });
         }
     });
-    let snapshots = tokio::spawn(read_snapshots(sender, args.follow_stdin, shutdown.clone()));
+    let snapshots = match args.namespace {
+        None => tokio::spawn(read_snapshots(sender, args.follow_stdin, shutdown.clone())),
+        Some(namespace) => tokio::spawn(follow_cluster(namespace, sender, shutdown.clone())),
+    };
     slm_router::run(config, swarm, shutdown, bound).await.map_err(Failure::failed)?;
     // A source that broke is why the router ended; one that still waits for the next snapshot is not.
     if snapshots.is_finished() { snapshots.await.unwrap_or(Ok(())) } else { Ok(()) }
+}
+
+async fn follow_cluster(
+    namespace: String,
+    sender: watch::Sender<Arc<Swarm>>,
+    shutdown: CancellationToken,
+) -> Result<(), Failure> {
+    let outcome = source::kubernetes::follow(&namespace, sender).await.map_err(Failure::failed);
+    shutdown.cancel();
+    outcome
 }
 
 async fn read_snapshots(

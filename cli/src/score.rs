@@ -141,15 +141,7 @@ impl ScoreArgs {
         let config = &bundle.info.config;
         let adapter = Adapter::open(path, config).map_err(Failure::failed)?;
         let packed = pack(&adapter, config, bundle.info.precision, 1.0).map_err(Failure::failed)?;
-        let info = AdapterInfo {
-            name: "scored".to_owned(),
-            digest: adapter.digest,
-            scale: 1.0,
-            rank_max: adapter.rank_max,
-            target_modules: adapter.target_modules,
-            load_time: begun.elapsed(),
-            loaded_at: std::time::SystemTime::now(),
-        };
+        let info = AdapterInfo::new("scored", &adapter, 1.0, begun.elapsed());
         adapters.publish(info, packed).map(Some).map_err(Failure::failed)
     }
 }

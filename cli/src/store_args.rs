@@ -10,7 +10,7 @@ use crate::{args::CacheArgs, exit::Failure};
 #[derive(Clone, Debug, clap::Args)]
 pub struct StoreArgs {
     #[command(flatten)]
-    cache: CacheArgs,
+    pub cache: CacheArgs,
     /// Size of the folder `artifacts` in the cache, such as 20GiB; what was used longest ago makes room [default: no
     /// bound].
     #[arg(long, value_name = "SIZE", env = "SLM_ARTIFACTS_MAX", value_parser = bytes)]
@@ -44,16 +44,20 @@ pub struct CredentialArgs {
 }
 
 impl StoreArgs {
-    /// Opens the store.
-    pub fn open(&self) -> Result<Store, Failure> {
-        let config = StoreConfig {
+    /// How the store is to be opened.
+    pub fn config(&self) -> Result<StoreConfig, Failure> {
+        Ok(StoreConfig {
             bytes_max: self.artifacts_max,
             pvc_root: self.pvc_root.clone(),
             insecure_hosts: self.insecure_host.clone(),
             ca_file: self.ca_file.clone(),
             ..StoreConfig::new(self.cache.root()?.join("artifacts"))
-        };
-        Store::open(config).map_err(failure)
+        })
+    }
+
+    /// Opens the store.
+    pub fn open(&self) -> Result<Store, Failure> {
+        Store::open(self.config()?).map_err(failure)
     }
 }
 

@@ -1,6 +1,11 @@
 //! `slm worker`: one base model and its adapters, over gRPC.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Mutex, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use clap::Args;
 use slm_artifacts::{Progress, Source};
@@ -11,10 +16,11 @@ use slm_worker::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    args::{ArtifactArgs, CacheArgs, Precision, duration},
+    args::{Precision, duration},
     child_line::{WorkerLine, say},
     exit::Failure,
     stdin,
+    store_args::StoreArgs,
 };
 
 /// What a source begins with.
@@ -72,9 +78,7 @@ pub struct WorkerArgs {
     #[arg(long, value_name = "PROVIDER", value_parser = ["Cpu"], default_value = "Cpu", ignore_case = true)]
     execution_provider: String,
     #[command(flatten)]
-    cache: CacheArgs,
-    #[command(flatten)]
-    artifacts: ArtifactArgs,
+    store: StoreArgs,
     /// Address of the gRPC endpoint; port 0: any.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     listen: SocketAddr,
@@ -97,15 +101,15 @@ pub async fn execute(args: WorkerArgs) -> Result<(), Failure> {
         stdin::cancel_at_end(shutdown.clone());
     }
     let config = args.config()?;
-    let fetching = Mutex::new(Fetching::default());
+    let fetching = Fetching::default();
     let told = slm_worker::run(config, shutdown, move |event| {
         let line = match event {
-            WorkerEvent::Opening(Opening::Fetching(progress)) => match fetching.lock() {
-                Ok(mut fetching) if fetching.is_news(&progress) => {
-                    WorkerLine::Fetching { done: progress.done, total: progress.total }
+            WorkerEvent::Opening(Opening::Fetching(progress)) => {
+                if !fetching.is_news(&progress) {
+                    return;
                 }
-                _ => return,
-            },
+                WorkerLine::Fetching { done: progress.done, total: progress.total }
+            }
             WorkerEvent::Opening(Opening::Converting(done, total)) => WorkerLine::Converting { done, total },
             WorkerEvent::Opening(Opening::Loading) => WorkerLine::Loading,
             WorkerEvent::Ready { address } => WorkerLine::Ready { address },
@@ -121,14 +125,15 @@ pub async fn execute(args: WorkerArgs) -> Result<(), Failure> {
 /// Thins out progress: a line for each hundredth is plenty.
 #[derive(Default)]
 struct Fetching {
-    told: Option<u64>,
+    told: AtomicU64,
 }
 
 impl Fetching {
-    fn is_news(&mut self, progress: &Progress) -> bool {
+    fn is_news(&self, progress: &Progress) -> bool {
         let step = progress.total.map_or(64 << 20, |total| total / 100).max(1);
-        let now = progress.done / step;
-        self.told.replace(now) != Some(now)
+        // One more, so that the first line is news.
+        let now = progress.done / step + 1;
+        self.told.swap(now, Ordering::Relaxed) != now
     }
 }
 
@@ -139,8 +144,8 @@ fn uri(model: &str) -> String {
 
 impl WorkerArgs {
     fn config(self) -> Result<WorkerConfig, Failure> {
-        let cache = self.cache.root()?;
-        let artifacts = self.artifacts.config(&cache);
+        let cache = self.store.cache.root()?;
+        let artifacts = self.store.config()?;
         let credentials = self.credentials.as_deref().map(slm_worker::mounted_credentials).transpose();
         let credentials = credentials.map_err(Failure::usage)?.flatten();
         let source = Source { uri: uri(&self.model), digest: self.digest, credentials };

@@ -27,9 +27,9 @@ pub struct WorkerPods {
     /// Claim that keeps artifacts and converted models, shared by the workers of a node. Unset: each pod has its own.
     pub cache_claim: Option<String>,
     /// Bytes of artifacts that a cache keeps at most.
-    pub cache_bytes_max: u64,
-    /// Registries that are spoken to without TLS.
-    pub insecure_registries: Vec<String>,
+    pub artifacts_bytes_max: u64,
+    /// Registries and servers, as HOST or HOST:PORT, that are spoken to without TLS.
+    pub insecure_hosts: Vec<String>,
     /// Value of RUST_LOG.
     pub log: String,
 }

@@ -30,6 +30,7 @@ mod objects;
 mod route;
 mod source;
 mod taken;
+mod telling;
 
 use std::{fmt::Debug, sync::Arc};
 
@@ -37,16 +38,24 @@ use kube::{
     Client,
     runtime::{controller, reflector::ObjectRef},
 };
-use tokio::task::JoinSet;
+use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 pub use config::Config;
 
-use crate::{context::Context, fleet::FleetView, lease::Election, objects::Objects};
+use crate::{context::Context, fleet::FleetView, lease::Election, objects::Objects, telling::Telling};
 
 /// Why an operator cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
+    /// The address of probes cannot be had.
+    #[error("{address}: {source}; choose another address for --probes")]
+    Listen {
+        /// Wanted.
+        address: std::net::SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// No cluster.
     #[error("no cluster: {0}; run in a pod, or set KUBECONFIG")]
     NoCluster(Box<kube::Error>),
@@ -60,17 +69,23 @@ pub enum RunError {
 /// # Errors
 /// When there is no cluster to speak to.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunError> {
+    let address = config.probes;
+    let listener = TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, source })?;
+    let telling = Telling::new();
+    tokio::spawn(slm_probes::serve(listener, telling.clone(), shutdown.clone()));
     let client = Client::try_default().await.map_err(|error| RunError::NoCluster(Box::new(error)))?;
     let mut election = Election::new(client.clone(), &config.namespace, &config.identity);
     tracing::info!(namespace = config.namespace, identity = config.identity, "waiting for the lease");
     while election.win(&shutdown).await {
         tracing::info!("leading");
+        telling.lead(true);
         let stop = shutdown.child_token();
         let work = tokio::spawn(lead(client.clone(), config.clone(), stop.clone()));
         tokio::select! {
             () = election.hold(&shutdown) => {}
             () = stop.cancelled() => {}
         }
+        telling.lead(false);
         stop.cancel();
         match work.await {
             Ok(outcome) => outcome?,

@@ -9,8 +9,23 @@ pub struct Config {
     pub http: SocketAddr,
     /// Of the gRPC endpoint. Port 0: any.
     pub grpc: SocketAddr,
+    /// When it counts as ready.
+    pub ready_when: ReadyWhen,
+    /// How long new requests are still taken after a shutdown began, while nobody is to send any: a load balancer hears
+    /// of it late.
+    pub withdraw: Duration,
     /// Nothing is unbounded.
     pub limits: Limits,
+}
+
+/// When a router counts as ready.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReadyWhen {
+    /// Everything that the swarm should be is served.
+    #[default]
+    Complete,
+    /// It knows what the swarm should be. One adapter that cannot be loaded must not take every router of a cluster away.
+    Known,
 }
 
 /// A limit on everything that callers could make grow.

@@ -28,6 +28,7 @@ use crate::{
     fleet::{Channels, Fleet},
     metrics::{Api, Holding, Meter, Metrics},
     rank::Chosen,
+    readiness::Gate,
     refusal::Refusal,
     resolve::resolve,
     view::{View, Worker},
@@ -42,6 +43,7 @@ pub(crate) struct Dispatcher {
     channels: Channels,
     pub(crate) limits: Limits,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) gate: Gate,
     pub(crate) shutdown: CancellationToken,
     holding: Semaphore,
     draws: AtomicU64,
@@ -61,10 +63,16 @@ struct Failure {
 }
 
 impl Dispatcher {
-    pub(crate) fn new(fleet: &Fleet, limits: Limits, metrics: Arc<Metrics>, shutdown: CancellationToken) -> Self {
+    pub(crate) fn new(
+        fleet: &Fleet,
+        limits: Limits,
+        metrics: Arc<Metrics>,
+        gate: Gate,
+        shutdown: CancellationToken,
+    ) -> Self {
         let holding = Semaphore::new(limits.holding_max);
         let (view, channels) = (fleet.view(), fleet.channels());
-        Self { view, channels, limits, metrics, shutdown, holding, draws: AtomicU64::new(0) }
+        Self { view, channels, limits, metrics, gate, shutdown, holding, draws: AtomicU64::new(0) }
     }
 
     pub(crate) fn view(&self) -> Arc<View> {

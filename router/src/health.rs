@@ -1,4 +1,4 @@
-//! gRPC health, for each service: NOT_SERVING until everything was ready once, and again from the shutdown on.
+//! gRPC health, for each service: NOT_SERVING until the router was ready once, and again from the shutdown on.
 //!
 //! In between it stays SERVING: an adapter that is just being replaced is no reason to take every caller away. What is
 //! missing at this moment is what `/readyz` says.
@@ -6,33 +6,35 @@
 use std::sync::Arc;
 
 use tokio::{sync::watch, task::JoinHandle};
-use tokio_util::sync::CancellationToken;
 use tonic_health::{
     ServingStatus,
     pb::health_server::{Health, HealthServer},
     server::{HealthReporter, health_reporter},
 };
 
-use crate::{readiness::readiness, view::View};
+use crate::{
+    readiness::{Gate, readiness},
+    view::View,
+};
 
 /// The empty name stands for the whole server.
 const SERVICES: [&str; 3] = ["", "slm.v1.Generation", "slm.v1.Swarm"];
 
 pub(crate) async fn service(
     mut view: watch::Receiver<Arc<View>>,
-    shutdown: CancellationToken,
+    gate: Gate,
 ) -> (JoinHandle<()>, HealthServer<impl Health>) {
     let (reporter, service) = health_reporter();
     report(&reporter, ServingStatus::NotServing).await;
     let task = tokio::spawn(async move {
         tokio::select! {
-            () = shutdown.cancelled() => {}
+            () = gate.withdrawing.cancelled() => {}
             // The borrow of the view ends here: it must not be held across an await.
-            became = async { view.wait_for(|view| readiness(view).ready).await.is_ok() } => {
+            became = async { view.wait_for(|view| gate.open(&readiness(view))).await.is_ok() } => {
                 if became {
                     tracing::info!("ready");
                     report(&reporter, ServingStatus::Serving).await;
-                    shutdown.cancelled().await;
+                    gate.withdrawing.cancelled().await;
                 }
             }
         }

@@ -38,18 +38,18 @@ mod listen;
 mod metrics;
 mod readiness;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-pub use config::{Config, Limits};
+pub use config::{Config, Limits, ReadyWhen};
 pub use listen::ListenError;
 pub use readiness::{Missing, Readiness};
 pub use swarm::Swarm;
 
-use crate::{dispatch::Dispatcher, fleet::Fleet, metrics::Metrics};
+use crate::{dispatch::Dispatcher, fleet::Fleet, metrics::Metrics, readiness::Gate};
 
 /// Where a router listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,7 +79,7 @@ pub enum RunError {
     },
 }
 
-/// Routes until `shutdown` is cancelled or the sender of `swarm` is dropped, then drains and returns.
+/// Routes until `shutdown` is cancelled or the sender of `swarm` is dropped, then withdraws, drains and returns.
 ///
 /// `bound` learns the addresses as soon as both ports are open, before the swarm is ready; readiness is told by
 /// `/readyz` and gRPC health.
@@ -99,10 +99,14 @@ pub async fn run(
     // A caller that does not care for the addresses may drop its end.
     let _ = bound.send(addresses);
 
+    let withdrawing = shutdown.clone();
+    let shutdown = withdraw(withdrawing.clone(), config.withdraw);
     let metrics = Arc::new(Metrics::new());
-    let fleet = Fleet::start(swarm, &config.limits, Arc::clone(&metrics), shutdown.clone());
-    let dispatcher = Arc::new(Dispatcher::new(&fleet, config.limits.clone(), Arc::clone(&metrics), shutdown.clone()));
-    let (health, health_service) = health::service(fleet.view(), shutdown.clone()).await;
+    let fleet = Fleet::start(swarm, &config.limits, Arc::clone(&metrics), withdrawing.clone());
+    let readiness = Gate { when: config.ready_when, withdrawing };
+    let (health, health_service) = health::service(fleet.view(), readiness.clone()).await;
+    let dispatcher =
+        Arc::new(Dispatcher::new(&fleet, config.limits.clone(), Arc::clone(&metrics), readiness, shutdown.clone()));
 
     let http = http::serve(http, Arc::clone(&dispatcher), shutdown.clone());
     let grpc = grpc::serve(grpc, dispatcher, health_service, shutdown.clone());
@@ -120,6 +124,21 @@ pub async fn run(
     health.abort();
     fleet.stop().await;
     outcome.unwrap_or_else(|error| Err(RunError::Server { server: "router", reason: error.to_string() }))
+}
+
+/// Cancelled some time after `began` is.
+fn withdraw(began: CancellationToken, wait: Duration) -> CancellationToken {
+    if wait.is_zero() {
+        return began;
+    }
+    let ended = CancellationToken::new();
+    let end = ended.clone();
+    tokio::spawn(async move {
+        began.cancelled().await;
+        tokio::time::sleep(wait).await;
+        end.cancel();
+    });
+    ended
 }
 
 async fn drained(shutdown: &CancellationToken, limits: &Limits) {

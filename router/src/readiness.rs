@@ -1,8 +1,10 @@
 //! Whether everything is as it should be, and if not, what is missing. A pure function of the view.
 
 use serde::Serialize;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
+    config::ReadyWhen,
     decide::absent,
     view::{Entry, Expert, View, Worker},
 };
@@ -27,6 +29,25 @@ pub struct Missing {
     pub name: String,
     /// In words.
     pub why: String,
+}
+
+/// Whether a router counts as ready.
+#[derive(Clone, Debug)]
+pub(crate) struct Gate {
+    pub(crate) when: ReadyWhen,
+    /// Cancelled when the router is on its way out.
+    pub(crate) withdrawing: CancellationToken,
+}
+
+impl Gate {
+    /// Whether requests should be sent here.
+    pub(crate) fn open(&self, readiness: &Readiness) -> bool {
+        let enough = match self.when {
+            ReadyWhen::Complete => readiness.ready,
+            ReadyWhen::Known => readiness.generation > 0,
+        };
+        enough && !self.withdrawing.is_cancelled()
+    }
 }
 
 pub(crate) fn readiness(view: &View) -> Readiness {

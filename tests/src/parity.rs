@@ -114,15 +114,7 @@ impl Family {
             }
             let adapter = opened?;
             let packed = pack(&adapter, checkpoint.config(), precision, 1.0)?;
-            let info = AdapterInfo {
-                name: name.clone(),
-                digest: adapter.digest,
-                scale: 1.0,
-                rank_max: adapter.rank_max,
-                target_modules: adapter.target_modules,
-                load_time: std::time::Duration::ZERO,
-                loaded_at: std::time::SystemTime::UNIX_EPOCH,
-            };
+            let info = AdapterInfo::new(&name, &adapter, 1.0, std::time::Duration::ZERO);
             let lease = adapters.publish(info, packed)?;
             family.adapters.push((name, lease, Vectors::read(&dir)?));
         }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use slm_artifacts::{Source, StoreConfig};
 use slm_convert::{bundle::PrecisionChoice, graph::Precision};
 use slm_proto::v1::{
     self, generate_request::Input, generate_response::Event, generation_client::GenerationClient,
@@ -41,7 +42,7 @@ impl Worker {
         let cache = tempfile::tempdir()?;
         let mut model = ModelOptions {
             name: "tiny".into(),
-            path: family(),
+            path: PathBuf::new(),
             digest: None,
             precision: PrecisionChoice::Exactly(Precision::F32),
             context_length: None,
@@ -53,7 +54,14 @@ impl Worker {
             cache: cache.path().into(),
         };
         change(&mut model);
-        let config = WorkerConfig { model, listen: "127.0.0.1:0".parse()?, drain_timeout: Duration::from_secs(30) };
+        let config = WorkerConfig {
+            model,
+            source: Source::new(format!("file:{}", family().display())),
+            artifacts: StoreConfig::new(cache.path().join("artifacts")),
+            listen: "127.0.0.1:0".parse()?,
+            probes: None,
+            drain_timeout: Duration::from_secs(30),
+        };
         let shutdown = CancellationToken::new();
         let (ready, mut address) = mpsc::unbounded_channel::<SocketAddr>();
         let done = tokio::spawn(slm_worker::run(config, shutdown.clone(), move |event| {
@@ -92,8 +100,11 @@ impl Worker {
     }
 
     async fn load(&mut self, name: &str, path: &Path) -> Result<v1::AdapterState, tonic::Status> {
-        let request =
-            v1::LoadAdapterRequest { name: name.into(), path: path.display().to_string(), ..Default::default() };
+        let request = v1::LoadAdapterRequest {
+            name: name.into(),
+            source: format!("file:{}", path.display()),
+            ..Default::default()
+        };
         self.control.load_adapter(request).await.map(tonic::Response::into_inner)
     }
 }

@@ -14,7 +14,7 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use slm_convert::pack::PackedAdapter;
+use slm_convert::{pack::PackedAdapter, peft::Adapter};
 
 /// What the operator sees: packed adapters by slot.
 #[derive(Debug)]
@@ -55,6 +55,23 @@ pub struct AdapterInfo {
     pub load_time: Duration,
     /// When it became usable.
     pub loaded_at: SystemTime,
+}
+
+impl AdapterInfo {
+    /// Of `adapter` under that name, loaded now from files in place.
+    pub fn new(name: &str, adapter: &Adapter, scale: f32, load_time: Duration) -> Self {
+        Self {
+            name: name.to_owned(),
+            digest: adapter.digest.clone(),
+            source: String::new(),
+            source_digest: String::new(),
+            scale,
+            rank_max: adapter.rank_max,
+            target_modules: adapter.target_modules.clone(),
+            load_time,
+            loaded_at: SystemTime::now(),
+        }
+    }
 }
 
 /// One version of an adapter, in its slot as long as anybody holds this.

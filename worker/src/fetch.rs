@@ -16,10 +16,8 @@ pub(crate) struct Fetched {
 
 /// Fetches what a request names.
 pub(crate) async fn adapter(store: &Store, request: &LoadAdapterRequest) -> Result<Fetched, FetchError> {
-    let credentials = credentials(&request.credentials).map_err(|error| FetchError::Unauthorized {
-        uri: request.source.clone(),
-        message: error.to_string(),
-    })?;
+    let credentials = credentials(&request.credentials)
+        .map_err(|error| FetchError::Unauthorized { uri: request.source.clone(), message: error.to_string() })?;
     let digest = Some(request.digest.clone()).filter(|digest| !digest.is_empty());
     let source = Source { uri: request.source.clone(), digest: digest.clone(), credentials };
     let artifact = store.fetch(&source, &mut |_| {}).await?;

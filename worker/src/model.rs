@@ -4,7 +4,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
     thread::JoinHandle,
-    time::{Instant, SystemTime},
+    time::Instant,
 };
 
 use slm_artifacts::Progress;
@@ -242,17 +242,8 @@ impl Model {
             return Err(LoadAdapterError::Rank { path: path.into(), rank, most });
         }
         let packed = pack(&adapter, config, self.precision(), scale)?;
-        let info = AdapterInfo {
-            name: name.clone(),
-            digest: adapter.digest,
-            source: source.clone(),
-            source_digest: source_digest.clone(),
-            scale,
-            rank_max: adapter.rank_max,
-            target_modules: adapter.target_modules,
-            load_time: since.elapsed(),
-            loaded_at: SystemTime::now(),
-        };
+        let (source, source_digest) = (source.clone(), source_digest.clone());
+        let info = AdapterInfo { source, source_digest, ..AdapterInfo::new(name, &adapter, scale, since.elapsed()) };
         Ok(self.adapters.publish(info, packed)?)
     }
 }

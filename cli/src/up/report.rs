@@ -58,6 +58,8 @@ impl Reporter {
     pub fn opening(&self, id: WorkerId, model: &str, line: &WorkerLine) {
         match line {
             WorkerLine::Converting { done, total } => self.converting(id, model, *done, *total),
+            // Artifacts are on this machine before a worker is started.
+            WorkerLine::Fetching { .. } => {}
             WorkerLine::Loading => self.loading(id, model),
             WorkerLine::Ready { .. } | WorkerLine::Failed { .. } => self.finished(id),
         }

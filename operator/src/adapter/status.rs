@@ -41,7 +41,11 @@ pub(super) async fn residency(context: &Context, adapter: &LoraAdapter) -> Resul
     let verdict = verdict(&name, &version, &pods, serving);
     let example = pods.iter().find_map(|pod| current(pod, &name).filter(|_| serves(pod, &name, &version)));
     let former = adapter.status.clone().unwrap_or_default();
-    let resolved = example.map(|state| Resolved { uri: adapter.spec.source.uri.clone(), digest: state.digest.clone() });
+    let resolved = example.map(|state| Resolved {
+        uri: adapter.spec.source.uri.clone(),
+        // What travelled, where something did: it can be fetched again by that digest.
+        digest: Some(&state.source_digest).filter(|digest| !digest.is_empty()).unwrap_or(&state.digest).clone(),
+    });
     let next = |conditions: Vec<Condition>| LoraAdapterStatus {
         observed_generation: adapter.metadata.generation,
         digest: example.map(|state| state.digest.clone()).or_else(|| former.digest.clone()),

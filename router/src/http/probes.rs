@@ -15,15 +15,16 @@ pub(super) async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// Everything is as it should be; 503 with what is missing otherwise.
+/// Whether requests should be sent here, with what of the swarm is missing.
 pub(super) async fn readyz(State(dispatcher): State<Shared>) -> Response {
     let mut readiness = readiness(&dispatcher.view());
-    if dispatcher.shutdown.is_cancelled() {
+    let open = dispatcher.gate.open(&readiness);
+    if dispatcher.gate.withdrawing.is_cancelled() {
         readiness.ready = false;
         let why = "is shutting down".to_owned();
         readiness.missing.push(Missing { kind: "Router", name: String::new(), why });
     }
-    let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let status = if open { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(readiness)).into_response()
 }
 

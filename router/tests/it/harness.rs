@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
-use slm_router::{Bound, Config, Limits, RunError, Swarm};
+use slm_router::{Bound, Config, Limits, ReadyWhen, RunError, Swarm};
 use tokio::{
     sync::{oneshot, watch},
     task::JoinHandle,
@@ -48,7 +48,7 @@ pub(crate) fn swarm(workers: &[&Worker]) -> Swarm {
 impl Router {
     pub(crate) async fn start(swarm: Swarm, limits: Limits) -> Self {
         let any = "127.0.0.1:0".parse().expect("an address");
-        let config = Config { http: any, grpc: any, limits };
+        let config = Config { http: any, grpc: any, ready_when: ReadyWhen::Complete, withdraw: Duration::ZERO, limits };
         let (sender, receiver) = watch::channel(Arc::new(swarm));
         let (bound_sender, bound) = oneshot::channel();
         let shutdown = CancellationToken::new();

@@ -1,8 +1,8 @@
 //! From the first port to the last stream.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use slm_router::{Config, Swarm};
+use slm_router::{Config, ReadyWhen, Swarm};
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -87,7 +87,13 @@ async fn a_drain_has_an_end() {
 async fn a_port_in_use_is_named() {
     let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = taken.local_addr().expect("an address");
-    let config = Config { http: address, grpc: "127.0.0.1:0".parse().expect("an address"), limits: limits() };
+    let config = Config {
+        http: address,
+        grpc: "127.0.0.1:0".parse().expect("an address"),
+        ready_when: ReadyWhen::Complete,
+        withdraw: Duration::ZERO,
+        limits: limits(),
+    };
     let (_swarm, receiver) = watch::channel(Arc::new(Swarm::default()));
     let (bound, _) = oneshot::channel();
     let error = slm_router::run(config, receiver, CancellationToken::new(), bound).await.expect_err("taken");

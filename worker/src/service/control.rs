@@ -32,7 +32,8 @@ impl WorkerControl for Control {
         if request.source.is_empty() {
             return Err(status::missing("source", "it is where the adapter's files are"));
         }
-        let Fetched { artifact, contents } = fetch::adapter(&self.0.store, &request).await?;
+        let fetched = fetch::adapter(&self.0.store, &request).await;
+        let Fetched { artifact, contents } = fetched.map_err(|error| status::not_fetched(&error))?;
         let wanted = WantedAdapter {
             name: request.name,
             source: request.source,

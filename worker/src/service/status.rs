@@ -93,11 +93,10 @@ impl From<StepFailure> for Status {
     }
 }
 
-impl From<FetchError> for Status {
-    fn from(error: FetchError) -> Self {
-        let code = if error.retryable() { Code::Unavailable } else { Code::FailedPrecondition };
-        status(code, error.reason(), &error)
-    }
+/// An adapter's artifact cannot be had.
+pub(super) fn not_fetched(error: &FetchError) -> Status {
+    let code = if error.retryable() { Code::Unavailable } else { Code::FailedPrecondition };
+    status(code, error.reason(), error)
 }
 
 impl From<LoadAdapterError> for Status {

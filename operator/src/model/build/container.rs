@@ -83,7 +83,7 @@ fn arguments(plan: Plan<'_>) -> Vec<String> {
     flag("listen", format!("0.0.0.0:{}", names::GRPC_PORT));
     flag("probes", format!("0.0.0.0:{}", names::PROBES_PORT));
     flag("cache", CACHE.to_owned());
-    flag("cache-bytes", plan.pods.cache_bytes_max.to_string());
+    flag("artifacts-max", plan.pods.artifacts_bytes_max.to_string());
     flag("drain", format!("{}s", spec.rollout.drain_timeout_seconds));
     let precision = match spec.runtime.precision {
         Precision::Auto => "Auto",
@@ -100,8 +100,8 @@ fn arguments(plan: Plan<'_>) -> Vec<String> {
     if let Some(threads) = spec.runtime.threads {
         flag("threads", threads.to_string());
     }
-    for registry in &plan.pods.insecure_registries {
-        flag("insecure-registry", registry.clone());
+    for host in &plan.pods.insecure_hosts {
+        flag("insecure-host", host.clone());
     }
     if plan.profile.execution_provider != ExecutionProvider::Cpu {
         flag("execution-provider", plan.profile.execution_provider.to_string());

@@ -12,8 +12,8 @@ fn pods() -> WorkerPods {
         image_pull_policy: None,
         image_pull_secrets: Vec::new(),
         cache_claim: None,
-        cache_bytes_max: 1 << 34,
-        insecure_registries: vec!["registry:5000".to_owned()],
+        artifacts_bytes_max: 1 << 34,
+        insecure_hosts: vec!["registry:5000".to_owned()],
         log: "info".to_owned(),
     }
 }
@@ -97,7 +97,7 @@ fn a_worker_gets_what_the_model_says() {
         "--adapter-slots=5",
         "--adapter-max-rank=8",
         "--drain=20s",
-        "--insecure-registry=registry:5000",
+        "--insecure-host=registry:5000",
     ] {
         assert!(arguments.contains(&argument), "{argument} in {arguments:?}");
     }

@@ -1,0 +1,68 @@
+//! `slm operator`: the controllers of a cluster.
+
+use std::net::SocketAddr;
+
+use clap::Args;
+use slm_operator::{Config, config::WorkerPods};
+use tokio_util::sync::CancellationToken;
+
+use crate::{exit::Failure, stdin};
+
+/// Turns the SlmModels, LoraAdapters and SwarmRoutes of a namespace into worker pods that serve.
+///
+/// The Helm chart runs it; a person rarely does. It speaks to the cluster that its pod is in, or to that of KUBECONFIG.
+/// Several may run: one holds the Lease slm-operator and works, the others wait. It ends at SIGTERM or SIGINT; what
+/// serves, serves on.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  KUBECONFIG=~/.kube/config slm operator --namespace swarm --worker-image slm-swarm:dev"
+)]
+pub struct OperatorArgs {
+    /// The namespace to look after.
+    #[arg(long, value_name = "NAME", env = "POD_NAMESPACE")]
+    namespace: String,
+    /// Who it is among its replicas.
+    #[arg(long, value_name = "NAME", env = "POD_NAME", default_value = "slm-operator")]
+    identity: String,
+    /// Image of workers on CPUs.
+    #[arg(long, value_name = "IMAGE", env = "SLM_WORKER_IMAGE")]
+    worker_image: String,
+    /// When nodes pull it [default: Kubernetes' own].
+    #[arg(long, value_name = "POLICY", value_parser = ["Always", "IfNotPresent", "Never"])]
+    image_pull_policy: Option<String>,
+    /// A Secret for pulling images; may be given several times.
+    #[arg(long = "image-pull-secret", value_name = "NAME")]
+    image_pull_secrets: Vec<String>,
+    /// A claim that keeps artifacts and converted models for all workers of a node; without it each pod has its own.
+    #[arg(long, value_name = "NAME")]
+    cache_claim: Option<String>,
+    /// Bytes of artifacts that a cache keeps at most.
+    #[arg(long, value_name = "BYTES", default_value_t = 50 << 30)]
+    artifacts_max: u64,
+    /// HOST or HOST:PORT of artifacts that workers may reach without TLS; may be given several times.
+    #[arg(long, value_name = "HOST", value_delimiter = ',')]
+    insecure_host: Vec<String>,
+    /// RUST_LOG of the workers.
+    #[arg(long, value_name = "FILTER", default_value = "info")]
+    worker_log: String,
+    /// Address of /healthz, /readyz and /metrics over HTTP.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9091")]
+    probes: SocketAddr,
+}
+
+/// Runs it.
+pub async fn execute(args: OperatorArgs) -> Result<(), Failure> {
+    let shutdown = CancellationToken::new();
+    stdin::cancel_at_signal(shutdown.clone())?;
+    let workers = WorkerPods {
+        image: args.worker_image,
+        image_pull_policy: args.image_pull_policy,
+        image_pull_secrets: args.image_pull_secrets,
+        cache_claim: args.cache_claim,
+        artifacts_bytes_max: args.artifacts_max,
+        insecure_hosts: args.insecure_host,
+        log: args.worker_log,
+    };
+    let config = Config { namespace: args.namespace, identity: args.identity, workers, probes: args.probes };
+    slm_operator::run(config, shutdown).await.map_err(Failure::failed)
+}
