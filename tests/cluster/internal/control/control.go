@@ -33,6 +33,21 @@ func Start(c layout.Cluster, name string) error {
 	return process.Start(c, process.Spec{Name: name, Node: -1, Args: append([]string{c.Program("kube")}, args(c)...)})
 }
 
+// Up starts all of them, the API server's clients last: they end when they do not find it.
+func Up(ctx context.Context, c layout.Cluster) error {
+	for _, name := range Processes {
+		if err := Start(c, name); err != nil {
+			return err
+		}
+		if name == "apiserver" {
+			if err := Ready(ctx, c); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 func etcd(c layout.Cluster) []string {
 	const client, peer = "http://127.0.0.1:2379", "http://127.0.0.1:2380"
 	return []string{
@@ -60,7 +75,7 @@ func apiserver(c layout.Cluster) []string {
 		"--allow-privileged=true",
 		"--service-cluster-ip-range=" + c.ServiceCIDR(),
 		"--service-account-issuer=https://kubernetes.default.svc.cluster.local",
-		"--service-account-key-file=" + file("service-accounts.key"),
+		"--service-account-key-file=" + file("service-accounts.pub"),
 		"--service-account-signing-key-file=" + file("service-accounts.key"),
 		"--kubelet-certificate-authority=" + file("ca.crt"),
 		"--kubelet-client-certificate=" + file("apiserver-kubelet.crt"),
@@ -107,7 +122,7 @@ func Ready(ctx context.Context, c layout.Cluster) error {
 	defer client.CloseIdleConnections()
 	return shell.Wait(ctx, "API server ready", readyLimit, func(ctx context.Context) error {
 		if !process.Alive(c, "apiserver") {
-			return fmt.Errorf("it ended; its last words: %s", process.Tail(c, "apiserver", 3))
+			return shell.Never(fmt.Errorf("it ended; its last words: %s", process.Tail(c, "apiserver", 3)))
 		}
 		return get(ctx, client, c.APIServer()+"/readyz")
 	})

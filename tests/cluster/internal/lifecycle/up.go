@@ -14,6 +14,7 @@ import (
 	"slm-swarm/tests/cluster/internal/addons"
 	"slm-swarm/tests/cluster/internal/control"
 	"slm-swarm/tests/cluster/internal/device"
+	"slm-swarm/tests/cluster/internal/images"
 	"slm-swarm/tests/cluster/internal/layout"
 	"slm-swarm/tests/cluster/internal/network"
 	"slm-swarm/tests/cluster/internal/node"
@@ -92,22 +93,21 @@ func build(ctx context.Context, c layout.Cluster) error {
 		return err
 	}
 	step("network and certificates made")
-	for _, name := range control.Processes {
-		if err := control.Start(c, name); err != nil {
-			return err
-		}
+	archives, err := node.Archives(c)
+	if err != nil {
+		return err
 	}
-	err := together(c.Nodes+2, func(i int) error {
+	err = together(ctx, c.Nodes+2, func(ctx context.Context, i int) error {
 		switch {
 		case i == c.Nodes:
-			return control.Ready(ctx, c)
+			return control.Up(ctx, c)
 		case i == c.Nodes+1:
 			return addons.StartRegistry(ctx, c)
 		}
 		if err := node.Runtime(ctx, c, i); err != nil {
 			return err
 		}
-		return node.Preload(ctx, c, i)
+		return images.Load(ctx, c, archives, func(node int) bool { return node == i })
 	})
 	if err != nil {
 		return err
@@ -154,15 +154,20 @@ func links(c layout.Cluster) error {
 	return nil
 }
 
-// together runs n pieces of work at once and gathers what went wrong.
-func together(n int, work func(int) error) error {
-	failed := make([]error, n)
+// together runs n pieces of work at once; the first that fails ends the others and is what is told.
+func together(ctx context.Context, n int, work func(context.Context, int) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	var group sync.WaitGroup
 	for i := range n {
-		group.Go(func() { failed[i] = work(i) })
+		group.Go(func() {
+			if err := work(ctx, i); err != nil {
+				cancel(err)
+			}
+		})
 	}
 	group.Wait()
-	return errors.Join(failed...)
+	return context.Cause(ctx)
 }
 
 // Lock keeps two harnesses from changing clusters at once. The lock is the folder itself, so that nothing is left.

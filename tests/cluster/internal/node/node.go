@@ -133,15 +133,15 @@ func Up(c layout.Cluster, i int) bool {
 	return true
 }
 
-// Preload loads the images of the cluster's own pods into every node: the pods' sandbox and the DNS server.
-func Preload(ctx context.Context, c layout.Cluster, i int) error {
+// Archives are the images that every node needs: the pods' sandbox and the DNS server.
+func Archives(c layout.Cluster) ([]string, error) {
 	var archives []string
 	for _, program := range []string{"pause", "coredns"} {
 		archive, err := images.Archive(c, program)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		archives = append(archives, archive)
 	}
-	return images.Load(ctx, c, archives, func(node int) bool { return node == i })
+	return archives, nil
 }

@@ -47,7 +47,10 @@ func Mint(c layout.Cluster) error {
 	if err != nil {
 		return err
 	}
-	return WriteKey(File(c, "service-accounts.key"), key)
+	if err := WriteKey(File(c, "service-accounts.key"), key); err != nil {
+		return err
+	}
+	return WritePublicKey(File(c, "service-accounts.pub"), key)
 }
 
 // Kubeconfig is the path of the kubeconfig of a client's certificate; the admin's is where everybody looks for it.

@@ -47,6 +47,11 @@ func All(ctx context.Context, commands ...[]string) error {
 // poll is how often a condition is looked at again.
 const poll = 50 * time.Millisecond
 
+// Never marks an error that waiting does not mend.
+func Never(err error) error { return never{err} }
+
+type never struct{ error }
+
 // Wait looks at a condition until it holds; the error says what was waited for and how it stood last.
 func Wait(ctx context.Context, what string, limit time.Duration, condition func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
@@ -58,6 +63,9 @@ func Wait(ctx context.Context, what string, limit time.Duration, condition func(
 		err := condition(ctx)
 		if err == nil {
 			return nil
+		}
+		if hopeless := (never{}); errors.As(err, &hopeless) {
+			return fmt.Errorf("%s: %w", what, hopeless.error)
 		}
 		// The look that the deadline cut short says nothing; the one before it does.
 		if last == nil || ctx.Err() == nil {
