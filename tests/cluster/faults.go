@@ -19,7 +19,8 @@ import (
 
 func apiserver(ctx context.Context, opts options) error {
 	return change(opts, 0,
-		func(c layout.Cluster, _ string) error { return process.Stop(ctx, c, "apiserver") },
+		// Asked to end it would first wait for its open watches, which do not end.
+		func(c layout.Cluster, _ string) error { return process.Kill(ctx, c, "apiserver") },
 		func(c layout.Cluster, _ string) error {
 			if err := control.Start(c, "apiserver"); err != nil {
 				return err

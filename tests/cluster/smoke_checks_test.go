@@ -23,13 +23,18 @@ import (
 const byName = "http://web.smoke.svc.cluster.local/"
 
 func (s *suite) serviceByName(t *testing.T) {
-	said, err := s.ask(byName, 40)
-	if err != nil || strings.Count(said, "web-") != 2 {
-		t.Errorf("40 requests by name were answered by %q, %v; want both pods", said, err)
-	}
+	eventually(t, "40 requests by name are answered by both pods", s.bothAnswer)
 	if _, err := s.ask("http://nobody.smoke.svc.cluster.local/", 1); err == nil || !strings.Contains(err.Error(), "no such host") {
 		t.Errorf("a name that is not there: %v", err)
 	}
+}
+
+func (s *suite) bothAnswer() error {
+	said, err := s.ask(byName, 40)
+	if err == nil && strings.Count(said, "web-") != 2 {
+		err = fmt.Errorf("answered by %q", said)
+	}
+	return err
 }
 
 // get asks from the machine, outside all pods.
@@ -219,13 +224,7 @@ func (s *suite) nodeLost(t *testing.T) {
 	started := time.Now()
 	s.cluster("node", "start", "node1")
 	t.Logf("node1 Ready %.1f s after its return", time.Since(started).Seconds())
-	eventually(t, "pods on the node that came back", func() error {
-		said, err := s.ask(byName, 40)
-		if err == nil && strings.Count(said, "web-") != 2 {
-			err = fmt.Errorf("answered by %q", said)
-		}
-		return err
-	})
+	eventually(t, "pods on the node that came back", s.bothAnswer)
 }
 
 func (s *suite) nodeDrained(t *testing.T) {

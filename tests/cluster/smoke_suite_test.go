@@ -53,6 +53,8 @@ func (s *suite) cluster(args ...string) string {
 func (s *suite) crashUpWhen(ctx context.Context, running string) {
 	s.Helper()
 	cmd := s.command(ctx, "up")
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
 	if err := cmd.Start(); err != nil {
 		s.Fatal(err)
 	}
@@ -63,11 +65,11 @@ func (s *suite) crashUpWhen(ctx context.Context, running string) {
 		}
 		return fmt.Errorf("not yet")
 	})
-	if err != nil {
-		s.Error(err)
-	}
 	_ = cmd.Process.Kill()
 	_ = cmd.Wait()
+	if err != nil {
+		s.Errorf("%v\n%s", err, stderr.String())
+	}
 }
 
 func (s *suite) kubectl(t *testing.T, args ...string) string {
@@ -110,7 +112,7 @@ func snapshot(t *testing.T) map[string][]string {
 		"mounts":             "cut -d' ' -f5 /proc/self/mountinfo",
 		"state":              "ls -d /var/lib/slm-swarm-cluster/* /var/lib/kubelet /var/lib/cni /var/log/pods /var/log/containers /run/containerd 2>/dev/null || true",
 		"processes":          "grep -lsz SLM_CLUSTER_PROCESS= /proc/[0-9]*/environ || true",
-		"programs":           "pgrep -l 'containerd|kube|etcd|pause|probe|registry|coredns' || true",
+		"programs":           "ps -eo stat=,pid=,comm= | awk '$1 !~ /^Z/ && $3 ~ /containerd|kube|etcd|pause|probe|registry|coredns/ {print $2, $3}'",
 	} {
 		text, err := shell.Output(context.Background(), nil, "sh", "-c", command)
 		if err != nil {

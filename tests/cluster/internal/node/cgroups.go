@@ -24,6 +24,10 @@ func unified() bool {
 	return err == nil
 }
 
+// second is the hierarchy of the second version beside those of the first. It holds no controllers and a node needs no
+// group in it, but runc makes one there for each container.
+const second = "unified"
+
 // hierarchies lists the folders below which each controller's groups are.
 func hierarchies() ([]string, error) {
 	if unified() {
@@ -36,8 +40,7 @@ func hierarchies() ([]string, error) {
 	var all []string
 	for _, entry := range entries {
 		path := filepath.Join(cgroupRoot, entry.Name())
-		// `unified`, the second version beside the first, holds no controllers; kubelet and runc leave it alone.
-		if _, err := os.Stat(filepath.Join(path, "cgroup.procs")); err == nil && entry.IsDir() && entry.Name() != "unified" {
+		if _, err := os.Stat(filepath.Join(path, "cgroup.procs")); err == nil && entry.IsDir() && entry.Name() != second {
 			all = append(all, path)
 		}
 	}
@@ -101,7 +104,7 @@ func groups(group string) ([]string, error) {
 		return nil, err
 	}
 	var found []string
-	for _, hierarchy := range all {
+	for _, hierarchy := range append(all, filepath.Join(cgroupRoot, second)) {
 		err := filepath.WalkDir(hierarchy+group, func(path string, entry fs.DirEntry, err error) error {
 			if errors.Is(err, fs.ErrNotExist) {
 				return nil // gone while we look

@@ -107,10 +107,19 @@ func Alive(c layout.Cluster, name string) bool {
 
 // Stop asks a process to end, kills it after StopLimit, and forgets it. One that is gone already is no error.
 func Stop(ctx context.Context, c layout.Cluster, name string) error {
+	return end(ctx, c, name, syscall.SIGTERM)
+}
+
+// Kill ends a process at once and forgets it, as a crash does.
+func Kill(ctx context.Context, c layout.Cluster, name string) error {
+	return end(ctx, c, name, syscall.SIGKILL)
+}
+
+func end(ctx context.Context, c layout.Cluster, name string, signal syscall.Signal) error {
 	handle, err := open(c, name)
 	if err == nil {
 		defer handle.close()
-		err = handle.end(ctx, syscall.SIGTERM, StopLimit)
+		err = handle.end(ctx, signal, StopLimit)
 	} else if errors.Is(err, errGone) {
 		err = nil
 	}
