@@ -49,15 +49,17 @@ state = "/run/containerd"
 `, c.Path(layout.NodeName(i), "containerd"), images.Ref(c, "pause"), c.Path(layout.NodeName(i), "cni.d"))
 }
 
-// podNetwork is a bridge on the node. Pods keep their addresses on the way to other nodes, as kube-proxy expects.
+// podNetwork is a cable from each pod to its node, without a bridge: a bridge hides the answer of a pod on the same
+// node from kube-proxy's translation on kernels that lack br_netfilter. Pods keep their addresses on the way to other
+// nodes.
 func podNetwork(c layout.Cluster, i int) string {
 	return fmt.Sprintf(`{
   "cniVersion": "0.4.0",
   "name": "pods",
   "plugins": [
     {
-      "type": "bridge", "bridge": "pods", "isDefaultGateway": true, "hairpinMode": true, "ipMasq": false,
-      "ipam": {"type": "host-local", "ranges": [[{"subnet": "%s"}]]}
+      "type": "ptp", "ipMasq": false,
+      "ipam": {"type": "host-local", "ranges": [[{"subnet": "%s"}]], "routes": [{"dst": "0.0.0.0/0"}]}
     },
     {"type": "portmap", "capabilities": {"portMappings": true}}
   ]
