@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 
+	"slm-swarm/tests/cluster/internal/process"
 	"slm-swarm/tests/cluster/internal/shell"
 )
 
@@ -58,6 +59,10 @@ func main() {
 	if len(os.Args) < 2 || commands[os.Args[1]] == nil {
 		fmt.Fprint(os.Stderr, usage)
 		os.Exit(2)
+	}
+	if err := process.KeepFiles(); err != nil {
+		shell.Say("cluster: %v", err)
+		os.Exit(1)
 	}
 	opts := parse(os.Args[1], os.Args[2:])
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

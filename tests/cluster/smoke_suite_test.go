@@ -59,7 +59,7 @@ func (s *suite) crashUpWhen(ctx context.Context, running string) {
 		s.Fatal(err)
 	}
 	plan := layout.Cluster{Name: clusterName, Root: setting("SLM_CLUSTER_DIR", "/var/lib/slm-swarm-cluster")}
-	err := shell.Wait(ctx, running+" started", time.Minute, func(context.Context) error {
+	err := shell.Wait(ctx, running+" started", 2*time.Minute, func(context.Context) error {
 		if process.Alive(plan, running) {
 			return nil
 		}

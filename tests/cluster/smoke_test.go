@@ -50,7 +50,7 @@ func TestCrashedUp(t *testing.T) {
 		s.cluster("down")
 		s.compare("after a crashed up")
 	})
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	s.crashUpWhen(ctx, "node0-containerd")
 	// A second `up` replaces it, a second `down` finds nothing.

@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 
 	"slm-swarm/tests/cluster/internal/layout"
 	"slm-swarm/tests/cluster/internal/shell"
@@ -141,3 +142,6 @@ func OwnAddresses() ([]netip.Addr, error) {
 	}
 	return own, nil
 }
+
+// words splits a command written as one would type it; no part of it holds a space of its own.
+func words(parts ...string) []string { return strings.Fields(strings.Join(parts, " ")) }

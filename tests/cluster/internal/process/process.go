@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +17,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"slm-swarm/tests/cluster/internal/layout"
 )
@@ -46,6 +49,12 @@ func Enter(c layout.Cluster, node int) []string {
 		return []string{"nsenter", "--net=/run/netns/" + c.ControlNS(), "--"}
 	}
 	return []string{"nsenter", "--net=/run/netns/" + c.NodeNS(node), "--mount=" + MountNS(c, node), "--"}
+}
+
+// KeepFiles keeps the files that the harness was given open (a caller's lock, a pipe of make) from the processes that
+// it starts: they outlive it, and would hold the lock for as long.
+func KeepFiles() error {
+	return unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
 }
 
 // Start starts a process that outlives the harness. Its output goes to logs/NAME.log.
@@ -81,19 +90,6 @@ func Start(c layout.Cluster, spec Spec) error {
 
 // Log is the file that holds what a process wrote.
 func Log(c layout.Cluster, name string) string { return c.Path("logs", name+".log") }
-
-// Names lists the processes that were started and not stopped, dead or alive.
-func Names(c layout.Cluster) ([]string, error) {
-	entries, err := os.ReadDir(c.Path("pids"))
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, err
-	}
-	var names []string
-	for _, entry := range entries {
-		names = append(names, entry.Name())
-	}
-	return names, nil
-}
 
 // Alive says whether the process that Start started runs.
 func Alive(c layout.Cluster, name string) bool {

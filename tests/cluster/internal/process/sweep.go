@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"time"
 
 	"slm-swarm/tests/cluster/internal/layout"
 )
@@ -121,13 +120,4 @@ func Tail(c layout.Cluster, name string, lines int) string {
 	}
 	all := strings.Split(strings.TrimRight(string(text), "\n"), "\n")
 	return strings.Join(all[max(0, len(all)-lines):], "\n")
-}
-
-// Age is how long ago a process was started; zero when it was not.
-func Age(c layout.Cluster, name string) time.Duration {
-	info, err := os.Stat(pidFile(c, name))
-	if err != nil {
-		return 0
-	}
-	return time.Since(info.ModTime()).Round(time.Second)
 }
