@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -84,8 +85,18 @@ func parse(command string, args []string) options {
 	}
 	_ = flags.Parse(args) // ends the process itself
 	opts.args = flags.Args()
-	opts.root = setting("SLM_CLUSTER_DIR", "/var/lib/slm-swarm-cluster")
+	opts.root = stateRoot()
 	return opts
+}
+
+// stateRoot holds the state of all clusters.
+func stateRoot() string {
+	root, err := filepath.Abs(setting("SLM_CLUSTER_DIR", "/var/lib/slm-swarm-cluster"))
+	if err != nil {
+		shell.Say("cluster: SLM_CLUSTER_DIR: %v", err)
+		os.Exit(1)
+	}
+	return root
 }
 
 // setting reads an environment variable.

@@ -58,7 +58,7 @@ func (s *suite) crashUpWhen(ctx context.Context, running string) {
 	if err := cmd.Start(); err != nil {
 		s.Fatal(err)
 	}
-	plan := layout.Cluster{Name: clusterName, Root: setting("SLM_CLUSTER_DIR", "/var/lib/slm-swarm-cluster")}
+	plan := layout.Cluster{Name: clusterName, Root: stateRoot()}
 	err := shell.Wait(ctx, running+" started", 2*time.Minute, func(context.Context) error {
 		if process.Alive(plan, running) {
 			return nil

@@ -66,7 +66,7 @@ func (s *suite) up() {
 		s.Fatalf("`up` said %q on stdout, want one line for the shell", said)
 	}
 	s.Logf("up in %.1f s", time.Since(started).Seconds())
-	c, err := layout.Load(setting("SLM_CLUSTER_DIR", "/var/lib/slm-swarm-cluster"), clusterName)
+	c, err := layout.Load(stateRoot(), clusterName)
 	if err != nil {
 		s.Fatal(err)
 	}
