@@ -29,6 +29,25 @@ func (s *suite) serviceByName(t *testing.T) {
 	}
 }
 
+// Another cluster comes and goes; it must not take away what the nodes of this one have mounted at the same places.
+func (s *suite) neighbour(t *testing.T) {
+	for _, args := range [][]string{{"up", "--nodes", "1"}, {"down"}} {
+		if said, err := harness(context.Background(), clusterName+"-beside", args...).CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", args[0], err, said)
+		}
+	}
+	s.cluster("status")
+	for i := range s.plan.Nodes {
+		seen, err := exec.Command("nsenter", "--mount="+process.MountNS(s.plan, i), "ls", "/var/lib/kubelet/pods").Output()
+		if err != nil || len(seen) == 0 {
+			t.Errorf("%s lost its /var/lib/kubelet: %q, %v", layout.NodeName(i), seen, err)
+		}
+	}
+	if left, err := os.ReadDir("/var/lib/kubelet"); err != nil || len(left) > 0 {
+		t.Errorf("the machine's /var/lib/kubelet holds %v, %v; want only the mount point", left, err)
+	}
+}
+
 func (s *suite) bothAnswer() error {
 	said, err := s.ask(byName, 40)
 	if err == nil && strings.Count(said, "web-") != 2 {

@@ -32,7 +32,11 @@ type suite struct {
 
 // command is the harness as people call it, from the checkout that this test is in.
 func (s *suite) command(ctx context.Context, args ...string) *exec.Cmd {
-	args = append([]string{args[0], "--name", clusterName}, args[1:]...)
+	return harness(ctx, clusterName, args...)
+}
+
+func harness(ctx context.Context, name string, args ...string) *exec.Cmd {
+	args = append([]string{args[0], "--name", name}, args[1:]...)
 	return exec.CommandContext(ctx, "../../scripts/cluster", args...)
 }
 

@@ -30,6 +30,7 @@ func TestSmoke(t *testing.T) {
 	s.up()
 	s.Run("kept", s.kept)
 	s.Run("pods on both nodes", s.deploy)
+	s.Run("another cluster beside it", s.neighbour)
 	s.Run("service by name", s.serviceByName)
 	s.Run("service from the machine", s.serviceFromMachine)
 	s.Run("nothing leaves", s.nothingLeaves)

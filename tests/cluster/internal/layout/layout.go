@@ -81,8 +81,11 @@ func (c Cluster) NodeIndex(name string) (int, error) {
 	return 0, fmt.Errorf("cluster %s has no node %q; it has node0 to %s", c.Name, name, NodeName(c.Nodes-1))
 }
 
-// Mark is the environment variable that every process of the cluster carries.
-func (c Cluster) Mark() string { return "SLM_CLUSTER_PROCESS=" + c.Dir() }
+// MarkName is the environment variable that every process of any cluster carries.
+const MarkName = "SLM_CLUSTER_PROCESS"
+
+// Mark is that variable with this cluster's value.
+func (c Cluster) Mark() string { return MarkName + "=" + c.Dir() }
 
 // Cgroup is the cluster's folder in every cgroup hierarchy.
 func (c Cluster) Cgroup() string { return "/slm-cluster-" + c.Name }

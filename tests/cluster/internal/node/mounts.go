@@ -67,10 +67,15 @@ func dropMounts(c layout.Cluster, i int) error {
 	return unmountBelow(process.MountNS(c, i))
 }
 
-// RemoveMounts unmounts everything in the cluster's folder and removes the mount points that Debian does not have,
-// if nobody else put anything there.
+// RemoveMounts unmounts everything in the cluster's folder and, when no other cluster is up, removes the mount points
+// that Debian does not have, if nobody else put anything there. The kernel would let us remove them under another
+// cluster's nodes too, and unmount them there.
 func RemoveMounts(c layout.Cluster) error {
 	if err := unmountBelow(c.Dir()); err != nil {
+		return err
+	}
+	others, err := process.AnyMarked()
+	if err != nil || others {
 		return err
 	}
 	for _, path := range []string{"/var/lib/kubelet", "/var/lib/cni"} {

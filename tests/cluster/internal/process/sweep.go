@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -93,6 +94,20 @@ func Marked(marks []string) ([]int, error) {
 		}
 	}
 	return pids, nil
+}
+
+// AnyMarked says whether any cluster's process runs.
+func AnyMarked() (bool, error) {
+	environs, err := filepath.Glob("/proc/[0-9]*/environ")
+	if err != nil {
+		return false, err
+	}
+	return slices.ContainsFunc(environs, func(path string) bool {
+		environ, err := os.ReadFile(path)
+		return err == nil && slices.ContainsFunc(bytes.Split(environ, []byte{0}), func(v []byte) bool {
+			return bytes.HasPrefix(v, []byte(layout.MarkName+"="))
+		})
+	}), nil
 }
 
 func hasMarks(pid int, marks []string) bool {
