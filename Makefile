@@ -9,7 +9,7 @@ PYTHON := $(CACHE)/venv/bin/python
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 SLM := $(TARGET)/release/slm
 
-.PHONY: help setup build demo up test check generate parity e2e bench clean
+.PHONY: help setup build demo up test check generate parity e2e bench images chart clean
 
 help: ## Show what there is
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,12 @@ e2e: setup build ## End-to-end tests of a running swarm
 
 bench: setup build ## End-to-end speed beside the bare ONNX Runtime step, on this machine
 	@"$(TARGET)/release/slm-bench" --slm "$(SLM)"
+
+images: build ## Build the container images, as archives in the cache
+	@CACHE="$(CACHE)" scripts/images --binary "$(SLM)"
+
+chart: ## Check the Helm chart: lint, schema, snapshots, README
+	@CACHE="$(CACHE)" scripts/chart-check
 
 clean: ## Remove what was built; the cache stays
 	$(CARGO) clean
