@@ -9,7 +9,7 @@ PYTHON := $(CACHE)/venv/bin/python
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 SLM := $(TARGET)/release/slm
 
-.PHONY: help setup build demo up test check generate parity e2e bench cluster-up cluster-down cluster-test clean
+.PHONY: help setup build demo up test check generate parity e2e bench images cluster-up cluster-down cluster-test clean
 
 help: ## Show what there is
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,11 @@ cluster-down: ## End it and leave nothing behind
 
 cluster-test: ## Check the cluster itself, in one of its own (root, minutes)
 	cd tests/cluster && go test -tags smoke -count 1 -timeout 30m -v .
+images: build ## Build the container images, as archives in the cache
+	@CACHE="$(CACHE)" scripts/images --binary "$(SLM)"
+
+chart: ## Check the Helm chart: lint, schema, snapshots, README
+	@CACHE="$(CACHE)" scripts/chart-check
 
 clean: ## Remove what was built; the cache stays
 	$(CARGO) clean

@@ -1,4 +1,4 @@
-//! The YAML beside the types is what the types make.
+//! The YAML beside the types, and in the chart, is what the types make.
 
 use std::{fs, path::Path};
 
@@ -6,14 +6,16 @@ use slm_crds::schema::Kind;
 
 #[test]
 fn yaml_is_current() {
-    for kind in Kind::ALL {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("yaml").join(kind.file_name());
-        let written = fs::read_to_string(&path).unwrap_or_default();
-        assert_eq!(
-            written,
-            kind.yaml().expect("a CRD is YAML"),
-            "{} differs from crds/src: make generate",
-            path.display()
-        );
+    for folder in ["yaml", "../charts/slm-swarm/crds"] {
+        for kind in Kind::ALL {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder).join(kind.file_name());
+            let written = fs::read_to_string(&path).unwrap_or_default();
+            assert_eq!(
+                written,
+                kind.yaml().expect("a CRD is YAML"),
+                "{} differs from crds/src: make generate",
+                path.display()
+            );
+        }
     }
 }
