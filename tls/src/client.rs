@@ -1,0 +1,81 @@
+//! The calling end: gRPC channels to somebody of the swarm.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use hyper_util::rt::TokioIo;
+use rustls::{ClientConfig, pki_types::ServerName};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsConnector, client::TlsStream};
+use tonic::{
+    codegen::http::Uri,
+    transport::{Channel, Endpoint},
+};
+use tower::Service;
+
+use crate::{Identity, Tls};
+
+/// An address that does not fit the way in which its swarm is spoken to.
+#[derive(Debug, thiserror::Error)]
+pub enum AddressError {
+    /// TLS is wanted, but there is nothing to shake hands with.
+    #[error("{0}: an https address needs a certificate of the swarm; give --tls, or an http address")]
+    NoCertificate(Uri),
+    /// Plain, where everything else is not.
+    #[error("{0}: with --tls only https addresses are spoken to")]
+    Plain(Uri),
+}
+
+/// A channel to `to` at the endpoint's address, which opens when it is first used: `https` over `tls`, `http` without.
+/// Who answers must prove to be `to`, wherever that is.
+///
+/// # Errors
+/// When scheme and `tls` do not fit: nothing falls back to plain text.
+pub fn channel(endpoint: &Endpoint, to: Identity, tls: Option<&Tls>) -> Result<Channel, AddressError> {
+    match (endpoint.uri().scheme_str() == Some("https"), tls) {
+        (true, Some(tls)) => Ok(endpoint.connect_with_connector_lazy(tls.connector(to))),
+        (false, None) => Ok(endpoint.connect_lazy()),
+        (true, None) => Err(AddressError::NoCertificate(endpoint.uri().clone())),
+        (false, Some(_)) => Err(AddressError::Plain(endpoint.uri().clone())),
+    }
+}
+
+impl Tls {
+    fn connector(&self, to: Identity) -> Connector {
+        Connector { client: Arc::clone(&self.client), to }
+    }
+}
+
+/// Opens connections for a channel.
+#[derive(Clone, Debug)]
+struct Connector {
+    client: Arc<ClientConfig>,
+    to: Identity,
+}
+
+type Connection = TokioIo<TlsStream<TcpStream>>;
+
+impl Service<Uri> for Connector {
+    type Response = Connection;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Connection>> + Send>>;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let (connector, to) = (TlsConnector::from(Arc::clone(&self.client)), self.to);
+        Box::pin(async move {
+            let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+            let connection = TcpStream::connect((host, uri.port_u16().unwrap_or(443))).await?;
+            connection.set_nodelay(true)?;
+            let name = ServerName::try_from(to.dns_name()).map_err(io::Error::other)?;
+            Ok(TokioIo::new(connector.connect(name, connection).await?))
+        })
+    }
+}

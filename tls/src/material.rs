@@ -1,0 +1,107 @@
+//! Certificates as handshakes use them.
+
+use std::sync::Arc;
+
+use rustls::{
+    RootCertStore,
+    client::WebPkiServerVerifier,
+    crypto::CryptoProvider,
+    pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject as _},
+    server::{VerifierBuilderError, WebPkiClientVerifier, danger::ClientCertVerifier},
+    sign::CertifiedKey,
+};
+
+use crate::Identity;
+
+/// The three parts as PEM, as a Secret of the type kubernetes.io/tls has them.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Pem {
+    /// `ca.crt`: every authority that is trusted.
+    pub authorities: Vec<u8>,
+    /// `tls.crt`: the own certificate.
+    pub certificate: Vec<u8>,
+    /// `tls.key`: its key.
+    pub key: Vec<u8>,
+}
+
+/// What of the PEM cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum MaterialError {
+    /// Not PEM, or nothing of the kind in it.
+    #[error("{part}: {source}")]
+    Pem {
+        /// `ca.crt`, `tls.crt` or `tls.key`.
+        part: &'static str,
+        /// What is wrong.
+        source: pem::Error,
+    },
+    /// Empty.
+    #[error("{part}: has no certificate")]
+    Empty {
+        /// `ca.crt` or `tls.crt`.
+        part: &'static str,
+    },
+    /// An authority cannot be one.
+    #[error("ca.crt: {0}")]
+    Authority(rustls::Error),
+    /// No verifier can be made of the authorities.
+    #[error("ca.crt: {0}")]
+    Verifier(#[from] VerifierBuilderError),
+    /// The key is not the certificate's, or of a kind that is not supported.
+    #[error("tls.crt and tls.key: {0}")]
+    Key(rustls::Error),
+    /// The certificate is somebody else's.
+    #[error("tls.crt: is not that of the {wanted} ({}) of a swarm; mount the Secret of the {wanted}", wanted.dns_name())]
+    Identity {
+        /// Who should be in it.
+        wanted: Identity,
+    },
+    /// The build is broken.
+    #[error("no TLS 1.3: {0}")]
+    Provider(rustls::Error),
+}
+
+/// A certificate with its key, and the authorities that others are checked against.
+#[derive(Debug)]
+pub struct Material {
+    pub(crate) key: Arc<CertifiedKey>,
+    pub(crate) clients: Arc<dyn ClientCertVerifier>,
+    pub(crate) servers: Arc<WebPkiServerVerifier>,
+}
+
+impl Material {
+    /// Checks what can be checked without a peer: that the parts are there, belong together and to `identity`.
+    ///
+    /// # Errors
+    /// Names the part.
+    pub fn read(pem: &Pem, identity: Identity) -> Result<Self, MaterialError> {
+        let chain = certificates("tls.crt", &pem.certificate)?;
+        if chain.first().and_then(Identity::of) != Some(identity) {
+            return Err(MaterialError::Identity { wanted: identity });
+        }
+        let key =
+            PrivateKeyDer::from_pem_slice(&pem.key).map_err(|source| MaterialError::Pem { part: "tls.key", source })?;
+        let key = CertifiedKey::from_der(chain, key, &provider()).map_err(MaterialError::Key)?;
+        let mut roots = RootCertStore::empty();
+        for authority in certificates("ca.crt", &pem.authorities)? {
+            roots.add(authority).map_err(MaterialError::Authority)?;
+        }
+        let roots = Arc::new(roots);
+        Ok(Self {
+            key: Arc::new(key),
+            clients: WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), provider()).build()?,
+            servers: WebPkiServerVerifier::builder_with_provider(roots, provider()).build()?,
+        })
+    }
+}
+
+/// ring, named: a process may hold several providers, and none is its default.
+pub(crate) fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+fn certificates(part: &'static str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, MaterialError> {
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    let all = all.map_err(|source| MaterialError::Pem { part, source })?;
+    if all.is_empty() { Err(MaterialError::Empty { part }) } else { Ok(all) }
+}

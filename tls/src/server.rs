@@ -1,0 +1,123 @@
+//! The listening end: accepted connections whose callers have proven that they are of the swarm.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures::{Stream, StreamExt as _};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tonic::transport::server::Connected;
+
+use crate::{Identity, Tls};
+
+/// A caller that has not shaken hands for so long is dropped.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Handshakes that run at once; further connections wait in the system's queue.
+const HANDSHAKES_MAX: usize = 256;
+
+/// Who is at the other end of a connection: in the extensions of every request that comes over it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// What its certificate says: `None` is somebody of the swarm's authority without a role.
+    pub identity: Option<Identity>,
+}
+
+/// A connection after its handshake.
+#[derive(Debug)]
+pub struct Accepted {
+    stream: TlsStream<TcpStream>,
+    peer: Peer,
+}
+
+impl Tls {
+    /// Connections of callers with a certificate of the swarm. Others end in the handshake; that is logged and never
+    /// ends the stream. Handshakes run side by side: a slow one holds nobody up.
+    pub fn incoming<S>(&self, connections: S) -> impl Stream<Item = io::Result<Accepted>> + Send + use<S>
+    where
+        S: Stream<Item = io::Result<TcpStream>> + Send,
+    {
+        let acceptor = TlsAcceptor::from(self.server.clone());
+        connections
+            .map(move |connection| {
+                let acceptor = acceptor.clone();
+                async move {
+                    match connection {
+                        Ok(connection) => accept(&acceptor, connection).await.map(Ok),
+                        Err(error) => Some(Err(error)),
+                    }
+                }
+            })
+            .buffer_unordered(HANDSHAKES_MAX)
+            .filter_map(std::future::ready)
+    }
+}
+
+async fn accept(acceptor: &TlsAcceptor, connection: TcpStream) -> Option<Accepted> {
+    let address = connection.peer_addr().map_or_else(|error| error.to_string(), |address| address.to_string());
+    let stream = match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(connection)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            tracing::info!(address, %error, "caller refused: no handshake");
+            return None;
+        }
+        Err(_) => {
+            tracing::info!(address, timeout_ms = HANDSHAKE_TIMEOUT.as_millis(), "caller refused: slow handshake");
+            return None;
+        }
+    };
+    let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+    let peer = Peer { identity: certificate.and_then(Identity::of) };
+    Some(Accepted { stream, peer })
+}
+
+impl Connected for Accepted {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        self.peer
+    }
+}
+
+impl AsyncRead for Accepted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Accepted {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
