@@ -76,12 +76,14 @@ impl CacheArgs {
 /// A duration such as `500ms`, `30s` or `2m`; a bare number is seconds.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let amount: u64 = digits.parse().map_err(|_| "expected a number with ms, s or m, such as 30s".to_owned())?;
+    let amount: u64 = digits.parse().map_err(|_| "expected a number with ms, s, m, h or d, such as 30s".to_owned())?;
     match &text[digits.len()..] {
         "ms" => Ok(Duration::from_millis(amount)),
         "" | "s" => Ok(Duration::from_secs(amount)),
         "m" => Ok(Duration::from_secs(amount.saturating_mul(60))),
-        unit => Err(format!("unknown unit `{unit}`; expected ms, s or m")),
+        "h" => Ok(Duration::from_secs(amount.saturating_mul(3600))),
+        "d" => Ok(Duration::from_secs(amount.saturating_mul(86_400))),
+        unit => Err(format!("unknown unit `{unit}`; expected ms, s, m, h or d")),
     }
 }
 
@@ -94,7 +96,8 @@ mod tests {
         assert_eq!(duration("30"), Ok(Duration::from_secs(30)));
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
-        assert!(duration("2h").is_err_and(|error| error.contains("`h`")));
+        assert_eq!(duration("2d"), Ok(Duration::from_secs(48 * 3600)));
+        assert!(duration("2w").is_err_and(|error| error.contains("`w`")));
         assert!(duration("soon").is_err());
     }
 }

@@ -1,12 +1,12 @@
 //! `slm operator`: the controllers of a cluster.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use clap::Args;
-use slm_operator::{Config, config::WorkerPods};
+use slm_operator::{Certificates, Config, config::WorkerPods};
 use tokio_util::sync::CancellationToken;
 
-use crate::{exit::Failure, stdin};
+use crate::{args::duration, exit::Failure, stdin};
 
 /// Turns the SlmModels, LoraAdapters and SwarmRoutes of a namespace into worker pods that serve.
 ///
@@ -42,6 +42,19 @@ pub struct OperatorArgs {
     /// HOST or HOST:PORT of artifacts that workers may reach without TLS; may be given several times.
     #[arg(long, value_name = "HOST", value_delimiter = ',')]
     insecure_host: Vec<String>,
+    /// Speak to workers over mutual TLS, and keep the certificates for it in Secrets: slm-swarm-ca, and
+    /// slm-swarm-ROLE-tls for operator, router and worker.
+    #[arg(long)]
+    tls: bool,
+    /// How long such a certificate lives; a new one comes after two thirds of it.
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = duration)]
+    tls_lifetime: Duration,
+    /// How long their authority lives; a new one comes after two thirds of it.
+    #[arg(long, value_name = "TIME", default_value = "3650d", value_parser = duration)]
+    tls_authority_lifetime: Duration,
+    /// How long a changed Secret takes to reach every pod: so long a new authority is trusted before it signs.
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration)]
+    tls_propagation: Duration,
     /// RUST_LOG of the workers.
     #[arg(long, value_name = "FILTER", default_value = "info")]
     worker_log: String,
@@ -54,12 +67,19 @@ pub struct OperatorArgs {
 pub async fn execute(args: OperatorArgs) -> Result<(), Failure> {
     let shutdown = CancellationToken::new();
     stdin::cancel_at_signal(shutdown.clone())?;
+    let certificates = Certificates {
+        lifetime: args.tls_lifetime,
+        authority_lifetime: args.tls_authority_lifetime,
+        propagation: args.tls_propagation,
+    };
+    certificates.check().map_err(Failure::usage)?;
     let workers = WorkerPods {
         image: args.worker_image,
         image_pull_policy: args.image_pull_policy,
         image_pull_secrets: args.image_pull_secrets,
         cache_claim: args.cache_claim,
         artifacts_bytes_max: args.artifacts_max,
+        certificates: args.tls.then_some(certificates),
         insecure_hosts: args.insecure_host,
         log: args.worker_log,
     };

@@ -1,9 +1,12 @@
 //! `slm router`: the endpoint before the workers.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
-use slm_router::{Config, Limits, ReadyWhen, Swarm, source};
+use slm_router::{
+    Config, Limits, ReadyWhen, Swarm,
+    source::{self, kubernetes::Scheme},
+};
 use tokio::{
     io::BufReader,
     sync::{oneshot, watch},
@@ -43,6 +46,10 @@ pub struct RouterArgs {
     /// End when standard input ends; without it, the last snapshot stays.
     #[arg(long, conflicts_with = "namespace")]
     follow_stdin: bool,
+    /// Folder with ca.crt, tls.crt and tls.key of its swarm, followed: workers are spoken to over mutual TLS. Without it they
+    /// are spoken to in plain text. The endpoints of the router itself are not concerned.
+    #[arg(long, value_name = "DIR", env = "SLM_TLS_DIR")]
+    tls: Option<PathBuf>,
     /// Follow the objects of this namespace of a cluster, not standard input.
     #[arg(long, value_name = "NAME")]
     namespace: Option<String>,
@@ -65,7 +72,8 @@ async fn route(args: RouterArgs) -> Result<(), Failure> {
     let limits = Limits { drain: args.drain, ..Limits::default() };
     let ready_when = if args.namespace.is_some() { ReadyWhen::Known } else { ReadyWhen::Complete };
     let ListenArgs { http, grpc } = args.listen;
-    let config = Config { http, grpc, ready_when, withdraw: args.withdraw, limits };
+    let scheme = if args.tls.is_some() { Scheme::Https } else { Scheme::Http };
+    let config = Config { http, grpc, tls: args.tls, ready_when, withdraw: args.withdraw, limits };
     tokio::spawn(async move {
         if let Ok(slm_router::Bound { http, grpc }) = addresses.await {
             // A parent that does not listen any more has its own way to end us.
@@ -74,7 +82,7 @@ async fn route(args: RouterArgs) -> Result<(), Failure> {
     });
     let snapshots = match args.namespace {
         None => tokio::spawn(read_snapshots(sender, args.follow_stdin, shutdown.clone())),
-        Some(namespace) => tokio::spawn(follow_cluster(namespace, sender, shutdown.clone())),
+        Some(namespace) => tokio::spawn(follow_cluster(namespace, scheme, sender, shutdown.clone())),
     };
     slm_router::run(config, swarm, shutdown, bound).await.map_err(Failure::failed)?;
     // A source that broke is why the router ended; one that still waits for the next snapshot is not.
@@ -83,10 +91,11 @@ async fn route(args: RouterArgs) -> Result<(), Failure> {
 
 async fn follow_cluster(
     namespace: String,
+    scheme: Scheme,
     sender: watch::Sender<Arc<Swarm>>,
     shutdown: CancellationToken,
 ) -> Result<(), Failure> {
-    let outcome = source::kubernetes::follow(&namespace, sender).await.map_err(Failure::failed);
+    let outcome = source::kubernetes::follow(&namespace, scheme, sender).await.map_err(Failure::failed);
     shutdown.cancel();
     outcome
 }

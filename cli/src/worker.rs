@@ -82,6 +82,10 @@ pub struct WorkerArgs {
     /// Address of the gRPC endpoint; port 0: any.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     listen: SocketAddr,
+    /// Folder with ca.crt, tls.crt and tls.key of its swarm, followed: only operator and routers of the swarm get in. Without
+    /// it the gRPC endpoint is plain and open.
+    #[arg(long, value_name = "DIR", env = "SLM_TLS_DIR")]
+    tls: Option<PathBuf>,
     /// Address of /healthz, /readyz and /metrics over HTTP; none without it.
     #[arg(long, value_name = "ADDRESS")]
     probes: Option<SocketAddr>,
@@ -162,7 +166,7 @@ impl WorkerArgs {
             adapter_rank_max: self.adapter_max_rank,
             cache: cache.join("converted"),
         };
-        let (listen, probes) = (self.listen, self.probes);
-        Ok(WorkerConfig { model, source, artifacts, listen, probes, drain_timeout: self.drain })
+        let (listen, tls, probes) = (self.listen, self.tls, self.probes);
+        Ok(WorkerConfig { model, source, artifacts, listen, tls, probes, drain_timeout: self.drain })
     }
 }

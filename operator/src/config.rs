@@ -1,6 +1,6 @@
 //! How an operator is run.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 /// Settings of an operator.
 #[derive(Clone, Debug)]
@@ -28,8 +28,62 @@ pub struct WorkerPods {
     pub cache_claim: Option<String>,
     /// Bytes of artifacts that a cache keeps at most.
     pub artifacts_bytes_max: u64,
+    /// Mutual TLS with them, by certificates that are minted and renewed so. Unset: plain text.
+    pub certificates: Option<Certificates>,
     /// Registries and servers, as HOST or HOST:PORT, that are spoken to without TLS.
     pub insecure_hosts: Vec<String>,
     /// Value of RUST_LOG.
     pub log: String,
+}
+
+/// How long certificates live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Certificates {
+    /// One of an operator, a router or a worker.
+    pub lifetime: Duration,
+    /// The authority's.
+    pub authority_lifetime: Duration,
+    /// How long a changed Secret takes to reach every pod that has it mounted.
+    pub propagation: Duration,
+}
+
+impl Certificates {
+    /// Whether everybody can have a new one before an old one ends. Renewal begins when a third of a life is left.
+    ///
+    /// # Errors
+    /// Names what is too short.
+    pub fn check(&self) -> Result<(), String> {
+        // An authority may have to be introduced and a certificate renewed after it, one after the other.
+        if self.lifetime < self.propagation.saturating_mul(6) {
+            return Err(format!(
+                "certificates that live {} s are too short for Secrets that take {} s to reach pods; at least 6 times as long",
+                self.lifetime.as_secs(),
+                self.propagation.as_secs()
+            ));
+        }
+        if self.authority_lifetime < self.lifetime.saturating_mul(6) {
+            return Err(format!(
+                "an authority that lives {} s is too short for certificates that live {} s; at least 6 times as long",
+                self.authority_lifetime.as_secs(),
+                self.lifetime.as_secs()
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lives_fit_into_each_other() {
+        let [minute, hour, day] = [60, 3_600, 86_400].map(Duration::from_secs);
+        let check = |lifetime, authority_lifetime, propagation| {
+            Certificates { lifetime, authority_lifetime, propagation }.check()
+        };
+        assert_eq!(check(day, day * 3_650, minute * 5), Ok(()));
+        assert!(check(minute * 5, day, minute).is_err_and(|why| why.contains("300 s")));
+        assert!(check(hour, hour * 5, minute).is_err_and(|why| why.contains("authority")));
+    }
 }

@@ -12,12 +12,13 @@
 //! - `gate`: a pod is ready when its adapters are there;
 //! - `conditions`, `context`: how a verdict becomes a condition and an Event.
 //!
-//! And beside it: `lease` (who of several operators writes), `names`, `source`, `credentials`, `taken`, `config`.
+//! And beside it: `certificates` (mutual TLS with workers), `lease` (who of several operators writes), `names`, `source`, `credentials`, `taken`, `config`.
 
 pub mod config;
 pub mod residency;
 
 mod adapter;
+mod certificates;
 mod conditions;
 mod context;
 mod credentials;
@@ -41,7 +42,7 @@ use kube::{
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-pub use config::Config;
+pub use config::{Certificates, Config};
 
 use crate::{context::Context, fleet::FleetView, lease::Election, objects::Objects, telling::Telling};
 
@@ -115,10 +116,12 @@ async fn lead(client: Client, config: Config, stop: CancellationToken) -> Result
         pods_touched: touched.pods,
         adapters: objects.adapters.clone(),
         adapters_touched: touched.adapters,
+        tls: None,
     };
+    let policy = config.workers.certificates;
     let context =
         Arc::new(Context::new(client.clone(), objects, view.clone(), config.workers.clone(), &config.identity));
-    let fleet = tokio::spawn(fleet::run(client, inputs, view, told, stop.clone()));
+    let fleet = tokio::spawn(speak(client, inputs, policy, view, told, stop.clone()));
     tokio::join!(
         model::run(Arc::clone(&context), namespace.clone(), concerned.models, stop.clone()),
         adapter::run(Arc::clone(&context), namespace.clone(), concerned.adapters, stop.clone()),
@@ -129,6 +132,26 @@ async fn lead(client: Client, config: Config, stop: CancellationToken) -> Result
         tracing::error!(%error, "the fleet failed");
     }
     Ok(())
+}
+
+/// Speaks to the workers, as soon as there are certificates to do it with.
+async fn speak(
+    client: Client,
+    mut inputs: fleet::Inputs,
+    policy: Option<Certificates>,
+    view: FleetView,
+    told: fleet::Told,
+    stop: CancellationToken,
+) {
+    let certificates = match policy {
+        None => None,
+        Some(policy) => tokio::select! {
+            kept = certificates::keep(client.clone(), &inputs.namespace, policy) => Some(kept),
+            () = stop.cancelled() => return,
+        },
+    };
+    inputs.tls = certificates.as_ref().map(|kept| kept.tls.clone());
+    fleet::run(client, inputs, view, told, stop).await;
 }
 
 /// The end of a reconciliation, for the log. Errors were told by their own line already.

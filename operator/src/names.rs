@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use slm_tls::Identity;
+
 /// Label that names the SlmModel of a worker's pod.
 pub(crate) const MODEL: &str = "slmswarm.io/model";
 /// Field manager of everything that is applied.
@@ -33,6 +35,21 @@ pub(crate) fn worker(model: &str) -> String {
     format!("{}-{:08x}", kept.trim_end_matches('-'), hash as u32)
 }
 
+/// Name of the Secret with the certificate of `identity`.
+#[must_use]
+pub(crate) fn certificate(identity: Identity) -> String {
+    format!("slm-swarm-{identity}-tls")
+}
+
+/// What everything that is made is labelled with.
+#[must_use]
+pub(crate) fn swarm_labels() -> BTreeMap<String, String> {
+    BTreeMap::from([
+        ("app.kubernetes.io/managed-by".to_owned(), MANAGER.to_owned()),
+        ("app.kubernetes.io/part-of".to_owned(), "slm-swarm".to_owned()),
+    ])
+}
+
 /// What selects the workers of a model.
 #[must_use]
 pub(crate) fn selector(model: &str) -> BTreeMap<String, String> {
@@ -46,8 +63,7 @@ pub(crate) fn selector(model: &str) -> BTreeMap<String, String> {
 #[must_use]
 pub(crate) fn labels(model: &str) -> BTreeMap<String, String> {
     let mut labels = selector(model);
-    labels.insert("app.kubernetes.io/managed-by".to_owned(), MANAGER.to_owned());
-    labels.insert("app.kubernetes.io/part-of".to_owned(), "slm-swarm".to_owned());
+    labels.extend(swarm_labels());
     labels
 }
 

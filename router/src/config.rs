@@ -1,6 +1,6 @@
 //! What an operator of a router may set.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 /// Addresses and limits.
 #[derive(Clone, Debug)]
@@ -9,6 +9,9 @@ pub struct Config {
     pub http: SocketAddr,
     /// Of the gRPC endpoint. Port 0: any.
     pub grpc: SocketAddr,
+    /// Folder with the certificates of its swarm: workers are spoken to over mutual TLS, and must be workers of the swarm.
+    /// Without it they are spoken to in plain text. The router's own endpoints are not concerned.
+    pub tls: Option<PathBuf>,
     /// When it counts as ready.
     pub ready_when: ReadyWhen,
     /// How long new requests are still taken after a shutdown began, while nobody is to send any: a load balancer hears

@@ -13,6 +13,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use slm_proto::v1::WorkerState;
+use slm_tls::Tls;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
@@ -46,6 +47,7 @@ impl Fleet {
     pub(crate) fn start(
         swarm: watch::Receiver<Arc<Swarm>>,
         limits: &Limits,
+        tls: Option<Tls>,
         metrics: Arc<Metrics>,
         shutdown: CancellationToken,
     ) -> Self {
@@ -62,6 +64,7 @@ impl Fleet {
             channels: Arc::clone(&channels),
             updates: updates_sender,
             reconnect: limits.reconnect,
+            tls,
             metrics,
         };
         let task = tokio::spawn(keeper.run(swarm, updates, stop.clone(), shutdown));
@@ -109,6 +112,7 @@ struct Keeper {
     channels: Channels,
     updates: mpsc::Sender<Update>,
     reconnect: (std::time::Duration, std::time::Duration),
+    tls: Option<Tls>,
     metrics: Arc<Metrics>,
 }
 
@@ -179,7 +183,7 @@ impl Keeper {
         let id = self.next_id;
         self.next_id += 1;
         let url: Arc<str> = url.into();
-        let (channel, task, why) = match link::channel(&url) {
+        let (channel, task, why) = match link::channel(&url, self.tls.as_ref()) {
             Ok(channel) => {
                 let task = link::watch(Arc::clone(&url), id, channel.clone(), self.updates.clone(), self.reconnect);
                 (Some(channel), Some(AbortOnDropHandle::new(tokio::spawn(task))), "connecting".to_owned())

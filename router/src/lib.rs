@@ -41,6 +41,7 @@ mod readiness;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
+use slm_tls::Identity;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -66,6 +67,9 @@ pub enum RunError {
     /// A port could not be had.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The certificates for workers cannot be used.
+    #[error(transparent)]
+    Tls(#[from] slm_tls::FolderError),
     /// gRPC reflection could not read our own descriptors: the build is broken.
     #[error("gRPC reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -92,6 +96,7 @@ pub async fn run(
     shutdown: CancellationToken,
     bound: oneshot::Sender<Bound>,
 ) -> Result<(), RunError> {
+    let tls = config.tls.as_deref().map(|folder| slm_tls::follow(folder, Identity::Router)).transpose()?;
     let http = listen::bind("HTTP", config.http).await?;
     let grpc = listen::bind("gRPC", config.grpc).await?;
     let addresses = Bound { http: http.address, grpc: grpc.address };
@@ -102,7 +107,7 @@ pub async fn run(
     let withdrawing = shutdown.clone();
     let shutdown = withdraw(withdrawing.clone(), config.withdraw);
     let metrics = Arc::new(Metrics::new());
-    let fleet = Fleet::start(swarm, &config.limits, Arc::clone(&metrics), withdrawing.clone());
+    let fleet = Fleet::start(swarm, &config.limits, tls, Arc::clone(&metrics), withdrawing.clone());
     let readiness = Gate { when: config.ready_when, withdrawing };
     let (health, health_service) = health::service(fleet.view(), readiness.clone()).await;
     let dispatcher =

@@ -3,3 +3,4 @@
 pub mod parity;
 pub mod real;
 pub mod swarm;
+pub mod tiny;

@@ -1,24 +1,20 @@
 //! One worker in this process, over loopback, on the tiny model of the parity suite: what callers and controllers see.
 
-use std::{
-    fs,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fs, net::SocketAddr, path::Path, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use slm_artifacts::{Source, StoreConfig};
-use slm_convert::{bundle::PrecisionChoice, graph::Precision};
 use slm_proto::v1::{
     self, generate_request::Input, generate_response::Event, generation_client::GenerationClient,
     worker_control_client::WorkerControlClient,
 };
-use slm_tests::parity::Vectors;
-use slm_worker::{WorkerConfig, WorkerEvent, model::ModelOptions};
+use slm_tests::{
+    parity::Vectors,
+    tiny::{self, adapter, greedy, ids},
+};
+use slm_worker::{WorkerEvent, model::ModelOptions};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Streaming, transport::Channel};
+use tonic::{Code, transport::Channel};
 
 /// A worker that ends with the test.
 struct Worker {
@@ -29,39 +25,11 @@ struct Worker {
     _cache: tempfile::TempDir,
 }
 
-fn family() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("parity/data/llama")
-}
-
-fn adapter(name: &str) -> PathBuf {
-    family().join("adapters").join(name)
-}
-
 impl Worker {
     async fn start(change: impl FnOnce(&mut ModelOptions)) -> Result<Self> {
         let cache = tempfile::tempdir()?;
-        let mut model = ModelOptions {
-            name: "tiny".into(),
-            path: PathBuf::new(),
-            digest: None,
-            precision: PrecisionChoice::Exactly(Precision::F32),
-            context_length: None,
-            sequences_max: 4,
-            queue_max: 8,
-            threads: Some(2),
-            adapter_slots: 2,
-            adapter_rank_max: 16,
-            cache: cache.path().into(),
-        };
-        change(&mut model);
-        let config = WorkerConfig {
-            model,
-            source: Source::new(format!("file:{}", family().display())),
-            artifacts: StoreConfig::new(cache.path().join("artifacts")),
-            listen: "127.0.0.1:0".parse()?,
-            probes: None,
-            drain_timeout: Duration::from_secs(30),
-        };
+        let mut config = tiny::worker(cache.path())?;
+        change(&mut config.model);
         let shutdown = CancellationToken::new();
         let (ready, mut address) = mpsc::unbounded_channel::<SocketAddr>();
         let done = tokio::spawn(slm_worker::run(config, shutdown.clone(), move |event| {
@@ -107,29 +75,6 @@ impl Worker {
         };
         self.control.load_adapter(request).await.map(tonic::Response::into_inner)
     }
-}
-
-fn greedy(model: &str, prompt: &[u32], max_tokens: u32) -> v1::GenerateRequest {
-    v1::GenerateRequest {
-        model: model.into(),
-        input: Some(Input::TokenIds(v1::TokenIds { ids: prompt.to_vec() })),
-        sampling: Some(v1::Sampling { temperature: Some(0.0), ..Default::default() }),
-        max_tokens: Some(max_tokens),
-        ignore_eos: true,
-        logprobs: Some(0),
-        ..Default::default()
-    }
-}
-
-/// The model has no tokenizer, so what it says is read from the log-probabilities.
-async fn ids(stream: &mut Streaming<v1::GenerateResponse>) -> Result<Vec<u32>, tonic::Status> {
-    let mut ids = Vec::new();
-    while let Some(response) = stream.message().await? {
-        if let Some(Event::Delta(delta)) = response.event {
-            ids.extend(delta.logprobs.iter().map(|token| token.id));
-        }
-    }
-    Ok(ids)
 }
 
 #[tokio::test]

@@ -120,3 +120,14 @@ pub fn facts(pem: &[u8]) -> Result<Vec<Facts>, MintError> {
         })
         .collect()
 }
+
+/// The certificates of a bundle, each as PEM of its own.
+///
+/// # Errors
+/// When it is not text.
+pub fn split(bundle: &[u8]) -> Result<Vec<String>, MintError> {
+    const END: &str = "-----END CERTIFICATE-----";
+    let text = std::str::from_utf8(bundle).map_err(|error| MintError::Read(error.to_string()))?;
+    let certificates = text.split_inclusive(END).map(str::trim).filter(|certificate| certificate.ends_with(END));
+    Ok(certificates.map(|certificate| format!("{certificate}\n")).collect())
+}

@@ -1,9 +1,10 @@
 //! The life of the process: open the model, serve, drain, end.
 
-use std::{net::SocketAddr, sync::Arc, thread::JoinHandle, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, thread::JoinHandle, time::Duration};
 
 use slm_artifacts::{FetchError, Source, Store, StoreConfig};
 use slm_proto::v1::{generation_server::GenerationServer, worker_control_server::WorkerControlServer};
+use slm_tls::{FolderError, Identity};
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Server, server::TcpIncoming};
@@ -12,7 +13,7 @@ use crate::{
     engine::Load,
     fetch::{self, Fetched},
     model::{Model, ModelError, ModelOptions, Opening},
-    service::{Control, Generate, Shared},
+    service::{Access, Control, Generate, Shared},
     state,
     telling::Telling,
 };
@@ -31,6 +32,9 @@ pub struct WorkerConfig {
     pub artifacts: StoreConfig,
     /// Address of the gRPC endpoint; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Folder with the certificates of its swarm: only operator and routers of the swarm get in. Without it the endpoint is
+    /// plain and open.
+    pub tls: Option<PathBuf>,
     /// Address of probes and metrics over HTTP, if anybody wants them.
     pub probes: Option<SocketAddr>,
     /// How long running requests may take once draining begins.
@@ -66,6 +70,9 @@ pub enum WorkerError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The certificates cannot be used.
+    #[error(transparent)]
+    Tls(#[from] FolderError),
     /// The server failed.
     #[error("serving: {0}")]
     Serve(#[from] tonic::transport::Error),
@@ -85,6 +92,7 @@ pub async fn run(
 ) -> Result<(), WorkerError> {
     // Before the model is opened: a port in use should not cost a minute.
     let (listener, address) = listen(config.listen).await?;
+    let tls = config.tls.as_deref().map(|folder| slm_tls::follow(folder, Identity::Worker)).transpose()?;
     let ended = CancellationToken::new();
     let _ended = ended.clone().drop_guard();
     let telling = Telling::new();
@@ -115,6 +123,7 @@ pub async fn run(
         .build_v1()?;
     let shared = Shared { model: model.clone(), store, draining: draining_seen, state: state_seen };
     let router = Server::builder()
+        .layer(Access { guarded: tls.is_some() })
         .add_service(health_service)
         .add_service(reflection)
         .add_service(GenerationServer::new(Generate(shared.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX))
@@ -123,7 +132,14 @@ pub async fn run(
     events(WorkerEvent::Ready { address });
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let finish = CancellationToken::new();
-    let server = tokio::spawn(router.serve_with_incoming_shutdown(incoming, finish.clone().cancelled_owned()));
+    let finished = finish.clone().cancelled_owned();
+    let server = match tls {
+        None => tokio::spawn(router.serve_with_incoming_shutdown(incoming, finished)),
+        Some(tls) => tokio::spawn(async move {
+            // The certificates are followed as long as somebody holds them.
+            router.serve_with_incoming_shutdown(tls.incoming(incoming), finished).await
+        }),
+    };
     let engine_ended = tokio::task::spawn_blocking(move || engine_thread.join());
 
     tokio::pin!(engine_ended);

@@ -52,6 +52,8 @@ impl Child {
         command
             .args(arguments)
             .env(logs::FORMAT_VARIABLE, "text")
+            // They speak to each other on this machine only, in plain text.
+            .env_remove("SLM_TLS_DIR")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -13,6 +13,7 @@ use kube::{
 };
 use slm_crds::LoraAdapter;
 use slm_proto::{trailers, v1::WorkerState};
+use slm_tls::Tls;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
@@ -47,6 +48,8 @@ pub(crate) struct Inputs {
     pub(crate) adapters: Store<LoraAdapter>,
     /// Names of adapters that changed.
     pub(crate) adapters_touched: mpsc::Receiver<String>,
+    /// Certificates for speaking to workers; without, it is done in plain text.
+    pub(crate) tls: Option<Tls>,
 }
 
 struct Member {
@@ -63,6 +66,7 @@ struct Keeper {
     members: HashMap<String, Member>,
     wanted: Wanted,
     adapters: Store<LoraAdapter>,
+    tls: Option<Tls>,
     events: mpsc::Sender<FromLink>,
     next_id: u64,
     view: FleetView,
@@ -71,7 +75,7 @@ struct Keeper {
 
 /// Runs until `stop`.
 pub(crate) async fn run(client: Client, inputs: Inputs, view: FleetView, told: Told, stop: CancellationToken) {
-    let Inputs { namespace, pods, mut pods_touched, adapters, mut adapters_touched } = inputs;
+    let Inputs { namespace, pods, mut pods_touched, adapters, mut adapters_touched, tls } = inputs;
     let (events, mut told_by_links) = mpsc::channel(EVENTS_MAX);
     let mut keeper = Keeper {
         client,
@@ -79,6 +83,7 @@ pub(crate) async fn run(client: Client, inputs: Inputs, view: FleetView, told: T
         members: HashMap::new(),
         wanted: Wanted::default(),
         adapters,
+        tls,
         events,
         next_id: 0,
         view,
@@ -146,7 +151,7 @@ impl Keeper {
 
     fn join(&mut self, pod: WorkerPod) {
         self.next_id += 1;
-        match Link::new(&pod.name, self.next_id, &pod.address, self.events.clone()) {
+        match Link::new(&pod.name, self.next_id, &pod.address, self.tls.as_ref(), self.events.clone()) {
             Ok(link) => {
                 let (gate_open, state) = (pod.gate_open, Err("connecting".into()));
                 let member = Member { link, state, holdings: Holdings::default(), gate_open, pod };

@@ -6,6 +6,7 @@ use slm_proto::v1::{
     LoadAdapterRequest, UnloadAdapterRequest, WatchStateRequest, WorkerState,
     worker_control_client::WorkerControlClient,
 };
+use slm_tls::{Identity, Tls};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{
@@ -33,6 +34,17 @@ pub(super) enum Event {
     Unloaded { name: String, outcome: Result<(), Status> },
 }
 
+/// Why a worker cannot be spoken to.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BadAddress {
+    /// Not one.
+    #[error(transparent)]
+    Malformed(#[from] tonic::transport::Error),
+    /// None for this operator.
+    #[error(transparent)]
+    Unfit(#[from] slm_tls::client::AddressError),
+}
+
 /// An event, and whose.
 pub(super) type FromLink = (String, u64, Event);
 
@@ -52,15 +64,17 @@ impl Link {
         pod: &str,
         id: u64,
         address: &str,
+        tls: Option<&Tls>,
         events: mpsc::Sender<FromLink>,
-    ) -> Result<Self, tonic::transport::Error> {
-        let channel = Endpoint::from_shared(format!("http://{address}"))?
+    ) -> Result<Self, BadAddress> {
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let endpoint = Endpoint::from_shared(format!("{scheme}://{address}"))?
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
             .http2_keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT)
-            .keep_alive_while_idle(true)
-            .connect_lazy();
+            .keep_alive_while_idle(true);
+        let channel = slm_tls::client::channel(&endpoint, Identity::Worker, tls)?;
         let client = WorkerControlClient::new(channel);
         let watching = tokio::spawn(watch(pod.to_owned(), id, client.clone(), events.clone()));
         Ok(Self { id, pod: pod.to_owned(), client, events, _watching: AbortOnDropHandle::new(watching) })

@@ -3,6 +3,7 @@
 use std::{error::Error as _, sync::Arc, time::Duration};
 
 use slm_proto::v1::{WatchStateRequest, worker_control_client::WorkerControlClient};
+use slm_tls::{Identity, Tls};
 use tokio::sync::mpsc;
 use tonic::{
     Status,
@@ -19,17 +20,16 @@ const PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection that opens when it is first used.
 ///
 /// # Errors
-/// Why the address is none.
-pub(super) fn channel(url: &str) -> Result<Channel, String> {
+/// Why the address is none, or none to speak to with `tls`.
+pub(super) fn channel(url: &str, tls: Option<&Tls>) -> Result<Channel, String> {
     let endpoint = Endpoint::from_shared(url.to_owned())
-        .map_err(|error| format!("{url:?} is not an address such as http://127.0.0.1:4242: {error}"))?;
-    Ok(endpoint
+        .map_err(|error| format!("{url:?} is not an address such as http://127.0.0.1:4242: {error}"))?
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT)
-        .keep_alive_while_idle(true)
-        .connect_lazy())
+        .keep_alive_while_idle(true);
+    slm_tls::client::channel(&endpoint, Identity::Worker, tls).map_err(|error| error.to_string())
 }
 
 /// Tells every state of the worker, and every break of its stream, until the fleet is gone.

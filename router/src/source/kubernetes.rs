@@ -30,6 +30,15 @@ const MODEL: &str = "slmswarm.io/model";
 /// Several objects that are applied at once are one snapshot.
 const GATHER: Duration = Duration::from_millis(5);
 
+/// How the workers of a cluster are spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// In plain text.
+    Http,
+    /// Over TLS.
+    Https,
+}
+
 /// Why there are no snapshots.
 #[derive(Debug, thiserror::Error)]
 pub enum KubernetesError {
@@ -52,7 +61,7 @@ struct Stores {
 ///
 /// # Errors
 /// When there is no cluster to speak to.
-pub async fn follow(namespace: &str, swarm: watch::Sender<Arc<Swarm>>) -> Result<(), KubernetesError> {
+pub async fn follow(namespace: &str, scheme: Scheme, swarm: watch::Sender<Arc<Swarm>>) -> Result<(), KubernetesError> {
     let client = Client::try_default().await.map_err(|error| KubernetesError::NoCluster(Box::new(error)))?;
     let mut watches = JoinSet::new();
     // One mark is enough for any number of changes.
@@ -66,7 +75,7 @@ pub async fn follow(namespace: &str, swarm: watch::Sender<Arc<Swarm>>) -> Result
     };
     stores.listed().await.map_err(|_| KubernetesError::WatchEnded)?;
     loop {
-        stores.publish(&swarm);
+        stores.publish(scheme, &swarm);
         tokio::select! {
             () = swarm.closed() => return Ok(()),
             mark = touches.recv() => if mark.is_none() { return Err(KubernetesError::WatchEnded) },
@@ -85,8 +94,9 @@ impl Stores {
         self.slices.wait_until_ready().await
     }
 
-    fn publish(&self, swarm: &watch::Sender<Arc<Swarm>>) {
+    fn publish(&self, scheme: Scheme, swarm: &watch::Sender<Arc<Swarm>>) {
         let next = snapshot::snapshot(
+            scheme,
             &self.models.state(),
             &self.adapters.state(),
             &self.routes.state(),

@@ -48,7 +48,14 @@ pub(crate) fn swarm(workers: &[&Worker]) -> Swarm {
 impl Router {
     pub(crate) async fn start(swarm: Swarm, limits: Limits) -> Self {
         let any = "127.0.0.1:0".parse().expect("an address");
-        let config = Config { http: any, grpc: any, ready_when: ReadyWhen::Complete, withdraw: Duration::ZERO, limits };
+        let config = Config {
+            http: any,
+            grpc: any,
+            tls: None,
+            ready_when: ReadyWhen::Complete,
+            withdraw: Duration::ZERO,
+            limits,
+        };
         let (sender, receiver) = watch::channel(Arc::new(swarm));
         let (bound_sender, bound) = oneshot::channel();
         let shutdown = CancellationToken::new();

@@ -90,6 +90,7 @@ async fn a_port_in_use_is_named() {
     let config = Config {
         http: address,
         grpc: "127.0.0.1:0".parse().expect("an address"),
+        tls: None,
         ready_when: ReadyWhen::Complete,
         withdraw: Duration::ZERO,
         limits: limits(),

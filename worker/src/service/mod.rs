@@ -1,5 +1,6 @@
 //! The worker over gRPC: generation for routers, control for whoever runs it, health and reflection.
 
+mod access;
 mod answer;
 mod control;
 mod generation;
@@ -13,6 +14,7 @@ use tokio::sync::watch;
 
 use crate::model::Model;
 
+pub(crate) use access::Access;
 pub(crate) use control::Control;
 pub(crate) use generation::Generate;
 

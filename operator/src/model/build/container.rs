@@ -14,12 +14,13 @@ use slm_crds::{accelerator::ExecutionProvider, model::Precision, pod::PodSetting
 
 use super::{
     Plan,
-    deployment::{CACHE_VOLUME, CLAIM_VOLUME, CREDENTIALS_VOLUME, TMP_VOLUME},
+    deployment::{CACHE_VOLUME, CERTIFICATES_VOLUME, CLAIM_VOLUME, CREDENTIALS_VOLUME, TMP_VOLUME},
 };
 use crate::{names, source::claim_of};
 
 const CACHE: &str = "/var/cache/slm-swarm";
 const CREDENTIALS: &str = "/etc/slm-swarm/source";
+const CERTIFICATES: &str = "/etc/slm-swarm/tls";
 /// Where a worker looks for claims; each under its own name.
 const CLAIMS: &str = "/var/lib/slm-swarm/pvc";
 
@@ -79,6 +80,9 @@ fn arguments(plan: Plan<'_>) -> Vec<String> {
     }
     if spec.source.secret_ref.is_some() {
         flag("credentials", CREDENTIALS.to_owned());
+    }
+    if plan.pods.certificates.is_some() {
+        flag("tls", CERTIFICATES.to_owned());
     }
     flag("listen", format!("0.0.0.0:{}", names::GRPC_PORT));
     flag("probes", format!("0.0.0.0:{}", names::PROBES_PORT));
@@ -144,6 +148,9 @@ fn mounts(plan: Plan<'_>) -> Vec<VolumeMount> {
     }
     if source.secret_ref.is_some() {
         mounts.push(mount(CREDENTIALS_VOLUME, CREDENTIALS.to_owned(), true));
+    }
+    if plan.pods.certificates.is_some() {
+        mounts.push(mount(CERTIFICATES_VOLUME, CERTIFICATES.to_owned(), true));
     }
     mounts
 }

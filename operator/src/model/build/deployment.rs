@@ -18,6 +18,8 @@ use k8s_openapi::{
 };
 use kube::ResourceExt as _;
 
+use slm_tls::Identity;
+
 use super::{Plan, container, metadata};
 use crate::{names, source::claim_of};
 
@@ -29,6 +31,7 @@ const EXIT_SECONDS: u32 = 10;
 pub(super) const CACHE_VOLUME: &str = "cache";
 pub(super) const TMP_VOLUME: &str = "tmp";
 pub(super) const CREDENTIALS_VOLUME: &str = "source-credentials";
+pub(super) const CERTIFICATES_VOLUME: &str = "certificates";
 pub(super) const CLAIM_VOLUME: &str = "source-claim";
 
 pub(super) fn build(plan: Plan<'_>) -> Deployment {
@@ -159,6 +162,15 @@ fn volumes(plan: Plan<'_>) -> Vec<Volume> {
     if let Some(secret) = &source.secret_ref {
         let secret = SecretVolumeSource { secret_name: Some(secret.name.clone()), ..SecretVolumeSource::default() };
         volumes.push(Volume { secret: Some(secret), ..named(CREDENTIALS_VOLUME) });
+    }
+    if plan.pods.certificates.is_some() {
+        let secret = SecretVolumeSource {
+            secret_name: Some(names::certificate(Identity::Worker)),
+            // The pod's group reads it, nobody else.
+            default_mode: Some(0o440),
+            ..SecretVolumeSource::default()
+        };
+        volumes.push(Volume { secret: Some(secret), ..named(CERTIFICATES_VOLUME) });
     }
     volumes
 }

@@ -17,6 +17,8 @@ pub(super) fn build(plan: Plan<'_>) -> Service {
         app_protocol: Some(protocol.to_owned()),
         ..ServicePort::default()
     };
+    // HTTP/2 in plain text has a name of its own; over TLS it is negotiated.
+    let grpc = if plan.pods.certificates.is_some() { "https" } else { "kubernetes.io/h2c" };
     Service {
         metadata: metadata(plan.model),
         spec: Some(ServiceSpec {
@@ -25,10 +27,7 @@ pub(super) fn build(plan: Plan<'_>) -> Service {
             // What a pod serves it says itself, by its state stream, and it says it before it is ready: the operator
             // fills it with adapters first.
             publish_not_ready_addresses: Some(true),
-            ports: Some(vec![
-                port("grpc", names::GRPC_PORT, "kubernetes.io/h2c"),
-                port("probes", names::PROBES_PORT, "http"),
-            ]),
+            ports: Some(vec![port("grpc", names::GRPC_PORT, grpc), port("probes", names::PROBES_PORT, "http")]),
             ..ServiceSpec::default()
         }),
         status: None,

@@ -1,10 +1,12 @@
 //! Objects as tables: what of a model ends up where.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use slm_crds::{AcceleratorProfileSpec, SlmModel};
 
 use super::{Plan, build};
-use crate::config::WorkerPods;
+use crate::config::{Certificates, WorkerPods};
 
 fn pods() -> WorkerPods {
     WorkerPods {
@@ -12,6 +14,7 @@ fn pods() -> WorkerPods {
         image_pull_policy: None,
         image_pull_secrets: Vec::new(),
         cache_claim: None,
+        certificates: None,
         artifacts_bytes_max: 1 << 34,
         insecure_hosts: vec!["registry:5000".to_owned()],
         log: "info".to_owned(),
@@ -144,4 +147,19 @@ fn claims_and_secrets_are_mounted() {
     );
     let mounts = container(&built)["volumeMounts"].to_string();
     assert!(mounts.contains("/var/lib/slm-swarm/pvc/models") && mounts.contains("/etc/slm-swarm/source"), "{mounts}");
+}
+
+#[test]
+fn a_worker_gets_its_certificates() {
+    let cpu = || json!({ "executionProvider": "Cpu" });
+    let hour = Duration::from_secs(3_600);
+    let certificates = Certificates { lifetime: hour, authority_lifetime: hour * 24, propagation: hour / 60 };
+    let built_with = built(json!({}), cpu(), &WorkerPods { certificates: Some(certificates), ..pods() });
+    assert!(arguments(&built_with).contains(&"--tls=/etc/slm-swarm/tls"));
+    let volumes = pod(&built_with)["volumes"].to_string();
+    assert!(volumes.contains(r#""secret":{"defaultMode":288,"secretName":"slm-swarm-worker-tls"}"#), "{volumes}");
+    assert_eq!(built_with["service"]["spec"]["ports"][0]["appProtocol"], "https");
+
+    let plain = built(json!({}), cpu(), &pods());
+    assert!(!plain.to_string().contains("tls"), "{plain}");
 }

@@ -6,7 +6,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{Resource, ResourceExt as _};
 use slm_crds::{LoraAdapter, SlmModel, SwarmRoute, expert::Expert};
 
-use super::MODEL;
+use super::{MODEL, Scheme};
 use crate::{
     Swarm,
     swarm::{Adapter, Model, Route},
@@ -17,6 +17,7 @@ const PORT: &str = "grpc";
 
 /// The swarm as the cluster has it, without a generation. What is being deleted is not part of it any more.
 pub(super) fn snapshot(
+    scheme: Scheme,
     models: &[Arc<SlmModel>],
     adapters: &[Arc<LoraAdapter>],
     routes: &[Arc<SwarmRoute>],
@@ -27,7 +28,7 @@ pub(super) fn snapshot(
         description: description(model.spec.expert.as_ref()),
         // Which revision answers is the rollout's affair: any worker that serves will do.
         digest: String::new(),
-        workers: workers(&model.name_any(), slices),
+        workers: workers(scheme, &model.name_any(), slices),
     };
     let adapter = |adapter: &Arc<LoraAdapter>| Adapter {
         name: adapter.name_any(),
@@ -55,7 +56,11 @@ fn description(expert: Option<&Expert>) -> String {
     expert.and_then(|expert| expert.description.clone()).unwrap_or_default()
 }
 
-fn workers(model: &str, slices: &[Arc<EndpointSlice>]) -> Vec<String> {
+fn workers(scheme: Scheme, model: &str, slices: &[Arc<EndpointSlice>]) -> Vec<String> {
+    let scheme = match scheme {
+        Scheme::Http => "http",
+        Scheme::Https => "https",
+    };
     let ours = slices.iter().filter(|slice| slice.labels().get(MODEL).is_some_and(|name| name == model));
     let mut urls = BTreeSet::new();
     for slice in ours {
@@ -65,8 +70,8 @@ fn workers(model: &str, slices: &[Arc<EndpointSlice>]) -> Vec<String> {
         };
         for address in slice.endpoints.iter().flat_map(|endpoint| &endpoint.addresses) {
             match address.parse::<IpAddr>() {
-                Ok(IpAddr::V6(v6)) => urls.insert(format!("http://[{v6}]:{port}")),
-                Ok(IpAddr::V4(v4)) => urls.insert(format!("http://{v4}:{port}")),
+                Ok(IpAddr::V6(v6)) => urls.insert(format!("{scheme}://[{v6}]:{port}")),
+                Ok(IpAddr::V4(v4)) => urls.insert(format!("{scheme}://{v4}:{port}")),
                 Err(_) => false,
             };
         }
@@ -118,7 +123,9 @@ mod tests {
             slice("b", "other", &["10.0.0.9"], "grpc"),
             slice("c", "smol", &["10.0.0.8"], "http"),
         ];
-        let swarm = snapshot(&[smol], &[banking, gone], &[], &slices);
+        let secure = snapshot(Scheme::Https, &[Arc::clone(&smol)], &[], &[], &slices);
+        assert_eq!(secure.models[0].workers[0], "https://10.0.0.1:9090");
+        let swarm = snapshot(Scheme::Http, &[smol], &[banking, gone], &[], &slices);
         assert_eq!(swarm.models[0].workers, ["http://10.0.0.1:9090", "http://10.0.0.2:9090"]);
         assert_eq!(swarm.models[0].description, "small");
         assert_eq!(swarm.adapters.iter().map(|adapter| adapter.name.as_str()).collect::<Vec<_>>(), ["banking"]);

@@ -1,0 +1,111 @@
+//! Who may call what, where callers prove who they are.
+
+use std::{
+    future::{Ready, ready},
+    task::{Context, Poll},
+};
+
+use futures::future::Either;
+use slm_tls::{Identity, server::Peer};
+use tonic::{
+    Status,
+    codegen::http::{Request, Response},
+};
+use tower::{Layer, Service};
+
+const GENERATION: &str = "/slm.v1.Generation/";
+const WATCH_STATE: &str = "/slm.v1.WorkerControl/WatchState";
+const CONTROL: &str = "/slm.v1.WorkerControl/";
+
+/// Whether `caller` may call the method at `path`. What is not named is nobody's.
+fn allowed(caller: Identity, path: &str) -> bool {
+    match caller {
+        Identity::Operator => path.starts_with(CONTROL) || path.starts_with(GENERATION),
+        Identity::Router => path == WATCH_STATE || path.starts_with(GENERATION),
+        Identity::Worker => false,
+    }
+}
+
+fn check(peer: Option<&Peer>, path: &str) -> Result<(), Status> {
+    match peer.and_then(|peer| peer.identity) {
+        Some(caller) if allowed(caller, path) => Ok(()),
+        Some(caller) => Err(Status::permission_denied(format!("{path}: not for the {caller} of a swarm"))),
+        None => Err(Status::permission_denied(format!(
+            "{path}: the caller's certificate names neither operator nor router of a swarm"
+        ))),
+    }
+}
+
+/// Stands before every service.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Access {
+    /// Whether callers have to prove who they are; otherwise everybody may call everything.
+    pub(crate) guarded: bool,
+}
+
+impl<S> Layer<S> for Access {
+    type Service = Guarded<S>;
+
+    fn layer(&self, inner: S) -> Guarded<S> {
+        Guarded { access: *self, inner }
+    }
+}
+
+/// A service behind [`Access`].
+#[derive(Clone, Debug)]
+pub(crate) struct Guarded<S> {
+    access: Access,
+    inner: S,
+}
+
+impl<S, B, R: Default> Service<Request<B>> for Guarded<S>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+{
+    type Response = Response<R>;
+    type Error = S::Error;
+    type Future = Either<S::Future, Ready<Result<Response<R>, S::Error>>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        if self.access.guarded
+            && let Err(denied) = check(request.extensions().get::<Peer>(), request.uri().path())
+        {
+            tracing::warn!(reason = denied.message(), "call denied");
+            return Either::Right(ready(Ok(denied.into_http())));
+        }
+        Either::Left(self.inner.call(request))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_role_has_its_calls() {
+        use Identity::{Operator, Router, Worker};
+        let table: &[(&str, &[Identity])] = &[
+            ("/slm.v1.WorkerControl/LoadAdapter", &[Operator]),
+            ("/slm.v1.WorkerControl/UnloadAdapter", &[Operator]),
+            ("/slm.v1.WorkerControl/ListAdapters", &[Operator]),
+            ("/slm.v1.WorkerControl/WatchState", &[Operator, Router]),
+            ("/slm.v1.Generation/Generate", &[Operator, Router]),
+            ("/slm.v1.Generation/Complete", &[Operator, Router]),
+            ("/grpc.health.v1.Health/Check", &[]),
+            ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", &[]),
+            ("/slm.v1.WorkerControlMore/LoadAdapter", &[]),
+        ];
+        for (path, callers) in table {
+            for caller in [Operator, Router, Worker] {
+                let outcome = check(Some(&Peer { identity: Some(caller) }), path);
+                assert_eq!(outcome.is_ok(), callers.contains(&caller), "{caller} {path}");
+            }
+            assert!(check(Some(&Peer { identity: None }), path).is_err());
+            assert!(check(None, path).is_err());
+        }
+    }
+}
