@@ -15,7 +15,6 @@ mod simulation;
 
 use std::time::{Duration, SystemTime};
 
-use futures::FutureExt as _;
 use kube::Client;
 use slm_tls::{
     Identity, Material, MaterialError, Pem, Tls,
@@ -84,7 +83,8 @@ pub(crate) async fn keep(client: Client, namespace: &str, policy: Certificates) 
             }
             Err(error) => {
                 tracing::warn!(%error, "no certificates: workers are not spoken to");
-                tokio::time::sleep(AGAIN).await;
+                let wait = if let Error::Introducing(wait) = error { wait } else { AGAIN };
+                tokio::time::sleep(wait.min(LOOK_MAX)).await;
             }
         }
     }
@@ -163,7 +163,7 @@ impl Keeper {
             }
             Step::Publish(due) => {
                 for (identity, leaf) in due {
-                    self.publish(&authorities, &stored.leaves, identity, leaf, now).boxed().await?;
+                    self.publish(&authorities, &stored.leaves, identity, leaf, now).await?;
                 }
                 return Ok(());
             }

@@ -116,12 +116,11 @@ async fn lead(client: Client, config: Config, stop: CancellationToken) -> Result
         pods_touched: touched.pods,
         adapters: objects.adapters.clone(),
         adapters_touched: touched.adapters,
-        tls: None,
+        certificates: config.workers.certificates,
     };
-    let policy = config.workers.certificates;
     let context =
         Arc::new(Context::new(client.clone(), objects, view.clone(), config.workers.clone(), &config.identity));
-    let fleet = tokio::spawn(speak(client, inputs, policy, view, told, stop.clone()));
+    let fleet = tokio::spawn(fleet::run(client, inputs, view, told, stop.clone()));
     tokio::join!(
         model::run(Arc::clone(&context), namespace.clone(), concerned.models, stop.clone()),
         adapter::run(Arc::clone(&context), namespace.clone(), concerned.adapters, stop.clone()),
@@ -132,26 +131,6 @@ async fn lead(client: Client, config: Config, stop: CancellationToken) -> Result
         tracing::error!(%error, "the fleet failed");
     }
     Ok(())
-}
-
-/// Speaks to the workers, as soon as there are certificates to do it with.
-async fn speak(
-    client: Client,
-    mut inputs: fleet::Inputs,
-    policy: Option<Certificates>,
-    view: FleetView,
-    told: fleet::Told,
-    stop: CancellationToken,
-) {
-    let certificates = match policy {
-        None => None,
-        Some(policy) => tokio::select! {
-            kept = certificates::keep(client.clone(), &inputs.namespace, policy) => Some(kept),
-            () = stop.cancelled() => return,
-        },
-    };
-    inputs.tls = certificates.as_ref().map(|kept| kept.tls.clone());
-    fleet::run(client, inputs, view, told, stop).await;
 }
 
 /// The end of a reconciliation, for the log. Errors were told by their own line already.

@@ -93,6 +93,17 @@ impl Worker {
         channel(self.address, tls)
     }
 
+    /// Waits until the worker lets `caller` in, or does so no longer.
+    async fn reached(&self, caller: &Tls, let_in: bool) -> Result<()> {
+        let reached = async {
+            while state(self.channel(caller)?).await.is_ok() != let_in {
+                tokio::task::yield_now().await;
+            }
+            Ok(())
+        };
+        tokio::time::timeout(TURN, reached).await.context("new certificates were not taken")?
+    }
+
     async fn stop(self) -> Result<()> {
         self.shutdown.cancel();
         Ok(self.done.await??)
@@ -181,14 +192,14 @@ async fn certificates_and_authorities_rotate_under_load() -> Result<()> {
         // The worker has them before the next ones come: it shows who signed it, and lets in whom it should.
         let newest = bundle[bundle.len() - 1];
         let probe = caller(newest, &[issuer], Identity::Router)?;
-        while state(worker.channel(&probe)?).await.is_err() {}
+        worker.reached(&probe, true).await?;
         let before = answered.load(Ordering::Relaxed);
         while answered.load(Ordering::Relaxed) < before + 3 * CALLERS as u64 {
             tokio::time::timeout(TURN, turned.notified()).await.context("no answer any more")?;
         }
     }
     let former = caller(&old, &[&new], Identity::Router)?;
-    while state(worker.channel(&former)?).await.is_ok() {}
+    worker.reached(&former, false).await?;
     end.store(true, Ordering::Relaxed);
     while let Some(ended) = callers.join_next().await {
         ended??;

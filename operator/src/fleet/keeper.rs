@@ -26,6 +26,8 @@ use super::{
     wanted::Wanted,
 };
 use crate::{
+    certificates::{self, Kept},
+    config::Certificates,
     credentials, gate,
     residency::{Holdings, Refused, Step, Version, backoff, steps},
 };
@@ -48,8 +50,8 @@ pub(crate) struct Inputs {
     pub(crate) adapters: Store<LoraAdapter>,
     /// Names of adapters that changed.
     pub(crate) adapters_touched: mpsc::Receiver<String>,
-    /// Certificates for speaking to workers; without, it is done in plain text.
-    pub(crate) tls: Option<Tls>,
+    /// How certificates for speaking to workers are kept; without, it is done in plain text.
+    pub(crate) certificates: Option<Certificates>,
 }
 
 struct Member {
@@ -75,7 +77,11 @@ struct Keeper {
 
 /// Runs until `stop`.
 pub(crate) async fn run(client: Client, inputs: Inputs, view: FleetView, told: Told, stop: CancellationToken) {
-    let Inputs { namespace, pods, mut pods_touched, adapters, mut adapters_touched, tls } = inputs;
+    let Inputs { namespace, pods, mut pods_touched, adapters, mut adapters_touched, certificates } = inputs;
+    let kept = tokio::select! {
+        kept = kept(&client, &namespace, certificates) => kept,
+        () = stop.cancelled() => return,
+    };
     let (events, mut told_by_links) = mpsc::channel(EVENTS_MAX);
     let mut keeper = Keeper {
         client,
@@ -83,7 +89,7 @@ pub(crate) async fn run(client: Client, inputs: Inputs, view: FleetView, told: T
         members: HashMap::new(),
         wanted: Wanted::default(),
         adapters,
-        tls,
+        tls: kept.as_ref().map(|kept| kept.tls.clone()),
         events,
         next_id: 0,
         view,
@@ -99,6 +105,14 @@ pub(crate) async fn run(client: Client, inputs: Inputs, view: FleetView, told: T
             () = at(next) => keeper.ask_everyone(),
         }
         keeper.publish();
+    }
+}
+
+/// Nobody is spoken to before there are certificates to do it with.
+async fn kept(client: &Client, namespace: &str, policy: Option<Certificates>) -> Option<Kept> {
+    match policy {
+        Some(policy) => Some(certificates::keep(client.clone(), namespace, policy).await),
+        None => None,
     }
 }
 
