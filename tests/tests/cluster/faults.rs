@@ -100,7 +100,7 @@ async fn routers_are_rolled_without_a_failed_stream() -> Result<()> {
     kubectl(&["rollout", "restart", &deployment])?;
     kubectl(&["rollout", "status", &deployment, "--timeout=180s"])?;
     until("the former routers to be gone", || {
-        let routers = pods("app.kubernetes.io/component=router")?;
+        let routers = pods("app.kubernetes.io/name=slm-router")?;
         Ok((routers.len() == 2 && routers.iter().all(|pod| pod.ready)).then_some(()))
     })
     .await?;

@@ -5,7 +5,9 @@ use slm_tests::cluster::{NAMESPACE, RELEASE, kubectl};
 
 fn may(account: &str, verb: &str, resource: &str, more: &[&str]) -> bool {
     let who = format!("--as=system:serviceaccount:{NAMESPACE}:{account}");
-    kubectl(&[&["auth", "can-i", verb, resource, &who, "-q"], more].concat()).is_ok()
+    let (resource, part) = resource.split_once(':').unwrap_or((resource, ""));
+    let part = format!("--subresource={part}");
+    kubectl(&[&["auth", "can-i", verb, resource, &part, &who, "-q"], more].concat()).is_ok()
 }
 
 #[test]
@@ -17,9 +19,9 @@ fn accounts_can_do_what_they_need_and_nothing_else() -> Result<()> {
         (&operator, "patch", "services"),
         (&operator, "patch", "serviceaccounts"),
         (&operator, "patch", "poddisruptionbudgets.policy"),
-        (&operator, "patch", "pods/status"),
-        (&operator, "patch", "loraadapters.slmswarm.io/status"),
-        (&operator, "update", "leases.coordination.k8s.io"),
+        (&operator, "patch", "pods:status"),
+        (&operator, "patch", "loraadapters.slmswarm.io:status"),
+        (&operator, "update", "leases.coordination.k8s.io/slm-operator"),
         (&router, "watch", "slmmodels.slmswarm.io"),
         (&router, "watch", "endpointslices.discovery.k8s.io"),
     ];
@@ -29,12 +31,12 @@ fn accounts_can_do_what_they_need_and_nothing_else() -> Result<()> {
     let forbidden = [
         (&operator, "list", "secrets"),
         (&operator, "create", "pods"),
-        (&operator, "create", "pods/exec"),
+        (&operator, "create", "pods:exec"),
         (&operator, "delete", "slmmodels.slmswarm.io"),
         (&operator, "patch", "slmmodels.slmswarm.io"),
         (&operator, "create", "rolebindings.rbac.authorization.k8s.io"),
         (&router, "get", "secrets"),
-        (&router, "patch", "loraadapters.slmswarm.io/status"),
+        (&router, "patch", "loraadapters.slmswarm.io:status"),
         (&router, "list", "pods"),
     ];
     for (account, verb, resource) in forbidden {
