@@ -9,7 +9,7 @@ PYTHON := $(CACHE)/venv/bin/python
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 SLM := $(TARGET)/release/slm
 
-.PHONY: help setup build demo up test check generate parity e2e bench images chart chart-generate clean
+.PHONY: help setup build demo up test check generate parity e2e bench images chart chart-generate cluster-up cluster-down cluster-test clean
 
 help: ## Show what there is
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,14 @@ e2e: setup build ## End-to-end tests of a running swarm
 bench: setup build ## End-to-end speed beside the bare ONNX Runtime step, on this machine
 	@"$(TARGET)/release/slm-bench" --slm "$(SLM)"
 
+cluster-up: ## A real two-node Kubernetes on this machine (root): eval "$(make -s cluster-up)"
+	@scripts/cluster up
+
+cluster-down: ## End it and leave nothing behind
+	@scripts/cluster down
+
+cluster-test: ## Check the cluster itself, in one of its own (root, minutes)
+	cd tests/cluster && go test -tags smoke -count 1 -timeout 30m -v .
 images: build ## Build the container images, as archives in the cache
 	@CACHE="$(CACHE)" scripts/images --binary "$(SLM)"
 

@@ -59,7 +59,7 @@ impl Oci<'_> {
         match (fetched, known) {
             (Ok(entry), _) => Ok(Artifact::cached(entry, false)),
             (Err(error @ FetchError::Unreachable { .. }), Some(entry)) => {
-                tracing::warn!(%error, "using what was fetched before");
+                tracing::info!(%error, "using what was fetched before");
                 Ok(Artifact::cached(entry, true))
             }
             (Err(error), _) => Err(error),

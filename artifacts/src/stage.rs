@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     FetchError,
-    cache::{Cache, blocking, entry::Entry, job::Job, remove},
+    cache::{Cache, blocking, entry::Entry, job::Job},
     progress::{Phase, Progress, Watcher},
     store::Request,
     unpack::{self, Limits, Packing, UnpackError},
@@ -78,9 +78,7 @@ impl Request<'_> {
             let freed =
                 if again { 0 } else { blocking(cache, self.uri, move |cache| cache.free_up(bytes, &name)).await? };
             if freed == 0 {
-                let (dir, staging) = (cache.dir.clone(), job.dir());
-                blocking(cache, self.uri, move |_| remove(&staging)).await?;
-                return Err(FetchError::DiskFull { uri: self.uri.to_owned(), dir, bytes });
+                return Err(FetchError::DiskFull { uri: self.uri.to_owned(), dir: cache.dir.clone(), bytes });
             }
             again = true;
         }
@@ -141,16 +139,17 @@ pub(crate) async fn concluded<T>(
     uri: &str,
     result: Result<T, FetchError>,
 ) -> Result<T, FetchError> {
-    let keep = match &result {
-        Ok(_) => false,
-        Err(error) => !matches!(
+    // A full disk is everyone's trouble; the others would only fail again over the same bytes.
+    let keep = result.as_ref().is_err_and(|error| {
+        !matches!(
             error,
             FetchError::DigestMismatch { .. }
                 | FetchError::UnsupportedMediaType { .. }
                 | FetchError::UnsafeArchive { .. }
                 | FetchError::TooLarge { .. }
-        ),
-    };
+                | FetchError::DiskFull { .. }
+        )
+    });
     let ended = blocking(cache, uri, move |cache| {
         if keep {
             return job.abandon();

@@ -87,7 +87,7 @@ impl Web<'_> {
                 Ok(Artifact::cached(entry, false))
             }
             (Err(error @ FetchError::Unreachable { .. }), Some(known)) => {
-                tracing::warn!(%error, "using what was fetched before");
+                tracing::info!(%error, "using what was fetched before");
                 Ok(Artifact::cached(known, true))
             }
             (Err(error), _) => Err(error),

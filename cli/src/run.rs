@@ -7,10 +7,11 @@ use serde_json::{Value, json};
 use slm_proto::v1::{Expert, FinishReason, Finished, GenerateRequest, Started, Usage, generate_response::Event};
 
 use crate::{
-    args::CacheArgs,
     client::{Client, PromptArgs, ServerArgs, kind_name, refused},
     exit::Failure,
-    explain, output, up,
+    explain, output,
+    store_args::StoreArgs,
+    up,
 };
 
 /// Prints one answer as it is generated.
@@ -61,14 +62,14 @@ pub struct RunArgs {
     #[command(flatten)]
     server: ServerArgs,
     #[command(flatten)]
-    cache: CacheArgs,
+    store: StoreArgs,
 }
 
 /// Runs it.
 pub async fn execute(args: RunArgs) -> Result<(), Failure> {
     let request = args.request()?;
     let Some(filename) = &args.filename else { return answer(&args, &args.server.server, request).await };
-    let swarm = up::Embedded::start(filename, &args.cache).await?;
+    let swarm = up::Embedded::start(filename, &args.store).await?;
     let answered = answer(&args, &swarm.bound.grpc.to_string(), request).await;
     let ended = swarm.end().await;
     answered.and(ended)

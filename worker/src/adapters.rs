@@ -285,6 +285,8 @@ mod tests {
         AdapterInfo {
             name: name.into(),
             digest: digest.into(),
+            source: "oci://registry/adapter:1".into(),
+            source_digest: String::new(),
             scale: 1.0,
             rank_max: 4,
             target_modules: vec!["q_proj".into()],

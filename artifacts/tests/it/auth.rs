@@ -14,7 +14,7 @@ use slm_artifacts::{Credentials, FetchError, Source};
 use tokio::net::TcpListener;
 
 use crate::{
-    common::{fetch, sha256, store},
+    common::{fetch, sha256, store, with_digest},
     registry::MANIFEST,
 };
 
@@ -118,4 +118,14 @@ async fn tokens_that_are_not_given() {
     let error = registry.fetched(basic("secret")).await.unwrap_err();
     assert_eq!(error.reason(), "Insecure");
     assert!(error.to_string().contains("192.0.2.1 is not reached without TLS"), "{error}");
+}
+
+#[tokio::test]
+async fn another_manifest_than_was_asked_for() {
+    let (dir, registry) = (tempfile::tempdir().unwrap(), TokenRegistry::start(None).await);
+    // This registry answers with its one manifest, whatever the digest.
+    let source = with_digest(&format!("oci://{}/team/lora:v1", registry.host), b"another manifest");
+    let error = fetch(&store(dir.path()), &source).await.unwrap_err();
+    assert_eq!(error.reason(), "DigestMismatch");
+    assert!(error.to_string().contains("the manifest has digest sha256:"), "{error}");
 }

@@ -6,6 +6,7 @@
 //! they do is decided here.
 
 mod child;
+mod downloads;
 mod end;
 mod event;
 mod fingerprint;
@@ -32,6 +33,7 @@ use tokio::{
 };
 
 use self::{
+    downloads::Downloads,
     follow::Watch,
     report::Reporter,
     resolve::{Resolver, SharedResolver},
@@ -48,6 +50,7 @@ use crate::{
     exit::{self, Failure},
     output,
     reconcile::Desired,
+    store_args::StoreArgs,
 };
 
 /// Runs the swarm that a folder of manifests describes, and follows the folder.
@@ -73,7 +76,7 @@ pub struct UpArgs {
     #[command(flatten)]
     listen: ListenArgs,
     #[command(flatten)]
-    cache: CacheArgs,
+    store: StoreArgs,
     /// Threads of each worker whose manifest does not say [default: all that this process may use].
     #[arg(long, value_name = "N", env = "SLM_THREADS")]
     threads: Option<u32>,
@@ -87,7 +90,7 @@ pub async fn execute(args: UpArgs) -> Result<(), Failure> {
     let stop = Stop::default();
     let interrupted = signals(&stop)?;
     let reporter = Arc::new(Reporter::new(false));
-    let resolver: SharedResolver = Arc::new(Mutex::new(Resolver::new(args.threads)));
+    let resolver = resolver(args.threads, &args.store, &reporter)?;
     // Before the first reading, so that no change falls between the two.
     let mut watch = Watch::start(&args.filename)?;
     let desired = first(&args.filename, &resolver).await?;
@@ -95,7 +98,7 @@ pub async fn execute(args: UpArgs) -> Result<(), Failure> {
     let (changes, next) = mpsc::channel(1);
     tokio::spawn(follow::follow(args.filename.clone(), watch, resolver, Arc::clone(&reporter), changes));
 
-    let settings = settings(args.listen.http, args.listen.grpc, &args.cache, args.drain)?;
+    let settings = settings(args.listen.http, args.listen.grpc, &args.store.cache, args.drain)?;
     let (ready, is_ready) = oneshot::channel();
     let supervisor = Supervisor::new(settings, desired, reporter, ready);
     let running = tokio::spawn(supervisor.run(next, stop));
@@ -120,14 +123,15 @@ impl Embedded {
     ///
     /// # Errors
     /// What is wrong with the manifests, or what cannot be Ready.
-    pub async fn start(filename: &Path, cache: &CacheArgs) -> Result<Self, Failure> {
-        let resolver = SharedResolver::default();
+    pub async fn start(filename: &Path, store: &StoreArgs) -> Result<Self, Failure> {
+        let reporter = Arc::new(Reporter::new(true));
+        let resolver = resolver(None, store, &reporter)?;
         let desired = first(filename, &resolver).await?;
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let settings = settings(any, any, cache, Duration::from_secs(5))?;
+        let settings = settings(any, any, &store.cache, Duration::from_secs(5))?;
         let (ready, is_ready) = oneshot::channel();
         let stop = Stop::default();
-        let supervisor = Supervisor::new(settings, desired, Arc::new(Reporter::new(true)), ready);
+        let supervisor = Supervisor::new(settings, desired, reporter, ready);
         let (_changes, next) = mpsc::channel(1);
         let running = tokio::spawn(supervisor.run(next, stop.clone()));
         match is_ready.await {
@@ -144,6 +148,11 @@ impl Embedded {
         self.stop.drain.cancel();
         ended(self.running).await
     }
+}
+
+fn resolver(threads: Option<u32>, store: &StoreArgs, reporter: &Arc<Reporter>) -> Result<SharedResolver, Failure> {
+    let downloads = Downloads::new(store.config()?, Arc::clone(reporter));
+    Ok(Arc::new(Mutex::new(Resolver::new(threads, downloads))))
 }
 
 /// Reads the manifests for the first time: here everything has to be right.

@@ -5,29 +5,35 @@ use std::{collections::HashMap, path::PathBuf, sync::Arc};
 use slm_convert::{Checkpoint, peft};
 use slm_crds::{
     LoraAdapter, SlmModel,
+    accelerator::CPU,
     expert::Expert,
     manifest::{Located, Manifests},
     source::Source,
 };
 use slm_router::swarm::Route;
 
-use super::fingerprint::{Fingerprint, fingerprint};
+use super::{
+    downloads::Downloads,
+    fingerprint::{Fingerprint, fingerprint},
+};
 use crate::reconcile::{Desired, Launch, Version, WantedAdapter, WantedModel};
 
 /// Makes desired states of manifests, one after the other. Remembers digests of files that have not changed since, and
 /// what was wanted last of an object whose files cannot be read now.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Resolver {
     digests: HashMap<PathBuf, (Fingerprint, String)>,
     last: Desired,
     /// Threads of a worker whose manifest does not say.
     threads: Option<u32>,
+    /// What is not on this machine yet.
+    downloads: Downloads,
 }
 
 impl Resolver {
     /// `threads` are those of a worker whose manifest does not say.
-    pub fn new(threads: Option<u32>) -> Self {
-        Self { threads, ..Self::default() }
+    pub fn new(threads: Option<u32>, downloads: Downloads) -> Self {
+        Self { digests: HashMap::new(), last: Desired::default(), threads, downloads }
     }
 
     /// The desired state, and what is wrong with artifacts. An object with a problem is as it was before, or left out
@@ -73,6 +79,10 @@ impl Resolver {
         let checkpoint = |path: &PathBuf| {
             Checkpoint::open(path).map(|open| open.digest().to_owned()).map_err(|error| error.to_string())
         };
+        if spec.runtime.accelerator != CPU {
+            let accelerator = &spec.runtime.accelerator;
+            return Err(say(format!("accelerator `{accelerator}` is for a cluster; on one machine there is {CPU}")));
+        }
         let (path, digest) = self.artifact(&spec.source, model.folder(), checkpoint).map_err(say)?;
         Ok(WantedModel {
             name: name_of(model.object.metadata.name.as_ref()),
@@ -113,18 +123,15 @@ impl Resolver {
         folder: &std::path::Path,
         digest: impl Fn(&PathBuf) -> Result<String, String>,
     ) -> Result<(PathBuf, String), String> {
-        let path = source.path(folder).ok_or_else(|| format!("{}: not a path on this machine", source.uri))?;
+        let Some(path) = source.path(folder) else {
+            // Its digest was compared on the way here; what is served has the digest of its contents.
+            let path = self.downloads.get(source)?;
+            let found = self.known(&path, digest)?;
+            return Ok((path, found));
+        };
         // A worker has its own working directory as far as we know.
         let path = std::path::absolute(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-        let now = fingerprint(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-        let found = match self.digests.get(&path) {
-            Some((then, digest)) if *then == now => digest.clone(),
-            _ => {
-                let digest = digest(&path)?;
-                self.digests.insert(path.clone(), (now, digest.clone()));
-                digest
-            }
-        };
+        let found = self.known(&path, digest)?;
         match &source.digest {
             Some(expected) if *expected != found => {
                 let what =
@@ -133,6 +140,19 @@ impl Resolver {
             }
             _ => Ok((path, found)),
         }
+    }
+}
+
+impl Resolver {
+    /// The digest of files, computed when they have changed.
+    fn known(&mut self, path: &PathBuf, digest: impl Fn(&PathBuf) -> Result<String, String>) -> Result<String, String> {
+        let now = fingerprint(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        if let Some((_, digest)) = self.digests.get(path).filter(|(then, _)| *then == now) {
+            return Ok(digest.clone());
+        }
+        let digest = digest(path)?;
+        self.digests.insert(path.clone(), (now, digest.clone()));
+        Ok(digest)
     }
 }
 

@@ -31,7 +31,7 @@ impl Bare {
             let path = dir.join(format!("adapter-{i}"));
             adapters::write(&path, config, RANK, i as u64)?;
             let adapter = Adapter::open(&path, config)?;
-            let info = AdapterInfo::new(format!("adapter-{i}"), &adapter, 1.0, std::time::Duration::ZERO);
+            let info = AdapterInfo::new(&format!("adapter-{i}"), &adapter, 1.0, std::time::Duration::ZERO);
             leases.push(registry.publish(info, pack(&adapter, config, Precision::Int4, 1.0)?)?);
         }
         let config =

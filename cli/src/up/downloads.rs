@@ -1,0 +1,74 @@
+//! Sources that are not files of this machine: fetched before anybody is asked to serve them.
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use slm_artifacts::{Artifact, Progress, Store, StoreConfig};
+use slm_crds::source::Source;
+
+use super::report::Reporter;
+use crate::output::size;
+
+/// How often progress is told where it cannot be drawn.
+const TOLD_EVERY: Duration = Duration::from_secs(5);
+
+/// Fetches, and keeps in the cache what is in use.
+#[derive(Debug)]
+pub struct Downloads {
+    config: StoreConfig,
+    store: Option<Store>,
+    reporter: Arc<Reporter>,
+    /// By URI and digest: what a tag stood for when its manifest was read first.
+    held: HashMap<(String, Option<String>), Artifact>,
+}
+
+impl Downloads {
+    /// Opens the store when it is first needed.
+    pub fn new(config: StoreConfig, reporter: Arc<Reporter>) -> Self {
+        Self { config, store: None, reporter, held: HashMap::new() }
+    }
+
+    /// The path of what `source` names. Blocks; not for a thread that others wait on.
+    pub fn get(&mut self, source: &Source) -> Result<PathBuf, String> {
+        let key = (source.uri.clone(), source.digest.clone());
+        if let Some(artifact) = self.held.get(&key) {
+            return Ok(artifact.path().to_owned());
+        }
+        if let Some(secret) = &source.secret_ref {
+            return Err(format!(
+                "Secret {} is one of a cluster; fetch it once with `slm fetch` and its credentials, then take secretRef away",
+                secret.name
+            ));
+        }
+        let store = match &self.store {
+            Some(store) => store.clone(),
+            None => Store::open(self.config.clone()).map_err(|error| error.to_string())?,
+        };
+        self.store = Some(store.clone());
+        let wanted =
+            slm_artifacts::Source { uri: source.uri.clone(), digest: source.digest.clone(), credentials: None };
+        let told = Mutex::new(None);
+        let mut watch = |progress| self.tell(&source.uri, progress, &told);
+        let fetching = store.fetch(&wanted, &mut watch);
+        let artifact = tokio::runtime::Handle::current()
+            .block_on(fetching)
+            .map_err(|error| format!("{}: {error}", error.reason()))?;
+        let path = artifact.path().to_owned();
+        self.held.insert(key, artifact);
+        Ok(path)
+    }
+
+    fn tell(&self, uri: &str, progress: Progress, told: &Mutex<Option<Instant>>) {
+        let Ok(mut told) = told.lock() else { return };
+        if told.is_some_and(|told| told.elapsed() < TOLD_EVERY) || progress.done == 0 {
+            return;
+        }
+        *told = Some(Instant::now());
+        let of = progress.total.map(|total| format!(" of {}", size(total))).unwrap_or_default();
+        self.reporter.note(&format!("fetching {uri}: {}{of}", size(progress.done)));
+    }
+}

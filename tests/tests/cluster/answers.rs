@@ -1,0 +1,30 @@
+//! Everything answers, and says what it says on one machine.
+
+use anyhow::Result;
+use slm_tests::{
+    cluster::{client, wait_ready},
+    swarm::{Call, Swarm, repository},
+};
+
+const PROMPTS: [(&str, &str); 5] = [
+    ("smollm2", "What is the capital of France?"),
+    ("banking", "put a freeze on my bank account right now"),
+    ("travel", "what plug type do they use in denmark"),
+    ("kitchen", "find me a good recipe for onion soup"),
+    ("assistant", "book me a flight from lisbon to oslo next friday"),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_cluster_answers_as_one_machine_does() -> Result<()> {
+    wait_ready()?;
+    let client = client()?;
+    let local = Swarm::start(&repository().join("examples/quickstart"))?;
+    let local_client = local.client()?;
+    for (model, prompt) in PROMPTS {
+        let call = Call::new(model, prompt);
+        let (here, there) = (local_client.ask(&call).await?, client.ask(&call).await?);
+        assert_eq!((here.text, here.expert.digest), (there.text, there.expert.digest), "{model}: {prompt}");
+    }
+    local.stop()?;
+    Ok(())
+}
