@@ -35,7 +35,7 @@ test: setup ## Everything that CI runs
 
 check: ## Format, lints, documentation
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --release --workspace --all-targets --features slm-tests/cluster -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --workspace --no-deps --quiet
 
 generate: ## Write the generated files anew: the CRDs
@@ -44,9 +44,9 @@ generate: ## Write the generated files anew: the CRDs
 parity: setup ## Compare logits and greedy tokens with the reference (SLM_PARITY_DIR=DIR for another suite)
 	SLM_PARITY_DIR="$(abspath $(SLM_PARITY_DIR))" $(CARGO) test --release --workspace --test parity -- --nocapture --test-threads=1
 
-e2e: setup build ## End-to-end tests of a running swarm
-	@CACHE="$(CACHE)" scripts/setup clients
-	SLM_TEST_PYTHON="$(PYTHON)" $(CARGO) test --release -p slm-tests
+e2e: setup images ## The swarm on a real cluster: the one of KUBECONFIG, or one that it brings up (needs root)
+	@CACHE="$(CACHE)" scripts/e2e
+
 
 bench: setup build ## End-to-end speed beside the bare ONNX Runtime step, on this machine
 	@"$(TARGET)/release/slm-bench" --slm "$(SLM)"
