@@ -47,7 +47,6 @@ parity: setup ## Compare logits and greedy tokens with the reference (SLM_PARITY
 e2e: setup images ## The swarm on a real cluster: the one of KUBECONFIG, or one that it brings up (needs root)
 	@CACHE="$(CACHE)" scripts/e2e
 
-
 bench: setup build ## End-to-end speed beside the bare ONNX Runtime step, on this machine
 	@"$(TARGET)/release/slm-bench" --slm "$(SLM)"
 
@@ -59,6 +58,7 @@ cluster-down: ## End it and leave nothing behind
 
 cluster-test: ## Check the cluster itself, in one of its own (root, minutes)
 	cd tests/cluster && go test -tags smoke -count 1 -timeout 30m -v .
+
 images: build ## Build the container images, as archives in the cache
 	@CACHE="$(CACHE)" scripts/images --binary "$(SLM)"
 
