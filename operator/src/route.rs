@@ -18,6 +18,7 @@ use slm_crds::{
     route::{SwarmRouteStatus, Target, TargetKind},
     rule,
 };
+use slm_watch::Patience;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -41,6 +42,7 @@ pub(crate) async fn run(context: Arc<Context>, namespace: String, stop: Cancella
         .watches(Api::<LoraAdapter>::namespaced(client, &namespace), any(), move |adapter| {
             leading_to(&of_adapters, &adapter.name_any())
         })
+        .trigger_backoff(Patience::default())
         .graceful_shutdown_on(stop.cancelled_owned())
         .run(reconcile, again, context)
         .for_each(ended)

@@ -224,10 +224,11 @@ impl Keeper {
                 adapters.push(name);
             }
             Event::Unloaded { name, outcome } => {
-                // Gone already is as good; anything else is asked for again with the next state.
+                // Asked again with the next event, not at once: whatever stands against it stands there still.
                 if outcome.is_err() {
                     member.holdings.unloading.remove(&name);
                 }
+                return;
             }
         }
         self.ask(pod);

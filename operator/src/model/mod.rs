@@ -25,6 +25,7 @@ use kube::{
     },
 };
 use slm_crds::{AcceleratorProfile, SlmModel};
+use slm_watch::Patience;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -54,6 +55,7 @@ pub(crate) async fn run(
         .owns(Api::<PodDisruptionBudget>::namespaced(client.clone(), &namespace), any())
         .watches(Api::<AcceleratorProfile>::all(client), any(), move |profile| on(&store, &profile.name_any()))
         .reconcile_on(ReceiverStream::new(concerned))
+        .trigger_backoff(Patience::default())
         .graceful_shutdown_on(stop.cancelled_owned())
         .run(reconcile, again, context)
         .for_each(ended)

@@ -4,22 +4,20 @@
 
 mod snapshot;
 
-use std::{fmt::Debug, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use futures::{StreamExt as _, pin_mut};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{
-    Api, Client, Resource,
+    Api, Client,
     runtime::{
-        WatchStreamExt as _,
-        reflector::{self, Store, store::Writer},
+        reflector::{Store, store::WriterDropped},
         watcher,
     },
 };
-use serde::de::DeserializeOwned;
 use slm_crds::{LoraAdapter, SlmModel, SwarmRoute};
+use slm_watch::{Tell, watch};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{mpsc, watch as channel},
     task::JoinSet,
 };
 
@@ -61,17 +59,22 @@ struct Stores {
 ///
 /// # Errors
 /// When there is no cluster to speak to.
-pub async fn follow(namespace: &str, scheme: Scheme, swarm: watch::Sender<Arc<Swarm>>) -> Result<(), KubernetesError> {
+pub async fn follow(
+    namespace: &str,
+    scheme: Scheme,
+    swarm: channel::Sender<Arc<Swarm>>,
+) -> Result<(), KubernetesError> {
     let client = Client::try_default().await.map_err(|error| KubernetesError::NoCluster(Box::new(error)))?;
     let mut watches = JoinSet::new();
     // One mark is enough for any number of changes.
     let (touched, mut touches) = mpsc::channel(1);
+    let touched = Tell::Something(touched);
     let any = watcher::Config::default;
     let stores = Stores {
-        models: reflect(Api::namespaced(client.clone(), namespace), any(), &touched, &mut watches),
-        adapters: reflect(Api::namespaced(client.clone(), namespace), any(), &touched, &mut watches),
-        routes: reflect(Api::namespaced(client.clone(), namespace), any(), &touched, &mut watches),
-        slices: reflect(Api::namespaced(client, namespace), any().labels(MODEL), &touched, &mut watches),
+        models: watch(Api::namespaced(client.clone(), namespace), any(), touched.clone(), &mut watches),
+        adapters: watch(Api::namespaced(client.clone(), namespace), any(), touched.clone(), &mut watches),
+        routes: watch(Api::namespaced(client.clone(), namespace), any(), touched.clone(), &mut watches),
+        slices: watch(Api::namespaced(client, namespace), any().labels(MODEL), touched.clone(), &mut watches),
     };
     stores.listed().await.map_err(|_| KubernetesError::WatchEnded)?;
     loop {
@@ -87,14 +90,14 @@ pub async fn follow(namespace: &str, scheme: Scheme, swarm: watch::Sender<Arc<Sw
 }
 
 impl Stores {
-    async fn listed(&self) -> Result<(), reflector::store::WriterDropped> {
+    async fn listed(&self) -> Result<(), WriterDropped> {
         self.models.wait_until_ready().await?;
         self.adapters.wait_until_ready().await?;
         self.routes.wait_until_ready().await?;
         self.slices.wait_until_ready().await
     }
 
-    fn publish(&self, scheme: Scheme, swarm: &watch::Sender<Arc<Swarm>>) {
+    fn publish(&self, scheme: Scheme, swarm: &channel::Sender<Arc<Swarm>>) {
         let next = snapshot::snapshot(
             scheme,
             &self.models.state(),
@@ -110,32 +113,5 @@ impl Stores {
             }
             !same
         });
-    }
-}
-
-fn reflect<K>(api: Api<K>, config: watcher::Config, touched: &mpsc::Sender<()>, watches: &mut JoinSet<()>) -> Store<K>
-where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
-{
-    let (store, writer) = reflector::store();
-    watches.spawn(keep(api, config, writer, touched.clone()));
-    store
-}
-
-async fn keep<K>(api: Api<K>, config: watcher::Config, writer: Writer<K>, touched: mpsc::Sender<()>)
-where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
-{
-    let events = reflector::reflector(writer, watcher::watcher(api, config)).default_backoff();
-    pin_mut!(events);
-    while let Some(event) = events.next().await {
-        match event {
-            // A broken watch is opened again; what it missed comes with the next listing.
-            Err(error) => tracing::warn!(kind = %K::kind(&()), %error, "watch broke"),
-            Ok(_) => {
-                // Full means that a mark is there already.
-                let _ = touched.try_send(());
-            }
-        }
     }
 }

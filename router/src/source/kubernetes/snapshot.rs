@@ -95,6 +95,7 @@ mod tests {
 
     fn slice(name: &str, model: &str, addresses: &[&str], port: &str) -> Arc<EndpointSlice> {
         let rest = json!({
+            "apiVersion": "discovery.k8s.io/v1",
             "metadata": { "name": name, "labels": { "slmswarm.io/model": model } },
             "addressType": "IPv4",
             "endpoints": addresses.iter().map(|ip| json!({ "addresses": [ip] })).collect::<Vec<_>>(),

@@ -1,0 +1,36 @@
+//! Everything answers, and says what it says on one machine.
+
+use std::fs;
+
+use anyhow::Result;
+use slm_tests::{
+    cluster::{client, wait_ready},
+    swarm::{Call, Folder, Swarm, repository},
+};
+
+const PROMPTS: [(&str, &str); 5] = [
+    ("smollm2", "What is the capital of France?"),
+    ("banking", "put a freeze on my bank account right now"),
+    ("travel", "what plug type do they use in denmark"),
+    ("kitchen", "find me a good recipe for onion soup"),
+    ("assistant", "book me a flight from lisbon to oslo next friday"),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_cluster_answers_as_one_machine_does() -> Result<()> {
+    wait_ready()?;
+    let client = client()?;
+    // F32 on both sides, as scripts/e2e has it: what else is in a batch cannot tip a token there.
+    let folder = Folder::quickstart("precision: F32, maxSequences: 8, contextLength: 2048")?;
+    let route = fs::read_to_string(repository().join("examples/quickstart/route.yaml"))?;
+    folder.write("assistant", &route)?;
+    let local = Swarm::start(folder.path())?;
+    let local_client = local.client()?;
+    for (model, prompt) in PROMPTS {
+        let call = Call::new(model, prompt);
+        let (here, there) = (local_client.ask(&call).await?, client.ask(&call).await?);
+        assert_eq!((here.text, here.expert.digest), (there.text, there.expert.digest), "{model}: {prompt}");
+    }
+    local.stop()?;
+    Ok(())
+}

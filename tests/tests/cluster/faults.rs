@@ -1,0 +1,112 @@
+//! Things that break under eight steady streams.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use slm_tests::cluster::{
+    RELEASE, Steady, adapter_manifest, apply, cluster, instances, kill_container, kubectl, pods, push_adapter, router,
+    until, wait_ready, workers,
+};
+use slm_tests::swarm::quickstart_adapter;
+
+async fn steady() -> Result<Steady> {
+    wait_ready()?;
+    Steady::start(&format!("http://{}", router("grpc")?), "banking").await
+}
+
+/// Failures that a caller can make sense of: the worker that it was on has gone.
+fn are_clear(failures: &[String]) -> bool {
+    failures.iter().all(|failure| failure.contains("worker http") && failure.contains("broke"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_killed_in_place_gets_its_adapters_back() -> Result<()> {
+    let steady = steady().await?;
+    let worker = workers()?.into_iter().next().context("a worker")?;
+    let expected = instances("banking")?.len();
+    kill_container(&worker.name)?;
+    until("its container to run again", || {
+        let now = workers()?.into_iter().find(|pod| pod.name == worker.name);
+        Ok(now.filter(|pod| pod.restarts > worker.restarts && pod.ready).map(|_| ()))
+    })
+    .await?;
+    let running = Instant::now();
+    until("its adapters", || Ok((instances("banking")?.len() == expected).then_some(()))).await?;
+    println!("adapters back {:?} after the container is ready", running.elapsed());
+    steady.more(16).await;
+    let load = steady.stop().await;
+    println!("worker killed: {} answers, {} failed", load.answers, load.failures.len());
+    // Four of eight streams were on it, on average.
+    assert!(load.failures.len() <= 8 && are_clear(&load.failures), "{:?}", load.failures);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_that_dies_is_not_missed() -> Result<()> {
+    let steady = steady().await?;
+    let holder = kubectl(&["get", "lease", "slm-operator", "-o", "jsonpath={.spec.holderIdentity}"])?;
+    // At once, and without handing over the lease.
+    kubectl(&["delete", "pod", &holder, "--grace-period=0", "--force"])?;
+    let begun = Instant::now();
+    let uri = push_adapter(&quickstart_adapter("kitchen"), "orphan:1")?;
+    apply(&adapter_manifest("orphan", &uri))?;
+    until("work to go on", || Ok((!instances("orphan")?.is_empty()).then_some(()))).await?;
+    println!("work goes on {:?} after the leader was killed", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(60));
+    let load = steady.stop().await;
+    assert!(load.failures.is_empty(), "{:?}", load.failures);
+    kubectl(&["delete", "lora", "orphan"])?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_api_server_that_is_away_is_not_missed() -> Result<()> {
+    let steady = steady().await?;
+    cluster(&["apiserver", "stop"])?;
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(60) {
+        steady.more(8).await;
+    }
+    cluster(&["apiserver", "start"])?;
+    let uri = push_adapter(&quickstart_adapter("kitchen"), "late:1")?;
+    apply(&adapter_manifest("late", &uri))?;
+    let begun = Instant::now();
+    until("the operator to catch up", || Ok((!instances("late")?.is_empty()).then_some(()))).await?;
+    println!("caught up {:?} after the API server was back", begun.elapsed());
+    let load = steady.stop().await;
+    println!("API server away for 60 s: {} answers, {} failed", load.answers, load.failures.len());
+    assert!(load.failures.is_empty(), "{:?}", load.failures);
+    kubectl(&["delete", "lora", "late"])?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drained_node_takes_no_stream_with_it() -> Result<()> {
+    let steady = steady().await?;
+    let node = workers()?.into_iter().next().context("a worker")?.node;
+    kubectl(&["drain", &node, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=180s"])?;
+    steady.more(16).await;
+    let load = steady.stop().await;
+    kubectl(&["uncordon", &node])?;
+    println!("node drained: {} answers, {} failed", load.answers, load.failures.len());
+    assert!(load.failures.is_empty(), "{:?}", load.failures);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn routers_are_rolled_without_a_failed_stream() -> Result<()> {
+    let steady = steady().await?;
+    let deployment = format!("deployment/{RELEASE}-slm-swarm-router");
+    kubectl(&["rollout", "restart", &deployment])?;
+    kubectl(&["rollout", "status", &deployment, "--timeout=180s"])?;
+    until("the former routers to be gone", || {
+        let routers = pods("app.kubernetes.io/name=slm-router")?;
+        Ok((routers.len() == 2 && routers.iter().all(|pod| pod.ready)).then_some(()))
+    })
+    .await?;
+    steady.more(16).await;
+    let load = steady.stop().await;
+    println!("routers rolled: {} answers, {} failed", load.answers, load.failures.len());
+    assert!(load.failures.is_empty(), "{:?}", load.failures);
+    Ok(())
+}
