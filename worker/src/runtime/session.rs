@@ -3,7 +3,10 @@
 //! Sequences live in cache slots. Decoding runs over the slots `0..n` without gaps, because a batch is one contiguous
 //! piece of the cache buffers; a slot in the middle that becomes free is filled by moving the last one into it.
 
-use std::{ffi::CString, sync::Arc};
+use std::{
+    ffi::CString,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use ort::session::{Session, builder::GraphOptimizationLevel};
 use slm_convert::{bundle::Bundle, config::ModelConfig};
@@ -297,5 +300,9 @@ fn build_session(
     let builder = builder.with_intra_threads(config.threads).map_err(ort::Error::from)?;
     let builder = builder.with_inter_threads(1).map_err(ort::Error::from)?;
     let mut builder = builder.with_operators(operators).map_err(ort::Error::from)?;
+    // ONNX Runtime keeps the domains of all sessions in one table, and looks and inserts without a lock: of two first
+    // sessions of a process that open at once, one would be refused.
+    static OPENING: Mutex<()> = Mutex::new(());
+    let _opening = OPENING.lock().unwrap_or_else(PoisonError::into_inner);
     Ok(builder.commit_from_file(bundle.graph())?)
 }
