@@ -12,6 +12,7 @@ mod cluster {
     mod people;
     mod rights;
     mod rollouts;
+    mod second;
     mod swaps;
     mod upgrades;
 }

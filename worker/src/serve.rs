@@ -20,6 +20,9 @@ use crate::{
 
 /// A request message at most: a prompt of a million tokens would not fit any context.
 const MESSAGE_BYTES_MAX: usize = 4 << 20;
+/// Silence after which a caller is asked whether it is there, and how long it has to say so.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What to serve, and where.
 #[derive(Debug, Clone)]
@@ -123,6 +126,9 @@ pub async fn run(
         .build_v1()?;
     let shared = Shared { model: model.clone(), store, draining: draining_seen, state: state_seen };
     let router = Server::builder()
+        // A caller whose node is gone says nothing any more: its answers must not keep their slots.
+        .http2_keepalive_interval(Some(PING_INTERVAL))
+        .http2_keepalive_timeout(Some(PING_TIMEOUT))
         .layer(Access { guarded: tls.is_some() })
         .add_service(health_service)
         .add_service(reflection)

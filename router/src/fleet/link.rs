@@ -14,7 +14,7 @@ use super::Update;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// A worker that answers no ping for this long is gone, even if its machine never said so.
-const PING_INTERVAL: Duration = Duration::from_secs(10);
+const PING_INTERVAL: Duration = Duration::from_secs(5);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A connection that opens when it is first used.

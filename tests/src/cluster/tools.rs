@@ -31,20 +31,26 @@ fn run(mut command: Command, input: Option<&str>) -> Result<String> {
     Ok(out.into_owned())
 }
 
-/// kubectl in the swarm's namespace.
-pub fn kubectl(arguments: &[&str]) -> Result<String> {
+fn of_cluster(program: &str, arguments: &[&str]) -> Result<Command> {
     variable("KUBECONFIG")?;
-    let mut command = Command::new("kubectl");
-    command.args(["-n", NAMESPACE]).args(arguments);
-    run(command, None)
+    let mut command = Command::new(program);
+    command.args(arguments).current_dir(repository());
+    Ok(command)
+}
+
+/// kubectl in the swarm's namespace; one that `arguments` name goes before.
+pub fn kubectl(arguments: &[&str]) -> Result<String> {
+    run(of_cluster("kubectl", &[&["-n", NAMESPACE], arguments].concat())?, None)
 }
 
 /// `kubectl apply -f -`.
 pub fn apply(manifest: &str) -> Result<()> {
-    variable("KUBECONFIG")?;
-    let mut command = Command::new("kubectl");
-    command.args(["-n", NAMESPACE, "apply", "-f", "-"]);
-    run(command, Some(manifest)).map(|_| ())
+    apply_in(NAMESPACE, manifest)
+}
+
+/// The same in another namespace.
+pub fn apply_in(namespace: &str, manifest: &str) -> Result<()> {
+    run(of_cluster("kubectl", &["-n", namespace, "apply", "-f", "-"])?, Some(manifest)).map(|_| ())
 }
 
 /// kubectl with `-o json`.
@@ -53,11 +59,9 @@ pub fn kubectl_json(arguments: &[&str]) -> Result<Value> {
     serde_json::from_str(&text).with_context(|| format!("kubectl {arguments:?}"))
 }
 
-/// helm in the swarm's namespace.
+/// helm in the swarm's namespace; one that `arguments` name goes before.
 pub fn helm(arguments: &[&str]) -> Result<String> {
-    let mut command = Command::new("helm");
-    command.args(["-n", NAMESPACE]).args(arguments).current_dir(repository());
-    run(command, None)
+    run(of_cluster("helm", &[&["-n", NAMESPACE], arguments].concat())?, None)
 }
 
 /// Pushes files of `folder`, each with its media type, as `NAME:TAG`.

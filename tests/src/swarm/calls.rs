@@ -15,6 +15,8 @@ use tonic::{
 
 /// A change of the swarm takes milliseconds; under load on a slow machine, seconds.
 const LIMIT: Duration = Duration::from_secs(60);
+/// Silence after which the other end is asked whether it is there, and then given up.
+const GONE: Duration = Duration::from_secs(5);
 /// Between two looks at what the router lists; it announces no changes.
 const TICK: Duration = Duration::from_millis(5);
 
@@ -89,9 +91,13 @@ impl Call {
 }
 
 impl Client {
-    /// Connects with the first call.
+    /// Connects with the first call, and notices when the other end has gone without a word.
     pub fn new(address: &str) -> Result<Self> {
-        let channel = Endpoint::from_shared(address.to_owned())?.connect_lazy();
+        let channel = Endpoint::from_shared(address.to_owned())?
+            .connect_timeout(GONE)
+            .http2_keep_alive_interval(GONE)
+            .keep_alive_timeout(GONE)
+            .connect_lazy();
         Ok(Self { generation: GenerationClient::new(channel.clone()), swarm: SwarmClient::new(channel) })
     }
 

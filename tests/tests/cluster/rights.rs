@@ -1,5 +1,7 @@
 //! Who may do what: the accounts can do what they need, and nothing else.
 
+use std::collections::BTreeSet;
+
 use anyhow::Result;
 use slm_tests::cluster::{NAMESPACE, RELEASE, kubectl};
 
@@ -22,6 +24,7 @@ fn accounts_can_do_what_they_need_and_nothing_else() -> Result<()> {
         (&operator, "patch", "pods:status"),
         (&operator, "patch", "loraadapters.slmswarm.io:status"),
         (&operator, "update", "leases.coordination.k8s.io/slm-operator"),
+        (&operator, "get", "secrets/slm-swarm-ca"),
         (&router, "watch", "slmmodels.slmswarm.io"),
         (&router, "watch", "endpointslices.discovery.k8s.io"),
     ];
@@ -30,6 +33,8 @@ fn accounts_can_do_what_they_need_and_nothing_else() -> Result<()> {
     }
     let forbidden = [
         (&operator, "list", "secrets"),
+        (&operator, "get", "secrets/somebody-elses"),
+        (&operator, "delete", "secrets/slm-swarm-ca"),
         (&operator, "create", "pods"),
         (&operator, "create", "pods:exec"),
         (&operator, "delete", "slmmodels.slmswarm.io"),
@@ -44,6 +49,55 @@ fn accounts_can_do_what_they_need_and_nothing_else() -> Result<()> {
     }
     for account in [&operator, &router] {
         assert!(!may(account, "get", "slmmodels.slmswarm.io", &["-A"]), "{account}: only its namespace");
+    }
+    Ok(())
+}
+
+/// What `kubectl auth can-i --list` has for an account and not for one that was given nothing.
+fn granted(account: &str) -> Result<BTreeSet<String>> {
+    let list = |account: &str| -> Result<BTreeSet<String>> {
+        let who = format!("--as=system:serviceaccount:{NAMESPACE}:{account}");
+        let table = kubectl(&["auth", "can-i", "--list", "--no-headers", &who])?;
+        Ok(table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect())
+    };
+    Ok(&list(account)? - &list("nobody")?)
+}
+
+#[test]
+fn the_rights_of_the_accounts_are_exactly_these() -> Result<()> {
+    let operator = [
+        "deployments.apps [] [] [list watch create patch]",
+        "events.events.k8s.io [] [] [create patch]",
+        "leases.coordination.k8s.io [] [] [create]",
+        "leases.coordination.k8s.io [] [slm-operator] [get update]",
+        "loraadapters.slmswarm.io [] [] [list watch]",
+        "loraadapters.slmswarm.io/status [] [] [patch]",
+        "poddisruptionbudgets.policy [] [] [list watch create patch]",
+        "pods [] [] [list watch]",
+        "pods/status [] [] [patch]",
+        "secrets [] [] [create]",
+        "secrets [] [slm-swarm-ca] [get patch]",
+        "secrets [] [slm-swarm-operator-tls] [get patch]",
+        "secrets [] [slm-swarm-router-tls] [get patch]",
+        "secrets [] [slm-swarm-worker-tls] [get patch]",
+        "serviceaccounts [] [] [list watch create patch]",
+        "services [] [] [list watch create patch]",
+        "slmmodels.slmswarm.io [] [] [list watch]",
+        "slmmodels.slmswarm.io/finalizers [] [] [update]",
+        "slmmodels.slmswarm.io/status [] [] [patch]",
+        "swarmroutes.slmswarm.io [] [] [list watch]",
+        "swarmroutes.slmswarm.io/status [] [] [patch]",
+        "acceleratorprofiles.slmswarm.io [] [] [list watch]",
+    ];
+    let router = [
+        "endpointslices.discovery.k8s.io [] [] [list watch]",
+        "loraadapters.slmswarm.io [] [] [list watch]",
+        "slmmodels.slmswarm.io [] [] [list watch]",
+        "swarmroutes.slmswarm.io [] [] [list watch]",
+    ];
+    for (account, expected) in [("operator", &operator[..]), ("router", &router[..])] {
+        let expected: BTreeSet<_> = expected.iter().map(|&right| right.to_owned()).collect();
+        assert_eq!(granted(&format!("{RELEASE}-slm-swarm-{account}"))?, expected, "{account}");
     }
     Ok(())
 }
