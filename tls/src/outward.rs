@@ -39,8 +39,8 @@ impl Trust {
     /// # Errors
     /// When there is none.
     pub fn pem(pem: &[u8]) -> Result<Self, MaterialError> {
-        let first = material::certificates("certificate", pem)?.into_iter().next();
-        first.map(Self::Exactly).ok_or(MaterialError::Empty { part: "certificate" })
+        let first = material::certificates("PEM", pem)?.into_iter().next();
+        first.map(Self::Exactly).ok_or(MaterialError::Empty { part: "PEM" })
     }
 
     /// An open channel to `endpoint`, whose scheme is `https`.

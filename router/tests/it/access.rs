@@ -171,7 +171,12 @@ async fn both_versions_of_tls_and_of_http() {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.expect("an answer");
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    // gRPC over the HTTP door's ALPN is refused by the handshake of the gRPC door alone.
+    // What the handshake agreed on is spoken: a preface and empty settings are answered by settings.
+    let mut stream = knock(http, &certificate, &TLS13, &["h2"]).await.expect("a handshake");
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.expect("sent");
+    let mut head = [0; 9];
+    stream.read_exact(&mut head).await.expect("a frame");
+    assert_eq!(head[3], 4, "{head:?}");
     knock(guarded.router.bound.grpc, &certificate, &TLS13, &["http/1.1"]).await.expect_err("gRPC is HTTP/2");
 }
 
