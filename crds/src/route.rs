@@ -29,6 +29,7 @@ use crate::{
     derive = "PartialEq",
     doc = "A name that callers use: rules that choose an expert for each request, and a fallback.",
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason"),
     printcolumn(name = "Fallback", type_ = "string", json_path = ".spec.fallback.name"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]

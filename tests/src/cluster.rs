@@ -1,5 +1,6 @@
 //! A swarm on a real cluster, as `scripts/e2e` has installed it, and the tools that people use on one.
 
+mod certificates;
 mod load;
 mod tools;
 
@@ -10,9 +11,14 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::Value;
 
 pub use self::{
+    certificates::{secret, worker_channel},
     load::{Load, Steady},
     tools::{apply, cluster, helm, kubectl, kubectl_json, oras_push, variable},
 };
@@ -150,8 +156,8 @@ pub fn adapter_manifest(name: &str, uri: &str) -> String {
     )
 }
 
-/// Ends a process on this machine that runs inside a pod's container, by the pod's name in its cgroup or hostname.
-pub fn kill_container(pod: &str) -> Result<()> {
+/// Sends a signal to the `slm` of a pod's container on this machine: the pod's name is its hostname.
+pub fn signal(pod: &str, signal: Signal) -> Result<()> {
     for entry in std::fs::read_dir("/proc")?.flatten() {
         let path = entry.path();
         let environment = std::fs::read(path.join("environ")).unwrap_or_default();
@@ -159,7 +165,7 @@ pub fn kill_container(pod: &str) -> Result<()> {
         let command = std::fs::read_to_string(path.join("cmdline")).unwrap_or_default();
         if named && command.contains("slm") {
             let pid: i32 = entry.file_name().to_string_lossy().parse()?;
-            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)?;
+            kill(Pid::from_raw(pid), signal)?;
             return Ok(());
         }
     }

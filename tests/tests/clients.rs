@@ -1,38 +1,20 @@
 //! The clients that people use, against the quickstart's own manifests: the official `openai` package, and stubs
 //! generated from the published proto.
 
-use std::{collections::BTreeMap, env, fs, path::PathBuf, process::Command, sync::Arc};
+use std::{collections::BTreeMap, fs, sync::Arc};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Deserialize;
-use slm_convert::bundle::cache_dir;
-use slm_tests::swarm::{Call, Folder, Shared, Swarm, repository, run};
+use slm_tests::{
+    clients::python,
+    swarm::{Call, Folder, Shared, Swarm, repository},
+};
 
 static QUICKSTART: Shared<Swarm> = Shared::new();
 
 fn quickstart() -> Result<Arc<Swarm>> {
     QUICKSTART.get(|| Swarm::start(&repository().join("examples/quickstart")))
-}
-
-/// `$SLM_TEST_PYTHON`, else the environment that `scripts/setup clients` makes.
-fn python() -> Result<PathBuf> {
-    if let Some(python) = env::var_os("SLM_TEST_PYTHON").filter(|python| !python.is_empty()) {
-        return Ok(python.into());
-    }
-    let python = cache_dir().context("no cache folder")?.join("venv/bin/python");
-    ensure!(python.exists(), "{}: not there; run `scripts/setup clients`, or set SLM_TEST_PYTHON", python.display());
-    Ok(python)
-}
-
-fn client(script: &str, arguments: &[String]) -> Result<()> {
-    let mut command = Command::new(python()?);
-    command.arg(repository().join("tests/clients").join(script)).args(arguments);
-    // The scripts' own folder stays clean.
-    command.env("PYTHONDONTWRITEBYTECODE", "1");
-    let ended = run(command)?;
-    assert!(ended.status.success(), "{script}, {}:\n{}", ended.status, ended.said);
-    Ok(())
 }
 
 #[test]
@@ -42,7 +24,7 @@ fn the_official_openai_client() -> Result<()> {
     // The quickstart runs in Int4, which rounds weights a second time that were 4-bit before: for one of the 36 prompts,
     // two first tokens become as likely as each other. In F32 all are right, see below.
     let wrong_max = "1".to_owned();
-    client("openai_client.py", &[format!("{}/v1", swarm.http), expected.display().to_string(), wrong_max])
+    python("openai_client.py", &[format!("{}/v1", swarm.http), expected.display().to_string(), wrong_max])
 }
 
 /// Every label of `expected.json`, eight at a time.
@@ -76,5 +58,5 @@ struct Expected {
 fn a_client_generated_from_the_proto() -> Result<()> {
     let swarm = quickstart()?;
     let address = swarm.grpc.trim_start_matches("http://").to_owned();
-    client("grpc_client.py", &[address, repository().join("proto/proto").display().to_string()])
+    python("grpc_client.py", &[address, repository().join("proto/proto").display().to_string()])
 }

@@ -3,9 +3,15 @@
 mod cluster {
     mod answers;
     mod artifacts;
+    mod certificates;
+    mod deletions;
     mod devices;
     mod faults;
+    mod leaders;
+    mod nodes;
+    mod people;
     mod rights;
     mod rollouts;
     mod swaps;
+    mod upgrades;
 }

@@ -11,6 +11,7 @@ use std::{
 use anyhow::Result;
 use tokio::task::JoinSet;
 
+use super::{router, wait_ready};
 use crate::swarm::{Call, Client};
 
 /// Streams that run at once.
@@ -37,6 +38,12 @@ pub struct Load {
 }
 
 impl Steady {
+    /// Begins with the quickstart's `banking`, once everything is Ready.
+    pub async fn begin() -> Result<Self> {
+        wait_ready()?;
+        Self::start(&format!("http://{}", router("grpc")?), "banking").await
+    }
+
     /// Begins. Every answer of `model` is compared with what it says alone.
     pub async fn start(address: &str, model: &str) -> Result<Self> {
         let call = Call::long(model, "put a freeze on my bank account right now", TOKENS);

@@ -4,7 +4,8 @@ use std::fs;
 
 use anyhow::Result;
 use slm_tests::{
-    cluster::{client, wait_ready},
+    clients::python,
+    cluster::{client, router, wait_ready},
     swarm::{Call, Folder, Swarm, repository},
 };
 
@@ -33,4 +34,12 @@ async fn the_cluster_answers_as_one_machine_does() -> Result<()> {
     }
     local.stop()?;
     Ok(())
+}
+
+/// The same script that runs against `slm up`; in F32 every label is right.
+#[test]
+fn the_official_openai_client_from_outside_the_pods() -> Result<()> {
+    wait_ready()?;
+    let expected = repository().join("examples/quickstart/expected.json");
+    python("openai_client.py", &[format!("http://{}/v1", router("http")?), expected.display().to_string(), "0".into()])
 }

@@ -3,16 +3,11 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use nix::sys::signal::Signal;
 use slm_tests::cluster::{
-    RELEASE, Steady, adapter_manifest, apply, cluster, instances, kill_container, kubectl, pods, push_adapter, router,
-    until, wait_ready, workers,
+    RELEASE, Steady, adapter_manifest, apply, cluster, instances, kubectl, pods, push_adapter, signal, until, workers,
 };
 use slm_tests::swarm::quickstart_adapter;
-
-async fn steady() -> Result<Steady> {
-    wait_ready()?;
-    Steady::start(&format!("http://{}", router("grpc")?), "banking").await
-}
 
 /// Failures that a caller can make sense of: the worker that it was on has gone.
 fn are_clear(failures: &[String]) -> bool {
@@ -21,10 +16,10 @@ fn are_clear(failures: &[String]) -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_killed_in_place_gets_its_adapters_back() -> Result<()> {
-    let steady = steady().await?;
+    let steady = Steady::begin().await?;
     let worker = workers()?.into_iter().next().context("a worker")?;
     let expected = instances("banking")?.len();
-    kill_container(&worker.name)?;
+    signal(&worker.name, Signal::SIGKILL)?;
     until("its container to run again", || {
         let now = workers()?.into_iter().find(|pod| pod.name == worker.name);
         Ok(now.filter(|pod| pod.restarts > worker.restarts && pod.ready).map(|_| ()))
@@ -42,26 +37,8 @@ async fn a_worker_killed_in_place_gets_its_adapters_back() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_operator_that_dies_is_not_missed() -> Result<()> {
-    let steady = steady().await?;
-    let holder = kubectl(&["get", "lease", "slm-operator", "-o", "jsonpath={.spec.holderIdentity}"])?;
-    // At once, and without handing over the lease.
-    kubectl(&["delete", "pod", &holder, "--grace-period=0", "--force"])?;
-    let begun = Instant::now();
-    let uri = push_adapter(&quickstart_adapter("kitchen"), "orphan:1")?;
-    apply(&adapter_manifest("orphan", &uri))?;
-    until("work to go on", || Ok((!instances("orphan")?.is_empty()).then_some(()))).await?;
-    println!("work goes on {:?} after the leader was killed", begun.elapsed());
-    assert!(begun.elapsed() < Duration::from_secs(60));
-    let load = steady.stop().await;
-    assert!(load.failures.is_empty(), "{:?}", load.failures);
-    kubectl(&["delete", "lora", "orphan"])?;
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_api_server_that_is_away_is_not_missed() -> Result<()> {
-    let steady = steady().await?;
+    let steady = Steady::begin().await?;
     cluster(&["apiserver", "stop"])?;
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_secs(60) {
@@ -81,21 +58,8 @@ async fn an_api_server_that_is_away_is_not_missed() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_drained_node_takes_no_stream_with_it() -> Result<()> {
-    let steady = steady().await?;
-    let node = workers()?.into_iter().next().context("a worker")?.node;
-    kubectl(&["drain", &node, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=180s"])?;
-    steady.more(16).await;
-    let load = steady.stop().await;
-    kubectl(&["uncordon", &node])?;
-    println!("node drained: {} answers, {} failed", load.answers, load.failures.len());
-    assert!(load.failures.is_empty(), "{:?}", load.failures);
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn routers_are_rolled_without_a_failed_stream() -> Result<()> {
-    let steady = steady().await?;
+    let steady = Steady::begin().await?;
     let deployment = format!("deployment/{RELEASE}-slm-swarm-router");
     kubectl(&["rollout", "restart", &deployment])?;
     kubectl(&["rollout", "status", &deployment, "--timeout=180s"])?;

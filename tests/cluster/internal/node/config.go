@@ -68,7 +68,8 @@ func podNetwork(c layout.Cluster, i int) string {
 }
 
 // kubeletConfig: only what differs from the defaults. Images are never collected, for they could not be pulled again,
-// and a disk that is nearly full is no reason to evict: it is the machine's, not the node's.
+// and a disk that is nearly full is no reason to evict: it is the machine's, not the node's. Changed Secrets reach pods
+// within syncFrequency, not within a minute: tests renew certificates.
 func kubeletConfig(c layout.Cluster, i int) string {
 	serving := pki.File(c, layout.NodeName(i)+"-serving")
 	return fmt.Sprintf(`apiVersion: kubelet.config.k8s.io/v1beta1
@@ -91,6 +92,7 @@ resolvConf: /dev/null
 volumePluginDir: /var/lib/kubelet/volume-plugins
 makeIPTablesUtilChains: false
 serializeImagePulls: false
+syncFrequency: 10s
 imageGCHighThresholdPercent: 100
 imageGCLowThresholdPercent: 99
 evictionHard:
