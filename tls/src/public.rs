@@ -75,7 +75,10 @@ impl Public {
     where
         S: Stream<Item = io::Result<TcpStream>> + Send,
     {
-        server::incoming(Arc::clone(&self.config), connections)
+        // In public that is what scanners and load balancers do all day.
+        server::incoming(Arc::clone(&self.config), connections, |address, why| {
+            tracing::debug!(address, why, "caller refused");
+        })
     }
 }
 

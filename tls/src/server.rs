@@ -48,13 +48,18 @@ impl Tls {
     where
         S: Stream<Item = io::Result<TcpStream>> + Send,
     {
-        incoming(Arc::clone(&self.server), connections)
+        // Inside a swarm nobody should be refused: somebody wants to know.
+        incoming(Arc::clone(&self.server), connections, |address, why| {
+            tracing::info!(address, why, "caller refused");
+        })
     }
 }
 
+/// `refused` hears of callers that end in the handshake: their address, and why.
 pub(crate) fn incoming<S>(
     config: Arc<ServerConfig>,
     connections: S,
+    refused: fn(&str, &str),
 ) -> impl Stream<Item = io::Result<Accepted>> + Send + use<S>
 where
     S: Stream<Item = io::Result<TcpStream>> + Send,
@@ -65,7 +70,7 @@ where
             let acceptor = acceptor.clone();
             async move {
                 match connection {
-                    Ok(connection) => accept(&acceptor, connection).await.map(Ok),
+                    Ok(connection) => accept(&acceptor, connection, refused).await.map(Ok),
                     Err(error) => Some(Err(error)),
                 }
             }
@@ -74,16 +79,16 @@ where
         .filter_map(std::future::ready)
 }
 
-async fn accept(acceptor: &TlsAcceptor, connection: TcpStream) -> Option<Accepted> {
+async fn accept(acceptor: &TlsAcceptor, connection: TcpStream, refused: fn(&str, &str)) -> Option<Accepted> {
     let address = connection.peer_addr().map_or_else(|error| error.to_string(), |address| address.to_string());
     let stream = match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(connection)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
-            tracing::info!(address, %error, "caller refused: no handshake");
+            refused(&address, &format!("no handshake: {error}"));
             return None;
         }
         Err(_) => {
-            tracing::info!(address, timeout_ms = HANDSHAKE_TIMEOUT.as_millis(), "caller refused: slow handshake");
+            refused(&address, &format!("no handshake within {} s", HANDSHAKE_TIMEOUT.as_secs()));
             return None;
         }
     };

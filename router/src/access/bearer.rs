@@ -29,6 +29,17 @@ pub(crate) fn token<'h>(headers: impl IntoIterator<Item = &'h [u8]>) -> Result<&
     Ok(token)
 }
 
+impl Unauthorized {
+    /// The value of `WWW-Authenticate`. RFC 6750: an error is named only to those who have tried.
+    pub(crate) fn challenge(self) -> &'static str {
+        match self {
+            Self::Missing => "Bearer",
+            Self::NotBearer => "Bearer error=\"invalid_request\"",
+            Self::Unknown => "Bearer error=\"invalid_token\"",
+        }
+    }
+}
+
 impl From<Unauthorized> for Status {
     fn from(unauthorized: Unauthorized) -> Self {
         Self::unauthenticated(unauthorized.to_string())

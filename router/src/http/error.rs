@@ -20,8 +20,8 @@ pub(super) struct ApiError {
     pub(super) status: StatusCode,
     pub(super) body: ErrorBody,
     retry_after_seconds: Option<u64>,
-    /// Value of `WWW-Authenticate`.
-    challenge: Option<&'static str>,
+    /// What is wrong with the token.
+    unauthorized: Option<Unauthorized>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -42,7 +42,7 @@ pub(super) struct ErrorEnvelope<'e> {
 impl ApiError {
     fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Self {
         let body = ErrorBody { message: message.into(), kind, param: None, code: None };
-        Self { status, body, retry_after_seconds: None, challenge: None }
+        Self { status, body, retry_after_seconds: None, unauthorized: None }
     }
 
     /// A parameter that is wrong.
@@ -119,12 +119,7 @@ impl From<Refusal> for ApiError {
 impl From<Unauthorized> for ApiError {
     fn from(unauthorized: Unauthorized) -> Self {
         let mut error = Self::body(StatusCode::UNAUTHORIZED, unauthorized.to_string());
-        // RFC 6750: an error is named only to those who have tried.
-        error.challenge = Some(match unauthorized {
-            Unauthorized::Missing => "Bearer",
-            Unauthorized::NotBearer => "Bearer error=\"invalid_request\"",
-            Unauthorized::Unknown => "Bearer error=\"invalid_token\"",
-        });
+        error.unauthorized = Some(unauthorized);
         error.code("invalid_api_key")
     }
 }
@@ -139,8 +134,8 @@ impl IntoResponse for ApiError {
         if let Some(seconds) = self.retry_after_seconds {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
-        if let Some(challenge) = self.challenge {
-            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        if let Some(unauthorized) = self.unauthorized {
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static(unauthorized.challenge()));
         }
         response
     }
