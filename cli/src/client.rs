@@ -1,13 +1,16 @@
 //! The way to a running swarm, over gRPC.
 
-use std::time::Duration;
+use std::{error::Error, path::PathBuf, time::Duration};
 
 use slm_proto::v1::{
     ExpertKind, GenerateRequest, Message, Messages, Sampling, generate_request::Input,
     generation_client::GenerationClient, swarm_client::SwarmClient,
 };
+use slm_tls::outward::Trust;
 use tonic::{
-    Code, Status,
+    Code, Request, Status,
+    metadata::{Ascii, MetadataValue},
+    service::{Interceptor, interceptor::InterceptedService},
     transport::{Channel, Endpoint},
 };
 
@@ -16,21 +19,98 @@ use crate::exit::Failure;
 /// The loopback answers at once, and so does a network that works.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// Which swarm to ask.
+/// Which swarm to ask, and how.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ServerArgs {
-    /// Address of the swarm's gRPC endpoint.
+    /// Address of the swarm's gRPC endpoint; https://HOST:PORT speaks TLS.
     #[arg(long, value_name = "ADDRESS", env = "SLM_SERVER", default_value = "127.0.0.1:50051")]
     pub server: String,
+    /// PEM file with the endpoint's certificate: trust exactly this one, under any address. Without it, https addresses
+    /// need one that this system trusts.
+    #[arg(long, value_name = "FILE", env = "SLM_SERVER_CERTIFICATE")]
+    pub certificate: Option<PathBuf>,
+    /// Token for an endpoint that needs one. On the command line others on this machine can read it: set the variable.
+    #[arg(long, value_name = "TOKEN", env = "SLM_TOKEN", hide_env_values = true, value_parser = bearer)]
+    pub token: Option<Bearer>,
+}
+
+/// What goes along with every request.
+#[derive(Clone, Debug, Default)]
+pub struct Bearer(Option<MetadataValue<Ascii>>);
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(value) = &self.0 {
+            request.metadata_mut().insert("authorization", value.clone());
+        }
+        Ok(request)
+    }
+}
+
+fn bearer(token: &str) -> Result<Bearer, String> {
+    let value = format!("Bearer {}", token.trim()).parse::<MetadataValue<Ascii>>();
+    let mut value = value.map_err(|_| "a token has no line ends and no letters beyond ASCII".to_owned())?;
+    // Not for logs.
+    value.set_sensitive(true);
+    Ok(Bearer(Some(value)))
+}
+
+impl ServerArgs {
+    /// A swarm on this machine.
+    #[must_use]
+    pub fn local(server: String) -> Self {
+        Self { server, certificate: None, token: None }
+    }
+
+    /// An open connection.
+    ///
+    /// # Errors
+    /// When nothing answers there, or not whom we trust.
+    pub async fn channel(&self) -> Result<Channel, Failure> {
+        let server = &self.server;
+        let scheme = if self.certificate.is_some() { "https" } else { "http" };
+        let url = if server.contains("://") { server.clone() } else { format!("{scheme}://{server}") };
+        let wrong =
+            |error| Failure::usage(format!("--server {server}: {error}; expected an address such as 127.0.0.1:50051"));
+        let endpoint = Endpoint::from_shared(url).map_err(wrong)?.connect_timeout(CONNECT);
+        let secure = endpoint.uri().scheme_str() == Some("https");
+        // Neither a token nor a wish for TLS ends up in plain text.
+        if !secure && (self.certificate.is_some() || self.token.is_some() && !is_local(&endpoint)) {
+            return Err(Failure::usage(format!(
+                "--server {server}: with --certificate or --token it has to be https://…"
+            )));
+        }
+        let unreachable = |error: &dyn Error| {
+            let reason = root_cause(error);
+            Failure::failed(format!(
+                "no swarm answers at {server}: {reason}; start one by `slm up -f DIR`, or name another with --server"
+            ))
+        };
+        if !secure {
+            return endpoint.connect().await.map_err(|error| unreachable(&error));
+        }
+        self.trust()?.connect(&endpoint).await.map_err(|error| unreachable(&error))
+    }
+
+    fn trust(&self) -> Result<Trust, Failure> {
+        let Some(file) = &self.certificate else { return Ok(Trust::System) };
+        let wrong = |error: &dyn Error| Failure::usage(format!("--certificate {}: {error}", file.display()));
+        let pem = std::fs::read(file).map_err(|error| wrong(&error))?;
+        Trust::pem(&pem).map_err(|error| wrong(&error))
+    }
+}
+
+fn is_local(endpoint: &Endpoint) -> bool {
+    endpoint.uri().host().is_some_and(|host| ["localhost", "127.0.0.1", "[::1]"].contains(&host))
 }
 
 /// A connected swarm.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Client {
     /// Answers.
-    pub generation: GenerationClient<Channel>,
+    pub generation: GenerationClient<InterceptedService<Channel, Bearer>>,
     /// What it holds, and how it decides.
-    pub swarm: SwarmClient<Channel>,
+    pub swarm: SwarmClient<InterceptedService<Channel, Bearer>>,
 }
 
 impl Client {
@@ -38,22 +118,13 @@ impl Client {
     ///
     /// # Errors
     /// When nothing answers there.
-    pub async fn connect(server: &str) -> Result<Self, Failure> {
-        let url = if server.contains("://") { server.to_owned() } else { format!("http://{server}") };
-        let wrong =
-            |error| Failure::usage(format!("--server {server}: {error}; expected an address such as 127.0.0.1:50051"));
-        let endpoint = Endpoint::from_shared(url).map_err(wrong)?.connect_timeout(CONNECT);
-        let channel = endpoint.connect().await.map_err(|error| {
-            let reason = root_cause(&error);
-            Failure::failed(format!(
-                "no swarm answers at {server}: {reason}; start one by `slm up -f DIR`, or name another with --server"
-            ))
-        })?;
+    pub async fn connect(server: &ServerArgs) -> Result<Self, Failure> {
+        let channel = InterceptedService::new(server.channel().await?, server.token.clone().unwrap_or_default());
         Ok(Self { generation: GenerationClient::new(channel.clone()), swarm: SwarmClient::new(channel) })
     }
 }
 
-fn root_cause(error: &dyn std::error::Error) -> String {
+fn root_cause(error: &dyn Error) -> String {
     let mut deepest = error;
     while let Some(source) = deepest.source() {
         deepest = source;
@@ -69,6 +140,7 @@ pub fn refused(status: &Status) -> Failure {
     };
     match status.code() {
         Code::Unavailable => Failure::failed(format!("not available now: {message}")),
+        Code::Unauthenticated => Failure::failed(format!("{message}; here: SLM_TOKEN=TOKEN")),
         Code::ResourceExhausted => Failure::failed(format!("too busy now: {message}")),
         _ => Failure::failed(message),
     }

@@ -31,7 +31,7 @@ pub struct ExplainArgs {
 pub async fn execute(args: ExplainArgs) -> Result<(), Failure> {
     let mut request = args.prompt.request()?;
     request.explain = true;
-    let mut client = Client::connect(&args.server.server).await?;
+    let mut client = Client::connect(&args.server).await?;
     let decision = client.swarm.explain(request).await.map_err(|status| refused(&status))?.into_inner();
     if args.json { output::json(&json(&decision)) } else { output::text(&words(&decision)) }
 }

@@ -59,7 +59,7 @@ enum Format {
 
 /// Runs it.
 pub async fn execute(args: GetArgs) -> Result<(), Failure> {
-    let mut client = Client::connect(&args.server.server).await?;
+    let mut client = Client::connect(&args.server).await?;
     let listed = client.swarm.list_models(ListModelsRequest {}).await.map_err(|status| refused(&status))?;
     let models = select(listed.into_inner().models, args.what, args.name.as_deref())?;
     if args.json || args.output == Some(Format::Json) {

@@ -28,6 +28,7 @@ mod up;
 mod client;
 mod explain;
 mod get;
+mod ping;
 mod run;
 
 // Models without a swarm.
@@ -73,6 +74,7 @@ enum Command {
     Run(run::RunArgs),
     Get(get::GetArgs),
     Explain(explain::ExplainArgs),
+    Ping(ping::PingArgs),
     Score(score::ScoreArgs),
     Convert(convert::ConvertArgs),
     Fetch(fetch::FetchArgs),
@@ -113,6 +115,7 @@ async fn execute(command: Command) -> Result<(), Failure> {
         Command::Run(args) => exit::or_interrupted(run::execute(args)).await,
         Command::Get(args) => exit::or_interrupted(get::execute(args)).await,
         Command::Explain(args) => exit::or_interrupted(explain::execute(args)).await,
+        Command::Ping(args) => exit::or_interrupted(ping::execute(args)).await,
         Command::Score(args) => exit::or_interrupted(score::execute(args)).await,
         Command::Convert(args) => exit::or_interrupted(convert::execute(args)).await,
         Command::Fetch(args) => exit::or_interrupted(fetch::execute(args)).await,

@@ -1,6 +1,6 @@
 //! `slm router`: the endpoint before the workers.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
 use slm_router::{
@@ -50,6 +50,14 @@ pub struct RouterArgs {
     /// are spoken to in plain text. The endpoints of the router itself are not concerned.
     #[arg(long, value_name = "DIR", env = "SLM_TLS_DIR")]
     tls: Option<PathBuf>,
+    /// Folder with tls.crt, tls.key and tokens.yaml, followed: both endpoints speak TLS, and callers need a token of the list.
+    /// Without it they speak plain text with everybody. See docs/access.md.
+    #[arg(long, value_name = "DIR", env = "SLM_ACCESS_DIR")]
+    access: Option<PathBuf>,
+    /// Address where /healthz, /readyz and /metrics are answered in plain text and without a token: with --access, the HTTP
+    /// endpoint does not tell what is missing, nor metrics.
+    #[arg(long, value_name = "ADDRESS")]
+    probes: Option<SocketAddr>,
     /// Follow the objects of this namespace of a cluster, not standard input.
     #[arg(long, value_name = "NAME")]
     namespace: Option<String>,
@@ -73,9 +81,10 @@ async fn route(args: RouterArgs) -> Result<(), Failure> {
     let ready_when = if args.namespace.is_some() { ReadyWhen::Known } else { ReadyWhen::Complete };
     let ListenArgs { http, grpc } = args.listen;
     let scheme = if args.tls.is_some() { Scheme::Https } else { Scheme::Http };
-    let config = Config { http, grpc, tls: args.tls, ready_when, withdraw: args.withdraw, limits };
+    let RouterArgs { tls, access, probes, withdraw, .. } = args;
+    let config = Config { http, grpc, tls, access, probes, ready_when, withdraw, limits };
     tokio::spawn(async move {
-        if let Ok(slm_router::Bound { http, grpc }) = addresses.await {
+        if let Ok(slm_router::Bound { http, grpc, .. }) = addresses.await {
             // A parent that does not listen any more has its own way to end us.
             let _ = say(&RouterLine::Ready { http, grpc });
         }

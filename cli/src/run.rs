@@ -68,9 +68,9 @@ pub struct RunArgs {
 /// Runs it.
 pub async fn execute(args: RunArgs) -> Result<(), Failure> {
     let request = args.request()?;
-    let Some(filename) = &args.filename else { return answer(&args, &args.server.server, request).await };
+    let Some(filename) = &args.filename else { return answer(&args, &args.server, request).await };
     let swarm = up::Embedded::start(filename, &args.store).await?;
-    let answered = answer(&args, &swarm.bound.grpc.to_string(), request).await;
+    let answered = answer(&args, &ServerArgs::local(swarm.bound.grpc.to_string()), request).await;
     let ended = swarm.end().await;
     answered.and(ended)
 }
@@ -100,7 +100,7 @@ struct Answer {
     finished: Finished,
 }
 
-async fn answer(args: &RunArgs, server: &str, request: GenerateRequest) -> Result<(), Failure> {
+async fn answer(args: &RunArgs, server: &ServerArgs, request: GenerateRequest) -> Result<(), Failure> {
     let mut client = Client::connect(server).await?;
     let mut events = client.generation.generate(request).await.map_err(|status| refused(&status))?.into_inner();
     let mut answer = Answer::default();

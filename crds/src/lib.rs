@@ -11,7 +11,7 @@
 //!   their parts;
 //! - [`rule`]: the CEL conditions of a route, compiled and evaluated;
 //! - [`schema`]: the CRDs, from these types;
-//! - [`manifest`]: files to checked objects that know their line.
+//! - [`yaml`]: text to a tree whose nodes know their line; [`manifest`]: files to checked objects that do.
 
 pub mod accelerator;
 pub mod adapter;
@@ -25,6 +25,7 @@ pub mod status;
 pub mod nearest;
 pub mod rule;
 pub mod schema;
+pub mod yaml;
 
 pub mod manifest;
 

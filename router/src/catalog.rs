@@ -3,15 +3,18 @@
 use slm_crds::route::Target;
 use slm_proto::v1::{ExpertKind, ModelInfo};
 
-use crate::view::{Entry, Expert, View};
+use crate::{
+    access::table::Caller,
+    view::{Entry, Expert, View},
+};
 
-/// Models, then adapters, then routes, each in the order of the swarm.
-pub(crate) fn catalog(view: &View) -> Vec<ModelInfo> {
+/// What a caller may name: models, then adapters, then routes, each in the order of the swarm.
+pub(crate) fn catalog(view: &View, caller: &Caller) -> Vec<ModelInfo> {
     let swarm = &view.index.swarm;
     let models = swarm.models.iter().map(|model| &model.name);
     let adapters = swarm.adapters.iter().map(|adapter| &adapter.name);
     let routes = swarm.routes.iter().map(|route| &route.name);
-    models.chain(adapters).chain(routes).filter_map(|name| entry(view, name)).collect()
+    models.chain(adapters).chain(routes).filter(|name| caller.may(name)).filter_map(|name| entry(view, name)).collect()
 }
 
 /// One name, if the swarm has it.
@@ -61,7 +64,7 @@ mod tests {
             fixtures::worker("http://a", Some(fixtures::state(&["banking"]))),
             fixtures::worker("http://b", None),
         ]);
-        let rows: Vec<_> = catalog(&view)
+        let rows: Vec<_> = catalog(&view, &Caller::anybody())
             .into_iter()
             .map(|info| (info.name, info.kind, info.ready, info.digest, info.workers.join(",")))
             .collect();

@@ -12,6 +12,12 @@ pub struct Config {
     /// Folder with the certificates of its swarm: workers are spoken to over mutual TLS, and must be workers of the swarm.
     /// Without it they are spoken to in plain text. The router's own endpoints are not concerned.
     pub tls: Option<PathBuf>,
+    /// Folder with `tls.crt`, `tls.key` and `tokens.yaml`: both endpoints speak TLS and need a token. Without it they speak
+    /// plain text, with everybody.
+    pub access: Option<PathBuf>,
+    /// Where `/healthz`, `/readyz` and `/metrics` are answered too, in plain text and without a token: for those who keep the
+    /// router running.
+    pub probes: Option<SocketAddr>,
     /// When it counts as ready.
     pub ready_when: ReadyWhen,
     /// How long new requests are still taken after a shutdown began, while nobody is to send any: a load balancer hears
@@ -42,6 +48,8 @@ pub struct Limits {
     pub holding_max: usize,
     /// Workers that one request is sent to, one after the other, before its first token.
     pub attempts_max: u32,
+    /// Workers that one request is sent to that have no room for it, besides.
+    pub full_max: u32,
     /// Prompts in one `/v1/completions` request.
     pub prompts_max: usize,
     /// How long running streams may go on after a shutdown began.
@@ -57,6 +65,7 @@ impl Default for Limits {
             hold: Duration::from_secs(10),
             holding_max: 256,
             attempts_max: 3,
+            full_max: 16,
             prompts_max: 64,
             drain: Duration::from_secs(30),
             reconnect: (Duration::from_millis(50), Duration::from_secs(1)),

@@ -196,7 +196,7 @@ fn cut(text: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{resolve::resolve, view::fixtures};
+    use crate::{access::table::Caller, resolve::resolve, view::fixtures};
 
     fn decide(resident: &[&str], text: &str, topic: Option<&str>) -> (String, String, Vec<CandidateOutcome>) {
         let view = fixtures::view(vec![fixtures::worker("http://a", Some(fixtures::state(resident)))]);
@@ -206,7 +206,7 @@ mod tests {
             explain: true,
             ..Default::default()
         };
-        let decided = resolve(&view, "assistant").expect("a route").decide(&request);
+        let decided = resolve(&view, "assistant", &Caller::anybody()).expect("a route").decide(&request);
         let outcomes = decided.candidates.iter().map(Candidate::outcome).collect();
         (decided.expert.name, decided.reason, outcomes)
     }
@@ -260,7 +260,7 @@ mod tests {
     #[test]
     fn a_named_expert_is_its_own_decision() {
         let view = fixtures::view(vec![]);
-        let decided = resolve(&view, "travel").expect("known").decide(&GenerateRequest::default());
+        let decided = resolve(&view, "travel", &Caller::anybody()).expect("known").decide(&GenerateRequest::default());
         assert_eq!((decided.expert.name.as_str(), decided.reason.as_str()), ("travel", "named by the caller"));
         assert!(decided.candidates.is_empty() && decided.route.is_empty());
     }

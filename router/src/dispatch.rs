@@ -4,12 +4,9 @@
 //! first token: an answer is never continued by another worker. That is why an answer is handed out with its first
 //! token, not with Started: until then nothing has been promised to the caller.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
 };
 
 use slm_proto::v1::{Decision, GenerateRequest, Started, generate_response, generation_client::GenerationClient};
@@ -18,9 +15,11 @@ use tokio::{
     time::{Instant, sleep_until, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Status};
+use tonic::Status;
 
 use crate::{
+    access::table::Caller,
+    attempts::{Attempts, RETRY_AFTER},
     config::Limits,
     decide::Decided,
     eligible::Tried,
@@ -33,9 +32,6 @@ use crate::{
     resolve::resolve,
     view::{View, Worker},
 };
-
-/// What to tell callers about when to come back.
-const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// Sends requests where they belong.
 pub(crate) struct Dispatcher {
@@ -55,11 +51,11 @@ enum Plan {
     Wait { name: String, why: String },
 }
 
-/// A worker that did not answer.
-struct Failure {
-    status: Status,
-    /// Another worker, or the same one later, may do better.
-    elsewhere: bool,
+/// Who asks, through which door, and until when.
+pub(crate) struct Call {
+    pub(crate) caller: Caller,
+    pub(crate) api: Api,
+    pub(crate) deadline: Option<Instant>,
 }
 
 impl Dispatcher {
@@ -80,16 +76,11 @@ impl Dispatcher {
     }
 
     /// The answer, from its first token on.
-    pub(crate) async fn generate(
-        &self,
-        request: &GenerateRequest,
-        deadline: Option<Instant>,
-        api: Api,
-    ) -> Result<Answer, Refusal> {
-        let mut meter = Meter::new(&self.metrics, api);
-        let answer = match deadline {
-            None => self.try_workers(request, None).await,
-            Some(at) => match timeout_at(at, self.try_workers(request, deadline)).await {
+    pub(crate) async fn generate(&self, request: &GenerateRequest, call: &Call) -> Result<Answer, Refusal> {
+        let mut meter = Meter::new(&self.metrics, call.api, call.caller.name());
+        let answer = match call.deadline {
+            None => self.try_workers(request, call).await,
+            Some(at) => match timeout_at(at, self.try_workers(request, call)).await {
                 Ok(answer) => answer,
                 Err(_) => Err(Refusal::DeadlineExceeded),
             },
@@ -97,21 +88,21 @@ impl Dispatcher {
         match answer {
             Ok(begun) => {
                 meter.first_token();
-                Ok(begun.into_answer(meter, deadline))
+                Ok(begun.into_answer(meter, call.deadline))
             }
             Err(refusal) => {
                 meter.failed(refusal.code());
-                tracing::debug!(model = request.model, %refusal, "refused");
+                tracing::debug!(model = request.model, caller = ?call.caller.name(), %refusal, "refused");
                 Err(refusal)
             }
         }
     }
 
     /// How the request would be routed now.
-    pub(crate) fn explain(&self, request: &mut GenerateRequest) -> Result<Decision, Refusal> {
+    pub(crate) fn explain(&self, request: &mut GenerateRequest, caller: &Caller) -> Result<Decision, Refusal> {
         request.explain = true;
         let view = self.view();
-        let decided = resolve(&view, &request.model)?.decide(request);
+        let decided = resolve(&view, &request.model, caller)?.decide(request);
         Ok(match decided.eligible(&Tried::default()).rank(self.draw()) {
             Ok(chosen) => decision(chosen.decided, Some(chosen.worker)),
             Err(unserved) => {
@@ -122,15 +113,17 @@ impl Dispatcher {
         })
     }
 
-    async fn try_workers(&self, request: &GenerateRequest, deadline: Option<Instant>) -> Result<Begun, Refusal> {
+    async fn try_workers(&self, request: &GenerateRequest, call: &Call) -> Result<Begun, Refusal> {
         let mut view = self.view.clone();
-        let mut tried = Tried::default();
+        let mut attempts = Attempts::default();
         let mut hold = None;
-        let mut attempts = 0;
         loop {
             let now = Arc::clone(&view.borrow_and_update());
-            match self.plan(&now, request, &tried)? {
+            match self.plan(&now, request, &call.caller, &attempts.tried)? {
                 Plan::Wait { name, why } => {
+                    if let Some(refusal) = attempts.no_room() {
+                        return Err(refusal);
+                    }
                     let hold = match &mut hold {
                         Some(hold) => hold,
                         None => hold.insert(self.hold(&name)?),
@@ -138,18 +131,13 @@ impl Dispatcher {
                     self.wait(&mut view, hold, name, why).await?;
                 }
                 Plan::Send { worker, expert, decision } => {
-                    attempts += 1;
-                    match self.attempt(&worker, &expert, decision, request, deadline).await {
+                    match self.attempt(&worker, &expert, decision, request, call.deadline).await {
                         Ok(begun) => return Ok(begun),
-                        Err(failure) if !failure.elsewhere => return Err(Refusal::Worker(failure.status)),
-                        Err(failure) if attempts >= self.limits.attempts_max => {
-                            let (name, why) = (request.model.clone(), failure.status.message().to_owned());
-                            return Err(Refusal::NotResident { name, why, retry_after: RETRY_AFTER });
-                        }
-                        Err(failure) => {
-                            tracing::info!(worker = %worker.url, status = %failure.status, "trying another worker");
+                        Err(status) => {
+                            let said = status.to_string();
+                            attempts.failed(&worker, status, &request.model, &self.limits)?;
+                            tracing::info!(worker = %worker.url, status = said, "trying another worker");
                             self.metrics.retry();
-                            tried.push(&worker);
                         }
                     }
                 }
@@ -158,12 +146,12 @@ impl Dispatcher {
     }
 
     /// Resolved, decided, eligible, ranked: everything that needs no waiting.
-    fn plan(&self, view: &View, request: &GenerateRequest, tried: &Tried) -> Result<Plan, Refusal> {
+    fn plan(&self, view: &View, request: &GenerateRequest, caller: &Caller, tried: &Tried) -> Result<Plan, Refusal> {
         if view.index.swarm.generation == 0 {
             let why = "the router does not know its swarm yet".to_owned();
             return Ok(Plan::Wait { name: request.model.clone(), why });
         }
-        let decided = resolve(view, &request.model)?.decide(request);
+        let decided = resolve(view, &request.model, caller)?.decide(request);
         Ok(match decided.eligible(tried).rank(self.draw()) {
             Ok(Chosen { decided, worker }) => {
                 let expert = decided.expert.name.clone();
@@ -202,16 +190,16 @@ impl Dispatcher {
         decision: Decision,
         request: &GenerateRequest,
         deadline: Option<Instant>,
-    ) -> Result<Begun, Failure> {
+    ) -> Result<Begun, Status> {
         let open = OpenStream::new(&worker.open);
         let Some(channel) = self.channels.load().get(&worker.url).cloned() else {
-            return Err(Failure::of(Status::unavailable("the worker has just left the swarm"), &worker.url));
+            return Err(Status::unavailable("the worker has just left the swarm"));
         };
         let mut forwarded = tonic::Request::new(for_worker(request, expert));
         if let Some(deadline) = deadline {
             forwarded.set_timeout(deadline.saturating_duration_since(Instant::now()));
         }
-        let failed = |status| Failure::of(status, &worker.url);
+        let failed = |status| attributed(status, &worker.url);
         let mut client = GenerationClient::new(channel).max_decoding_message_size(self.limits.body_bytes_max);
         let mut stream = client.generate(forwarded).await.map_err(failed)?.into_inner();
         let cut_short = || failed(Status::unavailable("the worker ended the answer before its first token"));
@@ -261,15 +249,6 @@ impl Begun {
             meter,
         };
         Answer { started: self.started, events }
-    }
-}
-
-impl Failure {
-    fn of(status: Status, worker: &str) -> Self {
-        let status = attributed(status, worker);
-        // NOT_FOUND: it has just unloaded what it said it holds; its next state will tell.
-        let elsewhere = matches!(status.code(), Code::Unavailable | Code::NotFound);
-        Self { status, elsewhere }
     }
 }
 

@@ -7,10 +7,17 @@ use crate::{
     view::Worker,
 };
 
-/// Workers that this request was tried on without success, as of the state they were in. One that has spoken since
-/// may be tried again.
+/// Workers that this request was tried on without success.
 #[derive(Debug, Default)]
-pub(crate) struct Tried(Vec<(Arc<str>, u64)>);
+pub(crate) struct Tried(Vec<(Arc<str>, Until)>);
+
+/// How long one is passed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Until {
+    /// It has spoken again since this state.
+    SpokenSince(u64),
+    Never,
+}
 
 /// A request whose expert is loaded on every worker named here, or nowhere.
 #[derive(Debug)]
@@ -22,12 +29,18 @@ pub(crate) struct Eligible<'v> {
 }
 
 impl Tried {
+    /// One that has failed may be tried again as soon as it speaks.
     pub(crate) fn push(&mut self, worker: &Worker) {
-        self.0.push((Arc::clone(&worker.url), worker.seen));
+        self.0.push((Arc::clone(&worker.url), Until::SpokenSince(worker.seen)));
+    }
+
+    pub(crate) fn never_again(&mut self, worker: &Worker) {
+        self.0.push((Arc::clone(&worker.url), Until::Never));
     }
 
     fn contains(&self, worker: &Worker) -> bool {
-        self.0.iter().any(|(url, seen)| *url == worker.url && *seen == worker.seen)
+        let passed_over = |until| until == Until::Never || until == Until::SpokenSince(worker.seen);
+        self.0.iter().any(|(url, until)| *url == worker.url && passed_over(*until))
     }
 }
 
@@ -51,11 +64,11 @@ mod tests {
     use slm_proto::v1::{AdapterPhase, GenerateRequest, WorkerState};
 
     use super::*;
-    use crate::{resolve::resolve, view::fixtures};
+    use crate::{access::table::Caller, resolve::resolve, view::fixtures};
 
     fn eligible(name: &str, a: Option<WorkerState>, b: Option<WorkerState>, tried: &Tried) -> (Vec<String>, String) {
         let view = fixtures::view(vec![fixtures::worker("http://a", a), fixtures::worker("http://b", b)]);
-        let decided = resolve(&view, name).expect(name).decide(&GenerateRequest::default());
+        let decided = resolve(&view, name, &Caller::anybody()).expect(name).decide(&GenerateRequest::default());
         let eligible = decided.eligible(tried);
         (eligible.workers.iter().map(|worker| worker.url.to_string()).collect(), eligible.why_none)
     }
@@ -97,5 +110,7 @@ mod tests {
         assert_eq!(eligible("smol", state(2), state(1), &tried).0, ["http://a", "http://b"]);
         tried.push(&fixtures::worker("http://b", state(1)));
         assert_eq!(eligible("smol", state(1), state(1), &tried).1, "every worker that holds it has failed");
+        tried.never_again(&fixtures::worker("http://b", state(1)));
+        assert_eq!(eligible("smol", state(2), state(2), &tried).0, ["http://a"]);
     }
 }

@@ -5,10 +5,12 @@
 //! one worker and relayed, and a caller that goes away takes its worker's stream with it.
 //!
 //! Modules in the order of a request's life:
+//! - `access`: who calls, and what for;
 //! - `http`, `grpc`: the two doors, OpenAI-compatible and `slm.v1`;
 //! - `dispatch`: one request from its name to its stream, through
 //!   `resolve` (name to model, adapter or route), `decide` (a route's rules, compiled, to an expert),
-//!   `eligible` (expert to the workers that hold it now), `rank` (workers to the best one);
+//!   `eligible` (expert to the workers that hold it now), `rank` (workers to the best one),
+//!   `attempts` (whether another one may do better);
 //! - `events`: the answer, relayed.
 //!
 //! And beside it: `swarm` and `source` (what should be), `fleet` and `view` (what is), `catalog`, `readiness`, `metrics`,
@@ -18,10 +20,13 @@ pub mod config;
 pub mod source;
 pub mod swarm;
 
+mod access;
+
 mod catalog;
 mod fleet;
 mod view;
 
+mod attempts;
 mod decide;
 mod dispatch;
 mod eligible;
@@ -43,14 +48,15 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use serde::{Deserialize, Serialize};
 use slm_tls::Identity;
 use tokio::sync::{oneshot, watch};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
+pub use access::{AccessError, TokensError};
 pub use config::{Config, Limits, ReadyWhen};
 pub use listen::ListenError;
 pub use readiness::{Missing, Readiness};
 pub use swarm::Swarm;
 
-use crate::{dispatch::Dispatcher, fleet::Fleet, metrics::Metrics, readiness::Gate};
+use crate::{access::Access, dispatch::Dispatcher, fleet::Fleet, metrics::Metrics, readiness::Gate};
 
 /// Where a router listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +65,9 @@ pub struct Bound {
     pub http: SocketAddr,
     /// `slm.v1`, health and reflection.
     pub grpc: SocketAddr,
+    /// Probes and metrics in plain text, if they have a port of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probes: Option<SocketAddr>,
 }
 
 /// Why a router could not run.
@@ -70,6 +79,9 @@ pub enum RunError {
     /// The certificates for workers cannot be used.
     #[error(transparent)]
     Tls(#[from] slm_tls::FolderError),
+    /// The certificate of the endpoint, or its tokens, cannot be used.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// gRPC reflection could not read our own descriptors: the build is broken.
     #[error("gRPC reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -97,10 +109,16 @@ pub async fn run(
     bound: oneshot::Sender<Bound>,
 ) -> Result<(), RunError> {
     let tls = config.tls.as_deref().map(|folder| slm_tls::follow(folder, Identity::Router)).transpose()?;
+    let access = config.access.as_deref().map(Access::follow).transpose()?.unwrap_or_default();
     let http = listen::bind("HTTP", config.http).await?;
     let grpc = listen::bind("gRPC", config.grpc).await?;
-    let addresses = Bound { http: http.address, grpc: grpc.address };
-    tracing::info!(http = %addresses.http, grpc = %addresses.grpc, "listening");
+    let probes = match config.probes {
+        None => None,
+        Some(address) => Some(listen::bind("probes", address).await?),
+    };
+    let probed = probes.as_ref().map(|probes| probes.address);
+    let addresses = Bound { http: http.address, grpc: grpc.address, probes: probed };
+    tracing::info!(http = %addresses.http, grpc = %addresses.grpc, probes = ?probed, "listening");
     // A caller that does not care for the addresses may drop its end.
     let _ = bound.send(addresses);
 
@@ -113,8 +131,10 @@ pub async fn run(
     let dispatcher =
         Arc::new(Dispatcher::new(&fleet, config.limits.clone(), Arc::clone(&metrics), readiness, shutdown.clone()));
 
-    let http = http::serve(http, Arc::clone(&dispatcher), shutdown.clone());
-    let grpc = grpc::serve(grpc, dispatcher, health_service, shutdown.clone());
+    let _probes = probes
+        .map(|probes| AbortOnDropHandle::new(tokio::spawn(http::serve_probes(probes.tcp, Arc::clone(&dispatcher)))));
+    let http = http::serve(http, Arc::clone(&dispatcher), access.clone(), shutdown.clone());
+    let grpc = grpc::serve(grpc, dispatcher, access, health_service, shutdown.clone());
     let mut servers = tokio::spawn(async move { tokio::try_join!(http, grpc).map(|_| ()) });
 
     let outcome = tokio::select! {

@@ -31,6 +31,19 @@ struct ApiLabel {
     api: Api,
 }
 
+/// Callers have their names from the access folder: few, and not of their own choice.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CallerLabel {
+    caller: String,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CallerTokensLabel {
+    caller: String,
+    kind: &'static str,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OutcomeLabel {
     api: Api,
@@ -41,6 +54,9 @@ struct OutcomeLabel {
 pub(crate) struct Metrics {
     registry: Registry,
     requests: Family<OutcomeLabel, Counter>,
+    caller_requests: Family<CallerLabel, Counter>,
+    caller_tokens: Family<CallerTokensLabel, Counter>,
+    unauthorized: Counter,
     duration: Family<ApiLabel, Histogram>,
     first_token: Family<ApiLabel, Histogram>,
     prompt_tokens: Counter,
@@ -59,6 +75,9 @@ impl Metrics {
         let mut metrics = Self {
             registry: Registry::with_prefix("slm_router"),
             requests: Family::default(),
+            caller_requests: Family::default(),
+            caller_tokens: Family::default(),
+            unauthorized: Counter::default(),
             duration: Family::new_with_constructor(histogram as fn() -> Histogram),
             first_token: Family::new_with_constructor(histogram as fn() -> Histogram),
             prompt_tokens: Counter::default(),
@@ -72,6 +91,17 @@ impl Metrics {
         };
         let registry = &mut metrics.registry;
         registry.register("requests", "Requests ended, by outcome", metrics.requests.clone());
+        registry.register(
+            "caller_requests",
+            "Requests ended, by the caller whose token they had",
+            metrics.caller_requests.clone(),
+        );
+        registry.register(
+            "caller_tokens",
+            "Tokens of prompts answered and tokens generated, by caller",
+            metrics.caller_tokens.clone(),
+        );
+        registry.register("unauthorized", "Requests without a token that is known", metrics.unauthorized.clone());
         registry.register("request_duration_seconds", "From request to last token", metrics.duration.clone());
         registry.register("first_token_seconds", "From request to first token", metrics.first_token.clone());
         registry.register("prompt_tokens", "Tokens of prompts answered", metrics.prompt_tokens.clone());
@@ -102,6 +132,10 @@ impl Metrics {
         self.workers_up.set(i64::try_from(up).unwrap_or(i64::MAX));
     }
 
+    pub(crate) fn unauthorized(&self) {
+        self.unauthorized.inc();
+    }
+
     pub(crate) fn retry(&self) {
         self.retries.inc();
     }
@@ -125,14 +159,15 @@ impl Drop for Holding {
 pub(crate) struct Meter {
     metrics: Arc<Metrics>,
     api: Api,
+    caller: Option<Arc<str>>,
     begun: Instant,
     outcome: &'static str,
 }
 
 impl Meter {
-    pub(crate) fn new(metrics: &Arc<Metrics>, api: Api) -> Self {
+    pub(crate) fn new(metrics: &Arc<Metrics>, api: Api, caller: Option<&Arc<str>>) -> Self {
         metrics.running.inc();
-        Self { metrics: Arc::clone(metrics), api, begun: Instant::now(), outcome: "cancelled" }
+        Self { metrics: Arc::clone(metrics), api, caller: caller.cloned(), begun: Instant::now(), outcome: "cancelled" }
     }
 
     pub(crate) fn first_token(&self) {
@@ -144,6 +179,12 @@ impl Meter {
         self.outcome = "ok";
         self.metrics.prompt_tokens.inc_by(u64::from(prompt_tokens));
         self.metrics.completion_tokens.inc_by(u64::from(completion_tokens));
+        if let Some(caller) = &self.caller {
+            for (kind, tokens) in [("prompt", prompt_tokens), ("completion", completion_tokens)] {
+                let label = CallerTokensLabel { caller: caller.to_string(), kind };
+                self.metrics.caller_tokens.get_or_create(&label).inc_by(u64::from(tokens));
+            }
+        }
     }
 
     pub(crate) fn failed(&mut self, code: Code) {
@@ -164,6 +205,10 @@ impl Drop for Meter {
         let metrics = &self.metrics;
         metrics.running.dec();
         metrics.requests.get_or_create(&OutcomeLabel { api: self.api, outcome: self.outcome }).inc();
+        if let Some(caller) = &self.caller {
+            let label = CallerLabel { caller: caller.to_string(), outcome: self.outcome };
+            metrics.caller_requests.get_or_create(&label).inc();
+        }
         metrics.duration.get_or_create(&ApiLabel { api: self.api }).observe(self.begun.elapsed().as_secs_f64());
     }
 }
@@ -175,13 +220,15 @@ mod tests {
     #[test]
     fn a_dropped_request_counts_as_cancelled() {
         let metrics = Arc::new(Metrics::new());
-        drop(Meter::new(&metrics, Api::http_chat));
-        let mut meter = Meter::new(&metrics, Api::grpc_generate);
+        drop(Meter::new(&metrics, Api::http_chat, None));
+        let mut meter = Meter::new(&metrics, Api::grpc_generate, Some(&"team".into()));
         meter.finished(3, 5);
         drop(meter);
         let text = metrics.text().expect("text");
         assert!(text.contains("slm_router_requests_total{api=\"http_chat\",outcome=\"cancelled\"} 1"), "{text}");
         assert!(text.contains("slm_router_requests_total{api=\"grpc_generate\",outcome=\"ok\"} 1"), "{text}");
         assert!(text.contains("slm_router_completion_tokens_total 5"), "{text}");
+        assert!(text.contains("slm_router_caller_requests_total{caller=\"team\",outcome=\"ok\"} 1"), "{text}");
+        assert!(text.contains("slm_router_caller_tokens_total{caller=\"team\",kind=\"completion\"} 5"), "{text}");
     }
 }

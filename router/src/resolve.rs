@@ -3,6 +3,7 @@
 use slm_crds::nearest::nearest;
 
 use crate::{
+    access::table::Caller,
     refusal::Refusal,
     view::{Entry, View},
 };
@@ -15,18 +16,22 @@ pub(crate) struct Resolved<'v> {
     pub(crate) entry: &'v Entry,
 }
 
+/// What a caller may not name does not exist for it, and is not suggested to it either.
+///
 /// # Errors
 /// [`Refusal::UnknownModel`] with the nearest names.
-pub(crate) fn resolve<'v>(view: &'v View, name: &str) -> Result<Resolved<'v>, Refusal> {
+pub(crate) fn resolve<'v>(view: &'v View, name: &str, caller: &Caller) -> Result<Resolved<'v>, Refusal> {
     if name.is_empty() {
         return Err(Refusal::NoModel);
     }
-    if let Some((requested, entry)) = view.index.names.get_key_value(name) {
+    if let Some((requested, entry)) = view.index.names.get_key_value(name)
+        && caller.may(name)
+    {
         return Ok(Resolved { view, requested, entry });
     }
     // A name can be as long as a body; what is shown and compared is not.
     let shown: String = name.chars().take(80).collect();
-    let nearest = nearest(&shown, view.index.names.keys().map(String::as_str));
+    let nearest = nearest(&shown, view.index.names.keys().map(String::as_str).filter(|name| caller.may(name)));
     Err(Refusal::UnknownModel { nearest: nearest.into_iter().map(str::to_owned).collect(), name: shown })
 }
 
@@ -39,7 +44,7 @@ mod tests {
     fn names() {
         let view = fixtures::view(vec![]);
         for (name, is_route) in [("smol", false), ("banking", false), ("assistant", true)] {
-            let resolved = resolve(&view, name).expect(name);
+            let resolved = resolve(&view, name, &Caller::anybody()).expect(name);
             assert_eq!((resolved.requested, matches!(resolved.entry, Entry::Route(_))), (name, is_route));
         }
         let cases = [
@@ -48,7 +53,18 @@ mod tests {
             ("", "`model` is missing: name a model, an adapter or a route"),
         ];
         for (name, message) in cases {
-            assert_eq!(resolve(&view, name).expect_err(name).to_string(), message);
+            assert_eq!(resolve(&view, name, &Caller::anybody()).expect_err(name).to_string(), message);
+        }
+    }
+
+    #[test]
+    fn what_a_caller_may_not_name_is_not_there() {
+        let view = fixtures::view(vec![]);
+        let caller = Caller::of("team", &["banking"]);
+        assert!(resolve(&view, "banking", &caller).is_ok());
+        for name in ["travel", "travl"] {
+            let message = resolve(&view, name, &caller).expect_err(name).to_string();
+            assert_eq!(message, format!("no model, adapter or route is named `{name}`"));
         }
     }
 }

@@ -46,15 +46,16 @@ pub fn channel(endpoint: &Endpoint, to: Identity, tls: Option<&Tls>) -> Result<C
 
 impl Tls {
     fn connector(&self, to: Identity) -> Connector {
-        Connector { client: Arc::clone(&self.client), to }
+        Connector { client: Arc::clone(&self.client), to: Some(to) }
     }
 }
 
 /// Opens connections for a channel.
 #[derive(Clone, Debug)]
-struct Connector {
-    client: Arc<ClientConfig>,
-    to: Identity,
+pub(crate) struct Connector {
+    pub(crate) client: Arc<ClientConfig>,
+    /// Who must answer; without it, whoever is named by the address.
+    pub(crate) to: Option<Identity>,
 }
 
 type Connection = TokioIo<TlsStream<TcpStream>>;
@@ -74,7 +75,8 @@ impl Service<Uri> for Connector {
             let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
             let connection = TcpStream::connect((host, uri.port_u16().unwrap_or(443))).await?;
             connection.set_nodelay(true)?;
-            let name = ServerName::try_from(to.dns_name()).map_err(io::Error::other)?;
+            let name = to.map_or(host, |to| to.dns_name()).to_owned();
+            let name = ServerName::try_from(name).map_err(io::Error::other)?;
             Ok(TokioIo::new(connector.connect(name, connection).await?))
         })
     }

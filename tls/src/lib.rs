@@ -1,5 +1,5 @@
 //! Mutual TLS between the processes of one swarm: who they are, how they prove it, and how the proof is replaced while
-//! connections live.
+//! connections live. And the TLS of its public endpoint ([`public`]), which has none of that but the replacement.
 //!
 //! Every process holds a certificate of the swarm's own authority and trusts nothing else: no public authority, no name
 //! of DNS. Workers are reached by IP, so a certificate names a role ([`Identity`]), not a host. What a process holds
@@ -7,17 +7,21 @@
 //! breaks no connection. Sessions are never resumed, because a resumed one would skip the check against the
 //! authorities of now.
 //!
-//! TLS 1.3 only, rustls with ring. Not here: Kubernetes, and when certificates are due; the operator knows that.
+//! Inside a swarm TLS 1.3 only, rustls with ring. Not here: Kubernetes, and when certificates are due; the operator knows that.
 //!
 //! - [`identity`]: roles; [`mint`]: certificates; [`material`]: certificates as they are used;
-//! - `verify`: what a handshake asks for; [`folder`]: a mounted Secret, followed;
-//! - [`server`] and [`client`]: the two ends of a connection.
+//! - `verify`: what a handshake asks for; [`mounted`]: a mounted Secret, followed, [`folder`]: that of a process;
+//! - [`server`] and [`client`]: the two ends of a connection; [`public`] and [`outward`]: those of the
+//!   endpoint for everybody else.
 
 pub mod client;
 pub mod folder;
 pub mod identity;
 pub mod material;
 pub mod mint;
+pub mod mounted;
+pub mod outward;
+pub mod public;
 pub mod server;
 
 mod verify;
@@ -25,13 +29,12 @@ mod verify;
 use std::sync::Arc;
 
 use rustls::{ClientConfig, ServerConfig, client::Resumption, server::NoServerSessionStorage, version::TLS13};
-use tokio_util::task::AbortOnDropHandle;
 
 pub use folder::{FolderError, follow};
 pub use identity::Identity;
 pub use material::{Material, MaterialError, Pem};
 
-use crate::verify::Live;
+use crate::{mounted::Following, verify::Live};
 
 /// What both ends negotiate: gRPC is HTTP/2.
 const ALPN: &[u8] = b"h2";
@@ -43,7 +46,7 @@ pub struct Tls {
     server: Arc<ServerConfig>,
     client: Arc<ClientConfig>,
     /// Ends with the last clone.
-    following: Option<Arc<AbortOnDropHandle<()>>>,
+    following: Option<Arc<Following>>,
 }
 
 impl Tls {
@@ -78,9 +81,9 @@ impl Tls {
         self.live.replace(material);
     }
 
-    /// Keeps `task` running as long as anybody holds this.
-    fn with_task(mut self, task: AbortOnDropHandle<()>) -> Self {
-        self.following = Some(Arc::new(task));
+    /// Keeps `following` going as long as anybody holds this.
+    fn following(mut self, following: Following) -> Self {
+        self.following = Some(Arc::new(following));
         self
     }
 }

@@ -79,9 +79,7 @@ impl Material {
         if chain.first().and_then(Identity::of) != Some(identity) {
             return Err(MaterialError::Identity { wanted: identity });
         }
-        let key =
-            PrivateKeyDer::from_pem_slice(&pem.key).map_err(|source| MaterialError::Pem { part: "tls.key", source })?;
-        let key = CertifiedKey::from_der(chain, key, &provider()).map_err(MaterialError::Key)?;
+        let key = certified(&pem.certificate, &pem.key)?;
         let mut roots = RootCertStore::empty();
         for authority in certificates("ca.crt", &pem.authorities)? {
             roots.add(authority).map_err(MaterialError::Authority)?;
@@ -95,12 +93,19 @@ impl Material {
     }
 }
 
+/// A certificate with the key that is its own.
+pub(crate) fn certified(certificate: &[u8], key: &[u8]) -> Result<CertifiedKey, MaterialError> {
+    let chain = certificates("tls.crt", certificate)?;
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|source| MaterialError::Pem { part: "tls.key", source })?;
+    CertifiedKey::from_der(chain, key, &provider()).map_err(MaterialError::Key)
+}
+
 /// ring, named: a process may hold several providers, and none is its default.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-fn certificates(part: &'static str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, MaterialError> {
+pub(crate) fn certificates(part: &'static str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, MaterialError> {
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let all = all.map_err(|source| MaterialError::Pem { part, source })?;
     if all.is_empty() { Err(MaterialError::Empty { part }) } else { Ok(all) }

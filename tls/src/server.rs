@@ -1,13 +1,16 @@
-//! The listening end: accepted connections whose callers have proven that they are of the swarm.
+//! The listening end: accepted connections after their handshakes; here those whose callers have proven that they are of
+//! the swarm, in `public` those of anybody.
 
 use std::{
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
 use futures::{Stream, StreamExt as _};
+use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -21,12 +24,13 @@ use crate::{Identity, Tls};
 /// A caller that has not shaken hands for so long is dropped.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Handshakes that run at once; further connections wait in the system's queue.
-const HANDSHAKES_MAX: usize = 256;
+const HANDSHAKES_MAX: usize = 1024;
 
 /// Who is at the other end of a connection: in the extensions of every request that comes over it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// What its certificate says: `None` is somebody of the swarm's authority without a role.
+    /// What its certificate says: `None` is somebody of the swarm's authority without a role, or, at a public endpoint,
+    /// anybody.
     pub identity: Option<Identity>,
 }
 
@@ -44,32 +48,47 @@ impl Tls {
     where
         S: Stream<Item = io::Result<TcpStream>> + Send,
     {
-        let acceptor = TlsAcceptor::from(self.server.clone());
-        connections
-            .map(move |connection| {
-                let acceptor = acceptor.clone();
-                async move {
-                    match connection {
-                        Ok(connection) => accept(&acceptor, connection).await.map(Ok),
-                        Err(error) => Some(Err(error)),
-                    }
-                }
-            })
-            .buffer_unordered(HANDSHAKES_MAX)
-            .filter_map(std::future::ready)
+        // Inside a swarm nobody should be refused: somebody wants to know.
+        incoming(Arc::clone(&self.server), connections, |address, why| {
+            tracing::info!(address, why, "caller refused");
+        })
     }
 }
 
-async fn accept(acceptor: &TlsAcceptor, connection: TcpStream) -> Option<Accepted> {
+/// `refused` hears of callers that end in the handshake: their address, and why.
+pub(crate) fn incoming<S>(
+    config: Arc<ServerConfig>,
+    connections: S,
+    refused: fn(&str, &str),
+) -> impl Stream<Item = io::Result<Accepted>> + Send + use<S>
+where
+    S: Stream<Item = io::Result<TcpStream>> + Send,
+{
+    let acceptor = TlsAcceptor::from(config);
+    connections
+        .map(move |connection| {
+            let acceptor = acceptor.clone();
+            async move {
+                match connection {
+                    Ok(connection) => accept(&acceptor, connection, refused).await.map(Ok),
+                    Err(error) => Some(Err(error)),
+                }
+            }
+        })
+        .buffer_unordered(HANDSHAKES_MAX)
+        .filter_map(std::future::ready)
+}
+
+async fn accept(acceptor: &TlsAcceptor, connection: TcpStream, refused: fn(&str, &str)) -> Option<Accepted> {
     let address = connection.peer_addr().map_or_else(|error| error.to_string(), |address| address.to_string());
     let stream = match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(connection)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
-            tracing::info!(address, %error, "caller refused: no handshake");
+            refused(&address, &format!("no handshake: {error}"));
             return None;
         }
         Err(_) => {
-            tracing::info!(address, timeout_ms = HANDSHAKE_TIMEOUT.as_millis(), "caller refused: slow handshake");
+            refused(&address, &format!("no handshake within {} s", HANDSHAKE_TIMEOUT.as_secs()));
             return None;
         }
     };

@@ -86,3 +86,14 @@ terminationMessagePolicy: FallbackToLogsOnError
 resources:
   {{- toYaml .values.resources | nindent 2 }}
 {{- end -}}
+
+{{/* The certificate of the endpoint, or parts of it, as a source of a projected volume. */}}
+{{- define "slm-swarm.accessCertificate" -}}
+{{- $access := .root.Values.router.access -}}
+- secret:
+    name: {{ $access.tlsSecretName | default $access.secretName }}
+    items:
+      {{- range .keys }}
+      - {key: {{ . }}, path: {{ . }}}
+      {{- end }}
+{{- end -}}

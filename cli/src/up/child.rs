@@ -54,6 +54,7 @@ impl Child {
             .env(logs::FORMAT_VARIABLE, "text")
             // They speak to each other on this machine only, in plain text.
             .env_remove("SLM_TLS_DIR")
+            .env_remove("SLM_ACCESS_DIR")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -1,6 +1,6 @@
 //! Manifests: files to objects that are checked and know their line.
 //!
-//! In the order in which a file goes through: `yaml` (text to a tree with lines), `object` (a tree to one object, by
+//! In the order in which a file goes through: [`crate::yaml`] (text to a tree with lines), `object` (a tree to one object, by
 //! `structure` against the schema and by `validate` against its CEL rules), `set` (what only the whole set shows:
 //! names, references, rules of routes). Everything that is wrong is reported, not only the first thing.
 
@@ -9,7 +9,6 @@ mod problem;
 mod set;
 mod structure;
 mod validate;
-mod yaml;
 
 use std::{
     collections::HashMap,
@@ -19,7 +18,7 @@ use std::{
 
 pub use problem::{Fault, Problem, Problems};
 
-use crate::{LoraAdapter, SlmModel, SwarmRoute, schema::Kind};
+use crate::{LoraAdapter, SlmModel, SwarmRoute, schema::Kind, yaml};
 
 /// Bytes that one manifest may have.
 const FILE_BYTES_MAX: usize = 1 << 20;

@@ -24,7 +24,7 @@ pub(super) fn check(schema: &Value, value: &Value, path: &str, out: &mut Vec<Bro
                     Value::Null => &schema["additionalProperties"],
                     schema => schema,
                 };
-                check(schema, field, &super::yaml::join(path, name), out);
+                check(schema, field, &crate::yaml::join(path, name), out);
             }
         }
         Value::Array(items) => {

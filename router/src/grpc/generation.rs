@@ -10,8 +10,9 @@ use slm_proto::{
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
-use super::Door;
+use super::{Door, caller};
 use crate::{
+    dispatch::Call,
     events::{Answer, Event},
     metrics::Api,
 };
@@ -42,8 +43,9 @@ impl Generation for Door {
 impl Door {
     async fn answer(&self, request: Request<GenerateRequest>, api: Api) -> Result<Answer, Status> {
         let deadline = timeout(request.metadata()).and_then(|timeout| Instant::now().checked_add(timeout));
+        let call = Call { caller: caller(&request)?, api, deadline };
         let mut request = request.into_inner();
-        self.known(&request.model)?;
+        self.known(&request.model, &call.caller)?;
         if request.input.is_none() {
             return Err(Status::invalid_argument(
                 "`messages`, `prompt` or `token_ids` is missing: there is nothing to continue",
@@ -52,7 +54,7 @@ impl Door {
         if request.request_id.is_empty() {
             request.request_id = uuid::Uuid::new_v4().to_string();
         }
-        Ok(self.dispatcher.generate(&request, deadline, api).await?)
+        Ok(self.dispatcher.generate(&request, &call).await?)
     }
 }
 

@@ -1,5 +1,6 @@
-//! The gRPC door: `slm.v1`, health and reflection.
+//! The gRPC door: `slm.v1`, health and reflection. All but health need a token, where tokens are needed.
 
+mod auth;
 mod generation;
 mod swarm;
 
@@ -7,14 +8,18 @@ use std::sync::Arc;
 
 use slm_proto::v1::{generation_server::GenerationServer, swarm_server::SwarmServer};
 use tokio_util::sync::CancellationToken;
-use tonic::{
-    Status,
-    transport::{Server, server::TcpIncoming},
-};
+use tonic::{Request, Status, service::interceptor::InterceptedService, transport::Server};
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_reflection::server::Builder;
 
-use crate::{RunError, dispatch::Dispatcher, listen::Listener, resolve::resolve};
+use self::auth::authorize;
+use crate::{
+    RunError,
+    access::{Access, table::Caller},
+    dispatch::Dispatcher,
+    listen::Listener,
+    resolve::resolve,
+};
 
 /// The services, over what everyone shares.
 struct Door {
@@ -25,10 +30,13 @@ struct Door {
 pub(crate) async fn serve(
     listener: Listener,
     dispatcher: Arc<Dispatcher>,
+    access: Access,
     health: HealthServer<impl Health>,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
     let bytes_max = dispatcher.limits.body_bytes_max;
+    let connections = listener.connections(access.grpc().as_ref());
+    let authorize = authorize(access, Arc::clone(&dispatcher));
     let generation = GenerationServer::new(Door { dispatcher: Arc::clone(&dispatcher) });
     let swarm = SwarmServer::new(Door { dispatcher });
     let reflection = || {
@@ -42,26 +50,29 @@ pub(crate) async fn serve(
     };
     Server::builder()
         .add_service(health)
-        .add_service(reflection().build_v1()?)
-        .add_service(reflection().build_v1alpha()?)
-        .add_service(generation.max_decoding_message_size(bytes_max))
-        .add_service(swarm.max_decoding_message_size(bytes_max))
-        .serve_with_incoming_shutdown(
-            TcpIncoming::from(listener.tcp).with_nodelay(Some(true)),
-            shutdown.cancelled_owned(),
-        )
+        .add_service(InterceptedService::new(reflection().build_v1()?, authorize.clone()))
+        .add_service(InterceptedService::new(reflection().build_v1alpha()?, authorize.clone()))
+        .add_service(InterceptedService::new(generation.max_decoding_message_size(bytes_max), authorize.clone()))
+        .add_service(InterceptedService::new(swarm.max_decoding_message_size(bytes_max), authorize))
+        .serve_with_incoming_shutdown(connections, shutdown.cancelled_owned())
         .await
         .map_err(|error| RunError::Server { server: "gRPC", reason: error.to_string() })
 }
 
 impl Door {
     /// An unknown name is refused before anything else, so that its message is the one a caller sees.
-    fn known(&self, model: &str) -> Result<(), Status> {
+    fn known(&self, model: &str, caller: &Caller) -> Result<(), Status> {
         let view = self.dispatcher.view();
         if view.index.swarm.generation == 0 && !model.is_empty() {
             return Ok(());
         }
-        resolve(&view, model)?;
+        resolve(&view, model, caller)?;
         Ok(())
     }
+}
+
+/// Whom `authorize` has found out.
+fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
+    let caller = request.extensions().get::<Caller>().cloned();
+    caller.ok_or_else(|| Status::internal("a request that nobody was asked for"))
 }

@@ -3,16 +3,18 @@
 use slm_proto::v1::{Decision, GenerateRequest, ListModelsRequest, ListModelsResponse, swarm_server::Swarm};
 use tonic::{Request, Response, Status};
 
-use super::Door;
+use super::{Door, caller};
 use crate::catalog::catalog;
 
 #[tonic::async_trait]
 impl Swarm for Door {
-    async fn list_models(&self, _: Request<ListModelsRequest>) -> Result<Response<ListModelsResponse>, Status> {
-        Ok(Response::new(ListModelsResponse { models: catalog(&self.dispatcher.view()) }))
+    async fn list_models(&self, request: Request<ListModelsRequest>) -> Result<Response<ListModelsResponse>, Status> {
+        let models = catalog(&self.dispatcher.view(), &caller(&request)?);
+        Ok(Response::new(ListModelsResponse { models }))
     }
 
     async fn explain(&self, request: Request<GenerateRequest>) -> Result<Response<Decision>, Status> {
-        Ok(Response::new(self.dispatcher.explain(&mut request.into_inner())?))
+        let caller = caller(&request)?;
+        Ok(Response::new(self.dispatcher.explain(&mut request.into_inner(), &caller)?))
     }
 }

@@ -1,6 +1,6 @@
 //! `POST /v1/chat/completions`.
 
-use axum::{body::Body, extract::State, http::HeaderMap, response::Response};
+use axum::{Extension, body::Body, extract::State, http::HeaderMap, response::Response};
 use serde_json::{Map, Value};
 use slm_proto::v1::{GenerateRequest, Message, Messages, generate_request::Input};
 
@@ -12,17 +12,19 @@ use super::{
     reply::{self, Kind},
     unsupported,
 };
-use crate::metrics::Api;
+use crate::{access::table::Caller, dispatch::Call, metrics::Api};
 
 pub(super) async fn handle(
     State(dispatcher): State<Shared>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
     let fields = body::read(body, dispatcher.limits.body_bytes_max).await?;
     let (mut request, style) = parse(fields)?;
     request.request_id = reply::request_id(&headers);
-    reply::respond(&dispatcher, vec![request], style, Kind::Chat, Api::http_chat).await
+    let call = Call { caller, api: Api::http_chat, deadline: None };
+    reply::respond(&dispatcher, vec![request], style, Kind::Chat, &call).await
 }
 
 fn parse(mut fields: Fields) -> Result<(GenerateRequest, Style), ApiError> {

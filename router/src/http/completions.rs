@@ -1,6 +1,6 @@
 //! `POST /v1/completions`.
 
-use axum::{body::Body, extract::State, http::HeaderMap, response::Response};
+use axum::{Extension, body::Body, extract::State, http::HeaderMap, response::Response};
 use serde_json::Value;
 use slm_proto::v1::{GenerateRequest, TokenIds, generate_request::Input};
 
@@ -12,10 +12,11 @@ use super::{
     reply::{self, Kind},
     unsupported,
 };
-use crate::metrics::Api;
+use crate::{access::table::Caller, dispatch::Call, metrics::Api};
 
 pub(super) async fn handle(
     State(dispatcher): State<Shared>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
@@ -25,7 +26,8 @@ pub(super) async fn handle(
     for request in &mut requests {
         request.request_id.clone_from(&id);
     }
-    reply::respond(&dispatcher, requests, style, Kind::Text, Api::http_completions).await
+    let call = Call { caller, api: Api::http_completions, deadline: None };
+    reply::respond(&dispatcher, requests, style, Kind::Text, &call).await
 }
 
 /// One request a prompt.

@@ -2,14 +2,17 @@
 
 use axum::{
     Json,
-    http::{HeaderValue, StatusCode, header::RETRY_AFTER},
+    http::{
+        HeaderValue, StatusCode,
+        header::{RETRY_AFTER, WWW_AUTHENTICATE},
+    },
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
 use slm_proto::trailers;
 use tonic::{Code, Status};
 
-use crate::refusal::Refusal;
+use crate::{access::bearer::Unauthorized, refusal::Refusal};
 
 /// A refused request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +20,8 @@ pub(super) struct ApiError {
     pub(super) status: StatusCode,
     pub(super) body: ErrorBody,
     retry_after_seconds: Option<u64>,
+    /// What is wrong with the token.
+    unauthorized: Option<Unauthorized>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -37,7 +42,7 @@ pub(super) struct ErrorEnvelope<'e> {
 impl ApiError {
     fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Self {
         let body = ErrorBody { message: message.into(), kind, param: None, code: None };
-        Self { status, body, retry_after_seconds: None }
+        Self { status, body, retry_after_seconds: None, unauthorized: None }
     }
 
     /// A parameter that is wrong.
@@ -111,6 +116,14 @@ impl From<Refusal> for ApiError {
     }
 }
 
+impl From<Unauthorized> for ApiError {
+    fn from(unauthorized: Unauthorized) -> Self {
+        let mut error = Self::body(StatusCode::UNAUTHORIZED, unauthorized.to_string());
+        error.unauthorized = Some(unauthorized);
+        error.code("invalid_api_key")
+    }
+}
+
 fn trailer(status: &Status, key: &str) -> Option<String> {
     status.metadata().get(key)?.to_str().ok().map(str::to_owned)
 }
@@ -120,6 +133,9 @@ impl IntoResponse for ApiError {
         let mut response = (self.status, Json(ErrorEnvelope { error: &self.body })).into_response();
         if let Some(seconds) = self.retry_after_seconds {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let Some(unauthorized) = self.unauthorized {
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static(unauthorized.challenge()));
         }
         response
     }

@@ -5,6 +5,7 @@
 //! completion share, `chat` and `completions` the two kinds, `sse` the events of a stream, `logprobs` their
 //! log-probabilities, `error` every refusal in OpenAI's shape.
 
+mod auth;
 mod body;
 mod chat;
 mod completions;
@@ -23,40 +24,61 @@ use std::sync::Arc;
 use axum::{
     Router,
     http::Uri,
+    middleware,
     routing::{get, post},
-    serve::ListenerExt as _,
 };
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use self::error::ApiError;
-use crate::{RunError, dispatch::Dispatcher, listen::Listener};
+use self::{auth::authorize, error::ApiError};
+use crate::{RunError, access::Access, dispatch::Dispatcher, listen::Listener};
 
 type Shared = Arc<Dispatcher>;
 
 /// Serves until `shutdown`, then until the last answer ends.
-pub(crate) async fn serve(listener: Listener, dispatcher: Shared, shutdown: CancellationToken) -> Result<(), RunError> {
-    // Without it a token waits for the acknowledgement of the one before.
-    let tcp = listener.tcp.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "TCP_NODELAY");
-        }
-    });
-    axum::serve(tcp, routes(dispatcher))
+pub(crate) async fn serve(
+    listener: Listener,
+    dispatcher: Shared,
+    access: Access,
+    shutdown: CancellationToken,
+) -> Result<(), RunError> {
+    let connections = listener.connections(access.http().as_ref());
+    axum::serve(connections, routes(dispatcher, access))
         .with_graceful_shutdown(shutdown.cancelled_owned())
         .await
         .map_err(|error| RunError::Server { server: "HTTP", reason: error.to_string() })
 }
 
-fn routes(dispatcher: Shared) -> Router {
+/// Probes and metrics alone, in plain text, until it is dropped: they are asked for while answers still run.
+pub(crate) async fn serve_probes(tcp: TcpListener, dispatcher: Shared) {
+    if let Err(error) = axum::serve(tcp, probes().with_state(dispatcher)).await {
+        tracing::error!(%error, "probes are not answered any more");
+    }
+}
+
+/// Outermost what needs no token. Of a guarded endpoint that is next to nothing: what `/readyz` says is missing, and what
+/// `/metrics` counts, are names of models, workers and callers.
+fn routes(dispatcher: Shared, access: Access) -> Router {
+    let open = if access.guarded() {
+        Router::new().route("/healthz", get(probes::healthz)).route("/readyz", get(probes::ready))
+    } else {
+        probes()
+    };
     Router::new()
         .route("/v1/chat/completions", post(chat::handle))
         .route("/v1/completions", post(completions::handle))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{id}", get(models::one))
+        .method_not_allowed_fallback(|uri: Uri| async move { ApiError::wrong_method(uri.path()) })
+        .fallback(|uri: Uri| async move { ApiError::no_such_path(uri.path()) })
+        .layer(middleware::from_fn_with_state((access, Arc::clone(&dispatcher)), authorize))
+        .merge(open.method_not_allowed_fallback(|uri: Uri| async move { ApiError::wrong_method(uri.path()) }))
+        .with_state(dispatcher)
+}
+
+fn probes() -> Router<Shared> {
+    Router::new()
         .route("/healthz", get(probes::healthz))
         .route("/readyz", get(probes::readyz))
         .route("/metrics", get(probes::metrics))
-        .method_not_allowed_fallback(|uri: Uri| async move { ApiError::wrong_method(uri.path()) })
-        .fallback(|uri: Uri| async move { ApiError::no_such_path(uri.path()) })
-        .with_state(dispatcher)
 }

@@ -1,23 +1,27 @@
 //! `GET /v1/models`.
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::{Path, State},
 };
 use serde_json::{Value, json};
 use slm_proto::v1::ModelInfo;
 
 use super::{Shared, error::ApiError};
-use crate::{catalog, refusal::Refusal, resolve::resolve};
+use crate::{access::table::Caller, catalog, refusal::Refusal, resolve::resolve};
 
-pub(super) async fn list(State(dispatcher): State<Shared>) -> Json<Value> {
-    let models: Vec<Value> = catalog::catalog(&dispatcher.view()).into_iter().map(model).collect();
+pub(super) async fn list(State(dispatcher): State<Shared>, Extension(caller): Extension<Caller>) -> Json<Value> {
+    let models: Vec<Value> = catalog::catalog(&dispatcher.view(), &caller).into_iter().map(model).collect();
     Json(json!({ "object": "list", "data": models }))
 }
 
-pub(super) async fn one(State(dispatcher): State<Shared>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
+pub(super) async fn one(
+    State(dispatcher): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, ApiError> {
     let view = dispatcher.view();
-    resolve(&view, &id)?;
+    resolve(&view, &id, &caller)?;
     let info = catalog::entry(&view, &id).ok_or(Refusal::UnknownModel { name: id, nearest: Vec::new() })?;
     Ok(Json(model(info)))
 }

@@ -28,6 +28,15 @@ pub(super) async fn readyz(State(dispatcher): State<Shared>) -> Response {
     (status, Json(readiness)).into_response()
 }
 
+/// The same for everybody: only whether, not what.
+pub(super) async fn ready(State(dispatcher): State<Shared>) -> (StatusCode, &'static str) {
+    if dispatcher.gate.open(&readiness(&dispatcher.view())) {
+        (StatusCode::OK, "ready\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
+    }
+}
+
 /// The Prometheus text format.
 pub(super) async fn metrics(State(dispatcher): State<Shared>) -> Result<Response, ApiError> {
     let text = dispatcher.metrics.text().map_err(|error| ApiError::internal(error.to_string()))?;

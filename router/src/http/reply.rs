@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use slm_proto::v1::{Completion, Decision, Expert, FinishReason, GenerateRequest, Started};
 
 use super::{Shared, error::ApiError, logprobs, params::Style, sse};
-use crate::{events::Answer, metrics::Api};
+use crate::{dispatch::Call, events::Answer};
 
 const EXPERT: HeaderName = HeaderName::from_static("x-slm-expert");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -73,9 +73,9 @@ pub(super) async fn respond(
     requests: Vec<GenerateRequest>,
     style: Style,
     kind: Kind,
-    api: Api,
+    call: &Call,
 ) -> Result<Response, ApiError> {
-    let answers = try_join_all(requests.iter().map(|request| dispatcher.generate(request, None, api))).await?;
+    let answers = try_join_all(requests.iter().map(|request| dispatcher.generate(request, call))).await?;
     let Some(request) = requests.first() else {
         return Err(ApiError::internal("a request without a prompt"));
     };

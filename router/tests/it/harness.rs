@@ -27,6 +27,21 @@ pub(crate) fn limits() -> Limits {
     Limits { hold: Duration::from_secs(20), drain: Duration::from_secs(20), ..Limits::default() }
 }
 
+/// Any ports, plain text, everybody.
+pub(crate) fn config(limits: Limits) -> Config {
+    let any = "127.0.0.1:0".parse().expect("an address");
+    Config {
+        http: any,
+        grpc: any,
+        tls: None,
+        access: None,
+        probes: None,
+        ready_when: ReadyWhen::Complete,
+        withdraw: Duration::ZERO,
+        limits,
+    }
+}
+
 /// Model `smol` on these workers, adapters `banking` and `travel`, route `assistant`.
 pub(crate) fn swarm(workers: &[&Worker]) -> Swarm {
     let urls: Vec<&str> = workers.iter().map(|worker| worker.url.as_str()).collect();
@@ -47,15 +62,10 @@ pub(crate) fn swarm(workers: &[&Worker]) -> Swarm {
 
 impl Router {
     pub(crate) async fn start(swarm: Swarm, limits: Limits) -> Self {
-        let any = "127.0.0.1:0".parse().expect("an address");
-        let config = Config {
-            http: any,
-            grpc: any,
-            tls: None,
-            ready_when: ReadyWhen::Complete,
-            withdraw: Duration::ZERO,
-            limits,
-        };
+        Self::with(swarm, config(limits)).await
+    }
+
+    pub(crate) async fn with(swarm: Swarm, config: Config) -> Self {
         let (sender, receiver) = watch::channel(Arc::new(swarm));
         let (bound_sender, bound) = oneshot::channel();
         let shutdown = CancellationToken::new();

@@ -91,6 +91,8 @@ async fn a_port_in_use_is_named() {
         http: address,
         grpc: "127.0.0.1:0".parse().expect("an address"),
         tls: None,
+        access: None,
+        probes: None,
         ready_when: ReadyWhen::Complete,
         withdraw: Duration::ZERO,
         limits: limits(),

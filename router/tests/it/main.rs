@@ -4,7 +4,9 @@
 // Helpers of tests are tests: what they expect they unwrap.
 #![allow(clippy::expect_used, clippy::panic, clippy::large_enum_variant)]
 
+mod access;
 mod grpc;
+mod guarded;
 mod harness;
 mod http;
 mod lifecycle;

@@ -104,6 +104,52 @@ async fn another_worker_answers_before_the_first_token() {
 }
 
 #[tokio::test]
+async fn another_worker_answers_for_one_that_is_full() {
+    let workers = [
+        Worker::start("smol", &["banking", "travel"]).await,
+        Worker::start("smol", &["banking", "travel"]).await,
+        Worker::start("smol", &["travel"]).await,
+    ];
+    let router = Router::start(swarm(&[&workers[0], &workers[1], &workers[2]]), limits()).await;
+    let asked = || workers.iter().map(Worker::asked).collect::<Vec<_>>();
+    // Once both have answered, the router knows that both hold it.
+    while asked()[..2].contains(&0) {
+        router.post("/v1/chat/completions", chat("banking", "hi")).await;
+    }
+    workers[0].script.full.store(true, Ordering::Relaxed);
+    let before = asked();
+    for _ in 0..8 {
+        assert_eq!(text(router.post("/v1/chat/completions", chat("banking", "hi")).await).await, "banking: hi ");
+    }
+    assert!(asked()[0] > before[0], "eight draws reach both");
+
+    // When all are full, each has been asked once; the one without the adapter never.
+    workers[1].script.full.store(true, Ordering::Relaxed);
+    let before = asked();
+    let response = router.post("/v1/chat/completions", chat("banking", "hi")).await;
+    assert_eq!((response.status().as_u16(), response.headers().contains_key("retry-after")), (429, true));
+    let error: Value = response.json().await.expect("JSON");
+    assert_eq!(
+        (&error["error"]["code"], &error["error"]["message"]),
+        (&json!("overloaded"), &json!("told to be full"))
+    );
+    assert_eq!(asked(), [before[0] + 1, before[1] + 1, 0]);
+}
+
+#[tokio::test]
+async fn a_full_worker_beside_a_broken_one_is_heard_at_once() {
+    let workers =
+        [Worker::start("smol", &["banking", "travel"]).await, Worker::start("smol", &["banking", "travel"]).await];
+    let router = Router::start(swarm(&[&workers[0], &workers[1]]), limits()).await;
+    router.ready().await;
+    workers[0].script.full.store(true, Ordering::Relaxed);
+    workers[1].script.failures.store(u32::MAX, Ordering::Relaxed);
+    for _ in 0..4 {
+        assert_eq!(router.post("/v1/chat/completions", chat("smol", "hi")).await.status(), 429);
+    }
+}
+
+#[tokio::test]
 async fn a_worker_that_goes_away_is_not_asked() {
     let stays = Worker::start("smol", &["banking", "travel"]).await;
     let goes = Worker::start("smol", &["banking", "travel"]).await;

@@ -7,7 +7,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
 };
 
@@ -44,6 +44,8 @@ pub(crate) struct Script {
     state: watch::Sender<WorkerState>,
     /// Requests to refuse with UNAVAILABLE before answering again.
     pub(crate) failures: AtomicU32,
+    /// Whether it refuses every request with RESOURCE_EXHAUSTED.
+    pub(crate) full: AtomicBool,
     pub(crate) requests: Mutex<Vec<(GenerateRequest, bool)>>,
     /// Streams that were dropped before their end.
     pub(crate) cancelled: watch::Sender<u32>,
@@ -66,6 +68,7 @@ impl Worker {
         let script = Arc::new(Script {
             state: watch::Sender::new(state),
             failures: AtomicU32::new(0),
+            full: AtomicBool::new(false),
             requests: Mutex::default(),
             cancelled: watch::Sender::new(0),
             begun: watch::Sender::new(0),
@@ -128,6 +131,9 @@ impl Generation for Service {
         script.requests.lock().expect("no panic").push((request.clone(), has_deadline));
         if script.failures.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
             return Err(Status::unavailable("told to fail"));
+        }
+        if script.full.load(Ordering::Relaxed) {
+            return Err(Status::resource_exhausted("told to be full"));
         }
         let text = text(&request);
         refusals(&text)?;

@@ -4,4 +4,5 @@
 mod folder;
 mod handshake;
 mod harness;
+mod public;
 mod rotation;

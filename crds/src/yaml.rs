@@ -12,35 +12,51 @@ use serde_json::{Map, Number, Value};
 const NODES_MAX: usize = 100_000;
 const DEPTH_MAX: usize = 64;
 
+/// A value, and where it is written.
 #[derive(Clone, Debug)]
-pub(super) struct Node {
-    pub(super) line: u32,
-    pub(super) tree: Tree,
+pub struct Node {
+    /// Its first line, counted from 1.
+    pub line: u32,
+    /// What it is.
+    pub tree: Tree,
 }
 
+/// What a value can be.
 #[derive(Clone, Debug)]
-pub(super) enum Tree {
+pub enum Tree {
+    /// Text, a number, a truth value or nothing.
     Scalar(Value),
+    /// Items, in their order.
     List(Vec<Node>),
+    /// Fields, in their order; no two have the same key.
     Map(Vec<Entry>),
 }
 
+/// One field of a map.
 #[derive(Clone, Debug)]
-pub(super) struct Entry {
-    pub(super) key: String,
-    pub(super) line: u32,
-    pub(super) value: Node,
+pub struct Entry {
+    /// Its name.
+    pub key: String,
+    /// Where the name is written.
+    pub line: u32,
+    /// What it holds.
+    pub value: Node,
 }
 
 /// Why a text is no tree.
 #[derive(Debug)]
-pub(super) struct YamlError {
-    pub(super) line: u32,
-    pub(super) what: String,
+pub struct YamlError {
+    /// Where, counted from 1.
+    pub line: u32,
+    /// What is wrong, in words.
+    pub what: String,
 }
 
 /// The documents of a text, empty ones left out.
-pub(super) fn documents(text: &str) -> Result<Vec<Node>, YamlError> {
+///
+/// # Errors
+/// What is not YAML, a field that stands twice, and what is too large or too deep.
+pub fn documents(text: &str) -> Result<Vec<Node>, YamlError> {
     let mut builder = Builder::default();
     let mut parser = Parser::new_from_str(text);
     while let Some(event) = parser.next_event() {
@@ -54,21 +70,27 @@ pub(super) fn documents(text: &str) -> Result<Vec<Node>, YamlError> {
 }
 
 impl Node {
-    pub(super) fn get(&self, key: &str) -> Option<&Entry> {
+    /// The field of this name, if it is a map that has one.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<&Entry> {
         match &self.tree {
             Tree::Map(entries) => entries.iter().find(|entry| entry.key == key),
             _ => None,
         }
     }
 
-    pub(super) fn text(&self) -> Option<&str> {
+    /// The text, if it is one.
+    #[must_use]
+    pub fn text(&self) -> Option<&str> {
         match &self.tree {
             Tree::Scalar(Value::String(text)) => Some(text),
             _ => None,
         }
     }
 
-    pub(super) fn json(&self) -> Value {
+    /// Without lines.
+    #[must_use]
+    pub fn json(&self) -> Value {
         match &self.tree {
             Tree::Scalar(value) => value.clone(),
             Tree::List(items) => items.iter().map(Self::json).collect(),
@@ -81,7 +103,7 @@ impl Node {
     }
 
     /// Adds the line of every field below to `lines`, by path.
-    pub(super) fn lines(&self, path: &str, lines: &mut HashMap<String, u32>) {
+    pub(crate) fn lines(&self, path: &str, lines: &mut HashMap<String, u32>) {
         match &self.tree {
             Tree::Scalar(_) => {}
             Tree::List(items) => {
@@ -103,7 +125,7 @@ impl Node {
 }
 
 /// `a` and `b` to `a.b`.
-pub(super) fn join(path: &str, field: &str) -> String {
+pub(crate) fn join(path: &str, field: &str) -> String {
     if path.is_empty() { field.to_owned() } else { format!("{path}.{field}") }
 }
 

@@ -1,0 +1,211 @@
+//! `tokens.yaml`, to a table.
+//!
+//! A list of entries, each with a `name` for logs and metrics, the token as `sha256` (what `printf %s TOKEN | sha256sum`
+//! prints) or as itself (`token`), and optionally the `models` that it may name. What is wrong is said with its line and
+//! without any token.
+
+use std::collections::HashMap;
+
+use slm_crds::yaml::{self, Entry, Node, Tree};
+
+use super::table::{Caller, Hash, Models, Pattern, Table, hash};
+
+/// Entries. A request looks at every one.
+const TOKENS_MAX: usize = 1000;
+/// Characters of a name: it becomes a metric's label.
+const NAME_MAX: usize = 63;
+/// Patterns of one entry, and characters of one.
+const MODELS_MAX: usize = 1000;
+const MODEL_MAX: usize = 253;
+/// Characters of a token. Shorter ones are guessed, longer ones do not fit into a header everywhere.
+const TOKEN_MIN: usize = 16;
+const TOKEN_MAX: usize = 1024;
+const FIELDS: [&str; 4] = ["name", "sha256", "token", "models"];
+
+/// What is wrong with the file.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("tokens.yaml line {line}: {what}")]
+pub struct TokensError {
+    /// Where, counted from 1.
+    pub line: u32,
+    /// What, and what to do.
+    pub what: String,
+}
+
+/// # Errors
+/// The first thing that is wrong.
+pub(super) fn read(file: &[u8]) -> Result<Table, TokensError> {
+    let text = std::str::from_utf8(file).map_err(|error| {
+        let before = file.get(..error.valid_up_to()).unwrap_or_default();
+        wrong(before.split(|byte| *byte == b'\n').count().try_into().unwrap_or(u32::MAX), "is not UTF-8")
+    })?;
+    let documents = yaml::documents(text).map_err(|error| wrong(error.line, error.what))?;
+    let list = match documents.as_slice() {
+        [] => return Err(wrong(1, "has no entry: nobody could call")),
+        [list] => list,
+        [_, second, ..] => return Err(wrong(second.line, "begins a second document; put all entries into one list")),
+    };
+    let Tree::List(items) = &list.tree else {
+        return Err(wrong(list.line, "has to be a list of entries, each with `name` and `sha256` or `token`"));
+    };
+    if items.is_empty() || items.len() > TOKENS_MAX {
+        return Err(wrong(list.line, format!("has {} entries; 1 to {TOKENS_MAX} are taken", items.len())));
+    }
+    let mut table = Table::default();
+    let (mut names, mut hashes) = (HashMap::new(), HashMap::new());
+    for item in items {
+        let (name, hash, models) = entry(item)?;
+        if let Some(first) = names.insert(name, item.line) {
+            return Err(wrong(item.line, format!("the name `{name}` is taken by the entry on line {first}")));
+        }
+        if let Some(first) = hashes.insert(hash, item.line) {
+            return Err(wrong(item.line, format!("`{name}` has the same token as the entry on line {first}")));
+        }
+        table.push(hash, Caller::new(name, models));
+    }
+    Ok(table)
+}
+
+fn entry(item: &Node) -> Result<(&str, Hash, Models), TokensError> {
+    let Tree::Map(fields) = &item.tree else {
+        return Err(wrong(item.line, "an entry has to have fields: `name`, and `sha256` or `token`"));
+    };
+    if let Some(unknown) = fields.iter().find(|field| !FIELDS.contains(&field.key.as_str())) {
+        let shown: String = unknown.key.chars().take(40).collect();
+        return Err(wrong(unknown.line, format!("the field `{shown}` is unknown; there are {}", FIELDS.join(", "))));
+    }
+    let name = name(item.get("name").ok_or_else(|| wrong(item.line, "`name` is missing"))?)?;
+    let hash = match (item.get("sha256"), item.get("token")) {
+        (Some(hash), None) => digest(hash)?,
+        (None, Some(token)) => hash(plain(token)?.as_bytes()),
+        (None, None) => return Err(wrong(item.line, format!("`{name}` has neither `sha256` nor `token`"))),
+        (Some(_), Some(token)) => return Err(wrong(token.line, format!("`{name}` has both `sha256` and `token`"))),
+    };
+    Ok((name, hash, item.get("models").map_or(Ok(Models::All), models)?))
+}
+
+fn name(field: &Entry) -> Result<&str, TokensError> {
+    let name = text(field)?;
+    let fine = |c: char| c.is_ascii_alphanumeric() || "-_.@/".contains(c);
+    if name.is_empty() || name.len() > NAME_MAX || !name.chars().all(fine) {
+        let what =
+            format!("`name` has to be 1 to {NAME_MAX} letters, digits, or any of - _ . @ /: logs and metrics show it");
+        return Err(wrong(field.line, what));
+    }
+    Ok(name)
+}
+
+fn digest(field: &Entry) -> Result<Hash, TokensError> {
+    let mut hash = Hash::default();
+    match hex::decode_to_slice(text(field)?, &mut hash) {
+        Ok(()) => Ok(hash),
+        Err(_) => Err(wrong(
+            field.line,
+            "`sha256` has to be 64 hexadecimal digits; `printf %s TOKEN | sha256sum` prints them",
+        )),
+    }
+}
+
+fn plain(field: &Entry) -> Result<&str, TokensError> {
+    let token = text(field)?;
+    // What RFC 6750 lets a header carry.
+    let fine = |c: char| c.is_ascii_alphanumeric() || "-._~+/=".contains(c);
+    if !(TOKEN_MIN..=TOKEN_MAX).contains(&token.len()) || !token.chars().all(fine) {
+        let what = format!(
+            "`token` has to be {TOKEN_MIN} to {TOKEN_MAX} letters, digits, or any of - . _ ~ + / =; `openssl rand -hex 32` makes one"
+        );
+        return Err(wrong(field.line, what));
+    }
+    Ok(token)
+}
+
+fn models(field: &Entry) -> Result<Models, TokensError> {
+    let Tree::List(items) = &field.value.tree else {
+        return Err(wrong(field.line, "`models` has to be a list of names; without it the token may use all"));
+    };
+    if items.is_empty() || items.len() > MODELS_MAX {
+        let what = format!("`models` has {} names; 1 to {MODELS_MAX} are taken, and without it all", items.len());
+        return Err(wrong(field.line, what));
+    }
+    let pattern = |item: &Node| {
+        let fine = |c: char| c.is_ascii_alphanumeric() || "-_./:*".contains(c);
+        item.text()
+            .filter(|glob| (1..=MODEL_MAX).contains(&glob.len()) && glob.chars().all(fine))
+            .and_then(|glob| Pattern::new(glob).ok())
+            .ok_or_else(|| {
+                wrong(item.line, "is no name of a model, an adapter or a route; `*` stands for any part of one")
+            })
+    };
+    Ok(Models::These(items.iter().map(pattern).collect::<Result<_, _>>()?))
+}
+
+fn text(field: &Entry) -> Result<&str, TokensError> {
+    let key = &field.key;
+    field.value.text().ok_or_else(|| wrong(field.line, format!("`{key}` has to be text; put it into quotes")))
+}
+
+fn wrong(line: u32, what: impl Into<String>) -> TokensError {
+    TokensError { line, what: what.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of `sixteen-or-more-1`.
+    fn sha() -> String {
+        hex::encode(hash(b"sixteen-or-more-1"))
+    }
+
+    #[test]
+    fn hashes_and_tokens() {
+        let text = format!(
+            "- name: hashed\n  sha256: {}\n- name: plain\n  token: sixteen-or-more-2\n  models: [banking, 'support-*']\n",
+            sha().to_uppercase()
+        );
+        let table = read(text.as_bytes()).expect("a table");
+        let hashed = table.caller(b"sixteen-or-more-1").expect("a caller");
+        assert_eq!((hashed.name().map(|name| &**name), hashed.may("anything")), (Some("hashed"), true));
+        let plain = table.caller(b"sixteen-or-more-2").expect("a caller");
+        assert!(plain.may("banking") && plain.may("support-en") && !plain.may("travel"));
+        assert!(table.caller(sha().as_bytes()).is_none(), "a hash is no token");
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_line() {
+        let sha = sha();
+        let one = format!("- name: a\n  sha256: {sha}\n");
+        let cases = [
+            (String::new(), 1, "nobody could call"),
+            ("# nothing\n".to_owned(), 1, "nobody could call"),
+            ("tokens: []\n".to_owned(), 1, "has to be a list"),
+            ("[]\n".to_owned(), 1, "has 0 entries"),
+            ("- a\n".to_owned(), 1, "has to have fields"),
+            (format!("{one}---\n{one}"), 4, "a second document"),
+            (format!("{one}  modles: [b]\n"), 3, "the field `modles` is unknown"),
+            (format!("{one}  sha256: {sha}\n"), 3, "twice, first on line 2"),
+            (format!("{one}{one}"), 3, "`a` is taken by the entry on line 1"),
+            (format!("{one}- name: b\n  token: sixteen-or-more-1\n"), 3, "same token as the entry on line 1"),
+            (format!("{one}  token: sixteen-or-more-2\n"), 3, "both"),
+            ("- name: a\n".to_owned(), 1, "neither"),
+            (format!("- sha256: {sha}\n"), 1, "`name` is missing"),
+            (format!("- name: 1\n  sha256: {sha}\n"), 1, "put it into quotes"),
+            (format!("- name: 'a b'\n  sha256: {sha}\n"), 1, "logs and metrics show it"),
+            ("- name: a\n  sha256: abc\n".to_owned(), 2, "64 hexadecimal digits"),
+            ("- name: a\n  token: short\n".to_owned(), 2, "16 to 1024"),
+            ("- name: a\n  token: 'sixteen or more 1'\n".to_owned(), 2, "16 to 1024"),
+            (format!("{one}  models: banking\n"), 3, "a list of names"),
+            (format!("{one}  models:\n"), 3, "a list of names"),
+            (format!("{one}  models: []\n"), 3, "has 0 names"),
+            (format!("{one}  models:\n    - ok\n    - 'a b'\n"), 5, "no name of a model"),
+            (format!("{one}- name: [\n"), 0, "not YAML"),
+        ];
+        for (text, line, what) in cases {
+            let error = read(text.as_bytes()).expect_err(what);
+            assert!(error.what.contains(what), "{what}: {error}");
+            assert!(line == 0 || error.line == line, "{what}: {error}");
+            assert!(!error.to_string().contains("sixteen"), "{error}");
+        }
+        assert_eq!(read(b"- name: a\n  token: \xff\n").expect_err("text"), wrong(2, "is not UTF-8"));
+    }
+}

@@ -1,0 +1,100 @@
+//! What one request has gone through before its first token, and whether another worker may do better. Pure.
+//!
+//! A worker that fails may come back while the request waits; one that has no room has said so, and asking it again would
+//! only add to what it has no room for. So each full worker is asked once, and when nobody else is left the caller hears of
+//! it at once: when to come back is for the caller to decide.
+
+use std::time::Duration;
+
+use tonic::{Code, Status};
+
+use crate::{config::Limits, eligible::Tried, refusal::Refusal, view::Worker};
+
+/// What to tell callers about when to come back.
+pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(2);
+
+#[derive(Debug, Default)]
+pub(crate) struct Attempts {
+    pub(crate) tried: Tried,
+    failed: u32,
+    full: u32,
+    /// What the last worker without room said.
+    no_room: Option<Status>,
+}
+
+impl Attempts {
+    /// A worker did not answer `name`.
+    ///
+    /// # Errors
+    /// When no other worker is to be tried: what the caller hears.
+    pub(crate) fn failed(
+        &mut self,
+        worker: &Worker,
+        status: Status,
+        name: &str,
+        limits: &Limits,
+    ) -> Result<(), Refusal> {
+        match status.code() {
+            Code::ResourceExhausted => {
+                self.full += 1;
+                if self.full >= limits.full_max {
+                    return Err(Refusal::Worker(status));
+                }
+                self.tried.never_again(worker);
+                self.no_room = Some(status);
+            }
+            // NOT_FOUND: it has just unloaded what it said it holds; its next state will tell.
+            Code::Unavailable | Code::NotFound => {
+                self.failed += 1;
+                if self.failed >= limits.attempts_max {
+                    let why = status.message().to_owned();
+                    return Err(Refusal::NotResident { name: name.to_owned(), why, retry_after: RETRY_AFTER });
+                }
+                self.tried.push(worker);
+            }
+            _ => return Err(Refusal::Worker(status)),
+        }
+        Ok(())
+    }
+
+    /// Nobody else is left. What the caller hears if that is for want of room.
+    pub(crate) fn no_room(&self) -> Option<Refusal> {
+        self.no_room.clone().map(Refusal::Worker)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::view::fixtures;
+
+    /// The code that the caller hears after these, if it hears anything yet.
+    fn after(statuses: &[Code]) -> Option<Code> {
+        let limits = Limits { attempts_max: 2, full_max: 3, ..Limits::default() };
+        let worker = fixtures::worker("http://a", None);
+        let mut attempts = Attempts::default();
+        for status in statuses {
+            if let Err(refusal) = attempts.failed(&worker, Status::new(*status, "no"), "smol", &limits) {
+                return Some(refusal.code());
+            }
+        }
+        None
+    }
+
+    #[test]
+    fn each_kind_of_failure_has_its_bound() {
+        use Code::{InvalidArgument, NotFound, ResourceExhausted, Unavailable};
+        let cases: [(&[Code], Option<Code>); 7] = [
+            (&[Unavailable], None),
+            (&[Unavailable, NotFound], Some(Unavailable)),
+            (&[ResourceExhausted, ResourceExhausted], None),
+            (&[ResourceExhausted, ResourceExhausted, Unavailable], None),
+            (&[ResourceExhausted, ResourceExhausted, ResourceExhausted], Some(ResourceExhausted)),
+            (&[ResourceExhausted, Unavailable, Unavailable], Some(Unavailable)),
+            (&[InvalidArgument], Some(InvalidArgument)),
+        ];
+        for (statuses, expected) in cases {
+            assert_eq!(after(statuses), expected, "{statuses:?}");
+        }
+    }
+}
