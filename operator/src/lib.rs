@@ -35,6 +35,7 @@ mod telling;
 
 use std::{fmt::Debug, sync::Arc};
 
+use futures::future::BoxFuture;
 use kube::{
     Client,
     runtime::{controller, reflector::ObjectRef},
@@ -67,9 +68,15 @@ pub enum RunError {
 
 /// Runs until `shutdown`: waits for the lease, works while it holds it, and waits again when it is lost.
 ///
+/// Boxed, so that it is compiled once and here, not in every program that awaits it.
+///
 /// # Errors
 /// When there is no cluster to speak to.
-pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunError> {
+pub fn run(config: Config, shutdown: CancellationToken) -> BoxFuture<'static, Result<(), RunError>> {
+    Box::pin(operate(config, shutdown))
+}
+
+async fn operate(config: Config, shutdown: CancellationToken) -> Result<(), RunError> {
     let address = config.probes;
     let listener = TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, source })?;
     let telling = Telling::new();

@@ -45,6 +45,7 @@ mod readiness;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use slm_tls::Identity;
 use tokio::sync::{oneshot, watch};
@@ -100,9 +101,20 @@ pub enum RunError {
 /// `bound` learns the addresses as soon as both ports are open, before the swarm is ready; readiness is told by
 /// `/readyz` and gRPC health.
 ///
+/// Boxed, so that it is compiled once and here, not in every program that awaits it.
+///
 /// # Errors
 /// A port that is taken, or a server that failed.
-pub async fn run(
+pub fn run(
+    config: Config,
+    swarm: watch::Receiver<Arc<Swarm>>,
+    shutdown: CancellationToken,
+    bound: oneshot::Sender<Bound>,
+) -> BoxFuture<'static, Result<(), RunError>> {
+    Box::pin(route(config, swarm, shutdown, bound))
+}
+
+async fn route(
     config: Config,
     swarm: watch::Receiver<Arc<Swarm>>,
     shutdown: CancellationToken,

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, thread::JoinHandle, time::Duration};
 
+use futures::future::BoxFuture;
 use slm_artifacts::{FetchError, Source, Store, StoreConfig};
 use slm_proto::v1::{generation_server::GenerationServer, worker_control_server::WorkerControlServer};
 use slm_tls::{FolderError, Identity};
@@ -88,11 +89,26 @@ pub enum WorkerError {
 }
 
 /// Serves until `shutdown`, then finishes what runs.
-pub async fn run(
+///
+/// Boxed, so that it is compiled once and here, not in every program that awaits it.
+pub fn run(
     config: WorkerConfig,
     shutdown: CancellationToken,
     events: impl Fn(WorkerEvent) + Send + Sync + 'static,
-) -> Result<(), WorkerError> {
+) -> BoxFuture<'static, Result<(), WorkerError>> {
+    serve(config, shutdown, Arc::new(events))
+}
+
+/// Not generic, so that it is compiled here.
+fn serve(
+    config: WorkerConfig,
+    shutdown: CancellationToken,
+    events: Arc<Events>,
+) -> BoxFuture<'static, Result<(), WorkerError>> {
+    Box::pin(live(config, shutdown, events))
+}
+
+async fn live(config: WorkerConfig, shutdown: CancellationToken, events: Arc<Events>) -> Result<(), WorkerError> {
     // Before the model is opened: a port in use should not cost a minute.
     let (listener, address) = listen(config.listen).await?;
     let tls = config.tls.as_deref().map(|folder| slm_tls::follow(folder, Identity::Worker)).transpose()?;
@@ -103,7 +119,6 @@ pub async fn run(
         let (listener, _) = listen(probes).await?;
         tokio::spawn(slm_probes::serve(listener, telling.clone(), ended.clone()));
     }
-    let events: Arc<Events> = Arc::new(events);
     let store = Store::open(config.artifacts.clone())?;
     let (model, engine_thread) = tokio::select! {
         opened = open(&config, &store, events.clone()) => opened?,

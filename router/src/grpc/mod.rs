@@ -4,7 +4,7 @@ mod auth;
 mod generation;
 mod swarm;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use slm_proto::v1::{generation_server::GenerationServer, swarm_server::SwarmServer};
 use tokio_util::sync::CancellationToken;
@@ -20,6 +20,10 @@ use crate::{
     listen::Listener,
     resolve::resolve,
 };
+
+/// Silence after which a caller is asked whether it is there, and how long it has to say so.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The services, over what everyone shares.
 struct Door {
@@ -49,6 +53,9 @@ pub(crate) async fn serve(
             .with_service_name("grpc.health.v1.Health")
     };
     Server::builder()
+        // A caller that has gone without a word is not generated for.
+        .http2_keepalive_interval(Some(PING_INTERVAL))
+        .http2_keepalive_timeout(Some(PING_TIMEOUT))
         .add_service(health)
         .add_service(InterceptedService::new(reflection().build_v1()?, authorize.clone()))
         .add_service(InterceptedService::new(reflection().build_v1alpha()?, authorize.clone()))

@@ -6,6 +6,7 @@ mod snapshot;
 
 use std::{sync::Arc, time::Duration};
 
+use futures::future::BoxFuture;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{
     Api, Client,
@@ -57,13 +58,19 @@ struct Stores {
 
 /// Publishes a snapshot of `namespace` whenever it changed, until `swarm` has no reader any more.
 ///
+/// Boxed, so that it is compiled once and here, not in every program that awaits it.
+///
 /// # Errors
 /// When there is no cluster to speak to.
-pub async fn follow(
+pub fn follow(
     namespace: &str,
     scheme: Scheme,
     swarm: channel::Sender<Arc<Swarm>>,
-) -> Result<(), KubernetesError> {
+) -> BoxFuture<'_, Result<(), KubernetesError>> {
+    Box::pin(publish(namespace, scheme, swarm))
+}
+
+async fn publish(namespace: &str, scheme: Scheme, swarm: channel::Sender<Arc<Swarm>>) -> Result<(), KubernetesError> {
     let client = Client::try_default().await.map_err(|error| KubernetesError::NoCluster(Box::new(error)))?;
     let mut watches = JoinSet::new();
     // One mark is enough for any number of changes.
