@@ -1,11 +1,12 @@
-//! A second swarm in the cluster: its base model lies on a claim, and its workers share a cache.
+//! A second swarm in the cluster: its base model lies on a claim, its workers share a cache, and callers need a token.
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 use anyhow::{Context as _, Result};
+use serde_json::json;
 use slm_tests::{
-    cluster::{apply_in, helm, kubectl, kubectl_json, push_adapter, variable},
-    swarm::{Call, Client, quickstart_adapter, repository},
+    cluster::{apply_in, helm, kubectl, kubectl_json, push_adapter, until, variable},
+    swarm::{Ended, quickstart_adapter, repository, run, slm},
 };
 
 const NAMESPACE: &str = "second";
@@ -40,11 +41,46 @@ fn cached(cache: &Path, part: &str) -> Result<usize> {
     Ok(entries.filter(|entry| entry.path().is_dir() && digest(&entry.file_name().to_string_lossy())).count())
 }
 
-async fn serves(models: &Path, cache: &Path) -> Result<()> {
-    apply_in(NAMESPACE, &(claim("models", models) + &claim("cache", cache)))?;
+/// `slm` outside of the cluster, at the endpoint of the second swarm.
+struct Caller<'t> {
+    address: String,
+    certificate: &'t Path,
+}
+
+impl Caller<'_> {
+    fn slm(&self, token: &str, arguments: &[&str]) -> Result<Ended> {
+        let mut command = slm(arguments)?;
+        command.env("SLM_SERVER", &self.address).env("SLM_SERVER_CERTIFICATE", self.certificate);
+        if !token.is_empty() {
+            command.env("SLM_TOKEN", token);
+        }
+        run(command)
+    }
+
+    /// What it says, whether it went well or not.
+    fn hears(&self, token: &str, arguments: &[&str]) -> Result<(bool, String)> {
+        let ended = self.slm(token, arguments)?;
+        Ok((ended.status.success(), ended.said))
+    }
+}
+
+/// The Secret of the endpoint: two callers at first, later one.
+fn access(certificate: &str, key: &str, tokens: &str) -> String {
+    json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "access"},
+        "stringData": {"tls.crt": certificate, "tls.key": key, "tokens.yaml": tokens},
+    })
+    .to_string()
+}
+
+const OPERATIONS: &str = "token-of-operations";
+const BANK_TEAM: &str = "token-of-the-bank-team";
+
+fn install() -> Result<()> {
     let hosts = format!("worker.insecureHosts={{{}}}", variable("SLM_REGISTRY_NAME")?);
     let values = [
         "worker.cache.claimName=cache",
+        "router.access.secretName=access",
         "acceleratorProfiles.create=false",
         "operator.replicas=1",
         "router.replicas=1",
@@ -52,24 +88,53 @@ async fn serves(models: &Path, cache: &Path) -> Result<()> {
     ];
     let sets: Vec<_> = values.into_iter().flat_map(|value| ["--set", value]).collect();
     let install = ["install", "second", "charts/slm-swarm", "-n", NAMESPACE, "--wait", "--timeout=120s"];
-    helm(&[&install, &sets[..]].concat())?;
+    helm(&[&install, &sets[..]].concat()).map(|_| ())
+}
+
+async fn serves(models: &Path, cache: &Path) -> Result<()> {
+    apply_in(NAMESPACE, &(claim("models", models) + &claim("cache", cache)))?;
+    let own = rcgen::generate_simple_self_signed(["second.example.com".to_owned()])?;
+    let (certificate, key) = (own.cert.pem(), own.signing_key.serialize_pem());
+    let operations = format!("- name: operations\n  token: {OPERATIONS}\n");
+    let both = format!("{operations}- name: bank-team\n  token: {BANK_TEAM}\n  models: [bank*]\n");
+    apply_in(NAMESPACE, &access(&certificate, &key, &both))?;
+    install()?;
     let adapter = push_adapter(&quickstart_adapter("banking"), "second-bank:1")?;
     apply_in(NAMESPACE, &manifests(&adapter))?;
     kubectl(&["-n", NAMESPACE, "wait", "--for=condition=Ready", "slm,lora", "--all", "--timeout=180s"])?;
-    let service = kubectl_json(&["-n", NAMESPACE, "get", "service", "second-slm-swarm-router"])?;
-    let ip = service["spec"]["clusterIP"].as_str().context("clusterIP")?.to_owned();
-    let client = Client::new(&format!("http://{ip}:50051"))?;
-    for _ in 0..4 {
-        let answer = client.ask(&Call::new("bank", "put a freeze on my bank account right now")).await?;
-        assert_eq!(answer.text.trim(), "freeze_account");
-    }
     // Two workers, and each thing once: the converted model, and the adapter.
     assert_eq!((cached(cache, "converted")?, cached(cache, "artifacts")?), (1, 1));
+
+    let service = kubectl_json(&["-n", NAMESPACE, "get", "service", "second-slm-swarm-router"])?;
+    let ip = service["spec"]["clusterIP"].as_str().context("clusterIP")?.to_owned();
+    let file = tempfile::NamedTempFile::new()?;
+    fs::write(file.path(), &certificate)?;
+    let caller = Caller { address: format!("https://{ip}:50051"), certificate: file.path() };
+    let freeze = ["run", "bank", "put a freeze on my bank account right now"];
+    for token in [OPERATIONS, BANK_TEAM] {
+        let (well, said) = caller.hears(token, &freeze)?;
+        assert!(well && said.contains("freeze_account"), "{said}");
+    }
+    let (well, said) = caller.hears("", &freeze)?;
+    assert!(!well && said.contains("token"), "{said}");
+    let (well, said) = caller.hears("token-of-nobody-here", &freeze)?;
+    assert!(!well && said.contains("token"), "{said}");
+    // What the token may not use does not exist.
+    let (well, said) = caller.hears(BANK_TEAM, &["run", "base", "hello"])?;
+    assert!(!well && said.contains("base"), "{said}");
+    let (_, listed) = caller.hears(BANK_TEAM, &["get", "all"])?;
+    assert!(listed.contains("bank") && !listed.contains("base"), "{listed}");
+    helm(&["test", "second", "-n", NAMESPACE, "--timeout=60s"])?;
+
+    // A token that is taken back, with no restart.
+    apply_in(NAMESPACE, &access(&certificate, &key, &operations))?;
+    until("the token to be refused", || Ok((!caller.hears(BANK_TEAM, &freeze)?.0).then_some(()))).await?;
+    assert!(caller.hears(OPERATIONS, &freeze)?.0);
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_second_swarm_reads_a_claim_and_shares_a_cache() -> Result<()> {
+async fn a_second_swarm_reads_a_claim_shares_a_cache_and_asks_for_tokens() -> Result<()> {
     let (models, cache) = (tempfile::tempdir_in("/var/tmp")?, tempfile::tempdir_in("/var/tmp")?);
     for folder in [&models, &cache] {
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777))?;
