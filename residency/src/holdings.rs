@@ -9,7 +9,8 @@ use slm_proto::v1::WorkerState;
 use tonic::{Code, Status};
 
 use crate::{
-    refusal::{Helps, Refused, backoff},
+    pause::backoff,
+    refusal::{Helps, Refused},
     steps::Step,
     version::{Resident, Version, Wanted, resident},
 };
@@ -88,14 +89,22 @@ impl Holdings {
         self.held = state.adapters.len();
     }
 
-    /// Takes in that a load ended. One that went well shows in the state, which is what counts.
-    pub fn loaded(&mut self, name: &str, version: &Version, outcome: Result<(), Status>, now: Instant) {
-        let Err(status) = outcome else { return };
+    /// Takes in that a load ended; gives the refusal, if that was its end. One that went well shows in the state, which
+    /// is what counts.
+    pub fn loaded(
+        &mut self,
+        name: &str,
+        version: &Version,
+        outcome: Result<(), Status>,
+        now: Instant,
+    ) -> Option<&Refused> {
+        let status = outcome.err()?;
         if self.loading.get(name) == Some(version) {
             self.loading.remove(name);
         }
         let refused = Refused::new(version.clone(), &status, self.refusal(name, version), now);
         self.refused.insert(name.to_owned(), refused);
+        self.refused.get(name)
     }
 
     /// Takes in that a drop ended. What is gone already is as good; the state shows it. After another failure, which
@@ -138,12 +147,13 @@ impl Holdings {
         })
     }
 
-    /// When [`steps()`](crate::steps()) may have something to ask for though nothing happened until then.
+    /// When [`steps()`](crate::steps()) may have something to ask for though nothing happened, if it was last called at
+    /// `last` or later.
     #[must_use]
-    pub fn next_attempt(&self, now: Instant) -> Option<Instant> {
+    pub fn next_attempt(&self, last: Instant) -> Option<Instant> {
         let loads = self.refused.values().map(|refused| refused.again);
         let drops = self.unloading.values().filter_map(|unloading| unloading.again);
-        loads.chain(drops).filter(|again| *again > now).min()
+        loads.chain(drops).filter(|again| *again > last).min()
     }
 
     /// Why exactly this version is not there, if the worker said so.

@@ -8,6 +8,7 @@
 //! - [`holdings`]: what one worker holds and was asked for, and what each of its answers changes in that;
 //! - [`refusal`]: what a refused load means, and when it is tried again;
 //! - [`steps`](mod@steps): from both to what to ask for next: load, replace, drop, or leave;
+//! - [`pause`]: how long between attempts;
 //! - [`link`]: the connection: the state stream, loads and drops.
 //!
 //! All but the link is pure and takes the time as an argument. Not here: how workers come and go, how adapters are
@@ -15,6 +16,7 @@
 
 pub mod holdings;
 pub mod link;
+pub mod pause;
 pub mod refusal;
 pub mod steps;
 pub mod version;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use slm_proto::trailers;
 use tonic::{Code, Status};
 
-use crate::version::Version;
+use crate::{pause::backoff, version::Version};
 
 /// Most time between two attempts at a load that may go well by itself.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
@@ -76,21 +76,9 @@ fn helps(status: &Status) -> Helps {
     }
 }
 
-/// The pause after `attempts` attempts before this one: doubles from a quarter of a second to `most`.
-#[must_use]
-pub fn backoff(attempts: u32, most: Duration) -> Duration {
-    const FIRST: Duration = Duration::from_millis(250);
-    FIRST.saturating_mul(1 << attempts.min(10)).min(most)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn backoff_grows_to_its_limit() {
-        assert_eq!([0, 2, 40].map(|n| backoff(n, PAUSE_MAX).as_millis()), [250, 1000, 60_000]);
-    }
 
     #[test]
     fn what_passes_is_tried_soon_and_waited_for_a_while() {

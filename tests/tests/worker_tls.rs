@@ -80,7 +80,9 @@ impl Worker {
         let (ready, address) = oneshot::channel();
         let ready = std::sync::Mutex::new(Some(ready));
         let done = tokio::spawn(slm_worker::run(config, shutdown.clone(), move |event| {
-            if let (WorkerEvent::Ready { address }, Some(ready)) = (event, ready.lock().unwrap().take()) {
+            if let (WorkerEvent::Ready { address }, Some(ready)) =
+                (event, ready.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take())
+            {
                 // Nobody listens any more once the test has failed.
                 let _ = ready.send(address);
             }

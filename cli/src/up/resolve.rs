@@ -16,7 +16,7 @@ use super::{
     downloads::Downloads,
     fingerprint::{Fingerprint, fingerprint},
 };
-use crate::reconcile::{Desired, Launch, Version, WantedAdapter, WantedModel};
+use crate::reconcile::{Desired, Launch, WantedAdapter, WantedModel};
 
 /// Makes desired states of manifests, one after the other. Remembers digests of files that have not changed since, and
 /// what was wanted last of an object whose files cannot be read now.
@@ -113,7 +113,8 @@ impl Resolver {
             model: spec.model_ref.name.clone(),
             description: description(spec.expert.as_ref()),
             path,
-            version: Version { digest, scale },
+            digest,
+            scale,
         })
     }
 

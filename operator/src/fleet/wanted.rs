@@ -1,23 +1,24 @@
 //! The adapters that should be on each model's workers, kept as they change.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use slm_crds::LoraAdapter;
+use slm_residency::{Version, Wanted as OfModel};
 
-use crate::{residency::Version, source};
+use crate::source;
 
 /// Wanted versions by model and name.
 #[derive(Debug, Default)]
 pub(super) struct Wanted {
-    by_model: HashMap<String, BTreeMap<String, Version>>,
+    by_model: HashMap<String, OfModel>,
     models: HashMap<String, String>,
     /// For models without adapters.
-    none: BTreeMap<String, Version>,
+    none: OfModel,
 }
 
 impl Wanted {
     /// What the workers of `model` should hold.
-    pub(super) fn of(&self, model: &str) -> &BTreeMap<String, Version> {
+    pub(super) fn of(&self, model: &str) -> &OfModel {
         self.by_model.get(model).unwrap_or(&self.none)
     }
 
