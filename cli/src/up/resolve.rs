@@ -6,7 +6,7 @@ use slm_convert::{Checkpoint, peft};
 use slm_crds::{
     LoraAdapter, SlmModel,
     accelerator::CPU,
-    expert::Expert,
+    expert::description,
     manifest::{Located, Manifests},
     source::Source,
 };
@@ -106,15 +106,13 @@ impl Resolver {
             |reason: String| problem(adapter, "LoraAdapter", &name_of(adapter.object.metadata.name.as_ref()), &reason);
         let digest = |path: &PathBuf| peft::digest(path).map_err(|error| error.to_string());
         let (path, digest) = self.artifact(&spec.source, adapter.folder(), digest).map_err(say)?;
-        #[allow(clippy::cast_possible_truncation)] // The schema's bounds fit; the worker multiplies in f32.
-        let scale = spec.scale.unwrap_or(1.0) as f32;
         Ok(WantedAdapter {
             name: name_of(adapter.object.metadata.name.as_ref()),
             model: spec.model_ref.name.clone(),
             description: description(spec.expert.as_ref()),
             path,
             digest,
-            scale,
+            scale: spec.factor(),
         })
     }
 
@@ -160,10 +158,6 @@ impl Resolver {
 /// Every object that was read has a name.
 fn name_of(name: Option<&String>) -> String {
     name.cloned().unwrap_or_default()
-}
-
-fn description(expert: Option<&Expert>) -> String {
-    expert.and_then(|expert| expert.description.clone()).unwrap_or_default()
 }
 
 fn problem<T>(located: &Located<T>, kind: &str, name: &str, reason: &str) -> String {

@@ -64,9 +64,8 @@ pub(crate) fn version(adapter: &LoraAdapter) -> Option<Version> {
     }
     let resolved = adapter.status.as_ref().and_then(|status| status.resolved.as_ref());
     let resolved = resolved.filter(|resolved| resolved.uri == spec.source.uri).map(|resolved| resolved.digest.clone());
-    #[allow(clippy::cast_possible_truncation)] // The schema's bounds fit; the worker multiplies in f32.
-    let scale = spec.scale.unwrap_or(1.0) as f32;
-    Some(Version { source: spec.source.uri.clone(), digest: spec.source.digest.clone().or(resolved), scale })
+    let digest = spec.source.digest.clone().or(resolved);
+    Some(Version { source: spec.source.uri.clone(), digest, scale: spec.factor() })
 }
 
 #[cfg(test)]
