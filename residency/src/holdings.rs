@@ -24,13 +24,22 @@ pub struct Holdings {
     /// Adapters that new requests may name: what it said last.
     pub resident: BTreeMap<String, Resident>,
     /// Loads that it was asked for and that its state does not show yet.
-    pub loading: BTreeMap<String, Version>,
+    pub loading: BTreeMap<String, Loading>,
     /// Versions that could not be loaded.
     pub refused: BTreeMap<String, Refused>,
     /// Drops that it was asked for and that its state does not show yet.
     pub unloading: BTreeMap<String, Unloading>,
     /// Versions that take room, also those that only finish what runs on them.
     held: usize,
+}
+
+/// A load.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Loading {
+    /// What is wanted.
+    pub version: Version,
+    /// When it was asked for.
+    asked: Instant,
 }
 
 /// A drop.
@@ -59,10 +68,10 @@ pub enum Stand<'h> {
 
 impl Holdings {
     /// Takes in that the worker is asked for `step`.
-    pub fn ask(&mut self, step: &Step) {
+    pub fn ask(&mut self, step: &Step, now: Instant) {
         match step {
             Step::Load { name, version } => {
-                self.loading.insert(name.clone(), version.clone());
+                self.loading.insert(name.clone(), Loading { version: version.clone(), asked: now });
             }
             Step::Unload { name, digest } => {
                 let before = self.unloading.get(name).filter(|before| before.digest == *digest);
@@ -77,7 +86,7 @@ impl Holdings {
     pub fn tell(&mut self, state: &WorkerState, now: Instant) {
         self.resident = resident(state);
         let is_there = |name: &String, version: &Version| self.resident.get(name).is_some_and(|held| version.is(held));
-        self.loading.retain(|name, version| !is_there(name, version));
+        self.loading.retain(|name, loading| !is_there(name, &loading.version));
         self.refused.retain(|name, refused| !is_there(name, &refused.version));
         self.unloading
             .retain(|name, unloading| self.resident.get(name).is_some_and(|held| held.digest == unloading.digest));
@@ -99,10 +108,12 @@ impl Holdings {
         now: Instant,
     ) -> Option<&Refused> {
         let status = outcome.err()?;
-        if self.loading.get(name) == Some(version) {
+        let asked = self.loading.get(name).filter(|loading| loading.version == *version).map(|loading| loading.asked);
+        if asked.is_some() {
             self.loading.remove(name);
         }
-        let refused = Refused::new(version.clone(), &status, self.refusal(name, version), now);
+        let before = self.refusal(name, version);
+        let refused = Refused::new(version.clone(), &status, before, asked.unwrap_or(now), now);
         self.refused.insert(name.to_owned(), refused);
         self.refused.get(name)
     }
@@ -196,13 +207,13 @@ mod tests {
         let wants = wanted("a:1");
         let mut holdings = Holdings::default();
         for step in steps(&wants, &holdings, now, |_| false) {
-            holdings.ask(&step);
+            holdings.ask(&step, now);
         }
         assert_eq!(steps(&wants, &holdings, now, |_| false), []);
         holdings.tell(&state(&[("banking", "a:1", AdapterPhase::Serving)]), now);
         assert!(holdings.loading.is_empty() && holdings.complete(&wants));
         for step in steps(&BTreeMap::new(), &holdings, now, |_| false) {
-            holdings.ask(&step);
+            holdings.ask(&step, now);
         }
         assert_eq!(steps(&BTreeMap::new(), &holdings, now, |_| false), []);
     }
@@ -211,7 +222,8 @@ mod tests {
     fn a_refused_version_waits_for_its_time_or_for_another_version() {
         let now = Instant::now();
         let wants = wanted("a:1");
-        let mut holdings = Holdings { loading: wants.clone(), ..Holdings::default() };
+        let mut holdings = Holdings::default();
+        holdings.ask(&Step::Load { name: "banking".to_owned(), version: wants["banking"].clone() }, now);
         holdings.loaded("banking", &wants["banking"], Err(Status::invalid_argument("no tensors")), now);
         assert!(holdings.loading.is_empty() && holdings.complete(&wants));
         assert_eq!(steps(&wants, &holdings, now, |_| false), []);
@@ -244,12 +256,12 @@ mod tests {
         let mut holdings = Holdings::default();
         holdings.tell(&state(&[("banking", "a:1", AdapterPhase::Serving)]), now);
         let drop = steps(&none, &holdings, now, |_| false).remove(0);
-        holdings.ask(&drop);
+        holdings.ask(&drop, now);
         holdings.unloaded("banking", "sha256:a:1", Err(Status::unavailable("away")), now);
         assert_eq!(steps(&none, &holdings, now, |_| false), []);
         let again = holdings.next_attempt(now).expect("another attempt");
         assert_eq!(steps(&none, &holdings, again, |_| false), std::slice::from_ref(&drop));
-        holdings.ask(&drop);
+        holdings.ask(&drop, now);
         holdings.unloaded("banking", "sha256:a:1", Err(Status::not_found("not here")), again);
         assert_eq!(holdings.next_attempt(now), None, "gone is gone");
         holdings.tell(&state(&[("banking", "a:2", AdapterPhase::Serving)]), again);

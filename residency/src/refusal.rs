@@ -27,7 +27,7 @@ pub struct Refused {
     pub helps: Helps,
     /// Attempts so far.
     pub attempts: u32,
-    /// When it was refused for the first time.
+    /// When it was asked for, the first time.
     pub since: Instant,
     /// Whether nobody should wait for it any more.
     pub lasting: bool,
@@ -47,11 +47,11 @@ pub enum Helps {
 }
 
 impl Refused {
-    /// What the worker's `status` means for `version`, which it had refused before as `before` says.
+    /// What the worker's `status` means for `version`, which was `asked` for then, and refused before as `before` says.
     #[must_use]
-    pub fn new(version: Version, status: &Status, before: Option<&Self>, now: Instant) -> Self {
+    pub fn new(version: Version, status: &Status, before: Option<&Self>, asked: Instant, now: Instant) -> Self {
         let attempts = before.map_or(0, |before| before.attempts);
-        let since = before.map_or(now, |before| before.since);
+        let since = before.map_or(asked, |before| before.since);
         let helps = helps(status);
         let passes = helps != Helps::Change;
         let word = status.metadata().get(trailers::REASON).and_then(|word| word.to_str().ok());
@@ -85,14 +85,14 @@ mod tests {
         let start = Instant::now();
         let version = Version { source: "file:a".to_owned(), digest: None, scale: 1.0 };
         let full = Status::resource_exhausted("all slots are taken");
-        let mut refused = Refused::new(version.clone(), &full, None, start);
+        let mut refused = Refused::new(version.clone(), &full, None, start, start);
         let mut seen = Vec::new();
         while seen.len() < 5 {
             seen.push(((refused.again - start).as_millis(), refused.lasting));
-            refused = Refused::new(version.clone(), &full, Some(&refused), refused.again);
+            refused = Refused::new(version.clone(), &full, Some(&refused), refused.again, refused.again);
         }
         assert_eq!(seen, [(250, false), (750, false), (1750, false), (3750, true), (7750, true)]);
-        let broken = Refused::new(version, &Status::invalid_argument("no tensors"), None, start);
+        let broken = Refused::new(version, &Status::invalid_argument("no tensors"), None, start, start);
         assert_eq!((broken.lasting, broken.again - start, broken.reason.as_str()), (true, MENDED, "LoadFailed"));
     }
 }

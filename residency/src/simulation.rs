@@ -115,7 +115,7 @@ fn a_worker_ends_up_with_what_is_wanted() {
             holdings.tell(&worker.state(), now);
             for step in steps(&wanted, &holdings, now, |name| name == "kept") {
                 assert!(!worker.loads(&step), "{step:?} while one runs, seed {seed}");
-                holdings.ask(&step);
+                holdings.ask(&step, now);
                 worker.asked.push(step);
             }
             // Calm is long enough for every pause to end.

@@ -132,7 +132,8 @@ fn nothing_goes_before_the_router_knows() {
 fn a_running_load_is_not_started_again() {
     let wanted = desired(1, &[("smol", "m1")], &[("banking", "smol", "b1")]);
     let mut worker = serving(1, "smol", "m1", &[]);
-    worker.holdings.loading = wanted.wanted("smol");
+    let (name, version) = ("banking".to_owned(), wanted.adapters[0].version());
+    worker.holdings.ask(&Step::Load { name, version }, Instant::now());
     let observed = Observed { workers: vec![worker], ..Observed::default() };
     assert_eq!(words(&plan(&wanted, &observed, Instant::now())), ["publish 1: smol@m1[http://1] banking@b1"]);
 }

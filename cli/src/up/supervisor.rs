@@ -190,7 +190,7 @@ impl Supervisor {
             }
             Action::Ask { worker, step } => {
                 if let Some(observed) = self.observed.worker_mut(worker) {
-                    observed.holdings.ask(&step);
+                    observed.holdings.ask(&step, self.planned);
                 }
                 if let Some(link) = self.workers.get(worker).and_then(|process| process.link()) {
                     // What needed any is on this machine already.

@@ -241,8 +241,9 @@ impl Keeper {
             return;
         }
         let wanted = self.wanted.of(&member.pod.model);
-        for step in steps(wanted, &member.holdings, Instant::now(), |_| false) {
-            member.holdings.ask(&step);
+        let now = Instant::now();
+        for step in steps(wanted, &member.holdings, now, |_| false) {
+            member.holdings.ask(&step, now);
             match secret_of(&self.adapters, &self.namespace, &step) {
                 None => member.link.ask(step, no_credentials()),
                 Some(secret) => {
