@@ -51,6 +51,16 @@ pub struct LoraAdapterSpec {
     pub expert: Option<Expert>,
 }
 
+impl LoraAdapterSpec {
+    /// What its own scaling is multiplied by.
+    #[must_use]
+    pub fn factor(&self) -> f32 {
+        #[allow(clippy::cast_possible_truncation)] // The schema's bounds fit; the worker multiplies in f32.
+        let factor = self.scale.unwrap_or(1.0) as f32;
+        factor
+    }
+}
+
 /// An `SlmModel` in the same namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]

@@ -12,3 +12,9 @@ pub struct Expert {
     #[schemars(length(max = 1024))]
     pub description: Option<String>,
 }
+
+/// What people read of it; empty when nothing was said.
+#[must_use]
+pub fn description(expert: Option<&Expert>) -> String {
+    expert.and_then(|expert| expert.description.clone()).unwrap_or_default()
+}

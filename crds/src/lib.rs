@@ -10,6 +10,7 @@
 //! - [`model`], [`adapter`], [`route`], [`accelerator`]: the kinds, with [`source`], [`pod`], [`expert`], [`status`] as
 //!   their parts;
 //! - [`rule`]: the CEL conditions of a route, compiled and evaluated;
+//! - [`names`]: the one space of names, and references into it;
 //! - [`schema`]: the CRDs, from these types;
 //! - [`yaml`]: text to a tree whose nodes know their line; [`manifest`]: files to checked objects that do.
 
@@ -22,6 +23,7 @@ pub mod route;
 pub mod source;
 pub mod status;
 
+pub mod names;
 pub mod nearest;
 pub mod rule;
 pub mod schema;

@@ -14,10 +14,7 @@ use kube::{
         watcher,
     },
 };
-use slm_crds::{
-    LoraAdapter, SlmModel,
-    nearest::{did_you_mean, nearest},
-};
+use slm_crds::{LoraAdapter, SlmModel, route::TargetKind};
 use slm_watch::Patience;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -82,8 +79,8 @@ fn validate(adapter: &LoraAdapter, objects: &Objects) -> Result<(), Verdict> {
     if objects.models.get(&reference).is_some() {
         return Ok(());
     }
-    let known: Vec<String> = objects.models.state().iter().map(|model| model.name_any()).collect();
-    let near = nearest(name, known.iter().map(String::as_str));
-    let what = format!("no SlmModel is named `{name}`{}; this adapter waits for it", did_you_mean(&near));
-    Err(Verdict::wrong("ModelNotFound", what))
+    match objects.known().dangling(TargetKind::SlmModel, name) {
+        Some(dangling) => Err(Verdict::wrong("ModelNotFound", format!("{dangling}; this adapter waits for it"))),
+        None => Ok(()),
+    }
 }

@@ -2,10 +2,9 @@
 //!
 //! One task owns all of it: it keeps a state stream to every worker pod, compares what each says that it holds with the
 //! adapters that should be there, asks for the difference, and tells the controllers whose objects are concerned. What
-//! is asked is decided in [`residency`](crate::residency); nothing here is inferred from labels, logs or metrics.
+//! is asked is decided in [`slm_residency`]; nothing here is inferred from labels, logs or metrics.
 
 mod keeper;
-mod link;
 mod pods;
 mod telling;
 mod wanted;
@@ -16,12 +15,11 @@ use arc_swap::ArcSwap;
 use kube::runtime::reflector::ObjectRef;
 use slm_crds::{LoraAdapter, SlmModel};
 use slm_proto::v1::WorkerState;
+use slm_residency::Holdings;
 use tokio::sync::mpsc;
 
 pub(crate) use keeper::{Inputs, run};
 pub(crate) use wanted::version;
-
-use crate::residency::Holdings;
 
 /// Concerned objects that may wait to be told of.
 const TOLD_MAX: usize = 1024;

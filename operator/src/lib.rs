@@ -8,14 +8,13 @@
 //! In the order in which a manifest meets them:
 //! - `objects`: what the API server holds, watched;
 //! - `model`: SlmModel to Deployment, Service and so on, in five steps; `adapter` and `route`: their status;
-//! - `fleet`: a link to every worker, over which adapters are loaded and dropped, as [`residency`] decides;
+//! - `fleet`: a link to every worker, over which adapters are loaded and dropped, as [`slm_residency`] decides;
 //! - `gate`: a pod is ready when its adapters are there;
 //! - `conditions`, `context`: how a verdict becomes a condition and an Event.
 //!
 //! And beside it: `certificates` (mutual TLS with workers), `lease` (who of several operators writes), `names`, `source`, `credentials`, `taken`, `config`.
 
 pub mod config;
-pub mod residency;
 
 mod adapter;
 mod certificates;

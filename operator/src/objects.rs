@@ -2,13 +2,13 @@
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
-    Api, Client,
+    Api, Client, ResourceExt as _,
     runtime::{
         reflector::{Store, store::WriterDropped},
         watcher,
     },
 };
-use slm_crds::{AcceleratorProfile, LoraAdapter, SlmModel, SwarmRoute};
+use slm_crds::{AcceleratorProfile, LoraAdapter, SlmModel, SwarmRoute, names::Known};
 use slm_watch::{Tell, watch};
 use tokio::{sync::mpsc, task::JoinSet};
 
@@ -61,6 +61,14 @@ impl Objects {
             pods: watch(Api::namespaced(namespaced(()), namespace), ours, Tell::Something(pods), tasks),
         };
         (objects, Touched { adapters: adapters_touched, pods: pods_touched })
+    }
+
+    /// The names that references may lead to: a copy of all, for the message about one that is missing.
+    #[must_use]
+    pub(crate) fn known(&self) -> Known {
+        let models = self.models.state().iter().map(|model| model.name_any()).collect();
+        let adapters = self.adapters.state().iter().map(|adapter| adapter.name_any()).collect();
+        Known { models, adapters }
     }
 
     /// Waits until each has been listed once.

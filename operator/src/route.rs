@@ -14,7 +14,6 @@ use kube::{
 };
 use slm_crds::{
     LoraAdapter, SlmModel, SwarmRoute,
-    nearest::{did_you_mean, nearest},
     route::{SwarmRouteStatus, Target, TargetKind},
     rule,
 };
@@ -84,24 +83,12 @@ fn verdict(route: &SwarmRoute, objects: &Objects) -> Verdict {
             TargetKind::SlmModel => objects.models.get(&ObjectRef::new(&target.name).within(&namespace)).is_some(),
             TargetKind::LoraAdapter => objects.adapters.get(&ObjectRef::new(&target.name).within(&namespace)).is_some(),
         };
-        if !there {
-            return missing(target, objects);
+        // Names are listed only for the message.
+        let dangling = if there { None } else { objects.known().dangling(target.kind, &target.name) };
+        if let Some(dangling) = dangling {
+            let what = format!("{dangling}; its rules are passed over until there is one");
+            return Verdict::wrong("TargetNotFound", what);
         }
     }
     Verdict::ready(format!("{} rules and a fallback", route.spec.rules.len()))
-}
-
-fn missing(target: &Target, objects: &Objects) -> Verdict {
-    let known: Vec<String> = match target.kind {
-        TargetKind::SlmModel => objects.models.state().iter().map(|model| model.name_any()).collect(),
-        TargetKind::LoraAdapter => objects.adapters.state().iter().map(|adapter| adapter.name_any()).collect(),
-    };
-    let near = nearest(&target.name, known.iter().map(String::as_str));
-    let what = format!(
-        "no {} is named `{}`{}; its rules are passed over until there is one",
-        target.kind,
-        target.name,
-        did_you_mean(&near)
-    );
-    Verdict::wrong("TargetNotFound", what)
 }

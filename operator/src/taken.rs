@@ -6,6 +6,7 @@ use kube::{
     Resource, ResourceExt,
     runtime::reflector::{ObjectRef, Store},
 };
+use slm_crds::names::NameTaken;
 
 use crate::{conditions::Verdict, objects::Objects};
 
@@ -23,14 +24,7 @@ pub(crate) fn name_taken<K: Resource<DynamicType = ()>>(object: &K, objects: &Ob
     ];
     let other =
         others.into_iter().flatten().find(|(other, created)| *other != kind && rank(created.as_ref(), other) < own);
-    other.map(|(other, _)| {
-        Verdict::wrong(
-            "NameTaken",
-            format!(
-                "the {other} `{name}` has this name; models, adapters and routes share one space of names: rename one"
-            ),
-        )
-    })
+    other.map(|(other, _)| Verdict::wrong("NameTaken", format!("{}: rename one", NameTaken { name, other })))
 }
 
 fn older<K>(store: &Store<K>, name: &str, namespace: &str) -> Option<(String, Option<Time>)>

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use slm_crds::model::Precision;
+use slm_residency::{Version, Wanted};
 use slm_router::swarm::Route;
 
 /// Everything that should be served.
@@ -61,20 +62,27 @@ pub struct WantedAdapter {
     pub description: String,
     /// Its folder.
     pub path: PathBuf,
-    /// What is to be loaded from there.
-    pub version: Version,
-}
-
-/// What an adapter does, whatever it is called.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Version {
     /// `sha256:…` of its files.
     pub digest: String,
     /// Multiplies its own scaling.
     pub scale: f32,
 }
 
+impl WantedAdapter {
+    /// What a worker has to hold.
+    pub fn version(&self) -> Version {
+        let source = format!("file:{}", self.path.display());
+        Version { source, digest: Some(self.digest.clone()), scale: self.scale }
+    }
+}
+
 impl Desired {
+    /// What a worker of `model` should hold.
+    pub fn wanted(&self, model: &str) -> Wanted {
+        let adapters = self.adapters.iter().filter(|adapter| adapter.model == model);
+        adapters.map(|adapter| (adapter.name.clone(), adapter.version())).collect()
+    }
+
     /// What differs from `before`, as `+Kind name`, `-Kind name` and `~Kind name`.
     pub fn changes(&self, before: &Self) -> Vec<String> {
         let mut changes = Vec::new();

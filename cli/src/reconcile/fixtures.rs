@@ -1,15 +1,17 @@
 //! Small swarms to decide over.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{path::PathBuf, time::Instant};
 
 use slm_crds::{
     SwarmRouteSpec,
     model::Precision,
     route::{Target, TargetKind},
 };
+use slm_proto::v1::{AdapterPhase, AdapterState, WorkerState};
+use slm_residency::{Resident, Step};
 use slm_router::swarm::Route;
 
-use super::{Desired, Launch, Observed, Phase, Version, WantedAdapter, WantedModel, Worker, WorkerId};
+use super::{Desired, Launch, Observed, Phase, WantedAdapter, WantedModel, Worker, WorkerId};
 
 pub(super) fn launch(digest: &str) -> Launch {
     Launch {
@@ -24,8 +26,17 @@ pub(super) fn launch(digest: &str) -> Launch {
     }
 }
 
-pub(super) fn version(digest: &str) -> Version {
-    Version { digest: digest.to_owned(), scale: 1.0 }
+/// Has a worker say that it holds `(name, digest)`.
+pub(super) fn tell(worker: &mut Worker, resident: &[(&str, &str)]) {
+    let adapter = |(name, digest): &(&str, &str)| AdapterState {
+        name: (*name).to_owned(),
+        digest: (*digest).to_owned(),
+        scale: 1.0,
+        phase: AdapterPhase::Serving.into(),
+        ..AdapterState::default()
+    };
+    let adapters = resident.iter().map(adapter).collect();
+    worker.holdings.tell(&WorkerState { adapters, ..WorkerState::default() }, Instant::now());
 }
 
 /// `(name, digest)` of models, `(name, model, digest)` of adapters.
@@ -40,7 +51,8 @@ pub(super) fn desired(revision: u64, models: &[(&str, &str)], adapters: &[(&str,
         model: (*model).to_owned(),
         description: String::new(),
         path: PathBuf::from(name),
-        version: version(digest),
+        digest: (*digest).to_owned(),
+        scale: 1.0,
     };
     Desired {
         revision,
@@ -59,9 +71,7 @@ pub(super) fn route(name: &str, to: &str) -> Route {
 pub(super) fn serving(id: u64, model: &str, digest: &str, resident: &[(&str, &str)]) -> Worker {
     let mut worker = Worker::new(WorkerId(id), model, &launch(digest));
     worker.phase = Phase::Serving(format!("http://{id}"));
-    let resident: BTreeMap<String, Version> =
-        resident.iter().map(|(name, digest)| ((*name).to_owned(), version(digest))).collect();
-    worker.tell(resident);
+    tell(&mut worker, resident);
     worker
 }
 
@@ -69,7 +79,7 @@ pub(super) fn serving(id: u64, model: &str, digest: &str, resident: &[(&str, &st
 pub(super) fn run(desired: &Desired, observed: &mut Observed) -> Vec<super::Action> {
     let mut done = Vec::new();
     for _ in 0..32 {
-        let actions = super::plan::plan(desired, observed);
+        let actions = super::plan::plan(desired, observed, Instant::now());
         if actions.is_empty() {
             return done;
         }
@@ -90,17 +100,26 @@ fn carry_out(action: &super::Action, observed: &mut Observed) {
             worker.phase = Phase::Serving(format!("http://{id}"));
             observed.workers.push(worker);
         }
-        Action::LoadAdapter { worker, name, version, .. } => {
+        Action::Ask { worker, step } => {
             let worker = observed.worker_mut(*worker).expect("a worker that is there");
-            worker.resident.insert(name.clone(), version.clone());
+            match step {
+                Step::Load { name, version } => {
+                    let resident = Resident {
+                        source: version.source.clone(),
+                        digest: version.digest.clone().expect("files have a digest"),
+                        scale: version.scale,
+                        ..Resident::default()
+                    };
+                    worker.holdings.resident.insert(name.clone(), resident);
+                }
+                Step::Unload { name, .. } => {
+                    worker.holdings.resident.remove(name).expect("an adapter that is there");
+                }
+            }
         }
         Action::Publish { swarm, revision } => {
             let (swarm, revision) = (swarm.clone(), *revision);
             observed.published = super::Published { swarm, revision, acknowledged: true, ready: true };
-        }
-        Action::UnloadAdapter { worker, name, .. } => {
-            let worker = observed.worker_mut(*worker).expect("a worker that is there");
-            worker.resident.remove(name).expect("an adapter that is there");
         }
         Action::StopWorker(id) => observed.workers.retain(|worker| worker.id != *id),
     }

@@ -4,6 +4,9 @@
 //! is called after every event and looks at everything anew, so a step that was lost is simply planned again. Whoever
 //! carries out the actions reports what came of them in [`Observed`], and nothing else.
 //!
+//! Which adapters a worker loads and drops, and when it is asked again, is decided in [`slm_residency`], as it is for
+//! the pods of a cluster. Here is decided which workers there are, and what the router may name.
+//!
 //! The order that it keeps, so that no request fails on the way:
 //! - a worker takes over from another only when every adapter is on it;
 //! - a name is taken from the router before its adapter or worker goes.
@@ -17,7 +20,7 @@ mod snapshot;
 #[cfg(test)]
 mod fixtures;
 
-pub use desired::{Desired, Launch, Version, WantedAdapter, WantedModel};
-pub use observed::{Observed, Phase, Published, Refused, Worker, WorkerId};
+pub use desired::{Desired, Launch, WantedAdapter, WantedModel};
+pub use observed::{Observed, Phase, Published, Worker, WorkerId};
 pub use plan::Action;
-pub use progress::{Progress, progress};
+pub use progress::{Progress, progress, settled};

@@ -1,13 +1,11 @@
 //! What is: workers as their own state streams tell, and what the router was given.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-};
+use std::{fmt, time::Instant};
 
+use slm_residency::Holdings;
 use slm_router::Swarm;
 
-use super::desired::{Launch, Version};
+use super::desired::Launch;
 
 /// Everything that is known of what runs.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -52,23 +50,8 @@ pub struct Worker {
     pub launch: Launch,
     /// How far it is.
     pub phase: Phase,
-    /// Adapters that new requests on it may name: what it said last.
-    pub resident: BTreeMap<String, Version>,
-    /// Loads that it was asked for and that its state does not show yet.
-    pub loading: BTreeMap<String, Version>,
-    /// Versions that it refused.
-    pub refused: BTreeMap<String, Refused>,
-    /// Adapters that it was asked to drop and that its state still shows.
-    pub unloading: BTreeSet<String>,
-}
-
-/// A version that cannot be loaded.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Refused {
-    /// Which.
-    pub version: Version,
-    /// The worker's words.
-    pub reason: String,
+    /// The adapters that it holds and was asked for.
+    pub holdings: Holdings,
 }
 
 /// The life of a worker.
@@ -92,10 +75,7 @@ impl Worker {
             model: model.to_owned(),
             launch: launch.clone(),
             phase: Phase::Starting,
-            resident: BTreeMap::new(),
-            loading: BTreeMap::new(),
-            refused: BTreeMap::new(),
-            unloading: BTreeSet::new(),
+            holdings: Holdings::default(),
         }
     }
 
@@ -105,18 +85,6 @@ impl Worker {
             Phase::Serving(address) => Some(address),
             _ => None,
         }
-    }
-
-    /// Whether it refused exactly this version.
-    pub fn refuses(&self, name: &str, version: &Version) -> bool {
-        self.refused.get(name).is_some_and(|refused| refused.version == *version)
-    }
-
-    /// Takes in what the worker says: its adapters, and with them what has become of loads and unloads.
-    pub fn tell(&mut self, resident: BTreeMap<String, Version>) {
-        self.loading.retain(|name, version| resident.get(name) != Some(version));
-        self.unloading.retain(|name| resident.contains_key(name));
-        self.resident = resident;
     }
 }
 
@@ -129,6 +97,13 @@ impl Observed {
     /// The worker of that id.
     pub fn worker(&self, id: WorkerId) -> Option<&Worker> {
         self.workers.iter().find(|worker| worker.id == id)
+    }
+
+    /// When [`plan`](super::plan::plan) may have something to ask of a worker though nothing happened, if it was last
+    /// called at `last`.
+    pub fn next_attempt(&self, last: Instant) -> Option<Instant> {
+        let serving = self.workers.iter().filter(|worker| worker.address().is_some());
+        serving.filter_map(|worker| worker.holdings.next_attempt(last)).min()
     }
 
     /// The worker at that address, while it serves.

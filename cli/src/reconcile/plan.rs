@@ -1,11 +1,12 @@
 //! From what should be and what is to what to do next.
 
-use std::path::PathBuf;
+use std::time::Instant;
 
+use slm_residency::{Step, steps};
 use slm_router::Swarm;
 
 use super::{
-    desired::{Desired, Launch, Version},
+    desired::{Desired, Launch},
     observed::{Observed, Phase, Worker, WorkerId},
     progress::settled,
     snapshot::{snapshot, wanted_worker},
@@ -21,16 +22,12 @@ pub enum Action {
         /// How.
         launch: Launch,
     },
-    /// Load an adapter, beside or in place of what has its name.
-    LoadAdapter {
-        /// On which worker.
+    /// Load an adapter, or drop one that the router no longer names.
+    Ask {
+        /// Of which worker.
         worker: WorkerId,
-        /// Its name.
-        name: String,
-        /// Its folder.
-        path: PathBuf,
-        /// What must be found there.
-        version: Version,
+        /// For what.
+        step: Step,
     },
     /// Give the router this snapshot.
     Publish {
@@ -39,33 +36,25 @@ pub enum Action {
         /// Of the desired state that it was made for.
         revision: u64,
     },
-    /// Drop an adapter that the router no longer names.
-    UnloadAdapter {
-        /// On which worker.
-        worker: WorkerId,
-        /// Its name.
-        name: String,
-        /// The version that is meant.
-        digest: String,
-    },
     /// Let a worker finish what runs, and end.
     StopWorker(WorkerId),
 }
 
 /// What to do next. Actions of one plan may be carried out in any order, at once.
-pub fn plan(desired: &Desired, observed: &Observed) -> Vec<Action> {
+pub fn plan(desired: &Desired, observed: &Observed, now: Instant) -> Vec<Action> {
     let mut actions = Vec::new();
-    start(desired, observed, &mut actions);
-    load(desired, observed, &mut actions);
     let target = snapshot(desired, observed);
     let published = &observed.published;
-    if target != published.swarm || published.swarm.generation == 0 {
+    let current = target == published.swarm && published.swarm.generation > 0;
+    let known = current && published.acknowledged;
+    start(desired, observed, &mut actions);
+    ask(desired, observed, now, known, &mut actions);
+    if !current {
         actions.push(publish(target, desired.revision));
     } else if published.revision != desired.revision && actions.is_empty() && settled(desired, observed) {
         // What changed does not show in a snapshot, such as a scale. The new generation still says that it is done.
         actions.push(publish(target, desired.revision));
-    } else if published.acknowledged {
-        unload(desired, observed, &mut actions);
+    } else if known {
         stop(desired, observed, &mut actions);
     }
     stop_unseen(desired, observed, &mut actions);
@@ -82,38 +71,15 @@ fn start(desired: &Desired, observed: &Observed, actions: &mut Vec<Action>) {
     }
 }
 
-fn load(desired: &Desired, observed: &Observed, actions: &mut Vec<Action>) {
+/// Adapters in and out of the workers that stay. What the router may still name is kept: only when the router is `known`
+/// to use the snapshot, what that does not name goes.
+fn ask(desired: &Desired, observed: &Observed, now: Instant, known: bool, actions: &mut Vec<Action>) {
     let workers = desired.models.iter().filter_map(|model| wanted_worker(model, observed));
     for worker in workers.filter(|worker| worker.address().is_some()) {
-        for adapter in desired.adapters.iter().filter(|adapter| adapter.model == worker.model) {
-            let (name, version) = (&adapter.name, &adapter.version);
-            let there = worker.resident.get(name) == Some(version);
-            // One load of a name at a time: the answer of the one that runs decides what comes next.
-            if there || worker.loading.contains_key(name) || worker.refuses(name, version) {
-                continue;
-            }
-            actions.push(Action::LoadAdapter {
-                worker: worker.id,
-                name: name.clone(),
-                path: adapter.path.clone(),
-                version: version.clone(),
-            });
-        }
-    }
-}
-
-/// Adapters that nobody wants on a worker that stays.
-fn unload(desired: &Desired, observed: &Observed, actions: &mut Vec<Action>) {
-    let workers = desired.models.iter().filter_map(|model| wanted_worker(model, observed));
-    for worker in workers.filter(|worker| worker.address().is_some()) {
-        for (name, version) in &worker.resident {
-            let wanted = desired.adapters.iter().any(|a| a.name == *name && a.model == worker.model);
-            let served = observed.published.swarm.adapters.iter().any(|a| a.name == *name && a.model == worker.model);
-            if !wanted && !served && !worker.unloading.contains(name) {
-                let (name, digest) = (name.clone(), version.digest.clone());
-                actions.push(Action::UnloadAdapter { worker: worker.id, name, digest });
-            }
-        }
+        let named = observed.published.swarm.adapters.iter().filter(|adapter| adapter.model == worker.model);
+        let keep = |name: &str| !known || named.clone().any(|adapter| adapter.name == name);
+        let steps = steps(&desired.wanted(&worker.model), &worker.holdings, now, keep);
+        actions.extend(steps.into_iter().map(|step| Action::Ask { worker: worker.id, step }));
     }
 }
 

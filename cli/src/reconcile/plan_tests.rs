@@ -1,9 +1,10 @@
 //! The plan as tables: from a state, the actions in short words.
 
 use super::{
-    super::{Progress, Refused, fixtures::*, progress},
+    super::{Progress, fixtures::*, progress},
     *,
 };
+use tonic::Status;
 
 fn words(actions: &[Action]) -> Vec<String> {
     actions.iter().map(word).collect()
@@ -12,8 +13,12 @@ fn words(actions: &[Action]) -> Vec<String> {
 fn word(action: &Action) -> String {
     match action {
         Action::StartWorker { model, launch } => format!("start {model}@{}", launch.digest),
-        Action::LoadAdapter { worker, name, version, .. } => format!("load {name}@{} on {}", version.digest, worker.0),
-        Action::UnloadAdapter { worker, name, digest } => format!("unload {name}@{digest} on {}", worker.0),
+        Action::Ask { worker, step: Step::Load { name, version } } => {
+            format!("load {name}@{} on {}", version.digest.as_deref().unwrap_or("any"), worker.0)
+        }
+        Action::Ask { worker, step: Step::Unload { name, digest } } => {
+            format!("unload {name}@{digest} on {}", worker.0)
+        }
         Action::StopWorker(id) => format!("stop {}", id.0),
         Action::Publish { swarm, .. } => {
             let models =
@@ -32,6 +37,12 @@ fn at_rest(desired: &Desired) -> Observed {
     run(desired, &mut observed);
     assert_eq!(progress(desired, &observed), Progress::Applied);
     observed
+}
+
+/// Has the first worker refuse the only adapter.
+fn refuse(observed: &mut Observed, desired: &Desired, status: Status, now: Instant) {
+    let adapter = &desired.adapters[0];
+    observed.workers[0].holdings.loaded(&adapter.name, &adapter.version(), Err(status), now);
 }
 
 #[test]
@@ -85,18 +96,18 @@ fn an_adapter_that_moves_to_another_base_is_served_until_it_arrived() {
     let before = desired(1, &models, &[("banking", "smol", "b1")]);
     let after = desired(2, &models, &[("banking", "big", "b1")]);
     let mut observed = at_rest(&before);
-    let first = plan(&after, &observed);
+    let first = plan(&after, &observed, Instant::now());
     assert_eq!(words(&first), ["load banking@b1 on 2"]);
     run(&after, &mut observed);
     assert_eq!(observed.published.swarm.adapters[0].model, "big");
-    assert!(observed.workers[0].resident.is_empty(), "unloaded where it was");
+    assert!(observed.workers[0].holdings.resident.is_empty(), "unloaded where it was");
 }
 
 #[test]
 fn a_change_of_scale_alone_is_a_generation_of_its_own() {
     let before = desired(1, &[("smol", "m1")], &[("banking", "smol", "b1")]);
     let mut after = Desired { revision: 2, ..before.clone() };
-    after.adapters[0].version.scale = 2.0;
+    after.adapters[0].scale = 2.0;
     let mut observed = at_rest(&before);
     let expected = ["load banking@b1 on 1", "publish 3: smol@m1[http://1] banking@b1"];
     assert_eq!(words(&run(&after, &mut observed)), expected);
@@ -107,23 +118,24 @@ fn nothing_goes_before_the_router_knows() {
     let before = desired(1, &[("smol", "m1")], &[("banking", "smol", "b1")]);
     let after = desired(2, &[("smol", "m1")], &[]);
     let mut observed = at_rest(&before);
-    for action in plan(&after, &observed) {
+    for action in plan(&after, &observed, Instant::now()) {
         let Action::Publish { swarm, revision } = action else { panic!("{action:?}") };
         observed.published = super::super::Published { swarm, revision, acknowledged: false, ready: false };
     }
-    assert!(plan(&after, &observed).is_empty(), "the router has not said that it uses the snapshot");
+    assert!(plan(&after, &observed, Instant::now()).is_empty(), "the router has not said that it uses the snapshot");
     assert_eq!(progress(&after, &observed), Progress::Working);
     observed.published.acknowledged = true;
-    assert_eq!(words(&plan(&after, &observed)), ["unload banking@b1 on 1"]);
+    assert_eq!(words(&plan(&after, &observed, Instant::now())), ["unload banking@b1 on 1"]);
 }
 
 #[test]
 fn a_running_load_is_not_started_again() {
     let wanted = desired(1, &[("smol", "m1")], &[("banking", "smol", "b1")]);
     let mut worker = serving(1, "smol", "m1", &[]);
-    worker.loading.insert("banking".to_owned(), version("b1"));
+    let (name, version) = ("banking".to_owned(), wanted.adapters[0].version());
+    worker.holdings.ask(&Step::Load { name, version }, Instant::now());
     let observed = Observed { workers: vec![worker], ..Observed::default() };
-    assert_eq!(words(&plan(&wanted, &observed)), ["publish 1: smol@m1[http://1] banking@b1"]);
+    assert_eq!(words(&plan(&wanted, &observed, Instant::now())), ["publish 1: smol@m1[http://1] banking@b1"]);
 }
 
 #[test]
@@ -131,11 +143,23 @@ fn a_refused_version_leaves_the_former_one_serving() {
     let before = desired(1, &[("smol", "m1")], &[("banking", "smol", "b1")]);
     let after = desired(2, &[("smol", "m1")], &[("banking", "smol", "bad")]);
     let mut observed = at_rest(&before);
-    let refused = Refused { version: version("bad"), reason: "no tensors".to_owned() };
-    observed.workers[0].refused.insert("banking".to_owned(), refused);
+    refuse(&mut observed, &after, Status::invalid_argument("no tensors"), Instant::now());
     run(&after, &mut observed);
     assert_eq!(observed.published.swarm.adapters[0].digest, "b1");
     assert_eq!(progress(&after, &observed), Progress::Stuck(vec!["LoraAdapter banking: no tensors".to_owned()]));
+}
+
+#[test]
+fn a_load_that_finds_no_room_is_work_under_way() {
+    let before = desired(1, &[("smol", "m1")], &[("banking", "smol", "b1")]);
+    let after = desired(2, &[("smol", "m1")], &[("banking", "smol", "b2")]);
+    let mut observed = at_rest(&before);
+    let now = Instant::now();
+    refuse(&mut observed, &after, Status::resource_exhausted("all slots are taken"), now);
+    assert!(plan(&after, &observed, now).is_empty());
+    assert_eq!(progress(&after, &observed), Progress::Working);
+    let again = observed.next_attempt(now).expect("another attempt");
+    assert_eq!(words(&plan(&after, &observed, again)), ["load banking@b2 on 1"]);
 }
 
 #[test]
@@ -144,7 +168,7 @@ fn the_old_worker_serves_while_the_new_one_starts() {
     let after = desired(2, &[("smol", "m2")], &[("banking", "smol", "b1")]);
     let mut observed = at_rest(&before);
     observed.workers.push(Worker::new(WorkerId(2), "smol", &launch("m2")));
-    assert!(plan(&after, &observed).is_empty());
+    assert!(plan(&after, &observed, Instant::now()).is_empty());
     assert_eq!(progress(&after, &observed), Progress::Working);
     // The manifest is put back: the new worker is not needed any more.
     let back = Desired { revision: 3, ..before };
@@ -157,7 +181,7 @@ fn a_worker_that_died_is_filled_again() {
     let wanted = desired(1, &[("smol", "m1")], &[("banking", "smol", "b1")]);
     let mut observed = at_rest(&wanted);
     observed.workers[0].phase = Phase::Resting("killed by signal 9".to_owned());
-    observed.workers[0].resident.clear();
+    observed.workers[0].holdings.lost();
     assert_eq!(words(&run(&wanted, &mut observed)), ["publish 3: smol@m1[] banking@b1"]);
     assert_eq!(progress(&wanted, &observed), Progress::Stuck(vec!["SlmModel smol: killed by signal 9".to_owned()]));
     observed.workers.clear();
@@ -169,6 +193,6 @@ fn a_worker_that_died_is_filled_again() {
 fn what_a_worker_lost_is_loaded_again() {
     let wanted = desired(1, &[("smol", "m1")], &[("banking", "smol", "b1")]);
     let mut observed = at_rest(&wanted);
-    observed.workers[0].tell(Default::default());
+    tell(&mut observed.workers[0], &[]);
     assert_eq!(words(&run(&wanted, &mut observed))[0], "load banking@b1 on 1");
 }

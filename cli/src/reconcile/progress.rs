@@ -1,8 +1,10 @@
 //! Whether the swarm is what it should be, is on its way, or cannot get there.
 
+use slm_residency::{Stand, Wanted, refusal::Helps};
+
 use super::{
     desired::Desired,
-    observed::{Observed, Phase},
+    observed::{Observed, Phase, Worker},
     snapshot::wanted_worker,
 };
 
@@ -19,7 +21,7 @@ pub enum Progress {
 
 /// How far it is. Meaningful when [`plan`](super::plan::plan) has nothing to do.
 pub fn progress(desired: &Desired, observed: &Observed) -> Progress {
-    if observed.workers.iter().any(|worker| worker.phase == Phase::Stopping || !worker.unloading.is_empty()) {
+    if observed.workers.iter().any(|worker| worker.phase == Phase::Stopping || !worker.holdings.unloading.is_empty()) {
         return Progress::Working;
     }
     if !settled(desired, observed) || !observed.published.acknowledged {
@@ -34,11 +36,20 @@ pub fn progress(desired: &Desired, observed: &Observed) -> Progress {
 }
 
 /// Whether no wanted worker is starting or loading.
-pub(super) fn settled(desired: &Desired, observed: &Observed) -> bool {
+pub fn settled(desired: &Desired, observed: &Observed) -> bool {
     desired.models.iter().all(|model| {
-        wanted_worker(model, observed)
-            .is_some_and(|worker| worker.phase != Phase::Starting && worker.loading.is_empty())
+        wanted_worker(model, observed).is_some_and(|worker| match worker.phase {
+            Phase::Starting => false,
+            Phase::Serving(_) => worker.holdings.loading.is_empty() && !tries(worker, &desired.wanted(&worker.model)),
+            Phase::Resting(_) | Phase::Stopping => true,
+        })
     })
+}
+
+/// Whether a load will be tried again that may well go well.
+fn tries(worker: &Worker, wanted: &Wanted) -> bool {
+    let may_pass = |stand| matches!(stand, Stand::Refused(refused) if refused.helps != Helps::Change);
+    wanted.iter().any(|(name, version)| may_pass(worker.holdings.stand(name, version)))
 }
 
 fn problems(desired: &Desired, observed: &Observed) -> Vec<String> {
@@ -49,8 +60,8 @@ fn problems(desired: &Desired, observed: &Observed) -> Vec<String> {
             problems.push(format!("SlmModel {}: {reason}", model.name));
         }
         for adapter in desired.adapters.iter().filter(|adapter| adapter.model == model.name) {
-            if let Some(refused) = worker.refused.get(&adapter.name).filter(|r| r.version == adapter.version) {
-                problems.push(format!("LoraAdapter {}: {}", adapter.name, refused.reason));
+            if let Stand::Refused(refused) = worker.holdings.stand(&adapter.name, &adapter.version()) {
+                problems.push(format!("LoraAdapter {}: {}", adapter.name, refused.message));
             }
         }
     }

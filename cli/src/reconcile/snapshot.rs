@@ -26,14 +26,6 @@ pub(super) fn snapshot(desired: &Desired, observed: &Observed) -> Swarm {
     Swarm { generation, models, adapters, routes: desired.routes.clone() }
 }
 
-/// Whether a worker has every adapter that it should have, or said why it will not.
-fn complete(worker: &Worker, desired: &Desired) -> bool {
-    let mut adapters = desired.adapters.iter().filter(|adapter| adapter.model == worker.model);
-    adapters.all(|adapter| {
-        worker.resident.get(&adapter.name) == Some(&adapter.version) || worker.refuses(&adapter.name, &adapter.version)
-    })
-}
-
 fn model_entry(model: &WantedModel, desired: &Desired, observed: &Observed) -> Model {
     let entry = |digest: &str, workers| Model {
         name: model.name.clone(),
@@ -41,9 +33,10 @@ fn model_entry(model: &WantedModel, desired: &Desired, observed: &Observed) -> M
         digest: digest.to_owned(),
         workers,
     };
+    let wanted = desired.wanted(&model.name);
     let new = wanted_worker(model, observed);
     let address = new.and_then(Worker::address);
-    if let Some((worker, address)) = new.zip(address).filter(|(worker, _)| complete(worker, desired)) {
+    if let Some((worker, address)) = new.zip(address).filter(|(worker, _)| worker.holdings.complete(&wanted)) {
         return entry(&worker.launch.digest, vec![address.to_owned()]);
     }
     let former = observed.published.swarm.models.iter().find(|former| former.name == model.name);
@@ -67,15 +60,17 @@ fn adapter_entry(adapter: &WantedAdapter, models: &[Model], observed: &Observed)
     };
     let resident_on = |model: &str| {
         let addresses = models.iter().filter(|entry| entry.name == model).flat_map(|entry| &entry.workers);
-        addresses.filter_map(|address| observed.at(address)).find_map(|worker| worker.resident.get(&adapter.name))
+        addresses
+            .filter_map(|address| observed.at(address))
+            .find_map(|worker| worker.holdings.resident.get(&adapter.name))
     };
-    if let Some(version) = resident_on(&adapter.model) {
-        return entry(&adapter.model, &version.digest);
+    if let Some(resident) = resident_on(&adapter.model) {
+        return entry(&adapter.model, &resident.digest);
     }
     // It moves to another base: the former one serves it until it has arrived.
     let former = observed.published.swarm.adapters.iter().find(|former| former.name == adapter.name);
     match former.and_then(|former| Some((former, resident_on(&former.model)?))) {
-        Some((former, version)) => entry(&former.model, &version.digest),
-        None => entry(&adapter.model, &adapter.version.digest),
+        Some((former, resident)) => entry(&former.model, &resident.digest),
+        None => entry(&adapter.model, &adapter.digest),
     }
 }

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use serde::Deserialize;
-use slm_proto::v1::WorkerState;
 use tokio::sync::mpsc;
-use tonic::Status;
 
 use super::child::FromChild;
-use crate::reconcile::{Version, WorkerId};
+use crate::reconcile::WorkerId;
+
+/// Most time between two attempts to start a process.
+pub const RESTART_PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// A child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,12 +25,6 @@ pub enum Who {
 pub enum Event {
     /// A child said something, or ended.
     Child(Who, FromChild),
-    /// A worker told its state.
-    State(WorkerId, Box<WorkerState>),
-    /// A load ended; what is resident then comes with the state.
-    Loaded(WorkerId, String, Version, Result<(), Status>),
-    /// An unload ended.
-    Unloaded(WorkerId, String, Result<(), Status>),
     /// The router's own word on its snapshot.
     Readiness(Readiness),
     /// The router has not been ready for long.
@@ -43,10 +38,6 @@ pub enum Event {
 pub enum Retry {
     /// To start a worker in place of one that died.
     Worker(WorkerId),
-    /// To load an adapter for which there was no room.
-    Load(WorkerId, String),
-    /// To unload an adapter.
-    Unload(WorkerId, String),
     /// To start the router.
     Router,
 }
@@ -82,23 +73,4 @@ pub fn later(events: &mpsc::Sender<Event>, delay: Duration, retry: Retry) {
         // Nobody listens any more only when everything ends.
         let _ = events.send(Event::Again(retry)).await;
     });
-}
-
-/// Grows from attempt to attempt, up to a limit.
-pub fn backoff(attempt: u32) -> Duration {
-    const FIRST: Duration = Duration::from_millis(250);
-    const MOST: Duration = Duration::from_secs(30);
-    FIRST.saturating_mul(1 << attempt.min(10)).min(MOST)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn backoff_grows_to_its_limit() {
-        assert_eq!(backoff(0), Duration::from_millis(250));
-        assert_eq!(backoff(2), Duration::from_secs(1));
-        assert_eq!(backoff(40), Duration::from_secs(30));
-    }
 }

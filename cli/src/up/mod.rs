@@ -16,7 +16,6 @@ mod resolve;
 mod router_process;
 mod supervisor;
 mod take_in;
-mod worker_link;
 mod workers;
 
 use std::{

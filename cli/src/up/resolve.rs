@@ -6,7 +6,7 @@ use slm_convert::{Checkpoint, peft};
 use slm_crds::{
     LoraAdapter, SlmModel,
     accelerator::CPU,
-    expert::Expert,
+    expert::description,
     manifest::{Located, Manifests},
     source::Source,
 };
@@ -16,7 +16,7 @@ use super::{
     downloads::Downloads,
     fingerprint::{Fingerprint, fingerprint},
 };
-use crate::reconcile::{Desired, Launch, Version, WantedAdapter, WantedModel};
+use crate::reconcile::{Desired, Launch, WantedAdapter, WantedModel};
 
 /// Makes desired states of manifests, one after the other. Remembers digests of files that have not changed since, and
 /// what was wanted last of an object whose files cannot be read now.
@@ -106,14 +106,13 @@ impl Resolver {
             |reason: String| problem(adapter, "LoraAdapter", &name_of(adapter.object.metadata.name.as_ref()), &reason);
         let digest = |path: &PathBuf| peft::digest(path).map_err(|error| error.to_string());
         let (path, digest) = self.artifact(&spec.source, adapter.folder(), digest).map_err(say)?;
-        #[allow(clippy::cast_possible_truncation)] // The schema's bounds fit; the worker multiplies in f32.
-        let scale = spec.scale.unwrap_or(1.0) as f32;
         Ok(WantedAdapter {
             name: name_of(adapter.object.metadata.name.as_ref()),
             model: spec.model_ref.name.clone(),
             description: description(spec.expert.as_ref()),
             path,
-            version: Version { digest, scale },
+            digest,
+            scale: spec.factor(),
         })
     }
 
@@ -159,10 +158,6 @@ impl Resolver {
 /// Every object that was read has a name.
 fn name_of(name: Option<&String>) -> String {
     name.cloned().unwrap_or_default()
-}
-
-fn description(expert: Option<&Expert>) -> String {
-    expert.and_then(|expert| expert.description.clone()).unwrap_or_default()
 }
 
 fn problem<T>(located: &Located<T>, kind: &str, name: &str, reason: &str) -> String {

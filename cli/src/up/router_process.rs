@@ -2,6 +2,7 @@
 
 use std::{ffi::OsString, io, net::SocketAddr, time::Duration};
 
+use slm_residency::pause::backoff;
 use slm_router::Swarm;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -13,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     child::Child,
-    event::{Event, Readiness, Who, backoff},
+    event::{Event, RESTART_PAUSE_MAX, Readiness, Who},
 };
 
 /// How often an unready router is asked, at first and at most.
@@ -141,7 +142,7 @@ impl RouterProcess {
             asking.abort();
         }
         self.attempts += 1;
-        backoff(self.attempts - 1)
+        backoff(self.attempts - 1, RESTART_PAUSE_MAX)
     }
 }
 

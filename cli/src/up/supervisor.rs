@@ -1,7 +1,16 @@
 //! The loop: something happened, what is there to do now, do it.
 
-use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
+use slm_residency::{
+    link::{self, no_credentials},
+    pause::until,
+};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -68,8 +77,11 @@ pub struct Supervisor {
     pub(super) reporter: Arc<Reporter>,
     pub(super) sender: mpsc::Sender<Event>,
     pub(super) events: mpsc::Receiver<Event>,
+    links: mpsc::Receiver<(WorkerId, link::Event)>,
     pub(super) desired: Desired,
     pub(super) observed: Observed,
+    /// When it was last asked what to do.
+    planned: Instant,
     pub(super) workers: Workers,
     pub(super) router: RouterProcess,
     pub(super) bound: Option<Bound>,
@@ -86,14 +98,17 @@ impl Supervisor {
     /// For a swarm that starts as `desired` says.
     pub fn new(settings: Settings, desired: Desired, reporter: Arc<Reporter>, ready: oneshot::Sender<Bound>) -> Self {
         let (sender, events) = mpsc::channel(EVENTS_MAX);
+        let (links_sender, links) = mpsc::channel(EVENTS_MAX);
         Self {
             reporter,
-            workers: Workers::new(settings.workers, sender.clone()),
+            workers: Workers::new(settings.workers, sender.clone(), links_sender),
             router: RouterProcess::new(settings.router, sender.clone()),
             sender,
             events,
+            links,
             desired,
             observed: Observed::default(),
+            planned: Instant::now(),
             bound: None,
             applied: None,
             ready: Some(ready),
@@ -118,6 +133,8 @@ impl Supervisor {
                 () = stop.kill.cancelled() => break Ok(()),
                 Some(desired) = changes.recv() => { self.change(desired); Ok(()) }
                 Some(event) = self.events.recv() => self.take_in(event).await,
+                Some((id, event)) = self.links.recv() => { self.worker_told(id, event); Ok(()) }
+                () = until(self.observed.next_attempt(self.planned)) => Ok(()),
             };
             if step.is_err() {
                 break step;
@@ -134,7 +151,7 @@ impl Supervisor {
     fn change(&mut self, desired: Desired) {
         // Files were touched: what was refused may be whole now, and is worth another word if it is not.
         for worker in &mut self.observed.workers {
-            worker.refused.clear();
+            worker.holdings.refused.clear();
         }
         self.told.clear();
         self.desired = desired;
@@ -142,7 +159,8 @@ impl Supervisor {
 
     async fn reconcile(&mut self) -> Result<(), UpError> {
         for _ in 0..ROUNDS_MAX {
-            let actions = plan(&self.desired, &self.observed);
+            self.planned = Instant::now();
+            let actions = plan(&self.desired, &self.observed, self.planned);
             if actions.is_empty() {
                 break;
             }
@@ -170,26 +188,19 @@ impl Supervisor {
                 let id = self.workers.start(&model, &launch)?;
                 self.observed.workers.push(Worker::new(id, &model, &launch));
             }
-            Action::LoadAdapter { worker, name, path, version } => {
+            Action::Ask { worker, step } => {
                 if let Some(observed) = self.observed.worker_mut(worker) {
-                    observed.loading.insert(name.clone(), version.clone());
+                    observed.holdings.ask(&step, self.planned);
                 }
                 if let Some(link) = self.workers.get(worker).and_then(|process| process.link()) {
-                    link.load(name, path, version);
+                    // What needed any is on this machine already.
+                    link.ask(step, no_credentials());
                 }
             }
             Action::Publish { swarm, revision } => {
                 self.router.publish(&swarm).await?;
                 self.observed.published =
                     crate::reconcile::Published { swarm, revision, acknowledged: false, ready: false };
-            }
-            Action::UnloadAdapter { worker, name, digest } => {
-                if let Some(observed) = self.observed.worker_mut(worker) {
-                    observed.unloading.insert(name.clone());
-                }
-                if let Some(link) = self.workers.get(worker).and_then(|process| process.link()) {
-                    link.unload(name, digest);
-                }
             }
             Action::StopWorker(id) => self.stop_worker(id),
         }

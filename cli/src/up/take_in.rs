@@ -1,23 +1,18 @@
 //! What each event changes in what is known.
 
-use std::time::Duration;
+use std::time::Instant;
 
-use slm_proto::v1::WorkerState;
-use tonic::{Code, Status};
+use slm_residency::{link, refusal::Helps};
 
 use super::{
     child::FromChild,
     event::{Event, Readiness, Retry, Who},
     supervisor::{Bound, Supervisor, UpError},
-    worker_link::{passes, resident},
 };
 use crate::{
     child_line::{RouterLine, WorkerLine},
-    reconcile::{Phase, Refused, Version, WorkerId},
+    reconcile::{Phase, WorkerId, settled},
 };
-
-/// Between attempts to load where there was no room, or to unload.
-const AGAIN: Duration = Duration::from_millis(200);
 
 impl Supervisor {
     /// Takes in one event. Carries nothing out but restarts of the router.
@@ -25,18 +20,11 @@ impl Supervisor {
         match event {
             Event::Child(Who::Worker(id), what) => self.worker_said(id, what),
             Event::Child(Who::Router, what) => return self.router_said(what),
-            Event::State(id, state) => self.state(id, &state),
-            Event::Loaded(id, name, version, outcome) => self.loaded(id, name, version, outcome),
-            Event::Unloaded(id, name, outcome) => {
-                // Gone already is as good. The state shows it.
-                if outcome.is_err_and(|status| status.code() != Code::NotFound) {
-                    self.later(AGAIN, Retry::Unload(id, name));
-                }
-            }
             Event::Readiness(readiness) => self.readiness(&readiness),
             Event::Overdue(readiness) => return self.overdue(readiness),
             Event::Again(Retry::Router) => self.router.start().await?,
-            Event::Again(retry) => self.again(&retry),
+            // The plan starts another one.
+            Event::Again(Retry::Worker(id)) => self.observed.workers.retain(|worker| worker.id != id),
         }
         Ok(())
     }
@@ -50,7 +38,7 @@ impl Supervisor {
             FromChild::Line(line) => match serde_json::from_str::<WorkerLine>(&line) {
                 Ok(WorkerLine::Failed { message }) => process.failed = Some(message),
                 Ok(WorkerLine::Ready { address }) => {
-                    if let Err(error) = self.workers.connect(id, format!("http://{address}")) {
+                    if let Err(error) = self.workers.connect(id, address) {
                         self.reporter.problem(&format!("SlmModel {model}: {address}: {error}"));
                     }
                     self.reporter.finished(id);
@@ -72,9 +60,7 @@ impl Supervisor {
         let reason = process.failed.unwrap_or_else(|| format!("its worker {how}"));
         if let Some(worker) = self.observed.worker_mut(id) {
             worker.phase = Phase::Resting(reason);
-            worker.resident.clear();
-            worker.loading.clear();
-            worker.unloading.clear();
+            worker.holdings.lost();
         }
         // Before the swarm has been ready, what failed once is an answer.
         if self.applied.is_some() {
@@ -108,25 +94,31 @@ impl Supervisor {
         Ok(())
     }
 
-    fn state(&mut self, id: WorkerId, state: &WorkerState) {
-        let address = self.workers.get(id).and_then(|process| process.address()).map(str::to_owned);
-        let Some((worker, address)) = self.observed.worker_mut(id).zip(address) else { return };
-        if worker.phase == Phase::Starting {
-            worker.phase = Phase::Serving(address);
-        }
-        worker.tell(resident(state));
-    }
-
-    fn loaded(&mut self, id: WorkerId, name: String, version: Version, outcome: Result<(), Status>) {
-        // A load that went well shows in the state, which is what counts.
-        let Err(status) = outcome else { return };
-        if passes(&status) {
-            self.tell_problems(vec![format!("LoraAdapter {name}: {}; trying again", status.message())]);
-            return self.later(AGAIN, Retry::Load(id, name));
-        }
-        if let Some(worker) = self.observed.worker_mut(id) {
-            worker.loading.remove(&name);
-            worker.refused.insert(name, Refused { version, reason: status.message().to_owned() });
+    /// What a worker says itself.
+    pub(super) fn worker_told(&mut self, id: WorkerId, event: link::Event) {
+        // One that ended has no say.
+        let Some(address) = self.workers.get(id).and_then(|process| process.address()).map(str::to_owned) else {
+            return;
+        };
+        let Some(worker) = self.observed.worker_mut(id) else { return };
+        let now = Instant::now();
+        match event {
+            link::Event::State(Ok(state)) => {
+                if worker.phase == Phase::Starting {
+                    worker.phase = Phase::Serving(address);
+                }
+                worker.holdings.tell(&state, now);
+            }
+            // It holds what it holds for as long as its process runs.
+            link::Event::State(Err(_)) => {}
+            link::Event::Loaded { name, version, outcome } => {
+                let refused = worker.holdings.loaded(&name, &version, outcome, now);
+                // What only a change helps is told when nothing else is under way.
+                let passing = refused.filter(|refused| refused.helps != Helps::Change);
+                let words = passing.map(|refused| format!("LoraAdapter {name}: {}; trying again", refused.message));
+                self.tell_problems(words.into_iter().collect());
+            }
+            link::Event::Unloaded { name, digest, outcome } => worker.holdings.unloaded(&name, &digest, outcome, now),
         }
     }
 
@@ -139,8 +131,8 @@ impl Supervisor {
 
     /// All workers have what they should, and still the router is not ready.
     fn overdue(&mut self, readiness: Readiness) -> Result<(), UpError> {
-        let starting = self.observed.workers.iter().any(|w| w.phase == Phase::Starting || !w.loading.is_empty());
-        if starting || readiness.generation != self.observed.published.swarm.generation {
+        let settled = settled(&self.desired, &self.observed);
+        if !settled || readiness.generation != self.observed.published.swarm.generation {
             return Ok(());
         }
         let problems = readiness.missing.into_iter();
@@ -150,23 +142,5 @@ impl Supervisor {
         }
         self.tell_problems(problems);
         Ok(())
-    }
-
-    /// What stood in the way of another attempt is taken away; the plan does the rest.
-    fn again(&mut self, retry: &Retry) {
-        match retry {
-            Retry::Worker(id) => self.observed.workers.retain(|worker| worker.id != *id),
-            Retry::Load(id, name) => {
-                if let Some(worker) = self.observed.worker_mut(*id) {
-                    worker.loading.remove(name);
-                }
-            }
-            Retry::Unload(id, name) => {
-                if let Some(worker) = self.observed.worker_mut(*id) {
-                    worker.unloading.remove(name);
-                }
-            }
-            Retry::Router => {}
-        }
     }
 }

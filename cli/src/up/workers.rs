@@ -4,15 +4,20 @@ use std::{
     collections::HashMap,
     ffi::OsString,
     io,
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
+use slm_residency::{
+    Link,
+    link::{self, BadAddress},
+    pause::backoff,
+};
 use tokio::sync::mpsc;
 
 use super::{
     child::Child,
-    event::{Event, Who, backoff},
-    worker_link::WorkerLink,
+    event::{Event, RESTART_PAUSE_MAX, Who},
 };
 use crate::{
     args::precision_flag,
@@ -36,6 +41,7 @@ pub struct WorkerSettings {
 pub struct Workers {
     settings: WorkerSettings,
     events: mpsc::Sender<Event>,
+    links: mpsc::Sender<(WorkerId, link::Event)>,
     running: HashMap<WorkerId, Process>,
     started: u64,
     /// Starts in a row that did not last, by model.
@@ -51,15 +57,19 @@ pub struct Process {
     pub failed: Option<String>,
     child: Option<Child>,
     killer: tokio_util::sync::CancellationToken,
-    link: Option<WorkerLink>,
+    link: Option<Link<WorkerId>>,
     address: Option<String>,
     serving_since: Option<Instant>,
 }
 
 impl Workers {
-    /// None yet.
-    pub fn new(settings: WorkerSettings, events: mpsc::Sender<Event>) -> Self {
-        Self { settings, events, running: HashMap::new(), started: 0, attempts: HashMap::new() }
+    /// None yet. What processes say goes to `events`, what the workers in them say to `links`.
+    pub fn new(
+        settings: WorkerSettings,
+        events: mpsc::Sender<Event>,
+        links: mpsc::Sender<(WorkerId, link::Event)>,
+    ) -> Self {
+        Self { settings, events, links, running: HashMap::new(), started: 0, attempts: HashMap::new() }
     }
 
     /// Starts one.
@@ -97,10 +107,10 @@ impl Workers {
     ///
     /// # Errors
     /// When the address is none.
-    pub fn connect(&mut self, id: WorkerId, address: String) -> Result<(), tonic::transport::Error> {
+    pub fn connect(&mut self, id: WorkerId, address: SocketAddr) -> Result<(), BadAddress> {
         let Some(process) = self.running.get_mut(&id) else { return Ok(()) };
-        process.link = Some(WorkerLink::open(id, &address, self.events.clone())?);
-        process.address = Some(address);
+        process.link = Some(Link::open(id, &address.to_string(), None, self.links.clone())?);
+        process.address = Some(format!("http://{address}"));
         process.serving_since = Some(Instant::now());
         Ok(())
     }
@@ -132,7 +142,7 @@ impl Workers {
         if process.serving_since.is_some_and(|since| since.elapsed() >= FINE) {
             *attempts = 0;
         }
-        let delay = backoff(*attempts);
+        let delay = backoff(*attempts, RESTART_PAUSE_MAX);
         *attempts += 1;
         Some((process, delay))
     }
@@ -145,11 +155,11 @@ impl Workers {
 
 impl Process {
     /// The line to it, once it is connected.
-    pub fn link(&self) -> Option<&WorkerLink> {
+    pub fn link(&self) -> Option<&Link<WorkerId>> {
         self.link.as_ref()
     }
 
-    /// Its address, once it said it.
+    /// Its URL, once it said its address.
     pub fn address(&self) -> Option<&str> {
         self.address.as_deref()
     }

@@ -4,7 +4,10 @@ use std::{fmt, path::PathBuf};
 
 use thiserror::Error;
 
-use crate::rule::RuleError;
+use crate::{
+    names::{Dangling, NameTaken},
+    rule::RuleError,
+};
 
 /// Everything that is wrong, in the order of files and lines. Never empty when returned as an error.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -120,23 +123,11 @@ pub enum Fault {
     #[error(transparent)]
     Rule(#[from] RuleError),
     /// A name that two objects have.
-    #[error("the name `{name}` is taken by the {other}; models, adapters and routes share one space of names")]
-    DuplicateName {
-        /// The name.
-        name: String,
-        /// `Kind at file:line`.
-        other: String,
-    },
+    #[error(transparent)]
+    NameTaken(#[from] NameTaken),
     /// A reference to nothing.
-    #[error("no {kind} is named `{name}`{suggestion}")]
-    Dangling {
-        /// What was looked for.
-        kind: String,
-        /// By which name.
-        name: String,
-        /// The end of the sentence.
-        suggestion: String,
-    },
+    #[error(transparent)]
+    Dangling(#[from] Dangling),
     /// Objects of several namespaces.
     #[error("namespace `{found}` differs from `{first}` of {other}; one swarm serves one namespace")]
     Namespaces {

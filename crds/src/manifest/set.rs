@@ -9,7 +9,7 @@ use super::{
     problem::{Fault, Problem},
 };
 use crate::{
-    nearest::{did_you_mean, nearest},
+    names::{Known, NameTaken},
     route::{Target, TargetKind},
     rule,
     schema::Kind,
@@ -21,7 +21,7 @@ pub(super) fn check(manifests: &Manifests, broken: &[(Kind, String)]) -> Vec<Pro
     let mut problems = Vec::new();
     names(&everyone, &mut problems);
     namespaces(&everyone, &mut problems);
-    let known = Known::new(&everyone, broken);
+    let known = known(&everyone, broken);
     adapters(manifests, &known, &mut problems);
     routes(manifests, &known, &mut problems);
     problems
@@ -70,8 +70,8 @@ fn names(everyone: &[Any<'_>], problems: &mut Vec<Problem>) {
     for object in everyone {
         if let Some(other) = first.get(object.name.as_str()) {
             let other = format!("{} at {}:{}", other.kind.name(), other.file.display(), other.name_line);
-            let fault = Fault::DuplicateName { name: object.name.clone(), other };
-            problems.push(object.problem(object.name_line, "metadata.name", fault));
+            let fault = NameTaken { name: object.name.clone(), other };
+            problems.push(object.problem(object.name_line, "metadata.name", fault.into()));
         } else {
             first.insert(&object.name, object);
         }
@@ -89,42 +89,11 @@ fn namespaces(everyone: &[Any<'_>], problems: &mut Vec<Problem>) {
 }
 
 /// The names that references may lead to.
-struct Known {
-    models: Vec<String>,
-    adapters: Vec<String>,
-}
-
-impl Known {
-    fn new(everyone: &[Any<'_>], broken: &[(Kind, String)]) -> Self {
-        let read = everyone.iter().map(|object| (object.kind, &object.name));
-        let all: Vec<(Kind, &String)> = read.chain(broken.iter().map(|(kind, name)| (*kind, name))).collect();
-        let of =
-            |wanted: Kind| all.iter().filter(|(kind, _)| *kind == wanted).map(|(_, name)| (*name).clone()).collect();
-        Self { models: of(Kind::SlmModel), adapters: of(Kind::LoraAdapter) }
-    }
-
-    fn of(&self, kind: TargetKind) -> &[String] {
-        match kind {
-            TargetKind::SlmModel => &self.models,
-            TargetKind::LoraAdapter => &self.adapters,
-        }
-    }
-
-    fn dangling(&self, kind: TargetKind, name: &str) -> Option<Fault> {
-        if self.of(kind).iter().any(|known| known == name) {
-            return None;
-        }
-        let other = match kind {
-            TargetKind::SlmModel => TargetKind::LoraAdapter,
-            TargetKind::LoraAdapter => TargetKind::SlmModel,
-        };
-        let suggestion = if self.of(other).iter().any(|known| known == name) {
-            format!("; it is a {other}")
-        } else {
-            did_you_mean(&nearest(name, self.of(kind).iter().map(String::as_str)))
-        };
-        Some(Fault::Dangling { kind: kind.to_string(), name: name.to_owned(), suggestion })
-    }
+fn known(everyone: &[Any<'_>], broken: &[(Kind, String)]) -> Known {
+    let read = everyone.iter().map(|object| (object.kind, &object.name));
+    let all: Vec<(Kind, &String)> = read.chain(broken.iter().map(|(kind, name)| (*kind, name))).collect();
+    let of = |wanted: Kind| all.iter().filter(|(kind, _)| *kind == wanted).map(|(_, name)| (*name).clone()).collect();
+    Known { models: of(Kind::SlmModel), adapters: of(Kind::LoraAdapter) }
 }
 
 fn adapters(manifests: &Manifests, known: &Known, problems: &mut Vec<Problem>) {
@@ -133,7 +102,7 @@ fn adapters(manifests: &Manifests, known: &Known, problems: &mut Vec<Problem>) {
         let name = &adapter.object.spec.model_ref.name;
         let mut push = |path, fault| problems.push(located(Kind::LoraAdapter, adapter, path, fault));
         if let Some(fault) = known.dangling(TargetKind::SlmModel, name) {
-            push("spec.modelRef.name", fault);
+            push("spec.modelRef.name", fault.into());
         }
         let count = counts.entry(name).or_default();
         *count += 1;
@@ -150,7 +119,7 @@ fn routes(manifests: &Manifests, known: &Known, problems: &mut Vec<Problem>) {
         let mut push = |path: &str, fault| problems.push(located(Kind::SwarmRoute, route, path, fault));
         let mut target = |path: &str, target: &Target| {
             if let Some(fault) = known.dangling(target.kind, &target.name) {
-                push(&format!("{path}.name"), fault);
+                push(&format!("{path}.name"), fault.into());
             }
         };
         for (index, rule) in spec.rules.iter().enumerate() {

@@ -10,12 +10,12 @@ use slm_crds::{
     status::Condition,
 };
 use slm_proto::v1::{AdapterPhase, AdapterState};
+use slm_residency::{Refused, Stand, Version};
 
 use crate::{
     conditions::Verdict,
     context::{Context, Error},
     fleet::{self, PodView},
-    residency::Version,
 };
 
 /// Of an adapter that no worker is asked for.
@@ -63,7 +63,14 @@ pub(super) async fn residency(context: &Context, adapter: &LoraAdapter) -> Resul
 }
 
 fn serves(pod: &PodView, name: &str, version: &Version) -> bool {
-    pod.holdings.resident.get(name).is_some_and(|resident| version.is(resident))
+    pod.holdings.stand(name, version) == Stand::Resident
+}
+
+fn refusal<'p>(pod: &'p PodView, name: &str, version: &Version) -> Option<&'p Refused> {
+    match pod.holdings.stand(name, version) {
+        Stand::Refused(refused) => Some(refused),
+        Stand::Resident | Stand::Loading | Stand::Missing => None,
+    }
 }
 
 fn verdict(name: &str, version: &Version, pods: &[&Arc<PodView>], serving: usize) -> Verdict {
@@ -71,7 +78,7 @@ fn verdict(name: &str, version: &Version, pods: &[&Arc<PodView>], serving: usize
     if all == 0 {
         return Verdict::progressing("NoWorkers", "its model has no worker yet");
     }
-    let refusal = pods.iter().find_map(|pod| Some((pod, pod.holdings.refusal(name, version)?)));
+    let refusal = pods.iter().find_map(|pod| Some((pod, refusal(pod, name, version)?)));
     if let Some((pod, refused)) = refusal {
         let what =
             format!("{serving}/{all} workers serve this version; pod {} refused it: {}", pod.name, refused.message);
@@ -97,7 +104,7 @@ fn current<'p>(pod: &'p PodView, name: &str) -> Option<&'p AdapterState> {
 
 /// Every version of the adapter on a pod, and a line for one that is not there.
 fn instances(pod: &PodView, name: &str, version: &Version) -> Vec<Instance> {
-    let refused = pod.holdings.refusal(name, version);
+    let refused = refusal(pod, name, version);
     let held = pod.state.as_ref().ok().into_iter().flat_map(|state| &state.adapters);
     let mut instances: Vec<Instance> = held
         .filter(|adapter| adapter.name == name)

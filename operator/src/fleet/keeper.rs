@@ -12,30 +12,26 @@ use kube::{
     runtime::reflector::{ObjectRef, Store},
 };
 use slm_crds::LoraAdapter;
-use slm_proto::{trailers, v1::WorkerState};
+use slm_proto::v1::WorkerState;
+use slm_residency::{
+    Holdings, Link, Step,
+    link::{Event, no_credentials},
+    pause::until,
+    steps,
+};
 use slm_tls::Tls;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Status};
 
-use super::{
-    FleetView, PodView, Snapshot, Told,
-    link::{Event, FromLink, Link},
-    pods::WorkerPod,
-    telling,
-    wanted::Wanted,
-};
+use super::{FleetView, PodView, Snapshot, Told, pods::WorkerPod, telling, wanted::Wanted};
 use crate::{
     certificates::{self, Kept},
     config::Certificates,
     credentials, gate,
-    residency::{Holdings, Refused, Step, Version, backoff, steps},
 };
 
 /// Events of links that may wait; links wait beyond that.
 const EVENTS_MAX: usize = 1024;
-/// After a refusal that only another artifact or manifest mends: the artifact may be mended in place.
-const MENDED: std::time::Duration = std::time::Duration::from_secs(120);
 
 /// What the task lives on.
 #[derive(Debug)]
@@ -54,9 +50,12 @@ pub(crate) struct Inputs {
     pub(crate) certificates: Option<Certificates>,
 }
 
+/// A pod, and which of those that had its name: what an earlier one said does not count.
+type Whose = (String, u64);
+
 struct Member {
     pod: WorkerPod,
-    link: Link,
+    link: Link<Whose>,
     state: Result<Arc<WorkerState>, Arc<str>>,
     holdings: Holdings,
     gate_open: bool,
@@ -69,7 +68,7 @@ struct Keeper {
     wanted: Wanted,
     adapters: Store<LoraAdapter>,
     tls: Option<Tls>,
-    events: mpsc::Sender<FromLink>,
+    events: mpsc::Sender<(Whose, Event)>,
     next_id: u64,
     view: FleetView,
     told: Told,
@@ -95,14 +94,17 @@ pub(crate) async fn run(client: Client, inputs: Inputs, view: FleetView, told: T
         view,
         told,
     };
+    let mut last = Instant::now();
     loop {
-        let next = keeper.next_attempt();
         tokio::select! {
             () = stop.cancelled() => return,
             Some(()) = pods_touched.recv() => keeper.pods(&pods).await,
             Some(name) = adapters_touched.recv() => keeper.adapter(&name).await,
-            Some((pod, id, event)) = told_by_links.recv() => keeper.event(&pod, id, event).await,
-            () = at(next) => keeper.ask_everyone(),
+            Some((whose, event)) = told_by_links.recv() => keeper.event(&whose, event).await,
+            () = until(keeper.next_attempt(last)) => {
+                last = Instant::now();
+                keeper.ask_everyone();
+            }
         }
         keeper.publish();
     }
@@ -116,18 +118,9 @@ async fn kept(client: &Client, namespace: &str, policy: Option<Certificates>) ->
     }
 }
 
-async fn at(instant: Option<Instant>) {
-    match instant {
-        Some(instant) => tokio::time::sleep_until(instant.into()).await,
-        None => std::future::pending().await,
-    }
-}
-
 impl Keeper {
-    fn next_attempt(&self) -> Option<Instant> {
-        let refused = self.members.values().flat_map(|member| member.holdings.refused.values());
-        let now = Instant::now();
-        refused.filter_map(|refused| refused.again).filter(|again| *again > now).min()
+    fn next_attempt(&self, last: Instant) -> Option<Instant> {
+        self.members.values().filter_map(|member| member.holdings.next_attempt(last)).min()
     }
 
     async fn pods(&mut self, pods: &Store<Pod>) {
@@ -165,7 +158,8 @@ impl Keeper {
 
     fn join(&mut self, pod: WorkerPod) {
         self.next_id += 1;
-        match Link::new(&pod.name, self.next_id, &pod.address, self.tls.as_ref(), self.events.clone()) {
+        let whose = (pod.name.clone(), self.next_id);
+        match Link::open(whose, &pod.address, self.tls.as_ref(), self.events.clone()) {
             Ok(link) => {
                 let (gate_open, state) = (pod.gate_open, Err("connecting".into()));
                 let member = Member { link, state, holdings: Holdings::default(), gate_open, pod };
@@ -188,8 +182,9 @@ impl Keeper {
         self.tell_adapters([name.to_owned()]).await;
     }
 
-    async fn event(&mut self, pod: &str, id: u64, event: Event) {
-        let Some(member) = self.members.get_mut(pod).filter(|member| member.link.id() == id) else { return };
+    async fn event(&mut self, whose: &Whose, event: Event) {
+        let pod = &whose.0;
+        let Some(member) = self.members.get_mut(pod).filter(|member| member.link.worker() == whose) else { return };
         let model = member.pod.model.clone();
         let (mut adapters, mut worker) = (Vec::new(), false);
         match event {
@@ -207,27 +202,20 @@ impl Keeper {
                     }
                 }
                 match &state {
-                    Ok(now) => member.holdings.tell(telling::residents(now)),
+                    Ok(now) => member.holdings.tell(now, Instant::now()),
                     // What it holds when it is back, it will say.
-                    Err(_) => {
-                        member.holdings = Holdings { refused: member.holdings.refused.clone(), ..Holdings::default() };
-                    }
+                    Err(_) => member.holdings.lost(),
                 }
                 member.state = state;
             }
             Event::Loaded { name, version, outcome } => {
-                if let Err(status) = outcome {
-                    tracing::warn!(pod, adapter = name, status = %status.message(), "load refused");
-                    let attempts = member.holdings.refusal(&name, &version).map_or(0, |refused| refused.attempts) + 1;
-                    member.holdings.refuse(&name, refused(version, &status, attempts));
+                if let Some(refused) = member.holdings.loaded(&name, &version, outcome, Instant::now()) {
+                    tracing::warn!(pod, adapter = name, status = refused.message, "load refused");
                 }
                 adapters.push(name);
             }
-            Event::Unloaded { name, outcome } => {
-                // Asked again with the next event, not at once: whatever stands against it stands there still.
-                if outcome.is_err() {
-                    member.holdings.unloading.remove(&name);
-                }
+            Event::Unloaded { name, digest, outcome } => {
+                member.holdings.unloaded(&name, &digest, outcome, Instant::now());
                 return;
             }
         }
@@ -253,23 +241,13 @@ impl Keeper {
             return;
         }
         let wanted = self.wanted.of(&member.pod.model);
-        for step in steps(wanted, &member.holdings, Instant::now(), |_| false) {
-            match step {
-                Step::Load { name, version } => {
-                    member.holdings.loading.insert(name.clone(), version.clone());
-                    let secret = secret_of(&self.adapters, &self.namespace, &name);
-                    match secret {
-                        None => member.link.load(name, version),
-                        Some(secret) => member.link.load_with(
-                            name,
-                            version,
-                            credentials::read(self.client.clone(), self.namespace.clone(), secret),
-                        ),
-                    }
-                }
-                Step::Unload { name, digest } => {
-                    member.holdings.unloading.insert(name.clone());
-                    member.link.unload(name, digest);
+        let now = Instant::now();
+        for step in steps(wanted, &member.holdings, now, |_| false) {
+            member.holdings.ask(&step, now);
+            match secret_of(&self.adapters, &self.namespace, &step) {
+                None => member.link.ask(step, no_credentials()),
+                Some(secret) => {
+                    member.link.ask(step, credentials::read(self.client.clone(), self.namespace.clone(), secret));
                 }
             }
         }
@@ -308,22 +286,9 @@ impl Keeper {
     }
 }
 
-fn secret_of(adapters: &Store<LoraAdapter>, namespace: &str, name: &str) -> Option<String> {
+/// The Secret that a load has to present.
+fn secret_of(adapters: &Store<LoraAdapter>, namespace: &str, step: &Step) -> Option<String> {
+    let Step::Load { name, .. } = step else { return None };
     let adapter = adapters.get(&ObjectRef::new(name).within(namespace))?;
     Some(adapter.spec.source.secret_ref.as_ref()?.name.clone())
-}
-
-fn refused(version: Version, status: &Status, attempts: u32) -> Refused {
-    let passes = matches!(
-        status.code(),
-        Code::ResourceExhausted | Code::Unavailable | Code::Aborted | Code::Cancelled | Code::DeadlineExceeded
-    );
-    let word = status.metadata().get(trailers::REASON).and_then(|word| word.to_str().ok());
-    Refused {
-        version,
-        reason: word.unwrap_or("LoadFailed").to_owned(),
-        message: status.message().to_owned(),
-        attempts,
-        again: Some(Instant::now() + if passes { backoff(attempts) } else { MENDED }),
-    }
 }

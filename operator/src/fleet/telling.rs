@@ -2,21 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use slm_proto::v1::{AdapterPhase, WorkerState};
-
-use crate::residency::Resident;
-
-/// What new requests on the worker may name.
-pub(super) fn residents(state: &WorkerState) -> BTreeMap<String, Resident> {
-    let serving = state.adapters.iter().filter(|adapter| adapter.phase() == AdapterPhase::Serving);
-    let resident = |adapter: &slm_proto::v1::AdapterState| Resident {
-        source: adapter.source.clone(),
-        source_digest: adapter.source_digest.clone(),
-        digest: adapter.digest.clone(),
-        scale: adapter.scale,
-    };
-    serving.map(|adapter| (adapter.name.clone(), resident(adapter))).collect()
-}
+use slm_proto::v1::WorkerState;
 
 /// Adapters of which the two say different things.
 pub(super) fn changed(before: &WorkerState, now: &WorkerState) -> Vec<String> {
@@ -42,7 +28,7 @@ pub(super) fn worker_changed(before: &WorkerState, now: &WorkerState) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use slm_proto::v1::AdapterState;
+    use slm_proto::v1::{AdapterPhase, AdapterState};
 
     use super::*;
 
@@ -63,7 +49,6 @@ mod tests {
         assert!(changed(&before, &state(&[("a", "1", Serving), ("b", "1", Serving)], 5)).is_empty());
         let swapped = state(&[("a", "1", Retiring), ("a", "2", Serving), ("b", "1", Serving)], 5);
         assert_eq!(changed(&before, &swapped), ["a"]);
-        assert_eq!(residents(&swapped)["a"].digest, "2");
         assert_eq!(changed(&before, &state(&[], 0)), ["a", "b"]);
     }
 }

@@ -1,23 +1,24 @@
 //! The adapters that should be on each model's workers, kept as they change.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use slm_crds::LoraAdapter;
+use slm_residency::{Version, Wanted as OfModel};
 
-use crate::{residency::Version, source};
+use crate::source;
 
 /// Wanted versions by model and name.
 #[derive(Debug, Default)]
 pub(super) struct Wanted {
-    by_model: HashMap<String, BTreeMap<String, Version>>,
+    by_model: HashMap<String, OfModel>,
     models: HashMap<String, String>,
     /// For models without adapters.
-    none: BTreeMap<String, Version>,
+    none: OfModel,
 }
 
 impl Wanted {
     /// What the workers of `model` should hold.
-    pub(super) fn of(&self, model: &str) -> &BTreeMap<String, Version> {
+    pub(super) fn of(&self, model: &str) -> &OfModel {
         self.by_model.get(model).unwrap_or(&self.none)
     }
 
@@ -63,9 +64,8 @@ pub(crate) fn version(adapter: &LoraAdapter) -> Option<Version> {
     }
     let resolved = adapter.status.as_ref().and_then(|status| status.resolved.as_ref());
     let resolved = resolved.filter(|resolved| resolved.uri == spec.source.uri).map(|resolved| resolved.digest.clone());
-    #[allow(clippy::cast_possible_truncation)] // The schema's bounds fit; the worker multiplies in f32.
-    let scale = spec.scale.unwrap_or(1.0) as f32;
-    Some(Version { source: spec.source.uri.clone(), digest: spec.source.digest.clone().or(resolved), scale })
+    let digest = spec.source.digest.clone().or(resolved);
+    Some(Version { source: spec.source.uri.clone(), digest, scale: spec.factor() })
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{Resource, ResourceExt as _};
-use slm_crds::{LoraAdapter, SlmModel, SwarmRoute, expert::Expert};
+use slm_crds::{LoraAdapter, SlmModel, SwarmRoute, expert::description};
 
 use super::{MODEL, Scheme};
 use crate::{
@@ -50,10 +50,6 @@ fn sorted<K: Resource>(objects: &[Arc<K>]) -> Vec<&Arc<K>> {
     let mut kept: Vec<_> = objects.iter().filter(|object| object.meta().deletion_timestamp.is_none()).collect();
     kept.sort_by_key(|object| object.name_any());
     kept
-}
-
-fn description(expert: Option<&Expert>) -> String {
-    expert.and_then(|expert| expert.description.clone()).unwrap_or_default()
 }
 
 fn workers(scheme: Scheme, model: &str, slices: &[Arc<EndpointSlice>]) -> Vec<String> {

@@ -14,10 +14,10 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use crate::residency::Version;
+use crate::{steps::Step, version::Version};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// A worker that answers no ping for this long is gone, even if its node never said so.
+/// A worker that answers no ping for this long is gone, even if its machine never said so.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between attempts to reach a worker: it has just been started, or has just died.
@@ -25,47 +25,61 @@ const RECONNECT: Duration = Duration::from_millis(100);
 
 /// What a link tells.
 #[derive(Debug)]
-pub(super) enum Event {
+pub enum Event {
     /// What the worker says, or why it says nothing.
     State(Result<WorkerState, String>),
-    /// A load ended.
-    Loaded { name: String, version: Version, outcome: Result<(), Status> },
+    /// A load ended; what is resident then comes with the state.
+    Loaded {
+        /// Of this adapter.
+        name: String,
+        /// In this version.
+        version: Version,
+        /// How.
+        outcome: Result<(), Status>,
+    },
     /// A drop ended.
-    Unloaded { name: String, outcome: Result<(), Status> },
+    Unloaded {
+        /// Of this adapter.
+        name: String,
+        /// In this version.
+        digest: String,
+        /// How.
+        outcome: Result<(), Status>,
+    },
 }
 
 /// Why a worker cannot be spoken to.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum BadAddress {
+pub enum BadAddress {
     /// Not one.
     #[error(transparent)]
     Malformed(#[from] tonic::transport::Error),
-    /// None for this operator.
+    /// None for who speaks here.
     #[error(transparent)]
     Unfit(#[from] slm_tls::client::AddressError),
 }
 
-/// An event, and whose.
-pub(super) type FromLink = (String, u64, Event);
-
-/// A worker that is spoken to. Dropping it ends the stream; requests that were sent run on and are not listened to.
+/// A worker that is spoken to; `W` is its name among those of its keeper. Dropping it ends the stream; requests that
+/// were sent run on, and their outcome is still told.
 #[derive(Debug)]
-pub(super) struct Link {
-    id: u64,
-    pod: String,
+pub struct Link<W> {
+    worker: W,
     client: WorkerControlClient<Channel>,
-    events: mpsc::Sender<FromLink>,
+    events: mpsc::Sender<(W, Event)>,
     _watching: AbortOnDropHandle<()>,
 }
 
-impl Link {
-    /// Connects when it is first used, and again whenever the connection breaks.
-    pub(super) fn new(
-        pod: &str,
-        id: u64,
+impl<W: Clone + Send + 'static> Link<W> {
+    /// To the worker at `address`, `IP:PORT`. Connects when it is first used, and again whenever the connection breaks:
+    /// over `tls`, or in plain text without.
+    ///
+    /// # Errors
+    /// When the address is none.
+    pub fn open(
+        worker: W,
         address: &str,
         tls: Option<&Tls>,
-        events: mpsc::Sender<FromLink>,
+        events: mpsc::Sender<(W, Event)>,
     ) -> Result<Self, BadAddress> {
         let scheme = if tls.is_some() { "https" } else { "http" };
         let endpoint = Endpoint::from_shared(format!("{scheme}://{address}"))?
@@ -76,52 +90,53 @@ impl Link {
             .keep_alive_while_idle(true);
         let channel = slm_tls::client::channel(&endpoint, Identity::Worker, tls)?;
         let client = WorkerControlClient::new(channel);
-        let watching = tokio::spawn(watch(pod.to_owned(), id, client.clone(), events.clone()));
-        Ok(Self { id, pod: pod.to_owned(), client, events, _watching: AbortOnDropHandle::new(watching) })
+        let watching = tokio::spawn(watch(worker.clone(), client.clone(), events.clone()));
+        Ok(Self { worker, client, events, _watching: AbortOnDropHandle::new(watching) })
     }
 
-    pub(super) fn id(&self) -> u64 {
-        self.id
+    /// The worker's name.
+    pub fn worker(&self) -> &W {
+        &self.worker
     }
 
-    pub(super) fn load(&self, name: String, version: Version) {
-        self.load_with(name, version, async { Ok(String::new()) });
-    }
-
-    /// Loads with credentials that have to be read first.
-    pub(super) fn load_with(
-        &self,
-        name: String,
-        version: Version,
-        credentials: impl Future<Output = Result<String, String>> + Send + 'static,
-    ) {
+    /// Asks for `step`. Credentials for the source of a load, where it needs any, may have to be read first; when that
+    /// fails, so does the load.
+    pub fn ask(&self, step: Step, credentials: impl Future<Output = Result<String, String>> + Send + 'static) {
         let mut client = self.client.clone();
         self.answer(async move {
-            let outcome = match credentials.await {
-                Err(why) => Err(Status::unavailable(why)),
-                Ok(credentials) => client.load_adapter(request(&name, &version, credentials)).await.map(|_| ()),
-            };
-            Event::Loaded { name, version, outcome }
-        });
-    }
-
-    pub(super) fn unload(&self, name: String, digest: String) {
-        let mut client = self.client.clone();
-        self.answer(async move {
-            let request = UnloadAdapterRequest { name: name.clone(), digest };
-            let outcome = client.unload_adapter(request).await.map(|_| ());
-            Event::Unloaded { name, outcome }
+            match step {
+                Step::Load { name, version } => {
+                    let outcome = match credentials.await {
+                        Err(why) => Err(Status::unavailable(why)),
+                        Ok(credentials) => client.load_adapter(request(&name, &version, credentials)).await.map(|_| ()),
+                    };
+                    Event::Loaded { name, version, outcome }
+                }
+                Step::Unload { name, digest } => {
+                    let request = UnloadAdapterRequest { name: name.clone(), digest: digest.clone() };
+                    let outcome = client.unload_adapter(request).await.map(|_| ());
+                    Event::Unloaded { name, digest, outcome }
+                }
+            }
         });
     }
 
     fn answer(&self, request: impl Future<Output = Event> + Send + 'static) {
-        let (pod, id, events) = (self.pod.clone(), self.id, self.events.clone());
+        let (worker, events) = (self.worker.clone(), self.events.clone());
         tokio::spawn(async move {
             let event = request.await;
-            // Nobody listens any more only when the operator ends.
-            let _ = events.send((pod, id, event)).await;
+            // Nobody listens any more only when the keeper ends.
+            let _ = events.send((worker, event)).await;
         });
     }
+}
+
+/// What a source that is open to everybody needs.
+///
+/// # Errors
+/// None.
+pub async fn no_credentials() -> Result<String, String> {
+    Ok(String::new())
 }
 
 fn request(name: &str, version: &Version, credentials: String) -> LoadAdapterRequest {
@@ -134,7 +149,7 @@ fn request(name: &str, version: &Version, credentials: String) -> LoadAdapterReq
     }
 }
 
-async fn watch(pod: String, id: u64, mut client: WorkerControlClient<Channel>, events: mpsc::Sender<FromLink>) {
+async fn watch<W: Clone>(worker: W, mut client: WorkerControlClient<Channel>, events: mpsc::Sender<(W, Event)>) {
     let mut down = false;
     loop {
         let why = match client.watch_state(WatchStateRequest {}).await {
@@ -144,7 +159,7 @@ async fn watch(pod: String, id: u64, mut client: WorkerControlClient<Channel>, e
                     match states.message().await {
                         Ok(Some(state)) => {
                             down = false;
-                            if events.send((pod.clone(), id, Event::State(Ok(state)))).await.is_err() {
+                            if events.send((worker.clone(), Event::State(Ok(state)))).await.is_err() {
                                 return;
                             }
                         }
@@ -156,7 +171,7 @@ async fn watch(pod: String, id: u64, mut client: WorkerControlClient<Channel>, e
             Err(status) => innermost(&status),
         };
         // Said once, however long it lasts.
-        if !down && events.send((pod.clone(), id, Event::State(Err(why)))).await.is_err() {
+        if !down && events.send((worker.clone(), Event::State(Err(why)))).await.is_err() {
             return;
         }
         down = true;

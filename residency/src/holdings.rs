@@ -1,0 +1,281 @@
+//! What one worker holds and was asked for, and what each of its answers changes in that.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use slm_proto::v1::WorkerState;
+use tonic::{Code, Status};
+
+use crate::{
+    pause::backoff,
+    refusal::{Helps, Refused},
+    steps::Step,
+    version::{Resident, Version, Wanted, resident},
+};
+
+/// Most time between two attempts to drop: nothing but the connection stands against one.
+const DROP_PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// What one worker holds, and what it was asked for.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Holdings {
+    /// Adapters that new requests may name: what it said last.
+    pub resident: BTreeMap<String, Resident>,
+    /// Loads that it was asked for and that its state does not show yet.
+    pub loading: BTreeMap<String, Loading>,
+    /// Versions that could not be loaded.
+    pub refused: BTreeMap<String, Refused>,
+    /// Drops that it was asked for and that its state does not show yet.
+    pub unloading: BTreeMap<String, Unloading>,
+    /// Versions that take room, also those that only finish what runs on them.
+    held: usize,
+}
+
+/// A load.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Loading {
+    /// What is wanted.
+    pub version: Version,
+    /// When it was asked for.
+    asked: Instant,
+}
+
+/// A drop.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unloading {
+    /// The version that is meant.
+    pub digest: String,
+    /// Attempts that failed.
+    failed: u32,
+    /// When to ask again, after one that failed.
+    pub again: Option<Instant>,
+}
+
+/// How it stands with a version on a worker.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Stand<'h> {
+    /// New requests get it.
+    Resident,
+    /// It was refused, and may be asked for again.
+    Refused(&'h Refused),
+    /// It was asked for, for the first time.
+    Loading,
+    /// It is neither there nor asked for.
+    Missing,
+}
+
+impl Holdings {
+    /// Takes in that the worker is asked for `step`.
+    pub fn ask(&mut self, step: &Step, now: Instant) {
+        match step {
+            Step::Load { name, version } => {
+                self.loading.insert(name.clone(), Loading { version: version.clone(), asked: now });
+            }
+            Step::Unload { name, digest } => {
+                let before = self.unloading.get(name).filter(|before| before.digest == *digest);
+                let failed = before.map_or(0, |before| before.failed);
+                self.unloading.insert(name.clone(), Unloading { digest: digest.clone(), failed, again: None });
+            }
+        }
+    }
+
+    /// Takes in what the worker says: with it comes what has become of loads and drops. Where there was no room and
+    /// something has gone, loads are due at once.
+    pub fn tell(&mut self, state: &WorkerState, now: Instant) {
+        self.resident = resident(state);
+        let is_there = |name: &String, version: &Version| self.resident.get(name).is_some_and(|held| version.is(held));
+        self.loading.retain(|name, loading| !is_there(name, &loading.version));
+        self.refused.retain(|name, refused| !is_there(name, &refused.version));
+        self.unloading
+            .retain(|name, unloading| self.resident.get(name).is_some_and(|held| held.digest == unloading.digest));
+        if state.adapters.len() < self.held {
+            for refused in self.refused.values_mut().filter(|refused| refused.helps == Helps::Room) {
+                refused.again = refused.again.min(now);
+            }
+        }
+        self.held = state.adapters.len();
+    }
+
+    /// Takes in that a load ended; gives the refusal, if that was its end. One that went well shows in the state, which
+    /// is what counts.
+    pub fn loaded(
+        &mut self,
+        name: &str,
+        version: &Version,
+        outcome: Result<(), Status>,
+        now: Instant,
+    ) -> Option<&Refused> {
+        let status = outcome.err()?;
+        let asked = self.loading.get(name).filter(|loading| loading.version == *version).map(|loading| loading.asked);
+        if asked.is_some() {
+            self.loading.remove(name);
+        }
+        let before = self.refusal(name, version);
+        let refused = Refused::new(version.clone(), &status, before, asked.unwrap_or(now), now);
+        self.refused.insert(name.to_owned(), refused);
+        self.refused.get(name)
+    }
+
+    /// Takes in that a drop ended. What is gone already is as good; the state shows it. After another failure, which
+    /// stands there still, it is asked for again when some time has passed.
+    pub fn unloaded(&mut self, name: &str, digest: &str, outcome: Result<(), Status>, now: Instant) {
+        let Err(status) = outcome else { return };
+        let asked = self.unloading.get_mut(name).filter(|unloading| unloading.digest == digest);
+        if let Some(unloading) = asked.filter(|_| status.code() != Code::NotFound) {
+            unloading.again = Some(now + backoff(unloading.failed, DROP_PAUSE_MAX));
+            unloading.failed = unloading.failed.saturating_add(1);
+        }
+    }
+
+    /// The worker does not say what it holds any more. What it refused, it would refuse again.
+    pub fn lost(&mut self) {
+        *self = Self { refused: std::mem::take(&mut self.refused), ..Self::default() };
+    }
+
+    /// How it stands with `version`.
+    #[must_use]
+    pub fn stand(&self, name: &str, version: &Version) -> Stand<'_> {
+        if self.resident.get(name).is_some_and(|resident| version.is(resident)) {
+            Stand::Resident
+        } else if let Some(refused) = self.refusal(name, version) {
+            Stand::Refused(refused)
+        } else if self.loading.contains_key(name) {
+            Stand::Loading
+        } else {
+            Stand::Missing
+        }
+    }
+
+    /// Whether every wanted adapter is there, or not to be waited for.
+    #[must_use]
+    pub fn complete(&self, wanted: &Wanted) -> bool {
+        wanted.iter().all(|(name, version)| match self.stand(name, version) {
+            Stand::Resident => true,
+            Stand::Refused(refused) => refused.lasting,
+            Stand::Loading | Stand::Missing => false,
+        })
+    }
+
+    /// When [`steps()`](crate::steps()) may have something to ask for though nothing happened, if it was last called at
+    /// `last` or later.
+    #[must_use]
+    pub fn next_attempt(&self, last: Instant) -> Option<Instant> {
+        let loads = self.refused.values().map(|refused| refused.again);
+        let drops = self.unloading.values().filter_map(|unloading| unloading.again);
+        loads.chain(drops).filter(|again| *again > last).min()
+    }
+
+    /// Why exactly this version is not there, if the worker said so.
+    fn refusal(&self, name: &str, version: &Version) -> Option<&Refused> {
+        self.refused.get(name).filter(|refused| refused.version == *version)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use slm_proto::v1::{AdapterPhase, AdapterState};
+
+    use super::*;
+    use crate::steps::steps;
+
+    fn wanted(source: &str) -> Wanted {
+        let version = Version { source: source.to_owned(), digest: None, scale: 1.0 };
+        BTreeMap::from([("banking".to_owned(), version)])
+    }
+
+    fn state(adapters: &[(&str, &str, AdapterPhase)]) -> WorkerState {
+        let adapters = adapters.iter().map(|(name, source, phase)| AdapterState {
+            name: (*name).to_owned(),
+            source: (*source).to_owned(),
+            digest: format!("sha256:{source}"),
+            phase: (*phase).into(),
+            scale: 1.0,
+            ..Default::default()
+        });
+        WorkerState { adapters: adapters.collect(), ..Default::default() }
+    }
+
+    fn full() -> Result<(), Status> {
+        Err(Status::resource_exhausted("all slots are taken"))
+    }
+
+    #[test]
+    fn nothing_is_asked_for_twice() {
+        let now = Instant::now();
+        let wants = wanted("a:1");
+        let mut holdings = Holdings::default();
+        for step in steps(&wants, &holdings, now, |_| false) {
+            holdings.ask(&step, now);
+        }
+        assert_eq!(steps(&wants, &holdings, now, |_| false), []);
+        holdings.tell(&state(&[("banking", "a:1", AdapterPhase::Serving)]), now);
+        assert!(holdings.loading.is_empty() && holdings.complete(&wants));
+        for step in steps(&BTreeMap::new(), &holdings, now, |_| false) {
+            holdings.ask(&step, now);
+        }
+        assert_eq!(steps(&BTreeMap::new(), &holdings, now, |_| false), []);
+    }
+
+    #[test]
+    fn a_refused_version_waits_for_its_time_or_for_another_version() {
+        let now = Instant::now();
+        let wants = wanted("a:1");
+        let mut holdings = Holdings::default();
+        holdings.ask(&Step::Load { name: "banking".to_owned(), version: wants["banking"].clone() }, now);
+        holdings.loaded("banking", &wants["banking"], Err(Status::invalid_argument("no tensors")), now);
+        assert!(holdings.loading.is_empty() && holdings.complete(&wants));
+        assert_eq!(steps(&wants, &holdings, now, |_| false), []);
+        assert_eq!(steps(&wanted("a:2"), &holdings, now, |_| false).len(), 1);
+        let again = holdings.next_attempt(now).expect("another attempt");
+        assert_eq!(steps(&wants, &holdings, again, |_| false).len(), 1);
+        holdings.tell(&state(&[("banking", "a:1", AdapterPhase::Serving)]), again);
+        assert_eq!(holdings.stand("banking", &wants["banking"]), Stand::Resident);
+        assert_eq!(holdings.next_attempt(now), None, "a refusal is over when the version is there");
+    }
+
+    #[test]
+    fn room_that_is_made_is_used_at_once() {
+        use AdapterPhase::{Retiring, Serving};
+        let now = Instant::now();
+        let wants = wanted("a:2");
+        let mut holdings = Holdings::default();
+        holdings.tell(&state(&[("banking", "a:1", Serving), ("travel", "t:1", Retiring)]), now);
+        holdings.loaded("banking", &wants["banking"], full(), now);
+        assert!(!holdings.complete(&wants), "it may go well soon");
+        assert_eq!(steps(&wants, &holdings, now, |_| false), []);
+        holdings.tell(&state(&[("banking", "a:1", Serving)]), now);
+        assert_eq!(steps(&wants, &holdings, now, |_| false).len(), 1);
+    }
+
+    #[test]
+    fn a_drop_that_failed_is_asked_for_again_and_one_of_another_version_is_another() {
+        let now = Instant::now();
+        let none = Wanted::new();
+        let mut holdings = Holdings::default();
+        holdings.tell(&state(&[("banking", "a:1", AdapterPhase::Serving)]), now);
+        let drop = steps(&none, &holdings, now, |_| false).remove(0);
+        holdings.ask(&drop, now);
+        holdings.unloaded("banking", "sha256:a:1", Err(Status::unavailable("away")), now);
+        assert_eq!(steps(&none, &holdings, now, |_| false), []);
+        let again = holdings.next_attempt(now).expect("another attempt");
+        assert_eq!(steps(&none, &holdings, again, |_| false), std::slice::from_ref(&drop));
+        holdings.ask(&drop, now);
+        holdings.unloaded("banking", "sha256:a:1", Err(Status::not_found("not here")), again);
+        assert_eq!(holdings.next_attempt(now), None, "gone is gone");
+        holdings.tell(&state(&[("banking", "a:2", AdapterPhase::Serving)]), again);
+        assert_eq!(steps(&none, &holdings, again, |_| false).len(), 1);
+    }
+
+    #[test]
+    fn a_worker_that_is_lost_keeps_only_its_refusals() {
+        let now = Instant::now();
+        let wants = wanted("a:1");
+        let mut holdings = Holdings::default();
+        holdings.tell(&state(&[("travel", "t:1", AdapterPhase::Serving)]), now);
+        holdings.loaded("banking", &wants["banking"], full(), now);
+        holdings.lost();
+        assert!(holdings.resident.is_empty() && holdings.refused.contains_key("banking"));
+    }
+}

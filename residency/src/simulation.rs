@@ -1,0 +1,129 @@
+//! A worker with few slots and a bad day, and somebody whose wishes change: in the end it holds what is wanted, whatever
+//! went wrong on the way, and it never dropped what was to be kept.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use rand::{Rng as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+use slm_proto::v1::{AdapterPhase, AdapterState, WorkerState};
+use tonic::Status;
+
+use crate::{Holdings, Step, Version, Wanted, steps};
+
+const NAMES: [&str; 4] = ["a", "b", "c", "kept"];
+const SLOTS: usize = 5;
+const ROUNDS: usize = 200;
+
+/// What a worker does, in a few lines.
+#[derive(Default)]
+struct Worker {
+    versions: Vec<AdapterState>,
+    asked: Vec<Step>,
+}
+
+impl Worker {
+    fn state(&self) -> WorkerState {
+        WorkerState { adapters: self.versions.clone(), ..Default::default() }
+    }
+
+    fn load(&mut self, name: &str, version: &Version) -> Result<(), Status> {
+        if self.versions.len() == SLOTS {
+            return Err(Status::resource_exhausted("all slots are taken"));
+        }
+        self.retire(name, None);
+        self.versions.push(AdapterState {
+            name: name.to_owned(),
+            source: version.source.clone(),
+            digest: format!("sha256:{}", version.source),
+            phase: AdapterPhase::Serving.into(),
+            scale: version.scale,
+            ..Default::default()
+        });
+        Ok(())
+    }
+
+    /// Whether there was one, of `digest` where that is given.
+    fn retire(&mut self, name: &str, digest: Option<&str>) -> bool {
+        let mut versions = self.versions.iter_mut();
+        let found = versions.find(|version| version.name == name && version.phase() == AdapterPhase::Serving);
+        let found = found.filter(|version| digest.is_none_or(|digest| version.digest == digest));
+        found.map(|version| version.set_phase(AdapterPhase::Retiring)).is_some()
+    }
+
+    /// Whether a load of the same name waits for its answer.
+    fn loads(&self, step: &Step) -> bool {
+        let Step::Load { name, .. } = step else { return false };
+        self.asked.iter().any(|other| matches!(other, Step::Load { name: other, .. } if other == name))
+    }
+
+    /// Answers the oldest request.
+    fn answer(&mut self, random: &mut ChaCha8Rng, fails: f64, holdings: &mut Holdings, now: Instant) {
+        if self.asked.is_empty() {
+            return;
+        }
+        let broken = random.random_bool(fails);
+        let away = || Err(Status::unavailable("connection reset"));
+        match self.asked.remove(0) {
+            Step::Load { name, version } => {
+                let outcome = if broken { away() } else { self.load(&name, &version) };
+                holdings.loaded(&name, &version, outcome, now);
+            }
+            Step::Unload { name, digest } => {
+                assert_ne!(name, "kept");
+                let there = || Status::not_found("no such version");
+                let outcome =
+                    if broken { away() } else { self.retire(&name, Some(&digest)).then_some(()).ok_or_else(there) };
+                holdings.unloaded(&name, &digest, outcome, now);
+            }
+        }
+    }
+}
+
+fn wishes(random: &mut ChaCha8Rng) -> Wanted {
+    let mut wanted = BTreeMap::new();
+    for name in NAMES {
+        let number = random.random_range(0..3);
+        if number > 0 {
+            let version = Version { source: format!("{name}:{number}"), digest: None, scale: 1.0 };
+            wanted.insert(name.to_owned(), version);
+        }
+    }
+    wanted
+}
+
+#[test]
+fn a_worker_ends_up_with_what_is_wanted() {
+    for seed in 0..200 {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let (mut worker, mut holdings, mut wanted) = (Worker::default(), Holdings::default(), Wanted::new());
+        let mut now = Instant::now();
+        for round in 0..ROUNDS {
+            let calm = round >= ROUNDS / 2;
+            match random.random_range(0..8) {
+                0 if !calm => wanted = wishes(&mut random),
+                1 if !calm => {
+                    // It died: nothing is left, and nobody hears of what it was asked for.
+                    worker = Worker::default();
+                    holdings.lost();
+                }
+                2 | 3 => worker.versions.retain(|version| version.phase() == AdapterPhase::Serving),
+                _ => worker.answer(&mut random, if calm { 0.0 } else { 0.3 }, &mut holdings, now),
+            }
+            holdings.tell(&worker.state(), now);
+            for step in steps(&wanted, &holdings, now, |name| name == "kept") {
+                assert!(!worker.loads(&step), "{step:?} while one runs, seed {seed}");
+                holdings.ask(&step, now);
+                worker.asked.push(step);
+            }
+            // Calm is long enough for every pause to end.
+            now += Duration::from_secs(if calm { 60 } else { random.random_range(0..3) });
+        }
+        for (name, resident) in &holdings.resident {
+            assert!(wanted.get(name).is_some_and(|version| version.is(resident)) || name == "kept", "seed {seed}");
+        }
+        assert!(wanted.keys().all(|name| holdings.resident.contains_key(name)), "seed {seed}");
+    }
+}
