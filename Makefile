@@ -9,7 +9,7 @@ PYTHON := $(CACHE)/venv/bin/python
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 SLM := $(TARGET)/release/slm
 
-.PHONY: help setup build demo up test check generate parity e2e bench images chart chart-generate cluster-up cluster-down cluster-test clean
+.PHONY: help setup build demo up test check generate parity e2e e2e-faults bench images chart chart-generate cluster-up cluster-down cluster-test clean
 
 help: ## Show what there is
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ parity: setup ## Compare logits and greedy tokens with the reference (SLM_PARITY
 
 e2e: setup images ## The swarm on a real cluster: the one of KUBECONFIG, or one that it brings up (needs root)
 	@CACHE="$(CACHE)" scripts/e2e
+
+e2e-faults: setup images ## The same, with eight callers that never pause while things break or are replaced
+	@CACHE="$(CACHE)" scripts/e2e --faults
 
 bench: setup build ## End-to-end speed beside the bare ONNX Runtime step, on this machine
 	@"$(TARGET)/release/slm-bench" --slm "$(SLM)"

@@ -3,16 +3,10 @@
 mod cluster {
     mod answers;
     mod artifacts;
-    mod certificates;
     mod deletions;
     mod devices;
-    mod faults;
-    mod leaders;
-    mod nodes;
     mod people;
     mod rights;
-    mod rollouts;
     mod second;
     mod swaps;
-    mod upgrades;
 }

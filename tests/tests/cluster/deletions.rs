@@ -2,9 +2,7 @@
 
 use anyhow::Result;
 use slm_tests::{
-    cluster::{
-        adapter_manifest, apply, client, kubectl, push_adapter, ready, until, until_reason, variable, wait_ready,
-    },
+    cluster::{adapter_manifest, apply, client, kubectl, push_adapter, until, until_reason, variable, wait_ready},
     swarm::{Call, quickstart_adapter},
 };
 
@@ -61,7 +59,7 @@ async fn what_is_deleted_in_use_is_missed_by_name() -> Result<()> {
     assert!(client.ask(&Call::new("spare-kitchen", "soup")).await.is_err());
     apply(&model("spare")?)?;
     until_reason("lora", "spare-kitchen", "Ready").await?;
-    assert_eq!(ready("slm", "spare")?.1, "Ready");
+    until_reason("slm", "spare", "Ready").await?;
 
     // A route in use.
     kubectl(&["delete", "sroute", "spare-route"])?;

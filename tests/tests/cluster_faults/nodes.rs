@@ -69,9 +69,8 @@ async fn a_lost_node_takes_only_its_own_streams() -> Result<()> {
         load.failures.len(),
         load.failures.len() - noticed
     );
-    for failure in &load.failures {
-        println!("  {failure}");
-    }
+    // A caller is told, or gets the right answer.
+    assert!(!load.failures.iter().any(|failure| failure.contains("another answer")), "{:?}", load.failures);
     cluster(&["node", "start", "node1"])?;
     until("its worker, with its adapters", || Ok((instances("banking")?.len() >= on_node1).then_some(()))).await?;
     wait_ready()?;
