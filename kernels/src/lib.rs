@@ -1,0 +1,46 @@
+//! The arithmetic of quantised linear layers on CPUs: `y = x W (+ residual) + the adapter of each row`.
+//!
+//! Weights of 4 or 8 bits are packed once ([`Weights`]) into memory that every session shares; activations are
+//! quantised to 8 bits once a step ([`Activations`]); then any number of threads multiply ranges of columns
+//! ([`Linear::columns`]), adding each row's adapter ([`lora`]) while the outputs are near. What runs is chosen at run
+//! time from what the CPU has ([`Level`]), never from what the build machine had.
+//!
+//! Guarantee: every output has the same bits whichever rows are computed with it, however columns are cut, and on
+//! every instruction set.
+//!
+//! This is not an operator of ONNX Runtime, starts no threads and reads no files: slices in, slices out.
+//!
+//! Modules in the order in which data meets them.
+
+mod level;
+mod memory;
+mod rows;
+
+mod format;
+mod pack;
+mod sources;
+
+mod activations;
+mod linear;
+pub mod lora;
+mod simd;
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod dispatch;
+mod isa;
+mod portable;
+#[cfg(target_arch = "x86_64")]
+mod vnni;
+
+pub mod roofline;
+
+pub use activations::{Activations, Quantizer};
+pub use format::{Format, TILE_COLUMNS};
+pub use level::Level;
+pub use linear::{Adapters, Linear, Start};
+pub use pack::{Block, Weights};
+pub use rows::Rows;
+pub use sources::SourceError;
