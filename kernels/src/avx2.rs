@@ -39,7 +39,12 @@ macro_rules! floats_of_256_bits {
         }
         #[inline(always)]
         unsafe fn load_f16(p: *const u8) -> __m256 {
-            unsafe { _mm256_cvtph_ps(_mm_loadu_si128(p.cast())) }
+            #[cfg(miri)]
+            return unsafe { Self::load(crate::simd::widened::<8>(p).as_ptr()) };
+            #[cfg(not(miri))]
+            unsafe {
+                _mm256_cvtph_ps(_mm_loadu_si128(p.cast()))
+            }
         }
         #[inline(always)]
         unsafe fn store(p: *mut f32, x: __m256) {
@@ -98,6 +103,15 @@ pub(crate) unsafe fn zero_pairs(p: *const u8, less: i32) -> __m256i {
     }
 }
 
+/// The same, but the compiler does not know.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn kept(mut x: __m256i) -> __m256i {
+    // SAFETY: no instruction at all.
+    unsafe { std::arch::asm!("/* {0} */", inout(ymm_reg) x, options(pure, nomem, nostack, preserves_flags)) };
+    x
+}
+
 #[inline(always)]
 unsafe fn dots4<L: Layout, const V: usize, const R: usize>(
     quants: *const u8,
@@ -134,6 +148,15 @@ unsafe fn dots4<L: Layout, const V: usize, const R: usize>(
                 let x = every_lane(x.add(r * L::BLOCK + 8 * octet + 4));
                 for v in 0..V {
                     sums[v] = _mm256_add_epi16(sums[v], _mm256_maddubs_epi16(late[v], x));
+                }
+            }
+            // Two vectors of unpacked weights for a whole block would not fit the registers; the compiler, which is
+            // free to add in any order, would try, and spill.
+            if V == 2 {
+                for sums in &mut sums {
+                    for sum in sums {
+                        *sum = kept(*sum);
+                    }
                 }
             }
         }

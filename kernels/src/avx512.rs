@@ -61,7 +61,12 @@ unsafe impl Isa for Avx512Vnni {
     }
     #[inline(always)]
     unsafe fn load_f16(p: *const u8) -> __m512 {
-        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
+        #[cfg(miri)]
+        return unsafe { Self::load(crate::simd::widened::<16>(p).as_ptr()) };
+        #[cfg(not(miri))]
+        unsafe {
+            _mm512_cvtph_ps(_mm256_loadu_si256(p.cast()))
+        }
     }
     #[inline(always)]
     unsafe fn store(p: *mut f32, x: __m512) {

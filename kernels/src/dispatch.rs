@@ -53,12 +53,6 @@ impl Choice {
     }
 }
 
-/// So many of `rows` that what is left makes even tiles of at most `most`: 8 are 4 and 4, not 6 and 2.
-#[allow(dead_code)] // As above.
-fn even(rows: usize, most: usize) -> usize {
-    rows.div_ceil(rows.div_ceil(most))
-}
-
 fn portable<L: Layout>(rows: usize) -> Choice {
     unsafe fn run<L: Layout, const R: usize>(p: &Pass) {
         // SAFETY: passed on; needs no instruction set.
@@ -75,9 +69,10 @@ mod x86 {
     use super::*;
     use crate::{avx2::Avx2, avx512::Avx512Vnni, vnni::AvxVnni};
 
-    /// Sixteen registers: sums of a block and of all blocks for six vectors, and a few for weights and activations.
-    /// Few rows take both halves of a tile at once, so that memory is read in order.
-    macro_rules! six_vectors {
+    /// Sixteen registers. Few rows take both halves of a tile at once: activations are broadcast half as often, and
+    /// memory is read in order. From six rows on, the weights of a block stay in registers and rows pass by; the more
+    /// rows, the more often an unpacked weight is used. Sizes between were slower than two smaller ones.
+    macro_rules! sixteen_registers {
         ($name:ident, $isa:ident, $features:literal) => {
             pub(super) fn $name<L: Layout>(rows: usize) -> Choice {
                 #[target_feature(enable = $features)]
@@ -85,19 +80,20 @@ mod x86 {
                     // SAFETY: passed on; the caller vouches for the instruction set.
                     unsafe { pass::<$isa, L, V, R>(p) }
                 }
-                match even(rows, 6) {
+                match rows {
                     1 => Choice::new::<$isa, 2, 1>(run::<L, 2, 1>),
                     2 => Choice::new::<$isa, 2, 2>(run::<L, 2, 2>),
                     3 => Choice::new::<$isa, 2, 3>(run::<L, 2, 3>),
-                    4 => Choice::new::<$isa, 1, 4>(run::<L, 1, 4>),
-                    5 => Choice::new::<$isa, 1, 5>(run::<L, 1, 5>),
-                    _ => Choice::new::<$isa, 1, 6>(run::<L, 1, 6>),
+                    4 | 7 | 8 => Choice::new::<$isa, 2, 4>(run::<L, 2, 4>),
+                    5 | 9 | 10 => Choice::new::<$isa, 2, 5>(run::<L, 2, 5>),
+                    6 | 11 => Choice::new::<$isa, 1, 6>(run::<L, 1, 6>),
+                    _ => Choice::new::<$isa, 1, 12>(run::<L, 1, 12>),
                 }
             }
         };
     }
-    six_vectors!(avx2, Avx2, "avx2,fma,f16c");
-    six_vectors!(avx_vnni, AvxVnni, "avx2,fma,f16c,avxvnni");
+    sixteen_registers!(avx2, Avx2, "avx2,fma,f16c");
+    sixteen_registers!(avx_vnni, AvxVnni, "avx2,fma,f16c,avxvnni");
 
     /// Thirty-two registers: twelve vectors, enough chains of `dpbusd` to hide its latency.
     pub(super) fn avx512_vnni<L: Layout>(rows: usize) -> Choice {
@@ -114,6 +110,26 @@ mod x86 {
             6 | 7 => Choice::new::<Avx512Vnni, 1, 6>(run::<L, 6>),
             8..12 => Choice::new::<Avx512Vnni, 1, 8>(run::<L, 8>),
             _ => Choice::new::<Avx512Vnni, 1, 12>(run::<L, 12>),
+        }
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+mod aarch64 {
+    use super::*;
+    use crate::neon::NeonI8mm;
+
+    /// Thirty-two registers of four floats; rows in pairs but for one that is alone.
+    pub(super) fn neon_i8mm<L: Layout>(rows: usize) -> Choice {
+        #[target_feature(enable = "neon,dotprod,i8mm")]
+        unsafe fn run<L: Layout, const V: usize, const R: usize>(p: &Pass) {
+            // SAFETY: passed on; the caller vouches for the instruction set.
+            unsafe { pass::<NeonI8mm, L, V, R>(p) }
+        }
+        match rows {
+            1 => Choice::new::<NeonI8mm, 4, 1>(run::<L, 4, 1>),
+            2 | 3 => Choice::new::<NeonI8mm, 4, 2>(run::<L, 4, 2>),
+            _ => Choice::new::<NeonI8mm, 2, 4>(run::<L, 2, 4>),
         }
     }
 }

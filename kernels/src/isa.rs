@@ -108,11 +108,12 @@ pub(crate) unsafe fn pass<I: Isa, L: Layout, const V: usize, const R: usize>(pas
                     }
                 }
             }
-            scales = scales.add(TILE_COLUMNS * L::SCALE);
-            offsets = offsets.add(TILE_COLUMNS * L::OFFSET_BYTES);
-            quants = quants.add(L::QUANTS);
-            x = x.add(pass.panel_rows * L::BLOCK);
-            meta = meta.add(pass.panel_rows);
+            // After the last block these point nowhere, which is no more than that with a wrapping addition.
+            scales = scales.wrapping_add(TILE_COLUMNS * L::SCALE);
+            offsets = offsets.wrapping_add(TILE_COLUMNS * L::OFFSET_BYTES);
+            quants = quants.wrapping_add(L::QUANTS);
+            x = x.wrapping_add(pass.panel_rows * L::BLOCK);
+            meta = meta.wrapping_add(pass.panel_rows);
         }
         for (r, sums) in sums.iter().enumerate() {
             finish::<I, V>(pass, r * pass.y_stride, sums);

@@ -31,6 +31,8 @@ mod avx2;
 mod avx512;
 mod dispatch;
 mod isa;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod portable;
 #[cfg(target_arch = "x86_64")]
 mod vnni;

@@ -202,6 +202,8 @@ macro_rules! at_level {
             Level::Avx512Vnni => avx512::<E>($($argument),*),
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 | Level::AvxVnni => avx2::<E>($($argument),*),
+            #[cfg(target_arch = "aarch64")]
+            Level::NeonI8mm => $body::<crate::simd::aarch64::Neon, E>($($argument),*),
             _ => $body::<Portable, E>($($argument),*),
         }
     }};
@@ -274,7 +276,7 @@ unsafe fn dots<S: Simd, E: Element, const RANKS: usize, const COUNT: usize>(
                 let (x, h) = *tokens.get_unchecked(t);
                 let mut total = sum.sum();
                 for j in whole..k {
-                    let weight: f32 = (*a.add((rank + r) * k + j)).into();
+                    let weight = (*a.add((rank + r) * k + j)).widen();
                     total = weight.mul_add(*x.add(j), total);
                 }
                 *h.add(rank + r) = total;
@@ -305,7 +307,7 @@ unsafe fn columns_with<S: Simd, E: Element>(b: *const E, shape: Shape, tokens: &
                 let h = h.add(shape.rank_begin);
                 let mut total = *y.add(shape.column + n);
                 for r in 0..shape.rank {
-                    let weight: f32 = (*b.add(r * shape.stride + shape.skip + n)).into();
+                    let weight = (*b.add(r * shape.stride + shape.skip + n)).widen();
                     total = (*h.add(r)).mul_add(weight, total);
                 }
                 *y.add(shape.column + n) = total;

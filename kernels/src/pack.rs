@@ -93,13 +93,13 @@ fn put(format: Format, tile: &TileShape, bytes: &mut [u8], lane: usize, index: u
     let cell = index * TILE_COLUMNS + lane;
     match format {
         Format::Q4Zero64 => bytes[4 * cell..][..4].copy_from_slice(&block.scale.to_ne_bytes()),
-        _ => bytes[2 * cell..][..2].copy_from_slice(&f16::from_f32(block.scale).to_ne_bytes()),
+        _ => bytes[2 * cell..][..2].copy_from_slice(&f16::from_f32_const(block.scale).to_ne_bytes()),
     }
     let offsets = &mut bytes[tile.offsets..];
     match format {
         Format::Q4Zero64 => offsets[cell] = block.offset as u8,
         Format::Q4Min32 | Format::Q4Min64 => {
-            offsets[2 * cell..][..2].copy_from_slice(&f16::from_f32(block.offset).to_ne_bytes());
+            offsets[2 * cell..][..2].copy_from_slice(&f16::from_f32_const(block.offset).to_ne_bytes());
         }
         Format::Q4Scale32 | Format::Q8Scale32 => {}
     }

@@ -57,7 +57,7 @@ unsafe impl Isa for Portable {
     #[inline(always)]
     unsafe fn load_f16(p: *const u8) -> Self::Floats {
         // SAFETY: sixteen halves.
-        unsafe { p.cast::<[u16; TILE_COLUMNS]>().read_unaligned().map(|bits| f16::from_bits(bits).to_f32()) }
+        unsafe { p.cast::<[u16; TILE_COLUMNS]>().read_unaligned().map(|bits| f16::from_bits(bits).to_f32_const()) }
     }
     #[inline(always)]
     unsafe fn store(p: *mut f32, x: Self::Floats) {

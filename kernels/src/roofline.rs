@@ -5,53 +5,70 @@ use std::{hint::black_box, time::Instant};
 
 use crate::level::Level;
 
-/// Bytes per second at which one thread reads memory: the fastest of `passes` over `bytes` bytes, which should be
-/// several times the size of the last cache.
+/// Bytes per second at which one thread reads memory in order: the fastest of many pieces of a buffer that is several
+/// times larger than the last cache, read `passes` times over.
 pub fn read_bandwidth(bytes: usize, passes: usize) -> f64 {
     let words = vec![1u64; bytes / 8];
-    let seconds = fastest(passes, || {
-        // Eight sums, so that the compiler may use vectors and no chain of additions holds them up.
-        let mut sums = [0u64; 32];
-        for part in words.chunks_exact(32) {
-            for (sum, word) in sums.iter_mut().zip(part) {
-                *sum = sum.wrapping_add(*word);
-            }
+    let piece = (1 << 20) / 8;
+    let mut seconds = f64::INFINITY;
+    for _ in 0..passes {
+        for piece in words.chunks_exact(piece) {
+            seconds = seconds.min(fastest(1, || {
+                // Many sums, so that the compiler may use vectors and no chain of additions holds them up.
+                let mut sums = [0u64; 32];
+                for part in piece.chunks_exact(32) {
+                    for (sum, word) in sums.iter_mut().zip(part) {
+                        *sum = sum.wrapping_add(*word);
+                    }
+                }
+                black_box(sums);
+            }));
         }
-        black_box(sums);
-    });
-    (words.len() * 8) as f64 / seconds
+    }
+    (piece * 8) as f64 / seconds
 }
 
 /// Integer operations (a multiplication and an addition are two) per second of the level's own instructions for
-/// products of 8 bits, from registers: `maddubs` and an addition for AVX2, `dpbusd` for VNNI. `None` where the
+/// products of 8 bits, from registers: `maddubs` and an addition for AVX2, `dpbusd` for VNNI, `smmla` for I8MM. `None` where the
 /// CPU has not the level, or the level no such instruction.
 pub fn peak(level: Level) -> Option<f64> {
     if !level.is_available() {
         return None;
     }
-    const ROUNDS: u64 = 200_000;
     match level {
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 => {
             // SAFETY: the level is available.
             let seconds = fastest(20, || unsafe { x86::maddubs(ROUNDS) });
-            Some((ROUNDS * x86::CHAINS as u64 * 64) as f64 / seconds)
+            Some((ROUNDS * CHAINS as u64 * 64) as f64 / seconds)
         }
         #[cfg(target_arch = "x86_64")]
         Level::AvxVnni => {
             // SAFETY: the level is available.
             let seconds = fastest(20, || unsafe { x86::dpbusd256(ROUNDS) });
-            Some((ROUNDS * x86::CHAINS as u64 * 64) as f64 / seconds)
+            Some((ROUNDS * CHAINS as u64 * 64) as f64 / seconds)
         }
         #[cfg(target_arch = "x86_64")]
         Level::Avx512Vnni => {
             // SAFETY: the level is available.
             let seconds = fastest(20, || unsafe { x86::dpbusd512(ROUNDS) });
-            Some((ROUNDS * x86::CHAINS as u64 * 128) as f64 / seconds)
+            Some((ROUNDS * CHAINS as u64 * 128) as f64 / seconds)
+        }
+        #[cfg(target_arch = "aarch64")]
+        Level::NeonI8mm => {
+            // SAFETY: the level is available.
+            let seconds = fastest(20, || unsafe { aarch64::smmla(ROUNDS) });
+            Some((ROUNDS * CHAINS as u64 * 64) as f64 / seconds)
         }
         _ => None,
     }
 }
+
+/// Rounds of a loop: some milliseconds.
+const ROUNDS: u64 = 200_000;
+
+/// Independent sums in it: more than latency times throughput of the instructions.
+const CHAINS: usize = 12;
 
 /// Seconds of the fastest of several runs.
 pub fn fastest(runs: usize, mut run: impl FnMut()) -> f64 {
@@ -71,8 +88,7 @@ mod x86 {
         hint::black_box,
     };
 
-    /// Independent sums: more than latency times throughput.
-    pub(super) const CHAINS: usize = 12;
+    use super::CHAINS;
 
     #[target_feature(enable = "avx2")]
     pub(super) fn maddubs(rounds: u64) {
@@ -107,6 +123,27 @@ mod x86 {
         for _ in 0..rounds {
             for sum in &mut sums {
                 *sum = _mm512_dpbusd_epi32(*sum, a, b);
+            }
+        }
+        black_box(sums);
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+mod aarch64 {
+    use std::{arch::aarch64::*, hint::black_box};
+
+    use super::CHAINS;
+    use crate::neon;
+
+    #[target_feature(enable = "neon,i8mm")]
+    pub(super) fn smmla(rounds: u64) {
+        let (a, b) = black_box((vdupq_n_s8(1), vdupq_n_s8(1)));
+        let mut sums = [vdupq_n_s32(0); CHAINS];
+        for _ in 0..rounds {
+            for sum in &mut sums {
+                // SAFETY: registers only.
+                *sum = unsafe { neon::smmla(*sum, a, b) };
             }
         }
         black_box(sums);

@@ -24,13 +24,18 @@ pub(crate) unsafe trait Simd: Copy {
 }
 
 /// An element type of adapter matrices.
-pub(crate) trait Element: Copy + Into<f32> + Send + Sync {
+pub(crate) trait Element: Copy + Send + Sync {
+    fn widen(self) -> f32;
     /// # Safety
     /// As [`Simd`].
     unsafe fn load<S: Simd>(p: *const Self) -> S;
 }
 
 impl Element for f32 {
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        self
+    }
     #[inline(always)]
     unsafe fn load<S: Simd>(p: *const Self) -> S {
         // SAFETY: the caller's promise.
@@ -39,11 +44,24 @@ impl Element for f32 {
 }
 
 impl Element for f16 {
+    /// Without asking for F16C, which costs more than it saves on one number.
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        self.to_f32_const()
+    }
     #[inline(always)]
     unsafe fn load<S: Simd>(p: *const Self) -> S {
         // SAFETY: the caller's promise.
         unsafe { S::load_f16(p) }
     }
+}
+
+/// `N` halves, widened without F16C: Miri, which checks the kernels' memory accesses, does not know its instructions.
+#[cfg(all(miri, target_arch = "x86_64"))]
+#[inline(always)]
+pub(crate) unsafe fn widened<const N: usize>(p: *const u8) -> [f32; N] {
+    // SAFETY: valid for so many halves by the caller's promise.
+    unsafe { p.cast::<[u16; N]>().read_unaligned() }.map(|bits| f16::from_bits(bits).to_f32_const())
 }
 
 /// Plain Rust; on AArch64 the compiler makes NEON of it.
@@ -68,7 +86,7 @@ unsafe impl Simd for Portable {
     #[inline(always)]
     unsafe fn load_f16(p: *const f16) -> Self {
         // SAFETY: valid for sixteen elements.
-        Self(unsafe { p.cast::<[f16; WIDTH]>().read_unaligned() }.map(f16::to_f32))
+        Self(unsafe { p.cast::<[f16; WIDTH]>().read_unaligned() }.map(f16::to_f32_const))
     }
     #[inline(always)]
     unsafe fn store(self, p: *mut f32) {
@@ -134,6 +152,9 @@ pub(crate) mod x86 {
         }
         #[inline(always)]
         unsafe fn load_f16(p: *const f16) -> Self {
+            #[cfg(miri)]
+            return unsafe { Self::load(super::widened::<16>(p.cast()).as_ptr()) };
+            #[cfg(not(miri))]
             unsafe {
                 Self(_mm256_cvtph_ps(_mm_loadu_si128(p.cast())), _mm256_cvtph_ps(_mm_loadu_si128(p.add(8).cast())))
             }
@@ -176,7 +197,12 @@ pub(crate) mod x86 {
         }
         #[inline(always)]
         unsafe fn load_f16(p: *const f16) -> Self {
-            unsafe { Self(_mm512_cvtph_ps(_mm256_loadu_si256(p.cast()))) }
+            #[cfg(miri)]
+            return unsafe { Self::load(super::widened::<16>(p.cast()).as_ptr()) };
+            #[cfg(not(miri))]
+            unsafe {
+                Self(_mm512_cvtph_ps(_mm256_loadu_si256(p.cast())))
+            }
         }
         #[inline(always)]
         unsafe fn store(self, p: *mut f32) {
@@ -191,6 +217,60 @@ pub(crate) mod x86 {
             unsafe {
                 let upper = _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(self.0)));
                 sum8(_mm256_add_ps(_mm512_castps512_ps256(self.0), upper))
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod aarch64 {
+    use std::arch::aarch64::*;
+
+    use half::f16;
+
+    use super::Simd;
+    use crate::neon::widen;
+
+    /// Four NEON registers.
+    #[derive(Clone, Copy)]
+    pub(crate) struct Neon([float32x4_t; 4]);
+
+    // SAFETY: only instructions of every AArch64.
+    #[allow(clippy::undocumented_unsafe_blocks)]
+    unsafe impl Simd for Neon {
+        #[inline(always)]
+        unsafe fn zero() -> Self {
+            unsafe { Self::splat(0.0) }
+        }
+        #[inline(always)]
+        unsafe fn splat(x: f32) -> Self {
+            unsafe { Self([vdupq_n_f32(x); 4]) }
+        }
+        #[inline(always)]
+        unsafe fn load(p: *const f32) -> Self {
+            unsafe { Self([vld1q_f32(p), vld1q_f32(p.add(4)), vld1q_f32(p.add(8)), vld1q_f32(p.add(12))]) }
+        }
+        #[inline(always)]
+        unsafe fn load_f16(p: *const f16) -> Self {
+            unsafe { Self([widen(p.cast()), widen(p.add(4).cast()), widen(p.add(8).cast()), widen(p.add(12).cast())]) }
+        }
+        #[inline(always)]
+        unsafe fn store(self, p: *mut f32) {
+            for (i, four) in self.0.into_iter().enumerate() {
+                unsafe { vst1q_f32(p.add(4 * i), four) }
+            }
+        }
+        #[inline(always)]
+        unsafe fn add_product(self, a: Self, b: Self) -> Self {
+            unsafe { Self(std::array::from_fn(|i| vfmaq_f32(self.0[i], a.0[i], b.0[i]))) }
+        }
+        #[inline(always)]
+        unsafe fn sum(self) -> f32 {
+            unsafe {
+                let [a, b, c, d] = self.0;
+                let four = vaddq_f32(vaddq_f32(a, c), vaddq_f32(b, d));
+                let two = vadd_f32(vget_low_f32(four), vget_high_f32(four));
+                vget_lane_f32::<0>(two) + vget_lane_f32::<1>(two)
             }
         }
     }

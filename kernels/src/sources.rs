@@ -76,7 +76,7 @@ impl<'a> Gguf<'a> {
 }
 
 fn half(bytes: &[u8]) -> f32 {
-    f16::from_le_bytes([bytes[0], bytes[1]]).to_f32()
+    f16::from_le_bytes([bytes[0], bytes[1]]).to_f32_const()
 }
 
 /// GGUF keeps inputs 0 to 15 of a block in the low nibbles of its 16 bytes, 16 to 31 in the high ones.

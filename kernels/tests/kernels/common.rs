@@ -50,7 +50,7 @@ impl Matrix {
             1 => quants.fill(0),
             _ => quants.fill_with(|| random.random_range(0..=widest)),
         }
-        let narrow = |x: f32| f16::from_f32(x).to_f32();
+        let narrow = |x: f32| f16::from_f32_const(x).to_f32_const();
         let offset = match format {
             Format::Q4Zero64 => random.random_range(0..16) as f32,
             _ => narrow(random.random_range(-0.2..0.1)),
@@ -122,8 +122,9 @@ impl OwnedAdapter {
         let rank = ranks[0] + ranks[1];
         let first = outputs / 3;
         let columns = [first, outputs - first - outputs / 7];
-        let mut numbers =
-            |n: usize| -> Vec<f32> { (0..n).map(|_| f16::from_f32(random.random_range(-0.3..0.3)).to_f32()).collect() };
+        let mut numbers = |n: usize| -> Vec<f32> {
+            (0..n).map(|_| f16::from_f32_const(random.random_range(-0.3..0.3)).to_f32_const()).collect()
+        };
         let (a, b) = (numbers(rank * inputs), numbers(ranks[0] * columns[0] + ranks[1] * columns[1]));
         let parts = vec![
             Part { rank_begin: 0, rank: ranks[0], column_begin: 0, columns: columns[0], b_begin: 0 },
@@ -135,7 +136,7 @@ impl OwnedAdapter {
                 b_begin: ranks[0] * columns[0],
             },
         ];
-        let halves = |v: &[f32]| v.iter().map(|&x| f16::from_f32(x)).collect();
+        let halves = |v: &[f32]| v.iter().map(|&x| f16::from_f32_const(x)).collect();
         let narrow = random.random_bool(0.5).then(|| (halves(&a), halves(&b)));
         Self { rank, inputs, outputs, a, b, narrow, parts }
     }

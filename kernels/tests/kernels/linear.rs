@@ -30,11 +30,16 @@ const SHAPES: [(usize, usize, usize); 22] = [
     (72, 18, 600),
 ];
 
+/// Miri is ten thousand times slower than the CPU: it gets the small ones.
+fn shapes() -> impl Iterator<Item = (usize, usize, usize)> {
+    SHAPES.into_iter().filter(|(inputs, outputs, count)| !cfg!(miri) || inputs * outputs * count < 20_000)
+}
+
 #[test]
 fn the_portable_path_is_the_definition_within_its_bound() {
     let mut random = random(1);
     for format in Format::ALL {
-        for (inputs, outputs, count) in SHAPES {
+        for (inputs, outputs, count) in shapes() {
             let matrix = Matrix::random(format, inputs, outputs, &mut random);
             let x = rows(count, inputs, &mut random);
             let y = multiply(How { level: Level::Portable, parts: 1 }, &matrix, &x, &[], None);
@@ -69,7 +74,7 @@ fn every_path_has_the_bits_of_the_portable_one() {
     let mut random = random(2);
     for level in levels() {
         for format in Format::ALL {
-            for (inputs, outputs, count) in SHAPES {
+            for (inputs, outputs, count) in shapes() {
                 let matrix = Matrix::random(format, inputs, outputs, &mut random);
                 let x = rows(count, inputs, &mut random);
                 let residual = rows(count, outputs, &mut random);
@@ -85,17 +90,20 @@ fn every_path_has_the_bits_of_the_portable_one() {
     }
 }
 
+const COMPANY: usize = if cfg!(miri) { 13 } else { 31 };
+const WIDEST: usize = if cfg!(miri) { 70 } else { 300 };
+
 #[test]
 fn a_row_has_the_same_bits_alone_and_in_company() {
     let mut random = random(3);
     for level in levels() {
         for format in Format::ALL {
-            let (inputs, outputs) = (random.random_range(1..300), random.random_range(1..90));
+            let (inputs, outputs) = (random.random_range(1..WIDEST), random.random_range(1..WIDEST / 3));
             let matrix = Matrix::random(format, inputs, outputs, &mut random);
-            let x = rows(31, inputs, &mut random);
+            let x = rows(COMPANY, inputs, &mut random);
             let alone: Vec<Vec<f32>> =
                 x.chunks(inputs).map(|row| multiply(How { level, parts: 1 }, &matrix, row, &[], None)).collect();
-            for count in (1..=31).rev() {
+            for count in (1..=COMPANY).rev() {
                 let y = multiply(How { level, parts: 1 }, &matrix, &x[..count * inputs], &[], None);
                 for (row, y) in y.chunks(outputs).enumerate() {
                     assert_bits(y, &alone[row], &format!("{level:?} {format:?} row {row} of {count}"));
@@ -145,7 +153,10 @@ fn rows_with_different_adapters_share_a_step() {
         (96, 70, 13, [[16, 16], [4, 60], [1, 1]]),
         (160, 333, 9, [[64, 64], [2, 7], [5, 32]]),
         (64, 600, 40, [[8, 3], [16, 1], [32, 33]]),
-    ] {
+    ]
+    .into_iter()
+    .take(if cfg!(miri) { 1 } else { 4 })
+    {
         let matrix = Matrix::random(Format::Q4Scale32, inputs, outputs, &mut random);
         let x = rows(count, inputs, &mut random);
         let adapters = ranks.map(|ranks| OwnedAdapter::random(ranks, inputs, outputs, &mut random));

@@ -37,8 +37,8 @@ fn assert_close(got: &[f64], want: &[f64]) {
 }
 
 fn halves(random: &mut impl Rng) -> (f16, f64) {
-    let half = f16::from_f32(random.random_range(-0.1..0.1));
-    (half, half.to_f64())
+    let half = f16::from_f32_const(random.random_range(-0.1..0.1));
+    (half, half.to_f64_const())
 }
 
 #[test]
