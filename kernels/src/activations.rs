@@ -5,9 +5,9 @@
 //! panel of a wide matrix does not fall into few sets of the cache.
 #![allow(unsafe_code)] // Panels are written by several threads; bounds are checked once per panel.
 
-use std::marker::PhantomData;
+use std::{marker::PhantomData, ops::Range};
 
-use crate::{level::Level, memory::Bytes};
+use crate::{level::Level, memory::Bytes, rows::Rows};
 
 /// Rows of a panel at most: the most rows that any kernel takes at once.
 pub(crate) const PANEL: usize = 12;
@@ -131,27 +131,63 @@ impl Quantizer<'_> {
 
     /// Quantises the rows of one panel out of all of `x`, `[rows, inputs]`.
     ///
+    /// # Panics
+    /// `x` is too short, there is no such panel, or the CPU has not the level.
+    ///
     /// # Safety
     /// No other thread fills the same panel at the same time.
     pub unsafe fn panel(&self, level: Level, x: &[f32], panel: usize) {
-        assert!(panel < self.panels() && x.len() >= self.rows * self.inputs);
+        assert!(x.len() >= self.rows * self.inputs, "{} floats for {} x {}", x.len(), self.rows, self.inputs);
         assert!(level.is_available(), "this CPU has no {level:?}");
-        let begin = panel * PANEL;
-        let rows = PANEL.min(self.rows - begin);
-        let blocks = self.inputs.div_ceil(self.block);
-        for row in 0..rows {
-            let x = &x[(begin + row) * self.inputs..][..self.inputs];
-            for (index, part) in x.chunks(self.block).enumerate() {
-                let at = begin * blocks + index * rows + row;
-                // SAFETY: cell `at` is one of the panel's, which are this thread's; `reshape` made room for all.
-                let (quants, meta) = unsafe {
-                    (
-                        std::slice::from_raw_parts_mut(self.quants.add(at * self.block), self.block),
-                        &mut *self.meta.add(at),
-                    )
-                };
-                *meta = quantize(level, part, quants);
+        for row in self.rows_of(panel) {
+            // SAFETY: the row is one of the panel's, which is this thread's by the caller's promise.
+            unsafe { self.row(level, row, &x[row * self.inputs..][..self.inputs]) };
+        }
+    }
+
+    /// Lets `fill` write each row of one panel (its number, and where it goes in `rows`, which keeps it) and quantises
+    /// it while it is near.
+    ///
+    /// # Panics
+    /// As [`Quantizer::panel`].
+    ///
+    /// # Safety
+    /// No other thread fills the same panel, or uses its rows in `rows`, at the same time.
+    pub unsafe fn panel_with(
+        &self,
+        level: Level,
+        rows: Rows<'_>,
+        panel: usize,
+        mut fill: impl FnMut(usize, &mut [f32]),
+    ) {
+        assert!(rows.width() == self.inputs, "rows of {} for inputs of {}", rows.width(), self.inputs);
+        assert!(level.is_available(), "this CPU has no {level:?}");
+        for row in self.rows_of(panel) {
+            // SAFETY: the row is one of the panel's, which is this thread's by the caller's promise, here and there.
+            unsafe {
+                let x = std::slice::from_raw_parts_mut(rows.row(row), self.inputs);
+                fill(row, x);
+                self.row(level, row, x);
             }
+        }
+    }
+
+    fn rows_of(&self, panel: usize) -> Range<usize> {
+        assert!(panel < self.panels(), "panel {panel} of {}", self.panels());
+        panel * PANEL..((panel + 1) * PANEL).min(self.rows)
+    }
+
+    unsafe fn row(&self, level: Level, row: usize, x: &[f32]) {
+        let begin = row - row % PANEL;
+        let panel_rows = PANEL.min(self.rows - begin);
+        let blocks = self.inputs.div_ceil(self.block);
+        for (index, part) in x.chunks(self.block).enumerate() {
+            let at = begin * blocks + index * panel_rows + row - begin;
+            // SAFETY: cell `at` is one of the row's, which is this thread's; `reshape` made room for all.
+            let (quants, meta) = unsafe {
+                (std::slice::from_raw_parts_mut(self.quants.add(at * self.block), self.block), &mut *self.meta.add(at))
+            };
+            *meta = quantize(level, part, quants);
         }
     }
 }
@@ -166,24 +202,42 @@ fn quantize(level: Level, x: &[f32], quants: &mut [i8]) -> Meta {
     match level {
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 | Level::AvxVnni | Level::Avx512Vnni => {
-            // SAFETY: the level was asked for by `Quantizer::panel`, which checked it.
+            // SAFETY: the level was checked by the methods of `Quantizer`.
             unsafe { avx2(x, quants) }
         }
         _ => quantize_block(x, quants),
     }
 }
 
-/// The same for every instruction set: all steps are exact or rounded once, so the compiler may use any vectors.
 #[inline(always)]
 fn quantize_block(x: &[f32], quants: &mut [i8]) -> Meta {
-    let mut padded = [0.0f32; 64];
-    let block = quants.len();
-    padded[..x.len()].copy_from_slice(x);
-    let padded = &padded[..block];
+    let padded = |x: &[f32]| {
+        let mut padded = [0.0; 64];
+        padded[..x.len()].copy_from_slice(x);
+        padded
+    };
+    if let Ok(quants) = <&mut [i8; 32]>::try_from(&mut *quants) {
+        return match x.try_into() {
+            Ok(x) => quantize_whole::<32>(x, quants),
+            Err(_) => quantize_whole::<32>(padded(x).first_chunk().unwrap_or(&[0.0; 32]), quants),
+        };
+    }
+    match quants.try_into() {
+        Ok(quants) => match x.try_into() {
+            Ok(x) => quantize_whole::<64>(x, quants),
+            Err(_) => quantize_whole::<64>(&padded(x), quants),
+        },
+        Err(_) => Meta::default(),
+    }
+}
+
+/// The same for every instruction set: all steps are exact or rounded once, so the compiler may use any vectors.
+#[inline(always)]
+fn quantize_whole<const N: usize>(x: &[f32; N], quants: &mut [i8; N]) -> Meta {
     // Positive floats are ordered as their bits are, and so are NaNs above infinity.
-    let mut largest = [0u32; 8];
-    for eight in padded.chunks_exact(8) {
-        for (most, x) in largest.iter_mut().zip(eight) {
+    let mut largest = [0u32; 16];
+    for part in x.as_chunks::<16>().0 {
+        for (most, x) in largest.iter_mut().zip(part) {
             *most = (*most).max(x.to_bits() & 0x7fff_ffff);
         }
     }
@@ -200,16 +254,16 @@ fn quantize_block(x: &[f32], quants: &mut [i8]) -> Meta {
     let inverse = 127.0 / largest;
     // Adding 1.5 * 2^23 leaves the nearest integer, even on a tie, in the lowest bits.
     const MAGIC: f32 = 12_582_912.0;
-    let mut sums = [0i32; 4];
-    for (q4, x4) in quants.chunks_exact_mut(4).zip(padded.chunks_exact(4)) {
-        for i in 0..4 {
-            let q = (x4[i] * inverse + MAGIC).to_bits() as i8;
-            q4[i] = q;
-            sums[i] += i32::from(q);
+    let mut sums = [0i32; 8];
+    for (q8, x8) in quants.as_chunks_mut::<8>().0.iter_mut().zip(x.as_chunks::<8>().0) {
+        let whole = x8.map(|x| (x * inverse + MAGIC).to_bits().cast_signed() - MAGIC.to_bits().cast_signed());
+        for (sum, q) in sums.iter_mut().zip(whole) {
+            *sum += q;
         }
+        *q8 = whole.map(|q| q as i8);
     }
     let scale = largest / 127.0;
-    let halves = [sums[0] + sums[1], sums[2] + sums[3]];
+    let halves = [sums[0] + sums[1] + sums[4] + sums[5], sums[2] + sums[3] + sums[6] + sums[7]];
     Meta {
         scale,
         scaled_sum: scale * (halves[0] + halves[1]) as f32,

@@ -23,6 +23,7 @@ mod sources;
 mod activations;
 mod linear;
 pub mod lora;
+pub mod rowwise;
 mod simd;
 
 #[cfg(target_arch = "x86_64")]

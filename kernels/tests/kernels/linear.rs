@@ -2,7 +2,7 @@
 
 use crate::common::{How, Matrix, OwnedAdapter, levels, multiply, quantized, random, rows};
 use rand::Rng;
-use slm_kernels::{Activations, Format, Level, Linear, Rows, Start};
+use slm_kernels::{Activations, Format, Level, Linear, Rows, Start, rowwise::rms_norm};
 
 /// Inputs, outputs, rows: blocks and tiles that do not fill up, and every number of rows that a kernel takes.
 const SHAPES: [(usize, usize, usize); 22] = [
@@ -191,6 +191,30 @@ fn rows_with_different_adapters_share_a_step() {
                 assert_bits(&alone, &expected[row * outputs..][..outputs], &format!("{level:?} row {row} alone"));
             }
         }
+    }
+}
+
+#[test]
+fn rows_may_be_made_and_quantized_at_once() {
+    let mut random = random(8);
+    let matrix = Matrix::random(Format::Q4Min64, 100, 30, &mut random);
+    let (x, gain) = (rows(14, 100, &mut random), vec![0.7; 100]);
+    for level in levels() {
+        let norm = |row: usize, out: &mut [f32]| rms_norm(level, &x[row * 100..][..100], &gain, 1e-5, out);
+        let mut normed = vec![0.0; 14 * 100];
+        normed.chunks_mut(100).enumerate().for_each(|(row, out)| norm(row, out));
+        let expected = multiply(How { level, parts: 1 }, &matrix, &normed, &[], None);
+        let mut activations = Activations::default();
+        let mut kept = vec![f32::NAN; 14 * 100];
+        let quantizer = activations.reshape(14, 100, 64);
+        for panel in 0..quantizer.panels() {
+            // SAFETY: one thread.
+            unsafe { quantizer.panel_with(level, Rows::new(&mut kept, 100), panel, norm) };
+        }
+        let mut y = vec![f32::NAN; 14 * 30];
+        Linear { weights: &matrix.packed, x: &activations, start: Start::Zero, adapters: None }.all(level, &mut y);
+        assert_eq!(kept, normed);
+        assert_bits(&y, &expected, &format!("{level:?}"));
     }
 }
 
