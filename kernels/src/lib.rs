@@ -8,7 +8,22 @@
 //! Guarantee: every output has the same bits whichever rows are computed with it, however columns are cut, and on
 //! every instruction set.
 //!
+//! A step, from any thread pool: `Activations::reshape`, then `Quantizer::panel` (or `panel_with`, which norms or gates
+//! rows on the way) for each panel; [`lora::hidden`] for each share; then `Linear::columns` for each of
+//! [`Linear::range`]. The three wait for each other, the calls of each need not.
+//!
 //! This is not an operator of ONNX Runtime, starts no threads and reads no files: slices in, slices out.
+//!
+//! The tests cover every level that the CPU has and name those they skip. Elsewhere:
+//!
+//! ```text
+//! valgrind -q --error-exitcode=9 target/release/deps/kernels-*            # AVX2, memory accesses
+//! RUSTFLAGS=-Ctarget-feature=+avx2,+fma,+avxvnni,+avx512f,+avx512bw,+avx512vl,+avx512vnni \
+//!   cargo +nightly miri test -p slm_kernels --test kernels every_path       # AVX-512 and VNNI, without such a CPU
+//! CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
+//! CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER='qemu-aarch64 -cpu max -L /usr/aarch64-linux-gnu' \
+//!   cargo test --release -p slm_kernels --target aarch64-unknown-linux-gnu  # NEON
+//! ```
 //!
 //! Modules in the order in which data meets them.
 

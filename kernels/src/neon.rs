@@ -147,12 +147,12 @@ unsafe fn alone<L: Layout, const V: usize, const R: usize>(
     // SAFETY: V vectors of a block's quants and a block of x are valid.
     unsafe {
         let mut sums = [[vdupq_n_s32(0); V]; R];
-        for v in 0..V {
+        for (v, sum) in sums[0].iter_mut().enumerate() {
             let offset = offsets::<L>(zeros, v);
             for octet in 0..L::BLOCK / 8 {
                 for (i, group) in groups::<L>(quants, octet, v, offset).into_iter().enumerate() {
                     let four = vdupq_n_s32(x.add(8 * octet + 4 * i).cast::<i32>().read_unaligned());
-                    sums[0][v] = sdot(sums[0][v], group, vreinterpretq_s8_s32(four));
+                    *sum = sdot(*sum, group, vreinterpretq_s8_s32(four));
                 }
             }
         }
@@ -184,12 +184,13 @@ unsafe fn in_pairs<L: Layout, const V: usize, const R: usize>(
                 }
             }
         }
-        for pair in (0..R).step_by(2) {
-            for v in 0..V {
+        for pair in sums.chunks_exact_mut(2) {
+            let [first, second] = pair else { continue };
+            for (first, second) in first.iter_mut().zip(second) {
                 // Each holds two columns of two rows; rows are wanted.
-                let (left, right) = (vreinterpretq_s64_s32(sums[pair][v]), vreinterpretq_s64_s32(sums[pair + 1][v]));
-                sums[pair][v] = vreinterpretq_s32_s64(vzip1q_s64(left, right));
-                sums[pair + 1][v] = vreinterpretq_s32_s64(vzip2q_s64(left, right));
+                let (left, right) = (vreinterpretq_s64_s32(*first), vreinterpretq_s64_s32(*second));
+                *first = vreinterpretq_s32_s64(vzip1q_s64(left, right));
+                *second = vreinterpretq_s32_s64(vzip2q_s64(left, right));
             }
         }
         sums
