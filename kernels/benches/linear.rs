@@ -10,7 +10,11 @@
 
 use std::time::{Duration, Instant};
 
-use slm_kernels::{Activations, Block, Format, Level, Linear, Rows, Start, Weights, roofline};
+use slm_kernels::{
+    Activations, Adapters, Block, Format, Level, Linear, Rows, Start, Weights,
+    lora::{Adapter, Matrices, Part, Share, hidden},
+    roofline,
+};
 
 const ROWS: [usize; 7] = [1, 2, 4, 8, 16, 128, 512];
 const SHAPES: [(usize, usize); 3] = [(3072, 576), (576, 1536), (49152, 576)];
@@ -43,22 +47,24 @@ fn main() {
                 }
             }
         }
+        let name = format!("{level:?} adapters");
+        if filters.iter().all(|filter| name.contains(filter.as_str())) {
+            adapters(&name, level);
+        }
     }
 }
 
+fn weights(format: Format, n: usize, k: usize) -> Weights {
+    Weights::pack(format, k, n, |column, index| {
+        let quants = std::array::from_fn(|i| ((column * 7 + index * 5 + i * 11) % 16) as u8);
+        Block { scale: 0.01, offset: 8.0, quants }
+    })
+}
+
 fn shape(name: &str, level: Level, format: Format, (n, k): (usize, usize), roof: &Roof) {
-    let make = |seed: usize| {
-        Weights::pack(format, k, n, |column, index| {
-            let mut quants = [0; 64];
-            for (i, quant) in quants.iter_mut().enumerate() {
-                *quant = ((column * 7 + index * 5 + i * 11 + seed) % 16) as u8;
-            }
-            Block { scale: 0.01, offset: 8.0, quants }
-        })
-    };
-    let first = make(0);
+    let first = weights(format, n, k);
     let copies = COLD_BYTES / first.bytes() + 1;
-    let weights: Vec<Weights> = std::iter::once(first).chain((1..copies).map(make)).collect();
+    let weights: Vec<Weights> = std::iter::once(first).chain((1..copies).map(|_| weights(format, n, k))).collect();
     println!("\n{name}, {copies} copies of {:.2} MB", weights[0].bytes() as f64 / 1e6);
     println!(
         "{:>5} {:>10} {:>8} {:>7} {:>6} {:>7} {:>12}",
@@ -81,6 +87,55 @@ fn shape(name: &str, level: Level, format: Format, (n, k): (usize, usize), roof:
             roof.peak.map_or_else(|| "-".to_owned(), |peak| format!("{:.0}", 100.0 * operations / peak)),
             quantize * 1e6,
         );
+    }
+}
+
+/// What adapters cost on top of a layer: both halves, f16 matrices, weights and adapters from memory.
+#[allow(unsafe_code)] // `hidden` and `Linear::columns` want that nobody else writes to their rows.
+fn adapters(name: &str, level: Level) {
+    let (n, k) = (3072, 576);
+    let layers: Vec<Weights> = (0..COLD_BYTES >> 20).map(|_| weights(Format::Q4Scale32, n, k)).collect();
+    println!("\n{name}, Q4Scale32 {n}x{k}");
+    println!("{:>5} {:>5} {:>9} {:>10} {:>10} {:>6}", "rows", "rank", "distinct", "plain us", "with us", "more");
+    for (rows, rank, distinct) in [(1, 8, 1), (1, 16, 1), (8, 16, 1), (8, 16, 8), (128, 16, 1)] {
+        let matrices = vec![half::f16::from_f32_const(0.01); layers.len() * distinct * rank * (n + k)];
+        let parts = [Part { rank_begin: 0, rank, column_begin: 0, columns: n, b_begin: 0 }];
+        let shares: Vec<(Vec<u32>, &[half::f16])> = matrices
+            .chunks(rank * (n + k))
+            .enumerate()
+            .map(|(i, m)| ((0..rows as u32).filter(|row| *row as usize % distinct == i % distinct).collect(), m))
+            .collect();
+        let shares: Vec<Share<'_>> = shares
+            .iter()
+            .map(|(tokens, m)| {
+                let matrices = Matrices::F16 { a: &m[..rank * k], b: &m[rank * k..] };
+                Share { adapter: Adapter { rank, inputs: k, outputs: n, matrices, parts: &parts }, tokens }
+            })
+            .collect();
+        let x = vec![0.5; rows * k];
+        let (mut y, mut h) = (vec![0.0; rows * n], vec![0.0; rows * rank]);
+        let mut activations = Activations::default();
+        activations.quantize(level, &x, k, 32);
+        let (y, hidden_rows) = (Rows::new(&mut y, n), Rows::new(&mut h, rank));
+        let (mut plain, mut with) = (f64::INFINITY, f64::INFINITY);
+        for (round, shares) in shares.chunks(distinct).cycle().take(12 * layers.len()).enumerate() {
+            let begin = Instant::now();
+            let adapted = round / layers.len() % 2 == 1;
+            if adapted {
+                for share in shares {
+                    // SAFETY: one thread.
+                    unsafe { hidden(level, share, 0..rank, &x, hidden_rows) };
+                }
+            }
+            let adapters = adapted.then_some(Adapters { shares, hidden: hidden_rows });
+            let weights = &layers[round % layers.len()];
+            // SAFETY: one thread.
+            unsafe { Linear { weights, x: &activations, start: Start::Zero, adapters }.columns(level, 0..n, y) };
+            let best = if adapted { &mut with } else { &mut plain };
+            *best = best.min(begin.elapsed().as_secs_f64());
+        }
+        let more = 100.0 * (with / plain - 1.0);
+        println!("{rows:>5} {rank:>5} {distinct:>9} {:>10.1} {:>10.1} {more:>5.0}%", plain * 1e6, with * 1e6);
     }
 }
 

@@ -18,8 +18,10 @@ use crate::{
 /// cache, which panels of more rows would fall out of.
 const NEAR_BYTES_MAX: usize = 192 << 10;
 
-/// Columns after which adapters are added, while the outputs are still near.
-const ADAPTED_COLUMNS: usize = 256;
+/// Outputs after which adapters are added, while they are still near; but at least so many columns, since B is read in
+/// pieces of rows that long.
+const ADAPTED_OUTPUTS: usize = 32 << 10;
+const ADAPTED_COLUMNS_MIN: usize = 256;
 
 /// What the outputs are added to.
 #[derive(Debug, Clone, Copy)]
@@ -78,7 +80,8 @@ impl Linear<'_> {
     /// No other thread uses the same cells of `y` at the same time, nor writes to the adapters' hidden rows.
     pub unsafe fn columns(&self, level: Level, columns: Range<usize>, y: Rows<'_>) {
         self.check(level, &columns, &y);
-        let step = if self.adapters.is_some() { ADAPTED_COLUMNS } else { usize::MAX };
+        let near = (ADAPTED_OUTPUTS / self.x.rows().max(1)).max(ADAPTED_COLUMNS_MIN).next_multiple_of(TILE_COLUMNS);
+        let step = if self.adapters.is_some() { near } else { usize::MAX };
         let mut begin = columns.start;
         while begin < columns.end {
             let end = begin.saturating_add(step).min(columns.end);

@@ -264,7 +264,9 @@ unsafe fn dots<S: Simd, E: Element, const RANKS: usize, const COUNT: usize>(
                 *x = S::load(tokens.get_unchecked(t).0.add(i));
             }
             for (r, sums) in sums.iter_mut().enumerate() {
-                let row = E::load::<S>(a.add((rank + r) * k + i));
+                let row = a.add((rank + r) * k + i);
+                S::prefetch(row.wrapping_add(RANKS * k).cast());
+                let row = E::load::<S>(row);
                 for (sum, &x) in sums.iter_mut().zip(&xs) {
                     *sum = sum.add_product(row, x);
                 }
@@ -285,30 +287,47 @@ unsafe fn dots<S: Simd, E: Element, const RANKS: usize, const COUNT: usize>(
     }
 }
 
+/// For a token or two, four ranks at a time over all columns: rows of B are read in order, four streams at once, while
+/// the outputs stay near. All ranks at once would be one stream a rank, more than a CPU follows; but for more tokens,
+/// which read what the first ones fetched, it saves loading and storing the outputs.
 #[inline(always)]
 unsafe fn columns_with<S: Simd, E: Element>(b: *const E, shape: Shape, tokens: &[Token]) {
+    // SAFETY: passed on; ranks stay within `rank`.
+    unsafe {
+        if tokens.len() > 2 {
+            return ranks_with::<S, E>(b, shape, 0..shape.rank, tokens);
+        }
+        let mut r = 0;
+        while r + 4 <= shape.rank {
+            ranks_with::<S, E>(b, shape, r..r + 4, tokens);
+            r += 4;
+        }
+        if r < shape.rank {
+            ranks_with::<S, E>(b, shape, r..shape.rank, tokens);
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn ranks_with<S: Simd, E: Element>(b: *const E, shape: Shape, ranks: Range<usize>, tokens: &[Token]) {
     let mut n = 0;
     // SAFETY: passed on; vectors stay within `count` columns, and there are as many tokens as is said.
     unsafe {
-        while n + 2 * WIDTH <= shape.count {
+        while n + WIDTH <= shape.count {
             match tokens.len() {
-                1 => sums::<S, E, 2, 1>(b, shape, n, tokens),
-                2 => sums::<S, E, 2, 2>(b, shape, n, tokens),
-                3 => sums::<S, E, 2, 3>(b, shape, n, tokens),
-                _ => {
-                    sums::<S, E, 1, 4>(b, shape, n, tokens);
-                    sums::<S, E, 1, 4>(b, shape, n + WIDTH, tokens);
-                }
+                1 => sums::<S, E, 1>(b, shape, ranks.clone(), n, tokens),
+                2 => sums::<S, E, 2>(b, shape, ranks.clone(), n, tokens),
+                3 => sums::<S, E, 3>(b, shape, ranks.clone(), n, tokens),
+                _ => sums::<S, E, 4>(b, shape, ranks.clone(), n, tokens),
             }
-            n += 2 * WIDTH;
+            n += WIDTH;
         }
         for n in n..shape.count {
             for &(h, y) in tokens {
-                let h = h.add(shape.rank_begin);
                 let mut total = *y.add(shape.column + n);
-                for r in 0..shape.rank {
+                for r in ranks.clone() {
                     let weight = (*b.add(r * shape.stride + shape.skip + n)).widen();
-                    total = (*h.add(r)).mul_add(weight, total);
+                    total = (*h.add(shape.rank_begin + r)).mul_add(weight, total);
                 }
                 *y.add(shape.column + n) = total;
             }
@@ -316,39 +335,34 @@ unsafe fn columns_with<S: Simd, E: Element>(b: *const E, shape: Shape, tokens: &
     }
 }
 
-/// `VECTORS` vectors of columns for `COUNT` tokens, all sums in registers.
+/// One vector of columns for `COUNT` tokens.
 #[inline(always)]
-unsafe fn sums<S: Simd, E: Element, const VECTORS: usize, const COUNT: usize>(
+unsafe fn sums<S: Simd, E: Element, const COUNT: usize>(
     b: *const E,
     shape: Shape,
+    ranks: Range<usize>,
     n: usize,
     tokens: &[Token],
 ) {
-    // SAFETY: columns n..n+VECTORS*WIDTH of each row of B and of each y are valid; `tokens` has COUNT entries.
+    // SAFETY: columns n..n+WIDTH of each row of B and of each y are valid; `tokens` has COUNT entries.
     unsafe {
-        let mut totals = [[S::zero(); VECTORS]; COUNT];
-        for (t, totals) in totals.iter_mut().enumerate() {
-            for (v, total) in totals.iter_mut().enumerate() {
-                *total = S::load(tokens.get_unchecked(t).1.add(shape.column + n + v * WIDTH));
-            }
+        let mut totals = [S::zero(); COUNT];
+        for (t, total) in totals.iter_mut().enumerate() {
+            *total = S::load(tokens.get_unchecked(t).1.add(shape.column + n));
         }
-        for r in 0..shape.rank {
+        let ahead = ranks.len() * shape.stride;
+        for r in ranks {
             let row = b.add(r * shape.stride + shape.skip + n);
-            let mut weights = [S::zero(); VECTORS];
-            for (v, weight) in weights.iter_mut().enumerate() {
-                *weight = E::load::<S>(row.add(v * WIDTH));
-            }
-            for (t, totals) in totals.iter_mut().enumerate() {
+            // What the next ranks begin with is asked for here, or memory would be waited for with each of them.
+            S::prefetch(row.wrapping_add(ahead).cast());
+            let weight = E::load::<S>(row);
+            for (t, total) in totals.iter_mut().enumerate() {
                 let h = S::splat(*tokens.get_unchecked(t).0.add(shape.rank_begin + r));
-                for (total, &weight) in totals.iter_mut().zip(&weights) {
-                    *total = total.add_product(h, weight);
-                }
+                *total = total.add_product(h, weight);
             }
         }
-        for (t, totals) in totals.iter().enumerate() {
-            for (v, total) in totals.iter().enumerate() {
-                total.store(tokens.get_unchecked(t).1.add(shape.column + n + v * WIDTH));
-            }
+        for (t, total) in totals.into_iter().enumerate() {
+            total.store(tokens.get_unchecked(t).1.add(shape.column + n));
         }
     }
 }
