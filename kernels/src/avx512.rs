@@ -1,0 +1,119 @@
+//! AVX-512 VNNI: as AVX-VNNI, but sixteen columns at once, and activations broadcast by the instruction itself.
+#![allow(unsafe_code)] // Intrinsics; the callers of `Isa` guarantee the instruction set and the bounds.
+
+use std::arch::x86_64::*;
+
+use crate::{
+    activations::Meta,
+    format::{Layout, Offset},
+    isa::Isa,
+};
+
+/// Sixteen lanes of AVX-512 F, BW, VL and VNNI.
+pub(crate) struct Avx512Vnni;
+
+// SAFETY: only AVX-512 F, BW, VL and VNNI instructions, which the caller vouches for.
+#[allow(clippy::undocumented_unsafe_blocks)]
+unsafe impl Isa for Avx512Vnni {
+    const LANES: usize = 16;
+    type Ints = __m512i;
+    type Floats = __m512;
+
+    #[inline(always)]
+    unsafe fn dots<L: Layout, const V: usize, const R: usize>(
+        quants: *const u8,
+        zeros: *const u8,
+        x: *const i8,
+        meta: *const Meta,
+    ) -> [[__m512i; V]; R] {
+        unsafe {
+            let mut sums = start::<L, V, R>(zeros, meta);
+            let low = _mm512_set1_epi8(15);
+            for line in 0..L::QUANTS / 64 {
+                let stored = _mm512_loadu_si512(quants.add(64 * line).cast());
+                let inputs = 32 / L::BITS * line;
+                let first = if L::BITS == 4 { _mm512_and_si512(stored, low) } else { stored };
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    sums[0] = _mm512_dpbusd_epi32(sums[0], first, every_lane(x.add(r * L::BLOCK + inputs)));
+                }
+                if L::BITS == 4 {
+                    let second = _mm512_and_si512(_mm512_srli_epi16::<4>(stored), low);
+                    for (r, sums) in sums.iter_mut().enumerate() {
+                        sums[0] = _mm512_dpbusd_epi32(sums[0], second, every_lane(x.add(r * L::BLOCK + inputs + 4)));
+                    }
+                }
+            }
+            sums
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn to_floats(ints: __m512i) -> __m512 {
+        unsafe { _mm512_cvtepi32_ps(ints) }
+    }
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> __m512 {
+        unsafe { _mm512_set1_ps(x) }
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> __m512 {
+        unsafe { _mm512_loadu_ps(p) }
+    }
+    #[inline(always)]
+    unsafe fn load_f16(p: *const u8) -> __m512 {
+        #[cfg(miri)]
+        return unsafe { Self::load(crate::simd::widened::<16>(p).as_ptr()) };
+        #[cfg(not(miri))]
+        unsafe {
+            _mm512_cvtph_ps(_mm256_loadu_si256(p.cast()))
+        }
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut f32, x: __m512) {
+        unsafe { _mm512_storeu_ps(p, x) }
+    }
+    #[inline(always)]
+    unsafe fn add(a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_add_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn multiply(a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_mul_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {
+        unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+    #[inline(always)]
+    unsafe fn prefetch(p: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+    }
+}
+
+/// Four bytes, or two halves of a pair, in every lane.
+#[inline(always)]
+unsafe fn every_lane<T>(p: *const T) -> __m512i {
+    // SAFETY: four readable bytes by the caller's promise.
+    unsafe { _mm512_set1_epi32(p.cast::<i32>().read_unaligned()) }
+}
+
+/// Minus the offset's share: what the sums begin with.
+#[inline(always)]
+unsafe fn start<L: Layout, const V: usize, const R: usize>(zeros: *const u8, meta: *const Meta) -> [[__m512i; V]; R] {
+    // SAFETY: the block's zero points where it has any, and R of meta, are valid.
+    unsafe {
+        let mut sums = [[_mm512_setzero_si512(); V]; R];
+        let offset = match L::OFFSET {
+            Offset::Minimum => return sums,
+            Offset::Zero => {
+                let zeros = _mm512_cvtepu8_epi32(_mm_loadu_si128(zeros.cast()));
+                _mm512_or_si512(zeros, _mm512_slli_epi32::<16>(zeros))
+            }
+            Offset::Middle => _mm512_set1_epi16(1 << (L::BITS - 1)),
+        };
+        for (r, sums) in sums.iter_mut().enumerate() {
+            sums[0] = _mm512_madd_epi16(offset, every_lane(&raw const (*meta.add(r)).minus));
+        }
+        sums
+    }
+}

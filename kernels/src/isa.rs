@@ -1,0 +1,148 @@
+//! What a tile's arithmetic needs of an instruction set, and that arithmetic, written once.
+//!
+//! The numeric contract lives here. For row `r`, column `c` and block `b`, with `d` the exact integer sum over the
+//! block of `(q_w - offset) * q_x`:
+//!
+//! ```text
+//! y = 0;  for b in order { y = fma(d, s_w * s_x, y);  with a minimum: y = fma(m, s_x * sum(q_x), y) }
+//! ```
+//!
+//! then the residual is added. Nothing in it depends on how many rows or columns are computed together, or on the
+//! width of a vector: a row gets the same bits alone and in company, on every instruction set.
+#![allow(unsafe_code)] // Pointer arithmetic in the inner loops; `linear::columns` checks the bounds once per call.
+
+use crate::{
+    activations::Meta,
+    format::{Layout, Offset, TILE_COLUMNS},
+};
+
+/// An instruction set: how it multiplies a block, and a vector of `LANES` floats or 32-bit integers.
+///
+/// # Safety
+/// Implementations may use instructions that not every CPU has: all functions require that the instruction set is
+/// there, and pointers must be valid for what they say they read or write.
+pub(crate) unsafe trait Isa {
+    const LANES: usize;
+    type Ints: Copy;
+    type Floats: Copy;
+
+    /// `sum of (q_w - offset) * q_x` over one block, exactly, for `V` vectors of columns and `R` rows. `quants` are
+    /// the block's of this piece of a tile, `zeros` its zero points, `x` and `meta` the block's of the first row.
+    unsafe fn dots<L: Layout, const V: usize, const R: usize>(
+        quants: *const u8,
+        zeros: *const u8,
+        x: *const i8,
+        meta: *const Meta,
+    ) -> [[Self::Ints; V]; R];
+
+    unsafe fn to_floats(ints: Self::Ints) -> Self::Floats;
+    unsafe fn splat(x: f32) -> Self::Floats;
+    unsafe fn load(p: *const f32) -> Self::Floats;
+    /// `LANES` halves, widened.
+    unsafe fn load_f16(p: *const u8) -> Self::Floats;
+    unsafe fn store(p: *mut f32, x: Self::Floats);
+    unsafe fn add(a: Self::Floats, b: Self::Floats) -> Self::Floats;
+    unsafe fn multiply(a: Self::Floats, b: Self::Floats) -> Self::Floats;
+    /// `a * b + c`, rounded once.
+    unsafe fn fma(a: Self::Floats, b: Self::Floats, c: Self::Floats) -> Self::Floats;
+    /// Asks for the line at `p`, which need not be valid.
+    unsafe fn prefetch(_p: *const u8) {}
+}
+
+/// One piece of a tile of weights against a few rows of a panel.
+#[derive(Clone, Copy)]
+pub(crate) struct Pass {
+    pub(crate) blocks: usize,
+    /// Scales, offsets and quants of the piece's first block.
+    pub(crate) scales: *const u8,
+    pub(crate) offsets: *const u8,
+    pub(crate) quants: *const u8,
+    /// Quants and the rest of the first row's first block.
+    pub(crate) x: *const i8,
+    pub(crate) meta: *const Meta,
+    /// Rows of the panel: what lies between a row's blocks.
+    pub(crate) panel_rows: usize,
+    /// Output of the first row and the piece's first column; floats from row to row.
+    pub(crate) y: *mut f32,
+    pub(crate) y_stride: usize,
+    /// What is added, laid out as `y` and possibly `y` itself; null for nothing.
+    pub(crate) residual: *const f32,
+    /// Columns of the piece that exist.
+    pub(crate) columns: usize,
+    /// What the next pass reads from memory is asked for here, so many bytes a block.
+    pub(crate) ahead: *const u8,
+    pub(crate) ahead_step: usize,
+}
+
+/// Computes `R` rows of the pass for a piece of `V` vectors of columns.
+///
+/// # Safety
+/// The CPU has `I`; all pointers of the pass are valid for its shape.
+#[inline(always)]
+pub(crate) unsafe fn pass<I: Isa, L: Layout, const V: usize, const R: usize>(pass: &Pass) {
+    // SAFETY: passed on; each step moves to the next block, of which there are `blocks`.
+    unsafe {
+        let mut sums = [[I::splat(0.0); V]; R];
+        let (mut scales, mut offsets, mut quants) = (pass.scales, pass.offsets, pass.quants);
+        let (mut x, mut meta, mut ahead) = (pass.x, pass.meta, pass.ahead);
+        for _ in 0..pass.blocks {
+            let mut line = 0;
+            while line < pass.ahead_step {
+                I::prefetch(ahead.wrapping_add(line));
+                line += crate::memory::LINE;
+            }
+            ahead = ahead.wrapping_add(pass.ahead_step);
+            let dots = I::dots::<L, V, R>(quants, offsets, x, meta);
+            for v in 0..V {
+                let at = v * I::LANES;
+                let scale =
+                    if L::SCALE == 2 { I::load_f16(scales.add(2 * at)) } else { I::load(scales.add(4 * at).cast()) };
+                for r in 0..R {
+                    let scale = I::multiply(scale, I::splat((*meta.add(r)).scale));
+                    sums[r][v] = I::fma(I::to_floats(dots[r][v]), scale, sums[r][v]);
+                }
+                if matches!(L::OFFSET, Offset::Minimum) {
+                    let minimum = I::load_f16(offsets.add(2 * at));
+                    for (r, sums) in sums.iter_mut().enumerate() {
+                        sums[v] = I::fma(minimum, I::splat((*meta.add(r)).scaled_sum), sums[v]);
+                    }
+                }
+            }
+            // After the last block these point nowhere, which is no more than that with a wrapping addition.
+            scales = scales.wrapping_add(TILE_COLUMNS * L::SCALE);
+            offsets = offsets.wrapping_add(TILE_COLUMNS * L::OFFSET_BYTES);
+            quants = quants.wrapping_add(L::QUANTS);
+            x = x.wrapping_add(pass.panel_rows * L::BLOCK);
+            meta = meta.wrapping_add(pass.panel_rows);
+        }
+        for (r, sums) in sums.iter().enumerate() {
+            finish::<I, V>(pass, r * pass.y_stride, sums);
+        }
+    }
+}
+
+/// Adds the residual and stores the columns that exist.
+#[inline(always)]
+unsafe fn finish<I: Isa, const V: usize>(pass: &Pass, row: usize, sums: &[I::Floats; V]) {
+    // SAFETY: `columns` floats at `y + row` are the pass's own, and those of the residual valid if there is one.
+    unsafe {
+        let y = pass.y.add(row);
+        if pass.columns >= V * I::LANES {
+            for (v, &sum) in sums.iter().enumerate() {
+                let at = v * I::LANES;
+                let sum = if pass.residual.is_null() { sum } else { I::add(sum, I::load(pass.residual.add(row + at))) };
+                I::store(y.add(at), sum);
+            }
+            return;
+        }
+        let mut whole = [0.0f32; TILE_COLUMNS];
+        for (v, &sum) in sums.iter().enumerate() {
+            I::store(whole.as_mut_ptr().add(v * I::LANES), sum);
+        }
+        for (column, &sum) in whole.iter().enumerate().take(pass.columns) {
+            let residual = if pass.residual.is_null() { 0.0 } else { *pass.residual.add(row + column) };
+            // Zero is not added where there is no residual: it would turn -0 into 0.
+            *y.add(column) = if pass.residual.is_null() { sum } else { sum + residual };
+        }
+    }
+}

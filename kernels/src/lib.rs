@@ -1,0 +1,64 @@
+//! The arithmetic of quantised linear layers on CPUs: `y = x W (+ residual) + the adapter of each row`.
+//!
+//! Weights of 4 or 8 bits are packed once ([`Weights`]) into memory that every session shares; activations are
+//! quantised to 8 bits once a step ([`Activations`]); then any number of threads multiply ranges of columns
+//! ([`Linear::columns`]), adding each row's adapter ([`lora`]) while the outputs are near. What runs is chosen at run
+//! time from what the CPU has ([`Level`]), never from what the build machine had.
+//!
+//! Guarantee: every output has the same bits whichever rows are computed with it, however columns are cut, and on
+//! every instruction set.
+//!
+//! A step, from any thread pool: `Activations::reshape`, then `Quantizer::panel` (or `panel_with`, which norms or gates
+//! rows on the way) for each panel; [`lora::hidden`] for each share; then `Linear::columns` for each of
+//! [`Linear::range`]. The three wait for each other, the calls of each need not.
+//!
+//! This is not an operator of ONNX Runtime, starts no threads and reads no files: slices in, slices out.
+//!
+//! The tests cover every level that the CPU has and name those they skip. Elsewhere:
+//!
+//! ```text
+//! valgrind -q --error-exitcode=9 target/release/deps/kernels-*            # AVX2, memory accesses
+//! RUSTFLAGS=-Ctarget-feature=+avx2,+fma,+avxvnni,+avx512f,+avx512bw,+avx512vl,+avx512vnni \
+//!   cargo +nightly miri test -p slm-kernels --test kernels every_path       # AVX-512 and VNNI, without such a CPU
+//! CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
+//! CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER='qemu-aarch64 -cpu max -L /usr/aarch64-linux-gnu' \
+//!   cargo test --release -p slm-kernels --target aarch64-unknown-linux-gnu  # NEON
+//! ```
+//!
+//! Modules in the order in which data meets them.
+
+mod level;
+mod memory;
+mod rows;
+
+mod format;
+mod pack;
+mod sources;
+
+mod activations;
+mod linear;
+pub mod lora;
+pub mod rowwise;
+mod simd;
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod dispatch;
+mod isa;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod portable;
+#[cfg(target_arch = "x86_64")]
+mod vnni;
+
+pub mod roofline;
+
+pub use activations::{Activations, Quantizer};
+pub use format::{Format, TILE_COLUMNS};
+pub use level::Level;
+pub use linear::{Adapters, Linear, Start};
+pub use pack::{Block, Weights};
+pub use rows::Rows;
+pub use sources::SourceError;

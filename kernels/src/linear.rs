@@ -1,0 +1,216 @@
+//! `y = x W (+ residual) + adapters`, one range of columns at a time.
+#![allow(unsafe_code)] // Addresses of tiles, panels and rows; all bounds are checked at the beginning of a call.
+
+use std::{ops::Range, ptr};
+
+use crate::{
+    activations::{Activations, PANEL, Panel},
+    dispatch::Choice,
+    format::TILE_COLUMNS,
+    isa::Pass,
+    level::Level,
+    lora::{self, Share},
+    pack::Weights,
+    rows::Rows,
+};
+
+/// Quantised activations that are kept near while the weights of the range pass by, in bytes: part of a level-2
+/// cache, which panels of more rows would fall out of.
+const NEAR_BYTES_MAX: usize = 192 << 10;
+
+/// Outputs after which adapters are added, while they are still near; but at least so many columns, since B is read in
+/// pieces of rows that long.
+const ADAPTED_OUTPUTS: usize = 32 << 10;
+const ADAPTED_COLUMNS_MIN: usize = 256;
+
+/// What the outputs are added to.
+#[derive(Debug, Clone, Copy)]
+pub enum Start<'a> {
+    /// Nothing.
+    Zero,
+    /// A residual of the shape of the outputs.
+    Residual(&'a [f32]),
+    /// What stands where the outputs go.
+    InPlace,
+}
+
+/// The second halves of the rows' adapters; rows that no share names have none.
+#[derive(Clone, Copy)]
+pub struct Adapters<'a> {
+    /// Which rows share which adapter. No row is in two.
+    pub shares: &'a [Share<'a>],
+    /// What [`lora::hidden`] made of all shares: a row for each row of the outputs.
+    pub hidden: Rows<'a>,
+}
+
+/// One multiplication, ready to be done by several threads.
+#[derive(Clone, Copy)]
+pub struct Linear<'a> {
+    /// The matrix.
+    pub weights: &'a Weights,
+    /// The inputs, quantised in blocks of the weights' size.
+    pub x: &'a Activations,
+    /// What the outputs are added to.
+    pub start: Start<'a>,
+    /// The rows' adapters.
+    pub adapters: Option<Adapters<'a>>,
+}
+
+impl Linear<'_> {
+    /// Range `part` of `parts` about equal ranges of columns, cut where [`Linear::columns`] allows it.
+    pub fn range(&self, part: usize, parts: usize) -> Range<usize> {
+        let outputs = self.weights.outputs();
+        let tiles = outputs.div_ceil(TILE_COLUMNS);
+        let cut = |part: usize| (part * tiles / parts * TILE_COLUMNS).min(outputs);
+        cut(part)..cut(part + 1)
+    }
+
+    /// Computes the columns of `columns` of every row: `y[row, column]`, rows of `weights.outputs()` floats.
+    ///
+    /// Every output has the bits that it would have if its row were alone, whatever ranges are asked for, on every
+    /// instruction set. To the product of the dequantised weights with the dequantised activations it is within
+    /// `(blocks + 3) * 2^-23` of the sum of the absolute values of its blocks' terms, which is f32's rounding; the
+    /// residual and the adapter add one rounding each, and one per rank.
+    ///
+    /// # Panics
+    /// The range does not begin and end between tiles ([`Linear::range`] does), or shapes do not fit each other, or the CPU has
+    /// not the level.
+    ///
+    /// # Safety
+    /// No other thread uses the same cells of `y` at the same time, nor writes to the adapters' hidden rows.
+    pub unsafe fn columns(&self, level: Level, columns: Range<usize>, y: Rows<'_>) {
+        self.check(level, &columns, &y);
+        let near = (ADAPTED_OUTPUTS / self.x.rows().max(1)).max(ADAPTED_COLUMNS_MIN).next_multiple_of(TILE_COLUMNS);
+        let step = if self.adapters.is_some() { near } else { usize::MAX };
+        let mut begin = columns.start;
+        while begin < columns.end {
+            let end = begin.saturating_add(step).min(columns.end);
+            self.products(level, begin..end, y);
+            for share in self.adapters.iter().flat_map(|adapters| adapters.shares) {
+                // SAFETY: the cells are this thread's by the caller's promise; the level was checked.
+                unsafe { lora::add_columns(level, share, begin..end, self.hidden_rows(), y) };
+            }
+            begin = end;
+        }
+    }
+
+    /// Computes all of `y`, `[rows, outputs]`, on this thread. As [`Linear::columns`].
+    ///
+    /// # Panics
+    /// As [`Linear::columns`].
+    pub fn all(&self, level: Level, y: &mut [f32]) {
+        // SAFETY: `y` is borrowed exclusively; the hidden rows are only read, and their view outlives this call.
+        unsafe { self.columns(level, 0..self.weights.outputs(), Rows::new(y, self.weights.outputs())) };
+    }
+
+    fn hidden_rows(&self) -> Rows<'_> {
+        self.adapters.map_or_else(|| Rows::new(&mut [], 0), |adapters| adapters.hidden)
+    }
+
+    fn check(&self, level: Level, columns: &Range<usize>, y: &Rows<'_>) {
+        let (weights, x) = (self.weights, self.x);
+        assert!(level.is_available(), "this CPU has no {level:?}");
+        assert!(
+            x.inputs() == weights.inputs() && x.block() == weights.format().block(),
+            "{weights:?} cannot take rows of {} in blocks of {}",
+            x.inputs(),
+            x.block()
+        );
+        assert!(y.width() == weights.outputs() && y.len() >= x.rows(), "outputs of {weights:?} do not fit");
+        let whole = |column: usize| column.is_multiple_of(TILE_COLUMNS) || column == weights.outputs();
+        assert!(
+            whole(columns.start) && whole(columns.end) && columns.end <= weights.outputs(),
+            "columns {columns:?} of {weights:?} are not whole tiles of {TILE_COLUMNS}"
+        );
+        if let Start::Residual(residual) = self.start {
+            assert!(residual.len() >= x.rows() * weights.outputs(), "the residual of {weights:?} is too short");
+        }
+    }
+
+    fn products(&self, level: Level, columns: Range<usize>, y: Rows<'_>) {
+        let panels = self.x.rows().div_ceil(PANEL);
+        let near = (NEAR_BYTES_MAX / (PANEL * self.x.inputs().max(1))).max(1);
+        for begin in (0..panels).step_by(near) {
+            let end = (begin + near).min(panels);
+            let rows = (end * PANEL).min(self.x.rows()) - begin * PANEL;
+            let mut column = columns.start;
+            while column < columns.end {
+                let width = TILE_COLUMNS.min(columns.end - column);
+                let last = column + width == columns.end;
+                let mut ahead = Ahead::new(self.weights, column / TILE_COLUMNS, last, rows);
+                for panel in begin..end {
+                    self.tile(level, column..column + width, &self.x.panel(panel), y, &mut ahead);
+                }
+                column += width;
+            }
+        }
+    }
+
+    /// One tile of weights against one panel of rows.
+    fn tile(&self, level: Level, columns: Range<usize>, panel: &Panel, y: Rows<'_>, ahead: &mut Ahead) {
+        let weights = self.weights;
+        let (format, shape) = (weights.format(), weights.shape());
+        let mut row = 0;
+        while row < panel.rows {
+            let choice = Choice::of(level, format, panel.rows - row);
+            let output = y.row(panel.begin + row);
+            let _last_row = y.row(panel.begin + row + choice.rows - 1);
+            let mut piece = 0;
+            while piece < columns.len() {
+                let begin = columns.start + piece;
+                // SAFETY: the tile is one of the weights', `row..row + choice.rows` are rows of the panel, of `y` and
+                // of the residual, and `begin..` up to `columns.end` columns of theirs, all by `check`; that the CPU
+                // has the level was checked there too.
+                unsafe {
+                    let tile = weights.as_ptr().add(columns.start / TILE_COLUMNS * shape.bytes);
+                    let (lines, step) = ahead.next(choice.rows, choice.columns, shape.blocks);
+                    (choice.kernel)(&Pass {
+                        blocks: shape.blocks,
+                        scales: tile.add(piece * format.scale_bytes()),
+                        offsets: tile.add(shape.offsets + piece * format.offset_bytes()),
+                        quants: tile.add(shape.quants + piece * 4),
+                        x: panel.quants.add(row * format.block()),
+                        meta: panel.meta.add(row),
+                        panel_rows: panel.rows,
+                        y: output.add(begin),
+                        y_stride: y.width(),
+                        residual: match self.start {
+                            Start::Zero => ptr::null(),
+                            Start::InPlace => output.add(begin).cast_const(),
+                            Start::Residual(residual) => residual.as_ptr().add((panel.begin + row) * y.width() + begin),
+                        },
+                        columns: columns.end - begin,
+                        ahead: lines,
+                        ahead_step: step,
+                    });
+                }
+                piece += choice.columns;
+            }
+            row += choice.rows;
+        }
+    }
+}
+
+/// What is to be fetched of the next tile while the passes over this one are computed, spread evenly over them.
+struct Ahead {
+    next: *const u8,
+    bytes: usize,
+    cells: usize,
+    done: usize,
+}
+
+impl Ahead {
+    fn new(weights: &Weights, tile: usize, last: bool, rows: usize) -> Self {
+        let bytes = weights.shape().bytes;
+        let next = weights.as_ptr().wrapping_add((tile + 1) * bytes);
+        Self { next, bytes: if last { 0 } else { bytes }, cells: rows * TILE_COLUMNS, done: 0 }
+    }
+
+    /// Where the share of a pass over so many rows and columns begins, and its bytes per block.
+    fn next(&mut self, rows: usize, columns: usize, blocks: usize) -> (*const u8, usize) {
+        let begin = self.bytes * self.done / self.cells;
+        self.done += rows * columns;
+        let end = self.bytes * self.done.min(self.cells) / self.cells;
+        (self.next.wrapping_add(begin), (end - begin).div_ceil(blocks))
+    }
+}

@@ -1,0 +1,368 @@
+//! The two halves of an adapter: `h = x A` ([`hidden`]) and `y += h B` ([`add_columns`]).
+//!
+//! Tokens that share an adapter are taken four at a time, so that its matrices are read once for them. The arithmetic
+//! of a token depends neither on its company nor on which range of ranks or columns is asked for at once, and is the
+//! same on every instruction set: a token gets the same bits alone and in company.
+//!
+//! ```text
+//! h[r] = sum over 16 lanes, halved until one is left, of fma chains over k in steps of 16; then the last k one by one
+//! y[n] = fma(h[r], B[r, n], y[n]) for r in order
+//! ```
+#![allow(unsafe_code)] // Pointer arithmetic in the inner loops; bounds are checked once per call.
+
+use std::ops::Range;
+
+use half::f16;
+
+use crate::{
+    level::Level,
+    rows::Rows,
+    simd::{Element, Portable, Simd, WIDTH},
+};
+
+/// Tokens that read a matrix together.
+const TOKENS: usize = 4;
+
+/// An adapter's share of one fused projection.
+#[derive(Debug, Clone, Copy)]
+pub struct Adapter<'a> {
+    /// Rows of A: the ranks of all parts together.
+    pub rank: usize,
+    /// Columns of A, the inputs of the projection.
+    pub inputs: usize,
+    /// Outputs of the projection.
+    pub outputs: usize,
+    /// A `[rank, inputs]`, and B of each part `[part.rank, part.columns]`, multiplied by the adapter's scaling.
+    pub matrices: Matrices<'a>,
+    /// Where each module's B stands and what it adds to.
+    pub parts: &'a [Part],
+}
+
+/// A and B.
+#[derive(Debug, Clone, Copy)]
+pub enum Matrices<'a> {
+    /// In 32 bits.
+    F32 {
+        /// `[rank, inputs]`.
+        a: &'a [f32],
+        /// All parts' B.
+        b: &'a [f32],
+    },
+    /// In 16 bits.
+    F16 {
+        /// `[rank, inputs]`.
+        a: &'a [f16],
+        /// All parts' B.
+        b: &'a [f16],
+    },
+}
+
+/// One module's B within a fused projection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// First row of A that belongs to it.
+    pub rank_begin: usize,
+    /// Rows of A that belong to it.
+    pub rank: usize,
+    /// First output column it adds to.
+    pub column_begin: usize,
+    /// Output columns it adds to.
+    pub columns: usize,
+    /// Where its B begins, in elements.
+    pub b_begin: usize,
+}
+
+/// Tokens (rows of a step) that share an adapter.
+#[derive(Debug, Clone, Copy)]
+pub struct Share<'a> {
+    /// What they share.
+    pub adapter: Adapter<'a>,
+    /// Their numbers, each once.
+    pub tokens: &'a [u32],
+}
+
+/// `h[token, r] = x[token] . A[r]` for the share's tokens and the ranks of `ranks`. Rows of `x` are `inputs` long,
+/// those of `h` at least `rank`.
+///
+/// # Panics
+/// Shapes do not fit each other, or the CPU has not the level.
+///
+/// # Safety
+/// No other thread uses the same cells of `h` at the same time.
+pub unsafe fn hidden(level: Level, share: &Share<'_>, ranks: Range<usize>, x: &[f32], h: Rows<'_>) {
+    let adapter = &share.adapter;
+    let k = adapter.inputs;
+    assert!(level.is_available(), "this CPU has no {level:?}");
+    assert!(ranks.end <= adapter.rank && h.width() >= adapter.rank, "ranks {ranks:?} of {}", adapter.rank);
+    for tokens in share.tokens.chunks(TOKENS) {
+        let mut rows = [(std::ptr::null(), std::ptr::null_mut()); TOKENS];
+        for (row, &token) in rows.iter_mut().zip(tokens) {
+            *row = (x[token as usize * k..][..k].as_ptr(), h.row(token as usize));
+        }
+        let (rows, ranks) = (&rows[..tokens.len()], ranks.clone());
+        // SAFETY: every x has k floats and every h row at least `rank`, A has rank * k elements, all checked here and
+        // above; the CPU has the level.
+        unsafe {
+            match adapter.matrices {
+                Matrices::F32 { a, .. } => {
+                    assert!(a.len() >= adapter.rank * k, "A is too short");
+                    hidden_at(level, a.as_ptr(), k, ranks, rows);
+                }
+                Matrices::F16 { a, .. } => {
+                    assert!(a.len() >= adapter.rank * k, "A is too short");
+                    hidden_at(level, a.as_ptr(), k, ranks, rows);
+                }
+            }
+        }
+    }
+}
+
+/// `y[token, n] += sum over r of h[token, r] * B[r, n]` for the share's tokens and the columns of `columns`.
+///
+/// # Panics
+/// Shapes do not fit each other, or the CPU has not the level.
+///
+/// # Safety
+/// No other thread uses the same cells of `y` at the same time, nor writes to `h`.
+pub unsafe fn add_columns(level: Level, share: &Share<'_>, columns: Range<usize>, h: Rows<'_>, y: Rows<'_>) {
+    let adapter = &share.adapter;
+    assert!(level.is_available(), "this CPU has no {level:?}");
+    assert!(columns.end <= adapter.outputs && y.width() == adapter.outputs && h.width() >= adapter.rank);
+    for part in adapter.parts {
+        let begin = columns.start.max(part.column_begin);
+        let end = columns.end.min(part.column_begin + part.columns);
+        if begin >= end {
+            continue;
+        }
+        assert!(part.rank_begin + part.rank <= adapter.rank, "{part:?} is not within rank {}", adapter.rank);
+        let shape = Shape {
+            rank_begin: part.rank_begin,
+            rank: part.rank,
+            stride: part.columns,
+            skip: begin - part.column_begin,
+            column: begin,
+            count: end - begin,
+        };
+        let last = part.b_begin + part.rank * part.columns;
+        for tokens in share.tokens.chunks(TOKENS) {
+            let mut rows = [(std::ptr::null(), std::ptr::null_mut()); TOKENS];
+            for (row, &token) in rows.iter_mut().zip(tokens) {
+                *row = (h.row(token as usize).cast_const(), y.row(token as usize));
+            }
+            let rows = &rows[..tokens.len()];
+            // SAFETY: the part's B lies within `b` (checked), h rows have `rank` floats and y rows `outputs` (checked
+            // above), and the CPU has the level.
+            unsafe {
+                match adapter.matrices {
+                    Matrices::F32 { b, .. } => {
+                        assert!(last <= b.len(), "B is too short for {part:?}");
+                        columns_at(level, b.as_ptr().add(part.b_begin), shape, rows);
+                    }
+                    Matrices::F16 { b, .. } => {
+                        assert!(last <= b.len(), "B is too short for {part:?}");
+                        columns_at(level, b.as_ptr().add(part.b_begin), shape, rows);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Which piece of one part's B is added to which columns.
+#[derive(Clone, Copy)]
+struct Shape {
+    rank_begin: usize,
+    rank: usize,
+    stride: usize,
+    skip: usize,
+    column: usize,
+    count: usize,
+}
+
+/// What a token reads and what it writes.
+type Token = (*const f32, *mut f32);
+
+/// Compiles `$body::<S, E>` for each instruction set and calls the one of `$level`.
+macro_rules! at_level {
+    ($level:ident, $body:ident, ($($argument:ident: $type:ty),*)) => {{
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx2,fma,f16c")]
+        unsafe fn avx2<E: Element>($($argument: $type),*) {
+            // SAFETY: passed on.
+            unsafe { $body::<crate::simd::x86::Avx2, E>($($argument),*) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx512f")]
+        unsafe fn avx512<E: Element>($($argument: $type),*) {
+            // SAFETY: passed on.
+            unsafe { $body::<crate::simd::x86::Avx512, E>($($argument),*) }
+        }
+        match $level {
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512Vnni => avx512::<E>($($argument),*),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 | Level::AvxVnni => avx2::<E>($($argument),*),
+            #[cfg(target_arch = "aarch64")]
+            Level::NeonI8mm => $body::<crate::simd::aarch64::Neon, E>($($argument),*),
+            _ => $body::<Portable, E>($($argument),*),
+        }
+    }};
+}
+
+unsafe fn hidden_at<E: Element>(level: Level, a: *const E, k: usize, ranks: Range<usize>, tokens: &[Token]) {
+    // SAFETY: passed on; the caller checked the level.
+    unsafe { at_level!(level, hidden_with, (a: *const E, k: usize, ranks: Range<usize>, tokens: &[Token])) }
+}
+
+unsafe fn columns_at<E: Element>(level: Level, b: *const E, shape: Shape, tokens: &[Token]) {
+    // SAFETY: passed on; the caller checked the level.
+    unsafe { at_level!(level, columns_with, (b: *const E, shape: Shape, tokens: &[Token])) }
+}
+
+#[inline(always)]
+unsafe fn hidden_with<S: Simd, E: Element>(a: *const E, k: usize, ranks: Range<usize>, tokens: &[Token]) {
+    // As many ranks at once as leave enough chains of sums and fit the registers of AVX2.
+    let together = match tokens.len() {
+        1 => 4,
+        2 => 2,
+        _ => 1,
+    };
+    let mut r = ranks.start;
+    while r < ranks.end {
+        let whole = r + together <= ranks.end;
+        // SAFETY: passed on; ranks stay within `ranks`, and there are as many tokens as is said.
+        unsafe {
+            match (tokens.len(), whole) {
+                (1, true) => dots::<S, E, 4, 1>(a, k, r, tokens),
+                (1, false) => dots::<S, E, 1, 1>(a, k, r, tokens),
+                (2, true) => dots::<S, E, 2, 2>(a, k, r, tokens),
+                (2, false) => dots::<S, E, 1, 2>(a, k, r, tokens),
+                (3, _) => dots::<S, E, 1, 3>(a, k, r, tokens),
+                _ => dots::<S, E, 1, 4>(a, k, r, tokens),
+            }
+        }
+        r += if whole { together } else { 1 };
+    }
+}
+
+/// `RANKS` rows of A against `COUNT` inputs, all sums in registers.
+#[inline(always)]
+unsafe fn dots<S: Simd, E: Element, const RANKS: usize, const COUNT: usize>(
+    a: *const E,
+    k: usize,
+    rank: usize,
+    tokens: &[Token],
+) {
+    // SAFETY: rows rank..rank+RANKS of A and k floats of each input are valid; `tokens` has COUNT entries.
+    unsafe {
+        let mut sums = [[S::zero(); COUNT]; RANKS];
+        let whole = k - k % WIDTH;
+        let mut i = 0;
+        while i < whole {
+            let mut xs = [S::zero(); COUNT];
+            for (t, x) in xs.iter_mut().enumerate() {
+                *x = S::load(tokens.get_unchecked(t).0.add(i));
+            }
+            for (r, sums) in sums.iter_mut().enumerate() {
+                let row = a.add((rank + r) * k + i);
+                S::prefetch(row.wrapping_add(RANKS * k).cast());
+                let row = E::load::<S>(row);
+                for (sum, &x) in sums.iter_mut().zip(&xs) {
+                    *sum = sum.add_product(row, x);
+                }
+            }
+            i += WIDTH;
+        }
+        for (r, sums) in sums.iter().enumerate() {
+            for (t, sum) in sums.iter().enumerate() {
+                let (x, h) = *tokens.get_unchecked(t);
+                let mut total = sum.sum();
+                for j in whole..k {
+                    let weight = (*a.add((rank + r) * k + j)).widen();
+                    total = weight.mul_add(*x.add(j), total);
+                }
+                *h.add(rank + r) = total;
+            }
+        }
+    }
+}
+
+/// For a token or two, four ranks at a time over all columns: rows of B are read in order, four streams at once, while
+/// the outputs stay near. All ranks at once would be one stream a rank, more than a CPU follows; but for more tokens,
+/// which read what the first ones fetched, it saves loading and storing the outputs.
+#[inline(always)]
+unsafe fn columns_with<S: Simd, E: Element>(b: *const E, shape: Shape, tokens: &[Token]) {
+    // SAFETY: passed on; ranks stay within `rank`.
+    unsafe {
+        if tokens.len() > 2 {
+            return ranks_with::<S, E>(b, shape, 0..shape.rank, tokens);
+        }
+        let mut r = 0;
+        while r + 4 <= shape.rank {
+            ranks_with::<S, E>(b, shape, r..r + 4, tokens);
+            r += 4;
+        }
+        if r < shape.rank {
+            ranks_with::<S, E>(b, shape, r..shape.rank, tokens);
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn ranks_with<S: Simd, E: Element>(b: *const E, shape: Shape, ranks: Range<usize>, tokens: &[Token]) {
+    let mut n = 0;
+    // SAFETY: passed on; vectors stay within `count` columns, and there are as many tokens as is said.
+    unsafe {
+        while n + WIDTH <= shape.count {
+            match tokens.len() {
+                1 => sums::<S, E, 1>(b, shape, ranks.clone(), n, tokens),
+                2 => sums::<S, E, 2>(b, shape, ranks.clone(), n, tokens),
+                3 => sums::<S, E, 3>(b, shape, ranks.clone(), n, tokens),
+                _ => sums::<S, E, 4>(b, shape, ranks.clone(), n, tokens),
+            }
+            n += WIDTH;
+        }
+        for n in n..shape.count {
+            for &(h, y) in tokens {
+                let mut total = *y.add(shape.column + n);
+                for r in ranks.clone() {
+                    let weight = (*b.add(r * shape.stride + shape.skip + n)).widen();
+                    total = (*h.add(shape.rank_begin + r)).mul_add(weight, total);
+                }
+                *y.add(shape.column + n) = total;
+            }
+        }
+    }
+}
+
+/// One vector of columns for `COUNT` tokens.
+#[inline(always)]
+unsafe fn sums<S: Simd, E: Element, const COUNT: usize>(
+    b: *const E,
+    shape: Shape,
+    ranks: Range<usize>,
+    n: usize,
+    tokens: &[Token],
+) {
+    // SAFETY: columns n..n+WIDTH of each row of B and of each y are valid; `tokens` has COUNT entries.
+    unsafe {
+        let mut totals = [S::zero(); COUNT];
+        for (t, total) in totals.iter_mut().enumerate() {
+            *total = S::load(tokens.get_unchecked(t).1.add(shape.column + n));
+        }
+        let ahead = ranks.len() * shape.stride;
+        for r in ranks {
+            let row = b.add(r * shape.stride + shape.skip + n);
+            // What the next ranks begin with is asked for here, or memory would be waited for with each of them.
+            S::prefetch(row.wrapping_add(ahead).cast());
+            let weight = E::load::<S>(row);
+            for (t, total) in totals.iter_mut().enumerate() {
+                let h = S::splat(*tokens.get_unchecked(t).0.add(shape.rank_begin + r));
+                *total = total.add_product(h, weight);
+            }
+        }
+        for (t, total) in totals.into_iter().enumerate() {
+            total.store(tokens.get_unchecked(t).1.add(shape.column + n));
+        }
+    }
+}

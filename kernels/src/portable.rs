@@ -1,0 +1,99 @@
+//! The definition, in plain Rust: what every other instruction set must give, bit for bit.
+#![allow(unsafe_code)] // Reads through the pointers of `Isa`.
+
+use half::f16;
+
+use crate::{
+    activations::Meta,
+    format::{Layout, Offset, TILE_COLUMNS},
+    isa::Isa,
+};
+
+/// Sixteen lanes of plain Rust.
+pub(crate) struct Portable;
+
+// SAFETY: needs no instruction set; pointers by the caller's promise.
+unsafe impl Isa for Portable {
+    const LANES: usize = TILE_COLUMNS;
+    type Ints = [i32; TILE_COLUMNS];
+    type Floats = [f32; TILE_COLUMNS];
+
+    #[inline(always)]
+    unsafe fn dots<L: Layout, const V: usize, const R: usize>(
+        quants: *const u8,
+        zeros: *const u8,
+        x: *const i8,
+        _meta: *const Meta,
+    ) -> [[Self::Ints; V]; R] {
+        // SAFETY: `QUANTS` bytes of quants, 16 zero points where there are any, and R blocks of x.
+        unsafe {
+            let mut sums = [[[0; TILE_COLUMNS]; V]; R];
+            for group in 0..L::BLOCK / 4 {
+                let four = four::<L>(quants, zeros, group);
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    let x = x.add(r * L::BLOCK + 4 * group).cast::<[i8; 4]>().read_unaligned().map(i32::from);
+                    for (sum, w) in sums[0].iter_mut().zip(&four) {
+                        *sum += w[0] * x[0] + w[1] * x[1] + w[2] * x[2] + w[3] * x[3];
+                    }
+                }
+            }
+            sums
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn to_floats(ints: Self::Ints) -> Self::Floats {
+        ints.map(|i| i as f32)
+    }
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self::Floats {
+        [x; TILE_COLUMNS]
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> Self::Floats {
+        // SAFETY: sixteen floats.
+        unsafe { p.cast::<Self::Floats>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn load_f16(p: *const u8) -> Self::Floats {
+        // SAFETY: sixteen halves.
+        unsafe { p.cast::<[u16; TILE_COLUMNS]>().read_unaligned().map(|bits| f16::from_bits(bits).to_f32_const()) }
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut f32, x: Self::Floats) {
+        // SAFETY: sixteen floats.
+        unsafe { p.cast::<Self::Floats>().write_unaligned(x) }
+    }
+    #[inline(always)]
+    unsafe fn add(a: Self::Floats, b: Self::Floats) -> Self::Floats {
+        std::array::from_fn(|i| a[i] + b[i])
+    }
+    #[inline(always)]
+    unsafe fn multiply(a: Self::Floats, b: Self::Floats) -> Self::Floats {
+        std::array::from_fn(|i| a[i] * b[i])
+    }
+    #[inline(always)]
+    unsafe fn fma(a: Self::Floats, b: Self::Floats, c: Self::Floats) -> Self::Floats {
+        std::array::from_fn(|i| a[i].mul_add(b[i], c[i]))
+    }
+}
+
+/// Four successive weights of each column, less their offset.
+#[inline(always)]
+unsafe fn four<L: Layout>(quants: *const u8, zeros: *const u8, group: usize) -> [[i32; 4]; TILE_COLUMNS] {
+    // SAFETY: the group is one of the block's, and zero points are there where the layout has them.
+    unsafe {
+        let bytes = |line: usize| quants.add(64 * line).cast::<[[u8; 4]; TILE_COLUMNS]>().read_unaligned();
+        let four = match (L::BITS, group % 2) {
+            (8, _) => bytes(group),
+            (_, 0) => bytes(group / 2).map(|q| q.map(|q| q & 15)),
+            _ => bytes(group / 2).map(|q| q.map(|q| q >> 4)),
+        };
+        let zeros = match L::OFFSET {
+            Offset::Zero => zeros.cast::<[u8; TILE_COLUMNS]>().read_unaligned().map(i32::from),
+            Offset::Middle => [1 << (L::BITS - 1); TILE_COLUMNS],
+            Offset::Minimum => [0; TILE_COLUMNS],
+        };
+        std::array::from_fn(|column| four[column].map(|q| i32::from(q) - zeros[column]))
+    }
+}

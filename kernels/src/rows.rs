@@ -1,0 +1,49 @@
+//! Rows of floats that several threads write to at once.
+#![allow(unsafe_code)] // One address into borrowed floats; bounds are checked.
+
+use std::marker::PhantomData;
+
+/// Rows of floats of equal length, written by several threads to cells that do not overlap.
+///
+/// Who writes where is the contract of the functions that take it.
+#[derive(Clone, Copy)]
+pub struct Rows<'a> {
+    data: *mut f32,
+    rows: usize,
+    width: usize,
+    borrow: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: a view of exclusively borrowed floats; the functions that write through it say who may write where.
+unsafe impl Send for Rows<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for Rows<'_> {}
+
+impl<'a> Rows<'a> {
+    /// `data` as rows of `width`; what is left over at its end belongs to none.
+    pub fn new(data: &'a mut [f32], width: usize) -> Self {
+        let rows = data.len().checked_div(width).unwrap_or(0);
+        Self { data: data.as_mut_ptr(), rows, width, borrow: PhantomData }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.rows
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.rows == 0
+    }
+
+    /// Floats of a row.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    pub(crate) fn row(&self, index: usize) -> *mut f32 {
+        assert!(index < self.rows, "row {index} of {}", self.rows);
+        // SAFETY: within the borrowed range, checked above.
+        unsafe { self.data.add(index * self.width) }
+    }
+}

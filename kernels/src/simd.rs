@@ -1,0 +1,287 @@
+//! Sixteen floats, for three instruction sets: as many everywhere, so that sums have the same order everywhere.
+#![allow(unsafe_code)] // Intrinsics and pointer loads; callers guarantee the instruction set and the bounds.
+
+use half::f16;
+
+/// Floats of a vector.
+pub(crate) const WIDTH: usize = 16;
+
+/// What the kernels of adapters need of a vector of [`WIDTH`] floats.
+///
+/// # Safety
+/// Implementations may use instructions that not every CPU has: all functions require that the instruction set is
+/// there, and pointers must be valid for `WIDTH` elements.
+pub(crate) unsafe trait Simd: Copy {
+    unsafe fn zero() -> Self;
+    unsafe fn splat(x: f32) -> Self;
+    unsafe fn load(p: *const f32) -> Self;
+    unsafe fn load_f16(p: *const f16) -> Self;
+    unsafe fn store(self, p: *mut f32);
+    /// `self + a * b`, rounded once.
+    unsafe fn add_product(self, a: Self, b: Self) -> Self;
+    /// The upper half added to the lower, until one is left.
+    unsafe fn sum(self) -> f32;
+    /// Asks for the line at `p`, which need not be valid.
+    unsafe fn prefetch(_p: *const u8) {}
+}
+
+/// An element type of adapter matrices.
+pub(crate) trait Element: Copy + Send + Sync {
+    fn widen(self) -> f32;
+    /// # Safety
+    /// As [`Simd`].
+    unsafe fn load<S: Simd>(p: *const Self) -> S;
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        self
+    }
+    #[inline(always)]
+    unsafe fn load<S: Simd>(p: *const Self) -> S {
+        // SAFETY: the caller's promise.
+        unsafe { S::load(p) }
+    }
+}
+
+impl Element for f16 {
+    /// Without asking for F16C, which costs more than it saves on one number.
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        self.to_f32_const()
+    }
+    #[inline(always)]
+    unsafe fn load<S: Simd>(p: *const Self) -> S {
+        // SAFETY: the caller's promise.
+        unsafe { S::load_f16(p) }
+    }
+}
+
+/// `N` halves, widened without F16C: Miri, which checks the kernels' memory accesses, does not know its instructions.
+#[cfg(all(miri, target_arch = "x86_64"))]
+#[inline(always)]
+pub(crate) unsafe fn widened<const N: usize>(p: *const u8) -> [f32; N] {
+    // SAFETY: valid for so many halves by the caller's promise.
+    unsafe { p.cast::<[u16; N]>().read_unaligned() }.map(|bits| f16::from_bits(bits).to_f32_const())
+}
+
+/// Plain Rust; on AArch64 the compiler makes NEON of it.
+#[derive(Clone, Copy)]
+pub(crate) struct Portable([f32; WIDTH]);
+
+// SAFETY: needs no instruction set; pointers by the caller's promise.
+unsafe impl Simd for Portable {
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        Self([0.0; WIDTH])
+    }
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self {
+        Self([x; WIDTH])
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> Self {
+        // SAFETY: valid for sixteen floats; the read does not need alignment.
+        Self(unsafe { p.cast::<[f32; WIDTH]>().read_unaligned() })
+    }
+    #[inline(always)]
+    unsafe fn load_f16(p: *const f16) -> Self {
+        // SAFETY: valid for sixteen elements.
+        Self(unsafe { p.cast::<[f16; WIDTH]>().read_unaligned() }.map(f16::to_f32_const))
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32) {
+        // SAFETY: valid for sixteen floats.
+        unsafe { p.cast::<[f32; WIDTH]>().write_unaligned(self.0) }
+    }
+    #[inline(always)]
+    unsafe fn add_product(mut self, a: Self, b: Self) -> Self {
+        for i in 0..WIDTH {
+            self.0[i] = a.0[i].mul_add(b.0[i], self.0[i]);
+        }
+        self
+    }
+    #[inline(always)]
+    unsafe fn sum(mut self) -> f32 {
+        let mut half = WIDTH / 2;
+        while half > 0 {
+            for i in 0..half {
+                self.0[i] += self.0[i + half];
+            }
+            half /= 2;
+        }
+        self.0[0]
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod x86 {
+    use std::arch::x86_64::*;
+
+    use half::f16;
+
+    use super::Simd;
+
+    /// Two AVX2 registers.
+    #[derive(Clone, Copy)]
+    pub(crate) struct Avx2(__m256, __m256);
+
+    #[inline(always)]
+    unsafe fn sum8(eight: __m256) -> f32 {
+        // SAFETY: AVX by the caller's promise.
+        unsafe {
+            let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+        }
+    }
+
+    // SAFETY: only AVX2, FMA and F16C instructions, which the caller vouches for.
+    #[allow(clippy::undocumented_unsafe_blocks)]
+    unsafe impl Simd for Avx2 {
+        #[inline(always)]
+        unsafe fn zero() -> Self {
+            unsafe { Self(_mm256_setzero_ps(), _mm256_setzero_ps()) }
+        }
+        #[inline(always)]
+        unsafe fn splat(x: f32) -> Self {
+            unsafe { Self(_mm256_set1_ps(x), _mm256_set1_ps(x)) }
+        }
+        #[inline(always)]
+        unsafe fn load(p: *const f32) -> Self {
+            unsafe { Self(_mm256_loadu_ps(p), _mm256_loadu_ps(p.add(8))) }
+        }
+        #[inline(always)]
+        unsafe fn load_f16(p: *const f16) -> Self {
+            #[cfg(miri)]
+            return unsafe { Self::load(super::widened::<16>(p.cast()).as_ptr()) };
+            #[cfg(not(miri))]
+            unsafe {
+                Self(_mm256_cvtph_ps(_mm_loadu_si128(p.cast())), _mm256_cvtph_ps(_mm_loadu_si128(p.add(8).cast())))
+            }
+        }
+        #[inline(always)]
+        unsafe fn store(self, p: *mut f32) {
+            unsafe {
+                _mm256_storeu_ps(p, self.0);
+                _mm256_storeu_ps(p.add(8), self.1);
+            }
+        }
+        #[inline(always)]
+        unsafe fn add_product(self, a: Self, b: Self) -> Self {
+            unsafe { Self(_mm256_fmadd_ps(a.0, b.0, self.0), _mm256_fmadd_ps(a.1, b.1, self.1)) }
+        }
+        #[inline(always)]
+        unsafe fn sum(self) -> f32 {
+            unsafe { sum8(_mm256_add_ps(self.0, self.1)) }
+        }
+        #[inline(always)]
+        unsafe fn prefetch(p: *const u8) {
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+        }
+    }
+
+    /// One AVX-512 register.
+    #[derive(Clone, Copy)]
+    pub(crate) struct Avx512(__m512);
+
+    // SAFETY: only AVX-512 F instructions, which the caller vouches for.
+    #[allow(clippy::undocumented_unsafe_blocks)]
+    unsafe impl Simd for Avx512 {
+        #[inline(always)]
+        unsafe fn zero() -> Self {
+            unsafe { Self(_mm512_setzero_ps()) }
+        }
+        #[inline(always)]
+        unsafe fn splat(x: f32) -> Self {
+            unsafe { Self(_mm512_set1_ps(x)) }
+        }
+        #[inline(always)]
+        unsafe fn load(p: *const f32) -> Self {
+            unsafe { Self(_mm512_loadu_ps(p)) }
+        }
+        #[inline(always)]
+        unsafe fn load_f16(p: *const f16) -> Self {
+            #[cfg(miri)]
+            return unsafe { Self::load(super::widened::<16>(p.cast()).as_ptr()) };
+            #[cfg(not(miri))]
+            unsafe {
+                Self(_mm512_cvtph_ps(_mm256_loadu_si256(p.cast())))
+            }
+        }
+        #[inline(always)]
+        unsafe fn store(self, p: *mut f32) {
+            unsafe { _mm512_storeu_ps(p, self.0) }
+        }
+        #[inline(always)]
+        unsafe fn add_product(self, a: Self, b: Self) -> Self {
+            unsafe { Self(_mm512_fmadd_ps(a.0, b.0, self.0)) }
+        }
+        #[inline(always)]
+        unsafe fn sum(self) -> f32 {
+            unsafe {
+                let upper = _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(self.0)));
+                sum8(_mm256_add_ps(_mm512_castps512_ps256(self.0), upper))
+            }
+        }
+        #[inline(always)]
+        unsafe fn prefetch(p: *const u8) {
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+        }
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod aarch64 {
+    use std::arch::aarch64::*;
+
+    use half::f16;
+
+    use super::Simd;
+    use crate::neon::widen;
+
+    /// Four NEON registers.
+    #[derive(Clone, Copy)]
+    pub(crate) struct Neon([float32x4_t; 4]);
+
+    // SAFETY: only instructions of every AArch64.
+    #[allow(clippy::undocumented_unsafe_blocks)]
+    unsafe impl Simd for Neon {
+        #[inline(always)]
+        unsafe fn zero() -> Self {
+            unsafe { Self::splat(0.0) }
+        }
+        #[inline(always)]
+        unsafe fn splat(x: f32) -> Self {
+            unsafe { Self([vdupq_n_f32(x); 4]) }
+        }
+        #[inline(always)]
+        unsafe fn load(p: *const f32) -> Self {
+            unsafe { Self([vld1q_f32(p), vld1q_f32(p.add(4)), vld1q_f32(p.add(8)), vld1q_f32(p.add(12))]) }
+        }
+        #[inline(always)]
+        unsafe fn load_f16(p: *const f16) -> Self {
+            unsafe { Self([widen(p.cast()), widen(p.add(4).cast()), widen(p.add(8).cast()), widen(p.add(12).cast())]) }
+        }
+        #[inline(always)]
+        unsafe fn store(self, p: *mut f32) {
+            for (i, four) in self.0.into_iter().enumerate() {
+                unsafe { vst1q_f32(p.add(4 * i), four) }
+            }
+        }
+        #[inline(always)]
+        unsafe fn add_product(self, a: Self, b: Self) -> Self {
+            unsafe { Self(std::array::from_fn(|i| vfmaq_f32(self.0[i], a.0[i], b.0[i]))) }
+        }
+        #[inline(always)]
+        unsafe fn sum(self) -> f32 {
+            unsafe {
+                let [a, b, c, d] = self.0;
+                let four = vaddq_f32(vaddq_f32(a, c), vaddq_f32(b, d));
+                let two = vadd_f32(vget_low_f32(four), vget_high_f32(four));
+                vget_lane_f32::<0>(two) + vget_lane_f32::<1>(two)
+            }
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! Weights that are quantised already, taken over exactly: no value is rounded a second time.
+
+use half::f16;
+
+use crate::{
+    format::Format,
+    pack::{Block, Weights},
+};
+
+/// What was wrong with quantised weights that were to be packed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SourceError {
+    /// A buffer has not the size that the shape asks for.
+    Size {
+        /// Which buffer.
+        what: &'static str,
+        /// Its length, in elements.
+        got: usize,
+        /// The length that the shape asks for.
+        want: usize,
+    },
+    /// GGUF stores whole blocks only.
+    Ragged {
+        /// Inputs of the matrix.
+        inputs: usize,
+        /// Inputs of a block.
+        block: usize,
+    },
+}
+
+impl std::fmt::Display for SourceError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Size { what, got, want } => {
+                write!(
+                    f,
+                    "the {what} of a matrix have {got} elements where its shape asks for {want}; pass whole tensors"
+                )
+            }
+            Self::Ragged { inputs, block } => {
+                write!(
+                    f,
+                    "a matrix of {inputs} inputs is not made of whole blocks of {block}; keep it in another format"
+                )
+            }
+        }
+    }
+}
+
+impl std::error::Error for SourceError {}
+
+fn expect(what: &'static str, got: usize, want: usize) -> Result<(), SourceError> {
+    if got == want { Ok(()) } else { Err(SourceError::Size { what, got, want }) }
+}
+
+/// The bytes of a GGUF tensor, one matrix column (GGUF row) after the other, checked against its shape.
+struct Gguf<'a> {
+    bytes: &'a [u8],
+    blocks: usize,
+    size: usize,
+}
+
+impl<'a> Gguf<'a> {
+    fn new(bytes: &'a [u8], inputs: usize, outputs: usize, size: usize) -> Result<Self, SourceError> {
+        if !inputs.is_multiple_of(32) {
+            return Err(SourceError::Ragged { inputs, block: 32 });
+        }
+        let blocks = inputs / 32;
+        expect("bytes", bytes.len(), outputs * blocks * size)?;
+        Ok(Self { bytes, blocks, size })
+    }
+
+    fn block(&self, column: usize, index: usize) -> &'a [u8] {
+        &self.bytes[(column * self.blocks + index) * self.size..][..self.size]
+    }
+}
+
+fn half(bytes: &[u8]) -> f32 {
+    f16::from_le_bytes([bytes[0], bytes[1]]).to_f32_const()
+}
+
+/// GGUF keeps inputs 0 to 15 of a block in the low nibbles of its 16 bytes, 16 to 31 in the high ones.
+fn nibbles(bytes: &[u8]) -> [u8; 64] {
+    let mut quants = [0; 64];
+    for (i, byte) in bytes.iter().enumerate() {
+        quants[i] = byte & 15;
+        quants[i + 16] = byte >> 4;
+    }
+    quants
+}
+
+impl Weights {
+    /// A GGUF tensor of type Q4_0, `outputs` rows of `inputs` weights as they stand in the file.
+    ///
+    /// # Errors
+    /// The bytes do not fit the shape.
+    pub fn from_q4_0(bytes: &[u8], inputs: usize, outputs: usize) -> Result<Self, SourceError> {
+        let source = Gguf::new(bytes, inputs, outputs, 18)?;
+        Ok(Self::pack(Format::Q4Scale32, inputs, outputs, |column, index| {
+            let block = source.block(column, index);
+            Block { scale: half(block), offset: 0.0, quants: nibbles(&block[2..]) }
+        }))
+    }
+
+    /// A GGUF tensor of type Q4_1, as [`Weights::from_q4_0`].
+    ///
+    /// # Errors
+    /// The bytes do not fit the shape.
+    pub fn from_q4_1(bytes: &[u8], inputs: usize, outputs: usize) -> Result<Self, SourceError> {
+        let source = Gguf::new(bytes, inputs, outputs, 20)?;
+        Ok(Self::pack(Format::Q4Min32, inputs, outputs, |column, index| {
+            let block = source.block(column, index);
+            Block { scale: half(block), offset: half(&block[2..]), quants: nibbles(&block[4..]) }
+        }))
+    }
+
+    /// A GGUF tensor of type Q8_0, as [`Weights::from_q4_0`].
+    ///
+    /// # Errors
+    /// The bytes do not fit the shape.
+    pub fn from_q8_0(bytes: &[u8], inputs: usize, outputs: usize) -> Result<Self, SourceError> {
+        let source = Gguf::new(bytes, inputs, outputs, 34)?;
+        Ok(Self::pack(Format::Q8Scale32, inputs, outputs, |column, index| {
+            let block = source.block(column, index);
+            let mut quants = [0; 64];
+            for (quant, byte) in quants.iter_mut().zip(&block[2..]) {
+                *quant = byte ^ 0x80;
+            }
+            Block { scale: half(block), offset: 0.0, quants }
+        }))
+    }
+
+    /// The initializers of ONNX Runtime's `MatMulNBits` at 4 bits and blocks of 64: `quants` uint8 `[outputs, blocks,
+    /// 32]`, `scales` `[outputs, blocks]`, `zero_points` uint8 `[outputs, ceil(blocks / 2)]`, 8 where there are none.
+    ///
+    /// # Errors
+    /// A buffer does not fit the shape.
+    pub fn from_matmul_nbits(
+        quants: &[u8],
+        scales: &[f32],
+        zero_points: Option<&[u8]>,
+        inputs: usize,
+        outputs: usize,
+    ) -> Result<Self, SourceError> {
+        let blocks = inputs.div_ceil(64);
+        expect("quants", quants.len(), outputs * blocks * 32)?;
+        expect("scales", scales.len(), outputs * blocks)?;
+        let zeros_stride = blocks.div_ceil(2);
+        if let Some(zeros) = zero_points {
+            expect("zero points", zeros.len(), outputs * zeros_stride)?;
+        }
+        Ok(Self::pack(Format::Q4Zero64, inputs, outputs, |column, index| {
+            let at = column * blocks + index;
+            let zero =
+                zero_points.map_or(8, |zeros| (zeros[column * zeros_stride + index / 2] >> (index % 2 * 4)) & 15);
+            let mut unpacked = [0; 64];
+            for (pair, byte) in unpacked.chunks_exact_mut(2).zip(&quants[at * 32..][..32]) {
+                pair.copy_from_slice(&[byte & 15, byte >> 4]);
+            }
+            Block { scale: scales[at], offset: f32::from(zero), quants: unpacked }
+        }))
+    }
+}

@@ -1,0 +1,213 @@
+//! Random layers, and what they must give, in f64 and without a line of the crate's arithmetic.
+
+use half::f16;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use slm_kernels::{
+    Activations, Adapters, Block, Format, Level, Linear, Rows, Start, Weights,
+    lora::{Adapter, Matrices, Part, Share, hidden},
+};
+
+pub(crate) fn random(seed: u64) -> ChaCha8Rng {
+    ChaCha8Rng::seed_from_u64(seed)
+}
+
+/// A level that this CPU cannot run is skipped, and the log says so.
+pub(crate) fn levels() -> Vec<Level> {
+    for level in Level::ALL.into_iter().filter(|level| !level.is_available()) {
+        println!("skipped: this CPU has no {level:?}");
+    }
+    Level::available().collect()
+}
+
+/// A matrix as it was before it was packed.
+pub(crate) struct Matrix {
+    pub(crate) packed: Weights,
+    /// `[outputs][inputs]`
+    pub(crate) weights: Vec<f64>,
+}
+
+impl Matrix {
+    pub(crate) fn random(format: Format, inputs: usize, outputs: usize, random: &mut ChaCha8Rng) -> Self {
+        let block = format.block();
+        let mut weights = vec![0.0; inputs * outputs];
+        let packed = Weights::pack(format, inputs, outputs, |column, index| {
+            let b = Self::block(format, random);
+            for (i, &q) in b.quants.iter().enumerate().take(block.min(inputs - index * block)) {
+                weights[column * inputs + index * block + i] = Self::weight(format, &b, q);
+            }
+            b
+        });
+        Self { packed, weights }
+    }
+
+    fn block(format: Format, random: &mut ChaCha8Rng) -> Block {
+        let widest = if format == Format::Q8Scale32 { 255 } else { 15 };
+        let mut quants = [0; 64];
+        // Some blocks at the ends of the range, where sums are largest.
+        match random.random_range(0..8) {
+            0 => quants.fill(widest),
+            1 => quants.fill(0),
+            _ => quants.fill_with(|| random.random_range(0..=widest)),
+        }
+        let narrow = |x: f32| f16::from_f32_const(x).to_f32_const();
+        let offset = match format {
+            Format::Q4Zero64 => random.random_range(0..16) as f32,
+            _ => narrow(random.random_range(-0.2..0.1)),
+        };
+        let scale = random.random_range(-0.05..0.05);
+        Block { scale: if format == Format::Q4Zero64 { scale } else { narrow(scale) }, offset, quants }
+    }
+
+    fn weight(format: Format, block: &Block, quant: u8) -> f64 {
+        let (scale, offset, quant) = (f64::from(block.scale), f64::from(block.offset), f64::from(quant));
+        match format {
+            Format::Q4Scale32 => scale * (quant - 8.0),
+            Format::Q4Min32 | Format::Q4Min64 => scale * quant + offset,
+            Format::Q4Zero64 => scale * (quant - offset),
+            Format::Q8Scale32 => scale * (quant - 128.0),
+        }
+    }
+
+    /// One output, from dequantised weights and `x` as given, and the sum of the absolute values of its terms.
+    pub(crate) fn output(&self, column: usize, x: &[f64]) -> (f64, f64) {
+        let terms = || self.weights[column * x.len()..][..x.len()].iter().zip(x).map(|(w, x)| w * x);
+        (terms().sum(), terms().map(f64::abs).sum())
+    }
+}
+
+/// `x` after its quantisation: `scale * q`, and the scale of each input.
+pub(crate) fn quantized(x: &[f32], block: usize) -> (Vec<f64>, Vec<f64>) {
+    let (mut values, mut scales) = (Vec::new(), Vec::new());
+    for part in x.chunks(block) {
+        let largest = part.iter().fold(0f32, |most, x| most.max(x.abs()));
+        let scale = largest / 127.0;
+        for &x in part {
+            let q = if largest == 0.0 { 0.0 } else { (x * (127.0 / largest)).round_ties_even() };
+            values.push(f64::from(scale) * f64::from(q));
+            scales.push(f64::from(scale));
+        }
+    }
+    (values, scales)
+}
+
+/// Rows of numbers of very different sizes; some blocks are zero.
+pub(crate) fn rows(count: usize, inputs: usize, random: &mut ChaCha8Rng) -> Vec<f32> {
+    let mut x = vec![0.0; count * inputs];
+    for part in x.chunks_mut(32) {
+        let size = [0.0, 1e-3, 1.0, 40.0][random.random_range(0..4)];
+        part.fill_with(|| size * random.random_range(-1.0..1.0));
+    }
+    // One row at the ends of the range, where sums are largest.
+    if count > 2 {
+        x[inputs..2 * inputs].fill(1.0);
+    }
+    x
+}
+
+/// An adapter that owns its matrices.
+pub(crate) struct OwnedAdapter {
+    pub(crate) rank: usize,
+    pub(crate) inputs: usize,
+    pub(crate) outputs: usize,
+    pub(crate) a: Vec<f32>,
+    pub(crate) b: Vec<f32>,
+    narrow: Option<(Vec<f16>, Vec<f16>)>,
+    pub(crate) parts: Vec<Part>,
+}
+
+impl OwnedAdapter {
+    /// Two parts of different ranks over the columns; the last few columns belong to none.
+    pub(crate) fn random(ranks: [usize; 2], inputs: usize, outputs: usize, random: &mut ChaCha8Rng) -> Self {
+        let rank = ranks[0] + ranks[1];
+        let first = outputs / 3;
+        let columns = [first, outputs - first - outputs / 7];
+        let mut numbers = |n: usize| -> Vec<f32> {
+            (0..n).map(|_| f16::from_f32_const(random.random_range(-0.3..0.3)).to_f32_const()).collect()
+        };
+        let (a, b) = (numbers(rank * inputs), numbers(ranks[0] * columns[0] + ranks[1] * columns[1]));
+        let parts = vec![
+            Part { rank_begin: 0, rank: ranks[0], column_begin: 0, columns: columns[0], b_begin: 0 },
+            Part {
+                rank_begin: ranks[0],
+                rank: ranks[1],
+                column_begin: first,
+                columns: columns[1],
+                b_begin: ranks[0] * columns[0],
+            },
+        ];
+        let halves = |v: &[f32]| v.iter().map(|&x| f16::from_f32_const(x)).collect();
+        let narrow = random.random_bool(0.5).then(|| (halves(&a), halves(&b)));
+        Self { rank, inputs, outputs, a, b, narrow, parts }
+    }
+
+    pub(crate) fn view(&self) -> Adapter<'_> {
+        let matrices = match &self.narrow {
+            Some((a, b)) => Matrices::F16 { a, b },
+            None => Matrices::F32 { a: &self.a, b: &self.b },
+        };
+        Adapter { rank: self.rank, inputs: self.inputs, outputs: self.outputs, matrices, parts: &self.parts }
+    }
+
+    /// What it adds to each column of a row, and a bound for the sum of the absolute values of all terms.
+    pub(crate) fn adds(&self, x: &[f32]) -> (Vec<f64>, f64) {
+        let dot = |r: usize| -> (f64, f64) {
+            let terms =
+                || self.a[r * self.inputs..][..self.inputs].iter().zip(x).map(|(&a, &x)| f64::from(a) * f64::from(x));
+            (terms().sum(), terms().map(f64::abs).sum())
+        };
+        let h: Vec<(f64, f64)> = (0..self.rank).map(dot).collect();
+        let mut sums = vec![0.0; self.outputs];
+        for part in &self.parts {
+            for n in 0..part.columns {
+                sums[part.column_begin + n] = (0..part.rank)
+                    .map(|r| h[part.rank_begin + r].0 * f64::from(self.b[part.b_begin + r * part.columns + n]))
+                    .sum();
+            }
+        }
+        (sums, h.iter().map(|(_, size)| 0.3 * size).sum())
+    }
+}
+
+/// How a test asks for the outputs.
+#[derive(Clone, Copy)]
+pub(crate) struct How {
+    pub(crate) level: Level,
+    /// Ranges of columns.
+    pub(crate) parts: usize,
+}
+
+/// All outputs of `x`, rows whose adapter is `None` having none; `y` is what the outputs are added to.
+pub(crate) fn multiply(
+    how: How,
+    matrix: &Matrix,
+    x: &[f32],
+    adapters: &[(&OwnedAdapter, Vec<u32>)],
+    residual: Option<&[f32]>,
+) -> Vec<f32> {
+    let (inputs, outputs) = (matrix.packed.inputs(), matrix.packed.outputs());
+    let mut activations = Activations::default();
+    activations.quantize(how.level, x, inputs, matrix.packed.format().block());
+    let rows = activations.rows();
+    let shares: Vec<Share<'_>> =
+        adapters.iter().map(|(adapter, tokens)| Share { adapter: adapter.view(), tokens }).collect();
+    let width = shares.iter().map(|share| share.adapter.rank).max().unwrap_or(0);
+    let mut memory = vec![f32::NAN; rows * width];
+    let h = Rows::new(&mut memory, width);
+    for share in &shares {
+        for part in 0..how.parts {
+            let rank = share.adapter.rank;
+            // SAFETY: one thread.
+            unsafe { hidden(how.level, share, rank * part / how.parts..rank * (part + 1) / how.parts, x, h) };
+        }
+    }
+    let adapters = (!shares.is_empty()).then_some(Adapters { shares: &shares, hidden: h });
+    let start = residual.map_or(Start::Zero, Start::Residual);
+    let linear = Linear { weights: &matrix.packed, x: &activations, start, adapters };
+    let mut y = vec![f32::NAN; rows * outputs];
+    for part in 0..how.parts {
+        // SAFETY: one thread.
+        unsafe { linear.columns(how.level, linear.range(part, how.parts), Rows::new(&mut y, outputs)) };
+    }
+    y
+}

@@ -1,0 +1,100 @@
+//! Quantised weights as others store them, taken over without a second rounding.
+
+use crate::common::{levels, random};
+use half::f16;
+use rand::{Rng, RngCore};
+use slm_kernels::{Activations, Linear, SourceError, Start, Weights};
+
+/// Each weight, by multiplying with rows that have a single one: exact but for f32's roundings.
+fn dequantize(weights: &Weights) -> Vec<f64> {
+    let (k, n) = (weights.inputs(), weights.outputs());
+    let mut identity = vec![0.0; k * k];
+    for i in 0..k {
+        identity[i * k + i] = 127.0;
+    }
+    let mut columns = vec![0.0; n * k];
+    for level in levels() {
+        let mut x = Activations::default();
+        x.quantize(level, &identity, k, weights.format().block());
+        let mut y = vec![f32::NAN; k * n];
+        let linear = Linear { weights, x: &x, start: Start::Zero, adapters: None };
+        linear.all(level, &mut y);
+        for i in 0..k {
+            for column in 0..n {
+                columns[column * k + i] = f64::from(y[i * n + column]) / 127.0;
+            }
+        }
+    }
+    columns
+}
+
+fn assert_close(got: &[f64], want: &[f64]) {
+    assert_eq!(got.len(), want.len());
+    for (i, (got, want)) in got.iter().zip(want).enumerate() {
+        // The parts of a sum with a minimum are up to 16 times as large as the sum.
+        assert!((got - want).abs() <= 1e-6 * (want.abs() + 0.5), "{i}: {got} for {want}");
+    }
+}
+
+fn halves(random: &mut impl Rng) -> (f16, f64) {
+    let half = f16::from_f32_const(random.random_range(-0.1..0.1));
+    (half, half.to_f64_const())
+}
+
+#[test]
+fn gguf_blocks_are_carried_over() {
+    let mut random = random(11);
+    let (k, n) = (96, 21);
+    let (mut q4_0, mut q4_1, mut q8_0) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut w4_0, mut w4_1, mut w8_0) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..k / 32 * n {
+        let ((d, scale), (m, minimum)) = (halves(&mut random), halves(&mut random));
+        let mut bytes = [0u8; 32];
+        random.fill_bytes(&mut bytes);
+        let nibble = |i: usize| f64::from(if i < 16 { bytes[i] & 15 } else { bytes[i - 16] >> 4 });
+        q4_0.extend(d.to_le_bytes().iter().chain(&bytes[..16]));
+        w4_0.extend((0..32).map(|i| scale * (nibble(i) - 8.0)));
+        q4_1.extend(d.to_le_bytes().iter().chain(&m.to_le_bytes()).chain(&bytes[..16]));
+        w4_1.extend((0..32).map(|i| scale * nibble(i) + minimum));
+        q8_0.extend(d.to_le_bytes().iter().chain(&bytes));
+        w8_0.extend(bytes.iter().map(|&byte| scale * f64::from(byte as i8)));
+    }
+    assert_close(&dequantize(&Weights::from_q4_0(&q4_0, k, n).unwrap()), &w4_0);
+    assert_close(&dequantize(&Weights::from_q4_1(&q4_1, k, n).unwrap()), &w4_1);
+    assert_close(&dequantize(&Weights::from_q8_0(&q8_0, k, n).unwrap()), &w8_0);
+}
+
+#[test]
+fn matmul_nbits_is_carried_over() {
+    let mut random = random(12);
+    let (k, n) = (150, 18);
+    let blocks = 3;
+    let mut quants = vec![0; n * blocks * 32];
+    let mut zeros = vec![0; n * 2];
+    random.fill_bytes(&mut quants);
+    random.fill_bytes(&mut zeros);
+    let scales: Vec<f32> = (0..n * blocks).map(|_| random.random_range(-0.1..0.1)).collect();
+    for zero_points in [None, Some(zeros.as_slice())] {
+        let mut expected = Vec::new();
+        for column in 0..n {
+            for i in 0..k {
+                let block = column * blocks + i / 64;
+                let quant = quants[block * 32 + i % 64 / 2] >> (i % 2 * 4) & 15;
+                let zero = zero_points.map_or(8, |zeros| zeros[column * 2 + i / 64 / 2] >> (i / 64 % 2 * 4) & 15);
+                expected.push(f64::from(scales[block]) * (f64::from(quant) - f64::from(zero)));
+            }
+        }
+        let weights = Weights::from_matmul_nbits(&quants, &scales, zero_points, k, n).unwrap();
+        assert_close(&dequantize(&weights), &expected);
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    assert_eq!(
+        Weights::from_q4_0(&[0; 17], 32, 1).unwrap_err(),
+        SourceError::Size { what: "bytes", got: 17, want: 18 }
+    );
+    assert_eq!(Weights::from_q8_0(&[], 33, 1).unwrap_err(), SourceError::Ragged { inputs: 33, block: 32 });
+    assert!(Weights::from_matmul_nbits(&[0; 32], &[1.0], Some(&[]), 64, 1).is_err());
+}
