@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use slm_tests::{
     cluster::{apply_in, helm, kubectl, kubectl_json, push_adapter, until, variable},
@@ -91,6 +91,7 @@ fn install() -> Result<()> {
     helm(&[&install, &sets[..]].concat()).map(|_| ())
 }
 
+/// Never panics: what it made is removed after it.
 async fn serves(models: &Path, cache: &Path) -> Result<()> {
     apply_in(NAMESPACE, &(claim("models", models) + &claim("cache", cache)))?;
     let own = rcgen::generate_simple_self_signed(["second.example.com".to_owned()])?;
@@ -103,7 +104,8 @@ async fn serves(models: &Path, cache: &Path) -> Result<()> {
     apply_in(NAMESPACE, &manifests(&adapter))?;
     kubectl(&["-n", NAMESPACE, "wait", "--for=condition=Ready", "slm,lora", "--all", "--timeout=180s"])?;
     // Two workers, and each thing once: the converted model, and the adapter.
-    assert_eq!((cached(cache, "converted")?, cached(cache, "artifacts")?), (1, 1));
+    let found = (cached(cache, "converted")?, cached(cache, "artifacts")?);
+    ensure!(found == (1, 1), "{found:?}");
 
     let service = kubectl_json(&["-n", NAMESPACE, "get", "service", "second-slm-swarm-router"])?;
     let ip = service["spec"]["clusterIP"].as_str().context("clusterIP")?.to_owned();
@@ -113,23 +115,23 @@ async fn serves(models: &Path, cache: &Path) -> Result<()> {
     let freeze = ["run", "bank", "put a freeze on my bank account right now"];
     for token in [OPERATIONS, BANK_TEAM] {
         let (well, said) = caller.hears(token, &freeze)?;
-        assert!(well && said.contains("freeze_account"), "{said}");
+        ensure!(well && said.contains("freeze_account"), "{said}");
     }
     let (well, said) = caller.hears("", &freeze)?;
-    assert!(!well && said.contains("token"), "{said}");
+    ensure!(!well && said.contains("token"), "{said}");
     let (well, said) = caller.hears("token-of-nobody-here", &freeze)?;
-    assert!(!well && said.contains("token"), "{said}");
+    ensure!(!well && said.contains("token"), "{said}");
     // What the token may not use does not exist.
     let (well, said) = caller.hears(BANK_TEAM, &["run", "base", "hello"])?;
-    assert!(!well && said.contains("base"), "{said}");
+    ensure!(!well && said.contains("base"), "{said}");
     let (_, listed) = caller.hears(BANK_TEAM, &["get", "all"])?;
-    assert!(listed.contains("LoraAdapter") && !listed.contains("SlmModel"), "{listed}");
+    ensure!(listed.contains("LoraAdapter") && !listed.contains("SlmModel"), "{listed}");
     helm(&["test", "second", "-n", NAMESPACE, "--timeout=60s"])?;
 
     // A token that is taken back, with no restart.
     apply_in(NAMESPACE, &access(&certificate, &key, &operations))?;
     until("the token to be refused", || Ok((!caller.hears(BANK_TEAM, &freeze)?.0).then_some(()))).await?;
-    assert!(caller.hears(OPERATIONS, &freeze)?.0);
+    ensure!(caller.hears(OPERATIONS, &freeze)?.0);
     Ok(())
 }
 
