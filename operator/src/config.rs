@@ -53,10 +53,11 @@ impl Certificates {
     /// # Errors
     /// Names what is too short.
     pub fn check(&self) -> Result<(), String> {
-        // An authority may have to be introduced and a certificate renewed after it, one after the other.
-        if self.lifetime < self.propagation.saturating_mul(6) {
+        // Within the last third, one after the other: an authority is introduced, a Secret that was lost is spread, and a
+        // certificate is renewed.
+        if self.lifetime < self.propagation.saturating_mul(9) {
             return Err(format!(
-                "certificates that live {} s are too short for Secrets that take {} s to reach pods; at least 6 times as long",
+                "certificates that live {} s are too short for Secrets that take {} s to reach pods; at least 9 times as long",
                 self.lifetime.as_secs(),
                 self.propagation.as_secs()
             ));

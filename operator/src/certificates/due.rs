@@ -96,12 +96,24 @@ fn unpublished(seen: &Seen, now: SystemTime) -> Vec<(Identity, Leaf)> {
     let due = |identity: &Identity| match (seen.leaves.get(identity), &seen.issuing) {
         (None, None) => None,
         (None, Some(_)) => Some(Leaf::New),
-        (Some(leaf), Some(issuing)) if leaf.facts.issuer != issuing.subject || renewal(&leaf.facts) <= now => {
+        (Some(leaf), Some(issuing)) if leaf.facts.issuer == issuing.subject && renewal(&leaf.facts) <= now => {
+            Some(Leaf::New)
+        }
+        // A Secret that was lost together with the authority is the first that the new one signs: until it has reached
+        // everybody, somebody still has one that does not trust what the new one signs.
+        (Some(leaf), Some(issuing)) if leaf.facts.issuer != issuing.subject && trusted(seen, issuing, now) => {
             Some(Leaf::New)
         }
         (Some(leaf), _) => (!leaf.trusts.iter().eq(bundle.iter().copied())).then_some(Leaf::Kept),
     };
     Identity::ALL.into_iter().filter_map(|identity| Some((identity, due(&identity)?))).collect()
+}
+
+/// Whether everybody trusts what `issuing` signs. Of whom there is no Secret, nobody knows what they have mounted.
+fn trusted(seen: &Seen, issuing: &Facts, now: SystemTime) -> bool {
+    let has_reached = |leaf: &LeafSeen| leaf.changed + seen.propagation <= now;
+    let trusts = |leaf: &LeafSeen| leaf.trusts.contains(&issuing.subject) && has_reached(leaf);
+    Identity::ALL.iter().all(|identity| seen.leaves.get(identity).is_some_and(trusts))
 }
 
 /// When two thirds of its life are over: the last one is there for those who come late.
@@ -128,6 +140,22 @@ mod tests {
         let trusts: BTreeSet<Subject> = trusts.iter().map(|subject| subject.as_bytes().to_vec()).collect();
         let leaf = LeafSeen { facts: facts("leaf", issuer, 300), trusts, changed: at(1_000) };
         Identity::ALL.into_iter().map(|identity| (identity, leaf.clone())).collect()
+    }
+
+    fn without_worker(issuer: &str, trusts: &[&str]) -> BTreeMap<Identity, LeafSeen> {
+        let mut leaves = leaves(issuer, trusts);
+        leaves.remove(&Identity::Worker);
+        leaves
+    }
+
+    /// Made at 1,300, when the others were not changed for long.
+    fn with_new_worker() -> BTreeMap<Identity, LeafSeen> {
+        let mut all = without_worker("a", &["a", "b"]);
+        let mut worker = leaves("b", &["a", "b"])[&Identity::Router].clone();
+        worker.changed = at(1_300);
+        worker.facts.until = at(9_000);
+        all.insert(Identity::Worker, worker);
+        all
     }
 
     fn seen(issuing: &str, next: &str, former: &str, leaves: BTreeMap<Identity, LeafSeen>) -> Seen {
@@ -169,6 +197,18 @@ mod tests {
             (seen("", "b", "a", leaves("a", &["a"])), 1_250, all(Leaf::Kept)),
             (seen("", "b", "a", leaves("a", &["a", "b"])), 1_059, Step::Wait(at(1_060))),
             (seen("", "b", "a", leaves("a", &["a", "b"])), 1_250, Step::Promote),
+            // So was the worker's Secret: others are signed anew only when everybody has that one.
+            (
+                seen("b", "", "a", without_worker("a", &["a", "b"])),
+                1_300,
+                Step::Publish(vec![(Identity::Worker, Leaf::New)]),
+            ),
+            (seen("b", "", "a", with_new_worker()), 1_359, Step::Wait(at(1_360))),
+            (
+                seen("b", "", "a", with_new_worker()),
+                1_360,
+                Step::Publish(vec![(Identity::Operator, Leaf::New), (Identity::Router, Leaf::New)]),
+            ),
         ];
         for (seen, now, expected) in table {
             assert_eq!(next(&seen, at(now)), expected, "{seen:?} at {now}");
