@@ -46,6 +46,8 @@ pub struct Pod {
     pub ip: String,
     /// Ready, and not on its way out.
     pub ready: bool,
+    /// Its container runs, whether it is ready or not.
+    pub running: bool,
     /// Restarts of its container.
     pub restarts: u64,
 }
@@ -81,6 +83,7 @@ pub fn pods(selector: &str) -> Result<Vec<Pod>> {
             node: text(&pod["spec"]["nodeName"]),
             ip: text(&pod["status"]["podIP"]),
             ready: condition("Ready") && pod["metadata"]["deletionTimestamp"].is_null(),
+            running: pod["status"]["containerStatuses"][0]["state"]["running"].is_object(),
             restarts: pod["status"]["containerStatuses"][0]["restartCount"].as_u64().unwrap_or(0),
         }
     };

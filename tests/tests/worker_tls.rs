@@ -20,7 +20,7 @@ use slm_tls::{
 };
 use slm_worker::WorkerEvent;
 use tokio::{
-    sync::{Notify, oneshot},
+    sync::{Notify, mpsc},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -77,17 +77,14 @@ impl Worker {
         config.tls = Some(certificates.clone());
         config.model.queue_max = 64;
         let shutdown = CancellationToken::new();
-        let (ready, address) = oneshot::channel();
-        let ready = std::sync::Mutex::new(Some(ready));
+        let (ready, mut address) = mpsc::unbounded_channel();
         let done = tokio::spawn(slm_worker::run(config, shutdown.clone(), move |event| {
-            if let (WorkerEvent::Ready { address }, Some(ready)) =
-                (event, ready.lock().ok().and_then(|mut ready| ready.take()))
-            {
+            if let WorkerEvent::Ready { address } = event {
                 // Nobody listens any more once the test has failed.
                 let _ = ready.send(address);
             }
         }));
-        let address = address.await.context("the worker did not get ready")?;
+        let address = address.recv().await.context("the worker did not get ready")?;
         Ok(Self { address, shutdown, done, certificates, _folder: folder })
     }
 
@@ -127,6 +124,11 @@ async fn state(channel: Channel) -> Result<v1::WorkerState> {
     states.into_inner().message().await?.context("no state")
 }
 
+/// Whether the connection came to nothing: what the caller's library makes of that depends on how far it got.
+fn broke(status: &Status) -> bool {
+    matches!(status.code(), Code::Unavailable | Code::Internal | Code::Unknown)
+}
+
 #[tokio::test]
 async fn only_the_swarm_gets_in_and_each_role_does_its_own() -> Result<()> {
     let (swarm, other) = (authority()?, authority()?);
@@ -136,10 +138,10 @@ async fn only_the_swarm_gets_in_and_each_role_does_its_own() -> Result<()> {
 
     // No certificate, and one of another swarm whose owner would trust this worker.
     let plain = Endpoint::from_shared(format!("http://{}", worker.address))?.connect_lazy();
-    assert_eq!(load(plain).await.unwrap_err().code(), Code::Unavailable);
+    assert!(broke(&load(plain).await.unwrap_err()));
     let foreign = caller(&other, &[&swarm], Identity::Operator)?;
     let refused = load(worker.channel(&foreign)?).await.unwrap_err();
-    assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+    assert!(broke(&refused), "{refused}");
 
     let denied = load(router.clone()).await.unwrap_err();
     assert_eq!(denied.code(), Code::PermissionDenied);

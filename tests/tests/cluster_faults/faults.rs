@@ -23,12 +23,18 @@ async fn a_worker_killed_in_place_gets_its_adapters_back() -> Result<()> {
     signal(&worker.name, Signal::SIGKILL)?;
     until("its container to run again", || {
         let now = workers()?.into_iter().find(|pod| pod.name == worker.name);
-        Ok(now.filter(|pod| pod.restarts > worker.restarts && pod.ready).map(|_| ()))
+        Ok(now.filter(|pod| pod.restarts > worker.restarts && pod.running).map(|_| ()))
     })
     .await?;
     let running = Instant::now();
-    until("its adapters", || Ok((instances("banking")?.len() == expected).then_some(()))).await?;
-    println!("adapters back {:?} after the container is ready", running.elapsed());
+    // Ready is what has its adapters: the readiness gate.
+    until("its adapters", || {
+        let now = workers()?.into_iter().find(|pod| pod.name == worker.name);
+        let ready = now.is_some_and(|pod| pod.restarts > worker.restarts && pod.ready);
+        Ok((ready && instances("banking")?.len() == expected).then_some(()))
+    })
+    .await?;
+    println!("adapters back {:?} after the container runs", running.elapsed());
     steady.more(16).await;
     let load = steady.stop().await;
     println!("worker killed: {} answers, {} failed", load.answers, load.failures.len());
