@@ -1,6 +1,6 @@
 //! Every path at several row counts, beside what the machine can do: `cargo bench -p slm-kernels [FILTER]`.
 //!
-//! One thread. Weights come from memory: calls go round over copies that together are larger than the last cache.
+//! One thread. Packed come from memory: calls go round over copies that together are larger than the last cache.
 //! Of many calls the fastest counts (of long ones, of each of their parts), since what disturbs a machine only ever adds
 //! time. GOP/s count a multiplication
 //! and an addition as two; GB/s are bytes of packed weights. `% bw` is GB/s of the read bandwidth and `% peak` GOP/s of
@@ -11,7 +11,7 @@
 use std::time::{Duration, Instant};
 
 use slm_kernels::{
-    Activations, Adapters, Block, Format, Level, Linear, Rows, Start, Weights,
+    Activations, Adapters, Block, Format, Level, Linear, Packed, Rows, Start,
     lora::{Adapter, Matrices, Part, Share, hidden},
     roofline,
 };
@@ -54,8 +54,8 @@ fn main() {
     }
 }
 
-fn weights(format: Format, n: usize, k: usize) -> Weights {
-    Weights::pack(format, k, n, |column, index| {
+fn weights(format: Format, n: usize, k: usize) -> Packed {
+    Packed::pack(format, k, n, |column, index| {
         let quants = std::array::from_fn(|i| ((column * 7 + index * 5 + i * 11) % 16) as u8);
         Block { scale: 0.01, offset: 8.0, quants }
     })
@@ -63,9 +63,9 @@ fn weights(format: Format, n: usize, k: usize) -> Weights {
 
 fn shape(name: &str, level: Level, format: Format, (n, k): (usize, usize), roof: &Roof) {
     let first = weights(format, n, k);
-    let copies = COLD_BYTES / first.bytes() + 1;
-    let weights: Vec<Weights> = std::iter::once(first).chain((1..copies).map(|_| weights(format, n, k))).collect();
-    println!("\n{name}, {copies} copies of {:.2} MB", weights[0].bytes() as f64 / 1e6);
+    let copies = COLD_BYTES / first.bytes().len() + 1;
+    let weights: Vec<Packed> = std::iter::once(first).chain((1..copies).map(|_| weights(format, n, k))).collect();
+    println!("\n{name}, {copies} copies of {:.2} MB", weights[0].bytes().len() as f64 / 1e6);
     println!(
         "{:>5} {:>10} {:>8} {:>7} {:>6} {:>7} {:>12}",
         "rows", "time us", "GOP/s", "GB/s", "% bw", "% peak", "quantize us"
@@ -77,7 +77,7 @@ fn shape(name: &str, level: Level, format: Format, (n, k): (usize, usize), roof:
         let quantize = roofline::fastest(20, || activations.quantize(level, &x, k, format.block()));
         let seconds = fastest_call(level, &weights, &activations, &mut y);
         let operations = 2.0 * (rows * n * k) as f64 / seconds;
-        let bytes = weights[0].bytes() as f64 / seconds;
+        let bytes = weights[0].bytes().len() as f64 / seconds;
         println!(
             "{rows:>5} {:>10.1} {:>8.1} {:>7.2} {:>6.0} {:>7} {:>12.2}",
             seconds * 1e6,
@@ -94,7 +94,7 @@ fn shape(name: &str, level: Level, format: Format, (n, k): (usize, usize), roof:
 #[allow(unsafe_code)] // `hidden` and `Linear::columns` want that nobody else writes to their rows.
 fn adapters(name: &str, level: Level) {
     let (n, k) = (3072, 576);
-    let layers: Vec<Weights> = (0..COLD_BYTES >> 20).map(|_| weights(Format::Q4Scale32, n, k)).collect();
+    let layers: Vec<Packed> = (0..COLD_BYTES >> 20).map(|_| weights(Format::Q4Scale32, n, k)).collect();
     println!("\n{name}, Q4Scale32 {n}x{k}");
     println!("{:>5} {:>5} {:>9} {:>10} {:>10} {:>6}", "rows", "rank", "distinct", "plain us", "with us", "more");
     for (rows, rank, distinct) in [(1, 8, 1), (1, 16, 1), (8, 16, 1), (8, 16, 8), (128, 16, 1)] {
@@ -130,7 +130,13 @@ fn adapters(name: &str, level: Level) {
             let adapters = adapted.then_some(Adapters { shares, hidden: hidden_rows });
             let weights = &layers[round % layers.len()];
             // SAFETY: one thread.
-            unsafe { Linear { weights, x: &activations, start: Start::Zero, adapters }.columns(level, 0..n, y) };
+            unsafe {
+                Linear { weights: weights.weights(), x: &activations, start: Start::Zero, adapters }.columns(
+                    level,
+                    0..n,
+                    y,
+                )
+            };
             let best = if adapted { &mut with } else { &mut plain };
             *best = best.min(begin.elapsed().as_secs_f64());
         }
@@ -142,14 +148,15 @@ fn adapters(name: &str, level: Level) {
 /// Each copy at least once, and as often as fits the time; long calls by ranges of columns, each of which is shorter
 /// than the time slices that others on the machine get, and counts with its fastest time.
 #[allow(unsafe_code)] // `Linear::columns` wants that nobody else writes to `y`.
-fn fastest_call(level: Level, weights: &[Weights], x: &Activations, y: &mut [f32]) -> f64 {
-    let width = weights[0].outputs();
+fn fastest_call(level: Level, weights: &[Packed], x: &Activations, y: &mut [f32]) -> f64 {
+    let width = weights[0].weights().outputs();
     let parts = (y.len() * x.inputs() / OPERATIONS_UNDISTURBED).clamp(1, width / 64);
     let mut fastest = vec![f64::INFINITY; parts];
     let begin = Instant::now();
     let mut calls = 0;
     while calls < weights.len().min(20) || begin.elapsed() < CELL_TIME {
-        let linear = Linear { weights: &weights[calls % weights.len()], x, start: Start::Zero, adapters: None };
+        let linear =
+            Linear { weights: weights[calls % weights.len()].weights(), x, start: Start::Zero, adapters: None };
         for (part, fastest) in fastest.iter_mut().enumerate() {
             let range = linear.range(part, parts);
             let call = Instant::now();

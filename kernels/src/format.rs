@@ -42,6 +42,22 @@ impl Format {
         }
     }
 
+    /// Its name, as graphs say it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Q4Scale32 => "q4_scale32",
+            Self::Q4Min32 => "q4_min32",
+            Self::Q4Min64 => "q4_min64",
+            Self::Q4Zero64 => "q4_zero64",
+            Self::Q8Scale32 => "q8_scale32",
+        }
+    }
+
+    /// The format of that name.
+    pub fn by_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|format| format.name() == name)
+    }
+
     /// Bytes of a scale.
     pub(crate) fn scale_bytes(self) -> usize {
         if self == Self::Q4Zero64 { Q4Zero64::SCALE } else { Q4Scale32::SCALE }
@@ -54,6 +70,11 @@ impl Format {
             Self::Q4Min32 | Self::Q4Min64 => Q4Min32::OFFSET_BYTES,
             Self::Q4Zero64 => Q4Zero64::OFFSET_BYTES,
         }
+    }
+
+    /// Bytes that a matrix takes when it is packed.
+    pub fn packed_len(self, inputs: usize, outputs: usize) -> usize {
+        if inputs == 0 { 0 } else { outputs.div_ceil(TILE_COLUMNS) * self.tile(inputs).bytes }
     }
 
     /// Where the parts of a tile with `inputs` inputs stand.

@@ -1,6 +1,6 @@
 //! The arithmetic of quantised linear layers on CPUs: `y = x W (+ residual) + the adapter of each row`.
 //!
-//! Weights of 4 or 8 bits are packed once ([`Weights`]) into memory that every session shares; activations are
+//! Weights of 4 or 8 bits are packed once ([`Packed`]) and shared by every session ([`Weights`]); activations are
 //! quantised to 8 bits once a step ([`Activations`]); then any number of threads multiply ranges of columns
 //! ([`Linear::columns`]), adding each row's adapter ([`lora`]) while the outputs are near. What runs is chosen at run
 //! time from what the CPU has ([`Level`]), never from what the build machine had.
@@ -59,6 +59,6 @@ pub use activations::{Activations, Quantizer};
 pub use format::{Format, TILE_COLUMNS};
 pub use level::Level;
 pub use linear::{Adapters, Linear, Start};
-pub use pack::{Block, Weights};
+pub use pack::{Block, Packed, Weights};
 pub use rows::Rows;
 pub use sources::SourceError;

@@ -47,7 +47,7 @@ pub struct Adapters<'a> {
 #[derive(Clone, Copy)]
 pub struct Linear<'a> {
     /// The matrix.
-    pub weights: &'a Weights,
+    pub weights: Weights<'a>,
     /// The inputs, quantised in blocks of the weights' size.
     pub x: &'a Activations,
     /// What the outputs are added to.
@@ -137,7 +137,7 @@ impl Linear<'_> {
             while column < columns.end {
                 let width = TILE_COLUMNS.min(columns.end - column);
                 let last = column + width == columns.end;
-                let mut ahead = Ahead::new(self.weights, column / TILE_COLUMNS, last, rows);
+                let mut ahead = Ahead::new(&self.weights, column / TILE_COLUMNS, last, rows);
                 for panel in begin..end {
                     self.tile(level, column..column + width, &self.x.panel(panel), y, &mut ahead);
                 }
@@ -200,7 +200,7 @@ struct Ahead {
 }
 
 impl Ahead {
-    fn new(weights: &Weights, tile: usize, last: bool, rows: usize) -> Self {
+    fn new(weights: &Weights<'_>, tile: usize, last: bool, rows: usize) -> Self {
         let bytes = weights.shape().bytes;
         let next = weights.as_ptr().wrapping_add((tile + 1) * bytes);
         Self { next, bytes: if last { 0 } else { bytes }, cells: rows * TILE_COLUMNS, done: 0 }

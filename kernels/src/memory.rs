@@ -27,8 +27,9 @@ impl Bytes {
         self.lines.resize(len.div_ceil(LINE), Line([0; LINE]));
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.lines.len() * LINE
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        // SAFETY: the lines are initialised bytes without padding, borrowed as long as the result.
+        unsafe { slice::from_raw_parts(self.lines.as_ptr().cast(), self.lines.len() * LINE) }
     }
 
     pub(crate) fn as_ptr(&self) -> *const u8 {

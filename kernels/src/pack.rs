@@ -5,18 +5,31 @@ use half::f16;
 use crate::{
     format::{Format, TILE_COLUMNS, TileShape},
     memory::Bytes,
+    sources::SourceError,
 };
+
+// Scales and offsets are read where they stand.
+const _: () = assert!(cfg!(target_endian = "little"));
+
+/// A quantised matrix in memory of its own: what packing makes. [`Packed::weights`] is what multiplies.
+pub struct Packed {
+    format: Format,
+    inputs: usize,
+    outputs: usize,
+    bytes: Bytes,
+}
 
 /// A quantised matrix of `outputs` columns with `inputs` weights each, in tiles (see [`Format`]).
 ///
-/// It owns its memory, does not change after it was packed, and is meant to be shared in an `Arc`. Inputs beyond the
-/// last and columns beyond the last are filled up with weights of zero.
-pub struct Weights {
+/// A view of bytes that live elsewhere, for instance in a mapped file that many processes share. They are the same
+/// on every machine with little-endian numbers; from an address that is a multiple of 64 they are read fastest.
+#[derive(Clone, Copy)]
+pub struct Weights<'a> {
     format: Format,
     inputs: usize,
     outputs: usize,
     tile: TileShape,
-    bytes: Bytes,
+    bytes: &'a [u8],
 }
 
 /// One block of one column: quants in the order of the inputs, one a byte.
@@ -30,16 +43,16 @@ pub struct Block {
     pub quants: [u8; 64],
 }
 
-impl Weights {
+impl Packed {
     /// Packs `outputs` columns of `inputs` weights, `block(column, index)` by block. Quants of inputs beyond the last
-    /// are not looked at.
+    /// are not looked at; they, and columns beyond the last that fill up a tile, become weights of zero.
     ///
     /// # Panics
     /// A matrix without inputs or outputs.
     pub fn pack(format: Format, inputs: usize, outputs: usize, mut block: impl FnMut(usize, usize) -> Block) -> Self {
         assert!(inputs > 0 && outputs > 0, "a matrix of {inputs} x {outputs}");
         let tile = format.tile(inputs);
-        let mut bytes = Bytes::zeroed(outputs.div_ceil(TILE_COLUMNS) * tile.bytes);
+        let mut bytes = Bytes::zeroed(format.packed_len(inputs, outputs));
         for column in 0..outputs {
             let begin = column / TILE_COLUMNS * tile.bytes;
             let part = &mut bytes.as_mut_slice()[begin..begin + tile.bytes];
@@ -50,7 +63,32 @@ impl Weights {
                 put(format, &tile, part, column % TILE_COLUMNS, index, &block);
             }
         }
-        Self { format, inputs, outputs, tile, bytes }
+        Self { format, inputs, outputs, bytes }
+    }
+
+    /// The matrix to multiply with.
+    pub fn weights(&self) -> Weights<'_> {
+        let Self { format, inputs, outputs, .. } = *self;
+        Weights { format, inputs, outputs, tile: format.tile(inputs), bytes: self.bytes() }
+    }
+
+    /// What [`Weights::new`] takes, here or in another process.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes.as_slice()[..self.format.packed_len(self.inputs, self.outputs)]
+    }
+}
+
+impl<'a> Weights<'a> {
+    /// The matrix that `bytes` hold: [`Packed::bytes`] of one of this format and shape.
+    ///
+    /// # Errors
+    /// The bytes do not fit the shape.
+    pub fn new(format: Format, inputs: usize, outputs: usize, bytes: &'a [u8]) -> Result<Self, SourceError> {
+        let want = format.packed_len(inputs, outputs);
+        if bytes.len() != want || want == 0 {
+            return Err(SourceError::Size { what: "packed bytes", got: bytes.len(), want });
+        }
+        Ok(Self { format, inputs, outputs, tile: format.tile(inputs), bytes })
     }
 
     /// How the weights are quantised.
@@ -68,9 +106,25 @@ impl Weights {
         self.outputs
     }
 
-    /// Memory that the weights take, and that a step reads.
-    pub fn bytes(&self) -> usize {
-        self.bytes.len()
+    /// The weights of one column, dequantised: rounded once, to f32.
+    ///
+    /// # Panics
+    /// There is no such column, or `out` has not [`inputs`](Self::inputs) floats.
+    pub fn column(&self, column: usize, out: &mut [f32]) {
+        assert!(column < self.outputs && out.len() == self.inputs, "column {column} of {self:?}");
+        let tile = &self.bytes[column / TILE_COLUMNS * self.tile.bytes..][..self.tile.bytes];
+        for (index, out) in out.chunks_mut(self.format.block()).enumerate() {
+            let block = get(self.format, &self.tile, tile, column % TILE_COLUMNS, index);
+            let (factor, addend) = match self.format {
+                Format::Q4Min32 | Format::Q4Min64 => (block.scale, block.offset),
+                Format::Q4Zero64 => (block.scale, -block.offset * block.scale),
+                Format::Q4Scale32 => (block.scale, -8.0 * block.scale),
+                Format::Q8Scale32 => (block.scale, -128.0 * block.scale),
+            };
+            for (out, &quant) in out.iter_mut().zip(&block.quants) {
+                *out = f32::from(quant).mul_add(factor, addend);
+            }
+        }
     }
 
     pub(crate) fn shape(&self) -> TileShape {
@@ -82,7 +136,13 @@ impl Weights {
     }
 }
 
-impl std::fmt::Debug for Weights {
+impl std::fmt::Debug for Packed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.weights().fmt(f)
+    }
+}
+
+impl std::fmt::Debug for Weights<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Weights({:?}, {} x {})", self.format, self.inputs, self.outputs)
     }
@@ -92,14 +152,14 @@ impl std::fmt::Debug for Weights {
 fn put(format: Format, tile: &TileShape, bytes: &mut [u8], lane: usize, index: usize, block: &Block) {
     let cell = index * TILE_COLUMNS + lane;
     match format {
-        Format::Q4Zero64 => bytes[4 * cell..][..4].copy_from_slice(&block.scale.to_ne_bytes()),
-        _ => bytes[2 * cell..][..2].copy_from_slice(&f16::from_f32_const(block.scale).to_ne_bytes()),
+        Format::Q4Zero64 => bytes[4 * cell..][..4].copy_from_slice(&block.scale.to_le_bytes()),
+        _ => bytes[2 * cell..][..2].copy_from_slice(&f16::from_f32_const(block.scale).to_le_bytes()),
     }
     let offsets = &mut bytes[tile.offsets..];
     match format {
         Format::Q4Zero64 => offsets[cell] = block.offset as u8,
         Format::Q4Min32 | Format::Q4Min64 => {
-            offsets[2 * cell..][..2].copy_from_slice(&f16::from_f32_const(block.offset).to_ne_bytes());
+            offsets[2 * cell..][..2].copy_from_slice(&f16::from_f32_const(block.offset).to_le_bytes());
         }
         Format::Q4Scale32 | Format::Q8Scale32 => {}
     }
@@ -119,4 +179,41 @@ fn put(format: Format, tile: &TileShape, bytes: &mut [u8], lane: usize, index: u
             }
         }
     }
+}
+
+/// Reads one block of column `lane` out of its tile.
+fn get(format: Format, tile: &TileShape, bytes: &[u8], lane: usize, index: usize) -> Block {
+    let cell = index * TILE_COLUMNS + lane;
+    let half = |bytes: &[u8]| f16::from_le_bytes([bytes[0], bytes[1]]).to_f32_const();
+    let scale = match format {
+        Format::Q4Zero64 => {
+            let at = &bytes[4 * cell..];
+            f32::from_le_bytes([at[0], at[1], at[2], at[3]])
+        }
+        _ => half(&bytes[2 * cell..]),
+    };
+    let offsets = &bytes[tile.offsets..];
+    let offset = match format {
+        Format::Q4Zero64 => f32::from(offsets[cell]),
+        Format::Q4Min32 | Format::Q4Min64 => half(&offsets[2 * cell..]),
+        Format::Q4Scale32 | Format::Q8Scale32 => 0.0,
+    };
+    let mut quants = [0; 64];
+    let out = &mut quants[..format.block()];
+    let bits = if format == Format::Q8Scale32 { 8 } else { 4 };
+    let size = out.len() * TILE_COLUMNS * bits / 8;
+    let stored = &bytes[tile.quants + index * size..][..size];
+    if bits == 8 {
+        for (group, four) in out.chunks_exact_mut(4).enumerate() {
+            four.copy_from_slice(&stored[64 * group + 4 * lane..][..4]);
+        }
+    } else {
+        for (group, eight) in out.chunks_exact_mut(8).enumerate() {
+            for (i, byte) in stored[64 * group + 4 * lane..][..4].iter().enumerate() {
+                eight[i] = byte & 15;
+                eight[i + 4] = byte >> 4;
+            }
+        }
+    }
+    Block { scale, offset, quants }
 }

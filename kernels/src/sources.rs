@@ -4,7 +4,7 @@ use half::f16;
 
 use crate::{
     format::Format,
-    pack::{Block, Weights},
+    pack::{Block, Packed},
 };
 
 /// What was wrong with quantised weights that were to be packed.
@@ -89,7 +89,7 @@ fn nibbles(bytes: &[u8]) -> [u8; 64] {
     quants
 }
 
-impl Weights {
+impl Packed {
     /// A GGUF tensor of type Q4_0, `outputs` rows of `inputs` weights as they stand in the file.
     ///
     /// # Errors
@@ -102,7 +102,7 @@ impl Weights {
         }))
     }
 
-    /// A GGUF tensor of type Q4_1, as [`Weights::from_q4_0`].
+    /// A GGUF tensor of type Q4_1, as [`Packed::from_q4_0`].
     ///
     /// # Errors
     /// The bytes do not fit the shape.
@@ -114,7 +114,7 @@ impl Weights {
         }))
     }
 
-    /// A GGUF tensor of type Q8_0, as [`Weights::from_q4_0`].
+    /// A GGUF tensor of type Q8_0, as [`Packed::from_q4_0`].
     ///
     /// # Errors
     /// The bytes do not fit the shape.

@@ -4,7 +4,7 @@ use half::f16;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use slm_kernels::{
-    Activations, Adapters, Block, Format, Level, Linear, Rows, Start, Weights,
+    Activations, Adapters, Block, Format, Level, Linear, Packed, Rows, Start,
     lora::{Adapter, Matrices, Part, Share, hidden},
 };
 
@@ -22,7 +22,7 @@ pub(crate) fn levels() -> Vec<Level> {
 
 /// A matrix as it was before it was packed.
 pub(crate) struct Matrix {
-    pub(crate) packed: Weights,
+    pub(crate) packed: Packed,
     /// `[outputs][inputs]`
     pub(crate) weights: Vec<f64>,
 }
@@ -31,7 +31,7 @@ impl Matrix {
     pub(crate) fn random(format: Format, inputs: usize, outputs: usize, random: &mut ChaCha8Rng) -> Self {
         let block = format.block();
         let mut weights = vec![0.0; inputs * outputs];
-        let packed = Weights::pack(format, inputs, outputs, |column, index| {
+        let packed = Packed::pack(format, inputs, outputs, |column, index| {
             let b = Self::block(format, random);
             for (i, &q) in b.quants.iter().enumerate().take(block.min(inputs - index * block)) {
                 weights[column * inputs + index * block + i] = Self::weight(format, &b, q);
@@ -185,9 +185,9 @@ pub(crate) fn multiply(
     adapters: &[(&OwnedAdapter, Vec<u32>)],
     residual: Option<&[f32]>,
 ) -> Vec<f32> {
-    let (inputs, outputs) = (matrix.packed.inputs(), matrix.packed.outputs());
+    let (inputs, outputs) = (matrix.packed.weights().inputs(), matrix.packed.weights().outputs());
     let mut activations = Activations::default();
-    activations.quantize(how.level, x, inputs, matrix.packed.format().block());
+    activations.quantize(how.level, x, inputs, matrix.packed.weights().format().block());
     let rows = activations.rows();
     let shares: Vec<Share<'_>> =
         adapters.iter().map(|(adapter, tokens)| Share { adapter: adapter.view(), tokens }).collect();
@@ -203,7 +203,7 @@ pub(crate) fn multiply(
     }
     let adapters = (!shares.is_empty()).then_some(Adapters { shares: &shares, hidden: h });
     let start = residual.map_or(Start::Zero, Start::Residual);
-    let linear = Linear { weights: &matrix.packed, x: &activations, start, adapters };
+    let linear = Linear { weights: matrix.packed.weights(), x: &activations, start, adapters };
     let mut y = vec![f32::NAN; rows * outputs];
     for part in 0..how.parts {
         // SAFETY: one thread.

@@ -122,7 +122,8 @@ fn a_residual_may_stand_where_the_outputs_go() {
         let expected = multiply(How { level, parts: 1 }, &matrix, &x, &[], Some(&residual));
         let mut activations = Activations::default();
         activations.quantize(level, &x, 40, 32);
-        let linear = Linear { weights: &matrix.packed, x: &activations, start: Start::InPlace, adapters: None };
+        let linear =
+            Linear { weights: matrix.packed.weights(), x: &activations, start: Start::InPlace, adapters: None };
         let mut y = residual.clone();
         linear.all(level, &mut y);
         assert_bits(&y, &expected, &format!("{level:?}"));
@@ -212,7 +213,8 @@ fn rows_may_be_made_and_quantized_at_once() {
             unsafe { quantizer.panel_with(level, Rows::new(&mut kept, 100), panel, norm) };
         }
         let mut y = vec![f32::NAN; 14 * 30];
-        Linear { weights: &matrix.packed, x: &activations, start: Start::Zero, adapters: None }.all(level, &mut y);
+        Linear { weights: matrix.packed.weights(), x: &activations, start: Start::Zero, adapters: None }
+            .all(level, &mut y);
         assert_eq!(kept, normed);
         assert_bits(&y, &expected, &format!("{level:?}"));
     }
@@ -238,7 +240,7 @@ fn threads_may_share_the_work() {
     }
     let mut y = vec![f32::NAN; 30 * 200];
     let out = Rows::new(&mut y, 200);
-    let linear = Linear { weights: &matrix.packed, x: &activations, start: Start::Zero, adapters: None };
+    let linear = Linear { weights: matrix.packed.weights(), x: &activations, start: Start::Zero, adapters: None };
     std::thread::scope(|scope| {
         for part in 0..4 {
             // SAFETY: ranges do not overlap.

@@ -3,10 +3,11 @@
 use crate::common::{levels, random};
 use half::f16;
 use rand::{Rng, RngCore};
-use slm_kernels::{Activations, Linear, SourceError, Start, Weights};
+use slm_kernels::{Activations, Format, Linear, Packed, SourceError, Start, Weights};
 
 /// Each weight, by multiplying with rows that have a single one: exact but for f32's roundings.
-fn dequantize(weights: &Weights) -> Vec<f64> {
+fn dequantize(packed: &Packed) -> Vec<f64> {
+    let weights = packed.weights();
     let (k, n) = (weights.inputs(), weights.outputs());
     let mut identity = vec![0.0; k * k];
     for i in 0..k {
@@ -24,6 +25,11 @@ fn dequantize(weights: &Weights) -> Vec<f64> {
                 columns[column * k + i] = f64::from(y[i * n + column]) / 127.0;
             }
         }
+    }
+    let mut column = vec![0.0; k];
+    for (index, by_product) in columns.chunks(k).enumerate() {
+        weights.column(index, &mut column);
+        assert_close(by_product, &column.iter().map(|&x| f64::from(x)).collect::<Vec<_>>());
     }
     columns
 }
@@ -59,9 +65,9 @@ fn gguf_blocks_are_carried_over() {
         q8_0.extend(d.to_le_bytes().iter().chain(&bytes));
         w8_0.extend(bytes.iter().map(|&byte| scale * f64::from(byte as i8)));
     }
-    assert_close(&dequantize(&Weights::from_q4_0(&q4_0, k, n).unwrap()), &w4_0);
-    assert_close(&dequantize(&Weights::from_q4_1(&q4_1, k, n).unwrap()), &w4_1);
-    assert_close(&dequantize(&Weights::from_q8_0(&q8_0, k, n).unwrap()), &w8_0);
+    assert_close(&dequantize(&Packed::from_q4_0(&q4_0, k, n).unwrap()), &w4_0);
+    assert_close(&dequantize(&Packed::from_q4_1(&q4_1, k, n).unwrap()), &w4_1);
+    assert_close(&dequantize(&Packed::from_q8_0(&q8_0, k, n).unwrap()), &w8_0);
 }
 
 #[test]
@@ -84,17 +90,21 @@ fn matmul_nbits_is_carried_over() {
                 expected.push(f64::from(scales[block]) * (f64::from(quant) - f64::from(zero)));
             }
         }
-        let weights = Weights::from_matmul_nbits(&quants, &scales, zero_points, k, n).unwrap();
+        let weights = Packed::from_matmul_nbits(&quants, &scales, zero_points, k, n).unwrap();
         assert_close(&dequantize(&weights), &expected);
     }
 }
 
 #[test]
 fn what_does_not_fit_is_refused() {
-    assert_eq!(
-        Weights::from_q4_0(&[0; 17], 32, 1).unwrap_err(),
-        SourceError::Size { what: "bytes", got: 17, want: 18 }
-    );
-    assert_eq!(Weights::from_q8_0(&[], 33, 1).unwrap_err(), SourceError::Ragged { inputs: 33, block: 32 });
-    assert!(Weights::from_matmul_nbits(&[0; 32], &[1.0], Some(&[]), 64, 1).is_err());
+    assert_eq!(Packed::from_q4_0(&[0; 17], 32, 1).unwrap_err(), SourceError::Size { what: "bytes", got: 17, want: 18 });
+    assert_eq!(Packed::from_q8_0(&[], 33, 1).unwrap_err(), SourceError::Ragged { inputs: 33, block: 32 });
+    assert!(Packed::from_matmul_nbits(&[0; 32], &[1.0], Some(&[]), 64, 1).is_err());
+    let packed = Packed::from_q4_0(&[0; 18], 32, 1).unwrap();
+    let bytes = packed.bytes();
+    assert!(Weights::new(Format::Q4Scale32, 32, 16, bytes).is_ok());
+    for (format, inputs, outputs) in [(Format::Q4Min32, 32, 1), (Format::Q4Scale32, 33, 1), (Format::Q4Scale32, 0, 0)] {
+        let error = Weights::new(format, inputs, outputs, bytes).unwrap_err();
+        assert!(matches!(error, SourceError::Size { got, .. } if got == bytes.len()), "{error}");
+    }
 }
