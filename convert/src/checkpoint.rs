@@ -5,6 +5,7 @@ mod folder;
 mod gguf_file;
 mod names;
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -14,6 +15,7 @@ use crate::chat::ChatTemplate;
 use crate::config::ModelConfig;
 use crate::digest;
 use crate::generation::GenerationDefaults;
+use crate::gguf::Kind;
 use folder::Folder;
 use gguf_file::GgufFile;
 
@@ -41,6 +43,16 @@ pub struct Tensor {
     pub shape: Vec<usize>,
     /// Row-major values.
     pub data: Vec<f32>,
+}
+
+/// One weight as it stands in the file.
+pub(crate) struct Stored<'a> {
+    /// What its blocks are.
+    pub(crate) kind: Kind,
+    /// As a [`Tensor`]'s.
+    pub(crate) shape: Vec<usize>,
+    /// Whole blocks, row after row.
+    pub(crate) bytes: Cow<'a, [u8]>,
 }
 
 impl Checkpoint {
@@ -94,7 +106,15 @@ impl Checkpoint {
     pub fn native_bits(&self, name: &str) -> Option<u8> {
         match &self.source {
             Source::Folder(_) => None,
-            Source::Gguf(file) => file.native_bits(self.stored_name(name)),
+            Source::Gguf(file) => file.kind(self.stored_name(name))?.quantised_bits(),
+        }
+    }
+
+    /// A weight as [`tensor`](Self::tensor), but in the file's own bytes; `None` unless it is in a GGUF file.
+    pub(crate) fn stored(&self, name: &str) -> Option<Stored<'_>> {
+        match &self.source {
+            Source::Folder(_) => None,
+            Source::Gguf(file) => file.stored(self.stored_name(name)),
         }
     }
 

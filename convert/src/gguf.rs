@@ -78,6 +78,12 @@ impl Gguf {
         Some(info.kind.dequantise(&self.bytes[info.range.clone()]))
     }
 
+    /// A tensor's blocks as they stand in the file.
+    pub(crate) fn stored(&self, name: &str) -> Option<(Kind, &[u8])> {
+        let info = self.tensors.get(name)?;
+        Some((info.kind, &self.bytes[info.range.clone()]))
+    }
+
     /// All metadata that are no arrays, in the form in which configurations are read.
     pub(crate) fn scalars(&self) -> serde_json::Map<String, serde_json::Value> {
         self.metadata.iter().filter_map(|(key, value)| Some((key.clone(), value.as_json()?))).collect()

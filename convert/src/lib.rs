@@ -32,7 +32,7 @@ pub mod tokenizer;
 mod onnx;
 mod weights;
 
-pub mod quantize;
+mod quantize;
 
 pub mod graph;
 pub mod pack;

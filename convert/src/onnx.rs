@@ -84,8 +84,8 @@ pub(crate) struct Attribute {
     pub(crate) f: Option<f32>,
     #[prost(int64, optional, tag = "3")]
     pub(crate) i: Option<i64>,
-    #[prost(int64, repeated, packed = "false", tag = "8")]
-    pub(crate) ints: Vec<i64>,
+    #[prost(bytes = "vec", optional, tag = "4")]
+    pub(crate) s: Option<Vec<u8>>,
     #[prost(int32, tag = "20")]
     pub(crate) r#type: i32,
 }
@@ -94,6 +94,11 @@ impl Attribute {
     /// An integer attribute.
     pub(crate) fn int(name: &str, value: i64) -> Self {
         Self { name: name.into(), i: Some(value), r#type: 2, ..Self::default() }
+    }
+
+    /// A string attribute.
+    pub(crate) fn string(name: &str, value: &str) -> Self {
+        Self { name: name.into(), s: Some(value.into()), r#type: 3, ..Self::default() }
     }
 
     /// A float attribute.

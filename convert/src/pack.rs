@@ -1,10 +1,11 @@
-//! A PEFT adapter laid out for the `LoraAdd` operator.
+//! A PEFT adapter laid out for the operators that apply it.
 //!
 //! One [`PackedGroup`] a fused projection. All A matrices of the group stand one under the other, so one pass over the
 //! input gives every part's hidden values; each module's B, transposed to `[rank, columns]` and multiplied by its
 //! scaling, adds to its own columns of the fused output. Ranks may differ from module to module and layer to layer.
 
 use half::f16;
+use slm_kernels::lora::{self, Part};
 
 use crate::{
     config::ModelConfig,
@@ -36,21 +37,6 @@ pub struct PackedGroup {
     pub parts: Vec<Part>,
 }
 
-/// One module's B within a group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Part {
-    /// First row of A that belongs to it.
-    pub rank_begin: usize,
-    /// Rows of A that belong to it.
-    pub rank: usize,
-    /// First output column it adds to.
-    pub column_begin: usize,
-    /// Output columns it adds to.
-    pub columns: usize,
-    /// Where its B begins in the group's B matrices, in elements.
-    pub b_begin: usize,
-}
-
 /// A and B, in the element type that fits the base's precision.
 #[derive(Debug)]
 pub enum Matrices {
@@ -68,6 +54,18 @@ pub enum Matrices {
         /// All parts' B.
         b: Vec<f16>,
     },
+}
+
+impl PackedGroup {
+    /// As the kernels take it.
+    pub fn adapter(&self) -> lora::Adapter<'_> {
+        let matrices = match &self.matrices {
+            Matrices::F32 { a, b } => lora::Matrices::F32 { a, b },
+            Matrices::F16 { a, b } => lora::Matrices::F16 { a, b },
+        };
+        let Self { rank, inputs, outputs, ref parts, .. } = *self;
+        lora::Adapter { rank, inputs, outputs, matrices, parts }
+    }
 }
 
 impl Matrices {

@@ -15,7 +15,6 @@ pub mod engine;
 pub mod runtime;
 
 pub mod adapters;
-pub mod kernels;
 
 pub mod sample;
 

@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use slm_worker::{kernels::Level, model::available_threads};
+use slm_kernels::Level;
+use slm_worker::model::available_threads;
 
 use super::Check;
 use crate::output::size;

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::names::{self, Expected};
-use super::{CheckpointError, Tensor};
+use super::{CheckpointError, Stored, Tensor};
 use crate::chat::ChatTemplate;
 use crate::config::ModelConfig;
 use crate::generation::GenerationDefaults;
-use crate::gguf::Gguf;
+use crate::gguf::{Gguf, Kind};
 use crate::rope::RopeScaling;
 use crate::{families, tokenizer};
 
@@ -96,14 +96,24 @@ impl GgufFile {
         let expected = self.tensors.get(name).ok_or_else(missing)?;
         let data = self.gguf.values(&expected.gguf).ok_or_else(missing)?;
         let data = match expected.rotary_heads {
-            Some(heads) => halves_from_pairs(&data, heads, &expected.shape),
+            Some(heads) => halves_from_pairs(&data, heads, expected.shape[0]),
             None => data,
         };
         Ok(Tensor { shape: expected.shape.clone(), data })
     }
 
-    pub(super) fn native_bits(&self, name: &str) -> Option<u8> {
-        self.gguf.tensor(&self.tensors.get(name)?.gguf)?.kind.quantised_bits()
+    pub(super) fn kind(&self, name: &str) -> Option<Kind> {
+        Some(self.gguf.tensor(&self.tensors.get(name)?.gguf)?.kind)
+    }
+
+    pub(super) fn stored(&self, name: &str) -> Option<Stored<'_>> {
+        let expected = self.tensors.get(name)?;
+        let (kind, bytes) = self.gguf.stored(&expected.gguf)?;
+        let bytes = match expected.rotary_heads {
+            Some(heads) => halves_from_pairs(bytes, heads, expected.shape[0]).into(),
+            None => bytes.into(),
+        };
+        Some(Stored { kind, shape: expected.shape.clone(), bytes })
     }
 
     pub(super) fn tokenizer(&self) -> Result<Option<tokenizers::Tokenizer>, CheckpointError> {
@@ -128,8 +138,8 @@ impl GgufFile {
 
 /// Rows of a rotary projection from GGUF's order (the two of a pair side by side) into that of Hugging Face (first
 /// halves of all pairs of a head, then the second ones).
-fn halves_from_pairs(data: &[f32], heads: usize, shape: &[usize]) -> Vec<f32> {
-    let (rows, width) = (shape[0], shape[1]);
+fn halves_from_pairs<T: Copy>(data: &[T], heads: usize, rows: usize) -> Vec<T> {
+    let width = data.len() / rows;
     let head_dim = rows / heads;
     let mut out = Vec::with_capacity(data.len());
     for head in 0..heads {
@@ -191,6 +201,6 @@ mod tests {
     fn pairs_come_apart_into_halves_head_by_head() {
         // Two heads of four rows, one column: rows 0 1 2 3 | 4 5 6 7.
         let rows: Vec<f32> = (0..8).map(|row| row as f32).collect();
-        assert_eq!(halves_from_pairs(&rows, 2, &[8, 1]), [0., 2., 1., 3., 4., 6., 5., 7.]);
+        assert_eq!(halves_from_pairs(&rows, 2, 8), [0., 2., 1., 3., 4., 6., 5., 7.]);
     }
 }

@@ -1,9 +1,9 @@
-//! The decoder itself: embedding, layers, head.
+//! The decoder itself: inputs and outputs, and what is the same at every precision.
 
 use super::{
-    GraphError, Group,
+    GraphError, Precision,
     builder::{Builder, MICROSOFT},
-    linear,
+    fused, plain,
 };
 use crate::onnx::{Attribute, Dim, ElementType, ValueInfo};
 
@@ -12,69 +12,28 @@ pub(super) fn decoder(b: &mut Builder<'_>, progress: &mut dyn FnMut(usize, usize
     let layers = b.config().layers;
     declare(b);
     rotary_tables(b)?;
-    linear::embedding(b, "hidden")?;
-    let mut stream = Residual { total: "hidden".into(), update: None };
-    for layer in 0..layers {
-        stream = decoder_layer(b, layer, stream)?;
-        progress(layer + 1, layers);
-    }
-    let (normed, _) = norm(b, "model.norm.weight", "final", &stream)?;
-    select_wanted(b, &normed, "wanted")?;
-    linear::head(b, "wanted")
-}
-
-/// The residual stream: its total so far, and an update that the next norm adds in passing.
-struct Residual {
-    total: String,
-    update: Option<String>,
-}
-
-fn decoder_layer(b: &mut Builder<'_>, layer: usize, stream: Residual) -> Result<Residual, GraphError> {
-    let prefix = format!("model.layers.{layer}");
-    let name = format!("layers.{layer}");
-
-    let (x, total) = norm(b, &format!("{prefix}.input_layernorm.weight"), &format!("{name}.attention"), &stream)?;
-    let qkv = linear::projection(b, layer, Group::Qkv, &x)?;
-    let attended = attention(b, layer, &qkv);
-    let update = linear::projection(b, layer, Group::O, &attended)?;
-
-    let stream = Residual { total, update: Some(update) };
-    let weight = format!("{prefix}.post_attention_layernorm.weight");
-    let (x, total) = norm(b, &weight, &format!("{name}.feed_forward"), &stream)?;
-    let gate_up = linear::projection(b, layer, Group::GateUp, &x)?;
-    let activated = gated_silu(b, layer, &gate_up);
-    let update = linear::projection(b, layer, Group::Down, &activated)?;
-    Ok(Residual { total, update: Some(update) })
-}
-
-/// Root-mean-square norm of the stream; gives the names of the normed values and of the new total.
-fn norm(b: &mut Builder<'_>, weight: &str, name: &str, stream: &Residual) -> Result<(String, String), GraphError> {
-    let scale = b.checkpoint.tensor(weight)?;
-    b.f32s(weight, &scale.shape, &scale.data)?;
-    let epsilon = b.config().rms_norm_eps;
-    let out = format!("{name}.normed");
-    match &stream.update {
-        None => {
-            let attributes =
-                vec![Attribute::float("epsilon", epsilon), Attribute::int("axis", -1), Attribute::int("stash_type", 1)];
-            b.node("", "SimplifiedLayerNormalization", &[&stream.total, weight], &[&out], attributes);
-            Ok((out, stream.total.clone()))
+    match b.flavour.precision {
+        Precision::F32 => {
+            let mut stream = plain::embedding(b)?;
+            for layer in 0..layers {
+                stream = plain::layer(b, layer, stream)?;
+                progress(layer + 1, layers);
+            }
+            plain::head(b, &stream)
         }
-        Some(update) => {
-            let total = format!("{name}.total");
-            b.node(
-                MICROSOFT,
-                "SkipSimplifiedLayerNormalization",
-                &[&stream.total, update, weight],
-                &[&out, "", "", &total],
-                vec![Attribute::float("epsilon", epsilon)],
-            );
-            Ok((out, total))
+        Precision::Int4 => {
+            let mut stream = fused::embedding(b)?;
+            for layer in 0..layers {
+                stream = fused::layer(b, layer, stream)?;
+                progress(layer + 1, layers);
+            }
+            fused::head(b, stream)
         }
     }
 }
 
-fn attention(b: &mut Builder<'_>, layer: usize, qkv: &str) -> String {
+/// Attention over the fused projection, with the cache; gives the name of the result.
+pub(super) fn attention(b: &mut Builder<'_>, layer: usize, qkv: &str) -> String {
     let config = b.config();
     let out = format!("layers.{layer}.attended");
     let [past_key, past_value, present_key, present_value] =
@@ -95,20 +54,8 @@ fn attention(b: &mut Builder<'_>, layer: usize, qkv: &str) -> String {
     out
 }
 
-/// `silu(gate) * up` of the fused projection.
-fn gated_silu(b: &mut Builder<'_>, layer: usize, gate_up: &str) -> String {
-    let name = |part: &str| format!("layers.{layer}.{part}");
-    let (gate, up, silu, out) = (name("gate"), name("up"), name("silu"), name("activated"));
-    let split = vec![Attribute::int("axis", -1), Attribute::int("num_outputs", 2)];
-    b.node("", "Split", &[gate_up], &[&gate, &up], split);
-    // QuickGelu(x) = x * sigmoid(alpha * x), so alpha 1 is SiLU in one pass.
-    b.node(MICROSOFT, "QuickGelu", &[&gate], &[&silu], vec![Attribute::float("alpha", 1.0)]);
-    b.node("", "Mul", &[&silu, &up], &[&out], vec![]);
-    out
-}
-
 /// Rows `logits_indices` of `x` with batch and sequence flattened.
-fn select_wanted(b: &mut Builder<'_>, x: &str, out: &str) -> Result<(), GraphError> {
+pub(super) fn select_wanted(b: &mut Builder<'_>, x: &str, out: &str) -> Result<(), GraphError> {
     let hidden = b.config().hidden_size as i64;
     b.i64s("flat.shape", &[2], &[-1, hidden])?;
     b.node("", "Reshape", &[x, "flat.shape"], &["flat"], vec![]);

@@ -19,7 +19,8 @@
 
 mod builder;
 mod decoder;
-mod linear;
+mod fused;
+mod plain;
 
 use std::{io, path::Path};
 
@@ -37,15 +38,23 @@ pub(crate) const WEIGHTS_FILE: &str = "model.onnx.data";
 
 /// Domain of the project's own operators.
 pub const OPERATOR_DOMAIN: &str = "slm";
-/// `LoraAdd(y, x, rows) -> y`: adds to each row of `y` what its adapter makes of `x`.
+/// `LoraAdd(y, x, rows) -> y`: adds to each row of `y` what its adapter makes of `x`. Attribute `group`.
 pub const LORA_ADD: &str = "LoraAdd";
+/// `Embedding(ids, weights) -> x`: rows of a packed matrix. Attributes `format`, `inputs`, `outputs`.
+pub const EMBEDDING: &str = "Embedding";
+/// `NormLinear(x, weights, rows, gain) -> y`: the root-mean-square norm of `x` times a packed matrix, and what each
+/// row's adapter makes of it. Attributes as `Embedding`, `epsilon`, and `group` where adapters may be.
+pub const NORM_LINEAR: &str = "NormLinear";
+/// `LinearAdd(x, weights, rows, residual) -> y`: the residual plus `x`, or with `gated` 1 `silu(gate) * value` of its
+/// two halves, times a packed matrix, and what each row's adapter makes of it. Attributes as `NormLinear`.
+pub const LINEAR_ADD: &str = "LinearAdd";
 
 /// What the weights of the linear layers are stored as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Precision {
     /// 32-bit floats; the reference.
     F32,
-    /// 4-bit integers in blocks of 64 with an 8-bit head and embedding.
+    /// 4-bit integers, the embedding and the head of 8 bits, but see `quantize`.
     Int4,
 }
 
@@ -58,7 +67,7 @@ impl std::fmt::Display for Precision {
     }
 }
 
-/// Projections that are one matrix in the graph; each is followed by one `LoraAdd`.
+/// Projections that are one matrix in the graph, and one place for adapters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Group {
     /// Query, key and value side by side.
@@ -85,7 +94,12 @@ impl Group {
         }
     }
 
-    /// Index of this group of `layer` among all of a model's groups: the attribute `group` of `LoraAdd`.
+    /// What its values in `layer` are called.
+    fn name(self, layer: usize) -> String {
+        format!("layers.{layer}.{self:?}").to_lowercase()
+    }
+
+    /// Index of this group of `layer` among all of a model's groups: the attribute `group` of an operator.
     pub fn index(self, layer: usize) -> usize {
         layer * Self::ALL.len() + self as usize
     }
@@ -107,6 +121,9 @@ pub enum GraphError {
     /// A tensor could not be read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// Quantised weights could not be taken over.
+    #[error(transparent)]
+    Weights(#[from] slm_kernels::SourceError),
     /// The graph or its weights could not be written.
     #[error("writing the graph: {0}")]
     Write(#[from] io::Error),

@@ -49,6 +49,12 @@ impl Module {
         format!("model.layers.{layer}.{block}.{}", self.name())
     }
 
+    /// Its weight's Hugging Face name in layer `layer`.
+    #[must_use]
+    pub fn weight(self, layer: usize) -> String {
+        format!("{}.weight", self.path(layer))
+    }
+
     /// `(inputs, outputs)` in a model of that shape.
     #[must_use]
     pub fn dimensions(self, base: &ModelConfig) -> (usize, usize) {

@@ -84,6 +84,6 @@ fn machine() -> String {
         .lines()
         .find_map(|line| line.strip_prefix("model name"))
         .map_or("unknown CPU", |rest| rest.trim_start_matches([' ', '\t', ':']));
-    let level = slm_worker::kernels::Level::best();
+    let level = slm_kernels::Level::best();
     format!("{model}, {} cores, {level:?}; medians, ranges in brackets", slm_worker::model::available_threads())
 }

@@ -14,7 +14,7 @@ use slm_convert::{bundle::Bundle, config::ModelConfig};
 use super::{
     binding::{Binding, Buffer},
     library::Runtime,
-    lora_add,
+    operators,
 };
 use crate::adapters::AdapterTable;
 
@@ -294,7 +294,7 @@ fn build_session(
     config: SessionConfig,
     table: Arc<AdapterTable>,
 ) -> Result<Session, SessionError> {
-    let operators = lora_add::domain(table, config.threads)?;
+    let operators = operators::domain(table, config.threads)?;
     let builder = Session::builder(&runtime.environment)?;
     let builder = builder.with_optimization_level(GraphOptimizationLevel::Level3).map_err(ort::Error::from)?;
     let builder = builder.with_intra_threads(config.threads).map_err(ort::Error::from)?;

@@ -1,0 +1,121 @@
+//! `LoraAdd(y, x, rows) -> y`: adds to each row of a projection what its adapter makes of its input.
+//!
+//! The output is the memory of `y` itself; a step without adapters costs a look at `rows`.
+#![allow(unsafe_code)] // Tensor data comes as raw pointers; every block says what bounds it.
+
+use std::{ops::Range, ptr};
+
+use ort::{
+    operator::{ComputeContext, Kernel, KernelContext, Operator, OperatorInput, OperatorOutput, ShapeInferenceContext},
+    value::TensorElementType,
+};
+use slm_convert::graph::LORA_ADD;
+use slm_kernels::{Rows, lora};
+
+use super::{House, missing};
+use crate::runtime::tensor::Tensor;
+
+/// Columns that the widest kernel takes at once.
+const COLUMN_GRAIN: usize = 32;
+
+pub(super) struct LoraAdd {
+    pub(super) house: House,
+}
+
+impl Operator for LoraAdd {
+    type Kernel<'attr> = LoraAddKernel;
+
+    const INPLACES: &[(u32, u32)] = &[(0, 0)];
+
+    fn name(&self) -> &str {
+        LORA_ADD
+    }
+
+    fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
+        [TensorElementType::Float32, TensorElementType::Float32, TensorElementType::Int32].map(OperatorInput::required)
+    }
+
+    fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
+        [OperatorOutput::required(TensorElementType::Float32)]
+    }
+
+    fn create_kernel<'attr>(&self, context: &KernelContext<'attr>) -> ort::Result<Self::Kernel<'attr>> {
+        let group: i64 = context.get("group").ok_or_else(|| missing("group"))?;
+        Ok(LoraAddKernel { house: self.house.clone(), group: group as usize })
+    }
+
+    /// The output has the shape of `y`: only a known shape lets the planner reuse its memory.
+    fn infer_shape(&self, context: &mut ShapeInferenceContext) -> ort::Result<()> {
+        match context.inputs().first() {
+            Some(y) => context.set_output(0, y),
+            None => Ok(()),
+        }
+    }
+}
+
+pub(super) struct LoraAddKernel {
+    house: House,
+    group: usize,
+}
+
+impl Kernel for LoraAddKernel {
+    fn compute(&mut self, context: &ComputeContext) -> ort::Result<()> {
+        let y = Tensor::<f32>::input(context, 0)?;
+        let x = Tensor::<f32>::input(context, 1)?;
+        let rows = Tensor::<i32>::input(context, 2)?;
+        let mut out = Tensor::<f32>::output(context, 0, y.shape.clone())?;
+        if out.data != y.data {
+            // SAFETY: both tensors have `y.len()` floats and the runtime gave two buffers.
+            unsafe { ptr::copy_nonoverlapping(y.data, out.data, y.len()) };
+        }
+        // SAFETY: `x` and `rows` are inputs of this call, which nobody writes to.
+        let (x, rows) = unsafe { (x.as_slice(), rows.as_slice()) };
+        if rows.iter().all(|&slot| slot < 0) {
+            return Ok(());
+        }
+        let House { level, threads, .. } = self.house;
+        let outputs = out.width();
+        let tokens_per_row = out.len() / outputs / rows.len();
+        // SAFETY: the output of this call, which nobody else touches meanwhile; `y` is not used any more.
+        let y = Rows::new(unsafe { out.as_mut_slice() }, outputs);
+
+        let mut scratch = self.house.scratch();
+        let sharing = &mut scratch.sharing;
+        sharing.gather(&self.house.table, self.group, rows, tokens_per_row);
+        if let Some(halfway) = sharing.halfway(context, level, threads, self.group, x)? {
+            context.par_for(threads, threads, |part| {
+                for share in &halfway.shares {
+                    let columns = part_of(outputs, part, threads);
+                    // SAFETY: parts of columns do not overlap, and no token is in two shares.
+                    unsafe { lora::add_columns(level, share, columns, halfway.hidden, y) };
+                }
+            })?;
+        }
+        sharing.release();
+        Ok(())
+    }
+}
+
+/// Part `part` of `parts` of so many columns.
+fn part_of(columns: usize, part: usize, parts: usize) -> Range<usize> {
+    let cut = |part: usize| (columns.div_ceil(COLUMN_GRAIN) * part / parts * COLUMN_GRAIN).min(columns);
+    cut(part)..cut(part + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::part_of;
+
+    #[test]
+    fn parts_cover_every_column_once() {
+        for (columns, parts) in [(0, 2), (3, 2), (960, 2), (961, 7)] {
+            let mut next = 0;
+            for part in 0..parts {
+                let range = part_of(columns, part, parts);
+                assert_eq!(range.start, next);
+                next = range.end;
+            }
+            assert_eq!(next, columns);
+        }
+    }
+}
