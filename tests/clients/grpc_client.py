@@ -53,7 +53,7 @@ generation = generation_pb2_grpc.GenerationStub(channel)
 swarm = generation_pb2_grpc.SwarmStub(channel)
 
 
-def request(model="smollm2", text="What is the capital of France?", temperature=0.0, **more):
+def request(model="smollm2", text="Where is the Eiffel Tower?", temperature=0.0, **more):
     messages = pb.Messages(messages=[pb.Message(role="user", content=text)])
     more.setdefault("max_tokens", 24)
     return pb.GenerateRequest(model=model, messages=messages, sampling=pb.Sampling(temperature=temperature), **more)

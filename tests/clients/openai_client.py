@@ -1,6 +1,6 @@
 """The official `openai` client against a running quickstart swarm.
 
-    openai_client.py BASE_URL EXPECTED_JSON WRONG_LABELS_MAX
+    openai_client.py BASE_URL EXPECTED_JSON
 
 Each check prints its name before it runs; the first that fails ends the script with its traceback.
 """
@@ -13,14 +13,14 @@ import openai
 
 client = openai.OpenAI(base_url=sys.argv[1], api_key="none", max_retries=0, timeout=120)
 expected = json.load(open(sys.argv[2], encoding="utf-8"))
-FRANCE = [{"role": "user", "content": "What is the capital of France?"}]
+TOWER = [{"role": "user", "content": "Where is the Eiffel Tower?"}]
 
 
 def user(text):
     return [{"role": "user", "content": text}]
 
 
-def chat(model="smollm2", messages=FRANCE, temperature=0, **more):
+def chat(model="smollm2", messages=TOWER, temperature=0, **more):
     return client.chat.completions.create(model=model, messages=messages, temperature=temperature, **more)
 
 
@@ -129,7 +129,7 @@ def experts_by_name():
             if answer.choices[0].message.content.strip() != case["answer"]:
                 wrong.append((name, case["prompt"], answer.choices[0].message.content))
     assert sum(map(len, expected.values())) == 36
-    assert len(wrong) <= int(sys.argv[3]), wrong
+    assert not wrong, wrong
 
 
 def route_picks_the_expert():
@@ -137,7 +137,7 @@ def route_picks_the_expert():
         ("put a freeze on my bank account right now", "banking", "freeze_account"),
         ("book me a flight from lisbon to oslo next friday", "travel", "book_flight"),
         ("find me a good recipe for onion soup", "kitchen", "recipe"),
-        ("What is the capital of France?", "smollm2", None),
+        ("Where is the Eiffel Tower?", "smollm2", None),
     ]
     for prompt, expert, label in cases:
         raw = client.chat.completions.with_raw_response.create(

@@ -84,6 +84,15 @@ pub struct Family {
     session: DecoderSession,
 }
 
+/// A greedy continuation.
+#[derive(Debug, PartialEq)]
+pub struct Answer {
+    /// The tokens.
+    pub tokens: Vec<u32>,
+    /// What each was chosen from, row after row.
+    pub logits: Vec<f32>,
+}
+
 /// Sequences that a family's session holds.
 pub const SEQUENCES: usize = 16;
 
@@ -128,20 +137,22 @@ impl Family {
 
     /// Greedy continuations of several prompts at once, each with its own adapter: prompts one by one into their
     /// slots, then all together.
-    pub fn greedy(&mut self, prompts: &[(&[u32], Option<usize>)], count: usize) -> Result<Vec<Vec<u32>>> {
+    pub fn greedy(&mut self, prompts: &[(&[u32], Option<usize>)], count: usize) -> Result<Vec<Answer>> {
         let vocab = self.session.vocab_size();
         let mut rows = Vec::new();
         let mut answers = Vec::new();
         for (slot, &(prompt, adapter)) in prompts.iter().enumerate() {
-            let (token, _) = argmax(self.session.prefill(slot, 0, prompt, adapter)?).context("no largest logit")?;
+            let logits = self.session.prefill(slot, 0, prompt, adapter)?;
+            let (token, _) = argmax(logits).context("no largest logit")?;
             rows.push(DecodeRow { token, past: prompt.len(), adapter });
-            answers.push(vec![token]);
+            answers.push(Answer { tokens: vec![token], logits: logits.to_vec() });
         }
         for _ in 1..count {
             let logits = self.session.decode(&rows)?;
             for (logits, (row, answer)) in logits.chunks_exact(vocab).zip(rows.iter_mut().zip(&mut answers)) {
                 let (token, _) = argmax(logits).context("no largest logit")?;
-                answer.push(token);
+                answer.tokens.push(token);
+                answer.logits.extend_from_slice(logits);
                 *row = DecodeRow { token, past: row.past + 1, ..*row };
             }
         }

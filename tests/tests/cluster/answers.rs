@@ -10,7 +10,7 @@ use slm_tests::{
 };
 
 const PROMPTS: [(&str, &str); 5] = [
-    ("smollm2", "What is the capital of France?"),
+    ("smollm2", "Where is the Eiffel Tower?"),
     ("banking", "put a freeze on my bank account right now"),
     ("travel", "what plug type do they use in denmark"),
     ("kitchen", "find me a good recipe for onion soup"),
@@ -21,8 +21,8 @@ const PROMPTS: [(&str, &str); 5] = [
 async fn the_cluster_answers_as_one_machine_does() -> Result<()> {
     wait_ready()?;
     let client = client()?;
-    // F32 on both sides, as scripts/e2e has it: what else is in a batch cannot tip a token there.
-    let folder = Folder::quickstart("precision: F32, maxSequences: 8, contextLength: 2048")?;
+    // Other bounds than in the cluster, and another company in each batch: an answer must not depend on them.
+    let folder = Folder::quickstart("precision: Int4, maxSequences: 2, contextLength: 512")?;
     let route = fs::read_to_string(repository().join("examples/quickstart/route.yaml"))?;
     folder.write("assistant", &route)?;
     let local = Swarm::start(folder.path())?;
@@ -36,10 +36,10 @@ async fn the_cluster_answers_as_one_machine_does() -> Result<()> {
     Ok(())
 }
 
-/// The same script that runs against `slm up`; in F32 every label is right.
+/// The same script that runs against `slm up`.
 #[test]
 fn the_official_openai_client_from_outside_the_pods() -> Result<()> {
     wait_ready()?;
     let expected = repository().join("examples/quickstart/expected.json");
-    python("openai_client.py", &[format!("http://{}/v1", router("http")?), expected.display().to_string(), "0".into()])
+    python("openai_client.py", &[format!("http://{}/v1", router("http")?), expected.display().to_string()])
 }
