@@ -7,7 +7,6 @@ use slm_convert::{
     bundle::{PrecisionChoice, cache_dir},
     graph,
 };
-use slm_crds::model;
 
 use crate::exit::Failure;
 
@@ -15,13 +14,15 @@ use crate::exit::Failure;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "PascalCase")]
 pub enum Precision {
-    /// Int4 when the file's own weights have 8 bits or fewer, else F32.
+    /// Int4 when the file's own weights have 4 bits, Int8 when they have 5 to 8, else F32.
     #[default]
     Auto,
     /// 32-bit floats.
     F32,
     /// 4-bit integers.
     Int4,
+    /// 8-bit integers.
+    Int8,
 }
 
 impl From<Precision> for PrecisionChoice {
@@ -30,16 +31,8 @@ impl From<Precision> for PrecisionChoice {
             Precision::Auto => Self::Auto,
             Precision::F32 => Self::Exactly(graph::Precision::F32),
             Precision::Int4 => Self::Exactly(graph::Precision::Int4),
+            Precision::Int8 => Self::Exactly(graph::Precision::Int8),
         }
-    }
-}
-
-/// As [`Precision`] is written on a command line.
-pub fn precision_flag(precision: model::Precision) -> &'static str {
-    match precision {
-        model::Precision::Auto => "Auto",
-        model::Precision::F32 => "F32",
-        model::Precision::Int4 => "Int4",
     }
 }
 

@@ -100,7 +100,7 @@ pub enum BundleError {
 /// Asked of a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PrecisionChoice {
-    /// Int4 when the checkpoint's own weights are 8 bits or fewer, else F32.
+    /// Int4 when the checkpoint's own weights have 4 bits, Int8 when they have 5 to 8, else F32.
     Auto,
     /// As said.
     Exactly(Precision),
@@ -118,10 +118,11 @@ impl PrecisionChoice {
     pub fn resolve(self, checkpoint: &Checkpoint) -> Precision {
         match self {
             Self::Exactly(precision) => precision,
-            Self::Auto => {
-                let bits = checkpoint.native_bits("model.layers.0.self_attn.q_proj.weight");
-                if bits.is_some_and(|bits| bits <= 8) { Precision::Int4 } else { Precision::F32 }
-            }
+            Self::Auto => match checkpoint.native_bits("model.layers.0.self_attn.q_proj.weight") {
+                Some(..=4) => Precision::Int4,
+                Some(_) => Precision::Int8,
+                None => Precision::F32,
+            },
         }
     }
 }

@@ -125,7 +125,7 @@ fn pack_group(
             for r in 0..pair.rank {
                 b.extend((0..columns).map(|n| pair.b[n * pair.rank + r] * pair.scaling * scale));
             }
-            if precision == Precision::Int4 {
+            if precision != Precision::F32 {
                 let largest = a.iter().chain(&b).copied().find(|x| x.abs() > f16::MAX.to_f32());
                 if let Some(value) = largest {
                     return Err(OutOfRange { layer, module: module.name().into(), value });
@@ -141,7 +141,7 @@ fn pack_group(
     }
     let matrices = match precision {
         Precision::F32 => Matrices::F32 { a, b },
-        Precision::Int4 => {
+        Precision::Int4 | Precision::Int8 => {
             let narrow = |v: Vec<f32>| v.into_iter().map(f16::from_f32).collect();
             Matrices::F16 { a: narrow(a), b: narrow(b) }
         }

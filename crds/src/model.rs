@@ -79,7 +79,7 @@ pub struct Runtime {
     /// Name of the AcceleratorProfile that the workers run on. On one machine: cpu.
     #[schemars(length(min = 1, max = 63), extend("x-kubernetes-validations" = validation::name()))]
     pub accelerator: String,
-    /// Of the weights in memory. Auto: Int4 when the artifact's own weights have 8 bits or fewer, else F32.
+    /// Of the weights in memory. Auto: Int4 when the artifact's own weights have 4 bits, Int8 when they have 5 to 8, else F32.
     pub precision: Precision,
     /// Longest sequence in tokens, prompt and answer together. Unset: what the model was trained for, at most 4096.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -117,6 +117,20 @@ pub enum Precision {
     F32,
     #[allow(missing_docs)]
     Int4,
+    #[allow(missing_docs)]
+    Int8,
+}
+
+impl Precision {
+    /// As manifests and command lines write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "Auto",
+            Self::F32 => "F32",
+            Self::Int4 => "Int4",
+            Self::Int8 => "Int8",
+        }
+    }
 }
 
 /// How workers are replaced by those of a new revision.

@@ -10,6 +10,9 @@ use slm_crds::names::NameTaken;
 
 use crate::{conditions::Verdict, objects::Objects};
 
+/// The reason in conditions of an object without its name.
+pub(crate) const NAME_TAKEN: &str = "NameTaken";
+
 /// Why `object` cannot have its name, if another one has it.
 #[must_use]
 pub(crate) fn name_taken<K: Resource<DynamicType = ()>>(object: &K, objects: &Objects) -> Option<Verdict> {
@@ -24,7 +27,7 @@ pub(crate) fn name_taken<K: Resource<DynamicType = ()>>(object: &K, objects: &Ob
     ];
     let other =
         others.into_iter().flatten().find(|(other, created)| *other != kind && rank(created.as_ref(), other) < own);
-    other.map(|(other, _)| Verdict::wrong("NameTaken", format!("{}: rename one", NameTaken { name, other })))
+    other.map(|(other, _)| Verdict::wrong(NAME_TAKEN, format!("{}: rename one", NameTaken { name, other })))
 }
 
 fn older<K>(store: &Store<K>, name: &str, namespace: &str) -> Option<(String, Option<Time>)>

@@ -19,10 +19,7 @@ use super::{
     child::Child,
     event::{Event, RESTART_PAUSE_MAX, Who},
 };
-use crate::{
-    args::precision_flag,
-    reconcile::{Launch, WorkerId},
-};
+use crate::reconcile::{Launch, WorkerId};
 
 /// A worker that has served for so long was fine: the next attempt is the first again.
 const FINE: Duration = Duration::from_secs(10);
@@ -174,7 +171,7 @@ fn arguments(model: &str, launch: &Launch, settings: &WorkerSettings) -> Vec<OsS
     flag("--name", model.into());
     flag("--model", launch.path.clone().into());
     flag("--digest", launch.digest.clone().into());
-    flag("--precision", precision_flag(launch.precision).into());
+    flag("--precision", launch.precision.name().into());
     flag("--max-sequences", launch.sequences_max.to_string().into());
     flag("--adapter-slots", launch.adapter_slots.to_string().into());
     flag("--adapter-max-rank", launch.adapter_rank_max.to_string().into());

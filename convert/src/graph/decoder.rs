@@ -21,7 +21,7 @@ pub(super) fn decoder(b: &mut Builder<'_>, progress: &mut dyn FnMut(usize, usize
             }
             plain::head(b, &stream)
         }
-        Precision::Int4 => {
+        Precision::Int4 | Precision::Int8 => {
             let mut stream = fused::embedding(b)?;
             for layer in 0..layers {
                 stream = fused::layer(b, layer, stream)?;

@@ -4,7 +4,7 @@
 use slm_kernels::Packed;
 
 use super::{
-    EMBEDDING, GraphError, Group, LINEAR_ADD, NORM_LINEAR, OPERATOR_DOMAIN,
+    EMBEDDING, GraphError, Group, LINEAR_ADD, NORM_LINEAR, OPERATOR_DOMAIN, Precision,
     builder::Builder,
     decoder::{attention, select_wanted},
 };
@@ -72,7 +72,8 @@ fn projection(b: &mut Builder<'_>, layer: usize, group: Group) -> Result<(String
     let name = group.name(layer);
     let weights = format!("{name}.weights");
     let tensors: Vec<_> = group.modules().iter().map(|module| module.weight(layer)).collect();
-    let mut attributes = matrix(b, &weights, &tensors, Bits::Four)?;
+    let bits = if b.flavour.precision == Precision::Int8 { Bits::Eight } else { Bits::Four };
+    let mut attributes = matrix(b, &weights, &tensors, bits)?;
     attributes.push(Attribute::int("group", group.index(layer) as i64));
     Ok((weights, format!("{name}.out"), attributes))
 }

@@ -56,6 +56,8 @@ pub enum Precision {
     F32,
     /// 4-bit integers, the embedding and the head of 8 bits, but see `quantize`.
     Int4,
+    /// 8-bit integers.
+    Int8,
 }
 
 impl std::fmt::Display for Precision {
@@ -63,6 +65,7 @@ impl std::fmt::Display for Precision {
         f.write_str(match self {
             Self::F32 => "F32",
             Self::Int4 => "Int4",
+            Self::Int8 => "Int8",
         })
     }
 }

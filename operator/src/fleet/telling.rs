@@ -4,17 +4,18 @@ use std::collections::BTreeMap;
 
 use slm_proto::v1::WorkerState;
 
-/// Adapters of which the two say different things.
+/// Adapters of which the two say different things. Each load of one has a number of its own: the same files with another
+/// scale are another load.
 pub(super) fn changed(before: &WorkerState, now: &WorkerState) -> Vec<String> {
-    let told = |state: &WorkerState| -> BTreeMap<(String, String), i32> {
-        state.adapters.iter().map(|a| ((a.name.clone(), a.digest.clone()), a.phase)).collect()
+    let told = |state: &WorkerState| -> BTreeMap<(String, String, u64), i32> {
+        state.adapters.iter().map(|a| ((a.name.clone(), a.digest.clone(), a.generation), a.phase)).collect()
     };
     let (before, now) = (told(before), told(now));
     let mut names: Vec<String> = before
         .iter()
         .filter(|(key, phase)| now.get(*key) != Some(phase))
         .chain(now.iter().filter(|(key, phase)| before.get(*key) != Some(phase)))
-        .map(|((name, _), _)| name.clone())
+        .map(|((name, ..), _)| name.clone())
         .collect();
     names.sort();
     names.dedup();
@@ -50,5 +51,8 @@ mod tests {
         let swapped = state(&[("a", "1", Retiring), ("a", "2", Serving), ("b", "1", Serving)], 5);
         assert_eq!(changed(&before, &swapped), ["a"]);
         assert_eq!(changed(&before, &state(&[], 0)), ["a", "b"]);
+        let mut scaled = before.clone();
+        scaled.adapters[1].generation += 1;
+        assert_eq!(changed(&before, &scaled), ["b"]);
     }
 }

@@ -10,7 +10,7 @@ use k8s_openapi::{
     apimachinery::pkg::{api::resource::Quantity, util::intstr::IntOrString},
 };
 use kube::ResourceExt as _;
-use slm_crds::{accelerator::ExecutionProvider, model::Precision, pod::PodSettings};
+use slm_crds::{accelerator::ExecutionProvider, pod::PodSettings};
 
 use super::{
     Plan,
@@ -89,12 +89,7 @@ fn arguments(plan: Plan<'_>) -> Vec<String> {
     flag("cache", CACHE.to_owned());
     flag("artifacts-max", plan.pods.artifacts_bytes_max.to_string());
     flag("drain", format!("{}s", spec.rollout.drain_timeout_seconds));
-    let precision = match spec.runtime.precision {
-        Precision::Auto => "Auto",
-        Precision::F32 => "F32",
-        Precision::Int4 => "Int4",
-    };
-    flag("precision", precision.to_owned());
+    flag("precision", spec.runtime.precision.name().to_owned());
     flag("max-sequences", spec.runtime.max_sequences.to_string());
     flag("adapter-slots", spec.adapters.slots.to_string());
     flag("adapter-max-rank", spec.adapters.max_rank.to_string());
