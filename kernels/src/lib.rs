@@ -36,6 +36,7 @@ mod pack;
 mod sources;
 
 mod activations;
+pub mod attention;
 mod linear;
 pub mod lora;
 pub mod rowwise;
