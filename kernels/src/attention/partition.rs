@@ -161,7 +161,8 @@ impl<E: Element> Part<'_, E> {
         // whole vectors.
         unsafe {
             let seen = seen(self.rows);
-            let seen = seen.start.max(self.begin)..seen.end.min(self.begin + PARTITION);
+            let here = |position: usize| position.clamp(self.begin, self.begin + PARTITION);
+            let seen = here(seen.start)..here(seen.end);
             let whole = seen.start / WIDTH * WIDTH..seen.end.next_multiple_of(WIDTH);
             let mut position = whole.start;
             while position < whole.end {
