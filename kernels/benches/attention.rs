@@ -35,6 +35,7 @@ struct Case {
 fn main() {
     let filters: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
     let bandwidth = roofline::read_bandwidth(COLD_BYTES, 20);
+    let levels = Level::available().filter(|level| *level != Level::Portable || filters.is_empty());
     println!("read bandwidth, one thread: {:.1} GB/s; pages of {PAGE}", bandwidth / 1e9);
     let (small, large) = (Shape::new(9, 3, 64), Shape::new(32, 8, 128));
     let decode =
@@ -52,7 +53,7 @@ fn main() {
         prompt(small, 1536, 512),
         prompt(large, 0, 512),
     ];
-    for level in Level::available() {
+    for level in levels {
         let peak = roofline::peak_floats(level);
         println!("\n{level:?} peak, one thread: {:.0} GFLOP/s", peak / 1e9);
         println!(

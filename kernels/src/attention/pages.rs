@@ -129,4 +129,14 @@ impl<'a, E> Head<'a, E> {
         // SAFETY: within the head's values of the page.
         unsafe { self.page(position).add((PAGE + position % PAGE) * self.head_dim) }
     }
+
+    /// Where the next head's keys of the page begin, or what follows the page.
+    ///
+    /// # Safety
+    /// The table covers the position.
+    #[inline(always)]
+    pub(super) unsafe fn next_head(&self, position: usize) -> *const E {
+        // SAFETY: a page of the table.
+        unsafe { self.page(position).wrapping_add(2 * PAGE * self.head_dim) }
+    }
 }

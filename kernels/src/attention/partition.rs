@@ -91,19 +91,25 @@ unsafe fn attend_with<S: Simd, E: Element>(memory: *mut E, work: &Work<'_>) {
         }
         let visible = work.visible();
         for partition in work.partitions.start.max(visible.start)..work.partitions.end.min(visible.end) {
-            for begin in (0..count).step_by(ROWS) {
-                let rows = work.rows.get_unchecked(begin..(begin + ROWS).min(count));
+            let after = if partition + 1 < visible.end {
+                pages.key((partition + 1) * PARTITION).cast_const()
+            } else {
+                pages.next_head(visible.start * PARTITION)
+            };
+            for first in (0..count).step_by(ROWS) {
+                let rows = work.rows.get_unchecked(first..(first + ROWS).min(count));
                 let records = match work.records {
-                    Some(records) => records.add((partition * count + begin) * record(dim)),
+                    Some(records) => records.add((partition * count + first) * record(dim)),
                     None => near.as_mut_ptr(),
                 };
-                let part = Part { pages, dim, begin: partition * PARTITION, soft_cap: work.soft_cap, rows, records };
+                let begin = partition * PARTITION;
+                let part = Part { pages, dim, begin, soft_cap: work.soft_cap, rows, records, after };
                 part.any::<S>(&mut scores);
                 if work.records.is_none() {
                     for (i, row) in rows.iter().enumerate() {
                         let record = std::slice::from_raw_parts(near.as_ptr().add(i * record(dim)), record(dim));
                         let out = std::slice::from_raw_parts_mut(row.out, dim);
-                        sums.get_unchecked_mut(begin + i).fold(out, record);
+                        sums.get_unchecked_mut(first + i).fold(out, record);
                     }
                 }
             }
@@ -125,6 +131,8 @@ struct Part<'a, E> {
     soft_cap: Option<f32>,
     rows: &'a [Row],
     records: *mut f32,
+    /// What is read next, by these rows or probably by this thread.
+    after: *const E,
 }
 
 impl<E: Element> Part<'_, E> {
@@ -145,7 +153,7 @@ impl<E: Element> Part<'_, E> {
                 match self.rows.len() {
                     1 => self.rows::<S, 1, 4>(scores),
                     2 => self.rows::<S, 2, 2>(scores),
-                    3 => self.rows::<S, 3, 2>(scores),
+                    3 => self.rows::<S, 3, 1>(scores),
                     4 => self.rows::<S, 4, 1>(scores),
                     5 => self.rows::<S, 5, 1>(scores),
                     _ => self.rows::<S, 6, 1>(scores),
@@ -167,10 +175,10 @@ impl<E: Element> Part<'_, E> {
             let mut position = whole.start;
             while position < whole.end {
                 if position + C * WIDTH <= whole.end {
-                    self.scores::<S, R, C>(position, scores);
+                    self.scores::<S, R, C>(position, &seen, scores);
                     position += C * WIDTH;
                 } else {
-                    self.scores::<S, R, 1>(position, scores);
+                    self.scores::<S, R, 1>(position, &seen, scores);
                     position += WIDTH;
                 }
             }
@@ -188,10 +196,10 @@ impl<E: Element> Part<'_, E> {
             let mut column = 0;
             while column < self.dim {
                 if column + C * WIDTH <= self.dim {
-                    self.values::<S, R, C>(column, seen.clone(), scores);
+                    self.values::<S, R, C>(column, &seen, scores);
                     column += C * WIDTH;
                 } else {
-                    self.values::<S, R, 1>(column, seen.clone(), scores);
+                    self.values::<S, R, 1>(column, &seen, scores);
                     column += WIDTH;
                 }
             }
@@ -203,6 +211,7 @@ impl<E: Element> Part<'_, E> {
     unsafe fn scores<S: Simd, const R: usize, const C: usize>(
         &self,
         position: usize,
+        seen: &Range<usize>,
         scores: &mut [f32; ROWS * PARTITION],
     ) {
         // SAFETY: passed on; the partition has room for the positions.
@@ -215,8 +224,10 @@ impl<E: Element> Part<'_, E> {
             for (c, key) in keys.iter_mut().enumerate() {
                 *key = self.pages.key(position + c * WIDTH).cast_const();
             }
+            let more = position + C * WIDTH < seen.end;
+            let next = if more { self.pages.key(position + C * WIDTH) } else { self.pages.value(seen.start) };
             let mut sums = [[S::zero(); C]; R];
-            add_products::<S, E, R, C>(&mut sums, queries, keys, WIDTH, self.dim);
+            add_products::<S, E, R, C>(&mut sums, queries, keys, WIDTH, self.dim, next);
             for (r, sums) in sums.into_iter().enumerate() {
                 for (c, sum) in sums.into_iter().enumerate() {
                     sum.store(scores.as_mut_ptr().add(r * PARTITION + position - self.begin + c * WIDTH));
@@ -230,7 +241,7 @@ impl<E: Element> Part<'_, E> {
     unsafe fn values<S: Simd, const R: usize, const C: usize>(
         &self,
         column: usize,
-        seen: Range<usize>,
+        seen: &Range<usize>,
         weights: &[f32; ROWS * PARTITION],
     ) {
         // SAFETY: passed on; positions of a page are `dim` elements apart.
@@ -247,7 +258,9 @@ impl<E: Element> Part<'_, E> {
                 for (c, value) in values.iter_mut().enumerate() {
                     *value = self.pages.value(position).add(column + c * WIDTH).cast_const();
                 }
-                add_products::<S, E, R, C>(&mut sums, rows, values, self.dim, end - position);
+                let next = if end < seen.end { self.pages.value(end) } else { self.after };
+                let next = next.wrapping_add(column * PAGE);
+                add_products::<S, E, R, C>(&mut sums, rows, values, self.dim, end - position, next);
                 position = end;
             }
             for (r, sums) in sums.into_iter().enumerate() {
@@ -259,7 +272,8 @@ impl<E: Element> Part<'_, E> {
     }
 }
 
-/// `sums[r][c] += sum over i < count of a[r][i] * b[c][i * stride..][..16]`, one after the other.
+/// `sums[r][c] += sum over i < count of a[r][i] * b[c][i * stride..][..16]`, one after the other. As much is fetched
+/// from `next` on, which need not be valid, as is read: memory would be waited for with each page.
 #[inline(always)]
 unsafe fn add_products<S: Simd, E: Element, const R: usize, const C: usize>(
     sums: &mut [[S; C]; R],
@@ -267,11 +281,13 @@ unsafe fn add_products<S: Simd, E: Element, const R: usize, const C: usize>(
     b: [*const E; C],
     stride: usize,
     count: usize,
+    next: *const E,
 ) {
     let mut local = *sums;
     for i in 0..count {
         // SAFETY: the caller's promise.
         unsafe {
+            S::prefetch(next.wrapping_add(i * C * WIDTH).cast());
             let mut vectors = [S::zero(); C];
             for (vector, b) in vectors.iter_mut().zip(b) {
                 *vector = E::load(b.add(i * stride));
