@@ -4,6 +4,7 @@
 use super::{HEAD_DIM_MAX, Shape, pages::Head};
 use crate::{
     level::Level,
+    memory::LINE,
     simd::{Element, Simd, WIDTH, at_level},
 };
 
@@ -42,12 +43,11 @@ impl Rotary<'_> {
     fn rotate(&self, position: usize, x: &[f32], scale: f32, out: &mut [f32]) {
         let half = self.dim / 2;
         let (cos, sin) = (&self.cos[position * half..][..half], &self.sin[position * half..][..half]);
-        let (lower, upper) = (&x[..half], &x[half..self.dim]);
-        for (i, out) in out[..half].iter_mut().enumerate() {
-            *out = scale * lower[i].mul_add(cos[i], -(upper[i] * sin[i]));
-        }
-        for (i, out) in out[half..self.dim].iter_mut().enumerate() {
-            *out = scale * upper[i].mul_add(cos[i], lower[i] * sin[i]);
+        let ((lower, upper), (out_lower, out_upper)) = (x.split_at(half), out.split_at_mut(half));
+        let pairs = lower.iter().zip(upper).zip(cos.iter().zip(sin));
+        for ((y, z), ((x, upper), (cos, sin))) in out_lower.iter_mut().zip(out_upper).zip(pairs) {
+            *y = scale * x.mul_add(*cos, -(upper * sin));
+            *z = scale * upper.mul_add(*cos, x * sin);
         }
         for (out, x) in out[self.dim..].iter_mut().zip(&x[self.dim..]) {
             *out = scale * x;
@@ -79,6 +79,17 @@ unsafe fn append_with<S: Simd, E: Element>(memory: *mut E, append: Append<'_>) {
     let dim = shape.head_dim;
     let (q, kv) = qkv.split_at(shape.queries_width());
     let (keys, values) = kv.split_at(shape.kv_heads() * dim);
+    // A key is many lines, which memory would be waited for one after the other.
+    for kv_head in 0..shape.kv_heads() {
+        // SAFETY: addresses within the position's page, where nothing is read yet.
+        unsafe {
+            let head = Head::new(memory, &shape, kv_head, table);
+            for d in (0..dim).step_by(LINE / (WIDTH * size_of::<E>())) {
+                S::prefetch(head.key(position).add(d * WIDTH).cast());
+            }
+            S::prefetch(head.value(position).cast());
+        }
+    }
     for (query, rotated) in q.chunks_exact(dim).zip(queries.chunks_exact_mut(dim)) {
         rotary.rotate(position, query, scale, rotated);
     }
