@@ -12,8 +12,8 @@ pub(crate) const WIDTH: usize = 16;
 /// Implementations may use instructions that not every CPU has: all functions require that the instruction set is
 /// there, and pointers must be valid for `WIDTH` elements.
 pub(crate) unsafe trait Simd: Copy {
-    /// Vectors of sums that fit the registers beside what is added to them.
-    const SUMS: usize = 6;
+    /// Vectors that the registers hold.
+    const REGISTERS: usize = 8;
 
     unsafe fn zero() -> Self;
     unsafe fn splat(x: f32) -> Self;
@@ -262,7 +262,7 @@ pub(crate) mod x86 {
     // SAFETY: only AVX-512 F instructions, which the caller vouches for.
     #[allow(clippy::undocumented_unsafe_blocks)]
     unsafe impl Simd for Avx512 {
-        const SUMS: usize = 24;
+        const REGISTERS: usize = 32;
 
         #[inline(always)]
         unsafe fn zero() -> Self {

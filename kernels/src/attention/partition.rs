@@ -140,24 +140,26 @@ impl<E: Element> Part<'_, E> {
     unsafe fn any<S: Simd>(&self, scores: &mut [f32; ROWS * PARTITION]) {
         // SAFETY: passed on; there are as many rows as is said.
         unsafe {
-            if S::SUMS >= 4 * ROWS {
-                match self.rows.len() {
-                    1 => self.rows::<S, 1, 4>(scores),
-                    2 => self.rows::<S, 2, 4>(scores),
-                    3 => self.rows::<S, 3, 4>(scores),
-                    4 => self.rows::<S, 4, 4>(scores),
-                    5 => self.rows::<S, 5, 4>(scores),
-                    _ => self.rows::<S, 6, 4>(scores),
-                }
+            match self.rows.len() {
+                1 => self.columns::<S, 1>(scores),
+                2 => self.columns::<S, 2>(scores),
+                3 => self.columns::<S, 3>(scores),
+                4 => self.columns::<S, 4>(scores),
+                5 => self.columns::<S, 5>(scores),
+                _ => self.columns::<S, 6>(scores),
+            }
+        }
+    }
+
+    /// Two vectors at a time, if their sums, they and a factor fit the registers.
+    #[inline(always)]
+    unsafe fn columns<S: Simd, const R: usize>(&self, scores: &mut [f32; ROWS * PARTITION]) {
+        // SAFETY: passed on.
+        unsafe {
+            if 2 * R + 2 < S::REGISTERS {
+                self.rows::<S, R, 2>(scores);
             } else {
-                match self.rows.len() {
-                    1 => self.rows::<S, 1, 4>(scores),
-                    2 => self.rows::<S, 2, 2>(scores),
-                    3 => self.rows::<S, 3, 1>(scores),
-                    4 => self.rows::<S, 4, 1>(scores),
-                    5 => self.rows::<S, 5, 1>(scores),
-                    _ => self.rows::<S, 6, 1>(scores),
-                }
+                self.rows::<S, R, 1>(scores);
             }
         }
     }

@@ -23,7 +23,7 @@ struct Layer {
     sin: Vec<f32>,
 }
 
-const POSITIONS: usize = 800;
+const POSITIONS: usize = if cfg!(miri) { 40 } else { 800 };
 
 impl Layer {
     fn new(heads: usize, kv_heads: usize, head_dim: usize) -> Self {
@@ -218,8 +218,10 @@ fn cases() -> Vec<(String, Layer, usize)> {
     let shapes = [(9, 3, 64), (2, 2, 16), (4, 1, 48), (8, 1, 128), (3, 3, 80), (14, 2, 256)];
     for (i, (heads, kv_heads, dim)) in shapes.into_iter().enumerate() {
         for (j, length) in lengths.into_iter().enumerate() {
-            // The larger shapes at some of the lengths only, which the others have at all.
-            if i > 0 && length > 300 && dim > 48 {
+            // Plain Rust is slow: not every shape at every length.
+            let skipped = length > [700, 700, 257, 257, 33, 33][i] || (length == 256 && i > 1);
+            // Miri is ten thousand times slower than the CPU.
+            if skipped || (cfg!(miri) && (dim > 48 || length != 33)) {
                 continue;
             }
             let mut layer = Layer::new(heads, kv_heads, dim);
@@ -233,7 +235,6 @@ fn cases() -> Vec<(String, Layer, usize)> {
             cases.push((name, layer, length));
         }
     }
-    cases.retain(|(_, layer, length)| !cfg!(miri) || (length * layer.shape.qkv_width() < 8_000 && *length > 1));
     cases
 }
 
@@ -260,7 +261,10 @@ fn every_path_has_the_bits_of_the_portable_one() {
         let text = layer.text(length, &mut random);
         let expected = whole(ALONE, &layer, &text);
         for level in levels() {
-            for threads in [1, 3, 64] {
+            for threads in [1, 64] {
+                if (level, threads) == (Level::Portable, 1) {
+                    continue;
+                }
                 let got = whole(How { level, threads }, &layer, &text);
                 assert_bits(&got, &expected, &format!("{level:?}, {threads} threads, {name}"));
             }
