@@ -20,6 +20,8 @@ use slm_kernels::{
 /// Layers together are at least this large.
 const COLD_BYTES: usize = 160 << 20;
 const LINE_TIME: Duration = Duration::from_millis(1500);
+const CALLS_MIN: usize = 1;
+/// Of the rotary tables.
 const POSITIONS: usize = 4096;
 
 /// Sequences, each with so many positions before, and so many new tokens.
@@ -35,7 +37,6 @@ struct Case {
 fn main() {
     let filters: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
     let bandwidth = roofline::read_bandwidth(COLD_BYTES, 20);
-    let levels = Level::available().filter(|level| *level != Level::Portable || filters.is_empty());
     println!("read bandwidth, one thread: {:.1} GB/s; pages of {PAGE}", bandwidth / 1e9);
     let (small, large) = (Shape::new(9, 3, 64), Shape::new(32, 8, 128));
     let decode =
@@ -53,29 +54,31 @@ fn main() {
         prompt(small, 1536, 512),
         prompt(large, 0, 512),
     ];
-    for level in levels {
+    for level in Level::available() {
+        let name = |case: &Case| format!("{level:?} {}", case.name());
+        let wanted = |case: &&Case| filters.iter().all(|filter| name(case).contains(filter.as_str()));
+        let wanted: Vec<&Case> = cases.iter().filter(wanted).collect();
+        if wanted.is_empty() {
+            continue;
+        }
         let peak = roofline::peak_floats(level);
         println!("\n{level:?} peak, one thread: {:.0} GFLOP/s", peak / 1e9);
         println!(
             "{:<50} {:>10} {:>10} {:>7} {:>5} {:>8} {:>6}",
             "", "append us", "attend us", "GB/s", "% bw", "GFLOP/s", "% peak"
         );
-        for case in &cases {
-            let name = format!(
-                "{level:?} {} {}/{} x {}, {} x ({} + {}) {}",
-                case.kind,
-                case.shape.heads(),
-                case.shape.kv_heads(),
-                case.shape.head_dim(),
-                case.sequences,
-                case.before,
-                case.tokens,
-                if case.narrow { "f16" } else { "f32" }
-            );
-            if filters.iter().all(|filter| name.contains(filter.as_str())) {
-                line(&name, level, case, bandwidth, peak);
-            }
+        for case in wanted {
+            line(&name(case), level, case, bandwidth, peak);
         }
+    }
+}
+
+impl Case {
+    fn name(&self) -> String {
+        let Self { kind, shape, sequences, before, tokens, narrow } = self;
+        let (heads, kv_heads, dim) = (shape.heads(), shape.kv_heads(), shape.head_dim());
+        let element = if *narrow { "f16" } else { "f32" };
+        format!("{kind} {heads}/{kv_heads} x {dim}, {sequences} x ({before} + {tokens}) {element}")
     }
 }
 
@@ -123,7 +126,7 @@ fn line(name: &str, level: Level, case: &Case, bandwidth: f64, peak: f64) {
     let mut attend = vec![f64::INFINITY; plan.items()];
     let begin = Instant::now();
     let mut calls = 0;
-    while calls < layers.len().min(20) || begin.elapsed() < LINE_TIME {
+    while calls < CALLS_MIN || begin.elapsed() < LINE_TIME {
         let index = calls % layers.len();
         let attention = Attention {
             plan: &plan,
