@@ -109,7 +109,7 @@ impl Attention<'_> {
     /// Computes one of [`Plan::items`]: some rows of some heads of `out`, a row of `heads * head_dim` for each token.
     ///
     /// # Panics
-    /// Shapes do not fit each other, or the CPU has not the level.
+    /// There is no such item, shapes do not fit each other, or the CPU has not the level.
     ///
     /// # Safety
     /// [`Attention::append`] is done for all tokens. Each item is computed once for a layer, all of them before the
