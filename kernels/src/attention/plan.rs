@@ -97,6 +97,9 @@ impl Plan {
     /// # Panics
     /// A sequence has no new token, or not the pages for all of them.
     pub fn update(&mut self, sequences: &[Sequence<'_>], threads: usize) {
+        // Before anything can panic: items of the last step would not fit the tables of this one.
+        self.items.clear();
+        self.splits.clear();
         (self.tokens, self.positions, self.pages) = (0, 0, 0);
         self.spans.clear();
         self.tables.clear();
@@ -128,8 +131,6 @@ impl Plan {
         }
         let parts_most = wanted.div_ceil((blocks(rows_most) * self.shape.kv_heads()).max(1));
         let mut records = 0;
-        self.items.clear();
-        self.splits.clear();
         for (index, span) in self.spans.iter().enumerate() {
             let rows = span.tokens * self.shape.group();
             for kv_head in 0..self.shape.kv_heads() {
