@@ -1,4 +1,5 @@
-//! The arithmetic of quantised linear layers on CPUs: `y = x W (+ residual) + the adapter of each row`.
+//! The arithmetic of decoders on CPUs: quantised linear layers, `y = x W (+ residual) + the adapter of each row`, and
+//! attention over keys and values in pages ([`attention`]).
 //!
 //! Weights of 4 or 8 bits are packed once ([`Packed`]) and shared by every session ([`Weights`]); activations are
 //! quantised to 8 bits once a step ([`Activations`]); then any number of threads multiply ranges of columns
@@ -8,7 +9,7 @@
 //! Guarantee: every output has the same bits whichever rows are computed with it, however columns are cut, and on
 //! every instruction set.
 //!
-//! A step, from any thread pool: `Activations::reshape`, then `Quantizer::panel` (or `panel_with`, which norms or gates
+//! A linear layer, from any thread pool: `Activations::reshape`, then `Quantizer::panel` (or `panel_with`, which norms or gates
 //! rows on the way) for each panel; [`lora::hidden`] for each share; then `Linear::columns` for each of
 //! [`Linear::range`]. The three wait for each other, the calls of each need not.
 //!
@@ -36,6 +37,7 @@ mod pack;
 mod sources;
 
 mod activations;
+pub mod attention;
 mod linear;
 pub mod lora;
 pub mod rowwise;

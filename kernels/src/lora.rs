@@ -17,7 +17,7 @@ use half::f16;
 use crate::{
     level::Level,
     rows::Rows,
-    simd::{Element, Portable, Simd, WIDTH},
+    simd::{Element, Simd, WIDTH, at_level},
 };
 
 /// Tokens that read a matrix together.
@@ -181,33 +181,6 @@ struct Shape {
 
 /// What a token reads and what it writes.
 type Token = (*const f32, *mut f32);
-
-/// Compiles `$body::<S, E>` for each instruction set and calls the one of `$level`.
-macro_rules! at_level {
-    ($level:ident, $body:ident, ($($argument:ident: $type:ty),*)) => {{
-        #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = "avx2,fma,f16c")]
-        unsafe fn avx2<E: Element>($($argument: $type),*) {
-            // SAFETY: passed on.
-            unsafe { $body::<crate::simd::x86::Avx2, E>($($argument),*) }
-        }
-        #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = "avx512f")]
-        unsafe fn avx512<E: Element>($($argument: $type),*) {
-            // SAFETY: passed on.
-            unsafe { $body::<crate::simd::x86::Avx512, E>($($argument),*) }
-        }
-        match $level {
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512Vnni => avx512::<E>($($argument),*),
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx2 | Level::AvxVnni => avx2::<E>($($argument),*),
-            #[cfg(target_arch = "aarch64")]
-            Level::NeonI8mm => $body::<crate::simd::aarch64::Neon, E>($($argument),*),
-            _ => $body::<Portable, E>($($argument),*),
-        }
-    }};
-}
 
 unsafe fn hidden_at<E: Element>(level: Level, a: *const E, k: usize, ranks: Range<usize>, tokens: &[Token]) {
     // SAFETY: passed on; the caller checked the level.

@@ -50,6 +50,18 @@ pub(crate) unsafe fn widen(p: *const u8) -> float32x4_t {
     wide
 }
 
+/// Writes the nearest four halves to `p`.
+#[inline(always)]
+pub(crate) unsafe fn store_narrowed(wide: float32x4_t, p: *mut u8) {
+    let halves: uint8x8_t;
+    // SAFETY: eight writable bytes by the caller's promise; an instruction of every AArch64.
+    unsafe {
+        asm!("fcvtn {0:v}.4h, {1:v}.4s", out(vreg) halves, in(vreg) wide,
+            options(pure, nomem, nostack, preserves_flags));
+        vst1_u8(p, halves);
+    }
+}
+
 // SAFETY: only NEON, dot product and I8MM instructions, which the caller vouches for.
 #[allow(clippy::undocumented_unsafe_blocks)]
 unsafe impl Isa for NeonI8mm {

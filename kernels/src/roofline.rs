@@ -3,7 +3,10 @@
 
 use std::{hint::black_box, time::Instant};
 
-use crate::level::Level;
+use crate::{
+    level::Level,
+    simd::{Element, Simd, WIDTH, at_level},
+};
 
 /// Bytes per second at which one thread reads memory in order: the fastest of many pieces of a buffer that is several
 /// times larger than the last cache, read `passes` times over.
@@ -74,6 +77,45 @@ pub fn peak(level: Level) -> Option<f64> {
         _ => None,
     }
 }
+
+/// Operations of 32-bit floats (a multiplication and an addition are two) per second, fused, from registers.
+///
+/// # Panics
+/// The CPU has not the level.
+pub fn peak_floats(level: Level) -> f64 {
+    assert!(level.is_available(), "this CPU has no {level:?}");
+    // SAFETY: the level is available.
+    let seconds = fastest(20, || unsafe { fused::<f32>(level, ROUNDS) });
+    (ROUNDS * FUSED_CHAINS as u64 * 2 * WIDTH as u64) as f64 / seconds
+}
+
+unsafe fn fused<E: Element>(level: Level, rounds: u64) {
+    // SAFETY: passed on.
+    unsafe { at_level!(level, fused_with, (rounds: u64)) }
+}
+
+#[inline(always)]
+unsafe fn fused_with<S: Simd, E: Element>(rounds: u64) {
+    let ones = black_box([1.0f32; WIDTH]);
+    // SAFETY: sixteen floats; the instruction set by the caller's promise.
+    unsafe {
+        let (a, b) = (S::load(ones.as_ptr()), S::load(ones.as_ptr()));
+        let mut sums = [S::zero(); FUSED_CHAINS];
+        for _ in 0..rounds {
+            for sum in &mut sums {
+                *sum = sum.add_product(a, b);
+            }
+        }
+        let mut out = [0.0; WIDTH];
+        for sum in sums {
+            sum.store(out.as_mut_ptr());
+            black_box(&out);
+        }
+    }
+}
+
+/// Chains of vectors of sixteen floats in registers: enough for the latency of a fused multiplication.
+const FUSED_CHAINS: usize = 6;
 
 /// Rounds of a loop: some milliseconds.
 const ROUNDS: u64 = 200_000;

@@ -28,6 +28,7 @@ macro_rules! at_level {
         }
     }};
 }
+pub(crate) use at_level;
 
 /// `out = x / sqrt(mean(x^2) + epsilon) * gain`, all of one length.
 ///
@@ -84,7 +85,7 @@ fn silu_gate_body(gate: &[f32], up: &[f32], out: &mut [f32]) {
 /// `x = n ln 2 + r`, `e^r` by its Taylor polynomial: with `|r| <= 0.35` the seventh power's term is below half a unit
 /// in the last place.
 #[inline(always)]
-fn exp(x: f32) -> f32 {
+pub(crate) fn exp(x: f32) -> f32 {
     // Adding 1.5 * 2^23 leaves the nearest integer in the lowest bits.
     const MAGIC: f32 = 12_582_912.0;
     const LN2_HIGH: f32 = 0.693_359_4;

@@ -6,17 +6,22 @@ use half::f16;
 /// Floats of a vector.
 pub(crate) const WIDTH: usize = 16;
 
-/// What the kernels of adapters need of a vector of [`WIDTH`] floats.
+/// What the kernels of adapters and of attention need of a vector of [`WIDTH`] floats.
 ///
 /// # Safety
 /// Implementations may use instructions that not every CPU has: all functions require that the instruction set is
 /// there, and pointers must be valid for `WIDTH` elements.
 pub(crate) unsafe trait Simd: Copy {
+    /// Vectors that the registers hold.
+    const REGISTERS: usize = 8;
+
     unsafe fn zero() -> Self;
     unsafe fn splat(x: f32) -> Self;
     unsafe fn load(p: *const f32) -> Self;
     unsafe fn load_f16(p: *const f16) -> Self;
     unsafe fn store(self, p: *mut f32);
+    /// Narrowed to the nearest halves, ties to even.
+    unsafe fn store_f16(self, p: *mut f16);
     /// `self + a * b`, rounded once.
     unsafe fn add_product(self, a: Self, b: Self) -> Self;
     /// The upper half added to the lower, until one is left.
@@ -25,12 +30,43 @@ pub(crate) unsafe trait Simd: Copy {
     unsafe fn prefetch(_p: *const u8) {}
 }
 
-/// An element type of adapter matrices.
-pub(crate) trait Element: Copy + Send + Sync {
+/// Compiles `$body::<S, E>` for each instruction set and calls the one of `$level`.
+macro_rules! at_level {
+    ($level:ident, $body:ident, ($($argument:ident: $type:ty),*)) => {{
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx2,fma,f16c")]
+        unsafe fn avx2<E: crate::simd::Element>($($argument: $type),*) {
+            // SAFETY: passed on.
+            unsafe { $body::<crate::simd::x86::Avx2, E>($($argument),*) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx512f")]
+        unsafe fn avx512<E: crate::simd::Element>($($argument: $type),*) {
+            // SAFETY: passed on.
+            unsafe { $body::<crate::simd::x86::Avx512, E>($($argument),*) }
+        }
+        match $level {
+            #[cfg(target_arch = "x86_64")]
+            crate::level::Level::Avx512Vnni => avx512::<E>($($argument),*),
+            #[cfg(target_arch = "x86_64")]
+            crate::level::Level::Avx2 | crate::level::Level::AvxVnni => avx2::<E>($($argument),*),
+            #[cfg(target_arch = "aarch64")]
+            crate::level::Level::NeonI8mm => $body::<crate::simd::aarch64::Neon, E>($($argument),*),
+            _ => $body::<crate::simd::Portable, E>($($argument),*),
+        }
+    }};
+}
+pub(crate) use at_level;
+
+/// An element type of adapter matrices and of keys and values.
+pub(crate) trait Element: Copy + Default + Send + Sync {
     fn widen(self) -> f32;
     /// # Safety
     /// As [`Simd`].
     unsafe fn load<S: Simd>(p: *const Self) -> S;
+    /// # Safety
+    /// As [`Simd`].
+    unsafe fn store<S: Simd>(x: S, p: *mut Self);
 }
 
 impl Element for f32 {
@@ -42,6 +78,11 @@ impl Element for f32 {
     unsafe fn load<S: Simd>(p: *const Self) -> S {
         // SAFETY: the caller's promise.
         unsafe { S::load(p) }
+    }
+    #[inline(always)]
+    unsafe fn store<S: Simd>(x: S, p: *mut Self) {
+        // SAFETY: the caller's promise.
+        unsafe { x.store(p) }
     }
 }
 
@@ -56,6 +97,11 @@ impl Element for f16 {
         // SAFETY: the caller's promise.
         unsafe { S::load_f16(p) }
     }
+    #[inline(always)]
+    unsafe fn store<S: Simd>(x: S, p: *mut Self) {
+        // SAFETY: the caller's promise.
+        unsafe { x.store_f16(p) }
+    }
 }
 
 /// `N` halves, widened without F16C: Miri, which checks the kernels' memory accesses, does not know its instructions.
@@ -64,6 +110,18 @@ impl Element for f16 {
 pub(crate) unsafe fn widened<const N: usize>(p: *const u8) -> [f32; N] {
     // SAFETY: valid for so many halves by the caller's promise.
     unsafe { p.cast::<[u16; N]>().read_unaligned() }.map(|bits| f16::from_bits(bits).to_f32_const())
+}
+
+/// The nearest halves, without F16C; as [`widened`].
+#[cfg(all(miri, target_arch = "x86_64"))]
+#[inline(always)]
+pub(crate) unsafe fn store_narrowed<S: Simd>(x: S, p: *mut f16) {
+    let mut floats = [0.0; WIDTH];
+    // SAFETY: sixteen floats here and, by the caller's promise, sixteen halves there.
+    unsafe {
+        x.store(floats.as_mut_ptr());
+        p.cast::<[f16; WIDTH]>().write_unaligned(floats.map(f16::from_f32_const));
+    }
 }
 
 /// Plain Rust; on AArch64 the compiler makes NEON of it.
@@ -94,6 +152,11 @@ unsafe impl Simd for Portable {
     unsafe fn store(self, p: *mut f32) {
         // SAFETY: valid for sixteen floats.
         unsafe { p.cast::<[f32; WIDTH]>().write_unaligned(self.0) }
+    }
+    #[inline(always)]
+    unsafe fn store_f16(self, p: *mut f16) {
+        // SAFETY: valid for sixteen elements.
+        unsafe { p.cast::<[f16; WIDTH]>().write_unaligned(self.0.map(f16::from_f32_const)) }
     }
     #[inline(always)]
     unsafe fn add_product(mut self, a: Self, b: Self) -> Self {
@@ -169,6 +232,16 @@ pub(crate) mod x86 {
             }
         }
         #[inline(always)]
+        unsafe fn store_f16(self, p: *mut f16) {
+            #[cfg(miri)]
+            return unsafe { super::store_narrowed(self, p) };
+            #[cfg(not(miri))]
+            unsafe {
+                _mm_storeu_si128(p.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(self.0));
+                _mm_storeu_si128(p.add(8).cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(self.1));
+            }
+        }
+        #[inline(always)]
         unsafe fn add_product(self, a: Self, b: Self) -> Self {
             unsafe { Self(_mm256_fmadd_ps(a.0, b.0, self.0), _mm256_fmadd_ps(a.1, b.1, self.1)) }
         }
@@ -189,6 +262,8 @@ pub(crate) mod x86 {
     // SAFETY: only AVX-512 F instructions, which the caller vouches for.
     #[allow(clippy::undocumented_unsafe_blocks)]
     unsafe impl Simd for Avx512 {
+        const REGISTERS: usize = 32;
+
         #[inline(always)]
         unsafe fn zero() -> Self {
             unsafe { Self(_mm512_setzero_ps()) }
@@ -215,6 +290,15 @@ pub(crate) mod x86 {
             unsafe { _mm512_storeu_ps(p, self.0) }
         }
         #[inline(always)]
+        unsafe fn store_f16(self, p: *mut f16) {
+            #[cfg(miri)]
+            return unsafe { super::store_narrowed(self, p) };
+            #[cfg(not(miri))]
+            unsafe {
+                _mm256_storeu_si256(p.cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(self.0));
+            }
+        }
+        #[inline(always)]
         unsafe fn add_product(self, a: Self, b: Self) -> Self {
             unsafe { Self(_mm512_fmadd_ps(a.0, b.0, self.0)) }
         }
@@ -239,7 +323,7 @@ pub(crate) mod aarch64 {
     use half::f16;
 
     use super::Simd;
-    use crate::neon::widen;
+    use crate::neon::{store_narrowed, widen};
 
     /// Four NEON registers.
     #[derive(Clone, Copy)]
@@ -268,6 +352,12 @@ pub(crate) mod aarch64 {
         unsafe fn store(self, p: *mut f32) {
             for (i, four) in self.0.into_iter().enumerate() {
                 unsafe { vst1q_f32(p.add(4 * i), four) }
+            }
+        }
+        #[inline(always)]
+        unsafe fn store_f16(self, p: *mut f16) {
+            for (i, four) in self.0.into_iter().enumerate() {
+                unsafe { store_narrowed(four, p.add(4 * i).cast()) }
             }
         }
         #[inline(always)]

@@ -1,0 +1,206 @@
+//! Attention of a ragged step over keys and values in pages: `out = softmax(scale * q K^T) V`, causal, heads grouped.
+//!
+//! The new tokens of all sequences stand flat, as rows of a step: chunks of prompts and single tokens side by side,
+//! nothing padded. Keys and values lie in pages of [`PAGE`] positions ([`Pages`]); each sequence names its own
+//! ([`Sequence::pages`]), so that sequences with a common prefix share its pages. Who owns a page, and until when, is
+//! decided elsewhere.
+//!
+//! Once a step: [`Plan::update`]. Then for each layer: [`Attention::append`] for all tokens, in any ranges on any
+//! threads, which rotates queries and keys and stores keys and values; when all are done, [`Attention::attend`] for
+//! each of [`Plan::items`], on any threads.
+//!
+//! Guarantee: an output has the same bits whatever else is in the step, however a prompt was cut into chunks, whatever
+//! pages hold it, however many threads work, and on every instruction set; as long as all keys and values are finite.
+//! For that the definition cuts positions every [`PARTITION`], counted from the sequence's first. With a query `q`,
+//! rotated and scaled, over the visible positions `j` of one partition, and `cap` the soft-cap where there is one:
+//!
+//! ```text
+//! s_j = fma chain over d of q_d * k_jd;  with a cap: s_j = cap * tanh(s_j / cap)
+//! m = max s_j;  w_j = exp(s_j - m);  l = sum of w_j in 16 lanes by j mod 16, halved until one is left
+//! v_d = fma chain over j of w_j * v_jd
+//! ```
+//!
+//! and partitions are folded in order: `m' = max(M, m)`, `V = fma(V, exp(M - m'), v * exp(m - m'))`, `L` likewise,
+//! `M = m'`. The output is `V / L`.
+#![allow(unsafe_code)] // Rows and pages that several threads use at once; all bounds are checked once per call.
+
+mod append;
+mod fold;
+mod pages;
+mod partition;
+mod plan;
+mod shape;
+
+use std::{num::NonZeroUsize, ops::Range};
+
+pub use append::Rotary;
+pub use pages::{PAGE, Pages};
+pub use partition::PARTITION;
+pub use plan::{Plan, Sequence};
+pub use shape::{HEAD_DIM_MAX, Shape};
+
+use self::{
+    append::Append,
+    pages::Memory,
+    partition::{Row, Work},
+};
+use crate::{level::Level, rows::Rows};
+
+/// The attention of one layer in one step, ready to be done by several threads.
+#[derive(Clone, Copy)]
+pub struct Attention<'a> {
+    /// What the step consists of.
+    pub plan: &'a Plan,
+    /// The layer's keys and values.
+    pub pages: Pages<'a>,
+    /// Where [`Attention::append`] leaves the queries, rotated and scaled, for [`Attention::attend`]: a row of
+    /// `heads * head_dim` for each token of the step.
+    pub queries: Rows<'a>,
+    /// What queries are multiplied by, usually `1 / sqrt(head_dim)`.
+    pub scale: f32,
+    /// How many positions a token sees, itself and those before it; all if there is no window. Pages that lie wholly
+    /// before the windows of all of a sequence's new tokens are not read.
+    pub window: Option<NonZeroUsize>,
+    /// Scores are bent to `cap * tanh(score / cap)`.
+    pub soft_cap: Option<f32>,
+}
+
+impl Attention<'_> {
+    /// Takes the step's tokens `tokens` in: their queries go to `queries`, their keys and values to their sequences'
+    /// pages. Rows of `qkv` are `[heads + 2 * kv_heads, head_dim]`: queries, keys, values.
+    ///
+    /// # Panics
+    /// Shapes do not fit each other, a position is beyond the rotary tables, or the CPU has not the level.
+    ///
+    /// # Safety
+    /// No other thread appends the same tokens, attends, or uses the positions of these tokens at the same time.
+    pub unsafe fn append(&self, level: Level, tokens: Range<usize>, qkv: &[f32], rotary: &Rotary<'_>) {
+        self.check(level);
+        let plan = self.plan;
+        let width = plan.shape().qkv_width();
+        assert!(tokens.end <= plan.tokens(), "tokens {tokens:?} of {}", plan.tokens());
+        assert!(qkv.len() >= tokens.end * width, "{} floats are too few for {tokens:?} of {width}", qkv.len());
+        rotary.check(plan.shape(), plan.positions());
+        for token in tokens {
+            let (span, position) = plan.place(token);
+            let append = Append {
+                shape: *plan.shape(),
+                table: plan.table(span),
+                position,
+                qkv: &qkv[token * width..][..width],
+                rotary: *rotary,
+                scale: self.scale,
+                // SAFETY: a row of `queries`, whose width was checked, and this thread's by the caller's promise.
+                queries: unsafe {
+                    std::slice::from_raw_parts_mut(self.queries.row(token), plan.shape().queries_width())
+                },
+            };
+            // SAFETY: `check` made sure that the pages have the plan's shape and hold all that its tables name, and
+            // that the CPU has the level; the plan that tables are as long as positions need.
+            unsafe {
+                match self.pages.memory() {
+                    Memory::F32(memory) => append::append_at(level, memory, append),
+                    Memory::F16(memory) => append::append_at(level, memory, append),
+                }
+            }
+        }
+    }
+
+    /// Computes one of [`Plan::items`]: some rows of some heads of `out`, a row of `heads * head_dim` for each token.
+    ///
+    /// # Panics
+    /// There is no such item, shapes do not fit each other, or the CPU has not the level.
+    ///
+    /// # Safety
+    /// [`Attention::append`] is done for all tokens. Each item is computed once for a layer, all of them before the
+    /// next layer's first, and nobody else uses the same rows of `out`, or writes to the pages or `queries`, at the same
+    /// time.
+    pub unsafe fn attend(&self, level: Level, item: usize, out: Rows<'_>) {
+        self.check(level);
+        let plan = self.plan;
+        let shape = *plan.shape();
+        assert!(
+            out.width() == shape.queries_width() && out.len() >= plan.tokens(),
+            "{} outputs of {} for {} tokens of {shape:?}",
+            out.len(),
+            out.width(),
+            plan.tokens()
+        );
+        let item = plan.item(item);
+        let span = plan.span(item.span);
+        let mut rows = [Row::NONE; plan::ROWS_MAX];
+        let rows = &mut rows[..item.rows.len()];
+        for (row, index) in rows.iter_mut().zip(item.rows.clone()) {
+            let token = span.first_token + index / shape.group();
+            let position = span.begin + index / shape.group();
+            let column = (item.kv_head * shape.group() + index % shape.group()) * shape.head_dim;
+            let window = self.window.map_or(usize::MAX, NonZeroUsize::get);
+            *row = Row {
+                // SAFETY: both are rows of `heads * head_dim` floats, the column one of a head's first.
+                query: unsafe { self.queries.row(token).add(column).cast_const() },
+                // SAFETY: as above.
+                out: unsafe { out.row(token).add(column) },
+                first: (position + 1).saturating_sub(window),
+                end: position + 1,
+            };
+        }
+        let work = Work {
+            shape,
+            table: plan.table(span),
+            kv_head: item.kv_head,
+            rows,
+            soft_cap: self.soft_cap,
+            partitions: item.partitions.clone(),
+            records: item.split.map(|split| plan.records(split)),
+        };
+        // SAFETY: as in `append`; rows are this thread's by the caller's promise, and records have room for all
+        // partitions of the item's rows.
+        unsafe {
+            match self.pages.memory() {
+                Memory::F32(memory) => partition::attend_at(level, memory, &work),
+                Memory::F16(memory) => partition::attend_at(level, memory, &work),
+            }
+            if let Some(split) = item.split
+                && plan.is_last(split)
+            {
+                fold::records(level, &work, plan.records(split));
+            }
+        }
+    }
+
+    /// Appends all tokens and computes all items on this thread. Shapes as in [`Attention::append`] and
+    /// [`Attention::attend`].
+    ///
+    /// # Panics
+    /// As they do.
+    pub fn all(&self, level: Level, qkv: &[f32], rotary: &Rotary<'_>, out: &mut [f32]) {
+        let out = Rows::new(out, self.plan.shape().queries_width());
+        // SAFETY: one thread, in order; `out` is borrowed exclusively and the views of queries and pages are of
+        // memory that is.
+        unsafe {
+            self.append(level, 0..self.plan.tokens(), qkv, rotary);
+            for item in 0..self.plan.items() {
+                self.attend(level, item, out);
+            }
+        }
+    }
+
+    fn check(&self, level: Level) {
+        let (plan, shape) = (self.plan, self.plan.shape());
+        assert!(level.is_available(), "this CPU has no {level:?}");
+        assert!(self.pages.shape() == shape, "pages of {:?} for a plan of {shape:?}", self.pages.shape());
+        assert!(
+            self.pages.count() >= plan.pages(),
+            "a plan that names page {} of {}",
+            plan.pages().saturating_sub(1),
+            self.pages.count()
+        );
+        assert!(
+            self.queries.width() == shape.queries_width() && self.queries.len() >= plan.tokens(),
+            "{} queries of {} for {} tokens of {shape:?}",
+            self.queries.len(),
+            self.queries.width(),
+            plan.tokens()
+        );
+    }
+}

@@ -1,0 +1,223 @@
+//! What a step consists of, cut into items that any thread may compute.
+#![allow(unsafe_code)] // Records are written by the threads that share a plan; who writes where is `attend`'s contract.
+
+use std::{
+    cell::UnsafeCell,
+    ops::Range,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use super::{PAGE, PARTITION, Shape, fold::record};
+
+/// Rows of an item, at most. What is read of keys and values from near memory is read again for every few rows.
+pub(super) const ROWS_MAX: usize = 48;
+
+/// Rows of an item, if there are to be enough items for all threads.
+const ROWS_MIN: usize = 12;
+
+/// Items for each thread, so that threads end at about the same time.
+const ITEMS_PER_THREAD: usize = 2;
+
+/// The new tokens of a sequence.
+#[derive(Debug, Clone, Copy)]
+pub struct Sequence<'a> {
+    /// The pages of positions `0..PAGE`, `PAGE..2 * PAGE` and so on, as many as the new tokens need or more. Pages of
+    /// positions before `begin` may stand in other tables too; those of the new tokens belong to this one alone.
+    pub pages: &'a [u32],
+    /// The position of the first new token: how many came before.
+    pub begin: usize,
+    /// How many are new, at successive positions and in successive rows of the step.
+    pub tokens: usize,
+}
+
+/// A sequence within the step.
+#[derive(Debug)]
+pub(super) struct Span {
+    pub(super) first_token: usize,
+    pub(super) begin: usize,
+    tokens: usize,
+    table: Range<usize>,
+}
+
+/// Rows of one head of keys of one sequence; row `i` is head `i % group` of token `i / group`.
+#[derive(Debug, Clone)]
+pub(super) struct Item {
+    pub(super) span: usize,
+    pub(super) kv_head: usize,
+    pub(super) rows: Range<usize>,
+    pub(super) partitions: Range<usize>,
+    /// Where it leaves its partitions if it has not all that its rows see.
+    pub(super) split: Option<usize>,
+}
+
+/// Items that share rows.
+#[derive(Debug)]
+struct Split {
+    items: usize,
+    records: usize,
+    done: AtomicUsize,
+}
+
+/// A step, cut into items. Kept from step to step, it allocates only when it outgrows former ones.
+#[derive(Debug)]
+pub struct Plan {
+    shape: Shape,
+    tokens: usize,
+    positions: usize,
+    pages: usize,
+    spans: Vec<Span>,
+    tables: Vec<u32>,
+    items: Vec<Item>,
+    splits: Vec<Split>,
+    records: Vec<UnsafeCell<f32>>,
+}
+
+// SAFETY: cells are written through `Plan::records` only, whose callers say who writes where.
+unsafe impl Sync for Plan {}
+
+impl Plan {
+    /// An empty step.
+    pub fn new(shape: Shape) -> Self {
+        Self {
+            shape,
+            tokens: 0,
+            positions: 0,
+            pages: 0,
+            spans: Vec::new(),
+            tables: Vec::new(),
+            items: Vec::new(),
+            splits: Vec::new(),
+            records: Vec::new(),
+        }
+    }
+
+    /// Plans a step of `sequences`, whose new tokens stand flat in this order, for about so many threads. Outputs do
+    /// not depend on `threads`.
+    ///
+    /// # Panics
+    /// A sequence has no new token, or not the pages for all of them.
+    pub fn update(&mut self, sequences: &[Sequence<'_>], threads: usize) {
+        // Before anything can panic: items of the last step would not fit the tables of this one.
+        self.items.clear();
+        self.splits.clear();
+        (self.tokens, self.positions, self.pages) = (0, 0, 0);
+        self.spans.clear();
+        self.tables.clear();
+        for sequence in sequences {
+            let Sequence { pages, begin, tokens } = *sequence;
+            let end = begin + tokens;
+            assert!(tokens > 0, "a sequence without new tokens");
+            assert!(pages.len() * PAGE >= end, "{} pages of {PAGE} are too few for {end} positions", pages.len());
+            let pages = &pages[..end.div_ceil(PAGE)];
+            let table = self.tables.len()..self.tables.len() + pages.len();
+            self.tables.extend(pages);
+            self.spans.push(Span { first_token: self.tokens, begin, tokens, table });
+            self.tokens += tokens;
+            self.positions = self.positions.max(end);
+            self.pages = pages.iter().fold(self.pages, |most, &page| most.max(page as usize + 1));
+        }
+        self.cut(threads);
+    }
+
+    /// As few items as keep the threads busy: first of fewer rows, then of fewer partitions.
+    fn cut(&mut self, threads: usize) {
+        let wanted = if threads < 2 { 1 } else { ITEMS_PER_THREAD * threads };
+        let mut rows_most = ROWS_MAX;
+        let blocks = |rows_most: usize| -> usize {
+            self.spans.iter().map(|span| (span.tokens * self.shape.group()).div_ceil(rows_most)).sum()
+        };
+        while rows_most > ROWS_MIN && blocks(rows_most) * self.shape.kv_heads() < wanted {
+            rows_most /= 2;
+        }
+        let parts_most = wanted.div_ceil((blocks(rows_most) * self.shape.kv_heads()).max(1));
+        let mut records = 0;
+        for (index, span) in self.spans.iter().enumerate() {
+            let rows = span.tokens * self.shape.group();
+            for kv_head in 0..self.shape.kv_heads() {
+                for first in (0..rows).step_by(rows_most) {
+                    let rows = first..(first + rows_most).min(rows);
+                    let last_token = (rows.end - 1) / self.shape.group();
+                    let partitions = (span.begin + last_token + 1).div_ceil(PARTITION);
+                    let parts = parts_most.min(partitions);
+                    let split = (parts > 1).then_some(self.splits.len());
+                    for part in 0..parts {
+                        self.items.push(Item {
+                            span: index,
+                            kv_head,
+                            rows: rows.clone(),
+                            partitions: part * partitions / parts..(part + 1) * partitions / parts,
+                            split,
+                        });
+                    }
+                    if parts > 1 {
+                        self.splits.push(Split { items: parts, records, done: AtomicUsize::new(0) });
+                        records += partitions * rows.len() * record(self.shape.head_dim);
+                    }
+                }
+            }
+        }
+        if self.records.len() < records {
+            self.records.resize_with(records, || UnsafeCell::new(0.0));
+        }
+    }
+
+    /// The heads of the model's layers.
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// Rows of the step.
+    pub fn tokens(&self) -> usize {
+        self.tokens
+    }
+
+    /// How many pieces of work [`Attention::attend`](super::Attention::attend) has.
+    pub fn items(&self) -> usize {
+        self.items.len()
+    }
+
+    /// One more than the highest position of a new token.
+    pub(super) fn positions(&self) -> usize {
+        self.positions
+    }
+
+    /// One more than the highest page.
+    pub(super) fn pages(&self) -> usize {
+        self.pages
+    }
+
+    pub(super) fn item(&self, index: usize) -> &Item {
+        &self.items[index]
+    }
+
+    pub(super) fn span(&self, index: usize) -> &Span {
+        &self.spans[index]
+    }
+
+    /// A token's sequence and position.
+    pub(super) fn place(&self, token: usize) -> (&Span, usize) {
+        let span = &self.spans[self.spans.partition_point(|span| span.first_token <= token) - 1];
+        (span, span.begin + token - span.first_token)
+    }
+
+    pub(super) fn table(&self, span: &Span) -> &[u32] {
+        &self.tables[span.table.clone()]
+    }
+
+    /// Where a split's records begin: `[partitions, rows]`.
+    pub(super) fn records(&self, split: usize) -> *mut f32 {
+        let begin = self.splits[split].records;
+        UnsafeCell::raw_get(self.records[begin..].as_ptr())
+    }
+
+    /// Counts an item of the split as done. True for the last one, which sees what the others wrote; counting then
+    /// begins anew, for the next layer.
+    pub(super) fn is_last(&self, split: usize) -> bool {
+        let split = &self.splits[split];
+        let last = split.done.fetch_add(1, Ordering::AcqRel) + 1 == split.items;
+        if last {
+            split.done.store(0, Ordering::Relaxed);
+        }
+        last
+    }
+}

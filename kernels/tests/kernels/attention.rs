@@ -1,0 +1,487 @@
+//! Attention over pages: against its formula in f64, against other cuts of the same step, and across instruction sets.
+
+use std::num::NonZeroUsize;
+
+use crate::common::{levels, random};
+use half::f16;
+use rand::{Rng, seq::SliceRandom};
+use rand_chacha::ChaCha8Rng;
+use slm_kernels::{
+    Level, Rows,
+    attention::{Attention, PAGE, Pages, Plan, Rotary, Sequence, Shape},
+};
+
+/// A layer and its rotary tables.
+#[derive(Clone)]
+struct Layer {
+    shape: Shape,
+    window: Option<usize>,
+    soft_cap: Option<f32>,
+    narrow: bool,
+    rotary_dim: usize,
+    cos: Vec<f32>,
+    sin: Vec<f32>,
+}
+
+const POSITIONS: usize = if cfg!(miri) { 40 } else { 800 };
+
+impl Layer {
+    fn new(heads: usize, kv_heads: usize, head_dim: usize) -> Self {
+        let half = head_dim / 2;
+        let angle = |i: usize| (i / half) as f64 / 10_000f64.powf((i % half) as f64 / half as f64);
+        Self {
+            shape: Shape::new(heads, kv_heads, head_dim),
+            window: None,
+            soft_cap: None,
+            narrow: false,
+            rotary_dim: head_dim,
+            cos: (0..POSITIONS * half).map(|i| angle(i).cos() as f32).collect(),
+            sin: (0..POSITIONS * half).map(|i| angle(i).sin() as f32).collect(),
+        }
+    }
+
+    fn scale(&self) -> f32 {
+        1.0 / (self.shape.head_dim() as f32).sqrt()
+    }
+
+    fn rotary(&self) -> Rotary<'_> {
+        Rotary { cos: &self.cos, sin: &self.sin, dim: self.rotary_dim }
+    }
+
+    /// Rows of queries, keys and values for so many positions.
+    fn text(&self, positions: usize, random: &mut ChaCha8Rng) -> Vec<f32> {
+        (0..positions * self.shape.qkv_width()).map(|_| random.random_range(-3.0..3.0)).collect()
+    }
+
+    /// Head `head` of a row, rotated for `position`.
+    fn rotated(&self, qkv: &[f32], head: usize, position: usize) -> Vec<f64> {
+        let (dim, half) = (self.shape.head_dim(), self.rotary_dim / 2);
+        let x: Vec<f64> = qkv[head * dim..][..dim].iter().map(|&x| f64::from(x)).collect();
+        let mut y = x.clone();
+        for i in 0..half {
+            let (cos, sin) = (f64::from(self.cos[position * half + i]), f64::from(self.sin[position * half + i]));
+            y[i] = x[i] * cos - x[half + i] * sin;
+            y[half + i] = x[half + i] * cos + x[i] * sin;
+        }
+        y
+    }
+
+    /// The outputs of the last `count` positions of a text, by the formula.
+    fn expected(&self, text: &[f32], count: usize) -> Vec<f64> {
+        let (shape, width, dim) = (&self.shape, self.shape.qkv_width(), self.shape.head_dim());
+        let rows: Vec<&[f32]> = text.chunks(width).collect();
+        let round = |x: f64| if self.narrow { f16::from_f32_const(x as f32).to_f64_const() } else { x };
+        let mut out = Vec::new();
+        let mut heads = Vec::new();
+        for kv_head in 0..shape.kv_heads() {
+            let key = |(j, row): (usize, &&[f32])| -> Vec<f64> {
+                self.rotated(row, shape.heads() + kv_head, j).into_iter().map(round).collect()
+            };
+            let value = |row: &&[f32]| -> Vec<f64> {
+                let begin = (shape.heads() + shape.kv_heads() + kv_head) * dim;
+                row[begin..][..dim].iter().map(|&x| round(f64::from(x))).collect()
+            };
+            heads.push((
+                rows.iter().enumerate().map(key).collect::<Vec<_>>(),
+                rows.iter().map(value).collect::<Vec<_>>(),
+            ));
+        }
+        for position in rows.len() - count..rows.len() {
+            let first = (position + 1).saturating_sub(self.window.unwrap_or(usize::MAX));
+            for head in 0..shape.heads() {
+                let (keys, values) = &heads[head / shape.group()];
+                let query = self.rotated(rows[position], head, position);
+                let score = |key: &Vec<f64>| -> f64 {
+                    let dot: f64 = query.iter().zip(key).map(|(q, k)| q * k).sum::<f64>() * f64::from(self.scale());
+                    self.soft_cap.map_or(dot, |cap| f64::from(cap) * (dot / f64::from(cap)).tanh())
+                };
+                let scores: Vec<f64> = keys[first..=position].iter().map(score).collect();
+                let max = scores.iter().copied().fold(f64::MIN, f64::max);
+                let weights: Vec<f64> = scores.iter().map(|score| (score - max).exp()).collect();
+                let sum: f64 = weights.iter().sum();
+                for d in 0..dim {
+                    let total: f64 = weights.iter().zip(&values[first..]).map(|(w, v)| w * v[d]).sum();
+                    out.push(total / sum);
+                }
+            }
+        }
+        out
+    }
+}
+
+/// The pages of a layer, full of what must never be used.
+struct Memory {
+    shape: Shape,
+    wide: Vec<f32>,
+    narrow: Vec<f16>,
+    free: Vec<u32>,
+}
+
+impl Memory {
+    fn new(layer: &Layer, pages: usize, random: &mut ChaCha8Rng) -> Self {
+        let elements = pages * layer.shape.page_elements();
+        let mut free: Vec<u32> = (0..pages as u32).collect();
+        free.shuffle(random);
+        let (wide, narrow) = if layer.narrow { (0, elements) } else { (elements, 0) };
+        Self { shape: layer.shape, wide: vec![f32::NAN; wide], narrow: vec![f16::NAN; narrow], free }
+    }
+
+    fn take(&mut self, positions: usize) -> Vec<u32> {
+        self.free.split_off(self.free.len() - positions.div_ceil(PAGE))
+    }
+
+    fn view(&mut self) -> Pages<'_> {
+        if self.narrow.is_empty() {
+            Pages::f32(self.shape, &mut self.wide)
+        } else {
+            Pages::f16(self.shape, &mut self.narrow)
+        }
+    }
+}
+
+/// New tokens of a text, whose earlier positions are in its pages.
+struct Piece<'a> {
+    text: &'a [f32],
+    begin: usize,
+    end: usize,
+    pages: &'a [u32],
+}
+
+/// How a step is computed.
+#[derive(Clone, Copy)]
+struct How {
+    level: Level,
+    threads: usize,
+}
+
+const ALONE: How = How { level: Level::Portable, threads: 1 };
+
+/// One step: the outputs of each piece.
+fn step(how: How, layer: &Layer, memory: &mut Memory, pieces: &[Piece<'_>]) -> Vec<Vec<f32>> {
+    let (shape, width) = (&layer.shape, layer.shape.qkv_width());
+    let sequences: Vec<Sequence<'_>> =
+        pieces.iter().map(|p| Sequence { pages: p.pages, begin: p.begin, tokens: p.end - p.begin }).collect();
+    let mut plan = Plan::new(*shape);
+    plan.update(&sequences, how.threads);
+    let qkv: Vec<f32> = pieces.iter().flat_map(|p| &p.text[p.begin * width..p.end * width]).copied().collect();
+    let mut queries = vec![f32::NAN; plan.tokens() * shape.queries_width()];
+    let mut out = queries.clone();
+    let attention = Attention {
+        plan: &plan,
+        pages: memory.view(),
+        queries: Rows::new(&mut queries, shape.queries_width()),
+        scale: layer.scale(),
+        window: layer.window.and_then(NonZeroUsize::new),
+        soft_cap: layer.soft_cap,
+    };
+    attention.all(how.level, &qkv, &layer.rotary(), &mut out);
+    let mut rest = out.as_slice();
+    let mut outputs = Vec::new();
+    for piece in pieces {
+        let (own, others) = rest.split_at((piece.end - piece.begin) * shape.queries_width());
+        outputs.push(own.to_vec());
+        rest = others;
+    }
+    outputs
+}
+
+/// A text at once, alone.
+fn whole(how: How, layer: &Layer, text: &[f32]) -> Vec<f32> {
+    let positions = text.len() / layer.shape.qkv_width();
+    let mut memory = Memory::new(layer, positions.div_ceil(PAGE), &mut random(1));
+    let pages = memory.take(positions);
+    step(how, layer, &mut memory, &[Piece { text, begin: 0, end: positions, pages: &pages }]).remove(0)
+}
+
+#[track_caller]
+fn assert_close(got: &[f32], want: &[f64], layer: &Layer, what: &str) {
+    assert_eq!(got.len(), want.len(), "{what}");
+    // In f64 some rotated keys round to another half.
+    let bound = if layer.narrow { 1e-3 } else { 2e-5 };
+    for (i, (&got, &want)) in got.iter().zip(want).enumerate() {
+        assert!((f64::from(got) - want).abs() <= bound, "{what}: [{i}] {got} for {want}");
+    }
+}
+
+#[track_caller]
+fn assert_bits(got: &[f32], want: &[f32], what: &str) {
+    assert_eq!(got.len(), want.len(), "{what}");
+    for (i, (got, want)) in got.iter().zip(want).enumerate() {
+        assert!(got.to_bits() == want.to_bits(), "{what}: [{i}] {got} for {want}");
+    }
+}
+
+/// Heads, groups, sizes; what is special; how many positions.
+fn cases() -> Vec<(String, Layer, usize)> {
+    let mut cases = Vec::new();
+    let lengths = [1, 31, 32, 33, 255, 256, 257, 700];
+    let shapes = [(9, 3, 64), (2, 2, 16), (4, 1, 48), (8, 1, 128), (3, 3, 80), (14, 2, 256)];
+    for (i, (heads, kv_heads, dim)) in shapes.into_iter().enumerate() {
+        for (j, length) in lengths.into_iter().enumerate() {
+            // Plain Rust is slow: not every shape at every length.
+            let skipped = length > [700, 700, 257, 257, 33, 33][i] || (length == 256 && i > 1);
+            // Miri is ten thousand times slower than the CPU.
+            if skipped || (cfg!(miri) && (dim > 16 || length != 33)) {
+                continue;
+            }
+            let mut layer = Layer::new(heads, kv_heads, dim);
+            layer.narrow = (i + j) % 2 == 0;
+            layer.window = [None, Some(1), Some(20), Some(256), None, Some(300)][(i + 2 * j) % 6];
+            layer.soft_cap = [None, Some(5.0), None, Some(50.0)][(i + j) % 4];
+            let name = format!(
+                "{heads}/{kv_heads} heads of {dim}, {length} positions, f16 {}, window {:?}, cap {:?}",
+                layer.narrow, layer.window, layer.soft_cap
+            );
+            cases.push((name, layer, length));
+        }
+    }
+    cases
+}
+
+#[test]
+fn the_portable_path_is_the_formula() {
+    let mut random = random(21);
+    for (name, layer, length) in cases() {
+        let text = layer.text(length, &mut random);
+        let count = length.min(40);
+        let got = whole(ALONE, &layer, &text);
+        assert_close(
+            &got[got.len() - count * layer.shape.queries_width()..],
+            &layer.expected(&text, count),
+            &layer,
+            &name,
+        );
+    }
+}
+
+#[test]
+fn every_path_has_the_bits_of_the_portable_one() {
+    let mut random = random(22);
+    for (name, layer, length) in cases() {
+        let text = layer.text(length, &mut random);
+        let expected = whole(ALONE, &layer, &text);
+        for level in levels() {
+            for threads in [1, 64] {
+                if (level, threads) == (Level::Portable, 1) {
+                    continue;
+                }
+                let got = whole(How { level, threads }, &layer, &text);
+                assert_bits(&got, &expected, &format!("{level:?}, {threads} threads, {name}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_prompt_in_chunks_beside_others_has_the_bits_of_a_whole_one() {
+    let mut random = random(23);
+    let level = Level::best();
+    for (name, layer, length) in cases() {
+        let width = layer.shape.qkv_width();
+        let out_width = layer.shape.queries_width();
+        let texts: Vec<Vec<f32>> = [length, 70, 5].map(|length| layer.text(length, &mut random)).into();
+        let expected: Vec<Vec<f32>> = texts.iter().map(|text| whole(How { level, threads: 1 }, &layer, text)).collect();
+        let pages = texts.iter().map(|text| (text.len() / width).div_ceil(PAGE)).sum();
+        let mut memory = Memory::new(&layer, pages, &mut random);
+        let tables: Vec<Vec<u32>> = texts.iter().map(|text| memory.take(text.len() / width)).collect();
+        let mut done = vec![0; texts.len()];
+        while (0..texts.len()).any(|i| done[i] < texts[i].len() / width) {
+            let mut pieces = Vec::new();
+            let mut which = Vec::new();
+            for (i, text) in texts.iter().enumerate() {
+                let left = text.len() / width - done[i];
+                let tokens = [1, 0, 2, 17, 100, 300][random.random_range(0..6)].min(left);
+                if tokens > 0 {
+                    pieces.push(Piece { text, begin: done[i], end: done[i] + tokens, pages: &tables[i] });
+                    which.push(i);
+                }
+            }
+            let threads = [1, 2, 16][random.random_range(0..3)];
+            let got = step(How { level, threads }, &layer, &mut memory, &pieces);
+            for ((got, piece), i) in got.iter().zip(&pieces).zip(which) {
+                let want = &expected[i][piece.begin * out_width..piece.end * out_width];
+                assert_bits(got, want, &format!("tokens {}..{} of text {i}, {name}", piece.begin, piece.end));
+                done[i] = piece.end;
+            }
+        }
+    }
+}
+
+#[test]
+fn sequences_share_the_pages_of_a_common_prefix() {
+    let mut random = random(24);
+    let mut layer = Layer::new(4, 2, 32);
+    layer.narrow = true;
+    let width = layer.shape.qkv_width();
+    let prefix = layer.text(3 * PAGE, &mut random);
+    let texts: Vec<Vec<f32>> =
+        [1, 40, 9].map(|length| prefix.iter().copied().chain(layer.text(length, &mut random)).collect()).into();
+    for level in levels() {
+        let mut memory = Memory::new(&layer, 3 + 1 + 2 + 1, &mut random);
+        let shared = memory.take(3 * PAGE);
+        let tables: Vec<Vec<u32>> =
+            texts.iter().map(|text| [shared.clone(), memory.take(text.len() / width - 3 * PAGE)].concat()).collect();
+        step(
+            How { level, threads: 2 },
+            &layer,
+            &mut memory,
+            &[Piece { text: &prefix, begin: 0, end: 3 * PAGE, pages: &shared }],
+        );
+        let pieces: Vec<Piece<'_>> = texts
+            .iter()
+            .zip(&tables)
+            .map(|(text, pages)| Piece { text, begin: 3 * PAGE, end: text.len() / width, pages })
+            .collect();
+        let got = step(How { level, threads: 2 }, &layer, &mut memory, &pieces);
+        for (got, text) in got.iter().zip(&texts) {
+            let alone = whole(ALONE, &layer, text);
+            assert_bits(got, &alone[alone.len() - got.len()..], &format!("{level:?}"));
+        }
+    }
+}
+
+#[test]
+fn pages_before_every_window_are_not_read() {
+    let mut random = random(25);
+    let mut layer = Layer::new(6, 2, 64);
+    layer.window = Some(40);
+    let text = layer.text(600, &mut random);
+    let mut memory = Memory::new(&layer, 600usize.div_ceil(PAGE), &mut random);
+    let mut pages = memory.take(600);
+    for level in levels() {
+        let expected = whole(How { level, threads: 1 }, &layer, &text);
+        step(
+            How { level, threads: 1 },
+            &layer,
+            &mut memory,
+            &[Piece { text: &text, begin: 0, end: 590, pages: &pages }],
+        );
+        let used = (590 + 1 - 40) / PAGE;
+        let table = pages.clone();
+        let freed = pages[0] as usize;
+        pages[..used].fill(freed as u32);
+        let elements = layer.shape.page_elements();
+        memory.wide[freed * elements..][..elements].fill(f32::NAN);
+        for threads in [1, 64] {
+            let last = Piece { text: &text, begin: 590, end: 600, pages: &pages };
+            let got = step(How { level, threads }, &layer, &mut memory, &[last]).remove(0);
+            assert_bits(&got, &expected[expected.len() - got.len()..], &format!("{level:?}, {threads} threads"));
+        }
+        pages = table;
+    }
+}
+
+#[test]
+fn some_of_a_head_may_be_rotated_or_nothing() {
+    let mut random = random(26);
+    for rotary_dim in [0, 16, 24] {
+        let mut layer = Layer::new(2, 1, 48);
+        layer.rotary_dim = rotary_dim;
+        let text = layer.text(50, &mut random);
+        for level in levels() {
+            let got = whole(How { level, threads: 1 }, &layer, &text);
+            assert_close(&got, &layer.expected(&text, 50), &layer, &format!("{level:?}, {rotary_dim} of 48"));
+        }
+    }
+}
+
+#[test]
+fn a_row_that_is_not_finite_spoils_no_other_sequence() {
+    let mut random = random(27);
+    let layer = Layer::new(4, 2, 32);
+    let width = layer.shape.qkv_width();
+    let texts: Vec<Vec<f32>> = (0..3).map(|_| layer.text(20, &mut random)).collect();
+    let mut bad = texts.clone();
+    bad[1][19 * width] = f32::NAN;
+    for level in levels() {
+        let mut outputs = [&texts, &bad].map(|texts| {
+            let mut memory = Memory::new(&layer, 3, &mut random);
+            let pages: Vec<Vec<u32>> = texts.iter().map(|_| memory.take(20)).collect();
+            let piece = |i: usize| Piece { text: &texts[i], begin: 0, end: 20, pages: &pages[i] };
+            step(How { level, threads: 1 }, &layer, &mut memory, &[piece(0), piece(1), piece(2)])
+        });
+        let dim = layer.shape.head_dim();
+        let last = 19 * layer.shape.queries_width();
+        assert!(outputs[1][1][last..last + dim].iter().all(|x| x.is_nan()), "{level:?}");
+        let (good, bad) = outputs.split_at_mut(1);
+        bad[0][1][last..last + dim].copy_from_slice(&good[0][1][last..last + dim]);
+        for (good, bad) in good[0].iter().zip(&bad[0]) {
+            assert_bits(bad, good, &format!("{level:?}"));
+        }
+    }
+}
+
+#[test]
+fn scores_far_apart_leave_the_largest() {
+    let mut random = random(28);
+    let layer = Layer::new(1, 1, 16);
+    let mut text = layer.text(300, &mut random);
+    text.iter_mut().for_each(|x| *x *= 1e4);
+    for level in levels() {
+        let got = whole(How { level, threads: 1 }, &layer, &text);
+        let want = layer.expected(&text, 300);
+        for (got, want) in got.iter().zip(want) {
+            assert!((f64::from(*got) - want).abs() <= 1e-5 * want.abs() + 1e-2, "{level:?}: {got} for {want}");
+        }
+    }
+}
+
+#[test]
+fn threads_may_share_the_work() {
+    let mut random = random(29);
+    let layer = Layer::new(6, 2, 64);
+    let (width, out_width) = (layer.shape.qkv_width(), layer.shape.queries_width());
+    let text = layer.text(700, &mut random);
+    let expected = whole(How { level: Level::best(), threads: 1 }, &layer, &text);
+    let mut memory = Memory::new(&layer, 700usize.div_ceil(PAGE), &mut random);
+    let pages = memory.take(700);
+    let mut plan = Plan::new(layer.shape);
+    let (mut queries, mut out) = (vec![0.0; 699 * out_width], vec![0.0; 699 * out_width]);
+    // A prompt, then one token whose positions are split among threads, twice as two layers would.
+    for (begin, end) in [(0, 699), (699, 700), (699, 700)] {
+        plan.update(&[Sequence { pages: &pages, begin, tokens: end - begin }], 4);
+        let attention = Attention {
+            plan: &plan,
+            pages: memory.view(),
+            queries: Rows::new(&mut queries, out_width),
+            scale: layer.scale(),
+            window: None,
+            soft_cap: None,
+        };
+        let (tokens, out_rows) = (plan.tokens(), Rows::new(&mut out, out_width));
+        let (qkv, rotary) = (&text[begin * width..end * width], layer.rotary());
+        std::thread::scope(|scope| {
+            for part in 0..4 {
+                let range = part * tokens / 4..(part + 1) * tokens / 4;
+                // SAFETY: ranges do not overlap.
+                scope.spawn(move || unsafe { attention.append(Level::best(), range, qkv, &rotary) });
+            }
+        });
+        for _layer in 0..2 {
+            std::thread::scope(|scope| {
+                for thread in 0..4 {
+                    let items = (thread..plan.items()).step_by(4);
+                    scope.spawn(move || {
+                        for item in items {
+                            // SAFETY: each item once, and threads end before the next layer.
+                            unsafe { attention.attend(Level::best(), item, out_rows) };
+                        }
+                    });
+                }
+            });
+        }
+        assert_bits(&out[..tokens * out_width], &expected[begin * out_width..end * out_width], "threads");
+    }
+}
+
+#[test]
+#[should_panic(expected = "attention takes multiples of 16 up to 256")]
+fn heads_that_are_not_whole_vectors_are_refused() {
+    Shape::new(4, 2, 40);
+}
+
+#[test]
+#[should_panic(expected = "2 pages of 32 are too few for 65 positions")]
+fn a_token_without_a_page_is_refused() {
+    Plan::new(Shape::new(1, 1, 16)).update(&[Sequence { pages: &[0, 1], begin: 60, tokens: 5 }], 1);
+}
