@@ -91,7 +91,7 @@ fn missing(attribute: &str) -> ort::Error {
 fn rows_like(like: &ValueType, kept: usize, width: i64) -> Option<ValueType> {
     let ValueType::Tensor { shape, dimension_symbols, .. } = like else { return None };
     let shape = Shape::new(shape.iter().copied().take(kept).chain([width]));
-    let symbols = dimension_symbols.iter().cloned().take(kept).chain([String::new()]);
+    let symbols = dimension_symbols.iter().take(kept).cloned().chain([String::new()]);
     Some(ValueType::Tensor {
         ty: TensorElementType::Float32,
         shape,

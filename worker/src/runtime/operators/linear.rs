@@ -159,12 +159,13 @@ impl Kernel for LinearKernel {
         let input = Input { x, gains: fourth, tokens };
         let x = self.prepare(context, input, weights.format().block(), prepared, activations)?;
         let group = self.group.filter(|_| rows.iter().any(|&slot| slot >= 0));
-        if let Some(group) = group {
-            sharing.gather(&self.house.table, group, rows, tokens / rows.len());
-        } else {
-            sharing.release();
-        }
-        let halfway = sharing.halfway(context, level, threads, group.unwrap_or_default(), x)?;
+        let halfway = match group {
+            Some(group) => {
+                sharing.gather(&self.house.table, group, rows, tokens / rows.len());
+                sharing.halfway(context, level, threads, group, x)?
+            }
+            None => None,
+        };
         let adapters = halfway.as_ref().map(|half| Adapters { shares: &half.shares, hidden: half.hidden });
         let start = match self.before {
             Before::Norm { .. } => Start::Zero,
