@@ -103,7 +103,8 @@ fn what_does_not_fit_is_refused() {
     let packed = Packed::from_q4_0(&[0; 18], 32, 1).unwrap();
     let bytes = packed.bytes();
     assert!(Weights::new(Format::Q4Scale32, 32, 16, bytes).is_ok());
-    for (format, inputs, outputs) in [(Format::Q4Min32, 32, 1), (Format::Q4Scale32, 33, 1), (Format::Q4Scale32, 0, 0)] {
+    for (format, inputs, outputs) in [(Format::Q8Scale32, 32, 1), (Format::Q4Scale32, 33, 1), (Format::Q4Scale32, 0, 0)]
+    {
         let error = Weights::new(format, inputs, outputs, bytes).unwrap_err();
         assert!(matches!(error, SourceError::Size { got, .. } if got == bytes.len()), "{error}");
     }
