@@ -192,3 +192,32 @@ async fn a_deadline_ends_the_answer_with_its_status() -> Result<()> {
     worker.state(|state| state.sequences_running == 0).await?;
     worker.stop().await
 }
+
+/// A converted model whose weights were cut: the folder is named, and what to do.
+#[tokio::test]
+async fn a_damaged_bundle_is_named() -> Result<()> {
+    let cache = tempfile::tempdir()?;
+    let run = || async {
+        let config = tiny::worker(cache.path())?;
+        let shutdown = CancellationToken::new();
+        let ready = shutdown.clone();
+        let ended = slm_worker::run(config, shutdown, move |event| {
+            if let WorkerEvent::Ready { .. } = event {
+                ready.cancel();
+            }
+        });
+        anyhow::Ok(ended.await)
+    };
+    run().await??;
+    let bundles = fs::read_dir(cache.path())?.collect::<Result<Vec<_>, _>>()?;
+    let weights = bundles.into_iter().map(|entry| entry.path().join("model.onnx.data")).find(|path| path.exists());
+    let weights = weights.context("a bundle")?;
+    let whole = fs::metadata(&weights)?.len();
+    fs::File::options().write(true).open(&weights)?.set_len(whole / 2)?;
+    let error = run().await?.err().context("it serves")?.to_string();
+    let folder = weights.parent().context("a folder")?.display().to_string();
+    ensure!(error.starts_with(&folder) && error.contains("delete it"), "{error}");
+    fs::remove_dir_all(folder)?;
+    run().await??;
+    Ok(())
+}

@@ -5,6 +5,7 @@
 
 use std::{
     ffi::CString,
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -35,6 +36,14 @@ pub enum SessionError {
     /// ONNX Runtime refused.
     #[error("ONNX Runtime: {0}")]
     Runtime(#[from] ort::Error),
+    /// The converted model cannot be opened.
+    #[error("{}: {source}; if the folder is damaged, delete it and it will be made again", .bundle.display())]
+    Open {
+        /// Its folder.
+        bundle: PathBuf,
+        /// What ONNX Runtime said.
+        source: ort::Error,
+    },
     /// More context than the graph has rotary tables for.
     #[error("context length {asked} is more than the {most} positions that this model has")]
     ContextLength {
@@ -304,5 +313,6 @@ fn build_session(
     // sessions of a process that open at once, one would be refused.
     static OPENING: Mutex<()> = Mutex::new(());
     let _opening = OPENING.lock().unwrap_or_else(PoisonError::into_inner);
-    Ok(builder.commit_from_file(bundle.graph())?)
+    let opened = builder.commit_from_file(bundle.graph());
+    opened.map_err(|source| SessionError::Open { bundle: bundle.dir.clone(), source })
 }
