@@ -95,8 +95,9 @@ pub fn entries(cache: &Path) -> Vec<String> {
 /// Waits for what another process or thread does.
 pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let begun = Instant::now();
+    let mut tick = tokio::time::interval(Duration::from_millis(5));
     while !holds() {
         assert!(begun.elapsed() < Duration::from_secs(30), "waited in vain until {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        tick.tick().await;
     }
 }

@@ -25,17 +25,17 @@ use crate::adapters::AdapterTable;
 /// and finds the adapter of each row in `table` by the slot number in `rows`. So loading, replacing and unloading an
 /// adapter is a store to the table, between two steps or during one.
 pub(super) fn domain(table: Arc<AdapterTable>, threads: usize) -> ort::Result<OperatorDomain> {
-    let house = House { table, threads, level: Level::best(), scratch: Arc::default() };
+    let shared = Shared { table, threads, level: Level::best(), scratch: Arc::default() };
     OperatorDomain::new(OPERATOR_DOMAIN)?
-        .add(LoraAdd { house: house.clone() })?
-        .add(NormLinear { house: house.clone() })?
-        .add(LinearAdd { house })?
+        .add(LoraAdd { shared: shared.clone() })?
+        .add(NormLinear { shared: shared.clone() })?
+        .add(LinearAdd { shared })?
         .add(Embedding)
 }
 
 /// What the nodes of a session have in common.
 #[derive(Clone)]
-struct House {
+struct Shared {
     table: Arc<AdapterTable>,
     threads: usize,
     level: Level,
@@ -50,7 +50,7 @@ struct Scratch {
     sharing: Sharing,
 }
 
-impl House {
+impl Shared {
     fn scratch(&self) -> MutexGuard<'_, Scratch> {
         // A node that panicked left nothing that the next one would not write anew.
         self.scratch.lock().unwrap_or_else(PoisonError::into_inner)

@@ -15,7 +15,7 @@ use slm_kernels::{
     rowwise::{rms_norm, silu_gate},
 };
 
-use super::{House, Matrix, Scratch, missing, rows_like};
+use super::{Matrix, Scratch, Shared, missing, rows_like};
 use crate::runtime::tensor::Tensor;
 
 /// Rows up to which weights are what takes the time: few ranges then, for each costs a hand-over.
@@ -26,12 +26,12 @@ const RANGES_MANY: usize = 8;
 
 /// `x` to the norm of it, times the matrix.
 pub(super) struct NormLinear {
-    pub(super) house: House,
+    pub(super) shared: Shared,
 }
 
 /// The residual plus `x`, gated or not, times the matrix.
 pub(super) struct LinearAdd {
-    pub(super) house: House,
+    pub(super) shared: Shared,
 }
 
 const INPUTS: [TensorElementType; 4] =
@@ -54,7 +54,7 @@ impl Operator for NormLinear {
 
     fn create_kernel<'attr>(&self, context: &KernelContext<'attr>) -> ort::Result<Self::Kernel<'attr>> {
         let epsilon: f32 = context.get("epsilon").ok_or_else(|| missing("epsilon"))?;
-        LinearKernel::read(&self.house, context, Before::Norm { epsilon })
+        LinearKernel::read(&self.shared, context, Before::Norm { epsilon })
     }
 
     fn infer_shape(&self, context: &mut ShapeInferenceContext) -> ort::Result<()> {
@@ -88,7 +88,7 @@ impl Operator for LinearAdd {
     fn create_kernel<'attr>(&self, context: &KernelContext<'attr>) -> ort::Result<Self::Kernel<'attr>> {
         let gated: i64 = context.get("gated").ok_or_else(|| missing("gated"))?;
         let before = if gated == 0 { Before::Nothing } else { Before::Gate };
-        LinearKernel::read(&self.house, context, before)
+        LinearKernel::read(&self.shared, context, before)
     }
 
     fn infer_shape(&self, context: &mut ShapeInferenceContext) -> ort::Result<()> {
@@ -112,7 +112,7 @@ enum Before {
 }
 
 pub(super) struct LinearKernel {
-    house: House,
+    shared: Shared,
     matrix: Matrix,
     before: Before,
     /// The group of the model that it is; a head is none.
@@ -120,10 +120,10 @@ pub(super) struct LinearKernel {
 }
 
 impl LinearKernel {
-    fn read(house: &House, context: &KernelContext<'_>, before: Before) -> ort::Result<Self> {
+    fn read(shared: &Shared, context: &KernelContext<'_>, before: Before) -> ort::Result<Self> {
         let group: Option<i64> = context.get("group");
         let group = group.and_then(|group| usize::try_from(group).ok());
-        Ok(Self { house: house.clone(), matrix: Matrix::read(context)?, before, group })
+        Ok(Self { shared: shared.clone(), matrix: Matrix::read(context)?, before, group })
     }
 }
 
@@ -152,16 +152,16 @@ impl Kernel for LinearKernel {
             (x.as_slice(), weights.as_slice(), rows.as_slice(), fourth, out.as_mut_slice())
         };
         let weights = self.matrix.view(weights)?;
-        let House { level, threads, .. } = self.house;
+        let Shared { level, threads, .. } = self.shared;
 
-        let mut scratch = self.house.scratch();
+        let mut scratch = self.shared.scratch();
         let Scratch { activations, prepared, sharing } = &mut *scratch;
         let input = Input { x, gains: fourth, tokens };
         let x = self.prepare(context, input, weights.format().block(), prepared, activations)?;
         let group = self.group.filter(|_| rows.iter().any(|&slot| slot >= 0));
         let halfway = match group {
             Some(group) => {
-                sharing.gather(&self.house.table, group, rows, tokens / rows.len());
+                sharing.gather(&self.shared.table, group, rows, tokens / rows.len());
                 sharing.halfway(context, level, threads, group, x)?
             }
             None => None,
@@ -207,7 +207,7 @@ impl LinearKernel {
         activations: &mut Activations,
     ) -> ort::Result<&'a [f32]> {
         let inputs = self.matrix.inputs;
-        let House { level, threads, .. } = self.house;
+        let Shared { level, threads, .. } = self.shared;
         let quantizer = activations.reshape(tokens, inputs, block);
         let panels = quantizer.panels();
         let each = |panel: &(dyn Fn(usize) + Send + Sync)| {

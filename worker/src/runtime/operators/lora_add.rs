@@ -12,14 +12,14 @@ use ort::{
 use slm_convert::graph::LORA_ADD;
 use slm_kernels::{Rows, lora};
 
-use super::{House, missing};
+use super::{Shared, missing};
 use crate::runtime::tensor::Tensor;
 
 /// Columns that the widest kernel takes at once.
 const COLUMN_GRAIN: usize = 32;
 
 pub(super) struct LoraAdd {
-    pub(super) house: House,
+    pub(super) shared: Shared,
 }
 
 impl Operator for LoraAdd {
@@ -41,7 +41,7 @@ impl Operator for LoraAdd {
 
     fn create_kernel<'attr>(&self, context: &KernelContext<'attr>) -> ort::Result<Self::Kernel<'attr>> {
         let group: i64 = context.get("group").ok_or_else(|| missing("group"))?;
-        Ok(LoraAddKernel { house: self.house.clone(), group: group as usize })
+        Ok(LoraAddKernel { shared: self.shared.clone(), group: group as usize })
     }
 
     /// The output has the shape of `y`: only a known shape lets the planner reuse its memory.
@@ -54,7 +54,7 @@ impl Operator for LoraAdd {
 }
 
 pub(super) struct LoraAddKernel {
-    house: House,
+    shared: Shared,
     group: usize,
 }
 
@@ -73,15 +73,15 @@ impl Kernel for LoraAddKernel {
         if rows.iter().all(|&slot| slot < 0) {
             return Ok(());
         }
-        let House { level, threads, .. } = self.house;
+        let Shared { level, threads, .. } = self.shared;
         let outputs = out.width();
         let tokens_per_row = out.len() / outputs / rows.len();
         // SAFETY: the output of this call, which nobody else touches meanwhile; `y` is not used any more.
         let y = Rows::new(unsafe { out.as_mut_slice() }, outputs);
 
-        let mut scratch = self.house.scratch();
+        let mut scratch = self.shared.scratch();
         let sharing = &mut scratch.sharing;
-        sharing.gather(&self.house.table, self.group, rows, tokens_per_row);
+        sharing.gather(&self.shared.table, self.group, rows, tokens_per_row);
         if let Some(halfway) = sharing.halfway(context, level, threads, self.group, x)? {
             context.par_for(threads, threads, |part| {
                 for share in &halfway.shares {
