@@ -138,14 +138,16 @@ impl Answer {
             FinishReason::Length => "length",
             FinishReason::Unspecified => "",
         };
-        let Usage { prompt_tokens, completion_tokens } = self.finished.usage.unwrap_or_default();
+        let Usage { prompt_tokens, completion_tokens, cached_tokens } = self.finished.usage.unwrap_or_default();
         json!({
             "request_id": self.started.request_id,
             "expert": self.started.expert.as_ref().map(expert_json),
             "decision": self.started.decision.as_ref().map(explain::json),
             "text": self.text,
             "finish_reason": reason,
-            "usage": { "prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens },
+            "usage": {
+                "prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens, "cached_tokens": cached_tokens,
+            },
         })
     }
 }

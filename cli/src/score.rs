@@ -83,8 +83,8 @@ impl ScoreArgs {
         let tokens = self.window(&bundle)?;
         let adapters = Adapters::new(1, 1);
         let config = SessionConfig {
-            sequences_max: 1,
             context_length: tokens.len(),
+            pages: SessionConfig::pages_for(1, tokens.len()),
             threads: self.threads.unwrap_or_else(available_threads),
         };
         // Held until the end: with its lease an adapter leaves its slot.

@@ -262,6 +262,7 @@ fn for_worker(request: &GenerateRequest, expert: &str) -> GenerateRequest {
         stop: request.stop.clone(),
         stop_token_ids: request.stop_token_ids.clone(),
         ignore_eos: request.ignore_eos,
+        priority: request.priority,
         logprobs: request.logprobs,
         explain: false,
         request_id: request.request_id.clone(),

@@ -4,5 +4,6 @@ pub mod clients;
 pub mod cluster;
 pub mod parity;
 pub mod real;
+pub mod sequence;
 pub mod swarm;
 pub mod tiny;

@@ -20,9 +20,11 @@ use slm_convert::{
 };
 use slm_worker::{
     adapters::{AdapterInfo, AdapterLease, Adapters},
-    runtime::{DecodeRow, DecoderSession, Runtime, SessionConfig},
+    runtime::{DecoderSession, Runtime, SessionConfig, Wanted},
     sample::argmax,
 };
+
+use crate::sequence::{Sequence, step};
 
 /// Prompts with what the reference makes of them.
 #[derive(Debug)]
@@ -95,6 +97,8 @@ pub struct Answer {
 
 /// Sequences that a family's session holds.
 pub const SEQUENCES: usize = 16;
+/// Positions of each.
+const CONTEXT: usize = 96;
 
 impl Family {
     /// Opens the family in `dir`, converting into `cache`.
@@ -102,7 +106,8 @@ impl Family {
         let checkpoint = Checkpoint::open(dir)?;
         let bundle = Bundle::open_or_build(&checkpoint, PrecisionChoice::Exactly(precision), cache, &mut |_, _| ())?;
         let adapters = Adapters::new(SEQUENCES, 0);
-        let config = SessionConfig { sequences_max: SEQUENCES, context_length: 96, threads: 2 };
+        let pages = SessionConfig::pages_for(SEQUENCES, CONTEXT);
+        let config = SessionConfig { context_length: CONTEXT, pages, threads: 2 };
         let session = DecoderSession::open(&Runtime::load()?, &bundle, config, adapters.table())?;
         let mut family = Self {
             name: file_name(dir),
@@ -132,28 +137,30 @@ impl Family {
 
     /// Logits after every token of `prompt`.
     pub fn logits(&mut self, prompt: &[u32], adapter: Option<usize>) -> Result<Vec<f32>> {
-        Ok(self.session.prefill_wanting(0, 0, prompt, adapter, 0..prompt.len())?.to_vec())
+        let mut sequence = Sequence::new(0, CONTEXT, adapter);
+        sequence.push(prompt);
+        Ok(step(&mut self.session, &mut [sequence], Wanted::All)?.to_vec())
     }
 
-    /// Greedy continuations of several prompts at once, each with its own adapter: prompts one by one into their
-    /// slots, then all together.
+    /// Greedy continuations of several prompts at once, each with its own adapter: all prompts in one step, then all
+    /// answers together.
     pub fn greedy(&mut self, prompts: &[(&[u32], Option<usize>)], count: usize) -> Result<Vec<Answer>> {
         let vocab = self.session.vocab_size();
-        let mut rows = Vec::new();
-        let mut answers = Vec::new();
-        for (slot, &(prompt, adapter)) in prompts.iter().enumerate() {
-            let logits = self.session.prefill(slot, 0, prompt, adapter)?;
-            let (token, _) = argmax(logits).context("no largest logit")?;
-            rows.push(DecodeRow { token, past: prompt.len(), adapter });
-            answers.push(Answer { tokens: vec![token], logits: logits.to_vec() });
+        let mut answers: Vec<Answer> =
+            prompts.iter().map(|_| Answer { tokens: Vec::new(), logits: Vec::new() }).collect();
+        let mut sequences = Vec::new();
+        for (index, &(prompt, adapter)) in prompts.iter().enumerate() {
+            let mut sequence = Sequence::new(index, CONTEXT, adapter);
+            sequence.push(prompt);
+            sequences.push(sequence);
         }
-        for _ in 1..count {
-            let logits = self.session.decode(&rows)?;
-            for (logits, (row, answer)) in logits.chunks_exact(vocab).zip(rows.iter_mut().zip(&mut answers)) {
+        for _ in 0..count {
+            let logits = step(&mut self.session, &mut sequences, Wanted::Last)?;
+            for (logits, (sequence, answer)) in logits.chunks_exact(vocab).zip(sequences.iter_mut().zip(&mut answers)) {
                 let (token, _) = argmax(logits).context("no largest logit")?;
                 answer.tokens.push(token);
                 answer.logits.extend_from_slice(logits);
-                *row = DecodeRow { token, past: row.past + 1, ..*row };
+                sequence.push(&[token]);
             }
         }
         Ok(answers)

@@ -37,7 +37,8 @@ pub fn bundle(precision: Precision) -> Result<Bundle> {
 
 /// A bare session of it, without adapters.
 pub fn session(bundle: &Bundle, sequences_max: usize, context_length: usize) -> Result<DecoderSession> {
-    let config = SessionConfig { sequences_max, context_length, threads: 2 };
+    let pages = SessionConfig::pages_for(sequences_max, context_length);
+    let config = SessionConfig { context_length, pages, threads: 2 };
     Ok(DecoderSession::open(&Runtime::load()?, bundle, config, AdapterTable::new(1).into())?)
 }
 

@@ -4,8 +4,11 @@ use std::{fs, path::Path};
 
 use anyhow::{Context, Result};
 use slm_convert::graph::Precision;
-use slm_tests::real::{Reference, bundle, session};
-use slm_worker::{runtime::DecodeRow, sample::argmax, score::perplexity};
+use slm_tests::{
+    real::{Reference, bundle, session},
+    sequence::{Sequence, step},
+};
+use slm_worker::{runtime::Wanted, sample::argmax, score::perplexity};
 
 /// Debian's copy of the text that the reference was scored on.
 const GPL3: &str = "/usr/share/common-licenses/GPL-3";
@@ -40,7 +43,9 @@ fn greedy_answers_in_f32_are_those_of_the_reference() -> Result<()> {
     let bundle = bundle(Precision::F32)?;
     let mut session = session(&bundle, 1, 256)?;
     for prompt in Reference::read()?.prompts {
-        let logits = session.prefill(0, 0, &prompt.ids, None)?;
+        let mut sequence = [Sequence::new(0, 256, None)];
+        sequence[0].push(&prompt.ids);
+        let logits = step(&mut session, &mut sequence, Wanted::Last)?;
         let largest = prompt.top5_logits[0].abs();
         for (&id, &expected) in prompt.top5_ids.iter().zip(&prompt.top5_logits) {
             let ours = logits[id as usize];
@@ -49,8 +54,8 @@ fn greedy_answers_in_f32_are_those_of_the_reference() -> Result<()> {
         let (mut token, _) = argmax(logits).context("no largest logit")?;
         let mut answer = vec![token];
         while answer.len() < prompt.greedy_ids.len() {
-            let past = prompt.ids.len() + answer.len() - 1;
-            let logits = session.decode(&[DecodeRow { token, past, adapter: None }])?;
+            sequence[0].push(&[token]);
+            let logits = step(&mut session, &mut sequence, Wanted::Last)?;
             token = argmax(logits).context("no largest logit")?.0;
             answer.push(token);
         }

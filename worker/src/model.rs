@@ -4,7 +4,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
     thread::JoinHandle,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use slm_artifacts::Progress;
@@ -19,7 +19,7 @@ use slm_convert::{
 use crate::{
     adapters::{AdapterInfo, AdapterLease, AdapterSlotsError, Adapters},
     admit::Limits,
-    engine::Engine,
+    engine::{Engine, EngineConfig},
     runtime::{DecoderSession, LibraryError, Runtime, SessionConfig, SessionError},
     text::{Prompter, TokenBytes},
 };
@@ -53,6 +53,9 @@ pub struct ModelOptions {
 
 /// Context of a model whose manifest says nothing: cache memory grows with it.
 pub const CONTEXT_LENGTH_DEFAULT_MAX: usize = 4096;
+
+/// What those who generate may wait for a token because somebody else's prompt is read.
+const STEP_MAX: Duration = Duration::from_millis(100);
 
 /// The model cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -189,16 +192,20 @@ impl Model {
         progress(Opening::Loading);
         let context_length =
             options.context_length.unwrap_or(bundle.info.context_length.min(CONTEXT_LENGTH_DEFAULT_MAX));
-        let config = SessionConfig {
-            sequences_max: options.sequences_max,
-            context_length,
-            threads: options.threads.unwrap_or_else(available_threads),
-        };
+        let pages = SessionConfig::pages_for(options.sequences_max, context_length);
+        let threads = options.threads.unwrap_or_else(available_threads);
+        let config = SessionConfig { context_length, pages, threads };
         // Every request in the house may hold another replaced version.
         let adapters = Adapters::new(options.adapter_slots, options.sequences_max + options.queue_max + 1);
         let session = DecoderSession::open(&runtime, &bundle, config, adapters.table())?;
-        let cache_bytes = (session.cache_bytes_per_token() * context_length * options.sequences_max) as u64;
-        let (engine, thread) = Engine::start(session, options.queue_max).map_err(ModelError::Thread)?;
+        let cache_bytes = (session.page_bytes() * pages) as u64;
+        let config = EngineConfig {
+            sequences_max: options.sequences_max,
+            queue_max: options.queue_max,
+            prefix_pages: pages,
+            step_max: STEP_MAX,
+        };
+        let (engine, thread) = Engine::start(session, config).map_err(ModelError::Thread)?;
         let prompter = Prompter::new(&bundle)?;
         let token_bytes = prompter.tokenizer().map(|tokenizer| Arc::new(TokenBytes::new(tokenizer)));
         let limits = Limits { model: options.name.clone(), context_length, defaults: bundle.info.generation.clone() };

@@ -1,13 +1,13 @@
 //! Perplexity: how well a model predicts a text.
 
 use crate::{
-    runtime::{CHUNK_MAX, DecoderSession, SessionError},
+    runtime::{Chunk, DecoderSession, SessionError, TOKENS_MAX, Wanted},
     sample::log_sum_exp,
 };
 
 /// `exp` of the mean negative log-likelihood of every token of `tokens` but the first, in one window.
 ///
-/// `tokens` must fit the session's context and have at least two. `progress` is told of scored tokens.
+/// `tokens` must fit the session's context and pages and have at least two. `progress` is told of scored tokens.
 pub fn perplexity(
     session: &mut DecoderSession,
     tokens: &[u32],
@@ -17,8 +17,9 @@ pub fn perplexity(
     let vocab = session.vocab_size();
     let mut total = 0.0;
     let mut past = 0;
-    for chunk in tokens.chunks(CHUNK_MAX) {
-        let logits = session.prefill_wanting(0, past, chunk, adapter, 0..chunk.len())?;
+    let pages: Vec<u32> = (0..session.config().pages as u32).collect();
+    for chunk in tokens.chunks(TOKENS_MAX) {
+        let logits = session.step(&[Chunk { tokens: chunk, past, pages: &pages, adapter, logits: Wanted::All }])?;
         past += chunk.len();
         let next = tokens[past - chunk.len() + 1..].iter();
         for (logits, &token) in logits.chunks_exact(vocab).zip(next) {

@@ -40,14 +40,14 @@ pub(super) fn layer(b: &mut Builder<'_>, layer: usize, stream: Stream) -> Result
 
 /// The last norm and the head over the wanted rows, as `logits`.
 pub(super) fn head(b: &mut Builder<'_>, stream: Stream) -> Result<(), GraphError> {
-    select_wanted(b, &stream.total, "wanted")?;
+    select_wanted(b, &stream.total, "wanted");
     let (weights, mut attributes) = if b.config().tie_word_embeddings {
         ("embedding", stream.table)
     } else {
         ("head", matrix(b, "head", &["lm_head.weight".into()], Bits::Eight)?)
     };
     attributes.push(gain(b, "model.norm.weight")?);
-    b.node(OPERATOR_DOMAIN, NORM_LINEAR, &["wanted", weights, "rows", "model.norm.weight"], &["logits"], attributes);
+    b.node(OPERATOR_DOMAIN, NORM_LINEAR, &["wanted", weights, "model.norm.weight"], &["logits"], attributes);
     Ok(())
 }
 
@@ -55,7 +55,7 @@ pub(super) fn head(b: &mut Builder<'_>, stream: Stream) -> Result<(), GraphError
 fn normed(b: &mut Builder<'_>, layer: usize, group: Group, x: &str, norm: &str) -> Result<String, GraphError> {
     let (weights, out, mut attributes) = projection(b, layer, group)?;
     attributes.push(gain(b, norm)?);
-    b.node(OPERATOR_DOMAIN, NORM_LINEAR, &[x, &weights, "rows", norm], &[&out], attributes);
+    b.node(OPERATOR_DOMAIN, NORM_LINEAR, &[x, &weights, norm], &[&out], attributes);
     Ok(out)
 }
 
@@ -63,7 +63,7 @@ fn normed(b: &mut Builder<'_>, layer: usize, group: Group, x: &str, norm: &str) 
 fn added(b: &mut Builder<'_>, layer: usize, group: Group, x: &str, stream: &str) -> Result<String, GraphError> {
     let (weights, out, mut attributes) = projection(b, layer, group)?;
     attributes.push(Attribute::int("gated", i64::from(group == Group::Down)));
-    b.node(OPERATOR_DOMAIN, LINEAR_ADD, &[x, &weights, "rows", stream], &[&out], attributes);
+    b.node(OPERATOR_DOMAIN, LINEAR_ADD, &[x, &weights, stream], &[&out], attributes);
     Ok(out)
 }
 

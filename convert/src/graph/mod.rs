@@ -1,18 +1,16 @@
 //! Checkpoint in, decoder graph out.
 //!
-//! The graph is one step of a decoder over `batch` sequences of `sequence` new tokens each:
+//! The graph is one step of a decoder over the new tokens of any number of sequences, which stand flat, one sequence
+//! after the other:
 //!
 //! | input | type | meaning |
 //! |---|---|---|
-//! | `input_ids` | i64 `[batch, sequence]` | the new tokens |
-//! | `rows` | i32 `[batch]` | adapter slot of each sequence, -1 for none |
-//! | `seqlens_k` | i32 `[batch]` | tokens in the cache after this step, less one |
-//! | `total_sequence_length` | i32 `[]` | the largest of those, plus one |
-//! | `logits_indices` | i64 `[wanted]` | which of the `batch * sequence` tokens get logits |
-//! | `past_key.N`, `past_value.N` | f32 `[batch, kv_heads, capacity, head_dim]` | the cache |
+//! | `input_ids` | i64 `[tokens]` | the new tokens |
+//! | `logits_indices` | i64 `[wanted]` | which of them get logits |
 //!
-//! and gives `logits` f32 `[wanted, vocab]` and `present_key.N`, `present_value.N`, to be bound to the buffers that
-//! came in as `past`. With more than one new token a sequence, `batch` must be 1 (GroupQueryAttention's rule).
+//! and gives `logits` f32 `[wanted, vocab]`. What belongs to the sequences is not in the graph: which token is whose and
+//! at which position, the pages of keys and values, the adapters. The project's own operators find it beside the graph,
+//! where whoever runs a step puts it first.
 //!
 //! Not here: which numbers the weights hold (`quantize`), what a family is called (`families`), how an adapter is laid
 //! out (`pack`).
@@ -25,6 +23,7 @@ mod plain;
 use std::{io, path::Path};
 
 use serde::{Deserialize, Serialize};
+use slm_kernels::attention::HEAD_DIM_MAX;
 
 use crate::{
     checkpoint::{Checkpoint, CheckpointError},
@@ -38,16 +37,20 @@ pub(crate) const WEIGHTS_FILE: &str = "model.onnx.data";
 
 /// Domain of the project's own operators.
 pub const OPERATOR_DOMAIN: &str = "slm";
-/// `LoraAdd(y, x, rows) -> y`: adds to each row of `y` what its adapter makes of `x`. Attribute `group`.
+/// `LoraAdd(y, x) -> y`: adds to each row of `y` what its adapter makes of `x`. Attribute `group`.
 pub const LORA_ADD: &str = "LoraAdd";
 /// `Embedding(ids, weights) -> x`: rows of a packed matrix. Attributes `format`, `inputs`, `outputs`.
 pub const EMBEDDING: &str = "Embedding";
-/// `NormLinear(x, weights, rows, gain) -> y`: the root-mean-square norm of `x` times a packed matrix, and what each
-/// row's adapter makes of it. Attributes as `Embedding`, `epsilon`, and `group` where adapters may be.
+/// `NormLinear(x, weights, gain) -> y`: the root-mean-square norm of `x` times a packed matrix, and what each row's
+/// adapter makes of it. Attributes as `Embedding`, `epsilon`, and `group` where adapters may be.
 pub const NORM_LINEAR: &str = "NormLinear";
-/// `LinearAdd(x, weights, rows, residual) -> y`: the residual plus `x`, or with `gated` 1 `silu(gate) * value` of its
-/// two halves, times a packed matrix, and what each row's adapter makes of it. Attributes as `NormLinear`.
+/// `LinearAdd(x, weights, residual) -> y`: the residual plus `x`, or with `gated` 1 `silu(gate) * value` of its two
+/// halves, times a packed matrix, and what each row's adapter makes of it. Attributes as `NormLinear`.
 pub const LINEAR_ADD: &str = "LinearAdd";
+/// `Attention(qkv, cos, sin) -> y`: rotates queries and keys, appends keys and values to the pages of the rows'
+/// sequences, and attends to what is there. Attributes `layer`, `heads`, `kv_heads`, `head_dim`, `scale`, and `window`
+/// where a token does not see all before it.
+pub const ATTENTION: &str = "Attention";
 
 /// What the weights of the linear layers are stored as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,7 +134,7 @@ pub enum GraphError {
     #[error("writing the graph: {0}")]
     Write(#[from] io::Error),
     /// The model has a shape that the attention operator cannot take.
-    #[error("head_dim {0}: ONNX Runtime's GroupQueryAttention needs a multiple of 16 to rotate")]
+    #[error("heads of {0}: attention takes multiples of 16 up to {HEAD_DIM_MAX}")]
     HeadDim(usize),
 }
 
@@ -152,7 +155,7 @@ pub fn build(
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<(), GraphError> {
     let config = checkpoint.config();
-    if !config.head_dim.is_multiple_of(16) {
+    if !config.head_dim.is_multiple_of(16) || config.head_dim > HEAD_DIM_MAX {
         return Err(GraphError::HeadDim(config.head_dim));
     }
     let weights = crate::weights::WeightFile::create(dir, WEIGHTS_FILE)?;

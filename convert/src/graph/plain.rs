@@ -45,7 +45,7 @@ pub(super) fn layer(b: &mut Builder<'_>, layer: usize, stream: Stream) -> Result
 /// The last norm and the head over the wanted rows, as `logits`.
 pub(super) fn head(b: &mut Builder<'_>, stream: &Stream) -> Result<(), GraphError> {
     let (normed, _) = norm(b, "model.norm.weight", "final", stream)?;
-    select_wanted(b, &normed, "wanted")?;
+    select_wanted(b, &normed, "wanted");
     let (vocab, k) = (b.config().vocab_size, b.config().hidden_size);
     let weight = b.checkpoint.tensor("lm_head.weight")?.data;
     b.f32s("head", &[k, vocab], &transposed(&weight, k))?;
@@ -92,7 +92,7 @@ fn projection(b: &mut Builder<'_>, layer: usize, group: Group, x: &str) -> Resul
     b.f32s(&weight_name, &[k, n], &transposed(&weight, k))?;
     b.node("", "MatMul", &[x, &weight_name], &[&plain], vec![]);
     let attributes = vec![Attribute::int("group", group.index(layer) as i64)];
-    b.node(OPERATOR_DOMAIN, LORA_ADD, &[&plain, x, "rows"], &[&out], attributes);
+    b.node(OPERATOR_DOMAIN, LORA_ADD, &[&plain, x], &[&out], attributes);
     Ok(out)
 }
 

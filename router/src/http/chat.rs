@@ -138,7 +138,8 @@ mod tests {
         let (request, style) = request(json!({
             "temperature": 0.5, "top_p": 0.9, "top_k": -1, "min_p": 0.1, "repetition_penalty": 1.1,
             "presence_penalty": 1, "frequency_penalty": -1, "seed": 7, "max_completion_tokens": 9, "stop": "x",
-            "stop_token_ids": [1, 2], "ignore_eos": true, "logprobs": true, "top_logprobs": 3, "stream": true,
+            "stop_token_ids": [1, 2], "ignore_eos": true, "priority": -2, "logprobs": true,
+            "top_logprobs": 3, "stream": true,
             "stream_options": {"include_usage": true}, "explain": true, "metadata": {"lang": "de"},
             "messages": [
                 {"role": "developer", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
@@ -150,7 +151,7 @@ mod tests {
         assert_eq!((sampling.temperature, sampling.top_k, sampling.seed), (Some(0.5), Some(0), Some(7)));
         assert_eq!((sampling.presence_penalty, sampling.frequency_penalty), (Some(1.0), Some(-1.0)));
         assert_eq!((request.max_tokens, request.logprobs, request.stop), (Some(9), Some(3), vec!["x".to_owned()]));
-        assert_eq!((request.stop_token_ids, request.ignore_eos), (vec![1, 2], true));
+        assert_eq!((request.stop_token_ids, request.ignore_eos, request.priority), (vec![1, 2], true, -2));
         assert_eq!(request.metadata["lang"], "de");
         assert_eq!(style, Style { stream: true, include_usage: true, explain: true });
         let Some(Input::Messages(messages)) = request.input else { panic!("messages") };

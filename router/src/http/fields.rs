@@ -72,6 +72,13 @@ impl Field for u32 {
     }
 }
 
+impl Field for i32 {
+    const EXPECTED: &'static str = "an integer from -2147483648 to 2147483647";
+    fn read(value: &Value) -> Option<Self> {
+        value.as_i64().and_then(|value| value.try_into().ok())
+    }
+}
+
 impl Field for i64 {
     const EXPECTED: &'static str = "an integer";
     fn read(value: &Value) -> Option<Self> {

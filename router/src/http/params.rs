@@ -11,7 +11,7 @@ use super::{
 };
 
 /// Names taken by [`take`], for suggestions.
-pub(super) const NAMES: [&str; 20] = [
+pub(super) const NAMES: [&str; 21] = [
     "model",
     "stream",
     "stream_options",
@@ -27,6 +27,7 @@ pub(super) const NAMES: [&str; 20] = [
     "stop",
     "stop_token_ids",
     "ignore_eos",
+    "priority",
     "metadata",
     "explain",
     "logprobs",
@@ -54,6 +55,7 @@ pub(super) fn take(fields: &mut Fields) -> Result<(GenerateRequest, Style), ApiE
         stop: stop(fields)?,
         stop_token_ids: stop_token_ids(fields)?,
         ignore_eos: fields.take("ignore_eos")?.unwrap_or(false),
+        priority: fields.take("priority")?.unwrap_or(0),
         explain,
         metadata: metadata(fields)?,
         ..Default::default()

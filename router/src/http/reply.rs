@@ -48,6 +48,13 @@ pub(super) struct Usage {
     prompt_tokens: u32,
     completion_tokens: u32,
     total_tokens: u32,
+    prompt_tokens_details: PromptTokensDetails,
+}
+
+/// Of the prompt's tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+struct PromptTokensDetails {
+    cached_tokens: u32,
 }
 
 impl Usage {
@@ -55,6 +62,7 @@ impl Usage {
         let usage = usage.unwrap_or_default();
         self.prompt_tokens += usage.prompt_tokens;
         self.completion_tokens += usage.completion_tokens;
+        self.prompt_tokens_details.cached_tokens += usage.cached_tokens;
         self.total_tokens = self.prompt_tokens + self.completion_tokens;
     }
 }

@@ -22,7 +22,10 @@ async fn chat_answers_whole() {
     assert_eq!(choice["message"], json!({"role": "assistant", "content": "banking: hello there ", "refusal": null}));
     assert_eq!(choice["finish_reason"], "stop");
     assert_eq!(choice["logprobs"]["content"][0]["token"], "banking: ");
-    assert_eq!(answer["usage"], json!({"prompt_tokens": 3, "completion_tokens": 3, "total_tokens": 6}));
+    let usage = json!({
+        "prompt_tokens": 3, "completion_tokens": 3, "total_tokens": 6, "prompt_tokens_details": {"cached_tokens": 2},
+    });
+    assert_eq!(answer["usage"], usage);
     assert!(answer.get("x_slm_decision").is_none());
     let requests = worker.script.requests.lock().expect("no panic");
     assert_eq!(requests[0].0.sampling.expect("sampling").seed, Some(7));

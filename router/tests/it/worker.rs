@@ -229,7 +229,8 @@ fn events(request: &GenerateRequest, text: &str) -> Vec<Step> {
             }
         }
     }
-    let usage = Usage { prompt_tokens: 3, completion_tokens: u32::try_from(steps.len()).expect("few") - 1 };
+    let usage =
+        Usage { prompt_tokens: 3, completion_tokens: u32::try_from(steps.len()).expect("few") - 1, cached_tokens: 2 };
     steps.push(Step::Send(Event::Finished(Finished { reason: FinishReason::Stop.into(), usage: Some(usage) })));
     steps
 }

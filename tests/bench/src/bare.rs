@@ -4,15 +4,21 @@ use std::{path::Path, sync::Arc, time::Instant};
 
 use anyhow::{Context, Result};
 use slm_convert::{bundle::Bundle, graph::Precision, pack::pack, peft::Adapter};
-use slm_tests::real;
+use slm_tests::{
+    real,
+    sequence::{Sequence, step},
+};
 use slm_worker::{
     adapters::{AdapterInfo, AdapterLease, Adapters},
     model::available_threads,
-    runtime::{DecodeRow, DecoderSession, Runtime, SessionConfig},
+    runtime::{DecoderSession, Runtime, SessionConfig, Wanted},
     sample::argmax,
 };
 
 use crate::{ANSWER, LONG_PROMPT, Mix, RANK, STREAMS, adapters};
+
+/// Positions of each sequence.
+const CONTEXT: usize = LONG_PROMPT * 2;
 
 pub(crate) struct Bare {
     session: DecoderSession,
@@ -34,8 +40,8 @@ impl Bare {
             let info = AdapterInfo::new(&format!("adapter-{i}"), &adapter, 1.0, std::time::Duration::ZERO);
             leases.push(registry.publish(info, pack(&adapter, config, Precision::Int4, 1.0)?)?);
         }
-        let config =
-            SessionConfig { sequences_max: STREAMS, context_length: LONG_PROMPT * 2, threads: available_threads() };
+        let pages = SessionConfig::pages_for(STREAMS, CONTEXT);
+        let config = SessionConfig { context_length: CONTEXT, pages, threads: available_threads() };
         let session = DecoderSession::open(&Runtime::load()?, &bundle, config, registry.table())?;
         Ok(Self { session, leases, bundle })
     }
@@ -50,28 +56,36 @@ impl Bare {
 
     /// Decoded tokens a second of `streams` sequences together.
     pub(crate) fn decode(&mut self, streams: usize, mix: Mix, prompt: &[u32]) -> Result<f64> {
-        let vocab = self.session.vocab_size();
-        let mut rows = Vec::new();
-        for slot in 0..streams {
-            let adapter = mix.adapter(slot).map(|i| self.leases[i].slot());
-            let (token, _) = argmax(self.session.prefill(slot, 0, prompt, adapter)?).context("no largest logit")?;
-            rows.push(DecodeRow { token, past: prompt.len(), adapter });
+        let mut sequences = Vec::new();
+        for index in 0..streams {
+            let mut sequence = [Sequence::new(index, CONTEXT, mix.adapter(index).map(|i| self.leases[i].slot()))];
+            sequence[0].push(prompt);
+            self.advance(&mut sequence)?;
+            sequences.extend(sequence);
         }
         let begun = Instant::now();
         for _ in 1..ANSWER {
-            let logits = self.session.decode(&rows)?;
-            for (row, logits) in rows.iter_mut().zip(logits.chunks_exact(vocab)) {
-                row.token = argmax(logits).context("no largest logit")?.0;
-                row.past += 1;
-            }
+            self.advance(&mut sequences)?;
         }
         Ok((streams * (ANSWER - 1)) as f64 / begun.elapsed().as_secs_f64())
     }
 
     /// Seconds from a prompt to its first token.
     pub(crate) fn first_token(&mut self, prompt: &[u32]) -> Result<f64> {
+        let mut sequence = [Sequence::new(0, CONTEXT, None)];
+        sequence[0].push(prompt);
         let begun = Instant::now();
-        argmax(self.session.prefill(0, 0, prompt, None)?).context("no largest logit")?;
+        self.advance(&mut sequence)?;
         Ok(begun.elapsed().as_secs_f64())
+    }
+
+    /// A step of all, and the likeliest next token of each.
+    fn advance(&mut self, sequences: &mut [Sequence]) -> Result<()> {
+        let vocab = self.session.vocab_size();
+        let logits = step(&mut self.session, sequences, Wanted::Last)?;
+        for (sequence, logits) in sequences.iter_mut().zip(logits.chunks_exact(vocab)) {
+            sequence.push(&[argmax(logits).context("no largest logit")?.0]);
+        }
+        Ok(())
     }
 }

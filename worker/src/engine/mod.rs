@@ -1,9 +1,13 @@
 //! The thread that owns the session, and what others may ask of it.
 //!
-//! One loop: take new jobs, let go of those whose caller left, process a chunk of one prompt, step all running
-//! sequences together, whatever adapter each has. Everything a request needs besides those steps (templates, text,
-//! stop strings, the network) happens elsewhere, on the other side of the two channels of a [`Job`].
+//! One loop: take new jobs, let go of those whose caller left, let in who is [next](queue) and has room in the
+//! [pages](cache), and run the [next tokens](schedule) of all sequences together, prompts and answers, whatever adapter
+//! each has. Everything a request needs besides those steps (templates, text, stop strings, the network) happens
+//! elsewhere, on the other side of the two channels of a [`Job`].
 
+mod cache;
+mod queue;
+mod schedule;
 mod sequence;
 mod thread;
 
@@ -14,7 +18,7 @@ use std::{
         mpsc,
     },
     thread::JoinHandle,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc as events};
@@ -38,14 +42,21 @@ pub struct Job {
     pub tokens_max: usize,
     /// Generation ends at these.
     pub stop_ids: Vec<u32>,
+    /// Of those that wait, the lowest goes first.
+    pub priority: i32,
     /// Give up at this time.
     pub deadline: Option<Instant>,
 }
 
-/// What comes back, in this order: `Token`s, then one of the others, then the channel closes. A channel that closes
+/// What comes back, in this order: `Read`, `Token`s, then one of the others, then the channel closes. A channel that closes
 /// without one of those means that the engine is gone.
 #[derive(Debug)]
 pub enum Event {
+    /// The prompt was read.
+    Read {
+        /// Tokens of it that were in the cache already.
+        cached: usize,
+    },
     /// A generated token.
     Token {
         /// Its id.
@@ -93,7 +104,7 @@ pub enum SubmitError {
     /// Running and waiting requests take all places.
     #[error("{running} requests run and {waiting} wait, which is all this worker takes; retry later")]
     Full {
-        /// Requests in cache slots.
+        /// Requests that have room in the cache.
         running: usize,
         /// Requests in the queue.
         waiting: usize,
@@ -118,9 +129,9 @@ pub struct Gauges {
 /// A copy of [`Gauges`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Load {
-    /// Sequences in cache slots.
+    /// Sequences that have pages of the cache.
     pub running: usize,
-    /// Requests that wait for a slot.
+    /// Requests that wait for a place.
     pub waiting: usize,
     /// Prompt tokens not yet processed.
     pub prompt_tokens_queued: usize,
@@ -149,6 +160,19 @@ impl Gauges {
     }
 }
 
+/// How the engine is laid out.
+#[derive(Debug, Clone, Copy)]
+pub struct EngineConfig {
+    /// Sequences that run at once.
+    pub sequences_max: usize,
+    /// Requests that may wait besides.
+    pub queue_max: usize,
+    /// Pages that may keep prefixes for later requests; zero: none is kept or shared.
+    pub prefix_pages: usize,
+    /// What a step may take while somebody generates: a prompt beside them is cut accordingly.
+    pub step_max: Duration,
+}
+
 struct Submitted {
     job: Job,
     events: events::Sender<Event>,
@@ -173,22 +197,22 @@ impl std::fmt::Debug for Engine {
 }
 
 impl Engine {
-    /// Starts the thread. `queue_max` jobs may wait besides those that run.
-    pub fn start(session: DecoderSession, queue_max: usize) -> std::io::Result<(Self, JoinHandle<()>)> {
+    /// Starts the thread.
+    pub fn start(session: DecoderSession, config: EngineConfig) -> std::io::Result<(Self, JoinHandle<()>)> {
         let (jobs, receiver) = mpsc::channel();
         let gauges = Arc::new(Gauges::default());
-        let (sequences_max, context_length) = (session.sequences_max(), session.context_length());
+        let places = config.sequences_max + config.queue_max;
         let engine = Self {
             jobs,
-            permits: Arc::new(Semaphore::new(sequences_max + queue_max)),
+            permits: Arc::new(Semaphore::new(places)),
             gauges: gauges.clone(),
-            places: sequences_max + queue_max,
-            sequences_max,
-            context_length,
+            places,
+            sequences_max: config.sequences_max,
+            context_length: session.config().context_length,
         };
         let thread = std::thread::Builder::new()
             .name("engine".into())
-            .spawn(move || thread::EngineThread::new(session, receiver, gauges).run())?;
+            .spawn(move || thread::EngineThread::new(session, config, receiver, gauges).run())?;
         Ok((engine, thread))
     }
 
@@ -199,7 +223,7 @@ impl Engine {
             return Err(SubmitError::Full { running: load.running, waiting: load.waiting });
         };
         // Room for the whole answer: the engine never waits for a slow reader.
-        let (events, receiver) = events::channel(job.tokens_max + 1);
+        let (events, receiver) = events::channel(job.tokens_max + 2);
         self.jobs.send(Submitted { job, events, _permit: permit }).map_err(|_| SubmitError::Stopped)?;
         Ok(receiver)
     }

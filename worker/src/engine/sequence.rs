@@ -1,18 +1,30 @@
-//! One request while it is in the cache.
+//! One request while it has pages.
 
-use std::time::Instant;
+use std::{rc::Rc, time::Instant};
 
-use super::{Event, FinishReason, StepFailure, Submitted};
-use crate::{runtime::DecodeRow, sample::Sampler};
+use super::{
+    Event, FinishReason, StepFailure, Submitted,
+    cache::{KvCache, Origin, Table},
+    queue::{Account, Waiting},
+    schedule::Demand,
+};
+use crate::{
+    runtime::{Chunk, Wanted},
+    sample::Sampler,
+};
 
 pub(super) struct Sequence {
     submitted: Submitted,
+    account: Rc<Account>,
     sampler: Sampler,
-    /// Tokens in the cache.
-    pub(super) past: usize,
-    /// The last token chosen, not in the cache yet.
-    next: u32,
-    generated: usize,
+    table: Table,
+    /// The prompt, then what was generated.
+    tokens: Vec<u32>,
+    prompt: usize,
+    /// Tokens of the prompt that somebody else had computed.
+    found: usize,
+    /// Tokens whose keys and values are in the pages.
+    past: usize,
 }
 
 /// Whether a sequence goes on after a step.
@@ -23,24 +35,73 @@ pub(super) enum Progress {
 }
 
 impl Sequence {
-    pub(super) fn new(submitted: Submitted) -> Self {
-        let sampler = Sampler::new(submitted.job.sampling.clone(), &submitted.job.prompt);
-        Self { submitted, sampler, past: 0, next: 0, generated: 0 }
+    /// Pages for the whole of a request, if there are enough now.
+    pub(super) fn room(waiting: &Waiting, cache: &mut KvCache) -> Option<Table> {
+        let job = &waiting.submitted.job;
+        let origin = job.adapter.as_ref().map(|lease| (lease.info.digest.as_str().into(), lease.info.scale.to_bits()));
+        cache.open(Origin(origin), &job.prompt, job.prompt.len() + job.tokens_max)
     }
 
-    /// Prompt tokens that are not in the cache yet.
-    pub(super) fn prompt_left(&self) -> &[u32] {
-        &self.submitted.job.prompt[self.past.min(self.submitted.job.prompt.len())..]
+    pub(super) fn new(waiting: Waiting, table: Table) -> Self {
+        let Waiting { mut submitted, account } = waiting;
+        let tokens = std::mem::take(&mut submitted.job.prompt);
+        let sampler = Sampler::new(submitted.job.sampling.clone(), &tokens);
+        let found = table.shared();
+        Self { submitted, account, sampler, table, prompt: tokens.len(), tokens, found, past: found }
     }
 
-    /// Slot of its adapter in the table.
-    pub(super) fn adapter(&self) -> Option<usize> {
-        self.submitted.job.adapter.as_ref().map(|lease| lease.slot())
+    pub(super) fn demand(&self) -> Demand {
+        Demand { left: self.tokens.len() - self.past, priority: self.submitted.job.priority }
     }
 
-    /// Its part of the next decoding step.
-    pub(super) fn row(&self) -> DecodeRow {
-        DecodeRow { token: self.next, past: self.past, adapter: self.adapter() }
+    /// Its first token was chosen: what it takes from steps is one token each.
+    pub(super) fn generates(&self) -> bool {
+        self.tokens.len() > self.prompt
+    }
+
+    /// Prompt tokens that are not in the pages yet.
+    pub(super) fn prompt_left(&self) -> usize {
+        self.prompt.saturating_sub(self.past)
+    }
+
+    /// Tokens in the pages.
+    pub(super) fn past(&self) -> usize {
+        self.past
+    }
+
+    /// Takes over what others computed of its prompt since the last step.
+    pub(super) fn follow(&mut self, cache: &mut KvCache) {
+        if self.past < self.prompt {
+            cache.follow(&mut self.table, &self.tokens[..self.prompt]);
+            let found = self.table.shared().saturating_sub(self.past);
+            self.found += found;
+            self.past += found;
+        }
+    }
+
+    /// Gets pages for `share` tokens more.
+    pub(super) fn grow(&mut self, cache: &mut KvCache, share: usize) {
+        cache.grow(&mut self.table, self.past + share);
+    }
+
+    /// Its part of a step.
+    pub(super) fn chunk(&self, share: usize) -> Chunk<'_> {
+        let end = self.past + share;
+        Chunk {
+            tokens: &self.tokens[self.past..end],
+            past: self.past,
+            pages: self.table.pages(),
+            adapter: self.submitted.job.adapter.as_ref().map(|lease| lease.slot()),
+            logits: if end == self.tokens.len() { Wanted::Last } else { Wanted::Nothing },
+        }
+    }
+
+    /// Its `share` tokens are in the pages. True if they were all: there are logits to choose from.
+    pub(super) fn took(&mut self, share: usize, cache: &mut KvCache) -> bool {
+        self.past += share;
+        self.account.charge(share);
+        cache.publish(&mut self.table, &self.tokens[..self.past]);
+        self.past == self.tokens.len()
     }
 
     /// Chooses from `logits` and tells the caller.
@@ -49,13 +110,15 @@ impl Sequence {
             Ok(sampled) => sampled,
             Err(error) => return self.fail(error.into()),
         };
-        self.generated += 1;
-        self.next = id;
+        if !self.generates() {
+            self.send(Event::Read { cached: self.found });
+        }
+        self.tokens.push(id);
         if self.submitted.job.stop_ids.contains(&id) {
             return self.finish(FinishReason::Stop);
         }
         self.send(Event::Token { id, logprobs });
-        if self.generated == self.submitted.job.tokens_max {
+        if self.generated() == self.submitted.job.tokens_max {
             return self.finish(FinishReason::Length);
         }
         Progress::Goes
@@ -66,8 +129,17 @@ impl Sequence {
         Progress::Ended
     }
 
+    /// Gives its pages back.
+    pub(super) fn close(self, cache: &mut KvCache) {
+        cache.close(self.table);
+    }
+
+    fn generated(&self) -> usize {
+        self.tokens.len() - self.prompt
+    }
+
     fn finish(&mut self, reason: FinishReason) -> Progress {
-        self.send(Event::Finished { reason, generated: self.generated });
+        self.send(Event::Finished { reason, generated: self.generated() });
         Progress::Ended
     }
 

@@ -1,7 +1,6 @@
 //! The loop.
 
 use std::{
-    collections::VecDeque,
     sync::{
         Arc,
         atomic::Ordering::Relaxed,
@@ -11,36 +10,45 @@ use std::{
 };
 
 use super::{
-    Gauges, StepFailure, Submitted,
+    EngineConfig, Gauges, StepFailure, Submitted,
+    cache::KvCache,
+    queue::Queue,
+    schedule::{self, Demand, Pace},
     sequence::{Progress, Sequence},
 };
-use crate::runtime::{CHUNK_MAX, DecodeRow, DecoderSession};
-
-/// Prompt tokens a step while others decode: what they wait between two of their tokens.
-const CHUNK_BESIDE_DECODING: usize = 128;
+use crate::runtime::{Chunk, DecoderSession};
 
 pub(super) struct EngineThread {
     session: DecoderSession,
     jobs: Receiver<Submitted>,
     gauges: Arc<Gauges>,
-    waiting: VecDeque<Submitted>,
-    /// In cache slots 0, 1, 2, …, without gaps.
-    decoding: Vec<Sequence>,
-    /// In the slot after those.
-    prefilling: Option<Sequence>,
-    rows: Vec<DecodeRow>,
+    sequences_max: usize,
+    queue: Queue,
+    /// In the order in which they were let in.
+    running: Vec<Sequence>,
+    cache: KvCache,
+    pace: Pace,
+    /// Tokens that each of `running` has in the step.
+    shares: Vec<usize>,
 }
 
 impl EngineThread {
-    pub(super) fn new(session: DecoderSession, jobs: Receiver<Submitted>, gauges: Arc<Gauges>) -> Self {
+    pub(super) fn new(
+        session: DecoderSession,
+        config: EngineConfig,
+        jobs: Receiver<Submitted>,
+        gauges: Arc<Gauges>,
+    ) -> Self {
         Self {
-            session,
             jobs,
             gauges,
-            waiting: VecDeque::new(),
-            decoding: Vec::new(),
-            prefilling: None,
-            rows: Vec::new(),
+            sequences_max: config.sequences_max,
+            queue: Queue::default(),
+            running: Vec::new(),
+            cache: KvCache::new(session.config().pages, config.prefix_pages),
+            pace: Pace::new(config.step_max),
+            shares: Vec::new(),
+            session,
         }
     }
 
@@ -48,24 +56,22 @@ impl EngineThread {
         while self.receive() {
             self.let_go();
             self.admit();
-            self.prefill();
-            self.decode();
+            self.step();
             self.report();
         }
     }
 
     /// Takes new jobs, waiting for one when there is nothing else to do. `false`: no more will come, all are done.
     fn receive(&mut self) -> bool {
-        let idle = self.waiting.is_empty() && self.decoding.is_empty() && self.prefilling.is_none();
-        if idle {
+        if self.queue.is_empty() && self.running.is_empty() {
             match self.jobs.recv() {
-                Ok(job) => self.waiting.push_back(job),
+                Ok(job) => self.queue.push(job),
                 Err(_) => return false,
             }
         }
         loop {
             match self.jobs.try_recv() {
-                Ok(job) => self.waiting.push_back(job),
+                Ok(job) => self.queue.push(job),
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => return true,
             }
         }
@@ -74,105 +80,97 @@ impl EngineThread {
     /// Frees the places of callers that left.
     fn let_go(&mut self) {
         let now = Instant::now();
-        self.waiting.retain(|job| !job.abandoned(now));
-        if self.prefilling.as_ref().is_some_and(|sequence| sequence.abandoned(now)) {
-            self.prefilling = None;
-        }
-        for slot in (0..self.decoding.len()).rev() {
-            if self.decoding[slot].abandoned(now) {
-                self.remove(slot);
-            }
+        self.queue.let_go(now);
+        for sequence in self.running.extract_if(.., |sequence| sequence.abandoned(now)) {
+            sequence.close(&mut self.cache);
         }
     }
 
+    /// Lets in who is next, as long as there are places and pages. Nobody overtakes a request that waits for pages:
+    /// it would wait for ever.
     fn admit(&mut self) {
-        if self.prefilling.is_none() && self.decoding.len() < self.session.sequences_max() {
-            self.prefilling = self.waiting.pop_front().map(Sequence::new);
-        }
-    }
-
-    /// Processes the next chunk of the prompt that is being read; with its last chunk comes the first token.
-    fn prefill(&mut self) {
-        let Some(mut sequence) = self.prefilling.take() else { return };
-        let slot = self.decoding.len();
-        let chunk_max = if slot == 0 { CHUNK_MAX } else { CHUNK_BESIDE_DECODING };
-        let left = sequence.prompt_left();
-        let chunk = &left[..left.len().min(chunk_max)];
-        let (taken, last) = (chunk.len(), chunk.len() == left.len());
-        let result = self.session.prefill(slot, sequence.past, chunk, sequence.adapter());
-        let progress = match result {
-            Err(error) => sequence.fail(StepFailure::Session(error.to_string())),
-            Ok(_) if !last => {
-                sequence.past += taken;
-                self.prefilling = Some(sequence);
-                self.gauges.prompt_tokens_processed.fetch_add(taken as u64, Relaxed);
+        while self.running.len() < self.sequences_max {
+            let Some(index) = self.queue.next() else { return };
+            let Some(table) = self.queue.get(index).and_then(|waiting| Sequence::room(waiting, &mut self.cache)) else {
                 return;
+            };
+            if let Some(waiting) = self.queue.remove(index) {
+                self.running.push(Sequence::new(waiting, table));
             }
-            Ok(logits) => {
-                sequence.past += taken;
-                self.gauges.prompt_tokens_processed.fetch_add(taken as u64, Relaxed);
-                self.gauges.tokens_generated.fetch_add(1, Relaxed);
-                sequence.advance(logits)
-            }
-        };
-        if progress == Progress::Goes {
-            self.decoding.push(sequence);
         }
     }
 
-    /// One token for every running sequence.
-    fn decode(&mut self) {
-        if self.decoding.is_empty() {
+    /// Runs the next tokens of all sequences together and chooses from what comes out.
+    fn step(&mut self) {
+        if self.running.is_empty() {
             return;
         }
-        self.rows.clear();
-        self.rows.extend(self.decoding.iter().map(Sequence::row));
-        let vocab = self.session.vocab_size();
-        let mut ended = Vec::new();
-        match self.session.decode(&self.rows) {
+        let begun = Instant::now();
+        let generating = self.share();
+        let Self { session, running, shares, cache, pace, gauges, .. } = self;
+        let taking = || running.iter().zip(shares.iter()).filter(|(_, share)| **share > 0);
+        let chunks: Vec<Chunk<'_>> = taking().map(|(sequence, &share)| sequence.chunk(share)).collect();
+        let prompt_tokens: usize =
+            taking().filter(|(sequence, _)| !sequence.generates()).map(|(_, &share)| share).sum();
+        let vocab = session.vocab_size();
+        let result = session.step(&chunks);
+        drop(chunks);
+        match result {
             Ok(logits) => {
-                for (slot, (sequence, logits)) in self.decoding.iter_mut().zip(logits.chunks_exact(vocab)).enumerate() {
-                    sequence.past += 1;
-                    if sequence.advance(logits) == Progress::Ended {
-                        ended.push(slot);
+                pace.observe(prompt_tokens, generating, begun.elapsed());
+                gauges.prompt_tokens_processed.fetch_add(prompt_tokens as u64, Relaxed);
+                gauges.tokens_generated.fetch_add((logits.len() / vocab) as u64, Relaxed);
+                gauges.steps.fetch_add(1, Relaxed);
+                let mut rows = logits.chunks_exact(vocab);
+                let mut shares = shares.iter();
+                keep(running, cache, |sequence, cache| {
+                    let share = shares.next().copied().unwrap_or(0);
+                    if share == 0 || !sequence.took(share, cache) {
+                        return Progress::Goes;
                     }
-                }
-                self.gauges.tokens_generated.fetch_add(self.rows.len() as u64, Relaxed);
-                self.gauges.steps.fetch_add(1, Relaxed);
+                    rows.next().map_or(Progress::Goes, |logits| sequence.advance(logits))
+                });
             }
             Err(error) => {
+                tracing::error!(%error, sequences = running.len(), "step failed");
                 let failure = StepFailure::Session(error.to_string());
-                tracing::error!(%error, rows = self.rows.len(), "step failed");
-                for (slot, sequence) in self.decoding.iter_mut().enumerate() {
-                    sequence.fail(failure.clone());
-                    ended.push(slot);
-                }
+                keep(running, cache, |sequence, _| sequence.fail(failure.clone()));
             }
-        }
-        for slot in ended.into_iter().rev() {
-            self.remove(slot);
         }
     }
 
-    /// Takes a sequence out and closes the gap with the last one.
-    fn remove(&mut self, slot: usize) {
-        let last = self.decoding.len() - 1;
-        self.decoding.swap_remove(slot);
-        if let Some(moved) = self.decoding.get(slot) {
-            self.session.move_slot(last, slot, moved.past);
+    /// Decides how many tokens of each sequence the step takes, and gives them pages. True if anybody generates.
+    fn share(&mut self) -> bool {
+        let Self { running, shares, cache, pace, .. } = self;
+        running.iter_mut().for_each(|sequence| sequence.follow(cache));
+        let demands: Vec<Demand> = running.iter().map(Sequence::demand).collect();
+        let generating = running.iter().any(Sequence::generates);
+        schedule::shares(&demands, pace.prompt_tokens(generating), shares);
+        for (sequence, &share) in running.iter_mut().zip(shares.iter()) {
+            sequence.grow(cache, share);
         }
-        if let Some(prefilling) = &self.prefilling {
-            self.session.move_slot(last + 1, last, prefilling.past);
-        }
+        generating
     }
 
     fn report(&self) {
-        let sequences = || self.decoding.iter().chain(&self.prefilling);
-        let queued = self.waiting.iter().map(|job| job.job.prompt.len()).sum::<usize>()
-            + self.prefilling.as_ref().map_or(0, |sequence| sequence.prompt_left().len());
-        self.gauges.running.store(sequences().count(), Relaxed);
-        self.gauges.waiting.store(self.waiting.len(), Relaxed);
-        self.gauges.prompt_tokens_queued.store(queued, Relaxed);
-        self.gauges.cache_tokens.store(sequences().map(|sequence| sequence.past).sum(), Relaxed);
+        let unread: usize = self.running.iter().map(Sequence::prompt_left).sum();
+        self.gauges.running.store(self.running.len(), Relaxed);
+        self.gauges.waiting.store(self.queue.len(), Relaxed);
+        self.gauges.prompt_tokens_queued.store(self.queue.prompt_tokens() + unread, Relaxed);
+        self.gauges.cache_tokens.store(self.running.iter().map(Sequence::past).sum(), Relaxed);
+    }
+}
+
+/// Keeps those that go on, in order.
+fn keep(
+    running: &mut Vec<Sequence>,
+    cache: &mut KvCache,
+    mut progress: impl FnMut(&mut Sequence, &mut KvCache) -> Progress,
+) {
+    for mut sequence in std::mem::take(running) {
+        match progress(&mut sequence, cache) {
+            Progress::Goes => running.push(sequence),
+            Progress::Ended => sequence.close(cache),
+        }
     }
 }

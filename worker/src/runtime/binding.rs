@@ -1,7 +1,7 @@
 //! Inputs and outputs bound by pointer.
 //!
-//! `ort`'s own binding clones borrowed tensors; a step of a decoder has some sixty pairs of cache tensors that must be
-//! used where they are. So the four calls that this takes are made here, on the raw API.
+//! `ort`'s own binding clones borrowed tensors; those of a step must be used where they are. So the few calls that this
+//! takes are made here, on the raw API.
 #![allow(unsafe_code)] // The raw API of ONNX Runtime is C; every block says why its call is sound.
 
 use std::{
@@ -24,10 +24,6 @@ impl Element for i64 {
     const TYPE: ort_sys::ONNXTensorElementDataType =
         ort_sys::ONNXTensorElementDataType::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
 }
-impl Element for i32 {
-    const TYPE: ort_sys::ONNXTensorElementDataType =
-        ort_sys::ONNXTensorElementDataType::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32;
-}
 
 /// Memory of fixed size and address that tensors are views of.
 pub(super) struct Buffer<T> {
@@ -47,28 +43,25 @@ impl<T: Element + Default> Buffer<T> {
 }
 
 impl<T: Element> Buffer<T> {
-    /// A tensor over `shape` elements from `offset`. The tensor must not outlive the buffer.
-    pub(super) fn view(&self, offset: usize, shape: &[usize]) -> ort::Result<Value> {
+    /// A tensor of `shape` over the first elements. It must not outlive the buffer.
+    pub(super) fn view<const RANK: usize>(&self, shape: [usize; RANK]) -> ort::Result<Value> {
         let len: usize = shape.iter().product();
-        if offset + len > self.data.len() {
-            return Err(ort::Error::new(format!("view of {len} elements at {offset} in {}", self.data.len())));
+        if len > self.data.len() {
+            return Err(ort::Error::new(format!("view of {len} elements in {}", self.data.len())));
         }
-        let mut dims = [0i64; 4];
-        for (dim, &size) in dims.iter_mut().zip(shape) {
-            *dim = size as i64;
-        }
+        let dims = shape.map(|size| size as i64);
         let mut value = ptr::null_mut();
         // SAFETY: the range lies within the buffer (checked above), whose memory neither moves nor shrinks; the
         // runtime copies shape and memory info.
         unsafe {
-            let data = self.data.as_ptr().cast::<T>().add(offset).cast::<c_void>();
+            let data = self.data.as_ptr().cast::<c_void>();
             let info = memory_info()?;
             let status = (ort::api().CreateTensorWithDataAsOrtValue)(
                 info.0,
                 data,
                 len * size_of::<T>(),
                 dims.as_ptr(),
-                shape.len(),
+                RANK,
                 T::TYPE,
                 &mut value,
             );

@@ -6,10 +6,13 @@
 
 mod binding;
 mod library;
+mod memory;
 mod operators;
 mod session;
 mod sharing;
+mod step;
 mod tensor;
 
 pub use library::{LibraryError, Runtime};
-pub use session::{CHUNK_MAX, DecodeRow, DecoderSession, SessionConfig, SessionError};
+pub use session::{DecoderSession, SessionConfig, SessionError, TOKENS_MAX};
+pub use step::{Chunk, ChunkError, Wanted};

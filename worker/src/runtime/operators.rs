@@ -1,5 +1,6 @@
 //! The project's own operators, as a graph sees them.
 
+mod attention;
 mod embedding;
 mod linear;
 mod lora_add;
@@ -11,49 +12,41 @@ use ort::{
     value::{Shape, SymbolicDimensions, TensorElementType, ValueType},
 };
 use slm_convert::graph::OPERATOR_DOMAIN;
-use slm_kernels::{Activations, Format, Level};
+use slm_kernels::{Format, Level};
 
 use self::{
+    attention::Attention,
     embedding::Embedding,
     linear::{LinearAdd, NormLinear},
     lora_add::LoraAdd,
 };
-use super::sharing::Sharing;
-use crate::adapters::AdapterTable;
+use super::step::Step;
 
-/// The operator domain that graphs need. Adapters are not graph inputs: a node knows which group of the model it is,
-/// and finds the adapter of each row in `table` by the slot number in `rows`. So loading, replacing and unloading an
-/// adapter is a store to the table, between two steps or during one.
-pub(super) fn domain(table: Arc<AdapterTable>, threads: usize) -> ort::Result<OperatorDomain> {
-    let shared = Shared { table, threads, level: Level::best(), scratch: Arc::default() };
+/// The operator domain that graphs need. Neither adapters nor keys and values are graph inputs: a node knows which group
+/// or layer of the model it is, and finds in `step` whose its tokens are. So loading, replacing and unloading an adapter
+/// is a store to a table, between two steps or during one.
+pub(super) fn domain(step: Arc<Mutex<Step>>, threads: usize) -> ort::Result<OperatorDomain> {
+    let shared = Shared { step, threads, level: Level::best() };
     OperatorDomain::new(OPERATOR_DOMAIN)?
         .add(LoraAdd { shared: shared.clone() })?
         .add(NormLinear { shared: shared.clone() })?
-        .add(LinearAdd { shared })?
+        .add(LinearAdd { shared: shared.clone() })?
+        .add(Attention { shared })?
         .add(Embedding)
 }
 
 /// What the nodes of a session have in common.
 #[derive(Clone)]
 struct Shared {
-    table: Arc<AdapterTable>,
+    step: Arc<Mutex<Step>>,
     threads: usize,
     level: Level,
-    scratch: Arc<Mutex<Scratch>>,
-}
-
-/// Memory of the node that runs: they run one after the other, and a copy for each would be most of a model.
-#[derive(Default)]
-struct Scratch {
-    activations: Activations,
-    prepared: Vec<f32>,
-    sharing: Sharing,
 }
 
 impl Shared {
-    fn scratch(&self) -> MutexGuard<'_, Scratch> {
+    fn step(&self) -> MutexGuard<'_, Step> {
         // A node that panicked left nothing that the next one would not write anew.
-        self.scratch.lock().unwrap_or_else(PoisonError::into_inner)
+        self.step.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -26,31 +26,34 @@ pub(super) struct Sharing {
 }
 
 impl Sharing {
-    /// Looks up the adapters of `rows` in `table`, those that change group `group`. Each row stands for
-    /// `tokens_per_row` tokens.
-    pub(super) fn gather(&mut self, table: &AdapterTable, group: usize, rows: &[i32], tokens_per_row: usize) {
-        self.adapters.clear();
-        self.tokens.clear();
-        for (index, &slot) in rows.iter().enumerate() {
-            // A slot is looked at once, at its first row.
-            if slot < 0 || rows[..index].contains(&slot) {
+    /// Looks up in `table` the adapters of a step's chunks: the slot of each and how many tokens it has.
+    pub(super) fn gather(
+        &mut self,
+        table: &AdapterTable,
+        chunks: impl Iterator<Item = (Option<usize>, usize)> + Clone,
+    ) {
+        self.release();
+        for (index, (slot, _)) in chunks.clone().enumerate() {
+            // A slot is looked at once, at its first chunk.
+            let Some(slot) = slot else { continue };
+            if chunks.clone().take(index).any(|(other, _)| other == Some(slot)) {
                 continue;
             }
-            let Some(adapter) = table.get(slot as usize) else { continue };
-            if adapter.groups.get(group).is_none_or(Option::is_none) {
-                continue;
-            }
+            let Some(adapter) = table.get(slot) else { continue };
             let begin = self.tokens.len();
-            let same = rows.iter().enumerate().skip(index).filter(|&(_, &other)| other == slot);
-            self.tokens.extend(
-                same.flat_map(|(row, _)| row * tokens_per_row..(row + 1) * tokens_per_row).map(|token| token as u32),
-            );
+            let mut first = 0;
+            for (other, tokens) in chunks.clone() {
+                if other == Some(slot) {
+                    self.tokens.extend(first..first + tokens as u32);
+                }
+                first += tokens as u32;
+            }
             self.adapters.push((adapter, begin..self.tokens.len()));
         }
     }
 
-    /// Computes the first halves for group `group` of the gathered tokens out of `x`, and gives what the second halves
-    /// need; nothing when no token has an adapter.
+    /// Computes the first halves for group `group` of the step's tokens out of `x`, and gives what the second halves
+    /// need; nothing when no token has an adapter that changes the group.
     pub(super) fn halfway(
         &mut self,
         context: &ComputeContext,
@@ -92,6 +95,7 @@ impl Sharing {
     /// Lets go of the adapters: one that was replaced is freed as soon as nobody runs with it.
     pub(super) fn release(&mut self) {
         self.adapters.clear();
+        self.tokens.clear();
     }
 }
 

@@ -1,60 +1,92 @@
 //! Tensors of a running node, by address.
 #![allow(unsafe_code)] // Tensor data comes as raw pointers; every block says what bounds it.
 
-use std::ptr;
+use std::{marker::PhantomData, ptr, slice};
 
 use ort::{AsPointer, operator::ComputeContext};
+
+/// Dimensions that a tensor of ours has at most.
+const RANK_MAX: usize = 3;
 
 /// Where a tensor's data is, and its shape.
 pub(super) struct Tensor<T> {
     pub(super) data: *mut T,
-    pub(super) shape: Vec<i64>,
+    dims: [i64; RANK_MAX],
+    rank: usize,
 }
 
 impl<T> Tensor<T> {
     /// Elements.
     pub(super) fn len(&self) -> usize {
-        self.shape.iter().product::<i64>() as usize
+        self.shape().iter().product::<i64>() as usize
+    }
+
+    pub(super) fn shape(&self) -> &[i64] {
+        &self.dims[..self.rank]
     }
 
     /// Size of the last dimension.
     pub(super) fn width(&self) -> usize {
-        self.shape.last().map_or(1, |&width| width as usize)
+        self.shape().last().map_or(1, |&width| width as usize)
     }
 
     /// Input `index`, whose element type the operator declared.
     pub(super) fn input(context: &ComputeContext, index: usize) -> ort::Result<Self> {
+        let value = input(context, index)?;
         let api = ort::api();
-        let mut value = ptr::null();
-        let mut info = ptr::null_mut();
-        let mut rank = 0;
-        // SAFETY: the context is that of the running call; out pointers are valid; `info` is released before the end.
+        let (mut info, mut rank, mut dims) = (ptr::null_mut(), 0, [0; RANK_MAX]);
+        // SAFETY: the value is an input of the running call; out pointers are valid, `dims` for as many as are read;
+        // `info` is released before the end.
         unsafe {
-            ort::Error::result_from_status((api.KernelContext_GetInput)(context.ptr(), index, &mut value))?;
             ort::Error::result_from_status((api.GetTensorTypeAndShape)(value, &mut info))?;
             let counted = ort::Error::result_from_status((api.GetDimensionsCount)(info, &mut rank));
-            let mut shape = vec![0; rank];
-            let read = ort::Error::result_from_status((api.GetDimensions)(info, shape.as_mut_ptr(), rank));
+            let read = (api.GetDimensions)(info, dims.as_mut_ptr(), rank.min(RANK_MAX));
             (api.ReleaseTensorTypeAndShapeInfo)(info);
-            counted.and(read)?;
-            Ok(Self { data: data_of(value.cast_mut())?, shape })
+            counted.and(ort::Error::result_from_status(read))?;
+            if rank > RANK_MAX {
+                return Err(ort::Error::new(format!("input {index} has {rank} dimensions")));
+            }
+            Ok(Self { data: data_of(value.cast_mut())?, dims, rank })
         }
     }
 
-    /// Output `index`, made now with `shape`.
-    pub(super) fn output(context: &ComputeContext, index: usize, shape: Vec<i64>) -> ort::Result<Self> {
+    /// Output `index`, made now with the shape of `like` but rows of `width`.
+    pub(super) fn output_like<U>(
+        context: &ComputeContext,
+        index: usize,
+        like: &Tensor<U>,
+        width: usize,
+    ) -> ort::Result<Self> {
+        let Tensor { mut dims, rank, .. } = *like;
+        if let Some(last) = dims[..rank].last_mut() {
+            *last = width as i64;
+        }
+        Self::output(context, index, dims, rank)
+    }
+
+    /// Output `index`, made now with one dimension more than `like`, of `width`.
+    pub(super) fn output_behind<U>(
+        context: &ComputeContext,
+        index: usize,
+        like: &Tensor<U>,
+        width: usize,
+    ) -> ort::Result<Self> {
+        let Tensor { mut dims, rank, .. } = *like;
+        let Some(last) = dims.get_mut(rank) else {
+            return Err(ort::Error::new(format!("no room for a dimension behind {rank}")));
+        };
+        *last = width as i64;
+        Self::output(context, index, dims, rank + 1)
+    }
+
+    fn output(context: &ComputeContext, index: usize, dims: [i64; RANK_MAX], rank: usize) -> ort::Result<Self> {
         let mut value = ptr::null_mut();
         // SAFETY: the context is that of the running call; the runtime copies the shape.
         unsafe {
-            let status = (ort::api().KernelContext_GetOutput)(
-                context.ptr().cast_mut(),
-                index,
-                shape.as_ptr(),
-                shape.len(),
-                &mut value,
-            );
+            let context = context.ptr().cast_mut();
+            let status = (ort::api().KernelContext_GetOutput)(context, index, dims.as_ptr(), rank, &mut value);
             ort::Error::result_from_status(status)?;
-            Ok(Self { data: data_of(value)?, shape })
+            Ok(Self { data: data_of(value)?, dims, rank })
         }
     }
 
@@ -67,7 +99,7 @@ impl<T> Tensor<T> {
             return &[];
         }
         // SAFETY: the runtime gave `len` elements; the rest is the caller's promise.
-        unsafe { std::slice::from_raw_parts(self.data, self.len()) }
+        unsafe { slice::from_raw_parts(self.data, self.len()) }
     }
 
     /// The elements, to write.
@@ -79,8 +111,54 @@ impl<T> Tensor<T> {
             return &mut [];
         }
         // SAFETY: the runtime gave `len` elements; the rest is the caller's promise.
-        unsafe { std::slice::from_raw_parts_mut(self.data, self.len()) }
+        unsafe { slice::from_raw_parts_mut(self.data, self.len()) }
     }
+}
+
+/// An input that is the same in every call: an initializer. Its shape is asked for once, which costs as much as
+/// everything else around a small node.
+pub(super) struct Constant<T> {
+    address: usize,
+    len: usize,
+    width: usize,
+    element: PhantomData<fn() -> T>,
+}
+
+impl<T> Constant<T> {
+    pub(super) fn new() -> Self {
+        Self { address: 0, len: 0, width: 0, element: PhantomData }
+    }
+
+    /// Size of its last dimension, once it was an input.
+    pub(super) fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Input `index`, whose element type the operator declared.
+    ///
+    /// # Safety
+    /// The input is an initializer of the graph, and the slice lives no longer than the running call.
+    pub(super) unsafe fn input<'a>(&mut self, context: &ComputeContext, index: usize) -> ort::Result<&'a [T]> {
+        // SAFETY: an input of the running call.
+        let data: *mut T = unsafe { data_of(input(context, index)?.cast_mut())? };
+        if data.addr() != self.address {
+            let tensor = Tensor::<T>::input(context, index)?;
+            (self.len, self.width) = (tensor.len(), tensor.width());
+            self.address = data.addr();
+        }
+        if self.len == 0 {
+            return Ok(&[]);
+        }
+        // SAFETY: initializers neither move nor change; this one has `len` elements.
+        Ok(unsafe { slice::from_raw_parts(data, self.len) })
+    }
+}
+
+fn input(context: &ComputeContext, index: usize) -> ort::Result<*const ort_sys::OrtValue> {
+    let mut value = ptr::null();
+    // SAFETY: the context is that of the running call; the out pointer is valid.
+    unsafe { ort::Error::result_from_status((ort::api().KernelContext_GetInput)(context.ptr(), index, &mut value))? };
+    if value.is_null() { Err(ort::Error::new(format!("input {index} is missing"))) } else { Ok(value) }
 }
 
 /// # Safety

@@ -20,6 +20,8 @@ pub(super) struct Answer {
     /// What tokens are called in log-probabilities; nothing without a tokenizer.
     bytes: Option<Arc<TokenBytes>>,
     prompt_tokens: u32,
+    /// Of those, how many were in the cache already.
+    cached: u32,
     generated: u32,
     /// To send after the delta that is being returned.
     last: Option<v1::Finished>,
@@ -32,7 +34,7 @@ impl Answer {
         bytes: Option<Arc<TokenBytes>>,
         prompt_tokens: u32,
     ) -> Self {
-        Self { events: Some(events), text, bytes, prompt_tokens, generated: 0, last: None }
+        Self { events: Some(events), text, bytes, prompt_tokens, cached: 0, generated: 0, last: None }
     }
 
     /// The next message; `None` after `Finished` or an error.
@@ -55,6 +57,7 @@ impl Answer {
                     self.events = None;
                     return Some(Err(failure.into()));
                 }
+                Some(Event::Read { cached }) => self.cached = cached as u32,
                 Some(Event::Token { id, logprobs }) => self.token(id, logprobs, &mut delta),
                 Some(Event::Finished { reason, generated }) => {
                     self.generated = generated as u32;
@@ -103,7 +106,11 @@ impl Answer {
     /// Nothing more is read: the engine frees the slot at its next step, if it has not already.
     fn end(&mut self, reason: v1::FinishReason) {
         self.events = None;
-        let usage = v1::Usage { prompt_tokens: self.prompt_tokens, completion_tokens: self.generated };
+        let usage = v1::Usage {
+            prompt_tokens: self.prompt_tokens,
+            completion_tokens: self.generated,
+            cached_tokens: self.cached,
+        };
         self.last = Some(v1::Finished { reason: reason.into(), usage: Some(usage) });
     }
 }

@@ -78,6 +78,7 @@ impl Generate {
             sampling: admitted.sampling,
             tokens_max: admitted.tokens_max,
             stop_ids: admitted.stop_ids,
+            priority: request.priority,
             deadline,
         })?;
         let bytes = self.0.model.token_bytes.clone();

@@ -8,7 +8,7 @@ use ort::{
 use slm_convert::graph::EMBEDDING;
 
 use super::{Matrix, rows_like};
-use crate::runtime::tensor::Tensor;
+use crate::runtime::tensor::{Constant, Tensor};
 
 pub(super) struct Embedding;
 
@@ -28,7 +28,7 @@ impl Operator for Embedding {
     }
 
     fn create_kernel<'attr>(&self, context: &KernelContext<'attr>) -> ort::Result<Self::Kernel<'attr>> {
-        Ok(EmbeddingKernel { matrix: Matrix::read(context)? })
+        Ok(EmbeddingKernel { matrix: Matrix::read(context)?, weights: Constant::new() })
     }
 
     fn infer_shape(&self, context: &mut ShapeInferenceContext) -> ort::Result<()> {
@@ -42,17 +42,17 @@ impl Operator for Embedding {
 
 pub(super) struct EmbeddingKernel {
     matrix: Matrix,
+    weights: Constant<u8>,
 }
 
 impl Kernel for EmbeddingKernel {
     fn compute(&mut self, context: &ComputeContext) -> ort::Result<()> {
         let ids = Tensor::<i64>::input(context, 0)?;
-        let weights = Tensor::<u8>::input(context, 1)?;
         let Matrix { inputs, outputs, .. } = self.matrix;
-        let shape = ids.shape.iter().copied().chain([inputs as i64]).collect();
-        let mut out = Tensor::<f32>::output(context, 0, shape)?;
-        // SAFETY: inputs of this call, which nobody writes to, and its output, which nobody else touches.
-        let (ids, weights, out) = unsafe { (ids.as_slice(), weights.as_slice(), out.as_mut_slice()) };
+        let mut out = Tensor::<f32>::output_behind(context, 0, &ids, inputs)?;
+        // SAFETY: inputs of this call, which nobody writes to, the weights an initializer, and its output, which nobody
+        // else touches.
+        let (ids, weights, out) = unsafe { (ids.as_slice(), self.weights.input(context, 1)?, out.as_mut_slice()) };
         let weights = self.matrix.view(weights)?;
         for (&id, row) in ids.iter().zip(out.chunks_exact_mut(inputs)) {
             let column = usize::try_from(id).ok().filter(|&id| id < outputs);

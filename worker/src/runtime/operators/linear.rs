@@ -15,8 +15,8 @@ use slm_kernels::{
     rowwise::{rms_norm, silu_gate},
 };
 
-use super::{Matrix, Scratch, Shared, missing, rows_like};
-use crate::runtime::tensor::Tensor;
+use super::{Matrix, Shared, Step, missing, rows_like};
+use crate::runtime::tensor::{Constant, Tensor};
 
 /// Rows up to which weights are what takes the time: few ranges then, for each costs a hand-over.
 const ROWS_FEW: usize = 8;
@@ -34,8 +34,8 @@ pub(super) struct LinearAdd {
     pub(super) shared: Shared,
 }
 
-const INPUTS: [TensorElementType; 4] =
-    [TensorElementType::Float32, TensorElementType::Uint8, TensorElementType::Int32, TensorElementType::Float32];
+const INPUTS: [TensorElementType; 3] =
+    [TensorElementType::Float32, TensorElementType::Uint8, TensorElementType::Float32];
 
 impl Operator for NormLinear {
     type Kernel<'attr> = LinearKernel;
@@ -54,7 +54,7 @@ impl Operator for NormLinear {
 
     fn create_kernel<'attr>(&self, context: &KernelContext<'attr>) -> ort::Result<Self::Kernel<'attr>> {
         let epsilon: f32 = context.get("epsilon").ok_or_else(|| missing("epsilon"))?;
-        LinearKernel::read(&self.shared, context, Before::Norm { epsilon })
+        LinearKernel::read(&self.shared, context, Some(Before::Norm { epsilon }))
     }
 
     fn infer_shape(&self, context: &mut ShapeInferenceContext) -> ort::Result<()> {
@@ -71,7 +71,7 @@ impl Operator for NormLinear {
 impl Operator for LinearAdd {
     type Kernel<'attr> = LinearKernel;
 
-    const INPLACES: &[(u32, u32)] = &[(3, 0)];
+    const INPLACES: &[(u32, u32)] = &[(2, 0)];
 
     fn name(&self) -> &str {
         LINEAR_ADD
@@ -87,12 +87,12 @@ impl Operator for LinearAdd {
 
     fn create_kernel<'attr>(&self, context: &KernelContext<'attr>) -> ort::Result<Self::Kernel<'attr>> {
         let gated: i64 = context.get("gated").ok_or_else(|| missing("gated"))?;
-        let before = if gated == 0 { Before::Nothing } else { Before::Gate };
+        let before = (gated != 0).then_some(Before::Gate);
         LinearKernel::read(&self.shared, context, before)
     }
 
     fn infer_shape(&self, context: &mut ShapeInferenceContext) -> ort::Result<()> {
-        match context.inputs().get(3) {
+        match context.inputs().get(2) {
             Some(residual) => context.set_output(0, residual),
             None => Ok(()),
         }
@@ -103,75 +103,81 @@ impl Operator for LinearAdd {
 #[derive(Clone, Copy)]
 enum Before {
     /// Its norm, with the gains of the fourth input.
-    Norm {
-        epsilon: f32,
-    },
+    Norm { epsilon: f32 },
     /// `silu` of its first half times its second.
     Gate,
-    Nothing,
 }
 
 pub(super) struct LinearKernel {
     shared: Shared,
     matrix: Matrix,
-    before: Before,
+    weights: Constant<u8>,
+    gains: Constant<f32>,
+    before: Option<Before>,
     /// The group of the model that it is; a head is none.
     group: Option<usize>,
 }
 
 impl LinearKernel {
-    fn read(shared: &Shared, context: &KernelContext<'_>, before: Before) -> ort::Result<Self> {
+    fn read(shared: &Shared, context: &KernelContext<'_>, before: Option<Before>) -> ort::Result<Self> {
         let group: Option<i64> = context.get("group");
-        let group = group.and_then(|group| usize::try_from(group).ok());
-        Ok(Self { shared: shared.clone(), matrix: Matrix::read(context)?, before, group })
+        Ok(Self {
+            shared: shared.clone(),
+            matrix: Matrix::read(context)?,
+            weights: Constant::new(),
+            gains: Constant::new(),
+            before,
+            group: group.and_then(|group| usize::try_from(group).ok()),
+        })
     }
 }
 
 impl Kernel for LinearKernel {
     fn compute(&mut self, context: &ComputeContext) -> ort::Result<()> {
         let x = Tensor::<f32>::input(context, 0)?;
-        let weights = Tensor::<u8>::input(context, 1)?;
-        let rows = Tensor::<i32>::input(context, 2)?;
-        let fourth = Tensor::<f32>::input(context, 3)?;
         let Matrix { inputs, outputs, .. } = self.matrix;
-        let width = if matches!(self.before, Before::Gate) { 2 * inputs } else { inputs };
+        let width = if matches!(self.before, Some(Before::Gate)) { 2 * inputs } else { inputs };
         if x.width() != width {
             return Err(ort::Error::new(format!("rows of {} for a matrix that takes {width}", x.width())));
         }
         let tokens = x.len() / width;
-        let mut shape = x.shape.clone();
-        if let Some(last) = shape.last_mut() {
-            *last = outputs as i64;
-        }
-        let mut out = Tensor::<f32>::output(context, 0, shape)?;
-        let in_place = out.data == fourth.data;
-        // SAFETY: inputs of this call, which nobody writes to but for the residual in place, and its output, which
-        // nobody else touches meanwhile. A residual in place is only used through the output.
-        let (x, weights, rows, fourth, y) = unsafe {
-            let fourth = if in_place { &[] } else { fourth.as_slice() };
-            (x.as_slice(), weights.as_slice(), rows.as_slice(), fourth, out.as_mut_slice())
+        let mut out = Tensor::<f32>::output_like(context, 0, &x, outputs)?;
+        // SAFETY: the weights are an initializer, and used in this call only.
+        let weights = unsafe { self.weights.input(context, 1)? };
+        let norm = matches!(self.before, Some(Before::Norm { .. }));
+        let (gains, start) = if norm {
+            // SAFETY: as above.
+            (unsafe { self.gains.input(context, 2)? }, Start::Zero)
+        } else {
+            let residual = Tensor::<f32>::input(context, 2)?;
+            if residual.len() != out.len() {
+                return Err(ort::Error::new(format!("a residual of {} for {} outputs", residual.len(), out.len())));
+            }
+            // A residual in place is only used through the output.
+            // SAFETY: an input of this call, which nobody writes to unless it is in place.
+            let residual = (residual.data != out.data).then(|| unsafe { residual.as_slice() });
+            (&[][..], residual.map_or(Start::InPlace, Start::Residual))
         };
+        if norm && gains.len() != inputs {
+            return Err(ort::Error::new(format!("{} gains for rows of {inputs}", gains.len())));
+        }
+        // SAFETY: an input of this call, which nobody writes to, and its output, which nobody else touches meanwhile.
+        let (x, y) = unsafe { (x.as_slice(), out.as_mut_slice()) };
         let weights = self.matrix.view(weights)?;
         let Shared { level, threads, .. } = self.shared;
 
-        let mut scratch = self.shared.scratch();
-        let Scratch { activations, prepared, sharing } = &mut *scratch;
-        let input = Input { x, gains: fourth, tokens };
+        let mut step = self.shared.step();
+        let Step { activations, prepared, sharing, plan, .. } = &mut *step;
+        let input = Input { x, gains, tokens };
         let x = self.prepare(context, input, weights.format().block(), prepared, activations)?;
-        let group = self.group.filter(|_| rows.iter().any(|&slot| slot >= 0));
-        let halfway = match group {
-            Some(group) => {
-                sharing.gather(&self.shared.table, group, rows, tokens / rows.len());
-                sharing.halfway(context, level, threads, group, x)?
+        let halfway = match self.group {
+            Some(_) if tokens != plan.tokens() => {
+                return Err(ort::Error::new(format!("{tokens} rows for {} tokens", plan.tokens())));
             }
+            Some(group) => sharing.halfway(context, level, threads, group, x)?,
             None => None,
         };
         let adapters = halfway.as_ref().map(|half| Adapters { shares: &half.shares, hidden: half.hidden });
-        let start = match self.before {
-            Before::Norm { .. } => Start::Zero,
-            Before::Gate | Before::Nothing if in_place => Start::InPlace,
-            Before::Gate | Before::Nothing => Start::Residual(fourth),
-        };
         let linear = Linear { weights, x: activations, start, adapters };
         let y = Rows::new(y, outputs);
         let parts = threads * if tokens <= ROWS_FEW { RANGES_FEW } else { RANGES_MANY };
@@ -182,8 +188,6 @@ impl Kernel for LinearKernel {
         } else {
             context.par_for(parts, parts, range)?;
         }
-        drop(halfway);
-        sharing.release();
         Ok(())
     }
 }
@@ -217,21 +221,20 @@ impl LinearKernel {
             }
             context.par_for(panels, panels, panel)
         };
-        if matches!(self.before, Before::Nothing) {
+        let Some(before) = self.before else {
             // SAFETY: a panel is one call's.
             each(&|panel| unsafe { quantizer.panel(level, x, panel) })?;
             return Ok(x);
-        }
+        };
         prepared.resize(tokens * inputs, 0.0);
         let rows = Rows::new(prepared, inputs);
         each(&|panel| {
-            let fill = |row: usize, out: &mut [f32]| match self.before {
+            let fill = |row: usize, out: &mut [f32]| match before {
                 Before::Norm { epsilon } => rms_norm(level, &x[row * inputs..][..inputs], gains, epsilon, out),
                 Before::Gate => {
                     let (gate, value) = x[row * 2 * inputs..][..2 * inputs].split_at(inputs);
                     silu_gate(level, gate, value, out);
                 }
-                Before::Nothing => {}
             };
             // SAFETY: a panel, and its rows of `prepared`, are one call's.
             unsafe { quantizer.panel_with(level, rows, panel, fill) };

@@ -1,6 +1,6 @@
-//! `LoraAdd(y, x, rows) -> y`: adds to each row of a projection what its adapter makes of its input.
+//! `LoraAdd(y, x) -> y`: adds to each row of a projection what its adapter makes of its input.
 //!
-//! The output is the memory of `y` itself; a step without adapters costs a look at `rows`.
+//! The output is the memory of `y` itself; a step without adapters costs a look at the step.
 #![allow(unsafe_code)] // Tensor data comes as raw pointers; every block says what bounds it.
 
 use std::{ops::Range, ptr};
@@ -32,7 +32,7 @@ impl Operator for LoraAdd {
     }
 
     fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
-        [TensorElementType::Float32, TensorElementType::Float32, TensorElementType::Int32].map(OperatorInput::required)
+        [TensorElementType::Float32; 2].map(OperatorInput::required)
     }
 
     fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
@@ -60,39 +60,31 @@ pub(super) struct LoraAddKernel {
 
 impl Kernel for LoraAddKernel {
     fn compute(&mut self, context: &ComputeContext) -> ort::Result<()> {
-        let y = Tensor::<f32>::input(context, 0)?;
-        let x = Tensor::<f32>::input(context, 1)?;
-        let rows = Tensor::<i32>::input(context, 2)?;
-        let mut out = Tensor::<f32>::output(context, 0, y.shape.clone())?;
+        let (y, x) = (Tensor::<f32>::input(context, 0)?, Tensor::<f32>::input(context, 1)?);
+        let mut out = Tensor::<f32>::output_like(context, 0, &y, y.width())?;
         if out.data != y.data {
             // SAFETY: both tensors have `y.len()` floats and the runtime gave two buffers.
             unsafe { ptr::copy_nonoverlapping(y.data, out.data, y.len()) };
         }
-        // SAFETY: `x` and `rows` are inputs of this call, which nobody writes to.
-        let (x, rows) = unsafe { (x.as_slice(), rows.as_slice()) };
-        if rows.iter().all(|&slot| slot < 0) {
-            return Ok(());
-        }
         let Shared { level, threads, .. } = self.shared;
         let outputs = out.width();
-        let tokens_per_row = out.len() / outputs / rows.len();
+        // SAFETY: an input of this call, which nobody writes to.
+        let x = unsafe { x.as_slice() };
         // SAFETY: the output of this call, which nobody else touches meanwhile; `y` is not used any more.
         let y = Rows::new(unsafe { out.as_mut_slice() }, outputs);
 
-        let mut scratch = self.shared.scratch();
-        let sharing = &mut scratch.sharing;
-        sharing.gather(&self.shared.table, self.group, rows, tokens_per_row);
-        if let Some(halfway) = sharing.halfway(context, level, threads, self.group, x)? {
-            context.par_for(threads, threads, |part| {
-                for share in &halfway.shares {
-                    let columns = part_of(outputs, part, threads);
-                    // SAFETY: parts of columns do not overlap, and no token is in two shares.
-                    unsafe { lora::add_columns(level, share, columns, halfway.hidden, y) };
-                }
-            })?;
+        let mut step = self.shared.step();
+        if y.len() != step.plan.tokens() {
+            return Err(ort::Error::new(format!("{} rows for {} tokens", y.len(), step.plan.tokens())));
         }
-        sharing.release();
-        Ok(())
+        let Some(halfway) = step.sharing.halfway(context, level, threads, self.group, x)? else { return Ok(()) };
+        context.par_for(threads, threads, |part| {
+            for share in &halfway.shares {
+                let columns = part_of(outputs, part, threads);
+                // SAFETY: parts of columns do not overlap, and no token is in two shares.
+                unsafe { lora::add_columns(level, share, columns, halfway.hidden, y) };
+            }
+        })
     }
 }
 

@@ -1,0 +1,145 @@
+//! How many tokens of each sequence the next step takes.
+
+use std::time::Duration;
+
+use crate::runtime::TOKENS_MAX;
+
+/// What a running sequence has for the next step.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Demand {
+    /// Tokens that are not in the cache: one of a sequence that generates, more of a prompt.
+    pub(super) left: usize,
+    /// Of its request; lower goes first.
+    pub(super) priority: i32,
+}
+
+impl Demand {
+    fn generates(self) -> bool {
+        self.left == 1
+    }
+}
+
+/// Shares of the next step, for sequences in the order in which they were let in. Whoever generates gets its token.
+/// Prompts share `prompt_tokens`: the lowest priority number first, where half goes to the oldest, so that none starves, and
+/// the rest to the shortest, so that many start soon.
+pub(super) fn shares(demands: &[Demand], prompt_tokens: usize, shares: &mut Vec<usize>) {
+    shares.clear();
+    shares.extend(demands.iter().map(|demand| usize::from(demand.generates())));
+    let generating: usize = shares.iter().sum();
+    let mut budget = prompt_tokens.min(TOKENS_MAX.saturating_sub(generating));
+    let mut prompts: Vec<usize> = (0..demands.len()).filter(|&index| !demands[index].generates()).collect();
+    let mut give = |index: usize, most: usize, budget: &mut usize| {
+        let more = (demands[index].left - shares[index]).min(most).min(*budget);
+        shares[index] += more;
+        *budget -= more;
+    };
+    if let Some(&oldest) = prompts.iter().min_by_key(|&&index| demands[index].priority) {
+        let half = budget.div_ceil(2);
+        give(oldest, half, &mut budget);
+    }
+    prompts.sort_by_key(|&index| (demands[index].priority, demands[index].left));
+    for index in prompts {
+        give(index, usize::MAX, &mut budget);
+    }
+}
+
+/// Prompt tokens of a step at least, so that prompts come to an end on any machine.
+const PROMPT_MIN: usize = 16;
+/// Weight of the newest observation.
+const NEWEST: f64 = 0.2;
+
+/// What steps cost on this machine, learnt from those that were: how many prompt tokens fit beside those who generate
+/// without making them wait for longer than they may.
+#[derive(Debug)]
+pub(super) struct Pace {
+    step_max: f64,
+    /// Seconds of a step in which nobody reads a prompt.
+    plain: Option<f64>,
+    /// Seconds that a prompt token adds.
+    token: Option<f64>,
+}
+
+impl Pace {
+    /// A step takes `step_max` at most while somebody generates.
+    pub(super) fn new(step_max: Duration) -> Self {
+        Self { step_max: step_max.as_secs_f64(), plain: None, token: None }
+    }
+
+    /// Prompt tokens that the next step may take.
+    pub(super) fn prompt_tokens(&self, somebody_generates: bool) -> usize {
+        if !somebody_generates {
+            return TOKENS_MAX;
+        }
+        // The first prompt tells what a token costs.
+        let Some(token) = self.token else { return PROMPT_MIN };
+        let room = self.step_max - self.plain.unwrap_or(0.0);
+        ((room / token) as usize).clamp(PROMPT_MIN, TOKENS_MAX)
+    }
+
+    /// A step of so many prompt tokens, beside those who generate if anybody does, took so long.
+    pub(super) fn observe(&mut self, prompt_tokens: usize, somebody_generates: bool, took: Duration) {
+        let took = took.as_secs_f64();
+        if prompt_tokens == 0 {
+            self.plain = Some(blend(self.plain, took));
+        } else if prompt_tokens >= PROMPT_MIN {
+            let plain = if somebody_generates { self.plain.unwrap_or(0.0) } else { 0.0 };
+            // Never nothing: a step that happened to be as fast as a plain one says little.
+            self.token = Some(blend(self.token, ((took - plain) / prompt_tokens as f64).max(1e-6)));
+        }
+    }
+}
+
+fn blend(old: Option<f64>, new: f64) -> f64 {
+    old.map_or(new, |old| old + (new - old) * NEWEST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shared(lefts: &[usize], budget: usize) -> Vec<usize> {
+        let demands: Vec<_> = lefts.iter().map(|&left| Demand { left, priority: 0 }).collect();
+        let mut result = Vec::new();
+        shares(&demands, budget, &mut result);
+        result
+    }
+
+    #[test]
+    fn everybody_who_generates_gets_a_token() {
+        assert_eq!(shared(&[1, 1, 1], 0), [1, 1, 1]);
+        assert_eq!(shared(&[1; 3], 100), [1; 3]);
+    }
+
+    #[test]
+    fn prompts_fill_what_is_left() {
+        assert_eq!(shared(&[1, 300], 64), [1, 64]);
+        assert_eq!(shared(&[300, 10, 20, 1], 64), [34, 10, 20, 1], "the oldest, then the short ones");
+        assert_eq!(shared(&[10, 300], 64), [10, 54]);
+        assert_eq!(shared(&[1; 256].map(|_: usize| 1), 512).iter().sum::<usize>(), 256);
+        assert_eq!(shared(&[600, 1], 512), [511, 1], "no step is larger than a step may be");
+    }
+
+    #[test]
+    fn the_lowest_priority_number_goes_first() {
+        let demands = [(300, 5), (100, 0), (90, 0)].map(|(left, priority)| Demand { left, priority });
+        let mut result = Vec::new();
+        shares(&demands, 100, &mut result);
+        assert_eq!(result, [0, 50, 50]);
+    }
+
+    #[test]
+    fn prompts_beside_others_are_cut_to_what_these_can_wait() {
+        let mut pace = Pace::new(Duration::from_millis(100));
+        assert_eq!(pace.prompt_tokens(false), TOKENS_MAX);
+        assert_eq!(pace.prompt_tokens(true), PROMPT_MIN, "nothing is known yet");
+        pace.observe(100, false, Duration::from_millis(100));
+        pace.observe(0, true, Duration::from_millis(20));
+        assert_eq!(pace.prompt_tokens(true), 80);
+        for _ in 0..50 {
+            pace.observe(80, true, Duration::from_millis(180));
+        }
+        assert!((39..=41).contains(&pace.prompt_tokens(true)), "{pace:?}");
+        pace.observe(0, true, Duration::from_secs(5));
+        assert_eq!(pace.prompt_tokens(true), PROMPT_MIN);
+    }
+}

@@ -1,0 +1,75 @@
+//! The memory of keys and values: pages, the same numbers in every layer.
+#![allow(unsafe_code)] // Views of pages are made from addresses; the block says who uses them.
+
+use half::f16;
+use slm_convert::graph::Precision;
+use slm_kernels::attention::{Pages, Shape};
+
+/// Bytes of a cache line, on which each layer begins.
+const LINE: usize = 64;
+
+/// All layers' pages. Memory is taken when it is first written to.
+pub(super) struct KvMemory {
+    shape: Shape,
+    pages: usize,
+    layers: Layers,
+}
+
+enum Layers {
+    F32(Vec<Vec<f32>>),
+    /// Numbers of 16 bits by their bits: zeros that the system gives without being touched.
+    F16(Vec<Vec<u16>>),
+}
+
+impl KvMemory {
+    /// `pages` pages for each of `layers` layers: of 32-bit floats for a model that is in them, else of 16-bit ones.
+    pub(super) fn new(shape: Shape, pages: usize, layers: usize, precision: Precision) -> Self {
+        let elements = shape.page_elements() * pages;
+        let layers = match precision {
+            Precision::F32 => Layers::F32((0..layers).map(|_| vec![0.0; elements + LINE / size_of::<f32>()]).collect()),
+            Precision::Int4 | Precision::Int8 => {
+                Layers::F16((0..layers).map(|_| vec![0; elements + LINE / size_of::<u16>()]).collect())
+            }
+        };
+        Self { shape, pages, layers }
+    }
+
+    pub(super) fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// Pages of a layer.
+    pub(super) fn pages(&self) -> usize {
+        self.pages
+    }
+
+    /// Bytes that a page takes in all layers together.
+    pub(super) fn page_bytes(&self) -> usize {
+        self.shape.page_elements()
+            * match &self.layers {
+                Layers::F32(layers) => layers.len() * size_of::<f32>(),
+                Layers::F16(layers) => layers.len() * size_of::<u16>(),
+            }
+    }
+
+    /// The pages of `layer`, to be written to.
+    pub(super) fn layer(&mut self, layer: usize) -> Option<Pages<'_>> {
+        // SAFETY: initialised memory of so many pages from the line on where the first begins; borrowed
+        // exclusively for as long as the view lives.
+        Some(unsafe {
+            match &mut self.layers {
+                Layers::F32(layers) => Pages::from_raw_f32(self.shape, on_a_line(layers.get_mut(layer)?), self.pages),
+                Layers::F16(layers) => {
+                    let first = on_a_line(layers.get_mut(layer)?);
+                    Pages::from_raw_f16(self.shape, first.cast::<f16>(), self.pages)
+                }
+            }
+        })
+    }
+}
+
+/// The first element that begins a line; there are more than a line's elements.
+fn on_a_line<T>(elements: &mut [T]) -> *mut T {
+    let first = elements.as_mut_ptr();
+    first.wrapping_add(first.align_offset(LINE))
+}

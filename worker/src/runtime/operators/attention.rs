@@ -1,0 +1,129 @@
+//! `Attention(qkv, cos, sin) -> y`: each new token attends to its sequence's keys and values, its own included.
+//!
+//! Two passes over all threads: tokens are taken in, then items of the step's plan are computed.
+#![allow(unsafe_code)] // Tensor data comes as raw pointers; every block says what bounds it.
+
+use std::num::NonZeroUsize;
+
+use ort::{
+    operator::{ComputeContext, Kernel, KernelContext, Operator, OperatorInput, OperatorOutput, ShapeInferenceContext},
+    value::TensorElementType,
+};
+use slm_convert::graph::ATTENTION;
+use slm_kernels::{
+    Rows,
+    attention::{self, Rotary},
+};
+
+use super::{Shared, Step, missing, rows_like};
+use crate::runtime::tensor::{Constant, Tensor};
+
+/// Tokens that are taken in faster than handed to another thread.
+const APPEND_ALONE: usize = 4;
+
+pub(super) struct Attention {
+    pub(super) shared: Shared,
+}
+
+impl Operator for Attention {
+    type Kernel<'attr> = AttentionKernel;
+
+    fn name(&self) -> &str {
+        ATTENTION
+    }
+
+    fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
+        [TensorElementType::Float32; 3].map(OperatorInput::required)
+    }
+
+    fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
+        [OperatorOutput::required(TensorElementType::Float32)]
+    }
+
+    fn create_kernel<'attr>(&self, context: &KernelContext<'attr>) -> ort::Result<Self::Kernel<'attr>> {
+        let number = |name: &str| -> ort::Result<usize> {
+            let number: Option<i64> = context.get(name);
+            number.and_then(|number| usize::try_from(number).ok()).ok_or_else(|| missing(name))
+        };
+        let window: Option<i64> = context.get("window");
+        let kernel = AttentionKernel {
+            layer: number("layer")?,
+            scale: context.get("scale").ok_or_else(|| missing("scale"))?,
+            window: window.and_then(|window| NonZeroUsize::new(usize::try_from(window).ok()?)),
+            cos: Constant::new(),
+            sin: Constant::new(),
+            shared: self.shared.clone(),
+        };
+        let mut step = self.shared.step();
+        let shape = *step.plan.shape();
+        let heads = (number("heads")?, number("kv_heads")?, number("head_dim")?);
+        if heads != (shape.heads(), shape.kv_heads(), shape.head_dim()) || step.kv.layer(kernel.layer).is_none() {
+            return Err(ort::Error::new(format!("heads {heads:?} of layer {} are not this model's", kernel.layer)));
+        }
+        drop(step);
+        Ok(kernel)
+    }
+
+    fn infer_shape(&self, context: &mut ShapeInferenceContext) -> ort::Result<()> {
+        let (heads, head_dim): (i64, i64) = (context.attr("heads")?, context.attr("head_dim")?);
+        match context.inputs().first().and_then(|qkv| rows_like(qkv, 1, heads * head_dim)) {
+            Some(y) => context.set_output(0, &y),
+            None => Ok(()),
+        }
+    }
+}
+
+pub(super) struct AttentionKernel {
+    shared: Shared,
+    layer: usize,
+    scale: f32,
+    window: Option<NonZeroUsize>,
+    cos: Constant<f32>,
+    sin: Constant<f32>,
+}
+
+impl Kernel for AttentionKernel {
+    fn compute(&mut self, context: &ComputeContext) -> ort::Result<()> {
+        let qkv = Tensor::<f32>::input(context, 0)?;
+        // SAFETY: the tables are initializers, and used in this call only.
+        let (cos, sin) = unsafe { (self.cos.input(context, 1)?, self.sin.input(context, 2)?) };
+        let Shared { level, threads, .. } = self.shared;
+        let mut step = self.shared.step();
+        let Step { plan, kv, queries, .. } = &mut *step;
+        let (shape, tokens) = (*plan.shape(), plan.tokens());
+        if qkv.shape() != [tokens as i64, shape.qkv_width() as i64] {
+            return Err(ort::Error::new(format!("{:?} for {tokens} tokens of {shape:?}", qkv.shape())));
+        }
+        let mut out = Tensor::<f32>::output_like(context, 0, &qkv, shape.queries_width())?;
+        // SAFETY: an input of this call, which nobody writes to, and its output, which nobody else touches meanwhile.
+        let (qkv, out) = unsafe { (qkv.as_slice(), out.as_mut_slice()) };
+        let rotary = Rotary { cos, sin, dim: 2 * self.cos.width() };
+
+        queries.resize(tokens * shape.queries_width(), 0.0);
+        let pages = kv.layer(self.layer).ok_or_else(|| missing("layer"))?;
+        let queries = Rows::new(queries, shape.queries_width());
+        let attention =
+            attention::Attention { plan, pages, queries, scale: self.scale, window: self.window, soft_cap: None };
+        let parts = if tokens <= APPEND_ALONE { 1 } else { threads };
+        // SAFETY: parts of the tokens do not overlap, and nothing attends yet.
+        let append = |part: usize| unsafe {
+            attention.append(level, tokens * part / parts..tokens * (part + 1) / parts, qkv, &rotary);
+        };
+        if parts == 1 {
+            append(0)
+        } else {
+            context.par_for(parts, parts, append)?
+        }
+
+        let out = Rows::new(out, shape.queries_width());
+        // SAFETY: all tokens are appended; items are computed once each, and nobody else has the rows of `out`.
+        let attend = |item: usize| unsafe { attention.attend(level, item, out) };
+        let items = plan.items();
+        if threads == 1 || items == 1 {
+            (0..items).for_each(attend);
+            Ok(())
+        } else {
+            context.par_for(items, items, attend)
+        }
+    }
+}
