@@ -203,6 +203,7 @@ impl Model {
             sequences_max: options.sequences_max,
             queue_max: options.queue_max,
             prefix_pages: pages,
+            prompt_lookup: true,
             step_max: STEP_MAX,
         };
         let (engine, thread) = Engine::start(session, config).map_err(ModelError::Thread)?;

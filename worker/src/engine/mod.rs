@@ -6,6 +6,7 @@
 //! elsewhere, on the other side of the two channels of a [`Job`].
 
 mod cache;
+mod draft;
 mod queue;
 mod schedule;
 mod sequence;
@@ -124,6 +125,8 @@ pub struct Gauges {
     tokens_generated: AtomicU64,
     prompt_tokens_processed: AtomicU64,
     steps: AtomicU64,
+    drafted: AtomicU64,
+    drafted_right: AtomicU64,
 }
 
 /// A copy of [`Gauges`].
@@ -141,8 +144,12 @@ pub struct Load {
     pub tokens_generated: u64,
     /// Prompt tokens processed since the start.
     pub prompt_tokens_processed: u64,
-    /// Decoding steps since the start.
+    /// Steps since the start.
     pub steps: u64,
+    /// Tokens of drafts that steps checked since the start.
+    pub drafted: u64,
+    /// Of those, how many were right.
+    pub drafted_right: u64,
 }
 
 impl Gauges {
@@ -156,6 +163,8 @@ impl Gauges {
             tokens_generated: self.tokens_generated.load(Ordering::Relaxed),
             prompt_tokens_processed: self.prompt_tokens_processed.load(Ordering::Relaxed),
             steps: self.steps.load(Ordering::Relaxed),
+            drafted: self.drafted.load(Ordering::Relaxed),
+            drafted_right: self.drafted_right.load(Ordering::Relaxed),
         }
     }
 }
@@ -169,6 +178,8 @@ pub struct EngineConfig {
     pub queue_max: usize,
     /// Pages that may keep prefixes for later requests; zero: none is kept or shared.
     pub prefix_pages: usize,
+    /// Whether drafts are looked up in what a sequence has so far.
+    pub prompt_lookup: bool,
     /// What a step may take while somebody generates: a prompt beside them is cut accordingly.
     pub step_max: Duration,
 }

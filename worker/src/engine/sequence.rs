@@ -1,10 +1,11 @@
 //! One request while it has pages.
 
-use std::{rc::Rc, time::Instant};
+use std::{rc::Rc, slice::ChunksExact, time::Instant};
 
 use super::{
     Event, FinishReason, StepFailure, Submitted,
     cache::{KvCache, Origin, Table},
+    draft::{self, Record},
     queue::{Account, Waiting},
     schedule::Demand,
 };
@@ -18,9 +19,12 @@ pub(super) struct Sequence {
     account: Rc<Account>,
     sampler: Sampler,
     table: Table,
-    /// The prompt, then what was generated.
+    /// The prompt, then what was generated, then a draft of what may come.
     tokens: Vec<u32>,
     prompt: usize,
+    /// Tokens of the draft.
+    drafted: usize,
+    record: Record,
     /// Tokens of the prompt that somebody else had computed.
     found: usize,
     /// Tokens whose keys and values are in the pages.
@@ -47,16 +51,46 @@ impl Sequence {
         let tokens = std::mem::take(&mut submitted.job.prompt);
         let sampler = Sampler::new(submitted.job.sampling.clone(), &tokens);
         let found = table.shared();
-        Self { submitted, account, sampler, table, prompt: tokens.len(), tokens, found, past: found }
+        let prompt = tokens.len();
+        let record = Record::new();
+        Self { submitted, account, sampler, table, tokens, prompt, drafted: 0, record, found, past: found }
     }
 
     pub(super) fn demand(&self) -> Demand {
-        Demand { left: self.tokens.len() - self.past, priority: self.submitted.job.priority }
+        Demand { left: self.known() - self.past, priority: self.submitted.job.priority }
     }
 
     /// Its first token was chosen: what it takes from steps is one token each.
     pub(super) fn generates(&self) -> bool {
-        self.tokens.len() > self.prompt
+        self.known() > self.prompt
+    }
+
+    /// Tokens that are certain.
+    fn known(&self) -> usize {
+        self.tokens.len() - self.drafted
+    }
+
+    /// Drafts what may come after the next token; gives how it did so far and how long the draft is.
+    pub(super) fn draft(&mut self) -> (Record, usize) {
+        if self.generates() {
+            // With the draft's last token right, one more is chosen after it.
+            let most = self.submitted.job.tokens_max - self.generated() - 1;
+            let draft = draft::propose(&self.tokens, most, &mut self.record);
+            self.drafted = draft.len();
+            self.tokens.extend(draft);
+        }
+        (self.record, self.drafted)
+    }
+
+    /// Tokens of the draft.
+    pub(super) fn drafted(&self) -> usize {
+        self.drafted
+    }
+
+    /// Keeps so much of the draft.
+    pub(super) fn cut_draft(&mut self, length: usize) {
+        self.tokens.truncate(self.known() + length);
+        self.drafted = length;
     }
 
     /// Prompt tokens that are not in the pages yet.
@@ -81,31 +115,60 @@ impl Sequence {
 
     /// Gets pages for `share` tokens more.
     pub(super) fn grow(&mut self, cache: &mut KvCache, share: usize) {
-        cache.grow(&mut self.table, self.past + share);
+        cache.grow(&mut self.table, self.past + share + self.drafted);
     }
 
-    /// Its part of a step.
+    /// Its part of a step: `share` certain tokens, and the draft.
     pub(super) fn chunk(&self, share: usize) -> Chunk<'_> {
-        let end = self.past + share;
+        let end = self.past + share + self.drafted;
         Chunk {
             tokens: &self.tokens[self.past..end],
             past: self.past,
             pages: self.table.pages(),
             adapter: self.submitted.job.adapter.as_ref().map(|lease| lease.slot()),
-            logits: if end == self.tokens.len() { Wanted::Last } else { Wanted::Nothing },
+            logits: match self.drafted {
+                _ if end < self.tokens.len() => Wanted::Nothing,
+                0 => Wanted::Last,
+                _ => Wanted::All,
+            },
         }
     }
 
-    /// Its `share` tokens are in the pages. True if they were all: there are logits to choose from.
-    pub(super) fn took(&mut self, share: usize, cache: &mut KvCache) -> bool {
+    /// Its `share` tokens are in the pages. Chooses from `logits`, the rows after the last of them and after each of the
+    /// draft, as long as the draft is right, and tells the caller. Gives how many tokens it chose.
+    pub(super) fn took(
+        &mut self,
+        share: usize,
+        logits: &mut ChunksExact<'_, f32>,
+        cache: &mut KvCache,
+    ) -> (Progress, usize) {
         self.past += share;
         self.account.charge(share);
+        if self.past < self.known() {
+            cache.publish(&mut self.table, &self.tokens[..self.past]);
+            return (Progress::Goes, 0);
+        }
+        let draft = self.tokens.split_off(self.known());
+        self.drafted = 0;
+        let mut rows = logits.by_ref().take(draft.len() + 1);
+        let mut drafted = draft.iter();
+        let (mut progress, mut chosen) = (Progress::Goes, 0_usize);
+        while let Some(logits) = rows.next() {
+            progress = self.advance(logits);
+            chosen += 1;
+            if progress == Progress::Ended || drafted.next() != self.tokens.last() {
+                break;
+            }
+            self.past += 1;
+        }
+        rows.for_each(drop);
+        self.record.observe(draft.len(), chosen.saturating_sub(1));
         cache.publish(&mut self.table, &self.tokens[..self.past]);
-        self.past == self.tokens.len()
+        (progress, chosen)
     }
 
     /// Chooses from `logits` and tells the caller.
-    pub(super) fn advance(&mut self, logits: &[f32]) -> Progress {
+    fn advance(&mut self, logits: &[f32]) -> Progress {
         let (id, logprobs) = match self.sampler.sample(logits) {
             Ok(sampled) => sampled,
             Err(error) => return self.fail(error.into()),
@@ -135,7 +198,7 @@ impl Sequence {
     }
 
     fn generated(&self) -> usize {
-        self.tokens.len() - self.prompt
+        self.known() - self.prompt
     }
 
     fn finish(&mut self, reason: FinishReason) -> Progress {

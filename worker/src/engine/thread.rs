@@ -12,6 +12,7 @@ use std::{
 use super::{
     EngineConfig, Gauges, StepFailure, Submitted,
     cache::KvCache,
+    draft::{self, Cost},
     queue::Queue,
     schedule::{self, Demand, Pace},
     sequence::{Progress, Sequence},
@@ -28,6 +29,8 @@ pub(super) struct EngineThread {
     running: Vec<Sequence>,
     cache: KvCache,
     pace: Pace,
+    cost: Cost,
+    prompt_lookup: bool,
     /// Tokens that each of `running` has in the step.
     shares: Vec<usize>,
 }
@@ -47,6 +50,8 @@ impl EngineThread {
             running: Vec::new(),
             cache: KvCache::new(session.config().pages, config.prefix_pages),
             pace: Pace::new(config.step_max),
+            cost: Cost::default(),
+            prompt_lookup: config.prompt_lookup,
             shares: Vec::new(),
             session,
         }
@@ -107,29 +112,40 @@ impl EngineThread {
         }
         let begun = Instant::now();
         let generating = self.share();
-        let Self { session, running, shares, cache, pace, gauges, .. } = self;
+        let Self { session, running, shares, cache, pace, cost, gauges, .. } = self;
         let taking = || running.iter().zip(shares.iter()).filter(|(_, share)| **share > 0);
         let chunks: Vec<Chunk<'_>> = taking().map(|(sequence, &share)| sequence.chunk(share)).collect();
         let prompt_tokens: usize =
             taking().filter(|(sequence, _)| !sequence.generates()).map(|(_, &share)| share).sum();
+        let drafted: usize = running.iter().map(Sequence::drafted).sum();
         let vocab = session.vocab_size();
         let result = session.step(&chunks);
         drop(chunks);
         match result {
             Ok(logits) => {
-                pace.observe(prompt_tokens, generating, begun.elapsed());
-                gauges.prompt_tokens_processed.fetch_add(prompt_tokens as u64, Relaxed);
-                gauges.tokens_generated.fetch_add((logits.len() / vocab) as u64, Relaxed);
-                gauges.steps.fetch_add(1, Relaxed);
-                let mut rows = logits.chunks_exact(vocab);
+                let took = begun.elapsed();
+                pace.observe(prompt_tokens, generating, took);
+                if prompt_tokens == 0 {
+                    cost.observe(logits.len() / vocab, took.as_secs_f64());
+                }
                 let mut shares = shares.iter();
+                let mut logits = logits.chunks_exact(vocab);
+                let (mut chosen, mut first) = (0, 0);
                 keep(running, cache, |sequence, cache| {
                     let share = shares.next().copied().unwrap_or(0);
-                    if share == 0 || !sequence.took(share, cache) {
+                    if share == 0 {
                         return Progress::Goes;
                     }
-                    rows.next().map_or(Progress::Goes, |logits| sequence.advance(logits))
+                    let (progress, tokens) = sequence.took(share, &mut logits, cache);
+                    chosen += tokens;
+                    first += tokens.min(1);
+                    progress
                 });
+                gauges.prompt_tokens_processed.fetch_add(prompt_tokens as u64, Relaxed);
+                gauges.tokens_generated.fetch_add(chosen as u64, Relaxed);
+                gauges.drafted.fetch_add(drafted as u64, Relaxed);
+                gauges.drafted_right.fetch_add((chosen - first) as u64, Relaxed);
+                gauges.steps.fetch_add(1, Relaxed);
             }
             Err(error) => {
                 tracing::error!(%error, sequences = running.len(), "step failed");
@@ -139,13 +155,20 @@ impl EngineThread {
         }
     }
 
-    /// Decides how many tokens of each sequence the step takes, and gives them pages. True if anybody generates.
+    /// Decides how many tokens of each sequence the step takes, drafts included, and gives them pages. True if anybody
+    /// generates.
     fn share(&mut self) -> bool {
-        let Self { running, shares, cache, pace, .. } = self;
+        let Self { running, shares, cache, pace, cost, prompt_lookup, .. } = self;
         running.iter_mut().for_each(|sequence| sequence.follow(cache));
         let demands: Vec<Demand> = running.iter().map(Sequence::demand).collect();
         let generating = running.iter().any(Sequence::generates);
         schedule::shares(&demands, pace.prompt_tokens(generating), shares);
+        // Beside prompts a step has rows enough.
+        if *prompt_lookup && demands.iter().all(|demand| demand.left == 1) {
+            let drafts: Vec<_> = running.iter_mut().map(Sequence::draft).collect();
+            let lengths = draft::lengths(&drafts, running.len(), cost);
+            running.iter_mut().zip(lengths).for_each(|(sequence, length)| sequence.cut_draft(length));
+        }
         for (sequence, &share) in running.iter_mut().zip(shares.iter()) {
             sequence.grow(cache, share);
         }

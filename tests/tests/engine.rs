@@ -1,0 +1,243 @@
+//! The engine over a tiny real model: whatever runs beside a request, and whatever is cached or drafted, its answer is
+//! the one that it gets alone.
+
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use slm_convert::{
+    bundle::{Bundle, PrecisionChoice},
+    checkpoint::Checkpoint,
+    graph::Precision,
+    pack::pack,
+    peft::Adapter,
+};
+use slm_tests::parity::folders;
+use slm_worker::{
+    adapters::{AdapterInfo, AdapterLease, Adapters},
+    engine::{Engine, EngineConfig, Event, FinishReason, Job, StepFailure},
+    runtime::{DecoderSession, Runtime, SessionConfig},
+    sample::SamplingParams,
+};
+
+const CONTEXT: usize = 96;
+const VOCAB: u32 = 128;
+
+/// Room, and what to do with it.
+#[derive(Clone, Copy)]
+struct Setup {
+    sequences: usize,
+    pages: usize,
+    prefix_pages: usize,
+    prompt_lookup: bool,
+}
+
+/// Everything on.
+const ALL: Setup = Setup { sequences: 4, pages: 16, prefix_pages: 16, prompt_lookup: true };
+/// Nothing shared, nothing drafted, nobody beside.
+const ALONE: Setup = Setup { sequences: 1, pages: 3, prefix_pages: 0, prompt_lookup: false };
+
+struct House {
+    engine: Option<Engine>,
+    thread: Option<std::thread::JoinHandle<()>>,
+    experts: Vec<Option<Arc<AdapterLease>>>,
+}
+
+impl House {
+    fn open(setup: Setup) -> Result<Self> {
+        let family = Path::new(env!("CARGO_MANIFEST_DIR")).join("parity/data/smollm2");
+        let cache = tempfile::tempdir()?;
+        let checkpoint = Checkpoint::open(&family)?;
+        let precision = PrecisionChoice::Exactly(Precision::Int4);
+        let bundle = Bundle::open_or_build(&checkpoint, precision, cache.path(), &mut |_, _| ())?;
+        let adapters = Adapters::new(8, 0);
+        let mut experts = vec![None];
+        for dir in folders(&family.join("adapters"))? {
+            if dir.join("MUST_BE_REJECTED").exists() {
+                continue;
+            }
+            let adapter = Adapter::open(&dir, checkpoint.config())?;
+            let name = slm_tests::parity::file_name(&dir);
+            let info = AdapterInfo::new(&name, &adapter, 1.0, Duration::ZERO);
+            experts.push(Some(adapters.publish(info, pack(&adapter, checkpoint.config(), Precision::Int4, 1.0)?)?));
+        }
+        let config = SessionConfig { context_length: CONTEXT, pages: setup.pages, threads: 2 };
+        let session = DecoderSession::open(&Runtime::load()?, &bundle, config, adapters.table())?;
+        let config = EngineConfig {
+            sequences_max: setup.sequences,
+            queue_max: 100,
+            prefix_pages: setup.prefix_pages,
+            prompt_lookup: setup.prompt_lookup,
+            step_max: Duration::from_millis(100),
+        };
+        let (engine, thread) = Engine::start(session, config)?;
+        Ok(Self { engine: Some(engine), thread: Some(thread), experts })
+    }
+
+    fn engine(&self) -> &Engine {
+        self.engine.as_ref().expect("until the house is dropped")
+    }
+
+    fn job(&self, request: &Request) -> Job {
+        Job {
+            prompt: request.prompt.clone(),
+            adapter: self.experts[request.expert].clone(),
+            sampling: SamplingParams { temperature: request.temperature, seed: 7, ..SamplingParams::GREEDY },
+            tokens_max: request.tokens,
+            stop_ids: Vec::new(),
+            priority: request.priority,
+            deadline: None,
+        }
+    }
+
+    /// Runs them all at once.
+    fn answers(&self, requests: &[Request]) -> Result<Vec<Answer>> {
+        let jobs = requests.iter().map(|request| self.engine().submit(self.job(request)));
+        let channels: Vec<_> = jobs.collect::<Result<_, _>>()?;
+        channels.into_iter().map(collect).collect()
+    }
+}
+
+impl Drop for House {
+    fn drop(&mut self) {
+        drop(self.engine.take());
+        if let Some(thread) = self.thread.take() {
+            thread.join().expect("the engine's thread");
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Request {
+    prompt: Vec<u32>,
+    expert: usize,
+    tokens: usize,
+    temperature: f32,
+    priority: i32,
+}
+
+impl Request {
+    fn new(prompt: Vec<u32>, expert: usize, tokens: usize) -> Self {
+        Self { prompt, expert, tokens, temperature: 0.0, priority: 0 }
+    }
+}
+
+#[derive(Debug, PartialEq)]
+struct Answer {
+    tokens: Vec<u32>,
+    cached: usize,
+}
+
+fn collect(mut events: tokio::sync::mpsc::Receiver<Event>) -> Result<Answer> {
+    let mut answer = Answer { tokens: Vec::new(), cached: usize::MAX };
+    loop {
+        match events.blocking_recv().context("the engine is gone")? {
+            Event::Read { cached } => answer.cached = cached,
+            Event::Token { id, .. } => answer.tokens.push(id),
+            Event::Finished { reason: FinishReason::Length | FinishReason::Stop, generated } => {
+                assert_eq!(generated, answer.tokens.len());
+                return Ok(answer);
+            }
+            Event::Failed(failure) => bail!("{failure}"),
+        }
+    }
+}
+
+/// Tokens that differ by `seed`.
+fn text(seed: u32, count: usize) -> Vec<u32> {
+    let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(1);
+    let next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 16) % VOCAB
+    };
+    std::iter::repeat_with(next).take(count).collect()
+}
+
+/// Requests of all lengths and experts, some of which begin alike.
+fn mix() -> Vec<Request> {
+    let request = |i: u32| {
+        let mut prompt = text(i % 3, [1, 31, 33, 40, 64, 65][i as usize % 6]);
+        prompt.extend(text(100 + i, 1 + i as usize % 5));
+        let temperature = if i.is_multiple_of(4) { 0.8 } else { 0.0 };
+        Request { temperature, ..Request::new(prompt, i as usize % 5, 3 + i as usize % 20) }
+    };
+    (0..60).map(request).collect()
+}
+
+#[test]
+fn an_answer_is_the_one_that_it_gets_alone() -> Result<()> {
+    let requests = mix();
+    let alone = House::open(ALONE)?;
+    let expected: Vec<_> = requests
+        .iter()
+        .map(|request| Ok(alone.answers(std::slice::from_ref(request))?.remove(0)))
+        .collect::<Result<_>>()?;
+    assert!(expected.iter().all(|answer| answer.cached == 0));
+    let house = House::open(ALL)?;
+    let mut cached = 0;
+    for turn in 0..3 {
+        for (index, (answer, expected)) in house.answers(&requests)?.iter().zip(&expected).enumerate() {
+            assert_eq!(answer.tokens, expected.tokens, "turn {turn}, request {index}: {:?}", requests[index]);
+            cached += answer.cached;
+        }
+    }
+    let load = house.engine().load();
+    println!("{cached} prompt tokens were cached; drafts: {} tokens, {} right", load.drafted, load.drafted_right);
+    assert!(cached > 0 && load.drafted_right > 0);
+    Ok(())
+}
+
+#[test]
+fn a_prompt_is_computed_once_for_each_expert() -> Result<()> {
+    let house = House::open(ALL)?;
+    let ask = |expert, end| {
+        let mut prompt = text(1, 70);
+        prompt.extend(text(end, 5));
+        Ok::<_, anyhow::Error>(house.answers(&[Request::new(prompt, expert, 2)])?[0].cached)
+    };
+    assert_eq!((ask(1, 2)?, ask(1, 3)?, ask(2, 3)?, ask(0, 3)?, ask(1, 4)?), (0, 64, 0, 0, 64));
+    Ok(())
+}
+
+#[test]
+fn requests_wait_for_pages_and_all_are_answered() -> Result<()> {
+    // Room for one and a half of them.
+    let house = House::open(Setup { pages: 4, prefix_pages: 4, ..ALL })?;
+    let requests: Vec<_> = (0..10).map(|i| Request::new(text(i, 60), 0, 30)).collect();
+    assert!(house.answers(&requests)?.iter().all(|answer| answer.tokens.len() == 30));
+    Ok(())
+}
+
+#[test]
+fn the_lowest_priority_number_is_answered_first() -> Result<()> {
+    let house = House::open(Setup { sequences: 1, ..ALL })?;
+    let first = house.engine().submit(house.job(&Request::new(text(0, 10), 0, 60)))?;
+    let submit = |priority| house.engine().submit(house.job(&Request { priority, ..Request::new(text(1, 60), 0, 30) }));
+    let (low, mut high) = (submit(5)?, submit(-5)?);
+    collect(first)?;
+    collect(low)?;
+    let mut events = 0;
+    while high.try_recv().is_ok() {
+        events += 1;
+    }
+    assert_eq!(events, 32, "it ended before the other");
+    Ok(())
+}
+
+#[test]
+fn who_hangs_up_leaves_room_for_others() -> Result<()> {
+    let house = House::open(Setup { sequences: 2, pages: 6, ..ALL })?;
+    for i in 0..40 {
+        let mut events = house.engine().submit(house.job(&Request::new(text(i, 40), 1, 50)))?;
+        events.blocking_recv().context("a first event")?;
+    }
+    assert_eq!(house.answers(&[Request::new(text(9, 40), 1, 50)])?[0].tokens.len(), 50);
+    let mut job = house.job(&Request::new(text(9, 40), 1, 50));
+    job.deadline = Some(Instant::now());
+    let mut events = house.engine().submit(job)?;
+    assert!(matches!(events.blocking_recv(), Some(Event::Failed(StepFailure::Deadline))));
+    Ok(())
+}

@@ -1,0 +1,186 @@
+//! Drafts: tokens that may come next, because they came next before. A step checks them all at the price of its further
+//! rows; every token of an answer is still drawn from the model's own distribution, with the draws that it would have
+//! had without a draft, so a draft changes how long an answer takes and nothing else.
+
+use crate::runtime::TOKENS_MAX;
+
+/// Tokens of the end that must have stood there before, at most and at least.
+const MATCH_MAX: usize = 3;
+const MATCH_MIN: usize = 2;
+/// Tokens of a draft at most.
+const DRAFT_MAX: usize = 8;
+
+/// What followed the last place before the end of `tokens` that reads like the end; at most `most` tokens.
+fn lookup(tokens: &[u32], most: usize) -> &[u32] {
+    for matched in (MATCH_MIN..=MATCH_MAX).rev() {
+        let Some(begin) = tokens.len().checked_sub(matched) else { continue };
+        let (end, before) = (&tokens[begin..], &tokens[..tokens.len() - 1]);
+        if let Some(at) = before.windows(matched).rposition(|window| window == end) {
+            let next = &tokens[at + matched..];
+            return &next[..next.len().min(most)];
+        }
+    }
+    &[]
+}
+
+/// Weight of the newest observation.
+const NEWEST: f64 = 0.2;
+/// What is expected of a sequence of which nothing is known.
+const EXPECTED: f64 = 0.4;
+/// How fast a sequence's failures are forgotten, a step.
+const FORGET: f64 = 0.005;
+
+/// How well drafts do in one sequence.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Record {
+    /// Chance that the next token of a draft is right if those before it are.
+    rate: f64,
+}
+
+impl Record {
+    pub(super) fn new() -> Self {
+        Self { rate: EXPECTED }
+    }
+
+    /// So many of a draft's tokens were checked until the first wrong one, and this many were right.
+    pub(super) fn observe(&mut self, drafted: usize, right: usize) {
+        for _ in 0..right {
+            self.rate += (1.0 - self.rate) * NEWEST;
+        }
+        if right < drafted {
+            self.rate -= self.rate * NEWEST;
+        }
+    }
+
+    fn forget(&mut self) {
+        self.rate += (EXPECTED - self.rate) * FORGET;
+    }
+}
+
+/// What a step costs by its rows: `seconds = fixed + row * rows`, fitted to the latest steps.
+#[derive(Debug, Default)]
+pub(super) struct Cost {
+    weight: f64,
+    rows: f64,
+    seconds: f64,
+    /// Sums of squares about the means.
+    rows_rows: f64,
+    rows_seconds: f64,
+}
+
+/// What a row costs as a share of a step of one, until steps of several sizes were seen.
+const ROW_SHARE: f64 = 0.2;
+/// Steps that are remembered, about.
+const MEMORY: f64 = 100.0;
+
+impl Cost {
+    /// A step of so many rows took so long.
+    pub(super) fn observe(&mut self, rows: usize, seconds: f64) {
+        let keep = 1.0 - 1.0 / MEMORY;
+        self.weight = self.weight * keep + 1.0;
+        let (rows_off, seconds_off) = (rows as f64 - self.rows, seconds - self.seconds);
+        self.rows += rows_off / self.weight;
+        self.seconds += seconds_off / self.weight;
+        self.rows_rows = self.rows_rows * keep + rows_off * (rows as f64 - self.rows);
+        self.rows_seconds = self.rows_seconds * keep + rows_off * (seconds - self.seconds);
+    }
+
+    /// Seconds of a row, as a share of those of a step of `rows`; nothing before the first step.
+    fn row_share(&self, rows: usize) -> Option<f64> {
+        if self.weight == 0.0 {
+            return None;
+        }
+        // What is expected counts as much as one step beside the others.
+        let expected = self.seconds * ROW_SHARE / (1.0 + ROW_SHARE * (self.rows - 1.0).max(0.0));
+        let row = (self.rows_seconds + expected) / (self.rows_rows + 1.0);
+        let step = self.seconds + row * (rows as f64 - self.rows);
+        Some((row / step.max(f64::MIN_POSITIVE)).clamp(0.0, 1.0))
+    }
+}
+
+/// How much of a draft each of some sequences should have checked in a step: what makes the most tokens a second.
+/// `drafts` are their records and the lengths of what was found; `rows` is how many rows the step has without them.
+pub(super) fn lengths(drafts: &[(Record, usize)], rows: usize, cost: &Cost) -> Vec<usize> {
+    let mut lengths = vec![0; drafts.len()];
+    let (mut rows, mut tokens) = (rows, rows as f64);
+    loop {
+        let gain = |index: usize| {
+            let (Record { rate }, found) = drafts[index];
+            if lengths[index] < found { rate.powi(lengths[index] as i32 + 1) } else { 0.0 }
+        };
+        let best = (0..drafts.len()).max_by(|&a, &b| gain(a).total_cmp(&gain(b)));
+        let (Some(best), Some(share)) = (best, cost.row_share(rows)) else { return lengths };
+        if gain(best) / tokens <= share || rows == TOKENS_MAX {
+            return lengths;
+        }
+        tokens += gain(best);
+        rows += 1;
+        lengths[best] += 1;
+    }
+}
+
+/// The draft for `tokens`, at most `most`.
+pub(super) fn propose(tokens: &[u32], most: usize, record: &mut Record) -> Vec<u32> {
+    record.forget();
+    lookup(tokens, most.min(DRAFT_MAX)).to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_came_next_before_is_found() {
+        assert_eq!(lookup(&[1, 2, 3, 4, 5, 1, 2, 3], 8), [4, 5, 1, 2, 3]);
+        assert_eq!(lookup(&[1, 2, 3, 4, 5, 1, 2, 3], 2), [4, 5]);
+        assert_eq!(lookup(&[9, 2, 3, 7, 8, 2, 3, 6, 1, 2, 3], 1), [6], "the latest of two");
+        assert_eq!(lookup(&[1, 2, 3, 4, 9, 2, 3, 5, 1, 2, 3], 1), [4], "the longest match");
+        assert_eq!(lookup(&[7, 7, 7, 7], 3), [7], "a loop goes on");
+        assert!(lookup(&[1, 2, 3], 3).is_empty() && lookup(&[], 3).is_empty() && lookup(&[1], 3).is_empty());
+    }
+
+    /// 5 ms and 1.3 ms a row.
+    fn cost() -> Cost {
+        let mut cost = Cost::default();
+        for rows in [1, 2, 1, 4, 8, 8, 1] {
+            cost.observe(rows, 0.005 + 0.0013 * rows as f64);
+        }
+        cost
+    }
+
+    #[test]
+    fn the_cost_of_a_row_is_learnt() {
+        assert!((cost().row_share(1).unwrap() - 0.0013 / 0.0063).abs() < 0.02);
+        assert!((cost().row_share(8).unwrap() - 0.0013 / 0.0154).abs() < 0.01);
+        let mut same = Cost::default();
+        (0..500).for_each(|_| same.observe(4, 0.01));
+        let share = same.row_share(4).unwrap();
+        assert!((0.05..0.2).contains(&share), "{share}: expected until seen");
+    }
+
+    #[test]
+    fn a_draft_is_as_long_as_it_pays() {
+        let (good, bad) = (Record { rate: 0.9 }, Record { rate: 0.1 });
+        assert_eq!(lengths(&[(bad, 8)], 1, &cost()), [0]);
+        assert_eq!(lengths(&[(good, 3)], 1, &cost()), [3]);
+        assert!(lengths(&[(good, 8)], 1, &cost())[0] >= 3);
+        // Among many rows a further one must be more certain to be worth it.
+        assert_eq!(lengths(&[(Record { rate: 0.5 }, 8)], 8, &cost()), [0]);
+        assert!(lengths(&[(good, 8)], 8, &cost())[0] >= 1);
+        assert_eq!(lengths(&[(good, 8)], 1, &Cost::default()), [0], "nothing is known of this machine");
+    }
+
+    #[test]
+    fn failures_end_drafts_and_are_forgotten() {
+        let mut record = Record::new();
+        (0..10).for_each(|_| record.observe(3, 0));
+        assert_eq!(lengths(&[(record, 8)], 1, &cost()), [0]);
+        let steps = (0..10_000).find(|_| {
+            propose(&[], 8, &mut record);
+            lengths(&[(record, 8)], 1, &cost())[0] > 0
+        });
+        assert!((20..500).contains(&steps.unwrap()), "{steps:?}");
+        (0..10).for_each(|_| record.observe(2, 2));
+        assert!(record.rate > 0.8);
+    }
+}
