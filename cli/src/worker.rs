@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use clap::Args;
+use clap::{ArgAction, Args};
 use slm_artifacts::{Progress, Source};
 use slm_worker::{
     WorkerConfig, WorkerEvent,
@@ -62,6 +62,16 @@ pub struct WorkerArgs {
     /// Sequences that are generated at once.
     #[arg(long, value_name = "N", default_value_t = 8)]
     max_sequences: usize,
+    /// Bytes of keys and values at most [default: room for --max-sequences of --context-length, but no more than half of the
+    /// memory that this process may use].
+    #[arg(long, value_name = "BYTES")]
+    kv_cache_bytes: Option<u64>,
+    /// Keep the keys and values of prompts for later requests that begin alike.
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
+    prefix_cache: bool,
+    /// Where tokens come from that are tried before their turn.
+    #[arg(long, value_name = "METHOD", value_parser = ["PromptLookup", "Off"], default_value = "PromptLookup", ignore_case = true)]
+    speculative: String,
     /// Requests that may wait besides; the next is refused.
     #[arg(long, value_name = "N", default_value_t = 256)]
     queue: usize,
@@ -161,6 +171,9 @@ impl WorkerArgs {
             context_length: self.context_length,
             sequences_max: self.max_sequences,
             queue_max: self.queue,
+            kv_cache_bytes: self.kv_cache_bytes,
+            prefix_cache: self.prefix_cache,
+            prompt_lookup: self.speculative != "Off",
             threads: self.threads,
             adapter_slots: self.adapter_slots,
             adapter_rank_max: self.adapter_max_rank,

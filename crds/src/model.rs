@@ -88,6 +88,12 @@ pub struct Runtime {
     /// Sequences that one worker generates at once; more wait.
     #[schemars(range(min = 1, max = 256))]
     pub max_sequences: u32,
+    /// Keys and values of what is read and generated.
+    pub kv_cache: KvCache,
+    /// Keep the keys and values of prompts for later requests that begin alike, as long as there is room.
+    pub prefix_cache: bool,
+    /// Whether several tokens of an answer are tried at once.
+    pub speculative: Speculative,
     /// Threads that compute. Unset: all that the worker may use.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1024))]
@@ -101,7 +107,52 @@ impl Default for Runtime {
             precision: Precision::Auto,
             context_length: None,
             max_sequences: 8,
+            kv_cache: KvCache::default(),
+            prefix_cache: true,
+            speculative: Speculative::default(),
             threads: None,
+        }
+    }
+}
+
+/// The memory of keys and values in a worker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct KvCache {
+    /// Bytes at most; room for one sequence of contextLength at least. Unset: room for maxSequences of them, but no more than
+    /// half of the memory that the worker may use. Requests wait while there is no room for the longest that they may become.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1_048_576))]
+    pub bytes: Option<i64>,
+}
+
+/// How tokens are tried before their turn. Answers are the same, and sooner there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct Speculative {
+    /// PromptLookup: what followed the last words where they stood before, in prompt or answer, is tried as long as that
+    /// pays. Off: one token a step.
+    pub method: SpeculativeMethod,
+}
+
+/// Where tokens to try come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum SpeculativeMethod {
+    // Plain comments: documented variants would become a `oneOf`, which no API server accepts here.
+    #[default]
+    #[allow(missing_docs)]
+    PromptLookup,
+    #[allow(missing_docs)]
+    Off,
+}
+
+impl SpeculativeMethod {
+    /// As manifests spell it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::PromptLookup => "PromptLookup",
+            Self::Off => "Off",
         }
     }
 }

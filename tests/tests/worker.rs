@@ -221,3 +221,31 @@ async fn a_damaged_bundle_is_named() -> Result<()> {
     run().await??;
     Ok(())
 }
+
+/// A cache that is too small for a single request is refused by name; one that is just large enough serves.
+#[tokio::test]
+async fn a_cache_without_room_for_one_sequence_is_refused() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let mut config = tiny::worker(dir.path())?;
+    config.model.context_length = Some(64);
+    config.model.kv_cache_bytes = Some(10_000);
+    let refused = slm_worker::run(config, CancellationToken::new(), |_| ()).await.expect_err("too small").to_string();
+    let needed = refused.split_whitespace().filter_map(|word| word.trim_end_matches(';').parse::<u64>().ok()).max();
+    let needed = needed.context("no number")?;
+    assert_eq!(
+        refused,
+        format!(
+            "spec.runtime.kvCache.bytes is 10000, but the keys and values of one sequence of 64 tokens take {needed}; raise \
+             it or lower spec.runtime.contextLength"
+        )
+    );
+    let mut worker =
+        Worker::start(|model| (model.context_length, model.kv_cache_bytes) = (Some(64), Some(needed))).await?;
+    assert_eq!(worker.state(|_| true).await?.kv_tokens_max, 64);
+    let request = greedy("tiny", &[1, 2, 3], 5);
+    assert_eq!(
+        worker.generation.complete(request).await?.into_inner().usage.map(|usage| usage.completion_tokens),
+        Some(5)
+    );
+    worker.stop().await
+}

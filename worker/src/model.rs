@@ -20,7 +20,7 @@ use crate::{
     adapters::{AdapterInfo, AdapterLease, AdapterSlotsError, Adapters},
     admit::Limits,
     engine::{Engine, EngineConfig},
-    runtime::{DecoderSession, LibraryError, Runtime, SessionConfig, SessionError},
+    runtime::{DecoderSession, LibraryError, Runtime, SessionConfig, SessionError, page_bytes},
     text::{Prompter, TokenBytes},
 };
 
@@ -41,6 +41,13 @@ pub struct ModelOptions {
     pub sequences_max: usize,
     /// Requests that may wait besides.
     pub queue_max: usize,
+    /// Bytes of keys and values at most; unset: room for all those sequences, but no more than half of the memory that this
+    /// process may use.
+    pub kv_cache_bytes: Option<u64>,
+    /// Whether prompts are kept for later requests.
+    pub prefix_cache: bool,
+    /// Whether tokens are tried before their turn.
+    pub prompt_lookup: bool,
     /// Threads of a step; unset: all cores this process may use.
     pub threads: Option<usize>,
     /// Adapters that may be loaded.
@@ -82,6 +89,19 @@ pub enum ModelError {
     /// ONNX Runtime does not take the graph.
     #[error(transparent)]
     Session(#[from] SessionError),
+    /// Not a single request would have room.
+    #[error(
+        "spec.runtime.kvCache.bytes is {bytes}, but the keys and values of one sequence of {context_length} tokens take {needed}; \
+         raise it or lower spec.runtime.contextLength"
+    )]
+    KvCache {
+        /// There are.
+        bytes: u64,
+        /// Longest sequence.
+        context_length: usize,
+        /// What that takes.
+        needed: u64,
+    },
     /// The engine thread cannot be started.
     #[error("starting the engine thread: {0}")]
     Thread(std::io::Error),
@@ -192,18 +212,18 @@ impl Model {
         progress(Opening::Loading);
         let context_length =
             options.context_length.unwrap_or(bundle.info.context_length.min(CONTEXT_LENGTH_DEFAULT_MAX));
-        let pages = SessionConfig::pages_for(options.sequences_max, context_length);
+        let pages = pages(options, &bundle, context_length)?;
         let threads = options.threads.unwrap_or_else(available_threads);
         let config = SessionConfig { context_length, pages, threads };
         // Every request in the house may hold another replaced version.
         let adapters = Adapters::new(options.adapter_slots, options.sequences_max + options.queue_max + 1);
         let session = DecoderSession::open(&runtime, &bundle, config, adapters.table())?;
-        let cache_bytes = (session.page_bytes() * pages) as u64;
+        let cache_bytes = (page_bytes(&bundle) * pages) as u64;
         let config = EngineConfig {
             sequences_max: options.sequences_max,
             queue_max: options.queue_max,
-            prefix_pages: pages,
-            prompt_lookup: true,
+            prefix_pages: if options.prefix_cache { pages } else { 0 },
+            prompt_lookup: options.prompt_lookup,
             step_max: STEP_MAX,
         };
         let (engine, thread) = Engine::start(session, config).map_err(ModelError::Thread)?;
@@ -254,6 +274,29 @@ impl Model {
         let info = AdapterInfo { source, source_digest, ..AdapterInfo::new(name, &adapter, scale, since.elapsed()) };
         Ok(self.adapters.publish(info, packed)?)
     }
+}
+
+/// Pages of keys and values that `options` ask for.
+fn pages(options: &ModelOptions, bundle: &Bundle, context_length: usize) -> Result<usize, ModelError> {
+    let page = page_bytes(bundle);
+    let (one, all) =
+        (SessionConfig::pages_for(1, context_length), SessionConfig::pages_for(options.sequences_max, context_length));
+    match options.kv_cache_bytes {
+        Some(bytes) => {
+            let pages = usize::try_from(bytes).unwrap_or(usize::MAX) / page;
+            let needed = (one * page) as u64;
+            if pages < one { Err(ModelError::KvCache { bytes, context_length, needed }) } else { Ok(pages) }
+        }
+        None => Ok(all.min((memory_limit() / 2) as usize / page).max(one)),
+    }
+}
+
+/// Bytes that this process may use: of its container, or of the machine.
+fn memory_limit() -> u64 {
+    let mut system = sysinfo::System::new();
+    system.refresh_memory();
+    let container = system.cgroup_limits().map_or(u64::MAX, |limits| limits.total_memory);
+    container.min(system.total_memory())
 }
 
 fn check_digest(found: &str, options: &ModelOptions) -> Result<(), ModelError> {

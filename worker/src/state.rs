@@ -68,7 +68,7 @@ pub(crate) fn describe(model: &Model, load: Load, tokens_per_second: f32, draini
         tokens_queued: load.prompt_tokens_queued as u64,
         tokens_per_second,
         kv_tokens_used: load.cache_tokens as u64,
-        kv_tokens_max: (context_length * sequences_max) as u64,
+        kv_tokens_max: model.engine.cache_tokens_max() as u64,
         draining,
         resident_bytes: adapter_bytes + model.cache_bytes,
     }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use slm_crds::model::Precision;
+use slm_crds::model::{Precision, SpeculativeMethod};
 use slm_residency::{Version, Wanted};
 use slm_router::swarm::Route;
 
@@ -43,6 +43,12 @@ pub struct Launch {
     pub context_length: Option<u32>,
     /// Sequences at once.
     pub sequences_max: u32,
+    /// Bytes of keys and values at most; unset: what the worker finds right.
+    pub kv_cache_bytes: Option<i64>,
+    /// Whether prompts are kept for later requests.
+    pub prefix_cache: bool,
+    /// Where tokens to try come from.
+    pub speculative: SpeculativeMethod,
     /// Threads that compute; unset: all.
     pub threads: Option<u32>,
     /// Adapters that may be loaded.

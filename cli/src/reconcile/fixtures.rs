@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Instant};
 
 use slm_crds::{
     SwarmRouteSpec,
-    model::Precision,
+    model::{Precision, SpeculativeMethod},
     route::{Target, TargetKind},
 };
 use slm_proto::v1::{AdapterPhase, AdapterState, WorkerState};
@@ -20,6 +20,9 @@ pub(super) fn launch(digest: &str) -> Launch {
         precision: Precision::Auto,
         context_length: None,
         sequences_max: 8,
+        kv_cache_bytes: None,
+        prefix_cache: true,
+        speculative: SpeculativeMethod::PromptLookup,
         threads: None,
         adapter_slots: 16,
         adapter_rank_max: 64,

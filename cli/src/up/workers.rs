@@ -181,6 +181,11 @@ fn arguments(model: &str, launch: &Launch, settings: &WorkerSettings) -> Vec<OsS
     if let Some(tokens) = launch.context_length {
         flag("--context-length", tokens.to_string().into());
     }
+    if let Some(bytes) = launch.kv_cache_bytes {
+        flag("--kv-cache-bytes", bytes.to_string().into());
+    }
+    flag("--prefix-cache", launch.prefix_cache.to_string().into());
+    flag("--speculative", launch.speculative.name().into());
     if let Some(threads) = launch.threads {
         flag("--threads", threads.to_string().into());
     }

@@ -22,6 +22,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use slm_kernels::attention::PAGE;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc as events};
 
 use crate::{
@@ -199,6 +200,7 @@ pub struct Engine {
     places: usize,
     sequences_max: usize,
     context_length: usize,
+    cache_tokens_max: usize,
 }
 
 impl std::fmt::Debug for Engine {
@@ -220,6 +222,7 @@ impl Engine {
             places,
             sequences_max: config.sequences_max,
             context_length: session.config().context_length,
+            cache_tokens_max: session.config().pages * PAGE,
         };
         let thread = std::thread::Builder::new()
             .name("engine".into())
@@ -252,6 +255,11 @@ impl Engine {
     /// Sequences that run at once.
     pub fn sequences_max(&self) -> usize {
         self.sequences_max
+    }
+
+    /// Positions that the cache has room for.
+    pub fn cache_tokens_max(&self) -> usize {
+        self.cache_tokens_max
     }
 
     /// Prompt and answer together.

@@ -153,7 +153,7 @@ impl Sequence {
         let mut rows = logits.by_ref().take(draft.len() + 1);
         let mut drafted = draft.iter();
         let (mut progress, mut chosen) = (Progress::Goes, 0_usize);
-        while let Some(logits) = rows.next() {
+        for logits in rows.by_ref() {
             progress = self.advance(logits);
             chosen += 1;
             if progress == Progress::Ended || drafted.next() != self.tokens.last() {

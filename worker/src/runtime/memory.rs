@@ -43,13 +43,12 @@ impl KvMemory {
         self.pages
     }
 
-    /// Bytes that a page takes in all layers together.
-    pub(super) fn page_bytes(&self) -> usize {
-        self.shape.page_elements()
-            * match &self.layers {
-                Layers::F32(layers) => layers.len() * size_of::<f32>(),
-                Layers::F16(layers) => layers.len() * size_of::<u16>(),
-            }
+    /// Bytes of an element of a page.
+    pub(super) fn element_bytes(precision: Precision) -> usize {
+        match precision {
+            Precision::F32 => size_of::<f32>(),
+            Precision::Int4 | Precision::Int8 => size_of::<f16>(),
+        }
     }
 
     /// The pages of `layer`, to be written to.

@@ -14,5 +14,5 @@ mod step;
 mod tensor;
 
 pub use library::{LibraryError, Runtime};
-pub use session::{DecoderSession, SessionConfig, SessionError, TOKENS_MAX};
+pub use session::{DecoderSession, SessionConfig, SessionError, TOKENS_MAX, page_bytes};
 pub use step::{Chunk, ChunkError, Wanted};

@@ -8,7 +8,7 @@ use std::{
 };
 
 use ort::session::{Session, builder::GraphOptimizationLevel};
-use slm_convert::bundle::Bundle;
+use slm_convert::{bundle::Bundle, config::ModelConfig};
 use slm_kernels::attention::{PAGE, Shape};
 
 use super::{
@@ -71,6 +71,16 @@ pub enum SessionError {
 /// Tokens of a step at most, of all its chunks together; bounds the activations' memory.
 pub const TOKENS_MAX: usize = 512;
 
+/// Bytes that a page of keys and values takes in all layers together.
+pub fn page_bytes(bundle: &Bundle) -> usize {
+    let model = &bundle.info.config;
+    model.layers * KvMemory::element_bytes(bundle.info.precision) * shape(model).page_elements()
+}
+
+fn shape(model: &ModelConfig) -> Shape {
+    Shape::new(model.heads, model.kv_heads, model.head_dim)
+}
+
 /// A model that steps.
 pub struct DecoderSession {
     // The binding first: it must go before the session and the memory that it points to.
@@ -98,8 +108,7 @@ impl DecoderSession {
         if config.context_length > bundle.info.context_length {
             return Err(SessionError::ContextLength { asked: config.context_length, most: bundle.info.context_length });
         }
-        let shape = Shape::new(model.heads, model.kv_heads, model.head_dim);
-        let kv = KvMemory::new(shape, config.pages, model.layers, bundle.info.precision);
+        let kv = KvMemory::new(shape(model), config.pages, model.layers, bundle.info.precision);
         let step = Arc::new(Mutex::new(Step::new(kv, table)));
         let session = build_session(runtime, bundle, config.threads, &step)?;
         Ok(Self {
@@ -123,11 +132,6 @@ impl DecoderSession {
     /// Length of a row of logits.
     pub fn vocab_size(&self) -> usize {
         self.vocab
-    }
-
-    /// Bytes that a page of keys and values takes.
-    pub fn page_bytes(&self) -> usize {
-        self.lock().kv.page_bytes()
     }
 
     /// Takes the new tokens of `chunks` in, all at once. Returns a row of logits for each token for which they are

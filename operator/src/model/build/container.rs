@@ -96,6 +96,11 @@ fn arguments(plan: Plan<'_>) -> Vec<String> {
     if let Some(length) = spec.runtime.context_length {
         flag("context-length", length.to_string());
     }
+    if let Some(bytes) = spec.runtime.kv_cache.bytes {
+        flag("kv-cache-bytes", bytes.to_string());
+    }
+    flag("prefix-cache", spec.runtime.prefix_cache.to_string());
+    flag("speculative", spec.runtime.speculative.method.name().to_owned());
     if let Some(threads) = spec.runtime.threads {
         flag("threads", threads.to_string());
     }

@@ -83,7 +83,8 @@ fn pods_satisfy_the_restricted_level() {
 fn a_worker_gets_what_the_model_says() {
     let spec = json!({
         "replicas": 3,
-        "runtime": { "precision": "Int4", "contextLength": 512, "maxSequences": 4, "threads": 2 },
+        "runtime": { "precision": "Int4", "contextLength": 512, "maxSequences": 4, "threads": 2, "kvCache": { "bytes": 2_000_000 },
+            "prefixCache": false, "speculative": { "method": "Off" } },
         "adapters": { "slots": 5, "maxRank": 8 },
         "rollout": { "maxSurge": 2, "maxUnavailable": 1, "drainTimeoutSeconds": 20 },
         "pod": { "resources": { "limits": { "memory": "2Gi", "cpu": "2" } }, "nodeSelector": { "a": "b" } },
@@ -97,6 +98,9 @@ fn a_worker_gets_what_the_model_says() {
         "--context-length=512",
         "--max-sequences=4",
         "--threads=2",
+        "--kv-cache-bytes=2000000",
+        "--prefix-cache=false",
+        "--speculative=Off",
         "--adapter-slots=5",
         "--adapter-max-rank=8",
         "--drain=20s",
