@@ -9,7 +9,7 @@ PYTHON := $(CACHE)/venv/bin/python
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 SLM := $(TARGET)/release/slm
 
-.PHONY: help setup build demo up test check generate parity e2e e2e-faults bench images chart chart-generate cluster-up cluster-down cluster-test clean
+.PHONY: help setup build demo up test check generate parity e2e e2e-faults bench soak images chart chart-generate cluster-up cluster-down cluster-test clean
 
 help: ## Show what there is
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ e2e-faults: setup images ## The same, with eight callers that never pause while 
 bench: setup ## End-to-end speed beside the bare ONNX Runtime step, on this machine
 	@$(CARGO) build --release --workspace --bins
 	@"$(TARGET)/release/slm-bench" --slm "$(SLM)"
+
+soak: setup build ## Half an hour of everything at once: no error, no wrong token, no growing memory
+	SLM_SOAK_SECONDS=$(or $(SLM_SOAK_SECONDS),1800) $(CARGO) test --release --workspace --test soak -- --nocapture
 
 cluster-up: ## A real two-node Kubernetes on this machine (root): eval "$(make -s cluster-up)"
 	@scripts/cluster up

@@ -1,0 +1,197 @@
+//! Everything at once for a while: streams of random lengths, some of which hang up, experts that are replaced under
+//! them. No error, every greedy stream the one that its version gives alone, and memory that does not grow.
+//!
+//! `SLM_SOAK_SECONDS` says for how long; `make soak` takes half an hour. Memory is looked at when it runs for five minutes
+//! or more: until then pages are still being touched for the first time.
+
+use std::{
+    collections::HashMap,
+    env, fs,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use slm_tests::swarm::{Answer, Call, Client, Folder, Swarm, adapter, quickstart_adapter, worker_state_until};
+
+const STREAMS: usize = 16;
+const TOKENS_MAX: u32 = 48;
+/// One in so many hangs up in the middle.
+const HANG_UP: u32 = 8;
+/// Less than the prompts of a run come to, so that pages are evicted all the time.
+const RUNTIME: &str = "precision: Int4, maxSequences: 12, contextLength: 512, kvCache: {bytes: 50000000}";
+const EXPERTS: [&str; 4] = ["smollm2", "steady", "swapped", "swapped"];
+const VERSIONS: [&str; 2] = ["banking", "travel"];
+/// Memory is compared between the minute after this and the last minute.
+const SETTLED: Duration = Duration::from_secs(300);
+/// What resident memory may grow by after that: a hundredth, for allocators do not give everything back.
+const GROWTH_MAX: f64 = 1.01;
+
+fn duration() -> Result<Duration> {
+    let seconds = env::var("SLM_SOAK_SECONDS").unwrap_or_else(|_| "15".into());
+    Ok(Duration::from_secs(seconds.parse().context("SLM_SOAK_SECONDS")?))
+}
+
+/// Pieces of a text, of all lengths; some begin alike.
+fn prompts() -> Vec<String> {
+    let text = include_str!("../../LICENSE");
+    let words: Vec<&str> = text.split_whitespace().collect();
+    [(0, 3), (0, 40), (0, 160), (200, 30), (200, 230), (700, 90)]
+        .map(|(first, count)| words[first..first + count].join(" "))
+        .to_vec()
+}
+
+struct Scene {
+    client: Client,
+    prompts: Vec<String>,
+    /// Greedy answers of `TOKENS_MAX` tokens, by digest and prompt.
+    references: HashMap<(String, usize), String>,
+    over: AtomicBool,
+    answers: AtomicUsize,
+    hung_up: AtomicUsize,
+}
+
+impl Scene {
+    fn check(&self, prompt: usize, answer: &Answer, tokens: u32) -> Result<()> {
+        let digest = &answer.expert.digest;
+        let reference = self.references.get(&(digest.clone(), prompt)).context("a version that nobody loaded")?;
+        // Half a character at the end is shown as what it is not.
+        let text = answer.text.trim_end_matches('\u{fffd}');
+        ensure!(answer.tokens == tokens, "{} tokens instead of {tokens}", answer.tokens);
+        ensure!(reference.starts_with(text), "{digest} to prompt {prompt}: {text:?}, alone {reference:?}");
+        self.answers.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+async fn alone(client: &Client, model: &str, scene: &mut HashMap<(String, usize), String>) -> Result<()> {
+    for (index, prompt) in prompts().iter().enumerate() {
+        let answer = client.ask(&Call::continuing(model, prompt, TOKENS_MAX)).await?;
+        scene.insert((answer.expert.digest, index), answer.text);
+    }
+    Ok(())
+}
+
+async fn stream(scene: Arc<Scene>, seed: u64) -> Result<()> {
+    let mut random = StdRng::seed_from_u64(seed);
+    while !scene.over.load(Ordering::Relaxed) {
+        let prompt = random.random_range(0..scene.prompts.len());
+        let tokens = random.random_range(1..=TOKENS_MAX);
+        let expert = EXPERTS[random.random_range(0..EXPERTS.len())];
+        let call = Call::continuing(expert, &scene.prompts[prompt], tokens);
+        let mut stream = scene.client.stream(call.request()).await?;
+        if random.random_ratio(1, HANG_UP) {
+            stream.next().await?;
+            scene.hung_up.fetch_add(1, Ordering::Relaxed);
+            continue;
+        }
+        scene.check(prompt, &stream.rest().await?, tokens)?;
+    }
+    Ok(())
+}
+
+async fn replace(scene: &Scene, folder: &Folder, until: Instant) -> Result<usize> {
+    let mut digest = scene.client.until("swapped", |model| model.is_some()).await?.context("swapped")?.digest;
+    let mut replacements = 0;
+    while Instant::now() < until {
+        replacements += 1;
+        let version = VERSIONS[replacements % 2];
+        folder.write("swapped", &adapter("swapped", "smollm2", &quickstart_adapter(version)))?;
+        digest = scene.client.until_replaced("swapped", &digest).await?;
+    }
+    Ok(replacements)
+}
+
+/// Resident bytes of a process once a second.
+async fn watch(pid: u32, until: Instant) -> Result<Vec<u64>> {
+    let mut seen = Vec::new();
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    while Instant::now() < until {
+        tick.tick().await;
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).context("RssAnon")?;
+        seen.push(line.trim().trim_end_matches(" kB").trim().parse::<u64>()? * 1024);
+    }
+    Ok(seen)
+}
+
+/// The child of `parent`, whichever of its threads started it, that serves a model.
+fn worker_pid(parent: u32) -> Result<u32> {
+    for thread in fs::read_dir(format!("/proc/{parent}/task"))? {
+        let children = fs::read_to_string(thread?.path().join("children"))?;
+        let worker = |pid: &&str| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| contains(&line, b"worker"));
+        if let Some(pid) = children.split_whitespace().find(worker) {
+            return Ok(pid.parse()?);
+        }
+    }
+    bail!("no worker among the children of {parent}")
+}
+
+fn contains(line: &[u8], word: &[u8]) -> bool {
+    line.split(|&byte| byte == 0).any(|argument| argument == word)
+}
+
+fn median(values: &[u64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable();
+    sorted.get(sorted.len() / 2).map_or(f64::NAN, |&value| value as f64)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_breaks_or_grows() -> Result<()> {
+    let folder = Folder::quickstart(RUNTIME)?;
+    for name in ["banking", "travel", "kitchen"] {
+        folder.remove(name)?;
+    }
+    folder.write("steady", &adapter("steady", "smollm2", &quickstart_adapter("kitchen")))?;
+    folder.write("swapped", &adapter("swapped", "smollm2", &quickstart_adapter(VERSIONS[0])))?;
+    folder.write("other", &adapter("other", "smollm2", &quickstart_adapter(VERSIONS[1])))?;
+    let swarm = Swarm::start(folder.path())?;
+    let client = swarm.client()?;
+    let worker = client.worker_of("smollm2").await?;
+    let mut references = HashMap::new();
+    for model in ["smollm2", "steady", "swapped", "other"] {
+        alone(&client, model, &mut references).await?;
+    }
+    folder.remove("other")?;
+    client.until("other", |model| model.is_none()).await?;
+    let scene = Arc::new(Scene {
+        client,
+        prompts: prompts(),
+        references,
+        over: AtomicBool::new(false),
+        answers: AtomicUsize::new(0),
+        hung_up: AtomicUsize::new(0),
+    });
+
+    let duration = duration()?;
+    let until = Instant::now() + duration;
+    let streams: Vec<_> = (0..STREAMS).map(|seed| tokio::spawn(stream(scene.clone(), seed as u64))).collect();
+    let changed = tokio::try_join!(replace(&scene, &folder, until), watch(worker_pid(swarm.pid())?, until));
+    scene.over.store(true, Ordering::Relaxed);
+    for stream in streams {
+        stream.await??;
+    }
+    let (replacements, resident) = changed?;
+    let (answers, hung_up) = (scene.answers.load(Ordering::Relaxed), scene.hung_up.load(Ordering::Relaxed));
+    println!("{duration:?}: {answers} answers, {hung_up} hung up, {replacements} replacements");
+    assert!(answers > 0 && hung_up > 0 && replacements > 0);
+    if duration > SETTLED + Duration::from_secs(120) {
+        let settled = SETTLED.as_secs() as usize;
+        let (early, late) = (median(&resident[settled..settled + 60]), median(&resident[resident.len() - 60..]));
+        println!("resident, anonymous: {:.1} MB after {SETTLED:?}, {:.1} MB at the end", early / 1e6, late / 1e6);
+        assert!(late <= early * GROWTH_MAX, "{resident:?}");
+    }
+    worker_state_until(&worker, |state| {
+        state.sequences_running == 0
+            && state.adapters.len() == 2
+            && state.adapters.iter().all(|a| a.active_requests == 0)
+    })
+    .await?;
+    swarm.stop()?;
+    Ok(())
+}
