@@ -86,6 +86,9 @@ impl LlamaServer {
 }
 
 impl Wanted {
+    /// What is not said here is best left alone: batches are continuous and weights rearranged by default, flash
+    /// attention is on where it is faster (it is), and one cache for all sequences (`--kv-unified`) is a fifth slower.
+    /// A server for 32 sequences is as fast with 8 as one for 8.
     fn arguments(&self, port: u16) -> Vec<String> {
         let mut arguments = vec!["--model".to_owned(), self.model.display().to_string()];
         let mut add = |name: &str, value: String| arguments.extend([name.to_owned(), value]);
