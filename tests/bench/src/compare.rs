@@ -6,7 +6,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use crate::{
-    ANSWER, LONG_PROMPT, Mix, PROMPT, RANK, Run,
+    ANSWER, LONG_PROMPT, Mix, PROMPT, RANK,
     adapters::RandomAdapter,
     agree,
     bandwidth::{self, Reads},
@@ -14,6 +14,7 @@ use crate::{
     load::{Endpoint, Load, Request},
     lora_gguf,
     prompts::Prompts,
+    run::Run,
     served::{Served, Swarm},
     table::{Comparison, Row, Table, quantile},
 };

@@ -3,9 +3,10 @@
 use anyhow::Result;
 
 use crate::{
-    ANSWER, PROMPT, Run, adapters,
+    ANSWER, PROMPT, adapters,
     load::{Endpoint, Request},
     prompts::Prompts,
+    run::Run,
     served::{Served, Swarm},
     table::{Comparison, Row, Table},
 };

@@ -16,8 +16,8 @@ use tokio::{
 };
 
 use crate::{
-    interrupt,
     load::{Api, Endpoint},
+    run::interrupt,
 };
 
 /// Loading the model and 32 adapters takes a second or two.

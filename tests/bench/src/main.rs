@@ -21,29 +21,21 @@ mod cost;
 mod step;
 
 mod plot;
+mod report;
+mod run;
 mod select;
 mod table;
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fs, path::PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
 use serde_json::json;
-use slm_convert::{
-    bundle::{Bundle, cache_dir},
-    graph::Precision,
-};
+use slm_convert::{bundle::cache_dir, graph::Precision};
 use slm_tests::real;
 
-use compare::{Comparisons, Opponent};
+use compare::Opponent;
+use run::Run;
 use select::Selection;
 
 /// Tokens of each prompt and of each answer in the decoding rows.
@@ -83,24 +75,6 @@ struct Arguments {
     plot: PathBuf,
 }
 
-/// What all measurements share.
-pub(crate) struct Run {
-    slm: PathBuf,
-    repeat: usize,
-    only: Selection,
-    bundle: Bundle,
-    dir: tempfile::TempDir,
-}
-
-impl Run {
-    /// A folder of its own for one measurement.
-    fn folder(&self, name: &str) -> Result<PathBuf> {
-        let path = self.dir.path().join(name);
-        fs::create_dir_all(&path)?;
-        Ok(path)
-    }
-}
-
 /// Which adapters the streams of a row use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mix {
@@ -118,15 +92,6 @@ impl Mix {
             Self::Distinct => Some(stream),
         }
     }
-}
-
-/// Ends a server as Ctrl-C would.
-pub(crate) async fn interrupt(mut process: tokio::process::Child) -> Result<()> {
-    if let Some(pid) = process.id() {
-        kill(Pid::from_raw(pid as i32), Signal::SIGINT)?;
-    }
-    tokio::time::timeout(Duration::from_secs(20), process.wait()).await??;
-    Ok(())
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -151,7 +116,7 @@ async fn main() -> Result<()> {
         Some(program) => {
             let model = arguments.llama_model.map_or_else(llama_model, Ok)?;
             if let Some(all) = compare::measure(&run, &Opponent { program, model }).await? {
-                report(&all, &mut raw, &arguments.plot)?;
+                report::report(&all, &mut raw, &arguments.plot)?;
             }
         }
         None => {
@@ -161,19 +126,6 @@ async fn main() -> Result<()> {
     if let Some(path) = arguments.json {
         fs::write(&path, serde_json::to_vec_pretty(&raw)?).with_context(|| path.display().to_string())?;
     }
-    Ok(())
-}
-
-/// Prints and draws the comparison with llama-server.
-fn report(all: &Comparisons, raw: &mut serde_json::Value, plot: &Path) -> Result<()> {
-    println!("{}", all.table().markdown());
-    raw["llama"] = all.json();
-    if let Some((bandwidths, sides)) = all.memory() {
-        println!("{}", bandwidth::markdown(bandwidths, &sides));
-        raw["memory"] = bandwidth::json(bandwidths, &sides);
-    }
-    plot::draw(plot, all).with_context(|| plot.display().to_string())?;
-    println!("Plot: {}", plot.display());
     Ok(())
 }
 

@@ -14,8 +14,8 @@ use tokio::{
 };
 
 use crate::{
-    interrupt,
     load::{Api, Endpoint},
+    run::interrupt,
 };
 
 pub(crate) struct Served {

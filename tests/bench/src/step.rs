@@ -3,10 +3,11 @@
 use anyhow::Result;
 
 use crate::{
-    ANSWER, LONG_PROMPT, Mix, PROMPT, RANK, Run, STREAMS,
+    ANSWER, LONG_PROMPT, Mix, PROMPT, RANK, STREAMS,
     bare::Bare,
     load::{Endpoint, Request},
     prompts::Prompts,
+    run::Run,
     served::{Served, Swarm},
     table::{Comparison, Row, Table},
 };
