@@ -117,7 +117,10 @@ pub(crate) async fn measure(run: &Run, opponent: &Opponent) -> Result<Option<Com
             let (our, their) = measured.case.turn(turn, &ours.endpoint, &theirs.endpoint, &mut prompts).await?;
             eprintln!(
                 "turn {turn} of {}: {}: {:.0} tok/s, llama-server {:.0} tok/s",
-                run.repeat, measured.case.name, our.rate, their.rate
+                run.repeat,
+                measured.case.name,
+                measured.case.rate(&our),
+                measured.case.rate(&their)
             );
             // The first turn warms caches and pages up.
             if turn > 0 {
@@ -167,6 +170,11 @@ impl Case {
         }
     }
 
+    /// Tokens a second of what the case is about: the prompt's, or the answers'.
+    fn rate(&self, sample: &Sample) -> f64 {
+        if self.is_prompt() { self.prompt as f64 / sample.first_token } else { sample.rate }
+    }
+
     /// Only the first token is wanted.
     pub(crate) fn is_prompt(&self) -> bool {
         self.answer == 1
@@ -204,10 +212,7 @@ impl Measured {
     /// The lines that a case has in the table.
     fn rows(&self) -> Vec<Row> {
         let case = &self.case;
-        if case.is_prompt() {
-            return vec![self.row(Row::rate(case.name), |sample| case.prompt as f64 / sample.first_token)];
-        }
-        let mut rows = vec![self.row(Row::rate(case.name), |sample| sample.rate)];
+        let mut rows = vec![self.row(Row::rate(case.name), |sample| case.rate(sample))];
         if case.id == "llama/base-8" {
             let name = format!("time to first token, {}, p50", case.name);
             rows.push(self.row(Row::time(&name), |sample| sample.first_token));

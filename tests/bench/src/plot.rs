@@ -107,7 +107,8 @@ impl Curve {
         figure: impl Fn(&Measured) -> f64,
     ) -> Self {
         let point = |measured: &Measured| (measured.case.streams as f64, figure(measured));
-        let points = all.measured.iter().filter(|measured| which(measured)).map(point).collect();
+        let points = all.measured.iter().filter(|measured| which(measured)).map(point);
+        let points = points.filter(|point| point.1.is_finite()).collect();
         Self { name, colour, dashed, points }
     }
 }
@@ -117,6 +118,10 @@ impl Panel {
         let scale = self.scale;
         let figures = self.curves.iter().flat_map(|curve| &curve.points).map(|point| scale.height(point.1));
         let (low, high) = figures.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), y| (low.min(y), high.max(y)));
+        // None of its rows was measured.
+        if low > high {
+            return Ok(());
+        }
         let heights = match scale {
             Scale::Linear => 0.0..high * 1.15,
             Scale::Doubling => low.floor()..high.ceil() + 1.0,
