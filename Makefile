@@ -50,9 +50,11 @@ e2e: setup images ## The swarm on a real cluster: the one of KUBECONFIG, or one 
 e2e-faults: setup images ## The same, with eight callers that never pause while things break or are replaced
 	@CACHE="$(CACHE)" scripts/e2e --faults
 
-bench: setup ## End-to-end speed beside the bare ONNX Runtime step, on this machine
+bench: setup ## Speed beside the bare ONNX Runtime step and llama-server, on this machine (BENCH="--repeat 9" for options)
 	@$(CARGO) build --release --workspace --bins
-	@"$(TARGET)/release/slm-bench" --slm "$(SLM)"
+	@opponent="$$(CACHE="$(CACHE)" scripts/llama-server)" && { read -r server && read -r model; } <<<"$$opponent" && \
+	  "$(TARGET)/release/slm-bench" --slm "$(SLM)" --llama-server "$$server" --llama-model "$$model" \
+	    --plot "$(TARGET)/bench.png" --json "$(TARGET)/bench.json" $(BENCH)
 
 soak: setup build ## Half an hour of everything at once: no error, no wrong token, no growing memory
 	SLM_SOAK_SECONDS=$(or $(SLM_SOAK_SECONDS),1800) $(CARGO) test --release --workspace --test soak -- --nocapture

@@ -1,4 +1,4 @@
-//! Rank-16 adapters on every linear layer, with small random weights: their speed does not depend on what they say.
+//! Adapters on every linear layer, with small random weights: their speed does not depend on what they say.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -10,33 +10,69 @@ use safetensors::{Dtype, tensor::TensorView};
 use serde_json::json;
 use slm_convert::{config::ModelConfig, peft::Module};
 
+/// One adapter, before it has a file's form.
+pub(crate) struct RandomAdapter {
+    pub(crate) rank: usize,
+    /// `alpha / rank` scales what it adds.
+    pub(crate) alpha: f32,
+    pub(crate) pairs: Vec<RandomPair>,
+}
+
+/// What it adds to one linear layer.
+pub(crate) struct RandomPair {
+    pub(crate) layer: usize,
+    pub(crate) module: Module,
+    /// `[rank, inputs]`, row-major.
+    pub(crate) a: Vec<f16>,
+    /// `[outputs, rank]`, row-major.
+    pub(crate) b: Vec<f16>,
+}
+
 /// Writes adapter number `seed` to `dir` as PEFT does.
 pub(crate) fn write(dir: &Path, config: &ModelConfig, rank: usize, seed: u64) -> Result<()> {
-    fs::create_dir_all(dir)?;
-    let names: Vec<_> = Module::ALL.iter().map(|module| module.name()).collect();
-    let description = json!({
-        "peft_type": "LORA", "task_type": "CAUSAL_LM", "r": rank, "lora_alpha": rank, "target_modules": names,
-        "bias": "none", "lora_dropout": 0.0, "base_model_name_or_path": "HuggingFaceTB/SmolLM2-135M-Instruct",
-    });
-    fs::write(dir.join("adapter_config.json"), serde_json::to_vec_pretty(&description)?)?;
-    let mut random = ChaCha8Rng::seed_from_u64(seed);
-    let mut tensors: BTreeMap<String, (Vec<usize>, Vec<f16>)> = BTreeMap::new();
-    for layer in 0..config.layers {
-        for module in Module::ALL {
-            let (inputs, outputs) = module.dimensions(config);
-            for (part, shape) in [("A", [rank, inputs]), ("B", [outputs, rank])] {
-                let values = (0..shape[0] * shape[1]).map(|_| f16::from_f32(random.random_range(-0.01..0.01)));
-                let name = format!("base_model.model.{}.lora_{part}.weight", module.path(layer));
-                tensors.insert(name, (shape.to_vec(), values.collect()));
+    RandomAdapter::new(config, rank, seed).write_peft(dir)
+}
+
+impl RandomAdapter {
+    /// Adapter number `seed` for a model of that shape, its answers hardly different from the base's.
+    pub(crate) fn new(config: &ModelConfig, rank: usize, seed: u64) -> Self {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let mut values = |count: usize| (0..count).map(|_| f16::from_f32(random.random_range(-0.01..0.01))).collect();
+        let mut pairs = Vec::new();
+        for layer in 0..config.layers {
+            for module in Module::ALL {
+                let (inputs, outputs) = module.dimensions(config);
+                pairs.push(RandomPair { layer, module, a: values(rank * inputs), b: values(outputs * rank) });
             }
         }
+        Self { rank, alpha: rank as f32, pairs }
     }
-    let views = tensors
-        .iter()
-        .map(|(name, (shape, values))| {
-            Ok((name.as_str(), TensorView::new(Dtype::F16, shape.clone(), bytemuck::cast_slice(values))?))
-        })
-        .collect::<Result<Vec<_>>>()?;
-    fs::write(dir.join("adapter_model.safetensors"), safetensors::serialize(views, None)?)?;
-    Ok(())
+
+    /// Writes it to `dir` as PEFT does.
+    pub(crate) fn write_peft(&self, dir: &Path) -> Result<()> {
+        fs::create_dir_all(dir)?;
+        let names: Vec<_> = Module::ALL.iter().map(|module| module.name()).collect();
+        let description = json!({
+            "peft_type": "LORA", "task_type": "CAUSAL_LM", "r": self.rank, "lora_alpha": self.alpha,
+            "target_modules": names, "bias": "none", "lora_dropout": 0.0,
+            "base_model_name_or_path": "HuggingFaceTB/SmolLM2-135M-Instruct",
+        });
+        fs::write(dir.join("adapter_config.json"), serde_json::to_vec_pretty(&description)?)?;
+        let mut views = BTreeMap::new();
+        for pair in &self.pairs {
+            for (part, shape, values) in pair.parts(self.rank) {
+                let name = format!("base_model.model.{}.lora_{part}.weight", pair.module.path(pair.layer));
+                views.insert(name, TensorView::new(Dtype::F16, shape.to_vec(), bytemuck::cast_slice(values))?);
+            }
+        }
+        fs::write(dir.join("adapter_model.safetensors"), safetensors::serialize(views, None)?)?;
+        Ok(())
+    }
+}
+
+impl RandomPair {
+    /// Name, shape (row-major) and values of both matrices.
+    fn parts(&self, rank: usize) -> [(char, [usize; 2], &[f16]); 2] {
+        [('A', [rank, self.a.len() / rank], &self.a), ('B', [self.b.len() / rank, rank], &self.b)]
+    }
 }

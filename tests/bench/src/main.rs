@@ -1,30 +1,55 @@
 //! `make bench`: tokens a second through the HTTP endpoint of a running swarm, beside what the bare ONNX Runtime step
-//! gives on the same graph at the same batch, in the same run.
+//! gives on the same graph at the same batch, and beside llama.cpp's server with the same model, in the same run.
 //!
-//! The two take turns, so that a machine whose speed drifts drifts for both. Figures are medians with their range.
+//! What is compared takes turns, so that a machine whose speed drifts drifts for all. Figures are medians with their
+//! range.
 
 mod adapters;
+mod lora_gguf;
+mod prompts;
+
 mod bare;
+mod llama;
 mod served;
+
+mod load;
+
+mod agree;
+mod bandwidth;
+mod compare;
+mod cost;
+mod step;
+
+mod plot;
+mod report;
+mod run;
+mod select;
 mod table;
 
-use std::path::PathBuf;
+use std::{fs, path::PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Parser;
+use serde_json::json;
+use slm_convert::{bundle::cache_dir, graph::Precision};
+use slm_tests::real;
 
-use table::Row;
+use compare::Opponent;
+use run::Run;
+use select::Selection;
 
 /// Tokens of each prompt and of each answer in the decoding rows.
 const PROMPT: usize = 128;
 const ANSWER: usize = 128;
 /// Tokens of the prompt whose first token is timed.
 const LONG_PROMPT: usize = 512;
-/// Streams of the batched rows, and so adapters that are made.
+/// Tokens that a sequence may have.
+const CONTEXT: usize = 1024;
+/// Streams of the batched rows beside the bare step, and so adapters that are made for it.
 const STREAMS: usize = 8;
 const RANK: usize = 16;
 
-/// Speed of a swarm beside the bare ONNX Runtime step, on this machine.
+/// Speed of a swarm beside the bare ONNX Runtime step and beside llama-server, on this machine.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// The `slm` binary to measure.
@@ -33,6 +58,21 @@ struct Arguments {
     /// Times that each figure is taken.
     #[arg(long, default_value_t = 5)]
     repeat: usize,
+    /// llama.cpp's server to compare with; `scripts/llama-server` builds it.
+    #[arg(long)]
+    llama_server: Option<PathBuf>,
+    /// The model in the form that is fastest for it [default: the one that `scripts/llama-server` makes].
+    #[arg(long)]
+    llama_model: Option<PathBuf>,
+    /// Rows to measure, by name: `step/*`, `adapter`, `llama/base-8`; all when not given.
+    #[arg(long)]
+    only: Vec<String>,
+    /// Where every figure is written.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Where the picture is written.
+    #[arg(long, default_value = "target/bench.png")]
+    plot: PathBuf,
 }
 
 /// Which adapters the streams of a row use.
@@ -57,36 +97,39 @@ impl Mix {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let dir = tempfile::tempdir()?;
-    let mut bare = bare::Bare::open(dir.path())?;
-    let served = served::Served::start(&arguments.slm, dir.path()).await?;
-    let prompt = bare.prompt(LONG_PROMPT)?;
-
-    let decoding = [
-        ("1 stream, base", 1, Mix::Base),
-        ("1 stream, rank-16 adapter", 1, Mix::Same),
-        ("8 streams, base", STREAMS, Mix::Base),
-        ("8 streams, same rank-16 adapter", STREAMS, Mix::Same),
-        ("8 streams, 8 distinct rank-16 adapters", STREAMS, Mix::Distinct),
-    ];
-    let mut rows: Vec<Row> = decoding.iter().map(|(name, ..)| Row::rate(name)).collect();
-    rows.push(Row::time("time to first token, 512 prompt tokens"));
-    for turn in 0..=arguments.repeat {
-        for (row, &(_, streams, mix)) in rows.iter_mut().zip(&decoding) {
-            let bare = bare.decode(streams, mix, &prompt[..PROMPT])?;
-            let served = served.decode(streams, mix, &prompt[..PROMPT]).await?;
-            // The first turn warms caches and pages up.
-            if turn > 0 {
-                row.add(bare, served);
+    let run = Run {
+        slm: arguments.slm,
+        repeat: arguments.repeat,
+        only: Selection(arguments.only),
+        bundle: real::bundle(Precision::Int4)?,
+        dir: tempfile::tempdir()?,
+    };
+    println!("{}\n", table::machine());
+    let mut raw = json!({"machine": table::machine()});
+    for (name, table) in [("step", step::measure(&run).await?), ("adapter", cost::measure(&run).await?)] {
+        if let Some(table) = table {
+            println!("{}", table.markdown());
+            raw[name] = table.json();
+        }
+    }
+    match arguments.llama_server {
+        Some(program) => {
+            let model = arguments.llama_model.map_or_else(llama_model, Ok)?;
+            if let Some(all) = compare::measure(&run, &Opponent { program, model }).await? {
+                report::report(&all, &mut raw, &arguments.plot)?;
             }
         }
-        let bare = bare.first_token(&prompt)?;
-        let served = served.first_token(&prompt).await?;
-        if let (Some(row), true) = (rows.last_mut(), turn > 0) {
-            row.add(bare, served);
+        None => {
+            println!("No comparison with llama-server: --llama-server PATH names one, scripts/llama-server builds it.")
         }
-        eprintln!("turn {turn} of {}", arguments.repeat);
     }
-    println!("{}", table::render(&rows));
-    served.stop().await
+    if let Some(path) = arguments.json {
+        fs::write(&path, serde_json::to_vec_pretty(&raw)?).with_context(|| path.display().to_string())?;
+    }
+    Ok(())
+}
+
+/// Where `scripts/llama-server` puts it.
+fn llama_model() -> Result<PathBuf> {
+    Ok(cache_dir().context("no cache folder")?.join("models/SmolLM2-135M-Instruct.Q4_0.gguf"))
 }
