@@ -1,8 +1,8 @@
 //! A PEFT adapter laid out for the operators that apply it.
 //!
 //! One [`PackedGroup`] a fused projection. All A matrices of the group stand one under the other, so one pass over the
-//! input gives every part's hidden values; each module's B, transposed to `[rank, columns]` and multiplied by its
-//! scaling, adds to its own columns of the fused output. Ranks may differ from module to module and layer to layer.
+//! input gives every part's hidden values; each module's B, multiplied by its scaling and tiled as the kernels read it,
+//! adds to its own columns of the fused output. Ranks may differ from module to module and layer to layer.
 
 use half::f16;
 use slm_kernels::lora::{self, Part};
@@ -31,7 +31,7 @@ pub struct PackedGroup {
     pub inputs: usize,
     /// Outputs of the projection.
     pub outputs: usize,
-    /// A `[rank, inputs]`, then B of each part `[part.rank, part.columns]`.
+    /// A `[rank, inputs]`, then B of each part, tiled.
     pub matrices: Matrices,
     /// Where each module's B stands and what it adds to.
     pub parts: Vec<Part>,
@@ -121,10 +121,8 @@ fn pack_group(
         if let Some(pair) = adapter.pairs.get(&(layer, module)) {
             let part = Part { rank_begin: rank, rank: pair.rank, column_begin: column, columns, b_begin: b.len() };
             a.extend_from_slice(&pair.a);
-            // PEFT stores B as [columns, rank]; the operator walks columns, so each rank becomes a row.
-            for r in 0..pair.rank {
-                b.extend((0..columns).map(|n| pair.b[n * pair.rank + r] * pair.scaling * scale));
-            }
+            // PEFT stores B as [columns, rank].
+            b.extend(part.tiled(|r, n| pair.b[n * pair.rank + r] * pair.scaling * scale));
             if precision != Precision::F32 {
                 let largest = a.iter().chain(&b).copied().find(|x| x.abs() > f16::MAX.to_f32());
                 if let Some(value) = largest {

@@ -3,7 +3,7 @@
 //! Rows stand in panels of at most [`PANEL`], and a panel block by block: `[block][row][inputs of the block]`. So
 //! whatever a kernel reads for one block lies side by side, at distances that are known when it is compiled, and a
 //! panel of a wide matrix does not fall into few sets of the cache.
-#![allow(unsafe_code)] // Panels are written by several threads; bounds are checked once per panel.
+#![allow(unsafe_code)] // Rows are written by several threads; bounds are checked once per call.
 
 use std::{marker::PhantomData, ops::Range};
 
@@ -52,24 +52,16 @@ impl Activations {
         self.block = block;
         self.quants.resize(rows * blocks * block);
         self.meta.resize(rows * blocks, Meta::default());
-        Quantizer {
-            rows,
-            inputs,
-            block,
-            quants: self.quants.as_mut_ptr().cast(),
-            meta: self.meta.as_mut_ptr(),
-            borrow: PhantomData,
-        }
+        let (quants, meta) = (self.quants.as_mut_ptr().cast(), self.meta.as_mut_ptr());
+        Quantizer { rows, inputs, block, quants, meta, filled: self, borrow: PhantomData }
     }
 
     /// Quantises all of `x`, `[rows, inputs]`, on this thread.
     pub fn quantize(&mut self, level: Level, x: &[f32], inputs: usize, block: usize) {
         let rows = x.len().checked_div(inputs).unwrap_or(0);
         let quantizer = self.reshape(rows, inputs, block);
-        for panel in 0..quantizer.panels() {
-            // SAFETY: one thread.
-            unsafe { quantizer.panel(level, x, panel) };
-        }
+        // SAFETY: one thread.
+        unsafe { quantizer.rows(level, x, 0..rows) };
     }
 
     /// Rows.
@@ -108,73 +100,78 @@ pub(crate) struct Panel {
     pub(crate) meta: *const Meta,
 }
 
-/// Fills [`Activations`], panel by panel, from as many threads as there are panels.
+/// Fills [`Activations`], any rows from any thread.
 pub struct Quantizer<'a> {
     rows: usize,
     inputs: usize,
     block: usize,
     quants: *mut i8,
     meta: *mut Meta,
+    filled: *const Activations,
     borrow: PhantomData<&'a mut Activations>,
 }
 
-// SAFETY: a view of exclusively borrowed memory; `panel` says who may write where.
+// SAFETY: a view of exclusively borrowed memory; `rows` says who may write where.
 unsafe impl Send for Quantizer<'_> {}
 // SAFETY: as above.
 unsafe impl Sync for Quantizer<'_> {}
 
 impl Quantizer<'_> {
-    /// Panels to fill.
-    pub fn panels(&self) -> usize {
-        self.rows.div_ceil(PANEL)
-    }
-
-    /// Quantises the rows of one panel out of all of `x`, `[rows, inputs]`.
+    /// Quantises some rows out of all of `x`, `[rows, inputs]`.
     ///
     /// # Panics
-    /// `x` is too short, there is no such panel, or the CPU has not the level.
+    /// `x` is too short, there are no such rows, or the CPU has not the level.
     ///
     /// # Safety
-    /// No other thread fills the same panel at the same time.
-    pub unsafe fn panel(&self, level: Level, x: &[f32], panel: usize) {
+    /// No other thread fills the same rows at the same time.
+    pub unsafe fn rows(&self, level: Level, x: &[f32], rows: Range<usize>) {
         assert!(x.len() >= self.rows * self.inputs, "{} floats for {} x {}", x.len(), self.rows, self.inputs);
-        assert!(level.is_available(), "this CPU has no {level:?}");
-        for row in self.rows_of(panel) {
-            // SAFETY: the row is one of the panel's, which is this thread's by the caller's promise.
+        self.check(level, &rows);
+        for row in rows {
+            // SAFETY: the row is this thread's by the caller's promise, and was checked.
             unsafe { self.row(level, row, &x[row * self.inputs..][..self.inputs]) };
         }
     }
 
-    /// Lets `fill` write each row of one panel (its number, and where it goes in `rows`, which keeps it) and quantises
-    /// it while it is near.
+    /// Lets `fill` write each of some rows (its number, and where it goes in `kept`, which keeps it) and quantises it while
+    /// it is near.
     ///
     /// # Panics
-    /// As [`Quantizer::panel`].
+    /// As [`Quantizer::rows`].
     ///
     /// # Safety
-    /// No other thread fills the same panel, or uses its rows in `rows`, at the same time.
-    pub unsafe fn panel_with(
+    /// No other thread fills the same rows, or uses them in `kept`, at the same time.
+    pub unsafe fn rows_with(
         &self,
         level: Level,
-        rows: Rows<'_>,
-        panel: usize,
+        kept: Rows<'_>,
+        rows: Range<usize>,
         mut fill: impl FnMut(usize, &mut [f32]),
     ) {
-        assert!(rows.width() == self.inputs, "rows of {} for inputs of {}", rows.width(), self.inputs);
-        assert!(level.is_available(), "this CPU has no {level:?}");
-        for row in self.rows_of(panel) {
-            // SAFETY: the row is one of the panel's, which is this thread's by the caller's promise, here and there.
+        assert!(kept.width() == self.inputs, "rows of {} for inputs of {}", kept.width(), self.inputs);
+        self.check(level, &rows);
+        for row in rows {
+            // SAFETY: the row is this thread's by the caller's promise, here and there, and was checked.
             unsafe {
-                let x = std::slice::from_raw_parts_mut(rows.row(row), self.inputs);
+                let x = std::slice::from_raw_parts_mut(kept.row(row), self.inputs);
                 fill(row, x);
                 self.row(level, row, x);
             }
         }
     }
 
-    fn rows_of(&self, panel: usize) -> Range<usize> {
-        assert!(panel < self.panels(), "panel {panel} of {}", self.panels());
-        panel * PANEL..((panel + 1) * PANEL).min(self.rows)
+    /// What was filled.
+    ///
+    /// # Safety
+    /// All rows were, and the threads that did it are known to have done it; nobody fills any more.
+    pub unsafe fn filled(&self) -> &Activations {
+        // SAFETY: borrowed exclusively for as long as the quantizer lives, which by the caller's promise does not write.
+        unsafe { &*self.filled }
+    }
+
+    fn check(&self, level: Level, rows: &Range<usize>) {
+        assert!(rows.end <= self.rows, "rows {rows:?} of {}", self.rows);
+        assert!(level.is_available(), "this CPU has no {level:?}");
     }
 
     unsafe fn row(&self, level: Level, row: usize, x: &[f32]) {

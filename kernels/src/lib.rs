@@ -9,8 +9,8 @@
 //! Guarantee: every output has the same bits whichever rows are computed with it, however columns are cut, and on
 //! every instruction set.
 //!
-//! A linear layer, from any thread pool: `Activations::reshape`, then `Quantizer::panel` (or `panel_with`, which norms or gates
-//! rows on the way) for each panel; [`lora::hidden`] for each share; then `Linear::columns` for each of
+//! A linear layer, from any thread pool: `Activations::reshape`, then `Quantizer::rows` (or `rows_with`, which norms or
+//! gates them on the way) for all rows; [`lora::hidden`] for each share; then `Linear::columns` for each of
 //! [`Linear::range`]. The three wait for each other, the calls of each need not.
 //!
 //! This is not an operator of ONNX Runtime, starts no threads and reads no files: slices in, slices out.

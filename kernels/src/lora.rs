@@ -32,7 +32,7 @@ pub struct Adapter<'a> {
     pub inputs: usize,
     /// Outputs of the projection.
     pub outputs: usize,
-    /// A `[rank, inputs]`, and B of each part `[part.rank, part.columns]`, multiplied by the adapter's scaling.
+    /// A `[rank, inputs]`, and B of each part as [`Part::tiled`] lays it out, multiplied by the adapter's scaling.
     pub matrices: Matrices<'a>,
     /// Where each module's B stands and what it adds to.
     pub parts: &'a [Part],
@@ -70,6 +70,24 @@ pub struct Part {
     pub columns: usize,
     /// Where its B begins, in elements.
     pub b_begin: usize,
+}
+
+impl Part {
+    /// Elements of its B.
+    pub fn b_elements(&self) -> usize {
+        self.columns.next_multiple_of(WIDTH) * self.rank
+    }
+
+    /// Its B as the kernels read it, memory in order: `[columns / 16, rank, 16]`, the last columns filled up with zeros.
+    /// `b` gives the element of a rank and a column.
+    pub fn tiled(&self, b: impl Fn(usize, usize) -> f32) -> Vec<f32> {
+        let element = |index: usize| {
+            let (tile, rank, column) = (index / WIDTH / self.rank, index / WIDTH % self.rank, index % WIDTH);
+            let column = tile * WIDTH + column;
+            if column < self.columns { b(rank, column) } else { 0.0 }
+        };
+        (0..self.b_elements()).map(element).collect()
+    }
 }
 
 /// Tokens (rows of a step) that share an adapter.
@@ -138,12 +156,11 @@ pub unsafe fn add_columns(level: Level, share: &Share<'_>, columns: Range<usize>
         let shape = Shape {
             rank_begin: part.rank_begin,
             rank: part.rank,
-            stride: part.columns,
-            skip: begin - part.column_begin,
-            column: begin,
-            count: end - begin,
+            column_begin: part.column_begin,
+            begin: begin - part.column_begin,
+            end: end - part.column_begin,
         };
-        let last = part.b_begin + part.rank * part.columns;
+        let last = part.b_begin + part.b_elements();
         for tokens in share.tokens.chunks(TOKENS) {
             let mut rows = [(std::ptr::null(), std::ptr::null_mut()); TOKENS];
             for (row, &token) in rows.iter_mut().zip(tokens) {
@@ -168,15 +185,14 @@ pub unsafe fn add_columns(level: Level, share: &Share<'_>, columns: Range<usize>
     }
 }
 
-/// Which piece of one part's B is added to which columns.
+/// Columns `begin..end` of one part's B, of which the first is added to column `column_begin`.
 #[derive(Clone, Copy)]
 struct Shape {
     rank_begin: usize,
     rank: usize,
-    stride: usize,
-    skip: usize,
-    column: usize,
-    count: usize,
+    column_begin: usize,
+    begin: usize,
+    end: usize,
 }
 
 /// What a token reads and what it writes.
@@ -260,82 +276,95 @@ unsafe fn dots<S: Simd, E: Element, const RANKS: usize, const COUNT: usize>(
     }
 }
 
-/// For a token or two, four ranks at a time over all columns: rows of B are read in order, four streams at once, while
-/// the outputs stay near. All ranks at once would be one stream a rank, more than a CPU follows; but for more tokens,
-/// which read what the first ones fetched, it saves loading and storing the outputs.
+/// Tiles in order, as many at once as leave enough chains of sums.
 #[inline(always)]
 unsafe fn columns_with<S: Simd, E: Element>(b: *const E, shape: Shape, tokens: &[Token]) {
-    // SAFETY: passed on; ranks stay within `rank`.
-    unsafe {
-        if tokens.len() > 2 {
-            return ranks_with::<S, E>(b, shape, 0..shape.rank, tokens);
-        }
-        let mut r = 0;
-        while r + 4 <= shape.rank {
-            ranks_with::<S, E>(b, shape, r..r + 4, tokens);
-            r += 4;
-        }
-        if r < shape.rank {
-            ranks_with::<S, E>(b, shape, r..shape.rank, tokens);
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn ranks_with<S: Simd, E: Element>(b: *const E, shape: Shape, ranks: Range<usize>, tokens: &[Token]) {
-    let mut n = 0;
-    // SAFETY: passed on; vectors stay within `count` columns, and there are as many tokens as is said.
-    unsafe {
-        while n + WIDTH <= shape.count {
-            match tokens.len() {
-                1 => sums::<S, E, 1>(b, shape, ranks.clone(), n, tokens),
-                2 => sums::<S, E, 2>(b, shape, ranks.clone(), n, tokens),
-                3 => sums::<S, E, 3>(b, shape, ranks.clone(), n, tokens),
-                _ => sums::<S, E, 4>(b, shape, ranks.clone(), n, tokens),
-            }
-            n += WIDTH;
-        }
-        for n in n..shape.count {
-            for &(h, y) in tokens {
-                let mut total = *y.add(shape.column + n);
-                for r in ranks.clone() {
-                    let weight = (*b.add(r * shape.stride + shape.skip + n)).widen();
-                    total = (*h.add(shape.rank_begin + r)).mul_add(weight, total);
+    let together = match tokens.len() {
+        1 => 4,
+        2 => 2,
+        _ => 1,
+    };
+    let mut n = shape.begin;
+    while n < shape.end {
+        let whole = n.is_multiple_of(WIDTH);
+        // SAFETY: passed on; columns stay within the shape's, and there are as many tokens as is said.
+        unsafe {
+            if whole && n + together * WIDTH <= shape.end {
+                match tokens.len() {
+                    1 => sums::<S, E, 4, 1>(b, shape, n, tokens),
+                    2 => sums::<S, E, 2, 2>(b, shape, n, tokens),
+                    3 => sums::<S, E, 1, 3>(b, shape, n, tokens),
+                    _ => sums::<S, E, 1, 4>(b, shape, n, tokens),
                 }
-                *y.add(shape.column + n) = total;
+                n += together * WIDTH;
+            } else if whole && n + WIDTH <= shape.end {
+                match tokens.len() {
+                    1 => sums::<S, E, 1, 1>(b, shape, n, tokens),
+                    _ => sums::<S, E, 1, 2>(b, shape, n, tokens),
+                }
+                n += WIDTH;
+            } else {
+                column(b, shape, n, tokens);
+                n += 1;
             }
         }
     }
 }
 
-/// One vector of columns for `COUNT` tokens.
+/// One column, of a tile that is not wanted whole.
 #[inline(always)]
-unsafe fn sums<S: Simd, E: Element, const COUNT: usize>(
+unsafe fn column<E: Element>(b: *const E, shape: Shape, n: usize, tokens: &[Token]) {
+    for &(h, y) in tokens {
+        // SAFETY: the column is one of B and of y, and h has all ranks.
+        unsafe {
+            let mut total = *y.add(shape.column_begin + n);
+            for r in 0..shape.rank {
+                let weight = (*b.add((n / WIDTH * shape.rank + r) * WIDTH + n % WIDTH)).widen();
+                total = (*h.add(shape.rank_begin + r)).mul_add(weight, total);
+            }
+            *y.add(shape.column_begin + n) = total;
+        }
+    }
+}
+
+/// `TILES` whole tiles for `COUNT` tokens, all sums in registers.
+#[inline(always)]
+unsafe fn sums<S: Simd, E: Element, const TILES: usize, const COUNT: usize>(
     b: *const E,
     shape: Shape,
-    ranks: Range<usize>,
     n: usize,
     tokens: &[Token],
 ) {
-    // SAFETY: columns n..n+WIDTH of each row of B and of each y are valid; `tokens` has COUNT entries.
+    // SAFETY: the tiles from column n on are valid, and so are these columns of each y; `tokens` has COUNT entries.
     unsafe {
-        let mut totals = [S::zero(); COUNT];
-        for (t, total) in totals.iter_mut().enumerate() {
-            *total = S::load(tokens.get_unchecked(t).1.add(shape.column + n));
-        }
-        let ahead = ranks.len() * shape.stride;
-        for r in ranks {
-            let row = b.add(r * shape.stride + shape.skip + n);
-            // What the next ranks begin with is asked for here, or memory would be waited for with each of them.
-            S::prefetch(row.wrapping_add(ahead).cast());
-            let weight = E::load::<S>(row);
-            for (t, total) in totals.iter_mut().enumerate() {
-                let h = S::splat(*tokens.get_unchecked(t).0.add(shape.rank_begin + r));
-                *total = total.add_product(h, weight);
+        let tile = shape.rank * WIDTH;
+        let first = b.add(n / WIDTH * tile);
+        let mut totals = [[S::zero(); TILES]; COUNT];
+        for (t, totals) in totals.iter_mut().enumerate() {
+            let y = tokens.get_unchecked(t).1.add(shape.column_begin + n);
+            for (v, total) in totals.iter_mut().enumerate() {
+                *total = S::load(y.add(v * WIDTH));
             }
         }
-        for (t, total) in totals.into_iter().enumerate() {
-            total.store(tokens.get_unchecked(t).1.add(shape.column + n));
+        for r in 0..shape.rank {
+            let mut weights = [S::zero(); TILES];
+            for (v, weight) in weights.iter_mut().enumerate() {
+                let row = first.add(v * tile + r * WIDTH);
+                S::prefetch(row.wrapping_add(TILES * tile).cast());
+                *weight = E::load::<S>(row);
+            }
+            for (t, totals) in totals.iter_mut().enumerate() {
+                let h = S::splat(*tokens.get_unchecked(t).0.add(shape.rank_begin + r));
+                for (total, &weight) in totals.iter_mut().zip(&weights) {
+                    *total = total.add_product(h, weight);
+                }
+            }
+        }
+        for (t, totals) in totals.into_iter().enumerate() {
+            let y = tokens.get_unchecked(t).1.add(shape.column_begin + n);
+            for (v, total) in totals.into_iter().enumerate() {
+                total.store(y.add(v * WIDTH));
+            }
         }
     }
 }

@@ -41,6 +41,15 @@ impl<'a> Rows<'a> {
         self.width
     }
 
+    /// All of them, to read.
+    ///
+    /// # Safety
+    /// Nobody writes to any while the slice lives, and whoever wrote is known to have done so.
+    pub unsafe fn as_slice(&self) -> &[f32] {
+        // SAFETY: borrowed floats, `rows * width` of them; the rest is the caller's promise.
+        unsafe { std::slice::from_raw_parts(self.data, self.rows * self.width) }
+    }
+
     pub(crate) fn row(&self, index: usize) -> *mut f32 {
         assert!(index < self.rows, "row {index} of {}", self.rows);
         // SAFETY: within the borrowed range, checked above.

@@ -1,6 +1,6 @@
 //! What stands between two linear layers, row by row: the norm before one, the gate before another.
 //!
-//! Meant to be called from [`Quantizer::panel_with`](crate::Quantizer::panel_with), so that a row is normed or gated
+//! Meant to be called from [`Quantizer::rows_with`](crate::Quantizer::rows_with), so that a row is normed or gated
 //! and quantised while it is near, by the thread that does both. Plain Rust that the compiler makes vectors of; sums
 //! have sixteen lanes and roundings are fixed, so every instruction set gives the same bits.
 #![allow(unsafe_code)] // Functions compiled for an instruction set, called after the level was checked.

@@ -112,6 +112,8 @@ pub(crate) struct OwnedAdapter {
     pub(crate) outputs: usize,
     pub(crate) a: Vec<f32>,
     pub(crate) b: Vec<f32>,
+    /// B of each part, `[rank, columns]`.
+    plain: [Vec<f32>; 2],
     narrow: Option<(Vec<f16>, Vec<f16>)>,
     pub(crate) parts: Vec<Part>,
 }
@@ -125,20 +127,26 @@ impl OwnedAdapter {
         let mut numbers = |n: usize| -> Vec<f32> {
             (0..n).map(|_| f16::from_f32_const(random.random_range(-0.3..0.3)).to_f32_const()).collect()
         };
-        let (a, b) = (numbers(rank * inputs), numbers(ranks[0] * columns[0] + ranks[1] * columns[1]));
-        let parts = vec![
-            Part { rank_begin: 0, rank: ranks[0], column_begin: 0, columns: columns[0], b_begin: 0 },
-            Part {
-                rank_begin: ranks[0],
-                rank: ranks[1],
-                column_begin: first,
-                columns: columns[1],
-                b_begin: ranks[0] * columns[0],
-            },
-        ];
+        let a = numbers(rank * inputs);
+        let mut part = Part { rank_begin: 0, rank: ranks[0], column_begin: 0, columns: columns[0], b_begin: 0 };
+        let plain = [numbers(ranks[0] * columns[0]), numbers(ranks[1] * columns[1])];
+        let (mut b, mut parts) = (Vec::new(), Vec::new());
+        for (i, plain) in plain.iter().enumerate() {
+            parts.push(part);
+            b.extend(part.tiled(|r, n| plain[r * part.columns + n]));
+            if i == 0 {
+                part = Part {
+                    rank_begin: ranks[0],
+                    rank: ranks[1],
+                    column_begin: first,
+                    columns: columns[1],
+                    b_begin: b.len(),
+                };
+            }
+        }
         let halves = |v: &[f32]| v.iter().map(|&x| f16::from_f32_const(x)).collect();
         let narrow = random.random_bool(0.5).then(|| (halves(&a), halves(&b)));
-        Self { rank, inputs, outputs, a, b, narrow, parts }
+        Self { rank, inputs, outputs, a, b, plain, narrow, parts }
     }
 
     pub(crate) fn view(&self) -> Adapter<'_> {
@@ -158,11 +166,10 @@ impl OwnedAdapter {
         };
         let h: Vec<(f64, f64)> = (0..self.rank).map(dot).collect();
         let mut sums = vec![0.0; self.outputs];
-        for part in &self.parts {
+        for (part, b) in self.parts.iter().zip(&self.plain) {
             for n in 0..part.columns {
-                sums[part.column_begin + n] = (0..part.rank)
-                    .map(|r| h[part.rank_begin + r].0 * f64::from(self.b[part.b_begin + r * part.columns + n]))
-                    .sum();
+                sums[part.column_begin + n] =
+                    (0..part.rank).map(|r| h[part.rank_begin + r].0 * f64::from(b[r * part.columns + n])).sum();
             }
         }
         (sums, h.iter().map(|(_, size)| 0.3 * size).sum())

@@ -208,13 +208,15 @@ fn rows_may_be_made_and_quantized_at_once() {
         let mut activations = Activations::default();
         let mut kept = vec![f32::NAN; 14 * 100];
         let quantizer = activations.reshape(14, 100, 64);
-        for panel in 0..quantizer.panels() {
+        let kept_rows = Rows::new(&mut kept, 100);
+        for rows in [5..14, 0..5] {
             // SAFETY: one thread.
-            unsafe { quantizer.panel_with(level, Rows::new(&mut kept, 100), panel, norm) };
+            unsafe { quantizer.rows_with(level, kept_rows, rows, norm) };
         }
         let mut y = vec![f32::NAN; 14 * 30];
-        Linear { weights: matrix.packed.weights(), x: &activations, start: Start::Zero, adapters: None }
-            .all(level, &mut y);
+        // SAFETY: all rows were filled by this thread.
+        let x = unsafe { quantizer.filled() };
+        Linear { weights: matrix.packed.weights(), x, start: Start::Zero, adapters: None }.all(level, &mut y);
         assert_eq!(kept, normed);
         assert_bits(&y, &expected, &format!("{level:?}"));
     }
@@ -232,9 +234,9 @@ fn threads_may_share_the_work() {
         let quantizer = activations.reshape(30, 96, 32);
         let (quantizer, x) = (&quantizer, x.as_slice());
         std::thread::scope(|scope| {
-            for panel in 0..quantizer.panels() {
-                // SAFETY: each panel once.
-                scope.spawn(move || unsafe { quantizer.panel(level, x, panel) });
+            for rows in [0..7, 7..13, 13..30] {
+                // SAFETY: each row once.
+                scope.spawn(move || unsafe { quantizer.rows(level, x, rows) });
             }
         });
     }

@@ -8,6 +8,7 @@ mod binding;
 mod library;
 mod memory;
 mod operators;
+mod phases;
 mod session;
 mod sharing;
 mod step;

@@ -3,7 +3,6 @@
 
 use std::{ops::Range, sync::Arc};
 
-use ort::operator::ComputeContext;
 use slm_convert::pack::PackedAdapter;
 use slm_kernels::{
     Level, Rows,
@@ -12,8 +11,8 @@ use slm_kernels::{
 
 use crate::adapters::AdapterTable;
 
-/// Below this many multiply-adds a second thread costs more than it helps.
-const ALONE_MAX: usize = 20_000;
+/// Shares for each thread, so that threads end at about the same time.
+const TASKS_PER_THREAD: usize = 2;
 /// Ranks that the kernel takes at once.
 const RANK_GRAIN: usize = 4;
 
@@ -52,16 +51,9 @@ impl Sharing {
         }
     }
 
-    /// Computes the first halves for group `group` of the step's tokens out of `x`, and gives what the second halves
-    /// need; nothing when no token has an adapter that changes the group.
-    pub(super) fn halfway(
-        &mut self,
-        context: &ComputeContext,
-        level: Level,
-        threads: usize,
-        group: usize,
-        x: &[f32],
-    ) -> ort::Result<Option<Halfway<'_>>> {
+    /// What group `group` needs of the step's adapters to be applied to so many rows; nothing when no token has
+    /// one that changes the group.
+    pub(super) fn halfway(&mut self, group: usize, rows: usize) -> Option<Halfway<'_>> {
         let Self { adapters, tokens, hidden } = self;
         let shares: Vec<Share<'_>> = adapters
             .iter()
@@ -70,26 +62,9 @@ impl Sharing {
                 Some(Share { adapter, tokens: &tokens[range.clone()] })
             })
             .collect();
-        let Some(first) = shares.first() else { return Ok(None) };
-        let rank_max = shares.iter().map(|share| share.adapter.rank).max().unwrap_or(0);
-        hidden.resize(x.len() / first.adapter.inputs * rank_max, 0.0);
-        let hidden = Rows::new(hidden, rank_max);
-        let work: usize =
-            shares.iter().map(|share| share.adapter.rank * share.tokens.len() * share.adapter.inputs).sum();
-        let parts = if work <= ALONE_MAX { 1 } else { threads };
-        let part = |part: usize| {
-            for share in &shares {
-                let ranks = cut(share.adapter.rank, part, parts)..cut(share.adapter.rank, part + 1, parts);
-                // SAFETY: parts of ranks do not overlap, and no token is in two shares.
-                unsafe { lora::hidden(level, share, ranks, x, hidden) };
-            }
-        };
-        if parts == 1 {
-            part(0)
-        } else {
-            context.par_for(parts, parts, part)?
-        }
-        Ok(Some(Halfway { shares, hidden }))
+        let rank_max = shares.iter().map(|share| share.adapter.rank).max()?;
+        hidden.resize(rows * rank_max, 0.0);
+        Some(Halfway { shares, hidden: Rows::new(hidden, rank_max) })
     }
 
     /// Lets go of the adapters: one that was replaced is freed as soon as nobody runs with it.
@@ -99,10 +74,34 @@ impl Sharing {
     }
 }
 
-/// What the second halves are made of.
+/// The adapters of a node, and where the first halves of what they make go.
 pub(super) struct Halfway<'a> {
     pub(super) shares: Vec<Share<'a>>,
     pub(super) hidden: Rows<'a>,
+}
+
+impl Halfway<'_> {
+    /// Tasks that the first halves are for so many threads: a share each, or pieces of one if there are few.
+    pub(super) fn tasks(&self, threads: usize) -> usize {
+        self.shares.len() * self.pieces(threads)
+    }
+
+    fn pieces(&self, threads: usize) -> usize {
+        if self.shares.len() < TASKS_PER_THREAD * threads { threads } else { 1 }
+    }
+
+    /// Computes first halves out of `x`.
+    ///
+    /// # Safety
+    /// Each task is run once, while nobody reads the hidden rows.
+    pub(super) unsafe fn first(&self, level: Level, task: usize, threads: usize, x: &[f32]) {
+        let pieces = self.pieces(threads);
+        let share = &self.shares[task / pieces];
+        let rank = share.adapter.rank;
+        let ranks = cut(rank, task % pieces, pieces)..cut(rank, task % pieces + 1, pieces);
+        // SAFETY: pieces of ranks do not overlap, and no token is in two shares.
+        unsafe { lora::hidden(level, share, ranks, x, self.hidden) };
+    }
 }
 
 /// Where part `part` of `parts` of so many ranks begins.

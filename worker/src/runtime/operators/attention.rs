@@ -1,6 +1,6 @@
 //! `Attention(qkv, cos, sin) -> y`: each new token attends to its sequence's keys and values, its own included.
 //!
-//! Two passes over all threads: tokens are taken in, then items of the step's plan are computed.
+//! Two phases over all threads: tokens are taken in, then items of the step's plan are computed.
 #![allow(unsafe_code)] // Tensor data comes as raw pointers; every block says what bounds it.
 
 use std::num::NonZeroUsize;
@@ -16,7 +16,10 @@ use slm_kernels::{
 };
 
 use super::{Shared, Step, missing, rows_like};
-use crate::runtime::tensor::{Constant, Tensor};
+use crate::runtime::{
+    phases::{self, Phase, cut},
+    tensor::{Constant, Tensor},
+};
 
 /// Tokens that are taken in faster than handed to another thread.
 const APPEND_ALONE: usize = 4;
@@ -104,26 +107,14 @@ impl Kernel for AttentionKernel {
         let queries = Rows::new(queries, shape.queries_width());
         let attention =
             attention::Attention { plan, pages, queries, scale: self.scale, window: self.window, soft_cap: None };
+        let out = Rows::new(out, shape.queries_width());
         let parts = if tokens <= APPEND_ALONE { 1 } else { threads };
         // SAFETY: parts of the tokens do not overlap, and nothing attends yet.
         let append = |part: usize| unsafe {
-            attention.append(level, tokens * part / parts..tokens * (part + 1) / parts, qkv, &rotary);
+            attention.append(level, cut(tokens, part, parts)..cut(tokens, part + 1, parts), qkv, &rotary);
         };
-        if parts == 1 {
-            append(0)
-        } else {
-            context.par_for(parts, parts, append)?
-        }
-
-        let out = Rows::new(out, shape.queries_width());
         // SAFETY: all tokens are appended; items are computed once each, and nobody else has the rows of `out`.
         let attend = |item: usize| unsafe { attention.attend(level, item, out) };
-        let items = plan.items();
-        if threads == 1 || items == 1 {
-            (0..items).for_each(attend);
-            Ok(())
-        } else {
-            context.par_for(items, items, attend)
-        }
+        phases::run(context, threads, &[Phase::new(parts, &append), Phase::new(plan.items(), &attend)])
     }
 }

@@ -1,9 +1,11 @@
 //! `NormLinear` and `LinearAdd`: a packed matrix, what comes before and after it, and the adapters of the rows.
 //!
-//! Three passes, each over all threads: the input's rows are normed or gated and quantised; the first halves of the
-//! adapters are computed; then ranges of columns are multiplied, each with the second halves and the residual while it
-//! is near.
+//! Three phases over all threads: the input's rows are normed or gated and quantised; the first halves of what the
+//! adapters make of them are computed; then ranges of columns are multiplied, each with the second halves and the
+//! residual while it is near.
 #![allow(unsafe_code)] // Tensor data comes as raw pointers; every block says what bounds it.
+
+use std::ops::Range;
 
 use ort::{
     operator::{ComputeContext, Kernel, KernelContext, Operator, OperatorInput, OperatorOutput, ShapeInferenceContext},
@@ -11,12 +13,15 @@ use ort::{
 };
 use slm_convert::graph::{LINEAR_ADD, NORM_LINEAR};
 use slm_kernels::{
-    Activations, Adapters, Linear, Rows, Start,
+    Adapters, Level, Linear, Quantizer, Rows, Start,
     rowwise::{rms_norm, silu_gate},
 };
 
 use super::{Matrix, Shared, Step, missing, rows_like};
-use crate::runtime::tensor::{Constant, Tensor};
+use crate::runtime::{
+    phases::{self, Phase, cut},
+    tensor::{Constant, Tensor},
+};
 
 /// Rows up to which weights are what takes the time: few ranges then, for each costs a hand-over.
 const ROWS_FEW: usize = 8;
@@ -165,30 +170,39 @@ impl Kernel for LinearKernel {
         let (x, y) = unsafe { (x.as_slice(), out.as_mut_slice()) };
         let weights = self.matrix.view(weights)?;
         let Shared { level, threads, .. } = self.shared;
-
         let mut step = self.shared.step();
         let Step { activations, prepared, sharing, plan, .. } = &mut *step;
-        let input = Input { x, gains, tokens };
-        let x = self.prepare(context, input, weights.format().block(), prepared, activations)?;
-        let halfway = match self.group {
-            Some(_) if tokens != plan.tokens() => {
-                return Err(ort::Error::new(format!("{tokens} rows for {} tokens", plan.tokens())));
-            }
-            Some(group) => sharing.halfway(context, level, threads, group, x)?,
-            None => None,
-        };
-        let adapters = halfway.as_ref().map(|half| Adapters { shares: &half.shares, hidden: half.hidden });
-        let linear = Linear { weights, x: activations, start, adapters };
-        let y = Rows::new(y, outputs);
-        let parts = threads * if tokens <= ROWS_FEW { RANGES_FEW } else { RANGES_MANY };
-        // SAFETY: ranges of columns do not overlap, and the hidden rows are done.
-        let range = |part: usize| unsafe { linear.columns(level, linear.range(part, parts), y) };
-        if threads == 1 {
-            (0..parts).for_each(range);
-        } else {
-            context.par_for(parts, parts, range)?;
+        if self.group.is_some() && tokens != plan.tokens() {
+            return Err(ort::Error::new(format!("{tokens} rows for {} tokens", plan.tokens())));
         }
-        Ok(())
+        let halfway = self.group.and_then(|group| sharing.halfway(group, tokens));
+        let quantizer = activations.reshape(tokens, inputs, weights.format().block());
+        if self.before.is_some() {
+            prepared.resize(tokens * inputs, 0.0);
+        }
+        let input = Input { x, gains, inputs, before: self.before, kept: Rows::new(prepared, inputs) };
+
+        let tasks = tokens.min(threads * if tokens <= ROWS_FEW { 1 } else { RANGES_MANY });
+        // SAFETY: ranges of rows do not overlap.
+        let prepare = |task: usize| unsafe {
+            input.prepare(level, &quantizer, cut(tokens, task, tasks)..cut(tokens, task + 1, tasks));
+        };
+        // SAFETY: all rows are prepared, and first halves are computed once each.
+        let first = |task: usize| unsafe {
+            halfway.iter().for_each(|halfway| halfway.first(level, task, threads, input.prepared()));
+        };
+        let parts = threads * if tokens <= ROWS_FEW { RANGES_FEW } else { RANGES_MANY };
+        let y = Rows::new(y, outputs);
+        let multiply = |part: usize| {
+            let adapters = halfway.as_ref().map(|half| Adapters { shares: &half.shares, hidden: half.hidden });
+            // SAFETY: all rows are quantised.
+            let linear = Linear { weights, x: unsafe { quantizer.filled() }, start, adapters };
+            // SAFETY: ranges of columns do not overlap, and the first halves are done.
+            unsafe { linear.columns(level, linear.range(part, parts), y) };
+        };
+        let halves = halfway.as_ref().map_or(0, |halfway| halfway.tasks(threads));
+        let phases = [Phase::new(tasks, &prepare), Phase::new(halves, &first), Phase::new(parts, &multiply)];
+        phases::run(context, threads, &phases)
     }
 }
 
@@ -197,48 +211,40 @@ impl Kernel for LinearKernel {
 struct Input<'a> {
     x: &'a [f32],
     gains: &'a [f32],
-    tokens: usize,
+    inputs: usize,
+    before: Option<Before>,
+    /// Where rows that were normed or gated are kept, for the adapters.
+    kept: Rows<'a>,
 }
 
-impl LinearKernel {
-    /// Norms or gates all rows and quantises them for blocks of `block`; gives what was quantised.
-    fn prepare<'a>(
-        &self,
-        context: &ComputeContext,
-        Input { x, gains, tokens }: Input<'a>,
-        block: usize,
-        prepared: &'a mut Vec<f32>,
-        activations: &mut Activations,
-    ) -> ort::Result<&'a [f32]> {
-        let inputs = self.matrix.inputs;
-        let Shared { level, threads, .. } = self.shared;
-        let quantizer = activations.reshape(tokens, inputs, block);
-        let panels = quantizer.panels();
-        let each = |panel: &(dyn Fn(usize) + Send + Sync)| {
-            if threads == 1 || panels == 1 {
-                (0..panels).for_each(panel);
-                return Ok(());
+impl Input<'_> {
+    /// Norms or gates some rows and quantises them.
+    ///
+    /// # Safety
+    /// Nobody else uses the same rows.
+    unsafe fn prepare(&self, level: Level, quantizer: &Quantizer<'_>, rows: Range<usize>) {
+        let Self { x, gains, inputs, before, kept } = *self;
+        let Some(before) = before else {
+            // SAFETY: passed on.
+            return unsafe { quantizer.rows(level, x, rows) };
+        };
+        let fill = |row: usize, out: &mut [f32]| match before {
+            Before::Norm { epsilon } => rms_norm(level, &x[row * inputs..][..inputs], gains, epsilon, out),
+            Before::Gate => {
+                let (gate, value) = x[row * 2 * inputs..][..2 * inputs].split_at(inputs);
+                silu_gate(level, gate, value, out);
             }
-            context.par_for(panels, panels, panel)
         };
-        let Some(before) = self.before else {
-            // SAFETY: a panel is one call's.
-            each(&|panel| unsafe { quantizer.panel(level, x, panel) })?;
-            return Ok(x);
-        };
-        prepared.resize(tokens * inputs, 0.0);
-        let rows = Rows::new(prepared, inputs);
-        each(&|panel| {
-            let fill = |row: usize, out: &mut [f32]| match before {
-                Before::Norm { epsilon } => rms_norm(level, &x[row * inputs..][..inputs], gains, epsilon, out),
-                Before::Gate => {
-                    let (gate, value) = x[row * 2 * inputs..][..2 * inputs].split_at(inputs);
-                    silu_gate(level, gate, value, out);
-                }
-            };
-            // SAFETY: a panel, and its rows of `prepared`, are one call's.
-            unsafe { quantizer.panel_with(level, rows, panel, fill) };
-        })?;
-        Ok(prepared)
+        // SAFETY: passed on.
+        unsafe { quantizer.rows_with(level, kept, rows, fill) };
+    }
+
+    /// What was quantised.
+    ///
+    /// # Safety
+    /// All rows are prepared.
+    unsafe fn prepared(&self) -> &[f32] {
+        // SAFETY: nobody writes to them any more.
+        if self.before.is_some() { unsafe { self.kept.as_slice() } } else { self.x }
     }
 }

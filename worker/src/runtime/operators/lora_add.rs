@@ -13,7 +13,10 @@ use slm_convert::graph::LORA_ADD;
 use slm_kernels::{Rows, lora};
 
 use super::{Shared, missing};
-use crate::runtime::tensor::Tensor;
+use crate::runtime::{
+    phases::{self, Phase},
+    tensor::Tensor,
+};
 
 /// Columns that the widest kernel takes at once.
 const COLUMN_GRAIN: usize = 32;
@@ -77,14 +80,18 @@ impl Kernel for LoraAddKernel {
         if y.len() != step.plan.tokens() {
             return Err(ort::Error::new(format!("{} rows for {} tokens", y.len(), step.plan.tokens())));
         }
-        let Some(halfway) = step.sharing.halfway(context, level, threads, self.group, x)? else { return Ok(()) };
-        context.par_for(threads, threads, |part| {
+        let Some(halfway) = step.sharing.halfway(self.group, y.len()) else { return Ok(()) };
+        // SAFETY: each task once, and nobody reads the hidden rows before all are done.
+        let first = |task: usize| unsafe { halfway.first(level, task, threads, x) };
+        let second = |part: usize| {
             for share in &halfway.shares {
                 let columns = part_of(outputs, part, threads);
-                // SAFETY: parts of columns do not overlap, and no token is in two shares.
+                // SAFETY: parts of columns do not overlap, no token is in two shares, and the first halves are done.
                 unsafe { lora::add_columns(level, share, columns, halfway.hidden, y) };
             }
-        })
+        };
+        let phases = [Phase::new(halfway.tasks(threads), &first), Phase::new(threads, &second)];
+        phases::run(context, threads, &phases)
     }
 }
 
