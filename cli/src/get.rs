@@ -1,6 +1,7 @@
 //! `slm get`: what is loaded where.
 
 use clap::{Args, ValueEnum};
+use indicatif::BinaryBytes;
 use serde_json::{Value, json};
 use slm_crds::nearest::{did_you_mean, nearest};
 use slm_proto::v1::{ListModelsRequest, ModelInfo};
@@ -11,7 +12,8 @@ use crate::{
     output::{self, short_digest},
 };
 
-/// Lists what a running swarm serves, and on which workers.
+/// Lists what a running swarm serves, on which workers, and what it takes of the memory of one: an adapter its matrices, a
+/// base model its weights and, when all their pages are in use, its keys and values.
 ///
 /// The router tells what its workers tell it: an adapter is where its workers say that it is.
 #[derive(Args, Debug)]
@@ -92,7 +94,7 @@ fn select(models: Vec<ModelInfo>, what: What, name: Option<&str>) -> Result<Vec<
 }
 
 fn table(models: &[ModelInfo], wide: bool) -> (Vec<&'static str>, Vec<Vec<String>>) {
-    let mut heading = vec!["KIND", "NAME", "READY", "MODEL", "WORKERS", "DIGEST"];
+    let mut heading = vec!["KIND", "NAME", "READY", "MODEL", "WORKERS", "MEMORY", "DIGEST"];
     if wide {
         heading.extend(["ADDRESSES", "DESCRIPTION"]);
     }
@@ -104,6 +106,7 @@ fn table(models: &[ModelInfo], wide: bool) -> (Vec<&'static str>, Vec<Vec<String
             if model.ready { "True" } else { "False" }.to_owned(),
             or_dash(&model.model),
             if is_route { "-".to_owned() } else { model.workers.len().to_string() },
+            if model.bytes == 0 { "-".to_owned() } else { BinaryBytes(model.bytes).to_string() },
             or_dash(&if wide { model.digest.clone() } else { short_digest(&model.digest) }),
         ];
         if wide {
@@ -127,6 +130,7 @@ fn json(model: &ModelInfo) -> Value {
         "description": model.description,
         "digest": model.digest,
         "workers": model.workers,
+        "bytes": model.bytes,
     })
 }
 

@@ -18,7 +18,7 @@ use crate::{
     checkpoint::{Checkpoint, CheckpointError},
     config::ModelConfig,
     generation::GenerationDefaults,
-    graph::{self, Flavour, GRAPH_FILE, GraphError, Precision},
+    graph::{self, Flavour, GRAPH_FILE, GraphError, Precision, WEIGHTS_FILE},
 };
 
 /// Grows whenever the same checkpoint would give another graph.
@@ -212,6 +212,17 @@ impl Bundle {
     /// The graph to load.
     pub fn graph(&self) -> PathBuf {
         self.dir.join(GRAPH_FILE)
+    }
+
+    /// Bytes of its weights.
+    ///
+    /// # Errors
+    /// Their file is gone.
+    pub fn weight_bytes(&self) -> Result<u64, BundleError> {
+        match self.dir.join(WEIGHTS_FILE).metadata() {
+            Ok(metadata) => Ok(metadata.len()),
+            Err(error) => Err(BundleError::Damaged { path: self.dir.clone(), why: format!("{WEIGHTS_FILE}: {error}") }),
+        }
     }
 
     /// The tokenizer, when the model came with one.

@@ -49,6 +49,7 @@ fn of_expert(view: &View, expert: &Expert) -> ModelInfo {
         description: expert.description.clone(),
         ready: !resident.is_empty(),
         digest: resident.first().map_or(expert.digest.as_str(), |(_, digest)| digest).to_owned(),
+        bytes: view.workers_of(&expert.model).find_map(|worker| worker.bytes_of(expert)).unwrap_or(0),
         workers: resident.into_iter().map(|(url, _)| url.to_owned()).collect(),
     }
 }
@@ -66,18 +67,18 @@ mod tests {
         ]);
         let rows: Vec<_> = catalog(&view, &Caller::anybody())
             .into_iter()
-            .map(|info| (info.name, info.kind, info.ready, info.digest, info.workers.join(",")))
+            .map(|info| (info.name, info.kind, info.ready, info.digest, info.workers.join(","), info.bytes))
             .collect();
-        let row = |name: &str, kind: &str, ready, digest: &str, workers: &str| {
-            (name.to_owned(), kind.to_owned(), ready, digest.to_owned(), workers.to_owned())
+        let row = |name: &str, kind: &str, ready, digest: &str, workers: &str, bytes| {
+            (name.to_owned(), kind.to_owned(), ready, digest.to_owned(), workers.to_owned(), bytes)
         };
         assert_eq!(
             rows,
             [
-                row("smol", "SlmModel", true, "sha256:m", "http://a"),
-                row("banking", "LoraAdapter", true, "sha256:b", "http://a"),
-                row("travel", "LoraAdapter", false, "sha256:t", ""),
-                row("assistant", "SwarmRoute", true, "", ""),
+                row("smol", "SlmModel", true, "sha256:m", "http://a", 1000),
+                row("banking", "LoraAdapter", true, "sha256:b", "http://a", 10),
+                row("travel", "LoraAdapter", false, "sha256:t", "", 0),
+                row("assistant", "SwarmRoute", true, "", "", 0),
             ]
         );
     }

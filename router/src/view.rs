@@ -103,6 +103,16 @@ impl Worker {
             .ok_or_else(|| format!("worker {} has not loaded {}", self.url, expert.name))
     }
 
+    /// What an expert takes of this worker's memory, if it is there.
+    pub(crate) fn bytes_of(&self, expert: &Expert) -> Option<u64> {
+        let state = self.serving().ok()?;
+        if expert.kind == ExpertKind::LoraAdapter {
+            return serving_adapter(state, &expert.name).map(|adapter| adapter.bytes);
+        }
+        let adapters: u64 = state.adapters.iter().map(|adapter| adapter.bytes).sum();
+        state.resident_bytes.checked_sub(adapters)
+    }
+
     pub(crate) fn open_streams(&self) -> u32 {
         self.open.load(Ordering::Relaxed)
     }
@@ -209,6 +219,7 @@ pub(crate) mod fixtures {
             name: (*name).to_owned(),
             digest: format!("sha256:{}", &name[..1]),
             phase: AdapterPhase::Serving.into(),
+            bytes: 10,
             ..Default::default()
         };
         WorkerState {
@@ -217,6 +228,7 @@ pub(crate) mod fixtures {
             model_digest: "sha256:m".to_owned(),
             adapters: adapters.iter().map(adapter).collect(),
             sequences_max: 8,
+            resident_bytes: 1000 + 10 * adapters.len() as u64,
             ..Default::default()
         }
     }

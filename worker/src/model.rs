@@ -192,6 +192,8 @@ pub struct Model {
     pub token_bytes: Option<Arc<TokenBytes>>,
     /// Bounds on requests.
     pub limits: Limits,
+    /// Bytes of the weights.
+    pub weight_bytes: u64,
     /// Bytes of the cache, when full.
     pub cache_bytes: u64,
     adapter_rank_max: usize,
@@ -227,6 +229,7 @@ impl Model {
             step_max: STEP_MAX,
         };
         let (engine, thread) = Engine::start(session, config).map_err(ModelError::Thread)?;
+        let weight_bytes = bundle.weight_bytes()?;
         let prompter = Prompter::new(&bundle)?;
         let token_bytes = prompter.tokenizer().map(|tokenizer| Arc::new(TokenBytes::new(tokenizer)));
         let limits = Limits { model: options.name.clone(), context_length, defaults: bundle.info.generation.clone() };
@@ -238,6 +241,7 @@ impl Model {
             prompter,
             token_bytes,
             limits,
+            weight_bytes,
             cache_bytes,
             adapter_rank_max: options.adapter_rank_max,
         };

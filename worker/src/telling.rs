@@ -65,7 +65,7 @@ fn registry(state: &WorkerState) -> Registry {
     gauge("kv_tokens_max", "Cache positions", state.kv_tokens_max as f64);
     gauge("adapter_slots", "Adapters that may be loaded", state.adapter_slots.into());
     gauge("adapter_slots_free", "Of those, not in use", state.adapter_slots_free.into());
-    gauge("resident_bytes", "Bytes of adapters and cache", state.resident_bytes as f64);
+    gauge("resident_bytes", "Bytes of weights, adapters and full cache", state.resident_bytes as f64);
     gauge("draining", "1 while no new request is taken", u8::from(state.draining).into());
     // Names are those of objects, not of callers: as many as there are slots.
     let adapters = Family::<[(&'static str, String); 1], Gauge>::default();

@@ -29,7 +29,7 @@ pub(crate) async fn check(slm: &Path, program: &Path, dir: &Path, bundle: &Bundl
     let (peft, gguf) = (dir.join("loud"), dir.join("loud.gguf"));
     adapter.write_peft(&peft)?;
     lora_gguf::write(&gguf, &adapter, config)?;
-    let swarm = Swarm { sequences: 1, rank_max: RANK, adapters: vec![peft] };
+    let swarm = Swarm { sequences: 1, rank_max: RANK, adapters: vec![peft], guesses: false };
     let ours = Served::start(slm, &dir.join("loud-manifest"), &swarm).await?;
     // The file whose blocks our weights are, so that what differs is the adapter.
     let wanted = Wanted { model: real::gguf()?, sequences: 1, adapters: vec![gguf] };

@@ -99,7 +99,7 @@ pub(crate) async fn measure(run: &Run, opponent: &Opponent) -> Result<Option<Com
     let dir = run.folder("llama")?;
     agree::check(&run.slm, &opponent.program, &dir, &run.bundle).await?;
     let (peft, gguf) = adapters(run, &dir)?;
-    let swarm = Swarm { sequences: STREAMS_MAX, rank_max: RANK, adapters: peft };
+    let swarm = Swarm { sequences: STREAMS_MAX, rank_max: RANK, adapters: peft, guesses: false };
     let ours = Served::start(&run.slm, &dir.join("manifest"), &swarm).await?;
     let wanted = Wanted { model: opponent.model.clone(), sequences: STREAMS_MAX, adapters: gguf };
     let theirs = LlamaServer::start(&opponent.program, &dir.join("llama.log"), &wanted).await?;

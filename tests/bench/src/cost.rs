@@ -22,7 +22,8 @@ pub(crate) async fn measure(run: &Run) -> Result<Option<Table>> {
     let adapter = dir.join("adapter-0");
     adapters::write(&adapter, &run.bundle.info.config, RANK, 0)?;
     let start = async |name: &str, adapters| {
-        Served::start(&run.slm, &dir.join(name), &Swarm { sequences: 1, rank_max: RANK, adapters }).await
+        Served::start(&run.slm, &dir.join(name), &Swarm { sequences: 1, rank_max: RANK, adapters, guesses: false })
+            .await
     };
     let without = start("without", Vec::new()).await?;
     let with = start("with", vec![adapter]).await?;

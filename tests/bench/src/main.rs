@@ -18,6 +18,7 @@ mod agree;
 mod bandwidth;
 mod compare;
 mod cost;
+mod reuse;
 mod step;
 
 mod plot;
@@ -64,7 +65,7 @@ struct Arguments {
     /// The model in the form that is fastest for it [default: the one that `scripts/llama-server` makes].
     #[arg(long)]
     llama_model: Option<PathBuf>,
-    /// Rows to measure, by name: `step/*`, `adapter`, `llama/base-8`; all when not given.
+    /// Rows to measure, by name: `step/*`, `adapter`, `reuse`, `llama/base-8`; all when not given.
     #[arg(long)]
     only: Vec<String>,
     /// Where every figure is written.
@@ -106,7 +107,12 @@ async fn main() -> Result<()> {
     };
     println!("{}\n", table::machine());
     let mut raw = json!({"machine": table::machine()});
-    for (name, table) in [("step", step::measure(&run).await?), ("adapter", cost::measure(&run).await?)] {
+    let tables = [
+        ("step", step::measure(&run).await?),
+        ("adapter", cost::measure(&run).await?),
+        ("reuse", reuse::measure(&run).await?),
+    ];
+    for (name, table) in tables {
         if let Some(table) = table {
             println!("{}", table.markdown());
             raw[name] = table.json();

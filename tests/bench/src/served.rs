@@ -31,6 +31,9 @@ pub(crate) struct Swarm {
     pub(crate) rank_max: usize,
     /// Folders of the adapters; the first is `adapter-0`.
     pub(crate) adapters: Vec<PathBuf>,
+    /// Whether tokens are tried before their turn: how well that does depends on the text, so it is off where the engine is
+    /// measured.
+    pub(crate) guesses: bool,
 }
 
 impl Served {
@@ -65,20 +68,19 @@ impl Served {
 }
 
 impl Swarm {
-    /// Nothing is guessed: how well that does depends on the text, and what is measured here is the engine.
     fn manifest(&self) -> Result<String> {
         let header = |kind: &str, name: &str| {
             format!("apiVersion: slmswarm.io/v1alpha1\nkind: {kind}\nmetadata: {{name: {name}}}\n")
         };
         let mut text = header("SlmModel", "base");
+        let (sequences, context, ranks) = (self.sequences, crate::CONTEXT, self.rank_max);
+        let method = if self.guesses { "PromptLookup" } else { "Off" };
         text += &format!(
-            "spec:\n  source: {{uri: \"file://{}\"}}\n  runtime: {{precision: Int4, maxSequences: {}, contextLength: {}, speculative: {{method: Off}}}}\n  \
-             adapters: {{slots: {}, maxRank: {}}}\n",
+            "spec:\n  source: {{uri: \"file://{}\"}}\n  runtime: {{precision: Int4, maxSequences: {sequences}, \
+             contextLength: {context}, speculative: {{method: {method}}}}}\n  \
+             adapters: {{slots: {}, maxRank: {ranks}}}\n",
             real::gguf()?.display(),
-            self.sequences,
-            crate::CONTEXT,
             self.adapters.len().max(1),
-            self.rank_max,
         );
         for (i, path) in self.adapters.iter().enumerate() {
             text += "---\n";

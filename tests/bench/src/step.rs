@@ -31,7 +31,7 @@ pub(crate) async fn measure(run: &Run) -> Result<Option<Table>> {
     let dir = run.folder("step")?;
     let mut bare = Bare::open(&dir)?;
     let adapters = (0..STREAMS).map(|i| dir.join(format!("adapter-{i}"))).collect();
-    let swarm = Swarm { sequences: STREAMS, rank_max: RANK, adapters };
+    let swarm = Swarm { sequences: STREAMS, rank_max: RANK, adapters, guesses: false };
     let served = Served::start(&run.slm, &dir.join("manifest"), &swarm).await?;
     let prompt = bare.prompt(LONG_PROMPT)?;
     // The swarm may keep prompts that it has seen, the bare session does not: each of its prompts is a new one.
