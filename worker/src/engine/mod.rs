@@ -1,7 +1,7 @@
 //! The thread that owns the session, and what others may ask of it.
 //!
-//! One loop: take new jobs, let go of those whose caller left, let in who is [next](queue) and has room in the
-//! [pages](cache), and run the [next tokens](schedule) of all sequences together, prompts and answers, whatever adapter
+//! One loop: take new jobs, let go of those whose caller left, let in who is next (`queue`) and for whom there are
+//! pages (`cache`), and run the next tokens (`schedule`) of all sequences together, prompts and answers, whatever adapter
 //! each has. Everything a request needs besides those steps (templates, text, stop strings, the network) happens
 //! elsewhere, on the other side of the two channels of a [`Job`].
 
