@@ -230,7 +230,7 @@ impl Engine {
         Ok((engine, thread))
     }
 
-    /// Queues `job`. Dropping the receiver cancels it: its slot is free after the step that runs.
+    /// Queues `job`. Dropping the receiver cancels it: its place and pages are free after the step that runs.
     pub fn submit(&self, job: Job) -> Result<events::Receiver<Event>, SubmitError> {
         let Ok(permit) = self.permits.clone().try_acquire_owned() else {
             let load = self.gauges.load();

@@ -190,10 +190,6 @@ fn keep(
     cache: &mut KvCache,
     mut progress: impl FnMut(&mut Sequence, &mut KvCache) -> Progress,
 ) {
-    for mut sequence in std::mem::take(running) {
-        match progress(&mut sequence, cache) {
-            Progress::Goes => running.push(sequence),
-            Progress::Ended => sequence.close(cache),
-        }
-    }
+    let ended: Vec<_> = running.extract_if(.., |sequence| progress(sequence, cache) == Progress::Ended).collect();
+    ended.into_iter().for_each(|sequence| sequence.close(cache));
 }

@@ -103,7 +103,7 @@ impl Answer {
         self.end(reason);
     }
 
-    /// Nothing more is read: the engine frees the slot at its next step, if it has not already.
+    /// Nothing more is read: the engine frees the place at its next step, if it has not already.
     fn end(&mut self, reason: v1::FinishReason) {
         self.events = None;
         let usage = v1::Usage {
