@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use clap::{ArgAction, Args};
+use clap::{ArgAction, Args, builder::RangedU64ValueParser};
 use slm_artifacts::{Progress, Source};
 use slm_worker::{
     WorkerConfig, WorkerEvent,
@@ -60,7 +60,7 @@ pub struct WorkerArgs {
     #[arg(long, value_name = "TOKENS")]
     context_length: Option<usize>,
     /// Sequences that are generated at once.
-    #[arg(long, value_name = "N", default_value_t = 8)]
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = RangedU64ValueParser::<usize>::new().range(1..=256))]
     max_sequences: usize,
     /// Bytes of keys and values at most [default: room for --max-sequences of --context-length, but no more than half of the
     /// memory that this process may use].
