@@ -127,7 +127,7 @@ fn adapters(name: &str, level: Level) {
                     unsafe { hidden(level, share, 0..rank, &x, hidden_rows) };
                 }
             }
-            let adapters = adapted.then_some(Adapters { shares, hidden: hidden_rows });
+            let adapters = adapted.then_some(Adapters { shares, hidden: hidden_rows, next: &[] });
             let weights = &layers[round % layers.len()];
             // SAFETY: one thread.
             unsafe {

@@ -62,10 +62,6 @@ macro_rules! floats_of_256_bits {
         unsafe fn fma(a: __m256, b: __m256, c: __m256) -> __m256 {
             unsafe { _mm256_fmadd_ps(a, b, c) }
         }
-        #[inline(always)]
-        unsafe fn prefetch(p: *const u8) {
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
-        }
     };
 }
 pub(crate) use floats_of_256_bits;

@@ -45,8 +45,6 @@ pub(crate) unsafe trait Isa {
     unsafe fn multiply(a: Self::Floats, b: Self::Floats) -> Self::Floats;
     /// `a * b + c`, rounded once.
     unsafe fn fma(a: Self::Floats, b: Self::Floats, c: Self::Floats) -> Self::Floats;
-    /// Asks for the line at `p`, which need not be valid.
-    unsafe fn prefetch(_p: *const u8) {}
 }
 
 /// One piece of a tile of weights against a few rows of a panel.
@@ -88,7 +86,7 @@ pub(crate) unsafe fn pass<I: Isa, L: Layout, const V: usize, const R: usize>(pas
         for _ in 0..pass.blocks {
             let mut line = 0;
             while line < pass.ahead_step {
-                I::prefetch(ahead.wrapping_add(line));
+                crate::memory::fetch_line(ahead.wrapping_add(line));
                 line += crate::memory::LINE;
             }
             ahead = ahead.wrapping_add(pass.ahead_step);

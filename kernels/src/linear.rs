@@ -18,10 +18,11 @@ use crate::{
 /// cache, which panels of more rows would fall out of.
 const NEAR_BYTES_MAX: usize = 192 << 10;
 
-/// Outputs after which adapters are added, while they are still near; but at least so many columns, since B is read in
-/// pieces of rows that long.
-const ADAPTED_OUTPUTS: usize = 32 << 10;
-const ADAPTED_COLUMNS_MIN: usize = 256;
+/// Columns after which adapters are added, while outputs are still near. Fewer where B of so many columns is more than
+/// this: it is asked for before the weights of the same columns are multiplied, and has to stay near meanwhile.
+const ADAPTED_COLUMNS: usize = 256;
+const ADAPTED_COLUMNS_MIN: usize = 64;
+const ADAPTED_BYTES: usize = 16 << 10;
 
 /// What the outputs are added to.
 #[derive(Debug, Clone, Copy)]
@@ -41,6 +42,8 @@ pub struct Adapters<'a> {
     pub shares: &'a [Share<'a>],
     /// What [`lora::hidden`] made of all shares: a row for each row of the outputs.
     pub hidden: Rows<'a>,
+    /// The shares of the layer that comes next: their A is asked for meanwhile, each column its part.
+    pub next: &'a [Share<'a>],
 }
 
 /// One multiplication, ready to be done by several threads.
@@ -80,15 +83,20 @@ impl Linear<'_> {
     /// No other thread uses the same cells of `y` at the same time, nor writes to the adapters' hidden rows.
     pub unsafe fn columns(&self, level: Level, columns: Range<usize>, y: Rows<'_>) {
         self.check(level, &columns, &y);
-        let near = (ADAPTED_OUTPUTS / self.x.rows().max(1)).max(ADAPTED_COLUMNS_MIN).next_multiple_of(TILE_COLUMNS);
-        let step = if self.adapters.is_some() { near } else { usize::MAX };
+        let Some(adapters) = &self.adapters else {
+            return self.products(level, columns, y);
+        };
+        let column_bytes: usize = adapters.shares.iter().map(|share| share.adapter.column_bytes()).sum();
+        let step = (ADAPTED_BYTES / column_bytes.max(1)).clamp(ADAPTED_COLUMNS_MIN, ADAPTED_COLUMNS);
         let mut begin = columns.start;
         while begin < columns.end {
-            let end = begin.saturating_add(step).min(columns.end);
+            let end = (begin + step / TILE_COLUMNS * TILE_COLUMNS).min(columns.end);
+            adapters.shares.iter().for_each(|share| share.adapter.fetch_columns(begin..end));
+            adapters.next.iter().for_each(|share| share.adapter.fetch_hidden(begin..end, self.weights.outputs()));
             self.products(level, begin..end, y);
-            for share in self.adapters.iter().flat_map(|adapters| adapters.shares) {
+            for share in adapters.shares {
                 // SAFETY: the cells are this thread's by the caller's promise; the level was checked.
-                unsafe { lora::add_columns(level, share, begin..end, self.hidden_rows(), y) };
+                unsafe { lora::add_columns(level, share, begin..end, adapters.hidden, y) };
             }
             begin = end;
         }
@@ -101,10 +109,6 @@ impl Linear<'_> {
     pub fn all(&self, level: Level, y: &mut [f32]) {
         // SAFETY: `y` is borrowed exclusively; the hidden rows are only read, and their view outlives this call.
         unsafe { self.columns(level, 0..self.weights.outputs(), Rows::new(y, self.weights.outputs())) };
-    }
-
-    fn hidden_rows(&self) -> Rows<'_> {
-        self.adapters.map_or_else(|| Rows::new(&mut [], 0), |adapters| adapters.hidden)
     }
 
     fn check(&self, level: Level, columns: &Range<usize>, y: &Rows<'_>) {

@@ -16,6 +16,7 @@ use half::f16;
 
 use crate::{
     level::Level,
+    memory,
     rows::Rows,
     simd::{Element, Simd, WIDTH, at_level},
 };
@@ -38,6 +39,32 @@ pub struct Adapter<'a> {
     pub parts: &'a [Part],
 }
 
+impl Adapter<'_> {
+    /// Bytes of B for one column, all parts counted.
+    pub(crate) fn column_bytes(&self) -> usize {
+        self.parts.iter().map(|part| part.rank).max().unwrap_or(0) * self.matrices.element_bytes()
+    }
+
+    /// Asks for what [`add_columns`] reads of B for these columns.
+    pub(crate) fn fetch_columns(&self, columns: Range<usize>) {
+        for part in self.parts {
+            let begin = columns.start.max(part.column_begin);
+            let end = columns.end.min(part.column_begin + part.columns);
+            if begin < end {
+                let tiles = (begin - part.column_begin) / WIDTH..(end - part.column_begin).div_ceil(WIDTH);
+                let tile = part.rank * WIDTH;
+                self.matrices.fetch_b(part.b_begin + tiles.start * tile..part.b_begin + tiles.end * tile);
+            }
+        }
+    }
+
+    /// Asks for that part of A which is to all of it as `part` is to `0..of`.
+    pub(crate) fn fetch_hidden(&self, part: Range<usize>, of: usize) {
+        let cut = |at: usize| self.rank * self.inputs * at / of;
+        self.matrices.fetch_a(cut(part.start)..cut(part.end));
+    }
+}
+
 /// A and B.
 #[derive(Debug, Clone, Copy)]
 pub enum Matrices<'a> {
@@ -55,6 +82,29 @@ pub enum Matrices<'a> {
         /// All parts' B.
         b: &'a [f16],
     },
+}
+
+impl Matrices<'_> {
+    fn element_bytes(&self) -> usize {
+        match self {
+            Self::F32 { .. } => size_of::<f32>(),
+            Self::F16 { .. } => size_of::<f16>(),
+        }
+    }
+
+    fn fetch_a(&self, elements: Range<usize>) {
+        match self {
+            Self::F32 { a, .. } => memory::fetch(a, elements),
+            Self::F16 { a, .. } => memory::fetch(a, elements),
+        }
+    }
+
+    fn fetch_b(&self, elements: Range<usize>) {
+        match self {
+            Self::F32 { b, .. } => memory::fetch(b, elements),
+            Self::F16 { b, .. } => memory::fetch(b, elements),
+        }
+    }
 }
 
 /// One module's B within a fused projection.
@@ -254,7 +304,7 @@ unsafe fn dots<S: Simd, E: Element, const RANKS: usize, const COUNT: usize>(
             }
             for (r, sums) in sums.iter_mut().enumerate() {
                 let row = a.add((rank + r) * k + i);
-                S::prefetch(row.wrapping_add(RANKS * k).cast());
+                memory::fetch_line(row.wrapping_add(RANKS * k).cast());
                 let row = E::load::<S>(row);
                 for (sum, &x) in sums.iter_mut().zip(&xs) {
                     *sum = sum.add_product(row, x);
@@ -350,7 +400,7 @@ unsafe fn sums<S: Simd, E: Element, const TILES: usize, const COUNT: usize>(
             let mut weights = [S::zero(); TILES];
             for (v, weight) in weights.iter_mut().enumerate() {
                 let row = first.add(v * tile + r * WIDTH);
-                S::prefetch(row.wrapping_add(TILES * tile).cast());
+                memory::fetch_line(row.wrapping_add(TILES * tile).cast());
                 *weight = E::load::<S>(row);
             }
             for (t, totals) in totals.iter_mut().enumerate() {

@@ -1,7 +1,7 @@
 //! Memory that starts on a cache line, so that no vector load of a kernel crosses one.
 #![allow(unsafe_code)] // Views of plain bytes; there is no safe way to ask `Vec` for an alignment.
 
-use std::slice;
+use std::{ops::Range, slice};
 
 /// Bytes of a cache line, and of the widest vector.
 pub(crate) const LINE: usize = 64;
@@ -43,5 +43,31 @@ impl Bytes {
     pub(crate) fn as_mut_slice(&mut self) -> &mut [u8] {
         // SAFETY: the lines are initialised bytes without padding, borrowed as exclusively as the result.
         unsafe { slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.lines.len() * LINE) }
+    }
+}
+
+/// Asks for the line at `p`, which need not be valid.
+#[inline(always)]
+pub(crate) fn fetch_line(p: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every such CPU has the instruction, and a prefetch of any address is harmless.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(p.cast());
+    }
+    #[cfg(all(target_arch = "aarch64", not(miri)))]
+    // SAFETY: as above.
+    unsafe {
+        std::arch::asm!("prfm pldl1keep, [{0}]", in(reg) p, options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(not(any(target_arch = "x86_64", all(target_arch = "aarch64", not(miri)))))]
+    let _ = p;
+}
+
+/// Asks for some elements of a slice, as far as it has them.
+pub(crate) fn fetch<T>(slice: &[T], elements: Range<usize>) {
+    let wanted = slice.get(elements).unwrap_or_default();
+    for line in (0..size_of_val(wanted)).step_by(LINE) {
+        fetch_line(wanted.as_ptr().cast::<u8>().wrapping_add(line));
     }
 }

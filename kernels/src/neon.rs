@@ -111,10 +111,6 @@ unsafe impl Isa for NeonI8mm {
     unsafe fn fma(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
         unsafe { vfmaq_f32(c, a, b) }
     }
-    #[inline(always)]
-    unsafe fn prefetch(p: *const u8) {
-        unsafe { asm!("prfm pldl1keep, [{0}]", in(reg) p, options(readonly, nostack, preserves_flags)) }
-    }
 }
 
 /// What is taken from the stored bytes of four columns.

@@ -5,6 +5,7 @@ use std::{hint::black_box, time::Instant};
 
 use crate::{
     level::Level,
+    memory::{LINE, fetch_line},
     simd::{Element, Simd, WIDTH, at_level},
 };
 
@@ -33,12 +34,9 @@ pub fn read_bandwidth(bytes: usize, passes: usize) -> f64 {
 }
 
 /// What the CPU fetches by itself is less than it can: the kernels ask, so this does.
-fn ask_ahead(_part: &[u64]) {
-    #[cfg(target_arch = "x86_64")]
-    for line in _part.chunks(8) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a prefetch of any address is harmless.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().wrapping_add(512).cast()) };
+fn ask_ahead(part: &[u64]) {
+    for line in part.chunks(LINE / 8) {
+        fetch_line(line.as_ptr().wrapping_add(512).cast());
     }
 }
 

@@ -26,8 +26,6 @@ pub(crate) unsafe trait Simd: Copy {
     unsafe fn add_product(self, a: Self, b: Self) -> Self;
     /// The upper half added to the lower, until one is left.
     unsafe fn sum(self) -> f32;
-    /// Asks for the line at `p`, which need not be valid.
-    unsafe fn prefetch(_p: *const u8) {}
 }
 
 /// Compiles `$body::<S, E>` for each instruction set and calls the one of `$level`.
@@ -249,10 +247,6 @@ pub(crate) mod x86 {
         unsafe fn sum(self) -> f32 {
             unsafe { sum8(_mm256_add_ps(self.0, self.1)) }
         }
-        #[inline(always)]
-        unsafe fn prefetch(p: *const u8) {
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
-        }
     }
 
     /// One AVX-512 register.
@@ -308,10 +302,6 @@ pub(crate) mod x86 {
                 let upper = _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(self.0)));
                 sum8(_mm256_add_ps(_mm512_castps512_ps256(self.0), upper))
             }
-        }
-        #[inline(always)]
-        unsafe fn prefetch(p: *const u8) {
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
         }
     }
 }

@@ -5,6 +5,7 @@ use super::{HEAD_DIM_MAX, Shape, pages::Head};
 use crate::{
     level::Level,
     memory::LINE,
+    memory::fetch_line,
     simd::{Element, Simd, WIDTH, at_level},
 };
 
@@ -85,9 +86,9 @@ unsafe fn append_with<S: Simd, E: Element>(memory: *mut E, append: Append<'_>) {
         unsafe {
             let head = Head::new(memory, &shape, kv_head, table);
             for d in (0..dim).step_by(LINE / (WIDTH * size_of::<E>())) {
-                S::prefetch(head.key(position).add(d * WIDTH).cast());
+                fetch_line(head.key(position).add(d * WIDTH).cast());
             }
-            S::prefetch(head.value(position).cast());
+            fetch_line(head.value(position).cast());
         }
     }
     for (query, rotated) in q.chunks_exact(dim).zip(queries.chunks_exact_mut(dim)) {

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     level::Level,
+    memory::fetch_line,
     rowwise::exp,
     simd::{Element, Simd, WIDTH, at_level},
 };
@@ -289,7 +290,7 @@ unsafe fn add_products<S: Simd, E: Element, const R: usize, const C: usize>(
     for i in 0..count {
         // SAFETY: the caller's promise.
         unsafe {
-            S::prefetch(next.wrapping_add(i * C * WIDTH).cast());
+            fetch_line(next.wrapping_add(i * C * WIDTH).cast());
             let mut vectors = [S::zero(); C];
             for (vector, b) in vectors.iter_mut().zip(b) {
                 *vector = E::load(b.add(i * stride));

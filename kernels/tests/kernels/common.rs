@@ -208,7 +208,7 @@ pub(crate) fn multiply(
             unsafe { hidden(how.level, share, rank * part / how.parts..rank * (part + 1) / how.parts, x, h) };
         }
     }
-    let adapters = (!shares.is_empty()).then_some(Adapters { shares: &shares, hidden: h });
+    let adapters = (!shares.is_empty()).then_some(Adapters { shares: &shares, hidden: h, next: &shares });
     let start = residual.map_or(Start::Zero, Start::Residual);
     let linear = Linear { weights: matrix.packed.weights(), x: &activations, start, adapters };
     let mut y = vec![f32::NAN; rows * outputs];

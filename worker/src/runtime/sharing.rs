@@ -55,16 +55,14 @@ impl Sharing {
     /// one that changes the group.
     pub(super) fn halfway(&mut self, group: usize, rows: usize) -> Option<Halfway<'_>> {
         let Self { adapters, tokens, hidden } = self;
-        let shares: Vec<Share<'_>> = adapters
-            .iter()
-            .filter_map(|(adapter, range)| {
-                let adapter = adapter.groups.get(group)?.as_ref()?.adapter();
-                Some(Share { adapter, tokens: &tokens[range.clone()] })
-            })
-            .collect();
+        let shares_of = |group: usize| -> Vec<Share<'_>> {
+            let adapters = adapters.iter().map(|(adapter, range)| (adapter.groups.get(group), &tokens[range.clone()]));
+            adapters.filter_map(|(group, tokens)| Some(Share { adapter: group?.as_ref()?.adapter(), tokens })).collect()
+        };
+        let shares = shares_of(group);
         let rank_max = shares.iter().map(|share| share.adapter.rank).max()?;
         hidden.resize(rows * rank_max, 0.0);
-        Some(Halfway { shares, hidden: Rows::new(hidden, rank_max) })
+        Some(Halfway { shares, hidden: Rows::new(hidden, rank_max), next: shares_of(group + 1) })
     }
 
     /// Lets go of the adapters: one that was replaced is freed as soon as nobody runs with it.
@@ -78,6 +76,8 @@ impl Sharing {
 pub(super) struct Halfway<'a> {
     pub(super) shares: Vec<Share<'a>>,
     pub(super) hidden: Rows<'a>,
+    /// The shares of the group that comes next.
+    pub(super) next: Vec<Share<'a>>,
 }
 
 impl Halfway<'_> {

@@ -194,7 +194,8 @@ impl Kernel for LinearKernel {
         let parts = threads * if tokens <= ROWS_FEW { RANGES_FEW } else { RANGES_MANY };
         let y = Rows::new(y, outputs);
         let multiply = |part: usize| {
-            let adapters = halfway.as_ref().map(|half| Adapters { shares: &half.shares, hidden: half.hidden });
+            let adapters =
+                halfway.as_ref().map(|half| Adapters { shares: &half.shares, hidden: half.hidden, next: &half.next });
             // SAFETY: all rows are quantised.
             let linear = Linear { weights, x: unsafe { quantizer.filled() }, start, adapters };
             // SAFETY: ranges of columns do not overlap, and the first halves are done.
