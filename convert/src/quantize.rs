@@ -10,7 +10,7 @@
 //! Matrices that are joined into one have one format: that of the widest.
 
 use half::f16;
-use slm_kernels::{Block, Format, Packed, SourceError};
+use slm_kernels::{BLOCK, Block, Format, Packed, SourceError};
 
 use crate::{
     checkpoint::{Checkpoint, CheckpointError, Stored},
@@ -42,8 +42,8 @@ pub(crate) fn quantize(checkpoint: &Checkpoint, names: &[String], bits: Bits) ->
     };
     Ok(Packed::pack(format, inputs, outputs, |column, index| {
         let row = &data[column * inputs..][..inputs];
-        let begin = index * format.block();
-        round(&row[begin..inputs.min(begin + format.block())])
+        let begin = index * BLOCK;
+        round(&row[begin..inputs.min(begin + BLOCK)])
     }))
 }
 
@@ -88,7 +88,7 @@ fn four_bits(weights: &[f32]) -> Block {
     // As they will be stored: levels are chosen for what the kernels will multiply with.
     let (offset, scale) = (stored(low), stored((high - low) / 15.0));
     let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
-    let mut quants = [0; 64];
+    let mut quants = [0; BLOCK];
     for (quant, weight) in quants.iter_mut().zip(weights) {
         *quant = ((weight - offset) * inverse).round_ties_even().clamp(0.0, 15.0) as u8;
     }
@@ -100,7 +100,7 @@ fn eight_bits(weights: &[f32]) -> Block {
     let largest = weights.iter().fold(0f32, |most, weight| most.max(weight.abs()));
     let scale = stored(largest / 127.0);
     let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
-    let mut quants = [128; 64];
+    let mut quants = [128; BLOCK];
     for (quant, weight) in quants.iter_mut().zip(weights) {
         *quant = ((weight * inverse).round_ties_even().clamp(-127.0, 127.0) + 128.0) as u8;
     }

@@ -18,7 +18,7 @@ use slm_kernels::{
 
 const ROWS: [usize; 7] = [1, 2, 4, 8, 16, 128, 512];
 const SHAPES: [(usize, usize); 3] = [(3072, 576), (576, 1536), (49152, 576)];
-const FORMATS: [Format; 3] = [Format::Q4Scale32, Format::Q4Zero64, Format::Q8Scale32];
+const FORMATS: [Format; 3] = [Format::Q4Scale32, Format::Q4Min32, Format::Q8Scale32];
 /// Copies of a matrix together are at least this large.
 const COLD_BYTES: usize = 160 << 20;
 const CELL_TIME: Duration = Duration::from_millis(1000);
@@ -74,7 +74,7 @@ fn shape(name: &str, level: Level, format: Format, (n, k): (usize, usize), roof:
         let x: Vec<f32> = (0..rows * k).map(|i| ((i * 37 + 11) % 199) as f32 / 99.0 - 1.0).collect();
         let mut y = vec![0.0; rows * n];
         let mut activations = Activations::default();
-        let quantize = roofline::fastest(20, || activations.quantize(level, &x, k, format.block()));
+        let quantize = roofline::fastest(20, || activations.quantize(level, &x, k));
         let seconds = fastest_call(level, &weights, &activations, &mut y);
         let operations = 2.0 * (rows * n * k) as f64 / seconds;
         let bytes = weights[0].bytes().len() as f64 / seconds;
@@ -115,7 +115,7 @@ fn adapters(name: &str, level: Level) {
         let x = vec![0.5; rows * k];
         let (mut y, mut h) = (vec![0.0; rows * n], vec![0.0; rows * rank]);
         let mut activations = Activations::default();
-        activations.quantize(level, &x, k, 32);
+        activations.quantize(level, &x, k);
         let (y, hidden_rows) = (Rows::new(&mut y, n), Rows::new(&mut h, rank));
         let (mut plain, mut with) = (f64::INFINITY, f64::INFINITY);
         for (round, shares) in shares.chunks(distinct).cycle().take(12 * layers.len()).enumerate() {

@@ -1,5 +1,8 @@
 //! Activations in 8 bits: a scale per row and block, and the sums that stand in for the weights' offsets.
 //!
+//! The scale of a block is a whole multiple of its row's unit, so that a kernel can apply it to sums of products while
+//! they are integers, or after; the unit is left to the end.
+//!
 //! Rows stand in panels of at most [`PANEL`], and a panel block by block: `[block][row][inputs of the block]`. So
 //! whatever a kernel reads for one block lies side by side, at distances that are known when it is compiled, and a
 //! panel of a wide matrix does not fall into few sets of the cache.
@@ -7,59 +10,67 @@
 
 use std::{marker::PhantomData, ops::Range};
 
-use crate::{level::Level, memory::Bytes, rows::Rows};
+use crate::{format::BLOCK, level::Level, memory::Bytes, rows::Rows};
 
 /// Rows of a panel at most: the most rows that any kernel takes at once.
 pub(crate) const PANEL: usize = 12;
 
+/// The scale of a row's block that holds its largest number, in units of the row: as fine as fits the 16 bits in which
+/// `maddwd` takes it.
+const MULTIPLIER_MAX: f32 = 32767.0;
+
 /// What a kernel needs of one row in one block besides its quants.
 ///
 /// `minus` are the negated sums of the quants that a 16-bit lane of `maddubs` meets (the first two and the last two
-/// of each four), `minus8` eight times that: what 4-bit weights owe for being stored with 8 added. They fit: 32 quants
-/// of at most 127 times 8 are 32,512.
+/// of each four), `minus8` eight times that: what 4-bit weights owe for being stored with 8 added. They fit: 16 quants
+/// of at most 127 times 8 are 16,256.
 #[derive(Debug, Clone, Copy, Default)]
 #[repr(C)]
 pub(crate) struct Meta {
-    pub(crate) scale: f32,
-    /// Scale times the sum of the quants.
-    pub(crate) scaled_sum: f32,
+    /// The block's scale in units of its row: a whole number.
+    pub(crate) multiplier: f32,
+    /// The same, twice.
+    pub(crate) multipliers: [i16; 2],
+    /// The multiplier times the sum of the quants, rounded once.
+    pub(crate) sum: f32,
     pub(crate) minus: [i16; 2],
     pub(crate) minus8: [i16; 2],
 }
 
-/// Rows of activations, quantised for weights of one block size. Made once a step and read by every thread.
+/// Rows of activations, quantised in blocks of [`BLOCK`]. Made once a step and read by every thread.
 ///
-/// Within a block of a row, `x` is about `scale * q` with `scale = max |x| / 127` and `q = x / scale` rounded to
-/// the nearest integer, even on a tie; so `|x - scale * q| <= 0.504 * scale`. A block that holds a NaN or an infinity
-/// makes every output of its row NaN.
+/// Of a row, `x` is about `unit * multiplier * q`, with one unit a row, `max |x of the row| / (127 * 32767)`, and one
+/// multiplier a block: a whole number from 1 to 32,767, at most one more than it takes for `unit * multiplier * 127` to
+/// reach the largest `|x|` of the block. `q` is `x / (unit * multiplier)` rounded to the nearest integer, even on a tie;
+/// so `|x - unit * multiplier * q| <= 0.504 * unit * multiplier`. A row that holds a NaN or an infinity makes all its outputs
+/// NaN.
 #[derive(Default)]
 pub struct Activations {
     rows: usize,
     inputs: usize,
-    block: usize,
     quants: Bytes,
     meta: Vec<Meta>,
+    units: Vec<f32>,
 }
 
 impl Activations {
-    /// Takes the shape of `rows` rows of `inputs` floats for weights with blocks of `block` inputs (32 or 64). Keeps
-    /// the memory it had: only a larger shape than any before allocates.
-    pub fn reshape(&mut self, rows: usize, inputs: usize, block: usize) -> Quantizer<'_> {
-        assert!(block == 32 || block == 64, "blocks of {block} inputs; 32 and 64 are known");
-        let blocks = inputs.div_ceil(block);
+    /// Takes the shape of `rows` rows of `inputs` floats. Keeps the memory it had: only a larger shape than any before
+    /// allocates.
+    pub fn reshape(&mut self, rows: usize, inputs: usize) -> Quantizer<'_> {
+        let blocks = inputs.div_ceil(BLOCK);
         self.rows = rows;
         self.inputs = inputs;
-        self.block = block;
-        self.quants.resize(rows * blocks * block);
+        self.quants.resize(rows * blocks * BLOCK);
         self.meta.resize(rows * blocks, Meta::default());
+        self.units.resize(rows, 0.0);
         let (quants, meta) = (self.quants.as_mut_ptr().cast(), self.meta.as_mut_ptr());
-        Quantizer { rows, inputs, block, quants, meta, filled: self, borrow: PhantomData }
+        Quantizer { rows, inputs, quants, meta, units: self.units.as_mut_ptr(), filled: self, borrow: PhantomData }
     }
 
     /// Quantises all of `x`, `[rows, inputs]`, on this thread.
-    pub fn quantize(&mut self, level: Level, x: &[f32], inputs: usize, block: usize) {
+    pub fn quantize(&mut self, level: Level, x: &[f32], inputs: usize) {
         let rows = x.len().checked_div(inputs).unwrap_or(0);
-        let quantizer = self.reshape(rows, inputs, block);
+        let quantizer = self.reshape(rows, inputs);
         // SAFETY: one thread.
         unsafe { quantizer.rows(level, x, 0..rows) };
     }
@@ -74,20 +85,20 @@ impl Activations {
         self.inputs
     }
 
-    /// Inputs of a block.
-    pub fn block(&self) -> usize {
-        self.block
-    }
-
     pub(crate) fn panel(&self, index: usize) -> Panel {
         let begin = index * PANEL;
         let rows = PANEL.min(self.rows - begin);
-        let blocks = self.inputs.div_ceil(self.block);
-        // SAFETY: `begin < rows` (else the subtraction above fails), so both begin within what `reshape` made room for.
-        let (quants, meta) = unsafe {
-            (self.quants.as_ptr().cast::<i8>().add(begin * blocks * self.block), self.meta.as_ptr().add(begin * blocks))
-        };
-        Panel { begin, rows, quants, meta }
+        let blocks = self.inputs.div_ceil(BLOCK);
+        // SAFETY: `begin < rows` (else the subtraction above fails), so all begin within what `reshape` made room for.
+        unsafe {
+            Panel {
+                begin,
+                rows,
+                quants: self.quants.as_ptr().cast::<i8>().add(begin * blocks * BLOCK),
+                meta: self.meta.as_ptr().add(begin * blocks),
+                units: self.units.as_ptr().add(begin),
+            }
+        }
     }
 }
 
@@ -98,15 +109,16 @@ pub(crate) struct Panel {
     pub(crate) rows: usize,
     pub(crate) quants: *const i8,
     pub(crate) meta: *const Meta,
+    pub(crate) units: *const f32,
 }
 
 /// Fills [`Activations`], any rows from any thread.
 pub struct Quantizer<'a> {
     rows: usize,
     inputs: usize,
-    block: usize,
     quants: *mut i8,
     meta: *mut Meta,
+    units: *mut f32,
     filled: *const Activations,
     borrow: PhantomData<&'a mut Activations>,
 }
@@ -177,80 +189,117 @@ impl Quantizer<'_> {
     unsafe fn row(&self, level: Level, row: usize, x: &[f32]) {
         let begin = row - row % PANEL;
         let panel_rows = PANEL.min(self.rows - begin);
-        let blocks = self.inputs.div_ceil(self.block);
-        for (index, part) in x.chunks(self.block).enumerate() {
-            let at = begin * blocks + index * panel_rows + row - begin;
-            // SAFETY: cell `at` is one of the row's, which is this thread's; `reshape` made room for all.
-            let (quants, meta) = unsafe {
-                (std::slice::from_raw_parts_mut(self.quants.add(at * self.block), self.block), &mut *self.meta.add(at))
-            };
-            *meta = quantize(level, part, quants);
+        let blocks = self.inputs.div_ceil(BLOCK);
+        let first = begin * blocks + row - begin;
+        // SAFETY: the row is this thread's and was checked; `reshape` made room for all of its panel's blocks, of which
+        // every `panel_rows`th is the row's. The level was checked.
+        unsafe {
+            let cells =
+                Cells { quants: self.quants.add(first * BLOCK), meta: self.meta.add(first), stride: panel_rows };
+            *self.units.add(row) = quantize(level, x, cells);
         }
     }
 }
 
-/// Quantises one block of one row into as many bytes as a block has; `x` may be shorter.
-fn quantize(level: Level, x: &[f32], quants: &mut [i8]) -> Meta {
+/// The blocks of one row of a panel.
+#[derive(Clone, Copy)]
+struct Cells {
+    quants: *mut i8,
+    meta: *mut Meta,
+    /// Blocks from one of the row's to its next.
+    stride: usize,
+}
+
+impl Cells {
+    /// Block `index` of the row.
+    ///
+    /// # Safety
+    /// There is one, and nobody else uses it.
+    unsafe fn get<'a>(self, index: usize) -> (&'a mut [i8; BLOCK], &'a mut Meta) {
+        let at = index * self.stride;
+        // SAFETY: the caller's promise.
+        unsafe { (&mut *self.quants.add(at * BLOCK).cast::<[i8; BLOCK]>(), &mut *self.meta.add(at)) }
+    }
+}
+
+/// Quantises a row; returns its unit.
+///
+/// # Safety
+/// There are as many cells as blocks in `x`, and nobody else uses them; the CPU has the level.
+unsafe fn quantize(level: Level, x: &[f32], cells: Cells) -> f32 {
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,fma")]
-    unsafe fn avx2(x: &[f32], quants: &mut [i8]) -> Meta {
-        quantize_block(x, quants)
+    unsafe fn avx2(x: &[f32], cells: Cells) -> f32 {
+        // SAFETY: passed on.
+        unsafe { quantize_row(x, cells) }
     }
-    match level {
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx2 | Level::AvxVnni | Level::Avx512Vnni => {
-            // SAFETY: the level was checked by the methods of `Quantizer`.
-            unsafe { avx2(x, quants) }
+    // SAFETY: passed on.
+    unsafe {
+        match level {
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 | Level::AvxVnni | Level::Avx512Vnni => avx2(x, cells),
+            _ => quantize_row(x, cells),
         }
-        _ => quantize_block(x, quants),
     }
 }
 
 #[inline(always)]
-fn quantize_block(x: &[f32], quants: &mut [i8]) -> Meta {
-    let padded = |x: &[f32]| {
-        let mut padded = [0.0; 64];
-        padded[..x.len()].copy_from_slice(x);
-        padded
-    };
-    if let Ok(quants) = <&mut [i8; 32]>::try_from(&mut *quants) {
-        return match x.try_into() {
-            Ok(x) => quantize_whole::<32>(x, quants),
-            Err(_) => quantize_whole::<32>(padded(x).first_chunk().unwrap_or(&[0.0; 32]), quants),
-        };
+unsafe fn quantize_row(x: &[f32], cells: Cells) -> f32 {
+    let largest = largest(x);
+    // Below this the inverse of a unit overflows; such a row is zero for all purposes.
+    if !largest.is_finite() || largest < f32::MIN_POSITIVE * 16_777_216.0 {
+        for index in 0..x.len().div_ceil(BLOCK) {
+            // SAFETY: a cell of the row.
+            let (quants, meta) = unsafe { cells.get(index) };
+            (*quants, *meta) = ([0; BLOCK], Meta::default());
+        }
+        return if largest.is_finite() { 0.0 } else { f32::NAN };
     }
-    match quants.try_into() {
-        Ok(quants) => match x.try_into() {
-            Ok(x) => quantize_whole::<64>(x, quants),
-            Err(_) => quantize_whole::<64>(&padded(x), quants),
-        },
-        Err(_) => Meta::default(),
+    let unit = largest / (127.0 * MULTIPLIER_MAX);
+    let units = MULTIPLIER_MAX / largest;
+    let (whole, rest) = x.as_chunks::<BLOCK>();
+    for (index, block) in whole.iter().enumerate() {
+        // SAFETY: a cell of the row.
+        let (quants, meta) = unsafe { cells.get(index) };
+        *meta = quantize_block(block, unit, units, quants);
     }
+    if !rest.is_empty() {
+        let mut block = [0.0; BLOCK];
+        block[..rest.len()].copy_from_slice(rest);
+        // SAFETY: a cell of the row.
+        let (quants, meta) = unsafe { cells.get(whole.len()) };
+        *meta = quantize_block(&block, unit, units, quants);
+    }
+    unit
 }
 
-/// The same for every instruction set: all steps are exact or rounded once, so the compiler may use any vectors.
+/// The largest magnitude; a NaN is larger than all.
 #[inline(always)]
-fn quantize_whole<const N: usize>(x: &[f32; N], quants: &mut [i8; N]) -> Meta {
+fn largest(x: &[f32]) -> f32 {
     // Positive floats are ordered as their bits are, and so are NaNs above infinity.
     let mut largest = [0u32; 16];
-    for part in x.as_chunks::<16>().0 {
+    let (whole, rest) = x.as_chunks::<16>();
+    for part in whole {
         for (most, x) in largest.iter_mut().zip(part) {
             *most = (*most).max(x.to_bits() & 0x7fff_ffff);
         }
     }
-    let largest = f32::from_bits(largest.iter().copied().fold(0, u32::max));
-    // Below this the inverse overflows; such a block is zero for all purposes.
-    if largest < f32::MIN_POSITIVE * 128.0 {
-        quants.fill(0);
-        return Meta::default();
+    for (most, x) in largest.iter_mut().zip(rest) {
+        *most = (*most).max(x.to_bits() & 0x7fff_ffff);
     }
-    if !largest.is_finite() {
-        quants.fill(0);
-        return Meta { scale: f32::NAN, scaled_sum: f32::NAN, ..Meta::default() };
-    }
-    let inverse = 127.0 / largest;
+    f32::from_bits(largest.iter().copied().fold(0, u32::max))
+}
+
+/// `units` is the number of units in the largest quant's scale, by the largest number. The same for every instruction set:
+/// all steps are exact or rounded once, so the compiler may use any vectors.
+#[inline(always)]
+fn quantize_block(x: &[f32; BLOCK], unit: f32, units: f32, quants: &mut [i8; BLOCK]) -> Meta {
     // Adding 1.5 * 2^23 leaves the nearest integer, even on a tie, in the lowest bits.
     const MAGIC: f32 = 12_582_912.0;
+    let enough = largest(x).mul_add(units, 0.5) + MAGIC - MAGIC;
+    let multiplier = if enough < 1.0 { 1.0 } else { enough };
+    let multiplier = if multiplier > MULTIPLIER_MAX { MULTIPLIER_MAX } else { multiplier };
+    let inverse = 1.0 / (unit * multiplier);
     let mut sums = [0i32; 8];
     for (q8, x8) in quants.as_chunks_mut::<8>().0.iter_mut().zip(x.as_chunks::<8>().0) {
         let whole = x8.map(|x| (x * inverse + MAGIC).to_bits().cast_signed() - MAGIC.to_bits().cast_signed());
@@ -259,11 +308,11 @@ fn quantize_whole<const N: usize>(x: &[f32; N], quants: &mut [i8; N]) -> Meta {
         }
         *q8 = whole.map(|q| q as i8);
     }
-    let scale = largest / 127.0;
     let halves = [sums[0] + sums[1] + sums[4] + sums[5], sums[2] + sums[3] + sums[6] + sums[7]];
     Meta {
-        scale,
-        scaled_sum: scale * (halves[0] + halves[1]) as f32,
+        multiplier,
+        multipliers: [(multiplier + MAGIC).to_bits() as i16; 2],
+        sum: multiplier * (halves[0] + halves[1]) as f32,
         minus: halves.map(|half| -half as i16),
         minus8: halves.map(|half| (-8 * half) as i16),
     }
@@ -273,34 +322,51 @@ fn quantize_whole<const N: usize>(x: &[f32; N], quants: &mut [i8; N]) -> Meta {
 mod tests {
     use super::*;
 
+    /// A row's quants times their scales, and the scales.
+    fn back(row: &Activations) -> (Vec<f32>, Vec<f32>) {
+        let scales: Vec<f32> = row.meta.iter().map(|meta| meta.multiplier * row.units[0]).collect();
+        let quants = row.quants.as_slice().iter().map(|&q| f32::from(q.cast_signed()));
+        (quants.enumerate().map(|(i, q)| q * scales[i / BLOCK]).collect(), scales)
+    }
+
     #[test]
     fn quants_are_within_half_a_scale_and_sums_are_theirs() {
-        let x: Vec<f32> = (0..64).map(|i| ((i * 37 % 64) as f32 - 31.0) * 0.37).collect();
-        for len in [64, 63, 33, 1] {
-            let mut quants = [1i8; 64];
-            let meta = quantize_block(&x[..len], &mut quants);
-            for (i, &q) in quants.iter().enumerate() {
-                let x = if i < len { x[i] } else { 0.0 };
-                assert!((f32::from(q) * meta.scale - x).abs() <= 0.504 * meta.scale, "{i}: {q} for {x}");
+        let mut x: Vec<f32> = (0..100).map(|i| ((i * 37 % 64) as f32 - 31.0) * 0.37).collect();
+        // A block much smaller than its row, and one that is nothing beside it.
+        x[32..64].iter_mut().for_each(|x| *x *= 1e-3);
+        x[64..96].iter_mut().for_each(|x| *x *= 1e-9);
+        for len in [100, 96, 63, 33, 1] {
+            let mut row = Activations::default();
+            row.quantize(Level::Portable, &x[..len], len);
+            let (values, scales) = back(&row);
+            for (i, x) in x[..len].iter().enumerate() {
+                assert!((values[i] - x).abs() <= 0.504 * scales[i / BLOCK], "{i}: {} for {x}", values[i]);
             }
-            let half = |a: usize| -> i32 {
-                quants.iter().enumerate().filter(|(i, _)| i % 4 / 2 == a).map(|(_, &q)| i32::from(q)).sum()
-            };
-            assert_eq!(meta.minus.map(i32::from), [-half(0), -half(1)]);
-            assert_eq!(meta.minus8.map(i32::from), [-8 * half(0), -8 * half(1)]);
-            assert_eq!(meta.scaled_sum, meta.scale * (half(0) + half(1)) as f32);
+            assert!(values[len..].iter().all(|&x| x == 0.0));
+            for (meta, quants) in row.meta.iter().zip(row.quants.as_slice().chunks(BLOCK)) {
+                let half = |a: usize| -> i32 {
+                    let quants = quants.iter().enumerate().filter(|(i, _)| i % 4 / 2 == a);
+                    quants.map(|(_, q)| i32::from(q.cast_signed())).sum()
+                };
+                assert_eq!(meta.minus.map(i32::from), [-half(0), -half(1)]);
+                assert_eq!(meta.minus8.map(i32::from), [-8 * half(0), -8 * half(1)]);
+                assert_eq!(meta.sum, meta.multiplier * (half(0) + half(1)) as f32);
+                assert_eq!(meta.multipliers.map(f32::from), [meta.multiplier; 2]);
+            }
         }
     }
 
     #[test]
-    fn blocks_that_cannot_be_scaled_are_zero_or_nan() {
-        let mut quants = [1i8; 32];
-        assert_eq!(quantize_block(&[1e-40; 32], &mut quants).scale, 0.0);
+    fn rows_that_cannot_be_scaled_are_zero_or_nan() {
+        let mut row = Activations::default();
+        row.quantize(Level::Portable, &[1e-36; 40], 40);
+        assert_eq!(row.units, [0.0]);
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-            let mut x = [1.0; 32];
+            let mut x = [1.0; 40];
             x[7] = bad;
-            assert!(quantize_block(&x, &mut quants).scale.is_nan());
-            assert_eq!(quants, [0; 32]);
+            row.quantize(Level::Portable, &x, 40);
+            assert!(row.units[0].is_nan());
+            assert!(row.quants.as_slice().iter().all(|&q| q == 0));
         }
     }
 
@@ -308,12 +374,12 @@ mod tests {
     fn every_instruction_set_quantizes_alike() {
         let x: Vec<f32> = (0..13 * 100).map(|i| ((i * 7919 % 1009) as f32 - 504.0) / 77.0).collect();
         let mut expected = Activations::default();
-        expected.quantize(Level::Portable, &x, 100, 32);
+        expected.quantize(Level::Portable, &x, 100);
         for level in Level::available() {
             let mut got = Activations::default();
-            got.quantize(level, &x, 100, 32);
-            assert_eq!(format!("{:?}", got.meta), format!("{:?}", expected.meta));
-            assert_eq!(got.quants.as_mut_slice()[..13 * 128], expected.quants.as_mut_slice()[..13 * 128]);
+            got.quantize(level, &x, 100);
+            assert_eq!(format!("{:?} {:?}", got.meta, got.units), format!("{:?} {:?}", expected.meta, expected.units));
+            assert_eq!(got.quants.as_slice()[..13 * 128], expected.quants.as_slice()[..13 * 128]);
         }
     }
 }

@@ -1,17 +1,18 @@
 //! AVX2: products of bytes by `maddubs`, summed in 16 bits.
 //!
 //! `maddubs` takes unsigned weights and signed activations and adds two products: at most `2 * 15 * 127` for 4 bits,
-//! far from saturation. Those sums are kept in 16 bits for a whole block. Starting from minus eight times the sum of
-//! the activations (`Meta::minus8`) a lane ends with its sum over `q - 8`, at most `8 * 127` for each input that it
-//! sees: 32,512 for the 32 inputs of a block of 64. What overflows on the way comes back, as sums of 16 bits are
-//! exact modulo 2^16. So the offset of 8 costs nothing and a block is widened once.
+//! far from saturation. Those sums are kept in 16 bits for a whole block, 16 products a lane: at most `16 * 15 * 127`, or
+//! 30,480. Starting from minus eight times the sum of the activations (`Meta::minus8`) a lane ends with its sum over
+//! `q - 8`; what overflows on the way comes back, as sums of 16 bits are exact modulo 2^16. So the offset of 8 costs
+//! nothing. At the end of a block `maddwd` widens, multiplies by the row's multiplier and adds the two lanes of a column
+//! in one instruction: at most `2 * 30480 * 32767`, which just fits 32 bits.
 #![allow(unsafe_code)] // Intrinsics; the callers of `Isa` guarantee the instruction set and the bounds.
 
 use std::arch::x86_64::*;
 
 use crate::{
     activations::Meta,
-    format::{Layout, Offset},
+    format::{BLOCK, Layout, Offset},
     isa::Isa,
 };
 
@@ -22,13 +23,8 @@ pub(crate) struct Avx2;
 macro_rules! floats_of_256_bits {
     () => {
         const LANES: usize = 8;
-        type Ints = __m256i;
         type Floats = __m256;
 
-        #[inline(always)]
-        unsafe fn to_floats(ints: __m256i) -> __m256 {
-            unsafe { _mm256_cvtepi32_ps(ints) }
-        }
         #[inline(always)]
         unsafe fn splat(x: f32) -> __m256 {
             unsafe { _mm256_set1_ps(x) }
@@ -51,10 +47,6 @@ macro_rules! floats_of_256_bits {
             unsafe { _mm256_storeu_ps(p, x) }
         }
         #[inline(always)]
-        unsafe fn add(a: __m256, b: __m256) -> __m256 {
-            unsafe { _mm256_add_ps(a, b) }
-        }
-        #[inline(always)]
         unsafe fn multiply(a: __m256, b: __m256) -> __m256 {
             unsafe { _mm256_mul_ps(a, b) }
         }
@@ -72,13 +64,37 @@ unsafe impl Isa for Avx2 {
     floats_of_256_bits!();
 
     #[inline(always)]
-    unsafe fn dots<L: Layout, const V: usize, const R: usize>(
+    unsafe fn products<L: Layout, const V: usize, const R: usize>(
         quants: *const u8,
-        zeros: *const u8,
         x: *const i8,
         meta: *const Meta,
-    ) -> [[__m256i; V]; R] {
-        unsafe { if L::BITS == 8 { dots8::<L, V, R>(quants, x) } else { dots4::<L, V, R>(quants, zeros, x, meta) } }
+    ) -> [[__m256; V]; R] {
+        unsafe {
+            if L::BITS == 8 {
+                multiplied(dots8::<V, R>(quants, x), meta)
+            } else {
+                products4::<L, V, R>(quants, x, meta)
+            }
+        }
+    }
+}
+
+/// Every sum as a float, times its row's multiplier.
+#[inline(always)]
+pub(crate) unsafe fn multiplied<const V: usize, const R: usize>(
+    sums: [[__m256i; V]; R],
+    meta: *const Meta,
+) -> [[__m256; V]; R] {
+    // SAFETY: R of meta are valid; AVX2.
+    unsafe {
+        let mut products = [[_mm256_setzero_ps(); V]; R];
+        for (r, (products, sums)) in products.iter_mut().zip(sums).enumerate() {
+            let multiplier = _mm256_set1_ps((*meta.add(r)).multiplier);
+            for (product, sum) in products.iter_mut().zip(sums) {
+                *product = _mm256_mul_ps(_mm256_cvtepi32_ps(sum), multiplier);
+            }
+        }
+        products
     }
 }
 
@@ -87,16 +103,6 @@ unsafe impl Isa for Avx2 {
 pub(crate) unsafe fn every_lane<T>(p: *const T) -> __m256i {
     // SAFETY: four readable bytes by the caller's promise.
     unsafe { _mm256_set1_epi32(p.cast::<i32>().read_unaligned()) }
-}
-
-/// The eight zero points at `p`, less `less`, twice in each lane: one for each half of a `Meta::minus`.
-#[inline(always)]
-pub(crate) unsafe fn zero_pairs(p: *const u8, less: i32) -> __m256i {
-    // SAFETY: eight readable bytes by the caller's promise; AVX2.
-    unsafe {
-        let zeros = _mm256_sub_epi32(_mm256_cvtepu8_epi32(_mm_loadl_epi64(p.cast())), _mm256_set1_epi32(less));
-        _mm256_or_si256(_mm256_and_si256(zeros, _mm256_set1_epi32(0xffff)), _mm256_slli_epi32::<16>(zeros))
-    }
 }
 
 /// The same, but the compiler does not know.
@@ -114,24 +120,21 @@ fn kept(x: __m256i) -> __m256i {
 }
 
 #[inline(always)]
-unsafe fn dots4<L: Layout, const V: usize, const R: usize>(
+unsafe fn products4<L: Layout, const V: usize, const R: usize>(
     quants: *const u8,
-    zeros: *const u8,
     x: *const i8,
     meta: *const Meta,
-) -> [[__m256i; V]; R] {
-    // Sums over plain quants of a block of 64 would not fit 16 bits; over 32 they do.
-    let less_eight = const { !matches!(L::OFFSET, Offset::Minimum) || L::BLOCK == 64 };
+) -> [[__m256; V]; R] {
     // SAFETY: V vectors of a block's quants, R blocks of x and R of meta are valid.
     unsafe {
         let low = _mm256_set1_epi8(15);
         let mut sums = [[_mm256_setzero_si256(); V]; R];
-        if less_eight {
+        if matches!(L::OFFSET, Offset::Middle) {
             for (r, sums) in sums.iter_mut().enumerate() {
                 *sums = [every_lane(&raw const (*meta.add(r)).minus8); V];
             }
         }
-        for octet in 0..L::BLOCK / 8 {
+        for octet in 0..BLOCK / 8 {
             let mut early = [low; V];
             let mut late = [low; V];
             for v in 0..V {
@@ -140,13 +143,13 @@ unsafe fn dots4<L: Layout, const V: usize, const R: usize>(
                 late[v] = _mm256_and_si256(_mm256_srli_epi16::<4>(both), low);
             }
             for (r, sums) in sums.iter_mut().enumerate() {
-                let x = every_lane(x.add(r * L::BLOCK + 8 * octet));
+                let x = every_lane(x.add(r * BLOCK + 8 * octet));
                 for v in 0..V {
                     sums[v] = _mm256_add_epi16(sums[v], _mm256_maddubs_epi16(early[v], x));
                 }
             }
             for (r, sums) in sums.iter_mut().enumerate() {
-                let x = every_lane(x.add(r * L::BLOCK + 8 * octet + 4));
+                let x = every_lane(x.add(r * BLOCK + 8 * octet + 4));
                 for v in 0..V {
                     sums[v] = _mm256_add_epi16(sums[v], _mm256_maddubs_epi16(late[v], x));
                 }
@@ -161,37 +164,26 @@ unsafe fn dots4<L: Layout, const V: usize, const R: usize>(
                 }
             }
         }
-        let ones = _mm256_set1_epi16(1);
-        let mut dots = [[low; V]; R];
-        for v in 0..V {
-            // What is still to be taken from the sums over `q - 8`, per unit of activation.
-            let rest = match L::OFFSET {
-                Offset::Zero => zero_pairs(zeros.add(8 * v), 8),
-                _ => _mm256_set1_epi16(-8),
-            };
-            for r in 0..R {
-                let wide = _mm256_madd_epi16(sums[r][v], ones);
-                dots[r][v] = if less_eight && !matches!(L::OFFSET, Offset::Middle) {
-                    let minus = every_lane(&raw const (*meta.add(r)).minus);
-                    _mm256_add_epi32(wide, _mm256_madd_epi16(rest, minus))
-                } else {
-                    wide
-                };
+        let mut products = [[_mm256_setzero_ps(); V]; R];
+        for (r, (products, sums)) in products.iter_mut().zip(sums).enumerate() {
+            let multiplier = every_lane(&raw const (*meta.add(r)).multipliers);
+            for (product, sum) in products.iter_mut().zip(sums) {
+                *product = _mm256_cvtepi32_ps(_mm256_madd_epi16(sum, multiplier));
             }
         }
-        dots
+        products
     }
 }
 
 /// `maddubs` of the weights' absolute values and the activations with the weights' signs: at most `2 * 128 * 127`,
 /// which just fits 16 bits once, so every pair is widened.
 #[inline(always)]
-unsafe fn dots8<L: Layout, const V: usize, const R: usize>(quants: *const u8, x: *const i8) -> [[__m256i; V]; R] {
+unsafe fn dots8<const V: usize, const R: usize>(quants: *const u8, x: *const i8) -> [[__m256i; V]; R] {
     // SAFETY: V vectors of a block's quants and R blocks of x are valid.
     unsafe {
         let ones = _mm256_set1_epi16(1);
         let mut sums = [[_mm256_setzero_si256(); V]; R];
-        for group in 0..L::BLOCK / 4 {
+        for group in 0..BLOCK / 4 {
             let mut signed = [ones; V];
             let mut positive = [ones; V];
             for v in 0..V {
@@ -200,7 +192,7 @@ unsafe fn dots8<L: Layout, const V: usize, const R: usize>(quants: *const u8, x:
                 positive[v] = _mm256_abs_epi8(signed[v]);
             }
             for (r, sums) in sums.iter_mut().enumerate() {
-                let x = every_lane(x.add(r * L::BLOCK + 4 * group));
+                let x = every_lane(x.add(r * BLOCK + 4 * group));
                 for v in 0..V {
                     let pairs = _mm256_maddubs_epi16(positive[v], _mm256_sign_epi8(x, signed[v]));
                     sums[v] = _mm256_add_epi32(sums[v], _mm256_madd_epi16(pairs, ones));

@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 
 use crate::{
     activations::Meta,
-    format::{Layout, Offset},
+    format::{BLOCK, Layout, Offset},
     isa::Isa,
 };
 
@@ -16,41 +16,40 @@ pub(crate) struct Avx512Vnni;
 #[allow(clippy::undocumented_unsafe_blocks)]
 unsafe impl Isa for Avx512Vnni {
     const LANES: usize = 16;
-    type Ints = __m512i;
     type Floats = __m512;
 
     #[inline(always)]
-    unsafe fn dots<L: Layout, const V: usize, const R: usize>(
+    unsafe fn products<L: Layout, const V: usize, const R: usize>(
         quants: *const u8,
-        zeros: *const u8,
         x: *const i8,
         meta: *const Meta,
-    ) -> [[__m512i; V]; R] {
+    ) -> [[__m512; V]; R] {
         unsafe {
-            let mut sums = start::<L, V, R>(zeros, meta);
+            let mut sums = start::<L, V, R>(meta);
             let low = _mm512_set1_epi8(15);
             for line in 0..L::QUANTS / 64 {
                 let stored = _mm512_loadu_si512(quants.add(64 * line).cast());
                 let inputs = 32 / L::BITS * line;
                 let first = if L::BITS == 4 { _mm512_and_si512(stored, low) } else { stored };
                 for (r, sums) in sums.iter_mut().enumerate() {
-                    sums[0] = _mm512_dpbusd_epi32(sums[0], first, every_lane(x.add(r * L::BLOCK + inputs)));
+                    sums[0] = _mm512_dpbusd_epi32(sums[0], first, every_lane(x.add(r * BLOCK + inputs)));
                 }
                 if L::BITS == 4 {
                     let second = _mm512_and_si512(_mm512_srli_epi16::<4>(stored), low);
                     for (r, sums) in sums.iter_mut().enumerate() {
-                        sums[0] = _mm512_dpbusd_epi32(sums[0], second, every_lane(x.add(r * L::BLOCK + inputs + 4)));
+                        sums[0] = _mm512_dpbusd_epi32(sums[0], second, every_lane(x.add(r * BLOCK + inputs + 4)));
                     }
                 }
             }
-            sums
+            let mut products = [[_mm512_setzero_ps(); V]; R];
+            for (r, (products, sums)) in products.iter_mut().zip(sums).enumerate() {
+                let multiplier = _mm512_set1_ps((*meta.add(r)).multiplier);
+                products[0] = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[0]), multiplier);
+            }
+            products
         }
     }
 
-    #[inline(always)]
-    unsafe fn to_floats(ints: __m512i) -> __m512 {
-        unsafe { _mm512_cvtepi32_ps(ints) }
-    }
     #[inline(always)]
     unsafe fn splat(x: f32) -> __m512 {
         unsafe { _mm512_set1_ps(x) }
@@ -73,10 +72,6 @@ unsafe impl Isa for Avx512Vnni {
         unsafe { _mm512_storeu_ps(p, x) }
     }
     #[inline(always)]
-    unsafe fn add(a: __m512, b: __m512) -> __m512 {
-        unsafe { _mm512_add_ps(a, b) }
-    }
-    #[inline(always)]
     unsafe fn multiply(a: __m512, b: __m512) -> __m512 {
         unsafe { _mm512_mul_ps(a, b) }
     }
@@ -95,20 +90,15 @@ unsafe fn every_lane<T>(p: *const T) -> __m512i {
 
 /// Minus the offset's share: what the sums begin with.
 #[inline(always)]
-unsafe fn start<L: Layout, const V: usize, const R: usize>(zeros: *const u8, meta: *const Meta) -> [[__m512i; V]; R] {
-    // SAFETY: the block's zero points where it has any, and R of meta, are valid.
+unsafe fn start<L: Layout, const V: usize, const R: usize>(meta: *const Meta) -> [[__m512i; V]; R] {
+    // SAFETY: R of meta are valid.
     unsafe {
         let mut sums = [[_mm512_setzero_si512(); V]; R];
-        let offset = match L::OFFSET {
-            Offset::Minimum => return sums,
-            Offset::Zero => {
-                let zeros = _mm512_cvtepu8_epi32(_mm_loadu_si128(zeros.cast()));
-                _mm512_or_si512(zeros, _mm512_slli_epi32::<16>(zeros))
+        if matches!(L::OFFSET, Offset::Middle) {
+            let offset = _mm512_set1_epi16(1 << (L::BITS - 1));
+            for (r, sums) in sums.iter_mut().enumerate() {
+                sums[0] = _mm512_madd_epi16(offset, every_lane(&raw const (*meta.add(r)).minus));
             }
-            Offset::Middle => _mm512_set1_epi16(1 << (L::BITS - 1)),
-        };
-        for (r, sums) in sums.iter_mut().enumerate() {
-            sums[0] = _mm512_madd_epi16(offset, every_lane(&raw const (*meta.add(r)).minus));
         }
         sums
     }

@@ -27,8 +27,6 @@ impl Choice {
         match format {
             Format::Q4Scale32 => Self::with::<format::Q4Scale32>(level, rows),
             Format::Q4Min32 => Self::with::<format::Q4Min32>(level, rows),
-            Format::Q4Min64 => Self::with::<format::Q4Min64>(level, rows),
-            Format::Q4Zero64 => Self::with::<format::Q4Zero64>(level, rows),
             Format::Q8Scale32 => Self::with::<format::Q8Scale32>(level, rows),
         }
     }

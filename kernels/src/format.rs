@@ -3,8 +3,8 @@
 //! Sixteen columns make a tile, and a tile is all of their inputs:
 //!
 //! ```text
-//! scales  [blocks][16]   f16 or f32
-//! offsets [blocks][16]   nothing, a zero point (u8) or a minimum (f16)
+//! scales  [blocks][16]   f16
+//! offsets [blocks][16]   nothing, or a minimum (f16)
 //! quants  [blocks][groups][16][4]
 //! ```
 //!
@@ -15,40 +15,32 @@
 /// Columns of a tile.
 pub const TILE_COLUMNS: usize = 16;
 
+/// Inputs of a block: they share a scale, and so do the activations they meet.
+pub const BLOCK: usize = 32;
+
+/// Bytes of a scale.
+pub(crate) const SCALE_BYTES: usize = 2;
+
 /// How the weights of a matrix are quantised. `q` is the quant, `s` the scale of its block of inputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Format {
-    /// 4 bits, blocks of 32: `s * (q - 8)`, `s` in f16. GGUF's Q4_0.
+    /// 4 bits: `s * (q - 8)`, `s` in f16. GGUF's Q4_0.
     Q4Scale32,
-    /// 4 bits, blocks of 32: `s * q + m`, both in f16. GGUF's Q4_1.
+    /// 4 bits: `s * q + m`, both in f16. GGUF's Q4_1.
     Q4Min32,
-    /// 4 bits, blocks of 64: `s * q + m`, both in f16.
-    Q4Min64,
-    /// 4 bits, blocks of 64: `s * (q - z)`, `s` in f32, `z` of 4 bits. `MatMulNBits` with packed zero points.
-    Q4Zero64,
-    /// 8 bits, blocks of 32: `s * (q - 128)`, `s` in f16. GGUF's Q8_0 plus 128.
+    /// 8 bits: `s * (q - 128)`, `s` in f16. GGUF's Q8_0 plus 128.
     Q8Scale32,
 }
 
 impl Format {
     /// Every format.
-    pub const ALL: [Self; 5] = [Self::Q4Scale32, Self::Q4Min32, Self::Q4Min64, Self::Q4Zero64, Self::Q8Scale32];
-
-    /// Inputs of a block: they share a scale, and so do the activations they meet.
-    pub fn block(self) -> usize {
-        match self {
-            Self::Q4Scale32 | Self::Q4Min32 | Self::Q8Scale32 => 32,
-            Self::Q4Min64 | Self::Q4Zero64 => 64,
-        }
-    }
+    pub const ALL: [Self; 3] = [Self::Q4Scale32, Self::Q4Min32, Self::Q8Scale32];
 
     /// Its name, as graphs say it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Q4Scale32 => "q4_scale32",
             Self::Q4Min32 => "q4_min32",
-            Self::Q4Min64 => "q4_min64",
-            Self::Q4Zero64 => "q4_zero64",
             Self::Q8Scale32 => "q8_scale32",
         }
     }
@@ -58,17 +50,11 @@ impl Format {
         Self::ALL.into_iter().find(|format| format.name() == name)
     }
 
-    /// Bytes of a scale.
-    pub(crate) fn scale_bytes(self) -> usize {
-        if self == Self::Q4Zero64 { Q4Zero64::SCALE } else { Q4Scale32::SCALE }
-    }
-
     /// Bytes of an offset.
     pub(crate) fn offset_bytes(self) -> usize {
         match self {
             Self::Q4Scale32 | Self::Q8Scale32 => Q4Scale32::OFFSET_BYTES,
-            Self::Q4Min32 | Self::Q4Min64 => Q4Min32::OFFSET_BYTES,
-            Self::Q4Zero64 => Q4Zero64::OFFSET_BYTES,
+            Self::Q4Min32 => Q4Min32::OFFSET_BYTES,
         }
     }
 
@@ -82,8 +68,6 @@ impl Format {
         match self {
             Self::Q4Scale32 => TileShape::of::<Q4Scale32>(inputs),
             Self::Q4Min32 => TileShape::of::<Q4Min32>(inputs),
-            Self::Q4Min64 => TileShape::of::<Q4Min64>(inputs),
-            Self::Q4Zero64 => TileShape::of::<Q4Zero64>(inputs),
             Self::Q8Scale32 => TileShape::of::<Q8Scale32>(inputs),
         }
     }
@@ -94,8 +78,6 @@ impl Format {
 pub(crate) enum Offset {
     /// The middle of their range.
     Middle,
-    /// A zero point per column.
-    Zero,
     /// Nothing; a minimum is added to the product with the scale.
     Minimum,
 }
@@ -103,30 +85,24 @@ pub(crate) enum Offset {
 /// A format as the kernels see it, at compile time.
 pub(crate) trait Layout {
     const BITS: usize;
-    const BLOCK: usize;
-    /// Bytes of a scale: 2 for f16, 4 for f32.
-    const SCALE: usize;
     const OFFSET: Offset;
 
     /// Bytes of the quants of a block of a tile.
-    const QUANTS: usize = Self::BLOCK * TILE_COLUMNS * Self::BITS / 8;
+    const QUANTS: usize = BLOCK * TILE_COLUMNS * Self::BITS / 8;
     /// Bytes of an offset.
     const OFFSET_BYTES: usize = match Self::OFFSET {
         Offset::Middle => 0,
-        Offset::Zero => 1,
         Offset::Minimum => 2,
     };
 }
 
 macro_rules! layouts {
-    ($($name:ident: $bits:literal bits, blocks of $block:literal, scale of $scale:literal bytes, $offset:ident;)*) => {
+    ($($name:ident: $bits:literal bits, $offset:ident;)*) => {
         $(
             pub(crate) struct $name;
 
             impl Layout for $name {
                 const BITS: usize = $bits;
-                const BLOCK: usize = $block;
-                const SCALE: usize = $scale;
                 const OFFSET: Offset = Offset::$offset;
             }
         )*
@@ -134,11 +110,9 @@ macro_rules! layouts {
 }
 
 layouts! {
-    Q4Scale32: 4 bits, blocks of 32, scale of 2 bytes, Middle;
-    Q4Min32: 4 bits, blocks of 32, scale of 2 bytes, Minimum;
-    Q4Min64: 4 bits, blocks of 64, scale of 2 bytes, Minimum;
-    Q4Zero64: 4 bits, blocks of 64, scale of 4 bytes, Zero;
-    Q8Scale32: 8 bits, blocks of 32, scale of 2 bytes, Middle;
+    Q4Scale32: 4 bits, Middle;
+    Q4Min32: 4 bits, Minimum;
+    Q8Scale32: 8 bits, Middle;
 }
 
 /// Where the parts of a tile stand, in bytes from its beginning.
@@ -152,8 +126,8 @@ pub(crate) struct TileShape {
 
 impl TileShape {
     fn of<L: Layout>(inputs: usize) -> Self {
-        let blocks = inputs.div_ceil(L::BLOCK);
-        let offsets = blocks * TILE_COLUMNS * L::SCALE;
+        let blocks = inputs.div_ceil(BLOCK);
+        let offsets = blocks * TILE_COLUMNS * SCALE_BYTES;
         let quants = (offsets + blocks * TILE_COLUMNS * L::OFFSET_BYTES).next_multiple_of(crate::memory::LINE);
         Self { blocks, offsets, quants, bytes: quants + blocks * L::QUANTS }
     }

@@ -1,19 +1,21 @@
 //! What a tile's arithmetic needs of an instruction set, and that arithmetic, written once.
 //!
 //! The numeric contract lives here. For row `r`, column `c` and block `b`, with `d` the exact integer sum over the
-//! block of `(q_w - offset) * q_x`:
+//! block of `(q_w - offset) * q_x`, `m` the row's multiplier for the block and `u` its unit:
 //!
 //! ```text
-//! y = 0;  for b in order { y = fma(d, s_w * s_x, y);  with a minimum: y = fma(m, s_x * sum(q_x), y) }
+//! y = 0;  for b in order { y = fma(round(d * m), s_w, y);  with a minimum: y = fma(minimum, round(m * sum(q_x)), y) }
+//! y = y * u, or with a residual fma(y, u, residual)
 //! ```
 //!
-//! then the residual is added. Nothing in it depends on how many rows or columns are computed together, or on the
-//! width of a vector: a row gets the same bits alone and in company, on every instruction set.
+//! Nothing in it depends on how many rows or columns are computed together, or on the width of a vector: a row gets
+//! the same bits alone and in company, on every instruction set. An instruction set may multiply by `m` before `d` is
+//! made a float, if it has the bits for it, or after.
 #![allow(unsafe_code)] // Pointer arithmetic in the inner loops; `linear::columns` checks the bounds once per call.
 
 use crate::{
     activations::Meta,
-    format::{Layout, Offset, TILE_COLUMNS},
+    format::{BLOCK, Layout, Offset, SCALE_BYTES, TILE_COLUMNS},
 };
 
 /// An instruction set: how it multiplies a block, and a vector of `LANES` floats or 32-bit integers.
@@ -23,25 +25,21 @@ use crate::{
 /// there, and pointers must be valid for what they say they read or write.
 pub(crate) unsafe trait Isa {
     const LANES: usize;
-    type Ints: Copy;
     type Floats: Copy;
 
-    /// `sum of (q_w - offset) * q_x` over one block, exactly, for `V` vectors of columns and `R` rows. `quants` are
-    /// the block's of this piece of a tile, `zeros` its zero points, `x` and `meta` the block's of the first row.
-    unsafe fn dots<L: Layout, const V: usize, const R: usize>(
+    /// `m * sum of (q_w - offset) * q_x` over one block, rounded once, for `V` vectors of columns and `R` rows. `quants`
+    /// are the block's of this piece of a tile, `x` and `meta` the block's of the first row.
+    unsafe fn products<L: Layout, const V: usize, const R: usize>(
         quants: *const u8,
-        zeros: *const u8,
         x: *const i8,
         meta: *const Meta,
-    ) -> [[Self::Ints; V]; R];
+    ) -> [[Self::Floats; V]; R];
 
-    unsafe fn to_floats(ints: Self::Ints) -> Self::Floats;
     unsafe fn splat(x: f32) -> Self::Floats;
     unsafe fn load(p: *const f32) -> Self::Floats;
     /// `LANES` halves, widened.
     unsafe fn load_f16(p: *const u8) -> Self::Floats;
     unsafe fn store(p: *mut f32, x: Self::Floats);
-    unsafe fn add(a: Self::Floats, b: Self::Floats) -> Self::Floats;
     unsafe fn multiply(a: Self::Floats, b: Self::Floats) -> Self::Floats;
     /// `a * b + c`, rounded once.
     unsafe fn fma(a: Self::Floats, b: Self::Floats, c: Self::Floats) -> Self::Floats;
@@ -58,6 +56,8 @@ pub(crate) struct Pass {
     /// Quants and the rest of the first row's first block.
     pub(crate) x: *const i8,
     pub(crate) meta: *const Meta,
+    /// Unit of the first row.
+    pub(crate) units: *const f32,
     /// Rows of the panel: what lies between a row's blocks.
     pub(crate) panel_rows: usize,
     /// Output of the first row and the piece's first column; floats from row to row.
@@ -90,45 +90,48 @@ pub(crate) unsafe fn pass<I: Isa, L: Layout, const V: usize, const R: usize>(pas
                 line += crate::memory::LINE;
             }
             ahead = ahead.wrapping_add(pass.ahead_step);
-            let dots = I::dots::<L, V, R>(quants, offsets, x, meta);
+            let products = I::products::<L, V, R>(quants, x, meta);
             for v in 0..V {
                 let at = v * I::LANES;
-                let scale =
-                    if L::SCALE == 2 { I::load_f16(scales.add(2 * at)) } else { I::load(scales.add(4 * at).cast()) };
+                let scale = I::load_f16(scales.add(SCALE_BYTES * at));
                 for r in 0..R {
-                    let scale = I::multiply(scale, I::splat((*meta.add(r)).scale));
-                    sums[r][v] = I::fma(I::to_floats(dots[r][v]), scale, sums[r][v]);
+                    sums[r][v] = I::fma(products[r][v], scale, sums[r][v]);
                 }
                 if matches!(L::OFFSET, Offset::Minimum) {
-                    let minimum = I::load_f16(offsets.add(2 * at));
+                    let minimum = I::load_f16(offsets.add(L::OFFSET_BYTES * at));
                     for (r, sums) in sums.iter_mut().enumerate() {
-                        sums[v] = I::fma(minimum, I::splat((*meta.add(r)).scaled_sum), sums[v]);
+                        sums[v] = I::fma(minimum, I::splat((*meta.add(r)).sum), sums[v]);
                     }
                 }
             }
             // After the last block these point nowhere, which is no more than that with a wrapping addition.
-            scales = scales.wrapping_add(TILE_COLUMNS * L::SCALE);
+            scales = scales.wrapping_add(TILE_COLUMNS * SCALE_BYTES);
             offsets = offsets.wrapping_add(TILE_COLUMNS * L::OFFSET_BYTES);
             quants = quants.wrapping_add(L::QUANTS);
-            x = x.wrapping_add(pass.panel_rows * L::BLOCK);
+            x = x.wrapping_add(pass.panel_rows * BLOCK);
             meta = meta.wrapping_add(pass.panel_rows);
         }
         for (r, sums) in sums.iter().enumerate() {
-            finish::<I, V>(pass, r * pass.y_stride, sums);
+            finish::<I, V>(pass, r, sums);
         }
     }
 }
 
-/// Adds the residual and stores the columns that exist.
+/// Multiplies by the row's unit, adds the residual and stores the columns that exist.
 #[inline(always)]
-unsafe fn finish<I: Isa, const V: usize>(pass: &Pass, row: usize, sums: &[I::Floats; V]) {
-    // SAFETY: `columns` floats at `y + row` are the pass's own, and those of the residual valid if there is one.
+unsafe fn finish<I: Isa, const V: usize>(pass: &Pass, r: usize, sums: &[I::Floats; V]) {
+    // SAFETY: `columns` floats of row r at `y` are the pass's own, and those of the residual valid if there is one.
     unsafe {
+        let (row, unit) = (r * pass.y_stride, *pass.units.add(r));
         let y = pass.y.add(row);
         if pass.columns >= V * I::LANES {
             for (v, &sum) in sums.iter().enumerate() {
-                let at = v * I::LANES;
-                let sum = if pass.residual.is_null() { sum } else { I::add(sum, I::load(pass.residual.add(row + at))) };
+                let (at, unit) = (v * I::LANES, I::splat(unit));
+                let sum = if pass.residual.is_null() {
+                    I::multiply(sum, unit)
+                } else {
+                    I::fma(sum, unit, I::load(pass.residual.add(row + at)))
+                };
                 I::store(y.add(at), sum);
             }
             return;
@@ -138,9 +141,9 @@ unsafe fn finish<I: Isa, const V: usize>(pass: &Pass, row: usize, sums: &[I::Flo
             I::store(whole.as_mut_ptr().add(v * I::LANES), sum);
         }
         for (column, &sum) in whole.iter().enumerate().take(pass.columns) {
-            let residual = if pass.residual.is_null() { 0.0 } else { *pass.residual.add(row + column) };
             // Zero is not added where there is no residual: it would turn -0 into 0.
-            *y.add(column) = if pass.residual.is_null() { sum } else { sum + residual };
+            *y.add(column) =
+                if pass.residual.is_null() { sum * unit } else { sum.mul_add(unit, *pass.residual.add(row + column)) };
         }
     }
 }

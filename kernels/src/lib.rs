@@ -58,7 +58,7 @@ mod vnni;
 pub mod roofline;
 
 pub use activations::{Activations, Quantizer};
-pub use format::{Format, TILE_COLUMNS};
+pub use format::{BLOCK, Format, TILE_COLUMNS};
 pub use level::Level;
 pub use linear::{Adapters, Linear, Start};
 pub use pack::{Block, Packed, Weights};

@@ -6,7 +6,7 @@ use std::{ops::Range, ptr};
 use crate::{
     activations::{Activations, PANEL, Panel},
     dispatch::Choice,
-    format::TILE_COLUMNS,
+    format::{BLOCK, SCALE_BYTES, TILE_COLUMNS},
     isa::Pass,
     level::Level,
     lora::{self, Share},
@@ -51,7 +51,7 @@ pub struct Adapters<'a> {
 pub struct Linear<'a> {
     /// The matrix.
     pub weights: Weights<'a>,
-    /// The inputs, quantised in blocks of the weights' size.
+    /// The inputs.
     pub x: &'a Activations,
     /// What the outputs are added to.
     pub start: Start<'a>,
@@ -72,7 +72,7 @@ impl Linear<'_> {
     ///
     /// Every output has the bits that it would have if its row were alone, whatever ranges are asked for, on every
     /// instruction set. To the product of the dequantised weights with the dequantised activations it is within
-    /// `(blocks + 3) * 2^-23` of the sum of the absolute values of its blocks' terms, which is f32's rounding; the
+    /// `(blocks + 4) * 2^-23` of the sum of the absolute values of its blocks' terms, which is f32's rounding; the
     /// residual and the adapter add one rounding each, and one per rank.
     ///
     /// # Panics
@@ -114,12 +114,7 @@ impl Linear<'_> {
     fn check(&self, level: Level, columns: &Range<usize>, y: &Rows<'_>) {
         let (weights, x) = (self.weights, self.x);
         assert!(level.is_available(), "this CPU has no {level:?}");
-        assert!(
-            x.inputs() == weights.inputs() && x.block() == weights.format().block(),
-            "{weights:?} cannot take rows of {} in blocks of {}",
-            x.inputs(),
-            x.block()
-        );
+        assert!(x.inputs() == weights.inputs(), "{weights:?} cannot take rows of {}", x.inputs());
         assert!(y.width() == weights.outputs() && y.len() >= x.rows(), "outputs of {weights:?} do not fit");
         let whole = |column: usize| column.is_multiple_of(TILE_COLUMNS) || column == weights.outputs();
         assert!(
@@ -170,11 +165,12 @@ impl Linear<'_> {
                     let (lines, step) = ahead.next(choice.rows, choice.columns, shape.blocks);
                     (choice.kernel)(&Pass {
                         blocks: shape.blocks,
-                        scales: tile.add(piece * format.scale_bytes()),
+                        scales: tile.add(piece * SCALE_BYTES),
                         offsets: tile.add(shape.offsets + piece * format.offset_bytes()),
                         quants: tile.add(shape.quants + piece * 4),
-                        x: panel.quants.add(row * format.block()),
+                        x: panel.quants.add(row * BLOCK),
                         meta: panel.meta.add(row),
+                        units: panel.units.add(row),
                         panel_rows: panel.rows,
                         y: output.add(begin),
                         y_stride: y.width(),

@@ -8,7 +8,7 @@ use std::arch::{aarch64::*, asm};
 
 use crate::{
     activations::Meta,
-    format::{Layout, Offset},
+    format::{BLOCK, Layout, Offset},
     isa::Isa,
 };
 
@@ -66,23 +66,27 @@ pub(crate) unsafe fn store_narrowed(wide: float32x4_t, p: *mut u8) {
 #[allow(clippy::undocumented_unsafe_blocks)]
 unsafe impl Isa for NeonI8mm {
     const LANES: usize = 4;
-    type Ints = int32x4_t;
     type Floats = float32x4_t;
 
     #[inline(always)]
-    unsafe fn dots<L: Layout, const V: usize, const R: usize>(
+    unsafe fn products<L: Layout, const V: usize, const R: usize>(
         quants: *const u8,
-        zeros: *const u8,
         x: *const i8,
-        _meta: *const Meta,
-    ) -> [[int32x4_t; V]; R] {
-        unsafe { if R == 1 { alone::<L, V, R>(quants, zeros, x) } else { in_pairs::<L, V, R>(quants, zeros, x) } }
+        meta: *const Meta,
+    ) -> [[float32x4_t; V]; R] {
+        unsafe {
+            let sums = if R == 1 { alone::<L, V, R>(quants, x) } else { in_pairs::<L, V, R>(quants, x) };
+            let mut products = [[vdupq_n_f32(0.0); V]; R];
+            for (r, (products, sums)) in products.iter_mut().zip(sums).enumerate() {
+                let multiplier = (*meta.add(r)).multiplier;
+                for (product, sum) in products.iter_mut().zip(sums) {
+                    *product = vmulq_n_f32(vcvtq_f32_s32(sum), multiplier);
+                }
+            }
+            products
+        }
     }
 
-    #[inline(always)]
-    unsafe fn to_floats(ints: int32x4_t) -> float32x4_t {
-        unsafe { vcvtq_f32_s32(ints) }
-    }
     #[inline(always)]
     unsafe fn splat(x: f32) -> float32x4_t {
         unsafe { vdupq_n_f32(x) }
@@ -100,10 +104,6 @@ unsafe impl Isa for NeonI8mm {
         unsafe { vst1q_f32(p, x) }
     }
     #[inline(always)]
-    unsafe fn add(a: float32x4_t, b: float32x4_t) -> float32x4_t {
-        unsafe { vaddq_f32(a, b) }
-    }
-    #[inline(always)]
     unsafe fn multiply(a: float32x4_t, b: float32x4_t) -> float32x4_t {
         unsafe { vmulq_f32(a, b) }
     }
@@ -113,20 +113,15 @@ unsafe impl Isa for NeonI8mm {
     }
 }
 
-/// What is taken from the stored bytes of four columns.
+/// What is taken from the stored bytes.
 #[inline(always)]
-unsafe fn offsets<L: Layout>(zeros: *const u8, v: usize) -> int8x16_t {
-    // SAFETY: zero points of the columns where the layout has them.
+unsafe fn offset<L: Layout>() -> int8x16_t {
+    // SAFETY: NEON by the caller's promise.
     unsafe {
         match L::OFFSET {
             Offset::Middle if L::BITS == 8 => vdupq_n_s8(-128),
             Offset::Middle => vdupq_n_s8(8),
             Offset::Minimum => vdupq_n_s8(0),
-            Offset::Zero => {
-                let four = zeros.add(4 * v).cast::<[u8; 4]>().read();
-                let lanes = four.map(|zero| u32::from(zero) * 0x0101_0101);
-                vreinterpretq_s8_u32(vld1q_u32(lanes.as_ptr()))
-            }
         }
     }
 }
@@ -147,17 +142,13 @@ unsafe fn groups<L: Layout>(quants: *const u8, octet: usize, v: usize, offset: i
 }
 
 #[inline(always)]
-unsafe fn alone<L: Layout, const V: usize, const R: usize>(
-    quants: *const u8,
-    zeros: *const u8,
-    x: *const i8,
-) -> [[int32x4_t; V]; R] {
+unsafe fn alone<L: Layout, const V: usize, const R: usize>(quants: *const u8, x: *const i8) -> [[int32x4_t; V]; R] {
     // SAFETY: V vectors of a block's quants and a block of x are valid.
     unsafe {
         let mut sums = [[vdupq_n_s32(0); V]; R];
+        let offset = offset::<L>();
         for (v, sum) in sums[0].iter_mut().enumerate() {
-            let offset = offsets::<L>(zeros, v);
-            for octet in 0..L::BLOCK / 8 {
+            for octet in 0..BLOCK / 8 {
                 for (i, group) in groups::<L>(quants, octet, v, offset).into_iter().enumerate() {
                     let four = vdupq_n_s32(x.add(8 * octet + 4 * i).cast::<i32>().read_unaligned());
                     *sum = sdot(*sum, group, vreinterpretq_s8_s32(four));
@@ -169,23 +160,19 @@ unsafe fn alone<L: Layout, const V: usize, const R: usize>(
 }
 
 #[inline(always)]
-unsafe fn in_pairs<L: Layout, const V: usize, const R: usize>(
-    quants: *const u8,
-    zeros: *const u8,
-    x: *const i8,
-) -> [[int32x4_t; V]; R] {
+unsafe fn in_pairs<L: Layout, const V: usize, const R: usize>(quants: *const u8, x: *const i8) -> [[int32x4_t; V]; R] {
     // SAFETY: V vectors of a block's quants and R blocks of x are valid; R is even.
     unsafe {
         let nothing = vdupq_n_s32(0);
         let mut sums = [[nothing; V]; R];
-        let offsets: [int8x16_t; V] = std::array::from_fn(|v| offsets::<L>(zeros, v));
-        for octet in 0..L::BLOCK / 8 {
+        let offset = offset::<L>();
+        for octet in 0..BLOCK / 8 {
             for v in 0..V {
-                let [early, late] = groups::<L>(quants, octet, v, offsets[v]).map(|g| vreinterpretq_s32_s8(g));
+                let [early, late] = groups::<L>(quants, octet, v, offset).map(|g| vreinterpretq_s32_s8(g));
                 // Columns 0 and 1, then 2 and 3, all eight inputs of each.
                 let columns = [vzip1q_s32(early, late), vzip2q_s32(early, late)].map(|c| vreinterpretq_s8_s32(c));
                 for pair in (0..R).step_by(2) {
-                    let row = |r: usize| vld1_s8(x.add(r * L::BLOCK + 8 * octet));
+                    let row = |r: usize| vld1_s8(x.add(r * BLOCK + 8 * octet));
                     let rows = vcombine_s8(row(pair), row(pair + 1));
                     sums[pair][v] = smmla(sums[pair][v], rows, columns[0]);
                     sums[pair + 1][v] = smmla(sums[pair + 1][v], rows, columns[1]);

@@ -3,7 +3,7 @@
 use half::f16;
 
 use crate::{
-    format::{Format, TILE_COLUMNS, TileShape},
+    format::{BLOCK, Format, TILE_COLUMNS, TileShape},
     memory::Bytes,
     sources::SourceError,
 };
@@ -35,12 +35,12 @@ pub struct Weights<'a> {
 /// One block of one column: quants in the order of the inputs, one a byte.
 #[derive(Debug, Clone, Copy)]
 pub struct Block {
-    /// The scale. Formats that keep it in f16 round it.
+    /// The scale, kept in f16.
     pub scale: f32,
-    /// The minimum (kept in f16) or the zero point (0 to 15), by the format; else not looked at.
+    /// The minimum, kept in f16; not looked at where the format has none.
     pub offset: f32,
-    /// As many as the format's block has count; below 16 for 4 bits.
-    pub quants: [u8; 64],
+    /// Below 16 for 4 bits.
+    pub quants: [u8; BLOCK],
 }
 
 impl Packed {
@@ -58,7 +58,7 @@ impl Packed {
             let part = &mut bytes.as_mut_slice()[begin..begin + tile.bytes];
             for index in 0..tile.blocks {
                 let mut block = block(column, index);
-                let known = (inputs - index * format.block()).min(format.block());
+                let known = (inputs - index * BLOCK).min(BLOCK);
                 block.quants[known..].fill(0);
                 put(format, &tile, part, column % TILE_COLUMNS, index, &block);
             }
@@ -113,11 +113,10 @@ impl<'a> Weights<'a> {
     pub fn column(&self, column: usize, out: &mut [f32]) {
         assert!(column < self.outputs && out.len() == self.inputs, "column {column} of {self:?}");
         let tile = &self.bytes[column / TILE_COLUMNS * self.tile.bytes..][..self.tile.bytes];
-        for (index, out) in out.chunks_mut(self.format.block()).enumerate() {
+        for (index, out) in out.chunks_mut(BLOCK).enumerate() {
             let block = get(self.format, &self.tile, tile, column % TILE_COLUMNS, index);
             let (factor, addend) = match self.format {
-                Format::Q4Min32 | Format::Q4Min64 => (block.scale, block.offset),
-                Format::Q4Zero64 => (block.scale, -block.offset * block.scale),
+                Format::Q4Min32 => (block.scale, block.offset),
                 Format::Q4Scale32 => (block.scale, -8.0 * block.scale),
                 Format::Q8Scale32 => (block.scale, -128.0 * block.scale),
             };
@@ -151,19 +150,12 @@ impl std::fmt::Debug for Weights<'_> {
 /// Writes one block of column `lane` into its tile.
 fn put(format: Format, tile: &TileShape, bytes: &mut [u8], lane: usize, index: usize, block: &Block) {
     let cell = index * TILE_COLUMNS + lane;
-    match format {
-        Format::Q4Zero64 => bytes[4 * cell..][..4].copy_from_slice(&block.scale.to_le_bytes()),
-        _ => bytes[2 * cell..][..2].copy_from_slice(&f16::from_f32_const(block.scale).to_le_bytes()),
+    bytes[2 * cell..][..2].copy_from_slice(&f16::from_f32_const(block.scale).to_le_bytes());
+    if format == Format::Q4Min32 {
+        let offsets = &mut bytes[tile.offsets..];
+        offsets[2 * cell..][..2].copy_from_slice(&f16::from_f32_const(block.offset).to_le_bytes());
     }
-    let offsets = &mut bytes[tile.offsets..];
-    match format {
-        Format::Q4Zero64 => offsets[cell] = block.offset as u8,
-        Format::Q4Min32 | Format::Q4Min64 => {
-            offsets[2 * cell..][..2].copy_from_slice(&f16::from_f32_const(block.offset).to_le_bytes());
-        }
-        Format::Q4Scale32 | Format::Q8Scale32 => {}
-    }
-    let quants = &block.quants[..format.block()];
+    let quants = &block.quants;
     let bits = if format == Format::Q8Scale32 { 8 } else { 4 };
     let size = quants.len() * TILE_COLUMNS * bits / 8;
     let out = &mut bytes[tile.quants + index * size..][..size];
@@ -185,21 +177,10 @@ fn put(format: Format, tile: &TileShape, bytes: &mut [u8], lane: usize, index: u
 fn get(format: Format, tile: &TileShape, bytes: &[u8], lane: usize, index: usize) -> Block {
     let cell = index * TILE_COLUMNS + lane;
     let half = |bytes: &[u8]| f16::from_le_bytes([bytes[0], bytes[1]]).to_f32_const();
-    let scale = match format {
-        Format::Q4Zero64 => {
-            let at = &bytes[4 * cell..];
-            f32::from_le_bytes([at[0], at[1], at[2], at[3]])
-        }
-        _ => half(&bytes[2 * cell..]),
-    };
-    let offsets = &bytes[tile.offsets..];
-    let offset = match format {
-        Format::Q4Zero64 => f32::from(offsets[cell]),
-        Format::Q4Min32 | Format::Q4Min64 => half(&offsets[2 * cell..]),
-        Format::Q4Scale32 | Format::Q8Scale32 => 0.0,
-    };
-    let mut quants = [0; 64];
-    let out = &mut quants[..format.block()];
+    let scale = half(&bytes[2 * cell..]);
+    let offset = if format == Format::Q4Min32 { half(&bytes[tile.offsets + 2 * cell..]) } else { 0.0 };
+    let mut quants = [0; BLOCK];
+    let out = &mut quants;
     let bits = if format == Format::Q8Scale32 { 8 } else { 4 };
     let size = out.len() * TILE_COLUMNS * bits / 8;
     let stored = &bytes[tile.quants + index * size..][..size];

@@ -5,7 +5,7 @@ use half::f16;
 
 use crate::{
     activations::Meta,
-    format::{Layout, Offset, TILE_COLUMNS},
+    format::{BLOCK, Layout, Offset, TILE_COLUMNS},
     isa::Isa,
 };
 
@@ -15,36 +15,30 @@ pub(crate) struct Portable;
 // SAFETY: needs no instruction set; pointers by the caller's promise.
 unsafe impl Isa for Portable {
     const LANES: usize = TILE_COLUMNS;
-    type Ints = [i32; TILE_COLUMNS];
     type Floats = [f32; TILE_COLUMNS];
 
     #[inline(always)]
-    unsafe fn dots<L: Layout, const V: usize, const R: usize>(
+    unsafe fn products<L: Layout, const V: usize, const R: usize>(
         quants: *const u8,
-        zeros: *const u8,
         x: *const i8,
-        _meta: *const Meta,
-    ) -> [[Self::Ints; V]; R] {
-        // SAFETY: `QUANTS` bytes of quants, 16 zero points where there are any, and R blocks of x.
+        meta: *const Meta,
+    ) -> [[Self::Floats; V]; R] {
+        // SAFETY: `QUANTS` bytes of quants, and R blocks of x and of meta.
         unsafe {
-            let mut sums = [[[0; TILE_COLUMNS]; V]; R];
-            for group in 0..L::BLOCK / 4 {
-                let four = four::<L>(quants, zeros, group);
+            let mut sums = [[0; TILE_COLUMNS]; R];
+            for group in 0..BLOCK / 4 {
+                let four = four::<L>(quants, group);
                 for (r, sums) in sums.iter_mut().enumerate() {
-                    let x = x.add(r * L::BLOCK + 4 * group).cast::<[i8; 4]>().read_unaligned().map(i32::from);
-                    for (sum, w) in sums[0].iter_mut().zip(&four) {
+                    let x = x.add(r * BLOCK + 4 * group).cast::<[i8; 4]>().read_unaligned().map(i32::from);
+                    for (sum, w) in sums.iter_mut().zip(&four) {
                         *sum += w[0] * x[0] + w[1] * x[1] + w[2] * x[2] + w[3] * x[3];
                     }
                 }
             }
-            sums
+            std::array::from_fn(|r| [sums[r].map(|sum| sum as f32 * (*meta.add(r)).multiplier); V])
         }
     }
 
-    #[inline(always)]
-    unsafe fn to_floats(ints: Self::Ints) -> Self::Floats {
-        ints.map(|i| i as f32)
-    }
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self::Floats {
         [x; TILE_COLUMNS]
@@ -65,10 +59,6 @@ unsafe impl Isa for Portable {
         unsafe { p.cast::<Self::Floats>().write_unaligned(x) }
     }
     #[inline(always)]
-    unsafe fn add(a: Self::Floats, b: Self::Floats) -> Self::Floats {
-        std::array::from_fn(|i| a[i] + b[i])
-    }
-    #[inline(always)]
     unsafe fn multiply(a: Self::Floats, b: Self::Floats) -> Self::Floats {
         std::array::from_fn(|i| a[i] * b[i])
     }
@@ -80,8 +70,8 @@ unsafe impl Isa for Portable {
 
 /// Four successive weights of each column, less their offset.
 #[inline(always)]
-unsafe fn four<L: Layout>(quants: *const u8, zeros: *const u8, group: usize) -> [[i32; 4]; TILE_COLUMNS] {
-    // SAFETY: the group is one of the block's, and zero points are there where the layout has them.
+unsafe fn four<L: Layout>(quants: *const u8, group: usize) -> [[i32; 4]; TILE_COLUMNS] {
+    // SAFETY: the group is one of the block's.
     unsafe {
         let bytes = |line: usize| quants.add(64 * line).cast::<[[u8; 4]; TILE_COLUMNS]>().read_unaligned();
         let four = match (L::BITS, group % 2) {
@@ -89,11 +79,10 @@ unsafe fn four<L: Layout>(quants: *const u8, zeros: *const u8, group: usize) -> 
             (_, 0) => bytes(group / 2).map(|q| q.map(|q| q & 15)),
             _ => bytes(group / 2).map(|q| q.map(|q| q >> 4)),
         };
-        let zeros = match L::OFFSET {
-            Offset::Zero => zeros.cast::<[u8; TILE_COLUMNS]>().read_unaligned().map(i32::from),
-            Offset::Middle => [1 << (L::BITS - 1); TILE_COLUMNS],
-            Offset::Minimum => [0; TILE_COLUMNS],
+        let offset = match L::OFFSET {
+            Offset::Middle => 1 << (L::BITS - 1),
+            Offset::Minimum => 0,
         };
-        std::array::from_fn(|column| four[column].map(|q| i32::from(q) - zeros[column]))
+        four.map(|column| column.map(|q| i32::from(q) - offset))
     }
 }

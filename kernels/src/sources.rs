@@ -3,7 +3,7 @@
 use half::f16;
 
 use crate::{
-    format::Format,
+    format::{BLOCK, Format},
     pack::{Block, Packed},
 };
 
@@ -62,10 +62,10 @@ struct Gguf<'a> {
 
 impl<'a> Gguf<'a> {
     fn new(bytes: &'a [u8], inputs: usize, outputs: usize, size: usize) -> Result<Self, SourceError> {
-        if !inputs.is_multiple_of(32) {
-            return Err(SourceError::Ragged { inputs, block: 32 });
+        if !inputs.is_multiple_of(BLOCK) {
+            return Err(SourceError::Ragged { inputs, block: BLOCK });
         }
-        let blocks = inputs / 32;
+        let blocks = inputs / BLOCK;
         expect("bytes", bytes.len(), outputs * blocks * size)?;
         Ok(Self { bytes, blocks, size })
     }
@@ -80,8 +80,8 @@ fn half(bytes: &[u8]) -> f32 {
 }
 
 /// GGUF keeps inputs 0 to 15 of a block in the low nibbles of its 16 bytes, 16 to 31 in the high ones.
-fn nibbles(bytes: &[u8]) -> [u8; 64] {
-    let mut quants = [0; 64];
+fn nibbles(bytes: &[u8]) -> [u8; BLOCK] {
+    let mut quants = [0; BLOCK];
     for (i, byte) in bytes.iter().enumerate() {
         quants[i] = byte & 15;
         quants[i + 16] = byte >> 4;
@@ -122,42 +122,11 @@ impl Packed {
         let source = Gguf::new(bytes, inputs, outputs, 34)?;
         Ok(Self::pack(Format::Q8Scale32, inputs, outputs, |column, index| {
             let block = source.block(column, index);
-            let mut quants = [0; 64];
+            let mut quants = [0; BLOCK];
             for (quant, byte) in quants.iter_mut().zip(&block[2..]) {
                 *quant = byte ^ 0x80;
             }
             Block { scale: half(block), offset: 0.0, quants }
-        }))
-    }
-
-    /// The initializers of ONNX Runtime's `MatMulNBits` at 4 bits and blocks of 64: `quants` uint8 `[outputs, blocks,
-    /// 32]`, `scales` `[outputs, blocks]`, `zero_points` uint8 `[outputs, ceil(blocks / 2)]`, 8 where there are none.
-    ///
-    /// # Errors
-    /// A buffer does not fit the shape.
-    pub fn from_matmul_nbits(
-        quants: &[u8],
-        scales: &[f32],
-        zero_points: Option<&[u8]>,
-        inputs: usize,
-        outputs: usize,
-    ) -> Result<Self, SourceError> {
-        let blocks = inputs.div_ceil(64);
-        expect("quants", quants.len(), outputs * blocks * 32)?;
-        expect("scales", scales.len(), outputs * blocks)?;
-        let zeros_stride = blocks.div_ceil(2);
-        if let Some(zeros) = zero_points {
-            expect("zero points", zeros.len(), outputs * zeros_stride)?;
-        }
-        Ok(Self::pack(Format::Q4Zero64, inputs, outputs, |column, index| {
-            let at = column * blocks + index;
-            let zero =
-                zero_points.map_or(8, |zeros| (zeros[column * zeros_stride + index / 2] >> (index % 2 * 4)) & 15);
-            let mut unpacked = [0; 64];
-            for (pair, byte) in unpacked.chunks_exact_mut(2).zip(&quants[at * 32..][..32]) {
-                pair.copy_from_slice(&[byte & 15, byte >> 4]);
-            }
-            Block { scale: scales[at], offset: f32::from(zero), quants: unpacked }
         }))
     }
 }

@@ -5,8 +5,8 @@ use std::arch::x86_64::*;
 
 use crate::{
     activations::Meta,
-    avx2::{every_lane, floats_of_256_bits, zero_pairs},
-    format::{Layout, Offset},
+    avx2::{every_lane, floats_of_256_bits, multiplied},
+    format::{BLOCK, Layout, Offset},
     isa::Isa,
 };
 
@@ -19,14 +19,13 @@ unsafe impl Isa for AvxVnni {
     floats_of_256_bits!();
 
     #[inline(always)]
-    unsafe fn dots<L: Layout, const V: usize, const R: usize>(
+    unsafe fn products<L: Layout, const V: usize, const R: usize>(
         quants: *const u8,
-        zeros: *const u8,
         x: *const i8,
         meta: *const Meta,
-    ) -> [[__m256i; V]; R] {
+    ) -> [[__m256; V]; R] {
         unsafe {
-            let mut sums = start::<L, V, R>(zeros, meta);
+            let mut sums = start::<L, V, R>(meta);
             let low = _mm256_set1_epi8(15);
             for line in 0..L::QUANTS / 64 {
                 let mut first = [low; V];
@@ -40,39 +39,35 @@ unsafe impl Isa for AvxVnni {
                 }
                 let inputs = 32 / L::BITS * line;
                 for (r, sums) in sums.iter_mut().enumerate() {
-                    let early = every_lane(x.add(r * L::BLOCK + inputs));
+                    let early = every_lane(x.add(r * BLOCK + inputs));
                     for v in 0..V {
                         sums[v] = _mm256_dpbusd_avx_epi32(sums[v], first[v], early);
                     }
                 }
                 if L::BITS == 4 {
                     for (r, sums) in sums.iter_mut().enumerate() {
-                        let late = every_lane(x.add(r * L::BLOCK + inputs + 4));
+                        let late = every_lane(x.add(r * BLOCK + inputs + 4));
                         for v in 0..V {
                             sums[v] = _mm256_dpbusd_avx_epi32(sums[v], second[v], late);
                         }
                     }
                 }
             }
-            sums
+            multiplied(sums, meta)
         }
     }
 }
 
 /// Minus the offset's share: what the sums begin with.
 #[inline(always)]
-unsafe fn start<L: Layout, const V: usize, const R: usize>(zeros: *const u8, meta: *const Meta) -> [[__m256i; V]; R] {
-    // SAFETY: the block's zero points where it has any, and R of meta, are valid.
+unsafe fn start<L: Layout, const V: usize, const R: usize>(meta: *const Meta) -> [[__m256i; V]; R] {
+    // SAFETY: R of meta are valid.
     unsafe {
         let mut sums = [[_mm256_setzero_si256(); V]; R];
-        for v in 0..V {
-            let offset = match L::OFFSET {
-                Offset::Minimum => continue,
-                Offset::Zero => zero_pairs(zeros.add(8 * v), 0),
-                Offset::Middle => _mm256_set1_epi16(1 << (L::BITS - 1)),
-            };
+        if matches!(L::OFFSET, Offset::Middle) {
+            let offset = _mm256_set1_epi16(1 << (L::BITS - 1));
             for (r, sums) in sums.iter_mut().enumerate() {
-                sums[v] = _mm256_madd_epi16(offset, every_lane(&raw const (*meta.add(r)).minus));
+                *sums = [_mm256_madd_epi16(offset, every_lane(&raw const (*meta.add(r)).minus)); V];
             }
         }
         sums

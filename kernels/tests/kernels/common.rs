@@ -4,7 +4,7 @@ use half::f16;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use slm_kernels::{
-    Activations, Adapters, Block, Format, Level, Linear, Packed, Rows, Start,
+    Activations, Adapters, BLOCK, Block, Format, Level, Linear, Packed, Rows, Start,
     lora::{Adapter, Matrices, Part, Share, hidden},
 };
 
@@ -29,12 +29,11 @@ pub(crate) struct Matrix {
 
 impl Matrix {
     pub(crate) fn random(format: Format, inputs: usize, outputs: usize, random: &mut ChaCha8Rng) -> Self {
-        let block = format.block();
         let mut weights = vec![0.0; inputs * outputs];
         let packed = Packed::pack(format, inputs, outputs, |column, index| {
             let b = Self::block(format, random);
-            for (i, &q) in b.quants.iter().enumerate().take(block.min(inputs - index * block)) {
-                weights[column * inputs + index * block + i] = Self::weight(format, &b, q);
+            for (i, &q) in b.quants.iter().enumerate().take(BLOCK.min(inputs - index * BLOCK)) {
+                weights[column * inputs + index * BLOCK + i] = Self::weight(format, &b, q);
             }
             b
         });
@@ -43,7 +42,7 @@ impl Matrix {
 
     fn block(format: Format, random: &mut ChaCha8Rng) -> Block {
         let widest = if format == Format::Q8Scale32 { 255 } else { 15 };
-        let mut quants = [0; 64];
+        let mut quants = [0; BLOCK];
         // Some blocks at the ends of the range, where sums are largest.
         match random.random_range(0..8) {
             0 => quants.fill(widest),
@@ -51,20 +50,15 @@ impl Matrix {
             _ => quants.fill_with(|| random.random_range(0..=widest)),
         }
         let narrow = |x: f32| f16::from_f32_const(x).to_f32_const();
-        let offset = match format {
-            Format::Q4Zero64 => random.random_range(0..16) as f32,
-            _ => narrow(random.random_range(-0.2..0.1)),
-        };
-        let scale = random.random_range(-0.05..0.05);
-        Block { scale: if format == Format::Q4Zero64 { scale } else { narrow(scale) }, offset, quants }
+        let offset = narrow(random.random_range(-0.2..0.1));
+        Block { scale: narrow(random.random_range(-0.05..0.05)), offset, quants }
     }
 
     fn weight(format: Format, block: &Block, quant: u8) -> f64 {
         let (scale, offset, quant) = (f64::from(block.scale), f64::from(block.offset), f64::from(quant));
         match format {
             Format::Q4Scale32 => scale * (quant - 8.0),
-            Format::Q4Min32 | Format::Q4Min64 => scale * quant + offset,
-            Format::Q4Zero64 => scale * (quant - offset),
+            Format::Q4Min32 => scale * quant + offset,
             Format::Q8Scale32 => scale * (quant - 128.0),
         }
     }
@@ -76,16 +70,20 @@ impl Matrix {
     }
 }
 
-/// `x` after its quantisation: `scale * q`, and the scale of each input.
-pub(crate) fn quantized(x: &[f32], block: usize) -> (Vec<f64>, Vec<f64>) {
+/// `x` after its quantisation, and the scale of each input.
+pub(crate) fn quantized(x: &[f32]) -> (Vec<f64>, Vec<f64>) {
+    let largest = |x: &[f32]| x.iter().fold(0f32, |most, x| most.max(x.abs()));
+    let row = largest(x);
+    let unit = row / (127.0 * 32767.0);
     let (mut values, mut scales) = (Vec::new(), Vec::new());
-    for part in x.chunks(block) {
-        let largest = part.iter().fold(0f32, |most, x| most.max(x.abs()));
-        let scale = largest / 127.0;
+    for part in x.chunks(BLOCK) {
+        let enough = if row == 0.0 { 0.0 } else { largest(part).mul_add(32767.0 / row, 0.5).round_ties_even() };
+        let multiplier = enough.clamp(1.0, 32767.0);
         for &x in part {
-            let q = if largest == 0.0 { 0.0 } else { (x * (127.0 / largest)).round_ties_even() };
-            values.push(f64::from(scale) * f64::from(q));
-            scales.push(f64::from(scale));
+            let q = if row == 0.0 { 0.0 } else { (x * (1.0 / (unit * multiplier))).round_ties_even() };
+            let scale = f64::from(unit) * f64::from(multiplier);
+            values.push(scale * f64::from(q));
+            scales.push(scale);
         }
     }
     (values, scales)
@@ -194,7 +192,7 @@ pub(crate) fn multiply(
 ) -> Vec<f32> {
     let (inputs, outputs) = (matrix.packed.weights().inputs(), matrix.packed.weights().outputs());
     let mut activations = Activations::default();
-    activations.quantize(how.level, x, inputs, matrix.packed.weights().format().block());
+    activations.quantize(how.level, x, inputs);
     let rows = activations.rows();
     let shares: Vec<Share<'_>> =
         adapters.iter().map(|(adapter, tokens)| Share { adapter: adapter.view(), tokens }).collect();

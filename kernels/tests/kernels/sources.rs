@@ -16,7 +16,7 @@ fn dequantize(packed: &Packed) -> Vec<f64> {
     let mut columns = vec![0.0; n * k];
     for level in levels() {
         let mut x = Activations::default();
-        x.quantize(level, &identity, k, weights.format().block());
+        x.quantize(level, &identity, k);
         let mut y = vec![f32::NAN; k * n];
         let linear = Linear { weights, x: &x, start: Start::Zero, adapters: None };
         linear.all(level, &mut y);
@@ -71,35 +71,9 @@ fn gguf_blocks_are_carried_over() {
 }
 
 #[test]
-fn matmul_nbits_is_carried_over() {
-    let mut random = random(12);
-    let (k, n) = (150, 18);
-    let blocks = 3;
-    let mut quants = vec![0; n * blocks * 32];
-    let mut zeros = vec![0; n * 2];
-    random.fill_bytes(&mut quants);
-    random.fill_bytes(&mut zeros);
-    let scales: Vec<f32> = (0..n * blocks).map(|_| random.random_range(-0.1..0.1)).collect();
-    for zero_points in [None, Some(zeros.as_slice())] {
-        let mut expected = Vec::new();
-        for column in 0..n {
-            for i in 0..k {
-                let block = column * blocks + i / 64;
-                let quant = quants[block * 32 + i % 64 / 2] >> (i % 2 * 4) & 15;
-                let zero = zero_points.map_or(8, |zeros| zeros[column * 2 + i / 64 / 2] >> (i / 64 % 2 * 4) & 15);
-                expected.push(f64::from(scales[block]) * (f64::from(quant) - f64::from(zero)));
-            }
-        }
-        let weights = Packed::from_matmul_nbits(&quants, &scales, zero_points, k, n).unwrap();
-        assert_close(&dequantize(&weights), &expected);
-    }
-}
-
-#[test]
 fn what_does_not_fit_is_refused() {
     assert_eq!(Packed::from_q4_0(&[0; 17], 32, 1).unwrap_err(), SourceError::Size { what: "bytes", got: 17, want: 18 });
     assert_eq!(Packed::from_q8_0(&[], 33, 1).unwrap_err(), SourceError::Ragged { inputs: 33, block: 32 });
-    assert!(Packed::from_matmul_nbits(&[0; 32], &[1.0], Some(&[]), 64, 1).is_err());
     let packed = Packed::from_q4_0(&[0; 18], 32, 1).unwrap();
     let bytes = packed.bytes();
     assert!(Weights::new(Format::Q4Scale32, 32, 16, bytes).is_ok());

@@ -176,7 +176,7 @@ impl Kernel for LinearKernel {
             return Err(ort::Error::new(format!("{tokens} rows for {} tokens", plan.tokens())));
         }
         let halfway = self.group.and_then(|group| sharing.halfway(group, tokens));
-        let quantizer = activations.reshape(tokens, inputs, weights.format().block());
+        let quantizer = activations.reshape(tokens, inputs);
         if self.before.is_some() {
             prepared.resize(tokens * inputs, 0.0);
         }
