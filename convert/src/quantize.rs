@@ -38,7 +38,7 @@ pub(crate) fn quantize(checkpoint: &Checkpoint, names: &[String], bits: Bits) ->
     let outputs = data.len() / inputs;
     let (format, round): (_, fn(&[f32]) -> Block) = match bits {
         Bits::Four => (Format::Q4Min32, four_bits),
-        Bits::Eight => (Format::Q8Scale32, eight_bits),
+        Bits::Eight => (Format::Q8Scale32, |weights| Block::in_8_bits(weights, 1.0)),
     };
     Ok(Packed::pack(format, inputs, outputs, |column, index| {
         let row = &data[column * inputs..][..inputs];
@@ -95,18 +95,6 @@ fn four_bits(weights: &[f32]) -> Block {
     Block { scale, offset, quants }
 }
 
-/// The weight of largest magnitude is level 127 or -127.
-fn eight_bits(weights: &[f32]) -> Block {
-    let largest = weights.iter().fold(0f32, |most, weight| most.max(weight.abs()));
-    let scale = stored(largest / 127.0);
-    let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
-    let mut quants = [128; BLOCK];
-    for (quant, weight) in quants.iter_mut().zip(weights) {
-        *quant = ((weight * inverse).round_ties_even().clamp(-127.0, 127.0) + 128.0) as u8;
-    }
-    Block { scale, offset: 0.0, quants }
-}
-
 fn stored(x: f32) -> f32 {
     f16::from_f32(x).to_f32()
 }
@@ -123,7 +111,7 @@ mod tests {
     fn error_is_within_half_a_step() {
         for n in [32, 31, 1] {
             let weights = wave(n);
-            let (four, eight) = (four_bits(&weights), eight_bits(&weights));
+            let (four, eight) = (four_bits(&weights), Block::in_8_bits(&weights, 1.0));
             for (i, weight) in weights.iter().enumerate() {
                 // The ends are rounded to 16 bits too, and so may be missed by a little.
                 let rounding = 2e-3 * 8.0;
@@ -139,6 +127,6 @@ mod tests {
     fn equal_weights_stay_what_they_are() {
         let block = four_bits(&[0.25; 32]);
         assert_eq!((block.scale, block.offset, block.quants[0]), (0.0, 0.25, 0));
-        assert_eq!((eight_bits(&[0.0; 32]).scale, eight_bits(&[0.0; 32]).quants[0]), (0.0, 128));
+        assert_eq!((Block::in_8_bits(&[0.0; 32], 1.0).scale, Block::in_8_bits(&[0.0; 32], 1.0).quants[0]), (0.0, 128));
     }
 }

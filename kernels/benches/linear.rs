@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use slm_kernels::{
     Activations, Adapters, Block, Format, Level, Linear, Packed, Rows, Start,
-    lora::{Adapter, Matrices, Part, Share, hidden},
+    lora::{Inputs, Module, PackedAdapter, Share, hidden},
     roofline,
 };
 
@@ -90,7 +90,7 @@ fn shape(name: &str, level: Level, format: Format, (n, k): (usize, usize), roof:
     }
 }
 
-/// What adapters cost on top of a layer: both halves, f16 matrices, weights and adapters from memory.
+/// What adapters cost on top of a layer: both halves, in 8 bits, weights and adapters from memory.
 #[allow(unsafe_code)] // `hidden` and `Linear::columns` want that nobody else writes to their rows.
 fn adapters(name: &str, level: Level) {
     let (n, k) = (3072, 576);
@@ -98,19 +98,15 @@ fn adapters(name: &str, level: Level) {
     println!("\n{name}, Q4Scale32 {n}x{k}");
     println!("{:>5} {:>5} {:>9} {:>10} {:>10} {:>6}", "rows", "rank", "distinct", "plain us", "with us", "more");
     for (rows, rank, distinct) in [(1, 8, 1), (1, 16, 1), (8, 16, 1), (8, 16, 8), (128, 16, 1)] {
-        let matrices = vec![half::f16::from_f32_const(0.01); layers.len() * distinct * rank * (n + k)];
-        let parts = [Part { rank_begin: 0, rank, column_begin: 0, columns: n, b_begin: 0 }];
-        let shares: Vec<(Vec<u32>, &[half::f16])> = matrices
-            .chunks(rank * (n + k))
-            .enumerate()
-            .map(|(i, m)| ((0..rows as u32).filter(|row| *row as usize % distinct == i % distinct).collect(), m))
-            .collect();
-        let shares: Vec<Share<'_>> = shares
+        let (a, b) = (vec![0.01; rank * k], vec![0.01; rank * n]);
+        let module = Module { rank, a: &a, b: &b, factor: 1.0, column_begin: 0, columns: n };
+        let packed: Vec<_> = (0..layers.len() * distinct).map(|_| PackedAdapter::in_8_bits(k, n, &[module])).collect();
+        let tokens: Vec<Vec<u32>> =
+            (0..distinct).map(|i| (0..rows as u32).filter(|row| *row as usize % distinct == i).collect()).collect();
+        let shares: Vec<Share<'_>> = packed
             .iter()
-            .map(|(tokens, m)| {
-                let matrices = Matrices::F16 { a: &m[..rank * k], b: &m[rank * k..] };
-                Share { adapter: Adapter { rank, inputs: k, outputs: n, matrices, parts: &parts }, tokens }
-            })
+            .zip(tokens.iter().cycle())
+            .map(|(packed, tokens)| Share { adapter: packed.adapter(), tokens })
             .collect();
         let x = vec![0.5; rows * k];
         let (mut y, mut h) = (vec![0.0; rows * n], vec![0.0; rows * rank]);
@@ -124,10 +120,10 @@ fn adapters(name: &str, level: Level) {
             if adapted {
                 for share in shares {
                     // SAFETY: one thread.
-                    unsafe { hidden(level, share, 0..rank, &x, hidden_rows) };
+                    unsafe { hidden(level, share, Inputs::Int8(&activations), hidden_rows) };
                 }
             }
-            let adapters = adapted.then_some(Adapters { shares, hidden: hidden_rows, next: &[] });
+            let adapters = adapted.then_some(Adapters { shares, hidden: hidden_rows, ready: &|| {}, next: &[] });
             let weights = &layers[round % layers.len()];
             // SAFETY: one thread.
             unsafe {

@@ -10,7 +10,7 @@
 
 use std::{marker::PhantomData, ops::Range};
 
-use crate::{format::BLOCK, level::Level, memory::Bytes, rows::Rows};
+use crate::{format::BLOCK, level::Level, memory::Bytes, nearest::nearest};
 
 /// Rows of a panel at most: the most rows that any kernel takes at once.
 pub(crate) const PANEL: usize = 12;
@@ -145,30 +145,27 @@ impl Quantizer<'_> {
         }
     }
 
-    /// Lets `fill` write each of some rows (its number, and where it goes in `kept`, which keeps it) and quantises it while
-    /// it is near.
+    /// Lets `fill` write each of some rows (its number, and where it goes: a row's worth of `scratch`) and quantises it
+    /// while it is near.
     ///
     /// # Panics
-    /// As [`Quantizer::rows`].
+    /// As [`Quantizer::rows`]; or `scratch` has not the length of a row.
     ///
     /// # Safety
-    /// No other thread fills the same rows, or uses them in `kept`, at the same time.
+    /// No other thread fills the same rows at the same time.
     pub unsafe fn rows_with(
         &self,
         level: Level,
-        kept: Rows<'_>,
+        scratch: &mut [f32],
         rows: Range<usize>,
         mut fill: impl FnMut(usize, &mut [f32]),
     ) {
-        assert!(kept.width() == self.inputs, "rows of {} for inputs of {}", kept.width(), self.inputs);
+        assert!(scratch.len() == self.inputs, "{} floats for rows of {}", scratch.len(), self.inputs);
         self.check(level, &rows);
         for row in rows {
-            // SAFETY: the row is this thread's by the caller's promise, here and there, and was checked.
-            unsafe {
-                let x = std::slice::from_raw_parts_mut(kept.row(row), self.inputs);
-                fill(row, x);
-                self.row(level, row, x);
-            }
+            fill(row, scratch);
+            // SAFETY: the row is this thread's by the caller's promise, and was checked.
+            unsafe { self.row(level, row, scratch) };
         }
     }
 
@@ -294,15 +291,13 @@ fn largest(x: &[f32]) -> f32 {
 /// all steps are exact or rounded once, so the compiler may use any vectors.
 #[inline(always)]
 fn quantize_block(x: &[f32; BLOCK], unit: f32, units: f32, quants: &mut [i8; BLOCK]) -> Meta {
-    // Adding 1.5 * 2^23 leaves the nearest integer, even on a tie, in the lowest bits.
-    const MAGIC: f32 = 12_582_912.0;
-    let enough = largest(x).mul_add(units, 0.5) + MAGIC - MAGIC;
+    let enough = nearest(largest(x).mul_add(units, 0.5)) as f32;
     let multiplier = if enough < 1.0 { 1.0 } else { enough };
     let multiplier = if multiplier > MULTIPLIER_MAX { MULTIPLIER_MAX } else { multiplier };
     let inverse = 1.0 / (unit * multiplier);
     let mut sums = [0i32; 8];
     for (q8, x8) in quants.as_chunks_mut::<8>().0.iter_mut().zip(x.as_chunks::<8>().0) {
-        let whole = x8.map(|x| (x * inverse + MAGIC).to_bits().cast_signed() - MAGIC.to_bits().cast_signed());
+        let whole = x8.map(|x| nearest(x * inverse));
         for (sum, q) in sums.iter_mut().zip(whole) {
             *sum += q;
         }
@@ -311,7 +306,7 @@ fn quantize_block(x: &[f32; BLOCK], unit: f32, units: f32, quants: &mut [i8; BLO
     let halves = [sums[0] + sums[1] + sums[4] + sums[5], sums[2] + sums[3] + sums[6] + sums[7]];
     Meta {
         multiplier,
-        multipliers: [(multiplier + MAGIC).to_bits() as i16; 2],
+        multipliers: [nearest(multiplier) as i16; 2],
         sum: multiplier * (halves[0] + halves[1]) as f32,
         minus: halves.map(|half| -half as i16),
         minus8: halves.map(|half| (-8 * half) as i16),
@@ -325,7 +320,7 @@ mod tests {
     /// A row's quants times their scales, and the scales.
     fn back(row: &Activations) -> (Vec<f32>, Vec<f32>) {
         let scales: Vec<f32> = row.meta.iter().map(|meta| meta.multiplier * row.units[0]).collect();
-        let quants = row.quants.as_slice().iter().map(|&q| f32::from(q.cast_signed()));
+        let quants = row.quants.as_slice()[..scales.len() * BLOCK].iter().map(|&q| f32::from(q.cast_signed()));
         (quants.enumerate().map(|(i, q)| q * scales[i / BLOCK]).collect(), scales)
     }
 

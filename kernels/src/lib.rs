@@ -30,6 +30,7 @@
 
 mod level;
 mod memory;
+mod nearest;
 mod rows;
 
 mod format;

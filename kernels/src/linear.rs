@@ -42,6 +42,8 @@ pub struct Adapters<'a> {
     pub shares: &'a [Share<'a>],
     /// What [`lora::hidden`] made of all shares: a row for each row of the outputs.
     pub hidden: Rows<'a>,
+    /// Called before they are read: waits until they are there, if they are still being made.
+    pub ready: &'a (dyn Fn() + Sync),
     /// The shares of the layer that comes next: their A is asked for meanwhile, each column its part.
     pub next: &'a [Share<'a>],
 }
@@ -83,8 +85,9 @@ impl Linear<'_> {
     /// No other thread uses the same cells of `y` at the same time, nor writes to the adapters' hidden rows.
     pub unsafe fn columns(&self, level: Level, columns: Range<usize>, y: Rows<'_>) {
         self.check(level, &columns, &y);
+        let rows = 0..self.x.rows();
         let Some(adapters) = &self.adapters else {
-            return self.products(level, columns, y);
+            return self.products(level, rows, columns, y);
         };
         let column_bytes: usize = adapters.shares.iter().map(|share| share.adapter.column_bytes()).sum();
         let step = (ADAPTED_BYTES / column_bytes.max(1)).clamp(ADAPTED_COLUMNS_MIN, ADAPTED_COLUMNS);
@@ -93,7 +96,8 @@ impl Linear<'_> {
             let end = (begin + step / TILE_COLUMNS * TILE_COLUMNS).min(columns.end);
             adapters.shares.iter().for_each(|share| share.adapter.fetch_columns(begin..end));
             adapters.next.iter().for_each(|share| share.adapter.fetch_hidden(begin..end, self.weights.outputs()));
-            self.products(level, begin..end, y);
+            self.products(level, rows.clone(), begin..end, y);
+            (adapters.ready)();
             for share in adapters.shares {
                 // SAFETY: the cells are this thread's by the caller's promise; the level was checked.
                 unsafe { lora::add_columns(level, share, begin..end, adapters.hidden, y) };
@@ -111,11 +115,22 @@ impl Linear<'_> {
         unsafe { self.columns(level, 0..self.weights.outputs(), Rows::new(y, self.weights.outputs())) };
     }
 
+    /// Computes all columns of some rows, without adapters; rows of `y` may be longer than the outputs.
+    ///
+    /// # Safety
+    /// No other thread uses the same rows of `y` at the same time.
+    pub(crate) unsafe fn rows(&self, level: Level, rows: Range<usize>, y: Rows<'_>) {
+        assert!(rows.end <= self.x.rows() && matches!(self.start, Start::Zero), "rows {rows:?} of {:?}", self.weights);
+        self.check(level, &(0..self.weights.outputs()), &y);
+        self.products(level, rows, 0..self.weights.outputs(), y);
+    }
+
     fn check(&self, level: Level, columns: &Range<usize>, y: &Rows<'_>) {
         let (weights, x) = (self.weights, self.x);
         assert!(level.is_available(), "this CPU has no {level:?}");
         assert!(x.inputs() == weights.inputs(), "{weights:?} cannot take rows of {}", x.inputs());
-        assert!(y.width() == weights.outputs() && y.len() >= x.rows(), "outputs of {weights:?} do not fit");
+        let wide = y.width() == weights.outputs() || matches!(self.start, Start::Zero) && y.width() > weights.outputs();
+        assert!(wide && y.len() >= x.rows(), "outputs of {weights:?} do not fit");
         let whole = |column: usize| column.is_multiple_of(TILE_COLUMNS) || column == weights.outputs();
         assert!(
             whole(columns.start) && whole(columns.end) && columns.end <= weights.outputs(),
@@ -126,40 +141,51 @@ impl Linear<'_> {
         }
     }
 
-    fn products(&self, level: Level, columns: Range<usize>, y: Rows<'_>) {
-        let panels = self.x.rows().div_ceil(PANEL);
+    fn products(&self, level: Level, rows: Range<usize>, columns: Range<usize>, y: Rows<'_>) {
+        let panels = rows.start / PANEL..rows.end.div_ceil(PANEL);
         let near = (NEAR_BYTES_MAX / (PANEL * self.x.inputs().max(1))).max(1);
-        for begin in (0..panels).step_by(near) {
-            let end = (begin + near).min(panels);
-            let rows = (end * PANEL).min(self.x.rows()) - begin * PANEL;
+        for begin in panels.clone().step_by(near) {
+            let end = (begin + near).min(panels.end);
+            let rows = rows.start.max(begin * PANEL)..rows.end.min(end * PANEL);
             let mut column = columns.start;
             while column < columns.end {
                 let width = TILE_COLUMNS.min(columns.end - column);
                 let last = column + width == columns.end;
-                let mut ahead = Ahead::new(&self.weights, column / TILE_COLUMNS, last, rows);
+                let mut ahead = Ahead::new(&self.weights, column / TILE_COLUMNS, last, rows.len());
                 for panel in begin..end {
-                    self.tile(level, column..column + width, &self.x.panel(panel), y, &mut ahead);
+                    let panel = self.x.panel(panel);
+                    let rows =
+                        rows.start.saturating_sub(panel.begin)..rows.end.min(panel.begin + panel.rows) - panel.begin;
+                    self.tile(level, rows, column..column + width, &panel, y, &mut ahead);
                 }
                 column += width;
             }
         }
     }
 
-    /// One tile of weights against one panel of rows.
-    fn tile(&self, level: Level, columns: Range<usize>, panel: &Panel, y: Rows<'_>, ahead: &mut Ahead) {
+    /// One tile of weights against some rows of a panel.
+    fn tile(
+        &self,
+        level: Level,
+        rows: Range<usize>,
+        columns: Range<usize>,
+        panel: &Panel,
+        y: Rows<'_>,
+        ahead: &mut Ahead,
+    ) {
         let weights = self.weights;
         let (format, shape) = (weights.format(), weights.shape());
-        let mut row = 0;
-        while row < panel.rows {
-            let choice = Choice::of(level, format, panel.rows - row);
+        let mut row = rows.start;
+        while row < rows.end {
+            let choice = Choice::of(level, format, rows.end - row);
             let output = y.row(panel.begin + row);
             let _last_row = y.row(panel.begin + row + choice.rows - 1);
             let mut piece = 0;
             while piece < columns.len() {
                 let begin = columns.start + piece;
                 // SAFETY: the tile is one of the weights', `row..row + choice.rows` are rows of the panel, of `y` and
-                // of the residual, and `begin..` up to `columns.end` columns of theirs, all by `check`; that the CPU
-                // has the level was checked there too.
+                // of the residual, and `begin..` up to `columns.end` columns of theirs, all by `check` and the callers;
+                // that the CPU has the level was checked there too.
                 unsafe {
                     let tile = weights.as_ptr().add(columns.start / TILE_COLUMNS * shape.bytes);
                     let (lines, step) = ahead.next(choice.rows, choice.columns, shape.blocks);

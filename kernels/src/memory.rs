@@ -6,12 +6,12 @@ use std::{ops::Range, slice};
 /// Bytes of a cache line, and of the widest vector.
 pub(crate) const LINE: usize = 64;
 
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
 struct Line([u8; LINE]);
 
 /// Zeroed bytes that begin on a cache line.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Bytes {
     lines: Vec<Line>,
 }

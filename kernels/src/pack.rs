@@ -5,6 +5,7 @@ use half::f16;
 use crate::{
     format::{BLOCK, Format, TILE_COLUMNS, TileShape},
     memory::Bytes,
+    nearest::nearest,
     sources::SourceError,
 };
 
@@ -41,6 +42,22 @@ pub struct Block {
     pub offset: f32,
     /// Below 16 for 4 bits.
     pub quants: [u8; BLOCK],
+}
+
+impl Block {
+    /// At most [`BLOCK`] weights, each times `factor`, in 8 bits for [`Format::Q8Scale32`]: the one of largest magnitude
+    /// becomes 127 or -127.
+    pub fn in_8_bits(weights: &[f32], factor: f32) -> Self {
+        let largest = weights.iter().fold(0f32, |most, weight| most.max((weight * factor).abs()));
+        // As it will be stored: levels are chosen for what the kernels will multiply with.
+        let scale = f16::from_f32_const(largest / 127.0).to_f32_const();
+        let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
+        let mut quants = [128; BLOCK];
+        for (quant, weight) in quants.iter_mut().zip(weights) {
+            *quant = (nearest(weight * factor * inverse).clamp(-127, 127) + 128) as u8;
+        }
+        Self { scale, offset: 0.0, quants }
+    }
 }
 
 impl Packed {
@@ -124,6 +141,11 @@ impl<'a> Weights<'a> {
                 *out = f32::from(quant).mul_add(factor, addend);
             }
         }
+    }
+
+    /// What [`Weights::new`] takes.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
     }
 
     pub(crate) fn shape(&self) -> TileShape {

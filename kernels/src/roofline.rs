@@ -6,7 +6,7 @@ use std::{hint::black_box, time::Instant};
 use crate::{
     level::Level,
     memory::{LINE, fetch_line},
-    simd::{Element, Simd, WIDTH, at_level},
+    simd::{Simd, WIDTH, at_level},
 };
 
 /// Bytes per second at which one thread reads memory in order: the fastest of many pieces of a buffer that is several
@@ -83,17 +83,17 @@ pub fn peak(level: Level) -> Option<f64> {
 pub fn peak_floats(level: Level) -> f64 {
     assert!(level.is_available(), "this CPU has no {level:?}");
     // SAFETY: the level is available.
-    let seconds = fastest(20, || unsafe { fused::<f32>(level, ROUNDS) });
+    let seconds = fastest(20, || unsafe { fused(level, ROUNDS) });
     (ROUNDS * FUSED_CHAINS as u64 * 2 * WIDTH as u64) as f64 / seconds
 }
 
-unsafe fn fused<E: Element>(level: Level, rounds: u64) {
+unsafe fn fused(level: Level, rounds: u64) {
     // SAFETY: passed on.
     unsafe { at_level!(level, fused_with, (rounds: u64)) }
 }
 
 #[inline(always)]
-unsafe fn fused_with<S: Simd, E: Element>(rounds: u64) {
+unsafe fn fused_with<S: Simd>(rounds: u64) {
     let ones = black_box([1.0f32; WIDTH]);
     // SAFETY: sixteen floats; the instruction set by the caller's promise.
     unsafe {

@@ -41,13 +41,17 @@ impl<'a> Rows<'a> {
         self.width
     }
 
-    /// All of them, to read.
+    /// One of them, to write.
+    ///
+    /// # Panics
+    /// There is no such row.
     ///
     /// # Safety
-    /// Nobody writes to any while the slice lives, and whoever wrote is known to have done so.
-    pub unsafe fn as_slice(&self) -> &[f32] {
-        // SAFETY: borrowed floats, `rows * width` of them; the rest is the caller's promise.
-        unsafe { std::slice::from_raw_parts(self.data, self.rows * self.width) }
+    /// Nobody else uses it while the slice lives.
+    #[allow(clippy::mut_from_ref)] // That is what this type is for; the caller promises.
+    pub unsafe fn row_mut(&self, index: usize) -> &mut [f32] {
+        // SAFETY: within the borrowed range, checked by `row`; the rest is the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.row(index), self.width) }
     }
 
     pub(crate) fn row(&self, index: usize) -> *mut f32 {

@@ -14,6 +14,10 @@ pub(crate) const WIDTH: usize = 16;
 pub(crate) unsafe trait Simd: Copy {
     /// Vectors that the registers hold.
     const REGISTERS: usize = 8;
+    /// Sixteen integers of 32 bits.
+    type Ints: Copy;
+    /// Sixteen pairs of integers of 16 bits.
+    type Pairs: Copy;
 
     unsafe fn zero() -> Self;
     unsafe fn splat(x: f32) -> Self;
@@ -24,33 +28,39 @@ pub(crate) unsafe trait Simd: Copy {
     unsafe fn store_f16(self, p: *mut f16);
     /// `self + a * b`, rounded once.
     unsafe fn add_product(self, a: Self, b: Self) -> Self;
+    /// `sums + b[2 n] * pair[0] + b[2 n + 1] * pair[1]` for sixteen `n`; see [`Simd::pairs`] for `b`.
+    unsafe fn add_pairs(sums: Self::Ints, b: Self::Pairs, pair: [i16; 2]) -> Self::Ints;
+    /// Sixteen pairs of bytes, widened to 16 bits.
+    unsafe fn pairs(p: *const i8) -> Self::Pairs;
+    unsafe fn no_ints() -> Self::Ints;
+    unsafe fn from_ints(ints: Self::Ints) -> Self;
     /// The upper half added to the lower, until one is left.
     unsafe fn sum(self) -> f32;
 }
 
-/// Compiles `$body::<S, E>` for each instruction set and calls the one of `$level`.
+/// Compiles `$body::<S>`, or `$body::<S, E>` for an element type, for each instruction set and calls the one of `$level`.
 macro_rules! at_level {
-    ($level:ident, $body:ident, ($($argument:ident: $type:ty),*)) => {{
+    ($level:ident, $body:ident $(::<$element:ident>)?, ($($argument:ident: $type:ty),*)) => {{
         #[cfg(target_arch = "x86_64")]
         #[target_feature(enable = "avx2,fma,f16c")]
-        unsafe fn avx2<E: crate::simd::Element>($($argument: $type),*) {
+        unsafe fn avx2$(<$element: crate::simd::Element>)?($($argument: $type),*) {
             // SAFETY: passed on.
-            unsafe { $body::<crate::simd::x86::Avx2, E>($($argument),*) }
+            unsafe { $body::<crate::simd::x86::Avx2 $(, $element)?>($($argument),*) }
         }
         #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = "avx512f")]
-        unsafe fn avx512<E: crate::simd::Element>($($argument: $type),*) {
+        #[target_feature(enable = "avx512f,avx512bw")]
+        unsafe fn avx512$(<$element: crate::simd::Element>)?($($argument: $type),*) {
             // SAFETY: passed on.
-            unsafe { $body::<crate::simd::x86::Avx512, E>($($argument),*) }
+            unsafe { $body::<crate::simd::x86::Avx512 $(, $element)?>($($argument),*) }
         }
         match $level {
             #[cfg(target_arch = "x86_64")]
-            crate::level::Level::Avx512Vnni => avx512::<E>($($argument),*),
+            crate::level::Level::Avx512Vnni => avx512$(::<$element>)?($($argument),*),
             #[cfg(target_arch = "x86_64")]
-            crate::level::Level::Avx2 | crate::level::Level::AvxVnni => avx2::<E>($($argument),*),
+            crate::level::Level::Avx2 | crate::level::Level::AvxVnni => avx2$(::<$element>)?($($argument),*),
             #[cfg(target_arch = "aarch64")]
-            crate::level::Level::NeonI8mm => $body::<crate::simd::aarch64::Neon, E>($($argument),*),
-            _ => $body::<crate::simd::Portable, E>($($argument),*),
+            crate::level::Level::NeonI8mm => $body::<crate::simd::aarch64::Neon $(, $element)?>($($argument),*),
+            _ => $body::<crate::simd::Portable $(, $element)?>($($argument),*),
         }
     }};
 }
@@ -58,7 +68,6 @@ pub(crate) use at_level;
 
 /// An element type of adapter matrices and of keys and values.
 pub(crate) trait Element: Copy + Default + Send + Sync {
-    fn widen(self) -> f32;
     /// # Safety
     /// As [`Simd`].
     unsafe fn load<S: Simd>(p: *const Self) -> S;
@@ -68,10 +77,6 @@ pub(crate) trait Element: Copy + Default + Send + Sync {
 }
 
 impl Element for f32 {
-    #[inline(always)]
-    fn widen(self) -> f32 {
-        self
-    }
     #[inline(always)]
     unsafe fn load<S: Simd>(p: *const Self) -> S {
         // SAFETY: the caller's promise.
@@ -85,11 +90,6 @@ impl Element for f32 {
 }
 
 impl Element for f16 {
-    /// Without asking for F16C, which costs more than it saves on one number.
-    #[inline(always)]
-    fn widen(self) -> f32 {
-        self.to_f32_const()
-    }
     #[inline(always)]
     unsafe fn load<S: Simd>(p: *const Self) -> S {
         // SAFETY: the caller's promise.
@@ -128,6 +128,30 @@ pub(crate) struct Portable([f32; WIDTH]);
 
 // SAFETY: needs no instruction set; pointers by the caller's promise.
 unsafe impl Simd for Portable {
+    type Ints = [i32; WIDTH];
+    type Pairs = [[i16; 2]; WIDTH];
+
+    #[inline(always)]
+    unsafe fn add_pairs(mut sums: Self::Ints, b: Self::Pairs, pair: [i16; 2]) -> Self::Ints {
+        let [x, y] = pair.map(i32::from);
+        for (sum, b) in sums.iter_mut().zip(b) {
+            *sum += i32::from(b[0]) * x + i32::from(b[1]) * y;
+        }
+        sums
+    }
+    #[inline(always)]
+    unsafe fn pairs(p: *const i8) -> Self::Pairs {
+        // SAFETY: valid for sixteen pairs.
+        unsafe { p.cast::<[[i8; 2]; WIDTH]>().read_unaligned() }.map(|pair| pair.map(i16::from))
+    }
+    #[inline(always)]
+    unsafe fn no_ints() -> Self::Ints {
+        [0; WIDTH]
+    }
+    #[inline(always)]
+    unsafe fn from_ints(ints: Self::Ints) -> Self {
+        Self(ints.map(|int| int as f32))
+    }
     #[inline(always)]
     unsafe fn zero() -> Self {
         Self([0.0; WIDTH])
@@ -201,6 +225,36 @@ pub(crate) mod x86 {
     // SAFETY: only AVX2, FMA and F16C instructions, which the caller vouches for.
     #[allow(clippy::undocumented_unsafe_blocks)]
     unsafe impl Simd for Avx2 {
+        type Ints = [__m256i; 2];
+        type Pairs = [__m256i; 2];
+
+        #[inline(always)]
+        unsafe fn add_pairs(sums: Self::Ints, b: Self::Pairs, pair: [i16; 2]) -> Self::Ints {
+            unsafe {
+                let pair = _mm256_set1_epi32(both(pair));
+                [
+                    _mm256_add_epi32(sums[0], _mm256_madd_epi16(b[0], pair)),
+                    _mm256_add_epi32(sums[1], _mm256_madd_epi16(b[1], pair)),
+                ]
+            }
+        }
+        #[inline(always)]
+        unsafe fn pairs(p: *const i8) -> Self::Pairs {
+            unsafe {
+                [
+                    _mm256_cvtepi8_epi16(_mm_loadu_si128(p.cast())),
+                    _mm256_cvtepi8_epi16(_mm_loadu_si128(p.add(16).cast())),
+                ]
+            }
+        }
+        #[inline(always)]
+        unsafe fn no_ints() -> Self::Ints {
+            unsafe { [_mm256_setzero_si256(); 2] }
+        }
+        #[inline(always)]
+        unsafe fn from_ints(ints: Self::Ints) -> Self {
+            unsafe { Self(_mm256_cvtepi32_ps(ints[0]), _mm256_cvtepi32_ps(ints[1])) }
+        }
         #[inline(always)]
         unsafe fn zero() -> Self {
             unsafe { Self(_mm256_setzero_ps(), _mm256_setzero_ps()) }
@@ -249,14 +303,39 @@ pub(crate) mod x86 {
         }
     }
 
+    /// A pair in one lane, as memory has it.
+    #[inline(always)]
+    fn both([low, high]: [i16; 2]) -> i32 {
+        i32::from(high) << 16 | i32::from(low.cast_unsigned())
+    }
+
     /// One AVX-512 register.
     #[derive(Clone, Copy)]
     pub(crate) struct Avx512(__m512);
 
-    // SAFETY: only AVX-512 F instructions, which the caller vouches for.
+    // SAFETY: only AVX-512 F and BW instructions, which the caller vouches for.
     #[allow(clippy::undocumented_unsafe_blocks)]
     unsafe impl Simd for Avx512 {
         const REGISTERS: usize = 32;
+        type Ints = __m512i;
+        type Pairs = __m512i;
+
+        #[inline(always)]
+        unsafe fn add_pairs(sums: __m512i, b: __m512i, pair: [i16; 2]) -> __m512i {
+            unsafe { _mm512_add_epi32(sums, _mm512_madd_epi16(b, _mm512_set1_epi32(both(pair)))) }
+        }
+        #[inline(always)]
+        unsafe fn pairs(p: *const i8) -> __m512i {
+            unsafe { _mm512_cvtepi8_epi16(_mm256_loadu_si256(p.cast())) }
+        }
+        #[inline(always)]
+        unsafe fn no_ints() -> __m512i {
+            unsafe { _mm512_setzero_si512() }
+        }
+        #[inline(always)]
+        unsafe fn from_ints(ints: __m512i) -> Self {
+            unsafe { Self(_mm512_cvtepi32_ps(ints)) }
+        }
 
         #[inline(always)]
         unsafe fn zero() -> Self {
@@ -322,6 +401,32 @@ pub(crate) mod aarch64 {
     // SAFETY: only instructions of every AArch64.
     #[allow(clippy::undocumented_unsafe_blocks)]
     unsafe impl Simd for Neon {
+        type Ints = [int32x4_t; 4];
+        type Pairs = [int16x8_t; 4];
+
+        #[inline(always)]
+        unsafe fn add_pairs(sums: Self::Ints, b: Self::Pairs, pair: [i16; 2]) -> Self::Ints {
+            unsafe {
+                let [x, y] = pair.map(|x| u32::from(x.cast_unsigned()));
+                let pair = vreinterpretq_s16_u32(vdupq_n_u32(y << 16 | x));
+                std::array::from_fn(|i| {
+                    let low = vmull_s16(vget_low_s16(b[i]), vget_low_s16(pair));
+                    vaddq_s32(sums[i], vpaddq_s32(low, vmull_high_s16(b[i], pair)))
+                })
+            }
+        }
+        #[inline(always)]
+        unsafe fn pairs(p: *const i8) -> Self::Pairs {
+            unsafe { std::array::from_fn(|i| vmovl_s8(vld1_s8(p.add(8 * i)))) }
+        }
+        #[inline(always)]
+        unsafe fn no_ints() -> Self::Ints {
+            unsafe { [vdupq_n_s32(0); 4] }
+        }
+        #[inline(always)]
+        unsafe fn from_ints(ints: Self::Ints) -> Self {
+            unsafe { Self(ints.map(|four| vcvtq_f32_s32(four))) }
+        }
         #[inline(always)]
         unsafe fn zero() -> Self {
             unsafe { Self::splat(0.0) }

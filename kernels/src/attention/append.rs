@@ -71,7 +71,7 @@ pub(super) struct Append<'a> {
 /// The table covers the position, `memory` holds the pages that it names, and the CPU has the level.
 pub(super) unsafe fn append_at<E: Element>(level: Level, memory: *mut E, append: Append<'_>) {
     // SAFETY: passed on.
-    unsafe { at_level!(level, append_with, (memory: *mut E, append: Append<'_>)) }
+    unsafe { at_level!(level, append_with::<E>, (memory: *mut E, append: Append<'_>)) }
 }
 
 #[inline(always)]

@@ -72,7 +72,7 @@ fn seen(rows: &[Row]) -> Range<usize> {
 /// outputs are heads of floats, outputs and records this thread's.
 pub(super) unsafe fn attend_at<E: Element>(level: Level, memory: *mut E, work: &Work<'_>) {
     // SAFETY: passed on.
-    unsafe { at_level!(level, attend_with, (memory: *mut E, work: &Work<'_>)) }
+    unsafe { at_level!(level, attend_with::<E>, (memory: *mut E, work: &Work<'_>)) }
 }
 
 #[inline(always)]

@@ -5,7 +5,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use slm_kernels::{
     Activations, Adapters, BLOCK, Block, Format, Level, Linear, Packed, Rows, Start,
-    lora::{Adapter, Matrices, Part, Share, hidden},
+    lora::{Inputs, Module, PackedAdapter, Share, hidden},
 };
 
 pub(crate) fn random(seed: u64) -> ChaCha8Rng {
@@ -103,74 +103,90 @@ pub(crate) fn rows(count: usize, inputs: usize, random: &mut ChaCha8Rng) -> Vec<
     x
 }
 
-/// An adapter that owns its matrices.
+/// An adapter as it was before it was packed.
 pub(crate) struct OwnedAdapter {
-    pub(crate) rank: usize,
-    pub(crate) inputs: usize,
-    pub(crate) outputs: usize,
-    pub(crate) a: Vec<f32>,
-    pub(crate) b: Vec<f32>,
-    /// B of each part, `[rank, columns]`.
-    plain: [Vec<f32>; 2],
-    narrow: Option<(Vec<f16>, Vec<f16>)>,
-    pub(crate) parts: Vec<Part>,
+    packed: PackedAdapter,
+    in_8_bits: bool,
+    outputs: usize,
+    modules: [OwnedModule; 2],
 }
 
+struct OwnedModule {
+    rank: usize,
+    a: Vec<f32>,
+    b: Vec<f32>,
+    column_begin: usize,
+    columns: usize,
+}
+
+/// Of matrices: no number is larger.
+const LARGEST: f64 = 0.3;
+const FACTOR: f32 = 0.5;
+
 impl OwnedAdapter {
-    /// Two parts of different ranks over the columns; the last few columns belong to none.
-    pub(crate) fn random(ranks: [usize; 2], inputs: usize, outputs: usize, random: &mut ChaCha8Rng) -> Self {
-        let rank = ranks[0] + ranks[1];
+    /// Two modules of different ranks over the columns; the last few columns belong to none.
+    pub(crate) fn random(
+        in_8_bits: bool,
+        ranks: [usize; 2],
+        inputs: usize,
+        outputs: usize,
+        random: &mut ChaCha8Rng,
+    ) -> Self {
         let first = outputs / 3;
-        let columns = [first, outputs - first - outputs / 7];
-        let mut numbers = |n: usize| -> Vec<f32> {
-            (0..n).map(|_| f16::from_f32_const(random.random_range(-0.3..0.3)).to_f32_const()).collect()
+        let columns = [(0, first), (first, outputs - first - outputs / 7)];
+        let mut numbers = |n: usize| -> Vec<f32> { (0..n).map(|_| random.random_range(-0.3..0.3)).collect() };
+        let mut module = |rank, (column_begin, columns)| {
+            let (a, b) = (numbers(rank * inputs), numbers(rank * columns));
+            OwnedModule { rank, a, b, column_begin, columns }
         };
-        let a = numbers(rank * inputs);
-        let mut part = Part { rank_begin: 0, rank: ranks[0], column_begin: 0, columns: columns[0], b_begin: 0 };
-        let plain = [numbers(ranks[0] * columns[0]), numbers(ranks[1] * columns[1])];
-        let (mut b, mut parts) = (Vec::new(), Vec::new());
-        for (i, plain) in plain.iter().enumerate() {
-            parts.push(part);
-            b.extend(part.tiled(|r, n| plain[r * part.columns + n]));
-            if i == 0 {
-                part = Part {
-                    rank_begin: ranks[0],
-                    rank: ranks[1],
-                    column_begin: first,
-                    columns: columns[1],
-                    b_begin: b.len(),
-                };
-            }
-        }
-        let halves = |v: &[f32]| v.iter().map(|&x| f16::from_f32_const(x)).collect();
-        let narrow = random.random_bool(0.5).then(|| (halves(&a), halves(&b)));
-        Self { rank, inputs, outputs, a, b, plain, narrow, parts }
+        let modules = [module(ranks[0], columns[0]), module(ranks[1], columns[1])];
+        let views = modules.each_ref().map(|module| {
+            let &OwnedModule { rank, ref a, ref b, column_begin, columns } = module;
+            Module { rank, a, b, factor: FACTOR, column_begin, columns }
+        });
+        let pack = if in_8_bits { PackedAdapter::in_8_bits } else { PackedAdapter::in_32_bits };
+        Self { packed: pack(inputs, outputs, &views), in_8_bits, outputs, modules }
     }
 
-    pub(crate) fn view(&self) -> Adapter<'_> {
-        let matrices = match &self.narrow {
-            Some((a, b)) => Matrices::F16 { a, b },
-            None => Matrices::F32 { a: &self.a, b: &self.b },
-        };
-        Adapter { rank: self.rank, inputs: self.inputs, outputs: self.outputs, matrices, parts: &self.parts }
-    }
-
-    /// What it adds to each column of a row, and a bound for the sum of the absolute values of all terms.
+    /// What it adds to each column of a row, and how far from that it may be.
     pub(crate) fn adds(&self, x: &[f32]) -> (Vec<f64>, f64) {
-        let dot = |r: usize| -> (f64, f64) {
-            let terms =
-                || self.a[r * self.inputs..][..self.inputs].iter().zip(x).map(|(&a, &x)| f64::from(a) * f64::from(x));
-            (terms().sum(), terms().map(f64::abs).sum())
-        };
-        let h: Vec<(f64, f64)> = (0..self.rank).map(dot).collect();
-        let mut sums = vec![0.0; self.outputs];
-        for (part, b) in self.parts.iter().zip(&self.plain) {
-            for n in 0..part.columns {
-                sums[part.column_begin + n] =
-                    (0..part.rank).map(|r| h[part.rank_begin + r].0 * f64::from(b[r * part.columns + n])).sum();
+        let (rounded, scales) = quantized(x);
+        let (mut sums, mut bound) = (vec![0.0; self.outputs], 0.0f64);
+        for module in &self.modules {
+            // Of each rank: its value, its size, how far it may be off.
+            let h: Vec<(f64, f64, f64)> = (0..module.rank)
+                .map(|r| {
+                    let terms =
+                        || module.a[r * x.len()..][..x.len()].iter().zip(x).map(|(&a, &x)| f64::from(a) * f64::from(x));
+                    let size: f64 = terms().map(f64::abs).sum();
+                    let mut off = f64::from(f32::EPSILON) * (32.0 + x.len() as f64) * size;
+                    if self.in_8_bits {
+                        let half_a_step = LARGEST / 127.0 / 2.0 * 1.01;
+                        off += rounded
+                            .iter()
+                            .zip(&scales)
+                            .map(|(x, s)| half_a_step * x.abs() + LARGEST * 0.504 * s)
+                            .sum::<f64>();
+                    }
+                    (terms().sum(), size, off)
+                })
+                .collect();
+            let mut off: f64 = h.iter().map(|(_, size, off)| LARGEST * (off + size * 1e-6)).sum();
+            if self.in_8_bits {
+                let most = h.iter().fold(0f64, |most, (h, _, off)| most.max(h.abs() + off));
+                off += h
+                    .iter()
+                    .map(|(h, _, off)| (h.abs() + off) * LARGEST / 127.0 / 2.0 * 1.01 + most * LARGEST / 32767.0)
+                    .sum::<f64>();
+            }
+            bound = bound.max(off * f64::from(FACTOR));
+            for n in 0..module.columns {
+                let b = &module.b[n * module.rank..][..module.rank];
+                let sum: f64 = h.iter().zip(b).map(|((h, ..), &b)| h * f64::from(b)).sum();
+                sums[module.column_begin + n] = sum * f64::from(FACTOR);
             }
         }
-        (sums, h.iter().map(|(_, size)| 0.3 * size).sum())
+        (sums, bound)
     }
 }
 
@@ -195,18 +211,20 @@ pub(crate) fn multiply(
     activations.quantize(how.level, x, inputs);
     let rows = activations.rows();
     let shares: Vec<Share<'_>> =
-        adapters.iter().map(|(adapter, tokens)| Share { adapter: adapter.view(), tokens }).collect();
-    let width = shares.iter().map(|share| share.adapter.rank).max().unwrap_or(0);
+        adapters.iter().map(|(adapter, tokens)| Share { adapter: adapter.packed.adapter(), tokens }).collect();
+    let width = shares.iter().map(|share| share.adapter.rank()).max().unwrap_or(0);
     let mut memory = vec![f32::NAN; rows * width];
     let h = Rows::new(&mut memory, width);
-    for share in &shares {
+    for (share, (adapter, _)) in shares.iter().zip(adapters) {
+        let x = if adapter.in_8_bits { Inputs::Int8(&activations) } else { Inputs::F32(x) };
+        let cut = |part: usize| share.tokens.len() * part / how.parts;
         for part in 0..how.parts {
-            let rank = share.adapter.rank;
             // SAFETY: one thread.
-            unsafe { hidden(how.level, share, rank * part / how.parts..rank * (part + 1) / how.parts, x, h) };
+            unsafe { hidden(how.level, &share.some(cut(part)..cut(part + 1)), x, h) };
         }
     }
-    let adapters = (!shares.is_empty()).then_some(Adapters { shares: &shares, hidden: h, next: &shares });
+    let adapters =
+        (!shares.is_empty()).then_some(Adapters { shares: &shares, hidden: h, ready: &|| {}, next: &shares });
     let start = residual.map_or(Start::Zero, Start::Residual);
     let linear = Linear { weights: matrix.packed.weights(), x: &activations, start, adapters };
     let mut y = vec![f32::NAN; rows * outputs];

@@ -42,6 +42,33 @@ impl<'a> Phase<'a> {
     }
 }
 
+/// Some tasks of a phase, which others of the same phase wait for. Those that wait must come after those that are waited
+/// for: then whoever waits knows that another thread is at them.
+pub(super) struct Gate {
+    tasks: usize,
+    done: AtomicUsize,
+}
+
+impl Gate {
+    /// Opens when so many tasks are done.
+    pub(super) fn new(tasks: usize) -> Self {
+        Self { tasks, done: AtomicUsize::new(0) }
+    }
+
+    /// Does one of them.
+    pub(super) fn task(&self, run: impl FnOnce()) {
+        let _done = Done(&self.done);
+        run();
+    }
+
+    /// What they wrote is seen from here on.
+    pub(super) fn wait(&self) {
+        while self.done.load(Ordering::Acquire) < self.tasks {
+            hint::spin_loop();
+        }
+    }
+}
+
 /// Counts a task as done, also if it panicked: the other threads would wait for ever.
 struct Done<'a>(&'a AtomicUsize);
 

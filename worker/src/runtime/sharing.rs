@@ -6,15 +6,13 @@ use std::{ops::Range, sync::Arc};
 use slm_convert::pack::PackedAdapter;
 use slm_kernels::{
     Level, Rows,
-    lora::{self, Share},
+    lora::{self, Inputs, Share},
 };
 
 use crate::adapters::AdapterTable;
 
-/// Shares for each thread, so that threads end at about the same time.
-const TASKS_PER_THREAD: usize = 2;
-/// Ranks that the kernel takes at once.
-const RANK_GRAIN: usize = 4;
+/// Tokens of a task at most, where there are more than one thread has to do: a whole number of the kernels' panels.
+const TASK_TOKENS: usize = 48;
 
 /// The tokens of a step by adapter. Memory is kept from step to step.
 #[derive(Default)]
@@ -60,7 +58,7 @@ impl Sharing {
             adapters.filter_map(|(group, tokens)| Some(Share { adapter: group?.as_ref()?.adapter(), tokens })).collect()
         };
         let shares = shares_of(group);
-        let rank_max = shares.iter().map(|share| share.adapter.rank).max()?;
+        let rank_max = shares.iter().map(|share| share.adapter.rank()).max()?;
         hidden.resize(rows * rank_max, 0.0);
         Some(Halfway { shares, hidden: Rows::new(hidden, rank_max), next: shares_of(group + 1) })
     }
@@ -81,43 +79,30 @@ pub(super) struct Halfway<'a> {
 }
 
 impl Halfway<'_> {
-    /// Tasks that the first halves are for so many threads: a share each, or pieces of one if there are few.
-    pub(super) fn tasks(&self, threads: usize) -> usize {
-        self.shares.len() * self.pieces(threads)
-    }
-
-    fn pieces(&self, threads: usize) -> usize {
-        if self.shares.len() < TASKS_PER_THREAD * threads { threads } else { 1 }
+    /// Tasks that the first halves are: a share each, or some tokens of one that has many.
+    pub(super) fn tasks(&self) -> usize {
+        self.shares.iter().map(pieces).sum()
     }
 
     /// Computes first halves out of `x`.
     ///
     /// # Safety
     /// Each task is run once, while nobody reads the hidden rows.
-    pub(super) unsafe fn first(&self, level: Level, task: usize, threads: usize, x: &[f32]) {
-        let pieces = self.pieces(threads);
-        let share = &self.shares[task / pieces];
-        let rank = share.adapter.rank;
-        let ranks = cut(rank, task % pieces, pieces)..cut(rank, task % pieces + 1, pieces);
-        // SAFETY: pieces of ranks do not overlap, and no token is in two shares.
-        unsafe { lora::hidden(level, share, ranks, x, self.hidden) };
-    }
-}
-
-/// Where part `part` of `parts` of so many ranks begins.
-fn cut(rank: usize, part: usize, parts: usize) -> usize {
-    (rank.div_ceil(RANK_GRAIN) * part / parts * RANK_GRAIN).min(rank)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::cut;
-
-    #[test]
-    fn parts_cover_every_rank_once() {
-        for (rank, parts) in [(0, 2), (3, 2), (48, 2), (50, 3), (961, 7)] {
-            assert_eq!((cut(rank, 0, parts), cut(rank, parts, parts)), (0, rank));
-            assert!((0..parts).all(|part| cut(rank, part, parts) <= cut(rank, part + 1, parts)));
+    pub(super) unsafe fn first(&self, level: Level, task: usize, x: Inputs<'_>) {
+        let mut piece = task;
+        for share in &self.shares {
+            let pieces = pieces(share);
+            if piece < pieces {
+                let begin = piece * TASK_TOKENS;
+                let share = share.some(begin..share.tokens.len().min(begin + TASK_TOKENS));
+                // SAFETY: pieces of tokens do not overlap, and no token is in two shares.
+                return unsafe { lora::hidden(level, &share, x, self.hidden) };
+            }
+            piece -= pieces;
         }
     }
+}
+
+fn pieces(share: &Share<'_>) -> usize {
+    share.tokens.len().div_ceil(TASK_TOKENS)
 }

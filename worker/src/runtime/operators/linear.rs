@@ -1,8 +1,8 @@
 //! `NormLinear` and `LinearAdd`: a packed matrix, what comes before and after it, and the adapters of the rows.
 //!
-//! Three phases over all threads: the input's rows are normed or gated and quantised; the first halves of what the
-//! adapters make of them are computed; then ranges of columns are multiplied, each with the second halves and the
-//! residual while it is near.
+//! Two phases over all threads. The input's rows are normed or gated and quantised. Then come the first halves of what
+//! the adapters make of them, and ranges of columns, each with the residual and then the second halves while it is near;
+//! nobody waits for first halves before its own columns are multiplied.
 #![allow(unsafe_code)] // Tensor data comes as raw pointers; every block says what bounds it.
 
 use std::ops::Range;
@@ -14,12 +14,14 @@ use ort::{
 use slm_convert::graph::{LINEAR_ADD, NORM_LINEAR};
 use slm_kernels::{
     Adapters, Level, Linear, Quantizer, Rows, Start,
+    lora::Inputs,
     rowwise::{rms_norm, silu_gate},
 };
 
 use super::{Matrix, Shared, Step, missing, rows_like};
 use crate::runtime::{
-    phases::{self, Phase, cut},
+    phases::{self, Gate, Phase, cut},
+    sharing::Halfway,
     tensor::{Constant, Tensor},
 };
 
@@ -177,33 +179,39 @@ impl Kernel for LinearKernel {
         }
         let halfway = self.group.and_then(|group| sharing.halfway(group, tokens));
         let quantizer = activations.reshape(tokens, inputs);
-        if self.before.is_some() {
-            prepared.resize(tokens * inputs, 0.0);
-        }
-        let input = Input { x, gains, inputs, before: self.before, kept: Rows::new(prepared, inputs) };
-
         let tasks = tokens.min(threads * if tokens <= ROWS_FEW { 1 } else { RANGES_MANY });
-        // SAFETY: ranges of rows do not overlap.
+        prepared.resize(tasks * inputs, 0.0);
+        let input = Input { x, gains, inputs, before: self.before, scratch: Rows::new(prepared, inputs) };
+
+        // SAFETY: ranges of rows do not overlap, and each has a row of scratch.
         let prepare = |task: usize| unsafe {
-            input.prepare(level, &quantizer, cut(tokens, task, tasks)..cut(tokens, task + 1, tasks));
+            input.prepare(level, &quantizer, cut(tokens, task, tasks)..cut(tokens, task + 1, tasks), task);
         };
-        // SAFETY: all rows are prepared, and first halves are computed once each.
-        let first = |task: usize| unsafe {
-            halfway.iter().for_each(|halfway| halfway.first(level, task, threads, input.prepared()));
+        let halves = halfway.as_ref().map_or(0, Halfway::tasks);
+        let gate = Gate::new(halves);
+        let ready = || gate.wait();
+        let first = |task: usize| {
+            let Some(halfway) = &halfway else { return };
+            // SAFETY: all rows are quantised, and first halves are computed once each.
+            gate.task(|| unsafe { halfway.first(level, task, Inputs::Int8(quantizer.filled())) });
         };
         let parts = threads * if tokens <= ROWS_FEW { RANGES_FEW } else { RANGES_MANY };
         let y = Rows::new(y, outputs);
         let multiply = |part: usize| {
-            let adapters =
-                halfway.as_ref().map(|half| Adapters { shares: &half.shares, hidden: half.hidden, next: &half.next });
+            let adapters = halfway.as_ref().map(|half| Adapters {
+                shares: &half.shares,
+                hidden: half.hidden,
+                ready: &ready,
+                next: &half.next,
+            });
             // SAFETY: all rows are quantised.
             let linear = Linear { weights, x: unsafe { quantizer.filled() }, start, adapters };
-            // SAFETY: ranges of columns do not overlap, and the first halves are done.
+            // SAFETY: ranges of columns do not overlap, and first halves are waited for.
             unsafe { linear.columns(level, linear.range(part, parts), y) };
         };
-        let halves = halfway.as_ref().map_or(0, |halfway| halfway.tasks(threads));
-        let phases = [Phase::new(tasks, &prepare), Phase::new(halves, &first), Phase::new(parts, &multiply)];
-        phases::run(context, threads, &phases)
+        // First halves come first: columns wait for them.
+        let compute = |task: usize| if task < halves { first(task) } else { multiply(task - halves) };
+        phases::run(context, threads, &[Phase::new(tasks, &prepare), Phase::new(halves + parts, &compute)])
     }
 }
 
@@ -214,17 +222,17 @@ struct Input<'a> {
     gains: &'a [f32],
     inputs: usize,
     before: Option<Before>,
-    /// Where rows that were normed or gated are kept, for the adapters.
-    kept: Rows<'a>,
+    /// A row for each task, to norm or gate in.
+    scratch: Rows<'a>,
 }
 
 impl Input<'_> {
     /// Norms or gates some rows and quantises them.
     ///
     /// # Safety
-    /// Nobody else uses the same rows.
-    unsafe fn prepare(&self, level: Level, quantizer: &Quantizer<'_>, rows: Range<usize>) {
-        let Self { x, gains, inputs, before, kept } = *self;
+    /// Nobody else uses the same rows, or row `task` of the scratch.
+    unsafe fn prepare(&self, level: Level, quantizer: &Quantizer<'_>, rows: Range<usize>, task: usize) {
+        let Self { x, gains, inputs, before, scratch } = *self;
         let Some(before) = before else {
             // SAFETY: passed on.
             return unsafe { quantizer.rows(level, x, rows) };
@@ -237,15 +245,6 @@ impl Input<'_> {
             }
         };
         // SAFETY: passed on.
-        unsafe { quantizer.rows_with(level, kept, rows, fill) };
-    }
-
-    /// What was quantised.
-    ///
-    /// # Safety
-    /// All rows are prepared.
-    unsafe fn prepared(&self) -> &[f32] {
-        // SAFETY: nobody writes to them any more.
-        if self.before.is_some() { unsafe { self.kept.as_slice() } } else { self.x }
+        unsafe { quantizer.rows_with(level, scratch.row_mut(task), rows, fill) };
     }
 }

@@ -82,7 +82,7 @@ impl Kernel for LoraAddKernel {
         }
         let Some(halfway) = step.sharing.halfway(self.group, y.len()) else { return Ok(()) };
         // SAFETY: each task once, and nobody reads the hidden rows before all are done.
-        let first = |task: usize| unsafe { halfway.first(level, task, threads, x) };
+        let first = |task: usize| unsafe { halfway.first(level, task, lora::Inputs::F32(x)) };
         let second = |part: usize| {
             for share in &halfway.shares {
                 let columns = part_of(outputs, part, threads);
@@ -90,7 +90,7 @@ impl Kernel for LoraAddKernel {
                 unsafe { lora::add_columns(level, share, columns, halfway.hidden, y) };
             }
         };
-        let phases = [Phase::new(halfway.tasks(threads), &first), Phase::new(threads, &second)];
+        let phases = [Phase::new(halfway.tasks(), &first), Phase::new(threads, &second)];
         phases::run(context, threads, &phases)
     }
 }

@@ -1,0 +1,288 @@
+//! In 8 bits.
+//!
+//! A is a quantised matrix like any other ([`Format::Q8Scale32`]), so the kernels of linear layers give `h`. B has a scale
+//! for each rank, which `h` takes over before it is rounded to 16 bits; then sums of up to 512 ranks are exact:
+//!
+//! ```text
+//! g[r] = h[r] * s[r];  u = max |g| / 32767;  q[r] = g[r] / u, rounded to the nearest integer, even on a tie
+//! y[n] = fma(round(sum over r of q[r] * B[r, n]), u, y[n])
+//! ```
+#![allow(unsafe_code)] // Pointer arithmetic in the inner loops; bounds are checked once per call.
+
+use std::ops::Range;
+
+use super::{Module, Owned, Part, Share, TOKENS};
+use crate::{
+    activations::Activations,
+    format::{BLOCK, Format},
+    level::Level,
+    linear::{Linear, Start},
+    memory::{self, Bytes},
+    nearest::nearest,
+    pack::{Block, Packed, Weights},
+    rows::Rows,
+    simd::{Simd, WIDTH, at_level},
+};
+
+/// Ranks that are summed up as integers: `512 * 32767 * 127` just fits 32 bits.
+const RANKS: usize = 512;
+const PAIRS: usize = RANKS / 2;
+
+/// The largest magnitude of a byte here, so that its negative is one too.
+const BYTE_MAX: f32 = 127.0;
+const HALF_MAX: f32 = 32767.0;
+
+pub(super) fn pack(inputs: usize, parts: &[Part], modules: &[Module<'_>]) -> Owned {
+    let rows: Vec<&[f32]> = modules.iter().flat_map(|module| module.a.chunks_exact(inputs)).collect();
+    // Scales of blocks are kept in 16 bits: each row is brought near 1, and what that takes goes to the scale of its B.
+    let powers: Vec<f32> = rows.iter().map(|row| power_of_two(largest(row))).collect();
+    let a = Packed::pack(Format::Q8Scale32, inputs, rows.len(), |rank, index| {
+        let begin = index * BLOCK;
+        Block::in_8_bits(&rows[rank][begin..inputs.min(begin + BLOCK)], 1.0 / powers[rank])
+    });
+
+    let mut b = Bytes::zeroed(parts.last().map_or(0, Part::b_end));
+    let mut scales = Vec::with_capacity(rows.len());
+    for (part, module) in parts.iter().zip(modules) {
+        let mut most = vec![0f32; part.rank];
+        for column in module.b.chunks_exact(part.rank) {
+            most.iter_mut().zip(column).for_each(|(most, weight)| *most = most.max(weight.abs()));
+        }
+        let inverse: Vec<f32> = most.iter().map(|&most| if most == 0.0 { 0.0 } else { BYTE_MAX / most }).collect();
+        let mut bytes = vec![0u8; part.rank.next_multiple_of(2)];
+        let tiles = b.as_mut_slice()[part.b_begin..part.b_end()].chunks_exact_mut(part.tile);
+        for (tile, columns) in tiles.zip(module.b.chunks(WIDTH * part.rank)) {
+            for (n, column) in columns.chunks_exact(part.rank).enumerate() {
+                for ((byte, weight), inverse) in bytes.iter_mut().zip(column).zip(&inverse) {
+                    *byte = nearest(weight * inverse) as u8;
+                }
+                for (pair, line) in bytes.as_chunks::<2>().0.iter().zip(tile.chunks_exact_mut(2 * WIDTH)) {
+                    line[2 * n..2 * n + 2].copy_from_slice(pair);
+                }
+            }
+        }
+        let powers = &powers[part.rank_begin..];
+        scales.extend(most.iter().zip(powers).map(|(most, power)| most / BYTE_MAX * module.factor * power));
+    }
+    Owned::Int8 { a, b, scales }
+}
+
+fn largest(x: &[f32]) -> f32 {
+    x.iter().fold(0f32, |most, x| most.max(x.abs()))
+}
+
+/// The largest power of two that is not above `x`; 1 for what has none.
+fn power_of_two(x: f32) -> f32 {
+    let power = f32::from_bits(x.to_bits() & 0x7f80_0000);
+    if power.is_normal() { power } else { 1.0 }
+}
+
+/// As [`super::hidden`].
+pub(super) unsafe fn hidden(level: Level, share: &Share<'_>, a: Weights<'_>, x: &Activations, h: Rows<'_>) {
+    let linear = Linear { weights: a, x, start: Start::Zero, adapters: None };
+    // Successive tokens go through the kernels together.
+    for tokens in share.tokens.chunk_by(|a, b| a + 1 == *b) {
+        let (Some(&first), Some(&last)) = (tokens.first(), tokens.last()) else { continue };
+        // SAFETY: passed on.
+        unsafe { linear.rows(level, first as usize..last as usize + 1, h) };
+    }
+}
+
+/// As [`super::add_columns`], for columns of one part.
+pub(super) unsafe fn add_columns(
+    level: Level,
+    tokens: &[u32],
+    part: &Part,
+    columns: Range<usize>,
+    (b, scales): (&[u8], &[f32]),
+    h: Rows<'_>,
+    y: Rows<'_>,
+) {
+    assert!(part.b_end() <= b.len(), "B is too short for {part:?}");
+    let scales = &scales[part.rank_begin..][..part.rank];
+    let mut rounded = [[[0i16; 2]; PAIRS]; TOKENS];
+    for tokens in tokens.chunks(TOKENS) {
+        for (index, scales) in scales.chunks(RANKS).enumerate() {
+            let first = index * RANKS;
+            let pairs = scales.len().div_ceil(2);
+            let mut rows = [Token { pairs: std::ptr::null(), unit: 0.0, y: std::ptr::null_mut() }; TOKENS];
+            for ((row, &token), rounded) in rows.iter_mut().zip(tokens).zip(&mut rounded) {
+                // SAFETY: the row has the part's ranks (the caller checked), and nobody writes to it.
+                let h = unsafe {
+                    std::slice::from_raw_parts(h.row(token as usize).add(part.rank_begin + first), scales.len())
+                };
+                let unit = round(h, scales, rounded);
+                // SAFETY: the row has the part's columns (the caller checked).
+                let y = unsafe { y.row(token as usize).add(part.column_begin) };
+                *row = Token { pairs: rounded.as_ptr(), unit, y };
+            }
+            let shape = Shape { pairs, tile: part.tile, begin: columns.start, end: columns.end };
+            // SAFETY: the part's B lies within `b` (checked), from the first of these ranks on in each tile; every token
+            // has so many pairs and the part's columns; the CPU has the level.
+            unsafe {
+                let b = b.as_ptr().cast::<i8>().add(part.b_begin + first * WIDTH);
+                columns_at(level, b, shape, &rows[..tokens.len()]);
+            }
+        }
+    }
+}
+
+/// Rounds `h * scales` to 16 bits; returns what they are multiples of.
+fn round(h: &[f32], scales: &[f32], rounded: &mut [[i16; 2]; PAIRS]) -> f32 {
+    let most = h.iter().zip(scales).fold(0u32, |most, (h, s)| most.max((h * s).to_bits() & 0x7fff_ffff));
+    let most = f32::from_bits(most);
+    rounded[..h.len().div_ceil(2)].fill([0; 2]);
+    // Below this the inverse overflows.
+    if most < f32::MIN_POSITIVE * 65536.0 {
+        return 0.0;
+    }
+    if !most.is_finite() {
+        return f32::NAN;
+    }
+    let inverse = HALF_MAX / most;
+    for ((h, s), rounded) in h.iter().zip(scales).zip(rounded.as_flattened_mut()) {
+        *rounded = nearest(h * s * inverse) as i16;
+    }
+    most / HALF_MAX
+}
+
+/// Columns `begin..end` of one part's B.
+#[derive(Clone, Copy)]
+struct Shape {
+    /// Pairs of ranks.
+    pairs: usize,
+    /// Bytes from one tile to the next.
+    tile: usize,
+    begin: usize,
+    end: usize,
+}
+
+/// A token's `q`, its `u` and its outputs.
+#[derive(Clone, Copy)]
+struct Token {
+    pairs: *const [i16; 2],
+    unit: f32,
+    /// Of the part's first column.
+    y: *mut f32,
+}
+
+unsafe fn columns_at(level: Level, b: *const i8, shape: Shape, tokens: &[Token]) {
+    // SAFETY: passed on; the caller checked the level.
+    unsafe { at_level!(level, columns_with, (b: *const i8, shape: Shape, tokens: &[Token])) }
+}
+
+/// Tiles in order, as many at once as leave enough chains of sums and fit the registers of AVX2.
+#[inline(always)]
+unsafe fn columns_with<S: Simd>(b: *const i8, shape: Shape, tokens: &[Token]) {
+    let together = match tokens.len() {
+        1 => 4,
+        2 => 2,
+        _ => 1,
+    };
+    let mut n = shape.begin;
+    while n < shape.end {
+        let whole = n.is_multiple_of(WIDTH);
+        // SAFETY: passed on; columns stay within the shape's, and there are as many tokens as is said.
+        unsafe {
+            if whole && n + together * WIDTH <= shape.end {
+                match tokens.len() {
+                    1 => sums::<S, 4, 1>(b, shape, n, tokens),
+                    2 => sums::<S, 2, 2>(b, shape, n, tokens),
+                    3 => sums::<S, 1, 3>(b, shape, n, tokens),
+                    _ => sums::<S, 1, 4>(b, shape, n, tokens),
+                }
+                n += together * WIDTH;
+            } else if whole && n + WIDTH <= shape.end {
+                match tokens.len() {
+                    1 => sums::<S, 1, 1>(b, shape, n, tokens),
+                    _ => sums::<S, 1, 2>(b, shape, n, tokens),
+                }
+                n += WIDTH;
+            } else {
+                column(b, shape, n, tokens);
+                n += 1;
+            }
+        }
+    }
+}
+
+/// One column, of a tile that is not wanted whole.
+#[inline(always)]
+unsafe fn column(b: *const i8, shape: Shape, n: usize, tokens: &[Token]) {
+    for token in tokens {
+        // SAFETY: the column is one of B and of y, and the token has all pairs.
+        unsafe {
+            let mut sum = 0;
+            for r in 0..shape.pairs {
+                let pair = *token.pairs.add(r);
+                let weights = *b.add(n / WIDTH * shape.tile + (r * WIDTH + n % WIDTH) * 2).cast::<[i8; 2]>();
+                sum += i32::from(pair[0]) * i32::from(weights[0]) + i32::from(pair[1]) * i32::from(weights[1]);
+            }
+            let y = token.y.add(n);
+            *y = (sum as f32).mul_add(token.unit, *y);
+        }
+    }
+}
+
+/// `TILES` whole tiles for `COUNT` tokens, all sums in registers.
+#[inline(always)]
+unsafe fn sums<S: Simd, const TILES: usize, const COUNT: usize>(
+    b: *const i8,
+    shape: Shape,
+    n: usize,
+    tokens: &[Token],
+) {
+    // SAFETY: the tiles from column n on are valid, and so are these columns of each y; `tokens` has COUNT entries.
+    unsafe {
+        let first = b.add(n / WIDTH * shape.tile);
+        let mut sums = [[S::no_ints(); TILES]; COUNT];
+        for r in 0..shape.pairs {
+            let mut weights = [S::pairs(first.add(r * 2 * WIDTH)); TILES];
+            for (v, weight) in weights.iter_mut().enumerate() {
+                let row = first.add(v * shape.tile + r * 2 * WIDTH);
+                memory::fetch_line(row.wrapping_add(TILES * shape.tile).cast());
+                *weight = S::pairs(row);
+            }
+            for (t, sums) in sums.iter_mut().enumerate() {
+                let pair = *tokens.get_unchecked(t).pairs.add(r);
+                for (sum, &weight) in sums.iter_mut().zip(&weights) {
+                    *sum = S::add_pairs(*sum, weight, pair);
+                }
+            }
+        }
+        for (t, sums) in sums.into_iter().enumerate() {
+            let token = tokens.get_unchecked(t);
+            for (v, sum) in sums.into_iter().enumerate() {
+                let y = token.y.add(n + v * WIDTH);
+                S::load(y).add_product(S::from_ints(sum), S::splat(token.unit)).store(y);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn powers_of_two_bring_numbers_near_one() {
+        for x in [1e-30f32, 0.3, 1.0, 1.99, 7e20] {
+            assert!((1.0..2.0).contains(&(x / power_of_two(x))), "{x}");
+        }
+        assert_eq!([0.0, 1e-44].map(power_of_two), [1.0, 1.0]);
+    }
+
+    #[test]
+    fn halves_are_nothing_nan_or_within_half_a_unit() {
+        let scales: Vec<f32> = (1..=9).map(|i| i as f32 * 0.01).collect();
+        let mut rounded = [[7; 2]; PAIRS];
+        assert_eq!((round(&[0.0; 9], &scales, &mut rounded), rounded[4]), (0.0, [0; 2]));
+        assert!(round(&[1.0, f32::INFINITY], &scales, &mut rounded).is_nan());
+        let h: Vec<f32> = (0..9).map(|i| (i * 37 % 11) as f32 - 5.0).collect();
+        let unit = round(&h, &scales, &mut rounded);
+        for ((h, s), q) in h.iter().zip(&scales).zip(rounded.as_flattened()) {
+            assert!((h * s - f32::from(*q) * unit).abs() <= 0.504 * unit);
+        }
+        assert_eq!(rounded[4][1], 0, "a rank that is not there");
+    }
+}
