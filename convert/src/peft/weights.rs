@@ -92,10 +92,12 @@ impl Weights {
         let Some(values) = self.0.values(name)? else {
             return Err(AdapterError::MissingTensor { path: path(), tensor });
         };
-        match values.iter().position(|value| !value.is_finite()) {
-            Some(index) => Err(AdapterError::NotFinite { path: path(), tensor, value: values[index], index }),
-            None => Ok(values),
+        // Which one it is matters only if there is one: looking at all of them is several values an instruction.
+        if values.iter().fold(true, |finite, value| finite & value.is_finite()) {
+            return Ok(values);
         }
+        let index = values.iter().position(|value| !value.is_finite()).unwrap_or_default();
+        Err(AdapterError::NotFinite { path: path(), tensor, value: values[index], index })
     }
 }
 
