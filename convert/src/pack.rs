@@ -4,13 +4,13 @@
 //! input gives every part's hidden values; each module's B, multiplied by its scaling and tiled as the kernels read it,
 //! adds to its own columns of the fused output. Ranks may differ from module to module and layer to layer.
 
-use half::{f16, slice::HalfFloatSliceExt};
+use half::f16;
 use slm_kernels::lora::{self, Part};
 
 use crate::{
     config::ModelConfig,
     graph::{Group, Precision},
-    peft::{Adapter, LoraPair},
+    peft::{Adapter, Matrix, narrow},
 };
 
 /// Columns of a tile of B.
@@ -72,6 +72,38 @@ impl PackedGroup {
 }
 
 impl Matrices {
+    fn empty(precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => Self::F32 { a: Vec::new(), b: Vec::new() },
+            Precision::Int4 | Precision::Int8 => Self::F16 { a: Vec::new(), b: Vec::new() },
+        }
+    }
+
+    fn b_elements(&self) -> usize {
+        match self {
+            Self::F32 { b, .. } => b.len(),
+            Self::F16 { b, .. } => b.len(),
+        }
+    }
+
+    /// Puts a module's matrices below those that are there.
+    ///
+    /// # Errors
+    /// A value that the element type does not hold.
+    fn push(&mut self, module_a: &Matrix, module_b: &[f32]) -> Result<(), f32> {
+        match self {
+            Self::F32 { a, b } => {
+                module_a.widen(a);
+                b.extend_from_slice(module_b);
+                Ok(())
+            }
+            Self::F16 { a, b } => {
+                module_a.narrow(a)?;
+                narrow(module_b, b)
+            }
+        }
+    }
+
     fn bytes(&self) -> usize {
         match self {
             Self::F32 { a, b } => (a.len() + b.len()) * size_of::<f32>(),
@@ -117,20 +149,15 @@ fn pack_group(
     precision: Precision,
     scale: f32,
 ) -> Result<Option<PackedGroup>, OutOfRange> {
-    let (mut a, mut b, mut parts) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut matrices, mut parts) = (Matrices::empty(precision), Vec::new());
     let (mut rank, mut column) = (0, 0);
-    let inputs = group.inputs(config);
     for &module in group.modules() {
         let columns = module.dimensions(config).1;
         if let Some(pair) = adapter.pairs.get(&(layer, module)) {
-            let part = Part { rank_begin: rank, rank: pair.rank, column_begin: column, columns, b_begin: b.len() };
-            a.extend_from_slice(&pair.a);
-            tile(&part, pair, scale, &mut b);
-            if precision != Precision::F32
-                && let Some(value) = too_large(&a[rank * inputs..]).or_else(|| too_large(&b[part.b_begin..]))
-            {
-                return Err(OutOfRange { layer, module: module.name().into(), value });
-            }
+            let b_begin = matrices.b_elements();
+            let part = Part { rank_begin: rank, rank: pair.rank, column_begin: column, columns, b_begin };
+            let b = tiled(&part, &pair.b.values(), |b| b * pair.scaling * scale);
+            matrices.push(&pair.a, &b).map_err(|value| OutOfRange { layer, module: module.name().into(), value })?;
             parts.push(part);
             rank += pair.rank;
         }
@@ -139,73 +166,36 @@ fn pack_group(
     if parts.is_empty() {
         return Ok(None);
     }
-    let matrices = match precision {
-        Precision::F32 => Matrices::F32 { a, b },
-        Precision::Int4 | Precision::Int8 => Matrices::F16 { a: narrowed(&a), b: narrowed(&b) },
-    };
-    Ok(Some(PackedGroup { rank, inputs, outputs: column, matrices, parts }))
+    Ok(Some(PackedGroup { rank, inputs: group.inputs(config), outputs: column, matrices, parts }))
 }
 
-/// Appends B of `pair`, scaled, as [`Part::tiled`] lays it out, but tile by tile: a division for each element would cost
-/// more than all else that is done to an adapter.
-fn tile(part: &Part, pair: &LoraPair, scale: f32, b: &mut Vec<f32>) {
-    b.resize(part.b_begin + part.b_elements(), 0.0);
-    let tile = TILE_COLUMNS * pair.rank;
-    // PEFT stores B as [columns, rank].
-    for (tile, columns) in b[part.b_begin..].chunks_exact_mut(tile).zip(pair.b.chunks(tile)) {
-        for (column, values) in columns.chunks_exact(pair.rank).enumerate() {
+/// B as [`Part::tiled`] lays it out, but tile by tile: a division for each element would cost more than all else that is
+/// done to an adapter. PEFT stores B as `[columns, rank]`.
+fn tiled(part: &Part, b: &[f32], scaled: impl Fn(f32) -> f32) -> Vec<f32> {
+    let mut tiled = vec![0.0; part.b_elements()];
+    let tile = TILE_COLUMNS * part.rank;
+    for (tile, columns) in tiled.chunks_exact_mut(tile).zip(b.chunks(tile)) {
+        for (column, values) in columns.chunks_exact(part.rank).enumerate() {
             for (row, value) in tile.chunks_exact_mut(TILE_COLUMNS).zip(values) {
-                row[column] = value * pair.scaling * scale;
+                row[column] = scaled(*value);
             }
         }
     }
-}
-
-/// The first value that a 16-bit float does not hold. Looks at many at once, as there hardly ever is one.
-fn too_large(values: &[f32]) -> Option<f32> {
-    let beyond = |value: &f32| value.abs() > f16::MAX.to_f32_const();
-    let any = values.iter().fold(false, |any, value| any | beyond(value));
-    if any { values.iter().copied().find(beyond) } else { None }
-}
-
-/// As 16-bit floats, converted many at a time.
-fn narrowed(values: &[f32]) -> Vec<f16> {
-    let mut narrow = vec![f16::ZERO; values.len()];
-    narrow.convert_from_f32_slice(values);
-    narrow
+    tiled
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn pair(rank: usize, columns: usize) -> LoraPair {
-        let b = (0..columns * rank).map(|i| i as f32 * 0.37 - 9.0).collect();
-        LoraPair { rank, scaling: 1.7, a: Vec::new(), b }
-    }
-
     /// The kernels say what the layout is.
     #[test]
     fn tiles_are_those_of_the_kernels() {
         for (rank, columns) in [(1, 16), (16, 576), (5, 30), (3, 7), (64, 17)] {
-            let pair = pair(rank, columns);
-            let part = Part { rank_begin: 0, rank, column_begin: 0, columns, b_begin: 3 };
-            let mut b = vec![1.0; part.b_begin];
-            tile(&part, &pair, 0.5, &mut b);
-            let expected = part.tiled(|r, n| pair.b[n * rank + r] * pair.scaling * 0.5);
-            assert_eq!(
-                (&b[..3], &b[3..]),
-                ([1.0; 3].as_slice(), expected.as_slice()),
-                "rank {rank}, {columns} columns"
-            );
+            let b: Vec<f32> = (0..columns * rank).map(|i| i as f32 * 0.37 - 9.0).collect();
+            let part = Part { rank_begin: 0, rank, column_begin: 0, columns, b_begin: 0 };
+            let expected = part.tiled(|r, n| b[n * rank + r] * 1.7);
+            assert_eq!(tiled(&part, &b, |b| b * 1.7), expected, "rank {rank}, {columns} columns");
         }
-    }
-
-    #[test]
-    fn what_16_bits_do_not_hold_is_found() {
-        let mut values = vec![65504.0, -65504.0, 0.0, 1.0, 2.0];
-        assert_eq!(too_large(&values), None);
-        values.push(-65505.0);
-        assert_eq!(too_large(&values), Some(-65505.0));
     }
 }

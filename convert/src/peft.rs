@@ -5,6 +5,7 @@
 
 mod config;
 mod error;
+mod matrix;
 mod module;
 mod targets;
 mod weights;
@@ -13,6 +14,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 pub use error::AdapterError;
+pub use matrix::Matrix;
+pub(crate) use matrix::narrow;
 pub use module::Module;
 
 use crate::config::ModelConfig;
@@ -48,9 +51,9 @@ pub struct LoraPair {
     /// `alpha / rank`, or `alpha / sqrt(rank)` for a rank-stabilised adapter.
     pub scaling: f32,
     /// `[rank, inputs]`, row-major.
-    pub a: Vec<f32>,
+    pub a: Matrix,
     /// `[outputs, rank]`, row-major.
-    pub b: Vec<f32>,
+    pub b: Matrix,
 }
 
 impl Adapter {

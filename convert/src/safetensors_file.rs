@@ -5,17 +5,16 @@
 //! cover without gap or overlap.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use half::{bf16, f16, slice::HalfFloatSliceExt};
 use serde::Deserialize;
 
+use crate::floats::{Float, Floats};
 use crate::mapped::Mapped;
 
 /// The format's own limit; a larger header is damage.
 const HEADER_BYTES_MAX: u64 = 100_000_000;
-/// Values that are converted at once; they stay in the first cache.
-const WIDENED_AT_ONCE: usize = 1024;
 
 /// A safetensors file that cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +92,13 @@ pub(crate) struct SafetensorsFile {
     entries: BTreeMap<String, Entry>,
 }
 
+/// A tensor within its file.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    float: Float,
+    range: Range<usize>,
+}
+
 /// One tensor's line in the header.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Entry {
@@ -145,42 +151,36 @@ impl SafetensorsFile {
 
     /// Refuses a tensor whose type [`Self::values`] could not turn into f32.
     pub(crate) fn check_dtype(&self, name: &str) -> Result<(), SafetensorsError> {
-        match self.entries.get(name) {
-            Some(entry) if !matches!(entry.dtype.as_str(), "F32" | "F16" | "BF16") => Err(SafetensorsError::Dtype {
-                path: self.path.clone(),
-                tensor: name.to_owned(),
-                dtype: entry.dtype.clone(),
-            }),
-            _ => Ok(()),
-        }
+        self.place(name).map(|_| ())
+    }
+
+    /// Where a tensor's floats are; `None` where there is no such tensor.
+    pub(crate) fn place(&self, name: &str) -> Result<Option<Place>, SafetensorsError> {
+        let Some(entry) = self.entries.get(name) else { return Ok(None) };
+        let float = match entry.dtype.as_str() {
+            "F32" => Float::F32,
+            "F16" => Float::F16,
+            "BF16" => Float::Bf16,
+            other => {
+                let (path, tensor, dtype) = (self.path.clone(), name.to_owned(), other.to_owned());
+                return Err(SafetensorsError::Dtype { path, tensor, dtype });
+            }
+        };
+        let (from, to) = entry.data_offsets;
+        Ok(Some(Place { float, range: self.data_start + from as usize..self.data_start + to as usize }))
+    }
+
+    /// The floats at a place of this file.
+    pub(crate) fn at(&self, place: &Place) -> Floats<'_> {
+        Floats { float: place.float, bytes: &self.bytes[place.range.clone()] }
     }
 
     /// The values of a tensor as f32; `None` where there is no such tensor.
     pub(crate) fn values(&self, name: &str) -> Result<Option<Vec<f32>>, SafetensorsError> {
-        let Some(entry) = self.entries.get(name) else { return Ok(None) };
-        self.check_dtype(name)?;
-        let (from, to) = entry.data_offsets;
-        let data = &self.bytes[self.data_start + from as usize..self.data_start + to as usize];
-        Ok(Some(match entry.dtype.as_str() {
-            "F16" => widened(data, f16::from_bits, |halves, floats| halves.convert_to_f32_slice(floats)),
-            "BF16" => widened(data, bf16::from_bits, |halves, floats| halves.convert_to_f32_slice(floats)),
-            _ => data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
-        }))
+        let mut values = Vec::new();
+        let found = self.place(name)?.map(|place| self.at(&place).widen(&mut values));
+        Ok(found.map(|()| values))
     }
-}
-
-/// Values of 16 bits as f32, many at a time: the instruction that converts eight is looked for once a call, which costs
-/// more than converting one.
-fn widened<H: Copy>(data: &[u8], half: impl Fn(u16) -> H, convert: impl Fn(&[H], &mut [f32])) -> Vec<f32> {
-    let mut halves = [half(0); WIDENED_AT_ONCE];
-    let mut values = vec![0.0; data.len() / 2];
-    for (bytes, floats) in data.chunks(2 * WIDENED_AT_ONCE).zip(values.chunks_mut(WIDENED_AT_ONCE)) {
-        for (value, b) in halves.iter_mut().zip(bytes.chunks_exact(2)) {
-            *value = half(u16::from_le_bytes([b[0], b[1]]));
-        }
-        convert(&halves[..floats.len()], floats);
-    }
-    values
 }
 
 fn read_header(path: &Path, bytes: &[u8]) -> Result<(usize, BTreeMap<String, Entry>), SafetensorsError> {
