@@ -13,6 +13,7 @@
 // In the order in which data meets them.
 mod digest;
 mod fields;
+mod floats;
 mod mapped;
 mod safetensors_file;
 

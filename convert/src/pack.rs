@@ -57,22 +57,33 @@ fn pack_group(
     precision: Precision,
     scale: f32,
 ) -> Result<Option<lora::PackedAdapter>, OutOfRange> {
-    let mut modules = Vec::new();
-    let mut column_begin = 0;
+    let (mut pairs, mut column_begin) = (Vec::new(), 0);
     for &module in group.modules() {
         let columns = module.dimensions(config).1;
         if let Some(pair) = adapter.pairs.get(&(layer, module)) {
-            let factor = pair.scaling * scale;
-            if pair.b.iter().any(|weight| !(weight * factor).is_finite()) {
+            let (a, b, factor) = (pair.a.values(), pair.b.values(), pair.scaling * scale);
+            // All are looked at together, many an instruction.
+            if !b.iter().fold(true, |finite, weight| finite & (weight * factor).is_finite()) {
                 return Err(OutOfRange { layer, module: module.name().into(), factor });
             }
-            modules.push(Module { rank: pair.rank, a: &pair.a, b: &pair.b, factor, column_begin, columns });
+            pairs.push((pair.rank, a, b, factor, column_begin..column_begin + columns));
         }
         column_begin += columns;
     }
-    if modules.is_empty() {
+    if pairs.is_empty() {
         return Ok(None);
     }
+    let modules: Vec<_> = pairs
+        .iter()
+        .map(|(rank, a, b, factor, columns)| Module {
+            rank: *rank,
+            a,
+            b,
+            factor: *factor,
+            column_begin: columns.start,
+            columns: columns.len(),
+        })
+        .collect();
     let pack = match precision {
         Precision::F32 => lora::PackedAdapter::in_32_bits,
         Precision::Int4 | Precision::Int8 => lora::PackedAdapter::in_8_bits,

@@ -5,11 +5,12 @@
 //! cover without gap or overlap.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use half::{bf16, f16};
 use serde::Deserialize;
 
+use crate::floats::{Float, Floats};
 use crate::mapped::Mapped;
 
 /// The format's own limit; a larger header is damage.
@@ -91,6 +92,13 @@ pub(crate) struct SafetensorsFile {
     entries: BTreeMap<String, Entry>,
 }
 
+/// A tensor within its file.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    float: Float,
+    range: Range<usize>,
+}
+
 /// One tensor's line in the header.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Entry {
@@ -143,28 +151,35 @@ impl SafetensorsFile {
 
     /// Refuses a tensor whose type [`Self::values`] could not turn into f32.
     pub(crate) fn check_dtype(&self, name: &str) -> Result<(), SafetensorsError> {
-        match self.entries.get(name) {
-            Some(entry) if !matches!(entry.dtype.as_str(), "F32" | "F16" | "BF16") => Err(SafetensorsError::Dtype {
-                path: self.path.clone(),
-                tensor: name.to_owned(),
-                dtype: entry.dtype.clone(),
-            }),
-            _ => Ok(()),
-        }
+        self.place(name).map(|_| ())
+    }
+
+    /// Where a tensor's floats are; `None` where there is no such tensor.
+    pub(crate) fn place(&self, name: &str) -> Result<Option<Place>, SafetensorsError> {
+        let Some(entry) = self.entries.get(name) else { return Ok(None) };
+        let float = match entry.dtype.as_str() {
+            "F32" => Float::F32,
+            "F16" => Float::F16,
+            "BF16" => Float::Bf16,
+            other => {
+                let (path, tensor, dtype) = (self.path.clone(), name.to_owned(), other.to_owned());
+                return Err(SafetensorsError::Dtype { path, tensor, dtype });
+            }
+        };
+        let (from, to) = entry.data_offsets;
+        Ok(Some(Place { float, range: self.data_start + from as usize..self.data_start + to as usize }))
+    }
+
+    /// The floats at a place of this file.
+    pub(crate) fn at(&self, place: &Place) -> Floats<'_> {
+        Floats { float: place.float, bytes: &self.bytes[place.range.clone()] }
     }
 
     /// The values of a tensor as f32; `None` where there is no such tensor.
     pub(crate) fn values(&self, name: &str) -> Result<Option<Vec<f32>>, SafetensorsError> {
-        let Some(entry) = self.entries.get(name) else { return Ok(None) };
-        self.check_dtype(name)?;
-        let (from, to) = entry.data_offsets;
-        let data = &self.bytes[self.data_start + from as usize..self.data_start + to as usize];
-        let halves = || data.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]));
-        Ok(Some(match entry.dtype.as_str() {
-            "F16" => halves().map(|bits| f16::from_bits(bits).to_f32()).collect(),
-            "BF16" => halves().map(|bits| bf16::from_bits(bits).to_f32()).collect(),
-            _ => data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
-        }))
+        let mut values = Vec::new();
+        let found = self.place(name)?.map(|place| self.at(&place).widen(&mut values));
+        Ok(found.map(|()| values))
     }
 }
 

@@ -22,6 +22,7 @@ mod service;
 mod state;
 mod telling;
 
+mod contents;
 pub mod model;
 pub mod score;
 

@@ -19,6 +19,7 @@ use slm_convert::{
 use crate::{
     adapters::{AdapterInfo, AdapterLease, AdapterSlotsError, Adapters},
     admit::Limits,
+    contents::Contents,
     engine::{Engine, EngineConfig},
     runtime::{DecoderSession, LibraryError, Runtime, SessionConfig, SessionError, page_bytes},
     text::{Prompter, TokenBytes},
@@ -197,6 +198,7 @@ pub struct Model {
     /// Bytes of the cache, when full.
     pub cache_bytes: u64,
     adapter_rank_max: usize,
+    contents: Contents,
 }
 
 impl Model {
@@ -244,6 +246,7 @@ impl Model {
             weight_bytes,
             cache_bytes,
             adapter_rank_max: options.adapter_rank_max,
+            contents: Contents::default(),
         };
         Ok((model, thread))
     }
@@ -264,7 +267,13 @@ impl Model {
             return Err(LoadAdapterError::Scale(scale));
         }
         let config = &self.bundle.info.config;
-        let adapter = Adapter::open(path, config)?;
+        // What is used in place may be other files under the same path.
+        let kept = !source_digest.is_empty();
+        let known = if kept { self.contents.get(path) } else { None };
+        let adapter = Adapter::open_known(path, config, known)?;
+        if kept {
+            self.contents.keep(path, &adapter.digest);
+        }
         if let Some(expected) = digest.as_ref().filter(|digest| **digest != adapter.digest) {
             let (found, expected) = (adapter.digest.clone(), expected.clone());
             return Err(LoadAdapterError::Digest { path: path.into(), found, expected });

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::targets::{Target, Targets};
-use super::{AdapterError, LoraPair, Module};
+use super::{AdapterError, LoraPair, Matrix, Module};
 use crate::config::ModelConfig;
 use crate::safetensors_file::SafetensorsFile;
 
@@ -12,7 +13,7 @@ const PREFIX: &str = "base_model.model.";
 
 /// The opened file.
 #[derive(Debug)]
-pub(super) struct Weights(SafetensorsFile);
+pub(super) struct Weights(Arc<SafetensorsFile>);
 
 /// Which of the two matrices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,7 +24,7 @@ enum Side {
 
 impl Weights {
     pub(super) fn open(path: &Path) -> Result<Self, AdapterError> {
-        Ok(Self(SafetensorsFile::open(path)?))
+        Ok(Self(Arc::new(SafetensorsFile::open(path)?)))
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
@@ -82,20 +83,22 @@ impl Weights {
         Ok(names)
     }
 
-    fn matrix(&self, name: &str, rank: usize, expected: [usize; 2]) -> Result<Vec<f32>, AdapterError> {
+    fn matrix(&self, name: &str, rank: usize, expected: [usize; 2]) -> Result<Matrix, AdapterError> {
         let path = || self.0.path().to_owned();
         let tensor = name.to_owned();
         let found = self.0.entry(name).map(|entry| entry.shape.clone()).unwrap_or_default();
         if found != expected {
             return Err(AdapterError::Shape { path: path(), tensor, rank, found, expected: expected.to_vec() });
         }
-        let Some(values) = self.0.values(name)? else {
+        let Some(place) = self.0.place(name)? else {
             return Err(AdapterError::MissingTensor { path: path(), tensor });
         };
-        match values.iter().position(|value| !value.is_finite()) {
-            Some(index) => Err(AdapterError::NotFinite { path: path(), tensor, value: values[index], index }),
-            None => Ok(values),
-        }
+        Matrix::new(Arc::clone(&self.0), place).map_err(|(index, value)| AdapterError::NotFinite {
+            path: path(),
+            tensor,
+            value,
+            index,
+        })
     }
 }
 

@@ -42,6 +42,8 @@ pub(crate) struct Load {
 /// One answer.
 pub(crate) struct Answer {
     pub(crate) text: String,
+    /// Digest of the version that gave it, where the server says so.
+    pub(crate) version: String,
     /// When its pieces came. Most have one token; what is no whole character waits for the next.
     pieces: Vec<Instant>,
     tokens: usize,
@@ -87,7 +89,7 @@ impl Endpoint {
     }
 
     fn read(&self, parts: &[(Instant, Vec<u8>)], request: &Request) -> Result<Answer> {
-        let mut answer = Answer { text: String::new(), pieces: Vec::new(), tokens: 0 };
+        let mut answer = Answer { text: String::new(), version: String::new(), pieces: Vec::new(), tokens: 0 };
         let mut prompt_tokens = 0;
         let mut buffered = Vec::new();
         for (at, bytes) in parts {
@@ -106,6 +108,9 @@ impl Endpoint {
                 if let Some(text) = text.filter(|text| !text.is_empty()) {
                     answer.text += text;
                     answer.pieces.push(*at);
+                }
+                if let Some(version) = chunk["system_fingerprint"].as_str() {
+                    version.clone_into(&mut answer.version);
                 }
                 prompt_tokens = prompt.unwrap_or(prompt_tokens);
                 answer.tokens = tokens.unwrap_or(answer.tokens);
@@ -162,11 +167,17 @@ impl Load {
         end.map_or(f64::NAN, |end| tokens as f64 / (*end - self.begun).as_secs_f64())
     }
 
-    /// Decoded tokens a second while every stream decodes: from when the last has its first token to when the first
-    /// has its last, so that none reads its prompt.
-    pub(crate) fn decode_rate(&self) -> Result<f64> {
+    /// The time in which every stream decodes: from when the last has its first token to when the first has its last,
+    /// so that none reads its prompt.
+    pub(crate) fn together(&self) -> Result<(Instant, Instant)> {
         let begin = self.answers.iter().map(|answer| answer.pieces[0]).max().context("no streams")?;
         let end = self.answers.iter().filter_map(|answer| answer.pieces.last().copied()).min().context("no streams")?;
+        Ok((begin, end))
+    }
+
+    /// Decoded tokens a second while every stream decodes.
+    pub(crate) fn decode_rate(&self) -> Result<f64> {
+        let (begin, end) = self.together()?;
         let tokens: f64 = self
             .answers
             .iter()
@@ -185,10 +196,17 @@ impl Load {
 
     /// Seconds between one piece of an answer and the next, of all streams.
     pub(crate) fn gaps(&self) -> Vec<f64> {
-        let gaps = |answer: &Answer| {
-            let pairs = answer.pieces.windows(2);
-            pairs.map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect::<Vec<_>>()
-        };
-        self.answers.iter().flat_map(gaps).collect()
+        self.gaps_where(|_| true)
+    }
+
+    /// The same while every stream decodes.
+    pub(crate) fn gaps_together(&self) -> Result<Vec<f64>> {
+        let (begin, end) = self.together()?;
+        Ok(self.gaps_where(|pair| pair[0] >= begin && pair[1] <= end))
+    }
+
+    fn gaps_where(&self, counts: impl Fn(&[Instant]) -> bool) -> Vec<f64> {
+        let pairs = self.answers.iter().flat_map(|answer| answer.pieces.windows(2));
+        pairs.filter(|pair| counts(pair)).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect()
     }
 }

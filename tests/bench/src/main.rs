@@ -5,10 +5,12 @@
 //! range.
 
 mod adapters;
+mod archives;
 mod lora_gguf;
 mod prompts;
 
 mod bare;
+mod direct;
 mod llama;
 mod served;
 
@@ -20,6 +22,7 @@ mod compare;
 mod cost;
 mod reuse;
 mod step;
+mod swap;
 
 mod plot;
 mod report;
@@ -65,7 +68,7 @@ struct Arguments {
     /// The model in the form that is fastest for it [default: the one that `scripts/llama-server` makes].
     #[arg(long)]
     llama_model: Option<PathBuf>,
-    /// Rows to measure, by name: `step/*`, `adapter`, `reuse`, `llama/base-8`; all when not given.
+    /// Rows to measure, by name: `step/*`, `adapter`, `reuse`, `swap`, `llama/base-8`; all when not given.
     #[arg(long)]
     only: Vec<String>,
     /// Where every figure is written.
@@ -117,6 +120,10 @@ async fn main() -> Result<()> {
             println!("{}", table.markdown());
             raw[name] = table.json();
         }
+    }
+    if let Some(swaps) = swap::measure(&run).await? {
+        println!("{}", swaps.markdown());
+        raw["swap"] = swaps.json();
     }
     match arguments.llama_server {
         Some(program) => {
