@@ -10,7 +10,7 @@
 
 use std::{marker::PhantomData, ops::Range};
 
-use crate::{format::BLOCK, level::Level, memory::Bytes, nearest::nearest};
+use crate::{format::BLOCK, level::Level, memory::Bytes, numbers::nearest};
 
 /// Rows of a panel at most: the most rows that any kernel takes at once.
 pub(crate) const PANEL: usize = 12;

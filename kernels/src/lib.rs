@@ -30,7 +30,7 @@
 
 mod level;
 mod memory;
-mod nearest;
+mod numbers;
 mod rows;
 
 mod format;

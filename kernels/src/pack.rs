@@ -5,7 +5,7 @@ use half::f16;
 use crate::{
     format::{BLOCK, Format, TILE_COLUMNS, TileShape},
     memory::Bytes,
-    nearest::nearest,
+    numbers::{largest, nearest},
     sources::SourceError,
 };
 
@@ -48,7 +48,7 @@ impl Block {
     /// At most [`BLOCK`] weights, each times `factor`, in 8 bits for [`Format::Q8Scale32`]: the one of largest magnitude
     /// becomes 127 or -127.
     pub fn in_8_bits(weights: &[f32], factor: f32) -> Self {
-        let largest = weights.iter().fold(0f32, |most, weight| most.max((weight * factor).abs()));
+        let largest = (largest(weights) * factor).abs();
         // As it will be stored: levels are chosen for what the kernels will multiply with.
         let scale = f16::from_f32_const(largest / 127.0).to_f32_const();
         let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };

@@ -23,6 +23,7 @@ mod state;
 mod telling;
 
 mod contents;
+mod giving_way;
 pub mod model;
 pub mod score;
 

@@ -21,6 +21,7 @@ use crate::{
     admit::Limits,
     contents::Contents,
     engine::{Engine, EngineConfig},
+    giving_way::giving_way,
     runtime::{DecoderSession, LibraryError, Runtime, SessionConfig, SessionError, page_bytes},
     text::{Prompter, TokenBytes},
 };
@@ -221,7 +222,8 @@ impl Model {
         let config = SessionConfig { context_length, pages, threads };
         // Every request in the house may hold another replaced version.
         let adapters = Adapters::new(options.adapter_slots, options.sequences_max + options.queue_max + 1);
-        let session = DecoderSession::open(&runtime, &bundle, config, adapters.table())?;
+        // It starts the threads of the steps.
+        let session = giving_way(|| DecoderSession::open(&runtime, &bundle, config, adapters.table()))?;
         let cache_bytes = (page_bytes(&bundle) * pages) as u64;
         let config = EngineConfig {
             sequences_max: options.sequences_max,

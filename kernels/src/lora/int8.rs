@@ -18,7 +18,7 @@ use crate::{
     level::Level,
     linear::{Linear, Start},
     memory::{self, Bytes},
-    nearest::nearest,
+    numbers::{largest, nearest},
     pack::{Block, Packed, Weights},
     rows::Rows,
     simd::{Simd, WIDTH, at_level},
@@ -46,7 +46,9 @@ pub(super) fn pack(inputs: usize, parts: &[Part], modules: &[Module<'_>]) -> Own
     for (part, module) in parts.iter().zip(modules) {
         let mut most = vec![0f32; part.rank];
         for column in module.b.chunks_exact(part.rank) {
-            most.iter_mut().zip(column).for_each(|(most, weight)| *most = most.max(weight.abs()));
+            for (most, weight) in most.iter_mut().zip(column) {
+                *most = if weight.abs() > *most { weight.abs() } else { *most };
+            }
         }
         let inverse: Vec<f32> = most.iter().map(|&most| if most == 0.0 { 0.0 } else { BYTE_MAX / most }).collect();
         let mut bytes = vec![0u8; part.rank.next_multiple_of(2)];
@@ -65,10 +67,6 @@ pub(super) fn pack(inputs: usize, parts: &[Part], modules: &[Module<'_>]) -> Own
         scales.extend(most.iter().zip(powers).map(|(most, power)| most / BYTE_MAX * module.factor * power));
     }
     Owned::Int8 { a, b, scales }
-}
-
-fn largest(x: &[f32]) -> f32 {
-    x.iter().fold(0f32, |most, x| most.max(x.abs()))
 }
 
 /// The largest power of two that is not above `x`; 1 for what has none.

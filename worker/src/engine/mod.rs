@@ -27,6 +27,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc as events};
 
 use crate::{
     adapters::AdapterLease,
+    giving_way::give_way,
     runtime::DecoderSession,
     sample::{Logprobs, NotFinite, SamplingParams},
 };
@@ -224,9 +225,10 @@ impl Engine {
             context_length: session.config().context_length,
             cache_tokens_max: session.config().pages * PAGE,
         };
-        let thread = std::thread::Builder::new()
-            .name("engine".into())
-            .spawn(move || thread::EngineThread::new(session, config, receiver, gauges).run())?;
+        let thread = std::thread::Builder::new().name("engine".into()).spawn(move || {
+            give_way();
+            thread::EngineThread::new(session, config, receiver, gauges).run();
+        })?;
         Ok((engine, thread))
     }
 
