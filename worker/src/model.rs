@@ -19,7 +19,7 @@ use slm_convert::{
 use crate::{
     adapters::{AdapterInfo, AdapterLease, AdapterSlotsError, Adapters},
     admit::Limits,
-    contents::Contents,
+    contents::{Contents, Stamp},
     engine::{Engine, EngineConfig},
     giving_way::giving_way,
     runtime::{DecoderSession, LibraryError, Runtime, SessionConfig, SessionError, page_bytes},
@@ -270,11 +270,11 @@ impl Model {
         }
         let config = &self.bundle.info.config;
         // What is used in place may be other files under the same path.
-        let kept = !source_digest.is_empty();
-        let known = if kept { self.contents.get(path) } else { None };
+        let stamp = if source_digest.is_empty() { None } else { Stamp::of(path).ok() };
+        let known = stamp.as_ref().and_then(|stamp| self.contents.get(path, stamp));
         let adapter = Adapter::open_known(path, config, known)?;
-        if kept {
-            self.contents.keep(path, &adapter.digest);
+        if let Some(stamp) = stamp {
+            self.contents.keep(path, stamp, &adapter.digest);
         }
         if let Some(expected) = digest.as_ref().filter(|digest| **digest != adapter.digest) {
             let (found, expected) = (adapter.digest.clone(), expected.clone());
