@@ -10,8 +10,9 @@
 //! every instruction set.
 //!
 //! A linear layer, from any thread pool: `Activations::reshape`, then `Quantizer::rows` (or `rows_with`, which norms or
-//! gates them on the way) for all rows; [`lora::hidden`] for each share; then `Linear::columns` for each of
-//! [`Linear::range`]. The three wait for each other, the calls of each need not.
+//! gates them on the way) for all rows; then [`lora::hidden`] for each share, and `Linear::columns` for each of
+//! [`Linear::range`], which calls [`Adapters::ready`] when it needs the former to be done. The calls of each need not wait
+//! for each other.
 //!
 //! This is not an operator of ONNX Runtime, starts no threads and reads no files: slices in, slices out.
 //!

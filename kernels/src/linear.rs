@@ -87,7 +87,7 @@ impl Linear<'_> {
         self.check(level, &columns, &y);
         let rows = 0..self.x.rows();
         let Some(adapters) = &self.adapters else {
-            return self.products(level, rows, columns, y);
+            return self.products(level, rows, columns.clone(), columns.end, y);
         };
         let column_bytes: usize = adapters.shares.iter().map(|share| share.adapter.column_bytes()).sum();
         let step = (ADAPTED_BYTES / column_bytes.max(1)).clamp(ADAPTED_COLUMNS_MIN, ADAPTED_COLUMNS);
@@ -96,7 +96,7 @@ impl Linear<'_> {
             let end = (begin + step / TILE_COLUMNS * TILE_COLUMNS).min(columns.end);
             adapters.shares.iter().for_each(|share| share.adapter.fetch_columns(begin..end));
             adapters.next.iter().for_each(|share| share.adapter.fetch_hidden(begin..end, self.weights.outputs()));
-            self.products(level, rows.clone(), begin..end, y);
+            self.products(level, rows.clone(), begin..end, columns.end, y);
             (adapters.ready)();
             for share in adapters.shares {
                 // SAFETY: the cells are this thread's by the caller's promise; the level was checked.
@@ -122,7 +122,8 @@ impl Linear<'_> {
     pub(crate) unsafe fn rows(&self, level: Level, rows: Range<usize>, y: Rows<'_>) {
         assert!(rows.end <= self.x.rows() && matches!(self.start, Start::Zero), "rows {rows:?} of {:?}", self.weights);
         self.check(level, &(0..self.weights.outputs()), &y);
-        self.products(level, rows, 0..self.weights.outputs(), y);
+        let outputs = self.weights.outputs();
+        self.products(level, rows, 0..outputs, outputs, y);
     }
 
     fn check(&self, level: Level, columns: &Range<usize>, y: &Rows<'_>) {
@@ -141,7 +142,8 @@ impl Linear<'_> {
         }
     }
 
-    fn products(&self, level: Level, rows: Range<usize>, columns: Range<usize>, y: Rows<'_>) {
+    /// The columns from `columns.end` to `next` are computed next.
+    fn products(&self, level: Level, rows: Range<usize>, columns: Range<usize>, next: usize, y: Rows<'_>) {
         let panels = rows.start / PANEL..rows.end.div_ceil(PANEL);
         let near = (NEAR_BYTES_MAX / (PANEL * self.x.inputs().max(1))).max(1);
         for begin in panels.clone().step_by(near) {
@@ -150,7 +152,7 @@ impl Linear<'_> {
             let mut column = columns.start;
             while column < columns.end {
                 let width = TILE_COLUMNS.min(columns.end - column);
-                let last = column + width == columns.end;
+                let last = column + width == next;
                 let mut ahead = Ahead::new(&self.weights, column / TILE_COLUMNS, last, rows.len());
                 for panel in begin..end {
                     let panel = self.x.panel(panel);

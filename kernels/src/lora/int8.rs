@@ -1,7 +1,7 @@
 //! In 8 bits.
 //!
 //! A is a quantised matrix like any other ([`Format::Q8Scale32`]), so the kernels of linear layers give `h`. B has a scale
-//! for each rank, which `h` takes over before it is rounded to 16 bits; then sums of up to 512 ranks are exact:
+//! for each rank, which `h` takes over before it is rounded to 16 bits. Of 64 ranks after the other, whose sums are exact:
 //!
 //! ```text
 //! g[r] = h[r] * s[r];  u = max |g| / 32767;  q[r] = g[r] / u, rounded to the nearest integer, even on a tie
@@ -24,8 +24,8 @@ use crate::{
     simd::{Simd, WIDTH, at_level},
 };
 
-/// Ranks that are summed up as integers: `512 * 32767 * 127` just fits 32 bits.
-const RANKS: usize = 512;
+/// Ranks that are summed up as integers: more than most adapters have, far fewer than would overflow 32 bits.
+const RANKS: usize = 64;
 const PAIRS: usize = RANKS / 2;
 
 /// The largest magnitude of a byte here, so that its negative is one too.
