@@ -25,6 +25,59 @@ use crate::{
 /// Tokens that read a matrix together.
 const TOKENS: usize = 4;
 
+/// B of one module and the tokens that it is added to, on an instruction set.
+trait AddColumns<S> {
+    /// `TILES` whole tiles from column `n` on, for `COUNT` tokens: as many as there are, or fewer.
+    ///
+    /// # Safety
+    /// The columns are B's and the tokens', and the instruction set is there.
+    unsafe fn tiles<const TILES: usize, const COUNT: usize>(&self, n: usize);
+
+    /// Column `n` for all tokens, of a tile that is not wanted whole.
+    ///
+    /// # Safety
+    /// As [`AddColumns::tiles`].
+    unsafe fn column(&self, n: usize);
+}
+
+/// Columns in order for so many tokens, as many tiles at once as leave enough chains of sums and fit the registers of AVX2.
+///
+/// # Safety
+/// As [`AddColumns::tiles`].
+#[inline(always)]
+unsafe fn walk<S, B: AddColumns<S>>(b: &B, columns: Range<usize>, tokens: usize) {
+    let together = match tokens {
+        1 => 4,
+        2 => 2,
+        _ => 1,
+    };
+    let mut n = columns.start;
+    while n < columns.end {
+        let whole = n.is_multiple_of(WIDTH);
+        // SAFETY: passed on; columns stay within `columns`, and there are as many tokens as is said.
+        unsafe {
+            if whole && n + together * WIDTH <= columns.end {
+                match tokens {
+                    1 => b.tiles::<4, 1>(n),
+                    2 => b.tiles::<2, 2>(n),
+                    3 => b.tiles::<1, 3>(n),
+                    _ => b.tiles::<1, 4>(n),
+                }
+                n += together * WIDTH;
+            } else if whole && n + WIDTH <= columns.end {
+                match tokens {
+                    1 => b.tiles::<1, 1>(n),
+                    _ => b.tiles::<1, 2>(n),
+                }
+                n += WIDTH;
+            } else {
+                b.column(n);
+                n += 1;
+            }
+        }
+    }
+}
+
 /// What an adapter does to one module of a fused projection, as training left it.
 #[derive(Debug, Clone, Copy)]
 pub struct Module<'a> {

@@ -8,7 +8,7 @@
 
 use std::ops::Range;
 
-use super::{Module, Owned, Part, Share, TOKENS};
+use super::{AddColumns, Module, Owned, Part, Share, TOKENS, walk};
 use crate::{
     level::Level,
     memory,
@@ -41,7 +41,7 @@ pub(super) unsafe fn hidden(level: Level, share: &Share<'_>, a: &[f32], x: &[f32
         }
         // SAFETY: every x has k floats and every h row at least `rank`, A has rank * k elements, all checked here and by
         // the caller; the CPU has the level.
-        unsafe { hidden_at(level, a.as_ptr(), k, 0..rank, &rows[..tokens.len()]) };
+        unsafe { hidden_at(level, a.as_ptr(), k, rank, &rows[..tokens.len()]) };
     }
 }
 
@@ -82,9 +82,9 @@ struct Shape {
 /// What a token reads and what it writes.
 type Token = (*const f32, *mut f32);
 
-unsafe fn hidden_at(level: Level, a: *const f32, k: usize, ranks: Range<usize>, tokens: &[Token]) {
+unsafe fn hidden_at(level: Level, a: *const f32, k: usize, rank: usize, tokens: &[Token]) {
     // SAFETY: passed on; the caller checked the level.
-    unsafe { at_level!(level, hidden_with, (a: *const f32, k: usize, ranks: Range<usize>, tokens: &[Token])) }
+    unsafe { at_level!(level, hidden_with, (a: *const f32, k: usize, rank: usize, tokens: &[Token])) }
 }
 
 unsafe fn columns_at(level: Level, b: *const f32, shape: Shape, tokens: &[Token]) {
@@ -93,17 +93,17 @@ unsafe fn columns_at(level: Level, b: *const f32, shape: Shape, tokens: &[Token]
 }
 
 #[inline(always)]
-unsafe fn hidden_with<S: Simd>(a: *const f32, k: usize, ranks: Range<usize>, tokens: &[Token]) {
+unsafe fn hidden_with<S: Simd>(a: *const f32, k: usize, rank: usize, tokens: &[Token]) {
     // As many ranks at once as leave enough chains of sums and fit the registers of AVX2.
     let together = match tokens.len() {
         1 => 4,
         2 => 2,
         _ => 1,
     };
-    let mut r = ranks.start;
-    while r < ranks.end {
-        let whole = r + together <= ranks.end;
-        // SAFETY: passed on; ranks stay within `ranks`, and there are as many tokens as is said.
+    let mut r = 0;
+    while r < rank {
+        let whole = r + together <= rank;
+        // SAFETY: passed on; ranks stay below `rank`, and there are as many tokens as is said.
         unsafe {
             match (tokens.len(), whole) {
                 (1, true) => dots::<S, 4, 1>(a, k, r, tokens),
@@ -160,38 +160,30 @@ unsafe fn dots<S: Simd, const RANKS: usize, const COUNT: usize>(
     }
 }
 
-/// Tiles in order, as many at once as leave enough chains of sums.
 #[inline(always)]
 unsafe fn columns_with<S: Simd>(b: *const f32, shape: Shape, tokens: &[Token]) {
-    let together = match tokens.len() {
-        1 => 4,
-        2 => 2,
-        _ => 1,
-    };
-    let mut n = shape.begin;
-    while n < shape.end {
-        let whole = n.is_multiple_of(WIDTH);
-        // SAFETY: passed on; columns stay within the shape's, and there are as many tokens as is said.
-        unsafe {
-            if whole && n + together * WIDTH <= shape.end {
-                match tokens.len() {
-                    1 => sums::<S, 4, 1>(b, shape, n, tokens),
-                    2 => sums::<S, 2, 2>(b, shape, n, tokens),
-                    3 => sums::<S, 1, 3>(b, shape, n, tokens),
-                    _ => sums::<S, 1, 4>(b, shape, n, tokens),
-                }
-                n += together * WIDTH;
-            } else if whole && n + WIDTH <= shape.end {
-                match tokens.len() {
-                    1 => sums::<S, 1, 1>(b, shape, n, tokens),
-                    _ => sums::<S, 1, 2>(b, shape, n, tokens),
-                }
-                n += WIDTH;
-            } else {
-                column(b, shape, n, tokens);
-                n += 1;
-            }
-        }
+    // SAFETY: passed on; the columns are the shape's.
+    unsafe { walk::<S, _>(&Add { b, shape, tokens }, shape.begin..shape.end, tokens.len()) }
+}
+
+/// A part's B, and the tokens to add to.
+struct Add<'a> {
+    b: *const f32,
+    shape: Shape,
+    tokens: &'a [Token],
+}
+
+impl<S: Simd> AddColumns<S> for Add<'_> {
+    #[inline(always)]
+    unsafe fn tiles<const TILES: usize, const COUNT: usize>(&self, n: usize) {
+        // SAFETY: passed on.
+        unsafe { sums::<S, TILES, COUNT>(self.b, self.shape, n, self.tokens) }
+    }
+
+    #[inline(always)]
+    unsafe fn column(&self, n: usize) {
+        // SAFETY: passed on.
+        unsafe { column(self.b, self.shape, n, self.tokens) }
     }
 }
 

@@ -11,7 +11,7 @@
 
 use std::ops::Range;
 
-use super::{Module, Owned, Part, Share, TOKENS};
+use super::{AddColumns, Module, Owned, Part, Share, TOKENS, walk};
 use crate::{
     activations::Activations,
     format::{BLOCK, Format},
@@ -169,38 +169,30 @@ unsafe fn columns_at(level: Level, b: *const i8, shape: Shape, tokens: &[Token])
     unsafe { at_level!(level, columns_with, (b: *const i8, shape: Shape, tokens: &[Token])) }
 }
 
-/// Tiles in order, as many at once as leave enough chains of sums and fit the registers of AVX2.
 #[inline(always)]
 unsafe fn columns_with<S: Simd>(b: *const i8, shape: Shape, tokens: &[Token]) {
-    let together = match tokens.len() {
-        1 => 4,
-        2 => 2,
-        _ => 1,
-    };
-    let mut n = shape.begin;
-    while n < shape.end {
-        let whole = n.is_multiple_of(WIDTH);
-        // SAFETY: passed on; columns stay within the shape's, and there are as many tokens as is said.
-        unsafe {
-            if whole && n + together * WIDTH <= shape.end {
-                match tokens.len() {
-                    1 => sums::<S, 4, 1>(b, shape, n, tokens),
-                    2 => sums::<S, 2, 2>(b, shape, n, tokens),
-                    3 => sums::<S, 1, 3>(b, shape, n, tokens),
-                    _ => sums::<S, 1, 4>(b, shape, n, tokens),
-                }
-                n += together * WIDTH;
-            } else if whole && n + WIDTH <= shape.end {
-                match tokens.len() {
-                    1 => sums::<S, 1, 1>(b, shape, n, tokens),
-                    _ => sums::<S, 1, 2>(b, shape, n, tokens),
-                }
-                n += WIDTH;
-            } else {
-                column(b, shape, n, tokens);
-                n += 1;
-            }
-        }
+    // SAFETY: passed on; the columns are the shape's.
+    unsafe { walk::<S, _>(&Add { b, shape, tokens }, shape.begin..shape.end, tokens.len()) }
+}
+
+/// A part's B, and the tokens to add to.
+struct Add<'a> {
+    b: *const i8,
+    shape: Shape,
+    tokens: &'a [Token],
+}
+
+impl<S: Simd> AddColumns<S> for Add<'_> {
+    #[inline(always)]
+    unsafe fn tiles<const TILES: usize, const COUNT: usize>(&self, n: usize) {
+        // SAFETY: passed on.
+        unsafe { sums::<S, TILES, COUNT>(self.b, self.shape, n, self.tokens) }
+    }
+
+    #[inline(always)]
+    unsafe fn column(&self, n: usize) {
+        // SAFETY: passed on.
+        unsafe { column(self.b, self.shape, n, self.tokens) }
     }
 }
 

@@ -68,7 +68,7 @@ pub(super) struct Step {
     writers: Vec<u32>,
     // Memory of the node that runs: they run one after the other, and a copy for each would be most of a model.
     pub(super) activations: Activations,
-    pub(super) prepared: Vec<f32>,
+    pub(super) scratch: Vec<f32>,
     pub(super) queries: Vec<f32>,
 }
 
@@ -81,7 +81,7 @@ impl Step {
             sharing: Sharing::default(),
             table,
             activations: Activations::default(),
-            prepared: Vec::new(),
+            scratch: Vec::new(),
             queries: Vec::new(),
         }
     }

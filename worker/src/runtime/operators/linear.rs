@@ -173,15 +173,15 @@ impl Kernel for LinearKernel {
         let weights = self.matrix.view(weights)?;
         let Shared { level, threads, .. } = self.shared;
         let mut step = self.shared.step();
-        let Step { activations, prepared, sharing, plan, .. } = &mut *step;
+        let Step { activations, scratch, sharing, plan, .. } = &mut *step;
         if self.group.is_some() && tokens != plan.tokens() {
             return Err(ort::Error::new(format!("{tokens} rows for {} tokens", plan.tokens())));
         }
         let halfway = self.group.and_then(|group| sharing.halfway(group, tokens));
         let quantizer = activations.reshape(tokens, inputs);
         let tasks = tokens.min(threads * if tokens <= ROWS_FEW { 1 } else { RANGES_MANY });
-        prepared.resize(tasks * inputs, 0.0);
-        let input = Input { x, gains, inputs, before: self.before, scratch: Rows::new(prepared, inputs) };
+        scratch.resize(tasks * inputs, 0.0);
+        let input = Input { x, gains, inputs, before: self.before, scratch: Rows::new(scratch, inputs) };
 
         // SAFETY: ranges of rows do not overlap, and each has a row of scratch.
         let prepare = |task: usize| unsafe {
