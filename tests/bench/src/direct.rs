@@ -13,6 +13,7 @@ use tokio::{
     time,
 };
 use tonic::transport::Channel;
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
 use crate::{
     load::{Api, Endpoint},
@@ -21,12 +22,11 @@ use crate::{
 
 /// Far beyond what it takes until a router knows what its worker holds.
 const READY_LIMIT: Duration = Duration::from_secs(30);
-const TICK: Duration = Duration::from_millis(10);
 
 pub(crate) struct Direct {
     worker: Child,
     router: Child,
-    http: String,
+    health: HealthClient<Channel>,
     control: WorkerControlClient<Channel>,
     pub(crate) endpoint: Endpoint,
 }
@@ -69,9 +69,10 @@ impl Direct {
         let input = router.stdin.as_mut().context("no input")?;
         input.write_all(format!("{snapshot}\n").as_bytes()).await?;
         let (router, ready) = until_ready(router).await?;
-        let http = format!("http://{}", text(&ready, "http")?);
+        let endpoint = Endpoint::new(Api::OpenAi, format!("http://{}", text(&ready, "http")?))?;
+        let health = Channel::from_shared(format!("http://{}", text(&ready, "grpc")?))?.connect().await?;
         let control = WorkerControlClient::connect(url).await?;
-        Ok(Self { worker, router, endpoint: Endpoint::new(Api::OpenAi, http.clone())?, http, control })
+        Ok(Self { worker, router, health: HealthClient::new(health), control, endpoint })
     }
 
     /// Makes the artifact `(URI, digest)` what `adapter-{number}` means.
@@ -83,12 +84,15 @@ impl Direct {
 
     /// Waits until the router sees every adapter.
     pub(crate) async fn until_ready(&self) -> Result<()> {
-        let url = format!("{}/readyz", self.http);
+        let mut health = self.health.clone();
         let ready = async {
-            while !reqwest::get(&url).await?.status().is_success() {
-                time::sleep(TICK).await;
+            let mut statuses = health.watch(HealthCheckRequest::default()).await?.into_inner();
+            while let Some(now) = statuses.message().await? {
+                if now.status() == ServingStatus::Serving {
+                    return Ok(());
+                }
             }
-            Ok(())
+            bail!("the router ended")
         };
         time::timeout(READY_LIMIT, ready).await.context("the router does not get ready")?
     }
