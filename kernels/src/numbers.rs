@@ -9,6 +9,7 @@ pub(crate) fn nearest(x: f32) -> i32 {
 }
 
 /// The largest magnitude of numbers of which none is a NaN.
+#[inline(always)]
 pub(crate) fn largest(x: &[f32]) -> f32 {
     let mut most = [0f32; 8];
     let larger = |a: f32, b: f32| if b > a { b } else { a };

@@ -47,6 +47,7 @@ pub struct Block {
 impl Block {
     /// At most [`BLOCK`] weights, each times `factor`, in 8 bits for [`Format::Q8Scale32`]: the one of largest magnitude
     /// becomes 127 or -127.
+    #[inline(always)]
     pub fn in_8_bits(weights: &[f32], factor: f32) -> Self {
         let largest = (largest(weights) * factor).abs();
         // As it will be stored: levels are chosen for what the kernels will multiply with.
@@ -60,13 +61,32 @@ impl Block {
     }
 }
 
+/// Gives a matrix block by block.
+pub(crate) trait Source {
+    /// Block `index` of `column`.
+    fn block(&mut self, column: usize, index: usize) -> Block;
+}
+
+impl<F: FnMut(usize, usize) -> Block> Source for F {
+    #[inline(always)]
+    fn block(&mut self, column: usize, index: usize) -> Block {
+        self(column, index)
+    }
+}
+
 impl Packed {
     /// Packs `outputs` columns of `inputs` weights, `block(column, index)` by block. Quants of inputs beyond the last
     /// are not looked at; they, and columns beyond the last that fill up a tile, become weights of zero.
     ///
     /// # Panics
     /// A matrix without inputs or outputs.
-    pub fn pack(format: Format, inputs: usize, outputs: usize, mut block: impl FnMut(usize, usize) -> Block) -> Self {
+    pub fn pack(format: Format, inputs: usize, outputs: usize, block: impl FnMut(usize, usize) -> Block) -> Self {
+        Self::from_source(format, inputs, outputs, block)
+    }
+
+    /// The same, compiled for whatever instruction set its caller is compiled for.
+    #[inline(always)]
+    pub(crate) fn from_source(format: Format, inputs: usize, outputs: usize, mut source: impl Source) -> Self {
         assert!(inputs > 0 && outputs > 0, "a matrix of {inputs} x {outputs}");
         let tile = format.tile(inputs);
         let mut bytes = Bytes::zeroed(format.packed_len(inputs, outputs));
@@ -74,7 +94,7 @@ impl Packed {
             let begin = column / TILE_COLUMNS * tile.bytes;
             let part = &mut bytes.as_mut_slice()[begin..begin + tile.bytes];
             for index in 0..tile.blocks {
-                let mut block = block(column, index);
+                let mut block = source.block(column, index);
                 let known = (inputs - index * BLOCK).min(BLOCK);
                 block.quants[known..].fill(0);
                 put(format, &tile, part, column % TILE_COLUMNS, index, &block);
@@ -170,6 +190,7 @@ impl std::fmt::Debug for Weights<'_> {
 }
 
 /// Writes one block of column `lane` into its tile.
+#[inline(always)]
 fn put(format: Format, tile: &TileShape, bytes: &mut [u8], lane: usize, index: usize, block: &Block) {
     let cell = index * TILE_COLUMNS + lane;
     bytes[2 * cell..][..2].copy_from_slice(&f16::from_f32_const(block.scale).to_le_bytes());

@@ -11,16 +11,16 @@ const LANES: usize = 16;
 
 /// Compiles `$body` for AVX2 too and calls the one of `$level`.
 macro_rules! at_level {
-    ($level:ident, $body:ident($($argument:ident: $type:ty),*)) => {{
+    ($level:ident, $body:ident($($argument:ident: $type:ty),*) $(-> $result:ty)?) => {{
         #[cfg(target_arch = "x86_64")]
         #[target_feature(enable = "avx2,fma")]
-        unsafe fn avx2($($argument: $type),*) {
+        unsafe fn avx2($($argument: $type),*) $(-> $result)? {
             $body($($argument),*)
         }
         assert!($level.is_available(), "this CPU has no {:?}", $level);
         match $level {
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2 | Level::AvxVnni | Level::Avx512Vnni => {
+            crate::level::Level::Avx2 | crate::level::Level::AvxVnni | crate::level::Level::Avx512Vnni => {
                 // SAFETY: the level was checked.
                 unsafe { avx2($($argument),*) }
             }

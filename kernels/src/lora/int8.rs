@@ -19,8 +19,9 @@ use crate::{
     linear::{Linear, Start},
     memory::{self, Bytes},
     numbers::{largest, nearest},
-    pack::{Block, Packed, Weights},
+    pack::{Block, Packed, Source, Weights},
     rows::Rows,
+    rowwise,
     simd::{Simd, WIDTH, at_level},
 };
 
@@ -28,38 +29,43 @@ use crate::{
 const RANKS: usize = 64;
 const PAIRS: usize = RANKS / 2;
 
+/// Ranks that are rounded at once: a vector's.
+const RANKS_ROUNDED: usize = 8;
+
 /// The largest magnitude of a byte here, so that its negative is one too.
 const BYTE_MAX: f32 = 127.0;
 const HALF_MAX: f32 = 32767.0;
 
 pub(super) fn pack(inputs: usize, parts: &[Part], modules: &[Module<'_>]) -> Owned {
+    let level = Level::best();
+    rowwise::at_level!(level, pack_body(inputs: usize, parts: &[Part], modules: &[Module<'_>]) -> Owned)
+}
+
+#[inline(always)]
+fn pack_body(inputs: usize, parts: &[Part], modules: &[Module<'_>]) -> Owned {
     let rows: Vec<&[f32]> = modules.iter().flat_map(|module| module.a.chunks_exact(inputs)).collect();
     // Scales of blocks are kept in 16 bits: each row is brought near 1, and what that takes goes to the scale of its B.
     let powers: Vec<f32> = rows.iter().map(|row| power_of_two(largest(row))).collect();
-    let a = Packed::pack(Format::Q8Scale32, inputs, rows.len(), |rank, index| {
-        let begin = index * BLOCK;
-        Block::in_8_bits(&rows[rank][begin..inputs.min(begin + BLOCK)], 1.0 / powers[rank])
-    });
+    let a = Packed::from_source(Format::Q8Scale32, inputs, rows.len(), RowsOfA { rows: &rows, powers: &powers });
 
     let mut b = Bytes::zeroed(parts.last().map_or(0, Part::b_end));
     let mut scales = Vec::with_capacity(rows.len());
     for (part, module) in parts.iter().zip(modules) {
-        let mut most = vec![0f32; part.rank];
+        // The bits of magnitudes are in the order of the magnitudes.
+        let mut most = vec![0u32; part.rank];
         for column in module.b.chunks_exact(part.rank) {
             for (most, weight) in most.iter_mut().zip(column) {
-                *most = if weight.abs() > *most { weight.abs() } else { *most };
+                *most = (*most).max(weight.abs().to_bits());
             }
         }
+        let most: Vec<f32> = most.into_iter().map(f32::from_bits).collect();
         let inverse: Vec<f32> = most.iter().map(|&most| if most == 0.0 { 0.0 } else { BYTE_MAX / most }).collect();
-        let mut bytes = vec![0u8; part.rank.next_multiple_of(2)];
         let tiles = b.as_mut_slice()[part.b_begin..part.b_end()].chunks_exact_mut(part.tile);
         for (tile, columns) in tiles.zip(module.b.chunks(WIDTH * part.rank)) {
             for (n, column) in columns.chunks_exact(part.rank).enumerate() {
-                for ((byte, weight), inverse) in bytes.iter_mut().zip(column).zip(&inverse) {
-                    *byte = nearest(weight * inverse) as u8;
-                }
-                for (pair, line) in bytes.as_chunks::<2>().0.iter().zip(tile.chunks_exact_mut(2 * WIDTH)) {
-                    line[2 * n..2 * n + 2].copy_from_slice(pair);
+                let eights = column.chunks(RANKS_ROUNDED).zip(inverse.chunks(RANKS_ROUNDED));
+                for ((weights, inverse), lines) in eights.zip(tile.chunks_mut(RANKS_ROUNDED * WIDTH)) {
+                    put_ranks(weights, inverse, n, lines);
                 }
             }
         }
@@ -67,6 +73,42 @@ pub(super) fn pack(inputs: usize, parts: &[Part], modules: &[Module<'_>]) -> Own
         scales.extend(most.iter().zip(powers).map(|(most, power)| most / BYTE_MAX * module.factor * power));
     }
     Owned::Int8 { a, b, scales }
+}
+
+/// A, each row divided by its power of two.
+struct RowsOfA<'a> {
+    rows: &'a [&'a [f32]],
+    powers: &'a [f32],
+}
+
+impl Source for RowsOfA<'_> {
+    #[inline(always)]
+    fn block(&mut self, rank: usize, index: usize) -> Block {
+        let (row, begin) = (self.rows[rank], index * BLOCK);
+        Block::in_8_bits(&row[begin..row.len().min(begin + BLOCK)], 1.0 / self.powers[rank])
+    }
+}
+
+/// Rounds some ranks of column `n` of a tile, and puts them where they belong in the tile's lines of two ranks.
+#[inline(always)]
+fn put_ranks(weights: &[f32], inverse: &[f32], n: usize, lines: &mut [u8]) {
+    // Of ranks that are not there, zeros.
+    let mut padded = [[0.0; RANKS_ROUNDED]; 2];
+    let [weights, inverse] = match (weights.first_chunk(), inverse.first_chunk()) {
+        (Some(weights), Some(inverse)) => [weights, inverse],
+        _ => {
+            padded[0][..weights.len()].copy_from_slice(weights);
+            padded[1][..inverse.len()].copy_from_slice(inverse);
+            [&padded[0], &padded[1]]
+        }
+    };
+    let mut bytes = [0u8; RANKS_ROUNDED];
+    for ((byte, weight), inverse) in bytes.iter_mut().zip(weights).zip(inverse) {
+        *byte = nearest(weight * inverse) as u8;
+    }
+    for (pair, line) in bytes.as_chunks::<2>().0.iter().zip(lines.chunks_exact_mut(2 * WIDTH)) {
+        line[2 * n..2 * n + 2].copy_from_slice(pair);
+    }
 }
 
 /// The largest power of two that is not above `x`; 1 for what has none.
