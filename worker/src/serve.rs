@@ -6,14 +6,17 @@ use futures::future::BoxFuture;
 use slm_artifacts::{FetchError, Source, Store, StoreConfig};
 use slm_proto::v1::{generation_server::GenerationServer, worker_control_server::WorkerControlServer};
 use slm_tls::{FolderError, Identity};
-use tokio::{net::TcpListener, sync::watch};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
+};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Server, server::TcpIncoming};
 
 use crate::{
     engine::Load,
     fetch::{self, Fetched},
-    model::{Model, ModelError, ModelOptions, Opening},
+    model::{Model, ModelError, ModelOptions, Opening, available_threads},
     service::{Access, Control, Generate, Shared},
     state,
     telling::Telling,
@@ -88,6 +91,9 @@ pub enum WorkerError {
     EngineStopped,
 }
 
+/// Of so many threads that compute, one adapter at a time may take another's core: those that generate wait for it.
+const THREADS_PER_PACKING: usize = 4;
+
 /// Serves until `shutdown`, then finishes what runs.
 ///
 /// Boxed, so that it is compiled once and here, not in every program that awaits it.
@@ -139,7 +145,8 @@ async fn live(config: WorkerConfig, shutdown: CancellationToken, events: Arc<Eve
         .register_encoded_file_descriptor_set(slm_proto::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
-    let shared = Shared { model: model.clone(), store, draining: draining_seen, state: state_seen };
+    let packing = Arc::new(Semaphore::new(available_threads().div_ceil(THREADS_PER_PACKING)));
+    let shared = Shared { model: model.clone(), store, packing, draining: draining_seen, state: state_seen };
     let router = Server::builder()
         // A caller whose node is gone says nothing any more: its answers must not keep their slots.
         .http2_keepalive_interval(Some(PING_INTERVAL))

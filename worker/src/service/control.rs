@@ -43,6 +43,7 @@ impl WorkerControl for Control {
             since,
         };
         let model = self.0.model.clone();
+        let _permit = self.0.packing.acquire().await.map_err(|error| Status::internal(error.to_string()))?;
         let loaded = tokio::task::spawn_blocking(move || {
             let lease = model.load_adapter(&wanted, artifact.path())?;
             Ok::<_, LoadAdapterError>((model, lease.generation))

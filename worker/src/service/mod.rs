@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use slm_artifacts::Store;
 use slm_proto::v1;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::model::Model;
 
@@ -24,6 +24,8 @@ pub(crate) struct Shared {
     pub(crate) model: Arc<Model>,
     /// Where adapters are fetched to.
     pub(crate) store: Store,
+    /// A permit for each adapter that may be packed at the same time.
+    pub(crate) packing: Arc<Semaphore>,
     /// Set once no new request may begin.
     pub(crate) draining: watch::Receiver<bool>,
     /// The state as last published.
