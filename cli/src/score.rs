@@ -9,7 +9,7 @@ use slm_convert::{bundle::Bundle, checkpoint::Checkpoint, pack::pack, peft::Adap
 use slm_worker::{
     adapters::{AdapterInfo, AdapterLease, Adapters},
     model::available_threads,
-    runtime::{DecoderSession, Runtime, SessionConfig},
+    runtime::{DecoderSession, Runtime, SessionConfig, TOKENS_MAX},
     score::perplexity,
 };
 
@@ -85,6 +85,7 @@ impl ScoreArgs {
         let config = SessionConfig {
             context_length: tokens.len(),
             pages: SessionConfig::pages_for(1, tokens.len()),
+            logits: tokens.len().min(TOKENS_MAX),
             threads: self.threads.unwrap_or_else(available_threads),
         };
         // Held until the end: with its lease an adapter leaves its slot.

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Grows whenever the same checkpoint would give another graph.
-pub const CONVERTER_VERSION: u32 = 3;
+pub const CONVERTER_VERSION: u32 = 4;
 /// Rotary tables stop here: 2 x 16 MiB at head_dim 128, and no CPU serves longer contexts in useful time.
 const CONTEXT_LENGTH_MAX: usize = 32 * 1024;
 

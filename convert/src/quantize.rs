@@ -9,6 +9,8 @@
 //!
 //! Matrices that are joined into one have one format: that of the widest.
 
+use std::array;
+
 use half::f16;
 use slm_kernels::{BLOCK, Block, Format, Packed, SourceError};
 
@@ -81,18 +83,88 @@ fn joined(checkpoint: &Checkpoint, names: &[String]) -> Result<(Vec<f32>, usize)
     Ok((data, inputs))
 }
 
-/// The smallest weight is level 0, the largest level 15.
+/// Sums that are made side by side.
+const LANES: usize = 4;
+/// Scales that are tried: with each the range of the weights is spread over 14 to 16 levels.
+const SCALES: usize = 5;
+
+/// Weights in 4 bits with a minimum, chosen so that errors are small where weights are large.
+///
+/// Sixteen levels from the smallest to the largest weight are the beginning: exact at the ends, where few weights are, and
+/// coarse between. With each of some scales around that one, weights get their nearest levels, and the levels the scale and
+/// minimum that suit them best (least squares). What has the least error in the end, with scale and minimum as they will
+/// be stored, is taken. Errors are squared and count by the weight's magnitude; see [`Candidate::error`].
 fn four_bits(weights: &[f32]) -> Block {
     let low = weights.iter().copied().fold(f32::INFINITY, f32::min);
     let high = weights.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    // As they will be stored: levels are chosen for what the kernels will multiply with.
-    let (offset, scale) = (stored(low), stored((high - low) / 15.0));
-    let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
-    let mut quants = [0; BLOCK];
-    for (quant, weight) in quants.iter_mut().zip(weights) {
-        *quant = ((weight - offset) * inverse).round_ties_even().clamp(0.0, 15.0) as u8;
+    // What fills up a block is zero, and so counts nothing.
+    let mut block = [0.0; BLOCK];
+    block[..weights.len()].copy_from_slice(weights);
+    let mut best = Candidate::new(&block, (high - low) / 15.0, low);
+    for index in 0..SCALES {
+        let levels = 14.0 + 2.0 * index as f32 / (SCALES - 1) as f32;
+        let near = Candidate::new(&block, (high - low) / levels, low);
+        let Some((scale, offset)) = least_squares(&block, &near.levels) else { continue };
+        let fitted = Candidate::new(&block, scale, offset);
+        if fitted.error < best.error {
+            best = fitted;
+        }
     }
-    Block { scale, offset, quants }
+    Block { scale: best.scale, offset: best.offset, quants: best.levels.map(|level| level as u8) }
+}
+
+/// A block as it would be, and what is wrong with it.
+struct Candidate {
+    scale: f32,
+    offset: f32,
+    levels: [f32; BLOCK],
+    /// Squares of what weights are off by, each times the weight's magnitude. With SmolLM2-135M's head in 4 bits, over five
+    /// texts, perplexity grows by 4.0 % so, and by 5.6 % without a search; with plain squares a search made it worse.
+    error: f32,
+}
+
+impl Candidate {
+    /// Every weight at the nearest of sixteen levels from `offset` on.
+    fn new(weights: &[f32; BLOCK], scale: f32, offset: f32) -> Self {
+        // As they will be stored: levels are chosen for what the kernels will multiply with.
+        let (offset, scale) = (stored(offset), stored(scale));
+        let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
+        // Adding 1.5 * 2^23, and taking it off, leaves the nearest integer.
+        const MAGIC: f32 = 12_582_912.0;
+        let levels = weights.map(|weight| (((weight - offset) * inverse).clamp(0.0, 15.0) + MAGIC) - MAGIC);
+        let [error] = sums(weights, &levels, |weight, level| {
+            let off = weight - (scale * level + offset);
+            [off * off * weight.abs()]
+        });
+        Self { scale, offset, levels, error }
+    }
+}
+
+/// The scale and minimum with which levels come nearest to the weights, which count by their magnitude; none where all
+/// that count have one level.
+fn least_squares(weights: &[f32; BLOCK], levels: &[f32; BLOCK]) -> Option<(f32, f32)> {
+    let [total, level_sum, level_squares, weight_sum, products] = sums(weights, levels, |weight, level| {
+        let counts = weight.abs();
+        [counts, counts * level, counts * level * level, counts * weight, counts * weight * level]
+    });
+    let spread = total * level_squares - level_sum * level_sum;
+    let scale = (total * products - level_sum * weight_sum) / spread;
+    (spread > 0.0 && scale > 0.0).then(|| (scale, (weight_sum - scale * level_sum) / total))
+}
+
+/// Sums of what `of` makes of each weight and its level, in lanes: one after the other would wait for each other.
+#[inline(always)]
+fn sums<const N: usize>(weights: &[f32; BLOCK], levels: &[f32; BLOCK], of: impl Fn(f32, f32) -> [f32; N]) -> [f32; N] {
+    let mut lanes = [[0.0; N]; LANES];
+    for (weights, levels) in weights.as_chunks::<LANES>().0.iter().zip(levels.as_chunks::<LANES>().0) {
+        let terms: [[f32; N]; LANES] = array::from_fn(|lane| of(weights[lane], levels[lane]));
+        for (sums, terms) in lanes.iter_mut().zip(terms) {
+            for (sum, term) in sums.iter_mut().zip(terms) {
+                *sum += term;
+            }
+        }
+    }
+    array::from_fn(|n| lanes.iter().map(|sums| sums[n]).sum())
 }
 
 fn stored(x: f32) -> f32 {
@@ -108,19 +180,43 @@ mod tests {
     }
 
     #[test]
-    fn error_is_within_half_a_step() {
+    fn errors_in_8_bits_are_within_half_a_step() {
         for n in [32, 31, 1] {
             let weights = wave(n);
-            let (four, eight) = (four_bits(&weights), Block::in_8_bits(&weights, 1.0));
-            for (i, weight) in weights.iter().enumerate() {
+            let eight = Block::in_8_bits(&weights, 1.0);
+            for (quant, weight) in eight.quants.iter().zip(&weights) {
+                let back = eight.scale * (f32::from(*quant) - 128.0);
                 // The ends are rounded to 16 bits too, and so may be missed by a little.
-                let rounding = 2e-3 * 8.0;
-                let back = four.scale * f32::from(four.quants[i]) + four.offset;
-                assert!((back - weight).abs() <= four.scale / 2.0 + rounding, "{weight} became {back}");
-                let back = eight.scale * (f32::from(eight.quants[i]) - 128.0);
-                assert!((back - weight).abs() <= eight.scale / 2.0 + rounding, "{weight} became {back}");
+                assert!((back - weight).abs() <= eight.scale / 2.0 + 2e-3 * 8.0, "{weight} became {back}");
             }
         }
+    }
+
+    #[test]
+    fn levels_that_were_searched_for_are_better_than_the_nearest_from_end_to_end() {
+        for n in [32, 31, 5] {
+            let weights = wave(n);
+            let (low, high) = weights.iter().fold((f32::MAX, f32::MIN), |(low, high), &w| (low.min(w), high.max(w)));
+            let mut block = [0.0; BLOCK];
+            block[..n].copy_from_slice(&weights);
+            let plain = Candidate::new(&block, (high - low) / 15.0, low);
+            let Block { scale, offset, quants } = four_bits(&weights);
+            let off =
+                |(quant, weight): (&u8, &f32)| (weight - (scale * f32::from(*quant) + offset)).powi(2) * weight.abs();
+            let error: f32 = quants.iter().zip(&weights).map(off).sum();
+            assert!(error < plain.error, "{n}: {error}, plain {}", plain.error);
+            // Nothing is far from where it was, at the ends neither.
+            for (quant, weight) in quants.iter().zip(&weights) {
+                assert!((weight - (scale * f32::from(*quant) + offset)).abs() <= scale, "{weight} as {quant}");
+            }
+        }
+    }
+
+    #[test]
+    fn levels_that_exist_are_found_again() {
+        let weights: Vec<f32> = (0..32).map(|i| 0.125 * (i * 7 % 16) as f32 - 0.5).collect();
+        let block = four_bits(&weights);
+        assert_eq!((block.scale, block.offset, block.quants[1]), (0.125, -0.5, 7));
     }
 
     #[test]

@@ -20,7 +20,7 @@ use slm_convert::{
 };
 use slm_worker::{
     adapters::{AdapterInfo, AdapterLease, Adapters},
-    runtime::{DecoderSession, Runtime, SessionConfig, Wanted},
+    runtime::{DecoderSession, Runtime, SessionConfig, TOKENS_MAX, Wanted},
     sample::argmax,
 };
 
@@ -107,7 +107,7 @@ impl Family {
         let bundle = Bundle::open_or_build(&checkpoint, PrecisionChoice::Exactly(precision), cache, &mut |_, _| ())?;
         let adapters = Adapters::new(SEQUENCES, 0);
         let pages = SessionConfig::pages_for(SEQUENCES, CONTEXT);
-        let config = SessionConfig { context_length: CONTEXT, pages, threads: 2 };
+        let config = SessionConfig { context_length: CONTEXT, pages, logits: TOKENS_MAX, threads: 2 };
         let session = DecoderSession::open(&Runtime::load()?, &bundle, config, adapters.table())?;
         let mut family = Self {
             name: file_name(dir),

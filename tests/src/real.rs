@@ -14,7 +14,7 @@ use slm_convert::{
 };
 use slm_worker::{
     adapters::AdapterTable,
-    runtime::{DecoderSession, Runtime, SessionConfig},
+    runtime::{DecoderSession, Runtime, SessionConfig, TOKENS_MAX},
 };
 
 /// The model's file: `$SLM_TEST_GGUF`, else where `make setup` puts it.
@@ -38,7 +38,7 @@ pub fn bundle(precision: Precision) -> Result<Bundle> {
 /// A bare session of it, without adapters.
 pub fn session(bundle: &Bundle, sequences_max: usize, context_length: usize) -> Result<DecoderSession> {
     let pages = SessionConfig::pages_for(sequences_max, context_length);
-    let config = SessionConfig { context_length, pages, threads: 2 };
+    let config = SessionConfig { context_length, pages, logits: TOKENS_MAX, threads: 2 };
     Ok(DecoderSession::open(&Runtime::load()?, bundle, config, AdapterTable::new(1).into())?)
 }
 

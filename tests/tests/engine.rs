@@ -19,7 +19,7 @@ use slm_tests::parity::folders;
 use slm_worker::{
     adapters::{AdapterInfo, AdapterLease, Adapters},
     engine::{Engine, EngineConfig, Event, FinishReason, Job, StepFailure},
-    runtime::{DecoderSession, Runtime, SessionConfig},
+    runtime::{DecoderSession, Runtime, SessionConfig, TOKENS_MAX},
     sample::SamplingParams,
 };
 
@@ -64,7 +64,7 @@ impl House {
             let info = AdapterInfo::new(&name, &adapter, 1.0, Duration::ZERO);
             experts.push(Some(adapters.publish(info, pack(&adapter, checkpoint.config(), Precision::Int4, 1.0)?)?));
         }
-        let config = SessionConfig { context_length: CONTEXT, pages: setup.pages, threads: 2 };
+        let config = SessionConfig { context_length: CONTEXT, pages: setup.pages, logits: TOKENS_MAX, threads: 2 };
         let session = DecoderSession::open(&Runtime::load()?, &bundle, config, adapters.table())?;
         let config = EngineConfig {
             sequences_max: setup.sequences,

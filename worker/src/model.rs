@@ -22,7 +22,7 @@ use crate::{
     contents::{Contents, Stamp},
     engine::{Engine, EngineConfig},
     giving_way::giving_way,
-    runtime::{DecoderSession, LibraryError, Runtime, SessionConfig, SessionError, page_bytes},
+    runtime::{DecoderSession, LibraryError, Runtime, SessionConfig, SessionError, TOKENS_MAX, page_bytes},
     text::{Prompter, TokenBytes},
 };
 
@@ -62,6 +62,9 @@ pub struct ModelOptions {
 
 /// Context of a model whose manifest says nothing: cache memory grows with it.
 pub const CONTEXT_LENGTH_DEFAULT_MAX: usize = 4096;
+
+/// Tokens of drafts that a step checks at most, of all its sequences together: each takes a row of logits.
+const DRAFTED_MAX: usize = 24;
 
 /// What those who generate may wait for a token because somebody else's prompt is read.
 const STEP_MAX: Duration = Duration::from_millis(100);
@@ -198,6 +201,8 @@ pub struct Model {
     pub weight_bytes: u64,
     /// Bytes of the cache, when full.
     pub cache_bytes: u64,
+    /// Bytes of the memory for logits.
+    pub logits_bytes: u64,
     adapter_rank_max: usize,
     contents: Contents,
 }
@@ -219,12 +224,15 @@ impl Model {
             options.context_length.unwrap_or(bundle.info.context_length.min(CONTEXT_LENGTH_DEFAULT_MAX));
         let pages = pages(options, &bundle, context_length)?;
         let threads = options.threads.unwrap_or_else(available_threads);
-        let config = SessionConfig { context_length, pages, threads };
+        let drafted = if options.prompt_lookup { DRAFTED_MAX } else { 0 };
+        let logits = (options.sequences_max + drafted).min(TOKENS_MAX);
+        let config = SessionConfig { context_length, pages, logits, threads };
         // Every request in the house may hold another replaced version.
         let adapters = Adapters::new(options.adapter_slots, options.sequences_max + options.queue_max + 1);
         // It starts the threads of the steps.
         let session = giving_way(|| DecoderSession::open(&runtime, &bundle, config, adapters.table()))?;
         let cache_bytes = (page_bytes(&bundle) * pages) as u64;
+        let logits_bytes = session.logits_bytes() as u64;
         let config = EngineConfig {
             sequences_max: options.sequences_max,
             queue_max: options.queue_max,
@@ -247,6 +255,7 @@ impl Model {
             limits,
             weight_bytes,
             cache_bytes,
+            logits_bytes,
             adapter_rank_max: options.adapter_rank_max,
             contents: Contents::default(),
         };

@@ -11,7 +11,7 @@ use slm_tests::{
 use slm_worker::{
     adapters::{AdapterInfo, AdapterLease, Adapters},
     model::available_threads,
-    runtime::{DecoderSession, Runtime, SessionConfig, Wanted},
+    runtime::{DecoderSession, Runtime, SessionConfig, TOKENS_MAX, Wanted},
     sample::argmax,
 };
 
@@ -41,7 +41,7 @@ impl Bare {
             leases.push(registry.publish(info, pack(&adapter, config, Precision::Int4, 1.0)?)?);
         }
         let pages = SessionConfig::pages_for(STREAMS, CONTEXT);
-        let config = SessionConfig { context_length: CONTEXT, pages, threads: available_threads() };
+        let config = SessionConfig { context_length: CONTEXT, pages, logits: TOKENS_MAX, threads: available_threads() };
         let session = DecoderSession::open(&Runtime::load()?, &bundle, config, registry.table())?;
         Ok(Self { session, leases, bundle })
     }

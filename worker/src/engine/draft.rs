@@ -2,7 +2,7 @@
 //! rows; every token of an answer is still drawn from the model's own distribution, with the draws that it would have
 //! had without a draft, so a draft changes how long an answer takes and nothing else.
 
-use crate::runtime::TOKENS_MAX;
+use std::ops::Range;
 
 /// Tokens of the end that must have stood there before, at most and at least.
 const MATCH_MAX: usize = 3;
@@ -99,10 +99,11 @@ impl Cost {
 }
 
 /// How much of a draft each of some sequences should have checked in a step: what makes the most tokens a second.
-/// `drafts` are their records and the lengths of what was found; `rows` is how many rows the step has without them.
-pub(super) fn lengths(drafts: &[(Record, usize)], rows: usize, cost: &Cost) -> Vec<usize> {
+/// `drafts` are their records and the lengths of what was found; `rows` is how many rows the step has without them, and
+/// how many it may have.
+pub(super) fn lengths(drafts: &[(Record, usize)], rows: Range<usize>, cost: &Cost) -> Vec<usize> {
     let mut lengths = vec![0; drafts.len()];
-    let (mut rows, mut tokens) = (rows, rows as f64);
+    let (mut rows, most, mut tokens) = (rows.start, rows.end, rows.start as f64);
     loop {
         let gain = |index: usize| {
             let (Record { rate }, found) = drafts[index];
@@ -110,7 +111,7 @@ pub(super) fn lengths(drafts: &[(Record, usize)], rows: usize, cost: &Cost) -> V
         };
         let best = (0..drafts.len()).max_by(|&a, &b| gain(a).total_cmp(&gain(b)));
         let (Some(best), Some(share)) = (best, cost.row_share(rows)) else { return lengths };
-        if gain(best) / tokens <= share || rows == TOKENS_MAX {
+        if gain(best) / tokens <= share || rows >= most {
             return lengths;
         }
         tokens += gain(best);
@@ -161,23 +162,24 @@ mod tests {
     #[test]
     fn a_draft_is_as_long_as_it_pays() {
         let (good, bad) = (Record { rate: 0.9 }, Record { rate: 0.1 });
-        assert_eq!(lengths(&[(bad, 8)], 1, &cost()), [0]);
-        assert_eq!(lengths(&[(good, 3)], 1, &cost()), [3]);
-        assert!(lengths(&[(good, 8)], 1, &cost())[0] >= 3);
+        assert_eq!(lengths(&[(bad, 8)], 1..64, &cost()), [0]);
+        assert_eq!(lengths(&[(good, 3)], 1..64, &cost()), [3]);
+        assert!(lengths(&[(good, 8)], 1..64, &cost())[0] >= 3);
+        assert_eq!(lengths(&[(good, 8), (good, 8)], 2..3, &cost()).iter().sum::<usize>(), 1, "room for one row");
         // Among many rows a further one must be more certain to be worth it.
-        assert_eq!(lengths(&[(Record { rate: 0.5 }, 8)], 8, &cost()), [0]);
-        assert!(lengths(&[(good, 8)], 8, &cost())[0] >= 1);
-        assert_eq!(lengths(&[(good, 8)], 1, &Cost::default()), [0], "nothing is known of this machine");
+        assert_eq!(lengths(&[(Record { rate: 0.5 }, 8)], 8..64, &cost()), [0]);
+        assert!(lengths(&[(good, 8)], 8..64, &cost())[0] >= 1);
+        assert_eq!(lengths(&[(good, 8)], 1..64, &Cost::default()), [0], "nothing is known of this machine");
     }
 
     #[test]
     fn failures_end_drafts_and_are_forgotten() {
         let mut record = Record::new();
         (0..10).for_each(|_| record.observe(3, 0));
-        assert_eq!(lengths(&[(record, 8)], 1, &cost()), [0]);
+        assert_eq!(lengths(&[(record, 8)], 1..64, &cost()), [0]);
         let steps = (0..10_000).find(|_| {
             propose(&[], 8, &mut record);
-            lengths(&[(record, 8)], 1, &cost())[0] > 0
+            lengths(&[(record, 8)], 1..64, &cost())[0] > 0
         });
         assert!((20..500).contains(&steps.unwrap()), "{steps:?}");
         (0..10).for_each(|_| record.observe(2, 2));

@@ -158,7 +158,7 @@ impl EngineThread {
     /// Decides how many tokens of each sequence the step takes, drafts included, and gives them pages. True if anybody
     /// generates.
     fn share(&mut self) -> bool {
-        let Self { running, shares, cache, pace, cost, prompt_lookup, .. } = self;
+        let Self { session, running, shares, cache, pace, cost, prompt_lookup, .. } = self;
         running.iter_mut().for_each(|sequence| sequence.follow(cache));
         let demands: Vec<Demand> = running.iter().map(Sequence::demand).collect();
         let generating = running.iter().any(Sequence::generates);
@@ -166,7 +166,7 @@ impl EngineThread {
         // Beside prompts a step has rows enough.
         if *prompt_lookup && demands.iter().all(|demand| demand.left == 1) {
             let drafts: Vec<_> = running.iter_mut().map(Sequence::draft).collect();
-            let lengths = draft::lengths(&drafts, running.len(), cost);
+            let lengths = draft::lengths(&drafts, running.len()..session.config().logits, cost);
             running.iter_mut().zip(lengths).for_each(|(sequence, length)| sequence.cut_draft(length));
         }
         for (sequence, &share) in running.iter_mut().zip(shares.iter()) {

@@ -33,10 +33,10 @@ pub(super) struct Buffer<T> {
 // SAFETY: a Buffer owns its memory as a Box does; it is only ever used through the session that holds it.
 unsafe impl<T: Send> Send for Buffer<T> {}
 
-impl<T: Element + Default> Buffer<T> {
-    /// `len` zeros. Large buffers take memory page by page, when first written.
-    pub(super) fn zeroed(len: usize) -> Self {
-        let data = vec![T::default(); len].into_boxed_slice();
+impl<T: Element + Clone> Buffer<T> {
+    /// So many elements of one value.
+    pub(super) fn filled(len: usize, value: T) -> Self {
+        let data = vec![value; len].into_boxed_slice();
         // SAFETY: Box::into_raw never gives null.
         Self { data: unsafe { NonNull::new_unchecked(Box::into_raw(data)) } }
     }

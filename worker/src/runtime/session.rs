@@ -27,6 +27,8 @@ pub struct SessionConfig {
     pub context_length: usize,
     /// Pages of keys and values, of [`PAGE`] positions each.
     pub pages: usize,
+    /// Rows of logits that are wanted of a step at most.
+    pub logits: usize,
     /// Threads that a step runs on, the caller's included.
     pub threads: usize,
 }
@@ -55,6 +57,14 @@ pub enum SessionError {
     /// More context than the graph has rotary tables for.
     #[error("context length {asked} is more than the {most} positions that this model has")]
     ContextLength {
+        /// Wanted.
+        asked: usize,
+        /// There are.
+        most: usize,
+    },
+    /// More rows of logits than there is memory for.
+    #[error("{asked} rows of logits are wanted of a step; there is memory for {most}")]
+    Logits {
         /// Wanted.
         asked: usize,
         /// There are.
@@ -115,9 +125,10 @@ impl DecoderSession {
             binding: Binding::new(&session)?,
             session,
             step,
-            ids: Buffer::zeroed(TOKENS_MAX),
-            wanted: Buffer::zeroed(TOKENS_MAX),
-            logits: Buffer::zeroed(TOKENS_MAX * model.vocab_size),
+            ids: Buffer::filled(TOKENS_MAX, 0),
+            wanted: Buffer::filled(TOKENS_MAX, 0),
+            // Written to now: what a process takes should be seen when it starts, not with its largest step.
+            logits: Buffer::filled(config.logits.max(1) * model.vocab_size, f32::NAN),
             bound: (0, 0),
             vocab: model.vocab_size,
             config,
@@ -127,6 +138,11 @@ impl DecoderSession {
     /// How it is laid out.
     pub fn config(&self) -> &SessionConfig {
         &self.config
+    }
+
+    /// Bytes of the memory for logits.
+    pub fn logits_bytes(&self) -> usize {
+        size_of_val(self.logits.as_slice())
     }
 
     /// Length of a row of logits.
@@ -141,8 +157,12 @@ impl DecoderSession {
         if tokens == 0 || tokens > TOKENS_MAX {
             return Err(SessionError::Tokens(tokens));
         }
+        let wanted = chunks.iter().map(|chunk| chunk.logits.count(chunk.tokens.len())).sum();
+        if wanted > self.config.logits {
+            return Err(SessionError::Logits { asked: wanted, most: self.config.logits });
+        }
         self.lock().prepare(chunks, self.config.threads)?;
-        let wanted = self.fill(chunks);
+        self.fill(chunks);
         // The graph always wants a row: what it does without one is not worth knowing.
         self.bind(tokens, wanted.max(1))?;
         let ran = self.binding.run(&mut self.session);
@@ -151,8 +171,8 @@ impl DecoderSession {
         Ok(&self.logits.as_slice()[..wanted * self.vocab])
     }
 
-    /// Writes the graph's inputs; returns how many rows of logits are wanted.
-    fn fill(&mut self, chunks: &[Chunk<'_>]) -> usize {
+    /// Writes the graph's inputs.
+    fn fill(&mut self, chunks: &[Chunk<'_>]) {
         let (ids, indices) = (self.ids.as_mut_slice(), self.wanted.as_mut_slice());
         indices[0] = 0;
         let (mut first, mut wanted) = (0, 0);
@@ -167,7 +187,6 @@ impl DecoderSession {
             }
             (first, wanted) = (end, wanted + rows);
         }
-        wanted
     }
 
     fn bind(&mut self, tokens: usize, wanted: usize) -> Result<(), SessionError> {
