@@ -43,10 +43,6 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::exit::Failure;
 
-/// Adapters come and go on threads of their own for as long as a worker lives: what they leave has to be given back.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 const AFTER_HELP: &str = "\
 Exit codes:
   0    it worked
