@@ -19,7 +19,7 @@ use slm_tests::parity::folders;
 use slm_worker::{
     adapters::{AdapterInfo, AdapterLease, Adapters},
     engine::{Engine, EngineConfig, Event, FinishReason, Job, StepFailure},
-    runtime::{DecoderSession, Runtime, SessionConfig, TOKENS_MAX},
+    runtime::{DecoderSession, Runtime, SessionConfig},
     sample::SamplingParams,
 };
 
@@ -64,7 +64,9 @@ impl House {
             let info = AdapterInfo::new(&name, &adapter, 1.0, Duration::ZERO);
             experts.push(Some(adapters.publish(info, pack(&adapter, checkpoint.config(), Precision::Int4, 1.0)?)?));
         }
-        let config = SessionConfig { context_length: CONTEXT, pages: setup.pages, logits: TOKENS_MAX, threads: 2 };
+        // Fewer rows for drafts than are found: a step with more would fail.
+        let logits = setup.sequences + if setup.prompt_lookup { 3 } else { 0 };
+        let config = SessionConfig { context_length: CONTEXT, pages: setup.pages, logits, threads: 2 };
         let session = DecoderSession::open(&Runtime::load()?, &bundle, config, adapters.table())?;
         let config = EngineConfig {
             sequences_max: setup.sequences,
