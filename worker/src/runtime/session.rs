@@ -63,7 +63,9 @@ pub enum SessionError {
         most: usize,
     },
     /// More rows of logits than there is memory for.
-    #[error("{asked} rows of logits are wanted of a step; there is memory for {most}")]
+    #[error(
+        "{asked} rows of logits are wanted of a step; the session was opened for {most}: want fewer, or open it for more"
+    )]
     Logits {
         /// Wanted.
         asked: usize,
