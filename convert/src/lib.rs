@@ -11,9 +11,9 @@
 //! This crate has no async, no network and no ONNX Runtime. Files in, values and files out.
 
 // In the order in which data meets them.
+mod anonymous;
 mod digest;
 mod fields;
-mod floats;
 mod mapped;
 mod safetensors_file;
 

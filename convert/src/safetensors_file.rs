@@ -9,8 +9,8 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use slm_kernels::floats::{Float, Floats};
 
-use crate::floats::{Float, Floats};
 use crate::mapped::Mapped;
 
 /// The format's own limit; a larger header is damage.
@@ -178,7 +178,7 @@ impl SafetensorsFile {
     /// The values of a tensor as f32; `None` where there is no such tensor.
     pub(crate) fn values(&self, name: &str) -> Result<Option<Vec<f32>>, SafetensorsError> {
         let mut values = Vec::new();
-        let found = self.place(name)?.map(|place| self.at(&place).widen(&mut values));
+        let found = self.place(name)?.map(|place| self.at(&place).append_to(&mut values));
         Ok(found.map(|()| values))
     }
 }

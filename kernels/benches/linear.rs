@@ -8,11 +8,15 @@
 //!
 //! Words on the command line filter lines by path, format or shape (`N x K`), as they are printed.
 
-use std::time::{Duration, Instant};
+use std::{
+    io,
+    time::{Duration, Instant},
+};
 
+use memmap2::MmapMut;
 use slm_kernels::{
     Activations, Adapters, Block, Format, Level, Linear, Packed, Rows, Start,
-    lora::{Inputs, Module, PackedAdapter, Share, hidden},
+    lora::{Inputs, Layout, Module, Pair, Share, hidden},
     roofline,
 };
 
@@ -30,7 +34,7 @@ struct Roof {
     peak: Option<f64>,
 }
 
-fn main() {
+fn main() -> io::Result<()> {
     let filters: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
     let bandwidth = roofline::read_bandwidth(COLD_BYTES, 20);
     println!("read bandwidth, one thread: {:.1} GB/s", bandwidth / 1e9);
@@ -49,9 +53,10 @@ fn main() {
         }
         let name = format!("{level:?} adapters");
         if filters.iter().all(|filter| name.contains(filter.as_str())) {
-            adapters(&name, level);
+            adapters(&name, level)?;
         }
     }
+    Ok(())
 }
 
 fn weights(format: Format, n: usize, k: usize) -> Packed {
@@ -92,21 +97,25 @@ fn shape(name: &str, level: Level, format: Format, (n, k): (usize, usize), roof:
 
 /// What adapters cost on top of a layer: both halves, in 8 bits, weights and adapters from memory.
 #[allow(unsafe_code)] // `hidden` and `Linear::columns` want that nobody else writes to their rows.
-fn adapters(name: &str, level: Level) {
+fn adapters(name: &str, level: Level) -> io::Result<()> {
     let (n, k) = (3072, 576);
     let layers: Vec<Packed> = (0..COLD_BYTES >> 20).map(|_| weights(Format::Q4Scale32, n, k)).collect();
     println!("\n{name}, Q4Scale32 {n}x{k}");
     println!("{:>5} {:>5} {:>9} {:>10} {:>10} {:>6}", "rows", "rank", "distinct", "plain us", "with us", "more");
     for (rows, rank, distinct) in [(1, 8, 1), (1, 16, 1), (8, 16, 1), (8, 16, 8), (128, 16, 1)] {
         let (a, b) = (vec![0.01; rank * k], vec![0.01; rank * n]);
-        let module = Module { rank, a: &a, b: &b, factor: 1.0, column_begin: 0, columns: n };
-        let packed: Vec<_> = (0..layers.len() * distinct).map(|_| PackedAdapter::in_8_bits(k, n, &[module])).collect();
+        let layout = Layout::in_8_bits(k, n, &[Module { rank, column_begin: 0, columns: n }]);
+        let pair = Pair { a: &a, b: &b, factor: 1.0 };
+        let mut packed = MmapMut::map_anon(layers.len() * distinct * layout.bytes())?;
+        for memory in packed.chunks_exact_mut(layout.bytes()) {
+            assert_eq!(layout.pack(&[pair], memory), Ok(()));
+        }
         let tokens: Vec<Vec<u32>> =
             (0..distinct).map(|i| (0..rows as u32).filter(|row| *row as usize % distinct == i).collect()).collect();
         let shares: Vec<Share<'_>> = packed
-            .iter()
+            .chunks_exact(layout.bytes())
             .zip(tokens.iter().cycle())
-            .map(|(packed, tokens)| Share { adapter: packed.adapter(), tokens })
+            .map(|(packed, tokens)| Share { adapter: layout.adapter(packed), tokens })
             .collect();
         let x = vec![0.5; rows * k];
         let (mut y, mut h) = (vec![0.0; rows * n], vec![0.0; rows * rank]);
@@ -139,6 +148,7 @@ fn adapters(name: &str, level: Level) {
         let more = 100.0 * (with / plain - 1.0);
         println!("{rows:>5} {rank:>5} {distinct:>9} {:>10.1} {:>10.1} {more:>5.0}%", plain * 1e6, with * 1e6);
     }
+    Ok(())
 }
 
 /// Each copy at least once, and as often as fits the time; long calls by ranges of columns, each of which is shorter

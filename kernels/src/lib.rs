@@ -40,6 +40,7 @@ mod sources;
 
 mod activations;
 pub mod attention;
+pub mod floats;
 mod linear;
 pub mod lora;
 pub mod rowwise;

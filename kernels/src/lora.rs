@@ -10,17 +10,13 @@
 
 mod exact;
 mod int8;
+mod layout;
 
 use std::ops::Range;
 
-use crate::{
-    activations::Activations,
-    level::Level,
-    memory::{self, Bytes},
-    pack::{Packed, Weights},
-    rows::Rows,
-    simd::WIDTH,
-};
+use crate::{activations::Activations, level::Level, memory, pack::Weights, rows::Rows, simd::WIDTH};
+use layout::Part;
+pub use layout::{FactorError, Layout, Module, Pair};
 
 /// Tokens that read a matrix together.
 const TOKENS: usize = 4;
@@ -78,40 +74,7 @@ unsafe fn walk<S, B: AddColumns<S>>(b: &B, columns: Range<usize>, tokens: usize)
     }
 }
 
-/// What an adapter does to one module of a fused projection, as training left it.
-#[derive(Debug, Clone, Copy)]
-pub struct Module<'a> {
-    /// Rows of A.
-    pub rank: usize,
-    /// `[rank, inputs]`.
-    pub a: &'a [f32],
-    /// `[columns, rank]`.
-    pub b: &'a [f32],
-    /// What the product of both is multiplied by.
-    pub factor: f32,
-    /// First output column it adds to.
-    pub column_begin: usize,
-    /// Output columns it adds to.
-    pub columns: usize,
-}
-
-/// An adapter's share of one fused projection, laid out for the kernels: what packing makes.
-#[derive(Debug)]
-pub struct PackedAdapter {
-    rank: usize,
-    inputs: usize,
-    outputs: usize,
-    parts: Vec<Part>,
-    matrices: Owned,
-}
-
-#[derive(Debug)]
-enum Owned {
-    F32 { a: Vec<f32>, b: Vec<f32> },
-    Int8 { a: Packed, b: Bytes, scales: Vec<f32> },
-}
-
-/// An adapter's share of one fused projection.
+/// An adapter's share of one fused projection, to compute with: see [`Layout::adapter`].
 #[derive(Debug, Clone, Copy)]
 pub struct Adapter<'a> {
     rank: usize,
@@ -136,96 +99,6 @@ enum Matrices<'a> {
         /// Of each rank, what its row of B was divided by, the factor included.
         scales: &'a [f32],
     },
-}
-
-/// One module's B within a fused projection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Part {
-    /// First row of A that belongs to it.
-    rank_begin: usize,
-    /// Rows of A that belong to it.
-    rank: usize,
-    /// First output column it adds to.
-    column_begin: usize,
-    /// Output columns it adds to.
-    columns: usize,
-    /// Where its B begins, in elements.
-    b_begin: usize,
-    /// Elements of B from one tile to the next.
-    tile: usize,
-}
-
-impl Part {
-    /// Where its B ends.
-    fn b_end(&self) -> usize {
-        self.b_begin + self.columns.div_ceil(WIDTH) * self.tile
-    }
-
-    /// Its columns among `columns`, counted from its first.
-    fn within(&self, columns: &Range<usize>) -> Option<Range<usize>> {
-        let begin = columns.start.max(self.column_begin);
-        let end = columns.end.min(self.column_begin + self.columns);
-        (begin < end).then(|| begin - self.column_begin..end - self.column_begin)
-    }
-}
-
-impl PackedAdapter {
-    /// Every number as it is.
-    ///
-    /// # Panics
-    /// A module's matrices have not the size that its shape asks for.
-    pub fn in_32_bits(inputs: usize, outputs: usize, modules: &[Module<'_>]) -> Self {
-        let parts = parts(inputs, outputs, modules, |rank| rank * WIDTH);
-        let matrices = exact::pack(&parts, modules);
-        let rank = modules.iter().map(|module| module.rank).sum();
-        Self { rank, inputs, outputs, parts, matrices }
-    }
-
-    /// A in blocks of 32 inputs with a scale each, B with a scale for each rank.
-    ///
-    /// # Panics
-    /// As [`PackedAdapter::in_32_bits`].
-    pub fn in_8_bits(inputs: usize, outputs: usize, modules: &[Module<'_>]) -> Self {
-        let parts = parts(inputs, outputs, modules, |rank| rank.next_multiple_of(2) * WIDTH);
-        let matrices = int8::pack(inputs, &parts, modules);
-        let rank = modules.iter().map(|module| module.rank).sum();
-        Self { rank, inputs, outputs, parts, matrices }
-    }
-
-    /// To compute with.
-    pub fn adapter(&self) -> Adapter<'_> {
-        let Self { rank, inputs, outputs, ref parts, ref matrices } = *self;
-        let matrices = match matrices {
-            Owned::F32 { a, b } => Matrices::F32 { a, b },
-            Owned::Int8 { a, b, scales } => Matrices::Int8 { a: a.weights(), b: b.as_slice(), scales },
-        };
-        Adapter { rank, inputs, outputs, parts, matrices }
-    }
-
-    /// Memory that the matrices take.
-    pub fn bytes(&self) -> usize {
-        match &self.matrices {
-            Owned::F32 { a, b } => size_of_val(a.as_slice()) + size_of_val(b.as_slice()),
-            Owned::Int8 { a, b, scales } => a.bytes().len() + b.as_slice().len() + size_of_val(scales.as_slice()),
-        }
-    }
-}
-
-/// Modules one behind the other; `tile` is the elements of a tile of B, by its rank.
-fn parts(inputs: usize, outputs: usize, modules: &[Module<'_>], tile: impl Fn(usize) -> usize) -> Vec<Part> {
-    let mut parts: Vec<Part> = Vec::with_capacity(modules.len());
-    for module in modules {
-        let &Module { rank, column_begin, columns, .. } = module;
-        assert!(
-            module.a.len() == rank * inputs && module.b.len() == columns * rank && column_begin + columns <= outputs,
-            "rank {rank} at columns {column_begin}+{columns} of {inputs} x {outputs}: A has {}, B {} elements",
-            module.a.len(),
-            module.b.len()
-        );
-        let (rank_begin, b_begin) = parts.last().map_or((0, 0), |last| (last.rank_begin + last.rank, last.b_end()));
-        parts.push(Part { rank_begin, rank, column_begin, columns, b_begin, tile: tile(rank) });
-    }
-    parts
 }
 
 impl Adapter<'_> {

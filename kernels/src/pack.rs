@@ -81,32 +81,15 @@ impl Packed {
     /// # Panics
     /// A matrix without inputs or outputs.
     pub fn pack(format: Format, inputs: usize, outputs: usize, block: impl FnMut(usize, usize) -> Block) -> Self {
-        Self::from_source(format, inputs, outputs, block)
-    }
-
-    /// The same, compiled for whatever instruction set its caller is compiled for.
-    #[inline(always)]
-    pub(crate) fn from_source(format: Format, inputs: usize, outputs: usize, mut source: impl Source) -> Self {
         assert!(inputs > 0 && outputs > 0, "a matrix of {inputs} x {outputs}");
-        let tile = format.tile(inputs);
         let mut bytes = Bytes::zeroed(format.packed_len(inputs, outputs));
-        for column in 0..outputs {
-            let begin = column / TILE_COLUMNS * tile.bytes;
-            let part = &mut bytes.as_mut_slice()[begin..begin + tile.bytes];
-            for index in 0..tile.blocks {
-                let mut block = source.block(column, index);
-                let known = (inputs - index * BLOCK).min(BLOCK);
-                block.quants[known..].fill(0);
-                put(format, &tile, part, column % TILE_COLUMNS, index, &block);
-            }
-        }
+        pack_into(bytes.as_mut_slice(), format, inputs, outputs, block);
         Self { format, inputs, outputs, bytes }
     }
 
     /// The matrix to multiply with.
     pub fn weights(&self) -> Weights<'_> {
-        let Self { format, inputs, outputs, .. } = *self;
-        Weights { format, inputs, outputs, tile: format.tile(inputs), bytes: self.bytes() }
+        Weights::view(self.format, self.inputs, self.outputs, self.bytes())
     }
 
     /// What [`Weights::new`] takes, here or in another process.
@@ -125,7 +108,13 @@ impl<'a> Weights<'a> {
         if bytes.len() != want || want == 0 {
             return Err(SourceError::Size { what: "packed bytes", got: bytes.len(), want });
         }
-        Ok(Self { format, inputs, outputs, tile: format.tile(inputs), bytes })
+        Ok(Self::view(format, inputs, outputs, bytes))
+    }
+
+    /// As [`Weights::new`], of bytes that were made to fit.
+    pub(crate) fn view(format: Format, inputs: usize, outputs: usize, bytes: &'a [u8]) -> Self {
+        assert!(bytes.len() == format.packed_len(inputs, outputs), "{} bytes for {inputs} x {outputs}", bytes.len());
+        Self { format, inputs, outputs, tile: format.tile(inputs), bytes }
     }
 
     /// How the weights are quantised.
@@ -186,6 +175,21 @@ impl std::fmt::Debug for Packed {
 impl std::fmt::Debug for Weights<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Weights({:?}, {} x {})", self.format, self.inputs, self.outputs)
+    }
+}
+
+/// [`Packed::pack`] into bytes of zero, compiled for whatever instruction set its caller is compiled for.
+#[inline(always)]
+pub(crate) fn pack_into(bytes: &mut [u8], format: Format, inputs: usize, outputs: usize, mut source: impl Source) {
+    let tile = format.tile(inputs);
+    for column in 0..outputs {
+        let part = &mut bytes[column / TILE_COLUMNS * tile.bytes..][..tile.bytes];
+        for index in 0..tile.blocks {
+            let mut block = source.block(column, index);
+            let known = (inputs - index * BLOCK).min(BLOCK);
+            block.quants[known..].fill(0);
+            put(format, &tile, part, column % TILE_COLUMNS, index, &block);
+        }
     }
 }
 

@@ -212,7 +212,7 @@ impl Adapters {
         let lease = Arc::new(AdapterLease {
             info,
             generation: shared.generation.fetch_add(1, Ordering::Relaxed) + 1,
-            bytes: packed.bytes,
+            bytes: packed.bytes(),
             slot,
             registry: shared.clone(),
         });
@@ -296,7 +296,7 @@ mod tests {
     }
 
     fn packed() -> PackedAdapter {
-        PackedAdapter { groups: Vec::new(), bytes: 100 }
+        PackedAdapter::default()
     }
 
     #[test]

@@ -12,7 +12,7 @@ use slm_convert::{
     bundle::{Bundle, BundleError, PrecisionChoice},
     checkpoint::{Checkpoint, CheckpointError},
     graph::Precision,
-    pack::{OutOfRange, pack},
+    pack::{PackError, pack},
     peft::{Adapter, AdapterError},
 };
 
@@ -118,9 +118,9 @@ pub enum LoadAdapterError {
     /// Its files cannot be used with this base.
     #[error(transparent)]
     Adapter(#[from] AdapterError),
-    /// Its numbers do not fit.
+    /// It cannot be laid out.
     #[error(transparent)]
-    OutOfRange(#[from] OutOfRange),
+    Pack(#[from] PackError),
     /// Another artifact than was asked for.
     #[error("{path}: digest is {found}, but {expected} was asked for; fix source.digest or the files")]
     Digest {

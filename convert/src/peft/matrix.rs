@@ -29,8 +29,13 @@ impl Matrix {
     /// Its values.
     pub fn values(&self) -> Vec<f32> {
         let mut values = Vec::new();
-        self.file.at(&self.place).widen(&mut values);
+        self.file.at(&self.place).append_to(&mut values);
         values
+    }
+
+    /// Its values: in `room`, or the file's own where they can be used as they are.
+    pub fn values_in<'a>(&'a self, room: &'a mut Vec<f32>) -> &'a [f32] {
+        self.file.at(&self.place).values(room)
     }
 }
 

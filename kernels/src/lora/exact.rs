@@ -8,7 +8,7 @@
 
 use std::ops::Range;
 
-use super::{AddColumns, Module, Owned, Part, Share, TOKENS, walk};
+use super::{AddColumns, FactorError, Pair, Part, Share, TOKENS, walk};
 use crate::{
     level::Level,
     memory,
@@ -16,18 +16,24 @@ use crate::{
     simd::{Simd, WIDTH, at_level},
 };
 
-/// A of all modules, and B of each in tiles, the last columns filled up with zeros.
-pub(super) fn pack(parts: &[Part], modules: &[Module<'_>]) -> Owned {
-    let a = modules.iter().flat_map(|module| module.a).copied().collect();
-    let mut b = vec![0.0; parts.last().map_or(0, Part::b_end)];
-    for (part, module) in parts.iter().zip(modules) {
-        for (n, column) in module.b.chunks_exact(part.rank).enumerate() {
+/// A of all pairs into `a`, and B of each in tiles into `b`, where columns that fill up the last are zero already.
+pub(super) fn pack(parts: &[Part], pairs: &[Pair<'_>], a: &mut [f32], b: &mut [f32]) -> Result<(), FactorError> {
+    let rows = pairs.iter().flat_map(|pair| pair.a);
+    a.iter_mut().zip(rows).for_each(|(to, weight)| *to = *weight);
+    for (index, (part, pair)) in parts.iter().zip(pairs).enumerate() {
+        let mut finite = true;
+        for (n, column) in pair.b.chunks_exact(part.rank).enumerate() {
             for (r, weight) in column.iter().enumerate() {
-                b[part.b_begin + n / WIDTH * part.tile + r * WIDTH + n % WIDTH] = weight * module.factor;
+                let weight = weight * pair.factor;
+                finite &= weight.is_finite();
+                b[part.b_begin + n / WIDTH * part.tile + r * WIDTH + n % WIDTH] = weight;
             }
         }
+        if !finite {
+            return Err(FactorError { pair: index });
+        }
     }
-    Owned::F32 { a, b }
+    Ok(())
 }
 
 /// As [`super::hidden`].

@@ -11,15 +11,15 @@
 
 use std::ops::Range;
 
-use super::{AddColumns, Module, Owned, Part, Share, TOKENS, walk};
+use super::{AddColumns, FactorError, Pair, Part, Share, TOKENS, walk};
 use crate::{
     activations::Activations,
     format::{BLOCK, Format},
     level::Level,
     linear::{Linear, Start},
-    memory::{self, Bytes},
+    memory,
     numbers::{largest, nearest},
-    pack::{Block, Packed, Source, Weights},
+    pack::{Block, Source, Weights, pack_into},
     rows::Rows,
     rowwise,
     simd::{Simd, WIDTH, at_level},
@@ -36,32 +36,63 @@ const RANKS_ROUNDED: usize = 8;
 const BYTE_MAX: f32 = 127.0;
 const HALF_MAX: f32 = 32767.0;
 
-pub(super) fn pack(inputs: usize, parts: &[Part], modules: &[Module<'_>]) -> Owned {
+/// What A is kept in.
+const FORMAT_OF_A: Format = Format::Q8Scale32;
+
+/// Bytes of A of so many ranks.
+pub(super) fn bytes_of_a(inputs: usize, ranks: usize) -> usize {
+    FORMAT_OF_A.packed_len(inputs, ranks)
+}
+
+/// A of so many ranks, in the bytes that [`pack`] wrote.
+pub(super) fn weights_of_a(inputs: usize, ranks: usize, bytes: &[u8]) -> Weights<'_> {
+    Weights::view(FORMAT_OF_A, inputs, ranks, bytes)
+}
+
+/// A of all pairs into `a`, B of each in tiles into `b` and the scales of their ranks into `scales`; `a` and `b` are
+/// zero before.
+pub(super) fn pack(
+    inputs: usize,
+    parts: &[Part],
+    pairs: &[Pair<'_>],
+    a: &mut [u8],
+    b: &mut [u8],
+    scales: &mut [f32],
+) -> Result<(), FactorError> {
     let level = Level::best();
-    rowwise::at_level!(level, pack_body(inputs: usize, parts: &[Part], modules: &[Module<'_>]) -> Owned)
+    rowwise::at_level!(
+        level,
+        pack_body(inputs: usize, parts: &[Part], pairs: &[Pair<'_>], a: &mut [u8], b: &mut [u8], scales: &mut [f32])
+            -> Result<(), FactorError>
+    )
 }
 
 #[inline(always)]
-fn pack_body(inputs: usize, parts: &[Part], modules: &[Module<'_>]) -> Owned {
-    let rows: Vec<&[f32]> = modules.iter().flat_map(|module| module.a.chunks_exact(inputs)).collect();
+fn pack_body(
+    inputs: usize,
+    parts: &[Part],
+    pairs: &[Pair<'_>],
+    a: &mut [u8],
+    b: &mut [u8],
+    scales: &mut [f32],
+) -> Result<(), FactorError> {
+    let rows: Vec<&[f32]> = pairs.iter().flat_map(|pair| pair.a.chunks_exact(inputs)).collect();
     // Scales of blocks are kept in 16 bits: each row is brought near 1, and what that takes goes to the scale of its B.
     let powers: Vec<f32> = rows.iter().map(|row| power_of_two(largest(row))).collect();
-    let a = Packed::from_source(Format::Q8Scale32, inputs, rows.len(), RowsOfA { rows: &rows, powers: &powers });
+    pack_into(a, FORMAT_OF_A, inputs, rows.len(), RowsOfA { rows: &rows, powers: &powers });
 
-    let mut b = Bytes::zeroed(parts.last().map_or(0, Part::b_end));
-    let mut scales = Vec::with_capacity(rows.len());
-    for (part, module) in parts.iter().zip(modules) {
+    for (index, (part, pair)) in parts.iter().zip(pairs).enumerate() {
         // The bits of magnitudes are in the order of the magnitudes.
         let mut most = vec![0u32; part.rank];
-        for column in module.b.chunks_exact(part.rank) {
+        for column in pair.b.chunks_exact(part.rank) {
             for (most, weight) in most.iter_mut().zip(column) {
                 *most = (*most).max(weight.abs().to_bits());
             }
         }
         let most: Vec<f32> = most.into_iter().map(f32::from_bits).collect();
         let inverse: Vec<f32> = most.iter().map(|&most| if most == 0.0 { 0.0 } else { BYTE_MAX / most }).collect();
-        let tiles = b.as_mut_slice()[part.b_begin..part.b_end()].chunks_exact_mut(part.tile);
-        for (tile, columns) in tiles.zip(module.b.chunks(WIDTH * part.rank)) {
+        let tiles = b[part.b_begin..part.b_end()].chunks_exact_mut(part.tile);
+        for (tile, columns) in tiles.zip(pair.b.chunks(WIDTH * part.rank)) {
             for (n, column) in columns.chunks_exact(part.rank).enumerate() {
                 let eights = column.chunks(RANKS_ROUNDED).zip(inverse.chunks(RANKS_ROUNDED));
                 for ((weights, inverse), lines) in eights.zip(tile.chunks_mut(RANKS_ROUNDED * WIDTH)) {
@@ -69,10 +100,15 @@ fn pack_body(inputs: usize, parts: &[Part], modules: &[Module<'_>]) -> Owned {
                 }
             }
         }
-        let powers = &powers[part.rank_begin..];
-        scales.extend(most.iter().zip(powers).map(|(most, power)| most / BYTE_MAX * module.factor * power));
+        let ranks = part.rank_begin..part.rank_begin + part.rank;
+        for ((scale, most), power) in scales[ranks.clone()].iter_mut().zip(&most).zip(&powers[ranks.clone()]) {
+            *scale = most / BYTE_MAX * pair.factor * power;
+        }
+        if !scales[ranks].iter().all(|scale| scale.is_finite()) {
+            return Err(FactorError { pair: index });
+        }
     }
-    Owned::Int8 { a, b, scales }
+    Ok(())
 }
 
 /// A, each row divided by its power of two.

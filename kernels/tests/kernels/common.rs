@@ -5,7 +5,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use slm_kernels::{
     Activations, Adapters, BLOCK, Block, Format, Level, Linear, Packed, Rows, Start,
-    lora::{Inputs, Module, PackedAdapter, Share, hidden},
+    lora::{Inputs, Layout, Module, Pair, Share, hidden},
 };
 
 pub(crate) fn random(seed: u64) -> ChaCha8Rng {
@@ -105,18 +105,17 @@ pub(crate) fn rows(count: usize, inputs: usize, random: &mut ChaCha8Rng) -> Vec<
 
 /// An adapter as it was before it was packed.
 pub(crate) struct OwnedAdapter {
-    packed: PackedAdapter,
+    layout: Layout,
+    packed: Vec<f32>,
     in_8_bits: bool,
     outputs: usize,
     modules: [OwnedModule; 2],
 }
 
 struct OwnedModule {
-    rank: usize,
+    module: Module,
     a: Vec<f32>,
     b: Vec<f32>,
-    column_begin: usize,
-    columns: usize,
 }
 
 /// Of matrices: no number is larger.
@@ -137,27 +136,30 @@ impl OwnedAdapter {
         let mut numbers = |n: usize| -> Vec<f32> { (0..n).map(|_| random.random_range(-0.3..0.3)).collect() };
         let mut module = |rank, (column_begin, columns)| {
             let (a, b) = (numbers(rank * inputs), numbers(rank * columns));
-            OwnedModule { rank, a, b, column_begin, columns }
+            OwnedModule { module: Module { rank, column_begin, columns }, a, b }
         };
         let modules = [module(ranks[0], columns[0]), module(ranks[1], columns[1])];
-        let views = modules.each_ref().map(|module| {
-            let &OwnedModule { rank, ref a, ref b, column_begin, columns } = module;
-            Module { rank, a, b, factor: FACTOR, column_begin, columns }
-        });
-        let pack = if in_8_bits { PackedAdapter::in_8_bits } else { PackedAdapter::in_32_bits };
-        Self { packed: pack(inputs, outputs, &views), in_8_bits, outputs, modules }
+        let pairs = modules.each_ref().map(|OwnedModule { a, b, .. }| Pair { a, b, factor: FACTOR });
+        let layout = if in_8_bits { Layout::in_8_bits } else { Layout::in_32_bits }(
+            inputs,
+            outputs,
+            &modules.each_ref().map(|owned| owned.module),
+        );
+        let mut packed = vec![0.0; layout.bytes() / size_of::<f32>()];
+        assert_eq!(layout.pack(&pairs, bytemuck::cast_slice_mut(&mut packed)), Ok(()));
+        Self { layout, packed, in_8_bits, outputs, modules }
     }
 
     /// What it adds to each column of a row, and how far from that it may be.
     pub(crate) fn adds(&self, x: &[f32]) -> (Vec<f64>, f64) {
         let (rounded, scales) = quantized(x);
         let (mut sums, mut bound) = (vec![0.0; self.outputs], 0.0f64);
-        for module in &self.modules {
+        for OwnedModule { module, a, b } in &self.modules {
             // Of each rank: its value, its size, how far it may be off.
             let h: Vec<(f64, f64, f64)> = (0..module.rank)
                 .map(|r| {
                     let terms =
-                        || module.a[r * x.len()..][..x.len()].iter().zip(x).map(|(&a, &x)| f64::from(a) * f64::from(x));
+                        || a[r * x.len()..][..x.len()].iter().zip(x).map(|(&a, &x)| f64::from(a) * f64::from(x));
                     let size: f64 = terms().map(f64::abs).sum();
                     let mut off = f64::from(f32::EPSILON) * (32.0 + x.len() as f64) * size;
                     if self.in_8_bits {
@@ -181,7 +183,7 @@ impl OwnedAdapter {
             }
             bound = bound.max(off * f64::from(FACTOR));
             for n in 0..module.columns {
-                let b = &module.b[n * module.rank..][..module.rank];
+                let b = &b[n * module.rank..][..module.rank];
                 let sum: f64 = h.iter().zip(b).map(|((h, ..), &b)| h * f64::from(b)).sum();
                 sums[module.column_begin + n] = sum * f64::from(FACTOR);
             }
@@ -210,8 +212,13 @@ pub(crate) fn multiply(
     let mut activations = Activations::default();
     activations.quantize(how.level, x, inputs);
     let rows = activations.rows();
-    let shares: Vec<Share<'_>> =
-        adapters.iter().map(|(adapter, tokens)| Share { adapter: adapter.packed.adapter(), tokens }).collect();
+    let shares: Vec<Share<'_>> = adapters
+        .iter()
+        .map(|(adapter, tokens)| Share {
+            adapter: adapter.layout.adapter(bytemuck::cast_slice(&adapter.packed)),
+            tokens,
+        })
+        .collect();
     let width = shares.iter().map(|share| share.adapter.rank()).max().unwrap_or(0);
     let mut memory = vec![f32::NAN; rows * width];
     let h = Rows::new(&mut memory, width);

@@ -115,7 +115,7 @@ mod tests {
                 load_time: std::time::Duration::ZERO,
                 loaded_at: std::time::SystemTime::UNIX_EPOCH,
             };
-            adapters.publish(info, slm_convert::pack::PackedAdapter { groups: Vec::new(), bytes: 0 }).unwrap()
+            adapters.publish(info, slm_convert::pack::PackedAdapter::default()).unwrap()
         };
         names.iter().map(publish).collect()
     }

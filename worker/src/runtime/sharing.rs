@@ -54,8 +54,8 @@ impl Sharing {
     pub(super) fn halfway(&mut self, group: usize, rows: usize) -> Option<Halfway<'_>> {
         let Self { adapters, tokens, hidden } = self;
         let shares_of = |group: usize| -> Vec<Share<'_>> {
-            let adapters = adapters.iter().map(|(adapter, range)| (adapter.groups.get(group), &tokens[range.clone()]));
-            adapters.filter_map(|(group, tokens)| Some(Share { adapter: group?.as_ref()?.adapter(), tokens })).collect()
+            let shares = adapters.iter().map(|(adapter, range)| (adapter.group(group), &tokens[range.clone()]));
+            shares.filter_map(|(adapter, tokens)| Some(Share { adapter: adapter?, tokens })).collect()
         };
         let shares = shares_of(group);
         let rank_max = shares.iter().map(|share| share.adapter.rank()).max()?;

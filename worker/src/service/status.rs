@@ -2,6 +2,7 @@
 //! another protocol.
 
 use slm_artifacts::FetchError;
+use slm_convert::pack::PackError;
 use slm_proto::trailers;
 use tonic::{Code, Status, metadata::MetadataValue};
 
@@ -103,7 +104,8 @@ impl From<LoadAdapterError> for Status {
     fn from(error: LoadAdapterError) -> Self {
         let (code, reason) = match &error {
             LoadAdapterError::Adapter(_) => (Code::InvalidArgument, "InvalidAdapter"),
-            LoadAdapterError::OutOfRange(_) => (Code::InvalidArgument, "OutOfRange"),
+            LoadAdapterError::Pack(PackError::OutOfRange { .. }) => (Code::InvalidArgument, "OutOfRange"),
+            LoadAdapterError::Pack(PackError::Memory { .. }) => (Code::ResourceExhausted, "Memory"),
             LoadAdapterError::Digest { .. } => (Code::FailedPrecondition, "DigestMismatch"),
             LoadAdapterError::Rank { .. } => (Code::InvalidArgument, "Rank"),
             LoadAdapterError::NameTaken(_) => (Code::InvalidArgument, "NameTaken"),
