@@ -96,6 +96,13 @@ impl Artifact {
         self.entry.as_ref().map(|entry| entry.index.digest.as_str())
     }
 
+    /// A folder of the cache, which may not be there yet, for what is made of it and can be made again: it goes when the
+    /// artifact goes. `None` for what is used in place.
+    #[must_use]
+    pub fn derived(&self) -> Option<&Path> {
+        self.entry.as_ref().map(|entry| entry.derived.as_path())
+    }
+
     /// Bytes of its files in the cache; `None` for what is used in place.
     #[must_use]
     pub fn bytes(&self) -> Option<u64> {

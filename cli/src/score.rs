@@ -142,7 +142,7 @@ impl ScoreArgs {
         let config = &bundle.info.config;
         let adapter = Adapter::open(path, config).map_err(Failure::failed)?;
         let packed = pack(&adapter, config, bundle.info.precision, 1.0).map_err(Failure::failed)?;
-        let info = AdapterInfo::new("scored", &adapter, 1.0, begun.elapsed());
+        let info = AdapterInfo::new("scored", &packed, 1.0, begun.elapsed());
         adapters.publish(info, packed).map(Some).map_err(Failure::failed)
     }
 }

@@ -36,11 +36,17 @@ impl Mapped {
             file.read_exact(&mut bytes)?;
             return Ok(Self::Read(bytes));
         }
-        // SAFETY: a mapping is unsound when the file is written or cut while mapped. Model files here are made whole
-        // beside their place and renamed into it, so the mapped inode never changes.
-        #[allow(unsafe_code)]
-        let map = unsafe { memmap2::Mmap::map(&file)? };
-        Ok(Self::Mapped(map))
+        Ok(Self::Mapped(map(&file)?))
+    }
+}
+
+/// A file that is made whole beside its place and renamed into it, in the page cache.
+pub(crate) fn map(file: &File) -> io::Result<memmap2::Mmap> {
+    // SAFETY: a mapping is unsound when the file is written or cut while mapped. Such files are not: the mapped inode never
+    // changes.
+    #[allow(unsafe_code)]
+    unsafe {
+        memmap2::Mmap::map(file)
     }
 }
 

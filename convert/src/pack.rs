@@ -3,8 +3,15 @@
 //! One [`Layout`] a fused projection: beside 32-bit weights every number as it is, beside quantised ones in
 //! 8 bits. Ranks may differ from module to module and layer to layer.
 
-use std::{io, ops::Range};
+mod kept;
 
+use std::{
+    collections::BTreeMap,
+    io,
+    ops::{Deref, Range},
+};
+
+use memmap2::Mmap;
 use slm_kernels::lora::{self, FactorError, Layout, Pair};
 
 use crate::{
@@ -14,15 +21,50 @@ use crate::{
     peft::{Adapter, Module},
 };
 
+pub use kept::Key;
+
 /// An adapter ready to be used beside a graph.
 ///
 /// Its matrices are one piece of memory of their own, which goes back to the system with it: adapters come and go for as
 /// long as a worker lives, and an allocator would keep what they leave in pieces.
 #[derive(Debug, Default)]
 pub struct PackedAdapter {
+    /// As [`Adapter::digest`].
+    pub digest: String,
+    /// As [`Adapter::rank_max`].
+    pub rank_max: usize,
+    /// As [`Adapter::target_modules`].
+    pub target_modules: Vec<String>,
+    ranks: Ranks,
     groups: Vec<Option<Place>>,
-    /// None for an adapter that changes nothing.
-    memory: Option<Anonymous>,
+    memory: Memory,
+}
+
+/// Of each pair.
+type Ranks = BTreeMap<(usize, Module), usize>;
+
+/// Where the matrices of all groups are.
+#[derive(Debug, Default)]
+enum Memory {
+    /// There are none.
+    #[default]
+    None,
+    /// Packed here.
+    Anonymous(Anonymous),
+    /// Kept in a file, from there on.
+    Mapped { map: Mmap, begin: usize },
+}
+
+impl Deref for Memory {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::None => &[],
+            Self::Anonymous(memory) => memory,
+            Self::Mapped { map, begin } => &map[*begin..],
+        }
+    }
 }
 
 /// Where the matrices of a group are.
@@ -35,13 +77,18 @@ struct Place {
 impl PackedAdapter {
     /// What changes the group of that [`Group::index`]; `None` where the adapter changes nothing.
     pub fn group(&self, index: usize) -> Option<lora::Adapter<'_>> {
-        let (Place { layout, memory }, all) = (self.groups.get(index)?.as_ref()?, self.memory.as_ref()?);
-        Some(layout.adapter(&all[memory.clone()]))
+        let Place { layout, memory } = self.groups.get(index)?.as_ref()?;
+        Some(layout.adapter(&self.memory[memory.clone()]))
+    }
+
+    /// Whether its matrices are in a file that was kept, not in memory of their own.
+    pub fn is_mapped(&self) -> bool {
+        matches!(self.memory, Memory::Mapped { .. })
     }
 
     /// Memory that the matrices take.
     pub fn bytes(&self) -> u64 {
-        self.groups.iter().flatten().map(|place| place.memory.len() as u64).sum()
+        self.memory.len() as u64
     }
 }
 
@@ -81,15 +128,8 @@ pub fn pack(
     precision: Precision,
     scale: f32,
 ) -> Result<PackedAdapter, PackError> {
-    let mut bytes = 0;
-    let mut place = |(layer, group)| {
-        let layout = layout(adapter, config, layer, group, precision)?;
-        let begin = bytes;
-        bytes += layout.bytes();
-        Some(Place { layout, memory: begin..bytes })
-    };
-    let groups: Vec<_> = groups(config.layers).map(&mut place).collect();
-
+    let ranks = adapter.pairs.iter().map(|(&place, pair)| (place, pair.rank)).collect();
+    let (groups, bytes) = places(&ranks, config, precision);
     let mut memory = Anonymous::zeroed(bytes).map_err(|source| PackError::Memory { bytes, source })?;
     let mut room = Room::default();
     for ((layer, group), place) in self::groups(config.layers).zip(&groups) {
@@ -97,7 +137,26 @@ pub fn pack(
             pack_group((adapter, scale), (layer, group), layout, &mut room, &mut memory[range.clone()])?;
         }
     }
-    Ok(PackedAdapter { groups, memory: Some(memory) })
+    Ok(PackedAdapter {
+        digest: adapter.digest.clone(),
+        rank_max: adapter.rank_max,
+        target_modules: adapter.target_modules.clone(),
+        ranks,
+        groups,
+        memory: Memory::Anonymous(memory),
+    })
+}
+
+/// Where the matrices of each group go, one behind the other, and the bytes of all.
+fn places(ranks: &Ranks, config: &ModelConfig, precision: Precision) -> (Vec<Option<Place>>, usize) {
+    let mut bytes = 0;
+    let place = |(layer, group)| {
+        let layout = layout(ranks, config, layer, group, precision)?;
+        let begin = bytes;
+        bytes += layout.bytes();
+        Some(Place { layout, memory: begin..bytes })
+    };
+    (groups(config.layers).map(place).collect(), bytes)
 }
 
 /// Those of all layers, by [`Group::index`].
@@ -106,12 +165,12 @@ fn groups(layers: usize) -> impl Iterator<Item = (usize, Group)> {
 }
 
 /// `None` where the adapter changes nothing.
-fn layout(adapter: &Adapter, config: &ModelConfig, layer: usize, group: Group, precision: Precision) -> Option<Layout> {
+fn layout(ranks: &Ranks, config: &ModelConfig, layer: usize, group: Group, precision: Precision) -> Option<Layout> {
     let (mut modules, mut columns_before) = (Vec::new(), 0);
     for &module in group.modules() {
         let columns = module.dimensions(config).1;
-        if let Some(pair) = adapter.pairs.get(&(layer, module)) {
-            modules.push(lora::Module { rank: pair.rank, column_begin: columns_before, columns });
+        if let Some(&rank) = ranks.get(&(layer, module)) {
+            modules.push(lora::Module { rank, column_begin: columns_before, columns });
         }
         columns_before += columns;
     }

@@ -61,14 +61,6 @@ impl Adapter {
     /// # Errors
     /// Names the field or the tensor for which this adapter cannot be applied exactly.
     pub fn open(dir: &Path, base: &ModelConfig) -> Result<Self, AdapterError> {
-        Self::open_known(dir, base, None)
-    }
-
-    /// The same for files whose digest may be known already: computing it is a third of the work.
-    ///
-    /// # Errors
-    /// As [`Adapter::open`].
-    pub fn open_known(dir: &Path, base: &ModelConfig, digest: Option<String>) -> Result<Self, AdapterError> {
         let config_path = existing(dir, CONFIG_FILE)?;
         let weights_path = existing(dir, WEIGHTS_FILE)?;
         let config_bytes = mapped::read(&config_path, CONFIG_BYTES_MAX)
@@ -82,9 +74,7 @@ impl Adapter {
         modules.sort_unstable();
         modules.dedup();
         Ok(Self {
-            digest: digest.unwrap_or_else(|| {
-                digest::of_files([(CONFIG_FILE, config_bytes.as_slice()), (WEIGHTS_FILE, weights.bytes())])
-            }),
+            digest: digest::of_files([(CONFIG_FILE, config_bytes.as_slice()), (WEIGHTS_FILE, weights.bytes())]),
             rank_max: pairs.values().map(|pair| pair.rank).max().unwrap_or(0),
             target_modules: modules.into_iter().map(|module| module.name().to_owned()).collect(),
             pairs,

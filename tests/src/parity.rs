@@ -128,7 +128,7 @@ impl Family {
             }
             let adapter = opened?;
             let packed = pack(&adapter, checkpoint.config(), precision, 1.0)?;
-            let info = AdapterInfo::new(&name, &adapter, 1.0, std::time::Duration::ZERO);
+            let info = AdapterInfo::new(&name, &packed, 1.0, std::time::Duration::ZERO);
             let lease = adapters.publish(info, packed)?;
             family.adapters.push((name, lease, Vectors::read(&dir)?));
         }

@@ -61,8 +61,9 @@ impl House {
             }
             let adapter = Adapter::open(&dir, checkpoint.config())?;
             let name = slm_tests::parity::file_name(&dir);
-            let info = AdapterInfo::new(&name, &adapter, 1.0, Duration::ZERO);
-            experts.push(Some(adapters.publish(info, pack(&adapter, checkpoint.config(), Precision::Int4, 1.0)?)?));
+            let packed = pack(&adapter, checkpoint.config(), Precision::Int4, 1.0)?;
+            let info = AdapterInfo::new(&name, &packed, 1.0, Duration::ZERO);
+            experts.push(Some(adapters.publish(info, packed)?));
         }
         // Fewer rows for drafts than are found: a step with more would fail.
         let logits = setup.sequences + if setup.prompt_lookup { 3 } else { 0 };

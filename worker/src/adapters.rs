@@ -14,7 +14,7 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use slm_convert::{pack::PackedAdapter, peft::Adapter};
+use slm_convert::pack::PackedAdapter;
 
 /// What the operator sees: packed adapters by slot.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ pub struct AdapterInfo {
 
 impl AdapterInfo {
     /// Of `adapter` under that name, loaded now from files in place.
-    pub fn new(name: &str, adapter: &Adapter, scale: f32, load_time: Duration) -> Self {
+    pub fn new(name: &str, adapter: &PackedAdapter, scale: f32, load_time: Duration) -> Self {
         Self {
             name: name.to_owned(),
             digest: adapter.digest.clone(),

@@ -22,7 +22,6 @@ mod service;
 mod state;
 mod telling;
 
-mod contents;
 mod giving_way;
 pub mod model;
 pub mod score;

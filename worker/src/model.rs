@@ -12,14 +12,13 @@ use slm_convert::{
     bundle::{Bundle, BundleError, PrecisionChoice},
     checkpoint::{Checkpoint, CheckpointError},
     graph::Precision,
-    pack::{PackError, pack},
+    pack::{Key, PackError, PackedAdapter, pack},
     peft::{Adapter, AdapterError},
 };
 
 use crate::{
     adapters::{AdapterInfo, AdapterLease, AdapterSlotsError, Adapters},
     admit::Limits,
-    contents::{Contents, Stamp},
     engine::{Engine, EngineConfig},
     giving_way::giving_way,
     runtime::{DecoderSession, LibraryError, Runtime, SessionConfig, SessionError, TOKENS_MAX, page_bytes},
@@ -204,7 +203,6 @@ pub struct Model {
     /// Bytes of the memory for logits.
     pub logits_bytes: u64,
     adapter_rank_max: usize,
-    contents: Contents,
 }
 
 impl Model {
@@ -257,7 +255,6 @@ impl Model {
             cache_bytes,
             logits_bytes,
             adapter_rank_max: options.adapter_rank_max,
-            contents: Contents::default(),
         };
         Ok((model, thread))
     }
@@ -267,36 +264,68 @@ impl Model {
         self.bundle.info.precision
     }
 
-    /// Reads, checks and packs the adapter in the folder `path` and makes it what its name means.
-    pub fn load_adapter(&self, wanted: &WantedAdapter, path: &Path) -> Result<Arc<AdapterLease>, LoadAdapterError> {
-        let WantedAdapter { name, source, source_digest, digest, scale, since } = wanted;
-        let scale = *scale;
+    /// Makes the adapter in the folder `path` what its name means. What was kept of it in `derived` is used as it is, else
+    /// it is read, checked and packed.
+    pub fn load_adapter(
+        &self,
+        wanted: &WantedAdapter,
+        path: &Path,
+        derived: Option<&Path>,
+    ) -> Result<Arc<AdapterLease>, LoadAdapterError> {
+        let WantedAdapter { name, source, source_digest, scale, since, .. } = wanted;
         if *name == self.name {
             return Err(LoadAdapterError::NameTaken(name.clone()));
         }
-        if !(scale.is_finite() && scale > 0.0) {
-            return Err(LoadAdapterError::Scale(scale));
+        if !(scale.is_finite() && *scale > 0.0) {
+            return Err(LoadAdapterError::Scale(*scale));
         }
-        let config = &self.bundle.info.config;
-        // What is used in place may be other files under the same path.
-        let stamp = if source_digest.is_empty() { None } else { Stamp::of(path).ok() };
-        let known = stamp.as_ref().and_then(|stamp| self.contents.get(path, stamp));
-        let adapter = Adapter::open_known(path, config, known)?;
-        if let Some(stamp) = stamp {
-            self.contents.keep(path, stamp, &adapter.digest);
-        }
-        if let Some(expected) = digest.as_ref().filter(|digest| **digest != adapter.digest) {
-            let (found, expected) = (adapter.digest.clone(), expected.clone());
+        let (config, precision) = (&self.bundle.info.config, self.precision());
+        let kept = derived.and_then(|dir| PackedAdapter::kept(dir, &self.key(*scale), config, precision));
+        let packed = match kept {
+            Some(packed) => {
+                self.check(wanted, path, &packed.digest, packed.rank_max)?;
+                packed
+            }
+            None => {
+                let adapter = Adapter::open(path, config)?;
+                self.check(wanted, path, &adapter.digest, adapter.rank_max)?;
+                pack(&adapter, config, precision, *scale)?
+            }
+        };
+        let (source, source_digest) = (source.clone(), source_digest.clone());
+        let info = AdapterInfo { source, source_digest, ..AdapterInfo::new(name, &packed, *scale, since.elapsed()) };
+        Ok(self.adapters.publish(info, packed)?)
+    }
+
+    fn check(
+        &self,
+        wanted: &WantedAdapter,
+        path: &Path,
+        digest: &str,
+        rank_max: usize,
+    ) -> Result<(), LoadAdapterError> {
+        if let Some(expected) = wanted.digest.as_ref().filter(|expected| *expected != digest) {
+            let (found, expected) = (digest.to_owned(), expected.clone());
             return Err(LoadAdapterError::Digest { path: path.into(), found, expected });
         }
-        if adapter.rank_max > self.adapter_rank_max {
-            let (rank, most) = (adapter.rank_max, self.adapter_rank_max);
+        if rank_max > self.adapter_rank_max {
+            let (rank, most) = (rank_max, self.adapter_rank_max);
             return Err(LoadAdapterError::Rank { path: path.into(), rank, most });
         }
-        let packed = pack(&adapter, config, self.precision(), scale)?;
-        let (source, source_digest) = (source.clone(), source_digest.clone());
-        let info = AdapterInfo { source, source_digest, ..AdapterInfo::new(name, &adapter, scale, since.elapsed()) };
-        Ok(self.adapters.publish(info, packed)?)
+        Ok(())
+    }
+
+    /// Keeps in `derived` what was packed for this lease, for whoever loads the same the next time. Where that cannot be
+    /// done, it will be packed again.
+    pub fn keep_packed(&self, lease: &AdapterLease, derived: &Path) {
+        let Some(packed) = self.adapters.table().get(lease.slot()).filter(|packed| !packed.is_mapped()) else { return };
+        if let Err(error) = packed.keep(derived, &self.key(lease.info.scale)) {
+            tracing::debug!(adapter = lease.info.name, %error, "the packed adapter is not kept");
+        }
+    }
+
+    fn key(&self, scale: f32) -> Key {
+        Key::new(&self.bundle.info.config, self.precision(), scale)
     }
 }
 

@@ -19,6 +19,8 @@ use super::{
 pub(crate) const INDEX: &str = "index.json";
 /// Name of the folder of an entry's files.
 pub(crate) const CONTENT: &str = "content";
+/// Name of the folder of what is made of them.
+pub(crate) const DERIVED: &str = "derived";
 
 /// What an entry is.
 #[derive(Debug, Serialize, Deserialize)]
@@ -47,6 +49,8 @@ pub(crate) struct IndexFile {
 pub(crate) struct Entry {
     /// What is handed out.
     pub(crate) path: PathBuf,
+    /// Where what is made of it may be kept.
+    pub(crate) derived: PathBuf,
     /// What it is.
     pub(crate) index: Index,
     // Its index, open and locked shared.
@@ -72,7 +76,7 @@ impl Cache {
         }
         // Only the order of eviction hangs on it, and a cache may be mounted read-only.
         let _ = file.set_modified(SystemTime::now());
-        Ok(Some(Entry { path: dir.join(&index.root), index, _lease: file }))
+        Ok(Some(Entry { path: dir.join(&index.root), derived: dir.join(DERIVED), index, _lease: file }))
     }
 
     /// Makes an entry of a folder with `content` in it, or finds that another has made the same.
@@ -104,7 +108,7 @@ impl Cache {
             }
         }
         sync_dir(&self.dir)?;
-        Ok(Entry { path: dir.join(&index.root), index, _lease: lease })
+        Ok(Entry { path: dir.join(&index.root), derived: dir.join(DERIVED), index, _lease: lease })
     }
 
     /// Removes an entry that nobody uses; says whether it did.

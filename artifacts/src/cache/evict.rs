@@ -4,7 +4,7 @@ use std::{fs, io, path::Path, time::SystemTime};
 
 use super::{
     Cache,
-    entry::{INDEX, Index},
+    entry::{DERIVED, INDEX, Index},
     lock::FileLock,
 };
 
@@ -84,7 +84,8 @@ impl Cache {
             if key.starts_with("sha256-") {
                 let index = entry.path().join(INDEX);
                 let known = fs::read(&index).ok().and_then(|text| serde_json::from_slice::<Index>(&text).ok());
-                let bytes = known.map_or_else(|| bytes_in(&entry.path()), |index| index.bytes);
+                let whole = |index: Index| index.bytes + bytes_in(&entry.path().join(DERIVED));
+                let bytes = known.map_or_else(|| bytes_in(&entry.path()), whole);
                 items.push(Item { key, kind: Kind::Entry, bytes, used: modified(&index) });
             }
         }

@@ -37,8 +37,9 @@ impl Bare {
             let path = dir.join(format!("adapter-{i}"));
             adapters::write(&path, config, RANK, i as u64)?;
             let adapter = Adapter::open(&path, config)?;
-            let info = AdapterInfo::new(&format!("adapter-{i}"), &adapter, 1.0, std::time::Duration::ZERO);
-            leases.push(registry.publish(info, pack(&adapter, config, Precision::Int4, 1.0)?)?);
+            let packed = pack(&adapter, config, Precision::Int4, 1.0)?;
+            let info = AdapterInfo::new(&format!("adapter-{i}"), &packed, 1.0, std::time::Duration::ZERO);
+            leases.push(registry.publish(info, packed)?);
         }
         let pages = SessionConfig::pages_for(STREAMS, CONTEXT);
         let config = SessionConfig { context_length: CONTEXT, pages, logits: TOKENS_MAX, threads: available_threads() };

@@ -45,10 +45,16 @@ impl WorkerControl for Control {
         let model = self.0.model.clone();
         let _permit = self.0.packing.acquire().await.map_err(|error| Status::internal(error.to_string()))?;
         let loaded = tokio::task::spawn_blocking(move || {
-            let lease = model.load_adapter(&wanted, artifact.path())?;
-            Ok::<_, LoadAdapterError>((model, lease.generation))
+            let lease = model.load_adapter(&wanted, artifact.path(), artifact.derived())?;
+            Ok::<_, LoadAdapterError>((model, lease, artifact))
         });
-        let (model, generation) = loaded.await.map_err(|error| Status::internal(error.to_string()))??;
+        let (model, lease, artifact) = loaded.await.map_err(|error| Status::internal(error.to_string()))??;
+        let generation = lease.generation;
+        let loaded_model = model.clone();
+        // Nobody waits for it.
+        tokio::task::spawn_blocking(move || {
+            artifact.derived().iter().for_each(|derived| loaded_model.keep_packed(&lease, derived));
+        });
         let resident = model.adapters.residents().into_iter().find(|resident| resident.generation == generation);
         let resident = resident.ok_or_else(|| Status::aborted("another load replaced this version at once"))?;
         tracing::info!(adapter = resident.info.name, digest = resident.info.digest, "adapter loaded");
