@@ -1,5 +1,6 @@
 //! What the end-to-end tests share.
 
+pub mod archives;
 pub mod clients;
 pub mod cluster;
 pub mod parity;

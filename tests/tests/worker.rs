@@ -1,6 +1,11 @@
 //! One worker in this process, over loopback, on the tiny model of the parity suite: what callers and controllers see.
 
-use std::{fs, net::SocketAddr, path::Path, time::Duration};
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use slm_proto::v1::{
@@ -8,6 +13,7 @@ use slm_proto::v1::{
     worker_control_client::WorkerControlClient,
 };
 use slm_tests::{
+    archives::Archives,
     parity::Vectors,
     tiny::{self, adapter, greedy, ids},
 };
@@ -22,7 +28,7 @@ struct Worker {
     control: WorkerControlClient<Channel>,
     shutdown: CancellationToken,
     done: tokio::task::JoinHandle<Result<(), slm_worker::WorkerError>>,
-    _cache: tempfile::TempDir,
+    cache: tempfile::TempDir,
 }
 
 impl Worker {
@@ -44,7 +50,7 @@ impl Worker {
             control: WorkerControlClient::connect(url).await?,
             shutdown,
             done,
-            _cache: cache,
+            cache,
         })
     }
 
@@ -136,6 +142,61 @@ async fn a_stream_ends_on_the_version_it_began_with() -> Result<()> {
     let state = worker.state(|state| state.adapters.len() == 1).await?;
     assert_eq!(state.adapters[0].digest, second.digest);
     worker.stop().await
+}
+
+/// Files in the worker's cache that adapters were packed into.
+fn packed_files(cache: &Path) -> Vec<PathBuf> {
+    let folders = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    let derived = folders(&cache.join("artifacts")).flat_map(|entry| folders(&entry.join("derived")));
+    derived.filter(|path| path.extension().is_some_and(|extension| extension == "packed")).collect()
+}
+
+/// What is in the cache is packed once. The file is mapped by whoever loads it again, and made again when it is damaged.
+#[tokio::test]
+async fn an_adapter_out_of_the_cache_is_packed_once() -> Result<()> {
+    let case = Vectors::read(&adapter("r4-all"))?.cases.remove(1);
+    let archives = Archives::serve(&[adapter("r4-all")]).await?;
+    let mut worker = Worker::start(|_| ()).await?;
+    let cache = worker.cache.path().to_owned();
+    let is_mapped = |path: &Path| -> Result<bool> {
+        Ok(fs::read_to_string("/proc/self/maps")?.lines().any(|line| line.ends_with(&*path.to_string_lossy())))
+    };
+    let mut whole = None;
+    for name in ["first", "again", "damaged", "mended"] {
+        let (source, digest) = archives.source(0);
+        let request = v1::LoadAdapterRequest { name: name.into(), source, digest, ..Default::default() };
+        let loaded = worker.control.load_adapter(request).await?.into_inner();
+        assert_eq!((loaded.rank_max, loaded.target_modules.len()), (4, 7));
+        let mut stream =
+            worker.generation.generate(greedy(name, &case.prompt, case.greedy.len() as u32)).await?.into_inner();
+        assert_eq!(ids(&mut stream).await?, case.greedy, "{name}");
+
+        // It is kept when the caller has its answer already.
+        let file = until(|| packed_files(&cache).pop()).await?;
+        let bytes = whole.get_or_insert(fs::read(&file)?).clone();
+        until(|| fs::read(&file).is_ok_and(|now| now == bytes).then_some(())).await?;
+        assert_eq!(is_mapped(&file)?, matches!(name, "again" | "mended"), "{name}");
+        worker.control.unload_adapter(v1::UnloadAdapterRequest { name: name.into(), digest: String::new() }).await?;
+        worker.state(|state| state.adapters.is_empty()).await?;
+        if name == "again" {
+            fs::remove_file(&file)?;
+            fs::write(&file, &bytes[..bytes.len() / 2])?;
+        }
+    }
+    worker.stop().await
+}
+
+/// What becomes true soon.
+async fn until<T>(mut wanted: impl FnMut() -> Option<T>) -> Result<T> {
+    let seen = async {
+        loop {
+            if let Some(seen) = wanted() {
+                return seen;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), seen).await.context("it never came")
 }
 
 #[tokio::test]

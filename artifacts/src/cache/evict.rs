@@ -126,6 +126,26 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::cache::entry::CONTENT;
+
+    #[test]
+    fn what_is_made_of_an_entry_counts_and_goes_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(dir.path(), 20).unwrap();
+        let staging = cache.partial().join("staging");
+        fs::create_dir_all(staging.join(CONTENT)).unwrap();
+        fs::write(staging.join(CONTENT).join("a"), "0123456789").unwrap();
+        let entry = cache.publish("sha256-k", &staging, "k", "test").unwrap();
+        fs::create_dir(&entry.derived).unwrap();
+        fs::write(entry.derived.join("b"), "01234").unwrap();
+        assert_eq!(cache.make_room(5, "").unwrap(), Room::Made);
+        assert_eq!(cache.make_room(6, "").unwrap(), Room::InUse);
+        let derived = entry.derived.clone();
+        assert!(derived.join("b").exists());
+        drop(entry);
+        assert_eq!(cache.make_room(6, "").unwrap(), Room::Made);
+        assert!(!derived.exists());
+    }
 
     #[test]
     fn partial_downloads_go_first_then_what_was_used_longest_ago() {

@@ -5,7 +5,6 @@
 //! range.
 
 mod adapters;
-mod archives;
 mod lora_gguf;
 mod prompts;
 

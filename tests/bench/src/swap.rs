@@ -8,10 +8,10 @@ use std::{
 use anyhow::{Result, ensure};
 use futures::future;
 use serde_json::{Value, json};
+use slm_tests::archives::Archives;
 
 use crate::{
     PROMPT, RANK, adapters,
-    archives::Archives,
     direct::{Direct, Room},
     load::{Load, Request},
     prompts::Prompts,

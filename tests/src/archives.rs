@@ -11,7 +11,8 @@ use tokio::{
 };
 
 /// One that listens; dropping it ends it.
-pub(crate) struct Archives {
+#[derive(Debug)]
+pub struct Archives {
     address: SocketAddr,
     digests: Vec<String>,
     serving: JoinHandle<()>,
@@ -19,7 +20,10 @@ pub(crate) struct Archives {
 
 impl Archives {
     /// Serves an archive of each of those folders.
-    pub(crate) async fn serve(folders: &[impl AsRef<Path>]) -> Result<Self> {
+    ///
+    /// # Errors
+    /// A folder cannot be read, or there is no port.
+    pub async fn serve(folders: &[impl AsRef<Path>]) -> Result<Self> {
         let archives = folders.iter().map(|folder| archive(folder.as_ref())).collect::<Result<Vec<_>>>()?;
         let digests = archives.iter().map(|bytes| format!("sha256:{}", hex::encode(Sha256::digest(bytes)))).collect();
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
@@ -34,7 +38,8 @@ impl Archives {
     }
 
     /// Where archive number `index` is, and its digest.
-    pub(crate) fn source(&self, index: usize) -> (String, String) {
+    #[must_use]
+    pub fn source(&self, index: usize) -> (String, String) {
         (format!("http://{}/{index}.tar", self.address), self.digests[index].clone())
     }
 }
