@@ -99,3 +99,22 @@ fn what_is_damaged_is_nothing_and_can_be_kept_anew() {
     packed.keep(dir.path(), &key).unwrap();
     assert!(kept() && fs::read(file(dir.path())).unwrap() == whole);
 }
+
+#[test]
+fn where_nothing_can_be_kept_nothing_is_left() {
+    let (config, dir) = (base("llama"), tempfile::tempdir().unwrap());
+    let key = Key::new(&config, Precision::Int4, 1.0);
+    let packed = packed("r4-all", &config, Precision::Int4, 1.0);
+    // A file where the folder should be, and a folder where the file should be.
+    let taken = dir.path().join("taken");
+    fs::write(&taken, "").unwrap();
+    assert!(packed.keep(&taken, &key).is_err());
+    let derived = dir.path().join("derived");
+    packed.keep(&derived, &key).unwrap();
+    let path = file(&derived);
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    assert!(packed.keep(&derived, &key).is_err());
+    assert_eq!(file(&derived), path, "what was written beside is gone");
+    assert!(PackedAdapter::kept(&derived, &key, &config, Precision::Int4).is_none());
+}
