@@ -109,7 +109,7 @@ pub enum PackError {
         factor: f32,
     },
     /// The system has no memory for it.
-    #[error("{bytes} bytes of memory for its matrices: {source}")]
+    #[error("{bytes} bytes of memory for its matrices: {source}; give the worker more, or load fewer adapters")]
     Memory {
         /// Asked for.
         bytes: usize,

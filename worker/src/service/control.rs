@@ -53,7 +53,9 @@ impl WorkerControl for Control {
         let loaded_model = model.clone();
         // Nobody waits for it.
         tokio::task::spawn_blocking(move || {
-            artifact.derived().iter().for_each(|derived| loaded_model.keep_packed(&lease, derived));
+            if let Some(derived) = artifact.derived() {
+                loaded_model.keep_packed(&lease, derived);
+            }
         });
         let resident = model.adapters.residents().into_iter().find(|resident| resident.generation == generation);
         let resident = resident.ok_or_else(|| Status::aborted("another load replaced this version at once"))?;
