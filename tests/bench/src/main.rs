@@ -29,7 +29,10 @@ mod run;
 mod select;
 mod table;
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -100,6 +103,11 @@ impl Mix {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     let arguments = Arguments::parse();
+    // Found out now, not after half an hour.
+    for file in [Some(&arguments.plot), arguments.json.as_ref()].into_iter().flatten() {
+        let folder = file.parent().unwrap_or(Path::new(""));
+        fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    }
     let run = Run {
         slm: arguments.slm,
         repeat: arguments.repeat,
