@@ -4,6 +4,7 @@ use std::{
     io,
     net::SocketAddr,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -16,8 +17,11 @@ use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
 };
 use tonic::transport::server::Connected;
+
+use crate::{config::Limits, timed::Timed};
 
 /// A port that could not be had.
 #[derive(Debug, Error)]
@@ -58,8 +62,17 @@ pub(crate) async fn bind(endpoint: &'static str, address: SocketAddr) -> Result<
     Ok(Listener { tcp, address })
 }
 
-/// What both doors serve: a connection that is ready to be read.
-pub(crate) enum Connection {
+/// What both doors serve: a connection that is ready to be read, and whose peer has to do its part in time.
+pub(crate) type Connection = Timed<Socket>;
+
+/// Plain, or after its handshake.
+pub(crate) struct Socket {
+    transport: Transport,
+    /// Counts it as open.
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+enum Transport {
     Plain(TcpStream),
     Secure(Box<Accepted>),
 }
@@ -68,8 +81,8 @@ pub(crate) enum Connection {
 pub(crate) struct Connections(BoxStream<'static, io::Result<Connection>>);
 
 impl Listener {
-    /// Over TLS, if there is some.
-    pub(crate) fn connections(self, tls: Option<&Public>) -> Connections {
+    /// Over TLS, if there is some. At most `limits.connections_max` at a time: further ones wait in the system's queue.
+    pub(crate) fn connections(self, tls: Option<&Public>, limits: &Limits) -> Connections {
         let accepted = stream::unfold(self.tcp, |mut tcp| async {
             // axum's accept goes on whatever happens.
             let (connection, _) = axum::serve::Listener::accept(&mut tcp).await;
@@ -79,13 +92,27 @@ impl Listener {
             }
             Some((Ok(connection), tcp))
         });
-        Connections(match tls {
-            None => accepted.map(|connection| connection.map(Connection::Plain)).boxed(),
+        let transports = match tls {
+            None => accepted.map(|connection| connection.map(Transport::Plain)).boxed(),
             Some(tls) => {
-                let secure = |accepted| Connection::Secure(Box::new(accepted));
+                let secure = |accepted| Transport::Secure(Box::new(accepted));
                 tls.incoming(accepted).map(move |accepted| accepted.map(secure)).boxed()
             }
-        })
+        };
+        let permits = Arc::new(Semaphore::new(limits.connections_max));
+        let (greeting, stall_max) = (limits.headers, limits.reader_idle);
+        let connections = transports.then(move |transport| {
+            let permits = Arc::clone(&permits);
+            async move {
+                if permits.available_permits() == 0 {
+                    tracing::warn!("as many connections are open as may be; further ones wait until some end");
+                }
+                // The semaphore is never closed.
+                let permit = permits.acquire_owned().await.ok();
+                transport.map(|transport| Timed::new(Socket { transport, _permit: permit }, greeting, stall_max))
+            }
+        });
+        Connections(connections.boxed())
     }
 }
 
@@ -98,60 +125,40 @@ impl Stream for Connections {
     }
 }
 
-/// For axum.
-impl axum::serve::Listener for Connections {
-    type Io = Connection;
-    type Addr = ();
-
-    async fn accept(&mut self) -> (Connection, ()) {
-        loop {
-            match self.0.next().await {
-                Some(Ok(connection)) => return (connection, ()),
-                Some(Err(error)) => tracing::debug!(%error, "a connection that is none"),
-                None => std::future::pending().await,
-            }
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 impl Connected for Connection {
     type ConnectInfo = ();
 
     fn connect_info(&self) {}
 }
 
-impl AsyncRead for Connection {
+impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
-            Self::Secure(stream) => Pin::new(stream).poll_read(context, buffer),
+        match &mut self.get_mut().transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Transport::Secure(stream) => Pin::new(stream).poll_read(context, buffer),
         }
     }
 }
 
-impl AsyncWrite for Connection {
+impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
-            Self::Secure(stream) => Pin::new(stream).poll_write(context, bytes),
+        match &mut self.get_mut().transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            Transport::Secure(stream) => Pin::new(stream).poll_write(context, bytes),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(context),
-            Self::Secure(stream) => Pin::new(stream).poll_flush(context),
+        match &mut self.get_mut().transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Transport::Secure(stream) => Pin::new(stream).poll_flush(context),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
-            Self::Secure(stream) => Pin::new(stream).poll_shutdown(context),
+        match &mut self.get_mut().transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Transport::Secure(stream) => Pin::new(stream).poll_shutdown(context),
         }
     }
 
@@ -160,16 +167,16 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(context, slices),
-            Self::Secure(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+        match &mut self.get_mut().transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            Transport::Secure(stream) => Pin::new(stream).poll_write_vectored(context, slices),
         }
     }
 
     fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Plain(stream) => stream.is_write_vectored(),
-            Self::Secure(stream) => stream.is_write_vectored(),
+        match &self.transport {
+            Transport::Plain(stream) => stream.is_write_vectored(),
+            Transport::Secure(stream) => stream.is_write_vectored(),
         }
     }
 }

@@ -16,6 +16,7 @@ mod models;
 mod params;
 mod probes;
 mod reply;
+mod server;
 mod sse;
 mod unsupported;
 
@@ -27,7 +28,6 @@ use axum::{
     middleware,
     routing::{get, post},
 };
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use self::{auth::authorize, error::ApiError};
@@ -42,18 +42,21 @@ pub(crate) async fn serve(
     access: Access,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
-    let connections = listener.connections(access.http().as_ref());
-    axum::serve(connections, routes(dispatcher, access))
-        .with_graceful_shutdown(shutdown.cancelled_owned())
-        .await
-        .map_err(|error| RunError::Server { server: "HTTP", reason: error.to_string() })
+    let limits = dispatcher.limits.clone();
+    let connections = listener.connections(access.http().as_ref(), &limits);
+    server::serve(connections, routes(dispatcher, access), &limits, shutdown.clone()).await;
+    if shutdown.is_cancelled() {
+        return Ok(());
+    }
+    Err(RunError::Server { server: "HTTP", reason: "there are no more connections".to_owned() })
 }
 
 /// Probes and metrics alone, in plain text, until it is dropped: they are asked for while answers still run.
-pub(crate) async fn serve_probes(tcp: TcpListener, dispatcher: Shared) {
-    if let Err(error) = axum::serve(tcp, probes().with_state(dispatcher)).await {
-        tracing::error!(%error, "probes are not answered any more");
-    }
+pub(crate) async fn serve_probes(listener: Listener, dispatcher: Shared) -> Result<(), RunError> {
+    let limits = dispatcher.limits.clone();
+    let connections = listener.connections(None, &limits);
+    server::serve(connections, probes().with_state(dispatcher), &limits, CancellationToken::new()).await;
+    Err(RunError::Server { server: "probes", reason: "there are no more connections".to_owned() })
 }
 
 /// Outermost what needs no token. Of a guarded endpoint that is next to nothing: what `/readyz` says is missing, and what
