@@ -4,6 +4,8 @@
 //! - `GET /readyz`: 200 when it serves, else 503; the body says what is missing, as JSON.
 //! - `GET /metrics`: the Prometheus text format.
 
+pub mod faults;
+
 use std::{io, sync::Arc};
 
 use axum::{

@@ -8,10 +8,12 @@ mod link;
 
 use std::{
     collections::HashMap,
+    pin::pin,
     sync::{Arc, atomic::AtomicU32},
 };
 
 use arc_swap::ArcSwap;
+use slm_probes::faults::panic_when_asked;
 use slm_proto::v1::WorkerState;
 use slm_tls::Tls;
 use tokio::{
@@ -141,9 +143,11 @@ impl Keeper {
         let first = Arc::clone(&swarm.borrow_and_update());
         self.adopt(first);
         let mut parent_is_gone = false;
+        let mut panic_when_asked = pin!(panic_when_asked("router-fleet"));
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
+                () = &mut panic_when_asked => {}
                 changed = swarm.changed(), if !parent_is_gone => match changed {
                     Ok(()) => {
                         let next = Arc::clone(&swarm.borrow_and_update());
