@@ -78,6 +78,13 @@ pub struct Limits {
     pub reconnect: (Duration, Duration),
 }
 
+impl Limits {
+    /// Those of an endpoint's connections.
+    pub(crate) fn connections(&self) -> slm_listen::Limits {
+        slm_listen::Limits { connections: self.connections_max, headers: self.headers, stall: self.reader_idle }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {

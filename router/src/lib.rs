@@ -41,17 +41,16 @@ mod grpc;
 mod http;
 
 mod health;
-mod listen;
 mod metrics;
 mod permits;
 mod readiness;
 mod relay;
-mod timed;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
+use slm_listen::bind;
 use slm_tls::Identity;
 use tokio::{
     sync::{oneshot, watch},
@@ -61,8 +60,8 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 pub use access::{AccessError, TokensError};
 pub use config::{Config, Limits, ReadyWhen};
-pub use listen::ListenError;
 pub use readiness::{Missing, Readiness};
+pub use slm_listen::ListenError;
 pub use swarm::Swarm;
 
 use crate::{access::Access, dispatch::Dispatcher, fleet::Fleet, metrics::Metrics, readiness::Gate};
@@ -138,11 +137,11 @@ async fn route(
 ) -> Result<(), RunError> {
     let tls = config.tls.as_deref().map(|folder| slm_tls::follow(folder, Identity::Router)).transpose()?;
     let access = config.access.as_deref().map(Access::follow).transpose()?.unwrap_or_default();
-    let http = listen::bind("HTTP", config.http).await?;
-    let grpc = listen::bind("gRPC", config.grpc).await?;
+    let http = bind("HTTP", config.http).await?;
+    let grpc = bind("gRPC", config.grpc).await?;
     let probes = match config.probes {
         None => None,
-        Some(address) => Some(listen::bind("probes", address).await?),
+        Some(address) => Some(bind("probes", address).await?),
     };
     let probed = probes.as_ref().map(|probes| probes.address);
     let addresses = Bound { http: http.address, grpc: grpc.address, probes: probed };

@@ -16,7 +16,9 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use slm_tests::swarm::{Answer, Call, Client, Folder, Swarm, adapter, child_pid, quickstart_adapter, worker_state_until};
+use slm_tests::swarm::{
+    Answer, Call, Client, Folder, Swarm, adapter, child_pid, quickstart_adapter, worker_state_until,
+};
 
 const STREAMS: usize = 16;
 const TOKENS_MAX: u32 = 48;

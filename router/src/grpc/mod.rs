@@ -6,6 +6,7 @@ mod swarm;
 
 use std::{sync::Arc, time::Duration};
 
+use slm_listen::{Listener, timed::TimedBody};
 use slm_proto::v1::{generation_server::GenerationServer, swarm_server::SwarmServer};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status, service::interceptor::InterceptedService, transport::Server};
@@ -18,9 +19,7 @@ use crate::{
     RunError,
     access::{Access, table::Caller},
     dispatch::Dispatcher,
-    listen::Listener,
     resolve::resolve,
-    timed::TimedBody,
 };
 
 /// Silence after which a caller is asked whether it is there, and how long it has to say so.
@@ -46,7 +45,7 @@ pub(crate) async fn serve(
 ) -> Result<(), RunError> {
     let bytes_max = dispatcher.limits.body_bytes_max;
     let body = dispatcher.limits.body;
-    let connections = listener.connections(access.grpc().as_ref(), &dispatcher.limits);
+    let connections = listener.connections(access.grpc().as_ref(), dispatcher.limits.connections());
     let authorize = authorize(access, Arc::clone(&dispatcher));
     let generation = GenerationServer::new(Door { dispatcher: Arc::clone(&dispatcher) });
     let swarm = SwarmServer::new(Door { dispatcher });

@@ -5,12 +5,10 @@ use std::error::Error;
 use axum::{body::Body, http::StatusCode};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde_json::Value;
+use slm_listen::timed::{TimedBody, TooSlow};
 
 use super::{error::ApiError, fields::Fields};
-use crate::{
-    config::Limits,
-    timed::{TimedBody, TooSlow},
-};
+use crate::config::Limits;
 
 /// Reads at most `limits.body_bytes_max`, for at most `limits.body`.
 pub(super) async fn read(body: Body, limits: &Limits) -> Result<Fields, ApiError> {

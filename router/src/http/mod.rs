@@ -16,7 +16,6 @@ mod models;
 mod params;
 mod probes;
 mod reply;
-mod server;
 mod sse;
 mod unsupported;
 
@@ -28,10 +27,11 @@ use axum::{
     middleware,
     routing::{get, post},
 };
+use slm_listen::Listener;
 use tokio_util::sync::CancellationToken;
 
 use self::{auth::authorize, error::ApiError};
-use crate::{RunError, access::Access, dispatch::Dispatcher, listen::Listener};
+use crate::{RunError, access::Access, dispatch::Dispatcher};
 
 type Shared = Arc<Dispatcher>;
 
@@ -42,9 +42,9 @@ pub(crate) async fn serve(
     access: Access,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
-    let limits = dispatcher.limits.clone();
-    let connections = listener.connections(access.http().as_ref(), &limits);
-    server::serve(connections, routes(dispatcher, access), &limits, shutdown.clone()).await;
+    let limits = dispatcher.limits.connections();
+    let connections = listener.connections(access.http().as_ref(), limits);
+    slm_listen::http::serve(connections, routes(dispatcher, access), limits, shutdown.clone()).await;
     if shutdown.is_cancelled() {
         return Ok(());
     }
@@ -53,9 +53,9 @@ pub(crate) async fn serve(
 
 /// Probes and metrics alone, in plain text, until it is dropped: they are asked for while answers still run.
 pub(crate) async fn serve_probes(listener: Listener, dispatcher: Shared) -> Result<(), RunError> {
-    let limits = dispatcher.limits.clone();
-    let connections = listener.connections(None, &limits);
-    server::serve(connections, probes().with_state(dispatcher), &limits, CancellationToken::new()).await;
+    let limits = dispatcher.limits.connections();
+    let connections = listener.connections(None, limits);
+    slm_listen::http::serve(connections, probes().with_state(dispatcher), limits, CancellationToken::new()).await;
     Err(RunError::Server { server: "probes", reason: "there are no more connections".to_owned() })
 }
 

@@ -2,8 +2,8 @@
 
 use std::{
     env,
-    fs,
     fmt::Write as _,
+    fs,
     io::{BufRead as _, BufReader, Read},
     net::SocketAddr,
     path::{Path, PathBuf},

@@ -18,7 +18,7 @@ use tokio::{
 const GREETING_BYTES: usize = 24;
 
 /// A connection whose peer has to begin to speak, and to read what is written to it.
-pub(crate) struct Timed<C> {
+pub struct Timed<C> {
     connection: C,
     /// Until the first bytes are there.
     greeting: Option<(Pin<Box<Sleep>>, usize)>,
@@ -29,7 +29,7 @@ pub(crate) struct Timed<C> {
 
 impl<C> Timed<C> {
     /// `greeting`: until the peer has sent its first bytes; `stall_max`: while it takes nothing of what is written.
-    pub(crate) fn new(connection: C, greeting: Duration, stall_max: Duration) -> Self {
+    pub fn new(connection: C, greeting: Duration, stall_max: Duration) -> Self {
         Self { connection, greeting: Some((Box::pin(sleep(greeting)), 0)), stalled: None, stall_max }
     }
 
@@ -102,20 +102,20 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for Timed<C> {
 }
 
 /// A body that has to be there whole before its deadline.
-pub(crate) struct TimedBody<B> {
+pub struct TimedBody<B> {
     body: B,
     deadline: Pin<Box<Sleep>>,
     limit: Duration,
 }
 
-/// The body was not there in time.
+/// The body was not there in time: after so long.
 #[derive(Debug, thiserror::Error)]
 #[error("the body of the request was not complete after {} s", .0.as_secs())]
-pub(crate) struct TooSlow(Duration);
+pub struct TooSlow(Duration);
 
 impl<B> TimedBody<B> {
     /// From now on.
-    pub(crate) fn new(body: B, limit: Duration) -> Self {
+    pub fn new(body: B, limit: Duration) -> Self {
         Self { body, deadline: Box::pin(tokio::time::sleep_until(Instant::now() + limit)), limit }
     }
 }

@@ -1,4 +1,4 @@
-//! Connections of the HTTP door: HTTP/1.1 and HTTP/2, each with limits in time and in number.
+//! HTTP/1.1 and HTTP/2 over connections that have limits in time and in number.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use hyper_util::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{config::Limits, listen::Connections};
+use crate::{Connections, Limits};
 
 /// Silence after which an HTTP/2 peer is asked whether it is there, and how long it has to say so.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
@@ -22,7 +22,7 @@ const HEADERS_BYTES_MAX: u32 = 64 << 10;
 const STREAMS_MAX: u32 = 256;
 
 /// Serves until `shutdown`, then until the last answer ends.
-pub(super) async fn serve(mut connections: Connections, routes: Router, limits: &Limits, shutdown: CancellationToken) {
+pub async fn serve(mut connections: Connections, routes: Router, limits: Limits, shutdown: CancellationToken) {
     let builder = builder(limits);
     let graceful = GracefulShutdown::new();
     let tasks = TaskTracker::new();
@@ -53,7 +53,7 @@ pub(super) async fn serve(mut connections: Connections, routes: Router, limits: 
     tasks.wait().await;
 }
 
-fn builder(limits: &Limits) -> Builder<TokioExecutor> {
+fn builder(limits: Limits) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()

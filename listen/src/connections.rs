@@ -1,8 +1,7 @@
-//! Ports, and the connections that come to them: plain, or after their handshake.
+//! The connections that come to a port: plain, or after their handshake.
 
 use std::{
     io,
-    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -13,60 +12,20 @@ use futures::{
     stream::{self, BoxStream},
 };
 use slm_tls::{public::Public, server::Accepted};
-use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     sync::{OwnedSemaphorePermit, Semaphore},
 };
 use tonic::transport::server::Connected;
 
-use crate::{config::Limits, timed::Timed};
+use crate::{Limits, Listener, timed::Timed};
 
-/// A port that could not be had.
-#[derive(Debug, Error)]
-pub enum ListenError {
-    /// Someone has it.
-    #[error("the {endpoint} address {address} is in use; end what listens there, or choose another address")]
-    InUse {
-        /// HTTP or gRPC.
-        endpoint: &'static str,
-        /// As configured.
-        address: SocketAddr,
-    },
-    /// Anything else, such as an address that is not this machine's.
-    #[error("cannot listen on the {endpoint} address {address}: {reason}")]
-    Other {
-        /// HTTP or gRPC.
-        endpoint: &'static str,
-        /// As configured.
-        address: SocketAddr,
-        /// The system's words.
-        reason: io::Error,
-    },
-}
-
-/// An open port.
-pub(crate) struct Listener {
-    pub(crate) tcp: TcpListener,
-    pub(crate) address: SocketAddr,
-}
-
-pub(crate) async fn bind(endpoint: &'static str, address: SocketAddr) -> Result<Listener, ListenError> {
-    let other = |reason: io::Error| match reason.kind() {
-        io::ErrorKind::AddrInUse => ListenError::InUse { endpoint, address },
-        _ => ListenError::Other { endpoint, address, reason },
-    };
-    let tcp = TcpListener::bind(address).await.map_err(other)?;
-    let address = tcp.local_addr().map_err(other)?;
-    Ok(Listener { tcp, address })
-}
-
-/// What both doors serve: a connection that is ready to be read, and whose peer has to do its part in time.
-pub(crate) type Connection = Timed<Socket>;
+/// A connection that is ready to be read, and whose peer has to do its part in time.
+pub type Connection = Timed<Socket>;
 
 /// Plain, or after its handshake.
-pub(crate) struct Socket {
+pub struct Socket {
     transport: Transport,
     /// Counts it as open.
     _permit: Option<OwnedSemaphorePermit>,
@@ -77,12 +36,12 @@ enum Transport {
     Secure(Box<Accepted>),
 }
 
-/// The connections of a door. It has no end.
-pub(crate) struct Connections(BoxStream<'static, io::Result<Connection>>);
+/// The connections of a port. It has no end.
+pub struct Connections(BoxStream<'static, io::Result<Connection>>);
 
 impl Listener {
-    /// Over TLS, if there is some. At most `limits.connections_max` at a time: further ones wait in the system's queue.
-    pub(crate) fn connections(self, tls: Option<&Public>, limits: &Limits) -> Connections {
+    /// What comes to it, over TLS if there is some. At most `limits.connections` at a time: further ones wait in the system's queue.
+    pub fn connections(self, tls: Option<&Public>, limits: Limits) -> Connections {
         let accepted = stream::unfold(self.tcp, |mut tcp| async {
             // axum's accept goes on whatever happens.
             let (connection, _) = axum::serve::Listener::accept(&mut tcp).await;
@@ -99,8 +58,8 @@ impl Listener {
                 tls.incoming(accepted).map(move |accepted| accepted.map(secure)).boxed()
             }
         };
-        let permits = Arc::new(Semaphore::new(limits.connections_max));
-        let (greeting, stall_max) = (limits.headers, limits.reader_idle);
+        let permits = Arc::new(Semaphore::new(limits.connections));
+        let (greeting, stall_max) = (limits.headers, limits.stall);
         let connections = transports.then(move |transport| {
             let permits = Arc::clone(&permits);
             async move {
