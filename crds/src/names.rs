@@ -1,12 +1,66 @@
 //! The one space of names that models, adapters and routes share, and references into it. A folder of manifests and a
 //! cluster find the same faults in it, in the same words.
+//!
+//! [`holders`] is the one place that decides which of several objects has a name. The operator's controllers, its
+//! loading of adapters, the routers and the manifest reader all ask it, each over the objects that it knows.
 
+use std::collections::HashMap;
+
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::ObjectMeta, jiff::Timestamp};
 use thiserror::Error;
 
 use crate::{
     nearest::{did_you_mean, nearest},
     route::TargetKind,
+    schema::Kind,
 };
+
+/// An object's claim to its name. Claims are ordered: of two claims to one name, the lesser holds it.
+///
+/// `A` is the age: [`Birth`] in a cluster, the place in its folder for a manifest.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Claim<A> {
+    /// How long the object has been there: the older one compares as less.
+    pub age: A,
+    /// Its kind, which decides between objects of the same age.
+    pub kind: Kind,
+}
+
+/// The age of an object in a cluster. Timestamps have whole seconds; the uid decides between objects of one second.
+/// An object without a timestamp is younger than all others.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Birth {
+    created: (bool, Option<Timestamp>),
+    uid: String,
+}
+
+impl Claim<Birth> {
+    /// The claim of the object of `kind` with this metadata. An object that is being deleted has none.
+    #[must_use]
+    pub fn of(kind: Kind, metadata: &ObjectMeta) -> Option<Self> {
+        if metadata.deletion_timestamp.is_some() {
+            return None;
+        }
+        let created = metadata.creation_timestamp.as_ref().map(|time| time.0);
+        let uid = metadata.uid.clone().unwrap_or_default();
+        Some(Self { age: Birth { created: (created.is_none(), created), uid }, kind })
+    }
+}
+
+/// The holder of each name: the oldest object that claims it.
+pub fn holders<A: Ord>(claims: impl IntoIterator<Item = (String, Claim<A>)>) -> HashMap<String, Claim<A>> {
+    let mut holders: HashMap<String, Claim<A>> = HashMap::new();
+    for (name, claim) in claims {
+        match holders.get_mut(&name) {
+            Some(holder) if claim < *holder => *holder = claim,
+            Some(_) => {}
+            None => {
+                holders.insert(name, claim);
+            }
+        }
+    }
+    holders
+}
 
 /// The names that references may lead to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -68,7 +122,47 @@ impl Known {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
     use super::*;
+
+    fn claim(kind: Kind, created: Option<i64>, uid: &str) -> Claim<Birth> {
+        let created = created.map(|second| Time(Timestamp::from_second(second).expect("a time")));
+        let metadata = ObjectMeta { creation_timestamp: created, uid: Some(uid.to_owned()), ..ObjectMeta::default() };
+        Claim::of(kind, &metadata).expect("a claim")
+    }
+
+    /// Every order in which three objects can be created, and every order in which they can be listed.
+    #[test]
+    fn the_oldest_of_three_kinds_has_the_name() {
+        const ORDERS: [[usize; 3]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
+        for created in ORDERS {
+            let claims: Vec<_> = created
+                .iter()
+                .enumerate()
+                .map(|(age, kind)| claim(Kind::LOCAL[*kind], Some(age as i64), &format!("u{kind}")))
+                .collect();
+            for listed in ORDERS {
+                let held = holders(listed.map(|index| ("name".to_owned(), claims[index].clone())));
+                assert_eq!(held["name"].kind, Kind::LOCAL[created[0]], "created {created:?}, listed {listed:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_decides_between_objects_of_one_age() {
+        let holder = |claims: [Claim<Birth>; 2]| holders(claims.map(|claim| ("name".to_owned(), claim)))["name"].kind;
+        let (model, route) = (Kind::SlmModel, Kind::SwarmRoute);
+        assert_eq!(holder([claim(model, Some(1), "b"), claim(route, Some(1), "a")]), route, "the uid");
+        assert_eq!(holder([claim(route, Some(1), "a"), claim(model, Some(1), "a")]), model, "the kind");
+        assert_eq!(holder([claim(model, None, "a"), claim(route, Some(9), "b")]), route, "no timestamp is youngest");
+    }
+
+    #[test]
+    fn an_object_that_is_being_deleted_claims_nothing() {
+        let metadata = ObjectMeta { deletion_timestamp: Some(Time(Timestamp::UNIX_EPOCH)), ..ObjectMeta::default() };
+        assert_eq!(Claim::of(Kind::SlmModel, &metadata), None);
+    }
 
     #[test]
     fn references_to_nothing_are_told_from_misspelled_ones() {

@@ -124,13 +124,15 @@ fn serving_adapter<'s>(state: &'s WorkerState, name: &str) -> Option<&'s Adapter
 impl Index {
     /// Routes that are as they were in `before` are not compiled again.
     pub(crate) fn new(swarm: Arc<Swarm>, before: &Self) -> Self {
-        let mut names = HashMap::new();
+        // A name stands for one thing. Sources admit one object for each name; of two that came all the same, the first
+        // keeps it, so that nothing that is added can take a name away.
+        let mut names: HashMap<String, Entry> = HashMap::new();
         let mut broken_rules = Vec::new();
         for model in &swarm.models {
-            names.insert(model.name.clone(), Entry::Expert(Expert::from(model)));
+            names.entry(model.name.clone()).or_insert_with(|| Entry::Expert(Expert::from(model)));
         }
         for adapter in &swarm.adapters {
-            names.insert(adapter.name.clone(), Entry::Expert(Expert::from(adapter)));
+            names.entry(adapter.name.clone()).or_insert_with(|| Entry::Expert(Expert::from(adapter)));
         }
         for route in &swarm.routes {
             let known = match before.names.get(&route.name) {
@@ -140,7 +142,7 @@ impl Index {
             let compiled = Route::reuse(known, &route.name, &route.spec);
             let broken = compiled.broken().map(|(number, error)| (route.name.clone(), number, error.to_string()));
             broken_rules.extend(broken);
-            names.insert(route.name.clone(), Entry::Route(compiled));
+            names.entry(route.name.clone()).or_insert(Entry::Route(compiled));
         }
         Self { swarm, names, broken_rules }
     }

@@ -9,7 +9,7 @@ use super::{
     problem::{Fault, Problem},
 };
 use crate::{
-    names::{Known, NameTaken},
+    names::{Claim, Known, NameTaken, holders},
     route::{Target, TargetKind},
     rule,
     schema::Kind,
@@ -66,15 +66,15 @@ impl Any<'_> {
 }
 
 fn names(everyone: &[Any<'_>], problems: &mut Vec<Problem>) {
-    let mut first: HashMap<&str, &Any<'_>> = HashMap::new();
-    for object in everyone {
-        if let Some(other) = first.get(object.name.as_str()) {
-            let other = format!("{} at {}:{}", other.kind.name(), other.file.display(), other.name_line);
-            let fault = NameTaken { name: object.name.clone(), other };
-            problems.push(object.problem(object.name_line, "metadata.name", fault.into()));
-        } else {
-            first.insert(&object.name, object);
-        }
+    // Manifests have no age: of two, the one that is read first has the name.
+    let claims = everyone.iter().enumerate();
+    let holders = holders(claims.map(|(age, object)| (object.name.clone(), Claim { age, kind: object.kind })));
+    for (place, object) in everyone.iter().enumerate() {
+        let holder = holders.get(&object.name).filter(|holder| holder.age != place);
+        let Some(other) = holder.and_then(|holder| everyone.get(holder.age)) else { continue };
+        let other = format!("{} at {}:{}", other.kind.name(), other.file.display(), other.name_line);
+        let fault = NameTaken { name: object.name.clone(), other };
+        problems.push(object.problem(object.name_line, "metadata.name", fault.into()));
     }
 }
 
