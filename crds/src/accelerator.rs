@@ -17,7 +17,7 @@ pub const CPU: &str = "cpu";
 
 /// What workers compute on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, CustomResource)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[serde(rename_all = "camelCase")]
 #[kube(
     group = "slmswarm.io",
     version = "v1alpha1",
@@ -59,7 +59,7 @@ pub struct AcceleratorProfileSpec {
 
 /// A device that nodes offer as an extended resource.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[serde(rename_all = "camelCase")]
 pub struct DeviceResource {
     /// Such as `nvidia.com/gpu`.
     #[schemars(length(min = 1, max = 253))]

@@ -16,7 +16,7 @@ use crate::{
 
 /// An expert on top of a base model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, CustomResource)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[serde(rename_all = "camelCase")]
 #[kube(
     group = "slmswarm.io",
     version = "v1alpha1",
@@ -63,7 +63,7 @@ impl LoraAdapterSpec {
 
 /// An `SlmModel` in the same namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[serde(rename_all = "camelCase")]
 pub struct ModelRef {
     /// Its name.
     #[schemars(length(min = 1, max = 63), extend("x-kubernetes-validations" = validation::name()))]

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// What an expert is good at.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[serde(rename_all = "camelCase")]
 pub struct Expert {
     /// One sentence for people who choose a model; listed by the endpoints.
     #[serde(default, skip_serializing_if = "Option::is_none")]

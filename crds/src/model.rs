@@ -18,7 +18,7 @@ use crate::{
 
 /// A base model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, CustomResource)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[serde(rename_all = "camelCase")]
 #[kube(
     group = "slmswarm.io",
     version = "v1alpha1",
@@ -74,7 +74,7 @@ fn one() -> u32 {
 
 /// How a worker runs a model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Runtime {
     /// Name of the AcceleratorProfile that the workers run on. On one machine: cpu.
     #[schemars(length(min = 1, max = 63), extend("x-kubernetes-validations" = validation::name()))]
@@ -117,7 +117,7 @@ impl Default for Runtime {
 
 /// The memory of keys and values in a worker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default)]
 pub struct KvCache {
     /// Bytes at most; room for one sequence of contextLength at least. Unset: room for maxSequences of them, but no more than
     /// half of the memory that the worker may use. Requests wait while there is no room for the longest that they may become.
@@ -128,7 +128,7 @@ pub struct KvCache {
 
 /// How tokens are tried before their turn. Answers are the same, and sooner there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Speculative {
     /// PromptLookup: what followed the last words where they stood before, in prompt or answer, is tried as long as that
     /// pays. Off: one token a step.
@@ -186,7 +186,7 @@ impl Precision {
 
 /// How workers are replaced by those of a new revision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Rollout {
     /// Workers that may be there beyond spec.replicas meanwhile.
     #[schemars(range(min = 0, max = 1000))]
@@ -207,7 +207,7 @@ impl Default for Rollout {
 
 /// Room that a worker keeps for experts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default)]
 pub struct AdapterRoom {
     /// Adapters that are loaded at once at most, versions that are being replaced included.
     #[schemars(range(min = 0, max = 1024))]

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// Added to every pod of the model's workers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default)]
 pub struct PodSettings {
     /// Labels besides ours.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]

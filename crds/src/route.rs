@@ -16,7 +16,7 @@ use crate::{
 
 /// How a request finds its expert.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, CustomResource)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[serde(rename_all = "camelCase")]
 #[kube(
     group = "slmswarm.io",
     version = "v1alpha1",
@@ -48,7 +48,7 @@ pub struct SwarmRouteSpec {
 
 /// When, and then to whom.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[serde(rename_all = "camelCase")]
 pub struct RouteRule {
     /// A CEL expression over `text`, `messages`, `metadata` and `model` that yields true or false, such as
     /// `text.matches("(?i)\\b(flight|hotel)\\b")`.
@@ -60,7 +60,7 @@ pub struct RouteRule {
 
 /// A model or an adapter in the same namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[serde(rename_all = "camelCase")]
 pub struct Target {
     /// `SlmModel` or `LoraAdapter`.
     pub kind: TargetKind,

@@ -9,7 +9,7 @@ use crate::validation;
 
 /// An artifact: where it is and, when it matters, which bytes it must be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[serde(rename_all = "camelCase")]
 pub struct Source {
     /// Where it is: `oci://REGISTRY/REPOSITORY:TAG` (or `@sha256:…`), `https://…`, `pvc://CLAIM/PATH` in a cluster;
     /// `file:///models/x.gguf`, or `file:models/x.gguf` relative to the manifest's folder, on one machine. Paths are taken
@@ -29,7 +29,7 @@ pub struct Source {
 
 /// A Secret in the same namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[serde(rename_all = "camelCase")]
 pub struct SecretRef {
     /// Its name.
     #[schemars(length(min = 1, max = 253))]
