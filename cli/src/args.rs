@@ -1,38 +1,23 @@
 //! Arguments that several commands have in common.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf};
 
-use clap::ValueEnum;
 use slm_convert::{
     bundle::{PrecisionChoice, cache_dir},
     graph,
 };
 
+pub use slm_launch::{CacheArgs, Precision, duration};
+
 use crate::exit::Failure;
 
-/// Precision of the weights in memory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-#[value(rename_all = "PascalCase")]
-pub enum Precision {
-    /// Int4 when the file's own weights have 4 bits, Int8 when they have 5 to 8, else F32.
-    #[default]
-    Auto,
-    /// 32-bit floats.
-    F32,
-    /// 4-bit integers.
-    Int4,
-    /// 8-bit integers.
-    Int8,
-}
-
-impl From<Precision> for PrecisionChoice {
-    fn from(precision: Precision) -> Self {
-        match precision {
-            Precision::Auto => Self::Auto,
-            Precision::F32 => Self::Exactly(graph::Precision::F32),
-            Precision::Int4 => Self::Exactly(graph::Precision::Int4),
-            Precision::Int8 => Self::Exactly(graph::Precision::Int8),
-        }
+/// What the converter makes of a precision.
+pub fn precision(precision: Precision) -> PrecisionChoice {
+    match precision {
+        Precision::Auto => PrecisionChoice::Auto,
+        Precision::F32 => PrecisionChoice::Exactly(graph::Precision::F32),
+        Precision::Int4 => PrecisionChoice::Exactly(graph::Precision::Int4),
+        Precision::Int8 => PrecisionChoice::Exactly(graph::Precision::Int8),
     }
 }
 
@@ -47,50 +32,11 @@ pub struct ListenArgs {
     pub grpc: SocketAddr,
 }
 
-/// Where converted models and downloads are kept.
-#[derive(Clone, Debug, Default, clap::Args)]
-pub struct CacheArgs {
-    /// Folder of converted models and of what set-up fetched [default: slm-swarm in $XDG_CACHE_HOME or ~/.cache].
-    #[arg(long, value_name = "DIR", env = "SLM_CACHE_DIR")]
-    pub cache: Option<PathBuf>,
-}
-
-impl CacheArgs {
-    /// The folder.
-    ///
-    /// # Errors
-    /// When neither the argument nor the environment names one.
-    pub fn root(&self) -> Result<PathBuf, Failure> {
-        let none = || Failure::usage("no cache folder: set HOME, or name one with --cache");
-        self.cache.clone().or_else(cache_dir).ok_or_else(none)
-    }
-}
-
-/// A duration such as `500ms`, `30s` or `2m`; a bare number is seconds.
-pub fn duration(text: &str) -> Result<Duration, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let amount: u64 = digits.parse().map_err(|_| "expected a number with ms, s, m, h or d, such as 30s".to_owned())?;
-    match &text[digits.len()..] {
-        "ms" => Ok(Duration::from_millis(amount)),
-        "" | "s" => Ok(Duration::from_secs(amount)),
-        "m" => Ok(Duration::from_secs(amount.saturating_mul(60))),
-        "h" => Ok(Duration::from_secs(amount.saturating_mul(3600))),
-        "d" => Ok(Duration::from_secs(amount.saturating_mul(86_400))),
-        unit => Err(format!("unknown unit `{unit}`; expected ms, s, m, h or d")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations() {
-        assert_eq!(duration("30"), Ok(Duration::from_secs(30)));
-        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
-        assert_eq!(duration("2d"), Ok(Duration::from_secs(48 * 3600)));
-        assert!(duration("2w").is_err_and(|error| error.contains("`w`")));
-        assert!(duration("soon").is_err());
-    }
+/// The folder of a cache.
+///
+/// # Errors
+/// When neither the argument nor the environment names one.
+pub fn cache_root(cache: &CacheArgs) -> Result<PathBuf, Failure> {
+    let none = || Failure::usage("no cache folder: set HOME, or name one with --cache");
+    cache.cache.clone().or_else(cache_dir).ok_or_else(none)
 }

@@ -5,13 +5,10 @@ use std::{fs, io::IsTerminal as _, path::PathBuf, time::Instant};
 use clap::Args;
 use indicatif::ProgressBar;
 use serde_json::json;
-use slm_convert::{
-    bundle::{Bundle, PrecisionChoice},
-    checkpoint::Checkpoint,
-};
+use slm_convert::{bundle::Bundle, checkpoint::Checkpoint};
 
 use crate::{
-    args::Precision,
+    args::{self, Precision},
     exit::{self, Failure},
     output::{self, size},
     up,
@@ -47,7 +44,7 @@ impl ConvertArgs {
         let begun = Instant::now();
         let checkpoint = Checkpoint::open(&self.source).map_err(Failure::failed)?;
         self.prepare()?;
-        let precision = PrecisionChoice::from(self.precision).resolve(&checkpoint);
+        let precision = args::precision(self.precision).resolve(&checkpoint);
         let mut bar: Option<ProgressBar> = None;
         let progress = &mut |done: usize, total: usize| {
             if std::io::stderr().is_terminal() {

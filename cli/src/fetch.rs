@@ -9,11 +9,12 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use slm_artifacts::{Phase, Progress, Source};
+use slm_launch::StoreArgs;
 
 use crate::{
     exit::{self, Failure},
     output::{self, size},
-    store_args::{CredentialArgs, StoreArgs, failure},
+    store_args::{self, CredentialArgs, failure},
 };
 
 /// How often a line is written where there is no terminal.
@@ -47,7 +48,7 @@ pub async fn execute(args: FetchArgs) -> Result<(), Failure> {
     let begun = Instant::now();
     let credentials = args.credentials.read()?;
     let store = args.store.clone();
-    let store = exit::blocking(move || store.open()).await?;
+    let store = exit::blocking(move || store_args::open(&store)).await?;
     let source = Source { uri: args.uri.clone(), digest: args.digest.clone(), credentials };
     let mut shown = Shown::default();
     let fetched = store.fetch(&source, &mut |progress| shown.show(progress)).await;

@@ -4,14 +4,13 @@ use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::{Value, json};
+use slm_launch::StoreArgs;
 use slm_proto::v1::{Expert, FinishReason, Finished, GenerateRequest, Started, Usage, generate_response::Event};
 
 use crate::{
     client::{Client, PromptArgs, ServerArgs, kind_name, refused},
     exit::Failure,
-    explain, output,
-    store_args::StoreArgs,
-    up,
+    explain, output, up,
 };
 
 /// Prints one answer as it is generated.

@@ -14,7 +14,7 @@ use slm_worker::{
 };
 
 use crate::{
-    args::{CacheArgs, Precision},
+    args::{CacheArgs, Precision, cache_root, precision},
     exit::{self, Failure},
     output, up,
 };
@@ -101,14 +101,14 @@ impl ScoreArgs {
 
     fn bundle(&self) -> Result<Bundle, Failure> {
         let checkpoint = Checkpoint::open(&self.model).map_err(Failure::failed)?;
-        let cache = self.cache.root()?.join("converted");
+        let cache = cache_root(&self.cache)?.join("converted");
         let mut bar: Option<ProgressBar> = None;
         let progress = &mut |done: usize, total: usize| {
             if std::io::stderr().is_terminal() {
                 bar.get_or_insert_with(|| up::layers("the model", total)).set_position(done as u64);
             }
         };
-        let bundle = Bundle::open_or_build(&checkpoint, self.precision.into(), &cache, progress);
+        let bundle = Bundle::open_or_build(&checkpoint, precision(self.precision), &cache, progress);
         if let Some(bar) = bar {
             bar.finish_and_clear();
         }

@@ -4,27 +4,9 @@ use std::{fs, path::PathBuf};
 
 use slm_artifacts::{Credentials, FetchError, Store, StoreConfig};
 
-use crate::{args::CacheArgs, exit::Failure};
+use slm_launch::StoreArgs;
 
-/// Where artifacts are kept, and how their servers are reached.
-#[derive(Clone, Debug, clap::Args)]
-pub struct StoreArgs {
-    #[command(flatten)]
-    pub cache: CacheArgs,
-    /// Size of the folder `artifacts` in the cache, such as 20GiB; what was used longest ago makes room [default: no
-    /// bound].
-    #[arg(long, value_name = "SIZE", env = "SLM_ARTIFACTS_MAX", value_parser = bytes)]
-    artifacts_max: Option<u64>,
-    /// Folder at which PersistentVolumeClaims are mounted, each under its name.
-    #[arg(long, value_name = "DIR", env = "SLM_PVC_ROOT", default_value = slm_artifacts::PVC_ROOT)]
-    pvc_root: PathBuf,
-    /// HOST or HOST:PORT that may be reached without TLS; may be given several times.
-    #[arg(long, value_name = "HOST", env = "SLM_INSECURE_HOSTS", value_delimiter = ',')]
-    insecure_host: Vec<String>,
-    /// PEM certificates to trust besides those of the system.
-    #[arg(long, value_name = "FILE", env = "SLM_CA_FILE")]
-    ca_file: Option<PathBuf>,
-}
+use crate::{args::cache_root, exit::Failure};
 
 /// Who asks.
 #[derive(Clone, Debug, clap::Args)]
@@ -43,22 +25,20 @@ pub struct CredentialArgs {
     token_file: Option<PathBuf>,
 }
 
-impl StoreArgs {
-    /// How the store is to be opened.
-    pub fn config(&self) -> Result<StoreConfig, Failure> {
-        Ok(StoreConfig {
-            bytes_max: self.artifacts_max,
-            pvc_root: self.pvc_root.clone(),
-            insecure_hosts: self.insecure_host.clone(),
-            ca_file: self.ca_file.clone(),
-            ..StoreConfig::new(self.cache.root()?.join("artifacts"))
-        })
-    }
+/// What the store is opened with.
+pub fn config(args: &StoreArgs) -> Result<StoreConfig, Failure> {
+    Ok(StoreConfig {
+        bytes_max: args.artifacts_max,
+        pvc_root: args.pvc_root.clone(),
+        insecure_hosts: args.insecure_host.clone(),
+        ca_file: args.ca_file.clone(),
+        ..StoreConfig::new(cache_root(&args.cache)?.join("artifacts"))
+    })
+}
 
-    /// Opens the store.
-    pub fn open(&self) -> Result<Store, Failure> {
-        Store::open(self.config()?).map_err(failure)
-    }
+/// Opens the store.
+pub fn open(args: &StoreArgs) -> Result<Store, Failure> {
+    Store::open(config(args)?).map_err(failure)
 }
 
 impl CredentialArgs {
@@ -94,32 +74,10 @@ pub fn failure(error: FetchError) -> Failure {
     }
 }
 
-/// Bytes, or a number with KiB, MiB, GiB or TiB.
-fn bytes(text: &str) -> Result<u64, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let expected = "expected a number of bytes, or one with KiB, MiB, GiB or TiB, such as 20GiB";
-    let amount: u64 = digits.trim_end().parse().map_err(|_| expected.to_owned())?;
-    let shift = match &text[digits.len()..] {
-        "" => 0,
-        "KiB" => 10,
-        "MiB" => 20,
-        "GiB" => 30,
-        "TiB" => 40,
-        _ => return Err(expected.to_owned()),
-    };
-    amount.checked_mul(1 << shift).filter(|bytes| *bytes > 0).ok_or_else(|| expected.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     #[test]
-    fn sizes() {
-        assert_eq!(bytes("100"), Ok(100));
-        assert_eq!(bytes("20GiB"), Ok(20 << 30));
-        for wrong in ["", "0", "GiB", "20GB", "-1", "99999999999TiB"] {
-            assert!(bytes(wrong).is_err(), "{wrong}");
-        }
+    fn claims_are_looked_for_where_the_operator_mounts_them() {
+        assert_eq!(slm_artifacts::PVC_ROOT, slm_launch::PVC_ROOT);
     }
 }

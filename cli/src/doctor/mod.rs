@@ -8,7 +8,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::{
-    args::{CacheArgs, ListenArgs},
+    args::{CacheArgs, ListenArgs, cache_root},
     exit::{self, Failure},
     output::{self, style, styled},
 };
@@ -80,7 +80,7 @@ pub async fn execute(args: DoctorArgs) -> Result<(), Failure> {
 
 impl DoctorArgs {
     fn checks(&self) -> Result<Vec<Check>, Failure> {
-        let cache = self.cache.root()?;
+        let cache = cache_root(&self.cache)?;
         Ok(vec![
             machine::processor(),
             machine::instructions(),

@@ -26,6 +26,7 @@ use std::{
 };
 
 use clap::Args;
+use slm_launch::StoreArgs;
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
@@ -45,11 +46,11 @@ pub use self::{
     supervisor::{Bound, Stop, UpError},
 };
 use crate::{
-    args::{CacheArgs, ListenArgs, duration},
+    args::{CacheArgs, ListenArgs, cache_root, duration},
     exit::{self, Failure},
     output,
     reconcile::Desired,
-    store_args::StoreArgs,
+    store_args,
 };
 
 /// Runs the swarm that a folder of manifests describes, and follows the folder.
@@ -150,7 +151,7 @@ impl Embedded {
 }
 
 fn resolver(threads: Option<u32>, store: &StoreArgs, reporter: &Arc<Reporter>) -> Result<SharedResolver, Failure> {
-    let downloads = Downloads::new(store.config()?, Arc::clone(reporter));
+    let downloads = Downloads::new(store_args::config(store)?, Arc::clone(reporter));
     Ok(Arc::new(Mutex::new(Resolver::new(threads, downloads))))
 }
 
@@ -164,7 +165,7 @@ async fn first(filename: &Path, resolver: &SharedResolver) -> Result<Desired, Fa
 
 fn settings(http: SocketAddr, grpc: SocketAddr, cache: &CacheArgs, drain: Duration) -> Result<Settings, Failure> {
     let router = RouterSettings { http, grpc, drain };
-    Ok(Settings { router, workers: WorkerSettings { cache: cache.root()?, drain } })
+    Ok(Settings { router, workers: WorkerSettings { cache: cache_root(cache)?, drain } })
 }
 
 async fn ended(running: JoinHandle<Result<(), UpError>>) -> Result<(), Failure> {

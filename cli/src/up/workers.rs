@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use slm_launch::{CacheArgs, StoreArgs, WorkerLaunch};
 use slm_residency::{
     Link,
     link::{self, BadAddress},
@@ -163,31 +164,22 @@ impl Process {
 }
 
 fn arguments(model: &str, launch: &Launch, settings: &WorkerSettings) -> Vec<OsString> {
-    let mut arguments: Vec<OsString> = vec!["worker".into(), "--follow-stdin".into()];
-    let mut flag = |name: &str, value: OsString| {
-        arguments.push(name.into());
-        arguments.push(value);
+    let store = StoreArgs { cache: CacheArgs { cache: Some(settings.cache.clone()) }, ..StoreArgs::default() };
+    let launch = WorkerLaunch {
+        digest: Some(launch.digest.clone()),
+        precision: launch.precision.into(),
+        context_length: launch.context_length,
+        max_sequences: launch.sequences_max,
+        kv_cache_bytes: launch.kv_cache_bytes.and_then(|bytes| u64::try_from(bytes).ok()),
+        prefix_cache: launch.prefix_cache,
+        speculative: launch.speculative.into(),
+        threads: launch.threads,
+        adapter_slots: launch.adapter_slots,
+        adapter_max_rank: launch.adapter_rank_max,
+        store,
+        drain: settings.drain,
+        follow_stdin: true,
+        ..WorkerLaunch::new(model, launch.path.to_string_lossy())
     };
-    flag("--name", model.into());
-    flag("--model", launch.path.clone().into());
-    flag("--digest", launch.digest.clone().into());
-    flag("--precision", launch.precision.name().into());
-    flag("--max-sequences", launch.sequences_max.to_string().into());
-    flag("--adapter-slots", launch.adapter_slots.to_string().into());
-    flag("--adapter-max-rank", launch.adapter_rank_max.to_string().into());
-    flag("--cache", settings.cache.clone().into());
-    flag("--listen", "127.0.0.1:0".into());
-    flag("--drain", format!("{}ms", settings.drain.as_millis()).into());
-    if let Some(tokens) = launch.context_length {
-        flag("--context-length", tokens.to_string().into());
-    }
-    if let Some(bytes) = launch.kv_cache_bytes {
-        flag("--kv-cache-bytes", bytes.to_string().into());
-    }
-    flag("--prefix-cache", launch.prefix_cache.to_string().into());
-    flag("--speculative", launch.speculative.name().into());
-    if let Some(threads) = launch.threads {
-        flag("--threads", threads.to_string().into());
-    }
-    arguments
+    launch.to_args()
 }

@@ -1,0 +1,17 @@
+//! How a worker process is started.
+//!
+//! [`WorkerLaunch`] is the command line of `slm worker`. The operator and `slm up` fill it in and write it down with
+//! [`WorkerLaunch::to_args`]; `slm worker` reads it with clap. So a flag that one side knows the other knows too, and
+//! what no worker can run is found out before one is started ([`provider`]).
+//!
+//! Plain data: no file is opened and no process started here.
+
+mod provider;
+mod store;
+mod units;
+mod worker;
+
+pub use provider::{ExecutionProvider, Unsupported, provider};
+pub use store::{CacheArgs, PVC_ROOT, StoreArgs};
+pub use units::{bytes, duration};
+pub use worker::{Precision, Speculative, WorkerLaunch};

@@ -1,0 +1,56 @@
+//! What workers of this release can compute on.
+
+use std::fmt;
+
+use slm_crds::{AcceleratorProfileSpec, accelerator};
+
+/// An execution provider of ONNX Runtime that workers of this release have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[value(rename_all = "PascalCase")]
+pub enum ExecutionProvider {
+    /// The kernels of this project.
+    #[default]
+    Cpu,
+}
+
+impl fmt::Display for ExecutionProvider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cpu => "Cpu",
+        })
+    }
+}
+
+/// Why no worker of this release runs on a profile.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unsupported {
+    /// It has no such provider.
+    #[error("workers of this release compute on Cpu; executionProvider {0} is not there yet")]
+    Provider(accelerator::ExecutionProvider),
+    /// The provider takes no options.
+    #[error("executionProvider {provider} takes no providerOptions; take {options} away")]
+    Options {
+        /// The provider.
+        provider: ExecutionProvider,
+        /// Names of the options.
+        options: String,
+    },
+}
+
+/// The provider that a worker on this profile is started with.
+///
+/// # Errors
+/// When no worker of this release can run on it.
+pub fn provider(profile: &AcceleratorProfileSpec) -> Result<ExecutionProvider, Unsupported> {
+    let provider = match profile.execution_provider {
+        accelerator::ExecutionProvider::Cpu => ExecutionProvider::Cpu,
+        other @ (accelerator::ExecutionProvider::Cuda
+        | accelerator::ExecutionProvider::TensorRt
+        | accelerator::ExecutionProvider::OpenVino) => return Err(Unsupported::Provider(other)),
+    };
+    if profile.provider_options.is_empty() {
+        return Ok(provider);
+    }
+    let options: Vec<&str> = profile.provider_options.keys().map(String::as_str).collect();
+    Err(Unsupported::Options { provider, options: options.join(", ") })
+}

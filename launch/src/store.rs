@@ -1,0 +1,70 @@
+//! Where artifacts and converted models are kept, and how their servers are reached.
+
+use std::{ffi::OsString, path::PathBuf};
+
+use crate::units::bytes;
+
+/// Folder at which PersistentVolumeClaims are mounted in a worker's pod, each under its name.
+pub const PVC_ROOT: &str = "/var/lib/slm-swarm/pvc";
+
+/// Where converted models and downloads are kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
+pub struct CacheArgs {
+    /// Folder of converted models and of what set-up fetched [default: slm-swarm in $XDG_CACHE_HOME or ~/.cache].
+    #[arg(long, value_name = "DIR", env = "SLM_CACHE_DIR")]
+    pub cache: Option<PathBuf>,
+}
+
+/// Where artifacts are kept, and how their servers are reached.
+#[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
+pub struct StoreArgs {
+    /// The folder of it all.
+    #[command(flatten)]
+    pub cache: CacheArgs,
+    /// Size of the folder `artifacts` in the cache, such as 20GiB; what was used longest ago makes room [default: no
+    /// bound].
+    #[arg(long, value_name = "SIZE", env = "SLM_ARTIFACTS_MAX", value_parser = bytes)]
+    pub artifacts_max: Option<u64>,
+    /// Folder at which PersistentVolumeClaims are mounted, each under its name.
+    #[arg(long, value_name = "DIR", env = "SLM_PVC_ROOT", default_value = PVC_ROOT)]
+    pub pvc_root: PathBuf,
+    /// HOST or HOST:PORT that may be reached without TLS; may be given several times.
+    #[arg(long, value_name = "HOST", env = "SLM_INSECURE_HOSTS", value_delimiter = ',')]
+    pub insecure_host: Vec<String>,
+    /// PEM certificates to trust besides those of the system.
+    #[arg(long, value_name = "FILE", env = "SLM_CA_FILE")]
+    pub ca_file: Option<PathBuf>,
+}
+
+impl Default for StoreArgs {
+    fn default() -> Self {
+        Self {
+            cache: CacheArgs::default(),
+            artifacts_max: None,
+            pvc_root: PVC_ROOT.into(),
+            insecure_host: Vec::new(),
+            ca_file: None,
+        }
+    }
+}
+
+impl StoreArgs {
+    /// Adds what differs from the defaults, so that the environment of the process decides the rest.
+    pub(crate) fn write(&self, flag: &mut impl FnMut(&str, OsString)) {
+        if let Some(cache) = &self.cache.cache {
+            flag("cache", cache.clone().into());
+        }
+        if let Some(bytes) = self.artifacts_max {
+            flag("artifacts-max", bytes.to_string().into());
+        }
+        if *self.pvc_root != *PVC_ROOT {
+            flag("pvc-root", self.pvc_root.clone().into());
+        }
+        for host in &self.insecure_host {
+            flag("insecure-host", host.into());
+        }
+        if let Some(file) = &self.ca_file {
+            flag("ca-file", file.clone().into());
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Times and sizes as command lines write them.
+
+use std::time::Duration;
+
+/// A duration such as `500ms`, `30s` or `2m`; a bare number is seconds.
+///
+/// # Errors
+/// Says what was expected.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let amount: u64 = digits.parse().map_err(|_| "expected a number with ms, s, m, h or d, such as 30s".to_owned())?;
+    match &text[digits.len()..] {
+        "ms" => Ok(Duration::from_millis(amount)),
+        "" | "s" => Ok(Duration::from_secs(amount)),
+        "m" => Ok(Duration::from_secs(amount.saturating_mul(60))),
+        "h" => Ok(Duration::from_secs(amount.saturating_mul(3600))),
+        "d" => Ok(Duration::from_secs(amount.saturating_mul(86_400))),
+        unit => Err(format!("unknown unit `{unit}`; expected ms, s, m, h or d")),
+    }
+}
+
+/// The shortest way to write a duration of whole milliseconds, which is what these have.
+pub(crate) fn written(duration: Duration) -> String {
+    if duration.subsec_millis() == 0 {
+        format!("{}s", duration.as_secs())
+    } else {
+        format!("{}ms", duration.as_millis())
+    }
+}
+
+/// Bytes, or a number with KiB, MiB, GiB or TiB.
+///
+/// # Errors
+/// Says what was expected.
+pub fn bytes(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let expected = "expected a number of bytes, or one with KiB, MiB, GiB or TiB, such as 20GiB";
+    let amount: u64 = digits.trim_end().parse().map_err(|_| expected.to_owned())?;
+    let shift = match &text[digits.len()..] {
+        "" => 0,
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        "TiB" => 40,
+        _ => return Err(expected.to_owned()),
+    };
+    amount.checked_mul(1 << shift).filter(|bytes| *bytes > 0).ok_or_else(|| expected.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        assert_eq!(duration("30"), Ok(Duration::from_secs(30)));
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(duration("2d"), Ok(Duration::from_secs(48 * 3600)));
+        assert!(duration("2w").is_err_and(|error| error.contains("`w`")));
+        assert!(duration("soon").is_err());
+    }
+
+    #[test]
+    fn sizes() {
+        assert_eq!(bytes("100"), Ok(100));
+        assert_eq!(bytes("20GiB"), Ok(20 << 30));
+        for wrong in ["", "0", "GiB", "20GB", "-1", "99999999999TiB"] {
+            assert!(bytes(wrong).is_err(), "{wrong}");
+        }
+    }
+}
