@@ -9,7 +9,7 @@ use crate::FetchError;
 pub struct RetryPolicy {
     /// Attempts that bring nothing new, in a row, after which it is given up. At least 1.
     pub attempts: u32,
-    /// The first pause. Each further one is twice as long, with some chance in it.
+    /// The first pause. Each further one is twice as long, with jitter: many pods do not come back at once.
     pub pause_first: Duration,
     /// The longest pause. A server that asks for a longer one is not waited for.
     pub pause_max: Duration,
@@ -74,8 +74,6 @@ impl Retries {
         self.failed += 1;
         let Some(pause) = self.policy.pause(self.failed, after) else { return Err(error) };
         tracing::debug!(%error, attempt = self.failed, pause_ms = pause.as_millis(), "trying again");
-        // From half of it to all of it, so that many pods do not come back at once.
-        let pause = if after.is_some() { pause } else { pause.mul_f64(rand::random_range(0.5..=1.0)) };
         tokio::time::sleep(pause).await;
         Ok(())
     }
@@ -94,10 +92,7 @@ impl RetryPolicy {
         }
         match asked {
             Some(asked) => (asked <= self.pause_max).then_some(asked),
-            None => {
-                let doubled = self.pause_first.saturating_mul(1_u32.checked_shl(failed - 1).unwrap_or(u32::MAX));
-                Some(doubled.min(self.pause_max))
-            }
+            None => Some(slm_backoff::pause(failed.saturating_sub(1), self.pause_first, self.pause_max)),
         }
     }
 }
@@ -110,11 +105,14 @@ mod tests {
     fn pauses_double_to_a_bound_and_end() {
         let policy =
             RetryPolicy { attempts: 5, pause_first: Duration::from_secs(1), pause_max: Duration::from_secs(5) };
-        let pauses: Vec<_> = (1..=5).map(|failed| policy.pause(failed, None).map(|pause| pause.as_secs())).collect();
-        assert_eq!(pauses, [Some(1), Some(2), Some(4), Some(5), None]);
+        for (failed, longest) in (1..).zip([1, 2, 4, 5].map(Duration::from_secs)) {
+            let pause = policy.pause(failed, None).expect("another attempt");
+            assert!(pause >= longest / 2 && pause <= longest, "{failed}: {pause:?}");
+        }
+        assert_eq!(policy.pause(5, None), None);
         assert_eq!(policy.pause(1, Some(Duration::from_secs(3))), Some(Duration::from_secs(3)));
         assert_eq!(policy.pause(1, Some(Duration::from_secs(6))), None);
         let endless = RetryPolicy { attempts: u32::MAX, ..policy };
-        assert_eq!(endless.pause(1000, None), Some(Duration::from_secs(5)));
+        assert!(endless.pause(1000, None).is_some_and(|pause| pause <= policy.pause_max));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{error::Error as _, sync::Arc, time::Duration};
 
+use slm_backoff::Backoff;
 use slm_proto::v1::{WatchStateRequest, worker_control_client::WorkerControlClient};
 use slm_tls::{Identity, Tls};
 use tokio::sync::mpsc;
@@ -47,9 +48,9 @@ pub(super) async fn watch(
     updates: mpsc::Sender<Update>,
     (pause_min, pause_max): (Duration, Duration),
 ) {
-    let mut pause = pause_min;
+    let mut backoff = Backoff::new(pause_min, pause_max);
     loop {
-        let status = match stream(&url, link, &channel, &updates, &mut || pause = pause_min).await {
+        let status = match stream(&url, link, &channel, &updates, &mut || backoff.reset()).await {
             Ok(()) => Status::unavailable("the worker ended the stream"),
             Err(status) => status,
         };
@@ -57,8 +58,7 @@ pub(super) async fn watch(
         if updates.send(Update { url: Arc::clone(&url), link, state }).await.is_err() {
             return;
         }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(pause_max);
+        tokio::time::sleep(backoff.pause()).await;
     }
 }
 
