@@ -1,71 +1,91 @@
 //! Watches of Kubernetes objects, as the operator and the routers keep them: a store that is always the last that was
 //! heard, and a word when it changed. While the API server is away, the stores stay as they are.
+//!
+//! One object that does not decode hides nothing else. It is named in the log and kept in [`Undecodable`]; where an
+//! earlier version of it did decode, the store keeps that version, so that what serves is not taken away by a manifest
+//! that only a newer release can read.
 
+mod intake;
 mod patience;
+mod tell;
+mod undecodable;
 
 use std::fmt::Debug;
 
 use futures::{StreamExt as _, pin_mut};
 use kube::{
-    Api, Resource, ResourceExt as _,
+    Api, Resource,
+    core::DeserializeGuard,
     runtime::{
         WatchStreamExt as _,
         reflector::{self, Store, store::Writer},
-        watcher::{self, Event},
+        watcher,
     },
 };
 use serde::de::DeserializeOwned;
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::task::JoinSet;
 
-pub use patience::Patience;
+use crate::intake::Intake;
+pub use crate::{
+    patience::Patience,
+    tell::Tell,
+    undecodable::{Invalid, Undecodable},
+};
 
-/// Who hears of changes.
-#[derive(Clone, Debug)]
-pub enum Tell {
-    /// Nobody.
-    Nobody,
-    /// The name of each object that changed.
-    Names(mpsc::Sender<String>),
-    /// That something changed; one mark is enough for any number of changes.
-    Something(mpsc::Sender<()>),
+/// The watches of one process. None ends before this is dropped; [`Watches::ended`] tells when one did all the same.
+#[derive(Debug, Default)]
+pub struct Watches {
+    tasks: JoinSet<()>,
+    undecodable: Undecodable,
 }
 
-impl Tell {
-    /// False when nobody listens any more.
-    async fn of(&self, names: impl Iterator<Item = String>) -> bool {
-        match self {
-            Self::Nobody => true,
-            Self::Names(touched) => {
-                for name in names {
-                    if touched.send(name).await.is_err() {
-                        return false;
-                    }
-                }
-                true
-            }
-            Self::Something(touched) => {
-                // Full means that a mark is there already.
-                !matches!(touched.try_send(()), Err(mpsc::error::TrySendError::Closed(())))
-            }
+impl Watches {
+    /// None yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Keeps objects of one kind from now on.
+    pub fn watch<K, T>(&mut self, api: Api<DeserializeGuard<K>>, config: watcher::Config, tell: Tell<T>) -> Store<K>
+    where
+        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+        T: Copy + Send + Sync + 'static,
+    {
+        let (store, writer) = reflector::store();
+        let intake = Intake::new(store.clone(), self.undecodable.clone());
+        self.tasks.spawn(follow(api, config, writer, intake, tell));
+        store
+    }
+
+    /// The objects that did not decode.
+    #[must_use]
+    pub fn undecodable(&self) -> Undecodable {
+        self.undecodable.clone()
+    }
+
+    /// Waits until a watch has ended, and gives the reason. That is a fault: its store is not kept any more, and whoever
+    /// relies on it has to end too. Waits for ever where nothing is watched.
+    pub async fn ended(&mut self) -> String {
+        match self.tasks.join_next().await {
+            None => std::future::pending().await,
+            Some(Ok(())) => "a watch ended: nobody listened to it any more".to_owned(),
+            Some(Err(error)) => format!("a watch failed: {error}"),
         }
     }
 }
 
-/// Keeps objects of one kind, in a task of `watches`.
-pub fn watch<K>(api: Api<K>, config: watcher::Config, tell: Tell, watches: &mut JoinSet<()>) -> Store<K>
-where
+async fn follow<K, T>(
+    api: Api<DeserializeGuard<K>>,
+    config: watcher::Config,
+    mut writer: Writer<K>,
+    mut intake: Intake<K>,
+    tell: Tell<T>,
+) where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    T: Copy + Send + Sync + 'static,
 {
-    let (store, writer) = reflector::store();
-    watches.spawn(follow(api, config, writer, store.clone(), tell));
-    store
-}
-
-async fn follow<K>(api: Api<K>, config: watcher::Config, writer: Writer<K>, store: Store<K>, tell: Tell)
-where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
-{
-    let events = reflector::reflector(writer, watcher::watcher(api, config)).backoff(Patience::default());
+    let events = watcher::watcher(api, config).backoff(Patience::default());
     pin_mut!(events);
     while let Some(event) = events.next().await {
         let told = match event {
@@ -74,9 +94,13 @@ where
                 tracing::warn!(kind = %K::kind(&()), %error, "watch broke");
                 true
             }
-            Ok(Event::Apply(object) | Event::Delete(object)) => tell.of([object.name_any()].into_iter()).await,
-            Ok(Event::InitDone) => tell.of(store.state().iter().map(|object| object.name_any())).await,
-            Ok(Event::Init | Event::InitApply(_)) => true,
+            Ok(event) => {
+                let (event, names) = intake.take(event);
+                if let Some(event) = event {
+                    writer.apply_watcher_event(&event);
+                }
+                tell.of(names).await
+            }
         };
         if !told {
             return;

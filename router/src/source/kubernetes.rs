@@ -16,11 +16,8 @@ use kube::{
     },
 };
 use slm_crds::{LoraAdapter, SlmModel, SwarmRoute};
-use slm_watch::{Tell, watch};
-use tokio::{
-    sync::{mpsc, watch as channel},
-    task::JoinSet,
-};
+use slm_watch::{Tell, Undecodable, Watches};
+use tokio::sync::{mpsc, watch as channel};
 
 use crate::Swarm;
 
@@ -45,8 +42,8 @@ pub enum KubernetesError {
     #[error("no cluster: {0}; run in a pod, or set KUBECONFIG")]
     NoCluster(Box<kube::Error>),
     /// A watch that never ends has ended.
-    #[error("a watch ended; the log says why")]
-    WatchEnded,
+    #[error("{0}; the objects of the cluster are not followed any more")]
+    WatchEnded(String),
 }
 
 struct Stores {
@@ -54,6 +51,7 @@ struct Stores {
     adapters: Store<LoraAdapter>,
     routes: Store<SwarmRoute>,
     slices: Store<EndpointSlice>,
+    undecodable: Undecodable,
 }
 
 /// Publishes a snapshot of `namespace` whenever it changed, until `swarm` has no reader any more.
@@ -72,23 +70,28 @@ pub fn follow(
 
 async fn publish(namespace: &str, scheme: Scheme, swarm: channel::Sender<Arc<Swarm>>) -> Result<(), KubernetesError> {
     let client = Client::try_default().await.map_err(|error| KubernetesError::NoCluster(Box::new(error)))?;
-    let mut watches = JoinSet::new();
+    let mut watches = Watches::new();
     // One mark is enough for any number of changes.
     let (touched, mut touches) = mpsc::channel(1);
-    let touched = Tell::Something(touched);
+    let touched = Tell::<()>::Something(touched);
     let any = watcher::Config::default;
     let stores = Stores {
-        models: watch(Api::namespaced(client.clone(), namespace), any(), touched.clone(), &mut watches),
-        adapters: watch(Api::namespaced(client.clone(), namespace), any(), touched.clone(), &mut watches),
-        routes: watch(Api::namespaced(client.clone(), namespace), any(), touched.clone(), &mut watches),
-        slices: watch(Api::namespaced(client, namespace), any().labels(MODEL), touched.clone(), &mut watches),
+        models: watches.watch(Api::namespaced(client.clone(), namespace), any(), touched.clone()),
+        adapters: watches.watch(Api::namespaced(client.clone(), namespace), any(), touched.clone()),
+        routes: watches.watch(Api::namespaced(client.clone(), namespace), any(), touched.clone()),
+        slices: watches.watch(Api::namespaced(client, namespace), any().labels(MODEL), touched),
+        undecodable: watches.undecodable(),
     };
-    stores.listed().await.map_err(|_| KubernetesError::WatchEnded)?;
+    tokio::select! {
+        listed = stores.listed() => listed.map_err(|error| KubernetesError::WatchEnded(error.to_string()))?,
+        why = watches.ended() => return Err(KubernetesError::WatchEnded(why)),
+    }
     loop {
         stores.publish(scheme, &swarm);
         tokio::select! {
             () = swarm.closed() => return Ok(()),
-            mark = touches.recv() => if mark.is_none() { return Err(KubernetesError::WatchEnded) },
+            why = watches.ended() => return Err(KubernetesError::WatchEnded(why)),
+            Some(()) = touches.recv() => {}
         }
         tokio::time::sleep(GATHER).await;
         // What came meanwhile is part of the same picture.
@@ -111,6 +114,7 @@ impl Stores {
             &self.adapters.state(),
             &self.routes.state(),
             &self.slices.state(),
+            &self.undecodable.all(),
         );
         swarm.send_if_modified(|current| {
             let generation = current.generation;

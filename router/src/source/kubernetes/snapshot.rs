@@ -1,10 +1,20 @@
 //! Objects to a snapshot: a pure function.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{Resource, ResourceExt as _};
-use slm_crds::{LoraAdapter, SlmModel, SwarmRoute, expert::description};
+use slm_crds::{
+    LoraAdapter, SlmModel, SwarmRoute,
+    expert::description,
+    names::{Birth, Claim, holders},
+    schema::Kind,
+};
+use slm_watch::Invalid;
 
 use super::{MODEL, Scheme};
 use crate::{
@@ -15,14 +25,26 @@ use crate::{
 /// Name of the port in the workers' Service.
 const PORT: &str = "grpc";
 
-/// The swarm as the cluster has it, without a generation. What is being deleted is not part of it any more.
+/// Who has each name.
+type Holders = HashMap<String, Claim<Birth>>;
+
+/// The swarm as the cluster has it, without a generation. What is being deleted is not part of it any more, and neither
+/// is an object whose name an older one has. An object that does not decode still holds its name: routers of two
+/// releases must not answer to one name with different things.
 pub(super) fn snapshot(
     scheme: Scheme,
     models: &[Arc<SlmModel>],
     adapters: &[Arc<LoraAdapter>],
     routes: &[Arc<SwarmRoute>],
     slices: &[Arc<EndpointSlice>],
+    undecodable: &[Invalid],
 ) -> Swarm {
+    let holders = holders(
+        claims(Kind::SlmModel, models)
+            .chain(claims(Kind::LoraAdapter, adapters))
+            .chain(claims(Kind::SwarmRoute, routes))
+            .chain(undecodable.iter().filter_map(unread)),
+    );
     let model = |model: &Arc<SlmModel>| Model {
         name: model.name_any(),
         description: description(model.spec.expert.as_ref()),
@@ -39,15 +61,27 @@ pub(super) fn snapshot(
     let route = |route: &Arc<SwarmRoute>| Route { name: route.name_any(), spec: route.spec.clone() };
     Swarm {
         generation: 0,
-        models: sorted(models).into_iter().map(model).collect(),
-        adapters: sorted(adapters).into_iter().map(adapter).collect(),
-        routes: sorted(routes).into_iter().map(route).collect(),
+        models: admitted(Kind::SlmModel, models, &holders).into_iter().map(model).collect(),
+        adapters: admitted(Kind::LoraAdapter, adapters, &holders).into_iter().map(adapter).collect(),
+        routes: admitted(Kind::SwarmRoute, routes, &holders).into_iter().map(route).collect(),
     }
 }
 
-/// Stores have no order; listings should.
-fn sorted<K: Resource>(objects: &[Arc<K>]) -> Vec<&Arc<K>> {
-    let mut kept: Vec<_> = objects.iter().filter(|object| object.meta().deletion_timestamp.is_none()).collect();
+fn claims<K: Resource>(kind: Kind, objects: &[Arc<K>]) -> impl Iterator<Item = (String, Claim<Birth>)> {
+    objects.iter().filter_map(move |object| Some((object.name_any(), Claim::of(kind, object.meta())?)))
+}
+
+fn unread(invalid: &Invalid) -> Option<(String, Claim<Birth>)> {
+    Some((invalid.metadata.name.clone()?, Claim::of(Kind::named(&invalid.kind)?, &invalid.metadata)?))
+}
+
+/// Those that have their names, sorted: stores have no order, listings should.
+fn admitted<'o, K: Resource>(kind: Kind, objects: &'o [Arc<K>], holders: &Holders) -> Vec<&'o Arc<K>> {
+    let holds = |object: &&Arc<K>| {
+        let claim = Claim::of(kind, object.meta());
+        claim.is_some_and(|claim| holders.get(&object.name_any()) == Some(&claim))
+    };
+    let mut kept: Vec<_> = objects.iter().filter(holds).collect();
     kept.sort_by_key(|object| object.name_any());
     kept
 }
@@ -120,11 +154,58 @@ mod tests {
             slice("b", "other", &["10.0.0.9"], "grpc"),
             slice("c", "smol", &["10.0.0.8"], "http"),
         ];
-        let secure = snapshot(Scheme::Https, &[Arc::clone(&smol)], &[], &[], &slices);
+        let secure = snapshot(Scheme::Https, &[Arc::clone(&smol)], &[], &[], &slices, &[]);
         assert_eq!(secure.models[0].workers[0], "https://10.0.0.1:9090");
-        let swarm = snapshot(Scheme::Http, &[smol], &[banking, gone], &[], &slices);
+        let swarm = snapshot(Scheme::Http, &[smol], &[banking, gone], &[], &slices, &[]);
         assert_eq!(swarm.models[0].workers, ["http://10.0.0.1:9090", "http://10.0.0.2:9090"]);
         assert_eq!(swarm.models[0].description, "small");
         assert_eq!(swarm.adapters.iter().map(|adapter| adapter.name.as_str()).collect::<Vec<_>>(), ["banking"]);
+    }
+
+    /// Three objects of one name, created in each of the six orders: the oldest is in the snapshot, the others are not.
+    #[test]
+    fn a_name_is_that_of_its_oldest_object() {
+        let source = json!({ "uri": "oci://r/smol:1" });
+        for order in [[1, 2, 3], [1, 3, 2], [2, 1, 3], [2, 3, 1], [3, 1, 2], [3, 2, 1]] {
+            let metadata = |place: usize| {
+                let created = format!("2026-01-01T00:00:0{}Z", order[place]);
+                json!({ "name": "x", "uid": format!("u{place}"), "creationTimestamp": created })
+            };
+            let model = json!({ "metadata": metadata(0), "spec": { "source": source } });
+            let adapter =
+                json!({ "metadata": metadata(1), "spec": { "modelRef": { "name": "base" }, "source": source } });
+            let route = json!({
+                "metadata": metadata(2), "spec": { "fallback": { "kind": "SlmModel", "name": "base" } },
+            });
+            let swarm = snapshot(
+                Scheme::Http,
+                &[object("SlmModel", "x", model)],
+                &[object("LoraAdapter", "x", adapter)],
+                &[object("SwarmRoute", "x", route)],
+                &[],
+                &[],
+            );
+            let there = [swarm.models.len(), swarm.adapters.len(), swarm.routes.len()];
+            assert_eq!(there, order.map(|age| usize::from(age == 1)), "{order:?}");
+        }
+    }
+
+    #[test]
+    fn an_object_that_does_not_decode_keeps_its_name() {
+        let at = |second: u32| json!({ "name": "x", "uid": "u", "creationTimestamp": format!("2026-01-01T00:00:0{second}Z") });
+        let route: Arc<SwarmRoute> = object(
+            "SwarmRoute",
+            "x",
+            json!({ "metadata": at(2), "spec": { "fallback": { "kind": "SlmModel", "name": "base" } } }),
+        );
+        let invalid = |second: u32| Invalid {
+            kind: "SlmModel".to_owned(),
+            metadata: serde_json::from_value(at(second)).expect("metadata"),
+            error: "unknown variant `Int2`".to_owned(),
+            former_in_use: false,
+        };
+        let routes =
+            |invalid: Invalid| snapshot(Scheme::Http, &[], &[], &[Arc::clone(&route)], &[], &[invalid]).routes.len();
+        assert_eq!((routes(invalid(1)), routes(invalid(3))), (0, 1));
     }
 }
