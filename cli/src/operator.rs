@@ -3,7 +3,10 @@
 use std::{net::SocketAddr, time::Duration};
 
 use clap::Args;
-use slm_operator::{Certificates, Config, config::WorkerPods};
+use slm_operator::{
+    Certificates, Config,
+    config::{WorkerPods, unique_identity},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{args::duration, exit::Failure, stdin};
@@ -21,9 +24,9 @@ pub struct OperatorArgs {
     /// The namespace to look after.
     #[arg(long, value_name = "NAME", env = "POD_NAMESPACE")]
     namespace: String,
-    /// Who it is among its replicas.
-    #[arg(long, value_name = "NAME", env = "POD_NAME", default_value = "slm-operator")]
-    identity: String,
+    /// Its name among its replicas: no two may have the same [default: this machine's name and something drawn by lot].
+    #[arg(long, value_name = "NAME", env = "POD_NAME")]
+    identity: Option<String>,
     /// Image of workers on CPUs.
     #[arg(long, value_name = "IMAGE", env = "SLM_WORKER_IMAGE")]
     worker_image: String,
@@ -83,6 +86,7 @@ pub async fn execute(args: OperatorArgs) -> Result<(), Failure> {
         insecure_hosts: args.insecure_host,
         log: args.worker_log,
     };
-    let config = Config { namespace: args.namespace, identity: args.identity, workers, probes: args.probes };
+    let identity = args.identity.unwrap_or_else(unique_identity);
+    let config = Config { namespace: args.namespace, identity, workers, probes: args.probes };
     slm_operator::run(config, shutdown).await.map_err(Failure::failed)
 }

@@ -11,12 +11,15 @@ use tonic::{Code, Status};
 use crate::{
     pause::backoff,
     refusal::{Helps, Refused},
-    steps::Step,
+    step::Step,
     version::{Resident, Version, Wanted, resident},
 };
 
 /// Most time between two attempts to drop: nothing but the connection stands against one.
 const DROP_PAUSE_MAX: Duration = Duration::from_secs(5);
+/// A new worker waits no longer than this for a load that runs: it serves without. Fetching and packing an adapter of some
+/// 100 MB takes less, and a rollout of many workers must not stand still for one source that hangs.
+pub const LOAD_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What one worker holds, and what it was asked for.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -40,6 +43,23 @@ pub struct Loading {
     pub version: Version,
     /// When it was asked for.
     asked: Instant,
+}
+
+impl Loading {
+    /// Whether its outcome may be `version`: the same files by the same scale. Until it is there, nobody knows which
+    /// digest a source without one has.
+    #[must_use]
+    pub fn may_bring(&self, version: &Version) -> bool {
+        #[allow(clippy::float_cmp)] // The same number, handed through.
+        let same_scale = self.version.scale == version.scale;
+        let same_digest = self.version.digest.is_none() || self.version.digest == version.digest;
+        same_scale && same_digest && self.version.source == version.source
+    }
+
+    /// When it is not waited for any more.
+    fn overdue(&self) -> Instant {
+        self.asked + LOAD_PATIENCE
+    }
 }
 
 /// A drop.
@@ -73,6 +93,9 @@ impl Holdings {
             Step::Load { name, version } => {
                 self.loading.insert(name.clone(), Loading { version: version.clone(), asked: now });
             }
+            Step::Cancel { name } => {
+                self.loading.remove(name);
+            }
             Step::Unload { name, digest } => {
                 let before = self.unloading.get(name).filter(|before| before.digest == *digest);
                 let failed = before.map_or(0, |before| before.failed);
@@ -99,7 +122,7 @@ impl Holdings {
     }
 
     /// Takes in that a load ended; gives the refusal, if that was its end. One that went well shows in the state, which
-    /// is what counts.
+    /// is what counts. The outcome of a load that another one has replaced since says nothing any more.
     pub fn loaded(
         &mut self,
         name: &str,
@@ -108,6 +131,9 @@ impl Holdings {
         now: Instant,
     ) -> Option<&Refused> {
         let status = outcome.err()?;
+        if self.loading.get(name).is_some_and(|loading| loading.version != *version) {
+            return None;
+        }
         let asked = self.loading.get(name).filter(|loading| loading.version == *version).map(|loading| loading.asked);
         if asked.is_some() {
             self.loading.remove(name);
@@ -141,30 +167,33 @@ impl Holdings {
             Stand::Resident
         } else if let Some(refused) = self.refusal(name, version) {
             Stand::Refused(refused)
-        } else if self.loading.contains_key(name) {
+        } else if self.loading.get(name).is_some_and(|loading| loading.may_bring(version)) {
             Stand::Loading
         } else {
             Stand::Missing
         }
     }
 
-    /// Whether every wanted adapter is there, or not to be waited for.
+    /// Whether every wanted adapter is there, or not to be waited for: one whose load is refused for good, or takes longer
+    /// than [`LOAD_PATIENCE`].
     #[must_use]
-    pub fn complete(&self, wanted: &Wanted) -> bool {
+    pub fn complete(&self, wanted: &Wanted, now: Instant) -> bool {
         wanted.iter().all(|(name, version)| match self.stand(name, version) {
             Stand::Resident => true,
             Stand::Refused(refused) => refused.lasting,
-            Stand::Loading | Stand::Missing => false,
+            Stand::Loading => self.loading.get(name).is_some_and(|loading| loading.overdue() <= now),
+            Stand::Missing => false,
         })
     }
 
-    /// When [`steps()`](crate::steps()) may have something to ask for though nothing happened, if it was last called at
-    /// `last` or later.
+    /// When [`steps()`](crate::steps()) may have something to ask for, or [`complete`](Self::complete) another answer,
+    /// though nothing happened, if they were last called at `last` or later.
     #[must_use]
     pub fn next_attempt(&self, last: Instant) -> Option<Instant> {
         let loads = self.refused.values().map(|refused| refused.again);
         let drops = self.unloading.values().filter_map(|unloading| unloading.again);
-        loads.chain(drops).filter(|again| *again > last).min()
+        let overdue = self.loading.values().map(Loading::overdue);
+        loads.chain(drops).chain(overdue).filter(|again| *again > last).min()
     }
 
     /// Why exactly this version is not there, if the worker said so.
@@ -211,7 +240,7 @@ mod tests {
         }
         assert_eq!(steps(&wants, &holdings, now, |_| false), []);
         holdings.tell(&state(&[("banking", "a:1", AdapterPhase::Serving)]), now);
-        assert!(holdings.loading.is_empty() && holdings.complete(&wants));
+        assert!(holdings.loading.is_empty() && holdings.complete(&wants, now));
         for step in steps(&BTreeMap::new(), &holdings, now, |_| false) {
             holdings.ask(&step, now);
         }
@@ -225,7 +254,7 @@ mod tests {
         let mut holdings = Holdings::default();
         holdings.ask(&Step::Load { name: "banking".to_owned(), version: wants["banking"].clone() }, now);
         holdings.loaded("banking", &wants["banking"], Err(Status::invalid_argument("no tensors")), now);
-        assert!(holdings.loading.is_empty() && holdings.complete(&wants));
+        assert!(holdings.loading.is_empty() && holdings.complete(&wants, now));
         assert_eq!(steps(&wants, &holdings, now, |_| false), []);
         assert_eq!(steps(&wanted("a:2"), &holdings, now, |_| false).len(), 1);
         let again = holdings.next_attempt(now).expect("another attempt");
@@ -236,6 +265,35 @@ mod tests {
     }
 
     #[test]
+    fn a_load_that_takes_too_long_holds_no_worker_back() {
+        let now = Instant::now();
+        let wants = wanted("a:1");
+        let mut holdings = Holdings::default();
+        holdings.ask(&Step::Load { name: "banking".to_owned(), version: wants["banking"].clone() }, now);
+        assert!(!holdings.complete(&wants, now + LOAD_PATIENCE / 2));
+        let overdue = holdings.next_attempt(now).expect("a time to look again");
+        assert_eq!(overdue, now + LOAD_PATIENCE);
+        assert!(holdings.complete(&wants, overdue));
+        assert_eq!(holdings.next_attempt(overdue), None);
+        holdings.loaded("banking", &wants["banking"], Err(Status::deadline_exceeded("too long")), overdue);
+        assert!(holdings.complete(&wants, overdue), "and when it is tried again");
+        assert_eq!(holdings.stand("banking", &wants["banking"]), Stand::Refused(&holdings.refused["banking"]));
+    }
+
+    #[test]
+    fn the_outcome_of_a_load_that_was_replaced_says_nothing() {
+        let now = Instant::now();
+        let mut holdings = Holdings::default();
+        for source in ["a:1", "a:2"] {
+            let version = wanted(source)["banking"].clone();
+            holdings.ask(&Step::Load { name: "banking".to_owned(), version }, now);
+        }
+        let [former, latter] = ["a:1", "a:2"].map(|source| wanted(source)["banking"].clone());
+        assert_eq!(holdings.loaded("banking", &former, Err(Status::cancelled("gave way")), now), None);
+        assert_eq!(holdings.stand("banking", &latter), Stand::Loading);
+    }
+
+    #[test]
     fn room_that_is_made_is_used_at_once() {
         use AdapterPhase::{Retiring, Serving};
         let now = Instant::now();
@@ -243,7 +301,7 @@ mod tests {
         let mut holdings = Holdings::default();
         holdings.tell(&state(&[("banking", "a:1", Serving), ("travel", "t:1", Retiring)]), now);
         holdings.loaded("banking", &wants["banking"], full(), now);
-        assert!(!holdings.complete(&wants), "it may go well soon");
+        assert!(!holdings.complete(&wants, now), "it may go well soon");
         assert_eq!(steps(&wants, &holdings, now, |_| false), []);
         holdings.tell(&state(&[("banking", "a:1", Serving)]), now);
         assert_eq!(steps(&wants, &holdings, now, |_| false).len(), 1);

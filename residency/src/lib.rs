@@ -7,7 +7,7 @@
 //! - [`version`]: what an adapter has to be, and when what a worker holds is that;
 //! - [`holdings`]: what one worker holds and was asked for, and what each of its answers changes in that;
 //! - [`refusal`]: what a refused load means, and when it is tried again;
-//! - [`steps`](mod@steps): from both to what to ask for next: load, replace, drop, or leave;
+//! - [`step`], [`steps`](mod@steps): from both to what to ask for next: load, replace, drop, or leave;
 //! - [`pause`]: how long between attempts;
 //! - [`link`]: the connection: the state stream, loads and drops.
 //!
@@ -18,6 +18,7 @@ pub mod holdings;
 pub mod link;
 pub mod pause;
 pub mod refusal;
+pub mod step;
 pub mod steps;
 pub mod version;
 
@@ -27,5 +28,6 @@ mod simulation;
 pub use holdings::{Holdings, Stand};
 pub use link::Link;
 pub use refusal::Refused;
-pub use steps::{Step, steps};
+pub use step::Step;
+pub use steps::steps;
 pub use version::{Resident, Version, Wanted};

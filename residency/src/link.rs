@@ -1,27 +1,38 @@
 //! The connection to one worker: its state stream, and requests to load and drop.
 
-use std::time::Duration;
+use std::{
+    collections::HashMap,
+    panic::AssertUnwindSafe,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
+use futures::FutureExt as _;
 use slm_proto::v1::{
     LoadAdapterRequest, UnloadAdapterRequest, WatchStateRequest, WorkerState,
     worker_control_client::WorkerControlClient,
 };
 use slm_tls::{Identity, Tls};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::AbortHandle, time::timeout};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{
-    Status,
+    Request, Status,
     transport::{Channel, Endpoint},
 };
 
-use crate::{steps::Step, version::Version};
+use crate::{pause::backoff, step::Step, version::Version};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// A worker that answers no ping for this long is gone, even if its machine never said so.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
-/// Between attempts to reach a worker: it has just been started, or has just died.
-const RECONNECT: Duration = Duration::from_millis(100);
+/// Longest time between attempts to reach a worker. The first come soon: it has just been started, or has just died.
+const RECONNECT_MAX: Duration = Duration::from_secs(2);
+/// A load that takes longer is given up, and tried again: 500 MB within it are 7 Mbit/s, and what was fetched is kept for
+/// the next attempt. Nobody waits for it that long: see [`LOAD_PATIENCE`](crate::holdings::LOAD_PATIENCE).
+pub const LOAD_MAX: Duration = Duration::from_secs(600);
+/// A drop that takes longer is tried again: it does nothing but take a name out of a table.
+pub const UNLOAD_MAX: Duration = Duration::from_secs(10);
 
 /// What a link tells.
 #[derive(Debug)]
@@ -66,6 +77,8 @@ pub struct Link<W> {
     worker: W,
     client: WorkerControlClient<Channel>,
     events: mpsc::Sender<(W, Event)>,
+    /// Loads that run, by adapter.
+    loads: Mutex<HashMap<String, AbortHandle>>,
     _watching: AbortOnDropHandle<()>,
 }
 
@@ -91,7 +104,7 @@ impl<W: Clone + Send + 'static> Link<W> {
         let channel = slm_tls::client::channel(&endpoint, Identity::Worker, tls)?;
         let client = WorkerControlClient::new(channel);
         let watching = tokio::spawn(watch(worker.clone(), client.clone(), events.clone()));
-        Ok(Self { worker, client, events, _watching: AbortOnDropHandle::new(watching) })
+        Ok(Self { worker, client, events, loads: Mutex::default(), _watching: AbortOnDropHandle::new(watching) })
     }
 
     /// The worker's name.
@@ -100,34 +113,70 @@ impl<W: Clone + Send + 'static> Link<W> {
     }
 
     /// Asks for `step`. Credentials for the source of a load, where it needs any, may have to be read first; when that
-    /// fails, so does the load.
+    /// fails, so does the load. Each ends within [`LOAD_MAX`] or [`UNLOAD_MAX`], and its end is told, unless it was cancelled
+    /// by another one.
     pub fn ask(&self, step: Step, credentials: impl Future<Output = Result<String, String>> + Send + 'static) {
         let mut client = self.client.clone();
-        self.answer(async move {
-            match step {
-                Step::Load { name, version } => {
-                    let outcome = match credentials.await {
-                        Err(why) => Err(Status::unavailable(why)),
-                        Ok(credentials) => client.load_adapter(request(&name, &version, credentials)).await.map(|_| ()),
-                    };
-                    Event::Loaded { name, version, outcome }
-                }
-                Step::Unload { name, digest } => {
-                    let request = UnloadAdapterRequest { name: name.clone(), digest: digest.clone() };
-                    let outcome = client.unload_adapter(request).await.map(|_| ());
-                    Event::Unloaded { name, digest, outcome }
-                }
+        match step {
+            Step::Load { name, version } => {
+                self.cancel(&name);
+                let requested = version.clone();
+                let adapter = name.clone();
+                let load = async move {
+                    let credentials = credentials.await.map_err(Status::unavailable)?;
+                    let mut request = Request::new(request(&adapter, &requested, credentials));
+                    request.set_timeout(LOAD_MAX);
+                    client.load_adapter(request).await.map(|_| ())
+                };
+                let event = |(name, version), outcome| Event::Loaded { name, version, outcome };
+                let running = self.answer((name.clone(), version), load, LOAD_MAX, event);
+                let mut loads = self.loads();
+                loads.retain(|_, load| !load.is_finished());
+                loads.insert(name, running);
             }
-        });
+            Step::Cancel { name } => self.cancel(&name),
+            Step::Unload { name, digest } => {
+                let request = UnloadAdapterRequest { name: name.clone(), digest: digest.clone() };
+                let unload = async move { client.unload_adapter(request).await.map(|_| ()) };
+                let event = |(name, digest), outcome| Event::Unloaded { name, digest, outcome };
+                self.answer((name, digest), unload, UNLOAD_MAX, event);
+            }
+        }
     }
 
-    fn answer(&self, request: impl Future<Output = Event> + Send + 'static) {
+    fn cancel(&self, name: &str) {
+        if let Some(running) = self.loads().remove(name) {
+            running.abort();
+        }
+    }
+
+    fn loads(&self) -> std::sync::MutexGuard<'_, HashMap<String, AbortHandle>> {
+        self.loads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the end of a request in a task, and tells it. A panic is an end too.
+    fn answer<T: Send + 'static>(
+        &self,
+        about: T,
+        request: impl Future<Output = Result<(), Status>> + Send + 'static,
+        time_max: Duration,
+        event: impl FnOnce(T, Result<(), Status>) -> Event + Send + 'static,
+    ) -> AbortHandle {
         let (worker, events) = (self.worker.clone(), self.events.clone());
-        tokio::spawn(async move {
-            let event = request.await;
+        let told = tokio::spawn(async move {
+            let ended = timeout(time_max, AssertUnwindSafe(request).catch_unwind()).await;
+            let outcome = match ended {
+                Ok(Ok(outcome)) => outcome,
+                Ok(Err(_)) => Err(Status::aborted("asking the worker panicked; the log says where")),
+                Err(_) => {
+                    let seconds = time_max.as_secs();
+                    Err(Status::deadline_exceeded(format!("it took longer than {seconds} s and was given up")))
+                }
+            };
             // Nobody listens any more only when the keeper ends.
-            let _ = events.send((worker, event)).await;
+            let _ = events.send((worker, event(about, outcome))).await;
         });
+        told.abort_handle()
     }
 }
 
@@ -149,33 +198,50 @@ fn request(name: &str, version: &Version, credentials: String) -> LoadAdapterReq
     }
 }
 
-async fn watch<W: Clone>(worker: W, mut client: WorkerControlClient<Channel>, events: mpsc::Sender<(W, Event)>) {
-    let mut down = false;
+/// Tells what the worker says, for ever. Attempts to reach it come ever less often, and soon again once it has spoken.
+async fn watch<W: Clone + Send>(worker: W, client: WorkerControlClient<Channel>, events: mpsc::Sender<(W, Event)>) {
+    let (mut down, mut failed) = (false, 0);
     loop {
-        let why = match client.watch_state(WatchStateRequest {}).await {
-            Ok(states) => {
-                let mut states = states.into_inner();
-                loop {
-                    match states.message().await {
-                        Ok(Some(state)) => {
-                            down = false;
-                            if events.send((worker.clone(), Event::State(Ok(state)))).await.is_err() {
-                                return;
-                            }
-                        }
-                        Ok(None) => break "it ended its state stream".to_owned(),
-                        Err(status) => break innermost(&status),
-                    }
-                }
-            }
-            Err(status) => innermost(&status),
+        let (mut spoken, mut client) = (false, client.clone());
+        let told = AssertUnwindSafe(stream(worker.clone(), &mut client, &events, &mut spoken)).catch_unwind().await;
+        let why = match told {
+            Ok(Some(why)) => why,
+            Ok(None) => return,
+            Err(_) => "reading its state stream panicked; the log says where".to_owned(),
         };
+        if spoken {
+            (down, failed) = (false, 0);
+        }
         // Said once, however long it lasts.
         if !down && events.send((worker.clone(), Event::State(Err(why)))).await.is_err() {
             return;
         }
         down = true;
-        tokio::time::sleep(RECONNECT).await;
+        tokio::time::sleep(backoff(failed, RECONNECT_MAX)).await;
+        failed = failed.saturating_add(1);
+    }
+}
+
+/// One state stream to its end, and why it ended. None when nobody listens any more.
+async fn stream<W: Clone + Send>(
+    worker: W,
+    client: &mut WorkerControlClient<Channel>,
+    events: &mpsc::Sender<(W, Event)>,
+    spoken: &mut bool,
+) -> Option<String> {
+    let mut states = match client.watch_state(WatchStateRequest {}).await {
+        Ok(states) => states.into_inner(),
+        Err(status) => return Some(innermost(&status)),
+    };
+    loop {
+        match states.message().await {
+            Ok(Some(state)) => {
+                *spoken = true;
+                events.send((worker.clone(), Event::State(Ok(state)))).await.ok()?;
+            }
+            Ok(None) => return Some("it ended its state stream".to_owned()),
+            Err(status) => return Some(innermost(&status)),
+        }
     }
 }
 

@@ -83,15 +83,19 @@ mod tests {
     #[test]
     fn what_passes_is_tried_soon_and_waited_for_a_while() {
         let start = Instant::now();
+        let mut now = start;
         let version = Version { source: "file:a".to_owned(), digest: None, scale: 1.0 };
         let full = Status::resource_exhausted("all slots are taken");
         let mut refused = Refused::new(version.clone(), &full, None, start, start);
-        let mut seen = Vec::new();
-        while seen.len() < 5 {
-            seen.push(((refused.again - start).as_millis(), refused.lasting));
-            refused = Refused::new(version.clone(), &full, Some(&refused), refused.again, refused.again);
+        for attempt in 0..12 {
+            let (pause, waited) = (refused.again - now, now - start);
+            let longest = Duration::from_millis(250 << attempt).min(PAUSE_MAX);
+            assert!(pause >= longest / 2 && pause <= longest, "attempt {attempt}: {pause:?}");
+            assert_eq!(refused.lasting, waited >= PATIENCE, "attempt {attempt}, after {waited:?}");
+            now = refused.again;
+            refused = Refused::new(version.clone(), &full, Some(&refused), now, now);
         }
-        assert_eq!(seen, [(250, false), (750, false), (1750, false), (3750, true), (7750, true)]);
+        assert!(refused.lasting);
         let broken = Refused::new(version, &Status::invalid_argument("no tensors"), None, start, start);
         assert_eq!((broken.lasting, broken.again - start, broken.reason.as_str()), (true, MENDED, "LoadFailed"));
     }

@@ -6,27 +6,9 @@ use std::time::Instant;
 
 use crate::{
     holdings::{Holdings, Stand},
-    version::{Version, Wanted},
+    step::Step,
+    version::Wanted,
 };
-
-/// One thing to ask of a worker.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Step {
-    /// Load an adapter, beside or in place of what has its name.
-    Load {
-        /// Its name.
-        name: String,
-        /// What is wanted.
-        version: Version,
-    },
-    /// Drop an adapter.
-    Unload {
-        /// Its name.
-        name: String,
-        /// The version that is meant.
-        digest: String,
-    },
-}
 
 /// What to ask of the worker next; steps of one call may be carried out in any order. `keep` holds on to an adapter that
 /// nobody wants any more: somebody is still sent there.
@@ -39,10 +21,14 @@ pub fn steps(wanted: &Wanted, holdings: &Holdings, now: Instant, keep: impl Fn(&
             Stand::Refused(refused) => refused.again <= now,
             Stand::Resident | Stand::Loading => false,
         };
-        // One load of a name at a time: the outcome of the one that runs decides what comes next.
-        if due && !holdings.loading.contains_key(name) {
+        // What runs and may bring this version is waited for. What runs for another one gives way: its source may hang.
+        let runs = holdings.loading.get(name).is_some_and(|loading| loading.may_bring(version));
+        if due && !runs {
             steps.push(Step::Load { name: name.clone(), version: version.clone() });
         }
+    }
+    for name in holdings.loading.keys().filter(|name| !wanted.contains_key(*name)) {
+        steps.push(Step::Cancel { name: name.clone() });
     }
     for (name, resident) in &holdings.resident {
         let waits = holdings.unloading.get(name).is_some_and(|unloading| unloading.again.is_none_or(|at| at > now));
@@ -60,6 +46,7 @@ mod tests {
     use slm_proto::v1::{AdapterPhase, AdapterState, WorkerState};
 
     use super::*;
+    use crate::version::Version;
 
     fn wanted(source: &str) -> Wanted {
         let version = Version { source: source.to_owned(), digest: None, scale: 1.0 };
@@ -86,5 +73,46 @@ mod tests {
         let unload = Step::Unload { name: "banking".to_owned(), digest: "sha256:1".to_owned() };
         assert_eq!(steps(&BTreeMap::new(), &old, now, |_| false), [unload]);
         assert_eq!(steps(&BTreeMap::new(), &old, now, |_| true), []);
+    }
+
+    fn loading(source: &str, now: Instant) -> Holdings {
+        let mut holdings = Holdings::default();
+        let version = wanted(source)["banking"].clone();
+        holdings.ask(&Step::Load { name: "banking".to_owned(), version }, now);
+        holdings
+    }
+
+    /// The source of the first version hangs; the manifest is mended.
+    #[test]
+    fn a_load_that_runs_gives_way_to_another_version() {
+        let now = Instant::now();
+        let holdings = loading("oci://r/banking:1", now);
+        assert_eq!(steps(&wanted("oci://r/banking:1"), &holdings, now, |_| false), []);
+        let wants = wanted("oci://r/banking:2");
+        let load = Step::Load { name: "banking".to_owned(), version: wants["banking"].clone() };
+        assert_eq!(steps(&wants, &holdings, now, |_| false), [load]);
+        let mut rescaled = wanted("oci://r/banking:1");
+        rescaled.entry("banking".to_owned()).and_modify(|version| version.scale = 2.0);
+        assert_eq!(steps(&rescaled, &holdings, now, |_| false).len(), 1);
+    }
+
+    /// Another worker told what the tag is: the load of that tag goes on here.
+    #[test]
+    fn a_load_that_may_bring_the_version_goes_on() {
+        let now = Instant::now();
+        let holdings = loading("oci://r/banking:1", now);
+        let mut resolved = wanted("oci://r/banking:1");
+        resolved.entry("banking".to_owned()).and_modify(|version| version.digest = Some("sha256:1".to_owned()));
+        assert_eq!(steps(&resolved, &holdings, now, |_| false), []);
+    }
+
+    #[test]
+    fn a_load_that_nobody_wants_is_cancelled() {
+        let now = Instant::now();
+        let mut holdings = loading("oci://r/banking:1", now);
+        let cancel = Step::Cancel { name: "banking".to_owned() };
+        assert_eq!(steps(&BTreeMap::new(), &holdings, now, |_| false), std::slice::from_ref(&cancel));
+        holdings.ask(&cancel, now);
+        assert_eq!(steps(&BTreeMap::new(), &holdings, now, |_| false), []);
     }
 }

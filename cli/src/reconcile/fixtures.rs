@@ -115,6 +115,7 @@ fn carry_out(action: &super::Action, observed: &mut Observed) {
                     };
                     worker.holdings.resident.insert(name.clone(), resident);
                 }
+                Step::Cancel { name } => drop(worker.holdings.loading.remove(name)),
                 Step::Unload { name, .. } => {
                     worker.holdings.resident.remove(name).expect("an adapter that is there");
                 }

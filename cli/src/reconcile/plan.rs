@@ -43,7 +43,7 @@ pub enum Action {
 /// What to do next. Actions of one plan may be carried out in any order, at once.
 pub fn plan(desired: &Desired, observed: &Observed, now: Instant) -> Vec<Action> {
     let mut actions = Vec::new();
-    let target = snapshot(desired, observed);
+    let target = snapshot(desired, observed, now);
     let published = &observed.published;
     let current = target == published.swarm && published.swarm.generation > 0;
     let known = current && published.acknowledged;

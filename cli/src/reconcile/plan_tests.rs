@@ -19,6 +19,7 @@ fn word(action: &Action) -> String {
         Action::Ask { worker, step: Step::Unload { name, digest } } => {
             format!("unload {name}@{digest} on {}", worker.0)
         }
+        Action::Ask { worker, step: Step::Cancel { name } } => format!("cancel {name} on {}", worker.0),
         Action::StopWorker(id) => format!("stop {}", id.0),
         Action::Publish { swarm, .. } => {
             let models =

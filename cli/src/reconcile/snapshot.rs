@@ -1,5 +1,7 @@
 //! What the router should know now: the wanted swarm where it is in place, the former one where it is not yet.
 
+use std::time::Instant;
+
 use slm_router::{
     Swarm,
     swarm::{Adapter, Model},
@@ -19,14 +21,14 @@ pub(super) fn wanted_worker<'o>(model: &WantedModel, observed: &'o Observed) -> 
 }
 
 /// The snapshot for the router, with the generation of the one before.
-pub(super) fn snapshot(desired: &Desired, observed: &Observed) -> Swarm {
-    let models: Vec<Model> = desired.models.iter().map(|model| model_entry(model, desired, observed)).collect();
+pub(super) fn snapshot(desired: &Desired, observed: &Observed, now: Instant) -> Swarm {
+    let models: Vec<Model> = desired.models.iter().map(|model| model_entry(model, desired, observed, now)).collect();
     let adapters = desired.adapters.iter().map(|adapter| adapter_entry(adapter, &models, observed)).collect();
     let generation = observed.published.swarm.generation;
     Swarm { generation, models, adapters, routes: desired.routes.clone() }
 }
 
-fn model_entry(model: &WantedModel, desired: &Desired, observed: &Observed) -> Model {
+fn model_entry(model: &WantedModel, desired: &Desired, observed: &Observed, now: Instant) -> Model {
     let entry = |digest: &str, workers| Model {
         name: model.name.clone(),
         description: model.description.clone(),
@@ -36,7 +38,7 @@ fn model_entry(model: &WantedModel, desired: &Desired, observed: &Observed) -> M
     let wanted = desired.wanted(&model.name);
     let new = wanted_worker(model, observed);
     let address = new.and_then(Worker::address);
-    if let Some((worker, address)) = new.zip(address).filter(|(worker, _)| worker.holdings.complete(&wanted)) {
+    if let Some((worker, address)) = new.zip(address).filter(|(worker, _)| worker.holdings.complete(&wanted, now)) {
         return entry(&worker.launch.digest, vec![address.to_owned()]);
     }
     let former = observed.published.swarm.models.iter().find(|former| former.name == model.name);
