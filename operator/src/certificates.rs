@@ -26,7 +26,10 @@ use self::{
     due::{Leaf, Step},
     store::{Authorities, Store, Stored},
 };
-use crate::config::Certificates;
+use crate::{
+    config::Certificates,
+    server::{ClockError, ServerClock},
+};
 
 /// Between two looks at the Secrets at most: somebody may have deleted one.
 const LOOK_MAX: Duration = Duration::from_secs(60);
@@ -61,6 +64,9 @@ enum Error {
     /// The authority was lost, and a new one is not trusted by everybody yet.
     #[error("a new authority is being introduced: {} s to wait", .0.as_secs())]
     Introducing(Duration),
+    /// It is not known which time it is.
+    #[error(transparent)]
+    Clock(#[from] ClockError),
     /// The steps do not come to an end.
     #[error("the Secrets change as fast as they are written: does another operator write them?")]
     Restless,
@@ -69,17 +75,27 @@ enum Error {
 /// The operator's own end of every connection, kept as the Secrets are. Dropping it ends the keeping.
 pub(crate) struct Kept {
     pub(crate) tls: Tls,
-    _keeping: AbortOnDropHandle<()>,
+    keeping: AbortOnDropHandle<()>,
+}
+
+impl Kept {
+    /// Waits until they are not kept any more, which is a fault, and gives the reason.
+    pub(crate) async fn ended(&mut self) -> String {
+        match (&mut self.keeping).await {
+            Ok(()) => "keeping certificates ended".to_owned(),
+            Err(error) => format!("keeping certificates failed: {error}"),
+        }
+    }
 }
 
 /// Waits until there are certificates, and keeps them from then on.
-pub(crate) async fn keep(client: Client, namespace: &str, policy: Certificates) -> Kept {
-    let keeper = Keeper { store: Store::new(client, namespace), policy };
+pub(crate) async fn keep(client: Client, namespace: &str, policy: Certificates, clock: ServerClock) -> Kept {
+    let keeper = Keeper { store: Store::new(client, namespace), policy, clock };
     loop {
         match keeper.first().await {
             Ok((tls, own, wait)) => {
                 let keeping = tokio::spawn(keeper.run(tls.clone(), own, wait));
-                return Kept { tls, _keeping: AbortOnDropHandle::new(keeping) };
+                return Kept { tls, keeping: AbortOnDropHandle::new(keeping) };
             }
             Err(error) => {
                 tracing::warn!(%error, "no certificates: workers are not spoken to");
@@ -93,6 +109,7 @@ pub(crate) async fn keep(client: Client, namespace: &str, policy: Certificates) 
 struct Keeper {
     store: Store,
     policy: Certificates,
+    clock: ServerClock,
 }
 
 impl Keeper {
@@ -130,7 +147,8 @@ impl Keeper {
     async fn settle(&self) -> Result<(Option<Pem>, Duration), Error> {
         for _ in 0..STEPS_MAX {
             let mut stored = self.store.read().await?;
-            let now = SystemTime::now();
+            // The reading of the Secrets told the time.
+            let now = self.clock.now()?;
             match due::next(&stored.seen(self.policy.propagation), now) {
                 Step::Wait(until) => {
                     // A second at least: certificates know no shorter time.

@@ -7,12 +7,21 @@ use std::{net::SocketAddr, time::Duration};
 pub struct Config {
     /// The namespace whose objects it turns into workers: one swarm, one namespace.
     pub namespace: String,
-    /// Who it is among its replicas; the pod's name.
+    /// Its name among its replicas, which no other one has: the pod's name, or [`unique_identity`].
     pub identity: String,
     /// What the workers' pods are made of.
     pub workers: WorkerPods,
     /// Address of its own probes and metrics.
     pub probes: SocketAddr,
+}
+
+/// A name that no other operator has: this machine's, and something drawn by lot.
+#[must_use]
+pub fn unique_identity() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").ok().or_else(|| std::env::var("HOSTNAME").ok());
+    let host = host.map(|host| host.trim().to_owned()).filter(|host| !host.is_empty());
+    let lot = uuid::Uuid::new_v4().simple().to_string();
+    format!("{}-{}", host.as_deref().unwrap_or("slm-operator"), &lot[..8])
 }
 
 /// What the workers' pods are made of.
@@ -76,6 +85,12 @@ impl Certificates {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_two_operators_have_one_identity() {
+        let [one, other] = [unique_identity(), unique_identity()];
+        assert!(one != other && one.len() > 9, "{one} {other}");
+    }
 
     #[test]
     fn lives_fit_into_each_other() {

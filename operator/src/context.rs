@@ -1,6 +1,6 @@
 //! What every controller works with.
 
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
 use kube::{
@@ -22,6 +22,8 @@ use crate::{
     fleet::FleetView,
     names,
     objects::Objects,
+    reconcile::Failures,
+    telling::Telling,
 };
 
 /// Shared by all controllers.
@@ -34,6 +36,10 @@ pub(crate) struct Context {
     pub(crate) fleet: FleetView,
     /// What their pods are made of.
     pub(crate) pods: WorkerPods,
+    /// What is told of all this.
+    pub(crate) telling: Arc<Telling>,
+    /// Reconciliations that fail.
+    pub(crate) failures: Failures,
     recorder: Recorder,
 }
 
@@ -48,6 +54,9 @@ pub(crate) enum Error {
         /// Its words.
         source: Box<kube::Error>,
     },
+    /// A fault of our own.
+    #[error("it panicked: {0}")]
+    Panicked(String),
 }
 
 impl Error {
@@ -58,12 +67,17 @@ impl Error {
 }
 
 impl Context {
-    /// A context that reports as `identity`.
+    /// A context that writes Events by `recorder`.
     #[must_use]
-    pub(crate) fn new(client: Client, objects: Objects, fleet: FleetView, pods: WorkerPods, identity: &str) -> Self {
-        let reporter = Reporter { controller: names::MANAGER.to_owned(), instance: Some(identity.to_owned()) };
-        let recorder = Recorder::new(client.clone(), reporter);
-        Self { client, objects, fleet, pods, recorder }
+    pub(crate) fn new(
+        client: Client,
+        objects: Objects,
+        fleet: FleetView,
+        pods: WorkerPods,
+        telling: Arc<Telling>,
+        recorder: Recorder,
+    ) -> Self {
+        Self { client, objects, fleet, pods, telling, failures: Failures::default(), recorder }
     }
 
     /// Writes what is known of `object`, if it says anything new, and an Event if that is worth one.
@@ -127,10 +141,8 @@ impl Context {
     }
 }
 
-/// After an error: the API server is asked again soon, and less often the longer it lasts.
+/// What writes Events as `identity`.
 #[must_use]
-pub(crate) fn again<K: Resource<DynamicType = ()>>(object: Arc<K>, error: &Error, _: Arc<Context>) -> Action {
-    let kind: Cow<'_, str> = K::kind(&());
-    tracing::warn!(%kind, name = object.name_any(), %error, "will be tried again");
-    Action::requeue(Duration::from_secs(2))
+pub(crate) fn recorder(client: Client, identity: &str) -> Recorder {
+    Recorder::new(client, Reporter { controller: names::MANAGER.to_owned(), instance: Some(identity.to_owned()) })
 }

@@ -1,28 +1,34 @@
 //! What a Secret says to a registry.
+//!
+//! Whoever may write LoraAdapters names a host and a Secret. So that none of them can have a Secret sent to a host of
+//! their own, a Secret says where it may go: a Docker configuration by its hosts, which the worker keeps to, and one with
+//! a token or a password by the annotation [`HOSTS`].
 
 use k8s_openapi::api::core::v1::Secret;
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Map, Value};
 
 /// The key that holds a Docker configuration.
 const DOCKER_CONFIG: &str = ".dockerconfigjson";
+/// Annotation: the hosts that a token or a password may be sent to, as HOST or HOST:PORT, with commas between them.
+const HOSTS: &str = "slmswarm.io/hosts";
 const KEYS: [&str; 3] = ["token", "username", "password"];
 
-/// The contents of a Secret as a worker takes them: a Docker configuration, or an object with `token`, or with
-/// `username` and `password`.
+/// The contents of a Secret as a worker takes them, to be sent to the host of `uri`: a Docker configuration, or an object
+/// with `token`, or with `username` and `password`.
 ///
 /// # Errors
 /// Names the Secret and what it lacks.
-pub(crate) async fn read(client: Client, namespace: String, name: String) -> Result<String, String> {
+pub(crate) async fn read(client: Client, namespace: String, name: String, uri: String) -> Result<String, String> {
     let secrets: Api<Secret> = Api::namespaced(client, &namespace);
     match secrets.get_opt(&name).await {
-        Ok(Some(secret)) => credentials(&name, &secret),
+        Ok(Some(secret)) => credentials(&name, &secret, &uri),
         Ok(None) => Err(format!("Secret {name}: not there; make it, or take secretRef away")),
         Err(error) => Err(format!("Secret {name}: {error}")),
     }
 }
 
-fn credentials(name: &str, secret: &Secret) -> Result<String, String> {
+fn credentials(name: &str, secret: &Secret, uri: &str) -> Result<String, String> {
     let data = secret.data.clone().unwrap_or_default();
     let text = |key: &str| data.get(key).and_then(|bytes| String::from_utf8(bytes.0.clone()).ok());
     if let Some(config) = text(DOCKER_CONFIG) {
@@ -33,7 +39,23 @@ fn credentials(name: &str, secret: &Secret) -> Result<String, String> {
     if found.is_empty() {
         return Err(format!("Secret {name}: has neither {DOCKER_CONFIG}, nor token, nor username and password"));
     }
+    let host = host(uri).unwrap_or_default();
+    let allowed = secret.annotations().get(HOSTS).map(String::as_str).unwrap_or_default();
+    if host.is_empty() || !allowed.split(',').any(|allowed| allowed.trim().eq_ignore_ascii_case(host)) {
+        return Err(format!(
+            "Secret {name}: its token or password may not be sent to `{host}`; whoever owns the Secret allows it with the \
+             annotation {HOSTS}: {host}"
+        ));
+    }
     Ok(Value::Object(found).to_string())
+}
+
+/// `HOST` or `HOST:PORT` of a source.
+fn host(uri: &str) -> Option<&str> {
+    let (_, rest) = uri.split_once("://")?;
+    let authority = rest.split(['/', '?', '#']).next()?;
+    // What stands before an @ is no part of the host.
+    authority.rsplit('@').next()
 }
 
 #[cfg(test)]
@@ -42,14 +64,39 @@ mod tests {
 
     use super::*;
 
+    fn secret(pairs: &[(&str, &str)], hosts: Option<&str>) -> Secret {
+        let data = pairs.iter().map(|(key, value)| ((*key).to_owned(), ByteString(value.as_bytes().to_vec())));
+        let mut secret = Secret { data: Some(data.collect()), ..Secret::default() };
+        secret.metadata.annotations = hosts.map(|hosts| [(HOSTS.to_owned(), hosts.to_owned())].into());
+        secret
+    }
+
     #[test]
     fn what_secrets_say() {
-        let read = |pairs: &[(&str, &str)]| {
-            let data = pairs.iter().map(|(key, value)| ((*key).to_owned(), ByteString(value.as_bytes().to_vec())));
-            credentials("pull", &Secret { data: Some(data.collect()), ..Secret::default() })
-        };
+        let read = |pairs: &[(&str, &str)]| credentials("pull", &secret(pairs, Some("r")), "https://r/a.tar");
         assert_eq!(read(&[(".dockerconfigjson", "{\"auths\":{}}")]), Ok("{\"auths\":{}}".to_owned()));
         assert_eq!(read(&[("token", "abc\n")]), Ok("{\"token\":\"abc\"}".to_owned()));
         assert!(read(&[("key", "x")]).is_err_and(|why| why.contains("Secret pull")));
+    }
+
+    #[test]
+    fn a_token_goes_only_where_its_secret_says() {
+        let sent = |hosts: Option<&str>, uri: &str| credentials("pull", &secret(&[("token", "t")], hosts), uri).is_ok();
+        let hosts = Some("models.example.com, r.example.com:5000");
+        for (uri, allowed) in [
+            ("https://models.example.com/a.tar", true),
+            ("https://MODELS.example.com/a.tar?x=y", true),
+            ("oci://r.example.com:5000/a:1", true),
+            ("oci://r.example.com/a:1", false),
+            ("https://evil.example.net/models.example.com", false),
+            ("https://models.example.com@evil.example.net/a", false),
+            ("https://models.example.com.evil.example.net/a", false),
+            ("pvc://claim/a", false),
+        ] {
+            assert_eq!(sent(hosts, uri), allowed, "{uri}");
+        }
+        assert!(!sent(None, "https://models.example.com/a.tar"), "a Secret that says nothing goes nowhere");
+        // A Docker configuration says itself which host gets what.
+        assert!(credentials("pull", &secret(&[(".dockerconfigjson", "{}")], None), "oci://any/a:1").is_ok());
     }
 }

@@ -5,6 +5,7 @@
 //! is asked is decided in [`slm_residency`]; nothing here is inferred from labels, logs or metrics.
 
 mod keeper;
+mod marks;
 mod pods;
 mod telling;
 mod wanted;
@@ -19,6 +20,7 @@ use slm_residency::Holdings;
 use tokio::sync::mpsc;
 
 pub(crate) use keeper::{Inputs, run};
+pub(crate) use marks::Marks;
 pub(crate) use wanted::version;
 
 /// Concerned objects that may wait to be told of.
@@ -59,8 +61,8 @@ impl FleetView {
 /// Tells the controllers which objects something happened to.
 #[derive(Clone, Debug)]
 pub(crate) struct Told {
-    models: mpsc::Sender<ObjectRef<SlmModel>>,
-    adapters: mpsc::Sender<ObjectRef<LoraAdapter>>,
+    pub(crate) models: mpsc::Sender<ObjectRef<SlmModel>>,
+    pub(crate) adapters: mpsc::Sender<ObjectRef<LoraAdapter>>,
 }
 
 /// The other end of [`Told`].

@@ -1,10 +1,15 @@
 //! Leader election by a Lease: of several operators one writes, the others wait.
 //!
 //! Times are those of this process, not of the others' clocks: a lease counts as abandoned when nobody has renewed it
-//! for its duration while we looked. The holder gives up before that, so that two never write at once; it hands the
-//! lease over when it ends in order.
+//! for [`DURATION`] while we looked. A renewal counts from before it was asked for, whenever the answer came. The holder
+//! opens its [`Fence`] for [`WRITES`] after that, which is [`WRITE_MAX`] before it gives up at [`DEADLINE`]: a write that
+//! began at the last moment is over, or was given up, two seconds before anybody else may lead. What remains is a write
+//! that the API server carries out more than two seconds after its connection was closed, and clocks that run at
+//! different speeds; a Lease cannot rule these out, and every write here is one that repeats without harm.
 
-use std::time::{Duration, Instant};
+mod evaluate;
+
+use std::time::Duration;
 
 use k8s_openapi::{
     api::coordination::v1::{Lease, LeaseSpec},
@@ -12,15 +17,20 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 use kube::{Api, Client, api::PostParams};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
+
+use self::evaluate::{Decision, evaluate};
+use crate::server::{Fence, WRITE_MAX};
 
 /// Name of the Lease.
 const NAME: &str = "slm-operator";
 /// Unrenewed for so long, it is anybody's.
 const DURATION: Duration = Duration::from_secs(10);
-/// Unrenewed for so long, the holder stops to write.
-const DEADLINE: Duration = Duration::from_secs(7);
+/// Unrenewed for so long, the holder has ended its work.
+const DEADLINE: Duration = Duration::from_secs(8);
+/// Unrenewed for so long, the holder begins no write.
+const WRITES: Duration = Duration::from_secs(DEADLINE.as_secs() - WRITE_MAX.as_secs());
 /// Between two renewals, and between two looks at somebody else's lease.
 const RENEW: Duration = Duration::from_secs(2);
 
@@ -28,95 +38,74 @@ const RENEW: Duration = Duration::from_secs(2);
 pub(crate) struct Election {
     leases: Api<Lease>,
     identity: String,
+    fence: Fence,
+    /// The version of somebody's lease, and since when it is that.
     seen: Option<(Option<String>, Instant)>,
 }
 
+/// What an attempt at the lease came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Attempt {
+    /// It is ours.
+    Held,
+    /// Somebody else has it.
+    Theirs,
+    /// It changed meanwhile, perhaps by an earlier attempt of our own: the next look tells.
+    Changed,
+}
+
 impl Election {
-    /// For the operators of a namespace.
+    /// For the operators of a namespace. `fence` is open while this one may write.
     #[must_use]
-    pub(crate) fn new(client: Client, namespace: &str, identity: &str) -> Self {
-        Self { leases: Api::namespaced(client, namespace), identity: identity.to_owned(), seen: None }
+    pub(crate) fn new(client: Client, namespace: &str, identity: &str, fence: Fence) -> Self {
+        Self { leases: Api::namespaced(client, namespace), identity: identity.to_owned(), fence, seen: None }
     }
 
-    /// Waits until the lease is ours, or until `stop`: then false.
-    pub(crate) async fn win(&mut self, stop: &CancellationToken) -> bool {
+    /// Waits until the lease is ours, and gives since when; or until `stop`: then `None`.
+    pub(crate) async fn win(&mut self, stop: &CancellationToken) -> Option<Instant> {
         loop {
-            match self.attempt().await {
-                Ok(true) => return true,
-                Ok(false) => {}
-                Err(error) => tracing::warn!(%error, "the lease cannot be had now"),
+            let asked = Instant::now();
+            match timeout(DEADLINE, self.attempt()).await {
+                // A lease that took so long to get is about to end.
+                Ok(Ok(Attempt::Held)) if asked.elapsed() < WRITES => {
+                    self.fence.open_until(asked + WRITES);
+                    return Some(asked);
+                }
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "the lease cannot be had now"),
+                Err(_) => tracing::warn!("the lease cannot be had now: the API server does not answer"),
             }
             tokio::select! {
-                () = stop.cancelled() => return false,
+                () = stop.cancelled() => return None,
                 () = sleep(RENEW) => {}
             }
         }
     }
 
-    /// Renews until the lease is lost or `stop`; gives it back in the second case.
-    pub(crate) async fn hold(&mut self, stop: &CancellationToken) {
-        let mut renewed = Instant::now();
-        while renewed.elapsed() < DEADLINE {
-            tokio::select! {
-                () = stop.cancelled() => return self.give_back().await,
-                () = sleep(RENEW) => {}
-            }
-            let left = DEADLINE.saturating_sub(renewed.elapsed());
-            match timeout(left, self.attempt()).await {
-                Ok(Ok(true)) => renewed = Instant::now(),
-                Ok(Ok(false)) => break,
+    /// Renews the lease that was won at `won`, until it is lost.
+    pub(crate) async fn hold(&mut self, won: Instant) {
+        let mut renewed = won;
+        while renewed.elapsed() + RENEW < DEADLINE {
+            sleep(RENEW).await;
+            let asked = Instant::now();
+            match timeout_at((asked + WRITE_MAX).min(renewed + DEADLINE), self.attempt()).await {
+                Ok(Ok(Attempt::Held)) => {
+                    renewed = asked;
+                    self.fence.open_until(renewed + WRITES);
+                }
+                Ok(Ok(Attempt::Theirs)) => break,
+                Ok(Ok(Attempt::Changed)) => {}
                 Ok(Err(error)) => tracing::warn!(%error, "the lease was not renewed"),
-                Err(_) => {}
+                Err(_) => tracing::warn!("the lease was not renewed: the API server does not answer"),
             }
         }
+        self.fence.close();
         tracing::warn!("the lease is lost: nothing is written until it is won again");
     }
 
-    /// Takes or renews the lease if it may be taken.
-    async fn attempt(&mut self) -> Result<bool, kube::Error> {
-        let Some(lease) = self.leases.get_opt(NAME).await? else {
-            let mut lease = Lease::default();
-            lease.metadata.name = Some(NAME.to_owned());
-            lease.spec = Some(self.spec(None));
-            return settled(self.leases.create(&PostParams::default(), &lease).await);
-        };
-        let spec = lease.spec.clone().unwrap_or_default();
-        let holder = spec.holder_identity.as_deref().unwrap_or_default();
-        if holder != self.identity && !holder.is_empty() && !self.abandoned(&lease) {
-            return Ok(false);
-        }
-        // With the version that was read: of two who try at once one is refused.
-        let next = Lease { spec: Some(self.spec(Some(&spec))), ..lease };
-        settled(self.leases.replace(NAME, &PostParams::default(), &next).await)
-    }
-
-    /// Whether nobody has touched it for its duration.
-    fn abandoned(&mut self, lease: &Lease) -> bool {
-        let version = lease.metadata.resource_version.clone();
-        match &self.seen {
-            Some((seen, since)) if *seen == version => since.elapsed() > DURATION,
-            _ => {
-                self.seen = Some((version, Instant::now()));
-                false
-            }
-        }
-    }
-
-    fn spec(&self, before: Option<&LeaseSpec>) -> LeaseSpec {
-        let now = MicroTime(Timestamp::now());
-        let ours = before.filter(|before| before.holder_identity.as_ref() == Some(&self.identity));
-        let transitions = before.and_then(|before| before.lease_transitions).unwrap_or(0);
-        LeaseSpec {
-            holder_identity: Some(self.identity.clone()),
-            lease_duration_seconds: i32::try_from(DURATION.as_secs()).ok(),
-            acquire_time: ours.and_then(|ours| ours.acquire_time.clone()).or_else(|| Some(now.clone())),
-            renew_time: Some(now),
-            lease_transitions: Some(if ours.is_some() { transitions } else { transitions + 1 }),
-            ..LeaseSpec::default()
-        }
-    }
-
-    async fn give_back(&self) {
+    /// Lets somebody else have it at once. Nothing may be written any more.
+    pub(crate) async fn give_back(&self) {
+        self.fence.close();
         let release = async {
             let Some(mut lease) = self.leases.get_opt(NAME).await? else { return Ok(()) };
             let spec = lease.spec.get_or_insert_default();
@@ -131,13 +120,159 @@ impl Election {
             tracing::warn!(%error, "the lease was not given back");
         }
     }
+
+    /// Takes or renews the lease if it may be taken.
+    async fn attempt(&mut self) -> Result<Attempt, kube::Error> {
+        let lease = self.leases.get_opt(NAME).await?;
+        let unchanged = lease.as_ref().map_or(Duration::ZERO, |lease| self.unchanged(lease));
+        let spec = lease.as_ref().map(|lease| lease.spec.clone().unwrap_or_default());
+        let now = MicroTime(Timestamp::now());
+        match (evaluate(spec.as_ref(), unchanged, &self.identity, now), lease) {
+            (Decision::Wait, _) => Ok(Attempt::Theirs),
+            (Decision::Write(spec), None) => settled(self.leases.create(&PostParams::default(), &named(spec)).await),
+            (Decision::Write(spec), Some(lease)) => {
+                // With the version that was read: of two who try at once one is refused.
+                let next = Lease { spec: Some(spec), ..lease };
+                settled(self.leases.replace(NAME, &PostParams::default(), &next).await)
+            }
+        }
+    }
+
+    /// How long nobody has touched it while we looked.
+    fn unchanged(&mut self, lease: &Lease) -> Duration {
+        let version = &lease.metadata.resource_version;
+        match &self.seen {
+            Some((seen, since)) if seen == version => since.elapsed(),
+            _ => {
+                self.seen = Some((version.clone(), Instant::now()));
+                Duration::ZERO
+            }
+        }
+    }
 }
 
-/// A conflict means that somebody else was faster.
-fn settled(outcome: Result<Lease, kube::Error>) -> Result<bool, kube::Error> {
+fn named(spec: LeaseSpec) -> Lease {
+    let mut lease = Lease { spec: Some(spec), ..Lease::default() };
+    lease.metadata.name = Some(NAME.to_owned());
+    lease
+}
+
+/// A conflict means that somebody was faster.
+fn settled(outcome: Result<Lease, kube::Error>) -> Result<Attempt, kube::Error> {
     match outcome {
-        Ok(_) => Ok(true),
-        Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
+        Ok(_) => Ok(Attempt::Held),
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(Attempt::Changed),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::Server;
+
+    const PATH: &str = "/apis/coordination.k8s.io/v1/namespaces/n/leases/slm-operator";
+
+    fn operator(server: &Server, identity: &str) -> (Election, Fence) {
+        let fence = Fence::default();
+        (Election::new(server.client(), "n", identity, fence.clone()), fence)
+    }
+
+    fn holder(server: &Server) -> Option<String> {
+        server.get(PATH)?["spec"]["holderIdentity"].as_str().map(str::to_owned)
+    }
+
+    async fn won(election: &mut Election) -> Instant {
+        election.win(&CancellationToken::new()).await.expect("the lease")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_leads_and_the_next_follows_when_it_ends_in_order() {
+        let server = Server::new();
+        let ((mut first, fence), (mut second, _)) = (operator(&server, "a"), operator(&server, "b"));
+        won(&mut first).await;
+        assert!(fence.is_open());
+        let began = Instant::now();
+        let (since, ()) = tokio::join!(won(&mut second), async {
+            sleep(Duration::from_secs(1)).await;
+            first.give_back().await;
+        });
+        assert!(!fence.is_open(), "closed before the lease is given back");
+        assert!(since - began <= RENEW, "{:?}", since - began);
+        assert_eq!(holder(&server).as_deref(), Some("b"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_leader_that_vanishes_is_followed_after_the_duration() {
+        let server = Server::new();
+        let ((mut first, fence), (mut second, _)) = (operator(&server, "a"), operator(&server, "b"));
+        let written = won(&mut first).await;
+        let since = won(&mut second).await;
+        assert!(!fence.is_open(), "the first one's fence closed by itself");
+        let after = since - written;
+        assert!(after >= DURATION && after <= DURATION + RENEW * 2, "{after:?}");
+    }
+
+    /// The API server takes five seconds for everything: the holder counts from before it asked.
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_api_server_ends_the_term_in_time() {
+        let server = Server::new();
+        let (mut election, fence) = operator(&server, "a");
+        let since = won(&mut election).await;
+        server.delay(Duration::from_secs(5));
+        let writes_end = async {
+            while fence.is_open() {
+                sleep(Duration::from_millis(100)).await;
+            }
+            Instant::now()
+        };
+        let ((), writes_ended) = tokio::join!(election.hold(since), writes_end);
+        assert!(since.elapsed() <= DEADLINE, "held for {:?}", since.elapsed());
+        assert!(writes_ended - since <= WRITES + Duration::from_millis(100), "wrote for {:?}", writes_ended - since);
+    }
+
+    /// Each answer takes one and a half seconds: the two requests of a renewal take as long as one may.
+    #[tokio::test(start_paused = true)]
+    async fn a_renewal_counts_from_before_it_was_asked_for() {
+        let server = Server::new();
+        let (mut election, fence) = operator(&server, "a");
+        let since = won(&mut election).await;
+        server.delay(Duration::from_millis(1_400));
+        let hold = tokio::spawn(async move { election.hold(since).await });
+        // Asked for at 2 s, renewed by 4.8 s: writes may begin until 7 s, and not until 9.8 s.
+        sleep(Duration::from_millis(5_000)).await;
+        assert!(fence.is_open());
+        server.delay(Duration::from_secs(60));
+        sleep(Duration::from_millis(2_100)).await;
+        assert!(!fence.is_open());
+        hold.await.expect("it ends");
+        assert!(since.elapsed() <= RENEW + DEADLINE, "{:?}", since.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_passing_error_and_a_conflict_lose_no_lease() {
+        let server = Server::new();
+        let (mut election, fence) = operator(&server, "a");
+        let since = won(&mut election).await;
+        server.refuse(500);
+        server.refuse(409);
+        let hold = tokio::spawn(async move { election.hold(since).await });
+        sleep(Duration::from_secs(30)).await;
+        assert!(fence.is_open() && !hold.is_finished());
+        hold.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_that_somebody_took_is_lost() {
+        let server = Server::new();
+        let (mut election, fence) = operator(&server, "a");
+        let since = won(&mut election).await;
+        let mut lease = server.get(PATH).expect("the lease");
+        lease["spec"]["holderIdentity"] = "b".into();
+        server.put(PATH, lease);
+        election.hold(since).await;
+        assert!(!fence.is_open() && since.elapsed() < RENEW * 2);
+        election.give_back().await;
+        assert_eq!(holder(&server).as_deref(), Some("b"), "what is not ours is not given away");
     }
 }

@@ -1,21 +1,25 @@
-//! What the API server holds, as this operator last heard: one watch a kind, shared by everyone who looks across kinds.
+//! What the API server holds, as this operator last heard: one watch a kind, shared by everyone.
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{
-    Api, Client, ResourceExt as _,
+    Api, Client, Resource, ResourceExt as _,
     runtime::{
-        reflector::{Store, store::WriterDropped},
+        reflector::{ObjectRef, Store, store::WriterDropped},
         watcher,
     },
 };
-use slm_crds::{AcceleratorProfile, LoraAdapter, SlmModel, SwarmRoute, names::Known};
-use slm_watch::{Tell, watch};
-use tokio::{sync::mpsc, task::JoinSet};
+use slm_crds::{
+    AcceleratorProfile, LoraAdapter, SlmModel, SwarmRoute,
+    names::{Birth, Claim, Known, holders},
+    schema::Kind,
+};
+use slm_watch::{Tell, Undecodable, Watches};
+use tokio::sync::mpsc;
 
 use crate::names;
 
-/// Names that may wait to be told of; the watch waits beyond that.
-const TOUCHED_MAX: usize = 1024;
+/// Changes that may wait to be told of; the watches wait beyond that.
+const CHANGES_MAX: usize = 1024;
 
 /// All of them.
 #[derive(Clone, Debug)]
@@ -30,21 +34,24 @@ pub(crate) struct Objects {
     pub(crate) profiles: Store<AcceleratorProfile>,
     /// Worker pods.
     pub(crate) pods: Store<Pod>,
+    /// Those of any kind that do not decode.
+    pub(crate) undecodable: Undecodable,
+    namespace: String,
 }
 
 /// What of them changed.
 #[derive(Debug)]
 pub(crate) struct Touched {
-    /// Adapters by name.
-    pub(crate) adapters: mpsc::Receiver<String>,
+    /// Objects of our kinds by name.
+    pub(crate) objects: mpsc::Receiver<(Kind, String)>,
     /// Some pod.
     pub(crate) pods: mpsc::Receiver<()>,
 }
 
 impl Objects {
-    /// Begins to watch; the watches run in `tasks`.
-    pub(crate) fn watch(client: &Client, namespace: &str, tasks: &mut JoinSet<()>) -> (Self, Touched) {
-        let (adapters, adapters_touched) = mpsc::channel(TOUCHED_MAX);
+    /// Begins to watch.
+    pub(crate) fn watch(client: &Client, namespace: &str, watches: &mut Watches) -> (Self, Touched) {
+        let (changes, objects_touched) = mpsc::channel(CHANGES_MAX);
         let (pods, pods_touched) = mpsc::channel(1);
         let ours = watcher::Config::default().labels(&format!(
             "app.kubernetes.io/managed-by={},{}",
@@ -52,15 +59,62 @@ impl Objects {
             names::MODEL
         ));
         let any = watcher::Config::default;
-        let namespaced = |_: ()| client.clone();
+        let tell = |of: Kind| Tell::Names { of, to: changes.clone() };
+        let client = || client.clone();
         let objects = Self {
-            models: watch(Api::namespaced(namespaced(()), namespace), any(), Tell::Nobody, tasks),
-            adapters: watch(Api::namespaced(namespaced(()), namespace), any(), Tell::Names(adapters), tasks),
-            routes: watch(Api::namespaced(namespaced(()), namespace), any(), Tell::Nobody, tasks),
-            profiles: watch(Api::all(client.clone()), any(), Tell::Nobody, tasks),
-            pods: watch(Api::namespaced(namespaced(()), namespace), ours, Tell::Something(pods), tasks),
+            models: watches.watch(Api::namespaced(client(), namespace), any(), tell(Kind::SlmModel)),
+            adapters: watches.watch(Api::namespaced(client(), namespace), any(), tell(Kind::LoraAdapter)),
+            routes: watches.watch(Api::namespaced(client(), namespace), any(), tell(Kind::SwarmRoute)),
+            profiles: watches.watch(Api::all(client()), any(), tell(Kind::AcceleratorProfile)),
+            pods: watches.watch(Api::namespaced(client(), namespace), ours, Tell::<()>::Something(pods)),
+            undecodable: watches.undecodable(),
+            namespace: namespace.to_owned(),
         };
-        (objects, Touched { adapters: adapters_touched, pods: pods_touched })
+        (objects, Touched { objects: objects_touched, pods: pods_touched })
+    }
+
+    /// The model of that name, if it has the name.
+    #[must_use]
+    pub(crate) fn model(&self, name: &str) -> Option<std::sync::Arc<SlmModel>> {
+        let found = self.models.get(&ObjectRef::new(name).within(&self.namespace))?;
+        self.admits(Kind::SlmModel, found.meta()).then_some(found)
+    }
+
+    /// The adapter of that name, if it has the name.
+    #[must_use]
+    pub(crate) fn adapter(&self, name: &str) -> Option<std::sync::Arc<LoraAdapter>> {
+        let found = self.adapters.get(&ObjectRef::new(name).within(&self.namespace))?;
+        self.admits(Kind::LoraAdapter, found.meta()).then_some(found)
+    }
+
+    /// The object that has a name, of those that claim it.
+    #[must_use]
+    pub(crate) fn holder(&self, name: &str) -> Option<Claim<Birth>> {
+        let read = [
+            self.claim(Kind::SlmModel, &self.models, name),
+            self.claim(Kind::LoraAdapter, &self.adapters, name),
+            self.claim(Kind::SwarmRoute, &self.routes, name),
+        ];
+        let unread = Kind::LOCAL.into_iter().filter_map(|kind| {
+            let invalid = self.undecodable.get(kind.name(), name)?;
+            Claim::of(kind, &invalid.metadata)
+        });
+        let claims = read.into_iter().flatten().chain(unread);
+        holders(claims.map(|claim| (name.to_owned(), claim))).remove(name)
+    }
+
+    fn claim<K>(&self, kind: Kind, store: &Store<K>, name: &str) -> Option<Claim<Birth>>
+    where
+        K: Resource<DynamicType = ()> + Clone + 'static,
+    {
+        Claim::of(kind, store.get(&ObjectRef::new(name).within(&self.namespace))?.meta())
+    }
+
+    /// Whether the object of `kind` with this metadata has its name.
+    #[must_use]
+    pub(crate) fn admits(&self, kind: Kind, metadata: &ObjectMeta) -> bool {
+        let name = metadata.name.as_deref().unwrap_or_default();
+        self.holder(name).is_some_and(|holder| Some(holder) == Claim::of(kind, metadata))
     }
 
     /// The names that references may lead to: a copy of all, for the message about one that is missing.
@@ -81,5 +135,75 @@ impl Objects {
         self.routes.wait_until_ready().await?;
         self.profiles.wait_until_ready().await?;
         self.pods.wait_until_ready().await
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod fixtures {
+    //! Objects without an API server.
+
+    use kube::runtime::{reflector::store::Writer, watcher::Event};
+    use serde::de::DeserializeOwned;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// Stores, and what writes them.
+    pub(crate) struct World {
+        pub(crate) objects: Objects,
+        pub(crate) models: Writer<SlmModel>,
+        pub(crate) adapters: Writer<LoraAdapter>,
+        pub(crate) routes: Writer<SwarmRoute>,
+        pub(crate) profiles: Writer<AcceleratorProfile>,
+        pub(crate) pods: Writer<Pod>,
+    }
+
+    pub(crate) fn world() -> World {
+        let (models, adapters, routes) = (Writer::default(), Writer::default(), Writer::default());
+        let (profiles, pods) = (Writer::default(), Writer::default());
+        let objects = Objects {
+            models: models.as_reader(),
+            adapters: adapters.as_reader(),
+            routes: routes.as_reader(),
+            profiles: profiles.as_reader(),
+            pods: pods.as_reader(),
+            undecodable: Undecodable::default(),
+            namespace: "n".to_owned(),
+        };
+        World { objects, models, adapters, routes, profiles, pods }
+    }
+
+    pub(crate) fn object<K: DeserializeOwned>(kind: &str, name: &str, created: u32, spec: Value) -> K {
+        serde_json::from_value(json!({
+            "apiVersion": "slmswarm.io/v1alpha1", "kind": kind, "spec": spec,
+            "metadata": {
+                "name": name, "namespace": "n", "uid": format!("{kind}/{name}/{created}"),
+                "creationTimestamp": format!("2026-01-01T00:00:{created:02}Z"),
+            },
+        }))
+        .expect(kind)
+    }
+
+    impl World {
+        pub(crate) fn model(&mut self, name: &str, created: u32) -> SlmModel {
+            let spec = json!({ "source": { "uri": "oci://r/smol:1" } });
+            let model: SlmModel = object("SlmModel", name, created, spec);
+            self.models.apply_watcher_event(&Event::Apply(model.clone()));
+            model
+        }
+
+        pub(crate) fn adapter(&mut self, name: &str, model: &str, created: u32) -> LoraAdapter {
+            let spec = json!({ "modelRef": { "name": model }, "source": { "uri": "oci://r/a:1" } });
+            let adapter: LoraAdapter = object("LoraAdapter", name, created, spec);
+            self.adapters.apply_watcher_event(&Event::Apply(adapter.clone()));
+            adapter
+        }
+
+        pub(crate) fn route(&mut self, name: &str, target: &str, created: u32) -> SwarmRoute {
+            let spec = json!({ "fallback": { "kind": "SlmModel", "name": target } });
+            let route: SwarmRoute = object("SwarmRoute", name, created, spec);
+            self.routes.apply_watcher_event(&Event::Apply(route.clone()));
+            route
+        }
     }
 }

@@ -1,39 +1,58 @@
 //! Models, adapters and routes share one space of names: callers put any of them into `model`. Of two objects with one
-//! name the older one has it.
+//! name the older one has it ([`slm_crds::names::holders`]).
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::{
-    Resource, ResourceExt,
-    runtime::reflector::{ObjectRef, Store},
-};
-use slm_crds::names::NameTaken;
+use kube::{Resource, ResourceExt};
+use slm_crds::{names::NameTaken, schema::Kind};
 
 use crate::{conditions::Verdict, objects::Objects};
 
 /// The reason in conditions of an object without its name.
-pub(crate) const NAME_TAKEN: &str = "NameTaken";
+const NAME_TAKEN: &str = "NameTaken";
 
 /// Why `object` cannot have its name, if another one has it.
 #[must_use]
 pub(crate) fn name_taken<K: Resource<DynamicType = ()>>(object: &K, objects: &Objects) -> Option<Verdict> {
-    let (name, namespace) = (object.name_any(), ResourceExt::namespace(object).unwrap_or_default());
-    let kind = K::kind(&()).into_owned();
-    let rank = |created: Option<&Time>, kind: &str| (created.map(|time| time.0), kind.to_owned());
-    let own = rank(object.meta().creation_timestamp.as_ref(), &kind);
-    let others = [
-        older(&objects.models, &name, &namespace),
-        older(&objects.adapters, &name, &namespace),
-        older(&objects.routes, &name, &namespace),
-    ];
-    let other =
-        others.into_iter().flatten().find(|(other, created)| *other != kind && rank(created.as_ref(), other) < own);
-    other.map(|(other, _)| Verdict::wrong(NAME_TAKEN, format!("{}: rename one", NameTaken { name, other })))
+    let name = object.name_any();
+    let holder = objects.holder(&name)?;
+    if Kind::named(&K::kind(&())) == Some(holder.kind) {
+        return None;
+    }
+    let other = holder.kind.name().to_owned();
+    let why = format!("{}: rename one; the older object has the name", NameTaken { name, other });
+    Some(Verdict::wrong(NAME_TAKEN, why))
 }
 
-fn older<K>(store: &Store<K>, name: &str, namespace: &str) -> Option<(String, Option<Time>)>
-where
-    K: Resource<DynamicType = ()> + Clone + 'static,
-{
-    let found = store.get(&ObjectRef::new(name).within(namespace))?;
-    Some((K::kind(&()).into_owned(), found.meta().creation_timestamp.clone()))
+#[cfg(test)]
+mod tests {
+    use kube::runtime::watcher::Event;
+
+    use super::*;
+    use crate::objects::fixtures::world;
+
+    #[test]
+    fn of_three_objects_the_oldest_has_the_name() {
+        for order in [[1, 2, 3], [1, 3, 2], [2, 1, 3], [2, 3, 1], [3, 1, 2], [3, 2, 1]] {
+            let mut world = world();
+            let (model, adapter) = (world.model("x", order[0]), world.adapter("x", "base", order[1]));
+            let route = world.route("x", "base", order[2]);
+            let taken = [
+                name_taken(&model, &world.objects),
+                name_taken(&adapter, &world.objects),
+                name_taken(&route, &world.objects),
+            ];
+            assert_eq!(taken.map(|taken| taken.is_none()), order.map(|age| age == 1), "{order:?}");
+            assert_eq!(world.objects.model("x").is_some(), order[0] == 1);
+            assert_eq!(world.objects.adapter("x").is_some(), order[1] == 1);
+        }
+    }
+
+    #[test]
+    fn a_name_is_free_when_its_holder_goes() {
+        let mut world = world();
+        let (model, adapter) = (world.model("x", 1), world.adapter("x", "base", 2));
+        assert!(name_taken(&adapter, &world.objects).is_some_and(|why| why.reason == NAME_TAKEN));
+        world.models.apply_watcher_event(&Event::Delete(model));
+        assert_eq!(name_taken(&adapter, &world.objects), None);
+        assert!(world.objects.adapter("x").is_some());
+    }
 }

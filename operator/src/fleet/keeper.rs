@@ -1,4 +1,7 @@
 //! The task that owns the links: something happened, what is there to ask now, ask it.
+//!
+//! What should be loaded is decided over the stores alone, by the same admission of names as everywhere; of an adapter's
+//! status only `resolved` is read, which is the record of what its source turned out to be.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -6,12 +9,7 @@ use std::{
     time::Instant,
 };
 
-use k8s_openapi::api::core::v1::Pod;
-use kube::{
-    Client,
-    runtime::reflector::{ObjectRef, Store},
-};
-use slm_crds::LoraAdapter;
+use kube::{Client, ResourceExt as _, runtime::reflector::ObjectRef};
 use slm_proto::v1::WorkerState;
 use slm_residency::{
     Holdings, Link, Step,
@@ -20,34 +18,41 @@ use slm_residency::{
     steps,
 };
 use slm_tls::Tls;
-use tokio::sync::mpsc;
+use tokio::{
+    sync::mpsc,
+    task::{AbortHandle, Id, JoinError, JoinSet},
+};
 use tokio_util::sync::CancellationToken;
 
-use super::{FleetView, PodView, Snapshot, Told, pods::WorkerPod, telling, wanted::Wanted};
+use super::{FleetView, Marks, PodView, Snapshot, Told, pods::WorkerPod, telling, wanted::Wanted};
 use crate::{
     certificates::{self, Kept},
     config::Certificates,
     credentials, gate,
+    objects::Objects,
+    server::ServerClock,
+    telling::Telling,
 };
 
 /// Events of links that may wait; links wait beyond that.
 const EVENTS_MAX: usize = 1024;
 
 /// What the task lives on.
-#[derive(Debug)]
 pub(crate) struct Inputs {
     /// The namespace it looks at.
     pub(crate) namespace: String,
-    /// Worker pods.
-    pub(crate) pods: Store<Pod>,
+    /// Worker pods, adapters, and who has which name.
+    pub(crate) objects: Objects,
     /// Says that pods changed.
     pub(crate) pods_touched: mpsc::Receiver<()>,
-    /// Adapters.
-    pub(crate) adapters: Store<LoraAdapter>,
-    /// Names of adapters that changed.
-    pub(crate) adapters_touched: mpsc::Receiver<String>,
+    /// Names of objects that changed; any may be an adapter's.
+    pub(crate) names: Marks,
     /// How certificates for speaking to workers are kept; without, it is done in plain text.
     pub(crate) certificates: Option<Certificates>,
+    /// By which they are made.
+    pub(crate) clock: ServerClock,
+    /// Where loads are counted.
+    pub(crate) telling: Arc<Telling>,
 }
 
 /// A pod, and which of those that had its name: what an earlier one said does not count.
@@ -58,7 +63,26 @@ struct Member {
     link: Link<Whose>,
     state: Result<Arc<WorkerState>, Arc<str>>,
     holdings: Holdings,
-    gate_open: bool,
+    gate: Gate,
+}
+
+/// How far a pod's readiness gate is.
+#[derive(Debug)]
+enum Gate {
+    Closed,
+    /// It is being opened, until that is done or the pod is gone.
+    Opening(Opening),
+    Open,
+}
+
+/// Ends the attempts when it is dropped.
+#[derive(Debug)]
+struct Opening(AbortHandle);
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 struct Keeper {
@@ -66,20 +90,28 @@ struct Keeper {
     namespace: String,
     members: HashMap<String, Member>,
     wanted: Wanted,
-    adapters: Store<LoraAdapter>,
+    objects: Objects,
     tls: Option<Tls>,
     events: mpsc::Sender<(Whose, Event)>,
+    gates: JoinSet<()>,
+    telling: Arc<Telling>,
     next_id: u64,
     view: FleetView,
     told: Told,
 }
 
-/// Runs until `stop`.
-pub(crate) async fn run(client: Client, inputs: Inputs, view: FleetView, told: Told, stop: CancellationToken) {
-    let Inputs { namespace, pods, mut pods_touched, adapters, mut adapters_touched, certificates } = inputs;
-    let kept = tokio::select! {
-        kept = kept(&client, &namespace, certificates) => kept,
-        () = stop.cancelled() => return,
+/// Runs until `stop`. Gives the reason when it cannot go on before that.
+pub(crate) async fn run(
+    client: Client,
+    inputs: Inputs,
+    view: FleetView,
+    told: Told,
+    stop: CancellationToken,
+) -> Option<String> {
+    let Inputs { namespace, objects, mut pods_touched, names, certificates, clock, telling } = inputs;
+    let mut kept = tokio::select! {
+        kept = kept(&client, &namespace, certificates, clock) => kept,
+        () = stop.cancelled() => return None,
     };
     let (events, mut told_by_links) = mpsc::channel(EVENTS_MAX);
     let mut keeper = Keeper {
@@ -87,21 +119,31 @@ pub(crate) async fn run(client: Client, inputs: Inputs, view: FleetView, told: T
         namespace,
         members: HashMap::new(),
         wanted: Wanted::default(),
-        adapters,
+        objects,
         tls: kept.as_ref().map(|kept| kept.tls.clone()),
         events,
+        gates: JoinSet::new(),
+        telling,
         next_id: 0,
         view,
         told,
     };
+    // Before any worker is judged by what it lacks.
+    let listed = keeper.objects.adapters.state();
+    keeper.adapters(listed.iter().map(|adapter| adapter.name_any()).collect()).await;
     let mut last = Instant::now();
     loop {
+        let next = keeper.next_attempt(last);
         tokio::select! {
-            () = stop.cancelled() => return,
-            Some(()) = pods_touched.recv() => keeper.pods(&pods).await,
-            Some(name) = adapters_touched.recv() => keeper.adapter(&name).await,
+            () = stop.cancelled() => return None,
+            why = certificates_ended(&mut kept) => return Some(why),
+            Some(()) = pods_touched.recv() => keeper.pods().await,
+            names = names.take() => keeper.adapters(names).await,
             Some((whose, event)) = told_by_links.recv() => keeper.event(&whose, event).await,
-            () = until(keeper.next_attempt(last)) => {
+            Some(ended) = keeper.gates.join_next_with_id() => if let Err(why) = keeper.gate_ended(ended) {
+                return Some(why);
+            },
+            () = until(next) => {
                 last = Instant::now();
                 keeper.ask_everyone();
             }
@@ -111,10 +153,18 @@ pub(crate) async fn run(client: Client, inputs: Inputs, view: FleetView, told: T
 }
 
 /// Nobody is spoken to before there are certificates to do it with.
-async fn kept(client: &Client, namespace: &str, policy: Option<Certificates>) -> Option<Kept> {
+async fn kept(client: &Client, namespace: &str, policy: Option<Certificates>, clock: ServerClock) -> Option<Kept> {
     match policy {
-        Some(policy) => Some(certificates::keep(client.clone(), namespace, policy).await),
+        Some(policy) => Some(certificates::keep(client.clone(), namespace, policy, clock).await),
         None => None,
+    }
+}
+
+/// Why certificates are not kept any more. They are, as long as this runs.
+async fn certificates_ended(kept: &mut Option<Kept>) -> String {
+    match kept {
+        Some(kept) => kept.ended().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -123,9 +173,10 @@ impl Keeper {
         self.members.values().filter_map(|member| member.holdings.next_attempt(last)).min()
     }
 
-    async fn pods(&mut self, pods: &Store<Pod>) {
+    async fn pods(&mut self) {
+        let pods = self.objects.pods.state();
         let now: HashMap<String, WorkerPod> =
-            pods.state().iter().filter_map(|pod| WorkerPod::read(pod)).map(|pod| (pod.name.clone(), pod)).collect();
+            pods.iter().filter_map(|pod| WorkerPod::read(pod)).map(|pod| (pod.name.clone(), pod)).collect();
         let gone: Vec<String> = self
             .members
             .iter()
@@ -134,7 +185,7 @@ impl Keeper {
             })
             .map(|(name, _)| name.clone())
             .collect();
-        let mut concerned = BTreeSet::new();
+        let (mut concerned, mut closed) = (BTreeSet::new(), Vec::new());
         for name in gone {
             if let Some(member) = self.members.remove(&name) {
                 concerned.insert(member.pod.model);
@@ -142,12 +193,21 @@ impl Keeper {
         }
         for (name, pod) in now {
             match self.members.get_mut(&name) {
-                Some(member) => member.gate_open = pod.gate_open,
+                Some(member) if pod.gate_open => member.gate = Gate::Open,
+                // Somebody closed it, or this is older than what we wrote: either way it is asked for again.
+                Some(member) if matches!(member.gate, Gate::Open) => {
+                    member.gate = Gate::Closed;
+                    closed.push(name);
+                }
+                Some(_) => {}
                 None => {
                     concerned.insert(pod.model.clone());
                     self.join(pod);
                 }
             }
+        }
+        for name in closed {
+            self.ask(&name);
         }
         for model in concerned {
             self.tell_model(&model).await;
@@ -161,18 +221,29 @@ impl Keeper {
         let whose = (pod.name.clone(), self.next_id);
         match Link::open(whose, &pod.address, self.tls.as_ref(), self.events.clone()) {
             Ok(link) => {
-                let (gate_open, state) = (pod.gate_open, Err("connecting".into()));
-                let member = Member { link, state, holdings: Holdings::default(), gate_open, pod };
+                let gate = if pod.gate_open { Gate::Open } else { Gate::Closed };
+                let state = Err("connecting".into());
+                let member = Member { link, state, holdings: Holdings::default(), gate, pod };
                 self.members.insert(member.pod.name.clone(), member);
             }
             Err(error) => tracing::error!(pod = pod.name, address = pod.address, %error, "no address"),
         }
     }
 
+    async fn adapters(&mut self, names: BTreeSet<String>) {
+        for name in names {
+            self.adapter(&name).await;
+        }
+    }
+
+    /// An adapter came, changed or went, or the name that it claims did: what has not its name is not loaded.
     async fn adapter(&mut self, name: &str) {
-        let reference = ObjectRef::new(name).within(&self.namespace);
-        let adapter = self.adapters.get(&reference);
-        for model in self.wanted.set(name, adapter.as_deref()) {
+        let adapter = self.objects.adapter(name);
+        let models = self.wanted.set(name, adapter.as_deref());
+        if models.is_empty() {
+            return;
+        }
+        for model in models {
             let members: Vec<String> =
                 self.members.values().filter(|member| member.pod.model == model).map(|m| m.pod.name.clone()).collect();
             for pod in members {
@@ -209,8 +280,15 @@ impl Keeper {
                 member.state = state;
             }
             Event::Loaded { name, version, outcome } => {
-                if let Some(refused) = member.holdings.loaded(&name, &version, outcome, Instant::now()) {
-                    tracing::warn!(pod, adapter = name, status = refused.message, "load refused");
+                let went_well = outcome.is_ok();
+                match member.holdings.loaded(&name, &version, outcome, Instant::now()) {
+                    Some(refused) => {
+                        self.telling.metrics.loaded(&refused.reason);
+                        tracing::warn!(pod, adapter = name, status = refused.message, "load refused");
+                    }
+                    None if went_well => self.telling.metrics.loaded("Loaded"),
+                    // Of a version that nobody waits for any more.
+                    None => {}
                 }
                 adapters.push(name);
             }
@@ -244,17 +322,38 @@ impl Keeper {
         let now = Instant::now();
         for step in steps(wanted, &member.holdings, now, |_| false) {
             member.holdings.ask(&step, now);
-            match secret_of(&self.adapters, &self.namespace, &step) {
+            match secret_of(&self.objects, &step) {
                 None => member.link.ask(step, no_credentials()),
-                Some(secret) => {
-                    member.link.ask(step, credentials::read(self.client.clone(), self.namespace.clone(), secret));
+                Some((secret, uri)) => {
+                    let read = credentials::read(self.client.clone(), self.namespace.clone(), secret, uri);
+                    member.link.ask(step, read);
                 }
             }
         }
-        if !member.gate_open && member.holdings.complete(wanted) {
-            member.gate_open = true;
-            gate::open(self.client.clone(), self.namespace.clone(), member.pod.name.clone());
+        if matches!(member.gate, Gate::Closed) && member.holdings.complete(wanted, now) {
+            let (client, namespace) = (self.client.clone(), self.namespace.clone());
+            let (pod, uid) = (member.pod.name.clone(), member.pod.uid.clone());
+            let opening = self.gates.spawn(async move { gate::open(client, &namespace, &pod, &uid).await });
+            member.gate = Gate::Opening(Opening(opening));
         }
+    }
+
+    /// A gate is open.
+    ///
+    /// # Errors
+    /// A panic: nobody would open that gate any more.
+    fn gate_ended(&mut self, ended: Result<(Id, ()), JoinError>) -> Result<(), String> {
+        let id = match ended {
+            Ok((id, ())) => id,
+            // Its pod has gone.
+            Err(error) if error.is_cancelled() => return Ok(()),
+            Err(error) => return Err(format!("opening a readiness gate: {error}")),
+        };
+        let opened = |member: &&mut Member| matches!(&member.gate, Gate::Opening(opening) if opening.0.id() == id);
+        if let Some(member) = self.members.values_mut().find(opened) {
+            member.gate = Gate::Open;
+        }
+        Ok(())
     }
 
     fn publish(&self) {
@@ -286,9 +385,13 @@ impl Keeper {
     }
 }
 
-/// The Secret that a load has to present.
-fn secret_of(adapters: &Store<LoraAdapter>, namespace: &str, step: &Step) -> Option<String> {
-    let Step::Load { name, .. } = step else { return None };
-    let adapter = adapters.get(&ObjectRef::new(name).within(namespace))?;
-    Some(adapter.spec.source.secret_ref.as_ref()?.name.clone())
+/// The Secret that a load has to present, and the source that it is presented to: that of the load, whatever the object
+/// says by now.
+fn secret_of(objects: &Objects, step: &Step) -> Option<(String, String)> {
+    let Step::Load { name, version } = step else { return None };
+    let adapter = objects.adapter(name)?;
+    Some((adapter.spec.source.secret_ref.as_ref()?.name.clone(), version.source.clone()))
 }
+
+#[cfg(test)]
+mod tests;

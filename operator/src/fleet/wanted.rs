@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use slm_crds::LoraAdapter;
 use slm_residency::{Version, Wanted as OfModel};
 
-use crate::{source, taken::NAME_TAKEN};
+use crate::source;
 
 /// Wanted versions by model and name.
 #[derive(Debug, Default)]
@@ -53,7 +53,7 @@ impl Wanted {
     }
 }
 
-/// What an adapter asks for; `None` while it goes, when no pod could ever reach it, or while another object has its name.
+/// What an adapter that has its name asks for; `None` while it goes, or when no pod could ever reach it.
 ///
 /// A source that was resolved once stays what it was until its manifest changes: a tag that moves must not give two
 /// workers two versions.
@@ -62,11 +62,7 @@ pub(crate) fn version(adapter: &LoraAdapter) -> Option<Version> {
     if adapter.metadata.deletion_timestamp.is_some() || source::unreachable(&spec.source.uri).is_some() {
         return None;
     }
-    let status = adapter.status.as_ref();
-    if status.is_some_and(|status| status.conditions.iter().any(|condition| condition.reason == NAME_TAKEN)) {
-        return None;
-    }
-    let resolved = status.and_then(|status| status.resolved.as_ref());
+    let resolved = adapter.status.as_ref().and_then(|status| status.resolved.as_ref());
     let resolved = resolved.filter(|resolved| resolved.uri == spec.source.uri).map(|resolved| resolved.digest.clone());
     let digest = spec.source.digest.clone().or(resolved);
     Some(Version { source: spec.source.uri.clone(), digest, scale: spec.factor() })
@@ -105,17 +101,5 @@ mod tests {
         assert_eq!(digest(&resolved).as_deref(), Some("sha256:c"));
         assert_eq!(digest(&adapter("smol", "oci://r/a:2", Some(("oci://r/a:1", "sha256:c")))), None);
         assert_eq!(version(&adapter("smol", "file:a", None)), None);
-    }
-
-    #[test]
-    fn an_adapter_whose_name_is_taken_is_not_loaded() {
-        let mut second = adapter("smol", "oci://r/a:1", None);
-        assert!(version(&second).is_some());
-        second.status = serde_json::from_value(json!({ "conditions": [{
-            "type": "Ready", "status": "False", "reason": "NameTaken", "message": "rename one",
-            "lastTransitionTime": "2026-01-01T00:00:00Z",
-        }] }))
-        .expect("a status");
-        assert_eq!(version(&second), None);
     }
 }

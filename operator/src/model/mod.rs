@@ -9,31 +9,25 @@ mod validate;
 
 use std::sync::Arc;
 
-use futures::StreamExt as _;
 use k8s_openapi::api::{
     apps::v1::Deployment,
     core::v1::{Service, ServiceAccount},
     policy::v1::PodDisruptionBudget,
 };
 use kube::{
-    Api, ResourceExt as _,
-    runtime::{
-        Controller,
-        controller::Action,
-        reflector::{ObjectRef, Store},
-        watcher,
-    },
+    Api,
+    runtime::{controller::Action, reflector::ObjectRef, watcher},
 };
-use slm_crds::{AcceleratorProfile, SlmModel};
+use slm_crds::SlmModel;
 use slm_watch::Patience;
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
 use self::build::{Plan, build};
 use crate::{
-    context::{Context, Error, again},
-    ended,
+    conditions::Verdict,
+    context::{Context, Error},
+    reconcile::{self, Reconciled, controller},
 };
 
 /// Runs until `stop`.
@@ -43,30 +37,26 @@ pub(crate) async fn run(
     concerned: mpsc::Receiver<ObjectRef<SlmModel>>,
     stop: CancellationToken,
 ) {
-    let client = context.client.clone();
+    let client = || context.client.clone();
     let any = watcher::Config::default;
-    let models: Api<SlmModel> = Api::namespaced(client.clone(), &namespace);
-    let controller = Controller::new(models, any());
-    let store = controller.store();
-    controller
-        .owns(Api::<Deployment>::namespaced(client.clone(), &namespace), any())
-        .owns(Api::<Service>::namespaced(client.clone(), &namespace), any())
-        .owns(Api::<ServiceAccount>::namespaced(client.clone(), &namespace), any())
-        .owns(Api::<PodDisruptionBudget>::namespaced(client.clone(), &namespace), any())
-        .watches(Api::<AcceleratorProfile>::all(client), any(), move |profile| on(&store, &profile.name_any()))
-        .reconcile_on(ReceiverStream::new(concerned))
+    let controller = controller(context.objects.models.clone(), concerned)
+        .owns(Api::<Deployment>::namespaced(client(), &namespace), any())
+        .owns(Api::<Service>::namespaced(client(), &namespace), any())
+        .owns(Api::<ServiceAccount>::namespaced(client(), &namespace), any())
+        .owns(Api::<PodDisruptionBudget>::namespaced(client(), &namespace), any())
         .trigger_backoff(Patience::default())
-        .graceful_shutdown_on(stop.cancelled_owned())
-        .run(reconcile, again, context)
-        .for_each(ended)
-        .await;
+        .graceful_shutdown_on(stop.cancelled_owned());
+    reconcile::run(controller, context).await;
 }
 
-/// The models on an accelerator.
-fn on(models: &Store<SlmModel>, profile: &str) -> Vec<ObjectRef<SlmModel>> {
-    let all = models.state();
-    let concerned = all.iter().filter(|model| model.spec.runtime.accelerator == profile);
-    concerned.map(|model| ObjectRef::from_obj(model.as_ref())).collect()
+impl Reconciled for SlmModel {
+    async fn reconcile(self: Arc<Self>, context: Arc<Context>) -> Result<Action, Error> {
+        reconcile(self, context).await
+    }
+
+    async fn refuse(&self, context: &Context, verdict: &Verdict) -> Result<Action, Error> {
+        status::refused(context, self, verdict).await
+    }
 }
 
 async fn reconcile(model: Arc<SlmModel>, context: Arc<Context>) -> Result<Action, Error> {
@@ -79,7 +69,17 @@ async fn reconcile(model: Arc<SlmModel>, context: Arc<Context>) -> Result<Action
         Ok(valid) => valid,
         Err(refused) => return status::refused(&context, &model, &refused).await,
     };
-    let prepared = build(Plan { model: &model, profile: &valid.profile, pods: &context.pods });
-    let applied = apply::apply(&context.client, &model, prepared).await?;
+    let prepared =
+        build(Plan { model: &model, profile: &valid.profile, provider: valid.provider, pods: &context.pods });
+    let applied = match apply::apply(&context.client, &model, prepared).await {
+        Ok(applied) => applied,
+        Err(error) => {
+            // Whoever refused it, a policy or the API server itself, has words for people.
+            if let Some(refused) = apply::refusal(&error) {
+                status::refused(&context, &model, &refused).await?;
+            }
+            return Err(error);
+        }
+    };
     status::applied(&context, &model, &applied).await
 }

@@ -1,5 +1,6 @@
 //! What is known of a model, from what the API server returned and what the workers say.
 
+use k8s_openapi::api::apps::v1::DeploymentStatus;
 use kube::{ResourceExt as _, runtime::controller::Action};
 use slm_crds::{SlmModel, model::SlmModelStatus, status::Condition};
 
@@ -33,7 +34,11 @@ pub(super) async fn applied(context: &Context, model: &SlmModel, applied: &Appli
     };
     let snapshot = context.fleet.snapshot();
     let workers: Vec<&PodView> = snapshot.values().map(AsRef::as_ref).filter(|pod| pod.model == name).collect();
-    let verdict = if seen { verdict(context, model, counts, &workers) } else { rolling_out(counts) };
+    let verdict = match replica_failure(&deployment, counts) {
+        Some(failure) if seen => failure,
+        _ if seen => verdict(context, model, counts, &workers),
+        _ => rolling_out(counts),
+    };
     let selector = names::selector(&name).into_iter().map(|(key, value)| format!("{key}={value}"));
     let selector = selector.collect::<Vec<_>>().join(",");
     let digest = workers.iter().find_map(|worker| Some(worker.state.as_ref().ok()?.model_digest.clone()));
@@ -83,7 +88,44 @@ fn verdict(context: &Context, model: &SlmModel, counts: Counts, workers: &[&PodV
     }
 }
 
+/// Why the Deployment cannot make its pods: a quota, a limit range or an admission that refuses them.
+fn replica_failure(deployment: &DeploymentStatus, counts: Counts) -> Option<Verdict> {
+    let failure = deployment
+        .conditions
+        .iter()
+        .flatten()
+        .find(|condition| condition.type_ == "ReplicaFailure" && condition.status == "True")?;
+    let reason = failure.reason.clone().filter(|reason| !reason.is_empty()).unwrap_or("FailedCreate".to_owned());
+    let Counts { wanted, ready, .. } = counts;
+    let why = failure.message.as_deref().unwrap_or("Kubernetes does not say why");
+    Some(Verdict::wrong(reason, format!("{ready}/{wanted} workers serve; a pod cannot be created: {why}")))
+}
+
 fn rolling_out(counts: Counts) -> Verdict {
     let Counts { wanted, updated, ready, .. } = counts;
     Verdict::progressing("RollingOut", format!("{ready}/{wanted} workers serve, {updated} of them of this revision"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_quota_that_refuses_pods_is_said() {
+        let said = |status: &str| {
+            let why = "pods \"p\" is forbidden: exceeded quota: team, requested: pods=1, used: pods=4, limited: pods=4";
+            let deployment: DeploymentStatus = serde_json::from_value(json!({ "conditions": [
+                { "type": "Available", "status": "False", "reason": "MinimumReplicasUnavailable" },
+                { "type": "ReplicaFailure", "status": status, "reason": "FailedCreate", "message": why },
+            ] }))
+            .expect("a status");
+            replica_failure(&deployment, Counts { wanted: 2, all: 1, updated: 1, ready: 1 })
+        };
+        let verdict = said("True").expect("a failure");
+        assert_eq!(verdict.reason, "FailedCreate");
+        assert!(verdict.message.starts_with("1/2 workers serve") && verdict.message.contains("exceeded quota: team"));
+        assert_eq!(said("False"), None);
+    }
 }

@@ -6,6 +6,8 @@ use slm_crds::{
     nearest::{did_you_mean, nearest},
 };
 
+use slm_launch::ExecutionProvider;
+
 use super::dereference::Found;
 use crate::{conditions::Verdict, objects::Objects, source, taken::name_taken};
 
@@ -13,6 +15,7 @@ use crate::{conditions::Verdict, objects::Objects, source, taken::name_taken};
 #[derive(Debug)]
 pub(super) struct Valid {
     pub(super) profile: AcceleratorProfileSpec,
+    pub(super) provider: ExecutionProvider,
 }
 
 pub(super) fn validate(model: &SlmModel, found: &Found, objects: &Objects) -> Result<Valid, Verdict> {
@@ -22,9 +25,15 @@ pub(super) fn validate(model: &SlmModel, found: &Found, objects: &Objects) -> Re
     if let Some(why) = source::unreachable(&model.spec.source.uri) {
         return Err(Verdict::wrong("SourceUnreachable", why));
     }
-    match &found.profile {
-        Some(profile) => Ok(Valid { profile: profile.clone() }),
-        None => Err(no_profile(&model.spec.runtime.accelerator, &objects.profiles)),
+    let name = &model.spec.runtime.accelerator;
+    let Some(profile) = &found.profile else { return Err(no_profile(name, &objects.profiles)) };
+    // A worker that cannot run would end as often as it is started.
+    match slm_launch::provider(profile) {
+        Ok(provider) => Ok(Valid { profile: profile.clone(), provider }),
+        Err(unsupported) => {
+            let what = format!("AcceleratorProfile {name}: {unsupported}. What serves, serves on");
+            Err(Verdict::wrong("ExecutionProviderUnsupported", what))
+        }
     }
 }
 
@@ -38,4 +47,31 @@ fn no_profile(name: &str, profiles: &Store<AcceleratorProfile>) -> Verdict {
             did_you_mean(&near)
         ),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::objects::fixtures::world;
+
+    #[test]
+    fn what_no_worker_can_run_is_refused() {
+        let mut world = world();
+        let model = world.model("smol", 1);
+        let validated = |profile: Value| {
+            let profile = serde_json::from_value(profile).expect("a profile");
+            validate(&model, &Found { profile: Some(profile) }, &world.objects).map(|valid| valid.provider)
+        };
+        assert_eq!(validated(json!({ "executionProvider": "Cpu" })), Ok(ExecutionProvider::Cpu));
+        for provider in ["Cuda", "TensorRt", "OpenVino"] {
+            let refused = validated(json!({ "executionProvider": provider })).expect_err(provider);
+            assert_eq!(refused.reason, "ExecutionProviderUnsupported");
+            assert!(refused.message.contains(provider) && refused.message.contains("cpu"), "{}", refused.message);
+        }
+        let options = json!({ "executionProvider": "Cpu", "providerOptions": { "arena_extend_strategy": "x" } });
+        let refused = validated(options).expect_err("options");
+        assert!(refused.message.contains("arena_extend_strategy"), "{}", refused.message);
+    }
 }

@@ -1,6 +1,6 @@
 //! The worker's container.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use k8s_openapi::{
     api::core::v1::{
@@ -10,7 +10,8 @@ use k8s_openapi::{
     apimachinery::pkg::{api::resource::Quantity, util::intstr::IntOrString},
 };
 use kube::ResourceExt as _;
-use slm_crds::{accelerator::ExecutionProvider, pod::PodSettings};
+use slm_crds::pod::PodSettings;
+use slm_launch::{CacheArgs, PVC_ROOT, StoreArgs, WorkerLaunch};
 
 use super::{
     Plan,
@@ -21,8 +22,6 @@ use crate::{names, source::claim_of};
 const CACHE: &str = "/var/cache/slm-swarm";
 const CREDENTIALS: &str = "/etc/slm-swarm/source";
 const CERTIFICATES: &str = "/etc/slm-swarm/tls";
-/// Where a worker looks for claims; each under its own name.
-const CLAIMS: &str = "/var/lib/slm-swarm/pvc";
 
 pub(super) fn build(plan: Plan<'_>, settings: &PodSettings) -> Container {
     let port = |name: &str, number: u16| ContainerPort {
@@ -71,49 +70,23 @@ fn probe(path: &str, period_seconds: i32, failure_threshold: i32) -> Probe {
 
 fn arguments(plan: Plan<'_>) -> Vec<String> {
     let spec = &plan.model.spec;
-    let mut arguments = vec!["worker".to_owned()];
-    let mut flag = |name: &str, value: String| arguments.push(format!("--{name}={value}"));
-    flag("name", plan.model.name_any());
-    flag("model", spec.source.uri.clone());
-    if let Some(digest) = &spec.source.digest {
-        flag("digest", digest.clone());
-    }
-    if spec.source.secret_ref.is_some() {
-        flag("credentials", CREDENTIALS.to_owned());
-    }
-    if plan.pods.certificates.is_some() {
-        flag("tls", CERTIFICATES.to_owned());
-    }
-    flag("listen", format!("0.0.0.0:{}", names::GRPC_PORT));
-    flag("probes", format!("0.0.0.0:{}", names::PROBES_PORT));
-    flag("cache", CACHE.to_owned());
-    flag("artifacts-max", plan.pods.artifacts_bytes_max.to_string());
-    flag("drain", format!("{}s", spec.rollout.drain_timeout_seconds));
-    flag("precision", spec.runtime.precision.name().to_owned());
-    flag("max-sequences", spec.runtime.max_sequences.to_string());
-    flag("adapter-slots", spec.adapters.slots.to_string());
-    flag("adapter-max-rank", spec.adapters.max_rank.to_string());
-    if let Some(length) = spec.runtime.context_length {
-        flag("context-length", length.to_string());
-    }
-    if let Some(bytes) = spec.runtime.kv_cache.bytes {
-        flag("kv-cache-bytes", bytes.to_string());
-    }
-    flag("prefix-cache", spec.runtime.prefix_cache.to_string());
-    flag("speculative", spec.runtime.speculative.method.name().to_owned());
-    if let Some(threads) = spec.runtime.threads {
-        flag("threads", threads.to_string());
-    }
-    for host in &plan.pods.insecure_hosts {
-        flag("insecure-host", host.clone());
-    }
-    if plan.profile.execution_provider != ExecutionProvider::Cpu {
-        flag("execution-provider", plan.profile.execution_provider.to_string());
-    }
-    for (name, value) in &plan.profile.provider_options {
-        flag("provider-option", format!("{name}={value}"));
-    }
-    arguments
+    let any = |port| SocketAddr::from(([0, 0, 0, 0], port));
+    let launch = WorkerLaunch {
+        credentials: spec.source.secret_ref.as_ref().map(|_| CREDENTIALS.into()),
+        execution_provider: plan.provider,
+        store: StoreArgs {
+            cache: CacheArgs { cache: Some(CACHE.into()) },
+            artifacts_max: Some(plan.pods.artifacts_bytes_max),
+            insecure_host: plan.pods.insecure_hosts.clone(),
+            ..StoreArgs::default()
+        },
+        listen: any(names::GRPC_PORT),
+        tls: plan.pods.certificates.map(|_| CERTIFICATES.into()),
+        probes: Some(any(names::PROBES_PORT)),
+        ..WorkerLaunch::of(plan.model.name_any(), spec)
+    };
+    // All of them are ours or come from JSON: text.
+    launch.to_args().into_iter().map(|argument| argument.to_string_lossy().into_owned()).collect()
 }
 
 fn environment(plan: Plan<'_>) -> Vec<EnvVar> {
@@ -144,7 +117,7 @@ fn mounts(plan: Plan<'_>) -> Vec<VolumeMount> {
     let mut mounts = vec![mount(CACHE_VOLUME, CACHE.to_owned(), false), mount(TMP_VOLUME, "/tmp".to_owned(), false)];
     let source = &plan.model.spec.source;
     if let Some(claim) = claim_of(&source.uri) {
-        mounts.push(mount(CLAIM_VOLUME, format!("{CLAIMS}/{claim}"), true));
+        mounts.push(mount(CLAIM_VOLUME, format!("{PVC_ROOT}/{claim}"), true));
     }
     if source.secret_ref.is_some() {
         mounts.push(mount(CREDENTIALS_VOLUME, CREDENTIALS.to_owned(), true));

@@ -15,6 +15,7 @@ use k8s_openapi::{
 };
 use kube::{Resource as _, ResourceExt as _};
 use slm_crds::{AcceleratorProfileSpec, SlmModel};
+use slm_launch::ExecutionProvider;
 
 use crate::{config::WorkerPods, names};
 
@@ -25,6 +26,8 @@ pub(crate) struct Plan<'p> {
     pub(crate) model: &'p SlmModel,
     /// What its workers run on.
     pub(crate) profile: &'p AcceleratorProfileSpec,
+    /// What of it the workers are started with.
+    pub(crate) provider: ExecutionProvider,
     /// What all workers have in common.
     pub(crate) pods: &'p WorkerPods,
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use slm_crds::{AcceleratorProfileSpec, SlmModel};
+use slm_launch::ExecutionProvider;
 
 use super::{Plan, build};
 use crate::config::{Certificates, WorkerPods};
@@ -34,7 +35,7 @@ fn built(spec: Value, profile: Value, pods: &WorkerPods) -> Value {
     }
     model.spec = serde_json::from_value(whole).expect("a spec");
     let profile: AcceleratorProfileSpec = serde_json::from_value(profile).expect("a profile");
-    let prepared = build(Plan { model: &model, profile: &profile, pods });
+    let prepared = build(Plan { model: &model, profile: &profile, provider: ExecutionProvider::Cpu, pods });
     json!({
         "deployment": prepared.deployment,
         "service": prepared.service,
@@ -117,10 +118,9 @@ fn a_worker_gets_what_the_model_says() {
 }
 
 #[test]
-fn an_accelerator_brings_its_device_image_and_options() {
+fn an_accelerator_brings_its_device_and_image() {
     let profile = json!({
-        "executionProvider": "TensorRt",
-        "providerOptions": { "trt_fp16_enable": "1" },
+        "executionProvider": "Cpu",
         "image": "slm-swarm-cuda:1",
         "resource": { "name": "nvidia.com/gpu" },
         "env": { "NVIDIA_DRIVER_CAPABILITIES": "compute" },
@@ -130,11 +130,7 @@ fn an_accelerator_brings_its_device_image_and_options() {
     assert_eq!(container(&built)["image"], "slm-swarm-cuda:1");
     let resources = &container(&built)["resources"];
     assert_eq!((&resources["limits"]["nvidia.com/gpu"], &resources["requests"]["cpu"]), (&json!("1"), &json!("1")));
-    let arguments = arguments(&built);
-    assert!(
-        arguments.contains(&"--execution-provider=TensorRt")
-            && arguments.contains(&"--provider-option=trt_fp16_enable=1")
-    );
+    assert!(arguments(&built).contains(&"--execution-provider=Cpu"));
     assert_eq!(pod(&built)["tolerations"][0]["key"], "nvidia.com/gpu");
     assert_eq!(container(&built)["env"][0]["name"], "NVIDIA_DRIVER_CAPABILITIES");
 }

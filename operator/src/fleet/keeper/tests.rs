@@ -1,0 +1,166 @@
+//! The keeper without a cluster: stores in memory, an API server that refuses, and a worker that nobody reaches.
+
+use std::time::Duration;
+
+use kube::runtime::watcher;
+use serde_json::{Value, json};
+use slm_proto::v1::{AdapterPhase, AdapterState};
+use tokio::time::timeout;
+
+use super::*;
+use crate::{
+    fake::Server,
+    fleet::{Concerned, told},
+    objects::fixtures::{World, world},
+};
+
+const POD: &str = "/api/v1/namespaces/n/pods/p";
+
+struct Case {
+    keeper: Keeper,
+    server: Server,
+    world: World,
+    /// Kept, so that telling goes well.
+    _concerned: Concerned,
+    _events: mpsc::Receiver<(Whose, Event)>,
+}
+
+fn case() -> Case {
+    let (server, world) = (Server::new(), world());
+    let (events, told_by_links) = mpsc::channel(EVENTS_MAX);
+    let (told, concerned) = told();
+    let keeper = Keeper {
+        client: server.client(),
+        namespace: "n".to_owned(),
+        members: HashMap::new(),
+        wanted: Wanted::default(),
+        objects: world.objects.clone(),
+        tls: None,
+        events,
+        gates: JoinSet::new(),
+        telling: Telling::new(),
+        next_id: 0,
+        view: FleetView::default(),
+        told,
+    };
+    Case { keeper, server, world, _concerned: concerned, _events: told_by_links }
+}
+
+/// A worker pod of `smol`, with its readiness gate as `conditions` say.
+fn pod(uid: &str, conditions: Value) -> k8s_openapi::api::core::v1::Pod {
+    serde_json::from_value(json!({
+        "metadata": { "name": "p", "namespace": "n", "uid": uid, "labels": { "slmswarm.io/model": "smol" } },
+        "status": { "phase": "Running", "podIP": "127.0.0.1", "conditions": conditions },
+    }))
+    .expect("a pod")
+}
+
+fn state(adapters: &[&str]) -> WorkerState {
+    let adapters = adapters.iter().map(|name| AdapterState {
+        name: (*name).to_owned(),
+        source: "oci://r/a:1".to_owned(),
+        digest: "sha256:a".to_owned(),
+        phase: AdapterPhase::Serving.into(),
+        scale: 1.0,
+        ..Default::default()
+    });
+    WorkerState { model: "smol".to_owned(), adapters: adapters.collect(), ..Default::default() }
+}
+
+impl Case {
+    async fn see(&mut self, uid: &str, conditions: Value) {
+        self.world.pods.apply_watcher_event(&watcher::Event::Apply(pod(uid, conditions)));
+        self.keeper.pods().await;
+    }
+
+    async fn hear(&mut self, adapters: &[&str]) {
+        let whose = ("p".to_owned(), self.keeper.next_id);
+        self.keeper.event(&whose, Event::State(Ok(state(adapters)))).await;
+    }
+
+    /// Until the attempts under way at the gate have an end.
+    async fn gates(&mut self) {
+        let ended = timeout(Duration::from_secs(60), self.keeper.gates.join_next_with_id()).await;
+        self.keeper.gate_ended(ended.expect("in time").expect("an attempt")).expect("no panic");
+    }
+
+    fn gate_at_server(&self) -> Option<String> {
+        self.server.get(POD)?["status"]["conditions"][0]["status"].as_str().map(str::to_owned)
+    }
+}
+
+/// The pod is idle: after its first word nothing happens there. The API server refuses a few times.
+#[tokio::test(start_paused = true)]
+async fn the_gate_of_an_idle_pod_opens_after_refusals() {
+    let mut case = case();
+    case.server.put(POD, json!({ "metadata": { "name": "p", "uid": "u" } }));
+    case.world.adapter("banking", "smol", 1);
+    case.keeper.adapter("banking").await;
+    case.see("u", json!([])).await;
+    case.hear(&[]).await;
+    assert!(case.keeper.gates.is_empty(), "its adapter is not there");
+    for code in [500, 403, 500] {
+        case.server.refuse(code);
+    }
+    case.hear(&["banking"]).await;
+    case.gates().await;
+    assert_eq!(case.gate_at_server().as_deref(), Some("True"));
+    assert!(matches!(case.keeper.members["p"].gate, Gate::Open));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gate_that_closed_is_opened_again() {
+    let mut case = case();
+    case.server.put(POD, json!({ "metadata": { "name": "p", "uid": "u" } }));
+    case.see("u", json!([{ "type": "slmswarm.io/AdaptersLoaded", "status": "True" }])).await;
+    case.hear(&[]).await;
+    assert!(case.keeper.gates.is_empty(), "it is open");
+    case.see("u", json!([{ "type": "slmswarm.io/AdaptersLoaded", "status": "False" }])).await;
+    case.gates().await;
+    assert_eq!(case.gate_at_server().as_deref(), Some("True"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_tried_for_a_pod_that_was_replaced() {
+    let mut case = case();
+    case.see("u", json!([])).await;
+    case.server.refuse(500);
+    case.hear(&[]).await;
+    assert_eq!(case.keeper.gates.len(), 1);
+    case.see("another", json!([])).await;
+    let ended = timeout(Duration::from_secs(60), case.keeper.gates.join_next_with_id()).await;
+    let ended = ended.expect("in time").expect("an attempt");
+    assert!(ended.as_ref().is_err_and(JoinError::is_cancelled));
+    case.keeper.gate_ended(ended).expect("no fault");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_adapter_is_wanted_when_its_name_is_free() {
+    let mut case = case();
+    let model = case.world.model("x", 1);
+    case.world.adapter("x", "smol", 2);
+    case.keeper.adapter("x").await;
+    assert!(case.keeper.wanted.of("smol").is_empty(), "an older model has the name");
+    case.world.models.apply_watcher_event(&watcher::Event::Delete(model));
+    case.keeper.adapter("x").await;
+    assert!(case.keeper.wanted.of("smol").contains_key("x"));
+    case.world.route("x", "smol", 0);
+    case.keeper.adapter("x").await;
+    assert!(case.keeper.wanted.of("smol").is_empty(), "an older route has come");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_load_is_counted_by_its_reason() {
+    let mut case = case();
+    case.world.adapter("banking", "smol", 1);
+    case.keeper.adapter("banking").await;
+    case.see("u", json!([])).await;
+    case.hear(&[]).await;
+    let version = case.keeper.wanted.of("smol")["banking"].clone();
+    let outcome = Err(tonic::Status::invalid_argument("no tensors"));
+    let event = Event::Loaded { name: "banking".to_owned(), version, outcome };
+    let whose = ("p".to_owned(), case.keeper.next_id);
+    case.keeper.event(&whose, event).await;
+    let text = case.keeper.telling.metrics.text();
+    assert!(text.contains("slm_operator_loads_total{reason=\"LoadFailed\"} 1"), "{text}");
+}

@@ -1,0 +1,55 @@
+//! Names to look at: marked by one task, taken by another. Whoever marks never waits, and a name that is marked twice is
+//! there once.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::sync::Notify;
+
+/// Clones are the same marks.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Marks(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    names: Mutex<BTreeSet<String>>,
+    added: Notify,
+}
+
+impl Marks {
+    /// Marks a name.
+    pub(crate) fn add(&self, name: String) {
+        self.0.names.lock().unwrap_or_else(PoisonError::into_inner).insert(name);
+        self.0.added.notify_one();
+    }
+
+    /// Waits until there are any, and takes them all.
+    pub(crate) async fn take(&self) -> BTreeSet<String> {
+        loop {
+            let names = std::mem::take(&mut *self.0.names.lock().unwrap_or_else(PoisonError::into_inner));
+            if !names.is_empty() {
+                return names;
+            }
+            self.0.added.notified().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_marked_is_taken_once() {
+        let marks = Marks::default();
+        for name in ["b", "a", "b"] {
+            marks.add(name.to_owned());
+        }
+        assert_eq!(marks.take().await, ["a", "b"].map(str::to_owned).into());
+        let (other, taken) = (marks.clone(), tokio::spawn(async move { marks.take().await }));
+        other.add("c".to_owned());
+        assert_eq!(taken.await.expect("taken"), ["c".to_owned()].into());
+    }
+}

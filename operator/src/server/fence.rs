@@ -1,0 +1,30 @@
+//! Until when this process may write.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::time::Instant;
+
+/// Closed at first. Clones are one fence.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Fence(Arc<Mutex<Option<Instant>>>);
+
+impl Fence {
+    /// Writes may begin before `instant`.
+    pub(crate) fn open_until(&self, instant: Instant) {
+        self.set(Some(instant));
+    }
+
+    /// No write begins from now on.
+    pub(crate) fn close(&self) {
+        self.set(None);
+    }
+
+    /// Whether a write may begin now.
+    pub(crate) fn is_open(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|until| Instant::now() < until)
+    }
+
+    fn set(&self, until: Option<Instant>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = until;
+    }
+}
