@@ -13,9 +13,9 @@
 //! - `gate`: a pod is ready when its adapters are there;
 //! - `conditions`, `context`: how a verdict becomes a condition and an Event; `undecodable`: of objects that cannot be read.
 //!
-//! And beside it: `lease` (who of several operators writes), `server` (nobody writes without the lease), `supervise` (no
-//! task ends unseen), `telling` and `metrics`, `certificates` (mutual TLS with workers), `names`, `source`,
-//! `credentials`, `taken`, `config`.
+//! And beside it: `lead` (all of it together), `lease` (who of several operators writes), `server` (nobody writes without
+//! the lease), `supervise` (no task ends unseen), `telling` and `metrics`, `certificates` (mutual TLS with workers),
+//! `names`, `source`, `credentials`, `taken`, `config`.
 
 pub mod config;
 
@@ -27,6 +27,7 @@ mod context;
 mod credentials;
 mod fleet;
 mod gate;
+mod lead;
 mod lease;
 mod metrics;
 mod model;
@@ -48,26 +49,19 @@ use std::{sync::Arc, time::Instant};
 
 use futures::future::BoxFuture;
 use kube::Client;
-use slm_watch::Watches;
-use tokio::{net::TcpListener, sync::mpsc};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 pub use config::{Certificates, Config};
 pub use supervise::Ended;
 
 use crate::{
-    concern::Outlets,
-    context::{Context, recorder},
-    fleet::{FleetView, Marks},
+    lead::lead,
     lease::Election,
-    objects::Objects,
-    server::{Fence, ServerClock, guarded},
-    supervise::{Crew, TermEnd, term},
+    server::Fence,
+    supervise::{TermEnd, term},
     telling::{Role, Telling},
 };
-
-/// Objects of a kind that may wait to be told of.
-const CONCERNED_MAX: usize = 1024;
 
 /// Why an operator cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -147,68 +141,4 @@ async fn campaign(
         }
     }
     Ok(())
-}
-
-/// Everything that writes, until `stop`.
-async fn lead(
-    client: Client,
-    config: Config,
-    telling: Arc<Telling>,
-    fence: Fence,
-    stop: CancellationToken,
-) -> Result<(), Ended> {
-    let (namespace, clock) = (config.namespace.clone(), ServerClock::default());
-    let client = guarded(client, fence, clock.clone(), &namespace);
-    let mut watches = Watches::new();
-    let (objects, touched) = Objects::watch(&client, &namespace, &mut watches);
-    telling.watch(objects.undecodable.clone());
-    let failed = |why: String| Ended::Failed { task: "watches", why };
-    tokio::select! {
-        listed = objects.listed() => listed.map_err(|error| failed(error.to_string()))?,
-        why = watches.ended() => return Err(failed(why)),
-        () = stop.cancelled() => return Ok(()),
-    }
-    let (told, concerned) = fleet::told();
-    let (routes, routes_concerned) = mpsc::channel(CONCERNED_MAX);
-    let names = Marks::default();
-    let outlets =
-        Outlets { models: told.models.clone(), adapters: told.adapters.clone(), routes, fleet: names.clone() };
-    let (view, recorder) = (FleetView::default(), recorder(client.clone(), &config.identity));
-    let inputs = fleet::Inputs {
-        namespace: namespace.clone(),
-        objects: objects.clone(),
-        pods_touched: touched.pods,
-        names,
-        certificates: config.workers.certificates,
-        clock,
-        telling: Arc::clone(&telling),
-    };
-    let unread = undecodable::run(client.clone(), namespace.clone(), recorder.clone(), objects.undecodable.clone());
-    let changes = concern::run(objects.clone(), namespace.clone(), touched.objects, outlets);
-    let context = Arc::new(Context::new(
-        client.clone(),
-        objects.clone(),
-        view.clone(),
-        config.workers.clone(),
-        telling,
-        recorder,
-    ));
-    let until = || stop.clone().cancelled_owned();
-    let adapters = reconcile::controller(objects.adapters, concerned.adapters).graceful_shutdown_on(until());
-    let routes = reconcile::controller(objects.routes, routes_concerned).graceful_shutdown_on(until());
-    let mut crew = Crew::new(stop.clone());
-    let stopped = until();
-    crew.spawn_watcher("watches", async move {
-        tokio::select! {
-            why = watches.ended() => Some(why),
-            () = stopped => None,
-        }
-    });
-    crew.spawn("changes of objects", changes);
-    crew.spawn("objects that do not decode", unread);
-    crew.spawn_watcher("fleet", fleet::run(client, inputs, view, told, stop.clone()));
-    crew.spawn("model controller", model::run(Arc::clone(&context), namespace, concerned.models, stop));
-    crew.spawn("adapter controller", reconcile::run(adapters, Arc::clone(&context)));
-    crew.spawn("route controller", reconcile::run(routes, context));
-    crew.run().await
 }
