@@ -13,6 +13,7 @@
 //! Locks are those of the file system (`flock`), so they end with their process whatever way that ends, and nothing
 //! here is decided by how old a file looks.
 
+pub(crate) mod converted;
 pub(crate) mod entry;
 pub(crate) mod evict;
 pub(crate) mod job;
@@ -28,19 +29,27 @@ use std::{
 };
 
 use crate::FetchError;
+use converted::Converted;
 
 /// Folders and bound of a cache. Everything in it blocks; see [`blocking`].
 #[derive(Debug)]
 pub(crate) struct Cache {
     /// The folder.
     pub(crate) dir: PathBuf,
-    /// Bytes that it may hold.
+    /// Bytes that it may hold, converted models included.
     pub(crate) bytes_max: u64,
+    /// Models that were converted from what is here.
+    pub(crate) converted: Option<Converted>,
 }
 
 impl Cache {
+    #[cfg(test)]
     pub(crate) fn open(dir: &Path, bytes_max: u64) -> io::Result<Self> {
-        let cache = Self { dir: dir.to_owned(), bytes_max };
+        Self::open_with(dir, bytes_max, None)
+    }
+
+    pub(crate) fn open_with(dir: &Path, bytes_max: u64, converted: Option<PathBuf>) -> io::Result<Self> {
+        let cache = Self { dir: dir.to_owned(), bytes_max, converted: converted.map(Converted) };
         for dir in [cache.partial(), cache.refs(), cache.trash()] {
             fs::create_dir_all(dir)?;
         }

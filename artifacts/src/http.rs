@@ -3,5 +3,6 @@
 pub(crate) mod client;
 pub(crate) mod download;
 pub(crate) mod partial;
+pub(crate) mod rate;
 pub(crate) mod retry;
 pub(crate) mod status;

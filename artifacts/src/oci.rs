@@ -200,7 +200,8 @@ impl Oci<'_> {
             size: Some(layer.bytes),
             unless: None,
         };
-        let download = Download { origin: &origin, wanted: &wanted, cache: &store.cache, job, key, retry: store.retry };
+        let (cache, retry, rate, answer_max) = (&store.cache, store.retry, store.rate, store.answer_max);
+        let download = Download { origin: &origin, wanted: &wanted, cache, job, key, retry, rate, answer_max };
         // There was no version to say "not modified" of.
         download.run(watch).await?;
         Ok(Part { from: path, name, becomes: layer.becomes.clone() })

@@ -11,7 +11,10 @@ use reqwest::Client;
 use crate::{
     FetchError, Progress, RetryPolicy, Source,
     cache::{Cache, entry::Entry},
-    http::client::{PlainHosts, client},
+    http::{
+        client::{PlainHosts, client},
+        rate::MinimumRate,
+    },
     local, oci,
     source::Location,
     web,
@@ -24,6 +27,9 @@ pub struct StoreConfig {
     pub dir: PathBuf,
     /// Bytes that the cache may hold. `None`: as many as the disk has.
     pub bytes_max: Option<u64>,
+    /// Folder of the models that were converted from artifacts: they count towards the bound, and those that are not in use
+    /// make room as artifacts do.
+    pub converted: Option<PathBuf>,
     /// Folder at which each claim is mounted under its name.
     pub pvc_root: PathBuf,
     /// `HOST` or `HOST:PORT` that may be spoken to without TLS, besides this machine.
@@ -34,6 +40,10 @@ pub struct StoreConfig {
     pub retry: RetryPolicy,
     /// How long a server may say nothing before it counts as away.
     pub idle: Duration,
+    /// Bytes a second that a download brings at least, on average over the time of `idle`; zero: any number.
+    pub rate_min: u64,
+    /// How long a server may take to begin an answer, tokens included, or for all of a manifest.
+    pub answer_max: Duration,
 }
 
 /// Where claims are mounted when nothing else is said.
@@ -45,11 +55,14 @@ impl StoreConfig {
         Self {
             dir: dir.into(),
             bytes_max: None,
+            converted: None,
             pvc_root: PathBuf::from(PVC_ROOT),
             insecure_hosts: Vec::new(),
             ca_file: None,
             retry: RetryPolicy::default(),
             idle: Duration::from_secs(30),
+            rate_min: 1024,
+            answer_max: Duration::from_secs(60),
         }
     }
 }
@@ -61,6 +74,8 @@ pub struct Store {
     pub(crate) client: Client,
     pub(crate) plain: PlainHosts,
     pub(crate) retry: RetryPolicy,
+    pub(crate) rate: MinimumRate,
+    pub(crate) answer_max: Duration,
     pvc_root: PathBuf,
 }
 
@@ -124,9 +139,27 @@ impl Store {
     pub fn open(config: StoreConfig) -> Result<Self, FetchError> {
         let plain = PlainHosts::new(&config.insecure_hosts);
         let client = client(&plain, config.ca_file.as_deref(), config.idle)?;
-        let cache = Cache::open(&config.dir, config.bytes_max.unwrap_or(u64::MAX))
+        let cache = Cache::open_with(&config.dir, config.bytes_max.unwrap_or(u64::MAX), config.converted)
             .map_err(|error| FetchError::io("cache", &config.dir, error))?;
-        Ok(Self { cache: Arc::new(cache), client, plain, retry: config.retry, pvc_root: config.pvc_root })
+        Ok(Self {
+            cache: Arc::new(cache),
+            client,
+            plain,
+            retry: config.retry,
+            rate: MinimumRate { bytes_per_second: config.rate_min, window: config.idle },
+            answer_max: config.answer_max,
+            pvc_root: config.pvc_root,
+        })
+    }
+
+    /// Evicts what is not in use, as far as there is more than the bound allows: after something was made that no fetch
+    /// had made room for. Blocks.
+    ///
+    /// # Errors
+    /// The file system refuses.
+    pub fn trim(&self) -> Result<(), FetchError> {
+        let made = self.cache.make_room(0, "");
+        made.map(drop).map_err(|error| FetchError::io("cache", &self.cache.dir, error))
     }
 
     /// Fetches, or finds in the cache.

@@ -116,7 +116,9 @@ impl Web<'_> {
             unless,
         };
         let origin = WebOrigin::new(&store.client, &self.request, self.url)?;
-        let download = Download { origin: &origin, wanted: &wanted, cache: &store.cache, job, key, retry };
+        let (rate, answer_max) = (store.rate, store.answer_max);
+        let cache = &store.cache;
+        let download = Download { origin: &origin, wanted: &wanted, cache, job, key, retry, rate, answer_max };
         match download.run(watch).await? {
             Outcome::NotModified => Ok(None),
             Outcome::Arrived { digest, validators } => {

@@ -27,12 +27,14 @@ pub struct CredentialArgs {
 
 /// What the store is opened with.
 pub fn config(args: &StoreArgs) -> Result<StoreConfig, Failure> {
+    let cache = cache_root(&args.cache)?;
     Ok(StoreConfig {
+        converted: Some(cache.join("converted")),
         bytes_max: args.artifacts_max,
         pvc_root: args.pvc_root.clone(),
         insecure_hosts: args.insecure_host.clone(),
         ca_file: args.ca_file.clone(),
-        ..StoreConfig::new(cache_root(&args.cache)?.join("artifacts"))
+        ..StoreConfig::new(cache.join("artifacts"))
     })
 }
 

@@ -2,13 +2,17 @@
 //!
 //! A bundle is a folder `DIGEST-PRECISION-vVERSION` of the cache with the graph, its weights, `tokenizer.json` and
 //! `bundle.json`. It is built in a folder beside it and renamed when complete, under a lock, so that a bundle that
-//! exists is whole and two processes that want the same one build it once.
+//! exists is whole and two processes that want the same one build it once. Whoever uses it holds the same lock shared, so
+//! that a cache with a bound (`slm_artifacts`) removes only what is not used; the lock's time is that of the last use.
 
 use std::{
     env,
     fs::{self, File},
     io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
+    sync::Arc,
+    time::SystemTime,
 };
 
 use serde::{Deserialize, Serialize};
@@ -62,6 +66,8 @@ pub struct Bundle {
     pub dir: PathBuf,
     /// What is in it.
     pub info: BundleInfo,
+    /// Keeps it in the cache.
+    _lease: Option<Arc<File>>,
 }
 
 /// A bundle could not be had.
@@ -127,13 +133,101 @@ impl PrecisionChoice {
     }
 }
 
+/// The place of a bundle in a cache.
+struct Cached<'a> {
+    cache: &'a Path,
+    name: &'a str,
+    dir: PathBuf,
+}
+
+impl Cached<'_> {
+    /// The bundle, in use from now on; `None` where there is none.
+    fn open(&self) -> Result<Option<Bundle>, BundleError> {
+        if !self.exists() {
+            return Ok(None);
+        }
+        let lock = match self.lock_file() {
+            // It cannot be removed either.
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) =>
+            {
+                return Bundle::open(&self.dir).map(Some);
+            }
+            lock => lock.map_err(self.error(&self.lock_path()))?,
+        };
+        lock.lock_shared().map_err(self.error(&self.lock_path()))?;
+        if !is_at(&lock, &self.lock_path()) || !self.exists() {
+            return Ok(None);
+        }
+        // Only the order of eviction hangs on it.
+        let _ = lock.set_modified(SystemTime::now());
+        let _lease = Some(Arc::new(lock));
+        Ok(Some(Bundle { _lease, ..Bundle::open(&self.dir)? }))
+    }
+
+    /// Builds it, unless another process does meanwhile.
+    fn build(
+        &self,
+        checkpoint: &Checkpoint,
+        precision: Precision,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<(), BundleError> {
+        fs::create_dir_all(self.cache).map_err(self.error(self.cache))?;
+        let lock = self.lock_file().map_err(self.error(&self.lock_path()))?;
+        lock.lock().map_err(self.error(&self.lock_path()))?;
+        if !is_at(&lock, &self.lock_path()) || self.exists() {
+            return Ok(());
+        }
+        let staging = self.cache.join(format!("{}.partial", self.name));
+        // What crashes have left, of building and of removing.
+        for left in [&staging, &self.dir] {
+            if left.exists() {
+                fs::remove_dir_all(left).map_err(self.error(left))?;
+            }
+        }
+        fs::create_dir_all(&staging).map_err(self.error(&staging))?;
+        Bundle::build(checkpoint, precision, &staging, progress).inspect_err(|_| {
+            // What cannot be finished only takes space; the error that matters is the one being returned.
+            let _ = fs::remove_dir_all(&staging);
+            let _ = fs::remove_file(self.lock_path());
+        })?;
+        // A name that survives a power failure must not stand before contents that did not.
+        sync(&staging).map_err(self.error(&staging))?;
+        fs::rename(&staging, &self.dir).map_err(self.error(&self.dir))
+    }
+
+    fn exists(&self) -> bool {
+        self.dir.join(BUNDLE_FILE).exists()
+    }
+
+    fn lock_path(&self) -> PathBuf {
+        self.cache.join(format!("{}.lock", self.name))
+    }
+
+    fn lock_file(&self) -> io::Result<File> {
+        File::options().create(true).truncate(false).read(true).write(true).open(self.lock_path())
+    }
+
+    fn error(&self, path: &Path) -> impl FnOnce(io::Error) -> BundleError + use<> {
+        let path = path.to_owned();
+        move |source| BundleError::Cache { path, source }
+    }
+}
+
+/// Whether `file` is what stands at `path`: a lock on one that was removed locks nobody out.
+fn is_at(file: &File, path: &Path) -> bool {
+    let same =
+        |there: fs::Metadata| file.metadata().is_ok_and(|ours| (ours.dev(), ours.ino()) == (there.dev(), there.ino()));
+    fs::metadata(path).is_ok_and(same)
+}
+
 impl Bundle {
     /// Opens the bundle folder `dir`.
     pub fn open(dir: &Path) -> Result<Self, BundleError> {
         let damaged = |why: String| BundleError::Damaged { path: dir.into(), why };
         let text = fs::read(dir.join(BUNDLE_FILE)).map_err(|e| damaged(format!("{BUNDLE_FILE}: {e}")))?;
         let info = serde_json::from_slice(&text).map_err(|e| damaged(format!("{BUNDLE_FILE}: {e}")))?;
-        Ok(Self { dir: dir.into(), info })
+        Ok(Self { dir: dir.into(), info, _lease: None })
     }
 
     /// The bundle of `checkpoint` in `cache`, built now if it is not there. `progress` is told of finished and total
@@ -147,34 +241,14 @@ impl Bundle {
         let precision = precision.resolve(checkpoint);
         let digest = checkpoint.digest().trim_start_matches("sha256:");
         let name = format!("{digest}-{precision}-v{CONVERTER_VERSION}").to_lowercase();
-        let dir = cache.join(&name);
-        let cache_error = |path: &Path| {
-            let path = path.to_owned();
-            move |source| BundleError::Cache { path, source }
-        };
-        if dir.join(BUNDLE_FILE).exists() {
-            return Self::open(&dir);
-        }
-        fs::create_dir_all(cache).map_err(cache_error(cache))?;
-        let lock_path = cache.join(format!("{name}.lock"));
-        let lock = File::create(&lock_path).map_err(cache_error(&lock_path))?;
-        lock.lock().map_err(cache_error(&lock_path))?;
-        // Another process may have built it while this one waited.
-        if !dir.join(BUNDLE_FILE).exists() {
-            let staging = cache.join(format!("{name}.partial"));
-            if staging.exists() {
-                fs::remove_dir_all(&staging).map_err(cache_error(&staging))?;
+        let cached = Cached { cache, dir: cache.join(&name), name: &name };
+        loop {
+            if let Some(bundle) = cached.open()? {
+                return Ok(bundle);
             }
-            fs::create_dir_all(&staging).map_err(cache_error(&staging))?;
-            Self::build(checkpoint, precision, &staging, progress).inspect_err(|_| {
-                // What cannot be finished only takes space; the error that matters is the one being returned.
-                let _ = fs::remove_dir_all(&staging);
-            })?;
-            // A name that survives a power failure must not stand before contents that did not.
-            sync(&staging).map_err(cache_error(&staging))?;
-            fs::rename(&staging, &dir).map_err(cache_error(&dir))?;
+            // Opened anew afterwards: between the two locks it may have been removed again.
+            cached.build(checkpoint, precision, progress)?;
         }
-        Self::open(&dir)
     }
 
     /// Builds straight into the folder `dir`, for `slm convert`.

@@ -21,8 +21,8 @@ pub struct StoreArgs {
     /// The folder of it all.
     #[command(flatten)]
     pub cache: CacheArgs,
-    /// Size of the folder `artifacts` in the cache, such as 20GiB; what was used longest ago makes room [default: no
-    /// bound].
+    /// Size of the folders `artifacts` and `converted` in the cache together, such as 20GiB; what was used longest ago makes
+    /// room [default: no bound].
     #[arg(long, value_name = "SIZE", env = "SLM_ARTIFACTS_MAX", value_parser = bytes)]
     pub artifacts_max: Option<u64>,
     /// Folder at which PersistentVolumeClaims are mounted, each under its name.

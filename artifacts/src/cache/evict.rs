@@ -17,11 +17,13 @@ struct Item {
     used: SystemTime,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     /// Of no use until somebody continues it: goes before any entry.
     Partial,
     Entry,
+    /// Of the same rank as an entry: either can be made again.
+    Converted,
 }
 
 /// How making room went.
@@ -60,6 +62,10 @@ impl Cache {
             let gone = match item.kind {
                 Kind::Entry => self.evict(&item.key)?,
                 Kind::Partial => self.evict_partial(&item.key)?,
+                Kind::Converted => match &self.converted {
+                    Some(converted) => converted.evict(&item.key)?,
+                    None => false,
+                },
             };
             if gone {
                 tracing::info!(key = item.key, bytes = item.bytes, "evicted from the cache");
@@ -97,16 +103,21 @@ impl Cache {
                 items.push(Item { key, kind: Kind::Partial, bytes: bytes_in(&path), used: modified(&path) });
             }
         }
+        if let Some(converted) = &self.converted {
+            let item = |(key, bytes, used)| Item { key, kind: Kind::Converted, bytes, used };
+            items.extend(converted.items()?.into_iter().map(item));
+        }
         Ok(items)
     }
 }
 
 fn in_order(mut items: Vec<Item>) -> impl Iterator<Item = Item> {
-    items.sort_by(|a, b| (a.kind, a.used, &a.key).cmp(&(b.kind, b.used, &b.key)));
+    let order = |item: &Item| (item.kind != Kind::Partial, item.used);
+    items.sort_by(|a, b| order(a).cmp(&order(b)).then_with(|| a.key.cmp(&b.key)));
     items.into_iter()
 }
 
-fn modified(path: &Path) -> SystemTime {
+pub(crate) fn modified(path: &Path) -> SystemTime {
     fs::metadata(path).and_then(|found| found.modified()).unwrap_or(SystemTime::UNIX_EPOCH)
 }
 

@@ -1,16 +1,20 @@
 //! A download into a file: continued where it ended, verified, and started over when that is what it takes.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use reqwest::{
     Response, StatusCode,
     header::{self, HeaderMap, HeaderName, HeaderValue},
 };
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout},
+};
 
 use super::{
     partial::{Continue, Partial},
+    rate::{MinimumRate, Rate},
     retry::{Fault, Retries, RetryPolicy},
     status,
 };
@@ -88,6 +92,8 @@ pub(crate) struct Download<'a, O> {
     /// Key of the job: what has arrived of it is not evicted for it.
     pub(crate) key: &'a str,
     pub(crate) retry: RetryPolicy,
+    pub(crate) rate: MinimumRate,
+    pub(crate) answer_max: Duration,
 }
 
 /// Between attempts.
@@ -126,8 +132,8 @@ impl<O: Origin> Download<'_, O> {
                 }
                 Err(fault) => {
                     if bytes > most {
+                        retries.progressed(bytes - most);
                         most = bytes;
-                        retries.progressed();
                     }
                     retries.pause(fault).await?;
                 }
@@ -145,7 +151,8 @@ impl<O: Origin> Download<'_, O> {
             return Ok(());
         }
         let resume = partial.resume(&self.wanted.url, self.wanted.digest.is_some());
-        let response = self.origin.get(self.headers(&resume)).await?;
+        let answer = timeout(self.answer_max, self.origin.get(self.headers(&resume))).await;
+        let response = answer.unwrap_or_else(|_| Err(status::late(&self.wanted.uri, self.answer_max)))?;
         self.prepare(state, &resume, &response).await?;
         if state.not_modified || response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
             return Ok(());
@@ -245,12 +252,16 @@ impl<O: Origin> Download<'_, O> {
         // A thread of its own hashes and writes. It ends when `chunks` does, also when this fetch is given up.
         let writer = tokio::task::spawn_blocking(move || partial.append(arriving));
         watch(Progress::of(Phase::Downloading, bytes, state.total));
-        let mut received = Ok(());
+        let (mut received, mut rate) = (Ok(()), Rate::new(self.rate));
         loop {
+            let asked = Instant::now();
             match response.chunk().await {
                 Ok(Some(chunk)) => {
                     bytes += chunk.len() as u64;
                     received = self.bounded(bytes, state.total).map_err(Fault::from);
+                    if received.is_ok() && !rate.suffices(chunk.len(), asked.elapsed()) {
+                        received = Err(status::slow(&self.wanted.uri, self.rate.bytes_per_second));
+                    }
                     if received.is_err() || chunks.send(chunk).await.is_err() {
                         break;
                     }

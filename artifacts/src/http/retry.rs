@@ -21,6 +21,11 @@ impl Default for RetryPolicy {
     }
 }
 
+/// What an attempt brings that counts as progress, however often.
+const PROGRESS_BYTES: u64 = 1 << 20;
+/// Attempts that bring less and still count, of one thing.
+const SMALL_MAX: u32 = 20;
+
 /// Why an attempt failed.
 #[derive(Debug)]
 pub(crate) enum Fault {
@@ -49,16 +54,24 @@ impl Fault {
 pub(crate) struct Retries {
     policy: RetryPolicy,
     failed: u32,
+    /// Attempts that brought little.
+    small: u32,
 }
 
 impl Retries {
     pub(crate) fn new(policy: RetryPolicy) -> Self {
-        Self { policy, failed: 0 }
+        Self { policy, failed: 0, small: 0 }
     }
 
-    /// The last attempt brought something new: the next failure counts as the first.
-    pub(crate) fn progressed(&mut self) {
-        self.failed = 0;
+    /// The last attempt brought so many new bytes: the next failure counts as the first. Not without end when they are
+    /// few, or a source that sends a byte an attempt would be asked for ever.
+    pub(crate) fn progressed(&mut self, bytes: u64) {
+        if bytes < PROGRESS_BYTES {
+            self.small += 1;
+        }
+        if self.small <= SMALL_MAX {
+            self.failed = 0;
+        }
     }
 
     /// Waits for the time of the next attempt.
@@ -100,6 +113,23 @@ impl RetryPolicy {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn attempts_that_bring_next_to_nothing_come_to_an_end() {
+        let fault = || Fault::passing(FetchError::Unreachable { uri: "u".to_owned(), message: "slow".to_owned() });
+        let attempts = async |bytes: u64| {
+            let mut retries = Retries::new(RetryPolicy::default());
+            for attempt in 1..1000 {
+                retries.progressed(bytes);
+                if retries.pause(fault()).await.is_err() {
+                    return Some(attempt);
+                }
+            }
+            None
+        };
+        assert_eq!(attempts(1).await, Some(SMALL_MAX + RetryPolicy::default().attempts - 1));
+        assert_eq!(attempts(PROGRESS_BYTES).await, None, "a large file over a bad link");
+    }
 
     #[test]
     fn pauses_double_to_a_bound_and_end() {

@@ -44,6 +44,18 @@ pub(crate) fn no_answer(uri: &str, error: &reqwest::Error) -> Fault {
     Fault::passing(FetchError::Unreachable { uri, message })
 }
 
+/// There was no answer for too long.
+pub(crate) fn late(uri: &str, limit: Duration) -> Fault {
+    let message = format!("no answer within {limit:?}");
+    Fault::passing(FetchError::Unreachable { uri: uri.to_owned(), message })
+}
+
+/// The answer comes at a trickle.
+pub(crate) fn slow(uri: &str, rate_min: u64) -> Fault {
+    let message = format!("the server sends less than {rate_min} bytes a second");
+    Fault::passing(FetchError::Unreachable { uri: uri.to_owned(), message })
+}
+
 fn retry_after(response: &Response) -> Option<Duration> {
     let value = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim();
     parse_retry_after(value, SystemTime::now())

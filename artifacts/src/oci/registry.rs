@@ -54,7 +54,9 @@ impl<'a> Registry<'a> {
     pub(super) async fn manifest(&self, reference: &str, retry: RetryPolicy) -> Result<Manifest, FetchError> {
         let mut retries = Retries::new(retry);
         let manifest = loop {
-            match self.try_manifest(reference).await {
+            let limit = self.request.store.answer_max;
+            let answer = tokio::time::timeout(limit, self.try_manifest(reference)).await;
+            match answer.unwrap_or_else(|_| Err(status::late(self.request.uri, limit))) {
                 Ok(manifest) => break manifest,
                 Err(fault) => retries.pause(fault).await?,
             }

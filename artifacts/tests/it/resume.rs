@@ -1,12 +1,12 @@
 //! Downloads that continue: after a broken connection, in a later process, and not when they must not.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
-use slm_artifacts::{FetchError, Progress, Source};
+use slm_artifacts::{FetchError, Progress, Source, Store, StoreConfig};
 
 use crate::{
     child::{Ended, Fetcher},
-    common::{bytes, fetch, names, sha256, store, until, with_digest},
+    common::{bytes, config, fetch, names, sha256, store, until, with_digest},
     server::FileServer,
 };
 
@@ -148,4 +148,35 @@ async fn a_fetch_that_is_given_up_is_continued() {
     let artifact = fetch(&store, &source).await.unwrap();
     assert_eq!(fs::read(artifact.path()).unwrap(), content);
     assert_eq!(ranges(&server)[1].as_deref(), Some("bytes=600000-"));
+}
+
+#[tokio::test]
+async fn a_server_that_trickles_is_given_up() {
+    let (dir, content) = (tempfile::tempdir().unwrap(), bytes(SIZE, 1));
+    let server = FileServer::start(content.clone()).await;
+    // Never silent for long, and at this pace done in an hour.
+    server.script().trickle = Some((10, Duration::from_millis(20)));
+    let config = StoreConfig { idle: Duration::from_millis(50), rate_min: 100_000, ..config(dir.path()) };
+    let store = Store::open(config).unwrap();
+    let error = fetch(&store, &with_digest(&server.uri("x"), &content)).await.unwrap_err();
+    assert!(error.to_string().contains("the server sends less than 100000 bytes a second"), "{error}");
+    assert!(error.retryable() && ranges(&server).len() < 30, "{} attempts", ranges(&server).len());
+    // What it brought is continued when it is better again.
+    assert!(arrived(dir.path()) > 0);
+    server.script().trickle = None;
+    let artifact = fetch(&store, &with_digest(&server.uri("x"), &content)).await.unwrap();
+    assert_eq!(fs::read(artifact.path().join("x")).unwrap(), content);
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_begin_is_given_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = FileServer::start(bytes(10, 1)).await;
+    server.script().late = Duration::from_secs(3600);
+    let config = StoreConfig { answer_max: Duration::from_millis(50), ..config(dir.path()) };
+    let store = Store::open(config).unwrap();
+    for uri in [server.uri("x"), format!("oci://{}/team/model:v1", server.host)] {
+        let error = fetch(&store, &Source::new(&uri)).await.unwrap_err();
+        assert!(error.to_string().contains("no answer within 50ms"), "{error}");
+    }
 }

@@ -4,6 +4,7 @@ use std::{
     collections::VecDeque,
     io,
     sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
 };
 
 use axum::{
@@ -30,6 +31,10 @@ pub struct Script {
     pub then: Option<Bytes>,
     /// After how many bytes to pause until [`FileServer::release`].
     pub hold_after: Option<usize>,
+    /// The bytes of each piece, and the time between two.
+    pub trickle: Option<(usize, Duration)>,
+    /// How long to wait with every answer.
+    pub late: Duration,
     /// Without a `Content-Length`.
     pub chunked: bool,
     /// The headers of every request, in order.
@@ -61,6 +66,8 @@ impl FileServer {
             cuts: VecDeque::new(),
             then: None,
             hold_after: None,
+            trickle: None,
+            late: Duration::ZERO,
             chunked: false,
             seen: Vec::new(),
         }));
@@ -101,6 +108,8 @@ impl FileServer {
 }
 
 async fn answer(State(served): State<Served>, request: Request) -> Response {
+    let late = served.script.lock().unwrap().late;
+    tokio::time::sleep(late).await;
     let mut script = served.script.lock().unwrap();
     script.seen.push(request.headers().clone());
     if let Some((status, headers)) = script.refusals.pop_front() {
@@ -129,7 +138,8 @@ async fn answer(State(served): State<Served>, request: Request) -> Response {
     if let Some(then) = cut.and_then(|_| script.then.take()) {
         script.content = then;
     }
-    let mut response = Response::new(paced(body.clone(), cut, script.hold_after, served.released.clone()));
+    let mut response =
+        Response::new(paced(body.clone(), cut, script.hold_after, script.trickle, served.released.clone()));
     let headers = response.headers_mut();
     if !script.chunked {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
@@ -148,8 +158,14 @@ async fn answer(State(served): State<Served>, request: Request) -> Response {
 }
 
 /// A body in small pieces, which ends early with an error, or pauses.
-fn paced(body: Bytes, cut: Option<usize>, hold: Option<usize>, mut released: watch::Receiver<bool>) -> Body {
-    const PIECE: usize = 8 << 10;
+fn paced(
+    body: Bytes,
+    cut: Option<usize>,
+    hold: Option<usize>,
+    trickle: Option<(usize, Duration)>,
+    mut released: watch::Receiver<bool>,
+) -> Body {
+    let (piece, pause) = trickle.unwrap_or((8 << 10, Duration::ZERO));
     let (pieces, receiver) = tokio::sync::mpsc::channel::<io::Result<Bytes>>(1);
     tokio::spawn(async move {
         let mut sent = 0;
@@ -162,7 +178,7 @@ fn paced(body: Bytes, cut: Option<usize>, hold: Option<usize>, mut released: wat
             if hold.is_some_and(|hold| sent >= hold) {
                 let _ = released.wait_for(|released| *released).await;
             }
-            let mut next = body.len().min(sent + PIECE);
+            let mut next = body.len().min(sent + piece);
             for edge in [cut, hold].into_iter().flatten().filter(|edge| *edge > sent) {
                 next = next.min(edge);
             }
@@ -170,6 +186,9 @@ fn paced(body: Bytes, cut: Option<usize>, hold: Option<usize>, mut released: wat
                 return;
             }
             sent = next;
+            if !pause.is_zero() {
+                tokio::time::sleep(pause).await;
+            }
         }
     });
     Body::from_stream(tokio_stream::wrappers::ReceiverStream::new(receiver))
