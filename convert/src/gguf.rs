@@ -15,7 +15,8 @@ use std::path::{Path, PathBuf};
 
 pub use error::GgufError;
 pub(crate) use kind::Kind;
-pub(crate) use value::Value;
+pub(crate) use value::Element;
+use value::Value;
 
 use crate::mapped::Mapped;
 use reader::Reader;
@@ -24,6 +25,10 @@ const MAGIC: [u8; 4] = *b"GGUF";
 const VERSIONS: [u32; 2] = [2, 3];
 const DIMENSIONS_MAX: u32 = 4;
 const ALIGNMENT_DEFAULT: u64 = 32;
+/// Entries of the largest models are some dozens, their tensors some thousands. Each takes memory here, several times the bytes
+/// of the shortest one in the file.
+const METADATA_MAX: usize = 1 << 16;
+const TENSORS_MAX: usize = 1 << 18;
 /// Shortest tensor entry: empty name, one dimension, type, offset.
 const TENSOR_ENTRY_BYTES_MIN: usize = 8 + 4 + 8 + 4 + 8;
 /// Shortest metadata entry: empty key, type, one byte.
@@ -101,8 +106,9 @@ impl Gguf {
         self.metadata.get(key)?.as_flag()
     }
 
-    pub(crate) fn array(&self, key: &str) -> Option<&[Value]> {
-        self.metadata.get(key)?.as_array()
+    /// The elements of an array.
+    pub(crate) fn array(&self, key: &str) -> Option<impl Iterator<Item = Element<'_>>> {
+        Some(self.metadata.get(key)?.as_array()?.elements(&self.bytes))
     }
 }
 
@@ -121,13 +127,16 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Parsed, GgufError> {
     }
     let tensor_count = reader.u64("tensor count")?;
     let metadata_count = reader.count("metadata count", METADATA_ENTRY_BYTES_MIN)?;
+    if metadata_count > METADATA_MAX {
+        return Err(reader.bad("metadata count", &format!("{metadata_count} entries; the limit is {METADATA_MAX}")));
+    }
 
     let mut metadata = BTreeMap::new();
     for _ in 0..metadata_count {
         let key = reader.text("a metadata key")?;
-        let value = Value::read(&mut reader, &key)?;
-        if metadata.insert(key.clone(), value).is_some() {
-            return Err(reader.bad(&key, "it stands there twice"));
+        let value = Value::read(&mut reader, key)?;
+        if metadata.insert(key.to_owned(), value).is_some() {
+            return Err(reader.bad(key, "it stands there twice"));
         }
     }
     if metadata.get("split.count").and_then(Value::as_unsigned).is_some_and(|count| count > 1) {
@@ -136,6 +145,9 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Parsed, GgufError> {
         );
     }
     let tensor_count = reader.fits("tensor count", tensor_count, TENSOR_ENTRY_BYTES_MIN)?;
+    if tensor_count > TENSORS_MAX {
+        return Err(reader.bad("tensor count", &format!("{tensor_count} tensors; the limit is {TENSORS_MAX}")));
+    }
     let mut entries = Vec::new();
     for _ in 0..tensor_count {
         entries.push(Entry::read(&mut reader)?);
@@ -164,7 +176,7 @@ struct Entry {
 
 impl Entry {
     fn read(reader: &mut Reader<'_>) -> Result<Self, GgufError> {
-        let name = reader.text("a tensor name")?;
+        let name = reader.text("a tensor name")?.to_owned();
         let count = reader.u32(&name)?;
         if count == 0 || count > DIMENSIONS_MAX {
             return Err(reader.bad(&name, &format!("it has {count} dimensions; 1 to {DIMENSIONS_MAX} are possible")));
@@ -227,4 +239,23 @@ fn place(
         }
     }
     Ok(tensors)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file of zeros that says how many tensors and metadata it has.
+    fn refusal(tensors: u64, metadata: u64, rest: &[u8]) -> String {
+        let head = [&MAGIC[..], &3u32.to_le_bytes(), &tensors.to_le_bytes(), &metadata.to_le_bytes(), rest].concat();
+        parse(Path::new("x.gguf"), &head).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_takes_memory_is_counted_before_it_is_read() {
+        assert!(refusal(0, 70_000, &vec![0; 70_000 * 13]).contains("70000 entries; the limit is 65536"));
+        assert!(refusal(300_000, 0, &vec![0; 300_000 * 32]).contains("300000 tensors; the limit is 262144"));
+        assert!(refusal(0, 70_000, &[0; 100]).contains("more than the remaining"));
+        assert!(refusal(u64::MAX, 0, &[0; 100]).contains("more than the remaining"));
+    }
 }

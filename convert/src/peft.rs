@@ -7,6 +7,7 @@ mod config;
 mod error;
 mod matrix;
 mod module;
+mod pattern;
 mod targets;
 mod weights;
 

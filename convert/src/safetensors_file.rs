@@ -8,13 +8,17 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor},
+};
 use slm_kernels::floats::{Float, Floats};
 
 use crate::mapped::Mapped;
 
 /// The format's own limit; a larger header is damage.
 const HEADER_BYTES_MAX: u64 = 100_000_000;
+const DIMENSIONS_MAX: usize = 8;
 
 /// A safetensors file that cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -99,12 +103,73 @@ pub(crate) struct Place {
     range: Range<usize>,
 }
 
+/// The header's tensors. What else it says is stepped over, and takes no memory.
+struct Header(BTreeMap<String, Entry>);
+
+impl<'de> Deserialize<'de> for Header {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(HeaderVisitor)
+    }
+}
+
+struct HeaderVisitor;
+
+impl<'de> Visitor<'de> for HeaderVisitor {
+    type Value = Header;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("an object of tensors")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
+        let mut entries = BTreeMap::new();
+        while let Some(name) = map.next_key::<String>()? {
+            if name == "__metadata__" {
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            }
+            let entry = map.next_value::<Entry>();
+            let entry = entry.map_err(|error| A::Error::custom(format!("tensor `{name}`: {error}")))?;
+            if entries.contains_key(&name) {
+                return Err(A::Error::custom(format!("tensor `{name}` stands there twice")));
+            }
+            entries.insert(name, entry);
+        }
+        Ok(Header(entries))
+    }
+}
+
 /// One tensor's line in the header.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Entry {
     dtype: String,
+    #[serde(deserialize_with = "shape")]
     pub(crate) shape: Vec<usize>,
     data_offsets: (u64, u64),
+}
+
+/// No tensor has more dimensions; without a limit, a header of zeros would take several times its length.
+fn shape<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<usize>, D::Error> {
+    struct Shape;
+    impl<'de> Visitor<'de> for Shape {
+        type Value = Vec<usize>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            write!(f, "at most {DIMENSIONS_MAX} dimensions")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut dimensions: A) -> Result<Vec<usize>, A::Error> {
+            let mut shape = Vec::new();
+            while let Some(dimension) = dimensions.next_element()? {
+                if shape.len() == DIMENSIONS_MAX {
+                    return Err(A::Error::invalid_length(DIMENSIONS_MAX + 1, &self));
+                }
+                shape.push(dimension);
+            }
+            Ok(shape)
+        }
+    }
+    deserializer.deserialize_seq(Shape)
 }
 
 impl Entry {
@@ -197,15 +262,9 @@ fn read_header(path: &Path, bytes: &[u8]) -> Result<(usize, BTreeMap<String, Ent
         let problem = format!("{header} bytes long; the format allows {HEADER_BYTES_MAX}");
         return Err(SafetensorsError::Header { path, problem });
     }
-    let parsed: Result<BTreeMap<String, serde_json::Value>, _> = serde_json::from_slice(&rest[..header as usize]);
-    let unreadable = |problem: String| SafetensorsError::Header { path: path.clone(), problem };
-    let mut entries = BTreeMap::new();
-    for (name, value) in parsed.map_err(|error| unreadable(error.to_string()))? {
-        if name != "__metadata__" {
-            let entry = Entry::deserialize(value).map_err(|error| unreadable(format!("tensor `{name}`: {error}")))?;
-            entries.insert(name, entry);
-        }
-    }
+    let parsed = serde_json::from_slice::<Header>(&rest[..header as usize]);
+    let unreadable = |error: serde_json::Error| SafetensorsError::Header { path, problem: error.to_string() };
+    let Header(entries) = parsed.map_err(unreadable)?;
     Ok((8 + header as usize, entries))
 }
 
@@ -247,4 +306,35 @@ fn check_layout(path: &Path, entries: &BTreeMap<String, Entry>, data: u64) -> Re
         return layout(before, format!("it is the last and ends at byte {end_before} of {data}"));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(header: &str) -> Result<Vec<String>, String> {
+        let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat();
+        let read = read_header(Path::new("x.safetensors"), &bytes);
+        read.map(|(_, entries)| entries.into_keys().collect()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_header_says_what_it_says_once_and_within_bounds() {
+        let entry = |shape: &str| format!(r#"{{"dtype":"F32","shape":{shape},"data_offsets":[0,4]}}"#);
+        let header =
+            format!(r#"{{"__metadata__":{{"a":[{}0]}},"t":{}}}"#, "0,".repeat(100_000), entry("[1,1,1,1,1,1,1,1]"));
+        assert_eq!(read(&header), Ok(vec!["t".to_owned()]), "what is not read takes no memory");
+        for (header, says) in [
+            (
+                format!(r#"{{"t":{}}}"#, entry("[1,1,1,1,1,1,1,1,1]")),
+                "tensor `t`: invalid length 9, expected at most 8 dimensions",
+            ),
+            (format!(r#"{{"t":{0},"t":{0}}}"#, entry("[1]")), "tensor `t` stands there twice"),
+            (r#"{"t":{"dtype":"F32","shape":[1]}}"#.to_owned(), "tensor `t`: missing field `data_offsets`"),
+            ("[]".to_owned(), "expected an object of tensors"),
+        ] {
+            let refused = read(&header).unwrap_err();
+            assert!(refused.contains(says), "{refused}");
+        }
+    }
 }

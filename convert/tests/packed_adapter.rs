@@ -16,6 +16,8 @@ use slm_convert::{
 };
 use support::{base, parity};
 
+const ARTIFACT: &str = "sha256:00";
+
 fn packed(name: &str, config: &ModelConfig, precision: Precision, scale: f32) -> PackedAdapter {
     let adapter = Adapter::open(&parity().join("llama/adapters").join(name), config).unwrap();
     pack(&adapter, config, precision, scale).unwrap()
@@ -36,7 +38,7 @@ fn what_is_kept_comes_back() {
             let (dir, again) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
             // The folder is made.
             let derived = dir.path().join("derived");
-            let key = Key::new(&config, precision, 0.5);
+            let key = Key::new(ARTIFACT, &config, precision, 0.5);
             assert!(PackedAdapter::kept(&derived, &key, &config, precision).is_none());
             let packed = packed(name, &config, precision, 0.5);
             packed.keep(&derived, &key).unwrap();
@@ -58,11 +60,11 @@ fn what_is_kept_comes_back() {
 #[test]
 fn what_was_kept_for_another_use_is_not_taken() {
     let (config, other, dir) = (base("llama"), base("smollm2"), tempfile::tempdir().unwrap());
-    let key = Key::new(&config, Precision::Int4, 1.0);
+    let key = Key::new(ARTIFACT, &config, Precision::Int4, 1.0);
     packed("r4-all", &config, Precision::Int4, 1.0).keep(dir.path(), &key).unwrap();
     let others = [(&config, Precision::Int4, 2.0), (&config, Precision::F32, 1.0), (&other, Precision::Int4, 1.0)];
     for (config, precision, scale) in others {
-        let key = Key::new(config, precision, scale);
+        let key = Key::new(ARTIFACT, config, precision, scale);
         assert!(PackedAdapter::kept(dir.path(), &key, config, precision).is_none());
         // Nor under its name.
         let own = file(dir.path());
@@ -78,7 +80,7 @@ fn what_was_kept_for_another_use_is_not_taken() {
 #[test]
 fn what_is_damaged_is_nothing_and_can_be_kept_anew() {
     let (config, dir) = (base("llama"), tempfile::tempdir().unwrap());
-    let (precision, key) = (Precision::Int4, Key::new(&config, Precision::Int4, 1.0));
+    let (precision, key) = (Precision::Int4, Key::new(ARTIFACT, &config, Precision::Int4, 1.0));
     let packed = packed("r4-all", &config, precision, 1.0);
     packed.keep(dir.path(), &key).unwrap();
     let path = file(dir.path());
@@ -103,7 +105,7 @@ fn what_is_damaged_is_nothing_and_can_be_kept_anew() {
 #[test]
 fn where_nothing_can_be_kept_nothing_is_left() {
     let (config, dir) = (base("llama"), tempfile::tempdir().unwrap());
-    let key = Key::new(&config, Precision::Int4, 1.0);
+    let key = Key::new(ARTIFACT, &config, Precision::Int4, 1.0);
     let packed = packed("r4-all", &config, Precision::Int4, 1.0);
     // A file where the folder should be, and a folder where the file should be.
     let taken = dir.path().join("taken");
@@ -117,4 +119,95 @@ fn where_nothing_can_be_kept_nothing_is_left() {
     assert!(packed.keep(&derived, &key).is_err());
     assert_eq!(file(&derived), path, "what was written beside is gone");
     assert!(PackedAdapter::kept(&derived, &key, &config, Precision::Int4).is_none());
+}
+
+#[test]
+fn what_was_made_of_another_artifact_is_not_taken() {
+    let (config, dir) = (base("llama"), tempfile::tempdir().unwrap());
+    let (ours, theirs) = (Key::new("a", &config, Precision::Int4, 1.0), Key::new("b", &config, Precision::Int4, 1.0));
+    packed("r4-all", &config, Precision::Int4, 1.0).keep(dir.path(), &theirs).unwrap();
+    assert!(PackedAdapter::kept(dir.path(), &ours, &config, Precision::Int4).is_none());
+    let own = file(dir.path());
+    packed("r4-all", &config, Precision::Int4, 1.0).keep(dir.path(), &ours).unwrap();
+    let other = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path()).find(|path| *path != own).unwrap();
+    fs::copy(&own, other).unwrap();
+    assert!(PackedAdapter::kept(dir.path(), &ours, &config, Precision::Int4).is_none(), "nor under its name");
+}
+
+#[test]
+fn what_everybody_may_write_is_not_taken() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (config, dir) = (base("llama"), tempfile::tempdir().unwrap());
+    let key = Key::new(ARTIFACT, &config, Precision::Int4, 1.0);
+    packed("r4-all", &config, Precision::Int4, 1.0).keep(dir.path(), &key).unwrap();
+    for (mode, taken) in [(0o644, true), (0o664, true), (0o646, false), (0o600, true)] {
+        fs::set_permissions(file(dir.path()), fs::Permissions::from_mode(mode)).unwrap();
+        let kept = PackedAdapter::kept(dir.path(), &key, &config, Precision::Int4);
+        assert_eq!(kept.is_some(), taken, "{mode:o}");
+    }
+}
+
+/// A file as somebody would write it who knows the format: with the right sum.
+fn forged(whole: &[u8], change: impl FnOnce(&mut serde_json::Value), matrices: impl FnOnce(&mut [u8])) -> Vec<u8> {
+    let length = u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
+    let mut header: serde_json::Value = serde_json::from_slice(&whole[16..16 + length]).unwrap();
+    change(&mut header);
+    let header = serde_json::to_vec(&header).unwrap();
+    let mut tail = whole[(16 + length).next_multiple_of(4096)..].to_vec();
+    matrices(&mut tail);
+    let mut forged = [&(header.len() as u64).to_le_bytes()[..], &[0; 8], &header].concat();
+    forged.resize(forged.len().next_multiple_of(4096), 0);
+    forged.extend(tail);
+    let sum = u64::from(crc32fast::hash(&forged[16..]));
+    forged[8..16].copy_from_slice(&sum.to_le_bytes());
+    forged
+}
+
+#[test]
+fn a_file_that_contradicts_itself_is_nothing_whatever_its_sum() {
+    let (config, dir) = (base("llama"), tempfile::tempdir().unwrap());
+    for precision in [Precision::Int4, Precision::F32] {
+        let key = Key::new(ARTIFACT, &config, precision, 1.0);
+        packed("r4-all", &config, precision, 1.0).keep(dir.path(), &key).unwrap();
+        let path = file(dir.path());
+        let whole = fs::read(&path).unwrap();
+        let kept = |bytes: Vec<u8>| {
+            fs::write(&path, bytes).unwrap();
+            PackedAdapter::kept(dir.path(), &key, &config, precision).is_some()
+        };
+        assert!(kept(forged(&whole, |_| (), |_| ())), "the same again");
+        let rank = |rank: u64| move |header: &mut serde_json::Value| header["ranks"][0][2] = rank.into();
+        let max = |max: u64| move |header: &mut serde_json::Value| header["rank_max"] = max.into();
+        for huge in [0, 5, 1 << 20, 1 << 40, 1 << 61, u64::MAX / 64, u64::MAX] {
+            assert!(!kept(forged(&whole, rank(huge), |_| ())), "rank {huge}");
+            assert!(!kept(forged(&whole, max(huge), |_| ())), "rank_max {huge}");
+            let both = |header: &mut serde_json::Value| {
+                rank(huge)(header);
+                max(huge)(header);
+            };
+            assert!(!kept(forged(&whole, both, |_| ())), "both {huge}");
+        }
+        for (field, value) in
+            [("layer", (0, 99_u64)), ("layer", (0, u64::MAX)), ("module", (1, 7)), ("module", (1, 99))]
+        {
+            let change = |header: &mut serde_json::Value| header["ranks"][0][value.0] = value.1.into();
+            assert!(!kept(forged(&whole, change, |_| ())), "{field} {}", value.1);
+        }
+        let twice = |header: &mut serde_json::Value| header["ranks"][1] = header["ranks"][0].clone();
+        assert!(!kept(forged(&whole, twice, |_| ())));
+        let fewer = |header: &mut serde_json::Value| drop(header["ranks"].as_array_mut().unwrap().pop());
+        assert!(!kept(forged(&whole, fewer, |_| ())));
+        let modules = |header: &mut serde_json::Value| header["target_modules"] = serde_json::json!(["q_proj"]);
+        assert!(!kept(forged(&whole, modules, |_| ())));
+        // The first bytes are a scale, in 32 bits a weight; NaN in both.
+        assert!(!kept(forged(&whole, |_| (), |matrices| matrices[..4].fill(0xff))));
+        // Scales of B are the last that is written.
+        let infinite = |matrices: &mut [u8]| {
+            let words = matrices.as_chunks_mut::<4>().0;
+            let last = words.iter_mut().rfind(|word| **word != [0; 4]).unwrap();
+            *last = f32::INFINITY.to_le_bytes();
+        };
+        assert!(!kept(forged(&whole, |_| (), infinite)));
+        fs::remove_file(&path).unwrap();
+    }
 }

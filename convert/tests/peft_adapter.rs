@@ -133,6 +133,26 @@ fn the_first_pattern_of_the_file_counts() {
     assert_eq!(of(1, Module::Down), 2.0);
 }
 
+/// Expressions are anybody's: what would backtrack for hours ends at once, by the name of its field.
+#[test]
+fn expressions_that_explode_are_refused() {
+    let bomb = r"(?=m)([a-z_.0-9]+)+!";
+    let cases = [
+        json!({"target_modules": bomb}),
+        json!({"exclude_modules": bomb}),
+        json!({"rank_pattern": {bomb: 4}}),
+        json!({"alpha_pattern": {bomb: 4}}),
+        json!({"layers_to_transform": [0], "layers_pattern": bomb}),
+    ];
+    for changes in cases {
+        let field = changes.as_object().unwrap().keys().next_back().unwrap().clone();
+        assert_says(&refused(&changes), &[CONFIG, &field, "needs more than 10000 steps"]);
+    }
+    // What only looks like one is matched in linear time.
+    assert_says(&refused(&json!({"target_modules": r"(([a-z_.0-9]+)+)+!"})), &["selects no module"]);
+    assert_says(&refused(&json!({"target_modules": r"(?:\w{1000}){1000}"})), &["target_modules", "size limit"]);
+}
+
 #[test]
 fn what_cannot_be_applied_is_refused_by_the_name_of_its_field() {
     let cases = [

@@ -107,6 +107,16 @@ impl Adapter<'_> {
         self.rank
     }
 
+    /// Whether every scale, or in 32 bits every weight, is a number: so it is in what [`Layout::pack`] wrote, but bytes may
+    /// come from anywhere.
+    pub fn is_finite(&self) -> bool {
+        let all = |values: &[f32]| values.iter().all(|value| value.is_finite());
+        match self.matrices {
+            Matrices::F32 { a, b } => all(a) && all(b),
+            Matrices::Int8 { a, scales, .. } => a.are_finite() && all(scales),
+        }
+    }
+
     /// Bytes of B for one column.
     pub(crate) fn column_bytes(&self) -> usize {
         let element = if matches!(self.matrices, Matrices::F32 { .. }) { size_of::<f32>() } else { 1 };

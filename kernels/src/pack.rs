@@ -157,6 +157,19 @@ impl<'a> Weights<'a> {
         self.bytes
     }
 
+    /// Whether every block's scale and minimum is a number: so it is in what was packed here, but bytes may come from
+    /// anywhere.
+    pub fn are_finite(&self) -> bool {
+        // The exponent of a NaN or an infinity has all its bits.
+        let finite = |half: &[u8; 2]| u16::from_le_bytes(*half) & 0x7c00 != 0x7c00;
+        let all = |cells: &[u8]| cells.as_chunks::<2>().0.iter().all(finite);
+        let cells = 2 * TILE_COLUMNS * self.tile.blocks;
+        self.bytes.chunks_exact(self.tile.bytes).all(|tile| {
+            let offsets = if self.format == Format::Q4Min32 { &tile[self.tile.offsets..][..cells] } else { &[] };
+            all(&tile[..cells]) && all(offsets)
+        })
+    }
+
     pub(crate) fn shape(&self) -> TileShape {
         self.tile
     }

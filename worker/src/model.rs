@@ -280,7 +280,7 @@ impl Model {
             return Err(LoadAdapterError::Scale(*scale));
         }
         let (config, precision) = (&self.bundle.info.config, self.precision());
-        let kept = derived.and_then(|dir| PackedAdapter::kept(dir, &self.key(*scale), config, precision));
+        let kept = derived.and_then(|dir| PackedAdapter::kept(dir, &self.key(source_digest, *scale), config, precision));
         let packed = match kept {
             Some(packed) => {
                 self.check(wanted, path, &packed.digest, packed.rank_max)?;
@@ -319,13 +319,13 @@ impl Model {
     /// done, it will be packed again.
     pub fn keep_packed(&self, lease: &AdapterLease, derived: &Path) {
         let Some(packed) = self.adapters.table().get(lease.slot()).filter(|packed| !packed.is_mapped()) else { return };
-        if let Err(error) = packed.keep(derived, &self.key(lease.info.scale)) {
+        if let Err(error) = packed.keep(derived, &self.key(&lease.info.source_digest, lease.info.scale)) {
             tracing::debug!(adapter = lease.info.name, %error, "the packed adapter is not kept");
         }
     }
 
-    fn key(&self, scale: f32) -> Key {
-        Key::new(&self.bundle.info.config, self.precision(), scale)
+    fn key(&self, artifact: &str, scale: f32) -> Key {
+        Key::new(artifact, &self.bundle.info.config, self.precision(), scale)
     }
 }
 

@@ -124,7 +124,7 @@ impl GgufFile {
         let Some(source) = self.gguf.text("tokenizer.chat_template") else { return Ok(None) };
         let token = |key: &str| {
             let id = self.gguf.unsigned(key)?;
-            self.gguf.array("tokenizer.ggml.tokens")?.get(usize::try_from(id).ok()?)?.as_text().map(str::to_owned)
+            self.gguf.array("tokenizer.ggml.tokens")?.nth(usize::try_from(id).ok()?)?.as_text().map(str::to_owned)
         };
         let (bos, eos) = (token("tokenizer.ggml.bos_token_id"), token("tokenizer.ggml.eos_token_id"));
         let file = self.gguf.path().display().to_string();

@@ -56,10 +56,10 @@ impl<'a> Reader<'a> {
     }
 
     /// A length-prefixed UTF-8 string.
-    pub(super) fn text(&mut self, what: &str) -> Result<String, GgufError> {
+    pub(super) fn text(&mut self, what: &str) -> Result<&'a str, GgufError> {
         let length = self.u64(what)?;
         let bytes = self.slice(what, length)?;
-        String::from_utf8(bytes.to_vec()).map_err(|error| self.bad(what, &format!("not UTF-8: {error}")))
+        std::str::from_utf8(bytes).map_err(|error| self.bad(what, &format!("not UTF-8: {error}")))
     }
 
     /// A count of things of at least `bytes_each` that are to follow.

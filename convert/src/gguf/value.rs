@@ -1,4 +1,6 @@
-//! Metadata values.
+//! Metadata values. Arrays stay where they are, in the file: whatever it says of their lengths, they take no memory.
+
+use std::ops::Range;
 
 use super::GgufError;
 use super::reader::Reader;
@@ -6,15 +8,37 @@ use super::reader::Reader;
 /// The largest array in real files is a vocabulary or its merges; this is several times that.
 const ARRAY_LEN_MAX: usize = 4 << 20;
 
-/// A metadata value; numbers of all widths in the widest of their kind.
+/// A metadata value.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Value {
+    Scalar(Scalar),
+    Text(String),
+    Array(Array),
+}
+
+/// A number of any width, in the widest of its kind, or a flag.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Scalar {
     Unsigned(u64),
     Signed(i64),
     Float(f64),
     Flag(bool),
-    Text(String),
-    Array(Vec<Value>),
+}
+
+/// Where the elements of an array are. All of them have been read once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Array {
+    code: u32,
+    length: usize,
+    /// Bytes of the whole file.
+    range: Range<usize>,
+}
+
+/// An element of an array.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Element<'a> {
+    Scalar(Scalar),
+    Text(&'a str),
 }
 
 const TEXT: u32 = 8;
@@ -23,37 +47,12 @@ const ARRAY: u32 = 9;
 impl Value {
     pub(super) fn read(reader: &mut Reader<'_>, key: &str) -> Result<Self, GgufError> {
         match reader.u32(key)? {
-            ARRAY => {
-                let code = reader.u32(key)?;
-                let Some(bytes_min) = bytes_min(code) else {
-                    return Err(reader.bad(key, &format!("an array of values of type {code} is not part of GGUF")));
-                };
-                let length = reader.count(key, bytes_min)?;
-                if length > ARRAY_LEN_MAX {
-                    return Err(reader.bad(key, &format!("array of {length} values; the limit is {ARRAY_LEN_MAX}")));
-                }
-                (0..length).map(|_| Self::scalar(reader, key, code)).collect::<Result<_, _>>().map(Self::Array)
-            }
-            code => Self::scalar(reader, key, code),
+            ARRAY => Array::read(reader, key).map(Self::Array),
+            code => Ok(match Element::read(reader, key, code)? {
+                Element::Scalar(scalar) => Self::Scalar(scalar),
+                Element::Text(text) => Self::Text(text.to_owned()),
+            }),
         }
-    }
-
-    fn scalar(reader: &mut Reader<'_>, key: &str, code: u32) -> Result<Self, GgufError> {
-        Ok(match code {
-            0 => Self::Unsigned(u8::from_le_bytes(reader.take(key)?).into()),
-            1 => Self::Signed(i8::from_le_bytes(reader.take(key)?).into()),
-            2 => Self::Unsigned(u16::from_le_bytes(reader.take(key)?).into()),
-            3 => Self::Signed(i16::from_le_bytes(reader.take(key)?).into()),
-            4 => Self::Unsigned(u32::from_le_bytes(reader.take(key)?).into()),
-            5 => Self::Signed(i32::from_le_bytes(reader.take(key)?).into()),
-            6 => Self::Float(f32::from_le_bytes(reader.take(key)?).into()),
-            7 => Self::Flag(reader.take::<1>(key)? != [0]),
-            TEXT => Self::Text(reader.text(key)?),
-            10 => Self::Unsigned(u64::from_le_bytes(reader.take(key)?)),
-            11 => Self::Signed(i64::from_le_bytes(reader.take(key)?)),
-            12 => Self::Float(f64::from_le_bytes(reader.take(key)?)),
-            code => return Err(reader.bad(key, &format!("a value of type {code} is not part of GGUF"))),
-        })
     }
 
     pub(crate) fn as_text(&self) -> Option<&str> {
@@ -61,35 +60,97 @@ impl Value {
     }
 
     pub(crate) fn as_unsigned(&self) -> Option<u64> {
-        match self {
-            Self::Unsigned(n) => Some(*n),
-            Self::Signed(n) => u64::try_from(*n).ok(),
-            _ => None,
-        }
-    }
-
-    pub(crate) fn as_float(&self) -> Option<f64> {
-        if let Self::Float(x) = self { Some(*x) } else { None }
+        if let Self::Scalar(scalar) = self { scalar.as_unsigned() } else { None }
     }
 
     pub(crate) fn as_flag(&self) -> Option<bool> {
-        if let Self::Flag(flag) = self { Some(*flag) } else { None }
+        if let Self::Scalar(Scalar::Flag(flag)) = self { Some(*flag) } else { None }
     }
 
-    pub(crate) fn as_array(&self) -> Option<&[Value]> {
-        if let Self::Array(values) = self { Some(values) } else { None }
+    pub(crate) fn as_array(&self) -> Option<&Array> {
+        if let Self::Array(array) = self { Some(array) } else { None }
     }
 
     /// As JSON; `None` for arrays. A float that JSON cannot hold becomes null.
     pub(crate) fn as_json(&self) -> Option<serde_json::Value> {
         Some(match self {
-            Self::Unsigned(n) => (*n).into(),
-            Self::Signed(n) => (*n).into(),
-            Self::Float(x) => (*x).into(),
-            Self::Flag(flag) => (*flag).into(),
+            Self::Scalar(Scalar::Unsigned(n)) => (*n).into(),
+            Self::Scalar(Scalar::Signed(n)) => (*n).into(),
+            Self::Scalar(Scalar::Float(x)) => (*x).into(),
+            Self::Scalar(Scalar::Flag(flag)) => (*flag).into(),
             Self::Text(text) => text.as_str().into(),
             Self::Array(_) => return None,
         })
+    }
+}
+
+impl Scalar {
+    fn as_unsigned(self) -> Option<u64> {
+        match self {
+            Self::Unsigned(n) => Some(n),
+            Self::Signed(n) => u64::try_from(n).ok(),
+            Self::Float(_) | Self::Flag(_) => None,
+        }
+    }
+}
+
+impl<'a> Element<'a> {
+    fn read(reader: &mut Reader<'a>, key: &str, code: u32) -> Result<Self, GgufError> {
+        use Scalar::{Flag, Float, Signed, Unsigned};
+        Ok(Self::Scalar(match code {
+            0 => Unsigned(u8::from_le_bytes(reader.take(key)?).into()),
+            1 => Signed(i8::from_le_bytes(reader.take(key)?).into()),
+            2 => Unsigned(u16::from_le_bytes(reader.take(key)?).into()),
+            3 => Signed(i16::from_le_bytes(reader.take(key)?).into()),
+            4 => Unsigned(u32::from_le_bytes(reader.take(key)?).into()),
+            5 => Signed(i32::from_le_bytes(reader.take(key)?).into()),
+            6 => Float(f32::from_le_bytes(reader.take(key)?).into()),
+            7 => Flag(reader.take::<1>(key)? != [0]),
+            TEXT => return reader.text(key).map(Self::Text),
+            10 => Unsigned(u64::from_le_bytes(reader.take(key)?)),
+            11 => Signed(i64::from_le_bytes(reader.take(key)?)),
+            12 => Float(f64::from_le_bytes(reader.take(key)?)),
+            code => return Err(reader.bad(key, &format!("a value of type {code} is not part of GGUF"))),
+        }))
+    }
+
+    pub(crate) fn as_text(self) -> Option<&'a str> {
+        if let Self::Text(text) = self { Some(text) } else { None }
+    }
+
+    pub(crate) fn as_unsigned(self) -> Option<u64> {
+        if let Self::Scalar(scalar) = self { scalar.as_unsigned() } else { None }
+    }
+
+    pub(crate) fn as_float(self) -> Option<f64> {
+        if let Self::Scalar(Scalar::Float(x)) = self { Some(x) } else { None }
+    }
+}
+
+impl Array {
+    /// Steps over its elements, each of which is read once to see that it is whole.
+    fn read(reader: &mut Reader<'_>, key: &str) -> Result<Self, GgufError> {
+        let code = reader.u32(key)?;
+        let Some(bytes_min) = bytes_min(code) else {
+            return Err(reader.bad(key, &format!("an array of values of type {code} is not part of GGUF")));
+        };
+        let length = reader.count(key, bytes_min)?;
+        if length > ARRAY_LEN_MAX {
+            return Err(reader.bad(key, &format!("array of {length} values; the limit is {ARRAY_LEN_MAX}")));
+        }
+        let begin = reader.position();
+        for _ in 0..length {
+            Element::read(reader, key, code)?;
+        }
+        Ok(Self { code, length, range: begin..reader.position() })
+    }
+
+    /// Its elements, of the `file` that it was read from.
+    pub(super) fn elements<'a>(&self, file: &'a [u8]) -> impl Iterator<Item = Element<'a>> + use<'a> {
+        let (code, length) = (self.code, self.length);
+        let mut reader = Reader::new("".as_ref(), file.get(self.range.clone()).unwrap_or_default());
+        // They were all read before.
+        (0..length).map_while(move |_| Element::read(&mut reader, "", code).ok())
     }
 }
 
@@ -101,5 +162,57 @@ fn bytes_min(code: u32) -> Option<usize> {
         4..=6 => Some(4),
         TEXT | 10..=12 => Some(8),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An array as a file has it.
+    fn array(code: u32, length: u64, elements: &[u8]) -> Vec<u8> {
+        [&ARRAY.to_le_bytes()[..], &code.to_le_bytes(), &length.to_le_bytes(), elements].concat()
+    }
+
+    fn read(bytes: &[u8]) -> Result<Value, GgufError> {
+        Value::read(&mut Reader::new("x.gguf".as_ref(), bytes), "key")
+    }
+
+    #[test]
+    fn arrays_take_no_memory_and_give_back_what_is_in_the_file() {
+        let bytes = array(0, 1 << 20, &vec![7; 1 << 20]);
+        let Ok(Value::Array(small)) = read(&bytes) else { panic!("an array") };
+        assert_eq!(size_of_val(&small), 32, "and nothing behind a pointer");
+        assert_eq!(small.elements(&bytes).filter(|element| element.as_unsigned() == Some(7)).count(), 1 << 20);
+
+        let mut texts = Vec::new();
+        for text in ["a", "", "\u{20ac}"] {
+            texts.extend((text.len() as u64).to_le_bytes());
+            texts.extend(text.as_bytes());
+        }
+        let bytes = array(TEXT, 3, &texts);
+        let value = read(&bytes).unwrap();
+        let found: Vec<_> = value.as_array().unwrap().elements(&bytes).filter_map(Element::as_text).collect();
+        assert_eq!(found, ["a", "", "\u{20ac}"]);
+        let bytes = array(6, 2, &[1.5f32.to_le_bytes(), (-2f32).to_le_bytes()].concat());
+        let value = read(&bytes).unwrap();
+        let found: Vec<_> = value.as_array().unwrap().elements(&bytes).filter_map(Element::as_float).collect();
+        assert_eq!(found, [1.5, -2.0]);
+    }
+
+    #[test]
+    fn arrays_that_are_not_whole_are_refused() {
+        for (bytes, message) in [
+            (array(0, 5, &[1; 4]), "more than the remaining 4 bytes can hold"),
+            (array(TEXT, 2, &[0; 15]), "more than the remaining 15 bytes"),
+            (array(TEXT, 1, &9u64.to_le_bytes()), "the file is truncated"),
+            (array(TEXT, 1, &[&1u64.to_le_bytes()[..], &[0xff]].concat()), "not UTF-8"),
+            (array(ARRAY, 1, &[0; 20]), "an array of values of type 9 is not part of GGUF"),
+            (array(13, 1, &[0; 20]), "type 13"),
+            (array(0, u64::MAX, &[0; 20]), "more than the remaining"),
+        ] {
+            let refused = read(&bytes).unwrap_err().to_string();
+            assert!(refused.contains(message), "{refused}");
+        }
     }
 }

@@ -8,23 +8,28 @@
 //! matrices               as they are in memory
 //! ```
 //!
-//! A file that is not whole, for instance because the machine went down, counts for none.
+//! A file that is not whole, for instance because the machine went down, counts for none. The CRC is for that: whoever may
+//! write the file may write its sum as well, of whatever kind, and the artifact beside it. What protects the numbers is who
+//! may write there; so a file of another user, or one that everybody may write, counts for none either, nor does one that was
+//! made of another artifact. What protects the process, whatever a file holds, is that its ranks are held against each other
+//! and against its length before anything is laid out by them, and that no scale is NaN or infinite.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File, Permissions},
     io::{self, Write as _},
-    os::unix::fs::PermissionsExt as _,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::Path,
 };
 
 use memmap2::Mmap;
 use serde::{Deserialize, Serialize};
 
-use super::{Memory, PackedAdapter, places};
+use super::{Memory, PackedAdapter, Ranks, places};
 use crate::{config::ModelConfig, digest, graph::Precision, mapped, peft::Module};
 
 /// Grows whenever the same adapter would be laid out otherwise.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Where the matrices begin is a multiple of this: a page, for most systems.
 const ALIGNMENT: usize = 4096;
@@ -37,9 +42,9 @@ const FRONT: usize = 16;
 pub struct Key(String);
 
 impl Key {
-    /// For a base of that shape and precision, and that scale.
-    pub fn new(config: &ModelConfig, precision: Precision, scale: f32) -> Self {
-        let about = format!("{VERSION} {config:?} {precision} {:08x}", scale.to_bits());
+    /// Of the artifact of that digest, for a base of that shape and precision, and that scale.
+    pub fn new(artifact: &str, config: &ModelConfig, precision: Precision, scale: f32) -> Self {
+        let about = format!("{VERSION} {artifact} {config:?} {precision} {:08x}", scale.to_bits());
         Self(digest::of_bytes(about.as_bytes()))
     }
 
@@ -94,7 +99,12 @@ impl PackedAdapter {
     /// What [`PackedAdapter::keep`] left there, mapped; `None` where there is nothing, or nothing whole.
     pub fn kept(dir: &Path, key: &Key, config: &ModelConfig, precision: Precision) -> Option<Self> {
         let path = dir.join(key.file_name());
-        let map = mapped::map(&File::open(&path).ok()?).ok()?;
+        let file = File::open(&path).ok()?;
+        if !is_ours(&file) {
+            tracing::warn!(path = %path.display(), "a packed adapter is not this user's alone; packing it again");
+            return None;
+        }
+        let map = mapped::map(&file).ok()?;
         let kept = Self::from_map(map, key, config, precision);
         if kept.is_none() {
             tracing::warn!(path = %path.display(), "a packed adapter is damaged; packing it again");
@@ -110,14 +120,46 @@ impl PackedAdapter {
         }
         let header = rest.get(..usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
         let begin = begin_of_matrices(header.len());
-        let Header { key: found, digest, rank_max, target_modules, ranks } = serde_json::from_slice(header).ok()?;
-        let pair = |(layer, module, rank): (usize, usize, usize)| Some(((layer, *Module::ALL.get(module)?), rank));
-        let ranks = ranks.into_iter().map(pair).collect::<Option<_>>()?;
+        let header: Header = serde_json::from_slice(header).ok()?;
+        let ranks = header.ranks(config, map.len())?;
+        let Header { key: found, digest, rank_max, target_modules, .. } = header;
         let (groups, bytes) = places(&ranks, config, precision);
-        let fits = found == key.0 && map.len() == begin + bytes;
+        if found != key.0 || map.len() != begin.checked_add(bytes)? {
+            return None;
+        }
         let memory = Memory::Mapped { map, begin };
-        fits.then_some(Self { digest, rank_max, target_modules, ranks, groups, memory })
+        let kept = Self { digest, rank_max, target_modules, ranks, groups, memory };
+        let finite = (0..kept.groups.len()).filter_map(|group| kept.group(group)).all(|group| group.is_finite());
+        finite.then_some(kept)
     }
+}
+
+impl Header {
+    /// The ranks, if all of them are of this base, agree with the rest of the header, and matrices of theirs fit in a file
+    /// of `length` bytes: then no sum or product of the layout overflows.
+    fn ranks(&self, config: &ModelConfig, length: usize) -> Option<Ranks> {
+        let (mut ranks, mut weights) = (Ranks::new(), 0_usize);
+        for &(layer, module, rank) in &self.ranks {
+            let module = *Module::ALL.get(module).filter(|_| layer < config.layers && rank > 0)?;
+            let (inputs, outputs) = module.dimensions(config);
+            weights = weights.checked_add(rank.checked_mul(inputs.checked_add(outputs)?)?)?;
+            // A weight takes a byte at least.
+            if weights > length || ranks.insert((layer, module), rank).is_some() {
+                return None;
+            }
+        }
+        let modules: BTreeSet<Module> = ranks.keys().map(|&(_, module)| module).collect();
+        let named = modules.into_iter().map(Module::name).eq(self.target_modules.iter().map(String::as_str));
+        (named && ranks.values().max().copied().unwrap_or(0) == self.rank_max).then_some(ranks)
+    }
+}
+
+/// Whether it belongs to the user of this process, and not everybody may write it. Its group may: volumes in a cluster are
+/// made so for the pods that share them.
+fn is_ours(file: &File) -> bool {
+    const OTHERS_WRITE: u32 = 0o002;
+    let user = rustix::process::geteuid().as_raw();
+    file.metadata().is_ok_and(|found| found.uid() == user && found.mode() & OTHERS_WRITE == 0)
 }
 
 fn begin_of_matrices(header: usize) -> usize {

@@ -2,10 +2,12 @@
 
 use std::path::Path;
 
-use fancy_regex::Regex;
 use serde_json::{Map, Value};
 
-use super::AdapterError;
+use super::{
+    AdapterError,
+    pattern::{Budget, Pattern},
+};
 use crate::fields::{Fields, shown};
 
 /// Defaults of `LoraConfig`.
@@ -73,12 +75,14 @@ const INITS: [&str; 4] = ["gaussian", "eva", "orthogonal", "mica"];
 #[derive(Debug)]
 pub(super) struct LoraConfig {
     pub(super) file: String,
+    /// For its expressions.
+    pub(super) budget: Budget,
     pub(super) rank: usize,
     pub(super) alpha: f64,
     pub(super) use_rslora: bool,
     /// In the order of the file: the first that matches counts.
-    pub(super) rank_pattern: Vec<(Regex, usize)>,
-    pub(super) alpha_pattern: Vec<(Regex, f64)>,
+    pub(super) rank_pattern: Vec<(Pattern, usize)>,
+    pub(super) alpha_pattern: Vec<(Pattern, f64)>,
     pub(super) targets: Selection,
     pub(super) exclude: Option<Selection>,
     pub(super) layers: Option<Layers>,
@@ -90,7 +94,7 @@ pub(super) enum Selection {
     /// Every linear layer but the head.
     AllLinear,
     /// Those whose whole name matches.
-    Pattern(Regex),
+    Pattern(Pattern),
     /// Those of that name, or whose name ends with it after a dot.
     Names(Vec<String>),
 }
@@ -100,7 +104,7 @@ pub(super) enum Selection {
 pub(super) struct Layers {
     pub(super) indices: Vec<usize>,
     /// Each finds the index as its group `idx`; the first that matches counts.
-    pub(super) patterns: Vec<Regex>,
+    pub(super) patterns: Vec<Pattern>,
 }
 
 impl LoraConfig {
@@ -116,15 +120,16 @@ impl LoraConfig {
             return Err(fields.wrong("r", "a rank of at least 1").into());
         }
         let alpha = fields.opt_number("lora_alpha")?.unwrap_or(ALPHA_DEFAULT);
-        let rank_pattern = patterns(&fields, "rank_pattern", "ranks of at least 1", |value| {
+        let budget = Budget::new();
+        let rank_pattern = patterns(&fields, budget, "rank_pattern", "ranks of at least 1", |value| {
             value.as_u64().and_then(|rank| usize::try_from(rank).ok()).filter(|rank| *rank > 0)
         })?;
-        let alpha_pattern = patterns(&fields, "alpha_pattern", "numbers", Value::as_f64)?;
-        let targets = selection(&fields, "target_modules")?.ok_or_else(|| fields.missing("target_modules"))?;
-        let layers = layers(&fields, &targets)?;
-        let exclude = selection(&fields, "exclude_modules")?;
+        let alpha_pattern = patterns(&fields, budget, "alpha_pattern", "numbers", Value::as_f64)?;
+        let targets = selection(&fields, budget, "target_modules")?.ok_or_else(|| fields.missing("target_modules"))?;
+        let layers = layers(&fields, budget, &targets)?;
+        let exclude = selection(&fields, budget, "exclude_modules")?;
         let use_rslora = fields.opt_flag("use_rslora")?.unwrap_or(false);
-        Ok(Self { rank, alpha, use_rslora, rank_pattern, alpha_pattern, targets, exclude, layers, file })
+        Ok(Self { budget, rank, alpha, use_rslora, rank_pattern, alpha_pattern, targets, exclude, layers, file })
     }
 }
 
@@ -180,10 +185,11 @@ fn is_set(value: &Value) -> bool {
 /// A map from expressions to values. PEFT matches them as `(.*\.)?(KEY)$` from the start of a module's name.
 fn patterns<T>(
     fields: &Fields<'_>,
+    budget: Budget,
     key: &str,
     expected: &str,
     read: impl Fn(&Value) -> Option<T>,
-) -> Result<Vec<(Regex, T)>, AdapterError> {
+) -> Result<Vec<(Pattern, T)>, AdapterError> {
     let Some(value) = fields.get(key) else { return Ok(Vec::new()) };
     let Some(map) = value.as_object() else {
         return Err(fields.wrong(key, &format!("an object from module names to {expected}")).into());
@@ -194,12 +200,12 @@ fn patterns<T>(
     map.iter()
         .map(|(pattern, value)| {
             let value = read(value).ok_or_else(|| fields.wrong(key, &format!("module names with {expected}")))?;
-            Ok((regex(fields, key, pattern, &format!(r"\A(?:.*\.)?(?:{pattern})\z"))?, value))
+            Ok((compiled(fields, budget, key, pattern, &format!(r"\A(?:.*\.)?(?:{pattern})\z"))?, value))
         })
         .collect()
 }
 
-fn selection(fields: &Fields<'_>, key: &str) -> Result<Option<Selection>, AdapterError> {
+fn selection(fields: &Fields<'_>, budget: Budget, key: &str) -> Result<Option<Selection>, AdapterError> {
     let expected = "a list of module names, a regular expression, or \"all-linear\"";
     match fields.get(key) {
         None => Ok(None),
@@ -208,9 +214,8 @@ fn selection(fields: &Fields<'_>, key: &str) -> Result<Option<Selection>, Adapte
         }
         // PEFT takes an empty exclude_modules for none.
         Some(Value::String(text)) if text.is_empty() && key == "exclude_modules" => Ok(None),
-        Some(Value::String(text)) => {
-            regex(fields, key, text, &format!(r"\A(?:{text})\z")).map(|regex| Some(Selection::Pattern(regex)))
-        }
+        Some(Value::String(text)) => compiled(fields, budget, key, text, &format!(r"\A(?:{text})\z"))
+            .map(|pattern| Some(Selection::Pattern(pattern))),
         Some(Value::Array(values)) if values.len() <= PATTERNS_MAX => {
             let names: Option<Vec<String>> = values.iter().map(|name| name.as_str().map(str::to_owned)).collect();
             Ok(Some(Selection::Names(names.ok_or_else(|| fields.wrong(key, expected))?)))
@@ -219,7 +224,7 @@ fn selection(fields: &Fields<'_>, key: &str) -> Result<Option<Selection>, Adapte
     }
 }
 
-fn layers(fields: &Fields<'_>, targets: &Selection) -> Result<Option<Layers>, AdapterError> {
+fn layers(fields: &Fields<'_>, budget: Budget, targets: &Selection) -> Result<Option<Layers>, AdapterError> {
     let expected = "a layer index or a list of them";
     let indices = match fields.get("layers_to_transform") {
         None => Vec::new(),
@@ -258,14 +263,20 @@ fn layers(fields: &Fields<'_>, targets: &Selection) -> Result<Option<Layers>, Ad
     };
     let patterns = expressions
         .iter()
-        .map(|expression| regex(fields, "layers_pattern", expression, expression))
+        .map(|expression| compiled(fields, budget, "layers_pattern", expression, expression))
         .collect::<Result<_, _>>()?;
     let indices = indices.into_iter().filter_map(|index| usize::try_from(index).ok()).collect();
     Ok(Some(Layers { indices, patterns }))
 }
 
-fn regex(fields: &Fields<'_>, key: &str, pattern: &str, expression: &str) -> Result<Regex, AdapterError> {
-    Regex::new(expression).map_err(|error| AdapterError::Pattern {
+fn compiled(
+    fields: &Fields<'_>,
+    budget: Budget,
+    key: &str,
+    pattern: &str,
+    expression: &str,
+) -> Result<Pattern, AdapterError> {
+    Pattern::new(expression, budget).map_err(|error| AdapterError::Pattern {
         file: fields.file().to_owned(),
         field: key.to_owned(),
         pattern: pattern.to_owned(),

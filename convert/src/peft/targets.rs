@@ -3,9 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use fancy_regex::Regex;
-
 use super::config::{Layers, LoraConfig, Selection};
+use super::pattern::{Pattern, PatternError};
 use super::{AdapterError, Module};
 use crate::config::ModelConfig;
 
@@ -105,8 +104,9 @@ impl LoraConfig {
 
     fn in_layers(&self, layers: &Layers, path: &str) -> Result<bool, AdapterError> {
         for pattern in &layers.patterns {
-            let found = pattern.captures(path).map_err(|error| self.failed(pattern, "layers_pattern", &error))?;
-            if let Some(index) = found.and_then(|captures| captures.name("idx")?.as_str().parse::<usize>().ok()) {
+            let found = pattern.group("idx", path, self.budget);
+            let found = found.map_err(|error| self.failed(pattern, "layers_pattern", &error))?;
+            if let Some(index) = found.and_then(|index| index.parse::<usize>().ok()) {
                 return Ok(layers.indices.contains(&index));
             }
         }
@@ -123,7 +123,7 @@ impl LoraConfig {
 
     fn first_match<T: Copy>(
         &self,
-        patterns: &[(Regex, T)],
+        patterns: &[(Pattern, T)],
         field: &str,
         path: &str,
     ) -> Result<Option<T>, AdapterError> {
@@ -135,11 +135,11 @@ impl LoraConfig {
         Ok(None)
     }
 
-    fn matches(&self, pattern: &Regex, field: &str, path: &str) -> Result<bool, AdapterError> {
-        pattern.is_match(path).map_err(|error| self.failed(pattern, field, &error))
+    fn matches(&self, pattern: &Pattern, field: &str, path: &str) -> Result<bool, AdapterError> {
+        pattern.is_match(path, self.budget).map_err(|error| self.failed(pattern, field, &error))
     }
 
-    fn failed(&self, pattern: &Regex, field: &str, error: &fancy_regex::Error) -> AdapterError {
+    fn failed(&self, pattern: &Pattern, field: &str, error: &PatternError) -> AdapterError {
         AdapterError::Pattern {
             file: self.file.clone(),
             field: field.to_owned(),

@@ -17,7 +17,7 @@ use tokenizers::normalizers::utils::Sequence as Normalizers;
 use super::added::{AddDefaults, add_atoms, add_ends};
 use super::vocabulary::{Kind, Vocabulary};
 use super::{TokenizerError, metadata_error};
-use crate::gguf::{Gguf, Value};
+use crate::gguf::{Element, Gguf};
 
 const SCORES: &str = "tokenizer.ggml.scores";
 const UNKNOWN: &str = "tokenizer.ggml.unknown_token_id";
@@ -54,7 +54,7 @@ pub(super) fn build(gguf: &Gguf, vocabulary: &Vocabulary<'_>) -> Result<Tokenize
 
 fn scores(gguf: &Gguf, vocabulary: &Vocabulary<'_>) -> Result<Vec<f64>, TokenizerError> {
     let values = gguf.array(SCORES).ok_or_else(|| metadata_error(gguf, SCORES, "missing: the tokenizer needs it"))?;
-    let scores: Vec<f64> = values.iter().filter_map(Value::as_float).filter(|score| !score.is_nan()).collect();
+    let scores: Vec<f64> = values.filter_map(Element::as_float).filter(|score| !score.is_nan()).collect();
     if scores.len() != vocabulary.texts.len() {
         let problem = format!("{} scores for {} tokens; the file is damaged", scores.len(), vocabulary.texts.len());
         return Err(metadata_error(gguf, SCORES, problem));

@@ -3,7 +3,7 @@
 use tokenizers::models::bpe::Vocab;
 
 use super::{TokenizerError, metadata_error};
-use crate::gguf::{Gguf, Value};
+use crate::gguf::{Element, Gguf};
 
 pub(super) const TOKENS: &str = "tokenizer.ggml.tokens";
 const TYPES: &str = "tokenizer.ggml.token_type";
@@ -36,7 +36,7 @@ impl<'a> Vocabulary<'a> {
         let texts = texts(gguf, TOKENS)?;
         let kinds = match gguf.array(TYPES) {
             None => vec![Kind::Normal; texts.len()],
-            Some(values) => values.iter().map(kind).collect::<Option<Vec<_>>>().ok_or_else(|| {
+            Some(values) => values.map(kind).collect::<Option<Vec<_>>>().ok_or_else(|| {
                 metadata_error(gguf, TYPES, "it holds a type that is not one of 1 to 6; the file is damaged")
             })?,
         };
@@ -70,11 +70,11 @@ impl<'a> Vocabulary<'a> {
 /// A metadata array of strings.
 pub(super) fn texts<'a>(gguf: &'a Gguf, key: &str) -> Result<Vec<&'a str>, TokenizerError> {
     let values = gguf.array(key).ok_or_else(|| metadata_error(gguf, key, "missing: the tokenizer needs it"))?;
-    let texts: Option<Vec<&str>> = values.iter().map(Value::as_text).collect();
+    let texts: Option<Vec<&str>> = values.map(Element::as_text).collect();
     texts.ok_or_else(|| metadata_error(gguf, key, "not an array of strings"))
 }
 
-fn kind(value: &Value) -> Option<Kind> {
+fn kind(value: Element<'_>) -> Option<Kind> {
     Some(match value.as_unsigned()? {
         1 => Kind::Normal,
         2 => Kind::Unknown,
