@@ -83,7 +83,7 @@ impl<T: Element> Buffer<T> {
 
 impl<T> Drop for Buffer<T> {
     fn drop(&mut self) {
-        // SAFETY: made by Box::into_raw in `zeroed`, dropped once.
+        // SAFETY: made by Box::into_raw in `filled`, dropped once.
         drop(unsafe { Box::from_raw(self.data.as_ptr()) });
     }
 }

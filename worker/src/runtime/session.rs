@@ -1,6 +1,6 @@
 //! One decoder: new tokens of any number of sequences go through it together, prompts and answers alike.
 //!
-//! The session has the memory of keys and values, in pages; who gets which page is decided elsewhere (`kv`).
+//! The session has the memory of keys and values, in pages; who gets which page is decided elsewhere (`engine::cache`).
 
 use std::{
     path::PathBuf,

@@ -17,7 +17,7 @@ use slm_kernels::{
 
 use super::{Shared, Step, missing, rows_like};
 use crate::runtime::{
-    phases::{self, Phase, cut},
+    phases::{self, Phase, caught, cut},
     tensor::{Constant, Tensor},
 };
 
@@ -87,6 +87,12 @@ pub(super) struct AttentionKernel {
 
 impl Kernel for AttentionKernel {
     fn compute(&mut self, context: &ComputeContext) -> ort::Result<()> {
+        caught(|| self.compute_node(context))
+    }
+}
+
+impl AttentionKernel {
+    fn compute_node(&mut self, context: &ComputeContext) -> ort::Result<()> {
         let qkv = Tensor::<f32>::input(context, 0)?;
         // SAFETY: the tables are initializers, and used in this call only.
         let (cos, sin) = unsafe { (self.cos.input(context, 1)?, self.sin.input(context, 2)?) };

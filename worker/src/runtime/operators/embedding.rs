@@ -8,7 +8,10 @@ use ort::{
 use slm_convert::graph::EMBEDDING;
 
 use super::{Matrix, rows_like};
-use crate::runtime::tensor::{Constant, Tensor};
+use crate::runtime::{
+    phases::caught,
+    tensor::{Constant, Tensor},
+};
 
 pub(super) struct Embedding;
 
@@ -47,6 +50,12 @@ pub(super) struct EmbeddingKernel {
 
 impl Kernel for EmbeddingKernel {
     fn compute(&mut self, context: &ComputeContext) -> ort::Result<()> {
+        caught(|| self.compute_node(context))
+    }
+}
+
+impl EmbeddingKernel {
+    fn compute_node(&mut self, context: &ComputeContext) -> ort::Result<()> {
         let ids = Tensor::<i64>::input(context, 0)?;
         let Matrix { inputs, outputs, .. } = self.matrix;
         let mut out = Tensor::<f32>::output_behind(context, 0, &ids, inputs)?;

@@ -20,7 +20,7 @@ use slm_kernels::{
 
 use super::{Matrix, Shared, Step, missing, rows_like};
 use crate::runtime::{
-    phases::{self, Gate, Phase, cut},
+    phases::{self, Gate, Phase, caught, cut},
     sharing::Halfway,
     tensor::{Constant, Tensor},
 };
@@ -109,7 +109,7 @@ impl Operator for LinearAdd {
 /// What is done to a row before it meets the matrix.
 #[derive(Clone, Copy)]
 enum Before {
-    /// Its norm, with the gains of the fourth input.
+    /// Its norm, with the gains of the third input.
     Norm { epsilon: f32 },
     /// `silu` of its first half times its second.
     Gate,
@@ -141,6 +141,12 @@ impl LinearKernel {
 
 impl Kernel for LinearKernel {
     fn compute(&mut self, context: &ComputeContext) -> ort::Result<()> {
+        caught(|| self.compute_node(context))
+    }
+}
+
+impl LinearKernel {
+    fn compute_node(&mut self, context: &ComputeContext) -> ort::Result<()> {
         let x = Tensor::<f32>::input(context, 0)?;
         let Matrix { inputs, outputs, .. } = self.matrix;
         let width = if matches!(self.before, Some(Before::Gate)) { 2 * inputs } else { inputs };

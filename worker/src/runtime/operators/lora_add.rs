@@ -14,7 +14,7 @@ use slm_kernels::{Rows, lora};
 
 use super::{Shared, missing};
 use crate::runtime::{
-    phases::{self, Phase},
+    phases::{self, Phase, caught},
     tensor::Tensor,
 };
 
@@ -63,6 +63,12 @@ pub(super) struct LoraAddKernel {
 
 impl Kernel for LoraAddKernel {
     fn compute(&mut self, context: &ComputeContext) -> ort::Result<()> {
+        caught(|| self.compute_node(context))
+    }
+}
+
+impl LoraAddKernel {
+    fn compute_node(&mut self, context: &ComputeContext) -> ort::Result<()> {
         let (y, x) = (Tensor::<f32>::input(context, 0)?, Tensor::<f32>::input(context, 1)?);
         let mut out = Tensor::<f32>::output_like(context, 0, &y, y.width())?;
         if out.data != y.data {
