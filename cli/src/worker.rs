@@ -110,6 +110,7 @@ fn config(launch: WorkerLaunch) -> Result<WorkerConfig, Failure> {
         context_length: launch.context_length.map(size),
         sequences_max: size(launch.max_sequences),
         queue_max: size(launch.queue),
+        unread_max: launch.unread.map(size),
         kv_cache_bytes: launch.kv_cache_bytes,
         prefix_cache: launch.prefix_cache,
         prompt_lookup: launch.speculative == Speculative::PromptLookup,
@@ -119,5 +120,15 @@ fn config(launch: WorkerLaunch) -> Result<WorkerConfig, Failure> {
         cache: cache.join("converted"),
     };
     let (listen, tls, probes) = (launch.listen, launch.tls, launch.probes);
-    Ok(WorkerConfig { model, source, artifacts, listen, tls, probes, drain_timeout: launch.drain })
+    Ok(WorkerConfig {
+        model,
+        source,
+        artifacts,
+        listen,
+        tls,
+        probes,
+        drain_timeout: launch.drain,
+        read_timeout: launch.read_timeout,
+        load_timeout: launch.load_timeout,
+    })
 }

@@ -50,6 +50,10 @@ pub struct WorkerLaunch {
     /// Requests that may wait besides; the next is refused.
     #[arg(long, value_name = "N", default_value_t = 256)]
     pub queue: u32,
+    /// Answers that may be complete and not read yet, besides those that run or wait [default: four for each of
+    /// --max-sequences].
+    #[arg(long, value_name = "N")]
+    pub unread: Option<u32>,
     /// Threads that compute [default: all that this process may use].
     #[arg(long, value_name = "N", env = "SLM_THREADS")]
     pub threads: Option<u32>,
@@ -78,6 +82,12 @@ pub struct WorkerLaunch {
     /// How long running answers may go on after the end was asked for.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     pub drain: Duration,
+    /// How long a caller may read nothing of an answer before it is ended.
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
+    pub read_timeout: Duration,
+    /// How long loading an adapter may take, fetching included.
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = duration)]
+    pub load_timeout: Duration,
     /// End when standard input ends.
     #[arg(long)]
     pub follow_stdin: bool,
@@ -145,6 +155,7 @@ impl WorkerLaunch {
             prefix_cache: true,
             speculative: Speculative::PromptLookup,
             queue: 256,
+            unread: None,
             threads: None,
             adapter_slots: 16,
             adapter_max_rank: 64,
@@ -154,6 +165,8 @@ impl WorkerLaunch {
             tls: None,
             probes: None,
             drain: Duration::from_secs(30),
+            read_timeout: Duration::from_secs(60),
+            load_timeout: Duration::from_secs(600),
             follow_stdin: false,
         }
     }
@@ -202,6 +215,7 @@ impl WorkerLaunch {
             ("context-length", self.context_length.map(u64::from)),
             ("kv-cache-bytes", self.kv_cache_bytes),
             ("threads", self.threads.map(u64::from)),
+            ("unread", self.unread.map(u64::from)),
         ];
         let numbers = numbers.map(|(name, number)| (name, number.map(|number| OsString::from(number.to_string()))));
         for (name, value) in texts.into_iter().chain(paths).chain(numbers) {
@@ -214,7 +228,11 @@ impl WorkerLaunch {
         if let Some(probes) = self.probes {
             flag("probes", probes.to_string().into());
         }
-        flag("drain", written(self.drain).into());
+        for (name, time) in
+            [("drain", self.drain), ("read-timeout", self.read_timeout), ("load-timeout", self.load_timeout)]
+        {
+            flag(name, written(time).into());
+        }
         flag("precision", value(self.precision));
         flag("max-sequences", self.max_sequences.to_string().into());
         flag("adapter-slots", self.adapter_slots.to_string().into());
@@ -298,19 +316,21 @@ mod tests {
             (credentials, tls) in (path(), path()),
             precision in prop::sample::select(Precision::value_variants()),
             speculative in prop::sample::select(Speculative::value_variants()),
-            (context_length, threads) in (option::of(any::<u32>()), option::of(any::<u32>())),
+            [context_length, threads, unread] in prop::array::uniform3(option::of(any::<u32>())),
             (max_sequences, queue) in (1_u32..=256, any::<u32>()),
             (adapter_slots, adapter_max_rank) in (any::<u32>(), any::<u32>()),
             kv_cache_bytes in option::of(any::<u64>()),
             (prefix_cache, follow_stdin) in any::<(bool, bool)>(),
             store in store(),
             (listen, probes) in (any::<SocketAddr>(), option::of(any::<SocketAddr>())),
-            drain in (0_u64..4_000_000).prop_map(Duration::from_millis),
+            [drain, read_timeout, load_timeout] in
+                prop::array::uniform3((0_u64..4_000_000).prop_map(Duration::from_millis)),
         ) -> WorkerLaunch {
             WorkerLaunch {
                 name, model, digest, credentials, precision, context_length, max_sequences, kv_cache_bytes,
-                prefix_cache, speculative, queue, threads, adapter_slots, adapter_max_rank,
-                execution_provider: ExecutionProvider::Cpu, store, listen, tls, probes, drain, follow_stdin,
+                prefix_cache, speculative, queue, unread, threads, adapter_slots, adapter_max_rank,
+                execution_provider: ExecutionProvider::Cpu, store, listen, tls, probes, drain, read_timeout, load_timeout,
+                follow_stdin,
             }
         }
     }

@@ -1,13 +1,14 @@
 //! A web server for the archives of adapters, there until they have been fetched.
 
-use std::{net::SocketAddr, path::Path};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
-    task::JoinHandle,
+    sync::watch,
+    task::{JoinHandle, JoinSet},
 };
 
 /// One that listens; dropping it ends it.
@@ -15,6 +16,9 @@ use tokio::{
 pub struct Archives {
     address: SocketAddr,
     digests: Vec<String>,
+    /// Whether those who ask get an answer.
+    answering: watch::Sender<bool>,
+    asked: watch::Sender<usize>,
     serving: JoinHandle<()>,
 }
 
@@ -28,13 +32,37 @@ impl Archives {
         let digests = archives.iter().map(|bytes| format!("sha256:{}", hex::encode(Sha256::digest(bytes)))).collect();
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?;
+        let (answering, asked) = (watch::Sender::new(true), watch::Sender::new(0));
+        let (answers, counted, archives) = (answering.subscribe(), asked.clone(), Arc::new(archives));
         let serving = tokio::spawn(async move {
+            let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                // Who gets less than was said asks again.
-                let _ = answer(stream, &archives).await;
+                counted.send_modify(|asked| *asked += 1);
+                let (mut answers, archives) = (answers.clone(), archives.clone());
+                connections.spawn(async move {
+                    // Who gets less than was said asks again.
+                    let _ = answers.wait_for(|answering| *answering).await;
+                    let _ = answer(stream, &archives).await;
+                });
             }
         });
-        Ok(Self { address, digests, serving })
+        Ok(Self { address, digests, answering, asked, serving })
+    }
+
+    /// From now on nobody gets an answer, or everybody does who waits for one.
+    pub fn set_answering(&self, answering: bool) {
+        self.answering.send_replace(answering);
+    }
+
+    /// Waits until it was asked so many times.
+    ///
+    /// # Errors
+    /// It is not for long.
+    pub async fn asked(&self, times: usize) -> Result<()> {
+        let mut asked = self.asked.subscribe();
+        let waited = tokio::time::timeout(Duration::from_secs(30), asked.wait_for(|asked| *asked >= times)).await;
+        waited.with_context(|| format!("not asked {times} times"))??;
+        Ok(())
     }
 
     /// Where archive number `index` is, and its digest.

@@ -1,16 +1,23 @@
 //! A worker of the tiny model of the parity suite, in this process.
 
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use slm_artifacts::{Source, StoreConfig};
 use slm_convert::{bundle::PrecisionChoice, graph::Precision};
-use slm_proto::v1::{self, generate_request::Input, generate_response::Event};
-use slm_worker::{WorkerConfig, model::ModelOptions};
-use tonic::Streaming;
+use slm_proto::v1::{
+    self, generate_request::Input, generate_response::Event, generation_client::GenerationClient,
+    worker_control_client::WorkerControlClient,
+};
+use slm_worker::{WorkerConfig, WorkerError, WorkerEvent, model::ModelOptions};
+use tempfile::TempDir;
+use tokio::{sync::mpsc, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+use tonic::{Streaming, transport::Channel};
 
 fn family() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("parity/data/llama")
@@ -35,23 +42,108 @@ pub fn worker(cache: &Path) -> Result<WorkerConfig> {
         context_length: None,
         sequences_max: 4,
         queue_max: 8,
+        unread_max: None,
         kv_cache_bytes: None,
         prefix_cache: true,
         prompt_lookup: true,
         threads: Some(2),
         adapter_slots: 2,
         adapter_rank_max: 16,
-        cache: cache.into(),
+        cache: cache.join("converted"),
     };
     Ok(WorkerConfig {
         model,
         source: Source::new(format!("file:{}", family().display())),
-        artifacts: StoreConfig::new(cache.join("artifacts")),
+        artifacts: StoreConfig {
+            converted: Some(cache.join("converted")),
+            ..StoreConfig::new(cache.join("artifacts"))
+        },
         listen: "127.0.0.1:0".parse()?,
         tls: None,
         probes: None,
         drain_timeout: Duration::from_secs(30),
+        read_timeout: Duration::from_secs(60),
+        load_timeout: Duration::from_secs(600),
     })
+}
+
+/// One on its way or running, which ends with the test.
+pub struct Worker {
+    /// To its generation, over one connection.
+    pub generation: GenerationClient<Channel>,
+    /// To its control, over another.
+    pub control: WorkerControlClient<Channel>,
+    /// Its address.
+    pub url: String,
+    /// Asks it to end.
+    pub shutdown: CancellationToken,
+    /// Its end.
+    pub done: JoinHandle<Result<(), WorkerError>>,
+    /// What it writes.
+    pub cache: TempDir,
+}
+
+impl Worker {
+    /// Starts one, and waits until it serves.
+    ///
+    /// # Errors
+    /// It does not.
+    pub async fn start(change: impl FnOnce(&mut WorkerConfig)) -> Result<Self> {
+        let cache = tempfile::tempdir()?;
+        let mut config = worker(cache.path())?;
+        change(&mut config);
+        let shutdown = CancellationToken::new();
+        let (ready, mut address) = mpsc::unbounded_channel::<SocketAddr>();
+        let done = tokio::spawn(slm_worker::run(config, shutdown.clone(), move |event| {
+            if let WorkerEvent::Ready { address } = event {
+                // Nobody listens any more once the test has failed.
+                let _ = ready.send(address);
+            }
+        }));
+        let url = format!("http://{}", address.recv().await.context("the worker did not get ready")?);
+        let generation = GenerationClient::connect(url.clone()).await?;
+        let control = WorkerControlClient::connect(url.clone()).await?;
+        Ok(Self { generation, control, url, shutdown, done, cache })
+    }
+
+    /// Ends it and waits for that.
+    ///
+    /// # Errors
+    /// Its own.
+    pub async fn stop(self) -> Result<()> {
+        self.shutdown.cancel();
+        Ok(self.done.await??)
+    }
+
+    /// The first published state that `wanted` holds for.
+    ///
+    /// # Errors
+    /// It does not come.
+    pub async fn state(&mut self, wanted: impl Fn(&v1::WorkerState) -> bool) -> Result<v1::WorkerState> {
+        let mut states = self.control.watch_state(v1::WatchStateRequest {}).await?.into_inner();
+        let seen = async {
+            while let Some(state) = states.message().await? {
+                if wanted(&state) {
+                    return Ok(state);
+                }
+            }
+            anyhow::bail!("the state stream ended")
+        };
+        tokio::time::timeout(Duration::from_secs(30), seen).await.context("the state never came")?
+    }
+
+    /// Loads the adapter in a folder.
+    ///
+    /// # Errors
+    /// What the worker says.
+    pub async fn load(&mut self, name: &str, path: &Path) -> Result<v1::AdapterState, tonic::Status> {
+        let request = v1::LoadAdapterRequest {
+            name: name.into(),
+            source: format!("file:{}", path.display()),
+            ..Default::default()
+        };
+        self.control.load_adapter(request).await.map(tonic::Response::into_inner)
+    }
 }
 
 /// A request for greedy tokens with their log-probabilities.

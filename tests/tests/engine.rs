@@ -22,6 +22,7 @@ use slm_worker::{
     runtime::{DecoderSession, Runtime, SessionConfig},
     sample::SamplingParams,
 };
+use tokio::sync::mpsc::Receiver;
 
 const CONTEXT: usize = 96;
 const VOCAB: u32 = 128;
@@ -72,6 +73,7 @@ impl House {
         let config = EngineConfig {
             sequences_max: setup.sequences,
             queue_max: 100,
+            unread_max: 100,
             prefix_pages: setup.prefix_pages,
             prompt_lookup: setup.prompt_lookup,
             step_max: Duration::from_millis(100),
@@ -92,10 +94,19 @@ impl House {
         }
     }
 
+    fn submit(&self, job: Job) -> Result<Receiver<Event>> {
+        self.submit_of("", job)
+    }
+
+    fn submit_of(&self, tenant: &str, job: Job) -> Result<Receiver<Event>> {
+        let permit = self.engine.enter(&tenant.into(), job.priority)?;
+        Ok(self.engine.submit(permit, job)?)
+    }
+
     /// Runs them all at once.
     fn answers(&self, requests: &[Request]) -> Result<Vec<Answer>> {
-        let jobs = requests.iter().map(|request| self.engine.submit(self.job(request)));
-        let channels: Vec<_> = jobs.collect::<Result<_, _>>()?;
+        let jobs = requests.iter().map(|request| self.submit(self.job(request)));
+        let channels: Vec<_> = jobs.collect::<Result<_>>()?;
         channels.into_iter().map(collect).collect()
     }
 
@@ -127,7 +138,7 @@ struct Answer {
     cached: usize,
 }
 
-fn collect(mut events: tokio::sync::mpsc::Receiver<Event>) -> Result<Answer> {
+fn collect(mut events: Receiver<Event>) -> Result<Answer> {
     let mut answer = Answer { tokens: Vec::new(), cached: usize::MAX };
     loop {
         match events.blocking_recv().context("the engine is gone")? {
@@ -219,6 +230,47 @@ fn a_prompt_is_computed_once_for_each_expert() -> Result<()> {
 }
 
 #[test]
+fn a_prompt_is_computed_once_for_each_tenant() -> Result<()> {
+    let house = House::open(ALL)?;
+    let ask = |tenant, end| {
+        let mut prompt = text(1, 70);
+        prompt.extend(text(end, 5));
+        Ok::<_, anyhow::Error>(collect(house.submit_of(tenant, house.job(&Request::new(prompt, 1, 2)))?)?.cached)
+    };
+    assert_eq!((ask("a", 2)?, ask("b", 3)?, ask("", 3)?), (0, 0, 0), "nothing tells of others");
+    assert_eq!((ask("a", 4)?, ask("b", 5)?, ask("", 6)?), (64, 64, 64));
+    house.close()
+}
+
+#[test]
+fn a_flood_of_one_tenant_neither_fills_the_queue_nor_goes_first() -> Result<()> {
+    let house = House::open(Setup { sequences: 1, ..ALL })?;
+    let request = Request::new(text(0, 10), 0, 20);
+    // 101 places, all of them taken.
+    let flood: Vec<_> = (0..101).map(|_| house.submit_of("flood", house.job(&request))).collect::<Result<_>>()?;
+    let refused = house.submit_of("flood", house.job(&request)).unwrap_err().to_string();
+    assert!(refused.contains("retry later"), "{refused}");
+    let quiet: Vec<_> = (0..10).map(|_| house.submit_of("quiet", house.job(&request))).collect::<Result<_>>()?;
+    for events in quiet {
+        assert_eq!(collect(events)?.tokens.len(), 20);
+    }
+    let load = house.engine.load();
+    assert!(load.waiting > 60, "half of the places went to the other tenant: {load:?}");
+    let (mut displaced, mut answered) = (0, 0);
+    for events in flood {
+        match collect(events) {
+            Ok(_) => answered += 1,
+            Err(error) => {
+                assert!(error.to_string().contains("other tenants took its place"), "{error}");
+                displaced += 1;
+            }
+        }
+    }
+    assert_eq!((answered, displaced), (91, 10), "no more than were needed");
+    house.close()
+}
+
+#[test]
 fn requests_wait_for_pages_and_all_are_answered() -> Result<()> {
     // Room for one and a half of them.
     let house = House::open(Setup { pages: 4, prefix_pages: 4, ..ALL })?;
@@ -230,8 +282,8 @@ fn requests_wait_for_pages_and_all_are_answered() -> Result<()> {
 #[test]
 fn the_lowest_priority_number_is_answered_first() -> Result<()> {
     let house = House::open(Setup { sequences: 1, ..ALL })?;
-    let first = house.engine.submit(house.job(&Request::new(text(0, 10), 0, 60)))?;
-    let submit = |priority| house.engine.submit(house.job(&Request { priority, ..Request::new(text(1, 60), 0, 30) }));
+    let first = house.submit(house.job(&Request::new(text(0, 10), 0, 60)))?;
+    let submit = |priority| house.submit(house.job(&Request { priority, ..Request::new(text(1, 60), 0, 30) }));
     let (low, mut high) = (submit(5)?, submit(-5)?);
     collect(first)?;
     collect(low)?;
@@ -247,13 +299,13 @@ fn the_lowest_priority_number_is_answered_first() -> Result<()> {
 fn who_hangs_up_leaves_room_for_others() -> Result<()> {
     let house = House::open(Setup { sequences: 2, pages: 6, ..ALL })?;
     for i in 0..40 {
-        let mut events = house.engine.submit(house.job(&Request::new(text(i, 40), 1, 50)))?;
+        let mut events = house.submit(house.job(&Request::new(text(i, 40), 1, 50)))?;
         events.blocking_recv().context("a first event")?;
     }
     assert_eq!(house.answers(&[Request::new(text(9, 40), 1, 50)])?[0].tokens.len(), 50);
     let mut job = house.job(&Request::new(text(9, 40), 1, 50));
     job.deadline = Some(Instant::now());
-    let mut events = house.engine.submit(job)?;
+    let mut events = house.submit(job)?;
     assert!(matches!(events.blocking_recv(), Some(Event::Failed(StepFailure::Deadline))));
     house.close()
 }

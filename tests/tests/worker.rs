@@ -2,90 +2,28 @@
 
 use std::{
     fs,
-    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
-use slm_proto::v1::{
-    self, generate_request::Input, generate_response::Event, generation_client::GenerationClient,
-    worker_control_client::WorkerControlClient,
-};
+use slm_proto::v1::{self, generate_request::Input, generate_response::Event};
 use slm_tests::{
     archives::Archives,
     parity::Vectors,
-    tiny::{self, adapter, greedy, ids},
+    tiny::{self, Worker, adapter, greedy, ids},
 };
 use slm_worker::{WorkerEvent, model::ModelOptions};
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, transport::Channel};
+use tonic::Code;
 
-/// A worker that ends with the test.
-struct Worker {
-    generation: GenerationClient<Channel>,
-    control: WorkerControlClient<Channel>,
-    shutdown: CancellationToken,
-    done: tokio::task::JoinHandle<Result<(), slm_worker::WorkerError>>,
-    cache: tempfile::TempDir,
-}
-
-impl Worker {
-    async fn start(change: impl FnOnce(&mut ModelOptions)) -> Result<Self> {
-        let cache = tempfile::tempdir()?;
-        let mut config = tiny::worker(cache.path())?;
-        change(&mut config.model);
-        let shutdown = CancellationToken::new();
-        let (ready, mut address) = mpsc::unbounded_channel::<SocketAddr>();
-        let done = tokio::spawn(slm_worker::run(config, shutdown.clone(), move |event| {
-            if let WorkerEvent::Ready { address } = event {
-                // Nobody listens any more once the test has failed.
-                let _ = ready.send(address);
-            }
-        }));
-        let url = format!("http://{}", address.recv().await.context("the worker did not get ready")?);
-        Ok(Self {
-            generation: GenerationClient::connect(url.clone()).await?,
-            control: WorkerControlClient::connect(url).await?,
-            shutdown,
-            done,
-            cache,
-        })
-    }
-
-    async fn stop(self) -> Result<()> {
-        self.shutdown.cancel();
-        Ok(self.done.await??)
-    }
-
-    /// The first published state that `wanted` holds for.
-    async fn state(&mut self, wanted: impl Fn(&v1::WorkerState) -> bool) -> Result<v1::WorkerState> {
-        let mut states = self.control.watch_state(v1::WatchStateRequest {}).await?.into_inner();
-        let seen = async {
-            while let Some(state) = states.message().await? {
-                if wanted(&state) {
-                    return Ok(state);
-                }
-            }
-            anyhow::bail!("the state stream ended")
-        };
-        tokio::time::timeout(Duration::from_secs(30), seen).await.context("the state never came")?
-    }
-
-    async fn load(&mut self, name: &str, path: &Path) -> Result<v1::AdapterState, tonic::Status> {
-        let request = v1::LoadAdapterRequest {
-            name: name.into(),
-            source: format!("file:{}", path.display()),
-            ..Default::default()
-        };
-        self.control.load_adapter(request).await.map(tonic::Response::into_inner)
-    }
+async fn start(change: impl FnOnce(&mut ModelOptions)) -> Result<Worker> {
+    Worker::start(|config| change(&mut config.model)).await
 }
 
 #[tokio::test]
 async fn a_model_without_a_tokenizer_takes_ids_and_says_so_to_text() -> Result<()> {
-    let mut worker = Worker::start(|_| ()).await?;
+    let mut worker = start(|_| ()).await?;
     let text = v1::GenerateRequest { input: Some(Input::Prompt("hello".into())), ..greedy("tiny", &[], 1) };
     let refused = worker.generation.generate(text).await.unwrap_err();
     assert_eq!(
@@ -102,7 +40,7 @@ async fn a_model_without_a_tokenizer_takes_ids_and_says_so_to_text() -> Result<(
 
 #[tokio::test]
 async fn a_full_worker_refuses_and_says_how_full() -> Result<()> {
-    let mut worker = Worker::start(|model| (model.sequences_max, model.queue_max) = (1, 1)).await?;
+    let mut worker = start(|model| (model.sequences_max, model.queue_max) = (1, 1)).await?;
     let mut streams = Vec::new();
     let refused = loop {
         match worker.generation.generate(greedy("tiny", &[5], 250)).await {
@@ -122,7 +60,7 @@ async fn a_stream_ends_on_the_version_it_began_with() -> Result<()> {
     let case = |name: &str| Vectors::read(&adapter(name)).map(|mut vectors| vectors.cases.remove(1));
     let (old, new) = (case("r4-all")?, case("rslora")?);
     let count = old.greedy.len() as u32;
-    let mut worker = Worker::start(|_| ()).await?;
+    let mut worker = start(|_| ()).await?;
     let first = worker.load("expert", &adapter("r4-all")).await?;
 
     // One that has begun when the version changes, one that begins after.
@@ -156,7 +94,7 @@ fn packed_files(cache: &Path) -> Vec<PathBuf> {
 async fn an_adapter_out_of_the_cache_is_packed_once() -> Result<()> {
     let case = Vectors::read(&adapter("r4-all"))?.cases.remove(1);
     let archives = Archives::serve(&[adapter("r4-all")]).await?;
-    let mut worker = Worker::start(|_| ()).await?;
+    let mut worker = start(|_| ()).await?;
     let cache = worker.cache.path().to_owned();
     let is_mapped = || -> Result<bool> {
         let maps = fs::read_to_string("/proc/self/maps")?;
@@ -189,7 +127,7 @@ async fn an_adapter_out_of_the_cache_is_packed_once() -> Result<()> {
 
 #[tokio::test]
 async fn a_refused_adapter_changes_nothing() -> Result<()> {
-    let mut worker = Worker::start(|_| ()).await?;
+    let mut worker = start(|_| ()).await?;
     let served = worker.load("expert", &adapter("r4-all")).await?;
     let broken = tempfile::tempdir()?;
     for file in ["adapter_config.json", "adapter_model.safetensors"] {
@@ -216,7 +154,7 @@ async fn a_refused_adapter_changes_nothing() -> Result<()> {
 
 #[tokio::test]
 async fn a_draining_worker_finishes_what_runs_and_takes_nothing_new() -> Result<()> {
-    let mut worker = Worker::start(|_| ()).await?;
+    let mut worker = start(|_| ()).await?;
     let mut running = worker.generation.generate(greedy("tiny", &[5], 200)).await?.into_inner();
     running.message().await?.context("no Started")?;
     worker.shutdown.cancel();
@@ -228,7 +166,7 @@ async fn a_draining_worker_finishes_what_runs_and_takes_nothing_new() -> Result<
 
 #[tokio::test]
 async fn a_deadline_ends_the_answer_with_its_status() -> Result<()> {
-    let mut worker = Worker::start(|model| model.sequences_max = 1).await?;
+    let mut worker = start(|model| model.sequences_max = 1).await?;
     let mut request = tonic::Request::new(greedy("tiny", &[5], 250));
     request.set_timeout(Duration::from_millis(1));
     let outcome = match worker.generation.generate(request).await {
@@ -258,7 +196,7 @@ async fn a_damaged_bundle_is_named() -> Result<()> {
         anyhow::Ok(ended.await)
     };
     run().await??;
-    let bundles = fs::read_dir(cache.path())?.collect::<Result<Vec<_>, _>>()?;
+    let bundles = fs::read_dir(cache.path().join("converted"))?.collect::<Result<Vec<_>, _>>()?;
     let weights = bundles.into_iter().map(|entry| entry.path().join("model.onnx.data")).find(|path| path.exists());
     let weights = weights.context("a bundle")?;
     let whole = fs::metadata(&weights)?.len();
@@ -288,8 +226,7 @@ async fn a_cache_without_room_for_one_sequence_is_refused() -> Result<()> {
              it or lower spec.runtime.contextLength"
         )
     );
-    let mut worker =
-        Worker::start(|model| (model.context_length, model.kv_cache_bytes) = (Some(64), Some(needed))).await?;
+    let mut worker = start(|model| (model.context_length, model.kv_cache_bytes) = (Some(64), Some(needed))).await?;
     assert_eq!(worker.state(|_| true).await?.kv_tokens_max, 64);
     let request = greedy("tiny", &[1, 2, 3], 5);
     assert_eq!(

@@ -5,7 +5,7 @@
 //! and no request holds any more is free again. The table that the operator reads knows slots only.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
@@ -102,9 +102,9 @@ impl Drop for AdapterLease {
     }
 }
 
-/// No more room.
+/// A version that was loaded does not get its name.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum AdapterSlotsError {
+pub enum PublishError {
     /// As many names as the model allows.
     #[error("all {slots} adapter slots hold other adapters; unload one or raise spec.adapters.slots of the model")]
     Full {
@@ -117,6 +117,45 @@ pub enum AdapterSlotsError {
         /// Versions that wait for their requests.
         retiring: usize,
     },
+    /// Its load is not the last word on the name any more.
+    #[error("the load of `{name}` was cancelled, or another call for this name came after it")]
+    Superseded {
+        /// The name.
+        name: String,
+    },
+}
+
+/// A load in progress. Dropping it cancels the load: what is still done for it is not published.
+#[derive(Debug)]
+pub struct LoadTicket {
+    name: String,
+    number: u64,
+    registry: Arc<Shared>,
+}
+
+/// Which load it was that brought something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Load(u64);
+
+impl LoadTicket {
+    /// This load, to publish by.
+    pub fn load(&self) -> Load {
+        Load(self.number)
+    }
+
+    /// Whether it would still be published.
+    pub fn is_current(&self) -> bool {
+        self.registry.lock().loads.get(&self.name) == Some(&self.number)
+    }
+}
+
+impl Drop for LoadTicket {
+    fn drop(&mut self) {
+        let mut state = self.registry.lock();
+        if state.loads.get(&self.name) == Some(&self.number) {
+            state.loads.remove(&self.name);
+        }
+    }
 }
 
 /// The loaded adapters of one worker.
@@ -140,6 +179,9 @@ struct State {
     /// Versions without a name, until their last request ends.
     retiring: Vec<Weak<AdapterLease>>,
     free: Vec<usize>,
+    /// The last load of each name that is being loaded.
+    loads: HashMap<String, u64>,
+    loads_begun: u64,
 }
 
 impl Shared {
@@ -171,7 +213,13 @@ impl Adapters {
     /// Room for `names_max` names, and for `retiring_max` replaced versions that running requests still use.
     pub fn new(names_max: usize, retiring_max: usize) -> Self {
         let slots = names_max + retiring_max;
-        let state = State { names: BTreeMap::new(), retiring: Vec::new(), free: (0..slots).rev().collect() };
+        let state = State {
+            names: BTreeMap::new(),
+            retiring: Vec::new(),
+            free: (0..slots).rev().collect(),
+            loads: HashMap::new(),
+            loads_begun: 0,
+        };
         let shared = Shared {
             table: Arc::new(AdapterTable::new(slots)),
             names_max,
@@ -197,16 +245,40 @@ impl Adapters {
         (self.shared.names_max, self.shared.lock().names.len())
     }
 
+    /// A load of `name` begins: earlier ones that still go on will not be published any more, nor will this one once the
+    /// ticket is dropped.
+    pub fn begin_load(&self, name: &str) -> LoadTicket {
+        let mut state = self.shared.lock();
+        state.loads_begun += 1;
+        let number = state.loads_begun;
+        state.loads.insert(name.to_owned(), number);
+        LoadTicket { name: name.to_owned(), number, registry: self.shared.clone() }
+    }
+
     /// Makes `packed` what `info.name` means from now on.
-    pub fn publish(&self, info: AdapterInfo, packed: PackedAdapter) -> Result<Arc<AdapterLease>, AdapterSlotsError> {
+    pub fn publish(&self, info: AdapterInfo, packed: PackedAdapter) -> Result<Arc<AdapterLease>, PublishError> {
+        let ticket = self.begin_load(&info.name);
+        self.publish_loaded(ticket.load(), info, packed)
+    }
+
+    /// Makes `packed`, which `load` brought, what `info.name` means from now on.
+    pub fn publish_loaded(
+        &self,
+        load: Load,
+        info: AdapterInfo,
+        packed: PackedAdapter,
+    ) -> Result<Arc<AdapterLease>, PublishError> {
         let shared = &self.shared;
         let mut state = shared.lock();
+        if state.loads.get(&info.name) != Some(&load.0) {
+            return Err(PublishError::Superseded { name: info.name });
+        }
         if !state.names.contains_key(&info.name) && state.names.len() >= shared.names_max {
-            return Err(AdapterSlotsError::Full { slots: shared.names_max });
+            return Err(PublishError::Full { slots: shared.names_max });
         }
         let Some(slot) = state.free.pop() else {
             let retiring = state.retiring.iter().filter(|version| version.strong_count() > 0).count();
-            return Err(AdapterSlotsError::Retiring { retiring });
+            return Err(PublishError::Retiring { retiring });
         };
         let name = info.name.clone();
         let lease = Arc::new(AdapterLease {
@@ -226,9 +298,13 @@ impl Adapters {
         Ok(lease)
     }
 
-    /// Takes the name away. `digest` limits it to that version. `false`: no such name (or version).
+    /// Takes the name away. `digest` limits it to that version; without one, loads that go on are not published either.
+    /// `false`: no such name (or version).
     pub fn unload(&self, name: &str, digest: Option<&str>) -> bool {
         let mut state = self.shared.lock();
+        if digest.is_none() {
+            state.loads.remove(name);
+        }
         let meant = |lease: &Arc<AdapterLease>| digest.is_none_or(|digest| digest == lease.info.digest);
         if !state.names.get(name).is_some_and(meant) {
             return false;
@@ -321,14 +397,11 @@ mod tests {
     fn names_and_retiring_versions_are_bounded() {
         let adapters = Adapters::new(1, 1);
         adapters.publish(info("a", "1"), packed()).unwrap();
-        assert_eq!(adapters.publish(info("b", "1"), packed()).unwrap_err(), AdapterSlotsError::Full { slots: 1 });
+        assert_eq!(adapters.publish(info("b", "1"), packed()).unwrap_err(), PublishError::Full { slots: 1 });
         let one = adapters.lease("a").unwrap();
         adapters.publish(info("a", "2"), packed()).unwrap();
         let two = adapters.lease("a").unwrap();
-        assert_eq!(
-            adapters.publish(info("a", "3"), packed()).unwrap_err(),
-            AdapterSlotsError::Retiring { retiring: 1 }
-        );
+        assert_eq!(adapters.publish(info("a", "3"), packed()).unwrap_err(), PublishError::Retiring { retiring: 1 });
         drop((one, two));
         adapters.publish(info("a", "3"), packed()).unwrap();
     }
@@ -340,5 +413,39 @@ mod tests {
         assert!(!adapters.unload("a", Some("0")) && adapters.lease("a").is_some());
         assert!(adapters.unload("a", Some("1")) && adapters.lease("a").is_none());
         assert!(!adapters.unload("a", None));
+    }
+
+    #[test]
+    fn the_last_call_for_a_name_has_it_however_long_its_load_takes() {
+        let adapters = Adapters::new(2, 2);
+        let superseded = Err(PublishError::Superseded { name: "sql".into() });
+        let publish = |load: Load, digest| {
+            adapters.publish_loaded(load, info("sql", digest), packed()).map(|lease| lease.info.digest.clone())
+        };
+        // The first comes last.
+        let (first, second) = (adapters.begin_load("sql"), adapters.begin_load("sql"));
+        assert!(!first.is_current() && second.is_current());
+        assert_eq!(publish(second.load(), "two"), Ok("two".into()));
+        assert_eq!(publish(first.load(), "one"), superseded);
+        drop(second);
+        assert_eq!(publish(first.load(), "one"), superseded, "not even once the second is done");
+        assert_eq!(adapters.lease("sql").unwrap().info.digest, "two");
+        drop(first);
+
+        // One that was cancelled while it was packed.
+        let ticket = adapters.begin_load("sql");
+        let load = ticket.load();
+        drop(ticket);
+        assert_eq!(publish(load, "three"), superseded);
+
+        // One that was unloaded meanwhile.
+        let ticket = adapters.begin_load("sql");
+        assert!(adapters.unload("sql", None));
+        assert_eq!(publish(ticket.load(), "three"), superseded);
+        let ticket = adapters.begin_load("sql");
+        assert!(!adapters.unload("sql", Some("two")));
+        assert_eq!(publish(ticket.load(), "four"), Ok("four".into()));
+        drop(ticket);
+        assert!(adapters.shared.lock().loads.is_empty());
     }
 }

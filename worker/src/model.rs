@@ -17,11 +17,12 @@ use slm_convert::{
 };
 
 use crate::{
-    adapters::{AdapterInfo, AdapterLease, AdapterSlotsError, Adapters},
+    adapters::{AdapterInfo, AdapterLease, Adapters, Load, PublishError},
     admit::Limits,
     engine::{Engine, EngineConfig},
     giving_way::giving_way,
     runtime::{DecoderSession, LibraryError, Runtime, SessionConfig, SessionError, TOKENS_MAX, page_bytes},
+    service::token_bytes_max,
     text::{Prompter, TokenBytes},
 };
 
@@ -42,6 +43,8 @@ pub struct ModelOptions {
     pub sequences_max: usize,
     /// Requests that may wait besides.
     pub queue_max: usize,
+    /// Answers that may be complete and unread besides; unset: [`UNREAD_PER_SEQUENCE`] for each sequence.
+    pub unread_max: Option<usize>,
     /// Bytes of keys and values at most; unset: room for all those sequences, but no more than half of the memory that this
     /// process may use.
     pub kv_cache_bytes: Option<u64>,
@@ -61,6 +64,9 @@ pub struct ModelOptions {
 
 /// Context of a model whose manifest says nothing: cache memory grows with it.
 pub const CONTEXT_LENGTH_DEFAULT_MAX: usize = 4096;
+
+/// Answers that may be complete and not read, for each sequence that may run at once.
+pub const UNREAD_PER_SEQUENCE: usize = 4;
 
 /// Tokens of drafts that a step checks at most, of all its sequences together: each takes a row of logits.
 const DRAFTED_MAX: usize = 24;
@@ -146,9 +152,9 @@ pub enum LoadAdapterError {
     /// The scale is of no use.
     #[error("scale is {0}; it must be a number above 0")]
     Scale(f32),
-    /// No room.
+    /// It is of no use any more, or there is no room.
     #[error(transparent)]
-    Slots(#[from] AdapterSlotsError),
+    Publish(#[from] PublishError),
 }
 
 /// An adapter that is at hand, as it was asked for.
@@ -194,6 +200,8 @@ pub struct Model {
     pub prompter: Prompter,
     /// Tokens to text; `None` without a tokenizer.
     pub token_bytes: Option<Arc<TokenBytes>>,
+    /// Bytes that a token stands for at most; `None` without a tokenizer.
+    pub token_bytes_max: Option<usize>,
     /// Bounds on requests.
     pub limits: Limits,
     /// Bytes of the weights.
@@ -234,6 +242,7 @@ impl Model {
         let config = EngineConfig {
             sequences_max: options.sequences_max,
             queue_max: options.queue_max,
+            unread_max: options.unread_max.unwrap_or(UNREAD_PER_SEQUENCE * options.sequences_max),
             prefix_pages: if options.prefix_cache { pages } else { 0 },
             prompt_lookup: options.prompt_lookup,
             step_max: STEP_MAX,
@@ -242,6 +251,10 @@ impl Model {
         let weight_bytes = bundle.weight_bytes()?;
         let prompter = Prompter::new(&bundle)?;
         let token_bytes = prompter.tokenizer().map(|tokenizer| Arc::new(TokenBytes::new(tokenizer)));
+        let token_bytes_max = token_bytes
+            .as_deref()
+            .zip(prompter.tokenizer())
+            .map(|(bytes, tokenizer)| token_bytes_max(bytes, tokenizer));
         let limits = Limits { model: options.name.clone(), context_length, defaults: bundle.info.generation.clone() };
         let model = Self {
             name: options.name.clone(),
@@ -250,6 +263,7 @@ impl Model {
             engine,
             prompter,
             token_bytes,
+            token_bytes_max,
             limits,
             weight_bytes,
             cache_bytes,
@@ -269,6 +283,7 @@ impl Model {
     pub fn load_adapter(
         &self,
         wanted: &WantedAdapter,
+        load: Load,
         path: &Path,
         derived: Option<&Path>,
     ) -> Result<Arc<AdapterLease>, LoadAdapterError> {
@@ -280,7 +295,8 @@ impl Model {
             return Err(LoadAdapterError::Scale(*scale));
         }
         let (config, precision) = (&self.bundle.info.config, self.precision());
-        let kept = derived.and_then(|dir| PackedAdapter::kept(dir, &self.key(source_digest, *scale), config, precision));
+        let kept =
+            derived.and_then(|dir| PackedAdapter::kept(dir, &self.key(source_digest, *scale), config, precision));
         let packed = match kept {
             Some(packed) => {
                 self.check(wanted, path, &packed.digest, packed.rank_max)?;
@@ -294,7 +310,7 @@ impl Model {
         };
         let (source, source_digest) = (source.clone(), source_digest.clone());
         let info = AdapterInfo { source, source_digest, ..AdapterInfo::new(name, &packed, *scale, since.elapsed()) };
-        Ok(self.adapters.publish(info, packed)?)
+        Ok(self.adapters.publish_loaded(load, info, packed)?)
     }
 
     fn check(

@@ -1,25 +1,39 @@
 //! The life of the process: open the model, serve, drain, end.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, thread::JoinHandle, time::Duration};
+use std::{
+    convert::Infallible, fmt::Display, net::SocketAddr, panic::AssertUnwindSafe, path::PathBuf, sync::Arc,
+    thread::JoinHandle, time::Duration,
+};
 
-use futures::future::BoxFuture;
+use futures::{
+    FutureExt,
+    future::{BoxFuture, pending},
+};
 use slm_artifacts::{FetchError, Source, Store, StoreConfig};
 use slm_proto::v1::{generation_server::GenerationServer, worker_control_server::WorkerControlServer};
 use slm_tls::{FolderError, Identity};
 use tokio::{
     net::TcpListener,
     sync::{Semaphore, watch},
+    task::JoinSet,
+    time::{Instant, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Server, server::TcpIncoming};
+use tonic::transport::{
+    Server,
+    server::{Router, TcpIncoming},
+};
+use tonic_health::server::HealthReporter;
+use tower::layer::util::{Identity as NoLayer, Stack};
 
 use crate::{
     engine::Load,
     fetch::{self, Fetched},
     model::{Model, ModelError, ModelOptions, Opening, available_threads},
-    service::{Access, Control, Generate, Shared},
+    service::{Access, Control, Generate, OpenAnswers, Shared},
     state,
     telling::Telling,
+    text_pool::TextPool,
 };
 
 /// A request message at most: a prompt of a million tokens would not fit any context.
@@ -27,6 +41,13 @@ const MESSAGE_BYTES_MAX: usize = 4 << 20;
 /// Silence after which a caller is asked whether it is there, and how long it has to say so.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes that a caller may send ahead of what was read of one request, and of all on a connection.
+const STREAM_WINDOW: u32 = 256 << 10;
+const CONNECTION_WINDOW: u32 = 4 << 20;
+/// Streams on a connection besides requests with a permit and as many to be refused: state, health, loads.
+const STREAMS_BESIDES: usize = 256;
+/// What the last frames of answers that ended have at least, also when the drain timeout is over.
+const LAST_FRAMES: Duration = Duration::from_millis(500);
 
 /// What to serve, and where.
 #[derive(Debug, Clone)]
@@ -44,8 +65,12 @@ pub struct WorkerConfig {
     pub tls: Option<PathBuf>,
     /// Address of probes and metrics over HTTP, if anybody wants them.
     pub probes: Option<SocketAddr>,
-    /// How long running requests may take once draining begins.
+    /// How long answers may take, reading included, once draining begins.
     pub drain_timeout: Duration,
+    /// How long a caller may read nothing of an answer before it is ended.
+    pub read_timeout: Duration,
+    /// How long loading an adapter may take, fetching included.
+    pub load_timeout: Duration,
 }
 
 /// Milestones of the process.
@@ -80,12 +105,17 @@ pub enum WorkerError {
     /// The certificates cannot be used.
     #[error(transparent)]
     Tls(#[from] FolderError),
-    /// The server failed.
-    #[error("serving: {0}")]
-    Serve(#[from] tonic::transport::Error),
     /// The reflection service refused the descriptors.
     #[error("reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
+    /// A task that the worker needs ended by itself.
+    #[error("{task}: {why}; the worker cannot go on without it")]
+    Task {
+        /// Its name.
+        task: &'static str,
+        /// How it ended.
+        why: String,
+    },
     /// The engine thread ended by itself.
     #[error("the engine stopped; its last log lines say why")]
     EngineStopped,
@@ -121,23 +151,80 @@ async fn live(config: WorkerConfig, shutdown: CancellationToken, events: Arc<Eve
     let ended = CancellationToken::new();
     let _ended = ended.clone().drop_guard();
     let telling = Telling::new();
+    let mut tasks = Tasks::default();
     if let Some(probes) = config.probes {
         let (listener, _) = listen(probes).await?;
-        tokio::spawn(slm_probes::serve(listener, telling.clone(), ended.clone()));
+        tasks.spawn("probes", slm_probes::serve(listener, telling.clone(), ended.clone()));
     }
     let store = Store::open(config.artifacts.clone())?;
     let (model, engine_thread) = tokio::select! {
         opened = open(&config, &store, events.clone()) => opened?,
+        died = tasks.died() => return Err(died),
         // Nobody is served yet: there is nothing to finish.
         () = shutdown.cancelled() => return Ok(()),
     };
+    let engine_ended = tokio::task::spawn_blocking(move || engine_thread.join());
+    tokio::pin!(engine_ended);
 
     let (draining, draining_seen) = watch::channel(false);
     let first = state::describe(&model, Load::default(), 0.0, false);
     let (state, state_seen) = watch::channel(first);
     telling.open(state_seen.clone());
-    let publisher = tokio::spawn(state::publish(model.clone(), draining_seen.clone(), state, ended.clone()));
+    let publishing = state::publish(model.clone(), draining_seen.clone(), state, ended.clone());
+    tasks.spawn("state", publishing.map(Ok::<_, Infallible>));
+    let answers = OpenAnswers::new(config.read_timeout);
+    let ending = answers.clone().end_unread(model.engine.permits().clone(), ended.clone());
+    tasks.spawn("unread answers", ending.map(Ok::<_, Infallible>));
 
+    let shared = Shared {
+        model: model.clone(),
+        store,
+        text: TextPool::new(available_threads()),
+        answers,
+        load_timeout: config.load_timeout,
+        packing: Arc::new(Semaphore::new(available_threads().div_ceil(THREADS_PER_PACKING))),
+        draining: draining_seen,
+        state: state_seen,
+    };
+    let (health, router) = router(shared, tls.is_some()).await?;
+    events(WorkerEvent::Ready { address });
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let finish = CancellationToken::new();
+    let finished = finish.clone().cancelled_owned();
+    match tls {
+        None => tasks.spawn("gRPC", router.serve_with_incoming_shutdown(incoming, finished)),
+        Some(tls) => tasks.spawn("gRPC", async move {
+            // The certificates are followed as long as somebody holds them.
+            router.serve_with_incoming_shutdown(tls.incoming(incoming), finished).await
+        }),
+    }
+
+    let serving = async {
+        shutdown.cancelled().await;
+        // Callers see it in the state stream and go elsewhere; what runs, runs to its end.
+        draining.send_replace(true);
+        health.set_not_serving::<GenerationServer<Generate>>().await;
+        let until = Instant::now() + config.drain_timeout;
+        drain(&model, config.drain_timeout).await;
+        until
+    };
+    let until = tokio::select! {
+        until = serving => until,
+        died = tasks.died() => return Err(died),
+        _ = &mut engine_ended => return Err(WorkerError::EngineStopped),
+    };
+    // Ends the state streams, which have no end of their own: then connections end with the last frames of their answers.
+    ended.cancel();
+    finish.cancel();
+    let _ = timeout_at(until.max(Instant::now() + LAST_FRAMES), tasks.ended()).await;
+    Ok(())
+}
+
+/// The gRPC services. Names in `health` follow what they do.
+async fn router(
+    shared: Shared,
+    guarded: bool,
+) -> Result<(HealthReporter, Router<Stack<Access, NoLayer>>), WorkerError> {
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<GenerationServer<Generate>>().await;
     health.set_serving::<WorkerControlServer<Control>>().await;
@@ -145,47 +232,21 @@ async fn live(config: WorkerConfig, shutdown: CancellationToken, events: Arc<Eve
         .register_encoded_file_descriptor_set(slm_proto::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
-    let packing = Arc::new(Semaphore::new(available_threads().div_ceil(THREADS_PER_PACKING)));
-    let shared = Shared { model: model.clone(), store, packing, draining: draining_seen, state: state_seen };
+    let open_max = shared.model.engine.permits().limits().open_max;
+    let streams_max = u32::try_from(2 * open_max + STREAMS_BESIDES).unwrap_or(u32::MAX);
     let router = Server::builder()
         // A caller whose node is gone says nothing any more: its answers must not keep their slots.
         .http2_keepalive_interval(Some(PING_INTERVAL))
         .http2_keepalive_timeout(Some(PING_TIMEOUT))
-        .layer(Access { guarded: tls.is_some() })
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(streams_max)
+        .layer(Access { guarded })
         .add_service(health_service)
         .add_service(reflection)
         .add_service(GenerationServer::new(Generate(shared.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(WorkerControlServer::new(Control(shared)));
-
-    events(WorkerEvent::Ready { address });
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    let finish = CancellationToken::new();
-    let finished = finish.clone().cancelled_owned();
-    let server = match tls {
-        None => tokio::spawn(router.serve_with_incoming_shutdown(incoming, finished)),
-        Some(tls) => tokio::spawn(async move {
-            // The certificates are followed as long as somebody holds them.
-            router.serve_with_incoming_shutdown(tls.incoming(incoming), finished).await
-        }),
-    };
-    let engine_ended = tokio::task::spawn_blocking(move || engine_thread.join());
-
-    tokio::pin!(engine_ended);
-    let outcome = tokio::select! {
-        () = shutdown.cancelled() => Ok(()),
-        _ = &mut engine_ended => Err(WorkerError::EngineStopped),
-    };
-    if outcome.is_ok() {
-        // Callers see it in the state stream and go elsewhere; what runs, runs to its end.
-        draining.send_replace(true);
-        drain(&model, config.drain_timeout).await;
-    }
-    ended.cancel();
-    let _ = publisher.await;
-    finish.cancel();
-    // The state streams of routers never end by themselves; give the answers' last frames a moment, then go.
-    let _ = tokio::time::timeout(Duration::from_millis(500), server).await;
-    outcome
+    Ok((health, router))
 }
 
 type Events = dyn Fn(WorkerEvent) + Send + Sync;
@@ -214,21 +275,77 @@ async fn open(
         let _artifact = artifact;
         Model::open(&options, &mut |progress| events(WorkerEvent::Opening(progress)))
     });
-    match opened.await {
+    let opened = opened.await;
+    // It may have been converted just now, for which nothing has made room.
+    let (trimmed, uri) = (store.clone(), config.source.shown());
+    if let Ok(Err(error)) = tokio::task::spawn_blocking(move || trimmed.trim()).await {
+        tracing::warn!(%error, source = uri, "the cache is not cut back to its bound");
+    }
+    match opened {
         Ok(opened) => Ok(opened.map(|(model, thread)| (Arc::new(model), thread))?),
         Err(_) => Err(WorkerError::EngineStopped),
     }
 }
 
-/// Waits until nothing runs or waits, `limit` at most.
+/// Waits until every answer was read or given up, `limit` at most.
 async fn drain(model: &Model, limit: Duration) {
-    let idle = async {
-        let mut tick = tokio::time::interval(Duration::from_millis(20));
-        while model.engine.busy() {
-            tick.tick().await;
+    let permits = model.engine.permits();
+    if timeout(limit, permits.none_open()).await.is_err() {
+        let counts = permits.counts();
+        tracing::warn!(?limit, ?counts, "requests were cut off: they did not end within the drain timeout");
+    }
+}
+
+/// The tasks of the process. When one ends by itself, the process does: it would only seem to serve.
+#[derive(Default)]
+struct Tasks(JoinSet<(&'static str, String)>);
+
+impl Tasks {
+    fn spawn<E: Display>(&mut self, name: &'static str, task: impl Future<Output = Result<(), E>> + Send + 'static) {
+        self.0.spawn(async move {
+            let why = match AssertUnwindSafe(task).catch_unwind().await {
+                Ok(Ok(())) => "it ended".to_owned(),
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "it panicked".to_owned(),
+            };
+            (name, why)
+        });
+    }
+
+    /// Waits for the first one that ends.
+    async fn died(&mut self) -> WorkerError {
+        match self.0.join_next().await {
+            Some(Ok((task, why))) => WorkerError::Task { task, why },
+            Some(Err(error)) => WorkerError::Task { task: "a task", why: error.to_string() },
+            None => pending().await,
         }
-    };
-    if tokio::time::timeout(limit, idle).await.is_err() {
-        tracing::warn!(?limit, "requests were cut off: they did not end within the drain timeout");
+    }
+
+    /// Waits until all have ended.
+    async fn ended(&mut self) {
+        while self.0.join_next().await.is_some() {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_ends_by_itself_is_told_by_name() {
+        for (why, task) in [("it ended", 0), ("no socket", 1), ("it panicked", 2)] {
+            let mut tasks = Tasks::default();
+            tasks.spawn("quiet", pending::<Result<(), Infallible>>());
+            #[allow(clippy::panic)]
+            tasks.spawn("state", async move {
+                match task {
+                    0 => Ok(()),
+                    1 => Err("no socket"),
+                    _ => panic!("as any code might"),
+                }
+            });
+            let died = tasks.died().await.to_string();
+            assert_eq!(died, format!("state: {why}; the worker cannot go on without it"));
+        }
     }
 }

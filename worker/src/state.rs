@@ -16,7 +16,7 @@ use crate::{adapters::Resident, engine::Load, model::Model};
 /// How stale the published load may be.
 const LOAD_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Publishes until `ended`.
+/// Publishes until `ended`, what is so then included. With it end the streams that follow.
 pub(crate) async fn publish(
     model: Arc<Model>,
     mut draining: watch::Receiver<bool>,
@@ -28,12 +28,12 @@ pub(crate) async fn publish(
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut rate = Rate::new(model.engine.load());
     loop {
-        tokio::select! {
-            () = ended.cancelled() => return,
-            _ = tick.tick() => {}
-            changed = adapters.changed() => if changed.is_err() { return },
-            changed = draining.changed() => if changed.is_err() { return },
-        }
+        let last = tokio::select! {
+            () = ended.cancelled() => true,
+            _ = tick.tick() => false,
+            changed = adapters.changed() => changed.is_err(),
+            changed = draining.changed() => changed.is_err(),
+        };
         let load = model.engine.load();
         let next = describe(&model, load, rate.update(load, Instant::now()), *draining.borrow());
         state.send_if_modified(|current| {
@@ -44,6 +44,9 @@ pub(crate) async fn publish(
             *current = v1::WorkerState { sequence: current.sequence + 1, ..next };
             true
         });
+        if last {
+            return;
+        }
     }
 }
 
@@ -52,6 +55,7 @@ pub(crate) fn describe(model: &Model, load: Load, tokens_per_second: f32, draini
     let (slots, used) = model.adapters.slots();
     let residents = model.adapters.residents();
     let adapter_bytes: u64 = residents.iter().map(|resident| resident.bytes).sum();
+    let counts = model.engine.permits().counts();
     let (context_length, sequences_max) = (model.engine.context_length(), model.engine.sequences_max());
     v1::WorkerState {
         sequence: 0,
@@ -64,7 +68,8 @@ pub(crate) fn describe(model: &Model, load: Load, tokens_per_second: f32, draini
         adapter_slots: slots as u32,
         sequences_max: sequences_max as u32,
         sequences_running: load.running as u32,
-        requests_waiting: load.waiting as u32,
+        requests_waiting: counts.queued as u32,
+        answers_unread: counts.unread as u32,
         tokens_queued: load.prompt_tokens_queued as u64,
         tokens_per_second,
         kv_tokens_used: load.cache_tokens as u64,

@@ -59,6 +59,7 @@ fn registry(state: &WorkerState) -> Registry {
     gauge("sequences_running", "Requests that generate", state.sequences_running.into());
     gauge("sequences_max", "Requests that may generate at once", state.sequences_max.into());
     gauge("requests_waiting", "Requests that wait for a place", state.requests_waiting.into());
+    gauge("answers_unread", "Answers that are complete and not read yet", state.answers_unread.into());
     gauge("tokens_queued", "Prompt tokens not processed yet", state.tokens_queued as f64);
     gauge("tokens_per_second", "Generated tokens a second, over the last second", state.tokens_per_second.into());
     gauge("kv_tokens_used", "Cache positions in use", state.kv_tokens_used as f64);

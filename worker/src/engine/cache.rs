@@ -1,7 +1,7 @@
 //! Who holds which page of keys and values, and which prefixes are kept for the next request.
 //!
 //! A full page depends on nothing but the adapter and the tokens up to its end. So full pages are nodes of a tree by
-//! those tokens, compared exactly: running sequences share them, and when the last one lets go they stay, until their
+//! those tokens, compared exactly, one tree for each adapter and tenant: running sequences share them, and when the last one lets go they stay, until their
 //! page is wanted or more are idle than may be; the one that was idle longest, and nothing builds on, goes first.
 //!
 //! A sequence reserves what it may come to need when it is let in, so [`KvCache::grow`] always finds a page:
@@ -14,9 +14,19 @@ use std::{
 
 use slm_kernels::attention::PAGE;
 
-/// What decides keys and values besides the tokens: the adapter's digest and the bits of its scale.
+/// What pages belong to besides their tokens. The adapter decides keys and values; the tenant does not, but whether a prompt
+/// is in the cache tells of who sent it before, so no tenant finds pages of another.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub(super) struct Origin(pub(super) Option<(Arc<str>, u32)>);
+pub(super) struct Origin {
+    pub(super) tenant: Arc<str>,
+    /// The adapter's digest and the bits of its scale; none for the base.
+    pub(super) adapter: Option<(Arc<str>, u32)>,
+}
+
+/// A sequence needs more pages than it was let in with: the accounts of the cache are wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no page of the cache is left for a sequence that reserved it; please report this")]
+pub(super) struct OutOfPages;
 
 /// Where a page belongs: behind which, with which tokens.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -68,7 +78,8 @@ impl Table {
 #[derive(Debug)]
 pub(super) struct KvCache {
     free: Vec<u32>,
-    nodes: Vec<Option<Node>>,
+    /// Those in `vacant` mean nothing.
+    nodes: Vec<Node>,
     vacant: Vec<u32>,
     places: HashMap<Place, u32>,
     /// Nodes that nobody uses and nothing builds on, those idle longest first.
@@ -127,13 +138,14 @@ impl KvCache {
     }
 
     /// Gives the sequence pages for so many positions, no more than it was let in with.
-    pub(super) fn grow(&mut self, table: &mut Table, positions: usize) {
+    pub(super) fn grow(&mut self, table: &mut Table, positions: usize) -> Result<(), OutOfPages> {
         while table.pages.len() * PAGE < positions {
-            debug_assert!(table.pages.len() - table.nodes.len() < table.reserved, "more than was reserved");
-            let page = self.free.pop().or_else(|| self.evict());
-            let Some(page) = page else { unreachable!("reservations never exceed the pages") };
-            table.pages.push(page);
+            if table.pages.len() - table.nodes.len() >= table.reserved {
+                return Err(OutOfPages);
+            }
+            table.pages.push(self.free.pop().or_else(|| self.evict()).ok_or(OutOfPages)?);
         }
+        Ok(())
     }
 
     /// Makes the full pages of `tokens`, all of which are in the sequence's pages now, others' to use.
@@ -205,11 +217,16 @@ impl KvCache {
             self.node_mut(parent).children += 1;
         }
         let node = Node { page, place: place.clone(), users: 1, children: 0, idle_since: 0 };
-        let index = self.vacant.pop().unwrap_or_else(|| {
-            self.nodes.push(None);
-            self.nodes.len() as u32 - 1
-        });
-        self.nodes[index as usize] = Some(node);
+        let index = match self.vacant.pop() {
+            Some(index) => {
+                self.nodes[index as usize] = node;
+                index
+            }
+            None => {
+                self.nodes.push(node);
+                self.nodes.len() as u32 - 1
+            }
+        };
         self.places.insert(place, index);
         self.in_use += 1;
         index
@@ -243,11 +260,12 @@ impl KvCache {
     /// Forgets the prefix that was idle longest and gives its last page.
     fn evict(&mut self) -> Option<u32> {
         let (_, index) = self.evictable.pop_first()?;
-        let node = self.nodes[index as usize].take()?;
+        let Node { page, place, .. } = &self.nodes[index as usize];
+        let (page, parent) = (*page, place.parent.clone());
+        self.places.remove(place);
         self.vacant.push(index);
-        self.places.remove(&node.place);
         self.idle -= 1;
-        if let Parent::Node(parent) = node.place.parent {
+        if let Parent::Node(parent) = parent {
             let parent_node = self.node_mut(parent);
             parent_node.children -= 1;
             if parent_node.children == 0 && parent_node.users == 0 {
@@ -255,21 +273,15 @@ impl KvCache {
                 self.evictable.insert((idle_since, parent));
             }
         }
-        Some(node.page)
+        Some(page)
     }
 
     fn node(&self, index: u32) -> &Node {
-        match &self.nodes[index as usize] {
-            Some(node) => node,
-            None => unreachable!("a node that was evicted is in no table"),
-        }
+        &self.nodes[index as usize]
     }
 
     fn node_mut(&mut self, index: u32) -> &mut Node {
-        match &mut self.nodes[index as usize] {
-            Some(node) => node,
-            None => unreachable!("a node that was evicted is in no table"),
-        }
+        &mut self.nodes[index as usize]
     }
 }
 

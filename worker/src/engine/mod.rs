@@ -23,11 +23,12 @@ use std::{
 };
 
 use slm_kernels::attention::PAGE;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc as events};
+use tokio::sync::mpsc as events;
 
 use crate::{
     adapters::AdapterLease,
     giving_way::give_way,
+    permits::{Permit, PermitError, PermitLimits, Permits},
     runtime::DecoderSession,
     sample::{Logprobs, NotFinite, SamplingParams},
 };
@@ -93,6 +94,9 @@ pub enum StepFailure {
     /// The deadline passed.
     #[error("the deadline passed before the answer was complete")]
     Deadline,
+    /// Its place in the queue was given to a tenant that had fewer.
+    #[error("requests of other tenants took its place in the queue; retry later")]
+    Displaced,
     /// The model's output is unusable.
     #[error(transparent)]
     NotFinite(#[from] NotFinite),
@@ -104,14 +108,6 @@ pub enum StepFailure {
 /// A job could not be handed over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SubmitError {
-    /// Running and waiting requests take all places.
-    #[error("{running} requests run and {waiting} wait, which is all this worker takes; retry later")]
-    Full {
-        /// Requests that have room in the cache.
-        running: usize,
-        /// Requests in the queue.
-        waiting: usize,
-    },
     /// The engine thread is gone.
     #[error("the worker is stopping")]
     Stopped,
@@ -178,6 +174,8 @@ pub struct EngineConfig {
     pub sequences_max: usize,
     /// Requests that may wait besides.
     pub queue_max: usize,
+    /// Answers that may be complete and unread besides.
+    pub unread_max: usize,
     /// Pages that may keep prefixes for later requests; zero: none is kept or shared.
     pub prefix_pages: usize,
     /// Whether drafts are looked up in what a sequence has so far.
@@ -189,16 +187,24 @@ pub struct EngineConfig {
 struct Submitted {
     job: Job,
     events: events::Sender<Event>,
-    _permit: OwnedSemaphorePermit,
+    seat: Seat,
+}
+
+/// The engine's hold on a permit: when the engine lets go of a request, nothing more is generated for it.
+struct Seat(Arc<Permit>);
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.complete();
+    }
 }
 
 /// Hands jobs to the engine. The thread ends when all copies are gone and its work is done.
 #[derive(Clone)]
 pub struct Engine {
     jobs: mpsc::Sender<Submitted>,
-    permits: Arc<Semaphore>,
+    permits: Permits,
     gauges: Arc<Gauges>,
-    places: usize,
     sequences_max: usize,
     context_length: usize,
     cache_tokens_max: usize,
@@ -215,12 +221,12 @@ impl Engine {
     pub fn start(session: DecoderSession, config: EngineConfig) -> std::io::Result<(Self, JoinHandle<()>)> {
         let (jobs, receiver) = mpsc::channel();
         let gauges = Arc::new(Gauges::default());
-        let places = config.sequences_max + config.queue_max;
+        let active_max = config.sequences_max + config.queue_max;
+        let limits = PermitLimits { active_max, open_max: active_max + config.unread_max };
         let engine = Self {
             jobs,
-            permits: Arc::new(Semaphore::new(places)),
+            permits: Permits::new(limits),
             gauges: gauges.clone(),
-            places,
             sequences_max: config.sequences_max,
             context_length: session.config().context_length,
             cache_tokens_max: session.config().pages * PAGE,
@@ -232,21 +238,22 @@ impl Engine {
         Ok((engine, thread))
     }
 
+    /// A permit for a request of `tenant`: to be taken before anything is done for it.
+    pub fn enter(&self, tenant: &Arc<str>, priority: i32) -> Result<Arc<Permit>, PermitError> {
+        self.permits.enter(tenant, priority)
+    }
+
     /// Queues `job`. Dropping the receiver cancels it: its place and pages are free after the step that runs.
-    pub fn submit(&self, job: Job) -> Result<events::Receiver<Event>, SubmitError> {
-        let Ok(permit) = self.permits.clone().try_acquire_owned() else {
-            let load = self.gauges.load();
-            return Err(SubmitError::Full { running: load.running, waiting: load.waiting });
-        };
+    pub fn submit(&self, permit: Arc<Permit>, job: Job) -> Result<events::Receiver<Event>, SubmitError> {
         // Room for the whole answer: the engine never waits for a slow reader.
         let (events, receiver) = events::channel(job.tokens_max + 2);
-        self.jobs.send(Submitted { job, events, _permit: permit }).map_err(|_| SubmitError::Stopped)?;
+        self.jobs.send(Submitted { job, events, seat: Seat(permit) }).map_err(|_| SubmitError::Stopped)?;
         Ok(receiver)
     }
 
-    /// Whether any job runs or waits.
-    pub fn busy(&self) -> bool {
-        self.permits.available_permits() < self.places
+    /// The permits of its requests.
+    pub fn permits(&self) -> &Permits {
+        &self.permits
     }
 
     /// How busy it is.

@@ -1,26 +1,45 @@
-//! Who is let in next: by priority number, then the expert that was served least, then whoever came first.
+//! Which request runs next: by priority number, then of the tenant that was served least, then for the expert that this
+//! tenant was served least from, then in the order of arrival.
 //!
-//! Experts are served by tokens, prompt and answer alike. One that comes back after a pause begins with what the least
-//! served of the others has: it is owed nothing for the time in which it asked nothing.
+//! Service is counted in tokens, of prompts and answers alike. A tenant or an expert that comes back after a pause begins with
+//! what the least served of the others has: it is owed nothing for the time in which it asked nothing.
+//!
+//! Priority does not starve anybody: one place in [`AGED_EVERY`] goes to the request that has waited longest of the tenant
+//! that was served least, whatever its priority. So the lowest priority has an eighth of the worker at least.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     collections::{HashMap, VecDeque},
     rc::{Rc, Weak},
+    sync::Arc,
     time::Instant,
 };
 
 use super::Submitted;
 
-/// Tokens that an expert was served, held by each of its requests.
+/// Of so many places, one is given regardless of priority.
+pub(super) const AGED_EVERY: usize = 8;
+
+/// Tokens that an expert generated and read for a tenant, held by each of the tenant's requests to it.
 #[derive(Debug)]
 pub(super) struct Account {
     served: Cell<u64>,
+    tenant: Rc<TenantAccount>,
+}
+
+/// Tokens of all requests of a tenant.
+#[derive(Debug)]
+struct TenantAccount {
+    served: Cell<u64>,
+    /// By the expert's name; the base's is empty.
+    experts: RefCell<HashMap<String, Weak<Account>>>,
 }
 
 impl Account {
     pub(super) fn charge(&self, tokens: usize) {
-        self.served.set(self.served.get() + tokens as u64);
+        for served in [&self.served, &self.tenant.served] {
+            served.set(served.get() + tokens as u64);
+        }
     }
 }
 
@@ -33,20 +52,27 @@ pub(super) struct Waiting {
 /// Requests that wait.
 #[derive(Default)]
 pub(super) struct Queue {
+    /// In the order of arrival.
     waiting: VecDeque<Waiting>,
-    /// By the expert's name; the base's is empty.
-    accounts: HashMap<String, Weak<Account>>,
+    tenants: HashMap<Arc<str>, Weak<TenantAccount>>,
+    /// Requests that were let in.
+    taken: usize,
 }
 
 impl Queue {
     pub(super) fn push(&mut self, submitted: Submitted) {
-        let account = self.account(submitted.job.adapter.as_ref().map_or("", |lease| &lease.info.name));
+        let expert = submitted.job.adapter.as_ref().map_or("", |lease| &lease.info.name);
+        let account = self.tenant(submitted.seat.0.tenant()).expert(expert);
         self.waiting.push_back(Waiting { submitted, account });
     }
 
-    /// Who is next.
+    /// The request that is next.
     pub(super) fn next(&self) -> Option<usize> {
-        let order = |waiting: &Waiting| (waiting.submitted.job.priority, waiting.account.served.get());
+        let aged = self.taken % AGED_EVERY == AGED_EVERY - 1;
+        let order = |waiting: &Waiting| {
+            let (tenant, expert) = (waiting.account.tenant.served.get(), waiting.account.served.get());
+            if aged { (0, tenant, 0) } else { (waiting.submitted.job.priority, tenant, expert) }
+        };
         (0..self.waiting.len()).min_by_key(|&index| order(&self.waiting[index]))
     }
 
@@ -54,8 +80,11 @@ impl Queue {
         self.waiting.get(index)
     }
 
-    pub(super) fn remove(&mut self, index: usize) -> Option<Waiting> {
-        self.waiting.remove(index)
+    /// Lets one in.
+    pub(super) fn take(&mut self, index: usize) -> Option<Waiting> {
+        let taken = self.waiting.remove(index)?;
+        self.taken = self.taken.wrapping_add(1);
+        Some(taken)
     }
 
     /// Drops those whose callers left.
@@ -75,15 +104,32 @@ impl Queue {
         self.waiting.iter().map(|waiting| waiting.submitted.job.prompt.len()).sum()
     }
 
-    fn account(&mut self, expert: &str) -> Rc<Account> {
-        if let Some(account) = self.accounts.get(expert).and_then(Weak::upgrade) {
+    fn tenant(&mut self, name: &Arc<str>) -> Rc<TenantAccount> {
+        if let Some(account) = self.tenants.get(name).and_then(Weak::upgrade) {
             return account;
         }
-        // Experts come and go without end, their names should not stay.
-        self.accounts.retain(|_, account| account.strong_count() > 0);
-        let served = self.accounts.values().filter_map(Weak::upgrade).map(|account| account.served.get());
-        let account = Rc::new(Account { served: Cell::new(served.min().unwrap_or(0)) });
-        self.accounts.insert(expert.to_owned(), Rc::downgrade(&account));
+        // Tenants come and go without end, their names should not stay.
+        self.tenants.retain(|_, account| account.strong_count() > 0);
+        let served = self.tenants.values().filter_map(Weak::upgrade).map(|account| account.served.get());
+        let served = Cell::new(served.min().unwrap_or(0));
+        let account = Rc::new(TenantAccount { served, experts: RefCell::default() });
+        self.tenants.insert(name.clone(), Rc::downgrade(&account));
+        account
+    }
+}
+
+impl TenantAccount {
+    fn expert(self: Rc<Self>, name: &str) -> Rc<Account> {
+        let mut experts = self.experts.borrow_mut();
+        if let Some(account) = experts.get(name).and_then(Weak::upgrade) {
+            return account;
+        }
+        experts.retain(|_, account| account.strong_count() > 0);
+        let served = experts.values().filter_map(Weak::upgrade).map(|account| account.served.get());
+        let served = Cell::new(served.min().unwrap_or(0));
+        let account = Rc::new(Account { served, tenant: self.clone() });
+        experts.insert(name.to_owned(), Rc::downgrade(&account));
+        drop(experts);
         account
     }
 }
@@ -92,12 +138,13 @@ impl Queue {
 mod tests {
     use std::sync::Arc;
 
-    use tokio::sync::{Semaphore, mpsc};
+    use tokio::sync::mpsc;
 
     use super::*;
     use crate::{
         adapters::{AdapterInfo, AdapterLease, Adapters},
-        engine::Job,
+        engine::{Job, Seat},
+        permits::{PermitLimits, Permits},
         sample::SamplingParams,
     };
 
@@ -122,6 +169,10 @@ mod tests {
 
     /// A request with a prompt of so many tokens, by which tests know it.
     fn request(adapter: &Arc<AdapterLease>, priority: i32, tokens: usize) -> Submitted {
+        of_tenant("", adapter, priority, tokens)
+    }
+
+    fn of_tenant(tenant: &str, adapter: &Arc<AdapterLease>, priority: i32, tokens: usize) -> Submitted {
         let job = Job {
             prompt: vec![0; tokens],
             adapter: Some(adapter.clone()),
@@ -131,12 +182,12 @@ mod tests {
             priority,
             deadline: None,
         };
-        let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-        Submitted { job, events: mpsc::channel(1).0, _permit: permit }
+        let permits = Permits::new(PermitLimits { active_max: 1, open_max: 1 });
+        Submitted { job, events: mpsc::channel(1).0, seat: Seat(permits.enter(&tenant.into(), priority).unwrap()) }
     }
 
     fn next(queue: &mut Queue) -> (usize, Rc<Account>) {
-        let waiting = queue.remove(queue.next().unwrap()).unwrap();
+        let waiting = queue.take(queue.next().unwrap()).unwrap();
         (waiting.submitted.job.prompt.len(), waiting.account)
     }
 
@@ -171,6 +222,63 @@ mod tests {
     }
 
     #[test]
+    fn a_flood_of_one_tenant_leaves_the_others_their_turns() {
+        let experts = adapters(&["one", "two"]);
+        let mut queue = Queue::default();
+        for tokens in 1..=20 {
+            // To two experts: that gives a tenant no second share.
+            queue.push(of_tenant("flood", &experts[tokens % 2], 0, tokens));
+        }
+        let (_, flood) = next(&mut queue);
+        for tokens in 101..=103 {
+            queue.push(of_tenant("quiet", &experts[0], 0, tokens));
+        }
+        let mut order = Vec::new();
+        let mut accounts = vec![flood];
+        for _ in 0..6 {
+            let (tokens, account) = next(&mut queue);
+            account.charge(100);
+            order.push(tokens > 100);
+            accounts.push(account);
+        }
+        assert_eq!(order.iter().filter(|quiet| **quiet).count(), 3, "{order:?}");
+    }
+
+    #[test]
+    fn no_priority_is_starved() {
+        let experts = adapters(&["one"]);
+        let mut queue = Queue::default();
+        queue.push(request(&experts[0], i32::MAX, 1000));
+        queue.push(request(&experts[0], 7, 1001));
+        let mut taken = Vec::new();
+        for tokens in 1..=3 * AGED_EVERY {
+            // There is always one with a better number.
+            queue.push(request(&experts[0], -1, tokens));
+            taken.push(next(&mut queue).0);
+        }
+        let at = |tokens| taken.iter().position(|&taken| taken == tokens);
+        assert_eq!((at(1000), at(1001)), (Some(AGED_EVERY - 1), Some(2 * AGED_EVERY - 1)), "{taken:?}");
+    }
+
+    #[test]
+    fn a_flood_with_the_best_priority_does_not_take_the_aged_places_too() {
+        let experts = adapters(&["one"]);
+        let mut queue = Queue::default();
+        for tokens in 1..=100 {
+            queue.push(of_tenant("flood", &experts[0], -5, tokens));
+        }
+        queue.push(of_tenant("quiet", &experts[0], 0, 1000));
+        let mut accounts = Vec::new();
+        let place = (0..).find(|_| {
+            let (tokens, account) = next(&mut queue);
+            account.charge(10);
+            accounts.push(account);
+            tokens == 1000
+        });
+        assert_eq!(place, Some(AGED_EVERY - 1));
+    }
+
+    #[test]
     fn names_of_the_past_are_forgotten() {
         let names: Vec<String> = (0..100).map(|i| format!("expert-{i}")).collect();
         let experts = adapters(&names.iter().map(String::as_str).collect::<Vec<_>>());
@@ -179,6 +287,9 @@ mod tests {
             queue.push(request(expert, 0, 1));
             next(&mut queue);
         }
-        assert_eq!(queue.accounts.len(), 1);
+        assert_eq!(queue.tenants.values().filter_map(Weak::upgrade).count(), 0);
+        queue.push(request(&experts[0], 0, 1));
+        assert_eq!(queue.tenants.len(), 1);
+        assert_eq!(queue.tenants[""].upgrade().unwrap().experts.borrow().len(), 1);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::queue::AGED_EVERY;
 use crate::runtime::TOKENS_MAX;
 
 /// What a running sequence has for the next step.
@@ -21,7 +22,8 @@ impl Demand {
 
 /// Shares of the next step, for sequences in the order in which they were let in. Whoever generates gets its token.
 /// Prompts share `prompt_tokens`: the lowest priority number first, where half goes to the oldest, so that none starves, and
-/// the rest to the shortest, so that many start soon.
+/// the rest to the shortest, so that many start soon. Where the oldest of all has another priority, it gets an eighth before:
+/// what was let in comes to its end, however many with a lower number follow.
 pub(super) fn shares(demands: &[Demand], prompt_tokens: usize, shares: &mut Vec<usize>) {
     shares.clear();
     shares.extend(demands.iter().map(|demand| usize::from(demand.generates())));
@@ -33,6 +35,11 @@ pub(super) fn shares(demands: &[Demand], prompt_tokens: usize, shares: &mut Vec<
         shares[index] += more;
         *budget -= more;
     };
+    let lowest = prompts.iter().map(|&index| demands[index].priority).min();
+    if let Some(&first) = prompts.first().filter(|&&index| Some(demands[index].priority) != lowest) {
+        let eighth = budget.div_ceil(AGED_EVERY);
+        give(first, eighth, &mut budget);
+    }
     if let Some(&oldest) = prompts.iter().min_by_key(|&&index| demands[index].priority) {
         let half = budget.div_ceil(2);
         give(oldest, half, &mut budget);
@@ -124,7 +131,7 @@ mod tests {
         let demands = [(300, 5), (100, 0), (90, 0)].map(|(left, priority)| Demand { left, priority });
         let mut result = Vec::new();
         shares(&demands, 100, &mut result);
-        assert_eq!(result, [0, 50, 50]);
+        assert_eq!(result, [13, 44, 43], "and the oldest of all comes to its end nevertheless");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{rc::Rc, slice::ChunksExact, time::Instant};
 
 use super::{
     Event, FinishReason, StepFailure, Submitted,
-    cache::{KvCache, Origin, Table},
+    cache::{KvCache, Origin, OutOfPages, Table},
     draft::{self, Record},
     queue::{Account, Waiting},
     schedule::Demand,
@@ -42,8 +42,9 @@ impl Sequence {
     /// Pages for the whole of a request, if there are enough now.
     pub(super) fn room(waiting: &Waiting, cache: &mut KvCache) -> Option<Table> {
         let job = &waiting.submitted.job;
-        let origin = job.adapter.as_ref().map(|lease| (lease.info.digest.as_str().into(), lease.info.scale.to_bits()));
-        cache.open(Origin(origin), &job.prompt, job.prompt.len() + job.tokens_max)
+        let adapter = job.adapter.as_ref().map(|lease| (lease.info.digest.as_str().into(), lease.info.scale.to_bits()));
+        let tenant = waiting.submitted.seat.0.tenant().clone();
+        cache.open(Origin { tenant, adapter }, &job.prompt, job.prompt.len() + job.tokens_max)
     }
 
     pub(super) fn new(waiting: Waiting, table: Table) -> Self {
@@ -114,8 +115,8 @@ impl Sequence {
     }
 
     /// Gets pages for `share` tokens more.
-    pub(super) fn grow(&mut self, cache: &mut KvCache, share: usize) {
-        cache.grow(&mut self.table, self.past + share + self.drafted);
+    pub(super) fn grow(&mut self, cache: &mut KvCache, share: usize) -> Result<(), OutOfPages> {
+        cache.grow(&mut self.table, self.past + share + self.drafted)
     }
 
     /// Its part of a step: `share` certain tokens, and the draft.
@@ -214,16 +215,20 @@ impl Sequence {
 }
 
 impl Submitted {
-    /// The caller left, or its deadline passed, of which it is told.
+    /// The caller left, or its deadline passed or its place went to another tenant, of which it is told.
     pub(super) fn abandoned(&self, now: Instant) -> bool {
         if self.events.is_closed() {
             return true;
         }
-        let late = self.job.deadline.is_some_and(|deadline| deadline <= now);
-        if late {
-            let _ = self.events.try_send(Event::Failed(StepFailure::Deadline));
-        }
-        late
+        let failure = if self.seat.0.is_withdrawn() {
+            StepFailure::Displaced
+        } else if self.job.deadline.is_some_and(|deadline| deadline <= now) {
+            StepFailure::Deadline
+        } else {
+            return false;
+        };
+        let _ = self.events.try_send(Event::Failed(failure));
+        true
     }
 }
 

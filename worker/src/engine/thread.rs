@@ -11,7 +11,7 @@ use std::{
 
 use super::{
     EngineConfig, Gauges, StepFailure, Submitted,
-    cache::KvCache,
+    cache::{KvCache, OutOfPages},
     draft::{self, Cost},
     queue::Queue,
     schedule::{self, Demand, Pace},
@@ -99,8 +99,15 @@ impl EngineThread {
             let Some(table) = self.queue.get(index).and_then(|waiting| Sequence::room(waiting, &mut self.cache)) else {
                 return;
             };
-            if let Some(waiting) = self.queue.remove(index) {
-                self.running.push(Sequence::new(waiting, table));
+            let Some(waiting) = self.queue.take(index) else { return };
+            let runs = waiting.submitted.seat.0.run();
+            let sequence = Sequence::new(waiting, table);
+            if runs {
+                self.running.push(sequence);
+            } else {
+                // Its place was taken away a moment ago.
+                sequence.abandoned(Instant::now());
+                sequence.close(&mut self.cache);
             }
         }
     }
@@ -112,6 +119,9 @@ impl EngineThread {
         }
         let begun = Instant::now();
         let generating = self.share();
+        if self.running.is_empty() {
+            return;
+        }
         let Self { session, running, shares, cache, pace, cost, gauges, .. } = self;
         let taking = || running.iter().zip(shares.iter()).filter(|(_, share)| **share > 0);
         let chunks: Vec<Chunk<'_>> = taking().map(|(sequence, &share)| sequence.chunk(share)).collect();
@@ -169,10 +179,21 @@ impl EngineThread {
             let lengths = draft::lengths(&drafts, running.len()..session.config().logits, cost);
             running.iter_mut().zip(lengths).for_each(|(sequence, length)| sequence.cut_draft(length));
         }
-        for (sequence, &share) in running.iter_mut().zip(shares.iter()) {
-            sequence.grow(cache, share);
+        let mut sequences = running.iter_mut().zip(shares.iter());
+        if let Some(index) = sequences.position(|(sequence, &share)| sequence.grow(cache, share).is_err()) {
+            self.fail_from(index);
         }
         generating
+    }
+
+    /// Ends the sequences that cannot get the pages that they reserved, from `index` on.
+    fn fail_from(&mut self, index: usize) {
+        tracing::error!("{OutOfPages}");
+        self.shares.truncate(index);
+        for mut sequence in self.running.drain(index..) {
+            sequence.fail(StepFailure::Session(OutOfPages.to_string()));
+            sequence.close(&mut self.cache);
+        }
     }
 
     fn report(&self) {

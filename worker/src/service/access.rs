@@ -1,17 +1,24 @@
-//! Who may call what, where callers prove who they are.
+//! Who may call what, where callers prove who they are, and how long a request may take to arrive.
 
 use std::{
     future::{Ready, ready},
     task::{Context, Poll},
+    time::Duration,
 };
 
 use futures::future::Either;
 use slm_tls::{Identity, server::Peer};
 use tonic::{
     Status,
+    body::Body,
     codegen::http::{Request, Response},
 };
 use tower::{Layer, Service};
+
+use super::timed_body::TimedBody;
+
+/// What a request may take to arrive: 4 MiB at most, from nearby.
+const REQUEST_MAX: Duration = Duration::from_secs(60);
 
 const GENERATION: &str = "/slm.v1.Generation/";
 const WATCH_STATE: &str = "/slm.v1.WorkerControl/WatchState";
@@ -58,9 +65,9 @@ pub(crate) struct Guarded<S> {
     inner: S,
 }
 
-impl<S, B, R: Default> Service<Request<B>> for Guarded<S>
+impl<S, R: Default> Service<Request<Body>> for Guarded<S>
 where
-    S: Service<Request<B>, Response = Response<R>>,
+    S: Service<Request<Body>, Response = Response<R>>,
 {
     type Response = Response<R>;
     type Error = S::Error;
@@ -70,14 +77,14 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
         if self.access.guarded
             && let Err(denied) = check(request.extensions().get::<Peer>(), request.uri().path())
         {
             tracing::warn!(reason = denied.message(), "call denied");
             return Either::Right(ready(Ok(denied.into_http())));
         }
-        Either::Left(self.inner.call(request))
+        Either::Left(self.inner.call(request.map(|body| TimedBody::wrap(body, REQUEST_MAX))))
     }
 }
 

@@ -1,6 +1,10 @@
 //! One answer: engine events in, messages out. Dropping it cancels the request.
 
-use std::sync::Arc;
+use std::{
+    future::poll_fn,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use slm_proto::v1::{self, generate_response::Event as Response};
 use tokio::sync::mpsc;
@@ -9,12 +13,19 @@ use tonic::Status;
 use super::status;
 use crate::{
     engine::{Event, FinishReason},
+    permits::Permit,
     sample::{Logprobs, TokenLogprob},
     text::{Piece, TextStream, TokenBytes},
 };
 
+/// Tokens of one message at most. What a reader that stops has not taken yet is in messages that the connection keeps, so
+/// these are small.
+const DELTA_TOKENS_MAX: u32 = 64;
+
+#[derive(Debug)]
 pub(super) struct Answer {
     events: Option<mpsc::Receiver<Event>>,
+    permit: Arc<Permit>,
     /// `None` for a model without a tokenizer, whose answers have no text.
     text: Option<TextStream>,
     /// What tokens are called in log-probabilities; nothing without a tokenizer.
@@ -23,6 +34,8 @@ pub(super) struct Answer {
     /// Of those, how many were in the cache already.
     cached: u32,
     generated: u32,
+    /// The delta that is being put together.
+    delta: v1::Delta,
     /// To send after the delta that is being returned.
     last: Option<v1::Finished>,
 }
@@ -30,45 +43,83 @@ pub(super) struct Answer {
 impl Answer {
     pub(super) fn new(
         events: mpsc::Receiver<Event>,
+        permit: Arc<Permit>,
         text: Option<TextStream>,
         bytes: Option<Arc<TokenBytes>>,
         prompt_tokens: u32,
     ) -> Self {
-        Self { events: Some(events), text, bytes, prompt_tokens, cached: 0, generated: 0, last: None }
+        let delta = v1::Delta::default();
+        Self { events: Some(events), permit, text, bytes, prompt_tokens, cached: 0, generated: 0, delta, last: None }
+    }
+
+    /// Tokens of the prompt.
+    pub(super) fn prompt_tokens(&self) -> u32 {
+        self.prompt_tokens
+    }
+
+    /// Whether its permit was taken away for another tenant.
+    pub(super) fn is_withdrawn(&self) -> bool {
+        self.permit.is_withdrawn()
+    }
+
+    /// Whether the engine has sent something that is not in a message yet.
+    pub(super) fn has_more(&self) -> bool {
+        self.last.is_some() || self.events.as_ref().is_some_and(|events| !events.is_empty())
     }
 
     /// The next message; `None` after `Finished` or an error.
     pub(super) async fn next(&mut self) -> Option<Result<v1::GenerateResponse, Status>> {
+        poll_fn(|context| self.poll_next(context)).await
+    }
+
+    /// See [`next`](Self::next).
+    pub(super) fn poll_next(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<v1::GenerateResponse, Status>>> {
         if let Some(finished) = self.last.take() {
-            return Some(Ok(message(Response::Finished(finished))));
+            return Poll::Ready(Some(Ok(message(Response::Finished(finished)))));
         }
-        let mut delta = v1::Delta::default();
         // Waits for one event, then takes what else is there already: a slow reader gets fewer, larger deltas.
         while let Some(events) = self.events.as_mut() {
-            let idle = delta.tokens == 0 || (delta.text.is_empty() && delta.logprobs.is_empty());
-            let event = if idle { events.recv().await } else { events.try_recv().ok() };
+            let idle = self.delta.tokens == 0 || is_empty(&self.delta);
+            if !idle && self.delta.tokens >= DELTA_TOKENS_MAX {
+                break;
+            }
+            let event = match events.poll_recv(context) {
+                Poll::Ready(event) => event,
+                Poll::Pending if idle => return Poll::Pending,
+                Poll::Pending => break,
+            };
             match event {
                 None if !idle => break,
                 None => {
                     self.events = None;
-                    return Some(Err(status::engine_gone()));
+                    return Poll::Ready(Some(Err(status::engine_gone())));
                 }
                 Some(Event::Failed(failure)) => {
                     self.events = None;
-                    return Some(Err(failure.into()));
+                    return Poll::Ready(Some(Err(failure.into())));
                 }
                 Some(Event::Read { cached }) => self.cached = cached as u32,
-                Some(Event::Token { id, logprobs }) => self.token(id, logprobs, &mut delta),
+                Some(Event::Token { id, logprobs }) => {
+                    let mut delta = std::mem::take(&mut self.delta);
+                    self.token(id, logprobs, &mut delta);
+                    self.delta = delta;
+                }
                 Some(Event::Finished { reason, generated }) => {
                     self.generated = generated as u32;
+                    let mut delta = std::mem::take(&mut self.delta);
                     self.finish(reason, &mut delta);
+                    self.delta = delta;
                 }
             }
         }
-        if delta.text.is_empty() && delta.logprobs.is_empty() {
-            return self.last.take().map(|finished| Ok(message(Response::Finished(finished))));
+        let delta = std::mem::take(&mut self.delta);
+        if is_empty(&delta) {
+            return Poll::Ready(self.last.take().map(|finished| Ok(message(Response::Finished(finished)))));
         }
-        Some(Ok(message(Response::Delta(delta))))
+        Poll::Ready(Some(Ok(message(Response::Delta(delta)))))
     }
 
     fn token(&mut self, id: u32, logprobs: Option<Logprobs>, delta: &mut v1::Delta) {
@@ -113,6 +164,10 @@ impl Answer {
         };
         self.last = Some(v1::Finished { reason: reason.into(), usage: Some(usage) });
     }
+}
+
+fn is_empty(delta: &v1::Delta) -> bool {
+    delta.text.is_empty() && delta.logprobs.is_empty()
 }
 
 fn message(event: Response) -> v1::GenerateResponse {

@@ -9,6 +9,7 @@ use tonic::{Request, Response, Status};
 
 use super::{Shared, status};
 use crate::{
+    adapters::{LoadTicket, Resident},
     fetch::{self, Fetched},
     model::{LoadAdapterError, WantedAdapter},
     state::adapter_state,
@@ -32,33 +33,12 @@ impl WorkerControl for Control {
         if request.source.is_empty() {
             return Err(status::missing("source", "it is where the adapter's files are"));
         }
-        let fetched = fetch::adapter(&self.0.store, &request).await;
-        let Fetched { artifact, contents } = fetched.map_err(|error| status::not_fetched(&error))?;
-        let wanted = WantedAdapter {
-            name: request.name,
-            source: request.source,
-            source_digest: artifact.digest().unwrap_or_default().to_owned(),
-            digest: contents,
-            scale: request.scale.unwrap_or(1.0),
-            since,
-        };
-        let model = self.0.model.clone();
-        let _permit = self.0.packing.acquire().await.map_err(|error| Status::internal(error.to_string()))?;
-        let loaded = tokio::task::spawn_blocking(move || {
-            let lease = model.load_adapter(&wanted, artifact.path(), artifact.derived())?;
-            Ok::<_, LoadAdapterError>((model, lease, artifact))
-        });
-        let (model, lease, artifact) = loaded.await.map_err(|error| Status::internal(error.to_string()))??;
-        let generation = lease.generation;
-        let loaded_model = model.clone();
-        // Nobody waits for it.
-        tokio::task::spawn_blocking(move || {
-            if let Some(derived) = artifact.derived() {
-                loaded_model.keep_packed(&lease, derived);
-            }
-        });
-        let resident = model.adapters.residents().into_iter().find(|resident| resident.generation == generation);
-        let resident = resident.ok_or_else(|| Status::aborted("another load replaced this version at once"))?;
+        // Taken when the call arrives: what a later call for this name brings stays, whichever load is done first. It is dropped
+        // with this call, so nothing is published for a caller that left.
+        let ticket = self.0.model.adapters.begin_load(&request.name);
+        let limit = self.0.load_timeout;
+        let loaded = tokio::time::timeout(limit, self.load(request, since, &ticket)).await;
+        let resident = loaded.map_err(|_| status::load_timed_out(limit))??;
         tracing::info!(adapter = resident.info.name, digest = resident.info.digest, "adapter loaded");
         Ok(Response::new(adapter_state(resident)))
     }
@@ -87,6 +67,48 @@ impl WorkerControl for Control {
     type WatchStateStream = States;
 
     async fn watch_state(&self, _request: Request<v1::WatchStateRequest>) -> Result<Response<States>, Status> {
+        // It ends with the last state, when nothing is published any more.
         Ok(Response::new(Box::pin(WatchStream::new(self.0.state.clone()).map(Ok))))
+    }
+}
+
+impl Control {
+    async fn load(
+        &self,
+        request: v1::LoadAdapterRequest,
+        since: Instant,
+        ticket: &LoadTicket,
+    ) -> Result<Resident, Status> {
+        let fetched = fetch::adapter(&self.0.store, &request).await;
+        let Fetched { artifact, contents } = fetched.map_err(|error| status::not_fetched(&error))?;
+        let wanted = WantedAdapter {
+            name: request.name,
+            source: request.source,
+            source_digest: artifact.digest().unwrap_or_default().to_owned(),
+            digest: contents,
+            scale: request.scale.unwrap_or(1.0),
+            since,
+        };
+        let model = self.0.model.clone();
+        let permit = self.0.packing.clone().acquire_owned().await;
+        let permit = permit.map_err(|error| Status::internal(error.to_string()))?;
+        let load = ticket.load();
+        let loaded = tokio::task::spawn_blocking(move || {
+            // Packing goes on when the caller leaves, and so it keeps its permit.
+            let _permit = permit;
+            let lease = model.load_adapter(&wanted, load, artifact.path(), artifact.derived())?;
+            Ok::<_, LoadAdapterError>((model, lease, artifact))
+        });
+        let (model, lease, artifact) = loaded.await.map_err(|error| Status::internal(error.to_string()))??;
+        let generation = lease.generation;
+        let loaded_model = model.clone();
+        // Nobody waits for it.
+        tokio::task::spawn_blocking(move || {
+            if let Some(derived) = artifact.derived() {
+                loaded_model.keep_packed(&lease, derived);
+            }
+        });
+        let resident = model.adapters.residents().into_iter().find(|resident| resident.generation == generation);
+        resident.ok_or_else(|| Status::aborted("another load replaced this version at once"))
     }
 }

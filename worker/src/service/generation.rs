@@ -3,23 +3,25 @@
 use std::{pin::Pin, sync::Arc, time::Instant};
 
 use futures::{Stream, StreamExt, stream};
-use slm_convert::chat::ChatMessage;
 use slm_proto::{
     timeout,
-    v1::{self, generate_request, generate_response::Event, generation_server::Generation},
+    v1::{self, generate_response::Event, generation_server::Generation},
 };
 use tonic::{Request, Response, Status};
 
-use super::{Shared, answer::Answer, status};
+use super::{
+    Shared,
+    answer::Answer,
+    input::{self, PromptBounds},
+    status,
+};
 use crate::{
     adapters::AdapterLease,
     admit::admit,
-    engine::Job,
+    engine::{Job, StepFailure},
+    permits::Permit,
     text::{Input, TextStream},
 };
-
-/// Prompts longer than this are tokenised off the network threads.
-const INLINE_PROMPT_BYTES_MAX: usize = 4096;
 
 pub(crate) struct Generate(pub(crate) Shared);
 
@@ -32,10 +34,7 @@ impl Generation for Generate {
     async fn generate(&self, request: Request<v1::GenerateRequest>) -> Result<Response<Responses>, Status> {
         let (started, answer) = self.begin(request).await?;
         let first = v1::GenerateResponse { event: Some(Event::Started(started)) };
-        let rest = stream::unfold(answer, |mut answer| async move {
-            let next = answer.next().await?;
-            Some((next, answer))
-        });
+        let rest = self.0.answers.open(answer);
         Ok(Response::new(Box::pin(stream::iter([Ok(first)]).chain(rest))))
     }
 
@@ -66,13 +65,36 @@ impl Generate {
         }
         let deadline = timeout(request.metadata()).and_then(|timeout| Instant::now().checked_add(timeout));
         let mut request = request.into_inner();
+        let tenant = input::tenant(&request.tenant)?;
         // The version is fixed here: what is loaded later under this name is for later requests.
         let adapter = self.expert(&request.model)?;
-        let prompt = self.tokens(request.input.take()).await?;
-        let admitted = admit(&request, prompt.len(), &self.0.model.limits)?;
-        let prompt_tokens = prompt.len() as u32;
+        // Before any work: what has no place costs nothing.
+        let permit = self.0.model.engine.enter(&tenant, request.priority)?;
+        let input = input::input(request.input.take(), self.bounds())?;
+        let prompt = within(deadline, self.tokens(input, &tenant)).await?;
+        if permit.is_withdrawn() {
+            return Err(StepFailure::Displaced.into());
+        }
         let expert = self.describe(adapter.as_deref());
-        let events = self.0.model.engine.submit(Job {
+        let answer = self.submit(&request, prompt, adapter, permit, deadline)?;
+        let prompt_tokens = answer.prompt_tokens();
+        let started =
+            v1::Started { request_id: request.request_id, expert: Some(expert), prompt_tokens, decision: None };
+        Ok((started, answer))
+    }
+
+    fn submit(
+        &self,
+        request: &v1::GenerateRequest,
+        prompt: Vec<u32>,
+        adapter: Option<Arc<AdapterLease>>,
+        permit: Arc<Permit>,
+        deadline: Option<Instant>,
+    ) -> Result<Answer, Status> {
+        let model = &self.0.model;
+        let admitted = admit(request, prompt.len(), &model.limits)?;
+        let prompt_tokens = prompt.len() as u32;
+        let job = Job {
             prompt,
             adapter,
             sampling: admitted.sampling,
@@ -80,13 +102,20 @@ impl Generate {
             stop_ids: admitted.stop_ids,
             priority: request.priority,
             deadline,
-        })?;
-        let bytes = self.0.model.token_bytes.clone();
+        };
+        let events = model.engine.submit(permit.clone(), job)?;
+        let bytes = model.token_bytes.clone();
         let text = bytes.clone().map(|bytes| TextStream::new(bytes, admitted.stop));
-        let answer = Answer::new(events, text, bytes, prompt_tokens);
-        let started =
-            v1::Started { request_id: request.request_id, expert: Some(expert), prompt_tokens, decision: None };
-        Ok((started, answer))
+        Ok(Answer::new(events, permit, text, bytes, prompt_tokens))
+    }
+
+    fn bounds(&self) -> PromptBounds<'_> {
+        let model = &self.0.model;
+        PromptBounds {
+            model: &model.name,
+            context_length: model.limits.context_length,
+            token_bytes_max: model.token_bytes_max,
+        }
     }
 
     fn expert(&self, name: &str) -> Result<Option<Arc<AdapterLease>>, Status> {
@@ -110,32 +139,23 @@ impl Generate {
         v1::Expert { kind: kind.into(), name: name.clone(), model: model.name.clone(), digest: digest.clone() }
     }
 
-    async fn tokens(&self, input: Option<generate_request::Input>) -> Result<Vec<u32>, Status> {
-        let input = match input {
-            None => return Err(status::missing("input", "send messages, prompt or token_ids")),
-            Some(generate_request::Input::Prompt(text)) => Input::Prompt(text),
-            Some(generate_request::Input::TokenIds(ids)) => Input::TokenIds(ids.ids),
-            Some(generate_request::Input::Messages(messages)) => {
-                if messages.messages.is_empty() {
-                    return Err(status::missing("messages", "send at least one"));
-                }
-                let message = |m: v1::Message| ChatMessage { role: m.role, content: m.content };
-                Input::Messages(messages.messages.into_iter().map(message).collect())
-            }
-        };
+    async fn tokens(&self, input: Input, tenant: &Arc<str>) -> Result<Vec<u32>, Status> {
         let model = self.0.model.clone();
-        if text_bytes(&input) <= INLINE_PROMPT_BYTES_MAX {
+        if input::is_short(&input) {
             return Ok(model.prompter.tokens(input, &model.name)?);
         }
-        let task = tokio::task::spawn_blocking(move || model.prompter.tokens(input, &model.name));
-        Ok(task.await.map_err(|error| Status::internal(error.to_string()))??)
+        let tokens = self.0.text.run(tenant, move || model.prompter.tokens(input, &model.name)).await;
+        Ok(tokens.map_err(|error| Status::internal(error.to_string()))??)
     }
 }
 
-fn text_bytes(input: &Input) -> usize {
-    match input {
-        Input::Messages(messages) => messages.iter().map(|message| message.content.len()).sum(),
-        Input::Prompt(text) => text.len(),
-        Input::TokenIds(_) => 0,
+/// What comes of `work`, if that is before the deadline.
+async fn within<T>(deadline: Option<Instant>, work: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    match deadline {
+        None => work.await,
+        Some(deadline) => {
+            let done = tokio::time::timeout_at(deadline.into(), work).await;
+            done.unwrap_or_else(|_| Err(StepFailure::Deadline.into()))
+        }
     }
 }

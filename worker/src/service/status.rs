@@ -1,16 +1,20 @@
 //! Errors as gRPC statuses. The trailers of `slm_proto` carry the error's name, and the field, for those who answer in
 //! another protocol.
 
+use std::time::Duration;
+
 use slm_artifacts::FetchError;
 use slm_convert::pack::PackError;
 use slm_proto::trailers;
 use tonic::{Code, Status, metadata::MetadataValue};
 
+use super::input::InputError;
 use crate::{
-    adapters::AdapterSlotsError,
+    adapters::PublishError,
     admit::AdmitError,
     engine::{StepFailure, SubmitError},
     model::LoadAdapterError,
+    permits::PermitError,
     text::PromptError,
 };
 
@@ -43,20 +47,61 @@ pub(super) fn engine_gone() -> Status {
     status(Code::Internal, "EngineStopped", "the engine stopped before the answer was complete")
 }
 
-pub(super) fn missing(field: &'static str, expected: &str) -> Status {
-    at_field(status(Code::InvalidArgument, "Empty", format!("{field} is missing; {expected}")), field)
+pub(super) fn missing(field: &'static str, expected: &'static str) -> Status {
+    InputError::Missing { field, expected }.into()
+}
+
+/// The reader of an answer took nothing for so long.
+pub(super) fn not_read(idle: Duration) -> Status {
+    status(Code::Aborted, "NotRead", format!("nothing of the answer was read for {idle:?}; it was ended"))
+}
+
+/// An answer that was complete, not read, and in the way of another tenant's.
+pub(super) fn displaced_unread() -> Status {
+    let message = "the answer was complete and not read while another tenant needed its place; it was ended";
+    status(Code::ResourceExhausted, "Unread", message)
+}
+
+/// A load that did not come to its end.
+pub(super) fn load_timed_out(limit: Duration) -> Status {
+    let message = format!("the adapter was not loaded within {limit:?}; see to its source, or raise --load-timeout");
+    status(Code::DeadlineExceeded, "LoadTimeout", message)
+}
+
+impl From<InputError> for Status {
+    fn from(error: InputError) -> Self {
+        let invalid = |reason| status(Code::InvalidArgument, reason, &error);
+        match &error {
+            InputError::Missing { field, .. } => at_field(invalid("Empty"), field),
+            InputError::Messages { .. } => at_field(invalid("OutOfRange"), "messages"),
+            InputError::Tenant(_) => at_field(invalid("OutOfRange"), "tenant"),
+            InputError::TooLong { .. } => context_length_exceeded(invalid("ContextLengthExceeded")),
+        }
+    }
+}
+
+fn context_length_exceeded(mut refused: Status) -> Status {
+    let code = MetadataValue::from_static(trailers::CONTEXT_LENGTH_EXCEEDED);
+    refused.metadata_mut().insert(trailers::ERROR_CODE, code);
+    refused
+}
+
+impl From<PermitError> for Status {
+    fn from(error: PermitError) -> Self {
+        let reason = match error {
+            PermitError::Full { .. } => "Full",
+            PermitError::Unread { .. } => "Unread",
+        };
+        status(Code::ResourceExhausted, reason, error)
+    }
 }
 
 impl From<AdmitError> for Status {
     fn from(error: AdmitError) -> Self {
-        let mut refused = status(Code::InvalidArgument, error.reason(), &error);
+        let refused = status(Code::InvalidArgument, error.reason(), &error);
         match error {
             AdmitError::OutOfRange { field, .. } | AdmitError::Empty(field) => at_field(refused, field),
-            AdmitError::ContextLengthExceeded { .. } => {
-                let code = MetadataValue::from_static(trailers::CONTEXT_LENGTH_EXCEEDED);
-                refused.metadata_mut().insert(trailers::ERROR_CODE, code);
-                refused
-            }
+            AdmitError::ContextLengthExceeded { .. } => context_length_exceeded(refused),
         }
     }
 }
@@ -77,7 +122,6 @@ impl From<PromptError> for Status {
 impl From<SubmitError> for Status {
     fn from(error: SubmitError) -> Self {
         match error {
-            SubmitError::Full { .. } => status(Code::ResourceExhausted, "Full", error),
             SubmitError::Stopped => status(Code::Unavailable, "Stopped", error),
         }
     }
@@ -86,6 +130,7 @@ impl From<SubmitError> for Status {
 impl From<StepFailure> for Status {
     fn from(error: StepFailure) -> Self {
         let (code, reason) = match &error {
+            StepFailure::Displaced => (Code::ResourceExhausted, "Full"),
             StepFailure::Deadline => (Code::DeadlineExceeded, "Deadline"),
             StepFailure::NotFinite(_) => (Code::Internal, "NotFinite"),
             StepFailure::Session(_) => (Code::Internal, "Session"),
@@ -110,8 +155,9 @@ impl From<LoadAdapterError> for Status {
             LoadAdapterError::Rank { .. } => (Code::InvalidArgument, "Rank"),
             LoadAdapterError::NameTaken(_) => (Code::InvalidArgument, "NameTaken"),
             LoadAdapterError::Scale(_) => (Code::InvalidArgument, "Scale"),
-            LoadAdapterError::Slots(AdapterSlotsError::Full { .. }) => (Code::ResourceExhausted, "SlotsFull"),
-            LoadAdapterError::Slots(AdapterSlotsError::Retiring { .. }) => (Code::ResourceExhausted, "SlotsRetiring"),
+            LoadAdapterError::Publish(PublishError::Full { .. }) => (Code::ResourceExhausted, "SlotsFull"),
+            LoadAdapterError::Publish(PublishError::Retiring { .. }) => (Code::ResourceExhausted, "SlotsRetiring"),
+            LoadAdapterError::Publish(PublishError::Superseded { .. }) => (Code::Aborted, "Superseded"),
         };
         status(code, reason, &error)
     }

@@ -3,7 +3,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use super::*;
 
 fn origin(name: &str) -> Origin {
-    Origin(Some((name.into(), 1f32.to_bits())))
+    Origin { adapter: Some((name.into(), 1f32.to_bits())), ..Origin::default() }
 }
 
 /// Tokens `0..count`, different from `from` on.
@@ -15,7 +15,7 @@ fn text(count: usize, from: usize) -> Vec<u32> {
 fn run(cache: &mut KvCache, origin: Origin, prompt: &[u32]) -> (usize, Table) {
     let mut table = cache.open(origin, prompt, prompt.len() + 1).expect("room");
     let found = table.shared();
-    cache.grow(&mut table, prompt.len() + 1);
+    cache.grow(&mut table, prompt.len() + 1).unwrap();
     cache.publish(&mut table, prompt);
     (found, table)
 }
@@ -37,6 +37,34 @@ fn a_prompt_is_found_up_to_its_last_token() {
 }
 
 #[test]
+fn no_tenant_finds_what_another_sent() {
+    let of = |tenant: &str| Origin { tenant: tenant.into(), ..origin("sql") };
+    let mut cache = KvCache::new(40, 40);
+    let prompt = text(3 * PAGE, usize::MAX);
+    let (_, running) = run(&mut cache, of("payroll"), &prompt);
+    let (found, mut other) = run(&mut cache, of("support"), &prompt);
+    assert_eq!(found, 0, "while it runs");
+    cache.follow(&mut other, &prompt);
+    assert_ne!(running.pages()[0], other.pages()[0]);
+    cache.close(running);
+    cache.close(other);
+    for (tenant, expected) in [("", 0), ("sales", 0), ("payroll", 2 * PAGE), ("support", 2 * PAGE), ("sales", 2 * PAGE)]
+    {
+        let (found, table) = run(&mut cache, of(tenant), &prompt);
+        assert_eq!(found, expected, "{tenant}");
+        cache.close(table);
+    }
+}
+
+#[test]
+fn more_pages_than_were_reserved_are_an_error() {
+    let mut cache = KvCache::new(4, 4);
+    let mut table = cache.open(Origin::default(), &[1], PAGE).unwrap();
+    assert_eq!(cache.grow(&mut table, PAGE + 1), Err(OutOfPages));
+    cache.audit(&[(table, vec![1])]);
+}
+
+#[test]
 fn sequences_that_run_together_share_pages() {
     let mut cache = KvCache::new(20, 20);
     let prompt = text(2 * PAGE + 5, usize::MAX);
@@ -48,7 +76,7 @@ fn sequences_that_run_together_share_pages() {
     let other = text(PAGE + 1, 0);
     let mut tables = [(); 2].map(|()| cache.open(origin("sql"), &other, PAGE + 1).unwrap());
     for table in &mut tables {
-        cache.grow(table, PAGE);
+        cache.grow(table, PAGE).unwrap();
         cache.publish(table, &other);
     }
     assert_eq!(tables[0].pages(), tables[1].pages());
@@ -63,7 +91,7 @@ fn what_was_idle_longest_goes_first_and_only_from_its_end() {
     }
     // Four prefixes' pages: [0 0'] and [1 1']; a sequence of two takes those of the first, the last page first.
     let mut table = cache.open(origin("sql"), &[1], PAGE).unwrap();
-    cache.grow(&mut table, 1);
+    cache.grow(&mut table, 1).unwrap();
     assert_eq!(cache.open(Origin::default(), &text(2 * PAGE + 1, 0), 3 * PAGE).unwrap().shared(), PAGE);
     assert_eq!(cache.find(Parent::Origin(Origin::default()), &text(2 * PAGE + 1, PAGE)).len(), 2);
 }
@@ -89,7 +117,8 @@ fn without_room_for_idle_pages_nothing_is_shared() {
 impl KvCache {
     /// What must hold between any two calls.
     fn audit(&self, tables: &[(Table, Vec<u32>)]) {
-        let nodes = || self.nodes.iter().flatten();
+        let live = |(index, _): &(usize, &Node)| !self.vacant.contains(&(*index as u32));
+        let nodes = || self.nodes.iter().enumerate().filter(live).map(|(_, node)| node);
         assert_eq!(self.in_use, nodes().filter(|node| node.users > 0).count());
         assert_eq!(self.idle, nodes().filter(|node| node.users == 0).count());
         assert_eq!(self.reserved, tables.iter().map(|(table, _)| table.reserved).sum::<usize>());
@@ -116,7 +145,9 @@ fn no_page_is_lost_or_held_twice_whatever_comes() {
             match random.random_range(0..10) {
                 0..4 => {
                     let prompt = text(random.random_range(1..5 * PAGE), random.random_range(0..4) * PAGE);
+                    let tenant = ["", "a", "b"][random.random_range(0..3)].into();
                     let adapter = if random.random() { origin("sql") } else { Origin::default() };
+                    let adapter = Origin { tenant, ..adapter };
                     let positions = prompt.len() + random.random_range(0..2 * PAGE);
                     if let Some(table) = cache.open(adapter, &prompt, positions) {
                         tables.push((table, prompt));
@@ -132,7 +163,7 @@ fn no_page_is_lost_or_held_twice_whatever_comes() {
                     let (table, prompt) = &mut tables[index];
                     cache.follow(table, prompt);
                     let computed = random.random_range(table.shared()..=prompt.len());
-                    cache.grow(table, computed);
+                    cache.grow(table, computed).unwrap();
                     cache.publish(table, &prompt[..computed]);
                 }
                 _ => {}

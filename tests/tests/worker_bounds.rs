@@ -1,0 +1,41 @@
+//! What callers, sources and files can do to a worker, and what it does about it: one worker in this process, on the tiny
+//! model of the parity suite.
+
+mod worker_bounds {
+    mod answers;
+    mod loads;
+    mod tenants;
+
+    use anyhow::Result;
+    use slm_proto::v1::{self, generation_client::GenerationClient};
+    use slm_tests::tiny::{Worker, greedy};
+    use tonic::{
+        Streaming,
+        transport::{Channel, Endpoint},
+    };
+
+    const TOKENS: u32 = 250;
+
+    /// A connection with windows of so many bytes, of each stream and of all together.
+    async fn connect(worker: &Worker, stream: u32, all: u32) -> Result<GenerationClient<Channel>> {
+        let endpoint = Endpoint::from_shared(worker.url.clone())?;
+        let endpoint = endpoint.initial_stream_window_size(stream).initial_connection_window_size(all);
+        Ok(GenerationClient::new(endpoint.connect().await?))
+    }
+
+    /// An answer of some 70 KiB.
+    fn large() -> v1::GenerateRequest {
+        v1::GenerateRequest { logprobs: Some(20), ..greedy("tiny", &[5], TOKENS) }
+    }
+
+    async fn unread(
+        client: &mut GenerationClient<Channel>,
+        count: usize,
+    ) -> Result<Vec<Streaming<v1::GenerateResponse>>> {
+        let mut streams = Vec::new();
+        for _ in 0..count {
+            streams.push(client.generate(large()).await?.into_inner());
+        }
+        Ok(streams)
+    }
+}

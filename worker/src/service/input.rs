@@ -1,0 +1,163 @@
+//! What a request asks to continue, checked before any work is done for it.
+
+use std::sync::Arc;
+
+use slm_convert::chat::ChatMessage;
+use slm_proto::v1::{self, generate_request};
+
+use crate::text::{Input, TokenBytes};
+
+/// Messages of a conversation at most; fewer where the context has fewer tokens, of which each message takes one at least.
+const MESSAGES_MAX: usize = 4096;
+/// Bytes of a tenant's name at most.
+const TENANT_BYTES_MAX: usize = 256;
+/// Prompts larger than these are tokenised off the network's threads.
+const INLINE_BYTES_MAX: usize = 4096;
+const INLINE_MESSAGES_MAX: usize = 32;
+
+/// A request that is not worth any work.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum InputError {
+    /// Nothing to continue.
+    #[error("{field} is missing; {expected}")]
+    Missing { field: &'static str, expected: &'static str },
+    /// More text than any tokenizer gets into the context.
+    #[error(
+        "the prompt has {bytes} bytes, which are {tokens_min} tokens at least; the context of `{model}` is {context_length}, \
+         prompt and answer together"
+    )]
+    TooLong { bytes: usize, tokens_min: usize, context_length: usize, model: String },
+    /// More messages than fit.
+    #[error("messages has {found} entries; at most {most} fit the context of `{model}`")]
+    Messages { found: usize, most: usize, model: String },
+    /// The name of the tenant is out of bounds.
+    #[error("tenant has {0} bytes; it must be at most {TENANT_BYTES_MAX}")]
+    Tenant(usize),
+}
+
+/// What bounds a prompt.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PromptBounds<'a> {
+    /// For messages.
+    pub(super) model: &'a str,
+    /// Prompt and answer together.
+    pub(super) context_length: usize,
+    /// Bytes that a token stands for at most; `None` without a tokenizer.
+    pub(super) token_bytes_max: Option<usize>,
+}
+
+/// The domain in which pages are shared and places are divided.
+pub(super) fn tenant(name: &str) -> Result<Arc<str>, InputError> {
+    if name.len() > TENANT_BYTES_MAX { Err(InputError::Tenant(name.len())) } else { Ok(name.into()) }
+}
+
+/// The input, if it could fit.
+pub(super) fn input(input: Option<generate_request::Input>, bounds: PromptBounds<'_>) -> Result<Input, InputError> {
+    let missing = |field, expected| Err(InputError::Missing { field, expected });
+    match input {
+        None => missing("input", "send messages, prompt or token_ids"),
+        Some(generate_request::Input::Prompt(text)) => {
+            bounds.check_bytes(text.len())?;
+            Ok(Input::Prompt(text))
+        }
+        Some(generate_request::Input::TokenIds(ids)) => Ok(Input::TokenIds(ids.ids)),
+        Some(generate_request::Input::Messages(messages)) => {
+            let messages = messages.messages;
+            let (found, most) = (messages.len(), MESSAGES_MAX.min(bounds.context_length));
+            if found == 0 {
+                return missing("messages", "send at least one");
+            }
+            if found > most {
+                return Err(InputError::Messages { found, most, model: bounds.model.to_owned() });
+            }
+            bounds.check_bytes(messages.iter().map(|message| message.role.len() + message.content.len()).sum())?;
+            let message = |m: v1::Message| ChatMessage { role: m.role, content: m.content };
+            Ok(Input::Messages(messages.into_iter().map(message).collect()))
+        }
+    }
+}
+
+impl PromptBounds<'_> {
+    fn check_bytes(self, bytes: usize) -> Result<(), InputError> {
+        let Some(token_bytes_max) = self.token_bytes_max else { return Ok(()) };
+        let tokens_min = bytes.div_ceil(token_bytes_max.max(1));
+        if tokens_min < self.context_length {
+            return Ok(());
+        }
+        let model = self.model.to_owned();
+        Err(InputError::TooLong { bytes, tokens_min, context_length: self.context_length, model })
+    }
+}
+
+/// Whether the work is so little that moving it to another thread would be more.
+pub(super) fn is_short(input: &Input) -> bool {
+    match input {
+        Input::Messages(messages) => {
+            let bytes: usize = messages.iter().map(|message| message.role.len() + message.content.len()).sum();
+            messages.len() <= INLINE_MESSAGES_MAX && bytes <= INLINE_BYTES_MAX
+        }
+        Input::Prompt(text) => text.len() <= INLINE_BYTES_MAX,
+        Input::TokenIds(_) => true,
+    }
+}
+
+/// Bytes that a token of the vocabulary stands for at most.
+pub(crate) fn token_bytes_max(bytes: &TokenBytes, tokenizer: &tokenizers::Tokenizer) -> usize {
+    // Special tokens stand for no bytes of an answer, but their names may be written in a prompt.
+    let named = tokenizer.get_added_tokens_decoder().values().map(|token| token.content.len()).max();
+    let vocabulary = tokenizer.get_vocab_size(true) as u32;
+    (0..vocabulary).map(|id| bytes.get(id).len()).max().max(named).unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOUNDS: PromptBounds<'_> = PromptBounds { model: "tiny", context_length: 100, token_bytes_max: Some(8) };
+
+    fn messages(all: impl IntoIterator<Item = (String, String)>) -> Option<generate_request::Input> {
+        let messages = all.into_iter().map(|(role, content)| v1::Message { role, content }).collect();
+        Some(generate_request::Input::Messages(v1::Messages { messages }))
+    }
+
+    fn refusal(asked: Option<generate_request::Input>) -> String {
+        input(asked, BOUNDS).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_cannot_fit_is_refused_before_it_is_looked_at() {
+        let text = |bytes| Some(generate_request::Input::Prompt("x".repeat(bytes)));
+        assert!(input(text(99 * 8), BOUNDS).is_ok(), "99 tokens and one of an answer");
+        assert_eq!(
+            refusal(text(99 * 8 + 1)),
+            "the prompt has 793 bytes, which are 100 tokens at least; the context of `tiny` is 100, prompt and answer together"
+        );
+        assert!(refusal(messages([("user".into(), "x".repeat(800))])).contains("which are 101 tokens at least"));
+        assert!(refusal(messages([("x".repeat(800), String::new())])).contains("tokens at least"), "roles count, too");
+        let empty = |count| messages((0..count).map(|_| (String::new(), String::new())));
+        assert_eq!(refusal(empty(101)), "messages has 101 entries; at most 100 fit the context of `tiny`");
+        assert!(input(empty(100), BOUNDS).is_ok());
+        let long = PromptBounds { context_length: 1 << 20, ..BOUNDS };
+        assert!(input(empty(MESSAGES_MAX + 1), long).unwrap_err().to_string().contains("at most 4096 fit"));
+        assert!(
+            input(text(1 << 22), PromptBounds { token_bytes_max: None, ..BOUNDS }).is_ok(),
+            "refused for want of a tokenizer"
+        );
+        assert_eq!(refusal(messages([])), "messages is missing; send at least one");
+        assert_eq!(refusal(None), "input is missing; send messages, prompt or token_ids");
+    }
+
+    #[test]
+    fn many_empty_messages_are_no_short_work() {
+        let short = |asked| is_short(&input(asked, PromptBounds { context_length: 10_000, ..BOUNDS }).unwrap());
+        assert!(short(messages([("user".into(), "hi".into())])));
+        assert!(!short(messages((0..33).map(|_| (String::new(), String::new())))));
+        assert!(!short(Some(generate_request::Input::Prompt("x".repeat(4097)))));
+    }
+
+    #[test]
+    fn tenants_have_names_of_bounded_length() {
+        assert_eq!(&*tenant("").unwrap(), "");
+        assert_eq!(tenant(&"x".repeat(257)), Err(InputError::Tenant(257)));
+    }
+}

@@ -1,0 +1,203 @@
+//! Threads for long prompts: templates and tokenizers outside the network's threads.
+//!
+//! Few prompts are worked on at a time, by threads with the priority of the engine's, so that no number of prompts takes the
+//! cores from those that generate. Tenants take turns: one with many long prompts delays itself.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::oneshot;
+
+use crate::giving_way::give_way;
+
+/// Prompts at the same time, at most.
+const THREADS_MAX: usize = 2;
+
+/// The work did not come to an end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TextPoolError {
+    /// No thread for it.
+    #[error("starting a thread for the prompt: {0}")]
+    Thread(#[from] std::io::Error),
+    /// It panicked.
+    #[error("the prompt ended its thread; the worker's log says where")]
+    Panicked,
+}
+
+/// A bounded number of threads, in turn for each tenant.
+#[derive(Debug, Clone)]
+pub(crate) struct TextPool {
+    turns: Arc<Turns>,
+}
+
+impl TextPool {
+    /// Beside an engine that computes with so many threads.
+    pub(crate) fn new(engine_threads: usize) -> Self {
+        Self { turns: Turns::new((engine_threads / 2).clamp(1, THREADS_MAX)) }
+    }
+
+    /// Does `work` when it is the tenant's turn. Dropping the future gives the turn up, or lets what has begun come to its
+    /// end unseen.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        tenant: &Arc<str>,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, TextPoolError> {
+        let turn = self.turns.next(tenant).await;
+        let (done, result) = oneshot::channel();
+        std::thread::Builder::new().name("text".into()).spawn(move || {
+            give_way();
+            let _turn = turn;
+            // Nobody waits for it when the request was cancelled.
+            let _ = done.send(work());
+        })?;
+        result.await.map_err(|_| TextPoolError::Panicked)
+    }
+}
+
+/// Permits that are handed to tenants in turn, and to the requests of one in the order in which they came.
+#[derive(Debug)]
+struct Turns {
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    free: usize,
+    /// Tenants that wait, the next one first, with their requests.
+    waiting: VecDeque<(Arc<str>, VecDeque<oneshot::Sender<Turn>>)>,
+}
+
+/// A permit. Dropping it hands it on.
+#[derive(Debug)]
+struct Turn {
+    /// `None` once it was handed on.
+    turns: Option<Arc<Turns>>,
+}
+
+impl Turns {
+    fn new(free: usize) -> Arc<Self> {
+        Arc::new(Self { state: Mutex::new(State { free, waiting: VecDeque::new() }) })
+    }
+
+    async fn next(self: &Arc<Self>, tenant: &Arc<str>) -> Turn {
+        loop {
+            let waiting = {
+                let mut state = self.lock();
+                if state.free > 0 {
+                    state.free -= 1;
+                    return Turn { turns: Some(self.clone()) };
+                }
+                let (sender, receiver) = oneshot::channel();
+                match state.waiting.iter_mut().find(|(other, _)| other == tenant) {
+                    Some((_, requests)) => requests.push_back(sender),
+                    None => state.waiting.push_back((tenant.clone(), [sender].into())),
+                }
+                receiver
+            };
+            // The sender is dropped unused by nobody.
+            if let Ok(turn) = waiting.await {
+                return turn;
+            }
+        }
+    }
+
+    /// Hands a permit to whoever is next and still waits.
+    fn hand_on(self: &Arc<Self>) {
+        loop {
+            let next = {
+                let mut state = self.lock();
+                let Some((tenant, mut requests)) = state.waiting.pop_front() else {
+                    state.free += 1;
+                    return;
+                };
+                let next = requests.pop_front();
+                if !requests.is_empty() {
+                    state.waiting.push_back((tenant, requests));
+                }
+                next
+            };
+            let Some(next) = next else { continue };
+            match next.send(Turn { turns: Some(self.clone()) }) {
+                Ok(()) => return,
+                // It was cancelled. What came back must not hand itself on.
+                Err(mut turn) => turn.turns = None,
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if let Some(turns) = self.turns.take() {
+            turns.hand_on();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::{FutureExt as _, future::BoxFuture};
+
+    use super::*;
+
+    fn asked(turns: &Arc<Turns>, tenant: &str) -> BoxFuture<'static, Turn> {
+        let (turns, tenant): (_, Arc<str>) = (turns.clone(), tenant.into());
+        let mut future = async move { turns.next(&tenant).await }.boxed();
+        assert!((&mut future).now_or_never().is_none(), "it has to wait");
+        future
+    }
+
+    #[tokio::test]
+    async fn tenants_take_turns_and_requests_of_one_keep_their_order() {
+        let turns = Turns::new(1);
+        let mut held = Some(turns.next(&"flood".into()).await);
+        let names = ["flood", "flood", "flood", "quiet", "other", "quiet"];
+        let mut waiting: Vec<_> = names.iter().map(|name| Some(asked(&turns, name))).collect();
+        let mut order = Vec::new();
+        while order.len() < names.len() {
+            drop(held.take());
+            let ready = waiting.iter_mut().enumerate().find_map(|(index, slot)| {
+                let turn = slot.as_mut()?.now_or_never()?;
+                *slot = None;
+                Some((index, turn))
+            });
+            let (index, turn) = ready.unwrap();
+            held = Some(turn);
+            order.push(index);
+        }
+        assert_eq!(order, [0, 3, 4, 1, 5, 2]);
+        drop(held);
+        assert_eq!(turns.lock().free, 1);
+    }
+
+    #[tokio::test]
+    async fn who_is_cancelled_takes_no_turn() {
+        let turns = Turns::new(1);
+        let held = turns.next(&"a".into()).await;
+        let (first, mut second, third) = (asked(&turns, "a"), asked(&turns, "b"), asked(&turns, "c"));
+        drop(first);
+        drop(held);
+        let turn = (&mut second).now_or_never().unwrap();
+        // Given to the third, which leaves without having looked.
+        drop(turn);
+        drop(third);
+        assert_eq!(turns.lock().free, 1);
+    }
+
+    #[tokio::test]
+    async fn a_prompt_that_panics_gives_its_thread_back() {
+        let pool = TextPool::new(1);
+        let tenant: Arc<str> = "".into();
+        #[allow(clippy::panic)]
+        let failed = pool.run(&tenant, || -> usize { panic!("as a tokenizer might") }).await;
+        assert!(matches!(failed, Err(TextPoolError::Panicked)));
+        assert_eq!(pool.run(&tenant, || 7).await.unwrap(), 7);
+    }
+}
