@@ -46,6 +46,9 @@ impl ConvertArgs {
     fn convert(&self) -> Result<(), Failure> {
         let begun = Instant::now();
         let checkpoint = Checkpoint::open(&self.source).map_err(Failure::failed)?;
+        for note in checkpoint.notes() {
+            tracing::warn!("{note}");
+        }
         self.prepare()?;
         let precision = PrecisionChoice::from(self.precision).resolve(&checkpoint);
         let mut bar: Option<ProgressBar> = None;

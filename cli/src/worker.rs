@@ -16,7 +16,7 @@ use slm_worker::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    args::{Precision, duration},
+    args::{Precision, address, duration},
     child_line::{WorkerLine, say},
     exit::Failure,
     stdin,
@@ -90,14 +90,14 @@ pub struct WorkerArgs {
     #[command(flatten)]
     store: StoreArgs,
     /// Address of the gRPC endpoint; port 0: any.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0", value_parser = address)]
     listen: SocketAddr,
     /// Folder with ca.crt, tls.crt and tls.key of its swarm, followed: only operator and routers of the swarm get in. Without
     /// it the gRPC endpoint is plain and open.
     #[arg(long, value_name = "DIR", env = "SLM_TLS_DIR")]
     tls: Option<PathBuf>,
     /// Address of /healthz, /readyz and /metrics over HTTP; none without it.
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
     probes: Option<SocketAddr>,
     /// How long running answers may go on after the end was asked for.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]

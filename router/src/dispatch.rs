@@ -267,6 +267,7 @@ fn for_worker(request: &GenerateRequest, expert: &str) -> GenerateRequest {
         explain: false,
         request_id: request.request_id.clone(),
         metadata: std::collections::HashMap::new(),
+        parse_special_tokens: request.parse_special_tokens,
     }
 }
 

@@ -41,6 +41,7 @@ mod http;
 mod health;
 mod listen;
 mod metrics;
+mod origins;
 mod readiness;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -54,6 +55,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 pub use access::{AccessError, TokensError};
 pub use config::{Config, Limits, ReadyWhen};
 pub use listen::ListenError;
+pub use origins::{Origin, OriginError};
 pub use readiness::{Missing, Readiness};
 pub use swarm::Swarm;
 
@@ -145,7 +147,7 @@ async fn route(
 
     let _probes = probes
         .map(|probes| AbortOnDropHandle::new(tokio::spawn(http::serve_probes(probes.tcp, Arc::clone(&dispatcher)))));
-    let http = http::serve(http, Arc::clone(&dispatcher), access.clone(), shutdown.clone());
+    let http = http::serve(http, Arc::clone(&dispatcher), access.clone(), config.origins, shutdown.clone());
     let grpc = grpc::serve(grpc, dispatcher, access, health_service, shutdown.clone());
     let mut servers = tokio::spawn(async move { tokio::try_join!(http, grpc).map(|_| ()) });
 

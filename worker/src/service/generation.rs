@@ -15,7 +15,7 @@ use crate::{
     adapters::AdapterLease,
     admit::admit,
     engine::Job,
-    text::{Input, TextStream},
+    text::{Input, Reading, TextStream},
 };
 
 /// Prompts longer than this are tokenised off the network threads.
@@ -68,8 +68,9 @@ impl Generate {
         let mut request = request.into_inner();
         // The version is fixed here: what is loaded later under this name is for later requests.
         let adapter = self.expert(&request.model)?;
-        let prompt = self.tokens(request.input.take()).await?;
-        let admitted = admit(&request, prompt.len(), &self.0.model.limits)?;
+        let prompt = self.tokens(request.input.take(), request.parse_special_tokens, adapter.clone()).await?;
+        let own_ends = adapter.as_ref().map(|lease| lease.info.chat.eos_token_ids.as_slice()).unwrap_or_default();
+        let admitted = admit(&request, prompt.len(), own_ends, &self.0.model.limits)?;
         let prompt_tokens = prompt.len() as u32;
         let expert = self.describe(adapter.as_deref());
         let events = self.0.model.engine.submit(Job {
@@ -110,7 +111,12 @@ impl Generate {
         v1::Expert { kind: kind.into(), name: name.clone(), model: model.name.clone(), digest: digest.clone() }
     }
 
-    async fn tokens(&self, input: Option<generate_request::Input>) -> Result<Vec<u32>, Status> {
+    async fn tokens(
+        &self,
+        input: Option<generate_request::Input>,
+        parse_special_tokens: Option<bool>,
+        adapter: Option<Arc<AdapterLease>>,
+    ) -> Result<Vec<u32>, Status> {
         let input = match input {
             None => return Err(status::missing("input", "send messages, prompt or token_ids")),
             Some(generate_request::Input::Prompt(text)) => Input::Prompt(text),
@@ -119,15 +125,21 @@ impl Generate {
                 if messages.messages.is_empty() {
                     return Err(status::missing("messages", "send at least one"));
                 }
-                let message = |m: v1::Message| ChatMessage { role: m.role, content: m.content };
+                let name = |name: String| Some(name).filter(|name| !name.is_empty());
+                let message = |m: v1::Message| ChatMessage { role: m.role, content: m.content, name: name(m.name) };
                 Input::Messages(messages.messages.into_iter().map(message).collect())
             }
         };
         let model = self.0.model.clone();
-        if text_bytes(&input) <= INLINE_PROMPT_BYTES_MAX {
-            return Ok(model.prompter.tokens(input, &model.name)?);
+        let inline = text_bytes(&input) <= INLINE_PROMPT_BYTES_MAX;
+        let read = move || {
+            let template = adapter.as_ref().and_then(|lease| lease.info.chat.template.as_ref());
+            model.prompter.tokens(input, Reading { parse_special_tokens, template }, &model.name)
+        };
+        if inline {
+            return Ok(read()?);
         }
-        let task = tokio::task::spawn_blocking(move || model.prompter.tokens(input, &model.name));
+        let task = tokio::task::spawn_blocking(read);
         Ok(task.await.map_err(|error| Status::internal(error.to_string()))??)
     }
 }
