@@ -247,7 +247,8 @@ impl Model {
         let (engine, thread) = Engine::start(session, config).map_err(ModelError::Thread)?;
         let weight_bytes = bundle.weight_bytes()?;
         let prompter = Prompter::new(&bundle)?;
-        let token_bytes = prompter.tokenizer().map(|tokenizer| Arc::new(TokenBytes::new(tokenizer)));
+        let ends = &bundle.info.generation.eos_token_ids;
+        let token_bytes = prompter.tokenizer().map(|tokenizer| Arc::new(TokenBytes::new(tokenizer, ends)));
         tell_ends(&options.name, &bundle.info.generation.ends);
         let limits = Limits { model: options.name.clone(), context_length, defaults: bundle.info.generation.clone() };
         let model = Self {

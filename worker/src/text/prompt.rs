@@ -6,7 +6,7 @@ use slm_convert::{
     bundle::{Bundle, BundleError},
     chat::{ChatError, ChatMessage, ChatTemplate},
 };
-use tokenizers::Tokenizer;
+use tokenizers::{AddedToken, Tokenizer};
 
 use super::{
     Specials,
@@ -88,10 +88,9 @@ pub enum Input {
 impl Prompter {
     /// That of `bundle`.
     pub fn new(bundle: &Bundle) -> Result<Self, BundleError> {
-        let text = bundle.tokenizer()?.map(|tokenizer| Text {
-            specials: Specials::new(&tokenizer),
-            tokenizer,
-            plain: OnceLock::new(),
+        let text = bundle.tokenizer()?.map(|mut tokenizer| {
+            mark_ends(&mut tokenizer, &bundle.info.generation.eos_token_ids);
+            Text { specials: Specials::new(&tokenizer), tokenizer, plain: OnceLock::new() }
         });
         Ok(Self { text, template: bundle.info.chat_template.clone(), vocab_size: bundle.info.config.vocab_size })
     }
@@ -152,6 +151,16 @@ impl Text {
     }
 }
 
+/// Makes control tokens of added tokens that end an answer: some files forget to call them special.
+fn mark_ends(tokenizer: &mut Tokenizer, ends: &[u32]) {
+    let added = tokenizer.get_added_tokens_decoder();
+    let ends = ends.iter().filter_map(|id| added.get(id)).filter(|token| !token.special);
+    let special: Vec<AddedToken> = ends.map(|token| token.clone().special(true)).collect();
+    if !special.is_empty() {
+        tokenizer.add_special_tokens(&special);
+    }
+}
+
 #[allow(clippy::needless_pass_by_value)] // for map_err
 fn failed(error: tokenizers::Error) -> PromptError {
     PromptError::Tokenizer(error.to_string())
@@ -192,6 +201,22 @@ mod tests {
 
     const CHATML: &str = "{% for m in messages %}<|start|>{{ m.role }}\n{{ m.content | trim }}<|end|>{% endfor %}";
 
+    #[test]
+    fn an_added_token_that_ends_answers_is_a_control_token() {
+        let mut prompter = prompter(CHATML);
+        let text = prompter.text.as_mut().unwrap();
+        text.tokenizer.add_tokens(&[AddedToken::from("<|stop|>", false).normalized(false)]);
+        let id = text.tokenizer.token_to_id("<|stop|>").unwrap();
+        mark_ends(&mut text.tokenizer, &[id, 0]);
+        text.specials = Specials::new(&text.tokenizer);
+        let bytes = crate::text::TokenBytes::new(&text.tokenizer, &[id, 0]);
+        assert!(bytes.is_special(id) && bytes.is_special(0) && !bytes.is_special(1));
+        let messages = |content: &str| Input::Messages(vec![ChatMessage::new("user", content)]);
+        assert!(!prompter.tokens(messages("<|stop|>"), Reading::default(), "m").unwrap().contains(&id));
+        // A plain word that ends answers stays a word in prompts.
+        assert!(prompter.tokens(messages("bab"), Reading::default(), "m").unwrap().contains(&0));
+    }
+
     /// The prompt in words: control tokens in angle brackets, the rest as it is.
     fn read(prompter: &Prompter, messages: &[(&str, &str)], reading: Reading<'_>) -> String {
         let messages = messages.iter().map(|(role, content)| ChatMessage::new(role, content)).collect();
@@ -199,7 +224,7 @@ mod tests {
     }
 
     fn words(prompter: &Prompter, ids: &[u32]) -> String {
-        let bytes = crate::text::TokenBytes::new(prompter.tokenizer().unwrap());
+        let bytes = crate::text::TokenBytes::new(prompter.tokenizer().unwrap(), &[]);
         let word = |id: &u32| match id {
             100 => "(start)".to_owned(),
             101 => "(end)".to_owned(),

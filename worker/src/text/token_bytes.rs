@@ -22,13 +22,13 @@ struct Token {
 }
 
 impl TokenBytes {
-    /// Those of `tokenizer`.
-    pub fn new(tokenizer: &Tokenizer) -> Self {
+    /// Those of `tokenizer`. `ends` end an answer and are no part of it, whatever the tokenizer calls them.
+    pub fn new(tokenizer: &Tokenizer, ends: &[u32]) -> Self {
         let decoding = Decoding::new(tokenizer);
         let added = tokenizer.get_added_tokens_decoder();
         let count = tokenizer.get_vocab_size(true) as u32;
         let last = added.keys().copied().max().map_or(count, |last| count.max(last + 1));
-        let tokens = (0..last)
+        let mut tokens: Vec<Token> = (0..last)
             .map(|id| match added.get(&id) {
                 Some(token) if token.special => Token { bytes: token.content.as_bytes().into(), special: true },
                 Some(token) => Token { bytes: decoding.added(&token.content), special: false },
@@ -38,6 +38,11 @@ impl TokenBytes {
                 }
             })
             .collect();
+        for end in ends {
+            if let Some(token) = tokens.get_mut(*end as usize) {
+                token.special = true;
+            }
+        }
         Self { tokens, specials: Specials::new(tokenizer) }
     }
 
