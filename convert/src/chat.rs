@@ -47,7 +47,7 @@ impl ChatMessage {
 
     fn to_value(&self) -> Value {
         let name = self.name.as_deref().map(|name| ("name", name));
-        [("role", self.role.as_str()), ("content", self.content.as_str())].into_iter().chain(name).collect()
+        Value::from_pairs([("role", self.role.as_str()), ("content", self.content.as_str())].into_iter().chain(name))
     }
 }
 
