@@ -9,7 +9,8 @@ PYTHON := $(CACHE)/venv/bin/python
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 SLM := $(TARGET)/release/slm
 
-.PHONY: help setup build demo up test check generate parity e2e e2e-faults bench soak images chart chart-generate cluster-up cluster-down cluster-test clean
+.PHONY: help setup build demo up test check deny advisories machete msrv shellcheck actionlint generate parity e2e e2e-faults bench soak images \
+	chart chart-generate cluster-setup cluster-up cluster-down cluster-test clean
 
 help: ## Show what there is
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,16 +39,37 @@ check: ## Format, lints, documentation
 	$(CARGO) clippy --release --workspace --all-targets --features slm-tests/cluster -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --workspace --no-deps --quiet
 
+deny: ## Licences, sources, bans and duplicates of dependencies (builds cargo-deny once)
+	@CACHE="$(CACHE)" scripts/tool cargo-deny check --hide-inclusion-graph bans licenses sources
+
+advisories: ## Known vulnerabilities of dependencies; fetches their database
+	@CACHE="$(CACHE)" scripts/tool cargo-deny check advisories
+
+machete: ## Dependencies that nothing uses (builds cargo-machete once)
+	@CACHE="$(CACHE)" scripts/tool cargo-machete
+
+msrv: ## Check with the oldest Rust that Cargo.toml promises, where its toolchain is installed
+	@scripts/msrv
+
+shellcheck: ## Lint the shell scripts
+	@CACHE="$(CACHE)" scripts/tool shellcheck .ci/run $$(git ls-files scripts)
+
+actionlint: ## Lint the workflows (needs Go once)
+	@CACHE="$(CACHE)" scripts/tool actionlint
+
 generate: ## Write the generated files anew: the CRDs
 	@$(CARGO) build --release --quiet --workspace --example generate && "$(TARGET)/release/examples/generate"
 
 parity: setup ## Compare logits and greedy tokens with the reference (SLM_PARITY_DIR=DIR for another suite)
 	SLM_PARITY_DIR="$(abspath $(SLM_PARITY_DIR))" $(CARGO) test --release --workspace --test parity -- --nocapture --test-threads=1
 
-e2e: setup images ## The swarm on a real cluster: the one of KUBECONFIG, or one that it brings up (needs root)
+cluster-setup: # What a cluster on this machine needs, before anything is built: not where KUBECONFIG names one.
+	@[ -n "$(KUBECONFIG)" ] || CACHE="$(CACHE)" scripts/setup cluster
+
+e2e: cluster-setup setup images ## The swarm on a real cluster: the one of KUBECONFIG, or one that it brings up (needs root)
 	@CACHE="$(CACHE)" scripts/e2e
 
-e2e-faults: setup images ## The same, with eight callers that never pause while things break or are replaced
+e2e-faults: cluster-setup setup images ## The same, with eight callers that never pause while things break or are replaced
 	@CACHE="$(CACHE)" scripts/e2e --faults
 
 bench: setup ## Speed beside the bare ONNX Runtime step and llama-server, on this machine (BENCH="--repeat 9" for options)

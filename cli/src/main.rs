@@ -10,6 +10,7 @@
 mod args;
 mod exit;
 mod logs;
+mod open_files;
 mod output;
 mod store_args;
 
@@ -96,6 +97,7 @@ enum Command {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     logs::init(matches!(cli.command, Command::Worker(_) | Command::Router(_) | Command::Operator(_)));
+    open_files::raise_limit();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return exit::report(Err(Failure::failed(format!("starting threads: {error}")))),

@@ -6,7 +6,7 @@ use std::{collections::HashMap, fs, path::PathBuf};
 use serde_json::Value;
 use slm_crds::{
     manifest,
-    rule::{Facts, Rule, Turn},
+    rule::{Budget, Facts, Rule, Turn},
 };
 
 fn quickstart() -> PathBuf {
@@ -39,7 +39,7 @@ fn every_utterance_goes_to_its_expert() {
         route.rules.iter().map(|rule| (Rule::compile(&rule.when).expect("a rule"), rule.to.name.as_str())).collect();
     let choose = |text: &str| {
         let facts = Facts::new("assistant", text, [Turn { role: "user", content: text }], &HashMap::new());
-        let matched = rules.iter().find(|(rule, _)| rule.holds(&facts).expect("a decision"));
+        let matched = rules.iter().find(|(rule, _)| rule.holds(&facts, &mut Budget::default()).expect("a decision"));
         matched.map_or(route.fallback.name.as_str(), |(_, name)| name)
     };
     let utterances = utterances();

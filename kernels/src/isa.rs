@@ -11,7 +11,7 @@
 //! Nothing in it depends on how many rows or columns are computed together, or on the width of a vector: a row gets
 //! the same bits alone and in company, on every instruction set. An instruction set may multiply by `m` before `d` is
 //! made a float, if it has the bits for it, or after.
-#![allow(unsafe_code)] // Pointer arithmetic in the inner loops; `linear::columns` checks the bounds once per call.
+#![allow(unsafe_code)] // Pointer arithmetic in the inner loops; `Product::check` checks the bounds once per call.
 
 use crate::{
     activations::Meta,

@@ -43,6 +43,7 @@ pub mod attention;
 pub mod floats;
 mod linear;
 pub mod lora;
+mod product;
 pub mod rowwise;
 mod simd;
 
@@ -63,7 +64,8 @@ pub mod roofline;
 pub use activations::{Activations, Quantizer};
 pub use format::{BLOCK, Format, TILE_COLUMNS};
 pub use level::Level;
-pub use linear::{Adapters, Linear, Start};
+pub use linear::{Adapters, Linear};
 pub use pack::{Block, Packed, Weights};
+pub use product::Start;
 pub use rows::Rows;
 pub use sources::SourceError;

@@ -1,39 +1,23 @@
 //! `y = x W (+ residual) + adapters`, one range of columns at a time.
-#![allow(unsafe_code)] // Addresses of tiles, panels and rows; all bounds are checked at the beginning of a call.
+#![allow(unsafe_code)] // Rows that threads share; all bounds are checked at the beginning of a call.
 
-use std::{ops::Range, ptr};
+use std::ops::Range;
 
 use crate::{
-    activations::{Activations, PANEL, Panel},
-    dispatch::Choice,
-    format::{BLOCK, SCALE_BYTES, TILE_COLUMNS},
-    isa::Pass,
+    activations::Activations,
+    format::TILE_COLUMNS,
     level::Level,
     lora::{self, Share},
     pack::Weights,
+    product::{Product, Start},
     rows::Rows,
 };
-
-/// Quantised activations that are kept near while the weights of the range pass by, in bytes: part of a level-2
-/// cache, which panels of more rows would fall out of.
-const NEAR_BYTES_MAX: usize = 192 << 10;
 
 /// Columns after which adapters are added, while outputs are still near. Fewer where B of so many columns is more than
 /// this: it is asked for before the weights of the same columns are multiplied, and has to stay near meanwhile.
 const ADAPTED_COLUMNS: usize = 256;
 const ADAPTED_COLUMNS_MIN: usize = 64;
 const ADAPTED_BYTES: usize = 16 << 10;
-
-/// What the outputs are added to.
-#[derive(Debug, Clone, Copy)]
-pub enum Start<'a> {
-    /// Nothing.
-    Zero,
-    /// A residual of the shape of the outputs.
-    Residual(&'a [f32]),
-    /// What stands where the outputs go.
-    InPlace,
-}
 
 /// The second halves of the rows' adapters; rows that no share names have none.
 #[derive(Clone, Copy)]
@@ -84,10 +68,11 @@ impl Linear<'_> {
     /// # Safety
     /// No other thread uses the same cells of `y` at the same time, nor writes to the adapters' hidden rows.
     pub unsafe fn columns(&self, level: Level, columns: Range<usize>, y: Rows<'_>) {
-        self.check(level, &columns, &y);
+        let product = Product { weights: self.weights, x: self.x, start: self.start };
+        product.check(level, &columns, &y);
         let rows = 0..self.x.rows();
         let Some(adapters) = &self.adapters else {
-            return self.products(level, rows, columns.clone(), columns.end, y);
+            return product.columns(level, rows, columns.clone(), columns.end, y);
         };
         let column_bytes: usize = adapters.shares.iter().map(|share| share.adapter.column_bytes()).sum();
         let step = (ADAPTED_BYTES / column_bytes.max(1)).clamp(ADAPTED_COLUMNS_MIN, ADAPTED_COLUMNS);
@@ -96,7 +81,7 @@ impl Linear<'_> {
             let end = (begin + step / TILE_COLUMNS * TILE_COLUMNS).min(columns.end);
             adapters.shares.iter().for_each(|share| share.adapter.fetch_columns(begin..end));
             adapters.next.iter().for_each(|share| share.adapter.fetch_hidden(begin..end, self.weights.outputs()));
-            self.products(level, rows.clone(), begin..end, columns.end, y);
+            product.columns(level, rows.clone(), begin..end, columns.end, y);
             (adapters.ready)();
             for share in adapters.shares {
                 // SAFETY: the cells are this thread's by the caller's promise; the level was checked.
@@ -113,132 +98,5 @@ impl Linear<'_> {
     pub fn all(&self, level: Level, y: &mut [f32]) {
         // SAFETY: `y` is borrowed exclusively; the hidden rows are only read, and their view outlives this call.
         unsafe { self.columns(level, 0..self.weights.outputs(), Rows::new(y, self.weights.outputs())) };
-    }
-
-    /// Computes all columns of some rows, without adapters; rows of `y` may be longer than the outputs.
-    ///
-    /// # Safety
-    /// No other thread uses the same rows of `y` at the same time.
-    pub(crate) unsafe fn rows(&self, level: Level, rows: Range<usize>, y: Rows<'_>) {
-        assert!(rows.end <= self.x.rows() && matches!(self.start, Start::Zero), "rows {rows:?} of {:?}", self.weights);
-        self.check(level, &(0..self.weights.outputs()), &y);
-        let outputs = self.weights.outputs();
-        self.products(level, rows, 0..outputs, outputs, y);
-    }
-
-    fn check(&self, level: Level, columns: &Range<usize>, y: &Rows<'_>) {
-        let (weights, x) = (self.weights, self.x);
-        assert!(level.is_available(), "this CPU has no {level:?}");
-        assert!(x.inputs() == weights.inputs(), "{weights:?} cannot take rows of {}", x.inputs());
-        let wide = y.width() == weights.outputs() || matches!(self.start, Start::Zero) && y.width() > weights.outputs();
-        assert!(wide && y.len() >= x.rows(), "outputs of {weights:?} do not fit");
-        let whole = |column: usize| column.is_multiple_of(TILE_COLUMNS) || column == weights.outputs();
-        assert!(
-            whole(columns.start) && whole(columns.end) && columns.end <= weights.outputs(),
-            "columns {columns:?} of {weights:?} are not whole tiles of {TILE_COLUMNS}"
-        );
-        if let Start::Residual(residual) = self.start {
-            assert!(residual.len() >= x.rows() * weights.outputs(), "the residual of {weights:?} is too short");
-        }
-    }
-
-    /// The columns from `columns.end` to `next` are computed next.
-    fn products(&self, level: Level, rows: Range<usize>, columns: Range<usize>, next: usize, y: Rows<'_>) {
-        let panels = rows.start / PANEL..rows.end.div_ceil(PANEL);
-        let near = (NEAR_BYTES_MAX / (PANEL * self.x.inputs().max(1))).max(1);
-        for begin in panels.clone().step_by(near) {
-            let end = (begin + near).min(panels.end);
-            let rows = rows.start.max(begin * PANEL)..rows.end.min(end * PANEL);
-            let mut column = columns.start;
-            while column < columns.end {
-                let width = TILE_COLUMNS.min(columns.end - column);
-                let last = column + width == next;
-                let mut ahead = Ahead::new(&self.weights, column / TILE_COLUMNS, last, rows.len());
-                for panel in begin..end {
-                    let panel = self.x.panel(panel);
-                    let rows =
-                        rows.start.saturating_sub(panel.begin)..rows.end.min(panel.begin + panel.rows) - panel.begin;
-                    self.tile(level, rows, column..column + width, &panel, y, &mut ahead);
-                }
-                column += width;
-            }
-        }
-    }
-
-    /// One tile of weights against some rows of a panel.
-    fn tile(
-        &self,
-        level: Level,
-        rows: Range<usize>,
-        columns: Range<usize>,
-        panel: &Panel,
-        y: Rows<'_>,
-        ahead: &mut Ahead,
-    ) {
-        let weights = self.weights;
-        let (format, shape) = (weights.format(), weights.shape());
-        let mut row = rows.start;
-        while row < rows.end {
-            let choice = Choice::of(level, format, rows.end - row);
-            let output = y.row(panel.begin + row);
-            let _last_row = y.row(panel.begin + row + choice.rows - 1);
-            let mut piece = 0;
-            while piece < columns.len() {
-                let begin = columns.start + piece;
-                // SAFETY: the tile is one of the weights', `row..row + choice.rows` are rows of the panel, of `y` and
-                // of the residual, and `begin..` up to `columns.end` columns of theirs, all by `check` and the callers;
-                // that the CPU has the level was checked there too.
-                unsafe {
-                    let tile = weights.as_ptr().add(columns.start / TILE_COLUMNS * shape.bytes);
-                    let (lines, step) = ahead.next(choice.rows, choice.columns, shape.blocks);
-                    (choice.kernel)(&Pass {
-                        blocks: shape.blocks,
-                        scales: tile.add(piece * SCALE_BYTES),
-                        offsets: tile.add(shape.offsets + piece * format.offset_bytes()),
-                        quants: tile.add(shape.quants + piece * 4),
-                        x: panel.quants.add(row * BLOCK),
-                        meta: panel.meta.add(row),
-                        units: panel.units.add(row),
-                        panel_rows: panel.rows,
-                        y: output.add(begin),
-                        y_stride: y.width(),
-                        residual: match self.start {
-                            Start::Zero => ptr::null(),
-                            Start::InPlace => output.add(begin).cast_const(),
-                            Start::Residual(residual) => residual.as_ptr().add((panel.begin + row) * y.width() + begin),
-                        },
-                        columns: columns.end - begin,
-                        ahead: lines,
-                        ahead_step: step,
-                    });
-                }
-                piece += choice.columns;
-            }
-            row += choice.rows;
-        }
-    }
-}
-
-/// What is to be fetched of the next tile while the passes over this one are computed, spread evenly over them.
-struct Ahead {
-    next: *const u8,
-    bytes: usize,
-    cells: usize,
-    done: usize,
-}
-
-impl Ahead {
-    fn new(weights: &Weights<'_>, tile: usize, last: bool, rows: usize) -> Self {
-        let bytes = weights.shape().bytes;
-        let next = weights.as_ptr().wrapping_add((tile + 1) * bytes);
-        Self { next, bytes: if last { 0 } else { bytes }, cells: rows * TILE_COLUMNS, done: 0 }
-    }
-
-    /// Where the share of a pass over so many rows and columns begins, and its bytes per block.
-    fn next(&mut self, rows: usize, columns: usize, blocks: usize) -> (*const u8, usize) {
-        let begin = self.bytes * self.done / self.cells;
-        self.done += rows * columns;
-        let end = self.bytes * self.done.min(self.cells) / self.cells;
-        (self.next.wrapping_add(begin), (end - begin).div_ceil(blocks))
     }
 }

@@ -4,6 +4,8 @@
 //! - `GET /readyz`: 200 when it serves, else 503; the body says what is missing, as JSON.
 //! - `GET /metrics`: the Prometheus text format.
 
+pub mod faults;
+
 use std::{io, sync::Arc};
 
 use axum::{
@@ -14,6 +16,7 @@ use axum::{
     routing::get,
 };
 use serde::Serialize;
+use slm_listen::Listener;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -56,7 +59,10 @@ pub trait Subject: Send + Sync + 'static {
 /// # Errors
 /// When the socket fails.
 pub async fn serve(listener: TcpListener, subject: Arc<dyn Subject>, shutdown: CancellationToken) -> io::Result<()> {
-    axum::serve(listener, routes(subject)).with_graceful_shutdown(shutdown.cancelled_owned()).await
+    let listener = Listener { address: listener.local_addr()?, tcp: listener };
+    let limits = slm_listen::Limits::default();
+    slm_listen::http::serve(listener.connections(None, limits), routes(subject), limits, shutdown).await;
+    Ok(())
 }
 
 fn routes(subject: Arc<dyn Subject>) -> Router {

@@ -28,7 +28,7 @@ pub(crate) fn entry(view: &View, name: &str) -> Option<ModelInfo> {
             ModelInfo {
                 name: name.to_owned(),
                 kind: "SwarmRoute".to_owned(),
-                description: route.description.clone(),
+                description: route.description().to_owned(),
                 ready: route.targets().any(resident),
                 ..Default::default()
             }

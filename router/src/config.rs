@@ -50,6 +50,26 @@ pub struct Limits {
     pub hold: Duration,
     /// Requests that wait so at once; the next is refused.
     pub holding_max: usize,
+    /// Of those, the ones that may wait for one expert.
+    pub holding_expert_max: usize,
+    /// Answers that are open at once, from the request to its last byte; the next request is refused. One caller may have
+    /// half of them, and of the waiting ones, too.
+    pub answers_max: usize,
+    /// Connections of each endpoint at once; further ones wait to be accepted.
+    pub connections_max: usize,
+    /// From one end of a connection's silence to the headers of its next request: a handshake, a preface, idle time between
+    /// requests of HTTP/1.1.
+    pub headers: Duration,
+    /// From the headers of a request to the end of its body.
+    pub body: Duration,
+    /// How long a caller may take nothing of what is sent to it before its answer is ended.
+    pub reader_idle: Duration,
+    /// How long a worker may send nothing of an answer, its time in the worker's queue included.
+    pub worker_idle: Duration,
+    /// The longest that any request may take; a caller's own deadline may be shorter.
+    pub request: Duration,
+    /// Entries of a request's `metadata`, and bytes of all of them.
+    pub metadata_max: (usize, usize),
     /// Workers that one request is sent to, one after the other, before its first token.
     pub attempts_max: u32,
     /// Workers that one request is sent to that have no room for it, besides.
@@ -62,12 +82,28 @@ pub struct Limits {
     pub reconnect: (Duration, Duration),
 }
 
+impl Limits {
+    /// Those of an endpoint's connections.
+    pub(crate) fn connections(&self) -> slm_listen::Limits {
+        slm_listen::Limits { connections: self.connections_max, headers: self.headers, stall: self.reader_idle }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
             body_bytes_max: 4 << 20,
             hold: Duration::from_secs(10),
             holding_max: 256,
+            holding_expert_max: 64,
+            answers_max: 4096,
+            connections_max: 8192,
+            headers: Duration::from_secs(30),
+            body: Duration::from_secs(60),
+            reader_idle: Duration::from_secs(60),
+            worker_idle: Duration::from_secs(300),
+            request: Duration::from_secs(3600),
+            metadata_max: (64, 64 << 10),
             attempts_max: 3,
             full_max: 16,
             prompts_max: 64,

@@ -2,32 +2,18 @@
 //!
 //! A model or an adapter is its own decision. A route tries its rules in order: the first that holds and whose expert is
 //! loaded somewhere decides; when none does, the fallback answers. A rule that fails on a request, because its metadata
-//! lacks a key for example, does not hold for it.
+//! lacks a key for example, does not hold for it. Whether rules hold is found out before (`classify`); here they are weighed
+//! against what is loaded now, which may change while the request waits.
 
-use std::collections::HashMap;
-
-use slm_crds::{
-    route::{Target, TargetKind},
-    rule::{Facts, Rule, RuleError, Turn},
-};
-use slm_proto::v1::{Candidate, CandidateOutcome, ExpertKind, GenerateRequest, generate_request::Input};
+use slm_crds::route::{Target, TargetKind};
+use slm_proto::v1::{Candidate, CandidateOutcome, ExpertKind, GenerateRequest};
 
 use crate::{
+    classify::Outcomes,
     resolve::Resolved,
+    route::Route,
     view::{Entry, Expert, View},
 };
-
-/// Bytes of a text that rules see; bounds what a rule can cost on a long prompt.
-const RULE_TEXT_BYTES_MAX: usize = 64 << 10;
-
-/// A route with its rules compiled.
-#[derive(Debug)]
-pub(crate) struct Route {
-    pub(crate) name: String,
-    pub(crate) description: String,
-    rules: Vec<(Result<Rule, RuleError>, String, Target)>,
-    fallback: Target,
-}
 
 /// A request that knows its expert.
 #[derive(Debug)]
@@ -40,34 +26,10 @@ pub(crate) struct Decided<'v> {
     pub(crate) candidates: Vec<Candidate>,
 }
 
-impl Route {
-    pub(crate) fn new(
-        name: &str,
-        description: Option<&str>,
-        rules: Vec<(Result<Rule, RuleError>, &Target)>,
-        fallback: &Target,
-    ) -> Self {
-        let rules = rules.into_iter().map(|(rule, to)| {
-            let expression = rule.as_ref().map_or_else(ToString::to_string, |rule| rule.expression().to_owned());
-            (rule, expression, to.clone())
-        });
-        Self {
-            name: name.to_owned(),
-            description: description.unwrap_or_default().to_owned(),
-            rules: rules.collect(),
-            fallback: fallback.clone(),
-        }
-    }
-
-    /// Everyone who may answer.
-    pub(crate) fn targets(&self) -> impl Iterator<Item = &Target> {
-        self.rules.iter().map(|(_, _, to)| to).chain([&self.fallback])
-    }
-}
-
 impl<'v> Resolved<'v> {
-    /// Candidates are listed only when the request asks for an explanation.
-    pub(crate) fn decide(self, request: &GenerateRequest) -> Decided<'v> {
+    /// `outcomes` are those of the route, if the name is that of one: without them none of its rules holds. Candidates are
+    /// listed only when the request asks for an explanation.
+    pub(crate) fn decide(self, request: &GenerateRequest, outcomes: Option<&Outcomes>) -> Decided<'v> {
         let Self { view, requested, entry } = self;
         match entry {
             Entry::Expert(expert) => {
@@ -79,34 +41,33 @@ impl<'v> Resolved<'v> {
                 Decided { view, requested, route: "", expert: expert.clone(), reason, candidates }
             }
             Entry::Route(route) => {
-                let (expert, reason, candidates) = follow(view, route, request);
-                let candidates = if request.explain { candidates } else { Vec::new() };
+                let (expert, reason, candidates) = follow(view, route, outcomes, request.explain);
                 Decided { view, requested, route: &route.name, expert, reason, candidates }
             }
         }
     }
 }
 
-fn follow(view: &View, route: &Route, request: &GenerateRequest) -> (Expert, String, Vec<Candidate>) {
-    let facts = facts(request);
-    let mut candidates = Vec::with_capacity(if request.explain { route.rules.len() + 1 } else { 0 });
+fn follow(view: &View, route: &Route, outcomes: Option<&Outcomes>, explain: bool) -> (Expert, String, Vec<Candidate>) {
+    let mut candidates = Vec::with_capacity(if explain { route.rules.len() + 1 } else { 0 });
     let mut note = |expert: &Expert, rule: &str, outcome, why_not| {
-        if request.explain {
+        if explain {
             candidates.push(candidate(view, expert, rule, outcome, why_not));
         }
     };
     let mut chosen: Option<(Expert, String)> = None;
     let mut passed_over = None;
-    for (number, (rule, expression, to)) in (1..).zip(&route.rules) {
-        let expert = target(view, to);
+    let outcomes = outcomes.map_or(&[][..], |outcomes| &outcomes.rules);
+    for (number, (compiled, outcome)) in (1..).zip(route.rules.iter().zip(outcomes)) {
+        let (expert, expression) = (target(view, &compiled.to), &compiled.when);
         if chosen.is_some() {
             note(&expert, expression, CandidateOutcome::NotReached, "an earlier rule decided".to_owned());
-            if !request.explain {
+            if !explain {
                 break;
             }
             continue;
         }
-        match rule.as_ref().map_err(Clone::clone).and_then(|rule| rule.holds(&facts)) {
+        match outcome {
             Err(error) => note(&expert, expression, CandidateOutcome::RuleError, error.to_string()),
             Ok(false) => note(&expert, expression, CandidateOutcome::NoMatch, "the rule does not hold".to_owned()),
             Ok(true) => match absent(view, &expert) {
@@ -121,7 +82,7 @@ fn follow(view: &View, route: &Route, request: &GenerateRequest) -> (Expert, Str
             },
         }
     }
-    let fallback = target(view, &route.fallback);
+    let fallback = target(view, route.fallback());
     let (expert, reason) = match chosen {
         Some(chosen) => {
             note(&fallback, "fallback", CandidateOutcome::NotReached, "a rule decided".to_owned());
@@ -171,32 +132,17 @@ fn candidate(view: &View, expert: &Expert, rule: &str, outcome: CandidateOutcome
     Candidate { expert, rule: rule.to_owned(), outcome: outcome.into(), why_not }
 }
 
-fn facts(request: &GenerateRequest) -> Facts {
-    let none: HashMap<String, String> = HashMap::new();
-    let metadata = if request.metadata.is_empty() { &none } else { &request.metadata };
-    match &request.input {
-        Some(Input::Messages(messages)) => {
-            let turns =
-                messages.messages.iter().map(|message| Turn { role: &message.role, content: cut(&message.content) });
-            let last = messages.messages.iter().rev().find(|message| message.role == "user");
-            let text = last.map_or("", |message| cut(&message.content));
-            Facts::new(&request.model, text, turns, metadata)
-        }
-        Some(Input::Prompt(prompt)) => Facts::new(&request.model, cut(prompt), [], metadata),
-        Some(Input::TokenIds(_)) | None => Facts::new(&request.model, "", [], metadata),
-    }
-}
-
-fn cut(text: &str) -> &str {
-    let end = text.len().min(RULE_TEXT_BYTES_MAX);
-    let end = (0..=end).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-    &text[..end]
-}
-
 #[cfg(test)]
 mod tests {
+    use slm_proto::v1::generate_request::Input;
+
     use super::*;
-    use crate::{access::table::Caller, resolve::resolve, view::fixtures};
+    use crate::{
+        access::table::Caller,
+        classify::{evaluate, facts},
+        resolve::resolve,
+        view::fixtures,
+    };
 
     fn decide(resident: &[&str], text: &str, topic: Option<&str>) -> (String, String, Vec<CandidateOutcome>) {
         let view = fixtures::view(vec![fixtures::worker("http://a", Some(fixtures::state(resident)))]);
@@ -206,7 +152,10 @@ mod tests {
             explain: true,
             ..Default::default()
         };
-        let decided = resolve(&view, "assistant", &Caller::anybody()).expect("a route").decide(&request);
+        let Some(Entry::Route(route)) = view.index.names.get("assistant") else { panic!("a route") };
+        let outcomes = evaluate(route, &facts(&request));
+        let resolved = resolve(&view, "assistant", &Caller::anybody()).expect("a route");
+        let decided = resolved.decide(&request, Some(&outcomes));
         let outcomes = decided.candidates.iter().map(Candidate::outcome).collect();
         (decided.expert.name, decided.reason, outcomes)
     }
@@ -260,23 +209,9 @@ mod tests {
     #[test]
     fn a_named_expert_is_its_own_decision() {
         let view = fixtures::view(vec![]);
-        let decided = resolve(&view, "travel", &Caller::anybody()).expect("known").decide(&GenerateRequest::default());
+        let decided =
+            resolve(&view, "travel", &Caller::anybody()).expect("known").decide(&GenerateRequest::default(), None);
         assert_eq!((decided.expert.name.as_str(), decided.reason.as_str()), ("travel", "named by the caller"));
         assert!(decided.candidates.is_empty() && decided.route.is_empty());
-    }
-
-    #[test]
-    fn text_is_the_last_user_message() {
-        let messages = ["system", "user", "assistant"].map(|role| slm_proto::v1::Message {
-            role: role.to_owned(),
-            content: format!("{role} account"),
-            ..Default::default()
-        });
-        let request = GenerateRequest {
-            input: Some(Input::Messages(slm_proto::v1::Messages { messages: messages.into() })),
-            ..Default::default()
-        };
-        let rule = Rule::compile("text == 'user account' && size(messages) == 3").expect("compiles");
-        assert_eq!(rule.holds(&facts(&request)), Ok(true));
     }
 }

@@ -11,21 +11,23 @@ use std::sync::{
 
 use slm_proto::v1::{Decision, GenerateRequest, Started, generate_response, generation_client::GenerationClient};
 use tokio::{
-    sync::{Semaphore, SemaphorePermit, watch},
-    time::{Instant, sleep_until, timeout_at},
+    sync::watch,
+    time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
+use tonic::{Status, transport::Channel};
 
 use crate::{
     access::table::Caller,
     attempts::{Attempts, RETRY_AFTER},
+    classify::{Classifier, Outcomes},
     config::Limits,
     decide::Decided,
     eligible::Tried,
     events::{Answer, Event, Events, OpenStream, attributed, event},
     fleet::{Channels, Fleet},
     metrics::{Api, Holding, Meter, Metrics},
+    permits::{Full, Permit, Permits},
     rank::Chosen,
     readiness::Gate,
     refusal::Refusal,
@@ -41,7 +43,11 @@ pub(crate) struct Dispatcher {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) gate: Gate,
     pub(crate) shutdown: CancellationToken,
-    holding: Semaphore,
+    classifier: Classifier,
+    /// Of requests that wait, by expert and by caller.
+    holding: [Permits; 2],
+    /// Of open answers, by caller.
+    answers: Permits,
     draws: AtomicU64,
 }
 
@@ -66,9 +72,20 @@ impl Dispatcher {
         gate: Gate,
         shutdown: CancellationToken,
     ) -> Self {
-        let holding = Semaphore::new(limits.holding_max);
+        let of_holding = |share| Permits::new(limits.holding_max, share);
         let (view, channels) = (fleet.view(), fleet.channels());
-        Self { view, channels, limits, metrics, gate, shutdown, holding, draws: AtomicU64::new(0) }
+        Self {
+            view,
+            channels,
+            metrics,
+            gate,
+            shutdown,
+            classifier: Classifier::default(),
+            holding: [limits.holding_expert_max, limits.holding_max / 2].map(of_holding),
+            answers: Permits::new(limits.answers_max, limits.answers_max / 2),
+            draws: AtomicU64::new(0),
+            limits,
+        }
     }
 
     pub(crate) fn view(&self) -> Arc<View> {
@@ -78,17 +95,19 @@ impl Dispatcher {
     /// The answer, from its first token on.
     pub(crate) async fn generate(&self, request: &GenerateRequest, call: &Call) -> Result<Answer, Refusal> {
         let mut meter = Meter::new(&self.metrics, call.api, call.caller.name());
-        let answer = match call.deadline {
-            None => self.try_workers(request, call).await,
-            Some(at) => match timeout_at(at, self.try_workers(request, call)).await {
-                Ok(answer) => answer,
+        let latest = Instant::now() + self.limits.request;
+        let deadline = call.deadline.map_or(latest, |deadline| deadline.min(latest));
+        let answer = async {
+            let permit = self.admit(request, &call.caller)?;
+            match timeout_at(deadline, self.try_workers(request, call, deadline)).await {
+                Ok(begun) => Ok((begun?, permit)),
                 Err(_) => Err(Refusal::DeadlineExceeded),
-            },
+            }
         };
-        match answer {
-            Ok(begun) => {
+        match answer.await {
+            Ok((begun, permit)) => {
                 meter.first_token();
-                Ok(begun.into_answer(meter, call.deadline))
+                Ok(begun.into_answer(meter, deadline, &self.limits, permit))
             }
             Err(refusal) => {
                 meter.failed(refusal.code());
@@ -98,11 +117,25 @@ impl Dispatcher {
         }
     }
 
+    /// What is checked before anything is done for a request.
+    fn admit(&self, request: &GenerateRequest, caller: &Caller) -> Result<Permit, Refusal> {
+        let (entries, limits) = (request.metadata.len(), self.limits.metadata_max);
+        let bytes = request.metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
+        if entries > limits.0 || bytes > limits.1 {
+            return Err(Refusal::Metadata { entries, bytes, limits });
+        }
+        self.answers.take(caller.name()).map_err(Refusal::TooManyOpen)
+    }
+
     /// How the request would be routed now.
-    pub(crate) fn explain(&self, request: &mut GenerateRequest, caller: &Caller) -> Result<Decision, Refusal> {
+    pub(crate) async fn explain(&self, request: &mut GenerateRequest, caller: &Caller) -> Result<Decision, Refusal> {
         request.explain = true;
+        let _permit = self.admit(request, caller)?;
         let view = self.view();
-        let decided = resolve(&view, &request.model, caller)?.decide(request);
+        let mut outcomes = None;
+        resolve(&view, &request.model, caller)?;
+        self.classifier.classify(&view, request, &mut outcomes).await;
+        let decided = resolve(&view, &request.model, caller)?.decide(request, outcomes.as_ref());
         Ok(match decided.eligible(&Tried::default()).rank(self.draw()) {
             Ok(chosen) => decision(chosen.decided, Some(chosen.worker)),
             Err(unserved) => {
@@ -113,25 +146,29 @@ impl Dispatcher {
         })
     }
 
-    async fn try_workers(&self, request: &GenerateRequest, call: &Call) -> Result<Begun, Refusal> {
+    async fn try_workers(&self, request: &GenerateRequest, call: &Call, deadline: Instant) -> Result<Begun, Refusal> {
         let mut view = self.view.clone();
+        let mut outcomes = None;
         let mut attempts = Attempts::default();
         let mut hold = None;
         loop {
             let now = Arc::clone(&view.borrow_and_update());
-            match self.plan(&now, request, &call.caller, &attempts.tried)? {
+            if resolve(&now, &request.model, &call.caller).is_ok() {
+                self.classifier.classify(&now, request, &mut outcomes).await;
+            }
+            match self.plan(&now, request, &call.caller, outcomes.as_ref(), &attempts.tried)? {
                 Plan::Wait { name, why } => {
                     if let Some(refusal) = attempts.no_room() {
                         return Err(refusal);
                     }
                     let hold = match &mut hold {
                         Some(hold) => hold,
-                        None => hold.insert(self.hold(&name)?),
+                        None => hold.insert(self.hold(&name, &call.caller)?),
                     };
                     self.wait(&mut view, hold, name, why).await?;
                 }
                 Plan::Send { worker, expert, decision } => {
-                    match self.attempt(&worker, &expert, decision, request, call.deadline).await {
+                    match self.attempt(&worker, &expert, decision, request, call, deadline).await {
                         Ok(begun) => return Ok(begun),
                         Err(status) => {
                             let said = status.to_string();
@@ -146,12 +183,19 @@ impl Dispatcher {
     }
 
     /// Resolved, decided, eligible, ranked: everything that needs no waiting.
-    fn plan(&self, view: &View, request: &GenerateRequest, caller: &Caller, tried: &Tried) -> Result<Plan, Refusal> {
+    fn plan(
+        &self,
+        view: &View,
+        request: &GenerateRequest,
+        caller: &Caller,
+        outcomes: Option<&Outcomes>,
+        tried: &Tried,
+    ) -> Result<Plan, Refusal> {
         if view.index.swarm.generation == 0 {
             let why = "the router does not know its swarm yet".to_owned();
             return Ok(Plan::Wait { name: request.model.clone(), why });
         }
-        let decided = resolve(view, &request.model, caller)?.decide(request);
+        let decided = resolve(view, &request.model, caller)?.decide(request, outcomes);
         Ok(match decided.eligible(tried).rank(self.draw()) {
             Ok(Chosen { decided, worker }) => {
                 let expert = decided.expert.name.clone();
@@ -161,17 +205,18 @@ impl Dispatcher {
         })
     }
 
-    fn hold(&self, name: &str) -> Result<Hold<'_>, Refusal> {
-        let Ok(permit) = self.holding.try_acquire() else {
-            return Err(Refusal::TooManyWaiting { name: name.to_owned(), waiting: self.limits.holding_max });
-        };
-        Ok(Hold { until: Instant::now() + self.limits.hold, _permit: permit, _counted: self.metrics.hold() })
+    fn hold(&self, expert: &str, caller: &Caller) -> Result<Hold, Refusal> {
+        let [by_expert, by_caller] = &self.holding;
+        let full = |full: Full| Refusal::TooManyWaiting { name: expert.to_owned(), waiting: full.limit() };
+        let permits =
+            [by_expert.take(Some(&Arc::from(expert))).map_err(full)?, by_caller.take(caller.name()).map_err(full)?];
+        Ok(Hold { until: Instant::now() + self.limits.hold, _permits: permits, _counted: self.metrics.hold() })
     }
 
     async fn wait(
         &self,
         view: &mut watch::Receiver<Arc<View>>,
-        hold: &Hold<'_>,
+        hold: &Hold,
         name: String,
         why: String,
     ) -> Result<(), Refusal> {
@@ -189,16 +234,34 @@ impl Dispatcher {
         expert: &str,
         decision: Decision,
         request: &GenerateRequest,
-        deadline: Option<Instant>,
+        call: &Call,
+        deadline: Instant,
     ) -> Result<Begun, Status> {
         let open = OpenStream::new(&worker.open);
         let Some(channel) = self.channels.load().get(&worker.url).cloned() else {
             return Err(Status::unavailable("the worker has just left the swarm"));
         };
-        let mut forwarded = tonic::Request::new(for_worker(request, expert));
-        if let Some(deadline) = deadline {
+        let mut forwarded = tonic::Request::new(for_worker(request, expert, &call.caller));
+        // Only a deadline of the caller's own is the worker's concern; ours ends the stream.
+        if let Some(deadline) = call.deadline.map(|own| own.min(deadline)) {
             forwarded.set_timeout(deadline.saturating_duration_since(Instant::now()));
         }
+        let idle = self.limits.worker_idle;
+        let begun = timeout(idle, self.begin(worker, decision, channel, forwarded, open));
+        begun.await.unwrap_or_else(|_| {
+            let silent = Refusal::Silent { worker: worker.url.to_string(), idle };
+            Err(Status::deadline_exceeded(silent.to_string()))
+        })
+    }
+
+    async fn begin(
+        &self,
+        worker: &Arc<Worker>,
+        decision: Decision,
+        channel: Channel,
+        forwarded: tonic::Request<GenerateRequest>,
+        open: OpenStream,
+    ) -> Result<Begun, Status> {
         let failed = |status| attributed(status, &worker.url);
         let mut client = GenerationClient::new(channel).max_decoding_message_size(self.limits.body_bytes_max);
         let mut stream = client.generate(forwarded).await.map_err(failed)?.into_inner();
@@ -224,9 +287,9 @@ impl Dispatcher {
 }
 
 /// A request that waits for its expert. Its time is counted once, however often the view changes.
-struct Hold<'d> {
+struct Hold {
     until: Instant,
-    _permit: SemaphorePermit<'d>,
+    _permits: [Permit; 2],
     _counted: Holding,
 }
 
@@ -240,20 +303,23 @@ struct Begun {
 }
 
 impl Begun {
-    fn into_answer(self, meter: Meter, deadline: Option<Instant>) -> Answer {
+    fn into_answer(self, meter: Meter, deadline: Instant, limits: &Limits, permit: Permit) -> Answer {
         let events = Events {
             first: Some(self.first),
             stream: Some((self.stream, self.open)),
-            deadline: deadline.map(|deadline| Box::pin(sleep_until(deadline))),
+            deadline: Box::pin(sleep_until(deadline)),
+            silence: Box::pin(sleep(limits.worker_idle)),
+            worker_idle: limits.worker_idle,
             worker: self.worker,
             meter,
         };
-        Answer { started: self.started, events }
+        Answer { started: self.started, events, reader_idle: limits.reader_idle, permit }
     }
 }
 
-/// The same request under the expert's own name, without what only a router reads.
-fn for_worker(request: &GenerateRequest, expert: &str) -> GenerateRequest {
+/// The same request under the expert's own name, with what the caller's token says of it and without what only a router
+/// reads.
+fn for_worker(request: &GenerateRequest, expert: &str, caller: &Caller) -> GenerateRequest {
     GenerateRequest {
         model: expert.to_owned(),
         input: request.input.clone(),
@@ -262,7 +328,8 @@ fn for_worker(request: &GenerateRequest, expert: &str) -> GenerateRequest {
         stop: request.stop.clone(),
         stop_token_ids: request.stop_token_ids.clone(),
         ignore_eos: request.ignore_eos,
-        priority: request.priority,
+        priority: request.priority.max(caller.priority_min()),
+        tenant: caller.tenant().to_owned(),
         logprobs: request.logprobs,
         explain: false,
         request_id: request.request_id.clone(),

@@ -68,7 +68,7 @@ mod tests {
 
     fn eligible(name: &str, a: Option<WorkerState>, b: Option<WorkerState>, tried: &Tried) -> (Vec<String>, String) {
         let view = fixtures::view(vec![fixtures::worker("http://a", a), fixtures::worker("http://b", b)]);
-        let decided = resolve(&view, name, &Caller::anybody()).expect(name).decide(&GenerateRequest::default());
+        let decided = resolve(&view, name, &Caller::anybody()).expect(name).decide(&GenerateRequest::default(), None);
         let eligible = decided.eligible(tried);
         (eligible.workers.iter().map(|worker| worker.url.to_string()).collect(), eligible.why_none)
     }

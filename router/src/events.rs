@@ -3,25 +3,36 @@
 //! Dropping it drops the worker's stream, which is how a caller that goes away stops the generation.
 
 use std::{
+    future::Future as _,
     pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
     task::{Context, Poll},
+    time::Duration,
 };
 
 use futures::Stream;
 use slm_proto::v1::{Completion, Delta, Finished, GenerateResponse, Started, generate_response};
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 use tonic::{Status, Streaming};
 
-use crate::{metrics::Meter, refusal::Refusal};
+use crate::{
+    metrics::Meter,
+    permits::Permit,
+    refusal::Refusal,
+    relay::{Relayed, relay},
+};
 
 /// An answer that has begun: its first event is here already.
 pub(crate) struct Answer {
     pub(crate) started: Started,
     pub(crate) events: Events,
+    /// How long its caller may take nothing of it.
+    pub(crate) reader_idle: Duration,
+    /// Counts it as open.
+    pub(crate) permit: Permit,
 }
 
 /// One step of an answer.
@@ -36,7 +47,11 @@ pub(crate) struct Events {
     pub(crate) first: Option<Event>,
     /// `None` once it has ended.
     pub(crate) stream: Option<(Streaming<GenerateResponse>, OpenStream)>,
-    pub(crate) deadline: Option<Pin<Box<Sleep>>>,
+    /// When the request has to be over.
+    pub(crate) deadline: Pin<Box<Sleep>>,
+    /// When the worker has sent nothing for too long.
+    pub(crate) silence: Pin<Box<Sleep>>,
+    pub(crate) worker_idle: Duration,
     pub(crate) worker: Arc<str>,
     pub(crate) meter: Meter,
 }
@@ -73,6 +88,23 @@ impl Events {
         Poll::Ready(Some(Err(refusal)))
     }
 
+    /// Ends it before its end, for `refusal`.
+    pub(crate) fn abandon(mut self, refusal: &Refusal) {
+        self.meter.failed(refusal.code());
+    }
+
+    /// Nothing has come: whether to wait on.
+    fn wait(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Event, Refusal>>> {
+        if self.deadline.as_mut().poll(context).is_ready() {
+            return self.end(Refusal::DeadlineExceeded);
+        }
+        if self.silence.as_mut().poll(context).is_ready() {
+            let refusal = Refusal::Silent { worker: self.worker.to_string(), idle: self.worker_idle };
+            return self.end(refusal);
+        }
+        Poll::Pending
+    }
+
     fn pass(&mut self, event: Event) -> Poll<Option<Result<Event, Refusal>>> {
         if let Event::Finished(finished) = &event {
             let usage = finished.usage.unwrap_or_default();
@@ -94,11 +126,9 @@ impl Stream for Events {
         let Some((stream, _)) = &mut this.stream else { return Poll::Ready(None) };
         let message = match Pin::new(stream).poll_next(context) {
             Poll::Ready(message) => message,
-            Poll::Pending => {
-                let late = this.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(context).is_ready());
-                return if late { this.end(Refusal::DeadlineExceeded) } else { Poll::Pending };
-            }
+            Poll::Pending => return this.wait(context),
         };
+        this.silence.as_mut().reset(Instant::now() + this.worker_idle);
         match message.map(|message| message.and_then(event)) {
             Some(Ok(event)) => this.pass(event),
             Some(Err(status)) => {
@@ -122,10 +152,15 @@ pub(crate) fn attributed(status: Status, worker: &str) -> Status {
 }
 
 impl Answer {
+    /// Event by event, to a caller that may read slowly.
+    pub(crate) fn relayed(self) -> (Started, Relayed) {
+        (self.started, relay(self.events, self.reader_idle, self.permit))
+    }
+
     /// The whole answer in one message.
     pub(crate) async fn complete(self) -> Result<Completion, Refusal> {
         use futures::StreamExt as _;
-        let Self { started, mut events } = self;
+        let Self { started, mut events, permit: _permit, .. } = self;
         let mut completion = Completion { started: Some(started), ..Default::default() };
         while let Some(event) = events.next().await {
             match event? {

@@ -8,10 +8,12 @@ mod link;
 
 use std::{
     collections::HashMap,
+    pin::pin,
     sync::{Arc, atomic::AtomicU32},
 };
 
 use arc_swap::ArcSwap;
+use slm_probes::faults::panic_when_asked;
 use slm_proto::v1::WorkerState;
 use slm_tls::Tls;
 use tokio::{
@@ -22,6 +24,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tonic::transport::Channel;
 
 use crate::{
+    RunError,
     config::Limits,
     metrics::Metrics,
     swarm::Swarm,
@@ -31,7 +34,8 @@ use crate::{
 /// Updates that may wait for the task; links wait beyond that.
 const UPDATES_MAX: usize = 64;
 
-/// One HTTP/2 connection to each worker, by address; shared by the state stream and every request.
+/// One HTTP/2 connection to each worker for all requests, by address. Its state stream has a connection of its own: what
+/// callers leave unread never holds it up.
 pub(crate) type Channels = Arc<ArcSwap<HashMap<Arc<str>, Channel>>>;
 
 /// The running task.
@@ -79,9 +83,21 @@ impl Fleet {
         Arc::clone(&self.channels)
     }
 
+    /// Ends when the task does, which it never does by itself.
+    pub(crate) async fn ended(&mut self) -> Result<(), RunError> {
+        let reason = match (&mut self.task).await {
+            Ok(()) => "nothing was to end it".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        Err(RunError::Task { task: "fleet", reason })
+    }
+
     pub(crate) async fn stop(self) {
         self.stop.cancel();
-        if let Err(error) = self.task.await {
+        // One that has ended already has been reported.
+        if !self.task.is_finished()
+            && let Err(error) = self.task.await
+        {
             tracing::error!(%error, "the fleet task failed");
         }
     }
@@ -127,9 +143,11 @@ impl Keeper {
         let first = Arc::clone(&swarm.borrow_and_update());
         self.adopt(first);
         let mut parent_is_gone = false;
+        let mut panic_when_asked = pin!(panic_when_asked("router-fleet"));
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
+                () = &mut panic_when_asked => {}
                 changed = swarm.changed(), if !parent_is_gone => match changed {
                     Ok(()) => {
                         let next = Arc::clone(&swarm.borrow_and_update());
@@ -172,7 +190,7 @@ impl Keeper {
         let channels =
             self.links.values().filter_map(|link| Some((Arc::clone(&link.worker.url), link.channel.clone()?)));
         self.channels.store(Arc::new(channels.collect()));
-        self.index = Arc::new(Index::new(swarm));
+        self.index = Arc::new(Index::new(swarm, &self.index));
         for (route, rule, why) in &self.index.broken_rules {
             tracing::warn!(route, rule, why, "a rule does not compile");
         }
@@ -183,9 +201,10 @@ impl Keeper {
         let id = self.next_id;
         self.next_id += 1;
         let url: Arc<str> = url.into();
-        let (channel, task, why) = match link::channel(&url, self.tls.as_ref()) {
-            Ok(channel) => {
-                let task = link::watch(Arc::clone(&url), id, channel.clone(), self.updates.clone(), self.reconnect);
+        let channels = || Ok((link::channel(&url, self.tls.as_ref())?, link::channel(&url, self.tls.as_ref())?));
+        let (channel, task, why) = match channels() {
+            Ok((channel, of_state)) => {
+                let task = link::watch(Arc::clone(&url), id, of_state, self.updates.clone(), self.reconnect);
                 (Some(channel), Some(AbortOnDropHandle::new(tokio::spawn(task))), "connecting".to_owned())
             }
             Err(why) => (None, None, why),

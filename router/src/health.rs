@@ -3,7 +3,7 @@
 //! In between it stays SERVING: an adapter that is just being replaced is no reason to take every caller away. What is
 //! missing at this moment is what `/readyz` says.
 
-use std::sync::Arc;
+use std::{convert::Infallible, sync::Arc};
 
 use tokio::{sync::watch, task::JoinHandle};
 use tonic_health::{
@@ -20,10 +20,11 @@ use crate::{
 /// The empty name stands for the whole server.
 const SERVICES: [&str; 3] = ["", "slm.v1.Generation", "slm.v1.Swarm"];
 
+/// Its task tells the health of the router and ends with it only.
 pub(crate) async fn service(
     mut view: watch::Receiver<Arc<View>>,
     gate: Gate,
-) -> (JoinHandle<()>, HealthServer<impl Health>) {
+) -> (JoinHandle<Infallible>, HealthServer<impl Health>) {
     let (reporter, service) = health_reporter();
     report(&reporter, ServingStatus::NotServing).await;
     let task = tokio::spawn(async move {
@@ -39,6 +40,7 @@ pub(crate) async fn service(
             }
         }
         report(&reporter, ServingStatus::NotServing).await;
+        std::future::pending().await
     });
     (task, service)
 }

@@ -8,10 +8,10 @@
 //! - `access`: who calls, and what for;
 //! - `http`, `grpc`: the two doors, OpenAI-compatible and `slm.v1`;
 //! - `dispatch`: one request from its name to its stream, through
-//!   `resolve` (name to model, adapter or route), `decide` (a route's rules, compiled, to an expert),
+//!   `resolve` (name to model, adapter or route), `classify` (what a route's rules say of the request), `decide` (a route's rules, compiled, to an expert),
 //!   `eligible` (expert to the workers that hold it now), `rank` (workers to the best one),
 //!   `attempts` (whether another one may do better);
-//! - `events`: the answer, relayed.
+//! - `events`, `relay`: the answer, to a caller that may read slowly.
 //!
 //! And beside it: `swarm` and `source` (what should be), `fleet` and `view` (what is), `catalog`, `readiness`, `metrics`,
 //! `refusal` (every way to say no), `config`.
@@ -27,6 +27,7 @@ mod fleet;
 mod view;
 
 mod attempts;
+mod classify;
 mod decide;
 mod dispatch;
 mod eligible;
@@ -34,29 +35,35 @@ mod events;
 mod rank;
 mod refusal;
 mod resolve;
+mod route;
 
 mod grpc;
 mod http;
 
 mod health;
-mod listen;
 mod metrics;
 mod origins;
+mod permits;
 mod readiness;
+mod relay;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
+use slm_listen::bind;
 use slm_tls::Identity;
-use tokio::sync::{oneshot, watch};
+use tokio::{
+    sync::{oneshot, watch},
+    task::JoinError,
+};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 pub use access::{AccessError, TokensError};
 pub use config::{Config, Limits, ReadyWhen};
-pub use listen::ListenError;
 pub use origins::{Origin, OriginError};
 pub use readiness::{Missing, Readiness};
+pub use slm_listen::ListenError;
 pub use swarm::Swarm;
 
 use crate::{access::Access, dispatch::Dispatcher, fleet::Fleet, metrics::Metrics, readiness::Gate};
@@ -88,6 +95,14 @@ pub enum RunError {
     /// gRPC reflection could not read our own descriptors: the build is broken.
     #[error("gRPC reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
+    /// A task that the router cannot do without ended by itself. Whoever runs the router starts it again.
+    #[error("the {task} task ended: {reason}")]
+    Task {
+        /// Which one.
+        task: &'static str,
+        /// Why, as far as it is known.
+        reason: String,
+    },
     /// A server ended by itself.
     #[error("{server}: {reason}")]
     Server {
@@ -124,11 +139,11 @@ async fn route(
 ) -> Result<(), RunError> {
     let tls = config.tls.as_deref().map(|folder| slm_tls::follow(folder, Identity::Router)).transpose()?;
     let access = config.access.as_deref().map(Access::follow).transpose()?.unwrap_or_default();
-    let http = listen::bind("HTTP", config.http).await?;
-    let grpc = listen::bind("gRPC", config.grpc).await?;
+    let http = bind("HTTP", config.http).await?;
+    let grpc = bind("gRPC", config.grpc).await?;
     let probes = match config.probes {
         None => None,
-        Some(address) => Some(listen::bind("probes", address).await?),
+        Some(address) => Some(bind("probes", address).await?),
     };
     let probed = probes.as_ref().map(|probes| probes.address);
     let addresses = Bound { http: http.address, grpc: grpc.address, probes: probed };
@@ -139,30 +154,44 @@ async fn route(
     let withdrawing = shutdown.clone();
     let shutdown = withdraw(withdrawing.clone(), config.withdraw);
     let metrics = Arc::new(Metrics::new());
-    let fleet = Fleet::start(swarm, &config.limits, tls, Arc::clone(&metrics), withdrawing.clone());
+    let mut fleet = Fleet::start(swarm, &config.limits, tls, Arc::clone(&metrics), withdrawing.clone());
     let readiness = Gate { when: config.ready_when, withdrawing };
-    let (health, health_service) = health::service(fleet.view(), readiness.clone()).await;
+    let (mut health, health_service) = health::service(fleet.view(), readiness.clone()).await;
     let dispatcher =
         Arc::new(Dispatcher::new(&fleet, config.limits.clone(), Arc::clone(&metrics), readiness, shutdown.clone()));
 
-    let _probes = probes
-        .map(|probes| AbortOnDropHandle::new(tokio::spawn(http::serve_probes(probes.tcp, Arc::clone(&dispatcher)))));
+    let shared = Arc::clone(&dispatcher);
+    let mut probes = AbortOnDropHandle::new(tokio::spawn(async move {
+        match probes {
+            Some(probes) => http::serve_probes(probes, shared).await,
+            None => std::future::pending().await,
+        }
+    }));
     let http = http::serve(http, Arc::clone(&dispatcher), access.clone(), config.origins, shutdown.clone());
     let grpc = grpc::serve(grpc, dispatcher, access, health_service, shutdown.clone());
     let mut servers = tokio::spawn(async move { tokio::try_join!(http, grpc).map(|_| ()) });
 
     let outcome = tokio::select! {
-        ended = &mut servers => ended,
+        ended = &mut servers => flat("server", ended),
+        ended = &mut probes => flat("probes", ended),
+        ended = &mut health => flat("health", ended.map(|never| match never {})),
+        ended = fleet.ended() => ended,
         () = drained(&shutdown, &config.limits) => {
             // The rest is cut off: a stream that outlives the drain has a caller that will not end it.
             tracing::warn!(drain_ms = config.limits.drain.as_millis(), "streams still open after the drain: closing them");
             servers.abort();
-            Ok(Ok(()))
+            Ok(())
         }
     };
+    servers.abort();
     health.abort();
     fleet.stop().await;
-    outcome.unwrap_or_else(|error| Err(RunError::Server { server: "router", reason: error.to_string() }))
+    outcome
+}
+
+/// A task's own outcome, or that it panicked.
+fn flat(task: &'static str, ended: Result<Result<(), RunError>, JoinError>) -> Result<(), RunError> {
+    ended.unwrap_or_else(|error| Err(RunError::Task { task, reason: error.to_string() }))
 }
 
 /// Cancelled some time after `began` is.

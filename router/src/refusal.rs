@@ -7,6 +7,8 @@ use slm_crds::nearest::did_you_mean;
 use thiserror::Error;
 use tonic::{Code, Status};
 
+use crate::permits::Full;
+
 /// Why a request is not answered.
 #[derive(Clone, Debug, Error)]
 pub(crate) enum Refusal {
@@ -22,6 +24,18 @@ pub(crate) enum Refusal {
     /// Too many wait already.
     #[error("`{name}` is not loaded on any worker now and {waiting} requests wait already; try again later")]
     TooManyWaiting { name: String, waiting: usize },
+    /// Too many answers are open already.
+    #[error("{} answers are open {}; read or end some, and try again later", .0.limit(), .0.whose())]
+    TooManyOpen(Full),
+    /// More metadata than rules may look at.
+    #[error("`metadata` has {entries} entries and {bytes} bytes; at most {} and {} are taken", .limits.0, .limits.1)]
+    Metadata { entries: usize, bytes: usize, limits: (usize, usize) },
+    /// The caller does not read.
+    #[error("the answer was ended: nothing of it was read for {} s", .idle.as_secs())]
+    Unread { idle: Duration },
+    /// A worker sends nothing.
+    #[error("worker {worker} has sent nothing for {} s; try again", .idle.as_secs())]
+    Silent { worker: String, idle: Duration },
     /// The caller's own deadline.
     #[error("the deadline passed before the answer was complete")]
     DeadlineExceeded,
@@ -43,7 +57,10 @@ impl Refusal {
             Self::UnknownModel { .. } => Code::NotFound,
             Self::NoModel => Code::InvalidArgument,
             Self::NotResident { .. } | Self::ShuttingDown => Code::Unavailable,
-            Self::TooManyWaiting { .. } => Code::ResourceExhausted,
+            Self::TooManyWaiting { .. } | Self::TooManyOpen(_) => Code::ResourceExhausted,
+            Self::Metadata { .. } => Code::InvalidArgument,
+            Self::Unread { .. } => Code::Aborted,
+            Self::Silent { .. } => Code::Unavailable,
             Self::DeadlineExceeded => Code::DeadlineExceeded,
             Self::Worker(status) => status.code(),
         }
@@ -53,7 +70,9 @@ impl Refusal {
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::NotResident { retry_after, .. } => Some(*retry_after),
-            Self::TooManyWaiting { .. } | Self::ShuttingDown => Some(Duration::from_secs(1)),
+            Self::TooManyWaiting { .. } | Self::TooManyOpen(_) | Self::Silent { .. } | Self::ShuttingDown => {
+                Some(Duration::from_secs(1))
+            }
             Self::Worker(status) if matches!(status.code(), Code::Unavailable | Code::ResourceExhausted) => {
                 Some(Duration::from_secs(1))
             }

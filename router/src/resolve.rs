@@ -8,6 +8,9 @@ use crate::{
     view::{Entry, View},
 };
 
+/// Names that are compared with one that is unknown, and held against the patterns of a token: what a wrong name may cost.
+const SUGGESTED_FROM_MAX: usize = 1000;
+
 /// A request whose name is known.
 #[derive(Debug)]
 pub(crate) struct Resolved<'v> {
@@ -31,7 +34,8 @@ pub(crate) fn resolve<'v>(view: &'v View, name: &str, caller: &Caller) -> Result
     }
     // A name can be as long as a body; what is shown and compared is not.
     let shown: String = name.chars().take(80).collect();
-    let nearest = nearest(&shown, view.index.names.keys().map(String::as_str).filter(|name| caller.may(name)));
+    let known = view.index.names.keys().map(String::as_str).take(SUGGESTED_FROM_MAX);
+    let nearest = nearest(&shown, known.filter(|name| caller.may(name)));
     Err(Refusal::UnknownModel { nearest: nearest.into_iter().map(str::to_owned).collect(), name: shown })
 }
 

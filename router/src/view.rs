@@ -8,11 +8,10 @@ use std::{
     },
 };
 
-use slm_crds::rule::Rule;
 use slm_proto::v1::{AdapterPhase, AdapterState, ExpertKind, WorkerState};
 
 use crate::{
-    decide::Route,
+    route::Route,
     swarm::{Adapter, Model, Swarm},
 };
 
@@ -36,7 +35,7 @@ pub(crate) struct Index {
 #[derive(Debug)]
 pub(crate) enum Entry {
     Expert(Expert),
-    Route(Route),
+    Route(Arc<Route>),
 }
 
 /// A model or an adapter, as it should be.
@@ -123,7 +122,8 @@ fn serving_adapter<'s>(state: &'s WorkerState, name: &str) -> Option<&'s Adapter
 }
 
 impl Index {
-    pub(crate) fn new(swarm: Arc<Swarm>) -> Self {
+    /// Routes that are as they were in `before` are not compiled again.
+    pub(crate) fn new(swarm: Arc<Swarm>, before: &Self) -> Self {
         let mut names = HashMap::new();
         let mut broken_rules = Vec::new();
         for model in &swarm.models {
@@ -133,13 +133,13 @@ impl Index {
             names.insert(adapter.name.clone(), Entry::Expert(Expert::from(adapter)));
         }
         for route in &swarm.routes {
-            let rules: Vec<_> = route.spec.rules.iter().map(|rule| (Rule::compile(&rule.when), &rule.to)).collect();
-            for (number, (rule, _)) in rules.iter().enumerate() {
-                if let Err(error) = rule {
-                    broken_rules.push((route.name.clone(), number + 1, error.to_string()));
-                }
-            }
-            let compiled = Route::new(&route.name, route.spec.description.as_deref(), rules, &route.spec.fallback);
+            let known = match before.names.get(&route.name) {
+                Some(Entry::Route(known)) => Some(known),
+                _ => None,
+            };
+            let compiled = Route::reuse(known, &route.name, &route.spec);
+            let broken = compiled.broken().map(|(number, error)| (route.name.clone(), number, error.to_string()));
+            broken_rules.extend(broken);
             names.insert(route.name.clone(), Entry::Route(compiled));
         }
         Self { swarm, names, broken_rules }
@@ -244,6 +244,6 @@ pub(crate) mod fixtures {
     }
 
     pub(crate) fn view(workers: Vec<Arc<Worker>>) -> View {
-        View { index: Arc::new(Index::new(Arc::new(swarm()))), workers }
+        View { index: Arc::new(Index::new(Arc::new(swarm()), &Index::default())), workers }
     }
 }

@@ -8,6 +8,6 @@ mod watch;
 
 pub use calls::{Answer, Call, Client, Stream};
 pub use folder::{Folder, adapter, base, quickstart_adapter, repository, route};
-pub use process::{Ended, Swarm, run, slm, slm_binary};
+pub use process::{Ended, Swarm, child_pid, run, slm, slm_binary};
 pub use shared::Shared;
 pub use watch::{worker_state, worker_state_until};

@@ -14,9 +14,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use slm_tests::swarm::{Answer, Call, Client, Folder, Swarm, adapter, quickstart_adapter, worker_state_until};
+use slm_tests::swarm::{
+    Answer, Call, Client, Folder, Swarm, adapter, child_pid, quickstart_adapter, worker_state_until,
+};
 
 const STREAMS: usize = 16;
 const TOKENS_MAX: u32 = 48;
@@ -122,22 +124,6 @@ async fn watch(pid: u32, until: Instant) -> Result<Vec<u64>> {
     Ok(seen)
 }
 
-/// The child of `parent`, whichever of its threads started it, that serves a model.
-fn worker_pid(parent: u32) -> Result<u32> {
-    for thread in fs::read_dir(format!("/proc/{parent}/task"))? {
-        let children = fs::read_to_string(thread?.path().join("children"))?;
-        let worker = |pid: &&str| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| contains(&line, b"worker"));
-        if let Some(pid) = children.split_whitespace().find(worker) {
-            return Ok(pid.parse()?);
-        }
-    }
-    bail!("no worker among the children of {parent}")
-}
-
-fn contains(line: &[u8], word: &[u8]) -> bool {
-    line.split(|&byte| byte == 0).any(|argument| argument == word)
-}
-
 fn median(values: &[u64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_unstable();
@@ -174,7 +160,7 @@ async fn nothing_breaks_or_grows() -> Result<()> {
     let duration = duration()?;
     let until = Instant::now() + duration;
     let streams: Vec<_> = (0..STREAMS).map(|seed| tokio::spawn(stream(scene.clone(), seed as u64))).collect();
-    let changed = tokio::try_join!(replace(&scene, &folder, until), watch(worker_pid(swarm.pid())?, until));
+    let changed = tokio::try_join!(replace(&scene, &folder, until), watch(child_pid(swarm.pid(), "worker")?, until));
     scene.over.store(true, Ordering::Relaxed);
     for stream in streams {
         stream.await??;

@@ -16,10 +16,10 @@ use crate::{
     activations::Activations,
     format::{BLOCK, Format},
     level::Level,
-    linear::{Linear, Start},
     memory,
     numbers::{largest, nearest},
     pack::{Block, Source, Weights, pack_into},
+    product::{Product, Start},
     rows::Rows,
     rowwise,
     simd::{Simd, WIDTH, at_level},
@@ -155,12 +155,12 @@ fn power_of_two(x: f32) -> f32 {
 
 /// As [`super::hidden`].
 pub(super) unsafe fn hidden(level: Level, share: &Share<'_>, a: Weights<'_>, x: &Activations, h: Rows<'_>) {
-    let linear = Linear { weights: a, x, start: Start::Zero, adapters: None };
+    let product = Product { weights: a, x, start: Start::Zero };
     // Successive tokens go through the kernels together.
     for tokens in share.tokens.chunk_by(|a, b| a + 1 == *b) {
         let (Some(&first), Some(&last)) = (tokens.first(), tokens.last()) else { continue };
         // SAFETY: passed on.
-        unsafe { linear.rows(level, first as usize..last as usize + 1, h) };
+        unsafe { product.rows(level, first as usize..last as usize + 1, h) };
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use regex::Regex;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
@@ -17,7 +16,21 @@ pub(super) struct Table(Vec<(Hash, Caller)>);
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
     name: Option<Arc<str>>,
+    /// Empty where nobody needs a token.
+    tenant: Arc<str>,
+    priority_min: i32,
     models: Models,
+}
+
+/// What a token's entry says, besides the token.
+#[derive(Clone, Debug)]
+pub(super) struct Grant<'e> {
+    pub(super) name: &'e str,
+    /// Tokens of one group are one tenant.
+    pub(super) group: Option<&'e str>,
+    /// The most urgent priority that a request may have: the lowest number.
+    pub(super) priority_min: i32,
+    pub(super) models: Models,
 }
 
 /// What a caller may name.
@@ -29,7 +42,7 @@ pub(super) enum Models {
 
 /// A name, or one with `*` for any number of any characters.
 #[derive(Clone, Debug)]
-pub(super) struct Pattern(Regex);
+pub(super) struct Pattern(Box<str>);
 
 pub(super) fn hash(token: &[u8]) -> Hash {
     Sha256::digest(token).into()
@@ -58,13 +71,33 @@ impl Table {
 }
 
 impl Caller {
-    pub(super) fn new(name: &str, models: Models) -> Self {
-        Self { name: Some(Arc::from(name)), models }
+    pub(super) fn new(grant: Grant<'_>) -> Self {
+        // Names have no colon: no token is taken for a group.
+        let tenant = match grant.group {
+            Some(group) => format!("group:{group}"),
+            None => format!("token:{}", grant.name),
+        };
+        Self {
+            name: Some(Arc::from(grant.name)),
+            tenant: tenant.into(),
+            priority_min: grant.priority_min,
+            models: grant.models,
+        }
     }
 
-    /// Where nobody needs a token.
+    /// Where nobody needs a token: everybody is one tenant, and its requests have the priority that they ask for.
     pub(crate) fn anybody() -> Self {
-        Self { name: None, models: Models::All }
+        Self { name: None, tenant: Arc::default(), priority_min: i32::MIN, models: Models::All }
+    }
+
+    /// What workers tell callers apart by. Prefixes of prompts are shared only within it.
+    pub(crate) fn tenant(&self) -> &str {
+        &self.tenant
+    }
+
+    /// The most urgent priority that its requests may have: the lowest number.
+    pub(crate) fn priority_min(&self) -> i32 {
+        self.priority_min
     }
 
     /// As logs and metrics call it. `None` where nobody needs a token.
@@ -76,25 +109,36 @@ impl Caller {
     pub(crate) fn may(&self, name: &str) -> bool {
         match &self.models {
             Models::All => true,
-            Models::These(patterns) => patterns.iter().any(|pattern| pattern.0.is_match(name)),
+            Models::These(patterns) => patterns.iter().any(|pattern| pattern.matches(name)),
         }
     }
 }
 
 impl Pattern {
-    /// # Errors
-    /// When it is larger than a regular expression may be.
-    pub(super) fn new(glob: &str) -> Result<Self, regex::Error> {
-        let parts: Vec<String> = glob.split('*').map(regex::escape).collect();
-        Regex::new(&format!("^{}$", parts.join(".*"))).map(Self)
+    pub(super) fn new(glob: &str) -> Self {
+        Self(glob.into())
+    }
+
+    /// The parts between the stars, each at the first place after the one before: linear but for what repeats itself.
+    fn matches(&self, name: &str) -> bool {
+        let Some((first, rest)) = self.0.split_once('*') else { return *self.0 == *name };
+        let Some(mut left) = name.strip_prefix(first) else { return false };
+        let (middle, last) = rest.rsplit_once('*').unwrap_or(("", rest));
+        for part in middle.split('*') {
+            match left.find(part) {
+                Some(at) => left = &left[at + part.len()..],
+                None => return false,
+            }
+        }
+        left.ends_with(last)
     }
 }
 
 #[cfg(test)]
 impl Caller {
     pub(crate) fn of(name: &str, globs: &[&str]) -> Self {
-        let patterns: Vec<Pattern> = globs.iter().map(|glob| Pattern::new(glob).expect(glob)).collect();
-        Self::new(name, Models::These(patterns.into()))
+        let patterns: Vec<Pattern> = globs.iter().map(|glob| Pattern::new(glob)).collect();
+        Self::new(Grant { name, group: None, priority_min: 0, models: Models::These(patterns.into()) })
     }
 }
 
@@ -117,7 +161,7 @@ mod tests {
 
     #[test]
     fn what_callers_may_name() {
-        let cases: [(&[&str], &str, bool); 10] = [
+        let cases: [(&[&str], &str, bool); 18] = [
             (&["banking"], "banking", true),
             (&["banking"], "banking-2", false),
             (&["banking"], "my-banking", false),
@@ -125,6 +169,14 @@ mod tests {
             (&["support-*"], "support", false),
             (&["*-en"], "support-en", true),
             (&["a*c*e"], "abcde", true),
+            (&["a*c*e"], "abde", false),
+            (&["a*c*e"], "ace", true),
+            (&["a*a"], "a", false),
+            (&["ab*ba"], "aba", false),
+            (&["ab*ba"], "abba", true),
+            (&["**"], "", true),
+            (&["*a*"], "bab", true),
+            (&["*a*"], "bbb", false),
             (&["a.c"], "abc", false),
             (&["x", "*"], "anything", true),
             (&["smol*"], "", false),

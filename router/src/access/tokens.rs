@@ -1,14 +1,14 @@
 //! `tokens.yaml`, to a table.
 //!
 //! A list of entries, each with a `name` for logs and metrics, the token as `sha256` (what `printf %s TOKEN | sha256sum`
-//! prints) or as itself (`token`), and optionally the `models` that it may name. What is wrong is said with its line and
-//! without any token.
+//! prints) or as itself (`token`), and optionally the `models` that it may name, the `group` of tokens that are one tenant
+//! and the most urgent `priority` of its requests. What is wrong is said with its line and without any token.
 
 use std::collections::HashMap;
 
 use slm_crds::yaml::{self, Entry, Node, Tree};
 
-use super::table::{Caller, Hash, Models, Pattern, Table, hash};
+use super::table::{Caller, Grant, Hash, Models, Pattern, Table, hash};
 
 /// Entries. A request looks at every one.
 const TOKENS_MAX: usize = 1000;
@@ -20,7 +20,7 @@ const MODEL_MAX: usize = 253;
 /// Characters of a token. Shorter ones are guessed, longer ones do not fit into a header everywhere.
 const TOKEN_MIN: usize = 16;
 const TOKEN_MAX: usize = 1024;
-const FIELDS: [&str; 4] = ["name", "sha256", "token", "models"];
+const FIELDS: [&str; 6] = ["name", "sha256", "token", "models", "group", "priority"];
 
 /// What is wrong with the file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -54,19 +54,20 @@ pub(super) fn read(file: &[u8]) -> Result<Table, TokensError> {
     let mut table = Table::default();
     let (mut names, mut hashes) = (HashMap::new(), HashMap::new());
     for item in items {
-        let (name, hash, models) = entry(item)?;
+        let (hash, grant) = entry(item)?;
+        let name = grant.name;
         if let Some(first) = names.insert(name, item.line) {
             return Err(wrong(item.line, format!("the name `{name}` is taken by the entry on line {first}")));
         }
         if let Some(first) = hashes.insert(hash, item.line) {
             return Err(wrong(item.line, format!("`{name}` has the same token as the entry on line {first}")));
         }
-        table.push(hash, Caller::new(name, models));
+        table.push(hash, Caller::new(grant));
     }
     Ok(table)
 }
 
-fn entry(item: &Node) -> Result<(&str, Hash, Models), TokensError> {
+fn entry(item: &Node) -> Result<(Hash, Grant<'_>), TokensError> {
     let Tree::Map(fields) = &item.tree else {
         return Err(wrong(item.line, "an entry has to have fields: `name`, and `sha256` or `token`"));
     };
@@ -81,15 +82,30 @@ fn entry(item: &Node) -> Result<(&str, Hash, Models), TokensError> {
         (None, None) => return Err(wrong(item.line, format!("`{name}` has neither `sha256` nor `token`"))),
         (Some(_), Some(token)) => return Err(wrong(token.line, format!("`{name}` has both `sha256` and `token`"))),
     };
-    Ok((name, hash, item.get("models").map_or(Ok(Models::All), models)?))
+    let group = item.get("group").map(self::name).transpose()?;
+    let priority_min = item.get("priority").map_or(Ok(0), priority)?;
+    let models = item.get("models").map_or(Ok(Models::All), models)?;
+    Ok((hash, Grant { name, group, priority_min, models }))
+}
+
+fn priority(field: &Entry) -> Result<i32, TokensError> {
+    let number = match &field.value.tree {
+        Tree::Scalar(value) => value.as_i64().and_then(|number| i32::try_from(number).ok()),
+        _ => None,
+    };
+    number.ok_or_else(|| {
+        let what = "`priority` has to be an integer: the lowest that requests with this token may have, 0 without it";
+        wrong(field.line, what)
+    })
 }
 
 fn name(field: &Entry) -> Result<&str, TokensError> {
     let name = text(field)?;
     let fine = |c: char| c.is_ascii_alphanumeric() || "-_.@/".contains(c);
     if name.is_empty() || name.len() > NAME_MAX || !name.chars().all(fine) {
+        let key = &field.key;
         let what =
-            format!("`name` has to be 1 to {NAME_MAX} letters, digits, or any of - _ . @ /: logs and metrics show it");
+            format!("`{key}` has to be 1 to {NAME_MAX} letters, digits, or any of - _ . @ /: logs and metrics show it");
         return Err(wrong(field.line, what));
     }
     Ok(name)
@@ -131,7 +147,7 @@ fn models(field: &Entry) -> Result<Models, TokensError> {
         let fine = |c: char| c.is_ascii_alphanumeric() || "-_./:*".contains(c);
         item.text()
             .filter(|glob| (1..=MODEL_MAX).contains(&glob.len()) && glob.chars().all(fine))
-            .and_then(|glob| Pattern::new(glob).ok())
+            .map(Pattern::new)
             .ok_or_else(|| {
                 wrong(item.line, "is no name of a model, an adapter or a route; `*` stands for any part of one")
             })
@@ -169,6 +185,20 @@ mod tests {
         let plain = table.caller(b"sixteen-or-more-2").expect("a caller");
         assert!(plain.may("banking") && plain.may("support-en") && !plain.may("travel"));
         assert!(table.caller(sha().as_bytes()).is_none(), "a hash is no token");
+        assert_eq!((hashed.tenant(), hashed.priority_min()), ("token:hashed", 0));
+    }
+
+    #[test]
+    fn tokens_of_a_group_are_one_tenant() {
+        let text = "- name: a\n  token: sixteen-or-more-1\n  group: team\n  priority: -5\n\
+                    - name: b\n  token: sixteen-or-more-2\n  group: team\n\
+                    - name: team\n  token: sixteen-or-more-3\n";
+        let table = read(text.as_bytes()).expect("a table");
+        let [a, b, team] = ["sixteen-or-more-1", "sixteen-or-more-2", "sixteen-or-more-3"]
+            .map(|token| table.caller(token.as_bytes()).expect("a caller"));
+        assert_eq!((a.tenant(), a.priority_min()), ("group:team", -5));
+        assert_eq!((b.tenant(), b.priority_min()), ("group:team", 0));
+        assert_eq!(team.tenant(), "token:team");
     }
 
     #[test]
@@ -199,6 +229,9 @@ mod tests {
             (format!("{one}  models: []\n"), 3, "has 0 names"),
             (format!("{one}  models:\n    - ok\n    - 'a b'\n"), 5, "no name of a model"),
             (format!("{one}- name: [\n"), 0, "not YAML"),
+            (format!("{one}  group: 'a b'\n"), 3, "`group` has to be 1 to 63"),
+            (format!("{one}  priority: high\n"), 3, "`priority` has to be an integer"),
+            (format!("{one}  priority: 9999999999\n"), 3, "`priority` has to be an integer"),
         ];
         for (text, line, what) in cases {
             let error = read(text.as_bytes()).expect_err(what);

@@ -12,6 +12,10 @@ use tonic::{
 
 use super::Update;
 
+/// Bytes of one answer that may be on their way or unread here; a long answer with log-probabilities has some 400 a token.
+const STREAM_WINDOW_BYTES: u32 = 64 << 10;
+/// As many streams as one router may have open, with all their windows full.
+const CONNECTION_WINDOW_BYTES: u32 = 4096 * STREAM_WINDOW_BYTES;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// A worker that answers no ping for this long is gone, even if its machine never said so.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
@@ -26,6 +30,9 @@ pub(super) fn channel(url: &str, tls: Option<&Tls>) -> Result<Channel, String> {
         .map_err(|error| format!("{url:?} is not an address such as http://127.0.0.1:4242: {error}"))?
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
+        // What callers leave unread stays within their own streams: all of them fit into the connection's window.
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .http2_keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT)
         .keep_alive_while_idle(true);

@@ -24,7 +24,7 @@ impl Generation for Door {
     type GenerateStream = Answers;
 
     async fn generate(&self, request: Request<GenerateRequest>) -> Result<Response<Answers>, Status> {
-        let Answer { started, events } = self.answer(request, Api::grpc_generate).await?;
+        let (started, events) = self.answer(request, Api::grpc_generate).await?.relayed();
         let started = stream::iter([Ok(response(generate_response::Event::Started(started)))]);
         let rest = events.map(|event| match event {
             Ok(Event::Delta(delta)) => Ok(response(generate_response::Event::Delta(delta))),

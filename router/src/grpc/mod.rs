@@ -6,24 +6,29 @@ mod swarm;
 
 use std::{sync::Arc, time::Duration};
 
+use slm_listen::{Listener, timed::TimedBody};
 use slm_proto::v1::{generation_server::GenerationServer, swarm_server::SwarmServer};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status, service::interceptor::InterceptedService, transport::Server};
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_reflection::server::Builder;
+use tower::util::MapRequestLayer;
 
 use self::auth::authorize;
 use crate::{
     RunError,
     access::{Access, table::Caller},
     dispatch::Dispatcher,
-    listen::Listener,
     resolve::resolve,
 };
 
 /// Silence after which a caller is asked whether it is there, and how long it has to say so.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// Calls at once on one connection; more wait at the caller.
+const STREAMS_MAX: u32 = 256;
+/// Bytes of all headers of one call.
+const HEADERS_BYTES_MAX: u32 = 64 << 10;
 
 /// The services, over what everyone shares.
 struct Door {
@@ -39,7 +44,8 @@ pub(crate) async fn serve(
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
     let bytes_max = dispatcher.limits.body_bytes_max;
-    let connections = listener.connections(access.grpc().as_ref());
+    let body = dispatcher.limits.body;
+    let connections = listener.connections(access.grpc().as_ref(), dispatcher.limits.connections());
     let authorize = authorize(access, Arc::clone(&dispatcher));
     let generation = GenerationServer::new(Door { dispatcher: Arc::clone(&dispatcher) });
     let swarm = SwarmServer::new(Door { dispatcher });
@@ -56,6 +62,12 @@ pub(crate) async fn serve(
         // A caller that has gone without a word is not generated for.
         .http2_keepalive_interval(Some(PING_INTERVAL))
         .http2_keepalive_timeout(Some(PING_TIMEOUT))
+        .max_concurrent_streams(STREAMS_MAX)
+        .http2_max_header_list_size(HEADERS_BYTES_MAX)
+        // A message that trickles in is no request.
+        .layer(MapRequestLayer::new(move |request: http::Request<tonic::body::Body>| {
+            request.map(|message| tonic::body::Body::new(TimedBody::new(message, body)))
+        }))
         .add_service(health)
         .add_service(InterceptedService::new(reflection().build_v1()?, authorize.clone()))
         .add_service(InterceptedService::new(reflection().build_v1alpha()?, authorize.clone()))
@@ -81,5 +93,5 @@ impl Door {
 /// Whom `authorize` has found out.
 fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
     let caller = request.extensions().get::<Caller>().cloned();
-    caller.ok_or_else(|| Status::internal("a request that nobody was asked for"))
+    caller.ok_or_else(|| Status::internal("the request has no caller: it did not pass authorization"))
 }

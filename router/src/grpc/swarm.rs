@@ -15,6 +15,6 @@ impl Swarm for Door {
 
     async fn explain(&self, request: Request<GenerateRequest>) -> Result<Response<Decision>, Status> {
         let caller = caller(&request)?;
-        Ok(Response::new(self.dispatcher.explain(&mut request.into_inner(), &caller)?))
+        Ok(Response::new(self.dispatcher.explain(&mut request.into_inner(), &caller).await?))
     }
 }

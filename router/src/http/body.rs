@@ -1,26 +1,31 @@
 //! A body to a JSON object.
 
+use std::error::Error;
+
 use axum::{body::Body, http::StatusCode};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde_json::Value;
+use slm_listen::timed::{TimedBody, TooSlow};
 
 use super::{error::ApiError, fields::Fields};
+use crate::config::Limits;
 
-/// Reads at most `bytes_max`.
-pub(super) async fn read(body: Body, bytes_max: usize) -> Result<Fields, ApiError> {
-    let bytes = axum::body::to_bytes(body, bytes_max).await.map_err(|error| {
-        // axum wraps what http-body-util says; the only error besides the limit is a caller that went away.
-        let limit = std::error::Error::source(&error).is_some_and(|cause| cause.to_string().contains("length limit"));
-        if limit {
-            ApiError::body(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                format!("the body has more than the {bytes_max} bytes that are accepted"),
-            )
-            .code("request_too_large")
-        } else {
-            ApiError::body(StatusCode::BAD_REQUEST, format!("the body could not be read: {error}"))
-        }
-    })?;
+/// Reads at most `limits.body_bytes_max`, for at most `limits.body`.
+pub(super) async fn read(body: Body, limits: &Limits) -> Result<Fields, ApiError> {
+    let limited = Limited::new(TimedBody::new(body, limits.body), limits.body_bytes_max);
+    let bytes = limited.collect().await.map_err(|error| refused(&*error, limits))?.to_bytes();
     parse(&bytes)
+}
+
+fn refused(error: &(dyn Error + 'static), limits: &Limits) -> ApiError {
+    if error.is::<LengthLimitError>() {
+        let message = format!("the body has more than the {} bytes that are accepted", limits.body_bytes_max);
+        return ApiError::body(StatusCode::PAYLOAD_TOO_LARGE, message).code("request_too_large");
+    }
+    if let Some(slow) = error.downcast_ref::<TooSlow>() {
+        return ApiError::body(StatusCode::REQUEST_TIMEOUT, format!("{slow}; send it faster")).code("timeout");
+    }
+    ApiError::body(StatusCode::BAD_REQUEST, format!("the body could not be read: {error}"))
 }
 
 fn parse(bytes: &[u8]) -> Result<Fields, ApiError> {
@@ -48,7 +53,8 @@ mod tests {
             (b"{\"a\": \"0123456789012345678901234567890\"}", 413, "more than the 32 bytes"),
         ];
         for (bytes, status, message) in cases {
-            let error = read(Body::from(bytes), 32).await.expect_err(message);
+            let limits = Limits { body_bytes_max: 32, ..Limits::default() };
+            let error = read(Body::from(bytes), &limits).await.expect_err(message);
             assert_eq!(error.status.as_u16(), status, "{message}");
             assert!(error.body.message.contains(message), "{}", error.body.message);
         }

@@ -23,7 +23,7 @@ pub(super) async fn handle(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let fields = body::read(body, dispatcher.limits.body_bytes_max).await?;
+    let fields = body::read(body, &dispatcher.limits).await?;
     let (mut request, style) = parse(fields)?;
     request.request_id = reply::request_id(&headers);
     let call = Call { caller, api: Api::http_chat, deadline: None };

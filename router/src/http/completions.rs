@@ -20,7 +20,7 @@ pub(super) async fn handle(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let fields = body::read(body, dispatcher.limits.body_bytes_max).await?;
+    let fields = body::read(body, &dispatcher.limits).await?;
     let (mut requests, style) = parse(fields, dispatcher.limits.prompts_max)?;
     let id = reply::request_id(&headers);
     for request in &mut requests {

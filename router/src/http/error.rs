@@ -134,6 +134,7 @@ impl From<Refusal> for ApiError {
         };
         match &refusal {
             Refusal::NoModel => error.body.param = Some("model".to_owned()),
+            Refusal::Metadata { .. } => error.body.param = Some("metadata".to_owned()),
             Refusal::Worker(status) => {
                 error.body.param = trailer(status, trailers::ERROR_FIELD).or(error.body.param);
                 error.body.code = trailer(status, trailers::ERROR_CODE).or(error.body.code);

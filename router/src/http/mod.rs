@@ -30,11 +30,11 @@ use axum::{
     middleware,
     routing::{get, post},
 };
-use tokio::net::TcpListener;
+use slm_listen::Listener;
 use tokio_util::sync::CancellationToken;
 
 use self::{auth::authorize, error::ApiError};
-use crate::{RunError, access::Access, dispatch::Dispatcher, listen::Listener, origins::Origin};
+use crate::{RunError, access::Access, dispatch::Dispatcher, origins::Origin};
 
 type Shared = Arc<Dispatcher>;
 
@@ -47,19 +47,22 @@ pub(crate) async fn serve(
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
     let (address, guarded) = (listener.address, access.guarded());
-    let connections = listener.connections(access.http().as_ref());
+    let limits = dispatcher.limits.connections();
+    let connections = listener.connections(access.http().as_ref(), limits);
     let routes = browsers::around(routes(dispatcher, access), origins, address, guarded);
-    axum::serve(connections, routes)
-        .with_graceful_shutdown(shutdown.cancelled_owned())
-        .await
-        .map_err(|error| RunError::Server { server: "HTTP", reason: error.to_string() })
+    slm_listen::http::serve(connections, routes, limits, shutdown.clone()).await;
+    if shutdown.is_cancelled() {
+        return Ok(());
+    }
+    Err(RunError::Server { server: "HTTP", reason: "there are no more connections".to_owned() })
 }
 
 /// Probes and metrics alone, in plain text, until it is dropped: they are asked for while answers still run.
-pub(crate) async fn serve_probes(tcp: TcpListener, dispatcher: Shared) {
-    if let Err(error) = axum::serve(tcp, probes().with_state(dispatcher)).await {
-        tracing::error!(%error, "probes are not answered any more");
-    }
+pub(crate) async fn serve_probes(listener: Listener, dispatcher: Shared) -> Result<(), RunError> {
+    let limits = dispatcher.limits.connections();
+    let connections = listener.connections(None, limits);
+    slm_listen::http::serve(connections, probes().with_state(dispatcher), limits, CancellationToken::new()).await;
+    Err(RunError::Server { server: "probes", reason: "there are no more connections".to_owned() })
 }
 
 /// Outermost what needs no token. Of a guarded endpoint that is next to nothing: what `/readyz` says is missing, and what

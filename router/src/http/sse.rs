@@ -31,7 +31,8 @@ const EVENT_BYTES: usize = 384;
 
 pub(super) fn response(head: Head, answers: Vec<Answer>, style: Style) -> Response {
     let writer = Writer::new(head, style, answers.len());
-    let events = answers.into_iter().enumerate().map(|(index, answer)| answer.events.map(move |event| (index, event)));
+    let events =
+        answers.into_iter().enumerate().map(|(index, answer)| answer.relayed().1.map(move |event| (index, event)));
     let mut response = Response::new(Body::from_stream(written(writer, stream::select_all(events))));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));

@@ -8,6 +8,7 @@ mod access;
 mod grpc;
 mod guarded;
 mod harness;
+mod hostile;
 mod http;
 mod lifecycle;
 mod routing;

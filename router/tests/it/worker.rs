@@ -218,6 +218,11 @@ fn events(request: &GenerateRequest, text: &str) -> Vec<Step> {
             }
             "!never" => steps.push(Step::Never),
             "!gate" => steps.push(Step::Gate),
+            // A long answer: a megabyte in a thousand pieces.
+            "!much" => {
+                let piece = Delta { text: "x".repeat(1024), tokens: 1, logprobs: vec![] };
+                steps.extend(vec![Step::Send(Event::Delta(piece)); 1024]);
+            }
             word => {
                 let mut delta = Delta { text: format!("{word} "), tokens: 1, logprobs: vec![] };
                 if request.logprobs.is_some() {

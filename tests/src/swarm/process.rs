@@ -3,6 +3,7 @@
 use std::{
     env,
     fmt::Write as _,
+    fs,
     io::{BufRead as _, BufReader, Read},
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -58,6 +59,19 @@ impl Ended {
     }
 }
 
+/// The child of `parent`, whichever of its threads started it, that runs `slm COMMAND`.
+pub fn child_pid(parent: u32, command: &str) -> Result<u32> {
+    for thread in fs::read_dir(format!("/proc/{parent}/task"))? {
+        let children = fs::read_to_string(thread?.path().join("children"))?;
+        let runs = |line: Vec<u8>| line.split(|&byte| byte == 0).any(|argument| argument == command.as_bytes());
+        let is_it = |pid: &&str| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(runs);
+        if let Some(pid) = children.split_whitespace().find(is_it) {
+            return Ok(pid.parse()?);
+        }
+    }
+    bail!("no {command} among the children of {parent}")
+}
+
 /// The binary: `$SLM_BIN`, else `slm` of the build that this test belongs to.
 pub fn slm_binary() -> Result<PathBuf> {
     if let Some(path) = env::var_os("SLM_BIN").filter(|path| !path.is_empty()) {
@@ -92,7 +106,12 @@ fn up(folder: &Path, arguments: &[&str]) -> Result<Command> {
 impl Swarm {
     /// Starts the manifests in `folder` and waits until all of them are ready.
     pub fn start(folder: &Path) -> Result<Self> {
-        let (mut process, lines) = Process::spawn(up(folder, &[])?)?;
+        Self::start_with(folder, &[])
+    }
+
+    /// The same with further arguments.
+    pub fn start_with(folder: &Path, arguments: &[&str]) -> Result<Self> {
+        let (mut process, lines) = Process::spawn(up(folder, arguments)?)?;
         let begun = Instant::now();
         let ready = loop {
             match lines.recv_timeout(READY_LIMIT.saturating_sub(begun.elapsed())) {
@@ -107,7 +126,8 @@ impl Swarm {
         };
         let address = |name: &str| -> Result<String> {
             let (_, rest) = ready.split_once(name).with_context(|| format!("{ready:?}: no {name}"))?;
-            let address = rest.split_whitespace().next().unwrap_or_default().trim_start_matches("http://");
+            let address = rest.split_whitespace().next().unwrap_or_default();
+            let address = address.trim_start_matches("http://").trim_start_matches("https://");
             let address: SocketAddr = address.parse().with_context(|| format!("{ready:?}: {name}"))?;
             Ok(format!("http://{address}"))
         };

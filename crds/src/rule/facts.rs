@@ -1,0 +1,69 @@
+//! What one request shows to rules. Bounded, however long the request is.
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::value::{Key, Value};
+
+/// Messages that rules see: the last ones.
+pub const MESSAGES_MAX: usize = 64;
+/// Bytes of text that rules see: of `text`, and of all `messages` together.
+pub const TEXT_BYTES_MAX: usize = 64 << 10;
+
+/// The variables of one request. Made once for each request, cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// In the order of [`super::VARIABLES`].
+    pub(super) values: [Value; 4],
+}
+
+/// One message of a conversation, as rules see it.
+#[derive(Clone, Copy, Debug)]
+pub struct Turn<'a> {
+    /// `user`, `assistant`, `system`, …
+    pub role: &'a str,
+    /// What was said.
+    pub content: &'a str,
+}
+
+impl Facts {
+    /// `text` is the last user message or the raw prompt, `model` the name that the caller used. The beginning of a text
+    /// that is longer than [`TEXT_BYTES_MAX`] is kept, and of messages the last ones that fit.
+    pub fn new<'a>(
+        model: &str,
+        text: &str,
+        messages: impl IntoIterator<Item = Turn<'a>, IntoIter: DoubleEndedIterator>,
+        metadata: &HashMap<String, String>,
+    ) -> Self {
+        let entries = metadata.iter().map(|(key, value)| (Key::String(key.as_str().into()), Value::text(value)));
+        Self {
+            values: [
+                Value::text(beginning(text, TEXT_BYTES_MAX)),
+                Value::List(last(messages.into_iter()).into()),
+                Value::Map(Arc::new(entries.collect())),
+                Value::text(beginning(model, TEXT_BYTES_MAX)),
+            ],
+        }
+    }
+}
+
+fn last<'a>(messages: impl DoubleEndedIterator<Item = Turn<'a>>) -> Vec<Value> {
+    let mut left = TEXT_BYTES_MAX;
+    let mut kept = Vec::new();
+    for turn in messages.rev().take(MESSAGES_MAX) {
+        let role = beginning(turn.role, left);
+        let content = beginning(turn.content, left - role.len());
+        left -= role.len() + content.len();
+        let fields = [("role", role), ("content", content)];
+        let fields = fields.map(|(key, text)| (Key::String(key.into()), Value::text(text)));
+        kept.push(Value::Map(Arc::new(fields.into())));
+        if left == 0 {
+            break;
+        }
+    }
+    kept.reverse();
+    kept
+}
+
+fn beginning(text: &str, bytes_max: usize) -> &str {
+    &text[..text.floor_char_boundary(bytes_max)]
+}

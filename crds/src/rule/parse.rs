@@ -1,0 +1,27 @@
+//! Text to the syntax tree of the `cel` crate.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use cel::{IdedExpr, ParseErrors, Program};
+
+use super::{RuleError, one_line};
+
+/// # Errors
+/// [`RuleError::Syntax`] with the column. A text on which the parser itself fails is refused like any other that does not
+/// parse.
+pub(super) fn parse(text: &str) -> Result<IdedExpr, RuleError> {
+    // Nothing is shared with the closure: it cannot leave anything behind half changed.
+    match catch_unwind(AssertUnwindSafe(|| Program::compile(text))) {
+        Ok(Ok(program)) => Ok(program.expression().clone()),
+        Ok(Err(errors)) => Err(RuleError::Syntax(first(&errors))),
+        Err(_) => Err(RuleError::Syntax("the parser cannot read it; write it in another way".to_owned())),
+    }
+}
+
+/// The first error, in one line with its column.
+fn first(errors: &ParseErrors) -> String {
+    match errors.errors.first() {
+        Some(error) => format!("column {}: {}", error.pos.1, one_line(&error.msg)),
+        None => "empty".to_owned(),
+    }
+}

@@ -1,0 +1,149 @@
+//! What a route's rules say of a request: found out once for each request, however often it is decided while it waits.
+//!
+//! Rules are evaluated on a blocking thread, never on the one that serves the caller's connection, as many at a time as
+//! there are cores. What they may cost is bounded by `slm_crds::rule::Budget`, whatever the request.
+
+use std::{collections::HashMap, sync::Arc};
+
+use slm_crds::rule::{Budget, Facts, RuleError, Turn};
+use slm_proto::v1::{GenerateRequest, generate_request::Input};
+use tokio::sync::Semaphore;
+
+use crate::{
+    route::Route,
+    view::{Entry, View},
+};
+
+/// Whether each rule of a route holds for one request. Kept as long as the route is the same.
+#[derive(Debug)]
+pub(crate) struct Outcomes {
+    route: Arc<Route>,
+    pub(crate) rules: Vec<Result<bool, RuleError>>,
+}
+
+/// Evaluates rules.
+pub(crate) struct Classifier {
+    permits: Arc<Semaphore>,
+}
+
+impl Default for Classifier {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { permits: Arc::new(Semaphore::new(cores)) }
+    }
+}
+
+impl Classifier {
+    /// Makes `outcomes` those of the route that `request` names in `view`, if it names one.
+    pub(crate) async fn classify(&self, view: &View, request: &GenerateRequest, outcomes: &mut Option<Outcomes>) {
+        let Some(Entry::Route(route)) = view.index.names.get(&request.model) else { return };
+        if outcomes.as_ref().is_some_and(|known| Arc::ptr_eq(&known.route, route)) {
+            return;
+        }
+        *outcomes = Some(if route.rules.is_empty() {
+            evaluate(route, &facts(request))
+        } else {
+            self.run(route, request).await
+        });
+    }
+
+    async fn run(&self, route: &Arc<Route>, request: &GenerateRequest) -> Outcomes {
+        // The semaphore is never closed.
+        let permit = Arc::clone(&self.permits).acquire_owned().await.ok();
+        let (shared, facts) = (Arc::clone(route), facts(request));
+        let evaluated = tokio::task::spawn_blocking(move || {
+            let outcomes = evaluate(&shared, &facts);
+            drop(permit);
+            outcomes
+        });
+        evaluated.await.unwrap_or_else(|error| {
+            tracing::error!(route = route.name, %error, "the evaluation of the rules failed");
+            let failed = RuleError::Evaluation("internal error of the router; its log says more".to_owned());
+            Outcomes { route: Arc::clone(route), rules: vec![Err(failed); route.rules.len()] }
+        })
+    }
+}
+
+/// All rules share one budget: a rule that spends it leaves nothing to those after it.
+pub(crate) fn evaluate(route: &Arc<Route>, facts: &Facts) -> Outcomes {
+    let mut budget = Budget::default();
+    let rules = route.rules.iter().map(|compiled| match &compiled.rule {
+        Ok(rule) => rule.holds(facts, &mut budget),
+        Err(error) => Err(error.clone()),
+    });
+    Outcomes { route: Arc::clone(route), rules: rules.collect() }
+}
+
+/// What rules see of a request.
+pub(crate) fn facts(request: &GenerateRequest) -> Facts {
+    let metadata: &HashMap<String, String> = &request.metadata;
+    match &request.input {
+        Some(Input::Messages(messages)) => {
+            let messages = &messages.messages;
+            let text = messages.iter().rev().find(|message| message.role == "user");
+            let turns = messages.iter().map(|message| Turn { role: &message.role, content: &message.content });
+            Facts::new(&request.model, text.map_or("", |message| &message.content), turns, metadata)
+        }
+        Some(Input::Prompt(prompt)) => Facts::new(&request.model, prompt, [], metadata),
+        Some(Input::TokenIds(_)) | None => Facts::new(&request.model, "", [], metadata),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use slm_crds::rule::Rule;
+
+    use super::*;
+    use crate::view::{Index, fixtures};
+
+    #[test]
+    fn text_is_the_last_user_message() {
+        let messages = ["system", "user", "assistant"]
+            .map(|role| slm_proto::v1::Message { role: role.to_owned(), content: format!("{role} account"), ..Default::default() });
+        let request = GenerateRequest {
+            input: Some(Input::Messages(slm_proto::v1::Messages { messages: messages.into() })),
+            ..Default::default()
+        };
+        let rule = Rule::compile("text == 'user account' && size(messages) == 3").expect("compiles");
+        assert_eq!(rule.holds(&facts(&request), &mut Budget::default()), Ok(true));
+    }
+
+    #[tokio::test]
+    async fn rules_are_evaluated_once_for_each_version_of_their_route() {
+        let view = fixtures::view(vec![]);
+        let request = GenerateRequest {
+            model: "assistant".to_owned(),
+            input: Some(Input::Prompt("my card".to_owned())),
+            ..Default::default()
+        };
+        let classifier = Classifier::default();
+        let mut outcomes = None;
+        classifier.classify(&view, &request, &mut outcomes).await;
+        let first = outcomes.as_ref().expect("a route").rules.as_ptr();
+        // Another snapshot with the same route, then one where the route differs.
+        let same = View { index: Arc::new(Index::new(Arc::new(fixtures::swarm()), &view.index)), workers: vec![] };
+        classifier.classify(&same, &request, &mut outcomes).await;
+        assert_eq!(outcomes.as_ref().expect("a route").rules.as_ptr(), first);
+        let mut swarm = fixtures::swarm();
+        swarm.routes[0].spec.rules.truncate(1);
+        let other = View { index: Arc::new(Index::new(Arc::new(swarm), &view.index)), workers: vec![] };
+        classifier.classify(&other, &request, &mut outcomes).await;
+        assert_eq!(outcomes.expect("a route").rules, [Ok(true)]);
+    }
+
+    #[test]
+    fn a_rule_that_spends_the_budget_leaves_nothing_to_the_next() {
+        let mut swarm = fixtures::swarm();
+        let rules = &mut swarm.routes[0].spec.rules;
+        rules[0].when = "metadata.exists(a, metadata.exists(b, a + b == 'no'))".to_owned();
+        rules[1].when = "true".to_owned();
+        let index = Index::new(Arc::new(swarm), &Index::default());
+        let Some(Entry::Route(route)) = index.names.get("assistant") else { panic!("a route") };
+        let request = GenerateRequest {
+            metadata: (0..10_000).map(|key| (key.to_string(), String::new())).collect(),
+            ..Default::default()
+        };
+        let outcomes = evaluate(route, &facts(&request));
+        assert_eq!(outcomes.rules, [Err(RuleError::Cost), Err(RuleError::Cost)]);
+    }
+}
