@@ -179,7 +179,7 @@ impl PromptArgs {
         let input = if self.raw {
             Input::Prompt(prompt)
         } else {
-            let turn = |role: &str, content: String| Message { role: role.to_owned(), content };
+            let turn = |role: &str, content: String| Message { role: role.to_owned(), content, ..Default::default() };
             let system = self.system.clone().map(|system| turn("system", system));
             Input::Messages(Messages { messages: system.into_iter().chain([turn("user", prompt)]).collect() })
         };

@@ -43,6 +43,9 @@ impl ConvertArgs {
     fn convert(&self) -> Result<(), Failure> {
         let begun = Instant::now();
         let checkpoint = Checkpoint::open(&self.source).map_err(Failure::failed)?;
+        for note in checkpoint.notes() {
+            tracing::warn!("{note}");
+        }
         self.prepare()?;
         let precision = args::precision(self.precision).resolve(&checkpoint);
         let mut bar: Option<ProgressBar> = None;

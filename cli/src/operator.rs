@@ -62,7 +62,7 @@ pub struct OperatorArgs {
     #[arg(long, value_name = "FILTER", default_value = "info")]
     worker_log: String,
     /// Address of /healthz, /readyz and /metrics over HTTP.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9091")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9091", value_parser = crate::args::address)]
     probes: SocketAddr,
 }
 

@@ -14,7 +14,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    args::{ListenArgs, duration},
+    args::{ListenArgs, address, duration},
     child_line::{RouterLine, say},
     exit::Failure,
     stdin,
@@ -56,7 +56,7 @@ pub struct RouterArgs {
     access: Option<PathBuf>,
     /// Address where /healthz, /readyz and /metrics are answered in plain text and without a token: with --access, the HTTP
     /// endpoint does not tell what is missing, nor metrics.
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
     probes: Option<SocketAddr>,
     /// Follow the objects of this namespace of a cluster, not standard input.
     #[arg(long, value_name = "NAME")]
@@ -79,10 +79,10 @@ async fn route(args: RouterArgs) -> Result<(), Failure> {
     let (bound, addresses) = oneshot::channel();
     let limits = Limits { drain: args.drain, ..Limits::default() };
     let ready_when = if args.namespace.is_some() { ReadyWhen::Known } else { ReadyWhen::Complete };
-    let ListenArgs { http, grpc } = args.listen;
+    let ListenArgs { http, grpc, http_allow_origin: origins } = args.listen;
     let scheme = if args.tls.is_some() { Scheme::Https } else { Scheme::Http };
     let RouterArgs { tls, access, probes, withdraw, .. } = args;
-    let config = Config { http, grpc, tls, access, probes, ready_when, withdraw, limits };
+    let config = Config { http, grpc, tls, access, origins, probes, ready_when, withdraw, limits };
     tokio::spawn(async move {
         if let Ok(slm_router::Bound { http, grpc, .. }) = addresses.await {
             // A parent that does not listen any more has its own way to end us.

@@ -140,7 +140,8 @@ impl ScoreArgs {
         let Some(path) = &self.adapter else { return Ok(None) };
         let begun = Instant::now();
         let config = &bundle.info.config;
-        let adapter = Adapter::open(path, config).map_err(Failure::failed)?;
+        let embedding = |name: &str| Checkpoint::open(&self.model).ok()?.tensor(name).ok();
+        let adapter = Adapter::open_on(path, config, &embedding).map_err(Failure::failed)?;
         let packed = pack(&adapter, config, bundle.info.precision, 1.0).map_err(Failure::failed)?;
         let info = AdapterInfo::new("scored", &packed, 1.0, begun.elapsed());
         adapters.publish(info, packed).map(Some).map_err(Failure::failed)

@@ -25,8 +25,8 @@ use crate::{
     graph::{self, Flavour, GRAPH_FILE, GraphError, Precision, WEIGHTS_FILE},
 };
 
-/// Grows whenever the same checkpoint would give another graph.
-pub const CONVERTER_VERSION: u32 = 4;
+/// Grows whenever the same checkpoint would give another bundle: another graph, or others of the defaults beside it.
+pub const CONVERTER_VERSION: u32 = 5;
 /// Rotary tables stop here: 2 x 16 MiB at head_dim 128, and no CPU serves longer contexts in useful time.
 const CONTEXT_LENGTH_MAX: usize = 32 * 1024;
 

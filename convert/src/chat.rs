@@ -7,6 +7,8 @@
 mod clock;
 mod json;
 mod output;
+mod percent;
+mod python;
 
 use std::time::SystemTime;
 
@@ -31,11 +33,21 @@ pub struct ChatMessage {
     pub role: String,
     /// What was said.
     pub content: String,
+    /// Who said it, for templates that tell participants of one role apart.
+    #[serde(default)]
+    pub name: Option<String>,
 }
 
 impl ChatMessage {
+    /// A turn without a name.
+    #[must_use]
+    pub fn new(role: &str, content: &str) -> Self {
+        Self { role: role.to_owned(), content: content.to_owned(), name: None }
+    }
+
     fn to_value(&self) -> Value {
-        Value::from_pairs([("role", self.role.as_str()), ("content", self.content.as_str())])
+        let name = self.name.as_deref().map(|name| ("name", name));
+        Value::from_pairs([("role", self.role.as_str()), ("content", self.content.as_str())].into_iter().chain(name))
     }
 }
 
@@ -53,7 +65,7 @@ pub struct ChatTemplate {
 /// What a [`ChatTemplate`] is made from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChatSource {
-    /// File that it came with, named in errors.
+    /// Name of the file that it came with, or of the metadata key. Callers read it in errors: no path of this machine.
     pub file: String,
     /// Its text.
     pub template: String,
@@ -81,7 +93,7 @@ impl TryFrom<ChatSource> for ChatTemplate {
 #[derive(Debug, thiserror::Error)]
 pub enum ChatError {
     /// The template is not one.
-    #[error("{file}: chat template, line {line}: {problem}")]
+    #[error("chat template of {file}, line {line}: {problem}")]
     Syntax {
         /// File that it came with.
         file: String,
@@ -97,7 +109,7 @@ pub enum ChatError {
         message: String,
     },
     /// The template failed on these messages.
-    #[error("{file}: chat template, line {line}: {problem}")]
+    #[error("chat template of {file}, line {line}: {problem}")]
     Render {
         /// File that it came with.
         file: String,
@@ -107,7 +119,7 @@ pub enum ChatError {
         problem: String,
     },
     /// The template computed or printed more than it may.
-    #[error("{file}: chat template: {problem}; shorten the conversation or repair the template")]
+    #[error("chat template of {file}: {problem}; shorten the conversation or repair the template")]
     Limit {
         /// File that it came with.
         file: String,
@@ -117,7 +129,7 @@ pub enum ChatError {
 }
 
 impl ChatTemplate {
-    /// Parses a template; `file` is named in errors.
+    /// Parses a template; `file` is named in errors, which callers read: a name, not a path.
     ///
     /// # Errors
     /// Names the line that does not parse.
@@ -138,15 +150,25 @@ impl ChatTemplate {
             problem: describe(&error),
         })?);
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.set_fuel(Some(FUEL));
+        python::add(&mut environment);
+        percent::add(&mut environment);
         environment.add_function("raise_exception", raise_exception);
         environment.add_function("strftime_now", |format: &str| clock::format(SystemTime::now(), format));
         environment.add_filter("tojson", json::tojson);
-        environment.add_template_owned(NAME, without_generation_marks(source.clone())).map_err(|error| {
-            ChatError::Syntax { file: file.to_owned(), line: error.line().unwrap_or(0), problem: describe(&error) }
+        let adapted = percent::rewritten(without_generation_marks(source.clone()));
+        environment.add_template_owned(NAME, adapted).map_err(|error| ChatError::Syntax {
+            file: file.to_owned(),
+            line: error.line().unwrap_or(0),
+            problem: describe(&error),
         })?;
         Ok(Self { environment, template: source, file: file.to_owned(), bos_token, eos_token })
+    }
+
+    /// Name of the file that it came with.
+    #[must_use]
+    pub fn file(&self) -> &str {
+        &self.file
     }
 
     /// The prompt for a conversation; with `add_generation_prompt` it ends where the assistant is to speak.

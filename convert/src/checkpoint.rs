@@ -3,6 +3,7 @@
 mod error;
 mod folder;
 mod gguf_file;
+mod lookalike;
 mod names;
 
 use std::borrow::Cow;
@@ -56,8 +57,8 @@ pub(crate) struct Stored<'a> {
 }
 
 impl Checkpoint {
-    /// Opens a Hugging Face folder (`config.json` with `model.safetensors` or its shards), a folder that holds
-    /// exactly one `.gguf`, or a `.gguf` file.
+    /// Opens a Hugging Face folder (`config.json` with `model.safetensors` or its shards), a folder without safetensors that
+    /// holds exactly one `.gguf`, or a `.gguf` file.
     ///
     /// # Errors
     /// Says which file, tensor or field is missing, damaged or not supported.
@@ -84,6 +85,15 @@ impl Checkpoint {
         match &self.source {
             Source::Folder(folder) => folder.generation(),
             Source::Gguf(file) => file.generation(),
+        }
+    }
+
+    /// What in its files is not used as it stands there, each with the file: worth a warning when the model is loaded.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        match &self.source {
+            Source::Folder(folder) => folder.notes(),
+            Source::Gguf(file) => file.notes(),
         }
     }
 

@@ -1,55 +1,130 @@
 //! What the authors of a model say about generating with it.
 
+mod ends;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub(crate) use ends::{ControlTokens, add_ends};
+
 use crate::config::ConfigError;
-use crate::fields::Fields;
+use crate::fields::{Fields, shown};
+
+/// Above it a distribution is noise; OpenAI's own bound.
+const TEMPERATURE_MAX: f32 = 2.0;
 
 /// Defaults that came with a model; what a request says wins over them.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct GenerationDefaults {
     /// Tokens that end an answer, without duplicates; the first is the one the authors named first.
     pub eos_token_ids: Vec<u32>,
+    /// The same tokens, each with its text and with what names it.
+    #[serde(default)]
+    pub ends: Vec<EndToken>,
     /// Token that begins a text.
     pub bos_token_id: Option<u32>,
     /// Whether the authors sample; `None` where they do not say.
     pub do_sample: Option<bool>,
     /// Softmax temperature.
     pub temperature: Option<f32>,
-    /// Candidates kept by rank.
+    /// Candidates kept by rank; 0 keeps all.
     pub top_k: Option<u32>,
     /// Candidates kept by mass.
     pub top_p: Option<f32>,
+    /// Candidates kept by their share of the most likely one.
+    #[serde(default)]
+    pub min_p: Option<f32>,
     /// Divisor of the logits of tokens already seen.
     pub repetition_penalty: Option<f32>,
+    /// What the files say that cannot be used as it is, and what is done instead. Not stored.
+    #[serde(skip)]
+    pub notes: Vec<String>,
+}
+
+/// A token that ends an answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndToken {
+    /// Its id.
+    pub id: u32,
+    /// Its text; empty where the vocabulary is not known.
+    pub token: String,
+    /// The file or rule that names it.
+    pub named_by: String,
+}
+
+/// What becomes of a number in a file.
+enum Reading {
+    Taken(f32),
+    Instead(f32),
+    Ignored,
 }
 
 impl GenerationDefaults {
-    /// Takes in what one more file says. What an earlier file said stays, except that EOS ids add up.
+    /// Takes in what one more file says. What an earlier file said stays, except that EOS ids add up. Sampling fields out
+    /// of their range are noted, not refused: they are defaults, and the model can be served without them.
     ///
     /// # Errors
-    /// Names the field that is not of its type, or the id outside of the vocabulary.
+    /// Names the token id outside of the vocabulary.
     pub(crate) fn merge(&mut self, file: &str, map: &Map<String, Value>, vocab_size: usize) -> Result<(), ConfigError> {
+        use Reading::{Ignored, Instead, Taken};
         let fields = Fields::new(file, map);
         for id in fields.token_ids("eos_token_id", vocab_size)? {
-            self.add_eos(id);
+            self.add_end(id, "", file);
         }
         if let Some(id) = fields.token_ids("bos_token_id", vocab_size)?.first() {
             self.bos_token_id.get_or_insert(*id);
         }
-        self.do_sample = self.do_sample.or(fields.opt_flag("do_sample")?);
-        self.temperature = self.temperature.or(fields.opt_number("temperature")?.map(|x| x as f32));
-        self.top_k = self.top_k.or(fields.opt_size("top_k")?.and_then(|k| u32::try_from(k).ok()));
-        self.top_p = self.top_p.or(fields.opt_number("top_p")?.map(|x| x as f32));
-        let penalty = fields.opt_number("repetition_penalty")?.map(|x| x as f32);
+        match fields.opt_flag("do_sample") {
+            Ok(flag) => self.do_sample = self.do_sample.or(flag),
+            Err(error) => self.notes.push(format!("{error}; it is ignored")),
+        }
+        let temperature = self.number(&fields, "temperature", |x| match x {
+            x if x < 0.0 => Ignored,
+            x if x > TEMPERATURE_MAX => Instead(TEMPERATURE_MAX),
+            x => Taken(x),
+        });
+        let share = |x: f32| match x {
+            x if x < 0.0 => Ignored,
+            x if x > 1.0 => Instead(1.0),
+            x => Taken(x),
+        };
+        let top_p = self.number(&fields, "top_p", share);
+        let min_p = self.number(&fields, "min_p", |x| if x > 1.0 { Ignored } else { share(x) });
+        // Negative values mean "all" elsewhere.
+        let top_k = self.number(&fields, "top_k", |x| match x {
+            x if x.fract() != 0.0 => Ignored,
+            x if x < 0.0 => Instead(0.0),
+            x => Taken(x),
+        });
+        let penalty = self.number(&fields, "repetition_penalty", |x| if x > 0.0 { Taken(x) } else { Ignored });
+        self.temperature = self.temperature.or(temperature);
+        self.top_p = self.top_p.or(top_p);
+        self.min_p = self.min_p.or(min_p);
+        self.top_k = self.top_k.or(top_k.map(|k| k as u32));
         self.repetition_penalty = self.repetition_penalty.or(penalty);
         Ok(())
     }
 
-    pub(crate) fn add_eos(&mut self, id: u32) {
+    fn number(&mut self, fields: &Fields<'_>, key: &str, read: impl Fn(f32) -> Reading) -> Option<f32> {
+        let value = fields.get(key)?;
+        let reading = match value.as_f64().map(|x| x as f32).filter(|x| x.is_finite()) {
+            Some(x) => read(x),
+            None => Reading::Ignored,
+        };
+        let (taken, what) = match reading {
+            Reading::Taken(x) => return Some(x),
+            Reading::Instead(x) => (Some(x), format!("{x} is taken instead")),
+            Reading::Ignored => (None, "it is ignored".to_owned()),
+        };
+        self.notes.push(format!("{}: `{key}` = {} is out of range; {what}", fields.file(), shown(value)));
+        taken
+    }
+
+    /// Makes a token end answers. The first to name it is remembered.
+    pub(crate) fn add_end(&mut self, id: u32, token: &str, named_by: &str) {
         if !self.eos_token_ids.contains(&id) {
             self.eos_token_ids.push(id);
+            self.ends.push(EndToken { id, token: token.to_owned(), named_by: named_by.to_owned() });
         }
     }
 }
@@ -82,5 +157,28 @@ mod tests {
     fn an_id_outside_of_the_vocabulary_is_named() {
         let message = merged(&[json!({"eos_token_id": [2, 100]})]).unwrap_err().to_string();
         assert!(message.contains("eos_token_id") && message.contains("100"), "{message}");
+    }
+
+    #[test]
+    fn sampling_out_of_range_is_noted_and_replaced_by_what_it_means() {
+        let cases = [
+            (json!({"top_p": 1.5}), "`top_p` = 1.5 is out of range; 1 is taken instead"),
+            (json!({"top_p": -0.1}), "`top_p` = -0.1 is out of range; it is ignored"),
+            (json!({"temperature": -1}), "`temperature` = -1 is out of range; it is ignored"),
+            (json!({"temperature": 9}), "`temperature` = 9 is out of range; 2 is taken instead"),
+            (json!({"temperature": "hot"}), "`temperature` = \"hot\" is out of range; it is ignored"),
+            (json!({"top_k": -1}), "`top_k` = -1 is out of range; 0 is taken instead"),
+            (json!({"repetition_penalty": 0}), "`repetition_penalty` = 0 is out of range; it is ignored"),
+            (json!({"do_sample": "yes"}), "`do_sample` is \"yes\"; expected true or false; it is ignored"),
+        ];
+        for (file, note) in cases {
+            let defaults = merged(&[file]).unwrap();
+            assert_eq!(defaults.notes.len(), 1, "{:?}", defaults.notes);
+            assert!(defaults.notes[0].contains(note), "{}", defaults.notes[0]);
+        }
+        let fine = merged(&[json!({"top_p": 0.0, "temperature": 0, "top_k": 0, "min_p": 0.1, "do_sample": null})]);
+        let fine = fine.unwrap();
+        assert!(fine.notes.is_empty(), "{:?}", fine.notes);
+        assert_eq!((fine.top_p, fine.temperature, fine.top_k, fine.min_p), (Some(0.0), Some(0.0), Some(0), Some(0.1)));
     }
 }

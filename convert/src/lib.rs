@@ -13,6 +13,7 @@
 // In the order in which data meets them.
 mod anonymous;
 mod digest;
+mod disguise;
 mod fields;
 mod mapped;
 mod safetensors_file;
@@ -24,6 +25,7 @@ pub mod rope;
 pub mod gguf;
 
 pub mod chat;
+mod chat_files;
 pub mod checkpoint;
 pub mod generation;
 pub mod peft;

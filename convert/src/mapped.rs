@@ -6,6 +6,7 @@ use std::ops::Deref;
 use std::path::Path;
 
 use crate::anonymous::Anonymous;
+use crate::disguise;
 
 /// Up to this size a file is read rather than mapped: all adapters are, and they are the files that people replace
 /// while they are served. A mapped file that is cut short ends the process; one that was read only looks truncated.
@@ -34,6 +35,7 @@ impl Mapped {
             // Where a page begins, the system copies several times as fast as elsewhere.
             let mut bytes = Anonymous::zeroed(metadata.len() as usize)?;
             file.read_exact(&mut bytes)?;
+            disguise::check(&bytes)?;
             return Ok(Self::Read(bytes));
         }
         Ok(Self::Mapped(map(&file)?))
@@ -69,6 +71,7 @@ pub(crate) fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
         let problem = format!("larger than the {bytes_max} bytes that such a file may have");
         return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
     }
+    disguise::check(&bytes)?;
     Ok(bytes)
 }
 

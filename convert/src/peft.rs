@@ -3,8 +3,10 @@
 //! An adapter either loads whole, and then does exactly what PEFT does with it, or is refused by the name of what
 //! stands in the way. Nothing of it is ever left out in silence.
 
+mod chat;
 mod config;
 mod error;
+mod lookalike;
 mod matrix;
 mod module;
 mod pattern;
@@ -14,10 +16,12 @@ mod weights;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+pub use chat::AdapterChat;
 pub use error::AdapterError;
 pub use matrix::Matrix;
 pub use module::Module;
 
+use crate::checkpoint::Tensor;
 use crate::config::ModelConfig;
 use crate::{digest, mapped};
 use config::LoraConfig;
@@ -30,10 +34,13 @@ const CONFIG_BYTES_MAX: u64 = 4 << 20;
 /// Of a file whose digest is taken: rank 256 on every layer of a model of 8 billion weights has 3 GB.
 const BYTES_MAX: u64 = 16 << 30;
 
+/// Embedding and head of the base, by Hugging Face name: what an adapter's copies of them are held against.
+pub type Embeddings<'a> = dyn Fn(&str) -> Option<Tensor> + 'a;
+
 /// An adapter that fits its base.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Adapter {
-    /// `sha256:…` over configuration and weights: the adapter's identity.
+    /// `sha256:…` over configuration, weights and the chat template that it may bring: the adapter's identity.
     pub digest: String,
     /// Largest rank of its pairs.
     pub rank_max: usize,
@@ -60,8 +67,17 @@ impl Adapter {
     /// Opens a folder with `adapter_config.json` and `adapter_model.safetensors` for the base of that shape.
     ///
     /// # Errors
-    /// Names the field or the tensor for which this adapter cannot be applied exactly.
+    /// Names the field or the tensor for which this adapter cannot be applied exactly. A copy of the base's embedding or
+    /// head is one: [`Self::open_on`] can tell whether it is only a copy.
     pub fn open(dir: &Path, base: &ModelConfig) -> Result<Self, AdapterError> {
+        Self::open_on(dir, base, &|_| None)
+    }
+
+    /// The same for a base whose embedding and head are at hand. They are asked for only if the adapter has copies.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_on(dir: &Path, base: &ModelConfig, embeddings: &Embeddings<'_>) -> Result<Self, AdapterError> {
         let config_path = existing(dir, CONFIG_FILE)?;
         let weights_path = existing(dir, WEIGHTS_FILE)?;
         let config_bytes = mapped::read(&config_path, CONFIG_BYTES_MAX)
@@ -69,13 +85,13 @@ impl Adapter {
         let config = LoraConfig::parse(&config_path, &config_bytes)?;
         let targets = targets::resolve(&config, base)?;
         let weights = Weights::open(&weights_path)?;
-        let pairs = weights.pairs(&targets, base)?;
+        let pairs = weights.pairs(&targets, base, embeddings)?;
 
         let mut modules: Vec<Module> = pairs.keys().map(|(_, module)| *module).collect();
         modules.sort_unstable();
         modules.dedup();
         Ok(Self {
-            digest: digest::of_files([(CONFIG_FILE, config_bytes.as_slice()), (WEIGHTS_FILE, weights.bytes())]),
+            digest: identity(dir, &config_bytes, weights.bytes()),
             rank_max: pairs.values().map(|pair| pair.rank).max().unwrap_or(0),
             target_modules: modules.into_iter().map(|module| module.name().to_owned()).collect(),
             pairs,
@@ -94,7 +110,14 @@ pub fn digest(dir: &Path) -> Result<String, AdapterError> {
         mapped::read(&path, BYTES_MAX).map_err(|source| AdapterError::Io { path, source })
     };
     let (config, weights) = (read(CONFIG_FILE)?, read(WEIGHTS_FILE)?);
-    Ok(digest::of_files([(CONFIG_FILE, config.as_slice()), (WEIGHTS_FILE, weights.as_slice())]))
+    Ok(identity(dir, &config, &weights))
+}
+
+/// Over configuration and weights, and over the chat template of an adapter that brings one.
+fn identity(dir: &Path, config: &[u8], weights: &[u8]) -> String {
+    let template = chat::source(dir);
+    let template = template.as_ref().map(|template| ("chat_template", template.as_bytes()));
+    digest::of_files([(CONFIG_FILE, config), (WEIGHTS_FILE, weights)].into_iter().chain(template))
 }
 
 fn existing(dir: &Path, name: &'static str) -> Result<std::path::PathBuf, AdapterError> {
@@ -102,6 +125,5 @@ fn existing(dir: &Path, name: &'static str) -> Result<std::path::PathBuf, Adapte
     if path.is_file() {
         return Ok(path);
     }
-    let pickled = dir.join("adapter_model.bin").is_file();
-    Err(AdapterError::NotAnAdapter { path: dir.to_owned(), missing: name, pickled })
+    Err(AdapterError::NotAnAdapter { path: dir.to_owned(), missing: name, found: lookalike::adapter(dir) })
 }

@@ -214,6 +214,11 @@ impl SafetensorsFile {
         self.entries.get(name)
     }
 
+    /// A tensor's type, as the format calls it.
+    pub(crate) fn dtype(&self, name: &str) -> Option<&str> {
+        Some(self.entries.get(name)?.dtype.as_str())
+    }
+
     /// Refuses a tensor whose type [`Self::values`] could not turn into f32.
     pub(crate) fn check_dtype(&self, name: &str) -> Result<(), SafetensorsError> {
         self.place(name).map(|_| ())

@@ -8,8 +8,10 @@ mod vocabulary;
 
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
 use tokenizers::Tokenizer;
 
+use crate::generation::ControlTokens;
 use crate::gguf::Gguf;
 use vocabulary::Vocabulary;
 
@@ -44,6 +46,64 @@ pub(crate) fn from_json(path: &Path, bytes: &[u8]) -> Result<Tokenizer, Tokenize
     tokenizer.with_padding(None);
     tokenizer.with_truncation(None).map_err(|error| unreadable(error.to_string()))?;
     Ok(tokenizer)
+}
+
+/// What is read of a `tokenizer.json` without building the tokenizer.
+#[derive(Deserialize)]
+struct Outline {
+    #[serde(default)]
+    added_tokens: Vec<Added>,
+}
+
+#[derive(Deserialize)]
+struct Added {
+    id: u32,
+    content: String,
+    #[serde(default)]
+    special: bool,
+}
+
+/// The control tokens of a `tokenizer.json`.
+pub(crate) fn controls_of_json(path: &Path, bytes: &[u8]) -> Result<ControlTokens, TokenizerError> {
+    let outline: Outline = serde_json::from_slice(bytes)
+        .map_err(|error| TokenizerError::Json { path: path.to_owned(), problem: error.to_string() })?;
+    let special = outline.added_tokens.into_iter().filter(|token| token.special && !token.content.is_empty());
+    Ok(special.map(|token| (token.content, token.id)).collect())
+}
+
+/// Texts and ids of the tokens of a `tokenizer.json` that were added to its vocabulary.
+pub(crate) fn added_in_json(path: &Path, bytes: &[u8]) -> Result<Vec<(String, u32)>, TokenizerError> {
+    let outline: Outline = serde_json::from_slice(bytes)
+        .map_err(|error| TokenizerError::Json { path: path.to_owned(), problem: error.to_string() })?;
+    Ok(outline.added_tokens.into_iter().map(|token| (token.content, token.id)).collect())
+}
+
+/// The id of a token in a `tokenizer.json`, whatever kind of token it is.
+pub(crate) fn id_in_json(bytes: &[u8], text: &str) -> Option<u32> {
+    let outline: Outline = serde_json::from_slice(bytes).ok()?;
+    if let Some(added) = outline.added_tokens.iter().find(|token| token.content == text) {
+        return Some(added.id);
+    }
+    let whole: serde_json::Value = serde_json::from_slice(bytes).ok()?;
+    let id = match &whole["model"]["vocab"] {
+        serde_json::Value::Object(ids) => ids.get(text)?.as_u64()?,
+        // Unigram: pairs of text and score, in the order of ids.
+        serde_json::Value::Array(pieces) => pieces.iter().position(|piece| piece[0] == text)? as u64,
+        _ => return None,
+    };
+    u32::try_from(id).ok()
+}
+
+/// The control tokens of a GGUF file; none where it describes no vocabulary.
+pub(crate) fn controls_of_gguf(gguf: &Gguf) -> ControlTokens {
+    let Ok(vocabulary) = Vocabulary::read(gguf) else { return ControlTokens::new() };
+    let tokens = (0u32..).zip(vocabulary.texts.iter().zip(&vocabulary.kinds));
+    let controls = tokens.filter(|(_, (text, kind))| **kind == vocabulary::Kind::Control && !text.is_empty());
+    let mut found = ControlTokens::new();
+    for (id, (text, _)) in controls {
+        found.entry((*text).to_owned()).or_insert(id);
+    }
+    found
 }
 
 /// Builds the tokenizer that a GGUF file describes; `None` where it describes none.

@@ -7,7 +7,7 @@ use slm_convert::chat::{ChatMessage, ChatTemplate};
 use support::assert_says;
 
 fn messages(turns: &[(&str, &str)]) -> Vec<ChatMessage> {
-    let message = |(role, content): &(&str, &str)| ChatMessage { role: (*role).into(), content: (*content).into() };
+    let message = |(role, content): &(&str, &str)| ChatMessage::new(role, content);
     turns.iter().map(message).collect()
 }
 
@@ -36,6 +36,48 @@ fn what_transformers_passes_is_there() {
 }
 
 #[test]
+fn what_python_and_jinja_have_is_there() {
+    // Every line as Jinja2 3.1 prints it.
+    let cases = [
+        ("{{ 'a.b.c'.rsplit('.', 1) | join('|') }}", "a.b|c"),
+        ("{{ ' a  b c '.rsplit(none, 1) | join('|') }}", " a  b|c"),
+        ("{{ ' a  b '.rsplit() | join('|') }}", "a|b"),
+        ("{{ 'abcb'.index('b') }}{{ 'abcb'.rindex('b') }}{{ [3, 4].index(4) }}", "131"),
+        ("{{ 'a=b=c'.partition('=') | join('|') }} {{ 'a=b=c'.rpartition('=') | join('|') }}", "a|=|b=c a=b|=|c"),
+        ("{{ 'abc'.removeprefix('a').removesuffix('c') }}", "b"),
+        ("{{ ' a '.rstrip() }}|{{ ' a '.lstrip() }}|{{ 'xax'.strip('x') }}", " a|a |a"),
+        ("{{ '7'.zfill(3) }} {{ '-7'.zfill(4) }} {{ 'a'.ljust(3, '.') }} {{ 'a'.rjust(3) }}", "007 -007 a..   a"),
+        ("[{{ 'ab' | center(5) }}] [{{ 'ab'.center(5, '*') }}] [{{ 'a' | center(4) }}]", "[  ab ] [**ab*] [ a  ]"),
+        ("{{ 'One two, three_4' | wordcount }}", "3"),
+        ("{{ 'Hello brave World' | truncate(11, leeway=0) }}", "Hello..."),
+        (
+            "{{ 'Hello brave World' | truncate(11, true, '!', 0) }} {{ 'Hello brave' | truncate(9) }}",
+            "Hello brav! Hello brave",
+        ),
+        ("{% set c = cycler('a', 'b') %}{{ c.next() }}{{ c.next() }}{{ c.next() }}", "aba"),
+        ("{% set j = joiner(', ') %}{% for x in [1, 2] %}{{ j() }}{{ x }}{% endfor %}", "1, 2"),
+        ("{{ [7, 7] | random }}", "7"),
+        ("{{ '%s-%02d' % ('a', 3) }} {{ '%s' | format('b') }} {{ '{}'.format('c') }}", "a-03 b c"),
+        ("{% set n = namespace(x=0) %}{% for i in range(3) %}{% set n.x = n.x + i %}{% endfor %}{{ n.x }}", "3"),
+        (
+            "{% for i in range(9) %}{% if i == 1 %}{% continue %}{% endif %}{% if i > 2 %}{% break %}{% endif %}{{ i }}{% endfor %}",
+            "02",
+        ),
+        ("{{ 'aB'.swapcase() }} {{ 'ß A'.casefold() }}", "Ab ss a"),
+    ];
+    for (source, expected) in cases {
+        assert_eq!(template(source).render(&[], true).unwrap(), expected, "{source}");
+    }
+}
+
+#[test]
+fn a_name_is_there_for_templates_that_ask_for_it() {
+    let source = "{% for m in messages %}{{ m.name if m.name is defined else m.role }};{% endfor %}";
+    let named = ChatMessage { name: Some("bob".into()), ..ChatMessage::new("user", "a") };
+    assert_eq!(template(source).render(&[named, ChatMessage::new("user", "b")], true).unwrap(), "bob;user;");
+}
+
+#[test]
 fn tojson_prints_as_python_does() {
     let one = messages(&[("user", "<é & 'x'>")]);
     assert_eq!(
@@ -43,6 +85,10 @@ fn tojson_prints_as_python_does() {
         r#"[{"role": "user", "content": "<é & 'x'>"}]"#
     );
     assert_eq!(template("{{ [1] | tojson(indent=2) }}").render(&one, true).unwrap(), "[\n  1\n]");
+    let nested = "{{ {'b': [1, {}], 'a': []} | tojson(indent=1, sort_keys=true) }}";
+    assert_eq!(template(nested).render(&one, true).unwrap(), "{\n \"a\": [],\n \"b\": [\n  1,\n  {}\n ]\n}");
+    let dense = "{{ {'a': ['é😀', 2]} | tojson(separators=(',', ':'), ensure_ascii=true) }}";
+    assert_eq!(template(dense).render(&one, true).unwrap(), "{\"a\":[\"\\u00e9\\ud83d\\ude00\",2]}");
 }
 
 #[test]

@@ -77,7 +77,7 @@ fn byte_level_tokenizers_know_their_special_tokens() {
     assert_eq!(tokenizer.decode(&ids("naïve 漢\n", false), true).unwrap(), "naïve 漢\n");
 
     let template = model.chat_template().unwrap().unwrap();
-    let turn = ChatMessage { role: "user".into(), content: "hi".into() };
+    let turn = ChatMessage::new("user", "hi");
     assert_eq!(template.render(&[turn], false).unwrap(), "<|begin|>user: hi\n");
 }
 

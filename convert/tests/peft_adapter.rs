@@ -90,10 +90,18 @@ fn targets_may_be_a_list_an_expression_or_all_linear() {
         json!({"exclude_modules": ["lm_head"]}),
         json!({"layers_to_transform": [0, 1], "layers_pattern": "layers"}),
         json!({"fan_in_fan_out": true}),
+        // Names of nothing change nothing beside others, and biases that the base does not have are none in the file.
+        json!({"target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "c_attn"]}),
+        json!({"bias": "all"}),
+        json!({"bias": "lora_only"}),
+        json!({"lora_bias": true}),
     ];
     for changes in same {
         assert_eq!(changed("r4-all", &changes).unwrap().pairs, list.pairs, "{changes}");
     }
+    let attention = open(&parity().join("llama/adapters/r8-attn")).unwrap();
+    let default = changed("r8-attn", &json!({"target_modules": null})).unwrap();
+    assert_eq!(default.pairs, attention.pairs, "PEFT's default for such models");
     let whole_name = json!({"target_modules": r"\.q_proj"});
     assert_says(&refused(&whole_name), &["target_modules", "selects no module"]);
 }
@@ -158,9 +166,7 @@ fn what_cannot_be_applied_is_refused_by_the_name_of_its_field() {
     let cases = [
         json!({"use_dora": true}),
         json!({"modules_to_save": ["lm_head"]}),
-        json!({"bias": "all"}),
-        json!({"bias": "lora_only"}),
-        json!({"lora_bias": true}),
+        json!({"bias": "some"}),
         json!({"trainable_token_indices": [1]}),
         json!({"target_parameters": ["mlp.experts"]}),
         json!({"peft_type": "LOHA"}),
@@ -207,7 +213,6 @@ fn fields_that_are_not_of_their_type_are_named() {
         (json!({"rank_pattern": [1]}), "`rank_pattern`", "object"),
         (json!({"alpha_pattern": {"q_proj": null}}), "`alpha_pattern`", "numbers"),
         (json!({"alpha_pattern": {"q_(proj": 1}}), "`alpha_pattern`", "q_(proj"),
-        (json!({"target_modules": null}), "`target_modules`", "missing"),
         (json!({"target_modules": 5}), "`target_modules`", "list"),
         (json!({"target_modules": "(q_proj"}), "`target_modules`", "(q_proj"),
         (json!({"exclude_modules": [1]}), "`exclude_modules`", "list"),
@@ -227,14 +232,107 @@ fn targets_that_are_no_projection_are_refused_by_name() {
     let cases = [
         (json!(["q_proj", "lm_head"]), "lm_head"),
         (json!(["embed_tokens"]), "model.embed_tokens"),
-        (json!(["q_proj", "query_key_value"]), "query_key_value"),
-        (json!(["q_proj", "model.layers.7.mlp.up_proj"]), "model.layers.7.mlp.up_proj"),
+        (json!(["query_key_value"]), "query_key_value"),
+        (json!(["c_attn", "model.layers.7.mlp.up_proj"]), "model.layers.7.mlp.up_proj"),
         (json!(["mlp"]), "model.layers.0.mlp"),
         (json!(r".*lm_head|.*q_proj"), "lm_head"),
     ];
     for (targets, name) in cases {
         assert_says(&refused(&json!({ "target_modules": targets })), &[CONFIG, "target_modules", name, "q_proj"]);
     }
+}
+
+/// The base's own embedding and head in an adapter, as PEFT saves them when the vocabulary was touched.
+#[test]
+fn copies_of_embedding_and_head_are_only_copies_or_refused() {
+    let base = slm_convert::Checkpoint::open(&parity().join("llama")).unwrap();
+    let names = ["model.embed_tokens.weight", "lm_head.weight"];
+    let with = |dtype: &str, bytes: fn(&[f32]) -> Vec<u8>, change: f32| {
+        let dir = named("r4-all");
+        edit_tensors(&dir.path().join(WEIGHTS), |tensors| {
+            for name in names {
+                let mut tensor = base.tensor(name).unwrap();
+                tensor.data[3] += change;
+                let copy = (dtype.to_owned(), tensor.shape.clone(), bytes(&tensor.data));
+                tensors.insert(format!("base_model.model.{name}"), copy);
+            }
+        });
+        dir
+    };
+    let on_base = |dir: &Path| {
+        Adapter::open_on(dir, base.config(), &|name| base.tensor(name).ok()).map_err(|error| error.to_string())
+    };
+    let half = |values: &[f32]| values.iter().flat_map(|x| half::f16::from_f32(*x).to_le_bytes()).collect::<Vec<u8>>();
+    let brain =
+        |values: &[f32]| values.iter().flat_map(|x| half::bf16::from_f32(*x).to_le_bytes()).collect::<Vec<u8>>();
+    let plain = open(&parity().join("llama/adapters/r4-all")).unwrap();
+    for dir in [with("F32", bytes, 0.0), with("F16", half, 0.0), with("BF16", brain, 0.0)] {
+        assert_eq!(on_base(dir.path()).unwrap().pairs, plain.pairs);
+        assert_says(&open(dir.path()).unwrap_err(), &["cannot be applied", "save_embedding_layers=False"]);
+    }
+    let trained = with("F32", bytes, 0.5);
+    assert_says(&on_base(trained.path()).unwrap_err(), &["not the base's own", "save_embedding_layers=False"]);
+    let resized = with("F32", bytes, 0.0);
+    edit_tensors(&resized.path().join(WEIGHTS), |tensors| {
+        let tensor = tensors.get_mut("base_model.model.lm_head.weight").unwrap();
+        tensor.1[0] += 1;
+        tensor.2.extend([0; 256]);
+    });
+    assert_says(&on_base(resized.path()).unwrap_err(), &["lm_head", "129", "save_embedding_layers=False"]);
+}
+
+/// What training tools save beside the weights.
+#[test]
+fn the_template_of_an_adapter_is_used_and_what_is_not_used_is_said() {
+    use slm_convert::chat::{ChatMessage, ChatTemplate};
+    use slm_convert::peft::{AdapterChat, digest};
+    use tokenizers::{AddedToken, Tokenizer, models::bpe::BPE};
+
+    let base = ChatTemplate::new("tokenizer_config.json", "base".into(), None, Some("</s>".into())).unwrap();
+    let mut vocabulary = Tokenizer::new(BPE::default());
+    vocabulary.add_special_tokens(&["</s>", "<|im_end|>"].map(|text| AddedToken::from(text, true)));
+    let read = |dir: &Path| AdapterChat::read(dir, Some(&base), Some(&vocabulary));
+    let dir = named("r4-all");
+    let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+
+    let bare = read(dir.path());
+    assert!(bare.template.is_none() && bare.notes.is_empty() && bare.eos_token_ids.is_empty(), "{bare:?}");
+    let before = digest(dir.path()).unwrap();
+    write("tokenizer_config.json", r#"{"eos_token": "</s>", "chat_template": "base"}"#);
+    assert!(read(dir.path()).template.is_none(), "the same as the base's");
+
+    write("chat_template.jinja", "{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}");
+    let own = read(dir.path());
+    let rendered = own.template.unwrap().render(&[ChatMessage::new("user", "hi")], true).unwrap();
+    assert_eq!((rendered.as_str(), own.eos_token_ids), ("hi<|im_end|>", vec![0, 1]));
+    let after = digest(dir.path()).unwrap();
+    assert_ne!(before, after, "another template is another version");
+    assert_eq!(open(dir.path()).unwrap().digest, after);
+
+    write("chat_template.jinja", "{% for %}");
+    write("tokenizer_config.json", r#"{"eos_token": "<|other|>"}"#);
+    let added = |id: u32, text: &str| json!({"id": id, "content": text, "special": true});
+    write("tokenizer.json", &json!({"added_tokens": [added(0, "</s>"), added(1, "<|new|>")]}).to_string());
+    let notes = read(dir.path()).notes.join("\n");
+    assert_says(&notes, &["chat_template.jinja", "base's template", "<|other|>", "tokenizer.json", "\"<|new|>\""]);
+    assert!(!notes.contains("</s>"), "{notes}");
+}
+
+#[test]
+fn folders_that_are_no_adapter_say_what_they_are() {
+    let says = |dir: &Path, words: &[&str]| assert_says(&open(dir).unwrap_err(), words);
+    says(&parity().join("llama"), &["this is a model", "SlmModel"]);
+    says(&parity().join("llama/adapters"), &["adapters are in", "name one"]);
+    let outer = tempfile::tempdir().unwrap();
+    says(outer.path(), &["the folder is empty"]);
+    std::fs::rename(named("r4-all").keep(), outer.path().join("mine")).unwrap();
+    says(outer.path(), &["one folder deeper", "mine"]);
+    let weights = outer.path().join("mine").join(WEIGHTS);
+    says(&weights, &["this is a file", "name the folder"]);
+    std::fs::write(&weights, "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n").unwrap();
+    says(&outer.path().join("mine"), &[WEIGHTS, "Git LFS pointer", "git lfs pull"]);
+    let digest = slm_convert::peft::digest(&outer.path().join("mine")).unwrap_err().to_string();
+    assert_says(&digest, &["Git LFS pointer"]);
 }
 
 /// An adapter with its weights changed.

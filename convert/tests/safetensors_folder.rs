@@ -192,7 +192,7 @@ fn the_digest_covers_names_and_contents() {
 fn the_chat_template_of_a_folder_is_found_where_transformers_keeps_it() {
     use slm_convert::chat::ChatMessage;
     let dir = copy(&parity().join("llama"));
-    let hello = [ChatMessage { role: "user".into(), content: "hi".into() }];
+    let hello = [ChatMessage::new("user", "hi")];
     let render =
         || Checkpoint::open(dir.path()).unwrap().chat_template().unwrap().unwrap().render(&hello, true).unwrap();
     let settings = json!({"bos_token": {"content": "<s>"}, "chat_template": [
@@ -204,6 +204,5 @@ fn the_chat_template_of_a_folder_is_found_where_transformers_keeps_it() {
     std::fs::write(dir.path().join("chat_template.jinja"), "file: {{ messages[0]['content'] }}").unwrap();
     assert_eq!(render(), "file: hi");
     std::fs::write(dir.path().join("tokenizer.json"), "{\"model\":").unwrap();
-    let message = Checkpoint::open(dir.path()).unwrap().tokenizer().unwrap_err().to_string();
-    assert_says(&message, &["tokenizer.json", "not a readable tokenizer"]);
+    assert_says(&refusal(dir.path()), &["tokenizer.json", "not a readable tokenizer"]);
 }

@@ -48,6 +48,44 @@ fn a_set_is_read_with_its_defaults_and_lines() {
     assert_eq!(manifests.routes[0].line_of("spec.rules[0].to.name"), 25);
 }
 
+/// `kubectl get -o yaml` of one object and of several, and what the API server answers itself.
+#[test]
+fn exports_of_the_api_server_are_manifests() {
+    let metadata = "metadata:
+  annotations: {kubectl.kubernetes.io/last-applied-configuration: '{}'}
+  creationTimestamp: \"2026-11-01T00:00:00Z\"
+  finalizers: [slmswarm.io/unload]
+  generation: 3
+  managedFields:
+    - {manager: kubectl, operation: Update, fieldsV1: {'f:spec': {}}}
+  name: smol
+  namespace: default
+  ownerReferences: []
+  resourceVersion: \"812\"
+  uid: 4be0643f-1d98-573b-97cd-ca98a65347dd
+";
+    let spec = "spec: {source: {uri: 'file:smol.gguf'}}
+status: {readyReplicas: 1, conditions: [{type: Ready, status: 'True'}], unheard: of}
+";
+    let head = "apiVersion: slmswarm.io/v1alpha1\nkind: SlmModel\n";
+    let one = format!("{head}{metadata}{spec}");
+    let model = read(&one).expect("one").models.remove(0).object;
+    assert_eq!((model.metadata.name.as_deref(), model.metadata.uid), (Some("smol"), None));
+
+    let indented = |text: &str| text.lines().map(|line| format!("    {line}\n")).collect::<String>();
+    let item = |text: &str| indented(text).replacen("    ", "  - ", 1);
+    let list = format!("apiVersion: v1\nkind: List\nmetadata: {{resourceVersion: ''}}\nitems:\n{}", item(&one));
+    assert_eq!(read(&list).expect("a list").models.len(), 1);
+    let bare = format!("{metadata}{spec}");
+    let own = format!("apiVersion: slmswarm.io/v1alpha1\nkind: SlmModelList\nitems:\n{}", item(&bare));
+    assert_eq!(read(&own).expect("a list of one kind").models.len(), 1);
+    assert!(read("apiVersion: v1\nkind: List\nitems: []\n").expect("nothing").is_empty());
+
+    let wrong = list.replace("uri: 'file:smol.gguf'", "uir: x");
+    let problem = read(&wrong).expect_err("wrong").to_string();
+    assert!(problem.contains("SlmModel smol: spec.source.uir") && problem.starts_with("swarm.yaml:19:"), "{problem}");
+}
+
 /// What is changed, to what, and the message.
 const REFUSALS: &[(&str, &str, &str)] = &[
     (

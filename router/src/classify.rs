@@ -98,8 +98,11 @@ mod tests {
 
     #[test]
     fn text_is_the_last_user_message() {
-        let messages = ["system", "user", "assistant"]
-            .map(|role| slm_proto::v1::Message { role: role.to_owned(), content: format!("{role} account") });
+        let messages = ["system", "user", "assistant"].map(|role| slm_proto::v1::Message {
+            role: role.to_owned(),
+            content: format!("{role} account"),
+            ..Default::default()
+        });
         let request = GenerateRequest {
             input: Some(Input::Messages(slm_proto::v1::Messages { messages: messages.into() })),
             ..Default::default()

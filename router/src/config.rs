@@ -2,6 +2,8 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use crate::origins::Origin;
+
 /// Addresses and limits.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -15,6 +17,8 @@ pub struct Config {
     /// Folder with `tls.crt`, `tls.key` and `tokens.yaml`: both endpoints speak TLS and need a token. Without it they speak
     /// plain text, with everybody.
     pub access: Option<PathBuf>,
+    /// Web pages that may call the HTTP endpoint from a browser.
+    pub origins: Vec<Origin>,
     /// Where `/healthz`, `/readyz` and `/metrics` are answered too, in plain text and without a token: for those who keep the
     /// router running.
     pub probes: Option<SocketAddr>,

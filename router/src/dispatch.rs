@@ -334,6 +334,7 @@ fn for_worker(request: &GenerateRequest, expert: &str, caller: &Caller) -> Gener
         explain: false,
         request_id: request.request_id.clone(),
         metadata: std::collections::HashMap::new(),
+        parse_special_tokens: request.parse_special_tokens,
     }
 }
 

@@ -42,6 +42,7 @@ mod http;
 
 mod health;
 mod metrics;
+mod origins;
 mod permits;
 mod readiness;
 mod relay;
@@ -60,6 +61,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 pub use access::{AccessError, TokensError};
 pub use config::{Config, Limits, ReadyWhen};
+pub use origins::{Origin, OriginError};
 pub use readiness::{Missing, Readiness};
 pub use slm_listen::ListenError;
 pub use swarm::Swarm;
@@ -165,7 +167,7 @@ async fn route(
             None => std::future::pending().await,
         }
     }));
-    let http = http::serve(http, Arc::clone(&dispatcher), access.clone(), shutdown.clone());
+    let http = http::serve(http, Arc::clone(&dispatcher), access.clone(), config.origins, shutdown.clone());
     let grpc = grpc::serve(grpc, dispatcher, access, health_service, shutdown.clone());
     let mut servers = tokio::spawn(async move { tokio::try_join!(http, grpc).map(|_| ()) });
 

@@ -14,7 +14,7 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use slm_convert::pack::PackedAdapter;
+use slm_convert::{pack::PackedAdapter, peft::AdapterChat};
 
 /// What the operator sees: packed adapters by slot.
 #[derive(Debug)]
@@ -55,6 +55,8 @@ pub struct AdapterInfo {
     pub load_time: Duration,
     /// When it became usable.
     pub loaded_at: SystemTime,
+    /// How requests to it differ from those to its base.
+    pub chat: AdapterChat,
 }
 
 impl AdapterInfo {
@@ -70,6 +72,7 @@ impl AdapterInfo {
             target_modules: adapter.target_modules.clone(),
             load_time,
             loaded_at: SystemTime::now(),
+            chat: AdapterChat::default(),
         }
     }
 }
@@ -368,6 +371,7 @@ mod tests {
             target_modules: vec!["q_proj".into()],
             load_time: Duration::ZERO,
             loaded_at: SystemTime::UNIX_EPOCH,
+            chat: AdapterChat::default(),
         }
     }
 

@@ -14,8 +14,8 @@ pub const STOP_STRING_BYTES_MAX: usize = 512;
 pub const STOP_IDS_MAX: usize = 256;
 /// Log-probabilities a token at most.
 pub const LOGPROBS_MAX: u32 = 20;
-/// Temperature at most.
-pub const TEMPERATURE_MAX: f32 = 100.0;
+/// Temperature at most: OpenAI's bound.
+pub const TEMPERATURE_MAX: f32 = 2.0;
 
 /// A request that cannot be served as it is. The message begins with the field.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -82,8 +82,14 @@ pub struct Limits {
     pub defaults: GenerationDefaults,
 }
 
-/// Checks everything but the prompt itself, which has `prompt_tokens` tokens.
-pub fn admit(request: &v1::GenerateRequest, prompt_tokens: usize, limits: &Limits) -> Result<Admitted, AdmitError> {
+/// Checks everything but the prompt itself, which has `prompt_tokens` tokens. `own_ends` are ids that end answers of the
+/// request's adapter besides those of the base.
+pub fn admit(
+    request: &v1::GenerateRequest,
+    prompt_tokens: usize,
+    own_ends: &[u32],
+    limits: &Limits,
+) -> Result<Admitted, AdmitError> {
     if prompt_tokens == 0 {
         return Err(AdmitError::Empty("prompt"));
     }
@@ -103,7 +109,7 @@ pub fn admit(request: &v1::GenerateRequest, prompt_tokens: usize, limits: &Limit
     check_stops(request)?;
     let mut stop_ids = request.stop_token_ids.clone();
     if !request.ignore_eos {
-        stop_ids.extend(&limits.defaults.eos_token_ids);
+        stop_ids.extend(limits.defaults.eos_token_ids.iter().chain(own_ends));
     }
     let sampling = sampling(request, &limits.defaults)?;
     Ok(Admitted { sampling, tokens_max, stop: request.stop.clone(), stop_ids })
@@ -135,7 +141,7 @@ fn sampling(request: &v1::GenerateRequest, defaults: &GenerationDefaults) -> Res
     };
     let temperature = asked.temperature.or(default(defaults.temperature)).unwrap_or(1.0);
     let top_p = asked.top_p.or(default(defaults.top_p)).unwrap_or(1.0);
-    let min_p = asked.min_p.unwrap_or(0.0);
+    let min_p = asked.min_p.or(default(defaults.min_p)).unwrap_or(0.0);
     let repetition = asked.repetition_penalty.or(defaults.repetition_penalty).unwrap_or(1.0);
     let presence = asked.presence_penalty.unwrap_or(0.0);
     let frequency = asked.frequency_penalty.unwrap_or(0.0);
@@ -146,22 +152,22 @@ fn sampling(request: &v1::GenerateRequest, defaults: &GenerationDefaults) -> Res
     };
     Ok(SamplingParams {
         temperature: ranged(
-            "sampling.temperature",
+            "temperature",
             temperature,
             (0.0..=TEMPERATURE_MAX).contains(&temperature),
-            "between 0 and 100",
+            "between 0 and 2",
         )?,
         top_k: asked.top_k.or(defaults.top_k.filter(|_| sampled)).unwrap_or(0) as usize,
-        top_p: ranged("sampling.top_p", top_p, top_p > 0.0 && top_p <= 1.0, "above 0 and at most 1")?,
-        min_p: ranged("sampling.min_p", min_p, (0.0..1.0).contains(&min_p), "at least 0 and below 1")?,
+        top_p: ranged("top_p", top_p, (0.0..=1.0).contains(&top_p), "between 0 and 1")?,
+        min_p: ranged("min_p", min_p, (0.0..=1.0).contains(&min_p), "between 0 and 1")?,
         repetition_penalty: ranged(
-            "sampling.repetition_penalty",
+            "repetition_penalty",
             repetition,
             repetition > 0.0 && repetition.is_finite(),
             "above 0",
         )?,
-        presence_penalty: ranged("sampling.presence_penalty", presence, two(presence), "between -2 and 2")?,
-        frequency_penalty: ranged("sampling.frequency_penalty", frequency, two(frequency), "between -2 and 2")?,
+        presence_penalty: ranged("presence_penalty", presence, two(presence), "between -2 and 2")?,
+        frequency_penalty: ranged("frequency_penalty", frequency, two(frequency), "between -2 and 2")?,
         seed: asked.seed.unwrap_or_else(|| rand::rng().random()),
         logprobs,
     })
@@ -187,7 +193,7 @@ mod tests {
     }
 
     fn refusal(request: &v1::GenerateRequest, prompt_tokens: usize) -> String {
-        admit(request, prompt_tokens, &limits()).unwrap_err().to_string()
+        admit(request, prompt_tokens, &[], &limits()).unwrap_err().to_string()
     }
 
     #[test]
@@ -204,15 +210,13 @@ mod tests {
                 "stop is 17; it must be at most 16 strings",
             ),
             (v1::GenerateRequest { logprobs: Some(21), ..request() }, "logprobs is 21; it must be at most 20"),
-            (sampling(|s| s.temperature = Some(-0.1)), "sampling.temperature is -0.1; it must be between 0 and 100"),
-            (sampling(|s| s.temperature = Some(f32::NAN)), "sampling.temperature is NaN; it must be between 0 and 100"),
-            (sampling(|s| s.top_p = Some(0.0)), "sampling.top_p is 0; it must be above 0 and at most 1"),
-            (sampling(|s| s.min_p = Some(1.0)), "sampling.min_p is 1; it must be at least 0 and below 1"),
-            (sampling(|s| s.repetition_penalty = Some(0.0)), "sampling.repetition_penalty is 0; it must be above 0"),
-            (
-                sampling(|s| s.presence_penalty = Some(2.5)),
-                "sampling.presence_penalty is 2.5; it must be between -2 and 2",
-            ),
+            (sampling(|s| s.temperature = Some(-0.1)), "temperature is -0.1; it must be between 0 and 2"),
+            (sampling(|s| s.temperature = Some(f32::NAN)), "temperature is NaN; it must be between 0 and 2"),
+            (sampling(|s| s.temperature = Some(2.5)), "temperature is 2.5; it must be between 0 and 2"),
+            (sampling(|s| s.top_p = Some(-0.5)), "top_p is -0.5; it must be between 0 and 1"),
+            (sampling(|s| s.min_p = Some(1.5)), "min_p is 1.5; it must be between 0 and 1"),
+            (sampling(|s| s.repetition_penalty = Some(0.0)), "repetition_penalty is 0; it must be above 0"),
+            (sampling(|s| s.presence_penalty = Some(2.5)), "presence_penalty is 2.5; it must be between -2 and 2"),
         ] {
             assert_eq!(refusal(&request, 10), message);
         }
@@ -221,7 +225,7 @@ mod tests {
     #[test]
     fn prompt_and_answer_share_the_context() {
         let request = v1::GenerateRequest { max_tokens: Some(50), ..Default::default() };
-        let tokens_max = |prompt| admit(&request, prompt, &limits()).unwrap().tokens_max;
+        let tokens_max = |prompt| admit(&request, prompt, &[], &limits()).unwrap().tokens_max;
         assert_eq!((tokens_max(10), tokens_max(60), tokens_max(99)), (50, 40, 1));
         assert_eq!(
             refusal(&request, 100),
@@ -231,12 +235,23 @@ mod tests {
     }
 
     #[test]
+    fn the_bounds_themselves_are_taken() {
+        let edges = |s: &mut v1::Sampling| {
+            (s.temperature, s.top_p, s.min_p) = (Some(2.0), Some(0.0), Some(1.0));
+            (s.presence_penalty, s.frequency_penalty) = (Some(-2.0), Some(2.0));
+        };
+        let request = v1::GenerateRequest { logprobs: Some(20), ..sampling(edges) };
+        let taken = admit(&request, 1, &[], &limits()).unwrap().sampling;
+        assert_eq!((taken.temperature, taken.top_p, taken.logprobs), (2.0, 0.0, Some(20)));
+    }
+
+    #[test]
     fn end_of_sequence_ids_stop_unless_ignored() {
         let stops = |ignore_eos| {
             let request = v1::GenerateRequest { ignore_eos, stop_token_ids: vec![7], ..Default::default() };
-            admit(&request, 1, &limits()).unwrap().stop_ids
+            admit(&request, 1, &[9], &limits()).unwrap().stop_ids
         };
-        assert_eq!((stops(false), stops(true)), (vec![7, 2], vec![7]));
+        assert_eq!((stops(false), stops(true)), (vec![7, 2, 9], vec![7]));
     }
 
     #[test]
@@ -244,7 +259,7 @@ mod tests {
         let with = |do_sample| {
             let defaults = GenerationDefaults { do_sample, temperature: Some(0.6), ..GenerationDefaults::default() };
             let limits = Limits { defaults, ..limits() };
-            admit(&v1::GenerateRequest::default(), 1, &limits).unwrap().sampling.temperature
+            admit(&v1::GenerateRequest::default(), 1, &[], &limits).unwrap().sampling.temperature
         };
         assert_eq!((with(Some(true)), with(Some(false)), with(None)), (0.6, 1.0, 1.0));
     }

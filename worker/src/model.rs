@@ -10,10 +10,11 @@ use std::{
 use slm_artifacts::Progress;
 use slm_convert::{
     bundle::{Bundle, BundleError, PrecisionChoice},
-    checkpoint::{Checkpoint, CheckpointError},
+    checkpoint::{Checkpoint, CheckpointError, Tensor},
+    generation::EndToken,
     graph::Precision,
     pack::{Key, PackError, PackedAdapter, pack},
-    peft::{Adapter, AdapterError},
+    peft::{Adapter, AdapterChat, AdapterError},
 };
 
 use crate::{
@@ -211,6 +212,8 @@ pub struct Model {
     /// Bytes of the memory for logits.
     pub logits_bytes: u64,
     adapter_rank_max: usize,
+    /// Where its checkpoint was when it was opened.
+    checkpoint: PathBuf,
 }
 
 impl Model {
@@ -222,6 +225,9 @@ impl Model {
         let runtime = Runtime::load()?;
         let checkpoint = Checkpoint::open(&options.path)?;
         check_digest(checkpoint.digest(), options)?;
+        for note in checkpoint.notes() {
+            tracing::warn!("{note}");
+        }
         let bundle = Bundle::open_or_build(&checkpoint, options.precision, &options.cache, &mut |done, total| {
             progress(Opening::Converting(done, total));
         })?;
@@ -250,11 +256,13 @@ impl Model {
         let (engine, thread) = Engine::start(session, config).map_err(ModelError::Thread)?;
         let weight_bytes = bundle.weight_bytes()?;
         let prompter = Prompter::new(&bundle)?;
-        let token_bytes = prompter.tokenizer().map(|tokenizer| Arc::new(TokenBytes::new(tokenizer)));
+        let ends = &bundle.info.generation.eos_token_ids;
+        let token_bytes = prompter.tokenizer().map(|tokenizer| Arc::new(TokenBytes::new(tokenizer, ends)));
         let token_bytes_max = token_bytes
             .as_deref()
             .zip(prompter.tokenizer())
             .map(|(bytes, tokenizer)| token_bytes_max(bytes, tokenizer));
+        tell_ends(&options.name, &bundle.info.generation.ends);
         let limits = Limits { model: options.name.clone(), context_length, defaults: bundle.info.generation.clone() };
         let model = Self {
             name: options.name.clone(),
@@ -269,6 +277,7 @@ impl Model {
             cache_bytes,
             logits_bytes,
             adapter_rank_max: options.adapter_rank_max,
+            checkpoint: options.path.clone(),
         };
         Ok((model, thread))
     }
@@ -297,20 +306,36 @@ impl Model {
         let (config, precision) = (&self.bundle.info.config, self.precision());
         let kept =
             derived.and_then(|dir| PackedAdapter::kept(dir, &self.key(source_digest, *scale), config, precision));
+        // One that was kept under another reading of the same files is made again.
+        let kept = kept.filter(|kept| wanted.digest.as_ref().is_none_or(|digest| *digest == kept.digest));
         let packed = match kept {
             Some(packed) => {
                 self.check(wanted, path, &packed.digest, packed.rank_max)?;
                 packed
             }
             None => {
-                let adapter = Adapter::open(path, config)?;
+                let adapter = Adapter::open_on(path, config, &|name| self.embedding(name))?;
                 self.check(wanted, path, &adapter.digest, adapter.rank_max)?;
                 pack(&adapter, config, precision, *scale)?
             }
         };
+        let chat = AdapterChat::read(path, self.bundle.info.chat_template.as_ref(), self.prompter.tokenizer());
+        for note in &chat.notes {
+            tracing::warn!(adapter = name, "{note}");
+        }
+        if let Some(template) = &chat.template {
+            tracing::info!(adapter = name, file = template.file(), "requests to it go through its own chat template");
+        }
         let (source, source_digest) = (source.clone(), source_digest.clone());
-        let info = AdapterInfo { source, source_digest, ..AdapterInfo::new(name, &packed, *scale, since.elapsed()) };
+        let info =
+            AdapterInfo { source, source_digest, chat, ..AdapterInfo::new(name, &packed, *scale, since.elapsed()) };
         Ok(self.adapters.publish_loaded(load, info, packed)?)
+    }
+
+    /// Embedding or head as the checkpoint has them. Rarely asked for, so the file is opened anew.
+    fn embedding(&self, name: &str) -> Option<Tensor> {
+        let checkpoint = Checkpoint::open(&self.checkpoint).ok()?;
+        checkpoint.tensor(name).ok()
     }
 
     fn check(
@@ -357,6 +382,16 @@ fn pages(options: &ModelOptions, bundle: &Bundle, context_length: usize) -> Resu
             if pages < one { Err(ModelError::KvCache { bytes, context_length, needed }) } else { Ok(pages) }
         }
         None => Ok(all.min((memory_limit() / 2) as usize / page).max(one)),
+    }
+}
+
+/// Says which tokens end an answer, and why.
+fn tell_ends(model: &str, ends: &[EndToken]) {
+    let ends: Vec<String> = ends.iter().map(|end| format!("{} {:?} ({})", end.id, end.token, end.named_by)).collect();
+    if ends.is_empty() {
+        tracing::warn!(model, "no token ends an answer: give max_tokens or stop");
+    } else {
+        tracing::info!(model, ends = ends.join(", "), "tokens that end an answer");
     }
 }
 

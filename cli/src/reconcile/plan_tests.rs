@@ -147,7 +147,18 @@ fn a_refused_version_leaves_the_former_one_serving() {
     refuse(&mut observed, &after, Status::invalid_argument("no tensors"), Instant::now());
     run(&after, &mut observed);
     assert_eq!(observed.published.swarm.adapters[0].digest, "b1");
-    assert_eq!(progress(&after, &observed), Progress::Stuck(vec!["LoraAdapter banking: no tensors".to_owned()]));
+    assert_eq!(progress(&after, &observed), Progress::Partly(vec!["LoraAdapter banking: no tensors".to_owned()]));
+}
+
+#[test]
+fn an_adapter_that_is_refused_at_the_start_leaves_the_others_serving() {
+    let wanted = desired(1, &[("smol", "m1")], &[("banking", "smol", "bad"), ("travel", "smol", "t1")]);
+    let mut observed = Observed::default();
+    observed.workers.push(serving(1, "smol", "m1", &[]));
+    refuse(&mut observed, &wanted, Status::invalid_argument("no tensors"), Instant::now());
+    run(&wanted, &mut observed);
+    assert_eq!(progress(&wanted, &observed), Progress::Partly(vec!["LoraAdapter banking: no tensors".to_owned()]));
+    assert!(observed.workers[0].holdings.resident.contains_key("travel"), "{observed:?}");
 }
 
 #[test]

@@ -15,6 +15,8 @@ pub enum Progress {
     Working,
     /// All of it is served, and nothing else is left over.
     Applied,
+    /// All of it is served but for adapters that their workers refuse: each names the adapter and the reason.
+    Partly(Vec<String>),
     /// Nothing is under way, and these things stand against the rest: each names the object and the reason.
     Stuck(Vec<String>),
 }
@@ -27,9 +29,12 @@ pub fn progress(desired: &Desired, observed: &Observed) -> Progress {
     if !settled(desired, observed) || !observed.published.acknowledged {
         return Progress::Working;
     }
-    let problems = problems(desired, observed);
-    if !problems.is_empty() {
-        return Progress::Stuck(problems);
+    let (models, adapters) = problems(desired, observed);
+    if !models.is_empty() {
+        return Progress::Stuck([models, adapters].concat());
+    }
+    if !adapters.is_empty() {
+        return Progress::Partly(adapters);
     }
     let applied = observed.published.ready && observed.published.revision == desired.revision;
     if applied { Progress::Applied } else { Progress::Working }
@@ -52,18 +57,19 @@ fn tries(worker: &Worker, wanted: &Wanted) -> bool {
     wanted.iter().any(|(name, version)| may_pass(worker.holdings.stand(name, version)))
 }
 
-fn problems(desired: &Desired, observed: &Observed) -> Vec<String> {
-    let mut problems = Vec::new();
+/// What stands against models, and what against adapters.
+fn problems(desired: &Desired, observed: &Observed) -> (Vec<String>, Vec<String>) {
+    let (mut models, mut adapters) = (Vec::new(), Vec::new());
     for model in &desired.models {
         let Some(worker) = wanted_worker(model, observed) else { continue };
         if let Phase::Resting(reason) = &worker.phase {
-            problems.push(format!("SlmModel {}: {reason}", model.name));
+            models.push(format!("SlmModel {}: {reason}", model.name));
         }
         for adapter in desired.adapters.iter().filter(|adapter| adapter.model == model.name) {
             if let Stand::Refused(refused) = worker.holdings.stand(&adapter.name, &adapter.version()) {
-                problems.push(format!("LoraAdapter {}: {}", adapter.name, refused.message));
+                adapters.push(format!("LoraAdapter {}: {}", adapter.name, refused.message));
             }
         }
     }
-    problems
+    (models, adapters)
 }

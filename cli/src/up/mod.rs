@@ -27,6 +27,7 @@ use std::{
 
 use clap::Args;
 use slm_launch::StoreArgs;
+use slm_router::Origin;
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
@@ -56,8 +57,8 @@ use crate::{
 /// Runs the swarm that a folder of manifests describes, and follows the folder.
 ///
 /// Reads and checks every *.yaml and *.yml of the folder, starts a worker for each SlmModel and one router, loads the
-/// adapters, and prints one line, `ready http=… grpc=…`, when every manifest is Ready. From then on it follows the
-/// folder: a manifest that is edited, added or deleted, or an adapter whose files change, is applied while everything
+/// adapters, and prints one line, `ready http=… grpc=…`, when every manifest is Ready. An adapter that its worker refuses
+/// is reported, with the file and the reason, and everything else becomes ready. From then on it follows the folder: a manifest that is edited, added or deleted, or an adapter whose files change, is applied while everything
 /// else keeps serving, and `applied generation=N …` on standard error says so. Manifests that are not valid are
 /// reported, and what runs keeps running.
 ///
@@ -65,7 +66,7 @@ use crate::{
 #[derive(Args, Debug)]
 #[command(after_help = "Exit codes:\n  \
     0    ended by SIGTERM, after the running answers\n  \
-    1    something cannot be Ready; the message says what and why\n  \
+    1    a model cannot be Ready, or a file is missing; the message says what and why\n  \
     2    manifests that are not valid, each problem with file and line\n  \
     130  ended by Ctrl-C\n\n\
     Examples:\n  slm up -f examples/quickstart\n  slm up -f swarm --http 0.0.0.0:8000 --grpc 0.0.0.0:50051")]
@@ -98,7 +99,7 @@ pub async fn execute(args: UpArgs) -> Result<(), Failure> {
     let (changes, next) = mpsc::channel(1);
     tokio::spawn(follow::follow(args.filename.clone(), watch, resolver, Arc::clone(&reporter), changes));
 
-    let settings = settings(args.listen.http, args.listen.grpc, &args.store.cache, args.drain)?;
+    let settings = settings(args.listen, &args.store.cache, args.drain)?;
     let (ready, is_ready) = oneshot::channel();
     let supervisor = Supervisor::new(settings, desired, reporter, ready);
     let running = tokio::spawn(supervisor.run(next, stop));
@@ -128,7 +129,8 @@ impl Embedded {
         let resolver = resolver(None, store, &reporter)?;
         let desired = first(filename, &resolver).await?;
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let settings = settings(any, any, &store.cache, Duration::from_secs(5))?;
+        let listen = ListenArgs { http: any, grpc: any, http_allow_origin: Vec::new() };
+        let settings = settings(listen, &store.cache, Duration::from_secs(5))?;
         let (ready, is_ready) = oneshot::channel();
         let stop = Stop::default();
         let supervisor = Supervisor::new(settings, desired, reporter, ready);
@@ -163,8 +165,13 @@ async fn first(filename: &Path, resolver: &SharedResolver) -> Result<Desired, Fa
     if problems.is_empty() { Ok(desired) } else { Err(Failure::Failed(problems.join("\n"))) }
 }
 
-fn settings(http: SocketAddr, grpc: SocketAddr, cache: &CacheArgs, drain: Duration) -> Result<Settings, Failure> {
-    let router = RouterSettings { http, grpc, drain };
+fn settings(listen: ListenArgs, cache: &CacheArgs, drain: Duration) -> Result<Settings, Failure> {
+    let ListenArgs { http, grpc, http_allow_origin: mut origins } = listen;
+    // Who serves a page on this machine may call what listens for this machine alone.
+    if origins.is_empty() && http.ip().is_loopback() {
+        origins = Origin::loopback();
+    }
+    let router = RouterSettings { http, grpc, origins, drain };
     Ok(Settings { router, workers: WorkerSettings { cache: cache_root(cache)?, drain } })
 }
 

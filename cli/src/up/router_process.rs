@@ -3,7 +3,7 @@
 use std::{ffi::OsString, io, net::SocketAddr, time::Duration};
 
 use slm_residency::pause::backoff;
-use slm_router::Swarm;
+use slm_router::{Origin, Swarm};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -31,6 +31,8 @@ pub struct RouterSettings {
     pub http: SocketAddr,
     /// Address of the gRPC endpoint.
     pub grpc: SocketAddr,
+    /// Web pages that may call the HTTP endpoint.
+    pub origins: Vec<Origin>,
     /// How long running answers may go on after the end was asked for.
     pub drain: Duration,
 }
@@ -74,11 +76,13 @@ impl RouterProcess {
     /// # Errors
     /// When the system does not start the process.
     pub async fn start(&mut self) -> io::Result<()> {
-        let RouterSettings { http, grpc, drain } = &self.settings;
+        let RouterSettings { http, grpc, origins, drain } = &self.settings;
         let drain = format!("{}ms", drain.as_millis());
         let flags =
             ["router", "--follow-stdin", "--http", &http.to_string(), "--grpc", &grpc.to_string(), "--drain", &drain]
                 .map(OsString::from);
+        let allowed = origins.iter().map(|origin| format!("--http-allow-origin={origin}").into());
+        let flags = flags.into_iter().chain(allowed);
         let child = Child::start(Who::Router, flags, self.events.clone())?;
         if let Some(snapshot) = &self.snapshot {
             child.say(snapshot.clone()).await;

@@ -85,7 +85,7 @@ pub struct Supervisor {
     pub(super) workers: Workers,
     pub(super) router: RouterProcess,
     pub(super) bound: Option<Bound>,
-    /// What was served in whole last; none before the swarm was ready for the first time.
+    /// What was served last, but for adapters that were refused; none before the swarm was ready for the first time.
     pub(super) applied: Option<(Desired, u64)>,
     pub(super) ready: Option<oneshot::Sender<Bound>>,
     /// Problems that were told already.
@@ -117,8 +117,8 @@ impl Supervisor {
         }
     }
 
-    /// Runs it. Before the swarm is ready for the first time, what cannot be Ready ends it; after that, it is reported
-    /// and everything else keeps serving.
+    /// Runs it. Before the swarm is ready for the first time, a model that cannot be Ready ends it; after that, and of an
+    /// adapter that its worker refuses at any time, it is reported and everything else keeps serving.
     ///
     /// # Errors
     /// What cannot be Ready.
@@ -174,6 +174,13 @@ impl Supervisor {
                 self.tell_applied();
                 Ok(())
             }
+            Progress::Partly(problems) => {
+                self.tell_problems(problems);
+                if self.applied.is_none() {
+                    self.tell_ready();
+                }
+                Ok(())
+            }
             Progress::Stuck(problems) if self.applied.is_none() => Err(UpError::NotReady(problems)),
             Progress::Stuck(problems) => {
                 self.tell_problems(problems);
@@ -220,18 +227,27 @@ impl Supervisor {
         }
     }
 
-    fn tell_applied(&mut self) {
-        let Some(bound) = self.bound else { return };
+    /// Everything serves that can, for the first time. Gives what was applied before.
+    fn tell_ready(&mut self) -> Option<(Desired, u64)> {
+        let bound = self.bound?;
         let generation = self.observed.published.swarm.generation;
         let before = self.applied.replace((self.desired.clone(), generation));
+        if let Some(ready) = self.ready.take() {
+            // A caller that does not care for the addresses may drop its end.
+            let _ = ready.send(bound);
+        }
+        before
+    }
+
+    fn tell_applied(&mut self) {
+        if self.bound.is_none() {
+            return;
+        }
+        let before = self.tell_ready();
+        let generation = self.observed.published.swarm.generation;
         self.told.clear();
         match before {
-            None => {
-                if let Some(ready) = self.ready.take() {
-                    // A caller that does not care for the addresses may drop its end.
-                    let _ = ready.send(bound);
-                }
-            }
+            None => {}
             Some((_, told)) if told == generation => {}
             Some((before, _)) => {
                 let changes = self.desired.changes(&before);

@@ -94,6 +94,23 @@ pub enum CheckpointError {
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
     /// The chat template does not parse.
-    #[error(transparent)]
-    Chat(#[from] ChatError),
+    #[error("{}: {source}", path.display())]
+    Chat {
+        /// File.
+        path: PathBuf,
+        /// Where it does not.
+        source: ChatError,
+    },
+    /// Text cannot be read with what is there.
+    #[error(
+        "{}: tokenizer.json is not there, and {found} is not read: make it with transformers: python3 -c \"from \
+         transformers import AutoTokenizer; AutoTokenizer.from_pretrained('.').save_pretrained('.')\" in the folder",
+        path.display()
+    )]
+    NoTokenizer {
+        /// The folder.
+        path: PathBuf,
+        /// The tokenizer in another form.
+        found: &'static str,
+    },
 }

@@ -6,15 +6,17 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::names::{self, Expected};
-use super::{CheckpointError, Tensor};
+use super::{CheckpointError, Tensor, gguf_file, lookalike};
 use crate::chat::ChatTemplate;
+use crate::chat_files::{self, ChatFiles};
 use crate::config::ModelConfig;
-use crate::generation::GenerationDefaults;
+use crate::generation::{ControlTokens, GenerationDefaults, add_ends};
 use crate::safetensors_file::SafetensorsFile;
 use crate::{families, mapped, tokenizer};
 
 const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "model.safetensors";
+const TOKENIZER: &str = "tokenizer.json";
 const INDEX: &str = "model.safetensors.index.json";
 /// Side files that say something about the model; all that are there count towards its digest.
 const SIDE_FILES: [&str; 7] = [
@@ -22,7 +24,7 @@ const SIDE_FILES: [&str; 7] = [
     "chat_template.json",
     "generation_config.json",
     "special_tokens_map.json",
-    "tokenizer.json",
+    TOKENIZER,
     "tokenizer_config.json",
     INDEX,
 ];
@@ -54,7 +56,7 @@ impl Folder {
             }
         }
         let config_path = path.join(CONFIG);
-        let config_json = side_json(path, &side, CONFIG)?.ok_or_else(|| no_model(path, "config.json is not there"))?;
+        let config_json = side_json(path, &side, CONFIG)?.ok_or_else(|| no_model(path))?;
         let config = families::from_hugging_face(&config_path.display().to_string(), &config_json)?;
 
         let mut generation = GenerationDefaults::default();
@@ -63,14 +65,63 @@ impl Folder {
                 generation.merge(&path.join(name).display().to_string(), &map, config.vocab_size)?;
             }
         }
+        if let Some(found) = lookalike::other_tokenizer(path).filter(|_| !side.contains_key(TOKENIZER)) {
+            return Err(CheckpointError::NoTokenizer { path: path.to_owned(), found });
+        }
         let mut shards = BTreeMap::new();
         for name in shard_names(path, &side)? {
             let shard = SafetensorsFile::open(&path.join(&name))?;
             shards.insert(name, shard);
         }
-        let folder = Self { path: path.to_owned(), config, generation, side, shards };
+        let mut folder = Self { path: path.to_owned(), config, generation, side, shards };
         folder.check_tensors()?;
+        folder.find_ends()?;
         Ok(folder)
+    }
+
+    /// The ends of an answer that the tokenizer's files and the template know of.
+    fn find_ends(&mut self) -> Result<(), CheckpointError> {
+        let Some(bytes) = self.side.get(TOKENIZER) else { return Ok(()) };
+        let controls: ControlTokens = tokenizer::controls_of_json(&self.path.join(TOKENIZER), bytes)?;
+        let vocab_size = self.config.vocab_size;
+        let files = self.chat_files()?;
+        let named = files.eos_token.as_deref().map(|eos| (eos, tokenizer::id_in_json(bytes, eos)));
+        match named {
+            Some((eos, Some(id))) if (id as usize) < vocab_size => {
+                self.generation.add_end(id, eos, "eos_token of tokenizer_config.json");
+            }
+            Some((eos, _)) => self.generation.notes.push(format!(
+                "{}: eos_token {eos:?} of tokenizer_config.json is no token of this model; it is ignored",
+                self.path.display()
+            )),
+            None => {}
+        }
+        add_ends(&mut self.generation, &controls, files.template().ok().flatten().as_ref(), vocab_size);
+        Ok(())
+    }
+
+    fn chat_files(&self) -> Result<ChatFiles, CheckpointError> {
+        let json = |name: &str| Ok::<_, CheckpointError>(side_json(&self.path, &self.side, name)?.unwrap_or_default());
+        Ok(chat_files::read(
+            &json("tokenizer_config.json")?,
+            &json("special_tokens_map.json")?,
+            &json("chat_template.json")?,
+            self.side.get("chat_template.jinja").map(Vec::as_slice),
+        ))
+    }
+
+    /// What is worth a word when the model is read.
+    pub(super) fn notes(&self) -> Vec<String> {
+        let mut notes = self.generation.notes.clone();
+        let shown = self.path.display();
+        if !self.side.contains_key(TOKENIZER) {
+            notes.push(format!("{shown}: tokenizer.json is not there: requests have to send token ids"));
+        }
+        if let Some(gguf) = gguf_file::beside(&self.path).unwrap_or_default().first() {
+            let gguf = gguf.file_name().unwrap_or_default().to_string_lossy();
+            notes.push(format!("{shown}: the safetensors are served; for {gguf} beside them, name that file"));
+        }
+        notes
     }
 
     pub(super) fn config(&self) -> &ModelConfig {
@@ -91,28 +142,13 @@ impl Folder {
     }
 
     pub(super) fn tokenizer(&self) -> Result<Option<tokenizers::Tokenizer>, CheckpointError> {
-        let name = "tokenizer.json";
-        let Some(bytes) = self.side.get(name) else { return Ok(None) };
-        Ok(Some(tokenizer::from_json(&self.path.join(name), bytes)?))
+        let Some(bytes) = self.side.get(TOKENIZER) else { return Ok(None) };
+        Ok(Some(tokenizer::from_json(&self.path.join(TOKENIZER), bytes)?))
     }
 
     pub(super) fn chat_template(&self) -> Result<Option<ChatTemplate>, CheckpointError> {
-        let json = |name: &str| Ok::<_, CheckpointError>(side_json(&self.path, &self.side, name)?.unwrap_or_default());
-        let settings = json("tokenizer_config.json")?;
-        let special = json("special_tokens_map.json")?;
-        let token =
-            |key: &str| settings.get(key).and_then(token_text).or_else(|| special.get(key).and_then(token_text));
-
-        let (name, source) = if let Some(bytes) = self.side.get("chat_template.jinja") {
-            ("chat_template.jinja", Some(String::from_utf8_lossy(bytes).into_owned()))
-        } else if let Some(source) = json("chat_template.json")?.get("chat_template").and_then(template_text) {
-            ("chat_template.json", Some(source))
-        } else {
-            ("tokenizer_config.json", settings.get("chat_template").and_then(template_text))
-        };
-        let Some(source) = source else { return Ok(None) };
-        let file = self.path.join(name).display().to_string();
-        Ok(Some(ChatTemplate::new(&file, source, token("bos_token"), token("eos_token"))?))
+        let files = self.chat_files()?;
+        files.template().map_err(|source| CheckpointError::Chat { path: self.path.join(files.file), source })
     }
 
     /// Everything the model is read from, by name, in sorted order.
@@ -169,7 +205,7 @@ fn shard_names(path: &Path, side: &BTreeMap<String, Vec<u8>>) -> Result<BTreeSet
         return Ok(BTreeSet::from([WEIGHTS.to_owned()]));
     }
     let Some(index) = side_json(path, side, INDEX)? else {
-        return Err(no_model(path, "config.json is there, its weights are not (weights in .bin are not read)"));
+        return Err(no_model(path));
     };
     let bad = |problem: String| CheckpointError::Index { path: path.join(INDEX), problem };
     let map = index.get("weight_map").and_then(Value::as_object);
@@ -201,20 +237,6 @@ fn side_json(
         .map_err(|error| CheckpointError::Json { path: path.join(name), problem: error.to_string() })
 }
 
-/// A special token is a string, or an object with one.
-fn token_text(value: &Value) -> Option<String> {
-    value.as_str().or_else(|| value.get("content")?.as_str()).map(str::to_owned)
-}
-
-/// A template is a string, or a list of named ones of which `default` is meant.
-fn template_text(value: &Value) -> Option<String> {
-    let named = |list: &Vec<Value>| {
-        let default = list.iter().find(|entry| entry.get("name").is_some_and(|name| name == "default"))?;
-        default.get("template")?.as_str().map(str::to_owned)
-    };
-    value.as_str().map(str::to_owned).or_else(|| value.as_array().and_then(named))
-}
-
-fn no_model(path: &Path, found: &str) -> CheckpointError {
-    CheckpointError::NoModel { path: path.to_owned(), found: found.to_owned() }
+fn no_model(path: &Path) -> CheckpointError {
+    CheckpointError::NoModel { path: path.to_owned(), found: lookalike::folder(path) }
 }

@@ -1,13 +1,14 @@
 //! A model in one GGUF file, seen through Hugging Face names and row order.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use super::names::{self, Expected};
-use super::{CheckpointError, Stored, Tensor};
-use crate::chat::ChatTemplate;
+use super::{CheckpointError, Stored, Tensor, lookalike};
+use crate::chat::{ChatError, ChatTemplate};
 use crate::config::ModelConfig;
-use crate::generation::GenerationDefaults;
+use crate::generation::{GenerationDefaults, add_ends};
 use crate::gguf::{Gguf, Kind};
 use crate::rope::RopeScaling;
 use crate::{families, tokenizer};
@@ -26,39 +27,49 @@ pub(super) struct GgufFile {
     tensors: BTreeMap<String, Expected>,
 }
 
-/// The GGUF file that `path` means: itself, or the only one in a folder without `config.json`.
+/// The GGUF file that `path` means: itself, or the only one in a folder without safetensors.
 pub(super) fn find(path: &Path) -> Result<Option<PathBuf>, CheckpointError> {
     let io = |source| CheckpointError::Io { path: path.to_owned(), source };
+    let no_model = |found: &str| CheckpointError::NoModel { path: path.to_owned(), found: found.to_owned() };
     if !std::fs::metadata(path).map_err(io)?.is_dir() {
-        return Ok(Some(path.to_owned()));
+        return match lookalike::file(path).filter(|_| !begins_as_gguf(path)) {
+            Some(other) => {
+                // A pointer file says what it is itself, whatever its name.
+                crate::mapped::Mapped::open(path).map_err(io)?;
+                Err(no_model(other))
+            }
+            None => Ok(Some(path.to_owned())),
+        };
     }
-    if path.join("config.json").is_file() {
+    let ggufs = beside(path).map_err(io)?;
+    let has = |name: &str| path.join(name).is_file();
+    if has("config.json") && (ggufs.is_empty() || has("model.safetensors") || has("model.safetensors.index.json")) {
         return Ok(None);
     }
+    match ggufs.as_slice() {
+        [file] => Ok(Some(file.clone())),
+        _ => Err(no_model(&lookalike::folder(path))),
+    }
+}
+
+/// The GGUF files of a folder that may be models, sorted. What goes before a model (`mmproj`) is none.
+pub(super) fn beside(path: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(path).map_err(io)? {
-        let file = entry.map_err(io)?.path();
-        if file.extension().is_some_and(|extension| extension == "gguf") && file.is_file() {
+    for entry in std::fs::read_dir(path)? {
+        let entry = entry?;
+        let (file, name) = (entry.path(), entry.file_name());
+        let projector = name.to_string_lossy().starts_with("mmproj");
+        if file.extension().is_some_and(|extension| extension == "gguf") && !projector && file.is_file() {
             found.push(file);
         }
     }
     found.sort();
-    match found.as_slice() {
-        [file] => Ok(Some(file.clone())),
-        [] => Err(CheckpointError::NoModel {
-            path: path.to_owned(),
-            found: "neither config.json nor a .gguf file is there".to_owned(),
-        }),
-        [first, second, ..] => Err(CheckpointError::NoModel {
-            path: path.to_owned(),
-            found: format!(
-                "{} .gguf files are there ({}, {}, …): name one of them",
-                found.len(),
-                first.display(),
-                second.display()
-            ),
-        }),
-    }
+    Ok(found)
+}
+
+fn begins_as_gguf(path: &Path) -> bool {
+    let mut magic = [0; 4];
+    std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok_and(|()| magic == *b"GGUF")
 }
 
 impl GgufFile {
@@ -76,7 +87,9 @@ impl GgufFile {
         }
         config.check(&file)?;
 
-        let generation = generation(&gguf, &file, config.vocab_size)?;
+        let mut generation = generation(&gguf, &file, config.vocab_size)?;
+        let template = chat_template(&gguf).ok().flatten();
+        add_ends(&mut generation, &tokenizer::controls_of_gguf(&gguf), template.as_ref(), config.vocab_size);
         let expected = names::expected(&config);
         check_tensors(&gguf, &config, &expected)?;
         let tensors = expected.into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
@@ -121,19 +134,31 @@ impl GgufFile {
     }
 
     pub(super) fn chat_template(&self) -> Result<Option<ChatTemplate>, CheckpointError> {
-        let Some(source) = self.gguf.text("tokenizer.chat_template") else { return Ok(None) };
-        let token = |key: &str| {
-            let id = self.gguf.unsigned(key)?;
-            self.gguf.array("tokenizer.ggml.tokens")?.nth(usize::try_from(id).ok()?)?.as_text().map(str::to_owned)
-        };
-        let (bos, eos) = (token("tokenizer.ggml.bos_token_id"), token("tokenizer.ggml.eos_token_id"));
-        let file = self.gguf.path().display().to_string();
-        Ok(Some(ChatTemplate::new(&file, source.to_owned(), bos, eos)?))
+        chat_template(&self.gguf).map_err(|source| CheckpointError::Chat { path: self.gguf.path().to_owned(), source })
+    }
+
+    /// What is worth a word when the model is read.
+    pub(super) fn notes(&self) -> Vec<String> {
+        let silent = self.gguf.text("tokenizer.ggml.model").is_none_or(|model| matches!(model, "no_vocab" | "none"));
+        let note =
+            silent.then(|| format!("{}: no tokenizer: requests have to send token ids", self.gguf.path().display()));
+        self.generation.notes.iter().cloned().chain(note).collect()
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
         self.gguf.bytes()
     }
+}
+
+fn chat_template(gguf: &Gguf) -> Result<Option<ChatTemplate>, ChatError> {
+    let key = "tokenizer.chat_template";
+    let Some(source) = gguf.text(key) else { return Ok(None) };
+    let token = |key: &str| {
+        let id = gguf.unsigned(key)?;
+        gguf.array("tokenizer.ggml.tokens")?.nth(usize::try_from(id).ok()?)?.as_text().map(str::to_owned)
+    };
+    let (bos, eos) = (token("tokenizer.ggml.bos_token_id"), token("tokenizer.ggml.eos_token_id"));
+    ChatTemplate::new(key, source.to_owned(), bos, eos).map(Some)
 }
 
 /// Rows of a rotary projection from GGUF's order (the two of a pair side by side) into that of Hugging Face (first

@@ -41,7 +41,52 @@ pub(super) fn decoder(fields: &Fields<'_>, architecture: &str, family: Family) -
     })
 }
 
+/// Keys of rotary embedding that are read, and those that say nothing which a graph could leave out: what a context was
+/// before it was stretched, and by what training.
+const ROPE_KEYS: [&str; 7] = [
+    "dimension_count",
+    "freq_base",
+    "scale_linear",
+    "scaling.factor",
+    "scaling.finetuned",
+    "scaling.original_context_length",
+    "scaling.type",
+];
+/// Keys outside of rotary embedding that would change what the layers compute, with the value that changes nothing.
+const NEUTRAL: [(&str, f64); 9] = [
+    ("attention.clamp_kqv", 0.0),
+    ("attention.max_alibi_bias", 0.0),
+    ("attention.scale", 0.0),
+    ("attn_logit_softcapping", 0.0),
+    ("embedding_scale", 1.0),
+    ("final_logit_softcapping", 0.0),
+    ("logit_scale", 1.0),
+    ("residual_scale", 1.0),
+    ("rope.scaling.attn_factor", 1.0),
+];
+
+/// Refuses, by name, what llama.cpp would apply and no graph here does.
+fn refuse_unknown(fields: &Fields<'_>, key: &impl Fn(&str) -> String) -> Result<(), ConfigError> {
+    for (name, neutral) in NEUTRAL {
+        if fields.opt_number(&key(name))?.is_some_and(|value| value != neutral) {
+            return Err(fields.unsupported(&key(name), &format!("{neutral:?}")));
+        }
+    }
+    let prefix = key("rope.");
+    for full in fields.keys() {
+        let Some(name) = full.strip_prefix(prefix.as_str()) else { continue };
+        // As often, a setting of zero or false is one that is not used.
+        let unused = fields.get(full).is_none_or(|value| *value == false || value.as_f64() == Some(0.0));
+        let known = ROPE_KEYS.contains(&name) || name == "scaling.attn_factor";
+        if !known && !unused {
+            return Err(fields.unsupported(full, "files without it"));
+        }
+    }
+    Ok(())
+}
+
 fn rope(fields: &Fields<'_>, key: &impl Fn(&str) -> String) -> Result<Rope, ConfigError> {
+    refuse_unknown(fields, key)?;
     let scaling = key("rope.scaling.type");
     if fields.opt_text(&scaling)?.is_some_and(|kind| kind != "none") {
         return Err(fields.unsupported(&scaling, "none, or the tensor rope_freqs.weight"));
@@ -54,4 +99,48 @@ fn rope(fields: &Fields<'_>, key: &impl Fn(&str) -> String) -> Result<Rope, Conf
     }
     let theta = fields.opt_number(&key("rope.freq_base"))?.unwrap_or(ROPE_THETA_DEFAULT) as f32;
     Ok(Rope { theta, scaling: RopeScaling::None })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn read(over: &Value) -> Result<ModelConfig, ConfigError> {
+        let mut metadata = json!({
+            "general.architecture": "llama", "llama.embedding_length": 64, "llama.attention.head_count": 4,
+            "llama.feed_forward_length": 128, "llama.block_count": 2, "llama.context_length": 256,
+            "llama.attention.layer_norm_rms_epsilon": 1e-6
+        });
+        let map = metadata.as_object_mut().unwrap();
+        map.extend(over.as_object().unwrap().clone());
+        crate::families::from_gguf("m.gguf", map)
+    }
+
+    #[test]
+    fn what_would_change_answers_is_refused_by_name() {
+        let cases = [
+            (json!({"llama.rope.scaling.attn_factor": 1.3}), "llama.rope.scaling.attn_factor", "1.3"),
+            (json!({"llama.rope.scaling.yarn_beta_fast": 32.0}), "llama.rope.scaling.yarn_beta_fast", "32"),
+            (json!({"llama.rope.freq_base_swa": 10000.0}), "llama.rope.freq_base_swa", "10000"),
+            (json!({"llama.rope.scaling.type": "yarn"}), "llama.rope.scaling.type", "yarn"),
+            (json!({"llama.rope.scaling.factor": 4.0}), "llama.rope.scaling.factor", "4"),
+            (json!({"llama.attention.scale": 0.5}), "llama.attention.scale", "0.5"),
+            (json!({"llama.logit_scale": 8.0}), "llama.logit_scale", "8"),
+        ];
+        for (over, field, word) in cases {
+            let message = read(&over).unwrap_err().to_string();
+            assert!(message.contains(field) && message.contains(word), "{message}");
+        }
+    }
+
+    #[test]
+    fn what_says_nothing_is_taken() {
+        let said = json!({
+            "llama.rope.scaling.attn_factor": 1.0, "llama.rope.scaling.type": "none", "llama.rope.scaling.finetuned": false,
+            "llama.rope.scaling.original_context_length": 4096, "llama.rope.freq_base": 500000.0,
+            "llama.rope.dimension_count": 16, "llama.rope.scaling.yarn_ext_factor": 0.0, "llama.logit_scale": 1.0
+        });
+        assert_eq!(read(&said).unwrap().rope.theta, 500_000.0);
+    }
 }

@@ -17,7 +17,7 @@ const ALPHA_DEFAULT: f64 = 8.0;
 const PATTERNS_MAX: usize = 8192;
 
 /// Keys without influence on what a trained adapter computes.
-const HARMLESS: [&str; 15] = [
+const HARMLESS: [&str; 16] = [
     "auto_mapping",
     "base_model_name_or_path",
     "corda_config",
@@ -26,6 +26,8 @@ const HARMLESS: [&str; 15] = [
     "fan_in_fan_out",
     "inference_mode",
     "loftq_config",
+    // Without biases in the file, PEFT begins them at zero.
+    "lora_bias",
     "lora_dropout",
     "lora_ga_config",
     "megatron_core",
@@ -51,13 +53,12 @@ const READ: [&str; 12] = [
     "use_rslora",
 ];
 /// Keys whose default alone is supported, with what they would take. A key that is in no list is treated like them.
-const REFUSED: [(&str, &str); 15] = [
+const REFUSED: [(&str, &str); 14] = [
     ("alora_invocation_tokens", "an activated LoRA applies from its invocation tokens on; only plain LoRA is served"),
     ("arrow_config", "Arrow routes between adapters inside of the model; only plain LoRA is served"),
     ("ensure_weight_tying", "it adapts embedding and head together; only the layers' projections can be adapted"),
     ("kasa_config", "KaSA changes the base model's weights; only plain LoRA is served"),
     ("layer_replication", "it changes the base model's layers"),
-    ("lora_bias", "a bias cannot be applied; train the adapter with lora_bias=False"),
     ("megatron_config", "Megatron's parallel layers are not served"),
     ("modules_to_save", "whole modules cannot be replaced; train the adapter without modules_to_save"),
     ("monteclora_config", "MonteCLoRA samples its weights; only plain LoRA is served"),
@@ -125,12 +126,17 @@ impl LoraConfig {
             value.as_u64().and_then(|rank| usize::try_from(rank).ok()).filter(|rank| *rank > 0)
         })?;
         let alpha_pattern = patterns(&fields, budget, "alpha_pattern", "numbers", Value::as_f64)?;
-        let targets = selection(&fields, budget, "target_modules")?.ok_or_else(|| fields.missing("target_modules"))?;
+        let targets = selection(&fields, budget, "target_modules")?.unwrap_or_else(default_targets);
         let layers = layers(&fields, budget, &targets)?;
         let exclude = selection(&fields, budget, "exclude_modules")?;
         let use_rslora = fields.opt_flag("use_rslora")?.unwrap_or(false);
         Ok(Self { budget, rank, alpha, use_rslora, rank_pattern, alpha_pattern, targets, exclude, layers, file })
     }
+}
+
+/// What PEFT takes for the families here where the file says nothing (`TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING`).
+fn default_targets() -> Selection {
+    Selection::Names(["q_proj", "v_proj"].map(str::to_owned).into())
 }
 
 /// Refuses, by name, whatever is set and would change what the adapter computes.
@@ -146,8 +152,11 @@ fn refuse_unsupported(fields: &Fields<'_>) -> Result<(), AdapterError> {
         Some(_) => return Err(refuse("peft_type", "only LORA adapters can be loaded")),
         None => return Err(fields.missing("peft_type").into()),
     }
-    if fields.get("bias").is_some_and(|bias| bias != "none" && *bias != false) {
-        return Err(refuse("bias", "biases cannot be replaced; train the adapter with bias=\"none\""));
+    // A base without biases gives an adapter without them, whatever was asked for; one that is in the file is refused there.
+    let known = ["none", "all", "lora_only"];
+    let bias = |bias: &Value| *bias == false || bias.as_str().is_some_and(|bias| known.contains(&bias));
+    if !fields.get("bias").is_none_or(bias) {
+        return Err(refuse("bias", "PEFT has none, all and lora_only"));
     }
     let init_is_plain = match fields.get("init_lora_weights") {
         None | Some(Value::Bool(_)) => true,

@@ -17,19 +17,14 @@ pub enum AdapterError {
         source: std::io::Error,
     },
     /// A folder without one of the two files.
-    #[error(
-        "{}: {missing} is not there{}",
-        path.display(),
-        if *pickled { "; adapter_model.bin is not read: save the adapter with safe_serialization=True" }
-        else { ": this is no PEFT adapter folder" }
-    )]
+    #[error("{}: {missing} is not there: {found}", path.display())]
     NotAnAdapter {
         /// The folder.
         path: PathBuf,
         /// The file that is missing.
         missing: &'static str,
-        /// Weights are there in the old, pickled form.
-        pickled: bool,
+        /// What is there instead, and what to do.
+        found: String,
     },
     /// adapter_config.json is not a JSON object.
     #[error("{file}: not a readable JSON object: {problem}")]

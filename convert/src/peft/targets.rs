@@ -37,22 +37,26 @@ pub(super) fn resolve(config: &LoraConfig, base: &ModelConfig) -> Result<Targets
             paths.push(path);
         }
     }
-    let unknown = match &config.targets {
-        Selection::Names(names) => names.iter().find(|name| !paths.iter().any(|path| names_module(name, path))),
-        _ => None,
-    };
-    if let Some(name) = unknown {
+    if targets.is_empty() {
         let known = Module::ALL.map(Module::name).join(", ");
-        let layers = base.layers;
-        let problem = format!("`{name}` is no module of this base model, which has {layers} layers with {known}");
+        let problem = match unmatched(config, &paths).as_slice() {
+            [] => "together with the other settings it selects no module of this base model".to_owned(),
+            names => format!(
+                "`{}` is no module of this base model, which has {} layers with {known}",
+                names.join("`, `"),
+                base.layers
+            ),
+        };
         return Err(target_error(problem));
     }
-    if targets.is_empty() {
-        return Err(target_error(
-            "together with the other settings it selects no module of this base model".to_owned(),
-        ));
-    }
     Ok(targets)
+}
+
+/// Names in `target_modules` that are of no module. As in PEFT they change nothing as long as another one is.
+fn unmatched<'c>(config: &'c LoraConfig, paths: &[String]) -> Vec<&'c str> {
+    let Selection::Names(names) = &config.targets else { return Vec::new() };
+    let unmatched = names.iter().filter(|name| !paths.iter().any(|path| names_module(name, path)));
+    unmatched.map(String::as_str).collect()
 }
 
 /// Modules of the base that are no projection of a layer. A target that matches one is no plain adapter of ours.

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use half::{bf16, f16};
+
 use super::targets::{Target, Targets};
-use super::{AdapterError, LoraPair, Matrix, Module};
+use super::{AdapterError, Embeddings, LoraPair, Matrix, Module};
 use crate::config::ModelConfig;
 use crate::safetensors_file::SafetensorsFile;
 
@@ -36,8 +38,9 @@ impl Weights {
         &self,
         targets: &Targets,
         base: &ModelConfig,
+        embeddings: &Embeddings<'_>,
     ) -> Result<BTreeMap<(usize, Module), LoraPair>, AdapterError> {
-        let names = self.assign(targets, base)?;
+        let names = self.assign(targets, base, embeddings)?;
         let mut pairs = BTreeMap::new();
         for ((layer, module), Target { rank, scaling }) in targets {
             let (inputs, outputs) = module.dimensions(base);
@@ -55,11 +58,36 @@ impl Weights {
         Ok(pairs)
     }
 
+    /// Whether a copy of the base's embedding or head is only a copy: its values are the base's, rounded to its own type.
+    fn check_copy(&self, name: &str, of: &str, embeddings: &Embeddings<'_>) -> Result<(), String> {
+        let remedy =
+            "embedding and head of the base cannot be replaced: save the adapter with save_embedding_layers=False";
+        let place = self.0.place(name).map_err(|error| error.to_string())?;
+        let Some(base) = embeddings(of) else { return Err(remedy.to_owned()) };
+        let shape = self.0.entry(name).map(|entry| entry.shape.as_slice()).unwrap_or_default();
+        if shape != base.shape {
+            let (rows, columns) = (base.shape[0], base.shape[1]);
+            return Err(format!("it has shape {shape:?}, the base's own has {rows} by {columns}; {remedy}"));
+        }
+        let mut values = Vec::new();
+        if let Some(place) = place {
+            self.0.at(&place).append_to(&mut values);
+        }
+        let round: fn(f32) -> f32 = match self.0.dtype(name) {
+            Some("F16") => |x| f16::from_f32(x).to_f32(),
+            Some("BF16") => |x| bf16::from_f32(x).to_f32(),
+            _ => |x| x,
+        };
+        let same = values.len() == base.data.len() && values.iter().zip(&base.data).all(|(x, own)| *x == round(*own));
+        if same { Ok(()) } else { Err(format!("it is not the base's own; {remedy}")) }
+    }
+
     /// The tensor of each side of each target.
     fn assign(
         &self,
         targets: &Targets,
         base: &ModelConfig,
+        embeddings: &Embeddings<'_>,
     ) -> Result<BTreeMap<(usize, Module, Side), &str>, AdapterError> {
         let mut names = BTreeMap::new();
         for name in self.0.names() {
@@ -68,6 +96,10 @@ impl Weights {
                 tensor: name.to_owned(),
                 problem,
             };
+            if let Some(of) = copied(name) {
+                self.check_copy(name, of, embeddings).map_err(&refuse)?;
+                continue;
+            }
             let (layer, module, side) = parse(name).map_err(&refuse)?;
             if layer >= base.layers {
                 let problem = format!("this base model has {} layers: the adapter was made for another", base.layers);
@@ -102,6 +134,16 @@ impl Weights {
     }
 }
 
+/// The tensor of the base that a tensor would be a copy of: PEFT saves embedding and head beside the pairs when the
+/// vocabulary was touched (`save_embedding_layers`).
+fn copied(name: &str) -> Option<&'static str> {
+    match name.strip_prefix(PREFIX)? {
+        "model.embed_tokens.weight" => Some("model.embed_tokens.weight"),
+        "lm_head.weight" => Some("lm_head.weight"),
+        _ => None,
+    }
+}
+
 /// `base_model.model.model.layers.3.self_attn.q_proj.lora_A.weight`, or `….lora_A.NAME.weight` as some tools save it.
 fn parse(name: &str) -> Result<(usize, Module, Side), String> {
     let known = "it is neither lora_A nor lora_B of a projection";
@@ -109,7 +151,8 @@ fn parse(name: &str) -> Result<(usize, Module, Side), String> {
         return Err("it belongs to DoRA (use_dora), which is not supported".to_owned());
     }
     if name.ends_with(".bias") {
-        return Err("it is a bias, which cannot be applied".to_owned());
+        return Err("it is a bias, which cannot be applied: train the adapter with bias=\"none\" and lora_bias=False"
+            .to_owned());
     }
     let path = name.strip_prefix(PREFIX).ok_or(known)?;
     let path = path.strip_suffix(".weight").ok_or(known)?;

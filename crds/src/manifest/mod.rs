@@ -130,7 +130,7 @@ fn check(texts: impl IntoIterator<Item = (PathBuf, String)>, problems: &mut Vec<
                 continue;
             }
         };
-        for document in documents {
+        for document in documents.into_iter().flat_map(object::objects) {
             match object::read(&file, &document) {
                 Ok(object::Object::Model(model)) => manifests.models.push(*model),
                 Ok(object::Object::Adapter(adapter)) => manifests.adapters.push(*adapter),

@@ -13,7 +13,7 @@ use super::{
     Located,
     problem::{Fault, Problem},
     structure, validate,
-    yaml::{Node, Tree},
+    yaml::{Entry, Node, Tree},
 };
 use crate::{
     API_VERSION, LoraAdapter, SlmModel, SwarmRoute,
@@ -38,7 +38,64 @@ pub(super) struct Refused {
 static SCHEMAS: LazyLock<HashMap<Kind, Arc<Value>>> =
     LazyLock::new(|| Kind::LOCAL.into_iter().map(|kind| (kind, Arc::new(manifest_schema(kind)))).collect());
 
+/// The objects of a document: itself, or the items of a list as the API server gives them.
+pub(super) fn objects(document: Node) -> Vec<Node> {
+    let text = |name: &str| document.get(name).and_then(|entry| entry.value.text()).unwrap_or_default();
+    let (version, kind) = (text("apiVersion"), text("kind"));
+    let own = version == API_VERSION && kind.strip_suffix("List").is_some_and(|kind| Kind::named(kind).is_some());
+    let item = kind.strip_suffix("List").unwrap_or_default().to_owned();
+    let is_list = own || (version == "v1" && kind == "List");
+    let Tree::Map(entries) = document.tree else { return vec![document] };
+    if !is_list {
+        return vec![Node { tree: Tree::Map(entries), ..document }];
+    }
+    let items = entries.into_iter().find(|entry| entry.key == "items").map(|entry| entry.value.tree);
+    let Some(Tree::List(mut items)) = items else { return Vec::new() };
+    for node in items.iter_mut().filter(|_| own) {
+        // Items of a list of one kind may leave both out.
+        let line = node.line;
+        let Tree::Map(entries) = &mut node.tree else { continue };
+        for (key, value) in [("apiVersion", API_VERSION), ("kind", item.as_str())] {
+            if !entries.iter().any(|entry| entry.key == key) {
+                let value = Node { line, tree: Tree::Scalar(value.into()) };
+                entries.push(Entry { key: key.to_owned(), line, value });
+            }
+        }
+    }
+    items
+}
+
+/// What the API server adds to `metadata`, as `kubectl get -o yaml` shows it.
+const SERVER_METADATA: [&str; 11] = [
+    "creationTimestamp",
+    "deletionGracePeriodSeconds",
+    "deletionTimestamp",
+    "finalizers",
+    "generateName",
+    "generation",
+    "managedFields",
+    "ownerReferences",
+    "resourceVersion",
+    "selfLink",
+    "uid",
+];
+
+/// An object without what only the API server writes.
+fn as_written(document: &Node) -> Node {
+    let mut document = document.clone();
+    if let Tree::Map(entries) = &mut document.tree {
+        entries.retain(|entry| entry.key != "status");
+        for entry in entries.iter_mut().filter(|entry| entry.key == "metadata") {
+            if let Tree::Map(metadata) = &mut entry.value.tree {
+                metadata.retain(|entry| !SERVER_METADATA.contains(&entry.key.as_str()));
+            }
+        }
+    }
+    document
+}
+
 pub(super) fn read(file: &Path, document: &Node) -> Result<Object, Refused> {
+    let document = &as_written(document);
     let kind = kind(document).map_err(|(line, path, fault)| Refused {
         problems: vec![Problem { file: file.to_owned(), line, object: String::new(), path, fault }],
         identity: None,

@@ -14,6 +14,9 @@ use super::{
 };
 use crate::{access::table::Caller, dispatch::Call, metrics::Api};
 
+/// Of the name of a participant.
+const NAME_CHARS_MAX: usize = 64;
+
 pub(super) async fn handle(
     State(dispatcher): State<Shared>,
     Extension(caller): Extension<Caller>,
@@ -28,11 +31,14 @@ pub(super) async fn handle(
 }
 
 fn parse(mut fields: Fields) -> Result<(GenerateRequest, Style), ApiError> {
-    let (mut request, style) = params::take(&mut fields)?;
+    let (mut request, mut style) = params::take(&mut fields, Kind::Chat)?;
     let newer = fields.take::<u32>("max_completion_tokens")?;
     if newer.is_some() && request.max_tokens.is_some() && newer != request.max_tokens {
         let message = "`max_completion_tokens` and `max_tokens` differ; the second is the old name of the first";
         return Err(ApiError::param("max_completion_tokens", message));
+    }
+    if newer.is_some() {
+        style.names.max_tokens = "max_completion_tokens";
     }
     request.max_tokens = newer.or(request.max_tokens);
     request.logprobs = logprobs(&mut fields)?;
@@ -76,15 +82,27 @@ fn message(path: &str, value: &Value) -> Result<Message, ApiError> {
         }
     };
     let content = content(&format!("{path}.content"), fields.raw("content"))?;
+    let participant = fields.take::<String>("name").map_err(|error| at(path, error))?.unwrap_or_default();
+    check_name(&format!("{path}.name"), &participant)?;
     for (name, value) in fields.rest() {
         // Clients send back what they were given, empty fields included.
-        let says_nothing = value.as_array().is_some_and(Vec::is_empty);
-        if !says_nothing {
+        if !unsupported::says_nothing(&value) {
             let path = format!("{path}.{name}");
             return Err(ApiError::param(&path, format!("`{path}` is not supported")).code("unsupported_parameter"));
         }
     }
-    Ok(Message { role, content })
+    Ok(Message { role, content, name: participant })
+}
+
+/// OpenAI's rule for the name of a participant, which a template may put beside its control tokens.
+fn check_name(path: &str, name: &str) -> Result<(), ApiError> {
+    let odd = |letter: char| letter.is_whitespace() || "<|\\/>".contains(letter);
+    if name.chars().count() > NAME_CHARS_MAX || name.contains(odd) {
+        let message =
+            format!("`{path}` has to be at most {NAME_CHARS_MAX} characters, without white space and < | \\ / >");
+        return Err(ApiError::param(path, message));
+    }
+    Ok(())
 }
 
 fn content(path: &str, value: Option<Value>) -> Result<String, ApiError> {
@@ -123,7 +141,7 @@ fn at(path: &str, mut error: ApiError) -> ApiError {
 mod tests {
     use serde_json::json;
 
-    use super::*;
+    use super::{super::names::Names, *};
 
     fn request(change: Value) -> Result<(GenerateRequest, Style), ApiError> {
         let mut body = json!({"model": "m", "messages": [{"role": "user", "content": "hi"}]});
@@ -143,8 +161,10 @@ mod tests {
             "stream_options": {"include_usage": true}, "explain": true, "metadata": {"lang": "de"},
             "messages": [
                 {"role": "developer", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
-                {"role": "assistant", "content": "c", "refusal": null, "tool_calls": []},
+                {"role": "assistant", "content": "c", "refusal": null, "tool_calls": [], "reasoning_content": ""},
+                {"role": "user", "content": "d", "name": "bob"},
             ],
+            "parse_special_tokens": true, "return_tokens_as_token_ids": true,
         }))
         .expect("good");
         let sampling = request.sampling.expect("sampling");
@@ -153,10 +173,29 @@ mod tests {
         assert_eq!((request.max_tokens, request.logprobs, request.stop), (Some(9), Some(3), vec!["x".to_owned()]));
         assert_eq!((request.stop_token_ids, request.ignore_eos, request.priority), (vec![1, 2], true, -2));
         assert_eq!(request.metadata["lang"], "de");
-        assert_eq!(style, Style { stream: true, include_usage: true, explain: true });
+        let names = Names { max_tokens: "max_completion_tokens", ..Names::new(Kind::Chat) };
+        assert_eq!(style, Style { stream: true, include_usage: true, explain: true, token_ids: true, names });
+        assert_eq!(request.parse_special_tokens, Some(true));
         let Some(Input::Messages(messages)) = request.input else { panic!("messages") };
-        let turns: Vec<_> = messages.messages.iter().map(|m| (m.role.as_str(), m.content.as_str())).collect();
-        assert_eq!(turns, [("system", "ab"), ("assistant", "c")]);
+        let turn = |m: &Message| format!("{} {} {}", m.role, m.content, m.name);
+        let turns: Vec<_> = messages.messages.iter().map(turn).collect();
+        assert_eq!(turns, ["system ab ", "assistant c ", "user d bob"]);
+    }
+
+    #[test]
+    fn null_is_a_field_that_is_not_there() {
+        let names =
+            params::NAMES.into_iter().chain(["max_completion_tokens", "top_logprobs", "tools", "response_format"]);
+        let nulls: Map<String, Value> =
+            names.filter(|name| *name != "model").map(|name| (name.to_owned(), Value::Null)).collect();
+        let (plain, _) = request(json!({})).expect("good");
+        assert_eq!(request(Value::Object(nulls)).expect("nulls").0, plain);
+        let within = json!({
+            "stream": true, "stream_options": {"include_usage": null}, "stop": ["a", null], "metadata": {"lang": null},
+            "messages": [{"role": "user", "content": "hi", "name": null, "audio": null, "function_call": null}],
+        });
+        let (within, style) = request(within).expect("nulls within");
+        assert_eq!((within.stop, within.metadata.len(), style.include_usage), (vec!["a".to_owned()], 0, false));
     }
 
     #[test]
@@ -177,7 +216,17 @@ mod tests {
                 "messages[0].content[0]",
                 "text only",
             ),
-            (json!({"messages": [{"role": "user", "content": "x", "name": "n"}]}), "messages[0].name", "not supported"),
+            (
+                json!({"messages": [{"role": "user", "content": "x", "name": 1}]}),
+                "messages[0].name",
+                "has to be a string",
+            ),
+            (
+                json!({"messages": [{"role": "user", "content": "x", "name": "a|b"}]}),
+                "messages[0].name",
+                "without white",
+            ),
+            (json!({"messages": [{"role": "user", "content": "x", "nam": "n"}]}), "messages[0].nam", "not supported"),
             (json!({"messages": [{"role": 1, "content": "x"}]}), "messages[0].role", "has to be a string"),
             (json!({"temperature": "hot"}), "temperature", "`temperature` has to be a number, not \"hot\""),
             (json!({"max_tokens": -1}), "max_tokens", "an integer from 0"),
@@ -187,6 +236,7 @@ mod tests {
             (json!({"top_logprobs": 2}), "top_logprobs", "only for `logprobs: true`"),
             (json!({"stream_options": {"include_usage": true}}), "stream_options", "only for `stream: true`"),
             (json!({"metadata": {"a": 1}}), "metadata.a", "a string"),
+            (json!({"parse_special_tokens": "yes"}), "parse_special_tokens", "true or false"),
             (json!({"n": 2}), "n", "not supported"),
             (json!({"maxtokens": 2}), "maxtokens", "did you mean `max_tokens`"),
         ];

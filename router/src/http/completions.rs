@@ -32,9 +32,11 @@ pub(super) async fn handle(
 
 /// One request a prompt.
 fn parse(mut fields: Fields, prompts_max: usize) -> Result<(Vec<GenerateRequest>, Style), ApiError> {
-    let (mut request, style) = params::take(&mut fields)?;
+    let (mut request, mut style) = params::take(&mut fields, Kind::Text)?;
     request.logprobs = fields.take("logprobs")?;
-    let inputs = inputs(fields.raw("prompt"))?;
+    let prompt = fields.raw("prompt");
+    style.names.several = prompt.as_ref().is_some_and(|prompt| prompt.is_array() && !prompt[0].is_number());
+    let inputs = inputs(prompt)?;
     if inputs.len() > prompts_max {
         let message = format!("`prompt` holds {} prompts; at most {prompts_max} are taken at once", inputs.len());
         return Err(ApiError::param("prompt", message));

@@ -70,6 +70,12 @@ impl ApiError {
         .code("unknown_url")
     }
 
+    pub(super) fn no_such_model() -> Self {
+        let mut error = Self::body(StatusCode::NOT_FOUND, "the name of a model is UTF-8; no model has this one");
+        error.body.param = Some("model".to_owned());
+        error.code("model_not_found")
+    }
+
     pub(super) fn wrong_method(path: &str) -> Self {
         Self::body(StatusCode::METHOD_NOT_ALLOWED, format!("{path} does not take this method"))
             .code("method_not_allowed")
@@ -77,6 +83,29 @@ impl ApiError {
 
     pub(super) fn internal(message: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", message)
+    }
+}
+
+/// What a worker says to programs of a request that it refuses.
+pub(super) struct Refused {
+    pub(super) field: Option<String>,
+    pub(super) reason: Option<String>,
+    pub(super) is_too_long: bool,
+}
+
+impl Refused {
+    /// `None` for a refusal that is not a worker's judgement of the request.
+    pub(super) fn of(refusal: &Refusal) -> Option<Self> {
+        let Refusal::Worker(status) = refusal else { return None };
+        if status.code() != Code::InvalidArgument {
+            return None;
+        }
+        let code = trailer(status, trailers::ERROR_CODE);
+        Some(Self {
+            field: trailer(status, trailers::ERROR_FIELD),
+            reason: trailer(status, trailers::REASON),
+            is_too_long: code.as_deref() == Some(trailers::CONTEXT_LENGTH_EXCEEDED),
+        })
     }
 }
 

@@ -1,18 +1,21 @@
 //! The HTTP door: the OpenAI-compatible API, probes and metrics.
 //!
 //! A request is a JSON object that is read field by field (`fields`); what is left over is refused by name
-//! (`unsupported`), because a parameter that is silently ignored is a wrong answer. `params` are what both kinds of
+//! (`unsupported`), because a parameter that is silently ignored is a wrong answer. `browsers` is CORS and the host of requests on
+//! loopback, `names` the caller's own names of fields that a worker refuses. `params` are what both kinds of
 //! completion share, `chat` and `completions` the two kinds, `sse` the events of a stream, `logprobs` their
 //! log-probabilities, `error` every refusal in OpenAI's shape.
 
 mod auth;
 mod body;
+mod browsers;
 mod chat;
 mod completions;
 mod error;
 mod fields;
 mod logprobs;
 mod models;
+mod names;
 mod params;
 mod probes;
 mod reply;
@@ -31,7 +34,7 @@ use slm_listen::Listener;
 use tokio_util::sync::CancellationToken;
 
 use self::{auth::authorize, error::ApiError};
-use crate::{RunError, access::Access, dispatch::Dispatcher};
+use crate::{RunError, access::Access, dispatch::Dispatcher, origins::Origin};
 
 type Shared = Arc<Dispatcher>;
 
@@ -40,11 +43,14 @@ pub(crate) async fn serve(
     listener: Listener,
     dispatcher: Shared,
     access: Access,
+    origins: Vec<Origin>,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
+    let (address, guarded) = (listener.address, access.guarded());
     let limits = dispatcher.limits.connections();
     let connections = listener.connections(access.http().as_ref(), limits);
-    slm_listen::http::serve(connections, routes(dispatcher, access), limits, shutdown.clone()).await;
+    let routes = browsers::around(routes(dispatcher, access), origins, address, guarded);
+    slm_listen::http::serve(connections, routes, limits, shutdown.clone()).await;
     if shutdown.is_cancelled() {
         return Ok(());
     }

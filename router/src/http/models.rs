@@ -2,7 +2,7 @@
 
 use axum::{
     Extension, Json,
-    extract::{Path, State},
+    extract::{Path, State, rejection::PathRejection},
 };
 use serde_json::{Value, json};
 use slm_proto::v1::ModelInfo;
@@ -18,8 +18,10 @@ pub(super) async fn list(State(dispatcher): State<Shared>, Extension(caller): Ex
 pub(super) async fn one(
     State(dispatcher): State<Shared>,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Value>, ApiError> {
+    // It is not text, so it is nobody's name.
+    let Ok(Path(id)) = id else { return Err(ApiError::no_such_model()) };
     let view = dispatcher.view();
     resolve(&view, &id, &caller)?;
     let info = catalog::entry(&view, &id).ok_or(Refusal::UnknownModel { name: id, nearest: Vec::new() })?;

@@ -8,10 +8,15 @@ use slm_proto::v1::{GenerateRequest, Sampling};
 use super::{
     error::ApiError,
     fields::{Fields, read, shown},
+    names::Names,
+    reply::Kind,
 };
 
+/// Options of a stream that are taken when they are off.
+const SILENT_OPTIONS: [&str; 2] = ["include_obfuscation", "continuous_usage_stats"];
+
 /// Names taken by [`take`], for suggestions.
-pub(super) const NAMES: [&str; 21] = [
+pub(super) const NAMES: [&str; 23] = [
     "model",
     "stream",
     "stream_options",
@@ -30,21 +35,27 @@ pub(super) const NAMES: [&str; 21] = [
     "priority",
     "metadata",
     "explain",
+    "parse_special_tokens",
+    "return_tokens_as_token_ids",
     "logprobs",
     "user",
     "n",
 ];
 
 /// How to answer, besides what to generate.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Style {
     pub(super) stream: bool,
     pub(super) include_usage: bool,
     pub(super) explain: bool,
+    /// Tokens of log-probabilities are called `token_id:N`.
+    pub(super) token_ids: bool,
+    /// What the caller called its fields.
+    pub(super) names: Names,
 }
 
 /// Takes the common fields. `input`, `logprobs` and `request_id` stay unset.
-pub(super) fn take(fields: &mut Fields) -> Result<(GenerateRequest, Style), ApiError> {
+pub(super) fn take(fields: &mut Fields, kind: Kind) -> Result<(GenerateRequest, Style), ApiError> {
     let stream = fields.take::<bool>("stream")?.unwrap_or(false);
     let include_usage = stream_options(fields, stream)?;
     let explain = fields.take::<bool>("explain")?.unwrap_or(false);
@@ -58,9 +69,11 @@ pub(super) fn take(fields: &mut Fields) -> Result<(GenerateRequest, Style), ApiE
         priority: fields.take("priority")?.unwrap_or(0),
         explain,
         metadata: metadata(fields)?,
+        parse_special_tokens: fields.take("parse_special_tokens")?,
         ..Default::default()
     };
-    Ok((request, Style { stream, include_usage, explain }))
+    let token_ids = fields.take("return_tokens_as_token_ids")?.unwrap_or(false);
+    Ok((request, Style { stream, include_usage, explain, token_ids, names: Names::new(kind) }))
 }
 
 fn sampling(fields: &mut Fields) -> Result<Sampling, ApiError> {
@@ -92,11 +105,11 @@ fn stream_options(fields: &mut Fields, stream: bool) -> Result<bool, ApiError> {
         return Err(ApiError::param("stream_options", "`stream_options` is only for `stream: true`"));
     }
     let mut include_usage = false;
-    for (name, value) in options {
+    for (name, value) in Fields::new(options).rest() {
         match name.as_str() {
             "include_usage" => include_usage = read("stream_options.include_usage", &value)?,
-            // Padding against eavesdroppers; there is none here.
-            "include_obfuscation" if value == false => {}
+            // Padding against eavesdroppers, and counts in every event: there are none here.
+            name if SILENT_OPTIONS.contains(&name) && value == false => {}
             _ => {
                 let path = format!("stream_options.{name}");
                 return Err(ApiError::param(&path, format!("`{path}` is not supported")).code("unsupported_parameter"));
@@ -111,7 +124,8 @@ fn stop(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
         None => Ok(Vec::new()),
         Some(Value::String(stop)) => Ok(vec![stop]),
         Some(Value::Array(stops)) => {
-            stops.iter().enumerate().map(|(index, stop)| read(&format!("stop[{index}]"), stop)).collect()
+            let said = stops.iter().enumerate().filter(|(_, stop)| !stop.is_null());
+            said.map(|(index, stop)| read(&format!("stop[{index}]"), stop)).collect()
         }
         Some(other) => Err(ApiError::param(
             "stop",
@@ -128,5 +142,6 @@ fn stop_token_ids(fields: &mut Fields) -> Result<Vec<u32>, ApiError> {
 /// What rules of a route may look at.
 fn metadata(fields: &mut Fields) -> Result<HashMap<String, String>, ApiError> {
     let metadata = fields.take::<Map<String, Value>>("metadata")?.unwrap_or_default();
-    metadata.into_iter().map(|(name, value)| Ok((name.clone(), read(&format!("metadata.{name}"), &value)?))).collect()
+    let said = Fields::new(metadata).rest();
+    said.map(|(name, value)| Ok((name.clone(), read(&format!("metadata.{name}"), &value)?))).collect()
 }

@@ -12,7 +12,13 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use slm_proto::v1::{Completion, Decision, Expert, FinishReason, GenerateRequest, Started};
 
-use super::{Shared, error::ApiError, logprobs, params::Style, sse};
+use super::{
+    Shared,
+    error::ApiError,
+    logprobs::{self, TokenNames},
+    params::Style,
+    sse,
+};
 use crate::{dispatch::Call, events::Answer};
 
 const EXPERT: HeaderName = HeaderName::from_static("x-slm-expert");
@@ -39,7 +45,8 @@ pub(super) struct Head {
     /// Digest of the version that answers: the same fingerprint, the same weights.
     pub(super) fingerprint: String,
     pub(super) decision: Option<Value>,
-    pub(super) logprobs: bool,
+    /// How tokens of log-probabilities are called; `None` without any.
+    pub(super) logprobs: Option<TokenNames>,
 }
 
 /// Tokens, as OpenAI counts them.
@@ -83,7 +90,11 @@ pub(super) async fn respond(
     kind: Kind,
     call: &Call,
 ) -> Result<Response, ApiError> {
-    let answers = try_join_all(requests.iter().map(|request| dispatcher.generate(request, call))).await?;
+    let names = style.names;
+    let begun = requests.iter().enumerate().map(|(index, request)| async move {
+        dispatcher.generate(request, call).await.map_err(|refusal| names.error(refusal, index))
+    });
+    let answers = try_join_all(begun).await?;
     let Some(request) = requests.first() else {
         return Err(ApiError::internal("a request without a prompt"));
     };
@@ -118,7 +129,7 @@ impl Head {
             model: request.model.clone(),
             fingerprint: expert.map(|expert| expert.digest.clone()).unwrap_or_default(),
             decision: decision.map(decision_json),
-            logprobs: request.logprobs.is_some(),
+            logprobs: request.logprobs.map(|_| if style.token_ids { TokenNames::Ids } else { TokenNames::Texts }),
         }
     }
 
@@ -146,18 +157,18 @@ impl Head {
 
     fn choice(&self, index: usize, completion: &Completion) -> Value {
         let finish_reason = finish_reason(completion.reason());
-        let tokens = self.logprobs.then_some(completion.logprobs.as_slice());
+        let tokens = self.logprobs.map(|names| (completion.logprobs.as_slice(), names));
         match self.kind {
             Kind::Chat => json!({
                 "index": index,
                 "message": { "role": "assistant", "content": completion.text, "refusal": null },
-                "logprobs": tokens.map(logprobs::chat),
+                "logprobs": tokens.map(|(tokens, names)| logprobs::chat(tokens, names)),
                 "finish_reason": finish_reason,
             }),
             Kind::Text => json!({
                 "index": index,
                 "text": completion.text,
-                "logprobs": tokens.map(|tokens| logprobs::text(tokens, &mut 0)),
+                "logprobs": tokens.map(|(tokens, names)| logprobs::text(tokens, names, &mut 0)),
                 "finish_reason": finish_reason,
             }),
         }

@@ -152,17 +152,18 @@ impl Writer {
     }
 
     fn delta(&mut self, index: usize, delta: &Delta) -> Bytes {
-        let tokens = self.head.logprobs.then_some(delta.logprobs.as_slice());
+        let tokens = self.head.logprobs.map(|names| (delta.logprobs.as_slice(), names));
         let choice = match self.head.kind {
             Kind::Chat => Choice::Chat {
                 index,
                 delta: ChatDelta { role: None, content: Some(&delta.text) },
-                logprobs: tokens.map(logprobs::chat),
+                logprobs: tokens.map(|(tokens, names)| logprobs::chat(tokens, names)),
                 finish_reason: None,
             },
             Kind::Text => {
                 let offset = self.offsets.get_mut(index);
-                let logprobs = tokens.zip(offset).map(|(tokens, offset)| logprobs::text(tokens, offset));
+                let logprobs =
+                    tokens.zip(offset).map(|((tokens, names), offset)| logprobs::text(tokens, names, offset));
                 Choice::Text { index, text: &delta.text, logprobs, finish_reason: None }
             }
         };

@@ -34,7 +34,7 @@ const UNSUPPORTED: [(&str, Neutral); 20] = [
     ("audio", never),
     ("prediction", never),
     ("reasoning_effort", is_none_word),
-    ("verbosity", never),
+    ("verbosity", is_medium),
     ("web_search_options", never),
     ("max_prompt_tokens", never),
     ("best_effort", never),
@@ -66,6 +66,11 @@ pub(super) fn refuse(rest: Fields, known: &[&str]) -> Result<(), ApiError> {
     Ok(())
 }
 
+/// Whether a value is only a way to say nothing, such as clients that send every field do.
+pub(super) fn says_nothing(value: &Value) -> bool {
+    is_empty(value) || is_false(value)
+}
+
 fn never(_: &Value) -> bool {
     false
 }
@@ -91,6 +96,11 @@ fn is_no_tool(value: &Value) -> bool {
     value == "none" || value == "auto"
 }
 
+/// OpenAI's default.
+fn is_medium(value: &Value) -> bool {
+    value == "medium"
+}
+
 fn is_none_word(value: &Value) -> bool {
     value == "none"
 }
@@ -114,6 +124,11 @@ mod tests {
         let cases = [
             (json!({"user": "u", "store": true, "n": 1, "tools": [], "response_format": {"type": "text"}}), None),
             (json!({"logit_bias": {}, "echo": false, "suffix": null, "tool_choice": "none"}), None),
+            (
+                json!({"verbosity": "medium", "parallel_tool_calls": false, "service_tier": "auto", "modalities": ["text"]}),
+                None,
+            ),
+            (json!({"verbosity": "low"}), Some(("verbosity", "not supported"))),
             (json!({"n": 2}), Some(("n", "`n` is not supported here with this value; leave it out"))),
             (json!({"tools": [{}]}), Some(("tools", "`tools` is not supported"))),
             (json!({"response_format": {"type": "json_object"}}), Some(("response_format", "not supported"))),

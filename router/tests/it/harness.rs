@@ -35,6 +35,7 @@ pub(crate) fn config(limits: Limits) -> Config {
         grpc: any,
         tls: None,
         access: None,
+        origins: Vec::new(),
         probes: None,
         ready_when: ReadyWhen::Complete,
         withdraw: Duration::ZERO,

@@ -105,6 +105,11 @@ async fn refusals_have_the_openai_shape() {
     assert_eq!((status, &error["error"]["code"]), (404, &json!("unknown_url")));
     let (status, error) = router.get("/v1/chat/completions").await;
     assert_eq!((status, &error["error"]["code"]), (405, &json!("method_not_allowed")));
+    let (status, error) = router.get("/v1/models/%FF").await;
+    assert_eq!((status, &error["error"]["code"]), (404, &json!("model_not_found")));
+    let form = router.client.post(router.url("/v1/completions")).header("content-type", "multipart/form-data");
+    let form = form.body("--x\r\n").send().await.expect("an answer");
+    assert_eq!((form.status().as_u16(), form.headers()["content-type"].as_bytes()), (400, &b"application/json"[..]));
     let invalid =
         router.client.post(router.url("/v1/completions")).body(vec![b'{', 0xff]).send().await.expect("an answer");
     assert_eq!(invalid.status(), 400);

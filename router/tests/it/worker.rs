@@ -228,7 +228,7 @@ fn events(request: &GenerateRequest, text: &str) -> Vec<Step> {
                 if request.logprobs.is_some() {
                     let token = format!("{word} ").into_bytes();
                     let top = vec![TopLogprob { id: 1, token: token.clone(), logprob: -0.25 }];
-                    delta.logprobs.push(TokenLogprob { id: 1, token, logprob: -0.25, top });
+                    delta.logprobs.push(TokenLogprob { id: 1, token, logprob: -0.25, top, special: false });
                 }
                 steps.push(Step::Send(Event::Delta(delta)));
             }

@@ -76,7 +76,7 @@ impl Call {
         let input = if self.raw {
             Input::Prompt(self.prompt.clone())
         } else {
-            let message = Message { role: "user".to_owned(), content: self.prompt.clone() };
+            let message = Message { role: "user".to_owned(), content: self.prompt.clone(), ..Default::default() };
             Input::Messages(Messages { messages: vec![message] })
         };
         GenerateRequest {

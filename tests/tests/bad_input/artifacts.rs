@@ -5,17 +5,31 @@ use std::{fs, path::Path};
 use anyhow::Result;
 use slm_tests::{
     real,
-    swarm::{Folder, Swarm, adapter, base, repository, run, slm},
+    swarm::{Call, Folder, Swarm, adapter, base, quickstart_adapter, repository, run, slm},
 };
 
 const RUNTIME: &str = "precision: F32, contextLength: 128";
 
-/// `slm up` over the base and one damaged adapter: the message names the manifest and the artifact.
+/// `slm up` over the base, an adapter and a damaged one: the message names the manifest and the artifact, and the others are
+/// ready.
 fn refused_adapter(folder: &Folder, artifact: &Path, parts: &[&str]) -> Result<()> {
     folder.write("smollm2", &base("smollm2", &real::gguf()?, RUNTIME))?;
+    folder.write("banking", &adapter("banking", "smollm2", &quickstart_adapter("banking")))?;
     folder.write("damaged", &adapter("damaged", "smollm2", artifact))?;
-    let ended = Swarm::refused(folder.path(), &[], &[])?;
-    ended.assert_refused(1, &[&["LoraAdapter damaged", &artifact.display().to_string()], parts].concat());
+    let swarm = Swarm::start(folder.path())?;
+    for part in [&["LoraAdapter damaged", &artifact.display().to_string()], parts].concat() {
+        swarm.until_said(part);
+    }
+    tokio::runtime::Runtime::new()?.block_on(async {
+        let client = swarm.client()?;
+        let answer = client.ask(&Call::new("banking", "put a freeze on my bank account right now")).await?;
+        assert_eq!(answer.expert.name, "banking");
+        let models = client.models().await?;
+        assert!(models.iter().all(|model| model.ready == (model.name != "damaged")), "{models:?}");
+        anyhow::Ok(())
+    })?;
+    let ended = swarm.end()?;
+    assert!(ended.status.success(), "{}", ended.said);
     Ok(())
 }
 

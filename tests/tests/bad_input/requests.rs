@@ -105,6 +105,67 @@ async fn an_answer_of_no_tokens() -> Result<()> {
     Ok(())
 }
 
+/// Refusals name the field as the caller wrote it, whichever side of the worker found it.
+#[tokio::test]
+async fn fields_have_the_callers_names() -> Result<()> {
+    let running = running()?;
+    let cases = [
+        (json!({"logprobs": true, "top_logprobs": 21}), "top_logprobs"),
+        (json!({"max_completion_tokens": 0, "max_tokens": null}), "max_completion_tokens"),
+        (json!({"presence_penalty": 3}), "presence_penalty"),
+        (json!({"temperature": 2.5}), "temperature"),
+    ];
+    for (change, param) in cases {
+        let (status, error) = running.refusal(chat(change).to_string()).await?;
+        assert_eq!((status, &error["param"]), (400, &json!(param)), "{error}");
+        assert!(error["message"].as_str().is_some_and(|message| message.starts_with(param)), "{error}");
+    }
+    let completions = format!("{}/v1/completions", running.swarm.http);
+    for (prompt, param) in [(json!([1, 999_999]), "prompt[1]"), (json!([[1], [999_999]]), "prompt[1][0]")] {
+        let body = json!({"model": "smollm2", "prompt": prompt, "max_tokens": 1}).to_string();
+        let answer = reqwest::Client::new().post(&completions).body(body).send().await?;
+        let error = answer.json::<Value>().await?["error"].clone();
+        assert_eq!(error["param"], param, "{error}");
+    }
+    Ok(())
+}
+
+/// A caller's words end no turn: they take more tokens than the one that they look like.
+#[tokio::test]
+async fn control_tokens_in_a_message_are_text() -> Result<()> {
+    let running = running()?;
+    let tokens = async |content: &str, change: Value| {
+        let mut body = chat(change);
+        body["messages"] = json!([{"role": "user", "content": content}]);
+        body["max_tokens"] = json!(1);
+        let answer: Value = running.post(body.to_string()).await?.json().await?;
+        answer["usage"]["prompt_tokens"].as_i64().with_context(|| answer.to_string())
+    };
+    let plain = tokens("a", json!({})).await?;
+    assert!(tokens("a<|im_end|>", json!({})).await? - plain > 1);
+    assert_eq!(tokens("a<|im_end|>", json!({"parse_special_tokens": true})).await? - plain, 1);
+    Ok(())
+}
+
+/// A page of this machine may call, one under another name may not, and its preflight needs no token.
+#[tokio::test]
+async fn pages_of_this_machine_and_of_others() -> Result<()> {
+    let running = running()?;
+    let client = reqwest::Client::new();
+    let url = format!("{}/v1/chat/completions", running.swarm.http);
+    let preflight = async |origin: &str| {
+        let request = client.request(reqwest::Method::OPTIONS, &url).header("origin", origin);
+        let answer = request.header("access-control-request-method", "POST").send().await?;
+        anyhow::Ok(answer.headers().get("access-control-allow-origin").cloned())
+    };
+    assert_eq!(preflight("http://localhost:3000").await?.context("no origin")?, "http://localhost:3000");
+    assert_eq!(preflight("https://evil.example").await?, None);
+    let foreign = client.get(format!("{}/v1/models", running.swarm.http)).header("host", "evil.example").send().await?;
+    assert_eq!(foreign.status().as_u16(), 403);
+    assert_eq!(foreign.json::<Value>().await?["error"]["code"], "host_not_allowed");
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_body_over_the_limit() -> Result<()> {
     let running = running()?;

@@ -161,6 +161,7 @@ mod tests {
                 target_modules: Vec::new(),
                 load_time: std::time::Duration::ZERO,
                 loaded_at: std::time::SystemTime::UNIX_EPOCH,
+                chat: slm_convert::peft::AdapterChat::default(),
             };
             adapters.publish(info, slm_convert::pack::PackedAdapter::default()).unwrap()
         };

@@ -187,6 +187,8 @@ mod tests {
             ("half temperature", with(|p| p.temperature = 0.5), [1.0 / 30.0, 4.0 / 30.0, 25.0 / 30.0]),
             ("top 2", with(|p| p.top_k = 2), [0.0, 2.0 / 7.0, 5.0 / 7.0]),
             ("top half", with(|p| p.top_p = 0.5), [0.0, 0.0, 1.0]),
+            ("top nothing: the likeliest", with(|p| p.top_p = 0.0), [0.0, 0.0, 1.0]),
+            ("as likely as the likeliest", with(|p| p.min_p = 1.0), [0.0, 0.0, 1.0]),
             ("top 80 %", with(|p| p.top_p = 0.8), [0.0, 2.0 / 7.0, 5.0 / 7.0]),
             ("at least 30 % of the likeliest", with(|p| p.min_p = 0.3), [0.0, 2.0 / 7.0, 5.0 / 7.0]),
         ] {

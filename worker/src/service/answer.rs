@@ -186,5 +186,6 @@ fn describe(logprobs: &Logprobs, bytes: Option<&TokenBytes>) -> v1::TokenLogprob
         token: chosen.token,
         logprob: chosen.logprob,
         top: logprobs.top.iter().map(top).collect(),
+        special: bytes.is_some_and(|bytes| bytes.is_special(chosen.id)),
     }
 }

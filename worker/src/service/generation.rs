@@ -20,7 +20,7 @@ use crate::{
     admit::admit,
     engine::{Job, StepFailure},
     permits::Permit,
-    text::{Input, TextStream},
+    text::{Input, Reading, TextStream},
 };
 
 pub(crate) struct Generate(pub(crate) Shared);
@@ -71,7 +71,8 @@ impl Generate {
         // Before any work: what has no place costs nothing.
         let permit = self.0.model.engine.enter(&tenant, request.priority)?;
         let input = input::input(request.input.take(), self.bounds())?;
-        let prompt = within(deadline, self.tokens(input, &tenant)).await?;
+        let reading = self.tokens(input, request.parse_special_tokens, adapter.clone(), &tenant);
+        let prompt = within(deadline, reading).await?;
         if permit.is_withdrawn() {
             return Err(StepFailure::Displaced.into());
         }
@@ -92,7 +93,8 @@ impl Generate {
         deadline: Option<Instant>,
     ) -> Result<Answer, Status> {
         let model = &self.0.model;
-        let admitted = admit(request, prompt.len(), &model.limits)?;
+        let own_ends = adapter.as_ref().map(|lease| lease.info.chat.eos_token_ids.as_slice()).unwrap_or_default();
+        let admitted = admit(request, prompt.len(), own_ends, &model.limits)?;
         let prompt_tokens = prompt.len() as u32;
         let job = Job {
             prompt,
@@ -139,12 +141,23 @@ impl Generate {
         v1::Expert { kind: kind.into(), name: name.clone(), model: model.name.clone(), digest: digest.clone() }
     }
 
-    async fn tokens(&self, input: Input, tenant: &Arc<str>) -> Result<Vec<u32>, Status> {
+    async fn tokens(
+        &self,
+        input: Input,
+        parse_special_tokens: Option<bool>,
+        adapter: Option<Arc<AdapterLease>>,
+        tenant: &Arc<str>,
+    ) -> Result<Vec<u32>, Status> {
         let model = self.0.model.clone();
-        if input::is_short(&input) {
-            return Ok(model.prompter.tokens(input, &model.name)?);
+        let short = input::is_short(&input);
+        let read = move || {
+            let template = adapter.as_ref().and_then(|lease| lease.info.chat.template.as_ref());
+            model.prompter.tokens(input, Reading { parse_special_tokens, template }, &model.name)
+        };
+        if short {
+            return Ok(read()?);
         }
-        let tokens = self.0.text.run(tenant, move || model.prompter.tokens(input, &model.name)).await;
+        let tokens = self.0.text.run(tenant, read).await;
         Ok(tokens.map_err(|error| Status::internal(error.to_string()))??)
     }
 }

@@ -71,7 +71,8 @@ pub(super) fn input(input: Option<generate_request::Input>, bounds: PromptBounds
                 return Err(InputError::Messages { found, most, model: bounds.model.to_owned() });
             }
             bounds.check_bytes(messages.iter().map(|message| message.role.len() + message.content.len()).sum())?;
-            let message = |m: v1::Message| ChatMessage { role: m.role, content: m.content };
+            let name = |name: String| Some(name).filter(|name| !name.is_empty());
+            let message = |m: v1::Message| ChatMessage { role: m.role, content: m.content, name: name(m.name) };
             Ok(Input::Messages(messages.into_iter().map(message).collect()))
         }
     }

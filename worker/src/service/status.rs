@@ -19,9 +19,10 @@ use crate::{
 };
 
 /// Names the field that is wrong, as the proto does.
-fn at_field(mut status: Status, field: &'static str) -> Status {
-    let field = field.rsplit('.').next().unwrap_or(field);
-    status.metadata_mut().insert(trailers::ERROR_FIELD, MetadataValue::from_static(field));
+fn at_field(mut status: Status, field: &str) -> Status {
+    if let Ok(field) = MetadataValue::try_from(field) {
+        status.metadata_mut().insert(trailers::ERROR_FIELD, field);
+    }
     status
 }
 
@@ -115,7 +116,13 @@ impl From<PromptError> for Status {
             PromptError::Tokenizer(_) => "Tokenizer",
             PromptError::TokenId { .. } => "TokenId",
         };
-        status(Code::InvalidArgument, reason, &error)
+        let refused = status(Code::InvalidArgument, reason, &error);
+        match error {
+            PromptError::NoTokenizer { .. } => refused,
+            PromptError::NoChatTemplate { .. } | PromptError::ChatTemplate(_) => at_field(refused, "messages"),
+            PromptError::Tokenizer(_) => at_field(refused, "prompt"),
+            PromptError::TokenId { index, .. } => at_field(refused, &format!("token_ids[{index}]")),
+        }
     }
 }
 

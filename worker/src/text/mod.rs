@@ -1,9 +1,13 @@
 //! Text to tokens before the engine, tokens to text after it.
 
+mod decode;
 mod prompt;
+mod specials;
 mod stream;
 mod token_bytes;
+mod user_text;
 
-pub use prompt::{Input, PromptError, Prompter};
+pub use prompt::{Input, PromptError, Prompter, Reading};
+pub use specials::Specials;
 pub use stream::{Piece, TextStream};
 pub use token_bytes::TokenBytes;

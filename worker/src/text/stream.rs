@@ -1,6 +1,9 @@
 //! Tokens to text, as they come: whole characters only, and never a part of a stop string.
+//!
+//! Control tokens are no part of the text, but a stop string may name them: they are kept beside the text for as long as such
+//! a stop string could still be found.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use super::TokenBytes;
 
@@ -8,12 +11,16 @@ use super::TokenBytes;
 #[derive(Debug)]
 pub struct TextStream {
     tokens: Arc<TokenBytes>,
-    stop: Vec<String>,
+    /// Stop strings of text alone: found in the text that the caller sees.
+    plain: Vec<String>,
+    /// Stop strings with a control token in them: found in the text with its control tokens.
+    special: Vec<String>,
     /// Bytes of a character that is not complete.
     partial: Vec<u8>,
     /// Text that could be the beginning of a stop string.
     held: String,
-    started: bool,
+    /// Where in `held` control tokens stand. None are kept without a stop string that has one.
+    hidden: Vec<Range<usize>>,
 }
 
 /// What a token adds.
@@ -28,15 +35,21 @@ pub enum Piece {
 impl TextStream {
     /// A text that ends before the first of `stop` (none of them empty).
     pub fn new(tokens: Arc<TokenBytes>, stop: Vec<String>) -> Self {
-        Self { tokens, stop, partial: Vec::new(), held: String::new(), started: false }
+        let (special, plain) = stop.into_iter().partition(|stop| tokens.specials().occur_in(stop));
+        Self { tokens, plain, special, partial: Vec::new(), held: String::new(), hidden: Vec::new() }
     }
 
     /// The text that is complete with token `id`.
     pub fn push(&mut self, id: u32) -> Piece {
-        let bytes = if self.started { self.tokens.get(id) } else { self.tokens.first(id) };
-        self.started = true;
-        self.partial.extend_from_slice(bytes);
-        take_characters(&mut self.partial, &mut self.held, false);
+        let bytes = self.tokens.get(id);
+        if !self.tokens.is_special(id) {
+            self.partial.extend_from_slice(bytes);
+            take_characters(&mut self.partial, &mut self.held, false);
+        } else if !self.special.is_empty() {
+            let from = self.held.len();
+            self.held.push_str(&String::from_utf8_lossy(bytes));
+            self.hidden.push(from..self.held.len());
+        }
         self.release()
     }
 
@@ -45,7 +58,7 @@ impl TextStream {
         take_characters(&mut self.partial, &mut self.held, true);
         match self.release() {
             Piece::Text(mut text) => {
-                text.push_str(&std::mem::take(&mut self.held));
+                text.push_str(&self.take(self.held.len()));
                 Piece::Text(text)
             }
             stopped @ Piece::Stopped(_) => stopped,
@@ -54,16 +67,65 @@ impl TextStream {
 
     /// The part of `held` that no stop string can begin in.
     fn release(&mut self) -> Piece {
-        if self.stop.is_empty() {
+        if self.plain.is_empty() && self.special.is_empty() {
             return Piece::Text(std::mem::take(&mut self.held));
         }
-        if let Some(at) = self.stop.iter().filter_map(|stop| self.held.find(stop.as_str())).min() {
-            self.held.truncate(at);
-            return Piece::Stopped(std::mem::take(&mut self.held));
+        let visible = self.visible(self.held.len());
+        let plain = self.plain.iter().filter_map(|stop| visible.find(stop.as_str())).min().map(|at| self.place(at));
+        let special = self.special.iter().filter_map(|stop| self.find(stop)).min();
+        if let Some(at) = plain.into_iter().chain(special).min() {
+            let text = self.take(at);
+            (self.held, self.hidden) = (String::new(), Vec::new());
+            return Piece::Stopped(text);
         }
-        let kept = self.stop.iter().map(|stop| overlap(&self.held, stop)).max().unwrap_or(0);
-        let rest = self.held.split_off(self.held.len() - kept);
-        Piece::Text(std::mem::replace(&mut self.held, rest))
+        let kept = self.plain.iter().map(|stop| overlap(&visible, stop)).max().unwrap_or(0);
+        let plain = if kept == 0 { self.held.len() } else { self.place(visible.len() - kept) };
+        let kept = self.special.iter().map(|stop| overlap(&self.held, stop)).max().unwrap_or(0);
+        Piece::Text(self.take(plain.min(self.held.len() - kept)))
+    }
+
+    /// Where a stop string with control tokens stands. It covers a control token or leaves it alone: the text of one is no
+    /// text to be searched.
+    fn find(&self, stop: &str) -> Option<usize> {
+        let whole = |from: usize, to: usize| {
+            let meets = |hidden: &&Range<usize>| hidden.start < to && from < hidden.end;
+            self.hidden.iter().filter(meets).all(|hidden| from <= hidden.start && hidden.end <= to)
+        };
+        self.held.match_indices(stop).map(|(at, _)| at).find(|&at| whole(at, at + stop.len()))
+    }
+
+    /// The text before `end` without its control tokens.
+    fn visible(&self, end: usize) -> String {
+        let mut text = String::with_capacity(end);
+        let mut from = 0;
+        for hidden in self.hidden.iter().filter(|hidden| hidden.start < end) {
+            text.push_str(&self.held[from..hidden.start]);
+            from = hidden.end.min(end);
+        }
+        text.push_str(&self.held[from..end]);
+        text
+    }
+
+    /// Where in `held` a place of the visible text is.
+    fn place(&self, visible: usize) -> usize {
+        let mut place = visible;
+        for hidden in &self.hidden {
+            if hidden.start <= place {
+                place += hidden.len();
+            }
+        }
+        place
+    }
+
+    /// Takes the text before `end` and forgets it.
+    fn take(&mut self, end: usize) -> String {
+        let text = self.visible(end);
+        self.held.drain(..end);
+        self.hidden.retain(|hidden| hidden.end > end);
+        for hidden in &mut self.hidden {
+            *hidden = hidden.start.saturating_sub(end)..hidden.end - end;
+        }
+        text
     }
 }
 
@@ -105,8 +167,9 @@ fn take_characters(bytes: &mut Vec<u8>, text: &mut String, at_end: bool) {
 mod tests {
     use super::*;
 
+    /// The tokens `<end>` and `<x>` are control tokens.
     fn stream(tokens: &[&[u8]], stop: &[&str]) -> TextStream {
-        let bytes = TokenBytes::of(tokens);
+        let bytes = TokenBytes::of(tokens, &["<end>", "<x>"]);
         TextStream::new(Arc::new(bytes), stop.iter().map(|&s| s.into()).collect())
     }
 
@@ -122,9 +185,16 @@ mod tests {
                 }
             }
         }
-        let (Piece::Text(last) | Piece::Stopped(last)) = stream.finish();
-        out.push(last);
-        (out, false)
+        match stream.finish() {
+            Piece::Text(last) => {
+                out.push(last);
+                (out, false)
+            }
+            Piece::Stopped(last) => {
+                out.push(last);
+                (out, true)
+            }
+        }
     }
 
     #[test]
@@ -153,5 +223,33 @@ mod tests {
     #[test]
     fn the_first_of_several_stop_strings_wins() {
         assert_eq!(text(&[b"a b c d"], &["c", "b"]).0.concat(), "a ");
+    }
+
+    #[test]
+    fn control_tokens_are_found_and_never_shown() {
+        let cases: [(&[&[u8]], &[&str], &str, bool); 10] = [
+            (&[b"a", b"<end>", b"b"], &[], "ab", false),
+            (&[b"a", b"<end>", b"b"], &["<end>"], "a", true),
+            (&[b"a", b"<end>", b"b"], &["a<end>b"], "", true),
+            (&[b"a", b"<end>", b"b", b"c"], &["<end>bx"], "abc", false),
+            (&[b"a", b"<x>", b"<end>", b"b"], &["<end>"], "a", true),
+            // The text of a control token is no text.
+            (&[b"a", b"<end>", b"b"], &["end"], "ab", false),
+            (&[b"a", b"<end>", b"b"], &["d>b<x>"], "ab", false),
+            // What the caller sees is searched for what it asked for.
+            (&[b"a", b"<end>", b"b"], &["ab"], "", true),
+            (&[b"1", b"<end>", b"a", b"<x>", b"b"], &["ab", "<x>c"], "1", true),
+            (&[b"a", b"<e", b"nd>", b"b"], &["<end>"], "a", true),
+        ];
+        for (tokens, stop, expected, stops) in cases {
+            let (parts, stopped) = text(tokens, stop);
+            assert_eq!((parts.concat().as_str(), stopped), (expected, stops), "{tokens:?} {stop:?}");
+        }
+    }
+
+    #[test]
+    fn a_control_token_within_a_character_does_not_break_it() {
+        let euro = "€".as_bytes();
+        assert_eq!(text(&[&euro[..1], b"<x>", &euro[1..]], &["<end>"]).0.concat(), "€");
     }
 }

@@ -1,0 +1,159 @@
+//! The caller's own names for what a worker refuses: it knows the fields of `slm.v1`, the caller those of OpenAI.
+
+use super::{
+    error::{ApiError, Refused},
+    reply::Kind,
+};
+use crate::refusal::Refusal;
+
+/// What the fields of one request were called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Names {
+    pub(super) kind: Kind,
+    /// `max_tokens`, or its newer name.
+    pub(super) max_tokens: &'static str,
+    /// Whether `prompt` was a list of prompts.
+    pub(super) several: bool,
+}
+
+impl Names {
+    pub(super) fn new(kind: Kind) -> Self {
+        Self { kind, max_tokens: "max_tokens", several: false }
+    }
+
+    /// A refusal of the request's prompt of that number, in the caller's words.
+    pub(super) fn error(&self, refusal: Refusal, prompt: usize) -> ApiError {
+        let refused = Refused::of(&refusal);
+        let mut error = ApiError::from(refusal);
+        let Some(refused) = refused else { return error };
+        let input = self.input(prompt);
+        match refused.reason.as_deref() {
+            Some("NoTokenizer") => {
+                let message = "has no tokenizer: send lists of token ids as `prompt` to /v1/completions";
+                error.body.message = about_model(&error.body.message, message);
+                error.body.param = Some(input);
+            }
+            Some("NoChatTemplate") => {
+                let message = "has no chat template: send a `prompt` to /v1/completions";
+                error.body.message = about_model(&error.body.message, message);
+                error.body.param = Some(input);
+            }
+            Some("Empty") => {
+                error.body.message = format!("`{input}` is empty: there is nothing to continue");
+                error.body.param = Some(input);
+            }
+            _ if refused.is_too_long => error.body.param = Some(input),
+            _ => {
+                let Some(field) = refused.field else { return error };
+                let own = self.own(&field, &input);
+                // Such a message begins with its field.
+                if let Some(rest) = error.body.message.strip_prefix(&field) {
+                    error.body.message = format!("{own}{rest}");
+                }
+                error.body.param = Some(own);
+            }
+        }
+        error
+    }
+
+    fn input(&self, prompt: usize) -> String {
+        match self.kind {
+            Kind::Chat => "messages".to_owned(),
+            Kind::Text if self.several => format!("prompt[{prompt}]"),
+            Kind::Text => "prompt".to_owned(),
+        }
+    }
+
+    fn own(&self, field: &str, input: &str) -> String {
+        match field {
+            "max_tokens" => self.max_tokens.to_owned(),
+            "logprobs" if self.kind == Kind::Chat => "top_logprobs".to_owned(),
+            "prompt" | "messages" => input.to_owned(),
+            _ => match field.strip_prefix("token_ids") {
+                Some(index) => format!("{input}{index}"),
+                None => field.to_owned(),
+            },
+        }
+    }
+}
+
+/// ``model `m` …`` with other words after the name.
+fn about_model(message: &str, words: &str) -> String {
+    let name = message.split('`').nth(1).unwrap_or_default();
+    format!("model `{name}` {words}")
+}
+
+#[cfg(test)]
+mod tests {
+    use slm_proto::trailers;
+    use tonic::Status;
+
+    use super::*;
+
+    fn refusal(message: &str, field: &str, reason: &str) -> Refusal {
+        let mut status = Status::invalid_argument(message);
+        let mut put = |key: &'static str, value: &str| {
+            if !value.is_empty() {
+                status.metadata_mut().insert(key, value.parse().expect("a word"));
+            }
+        };
+        put(trailers::ERROR_FIELD, field);
+        put(trailers::REASON, reason);
+        if reason == "ContextLengthExceeded" {
+            put(trailers::ERROR_CODE, trailers::CONTEXT_LENGTH_EXCEEDED);
+        }
+        Refusal::Worker(status)
+    }
+
+    #[test]
+    fn fields_have_the_names_that_the_caller_used() {
+        let chat = Names { max_tokens: "max_completion_tokens", ..Names::new(Kind::Chat) };
+        let text = Names::new(Kind::Text);
+        let several = Names { several: true, ..text };
+        let cases = [
+            (
+                chat,
+                ("max_tokens is 0; at least 1", "max_tokens", "OutOfRange"),
+                "max_completion_tokens",
+                "max_completion_tokens is 0",
+            ),
+            (chat, ("logprobs is 21; at most 20", "logprobs", "OutOfRange"), "top_logprobs", "top_logprobs is 21"),
+            (text, ("logprobs is 21; at most 20", "logprobs", "OutOfRange"), "logprobs", "logprobs is 21"),
+            (text, ("token_ids[3] is 9; ends at 5", "token_ids[3]", "TokenId"), "prompt[3]", "prompt[3] is 9"),
+            (several, ("token_ids[3] is 9; ends at 5", "token_ids[3]", "TokenId"), "prompt[1][3]", "prompt[1][3] is 9"),
+            (
+                chat,
+                ("presence_penalty is 3", "presence_penalty", "OutOfRange"),
+                "presence_penalty",
+                "presence_penalty is 3",
+            ),
+            (chat, ("the prompt has 9 tokens", "", "ContextLengthExceeded"), "messages", "the prompt has 9 tokens"),
+            (several, ("the prompt has 9 tokens", "", "ContextLengthExceeded"), "prompt[1]", "the prompt has 9 tokens"),
+            (chat, ("messages: no", "messages", "ChatTemplate"), "messages", "messages: no"),
+            (
+                chat,
+                ("model `m` has no tokenizer; send token_ids", "", "NoTokenizer"),
+                "messages",
+                "model `m` has no tokenizer: send lists",
+            ),
+            (
+                chat,
+                ("model `m` has no chat template; send", "messages", "NoChatTemplate"),
+                "messages",
+                "to /v1/completions",
+            ),
+            (text, ("the request has no prompt; send", "prompt", "Empty"), "prompt", "`prompt` is empty"),
+        ];
+        for (names, (message, field, reason), param, words) in cases {
+            let error = names.error(refusal(message, field, reason), 1);
+            assert_eq!(error.body.param.as_deref(), Some(param), "{message}");
+            assert!(error.body.message.contains(words), "{}", error.body.message);
+        }
+    }
+
+    #[test]
+    fn other_refusals_stay_as_they_are() {
+        let error = Names::new(Kind::Chat).error(Refusal::NoModel, 0);
+        assert_eq!(error.body.param.as_deref(), Some("model"));
+    }
+}
