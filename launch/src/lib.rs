@@ -13,5 +13,5 @@ mod worker;
 
 pub use provider::{ExecutionProvider, Unsupported, provider};
 pub use store::{CacheArgs, PVC_ROOT, StoreArgs};
-pub use units::{bytes, duration};
+pub use units::{address, bytes, duration};
 pub use worker::{Precision, Speculative, WorkerLaunch};

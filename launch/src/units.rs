@@ -1,6 +1,9 @@
-//! Times and sizes as command lines write them.
+//! Times, sizes and addresses as command lines write them.
 
-use std::time::Duration;
+use std::{
+    net::{SocketAddr, ToSocketAddrs as _},
+    time::Duration,
+};
 
 /// A duration such as `500ms`, `30s` or `2m`; a bare number is seconds.
 ///
@@ -47,6 +50,26 @@ pub fn bytes(text: &str) -> Result<u64, String> {
     amount.checked_mul(1 << shift).filter(|bytes| *bytes > 0).ok_or_else(|| expected.to_owned())
 }
 
+/// An address to listen on: `127.0.0.1:8000`, `[::1]:8000`, or a host name such as `localhost:8000`, of whose addresses
+/// the first IPv4 one is taken.
+///
+/// # Errors
+/// Says what was expected, or why the host has no address.
+pub fn address(text: &str) -> Result<SocketAddr, String> {
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    let expected = "expected HOST:PORT, such as localhost:8000 or 0.0.0.0:8000";
+    let (host, port) = text.rsplit_once(':').ok_or(expected)?;
+    if host.is_empty() || port.parse::<u16>().is_err() {
+        return Err(expected.to_owned());
+    }
+    let found: Vec<SocketAddr> =
+        text.to_socket_addrs().map_err(|error| format!("the host `{host}` is not known: {error}"))?.collect();
+    let first = found.iter().find(|address| address.is_ipv4()).or(found.first());
+    first.copied().ok_or_else(|| format!("the host `{host}` has no address"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,5 +91,16 @@ mod tests {
         for wrong in ["", "0", "GiB", "20GB", "-1", "99999999999TiB"] {
             assert!(bytes(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn addresses_and_host_names() {
+        assert_eq!(address("127.0.0.1:80"), Ok(([127, 0, 0, 1], 80).into()));
+        assert_eq!(address("[::1]:80").map(|address| address.is_ipv6()), Ok(true));
+        assert!(address("localhost:8000").is_ok_and(|address| address.ip().is_loopback() && address.port() == 8000));
+        for wrong in ["8000", ":8000", "localhost", "localhost:", "localhost:99999"] {
+            assert!(address(wrong).is_err_and(|error| error.contains("HOST:PORT")), "{wrong}");
+        }
+        assert!(address("no-such-host.invalid:80").is_err_and(|error| error.contains("`no-such-host.invalid`")));
     }
 }

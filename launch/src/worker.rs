@@ -8,7 +8,7 @@ use slm_crds::{SlmModelSpec, model};
 use crate::{
     provider::ExecutionProvider,
     store::StoreArgs,
-    units::{duration, written},
+    units::{address, duration, written},
 };
 
 /// All that a worker is told when it is started.
@@ -70,14 +70,14 @@ pub struct WorkerLaunch {
     #[command(flatten)]
     pub store: StoreArgs,
     /// Address of the gRPC endpoint; port 0: any.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0", value_parser = address)]
     pub listen: SocketAddr,
     /// Folder with ca.crt, tls.crt and tls.key of its swarm, followed: only operator and routers of the swarm get in. Without
     /// it the gRPC endpoint is plain and open.
     #[arg(long, value_name = "DIR", env = "SLM_TLS_DIR")]
     pub tls: Option<PathBuf>,
     /// Address of /healthz, /readyz and /metrics over HTTP; none without it.
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
     pub probes: Option<SocketAddr>,
     /// How long running answers may go on after the end was asked for.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]

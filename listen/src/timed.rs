@@ -9,9 +9,10 @@ use std::{
 };
 
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt as _;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Instant, Sleep, sleep},
+    time::{Sleep, sleep},
 };
 
 /// Bytes after which a peer has shown that it speaks: the preface of HTTP/2. A request of HTTP/1.1 is longer.
@@ -104,8 +105,9 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for Timed<C> {
 /// A body that has to be there whole before its deadline.
 pub struct TimedBody<B> {
     body: B,
-    deadline: Pin<Box<Sleep>>,
     limit: Duration,
+    /// Runs from the first time that something is waited for: most bodies are there at once.
+    deadline: Option<Pin<Box<Sleep>>>,
 }
 
 /// The body was not there in time: after so long.
@@ -114,10 +116,19 @@ pub struct TimedBody<B> {
 pub struct TooSlow(Duration);
 
 impl<B> TimedBody<B> {
-    /// From now on.
+    /// `limit` runs from the first time that something is waited for.
     pub fn new(body: B, limit: Duration) -> Self {
-        Self { body, deadline: Box::pin(tokio::time::sleep_until(Instant::now() + limit)), limit }
+        Self { body, limit, deadline: None }
     }
+}
+
+/// The same for a gRPC server: a message that is not there in time is refused with DEADLINE_EXCEEDED.
+pub fn grpc_body(body: tonic::body::Body, limit: Duration) -> tonic::body::Body {
+    let late = |error: Box<dyn std::error::Error + Send + Sync>| match error.downcast::<TooSlow>() {
+        Ok(slow) => tonic::Status::deadline_exceeded(slow.to_string()),
+        Err(error) => tonic::Status::from_error(error),
+    };
+    tonic::body::Body::new(TimedBody::new(body, limit).map_err(late))
 }
 
 impl<B: Body + Unpin> Body for TimedBody<B>
@@ -135,7 +146,8 @@ where
         match Pin::new(&mut this.body).poll_frame(context) {
             Poll::Ready(frame) => Poll::Ready(frame.map(|frame| frame.map_err(Into::into))),
             Poll::Pending => {
-                ready!(this.deadline.as_mut().poll(context));
+                let deadline = this.deadline.get_or_insert_with(|| Box::pin(sleep(this.limit)));
+                ready!(deadline.as_mut().poll(context));
                 Poll::Ready(Some(Err(TooSlow(this.limit).into())))
             }
         }
@@ -152,8 +164,10 @@ where
 
 #[cfg(test)]
 mod tests {
-    use http_body_util::BodyExt as _;
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _, duplex},
+        time::Instant,
+    };
 
     use super::*;
 
@@ -224,5 +238,15 @@ mod tests {
         let error = TimedBody::new(body, 10 * SECOND).collect().await.map(|_| ()).expect_err("too slow");
         assert!(error.downcast_ref::<TooSlow>().is_some(), "{error}");
         assert_eq!(begun.elapsed().as_secs(), 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_whose_message_trickles_is_refused_in_the_words_of_grpc() {
+        let frames = futures::stream::pending::<Result<Frame<bytes::Bytes>, tonic::Status>>();
+        let body = grpc_body(tonic::body::Body::new(http_body_util::StreamBody::new(frames)), 60 * SECOND);
+        let status = body.collect().await.map(|_| ()).expect_err("too slow");
+        assert_eq!(status.code(), tonic::Code::DeadlineExceeded);
+        assert!(status.message().contains("not complete after 60 s"), "{status}");
+        assert!(grpc_body(tonic::body::Body::empty(), SECOND).collect().await.is_ok());
     }
 }

@@ -6,7 +6,7 @@ mod swarm;
 
 use std::{sync::Arc, time::Duration};
 
-use slm_listen::{Listener, timed::TimedBody};
+use slm_listen::{Listener, timed::grpc_body};
 use slm_proto::v1::{generation_server::GenerationServer, swarm_server::SwarmServer};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status, service::interceptor::InterceptedService, transport::Server};
@@ -66,7 +66,7 @@ pub(crate) async fn serve(
         .http2_max_header_list_size(HEADERS_BYTES_MAX)
         // A message that trickles in is no request.
         .layer(MapRequestLayer::new(move |request: http::Request<tonic::body::Body>| {
-            request.map(|message| tonic::body::Body::new(TimedBody::new(message, body)))
+            request.map(|message| grpc_body(message, body))
         }))
         .add_service(health)
         .add_service(InterceptedService::new(reflection().build_v1()?, authorize.clone()))

@@ -266,7 +266,7 @@ async fn rules_are_bounded_whatever_the_caller_sends() {
     let messages: Vec<_> = (0..60_000).map(|_| json!({"role": "user", "content": ""})).collect();
     let begun = Instant::now();
     let mut client = GenerationClient::new(router.grpc().await);
-    let message = slm_proto::v1::Message { role: "user".to_owned(), content: String::new() };
+    let message = slm_proto::v1::Message { role: "user".to_owned(), ..Default::default() };
     let many = slm_proto::v1::Messages { messages: vec![message; 60_000] };
     let request = GenerateRequest { input: Some(Input::Messages(many)), model: "assistant".into(), ..prompt("") };
     let answer = client.complete(request).await.expect("an answer").into_inner();

@@ -7,6 +7,7 @@ use std::{
 };
 
 use futures::future::Either;
+use slm_listen::timed::grpc_body;
 use slm_tls::{Identity, server::Peer};
 use tonic::{
     Status,
@@ -14,8 +15,6 @@ use tonic::{
     codegen::http::{Request, Response},
 };
 use tower::{Layer, Service};
-
-use super::timed_body::TimedBody;
 
 /// What a request may take to arrive: 4 MiB at most, from nearby.
 const REQUEST_MAX: Duration = Duration::from_secs(60);
@@ -84,7 +83,7 @@ where
             tracing::warn!(reason = denied.message(), "call denied");
             return Either::Right(ready(Ok(denied.into_http())));
         }
-        Either::Left(self.inner.call(request.map(|body| TimedBody::wrap(body, REQUEST_MAX))))
+        Either::Left(self.inner.call(request.map(|body| grpc_body(body, REQUEST_MAX))))
     }
 }
 

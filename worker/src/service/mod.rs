@@ -7,7 +7,6 @@ mod generation;
 mod input;
 mod open_answers;
 mod status;
-mod timed_body;
 
 use std::{sync::Arc, time::Duration};
 
