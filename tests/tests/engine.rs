@@ -143,7 +143,7 @@ fn collect(mut events: Receiver<Event>) -> Result<Answer> {
     loop {
         match events.blocking_recv().context("the engine is gone")? {
             Event::Read { cached } => answer.cached = cached,
-            Event::Token { id, .. } => answer.tokens.push(id),
+            Event::Token { id, .. } | Event::End { id, .. } => answer.tokens.push(id),
             Event::Finished { reason: FinishReason::Length | FinishReason::Stop, generated } => {
                 assert_eq!(generated, answer.tokens.len());
                 return Ok(answer);

@@ -68,6 +68,13 @@ pub enum Event {
         /// When the job asked for them.
         logprobs: Option<Logprobs>,
     },
+    /// The token that ends the answer; Finished follows.
+    End {
+        /// Its id.
+        id: u32,
+        /// When the job asked for them.
+        logprobs: Option<Logprobs>,
+    },
     /// The answer is complete.
     Finished {
         /// Why it ended.

@@ -179,6 +179,7 @@ impl Sequence {
         }
         self.tokens.push(id);
         if self.submitted.job.stop_ids.contains(&id) {
+            self.send(Event::End { id, logprobs });
             return self.finish(FinishReason::Stop);
         }
         self.send(Event::Token { id, logprobs });

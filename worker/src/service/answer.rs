@@ -107,6 +107,11 @@ impl Answer {
                     self.token(id, logprobs, &mut delta);
                     self.delta = delta;
                 }
+                Some(Event::End { id, logprobs }) => {
+                    let mut delta = std::mem::take(&mut self.delta);
+                    self.end_token(id, logprobs, &mut delta);
+                    self.delta = delta;
+                }
                 Some(Event::Finished { reason, generated }) => {
                     self.generated = generated as u32;
                     let mut delta = std::mem::take(&mut self.delta);
@@ -135,6 +140,19 @@ impl Answer {
                 delta.text.push_str(&text);
                 self.end(v1::FinishReason::Stop);
             }
+        }
+    }
+
+    /// The token that ended the answer. It is no part of the text, but it has log-probabilities, and a stop string may
+    /// name it.
+    fn end_token(&mut self, id: u32, logprobs: Option<Logprobs>, delta: &mut v1::Delta) {
+        if self.bytes.as_ref().is_some_and(|bytes| bytes.is_special(id)) {
+            return self.token(id, logprobs, delta);
+        }
+        delta.tokens += 1;
+        self.generated += 1;
+        if let Some(logprobs) = logprobs {
+            delta.logprobs.push(describe(&logprobs, self.bytes.as_deref()));
         }
     }
 
