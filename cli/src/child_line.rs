@@ -48,6 +48,9 @@ pub enum RouterLine {
         http: SocketAddr,
         /// gRPC.
         grpc: SocketAddr,
+        /// Probes and metrics in plain text, if they have a port of their own.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        probes: Option<SocketAddr>,
     },
     /// It cannot go on.
     Failed {

@@ -84,9 +84,9 @@ async fn route(args: RouterArgs) -> Result<(), Failure> {
     let RouterArgs { tls, access, probes, withdraw, .. } = args;
     let config = Config { http, grpc, tls, access, origins, probes, ready_when, withdraw, limits };
     tokio::spawn(async move {
-        if let Ok(slm_router::Bound { http, grpc, .. }) = addresses.await {
+        if let Ok(slm_router::Bound { http, grpc, probes }) = addresses.await {
             // A parent that does not listen any more has its own way to end us.
-            let _ = say(&RouterLine::Ready { http, grpc });
+            let _ = say(&RouterLine::Ready { http, grpc, probes });
         }
     });
     let snapshots = match args.namespace {
@@ -95,7 +95,10 @@ async fn route(args: RouterArgs) -> Result<(), Failure> {
     };
     slm_router::run(config, swarm, shutdown, bound).await.map_err(Failure::failed)?;
     // A source that broke is why the router ended; one that still waits for the next snapshot is not.
-    if snapshots.is_finished() { snapshots.await.unwrap_or(Ok(())) } else { Ok(()) }
+    if !snapshots.is_finished() {
+        return Ok(());
+    }
+    snapshots.await.unwrap_or_else(|error| Err(Failure::failed(format!("the source of snapshots: {error}"))))
 }
 
 async fn follow_cluster(

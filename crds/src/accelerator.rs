@@ -12,10 +12,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::pod;
 
-/// The profile of models that name none.
+/// The profile of a SlmModel that names none.
 pub const CPU: &str = "cpu";
 
-/// What workers compute on.
+/// AcceleratorProfileSpec describes the execution provider, image and nodes of workers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, CustomResource)]
 #[serde(rename_all = "camelCase")]
 #[kube(
@@ -33,38 +33,38 @@ pub const CPU: &str = "cpu";
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 pub struct AcceleratorProfileSpec {
-    /// Who computes inside ONNX Runtime.
+    /// Provider is the execution provider of ONNX Runtime.
     pub execution_provider: ExecutionProvider,
-    /// Its options, by ONNX Runtime's own names.
+    /// ProviderOptions are options of the execution provider, by their names in ONNX Runtime.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub provider_options: BTreeMap<String, String>,
-    /// Image of the workers. Unset: the operator's image for CPUs.
+    /// Image of the worker container. Defaults to the operator's worker image for CPUs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub image: Option<String>,
-    /// The device that a worker needs.
+    /// Resource is the extended resource that each worker requests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resource: Option<DeviceResource>,
-    /// Environment of the workers.
+    /// Env adds environment variables to the worker container.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
-    /// Labels that a node must have.
+    /// NodeSelector selects the nodes of the worker pods by label.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub node_selector: BTreeMap<String, String>,
-    /// Taints that do not matter.
+    /// Tolerations of the worker pods.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "pod::tolerations")]
     pub tolerations: Vec<Toleration>,
 }
 
-/// A device that nodes offer as an extended resource.
+/// DeviceResource is an extended resource that nodes advertise.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DeviceResource {
-    /// Such as `nvidia.com/gpu`.
+    /// Name of the resource, such as `nvidia.com/gpu`.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// How many a worker takes.
+    /// Count is the quantity that each worker requests.
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 64))]
     pub count: u32,

@@ -14,7 +14,7 @@ use crate::{
     validation,
 };
 
-/// An expert on top of a base model.
+/// LoraAdapterSpec describes an expert on top of a base model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, CustomResource)]
 #[serde(rename_all = "camelCase")]
 #[kube(
@@ -38,21 +38,21 @@ use crate::{
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 pub struct LoraAdapterSpec {
-    /// The base model that it was trained on.
+    /// ModelRef names the SlmModel that the adapter was trained on.
     pub model_ref: ModelRef,
-    /// A folder as PEFT writes it: adapter_config.json and adapter_model.safetensors.
+    /// Source is the location of the adapter as PEFT saves it: adapter_config.json and adapter_model.safetensors.
     pub source: Source,
-    /// Multiplies the scaling that the adapter's own config gives. Unset: 1.
+    /// Scale multiplies the scaling of the adapter's own configuration. Defaults to 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = validation::scale()))]
     pub scale: Option<f64>,
-    /// What callers may know of it.
+    /// Expert describes the adapter to callers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expert: Option<Expert>,
 }
 
 impl LoraAdapterSpec {
-    /// What its own scaling is multiplied by.
+    /// The factor of the adapter's own scaling.
     #[must_use]
     pub fn factor(&self) -> f32 {
         #[allow(clippy::cast_possible_truncation)] // The schema's bounds fit; the worker multiplies in f32.
@@ -61,77 +61,77 @@ impl LoraAdapterSpec {
     }
 }
 
-/// An `SlmModel` in the same namespace.
+/// ModelRef refers to a SlmModel in the same namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ModelRef {
-    /// Its name.
+    /// Name of the SlmModel.
     #[schemars(length(min = 1, max = 63), extend("x-kubernetes-validations" = validation::name()))]
     pub name: String,
 }
 
-/// What is, as the workers say.
+/// LoraAdapterStatus is the observed state of a LoraAdapter, as reported by the workers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct LoraAdapterStatus {
-    /// `metadata.generation` that the rest of this status speaks of.
+    /// ObservedGeneration is the generation that this status describes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Digest of the version that new requests use: what spec.source turned out to be.
+    /// Digest of the version that new requests use.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
-    /// What spec.source turned out to be. A tag that moves later changes nothing until the manifest does.
+    /// Resolved is the digest that spec.source resolved to. A tag that moves later has no effect until the spec changes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resolved: Option<Resolved>,
-    /// Largest rank over its layers.
+    /// Rank is the largest rank of any layer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rank: Option<u32>,
-    /// Projections that it changes.
+    /// TargetModules are the projections that the adapter changes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub target_modules: Vec<String>,
-    /// Memory that one instance takes.
+    /// Bytes is the memory that one loaded instance takes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
-    /// Workers that serve the wanted version, of those there are: `2/2`.
+    /// Loaded is the number of workers that serve the resolved version, of all workers: `2/2`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loaded: Option<String>,
-    /// One a worker.
+    /// Instances is the state of the adapter on each worker.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub instances: Vec<Instance>,
-    /// Ready, with its reason.
+    /// Conditions of the LoraAdapter: Ready.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "status::conditions")]
     pub conditions: Vec<Condition>,
 }
 
-/// A source, and what was found there.
+/// Resolved is a source and the digest that it resolved to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Resolved {
-    /// As the manifest says.
+    /// Uri as in spec.source.
     pub uri: String,
-    /// Digest of the contents that were found there first.
+    /// Digest of the contents at first resolution.
     pub digest: String,
 }
 
-/// The adapter on one worker.
+/// Instance is the state of the adapter on one worker.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Instance {
-    /// Pod, or the worker's address where there are no pods.
+    /// Pod is the name of the worker pod.
     pub pod: String,
-    /// Serving, Retiring or Failed.
+    /// State is Serving, Retiring (an old version with running requests) or Failed.
     pub state: String,
-    /// Digest of this instance's version.
+    /// Digest of the loaded version.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
-    /// When it was loaded, RFC 3339.
+    /// LoadedAt is the time the adapter was loaded, RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loaded_at: Option<String>,
-    /// How long reading, checking and packing took.
+    /// LoadMillis is the time to read, check and pack the adapter, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub load_millis: Option<u32>,
-    /// Why the last attempt failed.
+    /// LastError is the error of the last failed attempt to load.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
 }

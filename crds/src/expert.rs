@@ -3,11 +3,11 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What an expert is good at.
+/// Expert describes what a model or adapter is good at.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Expert {
-    /// One sentence for people who choose a model; listed by the endpoints.
+    /// Description is one sentence for people who choose a model. Listed by ListModels and /v1/models.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub description: Option<String>,

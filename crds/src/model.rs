@@ -16,7 +16,7 @@ use crate::{
     validation,
 };
 
-/// A base model.
+/// SlmModelSpec describes a base model and the pool of workers that serves it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, CustomResource)]
 #[serde(rename_all = "camelCase")]
 #[kube(
@@ -45,25 +45,25 @@ use crate::{
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 pub struct SlmModelSpec {
-    /// The weights: a GGUF file, or a Hugging Face folder with config.json and safetensors.
+    /// Source is the location of the weights: a GGUF file, or a Hugging Face folder with config.json and safetensors.
     pub source: Source,
-    /// Workers in a cluster. On one machine there is one.
+    /// Replicas is the number of workers in a cluster. `slm up` runs one.
     #[serde(default = "one")]
     #[schemars(range(min = 0, max = 1000))]
     pub replicas: u32,
-    /// How a worker runs it.
+    /// Runtime configures how each worker runs the model.
     #[serde(default)]
     pub runtime: Runtime,
-    /// Room for experts.
+    /// Adapters limits the LoRA adapters that each worker can hold.
     #[serde(default)]
     pub adapters: AdapterRoom,
-    /// How the workers of a cluster are replaced.
+    /// Rollout configures how workers are replaced when the spec changes. Ignored by `slm up`.
     #[serde(default)]
     pub rollout: Rollout,
-    /// What the workers' pods have besides.
+    /// Pod adds metadata, resources and scheduling constraints to the worker pods. Ignored by `slm up`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<PodSettings>,
-    /// What callers may know of it.
+    /// Expert describes the model to callers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expert: Option<Expert>,
 }
@@ -72,29 +72,32 @@ fn one() -> u32 {
     1
 }
 
-/// How a worker runs a model.
+/// Runtime configures how a worker runs a model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Runtime {
-    /// Name of the AcceleratorProfile that the workers run on. On one machine: cpu.
+    /// Accelerator is the name of the AcceleratorProfile that the workers run on. `slm up` accepts cpu only.
     #[schemars(length(min = 1, max = 63), extend("x-kubernetes-validations" = validation::name()))]
     pub accelerator: String,
-    /// Of the weights in memory. Auto: Int4 when the artifact's own weights have 4 bits, Int8 when they have 5 to 8, else F32.
+    /// Precision of the weights in memory. Auto selects Int4 when the artifact's weights have 4 bits, Int8 when they have 5 to
+    /// 8, and F32 otherwise.
     pub precision: Precision,
-    /// Longest sequence in tokens, prompt and answer together. Unset: what the model was trained for, at most 4096.
+    /// ContextLength is the maximum length of a sequence in tokens, prompt and completion together. Defaults to the length the
+    /// model was trained for, at most 4096.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 16, max = 1_048_576))]
     pub context_length: Option<u32>,
-    /// Sequences that one worker generates at once; more wait.
+    /// MaxSequences is the maximum number of sequences in a batch of one worker. Further requests are queued.
     #[schemars(range(min = 1, max = 256))]
     pub max_sequences: u32,
-    /// Keys and values of what is read and generated.
+    /// KVCache configures the memory for keys and values.
     pub kv_cache: KvCache,
-    /// Keep the keys and values of prompts for later requests that begin alike, as long as there is room.
+    /// PrefixCache keeps the keys and values of prompts for later requests with the same prefix while there is room. Prefixes
+    /// are shared within a tenant only.
     pub prefix_cache: bool,
-    /// Whether several tokens of an answer are tried at once.
+    /// Speculative configures speculative decoding.
     pub speculative: Speculative,
-    /// Threads that compute. Unset: all that the worker may use.
+    /// Threads is the number of compute threads. Defaults to all cores the worker may use.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1024))]
     pub threads: Option<u32>,
@@ -115,27 +118,28 @@ impl Default for Runtime {
     }
 }
 
-/// The memory of keys and values in a worker.
+/// KvCache configures the memory for keys and values in a worker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct KvCache {
-    /// Bytes at most; room for one sequence of contextLength at least. Unset: room for maxSequences of them, but no more than
-    /// half of the memory that the worker may use. Requests wait while there is no room for the longest that they may become.
+    /// Bytes is the maximum size of the cache. It must hold at least one sequence of contextLength. Defaults to the size of
+    /// maxSequences such sequences, but no more than half of the memory the worker may use. A request is queued until there
+    /// is room for its prompt and its longest completion.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1_048_576))]
     pub bytes: Option<i64>,
 }
 
-/// How tokens are tried before their turn. Answers are the same, and sooner there.
+/// Speculative configures speculative decoding. It does not change what is generated, only how fast.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Speculative {
-    /// PromptLookup: what followed the last words where they stood before, in prompt or answer, is tried as long as that
-    /// pays. Off: one token a step.
+    /// Method is how draft tokens are found. PromptLookup drafts the tokens that followed the same n-gram earlier in the
+    /// prompt or the completion; drafts get shorter, down to none, when few are accepted. Off disables drafting.
     pub method: SpeculativeMethod,
 }
 
-/// Where tokens to try come from.
+/// SpeculativeMethod is a source of draft tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum SpeculativeMethod {
     // Plain comments: documented variants would become a `oneOf`, which no API server accepts here.
@@ -184,17 +188,17 @@ impl Precision {
     }
 }
 
-/// How workers are replaced by those of a new revision.
+/// Rollout configures how workers are replaced by those of a new revision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Rollout {
-    /// Workers that may be there beyond spec.replicas meanwhile.
+    /// MaxSurge is the maximum number of workers above spec.replicas during a rollout.
     #[schemars(range(min = 0, max = 1000))]
     pub max_surge: u32,
-    /// Workers that may be missing meanwhile.
+    /// MaxUnavailable is the maximum number of workers that may be unavailable during a rollout.
     #[schemars(range(min = 0, max = 1000))]
     pub max_unavailable: u32,
-    /// How long a worker that is on its way out may go on with the answers that it has begun.
+    /// DrainTimeoutSeconds is the time a terminating worker has to finish its running requests.
     #[schemars(range(min = 1, max = 3600))]
     pub drain_timeout_seconds: u32,
 }
@@ -205,14 +209,14 @@ impl Default for Rollout {
     }
 }
 
-/// Room that a worker keeps for experts.
+/// AdapterRoom limits the LoRA adapters of a worker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct AdapterRoom {
-    /// Adapters that are loaded at once at most, versions that are being replaced included.
+    /// Slots is the maximum number of loaded adapters, including old versions that still serve running requests.
     #[schemars(range(min = 0, max = 1024))]
     pub slots: u32,
-    /// Largest rank that is accepted.
+    /// MaxRank is the maximum rank of an adapter.
     #[schemars(range(min = 1, max = 1024))]
     pub max_rank: u32,
 }
@@ -223,24 +227,24 @@ impl Default for AdapterRoom {
     }
 }
 
-/// What is.
+/// SlmModelStatus is the observed state of a SlmModel.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct SlmModelStatus {
-    /// `metadata.generation` that the rest of this status speaks of.
+    /// ObservedGeneration is the generation that this status describes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Workers there are.
+    /// Replicas is the number of worker pods.
     pub replicas: u32,
-    /// Workers that have loaded the model and every adapter.
+    /// ReadyReplicas is the number of workers that have loaded the model and every adapter.
     pub ready_replicas: u32,
-    /// Selects the workers' pods, for autoscalers.
+    /// Selector is the label selector of the worker pods, for the scale subresource.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub selector: Option<String>,
-    /// Digest of the artifact that serves.
+    /// Digest of the artifact that the workers serve.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
-    /// Ready, with its reason.
+    /// Conditions of the SlmModel: Ready.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "status::conditions")]
     pub conditions: Vec<Condition>,

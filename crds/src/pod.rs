@@ -6,36 +6,36 @@ use k8s_openapi::api::core::v1::{Affinity, ResourceRequirements, Toleration, Top
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-/// Added to every pod of the model's workers.
+/// PodSettings are added to every worker pod of the model.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PodSettings {
-    /// Labels besides ours.
+    /// Labels of the pods, in addition to the operator's own.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    /// Annotations.
+    /// Annotations of the pods.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
-    /// Requests and limits of the worker's container, besides the accelerator's own.
+    /// Resources are the requests and limits of the worker container, in addition to the accelerator's resource.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "resources")]
     pub resources: Option<ResourceRequirements>,
-    /// Labels that a node must have, besides the accelerator's own.
+    /// NodeSelector selects nodes by label, in addition to the accelerator's.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub node_selector: BTreeMap<String, String>,
-    /// Taints that do not matter.
+    /// Tolerations of the pods, in addition to the accelerator's.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "tolerations")]
     pub tolerations: Vec<Toleration>,
-    /// As of a pod. Unset: workers of one model keep away from each other where they can.
+    /// Affinity of the pods. Defaults to a preferred anti-affinity between workers of one model.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "any_object")]
     pub affinity: Option<Affinity>,
-    /// As of a pod.
+    /// TopologySpreadConstraints of the pods.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "any_objects")]
     pub topology_spread_constraints: Vec<TopologySpreadConstraint>,
-    /// As of a pod.
+    /// PriorityClassName of the pods.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub priority_class_name: Option<String>,

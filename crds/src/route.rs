@@ -14,7 +14,7 @@ use crate::{
     validation,
 };
 
-/// How a request finds its expert.
+/// SwarmRouteSpec describes how a request is routed to an expert.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, CustomResource)]
 #[serde(rename_all = "camelCase")]
 #[kube(
@@ -34,42 +34,42 @@ use crate::{
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 pub struct SwarmRouteSpec {
-    /// One sentence for people who choose a model; listed by the endpoints.
+    /// Description is one sentence for people who choose a model. Listed by ListModels and /v1/models.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub description: Option<String>,
-    /// Tried in order; the first that holds and whose expert is loaded decides.
+    /// Rules are evaluated in order. The first rule that is true and whose target is loaded on a worker selects the target.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     pub rules: Vec<RouteRule>,
-    /// Who answers when no rule decides.
+    /// Fallback is the target when no rule selects one.
     pub fallback: Target,
 }
 
-/// When, and then to whom.
+/// RouteRule selects a target when an expression is true.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RouteRule {
-    /// A CEL expression over `text`, `messages`, `metadata` and `model` that yields true or false, such as
+    /// When is a CEL expression over `text`, `messages`, `metadata` and `model` that yields a boolean, such as
     /// `text.matches("(?i)\\b(flight|hotel)\\b")`.
     #[schemars(length(min = 1, max = 4096), extend("x-kubernetes-validations" = validation::not_blank()))]
     pub when: String,
-    /// Who answers then.
+    /// To is the target when the expression is true.
     pub to: Target,
 }
 
-/// A model or an adapter in the same namespace.
+/// Target refers to a SlmModel or a LoraAdapter in the same namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Target {
-    /// `SlmModel` or `LoraAdapter`.
+    /// Kind is SlmModel or LoraAdapter.
     pub kind: TargetKind,
-    /// Its name.
+    /// Name of the target.
     #[schemars(length(min = 1, max = 63), extend("x-kubernetes-validations" = validation::name()))]
     pub name: String,
 }
 
-/// What a route may lead to. A route cannot lead to a route, so routes have no loops.
+/// TargetKind is the kind of a target. A route cannot target a route, so routes have no loops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[allow(missing_docs)]
 pub enum TargetKind {
@@ -86,14 +86,14 @@ impl fmt::Display for TargetKind {
     }
 }
 
-/// What is.
+/// SwarmRouteStatus is the observed state of a SwarmRoute.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct SwarmRouteStatus {
-    /// `metadata.generation` that the rest of this status speaks of.
+    /// ObservedGeneration is the generation that this status describes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready, with its reason.
+    /// Conditions of the SwarmRoute: Ready.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "status::conditions")]
     pub conditions: Vec<Condition>,

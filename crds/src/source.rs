@@ -7,31 +7,32 @@ use serde::{Deserialize, Serialize};
 
 use crate::validation;
 
-/// An artifact: where it is and, when it matters, which bytes it must be.
+/// Source is the location of an artifact and, optionally, the digest it must have.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Source {
-    /// Where it is: `oci://REGISTRY/REPOSITORY:TAG` (or `@sha256:…`), `https://…`, `pvc://CLAIM/PATH` in a cluster;
+    /// Uri of the artifact: `oci://REGISTRY/REPOSITORY:TAG` (or `@sha256:…`), `https://…`, `pvc://CLAIM/PATH` in a cluster;
     /// `file:///models/x.gguf`, or `file:models/x.gguf` relative to the manifest's folder, on one machine. Paths are taken
     /// as they are written, without percent decoding.
     #[schemars(length(min = 6, max = 4096), extend("x-kubernetes-validations" = validation::uri()))]
     pub uri: String,
-    /// `sha256:` and 64 hexadecimal digits: of an OCI artifact its manifest's, of a download the file's, of files the one
-    /// that `slm convert --json` and `slm get` print. The artifact is refused when it has another digest.
+    /// Digest that the artifact must have: `sha256:` and 64 hexadecimal digits. Of an OCI artifact it is the digest of the
+    /// manifest, of a download that of the file, of local files the one that `slm convert --json` and `slm get` print. An
+    /// artifact with another digest is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 71), extend("x-kubernetes-validations" = validation::digest()))]
     pub digest: Option<String>,
-    /// A Secret with what the registry or server asks for: of type kubernetes.io/dockerconfigjson, or with `token`, or with
+    /// SecretRef names a Secret with credentials for the registry or server: of type kubernetes.io/dockerconfigjson, or with `token`, or with
     /// `username` and `password`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<SecretRef>,
 }
 
-/// A Secret in the same namespace.
+/// SecretRef refers to a Secret in the same namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretRef {
-    /// Its name.
+    /// Name of the Secret.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
 }

@@ -30,8 +30,9 @@ use slm_launch::StoreArgs;
 use slm_router::Origin;
 use tokio::{
     sync::{mpsc, oneshot},
-    task::JoinHandle,
+    task::{JoinError, JoinHandle},
 };
+use tokio_util::task::AbortOnDropHandle;
 
 use self::{
     downloads::Downloads,
@@ -81,6 +82,10 @@ pub struct UpArgs {
     /// Threads of each worker whose manifest does not say [default: all that this process may use].
     #[arg(long, value_name = "N", env = "SLM_THREADS")]
     threads: Option<u32>,
+    /// Folder with tls.crt, tls.key and tokens.yaml, followed: both endpoints speak TLS, and callers need a token of the list.
+    /// Without it they speak plain text with everybody. See docs/access.md.
+    #[arg(long, value_name = "DIR", env = "SLM_ACCESS_DIR")]
+    access: Option<PathBuf>,
     /// How long running answers may go on after the end was asked for.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     drain: Duration,
@@ -97,17 +102,35 @@ pub async fn execute(args: UpArgs) -> Result<(), Failure> {
     let desired = first(&args.filename, &resolver).await?;
     watch.include(&desired);
     let (changes, next) = mpsc::channel(1);
-    tokio::spawn(follow::follow(args.filename.clone(), watch, resolver, Arc::clone(&reporter), changes));
+    let following = follow::follow(args.filename.clone(), watch, resolver, Arc::clone(&reporter), changes);
+    let following = AbortOnDropHandle::new(tokio::spawn(following));
 
-    let settings = settings(args.listen, &args.store.cache, args.drain)?;
+    let settings = settings(args.listen, args.access, &args.store.cache, args.drain)?;
     let (ready, is_ready) = oneshot::channel();
     let supervisor = Supervisor::new(settings, desired, reporter, ready);
-    let running = tokio::spawn(supervisor.run(next, stop));
+    let running = tokio::spawn(supervisor.run(next, stop.clone()));
     if let Ok(Bound { http, grpc }) = is_ready.await {
         output::line(&format!("ready http={http} grpc={grpc}"))?;
     }
-    ended(running).await?;
+    followed(running, following, &stop).await?;
     if interrupted.is_cancelled() { Err(Failure::Interrupted) } else { Ok(()) }
+}
+
+/// Waits for the end of the swarm. A swarm whose manifests nobody follows any more drains and fails.
+async fn followed(
+    mut running: JoinHandle<Result<(), UpError>>,
+    following: AbortOnDropHandle<()>,
+    stop: &Stop,
+) -> Result<(), Failure> {
+    let followed = tokio::select! {
+        outcome = &mut running => return whole(outcome),
+        followed = following => followed,
+    };
+    if followed.is_err() {
+        stop.drain.cancel();
+    }
+    whole(running.await)?;
+    followed.map_err(|error| Failure::failed(format!("the manifests are not followed any more: {error}")))
 }
 
 /// A swarm that was started for one command.
@@ -130,7 +153,7 @@ impl Embedded {
         let desired = first(filename, &resolver).await?;
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let listen = ListenArgs { http: any, grpc: any, http_allow_origin: Vec::new() };
-        let settings = settings(listen, &store.cache, Duration::from_secs(5))?;
+        let settings = settings(listen, None, &store.cache, Duration::from_secs(5))?;
         let (ready, is_ready) = oneshot::channel();
         let stop = Stop::default();
         let supervisor = Supervisor::new(settings, desired, reporter, ready);
@@ -138,7 +161,7 @@ impl Embedded {
         let running = tokio::spawn(supervisor.run(next, stop.clone()));
         match is_ready.await {
             Ok(bound) => Ok(Self { bound, stop, running }),
-            Err(_) => Err(ended(running).await.err().unwrap_or(Failure::Said)),
+            Err(_) => Err(whole(running.await).err().unwrap_or(Failure::Said)),
         }
     }
 
@@ -148,7 +171,7 @@ impl Embedded {
     /// When it had failed by itself.
     pub async fn end(self) -> Result<(), Failure> {
         self.stop.drain.cancel();
-        ended(self.running).await
+        whole(self.running.await)
     }
 }
 
@@ -165,21 +188,23 @@ async fn first(filename: &Path, resolver: &SharedResolver) -> Result<Desired, Fa
     if problems.is_empty() { Ok(desired) } else { Err(Failure::Failed(problems.join("\n"))) }
 }
 
-fn settings(listen: ListenArgs, cache: &CacheArgs, drain: Duration) -> Result<Settings, Failure> {
+fn settings(
+    listen: ListenArgs,
+    access: Option<PathBuf>,
+    cache: &CacheArgs,
+    drain: Duration,
+) -> Result<Settings, Failure> {
     let ListenArgs { http, grpc, http_allow_origin: mut origins } = listen;
     // Who serves a page on this machine may call what listens for this machine alone.
     if origins.is_empty() && http.ip().is_loopback() {
         origins = Origin::loopback();
     }
-    let router = RouterSettings { http, grpc, origins, drain };
+    let router = RouterSettings { http, grpc, origins, access, drain };
     Ok(Settings { router, workers: WorkerSettings { cache: cache_root(cache)?, drain } })
 }
 
-async fn ended(running: JoinHandle<Result<(), UpError>>) -> Result<(), Failure> {
-    match running.await {
-        Ok(outcome) => outcome.map_err(Failure::failed),
-        Err(error) => Err(Failure::failed(error)),
-    }
+fn whole(outcome: Result<Result<(), UpError>, JoinError>) -> Result<(), Failure> {
+    outcome.map_err(Failure::failed)?.map_err(Failure::failed)
 }
 
 /// Ctrl-C and SIGTERM drain; the second Ctrl-C kills. Gives what is cancelled at the first Ctrl-C.

@@ -1,6 +1,6 @@
 //! The router process: snapshots to it, and its own word on them.
 
-use std::{ffi::OsString, io, net::SocketAddr, time::Duration};
+use std::{ffi::OsString, io, net::SocketAddr, path::PathBuf, time::Duration};
 
 use slm_residency::pause::backoff;
 use slm_router::{Origin, Swarm};
@@ -33,6 +33,8 @@ pub struct RouterSettings {
     pub grpc: SocketAddr,
     /// Web pages that may call the HTTP endpoint.
     pub origins: Vec<Origin>,
+    /// Folder with certificate and tokens of the endpoints; without it they speak plain text, with everybody.
+    pub access: Option<PathBuf>,
     /// How long running answers may go on after the end was asked for.
     pub drain: Duration,
 }
@@ -76,13 +78,18 @@ impl RouterProcess {
     /// # Errors
     /// When the system does not start the process.
     pub async fn start(&mut self) -> io::Result<()> {
-        let RouterSettings { http, grpc, origins, drain } = &self.settings;
+        let RouterSettings { http, grpc, origins, access, drain } = &self.settings;
         let drain = format!("{}ms", drain.as_millis());
         let flags =
             ["router", "--follow-stdin", "--http", &http.to_string(), "--grpc", &grpc.to_string(), "--drain", &drain]
                 .map(OsString::from);
         let allowed = origins.iter().map(|origin| format!("--http-allow-origin={origin}").into());
-        let flags = flags.into_iter().chain(allowed);
+        // A guarded endpoint says only whether it is ready, not what is missing: that is told on a port of loopback.
+        let guarded = access.iter().flat_map(|folder| {
+            let folder = [OsString::from("--access"), folder.into()];
+            folder.into_iter().chain(["--probes".into(), "127.0.0.1:0".into()])
+        });
+        let flags = flags.into_iter().chain(allowed).chain(guarded);
         let child = Child::start(Who::Router, flags, self.events.clone())?;
         if let Some(snapshot) = &self.snapshot {
             child.say(snapshot.clone()).await;
@@ -95,9 +102,9 @@ impl RouterProcess {
     }
 
     /// It listens: from now on it is asked whether it is ready. Started again, it listens there too.
-    pub fn bound(&mut self, http: SocketAddr, grpc: SocketAddr) {
+    pub fn bound(&mut self, http: SocketAddr, grpc: SocketAddr, probes: Option<SocketAddr>) {
         (self.settings.http, self.settings.grpc) = (http, grpc);
-        let asking = tokio::spawn(ask(http, self.generation.subscribe(), self.events.clone()));
+        let asking = tokio::spawn(ask(probes.unwrap_or(http), self.generation.subscribe(), self.events.clone()));
         if let Some(before) = self.asking.replace(asking.abort_handle()) {
             before.abort();
         }

@@ -72,9 +72,9 @@ impl Supervisor {
         match what {
             FromChild::Log(line) => self.reporter.log("router", &line),
             FromChild::Line(line) => match serde_json::from_str::<RouterLine>(&line) {
-                Ok(RouterLine::Ready { http, grpc }) => {
+                Ok(RouterLine::Ready { http, grpc, probes }) => {
                     self.bound = Some(Bound { http, grpc });
-                    self.router.bound(http, grpc);
+                    self.router.bound(http, grpc, probes);
                 }
                 Ok(RouterLine::Failed { message }) => self.router.failed = Some(message),
                 Err(_) => self.reporter.log("router", &line),
