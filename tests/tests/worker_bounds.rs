@@ -15,6 +15,8 @@ mod worker_bounds {
     };
 
     const TOKENS: u32 = 250;
+    /// The window of a stream that is full at once.
+    const SMALL: u32 = 1 << 10;
 
     /// A connection with windows of so many bytes, of each stream and of all together.
     async fn connect(worker: &Worker, stream: u32, all: u32) -> Result<GenerationClient<Channel>> {
@@ -23,7 +25,7 @@ mod worker_bounds {
         Ok(GenerationClient::new(endpoint.connect().await?))
     }
 
-    /// An answer of some 70 KiB.
+    /// An answer of some 47 KiB: more than a window of [`SMALL`] and what the server takes ahead of it, 32 KiB and a message.
     fn large() -> v1::GenerateRequest {
         v1::GenerateRequest { logprobs: Some(20), ..greedy("tiny", &[5], TOKENS) }
     }

@@ -5,7 +5,7 @@ use slm_proto::v1::{self, generate_response::Event};
 use slm_tests::tiny::{Worker, greedy, ids};
 use tonic::Code;
 
-use super::{connect, large, unread};
+use super::{SMALL, connect, large, unread};
 
 fn of(tenant: &str, request: v1::GenerateRequest) -> v1::GenerateRequest {
     v1::GenerateRequest { tenant: tenant.into(), ..request }
@@ -41,7 +41,7 @@ async fn a_flood_leaves_other_tenants_their_places() -> Result<()> {
     })
     .await?;
     // What is not read keeps its place.
-    let mut client = connect(&worker, 8 << 10, 1 << 20).await?;
+    let mut client = connect(&worker, SMALL, 1 << 20).await?;
     let mut flood = Vec::new();
     for _ in 0..8 {
         flood.push(client.generate(of("flood", large())).await?.into_inner());
@@ -64,7 +64,7 @@ async fn a_full_worker_refuses_before_it_looks_at_a_prompt() -> Result<()> {
         (config.model.sequences_max, config.model.queue_max, config.model.unread_max) = (1, 1, Some(0));
     })
     .await?;
-    let mut client = connect(&worker, 8 << 10, 1 << 20).await?;
+    let mut client = connect(&worker, SMALL, 1 << 20).await?;
     let streams = unread(&mut client, 2).await?;
     // Each of them is refused for itself where there is a place.
     let input = |input| v1::GenerateRequest { input: Some(input), ..greedy("tiny", &[], 1) };

@@ -20,7 +20,7 @@ use crate::{
 
 /// Tokens of one message at most. What a reader that stops has not taken yet is in messages that the connection keeps, so
 /// these are small.
-const DELTA_TOKENS_MAX: u32 = 64;
+const DELTA_TOKENS_MAX: u32 = 32;
 
 #[derive(Debug)]
 pub(super) struct Answer {
