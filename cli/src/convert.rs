@@ -6,12 +6,12 @@ use clap::Args;
 use indicatif::ProgressBar;
 use serde_json::json;
 use slm_convert::{bundle::Bundle, checkpoint::Checkpoint};
+use slm_launch::size;
 
 use crate::{
     args::{self, Precision},
     exit::{self, Failure},
-    output::{self, size},
-    up,
+    output, terminal,
 };
 
 /// Converts a checkpoint to an ONNX graph with room for adapters.
@@ -51,7 +51,7 @@ impl ConvertArgs {
         let mut bar: Option<ProgressBar> = None;
         let progress = &mut |done: usize, total: usize| {
             if std::io::stderr().is_terminal() {
-                bar.get_or_insert_with(|| up::layers("the model", total)).set_position(done as u64);
+                bar.get_or_insert_with(|| terminal::layers("the model", total)).set_position(done as u64);
             }
         };
         Bundle::build(&checkpoint, precision, &self.output, progress).map_err(Failure::failed)?;

@@ -9,11 +9,11 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use slm_artifacts::{Phase, Progress, Source};
-use slm_launch::StoreArgs;
+use slm_launch::{StoreArgs, size};
 
 use crate::{
     exit::{self, Failure},
-    output::{self, size},
+    output,
     store_args::{self, CredentialArgs, failure},
 };
 

@@ -2,16 +2,14 @@
 
 use std::io::IsTerminal as _;
 
+use slm_local::LOG_FORMAT_VARIABLE;
 use tracing_subscriber::EnvFilter;
-
-/// `text` or `json`, whatever standard error is.
-pub const FORMAT_VARIABLE: &str = "SLM_LOG_FORMAT";
 
 /// Starts logging at `RUST_LOG`, by default `warn`. Only a `service` writes JSON.
 pub fn init(service: bool) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
     let terminal = std::io::stderr().is_terminal();
-    let json = match std::env::var(FORMAT_VARIABLE).as_deref() {
+    let json = match std::env::var(LOG_FORMAT_VARIABLE).as_deref() {
         Ok("json") => true,
         Ok("text") => false,
         _ => service && !terminal,

@@ -13,16 +13,15 @@ mod logs;
 mod open_files;
 mod output;
 mod store_args;
+mod terminal;
 
 // The processes of a swarm.
-mod child_line;
 mod operator;
 mod router;
 mod stdin;
 mod worker;
 
 // A swarm from manifests.
-mod reconcile;
 mod up;
 
 // Callers of a running swarm.

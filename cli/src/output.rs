@@ -51,6 +51,11 @@ pub fn bytes(bytes: &[u8]) -> Result<(), Failure> {
     Ok(out.flush()?)
 }
 
+/// Writes one line of JSON, for the process that started this one.
+pub fn say(line: &impl Serialize) -> Result<(), Failure> {
+    self::line(&serde_json::to_string(line).map_err(Failure::failed)?)
+}
+
 /// Writes a value as JSON for people and programs.
 pub fn json(value: &impl Serialize) -> Result<(), Failure> {
     line(&serde_json::to_string_pretty(value).map_err(Failure::failed)?)
@@ -79,35 +84,17 @@ pub fn short_digest(digest: &str) -> String {
     digest.trim_start_matches("sha256:").chars().take(12).collect()
 }
 
-/// Bytes in a unit that people read.
-pub fn size(bytes: u64) -> String {
-    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
-    if bytes < 1024 {
-        return format!("{bytes} B");
-    }
-    #[allow(clippy::cast_precision_loss)] // One decimal is shown.
-    let mut value = bytes as f64 / 1024.0;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    format!("{value:.1} {}", UNITS[unit])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn sizes_and_digests() {
-        assert_eq!(size(512), "512 B");
-        assert_eq!(size(98_362_432), "93.8 MiB");
-        assert_eq!(short_digest("sha256:0123456789abcdef"), "0123456789ab");
+    fn cells_line_up() {
+        assert_eq!(cells(&["a".to_owned(), "b".to_owned()], &[3, 2]), "a     b");
     }
 
     #[test]
-    fn cells_line_up() {
-        assert_eq!(cells(&["a".to_owned(), "b".to_owned()], &[3, 2]), "a     b");
+    fn digests() {
+        assert_eq!(short_digest("sha256:0123456789abcdef"), "0123456789ab");
     }
 }

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
+use slm_launch::RouterLine;
 use slm_router::{
     Config, Limits, ReadyWhen, Swarm,
     source::{self, kubernetes::Scheme},
@@ -15,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     args::{ListenArgs, address, duration},
-    child_line::{RouterLine, say},
     exit::Failure,
+    output::say,
     stdin,
 };
 

@@ -16,7 +16,7 @@ use slm_worker::{
 use crate::{
     args::{CacheArgs, Precision, cache_root, precision},
     exit::{self, Failure},
-    output, up,
+    output, terminal,
 };
 
 /// Prints the perplexity of a model on a text.
@@ -105,7 +105,7 @@ impl ScoreArgs {
         let mut bar: Option<ProgressBar> = None;
         let progress = &mut |done: usize, total: usize| {
             if std::io::stderr().is_terminal() {
-                bar.get_or_insert_with(|| up::layers("the model", total)).set_position(done as u64);
+                bar.get_or_insert_with(|| terminal::layers("the model", total)).set_position(done as u64);
             }
         };
         let bundle = Bundle::open_or_build(&checkpoint, precision(self.precision), &cache, progress);

@@ -7,7 +7,7 @@ use std::{
 
 use clap::Args;
 use slm_artifacts::{Progress, Source};
-use slm_launch::{ExecutionProvider, Speculative, WorkerLaunch};
+use slm_launch::{ExecutionProvider, Speculative, WorkerLaunch, WorkerLine};
 use slm_worker::{
     WorkerConfig, WorkerEvent,
     model::{ModelOptions, Opening},
@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     args::{cache_root, precision},
-    child_line::{WorkerLine, say},
     exit::Failure,
+    output::say,
     stdin, store_args,
 };
 

@@ -70,6 +70,23 @@ pub fn address(text: &str) -> Result<SocketAddr, String> {
     first.copied().ok_or_else(|| format!("the host `{host}` has no address"))
 }
 
+/// Bytes in a unit that people read.
+#[must_use]
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    #[allow(clippy::cast_precision_loss)] // One decimal is shown.
+    let mut value = bytes as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,5 +119,11 @@ mod tests {
             assert!(address(wrong).is_err_and(|error| error.contains("HOST:PORT")), "{wrong}");
         }
         assert!(address("no-such-host.invalid:80").is_err_and(|error| error.contains("`no-such-host.invalid`")));
+    }
+
+    #[test]
+    fn sizes() {
+        assert_eq!(size(512), "512 B");
+        assert_eq!(size(98_362_432), "93.8 MiB");
     }
 }

@@ -6,7 +6,7 @@ use slm_kernels::Level;
 use slm_worker::model::available_threads;
 
 use super::Check;
-use crate::output::size;
+use slm_launch::size;
 
 /// The quickstart takes about half of it, weights, cache and two processes together.
 const MEMORY_BYTES_MIN: u64 = 1 << 30;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::Check;
-use crate::output::size;
+use slm_launch::size;
 
 /// Where set-up puts the quickstart's base model.
 const QUICKSTART_MODEL: &str = "models/SmolLM2-135M-Instruct.Q4_1.gguf";

@@ -117,7 +117,8 @@ mod tests {
     const BOUNDS: PromptBounds<'_> = PromptBounds { model: "tiny", context_length: 100, token_bytes_max: Some(8) };
 
     fn messages(all: impl IntoIterator<Item = (String, String)>) -> Option<generate_request::Input> {
-        let messages = all.into_iter().map(|(role, content)| v1::Message { role, content, ..Default::default() }).collect();
+        let messages =
+            all.into_iter().map(|(role, content)| v1::Message { role, content, ..Default::default() }).collect();
         Some(generate_request::Input::Messages(v1::Messages { messages }))
     }
 

@@ -16,11 +16,11 @@ use slm_residency::{
 };
 use tokio::sync::mpsc;
 
-use super::{
+use crate::reconcile::{Launch, WorkerId};
+use crate::{
     child::Child,
     event::{Event, RESTART_PAUSE_MAX, Who},
 };
-use crate::reconcile::{Launch, WorkerId};
 
 /// A worker that has served for so long was fine: the next attempt is the first again.
 const FINE: Duration = Duration::from_secs(10);
@@ -36,7 +36,7 @@ pub struct WorkerSettings {
 
 /// Every worker process there is.
 #[derive(Debug)]
-pub struct Workers {
+pub(crate) struct Workers {
     settings: WorkerSettings,
     events: mpsc::Sender<Event>,
     links: mpsc::Sender<(WorkerId, link::Event)>,
@@ -48,7 +48,7 @@ pub struct Workers {
 
 /// One of them.
 #[derive(Debug)]
-pub struct Process {
+pub(crate) struct Process {
     /// Its SlmModel.
     pub model: String,
     /// What it said before it ended.
@@ -62,7 +62,7 @@ pub struct Process {
 
 impl Workers {
     /// None yet. What processes say goes to `events`, what the workers in them say to `links`.
-    pub fn new(
+    pub(crate) fn new(
         settings: WorkerSettings,
         events: mpsc::Sender<Event>,
         links: mpsc::Sender<(WorkerId, link::Event)>,
@@ -74,7 +74,7 @@ impl Workers {
     ///
     /// # Errors
     /// When the system does not start the process.
-    pub fn start(&mut self, model: &str, launch: &Launch) -> io::Result<WorkerId> {
+    pub(crate) fn start(&mut self, model: &str, launch: &Launch) -> io::Result<WorkerId> {
         let id = WorkerId(self.started + 1);
         let child = Child::start(Who::Worker(id), arguments(model, launch, &self.settings), self.events.clone())?;
         self.started = id.0;
@@ -92,12 +92,12 @@ impl Workers {
     }
 
     /// That worker.
-    pub fn get(&self, id: WorkerId) -> Option<&Process> {
+    pub(crate) fn get(&self, id: WorkerId) -> Option<&Process> {
         self.running.get(&id)
     }
 
     /// That worker.
-    pub fn get_mut(&mut self, id: WorkerId) -> Option<&mut Process> {
+    pub(crate) fn get_mut(&mut self, id: WorkerId) -> Option<&mut Process> {
         self.running.get_mut(&id)
     }
 
@@ -105,7 +105,7 @@ impl Workers {
     ///
     /// # Errors
     /// When the address is none.
-    pub fn connect(&mut self, id: WorkerId, address: SocketAddr) -> Result<(), BadAddress> {
+    pub(crate) fn connect(&mut self, id: WorkerId, address: SocketAddr) -> Result<(), BadAddress> {
         let Some(process) = self.running.get_mut(&id) else { return Ok(()) };
         process.link = Some(Link::open(id, &address.to_string(), None, self.links.clone())?);
         process.address = Some(format!("http://{address}"));
@@ -114,7 +114,7 @@ impl Workers {
     }
 
     /// Lets it finish what runs, and end.
-    pub fn stop(&mut self, id: WorkerId) {
+    pub(crate) fn stop(&mut self, id: WorkerId) {
         let Some(process) = self.running.get_mut(&id) else { return };
         process.child = None;
         let killer = process.killer.clone();
@@ -127,14 +127,14 @@ impl Workers {
     }
 
     /// Ends it at once.
-    pub fn kill(&self, id: WorkerId) {
+    pub(crate) fn kill(&self, id: WorkerId) {
         if let Some(process) = self.running.get(&id) {
             process.killer.cancel();
         }
     }
 
     /// Forgets one that ended; gives it, and how long to wait before its next start.
-    pub fn ended(&mut self, id: WorkerId) -> Option<(Process, Duration)> {
+    pub(crate) fn ended(&mut self, id: WorkerId) -> Option<(Process, Duration)> {
         let process = self.running.remove(&id)?;
         let attempts = self.attempts.entry(process.model.clone()).or_default();
         if process.serving_since.is_some_and(|since| since.elapsed() >= FINE) {
@@ -146,19 +146,19 @@ impl Workers {
     }
 
     /// Those that run.
-    pub fn ids(&self) -> Vec<WorkerId> {
+    pub(crate) fn ids(&self) -> Vec<WorkerId> {
         self.running.keys().copied().collect()
     }
 }
 
 impl Process {
     /// The line to it, once it is connected.
-    pub fn link(&self) -> Option<&Link<WorkerId>> {
+    pub(crate) fn link(&self) -> Option<&Link<WorkerId>> {
         self.link.as_ref()
     }
 
     /// Its URL, once it said its address.
-    pub fn address(&self) -> Option<&str> {
+    pub(crate) fn address(&self) -> Option<&str> {
         self.address.as_deref()
     }
 }

@@ -15,13 +15,13 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::{
+use crate::reconcile::{Action, Desired, Observed, Phase, Progress, Worker, WorkerId, plan::plan, progress};
+use crate::{
     event::{Event, later},
     report::Reporter,
     router_process::{RouterProcess, RouterSettings},
     workers::{WorkerSettings, Workers},
 };
-use crate::reconcile::{Action, Desired, Observed, Phase, Progress, Worker, WorkerId, plan::plan, progress};
 
 /// Events that may wait: children are held back when we do not keep up.
 const EVENTS_MAX: usize = 1024;
@@ -74,29 +74,34 @@ pub enum UpError {
 
 /// Runs a swarm until it is asked to end.
 pub struct Supervisor {
-    pub(super) reporter: Arc<Reporter>,
-    pub(super) sender: mpsc::Sender<Event>,
-    pub(super) events: mpsc::Receiver<Event>,
+    pub(crate) reporter: Arc<dyn Reporter>,
+    pub(crate) sender: mpsc::Sender<Event>,
+    pub(crate) events: mpsc::Receiver<Event>,
     links: mpsc::Receiver<(WorkerId, link::Event)>,
-    pub(super) desired: Desired,
-    pub(super) observed: Observed,
+    pub(crate) desired: Desired,
+    pub(crate) observed: Observed,
     /// When it was last asked what to do.
     planned: Instant,
-    pub(super) workers: Workers,
-    pub(super) router: RouterProcess,
-    pub(super) bound: Option<Bound>,
+    pub(crate) workers: Workers,
+    pub(crate) router: RouterProcess,
+    pub(crate) bound: Option<Bound>,
     /// What was served last, but for adapters that were refused; none before the swarm was ready for the first time.
-    pub(super) applied: Option<(Desired, u64)>,
-    pub(super) ready: Option<oneshot::Sender<Bound>>,
+    pub(crate) applied: Option<(Desired, u64)>,
+    pub(crate) ready: Option<oneshot::Sender<Bound>>,
     /// Problems that were told already.
     told: BTreeSet<String>,
     /// Everything was told to end at once.
-    pub(super) killed: bool,
+    pub(crate) killed: bool,
 }
 
 impl Supervisor {
     /// For a swarm that starts as `desired` says.
-    pub fn new(settings: Settings, desired: Desired, reporter: Arc<Reporter>, ready: oneshot::Sender<Bound>) -> Self {
+    pub fn new(
+        settings: Settings,
+        desired: Desired,
+        reporter: Arc<dyn Reporter>,
+        ready: oneshot::Sender<Bound>,
+    ) -> Self {
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let (links_sender, links) = mpsc::channel(EVENTS_MAX);
         Self {
@@ -257,7 +262,7 @@ impl Supervisor {
         }
     }
 
-    pub(super) fn tell_problems(&mut self, problems: Vec<String>) {
+    pub(crate) fn tell_problems(&mut self, problems: Vec<String>) {
         for problem in problems {
             if self.told.insert(problem.clone()) {
                 self.reporter.problem(&problem);
@@ -266,7 +271,7 @@ impl Supervisor {
     }
 
     /// Tries again after some time.
-    pub(super) fn later(&self, delay: Duration, retry: super::event::Retry) {
+    pub(crate) fn later(&self, delay: Duration, retry: crate::event::Retry) {
         later(&self.sender, delay, retry);
     }
 }

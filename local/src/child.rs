@@ -13,15 +13,17 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::event::{Event, Who};
-use crate::logs;
+use crate::{
+    LOG_FORMAT_VARIABLE,
+    event::{Event, Who},
+};
 
 /// Snapshots that may wait to be written; the child reads as fast as it can.
 const LINES_MAX: usize = 16;
 
 /// What comes from a child.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FromChild {
+pub(crate) enum FromChild {
     /// A line of standard output.
     Line(String),
     /// A line of standard error.
@@ -32,7 +34,7 @@ pub enum FromChild {
 
 /// A running child. Dropping it closes its standard input, at which it finishes what runs and ends.
 #[derive(Debug)]
-pub struct Child {
+pub(crate) struct Child {
     input: mpsc::Sender<String>,
     kill: CancellationToken,
 }
@@ -43,7 +45,7 @@ impl Child {
     ///
     /// # Errors
     /// When the system does not start it.
-    pub fn start(
+    pub(crate) fn start(
         who: Who,
         arguments: impl IntoIterator<Item = OsString>,
         events: mpsc::Sender<Event>,
@@ -51,7 +53,7 @@ impl Child {
         let mut command = Command::new(std::env::current_exe()?);
         command
             .args(arguments)
-            .env(logs::FORMAT_VARIABLE, "text")
+            .env(LOG_FORMAT_VARIABLE, "text")
             // They speak to each other on this machine only, in plain text.
             .env_remove("SLM_TLS_DIR")
             .env_remove("SLM_ACCESS_DIR")
@@ -71,13 +73,13 @@ impl Child {
     }
 
     /// Writes a line to it. One that has ended already does not mind.
-    pub async fn say(&self, line: String) {
+    pub(crate) async fn say(&self, line: String) {
         // Its end is told by `Exited`.
         let _ = self.input.send(line).await;
     }
 
     /// A handle that kills it at once.
-    pub fn killer(&self) -> CancellationToken {
+    pub(crate) fn killer(&self) -> CancellationToken {
         self.kill.clone()
     }
 }

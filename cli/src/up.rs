@@ -1,22 +1,4 @@
-//! `slm up`: a swarm from a folder of manifests.
-//!
-//! In the order in which a change travels: `follow` notices it and reads the manifests, `resolve` finds every artifact
-//! and its digest, the `supervisor` asks [`reconcile`](crate::reconcile) what to do and does it through `workers` and
-//! the `router_process`, each a `child`; `take_in` keeps what they answer, and `end` is the way out. Nothing of what
-//! they do is decided here.
-
-mod child;
-mod downloads;
-mod end;
-mod event;
-mod fingerprint;
-mod follow;
-mod report;
-mod resolve;
-mod router_process;
-mod supervisor;
-mod take_in;
-mod workers;
+//! `slm up`: a swarm from a folder of manifests, run by [`slm_local`].
 
 use std::{
     net::SocketAddr,
@@ -27,6 +9,10 @@ use std::{
 
 use clap::Args;
 use slm_launch::StoreArgs;
+use slm_local::{
+    Bound, Downloads, Reporter, Resolver, RouterSettings, Settings, SharedResolver, Stop, Supervisor, UpError, Watch,
+    WorkerSettings, follow, reconcile::Desired,
+};
 use slm_router::Origin;
 use tokio::{
     sync::{mpsc, oneshot},
@@ -34,25 +20,11 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use self::{
-    downloads::Downloads,
-    follow::Watch,
-    report::Reporter,
-    resolve::{Resolver, SharedResolver},
-    router_process::RouterSettings,
-    supervisor::{Settings, Supervisor},
-    workers::WorkerSettings,
-};
-pub use self::{
-    report::layers,
-    supervisor::{Bound, Stop, UpError},
-};
 use crate::{
     args::{CacheArgs, ListenArgs, cache_root, duration},
     exit::{self, Failure},
-    output,
-    reconcile::Desired,
-    store_args,
+    output, store_args,
+    terminal::Terminal,
 };
 
 /// Runs the swarm that a folder of manifests describes, and follows the folder.
@@ -95,14 +67,14 @@ pub struct UpArgs {
 pub async fn execute(args: UpArgs) -> Result<(), Failure> {
     let stop = Stop::default();
     let interrupted = signals(&stop)?;
-    let reporter = Arc::new(Reporter::new(false));
+    let reporter: Arc<dyn Reporter> = Arc::new(Terminal::new(false));
     let resolver = resolver(args.threads, &args.store, &reporter)?;
     // Before the first reading, so that no change falls between the two.
-    let mut watch = Watch::start(&args.filename)?;
+    let mut watch = Watch::start(&args.filename).map_err(Failure::failed)?;
     let desired = first(&args.filename, &resolver).await?;
     watch.include(&desired);
     let (changes, next) = mpsc::channel(1);
-    let following = follow::follow(args.filename.clone(), watch, resolver, Arc::clone(&reporter), changes);
+    let following = follow(args.filename.clone(), watch, resolver, Arc::clone(&reporter), changes);
     let following = AbortOnDropHandle::new(tokio::spawn(following));
 
     let settings = settings(args.listen, args.access, &args.store.cache, args.drain)?;
@@ -148,7 +120,7 @@ impl Embedded {
     /// # Errors
     /// What is wrong with the manifests, or what cannot be Ready.
     pub async fn start(filename: &Path, store: &StoreArgs) -> Result<Self, Failure> {
-        let reporter = Arc::new(Reporter::new(true));
+        let reporter: Arc<dyn Reporter> = Arc::new(Terminal::new(true));
         let resolver = resolver(None, store, &reporter)?;
         let desired = first(filename, &resolver).await?;
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -175,7 +147,7 @@ impl Embedded {
     }
 }
 
-fn resolver(threads: Option<u32>, store: &StoreArgs, reporter: &Arc<Reporter>) -> Result<SharedResolver, Failure> {
+fn resolver(threads: Option<u32>, store: &StoreArgs, reporter: &Arc<dyn Reporter>) -> Result<SharedResolver, Failure> {
     let downloads = Downloads::new(store_args::config(store)?, Arc::clone(reporter));
     Ok(Arc::new(Mutex::new(Resolver::new(threads, downloads))))
 }
@@ -183,7 +155,7 @@ fn resolver(threads: Option<u32>, store: &StoreArgs, reporter: &Arc<Reporter>) -
 /// Reads the manifests for the first time: here everything has to be right.
 async fn first(filename: &Path, resolver: &SharedResolver) -> Result<Desired, Failure> {
     let (path, resolver) = (filename.to_owned(), Arc::clone(resolver));
-    let reading = move || follow::read(&path, &resolver).map_err(Failure::usage);
+    let reading = move || slm_local::read(&path, &resolver).map_err(Failure::usage);
     let (desired, problems) = exit::blocking(reading).await?;
     if problems.is_empty() { Ok(desired) } else { Err(Failure::Failed(problems.join("\n"))) }
 }

@@ -1,6 +1,6 @@
 //! The end of a swarm: the router first, which takes nothing new and finishes what runs, then the workers.
 
-use super::{
+use crate::{
     child::FromChild,
     event::{Event, Who},
     supervisor::{Stop, Supervisor},
@@ -8,7 +8,7 @@ use super::{
 
 impl Supervisor {
     /// Ends everything, and returns when nothing runs any more.
-    pub(super) async fn end(mut self, stop: Stop) {
+    pub(crate) async fn end(mut self, stop: Stop) {
         self.router.stop();
         self.until(&stop, |_, router| router).await;
         for id in self.workers.ids() {

@@ -4,8 +4,6 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{exit::Failure, output};
-
 /// Of `slm worker`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
@@ -59,11 +57,6 @@ pub enum RouterLine {
     },
 }
 
-/// Writes one.
-pub fn say(line: &impl Serialize) -> Result<(), Failure> {
-    output::line(&serde_json::to_string(line).map_err(Failure::failed)?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,9 +64,9 @@ mod tests {
     #[test]
     fn lines_are_stable() {
         let line = WorkerLine::Converting { done: 3, total: 30 };
-        assert_eq!(serde_json::to_string(&line).unwrap(), r#"{"event":"converting","done":3,"total":30}"#);
+        assert_eq!(serde_json::to_string(&line).expect("JSON"), r#"{"event":"converting","done":3,"total":30}"#);
         let ready = r#"{"event":"ready","http":"127.0.0.1:8000","grpc":"127.0.0.1:50051"}"#;
-        let parsed: RouterLine = serde_json::from_str(ready).unwrap();
-        assert_eq!(serde_json::to_string(&parsed).unwrap(), ready);
+        let parsed: RouterLine = serde_json::from_str(ready).expect("a line");
+        assert_eq!(serde_json::to_string(&parsed).expect("JSON"), ready);
     }
 }

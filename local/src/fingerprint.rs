@@ -9,13 +9,13 @@ use std::{
 
 /// Name, inode, length and times of a file, or of each file of a folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fingerprint(Vec<(String, [i64; 6])>);
+pub(crate) struct Fingerprint(Vec<(String, [i64; 6])>);
 
 /// The fingerprint of a file, or of the files of a folder.
 ///
 /// # Errors
 /// When there is nothing, or nothing that we may look at.
-pub fn fingerprint(path: &Path) -> io::Result<Fingerprint> {
+pub(crate) fn fingerprint(path: &Path) -> io::Result<Fingerprint> {
     let metadata = fs::metadata(path)?;
     if !metadata.is_dir() {
         return Ok(Fingerprint(vec![(String::new(), facts(&metadata))]));

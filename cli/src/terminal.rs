@@ -1,4 +1,4 @@
-//! What a person sees of it on standard error: bars on a terminal, lines elsewhere.
+//! What a person sees of a swarm that starts and runs: bars on a terminal, lines elsewhere, on standard error.
 
 use std::{
     collections::HashMap,
@@ -9,15 +9,14 @@ use std::{
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use crate::{
-    child_line::WorkerLine,
-    output::{style, styled},
-    reconcile::WorkerId,
-};
+use slm_launch::WorkerLine;
+use slm_local::{Reporter, reconcile::WorkerId};
+
+use crate::output::{style, styled};
 
 /// Tells of progress and problems.
 #[derive(Debug)]
-pub struct Reporter {
+pub struct Terminal {
     bars: Option<MultiProgress>,
     quiet: bool,
     workers: Mutex<HashMap<WorkerId, Told>>,
@@ -30,32 +29,22 @@ struct Told {
     quarters: usize,
 }
 
-impl Reporter {
-    /// A quiet one tells of problems only, and shows bars where there is a terminal.
-    pub fn new(quiet: bool) -> Self {
-        let bars = std::io::stderr().is_terminal().then(MultiProgress::new);
-        Self { bars, quiet, workers: Mutex::default() }
-    }
-
-    /// Something a person may want to know.
-    pub fn note(&self, text: &str) {
+impl Reporter for Terminal {
+    fn note(&self, text: &str) {
         if !self.quiet {
             self.print(text);
         }
     }
 
-    /// Something that went wrong.
-    pub fn problem(&self, text: &str) {
+    fn problem(&self, text: &str) {
         self.print(&format!("{} {text}", styled(style::BAD, "problem:")));
     }
 
-    /// A line that a child wrote to its own standard error.
-    pub fn log(&self, who: &str, line: &str) {
+    fn log(&self, who: &str, line: &str) {
         self.print(&format!("{} {line}", styled(style::DIM, &format!("[{who}]"))));
     }
 
-    /// A worker on its way to its first request.
-    pub fn opening(&self, id: WorkerId, model: &str, line: &WorkerLine) {
+    fn opening(&self, id: WorkerId, model: &str, line: &WorkerLine) {
         match line {
             WorkerLine::Converting { done, total } => self.converting(id, model, *done, *total),
             // Artifacts are on this machine before a worker is started.
@@ -65,11 +54,18 @@ impl Reporter {
         }
     }
 
-    /// A worker that needs no bar any more.
-    pub fn finished(&self, id: WorkerId) {
+    fn finished(&self, id: WorkerId) {
         if let Some(bar) = self.told().remove(&id).and_then(|told| told.bar) {
             bar.finish_and_clear();
         }
+    }
+}
+
+impl Terminal {
+    /// A quiet one tells of problems only, and shows bars where there is a terminal.
+    pub fn new(quiet: bool) -> Self {
+        let bars = std::io::stderr().is_terminal().then(MultiProgress::new);
+        Self { bars, quiet, workers: Mutex::default() }
     }
 
     fn converting(&self, id: WorkerId, model: &str, done: usize, total: usize) {

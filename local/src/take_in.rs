@@ -2,21 +2,19 @@
 
 use std::time::Instant;
 
+use slm_launch::{RouterLine, WorkerLine};
 use slm_residency::{link, refusal::Helps};
 
-use super::{
+use crate::{
     child::FromChild,
     event::{Event, Readiness, Retry, Who},
-    supervisor::{Bound, Supervisor, UpError},
-};
-use crate::{
-    child_line::{RouterLine, WorkerLine},
     reconcile::{Phase, WorkerId, settled},
+    supervisor::{Bound, Supervisor, UpError},
 };
 
 impl Supervisor {
     /// Takes in one event. Carries nothing out but restarts of the router.
-    pub(super) async fn take_in(&mut self, event: Event) -> Result<(), UpError> {
+    pub(crate) async fn take_in(&mut self, event: Event) -> Result<(), UpError> {
         match event {
             Event::Child(Who::Worker(id), what) => self.worker_said(id, what),
             Event::Child(Who::Router, what) => return self.router_said(what),
@@ -95,7 +93,7 @@ impl Supervisor {
     }
 
     /// What a worker says itself.
-    pub(super) fn worker_told(&mut self, id: WorkerId, event: link::Event) {
+    pub(crate) fn worker_told(&mut self, id: WorkerId, event: link::Event) {
         // One that ended has no say.
         let Some(address) = self.workers.get(id).and_then(|process| process.address()).map(str::to_owned) else {
             return;

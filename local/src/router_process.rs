@@ -12,7 +12,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{
+use crate::{
     child::Child,
     event::{Event, RESTART_PAUSE_MAX, Readiness, Who},
 };
@@ -41,7 +41,7 @@ pub struct RouterSettings {
 
 /// The router, which is started again when it dies.
 #[derive(Debug)]
-pub struct RouterProcess {
+pub(crate) struct RouterProcess {
     settings: RouterSettings,
     events: mpsc::Sender<Event>,
     child: Option<Child>,
@@ -58,7 +58,7 @@ pub struct RouterProcess {
 
 impl RouterProcess {
     /// Not started yet.
-    pub fn new(settings: RouterSettings, events: mpsc::Sender<Event>) -> Self {
+    pub(crate) fn new(settings: RouterSettings, events: mpsc::Sender<Event>) -> Self {
         Self {
             settings,
             events,
@@ -77,7 +77,7 @@ impl RouterProcess {
     ///
     /// # Errors
     /// When the system does not start the process.
-    pub async fn start(&mut self) -> io::Result<()> {
+    pub(crate) async fn start(&mut self) -> io::Result<()> {
         let RouterSettings { http, grpc, origins, access, drain } = &self.settings;
         let drain = format!("{}ms", drain.as_millis());
         let flags =
@@ -102,7 +102,7 @@ impl RouterProcess {
     }
 
     /// It listens: from now on it is asked whether it is ready. Started again, it listens there too.
-    pub fn bound(&mut self, http: SocketAddr, grpc: SocketAddr, probes: Option<SocketAddr>) {
+    pub(crate) fn bound(&mut self, http: SocketAddr, grpc: SocketAddr, probes: Option<SocketAddr>) {
         (self.settings.http, self.settings.grpc) = (http, grpc);
         let asking = tokio::spawn(ask(probes.unwrap_or(http), self.generation.subscribe(), self.events.clone()));
         if let Some(before) = self.asking.replace(asking.abort_handle()) {
@@ -114,7 +114,7 @@ impl RouterProcess {
     ///
     /// # Errors
     /// When the snapshot cannot be written as JSON, which none of ours cannot.
-    pub async fn publish(&mut self, swarm: &Swarm) -> Result<(), serde_json::Error> {
+    pub(crate) async fn publish(&mut self, swarm: &Swarm) -> Result<(), serde_json::Error> {
         let line = serde_json::to_string(swarm)?;
         if let Some(child) = &self.child {
             child.say(line.clone()).await;
@@ -125,7 +125,7 @@ impl RouterProcess {
     }
 
     /// Lets it finish what runs, and end.
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         self.child = None;
         let killer = self.killer.clone();
         let limit = self.settings.drain + Duration::from_secs(5);
@@ -136,17 +136,17 @@ impl RouterProcess {
     }
 
     /// Ends it at once.
-    pub fn kill(&self) {
+    pub(crate) fn kill(&self) {
         self.killer.cancel();
     }
 
     /// Whether there is no process any more.
-    pub fn has_ended(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         !self.running
     }
 
     /// It ended; gives how long to wait before its next start.
-    pub fn ended(&mut self) -> Duration {
+    pub(crate) fn ended(&mut self) -> Duration {
         self.child = None;
         self.running = false;
         if let Some(asking) = self.asking.take() {

@@ -12,11 +12,11 @@ use slm_crds::{
 };
 use slm_router::swarm::Route;
 
-use super::{
+use crate::reconcile::{Desired, Launch, WantedAdapter, WantedModel};
+use crate::{
     downloads::Downloads,
     fingerprint::{Fingerprint, fingerprint},
 };
-use crate::reconcile::{Desired, Launch, WantedAdapter, WantedModel};
 
 /// Makes desired states of manifests, one after the other. Remembers digests of files that have not changed since, and
 /// what was wanted last of an object whose files cannot be read now.

@@ -5,15 +5,14 @@ use std::time::Duration;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
-use super::child::FromChild;
-use crate::reconcile::WorkerId;
+use crate::{child::FromChild, reconcile::WorkerId};
 
 /// Most time between two attempts to start a process.
-pub const RESTART_PAUSE_MAX: Duration = Duration::from_secs(30);
+pub(crate) const RESTART_PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// A child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Who {
+pub(crate) enum Who {
     /// One of the workers.
     Worker(WorkerId),
     /// The router.
@@ -22,7 +21,7 @@ pub enum Who {
 
 /// What happened.
 #[derive(Debug)]
-pub enum Event {
+pub(crate) enum Event {
     /// A child said something, or ended.
     Child(Who, FromChild),
     /// The router's own word on its snapshot.
@@ -35,7 +34,7 @@ pub enum Event {
 
 /// What is tried again.
 #[derive(Debug)]
-pub enum Retry {
+pub(crate) enum Retry {
     /// To start a worker in place of one that died.
     Worker(WorkerId),
     /// To start the router.
@@ -44,7 +43,7 @@ pub enum Retry {
 
 /// What `/readyz` says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-pub struct Readiness {
+pub(crate) struct Readiness {
     /// Nothing is missing.
     pub ready: bool,
     /// Of the snapshot that it speaks of.
@@ -56,7 +55,7 @@ pub struct Readiness {
 
 /// One thing that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct Missing {
+pub(crate) struct Missing {
     /// The kind of object.
     pub kind: String,
     /// Its name.
@@ -66,7 +65,7 @@ pub struct Missing {
 }
 
 /// Sends `retry` after some time.
-pub fn later(events: &mpsc::Sender<Event>, delay: Duration, retry: Retry) {
+pub(crate) fn later(events: &mpsc::Sender<Event>, delay: Duration, retry: Retry) {
     let events = events.clone();
     tokio::spawn(async move {
         tokio::time::sleep(delay).await;

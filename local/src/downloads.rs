@@ -9,9 +9,9 @@ use std::{
 
 use slm_artifacts::{Artifact, Progress, Store, StoreConfig};
 use slm_crds::source::Source;
+use slm_launch::size;
 
-use super::report::Reporter;
-use crate::output::size;
+use crate::report::Reporter;
 
 /// How often progress is told where it cannot be drawn.
 const TOLD_EVERY: Duration = Duration::from_secs(5);
@@ -21,14 +21,14 @@ const TOLD_EVERY: Duration = Duration::from_secs(5);
 pub struct Downloads {
     config: StoreConfig,
     store: Option<Store>,
-    reporter: Arc<Reporter>,
+    reporter: Arc<dyn Reporter>,
     /// By URI and digest: what a tag stood for when its manifest was read first.
     held: HashMap<(String, Option<String>), Artifact>,
 }
 
 impl Downloads {
     /// Opens the store when it is first needed.
-    pub fn new(config: StoreConfig, reporter: Arc<Reporter>) -> Self {
+    pub fn new(config: StoreConfig, reporter: Arc<dyn Reporter>) -> Self {
         Self { config, store: None, reporter, held: HashMap::new() }
     }
 

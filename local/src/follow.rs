@@ -11,15 +11,25 @@ use notify::{
     event::{AccessKind, AccessMode},
 };
 use slm_crds::manifest;
+use thiserror::Error;
 use tokio::sync::mpsc;
 
-use super::{report::Reporter, resolve::SharedResolver};
-use crate::{exit::Failure, reconcile::Desired};
+use crate::{reconcile::Desired, report::Reporter, resolve::SharedResolver};
 
 /// Editors write a file in several steps: a change counts when it has been quiet for so long,
 const QUIET: Duration = Duration::from_millis(50);
 /// or when this much time has passed, for a folder that never is.
 const QUIET_MAX: Duration = Duration::from_secs(1);
+
+/// The system does not tell of changes.
+#[derive(Debug, Error)]
+#[error("following {}: {reason}; raise fs.inotify.max_user_watches if that is what it says", path.display())]
+pub struct WatchError {
+    /// What was to be followed.
+    path: PathBuf,
+    /// The system's words.
+    reason: String,
+}
 
 /// Watches the manifests, and the artifacts that lie elsewhere.
 #[derive(Debug)]
@@ -37,8 +47,8 @@ impl Watch {
     ///
     /// # Errors
     /// When the system does not watch folders for us.
-    pub fn start(path: &Path) -> Result<Self, Failure> {
-        let failed = |reason: String| Failure::failed(format!("following {}: {reason}", path.display()));
+    pub fn start(path: &Path) -> Result<Self, WatchError> {
+        let failed = |reason: String| WatchError { path: path.to_owned(), reason };
         let absolute = std::path::absolute(path).map_err(|error| failed(error.to_string()))?;
         let folder = if absolute.is_file() { absolute.parent().unwrap_or(&absolute) } else { &absolute }.to_owned();
         let ours = Arc::new(Mutex::new(vec![folder.clone()]));
@@ -97,7 +107,7 @@ pub async fn follow(
     path: PathBuf,
     mut watch: Watch,
     resolver: SharedResolver,
-    reporter: Arc<Reporter>,
+    reporter: Arc<dyn Reporter>,
     desired: mpsc::Sender<Desired>,
 ) {
     while watch.marks.recv().await.is_some() {
