@@ -73,9 +73,9 @@ pub struct Unloading {
     pub again: Option<Instant>,
 }
 
-/// How it stands with a version on a worker.
+/// The state of a version on a worker.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Stand<'h> {
+pub enum VersionState<'h> {
     /// New requests get it.
     Resident,
     /// It was refused, and may be asked for again.
@@ -160,17 +160,17 @@ impl Holdings {
         *self = Self { refused: std::mem::take(&mut self.refused), ..Self::default() };
     }
 
-    /// How it stands with `version`.
+    /// The state of `version`.
     #[must_use]
-    pub fn stand(&self, name: &str, version: &Version) -> Stand<'_> {
+    pub fn version_state(&self, name: &str, version: &Version) -> VersionState<'_> {
         if self.resident.get(name).is_some_and(|resident| version.is(resident)) {
-            Stand::Resident
+            VersionState::Resident
         } else if let Some(refused) = self.refusal(name, version) {
-            Stand::Refused(refused)
+            VersionState::Refused(refused)
         } else if self.loading.get(name).is_some_and(|loading| loading.may_bring(version)) {
-            Stand::Loading
+            VersionState::Loading
         } else {
-            Stand::Missing
+            VersionState::Missing
         }
     }
 
@@ -178,11 +178,11 @@ impl Holdings {
     /// than [`LOAD_PATIENCE`].
     #[must_use]
     pub fn complete(&self, wanted: &Wanted, now: Instant) -> bool {
-        wanted.iter().all(|(name, version)| match self.stand(name, version) {
-            Stand::Resident => true,
-            Stand::Refused(refused) => refused.lasting,
-            Stand::Loading => self.loading.get(name).is_some_and(|loading| loading.overdue() <= now),
-            Stand::Missing => false,
+        wanted.iter().all(|(name, version)| match self.version_state(name, version) {
+            VersionState::Resident => true,
+            VersionState::Refused(refused) => refused.lasting,
+            VersionState::Loading => self.loading.get(name).is_some_and(|loading| loading.overdue() <= now),
+            VersionState::Missing => false,
         })
     }
 
@@ -260,7 +260,7 @@ mod tests {
         let again = holdings.next_attempt(now).expect("another attempt");
         assert_eq!(steps(&wants, &holdings, again, |_| false).len(), 1);
         holdings.tell(&state(&[("banking", "a:1", AdapterPhase::Serving)]), again);
-        assert_eq!(holdings.stand("banking", &wants["banking"]), Stand::Resident);
+        assert_eq!(holdings.version_state("banking", &wants["banking"]), VersionState::Resident);
         assert_eq!(holdings.next_attempt(now), None, "a refusal is over when the version is there");
     }
 
@@ -277,7 +277,10 @@ mod tests {
         assert_eq!(holdings.next_attempt(overdue), None);
         holdings.loaded("banking", &wants["banking"], Err(Status::deadline_exceeded("too long")), overdue);
         assert!(holdings.complete(&wants, overdue), "and when it is tried again");
-        assert_eq!(holdings.stand("banking", &wants["banking"]), Stand::Refused(&holdings.refused["banking"]));
+        assert_eq!(
+            holdings.version_state("banking", &wants["banking"]),
+            VersionState::Refused(&holdings.refused["banking"])
+        );
     }
 
     #[test]
@@ -290,7 +293,7 @@ mod tests {
         }
         let [former, latter] = ["a:1", "a:2"].map(|source| wanted(source)["banking"].clone());
         assert_eq!(holdings.loaded("banking", &former, Err(Status::cancelled("gave way")), now), None);
-        assert_eq!(holdings.stand("banking", &latter), Stand::Loading);
+        assert_eq!(holdings.version_state("banking", &latter), VersionState::Loading);
     }
 
     #[test]

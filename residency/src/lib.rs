@@ -25,7 +25,7 @@ pub mod version;
 #[cfg(test)]
 mod simulation;
 
-pub use holdings::{Holdings, Stand};
+pub use holdings::{Holdings, VersionState};
 pub use link::Link;
 pub use refusal::Refused;
 pub use step::Step;

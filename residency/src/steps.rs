@@ -5,7 +5,7 @@
 use std::time::Instant;
 
 use crate::{
-    holdings::{Holdings, Stand},
+    holdings::{Holdings, VersionState},
     step::Step,
     version::Wanted,
 };
@@ -16,10 +16,10 @@ use crate::{
 pub fn steps(wanted: &Wanted, holdings: &Holdings, now: Instant, keep: impl Fn(&str) -> bool) -> Vec<Step> {
     let mut steps = Vec::new();
     for (name, version) in wanted {
-        let due = match holdings.stand(name, version) {
-            Stand::Missing => true,
-            Stand::Refused(refused) => refused.again <= now,
-            Stand::Resident | Stand::Loading => false,
+        let due = match holdings.version_state(name, version) {
+            VersionState::Missing => true,
+            VersionState::Refused(refused) => refused.again <= now,
+            VersionState::Resident | VersionState::Loading => false,
         };
         // What runs and may bring this version is waited for. What runs for another one gives way: its source may hang.
         let runs = holdings.loading.get(name).is_some_and(|loading| loading.may_bring(version));

@@ -25,9 +25,9 @@ mod service;
 mod state;
 mod telling;
 
-mod giving_way;
 pub mod model;
 pub mod score;
+mod thread_priority;
 
 mod fetch;
 mod serve;

@@ -21,10 +21,10 @@ use crate::{
     adapters::{AdapterInfo, AdapterLease, Adapters, Load, PublishError},
     admit::Limits,
     engine::{Engine, EngineConfig},
-    giving_way::giving_way,
     runtime::{DecoderSession, LibraryError, Runtime, SessionConfig, SessionError, TOKENS_MAX, page_bytes},
     service::token_bytes_max,
     text::{Prompter, TokenBytes},
+    thread_priority::with_compute_priority,
 };
 
 /// What to serve and how.
@@ -72,7 +72,7 @@ pub const UNREAD_PER_SEQUENCE: usize = 4;
 /// Tokens of drafts that a step checks at most, of all its sequences together: each takes a row of logits.
 const DRAFTED_MAX: usize = 24;
 
-/// What those who generate may wait for a token because somebody else's prompt is read.
+/// Upper bound of the duration of a step while any sequence decodes: prefill is chunked to stay below it.
 const STEP_MAX: Duration = Duration::from_millis(100);
 
 /// The model cannot be served.
@@ -242,7 +242,7 @@ impl Model {
         // Every request in the house may hold another replaced version.
         let adapters = Adapters::new(options.adapter_slots, options.sequences_max + options.queue_max + 1);
         // It starts the threads of the steps.
-        let session = giving_way(|| DecoderSession::open(&runtime, &bundle, config, adapters.table()))?;
+        let session = with_compute_priority(|| DecoderSession::open(&runtime, &bundle, config, adapters.table()))?;
         let cache_bytes = (page_bytes(&bundle) * pages) as u64;
         let logits_bytes = session.logits_bytes() as u64;
         let config = EngineConfig {

@@ -10,7 +10,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use crate::giving_way::give_way;
+use crate::thread_priority::lower;
 
 /// Prompts at the same time, at most.
 const THREADS_MAX: usize = 2;
@@ -48,7 +48,7 @@ impl TextPool {
         let turn = self.turns.next(tenant).await;
         let (done, result) = oneshot::channel();
         std::thread::Builder::new().name("text".into()).spawn(move || {
-            give_way();
+            lower();
             let _turn = turn;
             // Nobody waits for it when the request was cancelled.
             let _ = done.send(work());

@@ -1,6 +1,6 @@
 //! Whether the swarm is what it should be, is on its way, or cannot get there.
 
-use slm_residency::{Stand, Wanted, refusal::Helps};
+use slm_residency::{VersionState, Wanted, refusal::Helps};
 
 use super::{
     desired::Desired,
@@ -53,8 +53,8 @@ pub fn settled(desired: &Desired, observed: &Observed) -> bool {
 
 /// Whether a load will be tried again that may well go well.
 fn tries(worker: &Worker, wanted: &Wanted) -> bool {
-    let may_pass = |stand| matches!(stand, Stand::Refused(refused) if refused.helps != Helps::Change);
-    wanted.iter().any(|(name, version)| may_pass(worker.holdings.stand(name, version)))
+    let may_pass = |stand| matches!(stand, VersionState::Refused(refused) if refused.helps != Helps::Change);
+    wanted.iter().any(|(name, version)| may_pass(worker.holdings.version_state(name, version)))
 }
 
 /// What stands against models, and what against adapters.
@@ -66,7 +66,7 @@ fn problems(desired: &Desired, observed: &Observed) -> (Vec<String>, Vec<String>
             models.push(format!("SlmModel {}: {reason}", model.name));
         }
         for adapter in desired.adapters.iter().filter(|adapter| adapter.model == model.name) {
-            if let Stand::Refused(refused) = worker.holdings.stand(&adapter.name, &adapter.version()) {
+            if let VersionState::Refused(refused) = worker.holdings.version_state(&adapter.name, &adapter.version()) {
                 adapters.push(format!("LoraAdapter {}: {}", adapter.name, refused.message));
             }
         }

@@ -10,7 +10,7 @@ use slm_crds::{
     status::Condition,
 };
 use slm_proto::v1::{AdapterPhase, AdapterState};
-use slm_residency::{Refused, Stand, Version};
+use slm_residency::{Refused, Version, VersionState};
 
 use crate::{
     conditions::Verdict,
@@ -58,18 +58,18 @@ pub(super) async fn residency(context: &Context, adapter: &LoraAdapter) -> Resul
         conditions,
     };
     let action = context.report(adapter, &former.conditions, &verdict, next, adapter.status.as_ref()).await?;
-    // Whatever an event may have missed, is seen again.
+    // Safety requeue, in case an event was lost.
     Ok(if serving == pods.len() { action } else { Action::requeue(Duration::from_secs(30)) })
 }
 
 fn serves(pod: &PodView, name: &str, version: &Version) -> bool {
-    pod.holdings.stand(name, version) == Stand::Resident
+    pod.holdings.version_state(name, version) == VersionState::Resident
 }
 
 fn refusal<'p>(pod: &'p PodView, name: &str, version: &Version) -> Option<&'p Refused> {
-    match pod.holdings.stand(name, version) {
-        Stand::Refused(refused) => Some(refused),
-        Stand::Resident | Stand::Loading | Stand::Missing => None,
+    match pod.holdings.version_state(name, version) {
+        VersionState::Refused(refused) => Some(refused),
+        VersionState::Resident | VersionState::Loading | VersionState::Missing => None,
     }
 }
 

@@ -55,7 +55,7 @@ pub(crate) struct Inputs {
     pub(crate) telling: Arc<Telling>,
 }
 
-/// A pod, and which of those that had its name: what an earlier one said does not count.
+/// Pod name and incarnation. Events of an earlier pod of the same name are ignored.
 type Whose = (String, u64);
 
 struct Member {

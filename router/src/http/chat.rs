@@ -8,9 +8,9 @@ use super::{
     Shared, body,
     error::ApiError,
     fields::{Fields, read, shown},
+    head::Kind,
     params::{self, Style},
-    reply::{self, Kind},
-    unsupported,
+    reply, unsupported,
 };
 use crate::{access::table::Caller, dispatch::Call, metrics::Api};
 

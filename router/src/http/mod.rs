@@ -13,6 +13,7 @@ mod chat;
 mod completions;
 mod error;
 mod fields;
+mod head;
 mod logprobs;
 mod models;
 mod names;
@@ -65,8 +66,8 @@ pub(crate) async fn serve_probes(listener: Listener, dispatcher: Shared) -> Resu
     Err(RunError::Server { server: "probes", reason: "there are no more connections".to_owned() })
 }
 
-/// Outermost what needs no token. Of a guarded endpoint that is next to nothing: what `/readyz` says is missing, and what
-/// `/metrics` counts, are names of models, workers and callers.
+/// Unauthenticated routes are merged last. A guarded endpoint exposes only liveness and a bare ready or not ready: what
+/// `/readyz` says is missing and what `/metrics` counts are names of models, workers and callers.
 fn routes(dispatcher: Shared, access: Access) -> Router {
     let open = if access.guarded() {
         Router::new().route("/healthz", get(probes::healthz)).route("/readyz", get(probes::ready))

@@ -2,7 +2,7 @@
 
 use super::{
     error::{ApiError, Refused},
-    reply::Kind,
+    head::Kind,
 };
 use crate::refusal::Refusal;
 

@@ -8,8 +8,8 @@ use slm_proto::v1::{GenerateRequest, Sampling};
 use super::{
     error::ApiError,
     fields::{Fields, read, shown},
+    head::Kind,
     names::Names,
-    reply::Kind,
 };
 
 /// Options of a stream that are taken when they are off.

@@ -17,9 +17,9 @@ use slm_proto::v1::Delta;
 
 use super::{
     error::{ApiError, ErrorEnvelope},
+    head::{Head, Kind, Usage, finish_reason},
     logprobs,
     params::Style,
-    reply::{Head, Kind, Usage, finish_reason},
 };
 use crate::{
     events::{Answer, Event},

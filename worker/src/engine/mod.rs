@@ -27,10 +27,10 @@ use tokio::sync::mpsc as events;
 
 use crate::{
     adapters::AdapterLease,
-    giving_way::give_way,
     permits::{Permit, PermitError, PermitLimits, Permits},
     runtime::DecoderSession,
     sample::{Logprobs, NotFinite, SamplingParams},
+    thread_priority::lower,
 };
 
 /// What to generate.
@@ -239,7 +239,7 @@ impl Engine {
             cache_tokens_max: session.config().pages * PAGE,
         };
         let thread = std::thread::Builder::new().name("engine".into()).spawn(move || {
-            give_way();
+            lower();
             thread::EngineThread::new(session, config, receiver, gauges).run();
         })?;
         Ok((engine, thread))

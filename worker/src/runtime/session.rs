@@ -165,7 +165,7 @@ impl DecoderSession {
         }
         self.lock().prepare(chunks, self.config.threads)?;
         self.fill(chunks);
-        // The graph always wants a row: what it does without one is not worth knowing.
+        // At least one row of logits is bound: an empty Gather is not covered by tests.
         self.bind(tokens, wanted.max(1))?;
         let ran = self.binding.run(&mut self.session);
         self.lock().sharing.release();

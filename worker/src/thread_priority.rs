@@ -1,4 +1,5 @@
-//! Threads that compute give way to those that do little: take requests in, send tokens out, bring adapters in.
+//! The priority of compute threads: nice 10, so that I/O threads, which take requests, send tokens and load adapters,
+//! preempt them.
 //!
 //! The engine's threads never rest while there is work, and wait for each other by spinning. A thread that needs a core for
 //! some milliseconds would share one with them by halves, in turns of several milliseconds. With a lower priority they
@@ -8,8 +9,8 @@
 #[cfg(target_os = "linux")]
 const NICE: i32 = 10;
 
-/// From here on this thread gives way, and so do threads that it starts.
-pub(crate) fn give_way() {
+/// Lowers the priority of this thread, and of the threads that it starts from here on.
+pub(crate) fn lower() {
     #[cfg(target_os = "linux")]
     {
         let thread = rustix::thread::gettid();
@@ -21,9 +22,9 @@ pub(crate) fn give_way() {
 }
 
 /// Runs `work` on a thread of its own that gives way, and waits for it: the caller's priority stays.
-pub(crate) fn giving_way<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+pub(crate) fn with_compute_priority<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     let run = || {
-        give_way();
+        lower();
         work()
     };
     std::thread::scope(|scope| match scope.spawn(run).join() {
@@ -40,7 +41,7 @@ mod tests {
     fn threads_of_a_thread_that_gives_way_do_too_and_its_caller_does_not() {
         let nice = || rustix::process::getpriority_process(Some(rustix::thread::gettid())).unwrap();
         let before = nice();
-        let inside = giving_way(|| std::thread::spawn(nice).join().unwrap());
+        let inside = with_compute_priority(|| std::thread::spawn(nice).join().unwrap());
         assert_eq!((inside, nice()), (NICE.max(before), before));
     }
 }
