@@ -18,8 +18,11 @@
 //!
 //! Modules, in the order in which a fetch meets them:
 
+mod digest;
+mod oci_reference;
 mod source;
 
+mod authorization;
 mod credentials;
 mod error;
 mod progress;
@@ -30,16 +33,21 @@ mod web;
 
 mod http;
 
+mod part;
+mod request;
 mod stage;
 mod unpack;
 
+mod artifact;
 mod cache;
+mod validators;
 
 mod store;
 
+pub use artifact::Artifact;
 pub use credentials::{CredentialError, Credentials};
 pub use error::FetchError;
 pub use http::retry::RetryPolicy;
 pub use progress::{Phase, Progress};
 pub use source::Source;
-pub use store::{Artifact, PVC_ROOT, Store, StoreConfig};
+pub use store::{PVC_ROOT, Store, StoreConfig};

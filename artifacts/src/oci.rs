@@ -2,23 +2,24 @@
 
 mod manifest;
 mod media;
-pub(crate) mod reference;
 mod registry;
 mod token;
 
+use crate::oci_reference::OciReference;
 use crate::{
     Artifact, FetchError, Progress,
     cache::{blocking, entry::Entry, entry_key, evict::Room, evict::bytes_in, job::Job, refs::Ref},
     http::{
-        download::{Download, Validators, Wanted},
+        download::{Download, Wanted},
         retry::RetryPolicy,
     },
+    part::Part,
     progress::{Phase, Watcher},
-    stage::{Part, concluded},
-    store::Request,
+    request::Request,
+    stage::concluded,
+    validators::Validators,
 };
 use manifest::{Layer, Manifest, Said};
-use reference::OciReference;
 use registry::Registry;
 
 /// An artifact of a registry.
@@ -53,7 +54,7 @@ impl Oci<'_> {
         watch(Progress::of(Phase::Resolving, 0, None));
         let name = reference.to_string();
         let known = self.known(name.clone()).await?;
-        let retry = self.request.store.retry;
+        let retry = self.request.tools.retry;
         let retry = if known.is_some() { retry.hurried() } else { retry };
         let fetched = self.latest(reference, name, retry, watch).await;
         match (fetched, known) {
@@ -83,7 +84,7 @@ impl Oci<'_> {
     }
 
     async fn known(&self, name: String) -> Result<Option<Entry>, FetchError> {
-        blocking(&self.request.store.cache, self.request.uri, move |cache| match cache.read_ref(&name) {
+        blocking(&self.request.tools.cache, self.request.uri, move |cache| match cache.read_ref(&name) {
             Some(known) => cache.lookup(&known.key),
             None => Ok(None),
         })
@@ -96,7 +97,7 @@ impl Oci<'_> {
         if let Some(entry) = self.request.cached(&key).await? {
             return Ok(entry);
         }
-        let (cache, uri) = (&self.request.store.cache, self.request.uri);
+        let (cache, uri) = (&self.request.tools.cache, self.request.uri);
         let job = Job::begin(cache, &key, uri, watch).await?;
         // Whoever had the right before may have made it.
         let result = match self.request.cached(&key).await {
@@ -140,7 +141,7 @@ impl Oci<'_> {
         watch: Watcher<'_>,
     ) -> Result<Vec<Layer>, FetchError> {
         watch(Progress::of(Phase::Resolving, 0, None));
-        let (uri, retry) = (self.request.uri, self.request.store.retry);
+        let (uri, retry) = (self.request.uri, self.request.tools.retry);
         let manifest = match manifest {
             Some(manifest) => manifest,
             None => self.registry.manifest(&format!("sha256:{digest}"), retry).await?,
@@ -162,7 +163,7 @@ impl Oci<'_> {
 
     /// Makes room for all layers before the first one is asked for.
     async fn reserve(&self, job: &Job, key: &str, total: u64) -> Result<(), FetchError> {
-        let (cache, uri) = (&self.request.store.cache, self.request.uri);
+        let (cache, uri) = (&self.request.tools.cache, self.request.uri);
         let limit = cache.bytes_max;
         if total > limit {
             return Err(FetchError::TooLarge { uri: uri.to_owned(), bytes: total, limit });
@@ -187,7 +188,7 @@ impl Oci<'_> {
         layer: &Layer,
         watch: &mut (dyn FnMut(Progress) + Send),
     ) -> Result<Part, FetchError> {
-        let store = self.request.store;
+        let store = self.request.tools;
         let origin = self.registry.blob(&layer.digest);
         let path = job.dir().join(format!("blob-{}", layer.digest));
         let name = format!("layer sha256:{}", layer.digest);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use percent_encoding::percent_decode_str;
 use reqwest::Url;
 
-use crate::{Credentials, FetchError, oci::reference::OciReference};
+use crate::{Credentials, FetchError, oci_reference::OciReference};
 
 /// What to fetch.
 #[derive(Clone, Debug, Default)]

@@ -10,9 +10,10 @@ use std::{
 use crate::{
     FetchError,
     cache::{Cache, blocking, entry::Entry, job::Job},
+    part::{Becomes, Part},
     progress::{Phase, Progress, Watcher},
-    store::Request,
-    unpack::{self, Limits, Packing, UnpackError},
+    request::Request,
+    unpack::{self, Limits, UnpackError},
 };
 
 /// How often progress is told of.
@@ -20,26 +21,6 @@ const TELL: Duration = Duration::from_millis(100);
 
 /// Bytes of all files in an artifact's archives, also in a cache without a bound: a few bytes can unpack to any number.
 const UNPACKED_BYTES_MAX: u64 = 256 << 30;
-
-/// A file that has arrived, and what becomes of it.
-#[derive(Clone, Debug)]
-pub(crate) struct Part {
-    /// Where it lies.
-    pub(crate) from: PathBuf,
-    /// For messages.
-    pub(crate) name: String,
-    /// What it becomes.
-    pub(crate) becomes: Becomes,
-}
-
-/// What a part becomes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Becomes {
-    /// A file of that path.
-    File(PathBuf),
-    /// The files in it.
-    Files(Packing),
-}
 
 /// Why it did not work.
 enum StageError {
@@ -59,7 +40,7 @@ impl Request<'_> {
     ) -> Result<Entry, FetchError> {
         let mut again = false;
         loop {
-            let limits = Arc::new(Limits::new(self.store.cache.bytes_max.min(UNPACKED_BYTES_MAX)));
+            let limits = Arc::new(Limits::new(self.tools.cache.bytes_max.min(UNPACKED_BYTES_MAX)));
             let staged = self.staged(job, parts.clone(), &limits, watch).await;
             let failed = match staged {
                 Ok(()) => match self.publish(job, key, digest).await {
@@ -73,7 +54,7 @@ impl Request<'_> {
             }
             // What it unpacks to is not known; at least as much as it has come to so far.
             let bytes = limits.done.load(Ordering::Relaxed).max(1);
-            let cache = &self.store.cache;
+            let cache = &self.tools.cache;
             let name = key.to_owned();
             let freed =
                 if again { 0 } else { blocking(cache, self.uri, move |cache| cache.free_up(bytes, &name)).await? };
@@ -110,13 +91,13 @@ impl Request<'_> {
         match placed {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(self.said(error)),
-            Err(error) => Err(FetchError::io(self.uri, &self.store.cache.dir, io::Error::other(error))),
+            Err(error) => Err(FetchError::io(self.uri, &self.tools.cache.dir, io::Error::other(error))),
         }
     }
 
     async fn publish(&self, job: &Job, key: &str, digest: &str) -> Result<Entry, FetchError> {
         let (staging, key, digest, uri) = (job.staging(), key.to_owned(), digest.to_owned(), self.uri.to_owned());
-        blocking(&self.store.cache, self.uri, move |cache| cache.publish(&key, &staging, &digest, &uri)).await
+        blocking(&self.tools.cache, self.uri, move |cache| cache.publish(&key, &staging, &digest, &uri)).await
     }
 
     fn said(&self, error: StageError) -> FetchError {

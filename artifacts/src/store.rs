@@ -1,21 +1,17 @@
 //! The one entry: a cache, a client, and `fetch`.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
-
-use reqwest::Client;
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use crate::{
-    FetchError, Progress, RetryPolicy, Source,
-    cache::{Cache, entry::Entry},
+    Artifact, FetchError, Progress, RetryPolicy, Source,
+    cache::Cache,
+    digest::parse_digest,
     http::{
         client::{PlainHosts, client},
         rate::MinimumRate,
     },
     local, oci,
+    request::{Request, Tools},
     source::Location,
     web,
 };
@@ -70,65 +66,8 @@ impl StoreConfig {
 /// A cache and what is needed to fill it. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Store {
-    pub(crate) cache: Arc<Cache>,
-    pub(crate) client: Client,
-    pub(crate) plain: PlainHosts,
-    pub(crate) retry: RetryPolicy,
-    pub(crate) rate: MinimumRate,
-    pub(crate) answer_max: Duration,
+    tools: Tools,
     pvc_root: PathBuf,
-}
-
-/// Something that has been fetched. While it lives, no process evicts it.
-#[derive(Debug)]
-pub struct Artifact {
-    path: PathBuf,
-    stale: bool,
-    entry: Option<Entry>,
-}
-
-impl Artifact {
-    pub(crate) fn cached(entry: Entry, stale: bool) -> Self {
-        Self { path: entry.path.clone(), stale, entry: Some(entry) }
-    }
-
-    fn in_place(path: PathBuf) -> Self {
-        Self { path, stale: false, entry: None }
-    }
-
-    /// The file, or the folder with the files. Nothing may be written there.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// `sha256:HEX` of the file, archive or manifest, which was compared with the bytes.
-    ///
-    /// `None` for what is used in place (`file:`, `pvc:`): nothing was read of it, and a digest that was asked for is
-    /// the caller's to compare.
-    #[must_use]
-    pub fn digest(&self) -> Option<&str> {
-        self.entry.as_ref().map(|entry| entry.index.digest.as_str())
-    }
-
-    /// A folder of the cache, which may not be there yet, for what is made of it and can be made again: it goes when the
-    /// artifact goes. `None` for what is used in place.
-    #[must_use]
-    pub fn derived(&self) -> Option<&Path> {
-        self.entry.as_ref().map(|entry| entry.derived.as_path())
-    }
-
-    /// Bytes of its files in the cache; `None` for what is used in place.
-    #[must_use]
-    pub fn bytes(&self) -> Option<u64> {
-        self.entry.as_ref().map(|entry| entry.index.bytes)
-    }
-
-    /// Whether the server could not be asked, and this is what the tag or URL stood for last.
-    #[must_use]
-    pub fn is_stale(&self) -> bool {
-        self.stale
-    }
 }
 
 impl Store {
@@ -141,15 +80,15 @@ impl Store {
         let client = client(&plain, config.ca_file.as_deref(), config.idle)?;
         let cache = Cache::open_with(&config.dir, config.bytes_max.unwrap_or(u64::MAX), config.converted)
             .map_err(|error| FetchError::io("cache", &config.dir, error))?;
-        Ok(Self {
+        let tools = Tools {
             cache: Arc::new(cache),
             client,
             plain,
             retry: config.retry,
             rate: MinimumRate { bytes_per_second: config.rate_min, window: config.idle },
             answer_max: config.answer_max,
-            pvc_root: config.pvc_root,
-        })
+        };
+        Ok(Self { tools, pvc_root: config.pvc_root })
     }
 
     /// Evicts what is not in use, as far as there is more than the bound allows: after something was made that no fetch
@@ -158,8 +97,8 @@ impl Store {
     /// # Errors
     /// The file system refuses.
     pub fn trim(&self) -> Result<(), FetchError> {
-        let made = self.cache.make_room(0, "");
-        made.map(drop).map_err(|error| FetchError::io("cache", &self.cache.dir, error))
+        let made = self.tools.cache.make_room(0, "");
+        made.map(drop).map_err(|error| FetchError::io("cache", &self.tools.cache.dir, error))
     }
 
     /// Fetches, or finds in the cache.
@@ -179,7 +118,7 @@ impl Store {
     ) -> Result<Artifact, FetchError> {
         let uri = source.shown();
         let digest = source.digest.as_deref().map(|digest| parse_digest(&uri, digest)).transpose()?;
-        let request = Request { store: self, uri: &uri, digest, source };
+        let request = Request { tools: &self.tools, uri: &uri, digest, source };
         match Location::parse(&source.uri)? {
             Location::File(path) => {
                 let uri = uri.clone();
@@ -195,46 +134,15 @@ impl Store {
     }
 }
 
-/// What every kind of server needs to know of a fetch.
-#[derive(Clone, Debug)]
-pub(crate) struct Request<'a> {
-    pub(crate) store: &'a Store,
-    /// The URI as it may be shown.
-    pub(crate) uri: &'a str,
-    /// 64 hexadecimal digits.
-    pub(crate) digest: Option<String>,
-    pub(crate) source: &'a Source,
-}
-
 async fn in_place(find: impl FnOnce() -> Result<PathBuf, FetchError> + Send + 'static) -> Result<Artifact, FetchError> {
     let found = tokio::task::spawn_blocking(find).await;
     found.unwrap_or_else(|error| Err(FetchError::io("file", "", std::io::Error::other(error)))).map(Artifact::in_place)
-}
-
-/// The 64 digits of `sha256:HEX`.
-pub(crate) fn parse_digest(uri: &str, digest: &str) -> Result<String, FetchError> {
-    let hex = digest.strip_prefix("sha256:").unwrap_or_default();
-    if hex.len() == 64 && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
-        return Ok(hex.to_owned());
-    }
-    let message = format!("digest `{digest}` is not sha256: followed by 64 lower-case hexadecimal digits");
-    Err(FetchError::bad(uri, message))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::progress::Watcher;
-
-    #[test]
-    fn digests() {
-        let digest = "0123456789abcdef".repeat(4);
-        assert_eq!(parse_digest("u", &format!("sha256:{digest}")).unwrap(), digest);
-        for wrong in [digest.as_str(), "sha256:00", "sha512:00", &format!("sha256:{}", digest.to_uppercase())] {
-            let error = parse_digest("u", wrong).unwrap_err();
-            assert!(error.reason() == "BadReference" && error.to_string().contains(wrong), "{error}");
-        }
-    }
 
     #[test]
     fn fetches_can_be_spawned() {

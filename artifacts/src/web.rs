@@ -7,24 +7,26 @@ use reqwest::{
 
 use crate::{
     Artifact, FetchError,
+    authorization::authorization,
     cache::{blocking, entry::Entry, entry_key, job::Job, refs::Ref},
-    credentials::Secret,
     http::{
         client::authority,
-        download::{Download, Origin, Outcome, Validators, Wanted},
+        download::{Download, Origin, Outcome, Wanted},
         retry::Fault,
         status::no_answer,
     },
+    part::{Becomes, Part},
     progress::{Phase, Progress, Watcher},
+    request::Request,
     source::file_name,
-    stage::{Becomes, Part, concluded},
-    store::Request,
+    stage::concluded,
     unpack::Packing,
+    validators::Validators,
 };
 
 /// A file of a web server.
 pub(crate) async fn fetch(request: Request<'_>, url: &Url, watch: Watcher<'_>) -> Result<Artifact, FetchError> {
-    request.store.plain.check(request.uri, url)?;
+    request.tools.plain.check(request.uri, url)?;
     let name = file_name(url).unwrap_or_default();
     let web = Web { packing: Packing::of_name(&name), name, url, request };
     match web.request.digest.clone() {
@@ -49,7 +51,7 @@ impl Web<'_> {
         if let Some(entry) = self.cached(&key).await? {
             return Ok(Artifact::cached(entry, false));
         }
-        let (cache, uri) = (&self.request.store.cache, self.request.uri);
+        let (cache, uri) = (&self.request.tools.cache, self.request.uri);
         let job = Job::begin(cache, &key, uri, watch).await?;
         // Whoever had the right before may have made it.
         let result = match self.cached(&key).await? {
@@ -64,7 +66,7 @@ impl Web<'_> {
 
     /// What the server has now, or when it is away, what it had.
     async fn latest(&self, watch: Watcher<'_>) -> Result<Artifact, FetchError> {
-        let (cache, uri) = (&self.request.store.cache, self.request.uri);
+        let (cache, uri) = (&self.request.tools.cache, self.request.uri);
         let url = self.url.to_string();
         // The file's name decides whether it is unpacked; the same URL always has the same.
         let key = format!("url-{}", crate::cache::refs::hashed(&url));
@@ -76,7 +78,7 @@ impl Web<'_> {
     async fn latest_alone(&self, job: &Job, key: &str, url: &str, watch: Watcher<'_>) -> Result<Artifact, FetchError> {
         watch(Progress::of(Phase::Resolving, 0, None));
         let name = url.to_owned();
-        let known = blocking(&self.request.store.cache, self.request.uri, move |cache| {
+        let known = blocking(&self.request.tools.cache, self.request.uri, move |cache| {
             let Some(known) = cache.read_ref(&name) else { return Ok(None) };
             Ok(cache.lookup(&known.key)?.map(|entry| (entry, known.validators)))
         });
@@ -103,7 +105,7 @@ impl Web<'_> {
         unless: Option<Validators>,
         watch: Watcher<'_>,
     ) -> Result<Option<Entry>, FetchError> {
-        let store = self.request.store;
+        let store = self.request.tools;
         let path = job.dir().join("file");
         let retry = if unless.is_some() { store.retry.hurried() } else { store.retry };
         let wanted = Wanted {
@@ -165,12 +167,12 @@ fn not_asked(uri: &str) -> FetchError {
 impl Request<'_> {
     pub(crate) async fn cached(&self, key: &str) -> Result<Option<Entry>, FetchError> {
         let key = key.to_owned();
-        blocking(&self.store.cache, self.uri, move |cache| cache.lookup(&key)).await
+        blocking(&self.tools.cache, self.uri, move |cache| cache.lookup(&key)).await
     }
 
     /// A name that is not noted costs no more than a fetch without its server, later.
     pub(crate) async fn remember(&self, name: String, to: Ref) {
-        if let Err(error) = blocking(&self.store.cache, self.uri, move |cache| cache.write_ref(&name, &to)).await {
+        if let Err(error) = blocking(&self.tools.cache, self.uri, move |cache| cache.write_ref(&name, &to)).await {
             tracing::warn!(%error, "cannot note what a source stands for");
         }
     }
@@ -200,20 +202,4 @@ impl Origin for WebOrigin<'_> {
         };
         request.send().await.map_err(|error| no_answer(self.uri, &error))
     }
-}
-
-/// As a header that logs leave out.
-pub(crate) fn authorization(uri: &str, secret: &Secret) -> Result<HeaderValue, FetchError> {
-    use base64::Engine as _;
-    let text = match secret {
-        Secret::Basic { username, password } => {
-            let pair = format!("{username}:{password}");
-            format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair))
-        }
-        Secret::Bearer(token) | Secret::Identity(token) => format!("Bearer {}", token.trim()),
-    };
-    let mut value = HeaderValue::from_str(&text)
-        .map_err(|_| FetchError::bad(uri, "the token holds characters that no token has, such as a line break"))?;
-    value.set_sensitive(true);
-    Ok(value)
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::Cache;
-use crate::http::download::Validators;
+use crate::validators::Validators;
 
 /// What a tag or a URL stood for last.
 #[derive(Debug, Serialize, Deserialize)]

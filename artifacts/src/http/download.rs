@@ -6,7 +6,6 @@ use reqwest::{
     Response, StatusCode,
     header::{self, HeaderMap, HeaderName, HeaderValue},
 };
-use serde::{Deserialize, Serialize};
 use tokio::{
     sync::mpsc,
     time::{Instant, timeout},
@@ -22,6 +21,7 @@ use crate::{
     FetchError,
     cache::{Cache, blocking, evict::Room, job::Job},
     progress::{Phase, Progress, Watcher},
+    validators::Validators,
 };
 
 /// Chunks between the connection and the disk; each has at most some 16 KiB.
@@ -35,24 +35,9 @@ pub(crate) trait Origin: Sync {
     fn get(&self, headers: HeaderMap) -> impl Future<Output = Result<Response, Fault>> + Send;
 }
 
-/// By which a server tells one version of a file from another.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Validators {
-    pub(crate) etag: Option<String>,
-    pub(crate) last_modified: Option<String>,
-}
-
-impl Validators {
-    fn of(response: &Response) -> Self {
-        let text = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        Self { etag: text(header::ETAG), last_modified: text(header::LAST_MODIFIED) }
-    }
-
-    /// A weak tag says that two versions mean the same, not that their bytes are.
-    pub(crate) fn if_range(&self) -> Option<String> {
-        let strong = self.etag.as_ref().filter(|tag| !tag.starts_with("W/"));
-        strong.or(self.last_modified.as_ref().filter(|_| self.etag.is_none())).cloned()
-    }
+fn validators(response: &Response) -> Validators {
+    let text = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    Validators { etag: text(header::ETAG), last_modified: text(header::LAST_MODIFIED) }
 }
 
 /// What is to be had.
@@ -188,7 +173,7 @@ impl<O: Origin> Download<'_, O> {
 
     /// Looks at the head of an answer and makes the partial file fit to what will follow.
     async fn prepare(&self, state: &mut State, resume: &Continue, response: &Response) -> Result<(), Fault> {
-        let validators = Validators::of(response);
+        let validators = validators(response);
         let length = response.content_length();
         let Some(partial) = &mut state.partial else { return Ok(()) };
         match (response.status(), resume) {

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 
-use super::download::Validators;
 use crate::cache::{job::Job, refs::hashed, remove};
+use crate::validators::Validators;
 
 const READ_BYTES: usize = 1 << 20;
 

@@ -3,7 +3,7 @@
 use oci_spec::image::{Arch, Descriptor, DigestAlgorithm, ImageIndex, ImageManifest, Os};
 
 use super::media;
-use crate::{FetchError, stage::Becomes};
+use crate::{FetchError, part::Becomes};
 
 /// What a registry is asked for.
 pub(super) const ACCEPT: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, \

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, path::Path};
 
 use crate::{
-    stage::Becomes,
+    part::Becomes,
     unpack::{Packing, relative},
 };
 

@@ -8,17 +8,18 @@ use reqwest::{
 };
 use sha2::{Digest as _, Sha256};
 
-use super::{manifest, manifest::Manifest, reference::OciReference, token};
+use super::{manifest, manifest::Manifest, token};
 use crate::{
     FetchError,
+    authorization::authorization,
     credentials::Secret,
     http::{
         download::Origin,
         retry::{Fault, Retries, RetryPolicy},
         status,
     },
-    store::Request,
-    web::authorization,
+    oci_reference::OciReference,
+    request::Request,
 };
 
 /// Larger manifests than any registry takes.
@@ -38,7 +39,7 @@ pub(super) struct Registry<'a> {
 impl<'a> Registry<'a> {
     pub(super) fn new(request: &'a Request<'a>, reference: &'a OciReference) -> Result<Self, FetchError> {
         let (host, repository) = (reference.api_host(), reference.repository());
-        let scheme = if request.store.plain.contains(host) { "http" } else { "https" };
+        let scheme = if request.tools.plain.contains(host) { "http" } else { "https" };
         let base = Url::parse(&format!("{scheme}://{host}/v2/{repository}/"))
             .map_err(|error| FetchError::bad(request.uri, format!("{host} is not a host: {error}")))?;
         let secret = request.source.credentials.as_ref().and_then(|all| all.of(reference.host(), repository));
@@ -54,7 +55,7 @@ impl<'a> Registry<'a> {
     pub(super) async fn manifest(&self, reference: &str, retry: RetryPolicy) -> Result<Manifest, FetchError> {
         let mut retries = Retries::new(retry);
         let manifest = loop {
-            let limit = self.request.store.answer_max;
+            let limit = self.request.tools.answer_max;
             let answer = tokio::time::timeout(limit, self.try_manifest(reference)).await;
             match answer.unwrap_or_else(|_| Err(status::late(self.request.uri, limit))) {
                 Ok(manifest) => break manifest,
@@ -120,7 +121,7 @@ impl<'a> Registry<'a> {
     }
 
     async fn send(&self, url: &Url, headers: HeaderMap) -> Result<Response, Fault> {
-        let mut request = self.request.store.client.get(url.clone()).headers(headers);
+        let mut request = self.request.tools.client.get(url.clone()).headers(headers);
         let authorization = self.authorization.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(value) = authorization {
             request = request.header(AUTHORIZATION, value);

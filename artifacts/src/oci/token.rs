@@ -7,9 +7,9 @@ use serde::Deserialize;
 use super::registry::Registry;
 use crate::{
     FetchError,
+    authorization::authorization,
     credentials::Secret,
     http::{retry::Fault, status},
-    web::authorization,
 };
 
 const TOKEN_BYTES_MAX: usize = 1 << 20;
@@ -49,7 +49,7 @@ async fn token(registry: &Registry<'_>, challenge: &ChallengeRef<'_>) -> Result<
     let mut url =
         Url::parse(&realm).map_err(|error| refused(format!("the registry's token server `{realm}`: {error}")))?;
     // A password goes there.
-    registry.request.store.plain.check(uri, &url)?;
+    registry.request.tools.plain.check(uri, &url)?;
     let scope = parameter("scope").unwrap_or_else(|| format!("repository:{}:pull", registry.repository));
     let mut asked = vec![("scope", scope)];
     asked.extend(parameter("service").map(|service| ("service", service)));
@@ -66,7 +66,7 @@ async fn token(registry: &Registry<'_>, challenge: &ChallengeRef<'_>) -> Result<
 }
 
 fn ask(registry: &Registry<'_>, url: &mut Url, asked: Vec<(&str, String)>) -> Result<RequestBuilder, FetchError> {
-    let client = &registry.request.store.client;
+    let client = &registry.request.tools.client;
     if let Some(Secret::Identity(refresh)) = &registry.secret {
         let mut form = asked;
         form.push(("grant_type", "refresh_token".to_owned()));

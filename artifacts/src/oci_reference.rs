@@ -4,7 +4,7 @@ use std::fmt;
 
 use oci_spec::distribution::Reference;
 
-use crate::store::parse_digest;
+use crate::digest::parse_digest;
 
 /// Which artifact of which registry.
 #[derive(Clone, Debug)]
