@@ -2,7 +2,7 @@
 
 use std::{fmt::Display, io, process::ExitCode};
 
-use crate::output::style;
+use crate::style;
 
 /// Why a command did not do what it was asked.
 #[derive(Debug)]

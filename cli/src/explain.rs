@@ -4,13 +4,13 @@ use std::fmt::Write as _;
 
 use clap::Args;
 use serde_json::{Value, json};
-use slm_proto::v1::{Candidate, CandidateOutcome, Decision};
+use slm_proto::v1::{Candidate, CandidateOutcome, Decision, Expert};
 
 use crate::{
     client::{Client, PromptArgs, ServerArgs, kind_name, refused},
     exit::Failure,
-    output::{self, short_digest, style, styled},
-    run::expert_json,
+    output::{self, short_digest},
+    style::{self, styled},
 };
 
 /// Says which expert would answer a prompt now, and why, without generating anything.
@@ -100,6 +100,16 @@ pub fn json(decision: &Decision) -> Value {
         "reason": decision.reason,
         "worker": decision.worker,
         "candidates": decision.candidates.iter().map(candidate).collect::<Vec<_>>(),
+    })
+}
+
+/// An expert as JSON.
+pub fn expert_json(expert: &Expert) -> Value {
+    json!({
+        "kind": kind_name(expert.kind()),
+        "name": expert.name,
+        "model": expert.model,
+        "digest": expert.digest,
     })
 }
 

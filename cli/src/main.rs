@@ -13,6 +13,7 @@ mod logs;
 mod open_files;
 mod output;
 mod store_args;
+mod style;
 mod terminal;
 
 // The processes of a swarm.

@@ -1,31 +1,13 @@
-//! Standard output: lines, JSON, tables. Colours only on a terminal, which `anstream` sees to.
+//! Standard output: lines, JSON, tables.
 
 use std::io::{self, Write as _};
 
 use serde::Serialize;
 
-use crate::exit::Failure;
-
-/// Colours, by what they mean.
-pub mod style {
-    use anstyle::{AnsiColor, Style};
-
-    /// Went well.
-    pub const GOOD: Style = AnsiColor::Green.on_default();
-    /// Worth a look.
-    pub const WARN: Style = AnsiColor::Yellow.on_default();
-    /// Went wrong.
-    pub const BAD: Style = AnsiColor::Red.on_default().bold();
-    /// Headings.
-    pub const HEAD: Style = Style::new().bold();
-    /// Less important.
-    pub const DIM: Style = Style::new().dimmed();
-}
-
-/// `text` in that style.
-pub fn styled(style: anstyle::Style, text: &str) -> String {
-    format!("{}{text}{}", style.render(), style.render_reset())
-}
+use crate::{
+    exit::Failure,
+    style::{self, styled},
+};
 
 /// Writes text and flushes, so that it is seen as it comes.
 pub fn text(text: &str) -> Result<(), Failure> {

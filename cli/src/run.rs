@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::{Value, json};
 use slm_launch::StoreArgs;
-use slm_proto::v1::{Expert, FinishReason, Finished, GenerateRequest, Started, Usage, generate_response::Event};
+use slm_proto::v1::{FinishReason, Finished, GenerateRequest, Started, Usage, generate_response::Event};
 
 use crate::{
-    client::{Client, PromptArgs, ServerArgs, kind_name, refused},
+    client::{Client, PromptArgs, ServerArgs, refused},
     exit::Failure,
     explain, output, up,
 };
@@ -140,7 +140,7 @@ impl Answer {
         let Usage { prompt_tokens, completion_tokens, cached_tokens } = self.finished.usage.unwrap_or_default();
         json!({
             "request_id": self.started.request_id,
-            "expert": self.started.expert.as_ref().map(expert_json),
+            "expert": self.started.expert.as_ref().map(explain::expert_json),
             "decision": self.started.decision.as_ref().map(explain::json),
             "text": self.text,
             "finish_reason": reason,
@@ -149,14 +149,4 @@ impl Answer {
             },
         })
     }
-}
-
-/// An expert as JSON.
-pub fn expert_json(expert: &Expert) -> Value {
-    json!({
-        "kind": kind_name(expert.kind()),
-        "name": expert.name,
-        "model": expert.model,
-        "digest": expert.digest,
-    })
 }

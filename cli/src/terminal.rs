@@ -12,7 +12,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use slm_launch::WorkerLine;
 use slm_local::{Reporter, reconcile::WorkerId};
 
-use crate::output::{style, styled};
+use crate::style::{self, styled};
 
 /// Tells of progress and problems.
 #[derive(Debug)]

@@ -19,6 +19,7 @@ mod mapped;
 mod safetensors_file;
 
 pub mod config;
+mod config_error;
 mod families;
 pub mod rope;
 

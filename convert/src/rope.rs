@@ -4,7 +4,7 @@ use std::f64::consts::PI;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::ConfigError;
+use crate::config_error::ConfigError;
 
 /// Rotary embedding of a model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -36,6 +36,7 @@ mod rows;
 
 mod format;
 mod pack;
+mod source_error;
 mod sources;
 
 mod activations;
@@ -68,4 +69,4 @@ pub use linear::{Adapters, Linear};
 pub use pack::{Block, Packed, Weights};
 pub use product::Start;
 pub use rows::Rows;
-pub use sources::SourceError;
+pub use source_error::SourceError;

@@ -6,7 +6,7 @@ use crate::{
     format::{BLOCK, Format, TILE_COLUMNS, TileShape},
     memory::Bytes,
     numbers::{largest, nearest},
-    sources::SourceError,
+    source_error::SourceError,
 };
 
 // Scales and offsets are read where they stand.

@@ -10,7 +10,8 @@ use serde::Serialize;
 use crate::{
     args::{CacheArgs, ListenArgs, cache_root},
     exit::{self, Failure},
-    output::{self, style, styled},
+    output,
+    style::{self, styled},
 };
 
 /// Says what this machine can run, what is missing and how to get it.

@@ -1,7 +1,7 @@
 //! The decoder itself: inputs and outputs, and what is the same at every precision.
 
-use super::{ATTENTION, GraphError, OPERATOR_DOMAIN, Precision, builder::Builder, fused, plain};
-use crate::onnx::{Attribute, Dim, ElementType, ValueInfo};
+use super::{GraphError, Precision, builder::Builder, fused, plain};
+use crate::onnx::{Dim, ElementType, ValueInfo};
 
 /// Adds the whole decoder to `b`.
 pub(super) fn decoder(b: &mut Builder<'_>, progress: &mut dyn FnMut(usize, usize)) -> Result<(), GraphError> {
@@ -26,30 +26,6 @@ pub(super) fn decoder(b: &mut Builder<'_>, progress: &mut dyn FnMut(usize, usize
             fused::head(b, stream)
         }
     }
-}
-
-/// Attention over the fused projection; gives the name of the result.
-pub(super) fn attention(b: &mut Builder<'_>, layer: usize, qkv: &str) -> String {
-    let config = b.config();
-    let out = format!("layers.{layer}.attended");
-    let mut attributes = vec![
-        Attribute::int("layer", layer as i64),
-        Attribute::int("heads", config.heads as i64),
-        Attribute::int("kv_heads", config.kv_heads as i64),
-        Attribute::int("head_dim", config.head_dim as i64),
-        Attribute::float("scale", 1.0 / (config.head_dim as f32).sqrt()),
-    ];
-    // The operator counts the token itself in its window, as the reference does.
-    if let Some(window) = config.sliding_window {
-        attributes.push(Attribute::int("window", window as i64));
-    }
-    b.node(OPERATOR_DOMAIN, ATTENTION, &[qkv, "rotary.cos", "rotary.sin"], &[&out], attributes);
-    out
-}
-
-/// Rows `logits_indices` of `x`.
-pub(super) fn select_wanted(b: &mut Builder<'_>, x: &str, out: &str) {
-    b.node("", "Gather", &[x, "logits_indices"], &[out], vec![]);
 }
 
 /// `cos` and `sin` of every position and frequency, `[context, head_dim / 2]`.

@@ -6,7 +6,7 @@ use slm_kernels::Packed;
 use super::{
     EMBEDDING, GraphError, Group, LINEAR_ADD, NORM_LINEAR, OPERATOR_DOMAIN, Precision,
     builder::Builder,
-    decoder::{attention, select_wanted},
+    common::{attention, select_wanted},
 };
 use crate::{
     onnx::Attribute,

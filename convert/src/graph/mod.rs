@@ -16,6 +16,7 @@
 //! out (`pack`).
 
 mod builder;
+mod common;
 mod decoder;
 mod fused;
 mod plain;

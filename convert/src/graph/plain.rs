@@ -4,7 +4,7 @@
 use super::{
     GraphError, Group, LORA_ADD, OPERATOR_DOMAIN,
     builder::{Builder, MICROSOFT},
-    decoder::{attention, select_wanted},
+    common::{attention, select_wanted},
 };
 use crate::onnx::Attribute;
 
