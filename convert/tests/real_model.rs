@@ -59,7 +59,7 @@ fn tokenizer_and_template_give_the_reference_ids() {
     let prompts: Vec<Prompt> = serde_json::from_str(include_str!("fixtures/smollm2_prompts.json")).unwrap();
     for prompt in &prompts {
         if let Some(user) = &prompt.user {
-            let turn = ChatMessage::new("user", &user);
+            let turn = ChatMessage::new("user", user);
             assert_eq!(template.render(&[turn], true).unwrap(), prompt.text);
         }
         let encoded = tokenizer.encode(prompt.text.as_str(), prompt.user.is_none()).unwrap();

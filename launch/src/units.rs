@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes() {
+    fn sizes_for_people() {
         assert_eq!(size(512), "512 B");
         assert_eq!(size(98_362_432), "93.8 MiB");
     }

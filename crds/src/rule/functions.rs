@@ -78,10 +78,9 @@ pub(super) fn yields(function: Function, name: &str, arguments: &[Type]) -> Resu
         (Function::StartsWith | Function::EndsWith | Function::Matches, [of, part]) if text(of) && text(part) => {
             Ok(Type::Bool)
         }
-        (Function::Size, [of]) => match of {
-            Type::Any | Type::String | Type::Bytes | Type::List(_) | Type::Map(_) | Type::Message => Ok(Type::Int),
-            _ => refused(),
-        },
+        (Function::Size, [Type::Any | Type::String | Type::Bytes | Type::List(_) | Type::Map(_) | Type::Message]) => {
+            Ok(Type::Int)
+        }
         (Function::LowerAscii | Function::UpperAscii, [of]) if text(of) => Ok(Type::String),
         (Function::String, [of]) if of.is_number() || matches!(of, Type::String | Type::Bool) => Ok(Type::String),
         (Function::Int | Function::Uint | Function::Double, [of]) if of.is_number() || *of == Type::String => {

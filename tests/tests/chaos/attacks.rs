@@ -35,8 +35,16 @@ pub(crate) struct Target {
     token: &'static str,
 }
 
-/// What runs, with how often each has come round.
-pub(crate) struct Attacks(Vec<(&'static str, Arc<AtomicUsize>, Vec<JoinHandle<()>>)>);
+/// What runs.
+pub(crate) struct Attacks(Vec<Attack>);
+
+/// One kind of attack, as often as it runs at once.
+struct Attack {
+    name: &'static str,
+    /// How often it has come round.
+    count: Arc<AtomicUsize>,
+    tasks: Vec<JoinHandle<()>>,
+}
 
 impl Target {
     pub(crate) fn new(swarm: &Swarm, certificate: &str, token: &'static str) -> Result<Self> {
@@ -90,35 +98,35 @@ pub(crate) fn all(target: &Target, stop: &CancellationToken) -> Attacks {
 }
 
 impl Attacks {
-    fn start<F: Future<Output = Result<()>> + Send>(
+    fn start<F: Future<Output = Result<()>> + Send + 'static>(
         &mut self,
         name: &'static str,
         times: usize,
         target: &Target,
         stop: &CancellationToken,
         attack: fn(Target) -> F,
-    ) where
-        F: 'static,
-    {
+    ) {
         let count = Arc::new(AtomicUsize::new(0));
-        let tasks = (0..times).map(|_| {
-            let (target, stop, count) = (target.clone(), stop.clone(), Arc::clone(&count));
-            tokio::spawn(async move {
-                let mut pause = tokio::time::interval(Duration::from_millis(20));
-                // What a peer does with such a caller is the peer's choice.
-                while let Some(_ended) = stop.run_until_cancelled(attack(target.clone())).await {
-                    count.fetch_add(1, Ordering::Relaxed);
-                    pause.tick().await;
-                }
+        let tasks: Vec<_> = (0..times)
+            .map(|_| {
+                let (target, stop, count) = (target.clone(), stop.clone(), Arc::clone(&count));
+                tokio::spawn(async move {
+                    let mut pause = tokio::time::interval(Duration::from_millis(20));
+                    // What a peer does with such a caller is the peer's choice.
+                    while let Some(_ended) = stop.run_until_cancelled(attack(target.clone())).await {
+                        count.fetch_add(1, Ordering::Relaxed);
+                        pause.tick().await;
+                    }
+                })
             })
-        });
-        self.0.push((name, Arc::clone(&count), tasks.collect()));
+            .collect();
+        self.0.push(Attack { name, count, tasks });
     }
 
     /// How often each was begun, once all have ended.
     pub(crate) async fn ended(self) -> Result<BTreeMap<&'static str, usize>> {
         let mut counts = BTreeMap::new();
-        for (name, count, tasks) in self.0 {
+        for Attack { name, count, tasks } in self.0 {
             let begun = tasks.len();
             for task in tasks {
                 task.await?;

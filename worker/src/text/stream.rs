@@ -226,6 +226,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::type_complexity)] // A table.
     fn control_tokens_are_found_and_never_shown() {
         let cases: [(&[&[u8]], &[&str], &str, bool); 10] = [
             (&[b"a", b"<end>", b"b"], &[], "ab", false),
