@@ -49,6 +49,7 @@ use std::{sync::Arc, time::Instant};
 
 use futures::future::BoxFuture;
 use kube::Client;
+use slm_probes::faults::panics_when_asked;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -123,7 +124,10 @@ async fn campaign(
     while let Some(won) = election.win(&shutdown).await {
         tracing::info!("leading");
         telling.act(Role::Leading { counted: Instant::now() });
-        let work = |stop| lead(client.clone(), config.clone(), Arc::clone(&telling), fence.clone(), stop);
+        let work = |stop| {
+            let leading = lead(client.clone(), config.clone(), Arc::clone(&telling), fence.clone(), stop);
+            panics_when_asked("operator-lead", leading)
+        };
         let end = term(election.hold(won), work, &shutdown).await;
         match end {
             TermEnd::LeaseLost => telling.act(Role::Standby),

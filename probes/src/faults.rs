@@ -3,7 +3,7 @@
 //! Off unless the environment variable `SLM_TEST_PANIC` names the task. Then the process's next SIGUSR2 makes it panic.
 //! Whoever can set a process's environment and send it signals can end it anyway.
 
-use std::env;
+use std::{env, future::pending};
 
 /// Names the task that is to panic.
 const VARIABLE: &str = "SLM_TEST_PANIC";
@@ -17,7 +17,15 @@ pub async fn panic_when_asked(task: &str) {
             panic!("{VARIABLE}: {task} was told to panic")
         }
     }
-    std::future::pending().await
+    pending().await
+}
+
+/// Runs `work` as the task of that name, inside which the panic happens.
+pub async fn panics_when_asked<T>(task: &str, work: impl Future<Output = T>) -> T {
+    tokio::select! {
+        output = work => output,
+        output = async { panic_when_asked(task).await; pending().await } => output,
+    }
 }
 
 #[cfg(unix)]
@@ -28,11 +36,11 @@ async fn signalled() {
             signals.recv().await;
         }
         // The system's limit of signal handlers: there is no way to be told.
-        Err(_) => std::future::pending().await,
+        Err(_) => pending().await,
     }
 }
 
 #[cfg(not(unix))]
 async fn signalled() {
-    std::future::pending().await
+    pending().await
 }

@@ -10,6 +10,7 @@ use futures::{
     future::{BoxFuture, pending},
 };
 use slm_artifacts::{FetchError, Source, Store, StoreConfig};
+use slm_probes::faults::panics_when_asked;
 use slm_proto::v1::{generation_server::GenerationServer, worker_control_server::WorkerControlServer};
 use slm_tls::{FolderError, Identity};
 use tokio::{
@@ -171,7 +172,7 @@ async fn live(config: WorkerConfig, shutdown: CancellationToken, events: Arc<Eve
     let (state, state_seen) = watch::channel(first);
     telling.open(state_seen.clone());
     let publishing = state::publish(model.clone(), draining_seen.clone(), state, ended.clone());
-    tasks.spawn("state", publishing.map(Ok::<_, Infallible>));
+    tasks.spawn("state", panics_when_asked("worker-state", publishing).map(Ok::<_, Infallible>));
     let answers = OpenAnswers::new(config.read_timeout);
     let ending = answers.clone().end_unread(model.engine.permits().clone(), ended.clone());
     tasks.spawn("unread answers", ending.map(Ok::<_, Infallible>));
