@@ -46,6 +46,8 @@ pub struct Pod {
     pub ip: String,
     /// Ready, and not on its way out.
     pub ready: bool,
+    /// When its Ready condition last changed.
+    pub ready_changed: String,
     /// Its container runs, whether it is ready or not.
     pub running: bool,
     /// Restarts of its container.
@@ -71,18 +73,15 @@ pub fn pods(selector: &str) -> Result<Vec<Pod>> {
     let list = kubectl_json(&["get", "pods", "-l", selector])?;
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let pod = |pod: &Value| {
-        let condition = |kind: &str| {
-            pod["status"]["conditions"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .any(|c| c["type"] == kind && c["status"] == "True")
-        };
+        let conditions = pod["status"]["conditions"].as_array();
+        let ready = conditions.into_iter().flatten().find(|condition| condition["type"] == "Ready");
         Pod {
             name: text(&pod["metadata"]["name"]),
             node: text(&pod["spec"]["nodeName"]),
             ip: text(&pod["status"]["podIP"]),
-            ready: condition("Ready") && pod["metadata"]["deletionTimestamp"].is_null(),
+            ready: ready.is_some_and(|ready| ready["status"] == "True")
+                && pod["metadata"]["deletionTimestamp"].is_null(),
+            ready_changed: ready.map(|ready| text(&ready["lastTransitionTime"])).unwrap_or_default(),
             running: pod["status"]["containerStatuses"][0]["state"]["running"].is_object(),
             restarts: pod["status"]["containerStatuses"][0]["restartCount"].as_u64().unwrap_or(0),
         }

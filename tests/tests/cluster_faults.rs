@@ -5,6 +5,7 @@ mod cluster_faults {
     mod faults;
     mod leaders;
     mod nodes;
+    mod panics;
     mod rollouts;
     mod upgrades;
 }
