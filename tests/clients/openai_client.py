@@ -58,7 +58,9 @@ def streaming():
     assert len({chunk.id for chunk in chunks}) == 1 and {chunk.object for chunk in chunks} == {"chat.completion.chunk"}
     assert chunks[0].choices[0].delta.role == "assistant", chunks[0]
     *running, last = chunks
-    assert last.choices == [] and last.usage == whole.usage, last
+    # Without cached_tokens: what a worker kept of earlier prompts differs by worker and by time.
+    counted, expected = ((u.prompt_tokens, u.completion_tokens, u.total_tokens) for u in (last.usage, whole.usage))
+    assert last.choices == [] and counted == expected, last
     assert all(chunk.usage is None for chunk in running), running
     text = "".join(chunk.choices[0].delta.content or "" for chunk in running)
     assert text == whole.choices[0].message.content, text

@@ -8,6 +8,8 @@ use slm_tests::cluster::{
 };
 use slm_tests::swarm::{Call, quickstart_adapter};
 
+const CREATED: &str = "jsonpath={.metadata.creationTimestamp}";
+
 /// A route of the model's name comes later: the model keeps it, in the status and at the routers. When the holder of a
 /// name goes, the object that waited for it has it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -28,6 +30,10 @@ async fn a_name_is_the_older_objects_until_it_goes() -> Result<()> {
 
     apply(&route("contested"))?;
     until_reason("sroute", "contested", "Ready").await?;
+    // Of two objects of one second, the kind decides.
+    let made = kubectl(&["get", "sroute", "contested", "-o", CREATED])?;
+    let now = ["create", "configmap", "now", "--dry-run=server", "-o", CREATED];
+    until("the next second", || Ok((kubectl(&now)? != made).then_some(()))).await?;
     let uri = push_adapter(&quickstart_adapter("banking"), "contested:1")?;
     apply(&adapter_manifest("contested", &uri))?;
     until_reason("lora", "contested", "NameTaken").await?;
