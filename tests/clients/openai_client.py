@@ -172,7 +172,7 @@ def errors():
     refused(bad, lambda: chat(max_tokens=0), "max_tokens", "at least 1", param="max_tokens")
     refused(bad, lambda: chat(n=2), "`n`", param="n", code="unsupported_parameter")
     refused(bad, lambda: chat(temperature=-1), "temperature", "between 0 and", param="temperature")
-    refused(bad, lambda: chat(top_p=0), "top_p", param="top_p")
+    refused(bad, lambda: chat(top_p=1.5), "top_p", "between 0 and 1", param="top_p")
     refused(bad, lambda: chat(logprobs=True, top_logprobs=21), "at most 20")
     refused(bad, lambda: chat(extra_body={"temprature": 1}), "`temprature`", "`temperature`", code="unknown_parameter")
     refused(bad, lambda: chat(messages=[]), "messages", param="messages")
