@@ -7,12 +7,13 @@
 
 use std::{
     env,
-    fs::{self, File},
+    fs::{self, File, TryLockError},
     io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::Arc,
-    time::SystemTime,
+    thread,
+    time::{Duration, SystemTime},
 };
 
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,9 @@ use crate::{
 pub const CONVERTER_VERSION: u32 = 5;
 /// Rotary tables stop here: 2 x 16 MiB at head_dim 128, and no CPU serves longer contexts in useful time.
 const CONTEXT_LENGTH_MAX: usize = 32 * 1024;
+
+/// Between two looks at whether another process has built what this one waits for.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 const BUNDLE_FILE: &str = "bundle.json";
 const TOKENIZER_FILE: &str = "tokenizer.json";
@@ -173,11 +177,7 @@ impl Cached<'_> {
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<(), BundleError> {
         fs::create_dir_all(self.cache).map_err(self.error(self.cache))?;
-        let lock = self.lock_file().map_err(self.error(&self.lock_path()))?;
-        lock.lock().map_err(self.error(&self.lock_path()))?;
-        if !is_at(&lock, &self.lock_path()) || self.exists() {
-            return Ok(());
-        }
+        let Some(_lock) = self.lock_to_build()? else { return Ok(()) };
         let staging = self.cache.join(format!("{}.partial", self.name));
         // What crashes have left, of building and of removing.
         for left in [&staging, &self.dir] {
@@ -194,6 +194,26 @@ impl Cached<'_> {
         // A name that survives a power failure must not stand before contents that did not.
         sync(&staging).map_err(self.error(&staging))?;
         fs::rename(&staging, &self.dir).map_err(self.error(&self.dir))
+    }
+
+    /// The lock under which it is built; `None` once it exists. A wait for the lock alone would not end: whoever built it
+    /// uses it from then on, and holds the lock as long.
+    fn lock_to_build(&self) -> Result<Option<File>, BundleError> {
+        loop {
+            let lock = self.lock_file().map_err(self.error(&self.lock_path()))?;
+            let locked = match lock.try_lock() {
+                Ok(()) => is_at(&lock, &self.lock_path()),
+                Err(TryLockError::WouldBlock) => false,
+                Err(TryLockError::Error(error)) => return Err(self.error(&self.lock_path())(error)),
+            };
+            if self.exists() {
+                return Ok(None);
+            }
+            if locked {
+                return Ok(Some(lock));
+            }
+            thread::sleep(LOOK_AGAIN);
+        }
     }
 
     fn exists(&self) -> bool {
@@ -307,5 +327,33 @@ impl Bundle {
         }
         let damaged = |why| BundleError::Damaged { path: self.dir.clone(), why };
         tokenizers::Tokenizer::from_file(&path).map(Some).map_err(|e| damaged(format!("{TOKENIZER_FILE}: {e}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    fn cached(cache: &Path) -> Cached<'_> {
+        Cached { cache, name: "x", dir: cache.join("x") }
+    }
+
+    #[test]
+    fn a_builder_does_not_wait_for_the_users_of_what_another_built() {
+        let cache = tempfile::tempdir().unwrap();
+        let (told, hears) = mpsc::channel();
+        let first = cached(cache.path());
+        // The builder is its user before the other process has the lock.
+        let in_use = first.lock_file().unwrap();
+        in_use.lock_shared().unwrap();
+        fs::create_dir_all(&first.dir).unwrap();
+        fs::write(first.dir.join(BUNDLE_FILE), "{}").unwrap();
+        let path = cache.path().to_owned();
+        // Not joined: where it waits for ever, the test ends all the same.
+        thread::spawn(move || told.send(cached(&path).lock_to_build().map(|lock| lock.is_some())));
+        let second = hears.recv_timeout(Duration::from_secs(10)).expect("an end of the wait");
+        assert!(!second.unwrap(), "it is there: nothing to build");
     }
 }
