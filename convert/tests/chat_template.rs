@@ -51,7 +51,7 @@ fn what_python_and_jinja_have_is_there() {
         ("{{ 'One two, three_4' | wordcount }}", "3"),
         ("{{ 'Hello brave World' | truncate(11, leeway=0) }}", "Hello..."),
         (
-            "{{ 'Hello brave World' | truncate(11, true, '!', 0) }} {{ 'Hello brave' | truncate(9) }}",
+            "{{ 'Hello brave World' | truncate(11, true, '!', leeway=0) }} {{ 'Hello brave' | truncate(9) }}",
             "Hello brav! Hello brave",
         ),
         ("{% set c = cycler('a', 'b') %}{{ c.next() }}{{ c.next() }}{{ c.next() }}", "aba"),

@@ -55,7 +55,7 @@ fn weights_come_under_hugging_face_names_and_in_its_row_order() {
 #[test]
 fn a_folder_with_one_file_is_that_file() {
     let dir = tempfile::tempdir().unwrap();
-    assert_says(&refusal(dir.path()), &["no model here", "neither config.json nor a .gguf"]);
+    assert_says(&refusal(dir.path()), &["no model here", "exactly one .gguf", "the folder is empty"]);
     std::fs::copy(fixture("tiny.gguf"), dir.path().join("a.gguf")).unwrap();
     let model = Checkpoint::open(dir.path()).unwrap();
     assert_eq!(model.digest(), Checkpoint::open(&fixture("tiny.gguf")).unwrap().digest());

@@ -41,7 +41,7 @@ fn the_metadata_read_as_transformers_reads_them() {
     assert!(config.tie_word_embeddings && config.sliding_window.is_none());
     assert_eq!(
         (model.generation().eos_token_ids.as_slice(), model.generation().bos_token_id),
-        ([2].as_slice(), Some(1))
+        ([2, 0].as_slice(), Some(1))
     );
     assert_eq!(model.native_bits("model.layers.29.mlp.down_proj.weight"), Some(4));
     assert_eq!(model.native_bits("lm_head.weight"), Some(8));

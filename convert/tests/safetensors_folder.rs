@@ -173,7 +173,7 @@ fn configurations_and_folders_that_are_no_model_say_so() {
     assert_says(&refusal(dir.path()), &["generation_config.json", "eos_token_id", "999", "128"]);
     std::fs::remove_file(dir.path().join("model.safetensors")).unwrap();
     edit(&dir.path().join("generation_config.json"), &json!({"eos_token_id": [2, 5]}));
-    assert_says(&refusal(dir.path()), &["weights are not"]);
+    assert_says(&refusal(dir.path()), &["called vectors.safetensors", "name the file model.safetensors"]);
     assert_says(&refusal(&dir.path().join("nowhere")), &["nowhere", "No such file"]);
 }
 

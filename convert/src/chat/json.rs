@@ -1,7 +1,10 @@
 //! `tojson` as transformers defines it: Python's `json.dumps(value, ensure_ascii=False, indent=None, separators=None,
 //! sort_keys=False)`, nothing escaped for HTML.
 
-use std::io::{self, Write};
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+};
 
 use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{Error, ErrorKind, Value};
@@ -41,9 +44,8 @@ fn sorted(value: &Value, depth: usize) -> Result<Value, Error> {
     }
     match value.kind() {
         ValueKind::Map => {
-            let mut keys: Vec<Value> = value.try_iter()?.collect();
-            keys.sort();
-            keys.into_iter().map(|key| Ok((key.clone(), sorted(&value.get_item(&key)?, depth + 1)?))).collect()
+            let items = value.try_iter()?.map(|key| Ok((key.clone(), sorted(&value.get_item(&key)?, depth + 1)?)));
+            Ok(Value::from(items.collect::<Result<BTreeMap<Value, Value>, Error>>()?))
         }
         ValueKind::Seq => value.try_iter()?.map(|item| sorted(&item, depth + 1)).collect(),
         _ => Ok(value.clone()),

@@ -268,7 +268,7 @@ mod tests {
             ("{% if '%s' % n == '7' %}yes{% endif %}", "yes"),
             ("{% set x = '%s%%' % n %}{{ x }}", "7%"),
             ("{{ ('%s' % n) % () }}", "7"),
-            ("{{ name.replace('n', '%s') % (1, 2) }}", "A12"),
+            ("{{ ('A%s' ~ '%s') % (1, 2) }}", "A12"),
         ];
         for (source, expected) in cases {
             assert_eq!(rendered(source), expected, "{source}");

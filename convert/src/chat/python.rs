@@ -144,14 +144,18 @@ fn padding(text: &str, width: usize, fill: char) -> Result<String, Error> {
     Ok(std::iter::repeat_n(fill, width.saturating_sub(text.chars().count())).collect())
 }
 
-/// Jinja2's: `truncate(length=255, killwords=False, end='...', leeway=5)`.
-fn truncate(text: String, args: Rest<Value>) -> Result<String, Error> {
-    type Arguments = (Option<usize>, Option<bool>, Option<String>, Option<usize>, Kwargs);
-    let (length, killwords, end, leeway, named): Arguments = from_args(&args)?;
+/// Jinja2's: `truncate(length=255, killwords=False, end='...', leeway=5)`, the last by its name only.
+fn truncate(
+    text: String,
+    length: Option<usize>,
+    killwords: Option<bool>,
+    end: Option<String>,
+    named: Kwargs,
+) -> Result<String, Error> {
     let length = length.or(named.get("length")?).unwrap_or(255);
     let killwords = killwords.or(named.get("killwords")?).unwrap_or(false);
     let end = end.or(named.get("end")?).unwrap_or_else(|| "...".to_owned());
-    let leeway = leeway.or(named.get("leeway")?).unwrap_or(5);
+    let leeway = named.get::<Option<usize>>("leeway")?.unwrap_or(5);
     named.assert_all_used()?;
     let Some(kept) = length.checked_sub(end.chars().count()) else {
         return Err(failed(format!("truncate: a length of {length} has no room for {end:?}")));

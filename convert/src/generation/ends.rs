@@ -97,7 +97,7 @@ mod tests {
     #[test]
     fn the_template_says_how_a_turn_ends() {
         assert_eq!(ends(CHATML, &["<|im_start|>", "<|im_end|>"]), ["<|im_end|>"]);
-        let llama2 = "{% for m in messages %}[INST] {{ m.content }} {{ eos_token }}{% endfor %}";
+        let llama2 = "{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]{% else %} {{ m.content }} {{ eos_token }}{% endif %}{% endfor %}";
         assert_eq!(ends(llama2, &["<s>", "</z>"]), ["</z>"]);
         let own = "{% for m in messages %}<r>{{ m.role }}<h>{{ m.content | trim }}\n<fin>{% endfor %}";
         assert_eq!(ends(own, &["<r>", "<h>", "<fin>"]), ["<fin>"]);

@@ -28,7 +28,7 @@ fn refused_adapter(folder: &Folder, artifact: &Path, parts: &[&str]) -> Result<(
         assert!(models.iter().all(|model| model.ready == (model.name != "damaged")), "{models:?}");
         anyhow::Ok(())
     })?;
-    let ended = swarm.end()?;
+    let ended = swarm.stop()?;
     assert!(ended.status.success(), "{}", ended.said);
     Ok(())
 }
