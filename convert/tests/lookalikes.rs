@@ -25,7 +25,9 @@ fn folder(names: &[&str]) -> TempDir {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         match *name {
             // That of a model which is served: only the weights are another's.
-            "config.json" => drop(fs::copy(parity().join("llama/config.json"), path).unwrap()),
+            "config.json" => {
+                fs::copy(parity().join("llama/config.json"), path).unwrap();
+            }
             _ => fs::write(path, "{}").unwrap(),
         }
     }

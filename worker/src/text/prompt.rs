@@ -224,11 +224,13 @@ mod tests {
     }
 
     fn words(prompter: &Prompter, ids: &[u32]) -> String {
-        let bytes = crate::text::TokenBytes::new(prompter.tokenizer().unwrap(), &[]);
-        let word = |id: &u32| match id {
-            100 => "(start)".to_owned(),
-            101 => "(end)".to_owned(),
-            id => String::from_utf8_lossy(bytes.get(*id)).into_owned(),
+        let tokenizer = prompter.tokenizer().unwrap();
+        let bytes = crate::text::TokenBytes::new(tokenizer, &[]);
+        let [start, end] = ["<|start|>", "<|end|>"].map(|token| tokenizer.token_to_id(token).unwrap());
+        let word = |id: &u32| match *id {
+            id if id == start => "(start)".to_owned(),
+            id if id == end => "(end)".to_owned(),
+            id => String::from_utf8_lossy(bytes.get(id)).into_owned(),
         };
         ids.iter().map(word).collect()
     }
