@@ -31,8 +31,8 @@ pub struct ListenArgs {
     /// Address of the gRPC endpoint; port 0: any.
     #[arg(long, value_name = "ADDRESS", env = "SLM_GRPC", default_value = "127.0.0.1:50051", value_parser = address)]
     pub grpc: SocketAddr,
-    /// Web pages that may call the HTTP endpoint from a browser, by their origin: https://chat.example.com,
-    /// http://localhost:* (any port) or * (any page); several with commas. `slm up` on a loopback address lets those of
+    /// Web pages that may call the HTTP endpoint from a browser, by their origin: `https://chat.example.com`,
+    /// `http://localhost:*` (any port) or * (any page); several with commas. `slm up` on a loopback address lets those of
     /// localhost without it.
     #[arg(long, value_name = "ORIGIN", env = "SLM_HTTP_ALLOW_ORIGIN", value_delimiter = ',')]
     pub http_allow_origin: Vec<Origin>,
