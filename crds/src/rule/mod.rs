@@ -7,7 +7,7 @@
 //! What can be found out without a request is found out when the rule is compiled: syntax, unknown names, types, and
 //! literal regular expressions, which are compiled then as well.
 //!
-//! - `parse`: text to the syntax tree of `cel`, contained; `compile`: that tree to a typed [`node::Node`];
+//! - `parse`: text to the syntax tree of `cel`, contained; `compile`: that tree to a typed `Node`;
 //! - `types`, `functions`, `pattern`: what operators, functions and regular expressions accept;
 //! - `facts`: what one request shows to rules; `evaluate`: the value of a node; `budget`: what it may cost.
 
