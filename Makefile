@@ -78,8 +78,9 @@ bench: setup ## Speed beside the bare ONNX Runtime step and llama-server, on thi
 	  "$(TARGET)/release/slm-bench" --slm "$(SLM)" --llama-server "$$server" --llama-model "$$model" \
 	    --plot "$(TARGET)/bench.png" --json "$(TARGET)/bench.json" $(BENCH)
 
-soak: setup build ## Half an hour of everything at once: no error, no wrong token, no growing memory
+soak: setup build ## Half an hour of everything at once, then two tenants beside a third that does everything wrong
 	SLM_SOAK_SECONDS=$(or $(SLM_SOAK_SECONDS),1800) $(CARGO) test --release --workspace --test soak -- --nocapture
+	SLM_CHAOS_SECONDS=$(or $(SLM_CHAOS_SECONDS),900) $(CARGO) test --release --workspace --test chaos -- --nocapture --ignored
 
 cluster-up: ## A real two-node Kubernetes on this machine (root): eval "$(make -s cluster-up)"
 	@scripts/cluster up

@@ -64,6 +64,7 @@ async fn watch(pid: u32, stop: CancellationToken) -> Result<Vec<f64>> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes minutes: make soak"]
 async fn two_tenants_do_not_notice_a_third() -> Result<()> {
     let duration = duration()?;
     let access = Access::new()?;
