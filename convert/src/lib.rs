@@ -15,6 +15,7 @@ mod anonymous;
 mod digest;
 mod disguise;
 mod fields;
+mod listing;
 mod mapped;
 mod safetensors_file;
 

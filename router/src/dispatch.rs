@@ -153,7 +153,9 @@ impl Dispatcher {
         let mut hold = None;
         loop {
             let now = Arc::clone(&view.borrow_and_update());
-            if resolve(&now, &request.model, &call.caller).is_ok() {
+            if now.index.swarm.generation > 0 {
+                // No rule runs for a caller who may not name its route.
+                resolve(&now, &request.model, &call.caller)?;
                 self.classifier.classify(&now, request, &mut outcomes).await;
             }
             match self.plan(&now, request, &call.caller, outcomes.as_ref(), &attempts.tried)? {

@@ -109,6 +109,7 @@ impl FileServer {
 
 async fn answer(State(served): State<Served>, request: Request) -> Response {
     let late = served.script.lock().unwrap().late;
+    // What this server does, not what a test waits for.
     tokio::time::sleep(late).await;
     let mut script = served.script.lock().unwrap();
     script.seen.push(request.headers().clone());

@@ -1,10 +1,11 @@
 //! What a folder or file is in which no model was found, and what to do about it.
 
 use std::ffi::OsStr;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+
+use crate::listing::names;
 
 /// Folders that are looked into, and how deep.
 const FOLDERS_MAX: usize = 256;
@@ -144,13 +145,4 @@ fn trained_on(path: &Path) -> String {
     let config: Option<Value> = config.and_then(|bytes| serde_json::from_slice(&bytes).ok());
     let base = config.as_ref().and_then(|config| config["base_model_name_or_path"].as_str());
     base.map_or_else(String::new, |base| format!(", on the model that it was trained on ({base})"))
-}
-
-/// Names in a folder, sorted, hidden ones left out.
-fn names(path: &Path) -> Vec<String> {
-    let entries = fs::read_dir(path).into_iter().flatten().flatten();
-    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
-    let mut names: Vec<String> = names.filter(|name| !name.starts_with('.')).collect();
-    names.sort();
-    names
 }

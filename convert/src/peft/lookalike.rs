@@ -1,7 +1,8 @@
 //! What a folder or file is in which no adapter was found, and what to do about it.
 
-use std::fs;
 use std::path::Path;
+
+use crate::listing::names;
 
 /// Folders that are looked into.
 const FOLDERS_MAX: usize = 256;
@@ -38,12 +39,4 @@ pub(super) fn adapter(path: &Path) -> String {
             format!("adapters are in {} and {}: name one", path.join(first).display(), path.join(second).display())
         }
     }
-}
-
-fn names(path: &Path) -> Vec<String> {
-    let entries = fs::read_dir(path).into_iter().flatten().flatten();
-    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
-    let mut names: Vec<String> = names.filter(|name| !name.starts_with('.')).collect();
-    names.sort();
-    names
 }
