@@ -1,4 +1,4 @@
-//! LoraAdapter to what its model's workers hold: the fleet loads it, this tells how far it is.
+//! LoraAdapter controller: validates the object and reports its residency; the fleet controller loads it.
 
 mod status;
 
@@ -10,10 +10,10 @@ use slm_crds::{LoraAdapter, route::TargetKind};
 use crate::{
     conditions::Verdict,
     context::{Context, Error},
+    name_conflicts::name_taken,
     objects::Objects,
     reconcile::Reconciled,
     source,
-    taken::name_taken,
 };
 
 impl Reconciled for LoraAdapter {
@@ -45,7 +45,7 @@ fn validate(adapter: &LoraAdapter, objects: &Objects) -> Result<(), Verdict> {
     }
     let why = match objects.known().dangling(TargetKind::SlmModel, name) {
         Some(dangling) => dangling.to_string(),
-        None => format!("the SlmModel `{name}` has not its name: an older object has it"),
+        None => format!("the SlmModel `{name}` does not own its name: an older object does"),
     };
     Err(Verdict::wrong("ModelNotFound", format!("{why}; this adapter waits for it")))
 }

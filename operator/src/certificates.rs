@@ -1,13 +1,13 @@
-//! The swarm's certificates: its authority, and a Secret with a certificate for each role, minted and renewed here.
+//! Certificate controller: mints and renews the swarm's certificate authority and one certificate for each role.
 //!
-//! [`due`] decides what comes next from what the Secrets hold, one step at a time; every step is stored before the next
-//! is thought of, so that an operator that ends anywhere leaves something that the next one goes on from. A new
-//! authority is trusted by everybody before it signs anything, and the former one is trusted until nothing that it
-//! signed is in use. Deleting the Secret of the authority is how a person asks for a new one: nobody is interrupted.
+//! [`rotation`] decides the next step from the contents of the Secrets. Every step is stored before the next one, so
+//! that another operator can continue after a crash. A new authority is trusted everywhere before it signs anything,
+//! and the former one is trusted until nothing that it signed is in use. Deleting the authority's Secret rotates it
+//! without interruption.
 //!
-//! Only who holds the lease runs this.
+//! Runs only while this operator holds the lease.
 
-mod due;
+mod rotation;
 mod store;
 
 #[cfg(test)]
@@ -23,7 +23,7 @@ use slm_tls::{
 use tokio_util::task::AbortOnDropHandle;
 
 use self::{
-    due::{Leaf, Step},
+    rotation::{LeafUpdate, RotationStep},
     store::{Authorities, Store, Stored},
 };
 use crate::{
@@ -31,74 +31,79 @@ use crate::{
     server::{ClockError, ServerClock},
 };
 
-/// Between two looks at the Secrets at most: somebody may have deleted one.
+/// Longest interval between two reads of the Secrets: one may have been deleted.
 const LOOK_MAX: Duration = Duration::from_secs(60);
-/// After an error.
+/// Pause after an error.
 const AGAIN: Duration = Duration::from_secs(2);
-/// Steps in a row: far more than any state of the Secrets needs.
+/// Bound on successive steps: far more than any state of the Secrets needs.
 const STEPS_MAX: usize = 16;
 
-/// Why there are no certificates now.
+/// Reason for having no certificates now.
 #[derive(Debug, thiserror::Error)]
 enum Error {
     /// The API server refused, or could not be reached.
     #[error("Secret {secret}: {source}")]
     Api {
-        /// Which.
+        /// Name of the Secret.
         secret: String,
-        /// Its words.
+        /// Error of the API server.
         source: Box<kube::Error>,
     },
     /// The authority is unusable.
     #[error("Secret {}: {source}; delete it: a new authority takes over without interruption", store::AUTHORITY)]
     Authority {
-        /// What is wrong.
+        /// Error of the authority's certificate or key.
         source: MintError,
     },
-    /// Our own certificate is unusable.
+    /// The operator's own certificate is unusable.
     #[error("Secret {}: {source}; delete it", store::name(Identity::Operator))]
     Own {
-        /// What is wrong.
+        /// Error of the certificate or key.
         source: MaterialError,
     },
-    /// The authority was lost, and a new one is not trusted by everybody yet.
+    /// The authority was lost, and not every process trusts the new one yet.
     #[error("a new authority is being introduced: {} s to wait", .0.as_secs())]
     Introducing(Duration),
-    /// It is not known which time it is.
+    /// The time is not known.
     #[error(transparent)]
     Clock(#[from] ClockError),
-    /// The steps do not come to an end.
+    /// The bound on successive steps was reached.
     #[error("the Secrets change as fast as they are written: does another operator write them?")]
     Restless,
 }
 
-/// The operator's own end of every connection, kept as the Secrets are. Dropping it ends the keeping.
-pub(crate) struct Kept {
+/// The operator's TLS material, replaced whenever its Secret changes. Dropping it ends the rotation.
+pub(crate) struct RotatingCertificates {
     pub(crate) tls: Tls,
-    keeping: AbortOnDropHandle<()>,
+    rotation_task: AbortOnDropHandle<()>,
 }
 
-impl Kept {
-    /// Waits until they are not kept any more, which is a fault, and gives the reason.
+impl RotatingCertificates {
+    /// Waits until the rotation task ends, which is a fault, and gives the reason.
     pub(crate) async fn ended(&mut self) -> String {
-        match (&mut self.keeping).await {
-            Ok(()) => "keeping certificates ended".to_owned(),
-            Err(error) => format!("keeping certificates failed: {error}"),
+        match (&mut self.rotation_task).await {
+            Ok(()) => "the certificate rotation task ended".to_owned(),
+            Err(error) => format!("the certificate rotation task failed: {error}"),
         }
     }
 }
 
-/// Waits until there are certificates, and keeps them from then on.
-pub(crate) async fn keep(client: Client, namespace: &str, policy: Certificates, clock: ServerClock) -> Kept {
-    let keeper = Keeper { store: Store::new(client, namespace), policy, clock };
+/// Waits for the first certificates, then rotates them in the background.
+pub(crate) async fn keep(
+    client: Client,
+    namespace: &str,
+    policy: Certificates,
+    clock: ServerClock,
+) -> RotatingCertificates {
+    let controller = CertificateController { store: Store::new(client, namespace), policy, clock };
     loop {
-        match keeper.first().await {
+        match controller.first().await {
             Ok((tls, own, wait)) => {
-                let keeping = tokio::spawn(keeper.run(tls.clone(), own, wait));
-                return Kept { tls, keeping: AbortOnDropHandle::new(keeping) };
+                let task = tokio::spawn(controller.run(tls.clone(), own, wait));
+                return RotatingCertificates { tls, rotation_task: AbortOnDropHandle::new(task) };
             }
             Err(error) => {
-                tracing::warn!(%error, "no certificates: workers are not spoken to");
+                tracing::warn!(%error, "no certificates yet: workers cannot be reached");
                 let wait = if let Error::Introducing(wait) = error { wait } else { AGAIN };
                 tokio::time::sleep(wait.min(LOOK_MAX)).await;
             }
@@ -106,13 +111,13 @@ pub(crate) async fn keep(client: Client, namespace: &str, policy: Certificates, 
     }
 }
 
-struct Keeper {
+struct CertificateController {
     store: Store,
     policy: Certificates,
     clock: ServerClock,
 }
 
-impl Keeper {
+impl CertificateController {
     async fn first(&self) -> Result<(Tls, Pem, Duration), Error> {
         let (own, wait) = self.settle().await?;
         let own = own.ok_or(Error::Introducing(wait))?;
@@ -129,29 +134,32 @@ impl Keeper {
                     if let Some(next) = next.filter(|next| *next != own) {
                         match Material::read(&next, Identity::Operator) {
                             Ok(material) => tls.replace(material),
-                            Err(source) => tracing::error!(error = %Error::Own { source }, "the former stays in use"),
+                            Err(source) => {
+                                tracing::error!(error = %Error::Own { source }, "the new certificate is unusable; the former stays in use")
+                            }
                         }
                         own = next;
                     }
                     wait
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "certificates are not kept now");
+                    tracing::warn!(%error, "certificates cannot be renewed now");
                     AGAIN
                 }
             };
         }
     }
 
-    /// Takes every step that is due: the operator's own certificate, if there is one, and how long nothing is.
+    /// Takes every step that is due. Gives the operator's own certificate, if there is one, and the time until the next
+    /// step.
     async fn settle(&self) -> Result<(Option<Pem>, Duration), Error> {
         for _ in 0..STEPS_MAX {
             let mut stored = self.store.read().await?;
-            // The reading of the Secrets told the time.
+            // Reading the Secrets has set the clock.
             let now = self.clock.now()?;
-            match due::next(&stored.seen(self.policy.propagation), now) {
-                Step::Wait(until) => {
-                    // A second at least: certificates know no shorter time.
+            match rotation::next(&stored.seen(self.policy.propagation), now) {
+                RotationStep::Wait(until) => {
+                    // At least a second, the resolution of certificates.
                     let wait = until.duration_since(now).unwrap_or_default().max(Duration::from_secs(1));
                     return Ok((stored.leaves.remove(&Identity::Operator).map(|leaf| leaf.pem), wait));
                 }
@@ -161,31 +169,31 @@ impl Keeper {
         Err(Error::Restless)
     }
 
-    async fn take(&self, step: Step, stored: Stored, now: SystemTime) -> Result<(), Error> {
+    async fn take(&self, step: RotationStep, stored: Stored, now: SystemTime) -> Result<(), Error> {
         let failed = |source| Error::Authority { source };
         let mut authorities = stored.authorities;
         match step {
-            Step::Introduce => {
+            RotationStep::Introduce => {
                 let next = mint::authority(now, self.policy.authority_lifetime).map_err(failed)?;
                 authorities.next = Some(store::read_authority(next).map_err(failed)?);
-                tracing::info!("a new authority is introduced: trusted from now on, it signs later");
+                tracing::info!("a new authority was introduced: trusted from now on, signing later");
             }
-            Step::Promote => {
+            RotationStep::Promote => {
                 authorities.former.extend(authorities.issuing.take().map(store::Authority::retire));
                 authorities.issuing = authorities.next.take();
                 tracing::info!("the new authority signs from now on; the former one is still trusted");
             }
-            Step::Retire => {
+            RotationStep::Retire => {
                 authorities.former.clear();
-                tracing::info!("the former authority is not trusted any more");
+                tracing::info!("the former authority is no longer trusted");
             }
-            Step::Publish(due) => {
+            RotationStep::Publish(due) => {
                 for (identity, leaf) in due {
                     self.publish(&authorities, &stored.leaves, identity, leaf, now).await?;
                 }
                 return Ok(());
             }
-            Step::Wait(_) => return Ok(()),
+            RotationStep::Wait(_) => return Ok(()),
         }
         self.store.write_authorities(&authorities, stored.version.as_deref()).await
     }
@@ -195,12 +203,12 @@ impl Keeper {
         authorities: &Authorities,
         leaves: &store::Leaves,
         identity: Identity,
-        leaf: Leaf,
+        leaf: LeafUpdate,
         now: SystemTime,
     ) -> Result<(), Error> {
         let former = leaves.get(&identity);
         let pem = match (leaf, &authorities.issuing, former) {
-            (Leaf::New, Some(issuing), _) => {
+            (LeafUpdate::NewCertificate, Some(issuing), _) => {
                 let minted = mint::leaf(&issuing.minted, identity, now, self.policy.lifetime)
                     .map_err(|source| Error::Authority { source })?;
                 Pem {
@@ -210,11 +218,11 @@ impl Keeper {
                 }
             }
             (_, _, Some(former)) => Pem { authorities: authorities.bundle().into(), ..former.pem.clone() },
-            // Without an authority nothing is new, and what is not there is not kept.
+            // Without an authority nothing is signed, and a missing certificate cannot be republished.
             (_, _, None) => return Ok(()),
         };
         self.store.write_leaf(identity, pem, now, former.and_then(|former| former.version.as_deref())).await?;
-        tracing::info!(%identity, renewed = leaf == Leaf::New, "certificate published");
+        tracing::info!(%identity, renewed = leaf == LeafUpdate::NewCertificate, "certificate published");
         Ok(())
     }
 }

@@ -1,49 +1,49 @@
-//! Conditions: the one place that sets them, so that a transition time is that of a transition.
+//! Status conditions. Only this module sets them, so that lastTransitionTime is the time of a transition.
 
 use std::borrow::Cow;
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use slm_crds::status::Condition;
 
-/// Type of the condition that every kind has.
+/// Condition type that every kind has.
 pub(crate) const READY: &str = "Ready";
 
-/// How it is with an object.
+/// State of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Status {
-    /// As it should be.
+    /// As specified.
     Ready,
-    /// On its way.
+    /// Becoming as specified.
     Progressing,
-    /// Not as it should be; somebody may have to do something.
+    /// Failed; a person may have to act.
     Wrong,
 }
 
-/// What the Ready condition will say.
+/// Content of the Ready condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Verdict {
-    /// How it is.
+    /// State that the condition reports.
     pub(crate) status: Status,
-    /// One word; also the reason of the Event and the metric's label.
+    /// CamelCase reason; also the reason of the Event and the label of the metric.
     pub(crate) reason: Cow<'static, str>,
-    /// For people: what is going on, and what to do about it.
+    /// Human-readable message: the state, and what to do about it.
     pub(crate) message: String,
 }
 
 impl Verdict {
-    /// All is well.
+    /// A verdict of status True.
     #[must_use]
     pub(crate) fn ready(message: impl Into<String>) -> Self {
         Self { status: Status::Ready, reason: READY.into(), message: message.into() }
     }
 
-    /// On its way.
+    /// A verdict of status False that passes by itself.
     #[must_use]
     pub(crate) fn progressing(reason: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
         Self { status: Status::Progressing, reason: reason.into(), message: message.into() }
     }
 
-    /// Something is wrong.
+    /// A verdict of status False that needs a change.
     #[must_use]
     pub(crate) fn wrong(reason: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
         Self { status: Status::Wrong, reason: reason.into(), message: message.into() }
@@ -53,7 +53,7 @@ impl Verdict {
         if self.status == Status::Ready { "True" } else { "False" }
     }
 
-    /// Whether `before` says something else: worth an Event, which a mere count is not.
+    /// Whether the status or reason differs from `before`: worth an Event, which a changed count is not.
     #[must_use]
     pub(crate) fn is_news(&self, before: &[Condition]) -> bool {
         let same = |condition: &Condition| {
@@ -63,7 +63,7 @@ impl Verdict {
     }
 }
 
-/// The conditions of an object of which `verdict` holds now and of which `before` was said last.
+/// The conditions of an object whose verdict is now `verdict`; `before` are the stored ones.
 #[must_use]
 pub(crate) fn conditions(
     before: &[Condition],

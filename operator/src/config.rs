@@ -1,21 +1,21 @@
-//! How an operator is run.
+//! Configuration of an operator.
 
 use std::{net::SocketAddr, time::Duration};
 
 /// Settings of an operator.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The namespace whose objects it turns into workers: one swarm, one namespace.
+    /// Namespace whose objects the operator reconciles: one swarm, one namespace.
     pub namespace: String,
-    /// Its name among its replicas, which no other one has: the pod's name, or [`unique_identity`].
+    /// Unique name among the operator's replicas: the pod's name, or [`unique_identity`].
     pub identity: String,
-    /// What the workers' pods are made of.
+    /// Settings common to all worker pods.
     pub workers: WorkerPods,
-    /// Address of its own probes and metrics.
+    /// Listen address of the operator's probes and metrics.
     pub probes: SocketAddr,
 }
 
-/// A name that no other operator has: this machine's, and something drawn by lot.
+/// A unique name: the host's, and a random suffix.
 #[must_use]
 pub fn unique_identity() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").ok().or_else(|| std::env::var("HOSTNAME").ok());
@@ -24,45 +24,46 @@ pub fn unique_identity() -> String {
     format!("{}-{}", host.as_deref().unwrap_or("slm-operator"), &lot[..8])
 }
 
-/// What the workers' pods are made of.
+/// Settings common to all worker pods.
 #[derive(Clone, Debug)]
 pub struct WorkerPods {
     /// Image of workers on CPUs.
     pub image: String,
-    /// As of a container.
+    /// Pull policy of the worker's container.
     pub image_pull_policy: Option<String>,
-    /// As of a pod.
+    /// Pull secrets of the worker pods.
     pub image_pull_secrets: Vec<String>,
-    /// Claim that keeps artifacts and converted models, shared by the workers of a node. Unset: each pod has its own.
+    /// Claim that keeps artifacts and converted models, shared by the workers of a node. Unset: each pod has an
+    /// emptyDir.
     pub cache_claim: Option<String>,
-    /// Bytes of artifacts that a cache keeps at most.
+    /// Bound on the cache's bytes.
     pub artifacts_bytes_max: u64,
-    /// Mutual TLS with them, by certificates that are minted and renewed so. Unset: plain text.
+    /// Lifetimes of the certificates for mutual TLS with workers. Unset: plain text.
     pub certificates: Option<Certificates>,
-    /// Registries and servers, as HOST or HOST:PORT, that are spoken to without TLS.
+    /// Registries and servers, as HOST or HOST:PORT, that are reached without TLS.
     pub insecure_hosts: Vec<String>,
     /// Value of RUST_LOG.
     pub log: String,
 }
 
-/// How long certificates live.
+/// Lifetimes of certificates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Certificates {
-    /// One of an operator, a router or a worker.
+    /// Lifetime of the certificate of an operator, a router or a worker.
     pub lifetime: Duration,
-    /// The authority's.
+    /// Lifetime of the authority.
     pub authority_lifetime: Duration,
-    /// How long a changed Secret takes to reach every pod that has it mounted.
+    /// Time until a changed Secret has reached every pod that mounts it.
     pub propagation: Duration,
 }
 
 impl Certificates {
-    /// Whether everybody can have a new one before an old one ends. Renewal begins when a third of a life is left.
+    /// Whether renewal, which begins with the last third of a lifetime, reaches every process in time.
     ///
     /// # Errors
-    /// Names what is too short.
+    /// Names the lifetime that is too short.
     pub fn check(&self) -> Result<(), String> {
-        // Within the last third, one after the other: an authority is introduced, a Secret that was lost is spread, and a
+        // Within the last third, in sequence: an authority is introduced, a lost Secret is distributed, and a
         // certificate is renewed.
         if self.lifetime < self.propagation.saturating_mul(9) {
             return Err(format!(

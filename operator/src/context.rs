@@ -1,4 +1,4 @@
-//! What every controller works with.
+//! Shared state of all controllers.
 
 use std::sync::Arc;
 
@@ -22,68 +22,68 @@ use crate::{
     fleet::FleetView,
     names,
     objects::Objects,
+    probe::OperatorProbe,
     reconcile::Failures,
-    telling::Telling,
 };
 
 /// Shared by all controllers.
 pub(crate) struct Context {
-    /// The API server.
+    /// Client of the API server.
     pub(crate) client: Client,
-    /// Its objects.
+    /// Stores of the watched objects.
     pub(crate) objects: Objects,
-    /// The workers.
+    /// Latest state of all workers.
     pub(crate) fleet: FleetView,
-    /// What their pods are made of.
+    /// Settings common to all worker pods.
     pub(crate) pods: WorkerPods,
-    /// What is told of all this.
-    pub(crate) telling: Arc<Telling>,
-    /// Reconciliations that fail.
+    /// Readiness and metrics of this operator.
+    pub(crate) probe: Arc<OperatorProbe>,
+    /// Backoff state of failing reconciliations.
     pub(crate) failures: Failures,
     recorder: Recorder,
 }
 
-/// A reconciliation that has to be tried again.
+/// A reconciliation that is retried.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// The API server refused, or could not be reached.
     #[error("{what}: {source}")]
     Api {
-        /// What was being done.
+        /// Operation that failed.
         what: &'static str,
-        /// Its words.
+        /// Error of the API server.
         source: Box<kube::Error>,
     },
-    /// A fault of our own.
-    #[error("it panicked: {0}")]
+    /// A panic in the reconciler.
+    #[error("the reconciler panicked: {0}")]
     Panicked(String),
 }
 
 impl Error {
-    /// For `map_err`.
+    /// Adds the operation to an error, for `map_err`.
     pub(crate) fn api(what: &'static str) -> impl Fn(kube::Error) -> Self {
         move |source| Self::Api { what, source: Box::new(source) }
     }
 }
 
 impl Context {
-    /// A context that writes Events by `recorder`.
+    /// A context whose Events go through `recorder`.
     #[must_use]
     pub(crate) fn new(
         client: Client,
         objects: Objects,
         fleet: FleetView,
         pods: WorkerPods,
-        telling: Arc<Telling>,
+        probe: Arc<OperatorProbe>,
         recorder: Recorder,
     ) -> Self {
-        Self { client, objects, fleet, pods, telling, failures: Failures::default(), recorder }
+        Self { client, objects, fleet, pods, probe, failures: Failures::default(), recorder }
     }
 
-    /// Writes what is known of `object`, if it says anything new, and an Event if that is worth one.
+    /// Writes the status of `object` if it changed, and an Event if the verdict is news.
     ///
     /// # Errors
-    /// What the API server says.
+    /// The API server refused or could not be reached.
     pub(crate) async fn report<K, S>(
         &self,
         object: &K,
@@ -115,7 +115,7 @@ impl Context {
             let parameters = PatchParams::apply(names::MANAGER).force();
             match api.patch_status(&object.name_any(), &parameters, &Patch::Apply(patch)).await {
                 Ok(_) => {}
-                // Deleted meanwhile: there is nobody to tell.
+                // The object was deleted meanwhile.
                 Err(kube::Error::Api(status)) if status.code == 404 => return Ok(Action::await_change()),
                 Err(error) => return Err(Error::api("writing the status")(error)),
             }
@@ -130,7 +130,7 @@ impl Context {
         let event = Event {
             type_: if verdict.status == Status::Wrong { EventType::Warning } else { EventType::Normal },
             reason: verdict.reason.clone().into_owned(),
-            // The API takes a kilobyte.
+            // The API limits a note to a kilobyte.
             note: Some(verdict.message.chars().take(900).collect()),
             action: "Reconcile".to_owned(),
             secondary: None,
@@ -141,7 +141,7 @@ impl Context {
     }
 }
 
-/// What writes Events as `identity`.
+/// Publisher of Events under the name `identity`.
 #[must_use]
 pub(crate) fn recorder(client: Client, identity: &str) -> Recorder {
     Recorder::new(client, Reporter { controller: names::MANAGER.to_owned(), instance: Some(identity.to_owned()) })

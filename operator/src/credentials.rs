@@ -1,21 +1,21 @@
-//! What a Secret says to a registry.
+//! Registry credentials from a Secret, for the load of an adapter.
 //!
-//! Whoever may write LoraAdapters names a host and a Secret. So that none of them can have a Secret sent to a host of
-//! their own, a Secret says where it may go: a Docker configuration by its hosts, which the worker keeps to, and one with
-//! a token or a password by the annotation [`HOSTS`].
+//! Anyone who may write LoraAdapters names both a host and a Secret. To keep a Secret from being sent to a host of
+//! their own, the Secret limits its hosts: a Docker configuration by its entries, which the worker enforces, and a
+//! token or a password by the annotation [`HOSTS`].
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Map, Value};
 
-/// The key that holds a Docker configuration.
+/// Key of a Docker configuration.
 const DOCKER_CONFIG: &str = ".dockerconfigjson";
-/// Annotation: the hosts that a token or a password may be sent to, as HOST or HOST:PORT, with commas between them.
+/// Annotation with the hosts that a token or a password may be sent to: HOST or HOST:PORT, separated by commas.
 const HOSTS: &str = "slmswarm.io/hosts";
 const KEYS: [&str; 3] = ["token", "username", "password"];
 
-/// The contents of a Secret as a worker takes them, to be sent to the host of `uri`: a Docker configuration, or an object
-/// with `token`, or with `username` and `password`.
+/// The credentials of a Secret in the worker's format, for the host of `uri`: a Docker configuration, or an object with
+/// `token`, or with `username` and `password`.
 ///
 /// # Errors
 /// Names the Secret and what it lacks.
@@ -23,7 +23,7 @@ pub(crate) async fn read(client: Client, namespace: String, name: String, uri: S
     let secrets: Api<Secret> = Api::namespaced(client, &namespace);
     match secrets.get_opt(&name).await {
         Ok(Some(secret)) => credentials(&name, &secret, &uri),
-        Ok(None) => Err(format!("Secret {name}: not there; make it, or take secretRef away")),
+        Ok(None) => Err(format!("Secret {name} does not exist; create it, or remove secretRef")),
         Err(error) => Err(format!("Secret {name}: {error}")),
     }
 }
@@ -54,7 +54,7 @@ fn credentials(name: &str, secret: &Secret, uri: &str) -> Result<String, String>
 fn host(uri: &str) -> Option<&str> {
     let (_, rest) = uri.split_once("://")?;
     let authority = rest.split(['/', '?', '#']).next()?;
-    // What stands before an @ is no part of the host.
+    // Userinfo before an @ is not part of the host.
     authority.rsplit('@').next()
 }
 
@@ -96,7 +96,7 @@ mod tests {
             assert_eq!(sent(hosts, uri), allowed, "{uri}");
         }
         assert!(!sent(None, "https://models.example.com/a.tar"), "a Secret that says nothing goes nowhere");
-        // A Docker configuration says itself which host gets what.
+        // A Docker configuration limits its own hosts.
         assert!(credentials("pull", &secret(&[(".dockerconfigjson", "{}")], None), "oci://any/a:1").is_ok());
     }
 }

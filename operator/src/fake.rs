@@ -1,4 +1,4 @@
-//! An API server for tests: objects by path, in memory, reached by a real client. It can be slow, refuse, and be away.
+//! In-memory API server for tests, reached by a real client. It can be slow, refuse writes, and be unreachable.
 
 use std::{
     collections::BTreeMap,
@@ -17,13 +17,13 @@ struct State {
     objects: BTreeMap<String, Value>,
     version: u64,
     delay: Duration,
-    /// Status codes of the next writes.
+    /// Status codes for the next writes.
     failures: Vec<u16>,
-    /// Method and path of every write that was taken, the latest last.
+    /// Method and path of every accepted write, latest last.
     written: Vec<String>,
 }
 
-/// Clones are one server.
+/// Handle of the server. Clones share one server.
 #[derive(Clone, Default)]
 pub(crate) struct Server(Arc<Mutex<State>>);
 
@@ -41,7 +41,7 @@ impl Server {
         Client::new(service, "n")
     }
 
-    /// Puts an object there.
+    /// Stores an object.
     pub(crate) fn put(&self, path: &str, object: Value) {
         let mut state = self.state();
         state.version += 1;
@@ -53,12 +53,12 @@ impl Server {
         self.state().objects.get(path).cloned()
     }
 
-    /// Answers take so long from now on; what they are about happens at the end of it.
+    /// Delays every answer from now on; the request takes effect at the end of the delay.
     pub(crate) fn delay(&self, delay: Duration) {
         self.state().delay = delay;
     }
 
-    /// The next write gets this answer; called twice, the one after it too.
+    /// Refuses the next write with this code; calls add up.
     pub(crate) fn refuse(&self, code: u16) {
         self.state().failures.push(code);
     }
@@ -93,7 +93,7 @@ impl State {
         if !self.failures.is_empty() {
             return refusal(self.failures.remove(0));
         }
-        // The status of an object is part of it.
+        // The status subresource is stored within its object.
         let status = path.ends_with("/status");
         let mut path = path.trim_end_matches("/status").to_owned();
         let next = if method == Method::POST {

@@ -1,14 +1,14 @@
-//! The workers, as they say themselves, and what is asked of them.
+//! Fleet: the worker pods, their adapters, and the loads requested of them.
 //!
-//! One task owns all of it: it keeps a state stream to every worker pod, compares what each says that it holds with the
-//! adapters that should be there, asks for the difference, and tells the controllers whose objects are concerned. What
-//! is asked is decided in [`slm_residency`]; nothing here is inferred from labels, logs or metrics.
+//! One task ([`run`]) owns it. It keeps a state stream to every worker pod, compares the adapters that the worker
+//! reports with the desired ones, requests the difference, and triggers the reconciliation of affected objects.
+//! [`slm_residency`] decides the requests; nothing is inferred from labels, logs or metrics.
 
-mod keeper;
+mod controller;
+mod desired_adapters;
 mod marks;
 mod pods;
-mod telling;
-mod wanted;
+mod state_diff;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -19,35 +19,35 @@ use slm_proto::v1::WorkerState;
 use slm_residency::Holdings;
 use tokio::sync::mpsc;
 
-pub(crate) use keeper::{Inputs, run};
+pub(crate) use controller::{Inputs, run};
+pub(crate) use desired_adapters::version;
 pub(crate) use marks::Marks;
-pub(crate) use wanted::version;
 
-/// Concerned objects that may wait to be told of.
-const TOLD_MAX: usize = 1024;
+/// Bound on pending reconcile requests of a kind.
+const RECONCILE_REQUESTS_MAX: usize = 1024;
 
 /// One worker pod.
 #[derive(Clone, Debug)]
 pub(crate) struct PodView {
-    /// Its name.
+    /// Pod name.
     pub(crate) name: String,
-    /// The model that it serves.
+    /// Name of its SlmModel.
     pub(crate) model: String,
-    /// What it said last, or why there is nothing.
+    /// Last reported state, or the reason why there is none.
     pub(crate) state: Result<Arc<WorkerState>, Arc<str>>,
-    /// What it holds, and what it was asked for.
+    /// Adapters that the worker holds, and the requests in flight.
     pub(crate) holdings: Holdings,
 }
 
 /// Every worker pod by name.
 pub(crate) type Snapshot = BTreeMap<String, Arc<PodView>>;
 
-/// What everyone may look at.
+/// The latest snapshot, readable by all controllers.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FleetView(Arc<ArcSwap<Snapshot>>);
 
 impl FleetView {
-    /// The workers now.
+    /// The latest snapshot.
     #[must_use]
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
         self.0.load_full()
@@ -58,26 +58,26 @@ impl FleetView {
     }
 }
 
-/// Tells the controllers which objects something happened to.
+/// Senders of reconcile requests to the controllers.
 #[derive(Clone, Debug)]
-pub(crate) struct Told {
+pub(crate) struct ReconcileRequests {
     pub(crate) models: mpsc::Sender<ObjectRef<SlmModel>>,
     pub(crate) adapters: mpsc::Sender<ObjectRef<LoraAdapter>>,
 }
 
-/// The other end of [`Told`].
+/// Receiving ends of [`ReconcileRequests`].
 #[derive(Debug)]
-pub(crate) struct Concerned {
+pub(crate) struct ReconcileStreams {
     /// Models whose workers changed.
     pub(crate) models: mpsc::Receiver<ObjectRef<SlmModel>>,
     /// Adapters whose residency changed.
     pub(crate) adapters: mpsc::Receiver<ObjectRef<LoraAdapter>>,
 }
 
-/// Both ends.
+/// A connected pair of both.
 #[must_use]
-pub(crate) fn told() -> (Told, Concerned) {
-    let (models, models_seen) = mpsc::channel(TOLD_MAX);
-    let (adapters, adapters_seen) = mpsc::channel(TOLD_MAX);
-    (Told { models, adapters }, Concerned { models: models_seen, adapters: adapters_seen })
+pub(crate) fn reconcile_requests() -> (ReconcileRequests, ReconcileStreams) {
+    let (models, models_seen) = mpsc::channel(RECONCILE_REQUESTS_MAX);
+    let (adapters, adapters_seen) = mpsc::channel(RECONCILE_REQUESTS_MAX);
+    (ReconcileRequests { models, adapters }, ReconcileStreams { models: models_seen, adapters: adapters_seen })
 }

@@ -1,4 +1,4 @@
-//! The readiness gate of a worker pod: it is ready when its adapters are loaded.
+//! Readiness gate: a worker pod becomes ready when its adapters are loaded.
 
 use std::{future::pending, time::Duration};
 
@@ -8,30 +8,30 @@ use kube::{
     api::{Patch, PatchParams},
 };
 use serde_json::json;
-use slm_watch::Patience;
+use slm_watch::ReconnectBackoff;
 use tokio::time::sleep;
 
 use crate::names;
 
-/// After a refusal without an end, such as a right that is missing.
+/// Pause after a permanent refusal, such as a missing permission.
 const AGAIN: Duration = Duration::from_secs(2);
 
-/// Lets a pod become ready: asks until it is granted. Never ends for a pod that is gone; whoever waits drops it when it
-/// hears of that.
+/// Opens the readiness gate of a pod, retrying until it succeeds. Never returns for a pod that is gone; the caller
+/// drops the future.
 pub(crate) async fn open(client: Client, namespace: &str, pod: &str, uid: &str) {
     let pods: Api<Pod> = Api::namespaced(client, namespace);
-    let mut pauses = Patience::default();
+    let mut pauses = ReconnectBackoff::default();
     loop {
         let condition = json!({
             "type": names::ADAPTERS_LOADED, "status": "True", "lastTransitionTime": Timestamp::now().to_string(),
             "reason": "Loaded", "message": "every adapter of its model is loaded, or is not waited for",
         });
-        // With the uid: another pod of the same name is refused.
+        // The uid makes the patch fail on another pod of the same name.
         let patch = json!({ "metadata": { "uid": uid }, "status": { "conditions": [condition] } });
         match pods.patch_status(pod, &PatchParams::default(), &Patch::Strategic(patch)).await {
             Ok(_) => return,
             Err(kube::Error::Api(status)) if status.code == 404 => pending().await,
-            Err(error) => tracing::warn!(pod, %error, "its readiness gate stays closed; asked again soon"),
+            Err(error) => tracing::warn!(pod, %error, "the readiness gate could not be opened; retrying"),
         }
         sleep(pauses.next().unwrap_or(AGAIN)).await;
     }

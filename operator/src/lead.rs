@@ -1,4 +1,4 @@
-//! All that runs while this operator leads: the watches, the fleet and the controllers, as one crew.
+//! Everything that runs while this operator leads: watches, fleet and controllers, as one [`Crew`].
 
 use std::sync::Arc;
 
@@ -8,27 +8,27 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    concern::{self, Outlets},
     config::Config,
     context::{Context, recorder},
+    dependents::{self, Outlets},
     fleet::{self, FleetView, Marks},
     model,
     objects::Objects,
+    probe::OperatorProbe,
     reconcile,
     server::{Fence, ServerClock, guarded},
     supervise::{Crew, Ended},
-    telling::Telling,
     undecodable,
 };
 
-/// Objects of a kind that may wait to be told of.
-const CONCERNED_MAX: usize = 1024;
+/// Bound on pending reconcile requests of a kind.
+const RECONCILE_REQUESTS_MAX: usize = 1024;
 
-/// Everything that writes, until `stop`.
+/// Runs watches, fleet and controllers until `stop`.
 pub(crate) async fn lead(
     client: Client,
     config: Config,
-    telling: Arc<Telling>,
+    probe: Arc<OperatorProbe>,
     fence: Fence,
     stop: CancellationToken,
 ) -> Result<(), Ended> {
@@ -36,18 +36,18 @@ pub(crate) async fn lead(
     let client = guarded(client, fence, clock.clone(), &namespace);
     let mut watches = Watches::new();
     let (objects, touched) = Objects::watch(&client, &namespace, &mut watches);
-    telling.watch(objects.undecodable.clone());
+    probe.watch(objects.undecodable.clone());
     let failed = |why: String| Ended::Failed { task: "watches", why };
     tokio::select! {
         listed = objects.listed() => listed.map_err(|error| failed(error.to_string()))?,
         why = watches.ended() => return Err(failed(why)),
         () = stop.cancelled() => return Ok(()),
     }
-    let (told, concerned) = fleet::told();
-    let (routes, routes_concerned) = mpsc::channel(CONCERNED_MAX);
+    let (requests, streams) = fleet::reconcile_requests();
+    let (routes, route_requests) = mpsc::channel(RECONCILE_REQUESTS_MAX);
     let names = Marks::default();
     let outlets =
-        Outlets { models: told.models.clone(), adapters: told.adapters.clone(), routes, fleet: names.clone() };
+        Outlets { models: requests.models.clone(), adapters: requests.adapters.clone(), routes, fleet: names.clone() };
     let (view, recorder) = (FleetView::default(), recorder(client.clone(), &config.identity));
     let inputs = fleet::Inputs {
         namespace: namespace.clone(),
@@ -56,21 +56,15 @@ pub(crate) async fn lead(
         names,
         certificates: config.workers.certificates,
         clock,
-        telling: Arc::clone(&telling),
+        probe: Arc::clone(&probe),
     };
     let unread = undecodable::run(client.clone(), namespace.clone(), recorder.clone(), objects.undecodable.clone());
-    let changes = concern::run(objects.clone(), namespace.clone(), touched.objects, outlets);
-    let context = Arc::new(Context::new(
-        client.clone(),
-        objects.clone(),
-        view.clone(),
-        config.workers.clone(),
-        telling,
-        recorder,
-    ));
+    let changes = dependents::run(objects.clone(), namespace.clone(), touched.objects, outlets);
+    let context =
+        Arc::new(Context::new(client.clone(), objects.clone(), view.clone(), config.workers.clone(), probe, recorder));
     let until = || stop.clone().cancelled_owned();
-    let adapters = reconcile::controller(objects.adapters, concerned.adapters).graceful_shutdown_on(until());
-    let routes = reconcile::controller(objects.routes, routes_concerned).graceful_shutdown_on(until());
+    let adapters = reconcile::controller(objects.adapters, streams.adapters).graceful_shutdown_on(until());
+    let routes = reconcile::controller(objects.routes, route_requests).graceful_shutdown_on(until());
     let mut crew = Crew::new(stop.clone());
     let stopped = until();
     crew.spawn_watcher("watches", async move {
@@ -81,8 +75,8 @@ pub(crate) async fn lead(
     });
     crew.spawn("changes of objects", changes);
     crew.spawn("objects that do not decode", unread);
-    crew.spawn_watcher("fleet", fleet::run(client, inputs, view, told, stop.clone()));
-    crew.spawn("model controller", model::run(Arc::clone(&context), namespace, concerned.models, stop));
+    crew.spawn_watcher("fleet", fleet::run(client, inputs, view, requests, stop.clone()));
+    crew.spawn("model controller", model::run(Arc::clone(&context), namespace, streams.models, stop));
     crew.spawn("adapter controller", reconcile::run(adapters, Arc::clone(&context)));
     crew.spawn("route controller", reconcile::run(routes, context));
     crew.run().await

@@ -1,11 +1,11 @@
-//! Leader election by a Lease: of several operators one writes, the others wait.
+//! Leader election by a Lease: one of several operators writes, the others stand by.
 //!
-//! Times are those of this process, not of the others' clocks: a lease counts as abandoned when nobody has renewed it
-//! for [`DURATION`] while we looked. A renewal counts from before it was asked for, whenever the answer came. The holder
-//! opens its [`Fence`] for [`WRITES`] after that, which is [`WRITE_MAX`] before it gives up at [`DEADLINE`]: a write that
-//! began at the last moment is over, or was given up, two seconds before anybody else may lead. What remains is a write
-//! that the API server carries out more than two seconds after its connection was closed, and clocks that run at
-//! different speeds; a Lease cannot rule these out, and every write here is one that repeats without harm.
+//! Times are measured by this process, not taken from the others' clocks: a lease is abandoned when it was not renewed
+//! for [`DURATION`] of observation. A renewal counts from before its request, however late the answer. The holder opens
+//! its [`Fence`] for [`WRITES`] after that, which is [`WRITE_MAX`] before it gives up at [`DEADLINE`]: a write begun at
+//! the last moment has finished or was abandoned two seconds before another operator may lead. Two cases remain that a
+//! Lease cannot rule out: a write that the API server executes more than two seconds after its connection was closed,
+//! and clocks of different speeds. Every write here is therefore idempotent.
 
 mod evaluate;
 
@@ -25,13 +25,13 @@ use crate::server::{Fence, WRITE_MAX};
 
 /// Name of the Lease.
 const NAME: &str = "slm-operator";
-/// Unrenewed for so long, it is anybody's.
+/// An unrenewed lease may be taken after this time.
 const DURATION: Duration = Duration::from_secs(10);
-/// Unrenewed for so long, the holder has ended its work.
+/// Without a renewal, the holder has ended its work by then.
 const DEADLINE: Duration = Duration::from_secs(8);
-/// Unrenewed for so long, the holder begins no write.
+/// Without a renewal, the holder begins no write after this time.
 const WRITES: Duration = Duration::from_secs(DEADLINE.as_secs() - WRITE_MAX.as_secs());
-/// Between two renewals, and between two looks at somebody else's lease.
+/// Interval of renewals, and of looks at another holder's lease.
 const RENEW: Duration = Duration::from_secs(2);
 
 /// One operator's view of the lease.
@@ -39,41 +39,41 @@ pub(crate) struct Election {
     leases: Api<Lease>,
     identity: String,
     fence: Fence,
-    /// The version of somebody's lease, and since when it is that.
+    /// The observed version of another holder's lease, and the time since it is unchanged.
     seen: Option<(Option<String>, Instant)>,
 }
 
-/// What an attempt at the lease came to.
+/// Outcome of an attempt at the lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Attempt {
-    /// It is ours.
+    /// This operator holds it.
     Held,
-    /// Somebody else has it.
+    /// Another operator holds it.
     Theirs,
-    /// It changed meanwhile, perhaps by an earlier attempt of our own: the next look tells.
+    /// It changed meanwhile, perhaps by an earlier attempt of our own: read it again.
     Changed,
 }
 
 impl Election {
-    /// For the operators of a namespace. `fence` is open while this one may write.
+    /// Election among the operators of a namespace. `fence` is open while this one may write.
     #[must_use]
     pub(crate) fn new(client: Client, namespace: &str, identity: &str, fence: Fence) -> Self {
         Self { leases: Api::namespaced(client, namespace), identity: identity.to_owned(), fence, seen: None }
     }
 
-    /// Waits until the lease is ours, and gives since when; or until `stop`: then `None`.
+    /// Waits until the lease is won and gives the time since when; `None` after `stop`.
     pub(crate) async fn win(&mut self, stop: &CancellationToken) -> Option<Instant> {
         loop {
             let asked = Instant::now();
             match timeout(DEADLINE, self.attempt()).await {
-                // A lease that took so long to get is about to end.
+                // A lease that took this long to acquire is about to expire.
                 Ok(Ok(Attempt::Held)) if asked.elapsed() < WRITES => {
                     self.fence.open_until(asked + WRITES);
                     return Some(asked);
                 }
                 Ok(Ok(_)) => {}
-                Ok(Err(error)) => tracing::warn!(%error, "the lease cannot be had now"),
-                Err(_) => tracing::warn!("the lease cannot be had now: the API server does not answer"),
+                Ok(Err(error)) => tracing::warn!(%error, "the lease could not be acquired"),
+                Err(_) => tracing::warn!("the lease could not be acquired: the API server does not answer"),
             }
             tokio::select! {
                 () = stop.cancelled() => return None,
@@ -103,7 +103,7 @@ impl Election {
         tracing::warn!("the lease is lost: nothing is written until it is won again");
     }
 
-    /// Lets somebody else have it at once. Nothing may be written any more.
+    /// Releases the lease, so that another operator can lead at once. Nothing may be written any more.
     pub(crate) async fn give_back(&self) {
         self.fence.close();
         let release = async {
@@ -115,13 +115,13 @@ impl Election {
             }
             Ok::<_, kube::Error>(())
         };
-        // The others wait for its duration when this fails.
+        // If this fails, the others wait for the lease's duration.
         if let Ok(Err(error)) = timeout(RENEW, release).await {
-            tracing::warn!(%error, "the lease was not given back");
+            tracing::warn!(%error, "the lease was not released");
         }
     }
 
-    /// Takes or renews the lease if it may be taken.
+    /// Acquires or renews the lease if possible.
     async fn attempt(&mut self) -> Result<Attempt, kube::Error> {
         let lease = self.leases.get_opt(NAME).await?;
         let unchanged = lease.as_ref().map_or(Duration::ZERO, |lease| self.unchanged(lease));
@@ -131,14 +131,14 @@ impl Election {
             (Decision::Wait, _) => Ok(Attempt::Theirs),
             (Decision::Write(spec), None) => settled(self.leases.create(&PostParams::default(), &named(spec)).await),
             (Decision::Write(spec), Some(lease)) => {
-                // With the version that was read: of two who try at once one is refused.
+                // With the resource version: of two concurrent attempts one is refused.
                 let next = Lease { spec: Some(spec), ..lease };
                 settled(self.leases.replace(NAME, &PostParams::default(), &next).await)
             }
         }
     }
 
-    /// How long nobody has touched it while we looked.
+    /// Time for which the lease was observed unchanged.
     fn unchanged(&mut self, lease: &Lease) -> Duration {
         let version = &lease.metadata.resource_version;
         match &self.seen {
@@ -157,7 +157,7 @@ fn named(spec: LeaseSpec) -> Lease {
     lease
 }
 
-/// A conflict means that somebody was faster.
+/// A conflict means that another operator was faster.
 fn settled(outcome: Result<Lease, kube::Error>) -> Result<Attempt, kube::Error> {
     match outcome {
         Ok(_) => Ok(Attempt::Held),

@@ -1,45 +1,45 @@
-//! The operator: turns `SlmModel`, `LoraAdapter` and `SwarmRoute` of one namespace into worker pods that serve, and says
-//! in their status what is going on.
+//! The operator: reconciles the SlmModels, LoraAdapters and SwarmRoutes of one namespace into worker pods, and reports
+//! their status.
 //!
-//! What should be is in the API server; what is comes from the workers' own state streams. No webhook, no finalizer:
-//! schemas and CEL rules refuse what is malformed, and everything that is made is owned by its model and goes with it.
-//! Requests never pass through here: while no operator runs, the swarm serves on as it is.
+//! Desired state comes from the API server, actual state from the workers' own state streams. There are no webhooks and
+//! no finalizers: schemas and CEL rules refuse malformed objects, and every created object is owned by its model.
+//! Requests do not pass through the operator: while none runs, the swarm keeps serving.
 //!
-//! In the order in which a manifest meets them:
-//! - `objects`: what the API server holds, watched once a kind; `concern`: whom a change of it concerns;
-//! - `model`: SlmModel to Deployment, Service and so on, in five steps; `adapter` and `route`: their status; `reconcile`:
-//!   what is around each of them;
-//! - `fleet`: a link to every worker, over which adapters are loaded and dropped, as [`slm_residency`] decides;
-//! - `gate`: a pod is ready when its adapters are there;
-//! - `conditions`, `context`: how a verdict becomes a condition and an Event; `undecodable`: of objects that cannot be read.
+//! Modules, in the order in which a manifest meets them:
+//! - `objects`: one watch for each kind; `dependents`: the objects affected by a change;
+//! - `model`: SlmModel to Deployment, Service and so on, in five steps; `adapter` and `route`: their status;
+//! `reconcile`: panics, metrics and backoff around every reconciliation;
+//! - `fleet`: a link to every worker, over which adapters are loaded and unloaded as [`slm_residency`] decides;
+//! - `gate`: the readiness gate of worker pods;
+//! - `conditions`, `context`: status conditions and Events; `undecodable`: objects that do not decode.
 //!
-//! And beside it: `lead` (all of it together), `lease` (who of several operators writes), `server` (nobody writes without
-//! the lease), `supervise` (no task ends unseen), `telling` and `metrics`, `certificates` (mutual TLS with workers),
-//! `names`, `source`, `credentials`, `taken`, `config`.
+//! Around them: `lead` (everything that runs while leading), `lease` (leader election), `server` (no write without the
+//! lease), `supervise` (tasks that must not end), `probe` and `metrics`, `certificates` (mutual TLS with workers),
+//! `names`, `source`, `credentials`, `name_conflicts`, `config`.
 
 pub mod config;
 
 mod adapter;
 mod certificates;
-mod concern;
 mod conditions;
 mod context;
 mod credentials;
+mod dependents;
 mod fleet;
 mod gate;
 mod lead;
 mod lease;
 mod metrics;
 mod model;
+mod name_conflicts;
 mod names;
 mod objects;
+mod probe;
 mod reconcile;
 mod route;
 mod server;
 mod source;
 mod supervise;
-mod taken;
-mod telling;
 mod undecodable;
 
 #[cfg(test)]
@@ -59,39 +59,39 @@ pub use supervise::Ended;
 use crate::{
     lead::lead,
     lease::Election,
+    probe::{OperatorProbe, Role},
     server::Fence,
     supervise::{TermEnd, term},
-    telling::{Role, Telling},
 };
 
-/// Why an operator cannot run.
+/// Reason why an operator cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The address of probes cannot be had.
+    /// The listen address of the probes is not available.
     #[error("{address}: {source}; choose another address for --probes")]
     Listen {
-        /// Wanted.
+        /// Listen address.
         address: std::net::SocketAddr,
-        /// What the system said.
+        /// Error of the operating system.
         source: std::io::Error,
     },
-    /// No cluster.
+    /// No cluster is configured or reachable.
     #[error("no cluster: {0}; run in a pod, or set KUBECONFIG")]
     NoCluster(Box<kube::Error>),
-    /// The endpoint of probes has failed.
-    #[error("the endpoint of probes ended: {0}")]
+    /// The probes endpoint failed.
+    #[error("the probes endpoint ended: {0}")]
     Probes(String),
-    /// Something that the controllers need has ended: this process cannot lead, and another one can.
-    #[error("{0}; the lease is given back")]
+    /// A task that the controllers need has ended: this process cannot lead, but another one can.
+    #[error("{0}; the lease is released")]
     Ended(Ended),
 }
 
-/// Runs until `shutdown`: waits for the lease, works while it holds it, and waits again when it is lost.
+/// Runs until `shutdown`: waits for the lease, leads while it holds it, and waits again when it is lost.
 ///
-/// Boxed, so that it is compiled once and here, not in every program that awaits it.
+/// Boxed, so that it is compiled once, in this crate.
 ///
 /// # Errors
-/// When there is no cluster to speak to, and when the controllers end: whoever runs this is to start it again.
+/// There is no cluster, or the controllers ended; the process should be restarted.
 pub fn run(config: Config, shutdown: CancellationToken) -> BoxFuture<'static, Result<(), RunError>> {
     Box::pin(operate(config, shutdown))
 }
@@ -99,23 +99,23 @@ pub fn run(config: Config, shutdown: CancellationToken) -> BoxFuture<'static, Re
 async fn operate(config: Config, shutdown: CancellationToken) -> Result<(), RunError> {
     let address = config.probes;
     let listener = TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, source })?;
-    let telling = Telling::new();
-    // Probes are answered to the end.
-    let probes = slm_probes::serve(listener, telling.clone(), CancellationToken::new());
+    let probe = OperatorProbe::new();
+    // Probes are answered until the process ends.
+    let probes = slm_probes::serve(listener, probe.clone(), CancellationToken::new());
     let client = Client::try_default().await.map_err(|error| RunError::NoCluster(Box::new(error)))?;
     tokio::select! {
-        outcome = campaign(client, config, telling, shutdown) => outcome,
+        outcome = campaign(client, config, probe, shutdown) => outcome,
         ended = probes => {
-            Err(RunError::Probes(ended.map_or_else(|error| error.to_string(), |()| "it was told to".to_owned())))
+            Err(RunError::Probes(ended.map_or_else(|error| error.to_string(), |()| "it was stopped".to_owned())))
         }
     }
 }
 
-/// Term after term.
+/// One term of leadership after another.
 async fn campaign(
     client: Client,
     config: Config,
-    telling: Arc<Telling>,
+    probe: Arc<OperatorProbe>,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
     let fence = Fence::default();
@@ -123,22 +123,22 @@ async fn campaign(
     tracing::info!(namespace = config.namespace, identity = config.identity, "waiting for the lease");
     while let Some(won) = election.win(&shutdown).await {
         tracing::info!("leading");
-        telling.act(Role::Leading { counted: Instant::now() });
+        probe.act(Role::Leading { counted: Instant::now() });
         let work = |stop| {
-            let leading = lead(client.clone(), config.clone(), Arc::clone(&telling), fence.clone(), stop);
+            let leading = lead(client.clone(), config.clone(), Arc::clone(&probe), fence.clone(), stop);
             panics_when_asked("operator-lead", leading)
         };
         let end = term(election.hold(won), work, &shutdown).await;
         match end {
-            TermEnd::LeaseLost => telling.act(Role::Standby),
+            TermEnd::LeaseLost => probe.act(Role::Standby),
             TermEnd::Shutdown => {
-                telling.act(Role::Standby);
+                probe.act(Role::Standby);
                 election.give_back().await;
                 break;
             }
             TermEnd::Work(ended) => {
-                telling.act(Role::Failed { why: ended.to_string() });
-                tracing::error!(%ended, "this operator cannot lead: it gives the lease back and ends");
+                probe.act(Role::Failed { why: ended.to_string() });
+                tracing::error!(%ended, "this operator cannot lead: it releases the lease and exits");
                 election.give_back().await;
                 return Err(RunError::Ended(ended));
             }

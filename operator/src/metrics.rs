@@ -1,4 +1,4 @@
-//! What `/metrics` tells. Labels have few values, all of ours.
+//! Prometheus metrics. Labels have a bounded number of values, all of our own.
 
 use std::{
     sync::atomic::AtomicU64,
@@ -11,7 +11,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-/// Seconds; from a look into a store to a slow API server.
+/// Buckets in seconds, from a store lookup to a slow API server.
 const DURATIONS: [f64; 9] = [0.001, 0.005, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0, 20.0];
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -30,18 +30,18 @@ struct ReasonLabel {
     reason: String,
 }
 
-/// How a reconciliation ended.
+/// Outcome of a reconciliation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// Well.
+    /// It succeeded.
     Ok,
-    /// With an error, after which it is tried again.
+    /// It failed and is retried.
     Error,
-    /// With a panic, after which it is tried again.
+    /// It panicked and is retried.
     Panic,
 }
 
-/// All of them.
+/// All metrics of the operator.
 pub(crate) struct Metrics {
     registry: Registry,
     leading: Gauge,
@@ -125,7 +125,7 @@ impl Metrics {
     }
 
     pub(crate) fn loaded(&self, reason: &str) {
-        // A worker's word, as long as it is a word: what else it might send does not become a label.
+        // A reason sent by a worker becomes a label only if it is a single short word.
         let is_word = reason.len() <= 40 && reason.bytes().all(|byte| byte.is_ascii_alphabetic());
         let reason = if is_word { reason } else { "Other" }.to_owned();
         self.loads.get_or_create(&ReasonLabel { reason }).inc();

@@ -1,4 +1,4 @@
-//! Names and labels of what the operator makes.
+//! Names and labels of created objects.
 
 use std::collections::BTreeMap;
 
@@ -6,31 +6,31 @@ use slm_tls::Identity;
 
 /// Label that names the SlmModel of a worker's pod.
 pub(crate) const MODEL: &str = "slmswarm.io/model";
-/// Field manager of everything that is applied.
+/// Field manager of every apply.
 pub(crate) const MANAGER: &str = "slm-operator";
-/// Pod condition that holds a worker back until its adapters are loaded.
+/// Type of the readiness gate of worker pods: true when the adapters are loaded.
 pub(crate) const ADAPTERS_LOADED: &str = "slmswarm.io/AdaptersLoaded";
 /// Port of a worker's gRPC endpoint.
 pub(crate) const GRPC_PORT: u16 = 9090;
 /// Port of a worker's probes and metrics.
 pub(crate) const PROBES_PORT: u16 = 9091;
 
-/// Longest name that Kubernetes takes for a Service.
+/// Longest name of a Service.
 const NAME_MAX: usize = 63;
 const PREFIX: &str = "slm-worker-";
 
-/// Name of everything that belongs to the workers of a model: readable, and different for different models.
+/// Name of all objects of a model: readable, and unique to the model.
 #[must_use]
 pub(crate) fn worker(model: &str) -> String {
     let name = format!("{PREFIX}{model}");
     if name.len() <= NAME_MAX {
         return name;
     }
-    // FNV-1a: stable over versions of Rust, which the standard library's hash is not.
+    // FNV-1a: stable across Rust versions, unlike the standard library's hash.
     let hash = model
         .bytes()
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    // Names are ASCII: the schema sees to it.
+    // The schema allows only ASCII names.
     let kept: String = name.chars().take(NAME_MAX - 9).collect();
     format!("{}-{:08x}", kept.trim_end_matches('-'), hash as u32)
 }
@@ -41,7 +41,7 @@ pub(crate) fn certificate(identity: Identity) -> String {
     format!("slm-swarm-{identity}-tls")
 }
 
-/// What everything that is made is labelled with.
+/// Labels of every created object.
 #[must_use]
 pub(crate) fn swarm_labels() -> BTreeMap<String, String> {
     BTreeMap::from([
@@ -50,7 +50,7 @@ pub(crate) fn swarm_labels() -> BTreeMap<String, String> {
     ])
 }
 
-/// What selects the workers of a model.
+/// Selector of a model's worker pods.
 #[must_use]
 pub(crate) fn selector(model: &str) -> BTreeMap<String, String> {
     BTreeMap::from([
@@ -59,7 +59,7 @@ pub(crate) fn selector(model: &str) -> BTreeMap<String, String> {
     ])
 }
 
-/// What every object of a model's workers is labelled with.
+/// Labels of every object of a model.
 #[must_use]
 pub(crate) fn labels(model: &str) -> BTreeMap<String, String> {
     let mut labels = selector(model);

@@ -1,4 +1,4 @@
-//! What the API server holds, as this operator last heard: one watch a kind, shared by everyone.
+//! Stores of the watched objects: one watch for each kind, shared by all controllers.
 
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{
@@ -18,38 +18,38 @@ use tokio::sync::mpsc;
 
 use crate::names;
 
-/// Changes that may wait to be told of; the watches wait beyond that.
+/// Bound on pending changes; watches wait beyond that.
 const CHANGES_MAX: usize = 1024;
 
-/// All of them.
+/// The stores of all kinds.
 #[derive(Clone, Debug)]
 pub(crate) struct Objects {
     /// Base models.
     pub(crate) models: Store<SlmModel>,
-    /// Experts.
+    /// Adapters.
     pub(crate) adapters: Store<LoraAdapter>,
     /// Routes.
     pub(crate) routes: Store<SwarmRoute>,
-    /// Accelerators.
+    /// Accelerator profiles.
     pub(crate) profiles: Store<AcceleratorProfile>,
     /// Worker pods.
     pub(crate) pods: Store<Pod>,
-    /// Those of any kind that do not decode.
+    /// Objects of any kind that do not decode.
     pub(crate) undecodable: Undecodable,
     namespace: String,
 }
 
-/// What of them changed.
+/// Receivers of change notifications.
 #[derive(Debug)]
 pub(crate) struct Touched {
-    /// Objects of our kinds by name.
+    /// Changed objects of our own kinds, by kind and name.
     pub(crate) objects: mpsc::Receiver<(Kind, String)>,
-    /// Some pod.
+    /// Some worker pod changed.
     pub(crate) pods: mpsc::Receiver<()>,
 }
 
 impl Objects {
-    /// Begins to watch.
+    /// Starts the watches.
     pub(crate) fn watch(client: &Client, namespace: &str, watches: &mut Watches) -> (Self, Touched) {
         let (changes, objects_touched) = mpsc::channel(CHANGES_MAX);
         let (pods, pods_touched) = mpsc::channel(1);
@@ -73,21 +73,21 @@ impl Objects {
         (objects, Touched { objects: objects_touched, pods: pods_touched })
     }
 
-    /// The model of that name, if it has the name.
+    /// The model of that name, if it owns the name.
     #[must_use]
     pub(crate) fn model(&self, name: &str) -> Option<std::sync::Arc<SlmModel>> {
         let found = self.models.get(&ObjectRef::new(name).within(&self.namespace))?;
         self.admits(Kind::SlmModel, found.meta()).then_some(found)
     }
 
-    /// The adapter of that name, if it has the name.
+    /// The adapter of that name, if it owns the name.
     #[must_use]
     pub(crate) fn adapter(&self, name: &str) -> Option<std::sync::Arc<LoraAdapter>> {
         let found = self.adapters.get(&ObjectRef::new(name).within(&self.namespace))?;
         self.admits(Kind::LoraAdapter, found.meta()).then_some(found)
     }
 
-    /// The object that has a name, of those that claim it.
+    /// The owner of a name among the objects that claim it.
     #[must_use]
     pub(crate) fn holder(&self, name: &str) -> Option<Claim<Birth>> {
         let read = [
@@ -110,14 +110,14 @@ impl Objects {
         Claim::of(kind, store.get(&ObjectRef::new(name).within(&self.namespace))?.meta())
     }
 
-    /// Whether the object of `kind` with this metadata has its name.
+    /// Whether the object of `kind` with this metadata owns its name.
     #[must_use]
     pub(crate) fn admits(&self, kind: Kind, metadata: &ObjectMeta) -> bool {
         let name = metadata.name.as_deref().unwrap_or_default();
         self.holder(name).is_some_and(|holder| Some(holder) == Claim::of(kind, metadata))
     }
 
-    /// The names that references may lead to: a copy of all, for the message about one that is missing.
+    /// All names that references may point to: a copy, for messages about a dangling reference.
     #[must_use]
     pub(crate) fn known(&self) -> Known {
         let models = self.models.state().iter().map(|model| model.name_any()).collect();
@@ -125,10 +125,10 @@ impl Objects {
         Known { models, adapters }
     }
 
-    /// Waits until each has been listed once.
+    /// Waits until every kind has been listed once.
     ///
     /// # Errors
-    /// When a watch has ended, which none does before the operator.
+    /// A watch ended, which happens only when the operator ends.
     pub(crate) async fn listed(&self) -> Result<(), WriterDropped> {
         self.models.wait_until_ready().await?;
         self.adapters.wait_until_ready().await?;
@@ -148,7 +148,7 @@ pub(crate) mod fixtures {
 
     use super::*;
 
-    /// Stores, and what writes them.
+    /// The stores and their writers.
     pub(crate) struct World {
         pub(crate) objects: Objects,
         pub(crate) models: Writer<SlmModel>,

@@ -1,7 +1,7 @@
-//! What all controllers do around a reconciliation: contain its panics, count it, and try it again ever less often.
+//! Wrapper of every reconciliation: contains panics, counts outcomes, and retries with backoff.
 //!
-//! kube's controller climbs down with a reconciliation that panics, and all others with it. So a panic ends here: it
-//! becomes an error of its object, which says so, and every other object goes on.
+//! A panic in a reconciler would unwind through kube's controller and stop all other reconciliations. Here it becomes
+//! an error of its object, whose condition reports it, and every other object goes on.
 
 use std::{
     collections::HashMap,
@@ -31,39 +31,40 @@ use crate::{
     supervise::message,
 };
 
-/// The pause after an error doubles from the one to the other.
+/// First and longest pause of the backoff.
 const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(300)];
 
-/// A kind that has a controller.
+/// A kind with a controller.
 pub(crate) trait Reconciled:
     Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static
 {
-    /// Brings what is closer to what should be.
+    /// Brings actual state closer to desired state.
     fn reconcile(self: Arc<Self>, context: Arc<Context>) -> impl Future<Output = Result<Action, Error>> + Send;
 
-    /// Says of the object that it is refused.
+    /// Reports a refusal in the object's status.
     fn refuse(&self, context: &Context, verdict: &Verdict) -> impl Future<Output = Result<Action, Error>> + Send;
 }
 
-/// The controller of a kind, over the one watch of it. It hears of all that concerns its objects by `concerned`.
+/// Controller of a kind, over the kind's shared watch. `concerned` adds reconcile requests for objects affected by
+/// others.
 pub(crate) fn controller<K: Reconciled>(store: Store<K>, concerned: mpsc::Receiver<ObjectRef<K>>) -> Controller<K> {
     Controller::for_shared_stream(stream::pending(), store).reconcile_on(ReceiverStream::new(concerned))
 }
 
-/// Runs a controller to its end, which is that of its `graceful_shutdown_on`.
+/// Runs a controller until its `graceful_shutdown_on`.
 pub(crate) async fn run<K: Reconciled>(controller: Controller<K>, context: Arc<Context>) {
     controller.run(guarded, again, context).for_each(ended).await;
 }
 
-/// A reconciliation whose panic is an error.
+/// Runs a reconciliation; a panic becomes an error.
 async fn guarded<K: Reconciled>(object: Arc<K>, context: Arc<Context>) -> Result<Action, Error> {
     let began = Instant::now();
     let outcome = contained(Arc::clone(&object).reconcile(Arc::clone(&context))).await;
     if let Err(Error::Panicked(what)) = &outcome {
-        let why = format!("the operator failed on this object, which is a fault of the operator: {what}");
+        let why = format!("internal error of the operator on this object: {what}; please report it");
         tracing::error!(kind = %K::kind(&()), name = object.name_any(), what, "a reconciliation panicked");
         if let Err(error) = contained(object.refuse(&context, &Verdict::wrong("OperatorFailed", why))).await {
-            tracing::warn!(kind = %K::kind(&()), name = object.name_any(), %error, "its condition was not written");
+            tracing::warn!(kind = %K::kind(&()), name = object.name_any(), %error, "the status was not written");
         }
     }
     let told = match &outcome {
@@ -71,24 +72,24 @@ async fn guarded<K: Reconciled>(object: Arc<K>, context: Arc<Context>) -> Result
         Err(Error::Panicked(_)) => Outcome::Panic,
         Err(_) => Outcome::Error,
     };
-    context.telling.metrics.reconciled(&K::kind(&()), told, began.elapsed());
+    context.probe.metrics.reconciled(&K::kind(&()), told, began.elapsed());
     if outcome.is_ok() {
         context.failures.forget(&failing(object.as_ref()));
     }
     outcome
 }
 
-/// The body's outcome, and a panic as an error.
+/// The outcome of `body`; a panic becomes an error.
 async fn contained<T>(body: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     let outcome = AssertUnwindSafe(body).catch_unwind().await;
     outcome.unwrap_or_else(|panic| Err(Error::Panicked(message(panic.as_ref()))))
 }
 
-/// Errors in a row, by object.
+/// Consecutive errors by object.
 #[derive(Debug, Default)]
 pub(crate) struct Failures(Mutex<HashMap<Failing, u32>>);
 
-/// Kind, name and uid.
+/// Kind, name and uid of an object.
 type Failing = (String, String, Option<String>);
 
 fn failing<K: Resource<DynamicType = ()>>(object: &K) -> Failing {
@@ -96,7 +97,7 @@ fn failing<K: Resource<DynamicType = ()>>(object: &K) -> Failing {
 }
 
 impl Failures {
-    /// The pause after another error.
+    /// Counts another error and gives the pause after it.
     fn pause(&self, object: Failing) -> Duration {
         let mut failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = failures.entry(object).or_default();
@@ -111,14 +112,14 @@ impl Failures {
     }
 }
 
-/// After an error: tried again soon, and less often the longer it lasts.
+/// Error policy: retry with backoff.
 fn again<K: Reconciled>(object: Arc<K>, error: &Error, context: Arc<Context>) -> Action {
     let pause = context.failures.pause(failing(object.as_ref()));
-    tracing::warn!(kind = %K::kind(&()), name = object.name_any(), %error, again_s = pause.as_secs(), "will be tried again");
+    tracing::warn!(kind = %K::kind(&()), name = object.name_any(), %error, again_s = pause.as_secs(), "reconciliation failed; retrying");
     Action::requeue(pause)
 }
 
-/// The end of a reconciliation, for the log. Errors were told by their own line already.
+/// Logs the end of a reconciliation. Its error was logged by the error policy.
 async fn ended<K, E, Q>(outcome: Result<(ObjectRef<K>, Action), controller::Error<E, Q>>)
 where
     K: Resource<DynamicType = ()>,

@@ -1,4 +1,4 @@
-//! SwarmRoute to a verdict: routers follow routes by themselves, this tells people whether theirs can work.
+//! SwarmRoute controller: reports whether a route can work. Routers watch routes themselves.
 
 use std::sync::Arc;
 
@@ -10,12 +10,12 @@ use slm_crds::{
 };
 
 use crate::{
-    concern::targets,
     conditions::Verdict,
     context::{Context, Error},
+    dependents::targets,
+    name_conflicts::name_taken,
     objects::Objects,
     reconcile::Reconciled,
-    taken::name_taken,
 };
 
 impl Reconciled for SwarmRoute {
@@ -51,10 +51,10 @@ fn verdict(route: &SwarmRoute, objects: &Objects) -> Verdict {
         if there {
             continue;
         }
-        // Names are listed only for the message.
+        // The list of known names is built only for the message.
         let why = match objects.known().dangling(target.kind, &target.name) {
             Some(dangling) => dangling.to_string(),
-            None => format!("the {} `{}` has not its name: an older object has it", target.kind, target.name),
+            None => format!("the {} `{}` does not own its name: an older object does", target.kind, target.name),
         };
         return Verdict::wrong("TargetNotFound", format!("{why}; its rules are passed over until there is one"));
     }

@@ -1,4 +1,4 @@
-//! The API server as a leading operator reaches it: nothing is written without the lease, and its clock is known.
+//! API client of a leading operator: no write without the lease, and a clock taken from the API server.
 
 mod clock;
 mod fence;
@@ -14,21 +14,21 @@ pub(crate) use self::{
     fence::Fence,
 };
 
-/// Longest time that a write may take. What takes longer is given up, and tried again by whoever wanted it.
+/// Longest duration of a write. A slower one is abandoned, and its caller retries.
 pub(crate) const WRITE_MAX: Duration = Duration::from_secs(3);
 
-/// Why a request was not made, or not waited for.
+/// Reason why a request was not sent, or was abandoned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 enum Refused {
     /// Another operator may hold the lease.
-    #[error("nothing is written now: the lease was not renewed in time")]
+    #[error("no writes now: the lease was not renewed in time")]
     Fenced,
     /// It might take effect after the lease was lost.
     #[error("the API server did not answer a write within {} s", WRITE_MAX.as_secs())]
     Slow,
 }
 
-/// `client`, with every write behind `fence`, and every answer's date told to `clock`.
+/// `client` with every write behind `fence`, and the date of every answer passed to `clock`.
 #[must_use]
 pub(crate) fn guarded(client: Client, fence: Fence, clock: ServerClock, namespace: &str) -> Client {
     let service = tower::service_fn(move |request: Request<Body>| {

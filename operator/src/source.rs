@@ -1,12 +1,12 @@
-//! What the operator has to know of a source without fetching it.
+//! Properties of a source URI that are known without fetching it.
 
-/// The claim of a `pvc://CLAIM/PATH`.
+/// Claim name of a `pvc://CLAIM/PATH` URI.
 #[must_use]
 pub(crate) fn claim_of(uri: &str) -> Option<&str> {
     uri.strip_prefix("pvc://")?.split('/').next().filter(|claim| !claim.is_empty())
 }
 
-/// Why a source cannot be reached from a pod.
+/// Reason why pods cannot reach a source.
 #[must_use]
 pub(crate) fn unreachable(uri: &str) -> Option<String> {
     uri.starts_with("file:").then(|| {

@@ -1,7 +1,7 @@
-//! Tasks that have to run together: when one ends, all do, and whoever runs them hears why.
+//! Supervision of tasks that must run together: when one ends, all are stopped, and the reason is reported.
 //!
-//! A task that ends unseen leaves an operator that holds the lease and does nothing. So nothing long-lived is spawned
-//! here but through a [`Crew`], and [`term`] ends with the crew as well as with the lease.
+//! A task that ends unnoticed would leave an operator that holds the lease and does nothing. So every long-lived task
+//! is spawned by a [`Crew`], and [`term`] ends with the crew as well as with the lease.
 
 use std::{any::Any, collections::HashMap, time::Duration};
 
@@ -11,37 +11,37 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// How long tasks that were told to stop may take. The lease outlasts it, so that nothing is written without one.
+/// Longest time for stopped tasks to end. The lease lasts longer, so that nothing is written without it.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// A task that ended though it should run as long as the operator leads.
+/// A task that ended although it should run as long as the operator leads.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Ended {
-    /// It came to its end.
+    /// It returned.
     #[error("{task} ended")]
     Returned {
-        /// Its name.
+        /// Task name.
         task: &'static str,
     },
-    /// It gave up, and said why.
+    /// It failed, with a reason.
     #[error("{task} ended: {why}")]
     Failed {
-        /// Its name.
+        /// Task name.
         task: &'static str,
-        /// Its words.
+        /// Reason of the failure.
         why: String,
     },
     /// It panicked.
     #[error("{task} panicked: {message}")]
     Panicked {
-        /// Its name.
+        /// Task name.
         task: &'static str,
         /// The panic's message.
         message: String,
     },
 }
 
-/// Tasks of which none ends before `stop`.
+/// Tasks that must all run until `stop`.
 pub(crate) struct Crew {
     tasks: JoinSet<Option<String>>,
     names: HashMap<Id, &'static str>,
@@ -49,7 +49,7 @@ pub(crate) struct Crew {
 }
 
 impl Crew {
-    /// Nobody yet.
+    /// A crew without tasks.
     #[must_use]
     pub(crate) fn new(stop: CancellationToken) -> Self {
         Self { tasks: JoinSet::new(), names: HashMap::new(), stop }
@@ -63,7 +63,7 @@ impl Crew {
         });
     }
 
-    /// Starts a task that gives the reason when it ends.
+    /// Starts a task that returns a reason when it fails.
     pub(crate) fn spawn_watcher(
         &mut self,
         name: &'static str,
@@ -73,10 +73,10 @@ impl Crew {
         self.names.insert(handle.id(), name);
     }
 
-    /// Waits until `stop`, or until a task ends; then the others are stopped too.
+    /// Runs until `stop`, or until a task ends; then stops the others.
     ///
     /// # Errors
-    /// The task that ended first, when that was not after `stop`.
+    /// The task that ended first, unless that was after `stop`.
     pub(crate) async fn run(mut self) -> Result<(), Ended> {
         let first = tokio::select! {
             biased;
@@ -108,18 +108,18 @@ impl Crew {
     }
 }
 
-/// How a term of leadership ended.
+/// End of a term of leadership.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum TermEnd {
-    /// The process was asked to end.
+    /// Shutdown was requested.
     Shutdown,
     /// The lease was lost.
     LeaseLost,
-    /// The work ended by itself: this process cannot lead.
+    /// The controllers ended: this process cannot lead.
     Work(Ended),
 }
 
-/// Works for as long as the lease is held. `work` ends when its token is cancelled, and has ended when this returns.
+/// Runs `work` while the lease is held. `work` ends when its token is cancelled, and has ended when this returns.
 pub(crate) async fn term<W>(
     held: impl Future<Output = ()>,
     work: impl FnOnce(CancellationToken) -> W,
@@ -149,7 +149,7 @@ where
         Err(_) => {
             tracing::error!("the controllers are aborted: they did not stop in time");
             work.abort();
-            // Aborted is ended, as soon as the task comes to an await.
+            // An aborted task ends at its next await.
             let _ = timeout(GRACE, work).await;
         }
     }
@@ -163,7 +163,7 @@ fn of_join(task: &'static str, error: JoinError) -> Ended {
     }
 }
 
-/// What a panic says.
+/// Message of a panic.
 #[must_use]
 pub(crate) fn message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());

@@ -1,6 +1,6 @@
-//! Objects that this release cannot read are told so: by an Event, and by their Ready condition.
+//! Reports objects that do not decode, by an Event and by their Ready condition.
 //!
-//! The condition goes through a merge patch: of the rest of the status nothing is known, so it stays as it is.
+//! The condition is written by a merge patch: the rest of the status is unknown to this release and must stay.
 
 use std::{collections::BTreeSet, fmt::Debug, time::Duration};
 
@@ -22,12 +22,12 @@ use tokio::time::sleep;
 
 use crate::conditions::READY;
 
-/// Reason of the condition and the Event.
+/// Reason of the condition and of the Event.
 const UNDECODABLE: &str = "Undecodable";
-/// Between two attempts to tell of one.
+/// Interval of attempts to report an object.
 const AGAIN: Duration = Duration::from_secs(30);
 
-/// Tells of each fault once, for ever.
+/// Reports each fault once, for as long as the operator leads.
 pub(crate) async fn run(client: Client, namespace: String, recorder: Recorder, undecodable: Undecodable) {
     let mut told = BTreeSet::new();
     loop {
@@ -43,7 +43,7 @@ pub(crate) async fn run(client: Client, namespace: String, recorder: Recorder, u
                     told.insert(fault);
                 }
                 Err(error) => {
-                    tracing::warn!(kind = invalid.kind, %error, "an object cannot be told that it does not decode")
+                    tracing::warn!(kind = invalid.kind, %error, "an object that does not decode could not be reported")
                 }
             }
         }
@@ -67,9 +67,9 @@ async fn tell(client: &Client, namespace: &str, recorder: &Recorder, invalid: &I
         Some(Kind::SlmModel) => condition::<SlmModel>(client, namespace, metadata, &message).await?,
         Some(Kind::LoraAdapter) => condition::<LoraAdapter>(client, namespace, metadata, &message).await?,
         Some(Kind::SwarmRoute) => condition::<SwarmRoute>(client, namespace, metadata, &message).await?,
-        // It has no status.
+        // The kind has no status.
         Some(Kind::AcceleratorProfile) => {}
-        // Not ours: the log has named it.
+        // Not a kind of ours: the log has named it.
         None => return Ok(()),
     }
     let event = Event {
@@ -112,7 +112,7 @@ where
     let name = metadata.name.as_deref().unwrap_or_default();
     match objects.patch_status(name, &PatchParams::default(), &patch).await {
         Ok(_) => Ok(()),
-        // Deleted meanwhile: there is nobody to tell.
+        // The object was deleted meanwhile.
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         Err(error) => Err(error),
     }

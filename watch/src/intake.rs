@@ -1,4 +1,4 @@
-//! Events of a watch to events for its store: what does not decode is set aside.
+//! Converts events of a watch into events for its store, and sets aside objects that do not decode.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -13,14 +13,14 @@ use kube::{
 
 use crate::undecodable::{Invalid, Undecodable};
 
-/// Between the watch and the store of one kind.
+/// Converter between the watch and the store of one kind.
 pub(crate) struct Intake<K: Resource<DynamicType = ()> + Clone + 'static> {
     store: Store<K>,
     undecodable: Undecodable,
     kind: String,
-    /// What there was when the listing under way began.
+    /// Names known when the current listing began.
     before: BTreeSet<String>,
-    /// What the listing under way has brought.
+    /// Names seen in the current listing.
     listed: BTreeSet<String>,
 }
 
@@ -30,7 +30,7 @@ impl<K: Resource<DynamicType = ()> + Clone + 'static> Intake<K> {
         Self { store, undecodable, kind, before: BTreeSet::new(), listed: BTreeSet::new() }
     }
 
-    /// What the store has to take in for `event`, and the names of the objects that it is about.
+    /// The event for the store, if any, and the names of the objects that changed.
     pub(crate) fn take(&mut self, event: Event<DeserializeGuard<K>>) -> (Option<Event<K>>, Vec<String>) {
         match event {
             Event::Init => {
@@ -48,7 +48,7 @@ impl<K: Resource<DynamicType = ()> + Clone + 'static> Intake<K> {
                 for gone in self.before.difference(&self.listed) {
                     self.undecodable.remove(&self.kind, gone);
                 }
-                // What went while the watch was broken is a change too.
+                // Objects deleted while the watch was broken have changed too.
                 let names = self.before.union(&self.listed).cloned().collect();
                 (Some(Event::InitDone), names)
             }
@@ -56,7 +56,7 @@ impl<K: Resource<DynamicType = ()> + Clone + 'static> Intake<K> {
                 let (name, kept) = self.kept(object);
                 let event = match kept {
                     Some(object) => Some(Event::Apply(object)),
-                    // Another object of that name was there before.
+                    // An earlier object of that name with another uid is gone.
                     None => self.find(&name).map(|former| Event::Delete((*former).clone())),
                 };
                 (event, vec![name])
@@ -70,7 +70,7 @@ impl<K: Resource<DynamicType = ()> + Clone + 'static> Intake<K> {
         }
     }
 
-    /// The object as it goes into the store: as it is or, when it does not decode, as it last did.
+    /// The object for the store: the object itself, or its last version that decoded.
     fn kept(&self, object: Result<K, InvalidObject>) -> (String, Option<K>) {
         match object {
             Ok(object) => {
@@ -88,7 +88,7 @@ impl<K: Resource<DynamicType = ()> + Clone + 'static> Intake<K> {
         let name = metadata.name.clone().unwrap_or_default();
         let former = self.find(&name).filter(|former| former.meta().uid == metadata.uid).map(|former| {
             let mut former = (*former).clone();
-            // That it is on its way out can be read of any object.
+            // The deletion timestamp can be read even if the object does not decode.
             former.meta_mut().deletion_timestamp = metadata.deletion_timestamp.clone();
             former
         });
@@ -108,7 +108,7 @@ impl<K: Resource<DynamicType = ()> + Clone + 'static> Intake<K> {
     }
 
     fn find(&self, name: &str) -> Option<Arc<K>> {
-        // One watch is of one namespace, or of a kind without namespaces.
+        // A watch covers one namespace, or a kind without namespaces.
         self.store.get(&ObjectRef::new(name)).or_else(|| self.store.find(|object| object.name_any() == name))
     }
 }

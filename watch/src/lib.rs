@@ -1,12 +1,12 @@
-//! Watches of Kubernetes objects, as the operator and the routers keep them: a store that is always the last that was
-//! heard, and a word when it changed. While the API server is away, the stores stay as they are.
+//! Watches of Kubernetes objects, shared by the operator and the routers: a store of the latest objects, and a
+//! notification of every change. While the API server is unreachable, the stores stay as they are.
 //!
-//! One object that does not decode hides nothing else. It is named in the log and kept in [`Undecodable`]; where an
-//! earlier version of it did decode, the store keeps that version, so that what serves is not taken away by a manifest
-//! that only a newer release can read.
+//! An object that does not decode hides no other object. It is logged and recorded in [`Undecodable`]. If an earlier
+//! version of it did decode, the store keeps that version: a manifest that only a newer release can read stops nothing
+//! that is serving.
 
 mod intake;
-mod patience;
+mod reconnect_backoff;
 mod tell;
 mod undecodable;
 
@@ -27,12 +27,12 @@ use tokio::task::JoinSet;
 
 use crate::intake::Intake;
 pub use crate::{
-    patience::Patience,
+    reconnect_backoff::ReconnectBackoff,
     tell::Tell,
     undecodable::{Invalid, Undecodable},
 };
 
-/// The watches of one process. None ends before this is dropped; [`Watches::ended`] tells when one did all the same.
+/// The watches of one process. None should end before this is dropped; [`Watches::ended`] reports one that did.
 #[derive(Debug, Default)]
 pub struct Watches {
     tasks: JoinSet<()>,
@@ -40,13 +40,13 @@ pub struct Watches {
 }
 
 impl Watches {
-    /// None yet.
+    /// No watches.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Keeps objects of one kind from now on.
+    /// Starts a watch of one kind.
     pub fn watch<K, T>(&mut self, api: Api<DeserializeGuard<K>>, config: watcher::Config, tell: Tell<T>) -> Store<K>
     where
         K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
@@ -58,14 +58,14 @@ impl Watches {
         store
     }
 
-    /// The objects that did not decode.
+    /// The objects that do not decode.
     #[must_use]
     pub fn undecodable(&self) -> Undecodable {
         self.undecodable.clone()
     }
 
-    /// Waits until a watch has ended, and gives the reason. That is a fault: its store is not kept any more, and whoever
-    /// relies on it has to end too. Waits for ever where nothing is watched.
+    /// Waits until a watch ends, and gives the reason. That is a fault: its store is no longer updated, and its users
+    /// must end too. Waits for ever if nothing is watched.
     pub async fn ended(&mut self) -> String {
         match self.tasks.join_next().await {
             None => std::future::pending().await,
@@ -85,11 +85,11 @@ async fn follow<K, T>(
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     T: Copy + Send + Sync + 'static,
 {
-    let events = watcher::watcher(api, config).backoff(Patience::default());
+    let events = watcher::watcher(api, config).backoff(ReconnectBackoff::default());
     pin_mut!(events);
     while let Some(event) = events.next().await {
         let told = match event {
-            // A broken watch is opened again; what it missed comes with the next listing.
+            // The watcher reopens a broken watch; missed changes come with the next listing.
             Err(error) => {
                 tracing::warn!(kind = %K::kind(&()), %error, "watch broke");
                 true

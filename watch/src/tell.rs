@@ -1,25 +1,25 @@
-//! Who hears of changes.
+//! Change notifications of a watch.
 
 use tokio::sync::mpsc;
 
-/// Who hears of changes. `T` says of what: it comes with every name.
+/// Receiver of change notifications. `T` identifies the kind, and is sent with every name.
 #[derive(Clone, Debug)]
 pub enum Tell<T = ()> {
-    /// Nobody.
+    /// No receiver.
     Nobody,
-    /// The name of each object that changed, also of one that has gone or does not decode.
+    /// The name of every changed object, including deleted ones and those that do not decode.
     Names {
-        /// What the names are of.
+        /// Identifies the kind.
         of: T,
-        /// The watch waits while there is no room.
+        /// Sender of names; the watch waits while it is full.
         to: mpsc::Sender<(T, String)>,
     },
-    /// That something changed; one mark is enough for any number of changes.
+    /// A mark that something changed; one pending mark stands for any number of changes.
     Something(mpsc::Sender<()>),
 }
 
 impl<T: Copy> Tell<T> {
-    /// False when nobody listens any more.
+    /// Notifies the receiver. False when it is gone.
     pub(crate) async fn of(&self, names: Vec<String>) -> bool {
         match self {
             Self::Nobody => true,
@@ -31,7 +31,7 @@ impl<T: Copy> Tell<T> {
                 }
                 true
             }
-            // Full means that a mark is there already.
+            // Full: a mark is pending already.
             Self::Something(to) => {
                 names.is_empty() || !matches!(to.try_send(()), Err(mpsc::error::TrySendError::Closed(())))
             }

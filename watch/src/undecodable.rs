@@ -1,4 +1,4 @@
-//! Objects that the API server holds and this release cannot read.
+//! Objects of the API server that this release cannot decode.
 
 use std::{
     collections::BTreeMap,
@@ -13,11 +13,11 @@ use tokio::sync::Notify;
 pub struct Invalid {
     /// Its kind.
     pub kind: String,
-    /// What is known of it.
+    /// Its metadata.
     pub metadata: ObjectMeta,
-    /// What stands against the rest.
+    /// Error of the decoder.
     pub error: String,
-    /// Whether an earlier version of it is in use.
+    /// Whether an earlier version of it stays in use.
     pub former_in_use: bool,
 }
 
@@ -32,10 +32,11 @@ struct Shared {
 }
 
 impl Invalid {
-    /// What tells this fault from an earlier one of the same object. A change of the status alone is not another fault.
+    /// Key that tells this fault from an earlier one of the same object. A change of the status alone is not another
+    /// fault.
     #[must_use]
     pub fn fault(&self) -> (Option<String>, Option<i64>, String) {
-        // Kinds without a generation have the resource version instead.
+        // Kinds without a generation use the resource version.
         let version = self.metadata.resource_version.clone().filter(|_| self.metadata.generation.is_none());
         let identity = [self.metadata.uid.clone(), version].into_iter().flatten().collect::<Vec<_>>().join("/");
         (Some(identity).filter(|identity| !identity.is_empty()), self.metadata.generation, self.error.clone())
@@ -43,19 +44,19 @@ impl Invalid {
 }
 
 impl Undecodable {
-    /// All of them, by kind and name.
+    /// All objects, by kind and name.
     #[must_use]
     pub fn all(&self) -> Vec<Invalid> {
         self.lock().values().cloned().collect()
     }
 
-    /// The one of that kind and name.
+    /// The object of that kind and name.
     #[must_use]
     pub fn get(&self, kind: &str, name: &str) -> Option<Invalid> {
         self.lock().get(&(kind.to_owned(), name.to_owned())).cloned()
     }
 
-    /// How many there are, by kind.
+    /// Number of objects by kind.
     #[must_use]
     pub fn counts(&self) -> BTreeMap<String, usize> {
         let mut counts = BTreeMap::new();
@@ -65,12 +66,12 @@ impl Undecodable {
         counts
     }
 
-    /// Waits until there is another one, or another fault of one.
+    /// Waits until there is a new object or a new fault.
     pub async fn changed(&self) {
         self.0.changed.notified().await;
     }
 
-    /// Takes in one that does not decode: true when that is news.
+    /// Adds an object that does not decode. True when the fault is new.
     pub(crate) fn insert(&self, name: &str, invalid: Invalid) -> bool {
         let before = self.lock().insert((invalid.kind.clone(), name.to_owned()), invalid.clone());
         let news = before.is_none_or(|before| before.fault() != invalid.fault());
@@ -80,12 +81,12 @@ impl Undecodable {
         news
     }
 
-    /// It decodes, or has gone.
+    /// Removes an object that decodes again or is gone. True if there was one.
     pub(crate) fn remove(&self, kind: &str, name: &str) -> bool {
         self.lock().remove(&(kind.to_owned(), name.to_owned())).is_some()
     }
 
-    /// The names of that kind.
+    /// Names of that kind.
     pub(crate) fn names(&self, kind: &str) -> Vec<String> {
         self.lock().keys().filter(|(of, _)| of == kind).map(|(_, name)| name.clone()).collect()
     }

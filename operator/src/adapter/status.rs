@@ -1,4 +1,4 @@
-//! What is known of an adapter: what each worker pod says that it holds.
+//! LoraAdapter status: the state of the adapter on each worker pod.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,7 +18,7 @@ use crate::{
     fleet::{self, PodView},
 };
 
-/// Of an adapter that no worker is asked for.
+/// Status of an adapter that is loaded nowhere.
 pub(super) async fn refused(context: &Context, adapter: &LoraAdapter, verdict: &Verdict) -> Result<Action, Error> {
     let former = adapter.status.clone().unwrap_or_default();
     let next = |conditions| LoraAdapterStatus {
@@ -31,7 +31,7 @@ pub(super) async fn refused(context: &Context, adapter: &LoraAdapter, verdict: &
     context.report(adapter, &former.conditions, verdict, next, adapter.status.as_ref()).await
 }
 
-/// Of an adapter that workers are asked for.
+/// Status of an adapter that workers should hold.
 pub(super) async fn residency(context: &Context, adapter: &LoraAdapter) -> Result<Action, Error> {
     let Some(version) = fleet::version(adapter) else { return Ok(Action::await_change()) };
     let snapshot = context.fleet.snapshot();
@@ -43,7 +43,7 @@ pub(super) async fn residency(context: &Context, adapter: &LoraAdapter) -> Resul
     let former = adapter.status.clone().unwrap_or_default();
     let resolved = example.map(|state| Resolved {
         uri: adapter.spec.source.uri.clone(),
-        // What travelled, where something did: it can be fetched again by that digest.
+        // The digest of the fetched artifact, by which it can be fetched again.
         digest: Some(&state.source_digest).filter(|digest| !digest.is_empty()).unwrap_or(&state.digest).clone(),
     });
     let next = |conditions: Vec<Condition>| LoraAdapterStatus {
@@ -102,7 +102,7 @@ fn current<'p>(pod: &'p PodView, name: &str) -> Option<&'p AdapterState> {
     state.adapters.iter().find(|adapter| adapter.name == name && adapter.phase() == AdapterPhase::Serving)
 }
 
-/// Every version of the adapter on a pod, and a line for one that is not there.
+/// One entry for each version of the adapter on a pod, and one if the wanted version is not there.
 fn instances(pod: &PodView, name: &str, version: &Version) -> Vec<Instance> {
     let refused = refusal(pod, name, version);
     let held = pod.state.as_ref().ok().into_iter().flat_map(|state| &state.adapters);

@@ -1,5 +1,5 @@
-//! Decades of a swarm in a second: whatever is deleted and whenever an operator ends, nobody ever meets a certificate
-//! that it does not trust, or one that has expired.
+//! Simulation of decades of certificate rotation: whichever Secret is deleted and whenever an operator ends, no process
+//! meets a certificate that it does not trust or that has expired.
 
 use std::{
     collections::BTreeMap,
@@ -9,24 +9,24 @@ use std::{
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use slm_tls::{Identity, mint::Facts};
 
-use super::due::{Leaf, LeafSeen, Seen, Step, next};
+use super::rotation::{CertificateState, LeafState, LeafUpdate, RotationStep, next};
 
 const TICK: Duration = Duration::from_secs(5);
 const PROPAGATION: Duration = Duration::from_secs(60);
 const LEAF: Duration = Duration::from_secs(600);
 const AUTHORITY: Duration = Duration::from_secs(9_000);
-/// Between two deletions of the authority at least: a renewal needs some time.
+/// Shortest interval between two deletions of the authority: a rotation needs some time.
 const DELETION: Duration = Duration::from_secs(600);
 
-type Leaves = BTreeMap<Identity, LeafSeen>;
+type Leaves = BTreeMap<Identity, LeafState>;
 
-/// What the API server holds.
+/// The API server's contents.
 struct World {
     now: SystemTime,
-    seen: Seen,
+    seen: CertificateState,
     made: u32,
     retired: u32,
-    /// What it held when, of the Secrets that are mounted.
+    /// Earlier contents by time, for Secrets that are mounted.
     history: Vec<(SystemTime, Leaves)>,
 }
 
@@ -37,26 +37,26 @@ impl World {
         Facts { made: self.now, until: self.now + AUTHORITY, subject: name.clone(), issuer: name }
     }
 
-    fn take(&mut self, step: Step) {
+    fn take(&mut self, step: RotationStep) {
         match step {
-            Step::Introduce => self.seen.next = Some(self.authority()),
-            Step::Promote => {
+            RotationStep::Introduce => self.seen.next = Some(self.authority()),
+            RotationStep::Promote => {
                 self.seen.former.extend(self.seen.issuing.take().map(|former| former.subject));
                 self.seen.issuing = self.seen.next.take();
             }
-            Step::Retire => {
+            RotationStep::Retire => {
                 self.seen.former.clear();
                 self.retired += 1;
             }
-            Step::Publish(due) => due.into_iter().for_each(|(identity, leaf)| self.publish(identity, leaf)),
-            Step::Wait(_) => {}
+            RotationStep::Publish(due) => due.into_iter().for_each(|(identity, leaf)| self.publish(identity, leaf)),
+            RotationStep::Wait(_) => {}
         }
     }
 
-    fn publish(&mut self, identity: Identity, leaf: Leaf) {
+    fn publish(&mut self, identity: Identity, leaf: LeafUpdate) {
         let facts = match leaf {
-            Leaf::Kept => self.seen.leaves[&identity].facts.clone(),
-            Leaf::New => Facts {
+            LeafUpdate::TrustOnly => self.seen.leaves[&identity].facts.clone(),
+            LeafUpdate::NewCertificate => Facts {
                 made: self.now,
                 until: self.now + LEAF,
                 subject: identity.to_string().into(),
@@ -65,7 +65,7 @@ impl World {
         };
         let signing = [&self.seen.issuing, &self.seen.next].into_iter().flatten();
         let trusts = signing.map(|authority| authority.subject.clone()).chain(self.seen.former.clone()).collect();
-        self.seen.leaves.insert(identity, LeafSeen { facts, trusts, changed: self.now });
+        self.seen.leaves.insert(identity, LeafState { facts, trusts, changed: self.now });
     }
 
     fn delete_authority(&mut self) {
@@ -74,7 +74,7 @@ impl World {
     }
 
     /// A version of `identity`'s Secret that a pod may have now, not older than `seen_last`.
-    fn mounted(&self, identity: Identity, seen_last: &mut usize, chance: &mut StdRng) -> LeafSeen {
+    fn mounted(&self, identity: Identity, seen_last: &mut usize, chance: &mut StdRng) -> LeafState {
         let overdue = self.history.iter().rposition(|(when, _)| *when + PROPAGATION <= self.now).unwrap_or(0);
         *seen_last = chance.random_range(overdue.max(*seen_last)..self.history.len());
         // A mounted Secret that is deleted stays mounted.
@@ -83,7 +83,7 @@ impl World {
     }
 }
 
-fn check(now: SystemTime, caller: &LeafSeen, worker: &LeafSeen, seed: u64) {
+fn check(now: SystemTime, caller: &LeafState, worker: &LeafState, seed: u64) {
     for (who, other) in [(caller, worker), (worker, caller)] {
         assert!(other.trusts.contains(&who.facts.issuer), "seed {seed}, {now:?}: {who:?} meets {other:?}");
         assert!(who.facts.until > now, "seed {seed}, {now:?}: {who:?} has expired");
@@ -92,20 +92,26 @@ fn check(now: SystemTime, caller: &LeafSeen, worker: &LeafSeen, seed: u64) {
 
 fn live(seed: u64) -> u32 {
     let mut chance = StdRng::seed_from_u64(seed);
-    let seen = Seen { issuing: None, next: None, former: [].into(), leaves: Leaves::new(), propagation: PROPAGATION };
+    let seen = CertificateState {
+        issuing: None,
+        next: None,
+        former: [].into(),
+        leaves: Leaves::new(),
+        propagation: PROPAGATION,
+    };
     let mut world = World { now: UNIX_EPOCH + AUTHORITY, seen, made: 0, retired: 0, history: Vec::new() };
     let mut deleted = world.now;
     let mut pods = [(Identity::Router, 0), (Identity::Router, 0), (Identity::Worker, 0), (Identity::Worker, 0)];
     for _ in 0..10_000 {
         world.now += TICK;
-        // An operator that ends does so between any two steps; the next one comes a little later.
+        // An operator may end between any two steps; the next one starts a little later.
         for _ in 0..chance.random_range(0..4) {
             let step = next(&world.seen, world.now);
             world.take(step);
         }
         if world.seen.leaves.len() == Identity::ALL.len() || !world.history.is_empty() {
             world.history.push((world.now, world.seen.leaves.clone()));
-            let mounted: Vec<LeafSeen> =
+            let mounted: Vec<LeafState> =
                 pods.iter_mut().map(|(identity, seen_last)| world.mounted(*identity, seen_last, &mut chance)).collect();
             let own = world.seen.leaves.get(&Identity::Operator);
             for worker in &mounted[2..] {
@@ -127,7 +133,7 @@ fn live(seed: u64) -> u32 {
 fn nobody_is_ever_refused() {
     for seed in 0..32 {
         let retired = live(seed);
-        // The test is about authorities that come and go.
+        // Authorities must have come and gone for the test to mean anything.
         assert!(retired >= 5, "seed {seed}: {retired}");
     }
 }

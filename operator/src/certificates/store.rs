@@ -17,13 +17,13 @@ use slm_tls::{
 
 use super::{
     Error,
-    due::{LeafSeen, Seen},
+    rotation::{CertificateState, LeafState},
 };
 use crate::names;
 
-/// Name of the authority's Secret: only for operators.
+/// Name of the authority's Secret, which only operators read.
 pub(super) const AUTHORITY: &str = "slm-swarm-ca";
-/// Annotation: when the contents were last changed. Pods see a change later.
+/// Annotation with the time of the last change. Pods see a change later.
 const CHANGED: &str = "slmswarm.io/changed";
 
 const ISSUING: [&str; 2] = ["issuing.crt", "issuing.key"];
@@ -35,20 +35,20 @@ pub(super) fn name(identity: Identity) -> String {
     names::certificate(identity)
 }
 
-/// An authority that signs or will sign.
+/// An authority with its key: it signs, or will sign.
 pub(super) struct Authority {
     pub(super) minted: Minted,
     pub(super) facts: Facts,
 }
 
 impl Authority {
-    /// Without its key: it signs nothing any more.
+    /// The authority without its key.
     pub(super) fn retire(self) -> Former {
         Former { certificate: self.minted.certificate, facts: self.facts }
     }
 }
 
-/// An authority that signed.
+/// A former authority: still trusted, but it signs nothing.
 pub(super) struct Former {
     certificate: String,
     facts: Facts,
@@ -63,36 +63,36 @@ pub(super) struct Authorities {
 }
 
 impl Authorities {
-    /// What everybody trusts, as PEM.
+    /// The trust bundle, as PEM.
     pub(super) fn bundle(&self) -> String {
         let signing = [&self.issuing, &self.next].into_iter().flatten().map(|authority| &authority.minted.certificate);
         signing.chain(self.former.iter().map(|former| &former.certificate)).map(String::as_str).collect()
     }
 }
 
-/// The Secret of a role.
+/// Contents of one role's Secret.
 pub(super) struct LeafStored {
     pub(super) pem: Pem,
     pub(super) version: Option<String>,
-    seen: LeafSeen,
+    seen: LeafState,
 }
 
-/// Those that are there and can be read.
+/// Certificates of the roles whose Secret exists and can be read.
 pub(super) type Leaves = BTreeMap<Identity, LeafStored>;
 
-/// Everything.
+/// Contents of all Secrets.
 pub(super) struct Stored {
     pub(super) authorities: Authorities,
-    /// Of the authority's Secret.
+    /// Resource version of the authority's Secret.
     pub(super) version: Option<String>,
     pub(super) leaves: Leaves,
 }
 
 impl Stored {
-    /// What matters for what is due.
-    pub(super) fn seen(&self, propagation: std::time::Duration) -> Seen {
+    /// The facts that the rotation is decided by.
+    pub(super) fn seen(&self, propagation: std::time::Duration) -> CertificateState {
         let facts = |authority: &Option<Authority>| authority.as_ref().map(|authority| authority.facts.clone());
-        Seen {
+        CertificateState {
             issuing: facts(&self.authorities.issuing),
             next: facts(&self.authorities.next),
             former: self.authorities.former.iter().map(|former| former.facts.subject.clone()).collect(),
@@ -110,11 +110,11 @@ impl Store {
         Self(Api::namespaced(client, namespace))
     }
 
-    /// One by one: watching or listing Secrets would be a right to read all of them.
+    /// Reads the Secrets one by one: listing or watching would need the right to read all Secrets.
     pub(super) async fn read(&self) -> Result<Stored, Error> {
         let mut leaves = Leaves::new();
         for identity in Identity::ALL {
-            // One that cannot be read is replaced.
+            // An unreadable Secret is replaced.
             if let Some(leaf) = self.get(&name(identity)).await?.and_then(|secret| leaf(identity, &secret)) {
                 leaves.insert(identity, leaf);
             }
@@ -123,7 +123,7 @@ impl Store {
         let version = secret.as_ref().and_then(Secret::resource_version);
         let authorities = match &secret {
             Some(secret) => authorities(secret),
-            // Deleted. Those who signed what is in use are still trusted.
+            // The authority's Secret was deleted. The authorities that signed certificates in use are still trusted.
             None => known(&leaves).map(|former| Authorities { former, ..Authorities::default() }),
         };
         Ok(Stored { authorities: authorities.map_err(|source| Error::Authority { source })?, version, leaves })
@@ -165,7 +165,7 @@ impl Store {
         self.apply(&name(identity), "kubernetes.io/tls", data, annotations, version).await
     }
 
-    /// Fails when it was changed since `version` was read: two who write at once would each break what the other did.
+    /// Fails when the Secret changed since `version` was read: two concurrent writers would undo each other's changes.
     async fn apply(
         &self,
         name: &str,
@@ -199,7 +199,7 @@ pub(super) fn read_authority(minted: Minted) -> Result<Authority, MintError> {
 }
 
 fn first(pem: &[u8]) -> Result<Facts, MintError> {
-    mint::facts(pem)?.into_iter().next().ok_or_else(|| MintError::Read("nothing there".to_owned()))
+    mint::facts(pem)?.into_iter().next().ok_or_else(|| MintError::Read("no certificate in it".to_owned()))
 }
 
 fn authorities(secret: &Secret) -> Result<Authorities, MintError> {
@@ -215,7 +215,7 @@ fn authorities(secret: &Secret) -> Result<Authorities, MintError> {
     Ok(Authorities { issuing: authority(ISSUING)?, next: authority(NEXT)?, former })
 }
 
-/// Every authority that somebody trusts.
+/// Every authority that some role trusts.
 fn known(leaves: &Leaves) -> Result<Vec<Former>, MintError> {
     let mut known = BTreeMap::new();
     for leaf in leaves.values() {
@@ -241,6 +241,6 @@ fn leaf(identity: Identity, secret: &Secret) -> Option<LeafStored> {
     Material::read(&pem, identity).ok()?;
     let changed: Timestamp = secret.annotations().get(CHANGED)?.parse().ok()?;
     let trusts: BTreeSet<_> = mint::facts(&pem.authorities).ok()?.into_iter().map(|facts| facts.subject).collect();
-    let seen = LeafSeen { facts: first(&pem.certificate).ok()?, trusts, changed: changed.into() };
+    let seen = LeafState { facts: first(&pem.certificate).ok()?, trusts, changed: changed.into() };
     Some(LeafStored { pem, version: secret.resource_version(), seen })
 }

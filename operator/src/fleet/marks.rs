@@ -1,5 +1,4 @@
-//! Names to look at: marked by one task, taken by another. Whoever marks never waits, and a name that is marked twice is
-//! there once.
+//! A set of pending names, added by one task and taken by another. Adding never waits, and duplicates collapse.
 
 use std::{
     collections::BTreeSet,
@@ -8,7 +7,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-/// Clones are the same marks.
+/// Pending names. Clones share one set.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Marks(Arc<Shared>);
 
@@ -19,13 +18,13 @@ struct Shared {
 }
 
 impl Marks {
-    /// Marks a name.
+    /// Adds a name.
     pub(crate) fn add(&self, name: String) {
         self.0.names.lock().unwrap_or_else(PoisonError::into_inner).insert(name);
         self.0.added.notify_one();
     }
 
-    /// Waits until there are any, and takes them all.
+    /// Waits until the set is not empty, and takes all of it.
     pub(crate) async fn take(&self) -> BTreeSet<String> {
         loop {
             let names = std::mem::take(&mut *self.0.names.lock().unwrap_or_else(PoisonError::into_inner));

@@ -1,11 +1,11 @@
-//! What of a pod object matters here.
+//! Worker pods, as far as the fleet controller needs them.
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 
 use crate::names;
 
-/// A worker pod that can be spoken to.
+/// A reachable worker pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct WorkerPod {
     pub(super) name: String,
@@ -18,7 +18,7 @@ pub(super) struct WorkerPod {
 }
 
 impl WorkerPod {
-    /// `None` for one that has no address yet, or none any more.
+    /// `None` while the pod has no address, or is terminating.
     pub(super) fn read(pod: &Pod) -> Option<Self> {
         let status = pod.status.as_ref()?;
         let ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));

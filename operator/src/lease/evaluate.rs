@@ -1,4 +1,4 @@
-//! What to do about a lease: a pure function of what it says and how long it has said so.
+//! Lease evaluation: a pure function of the Lease's spec and the time for which it was unchanged.
 
 use std::time::Duration;
 
@@ -6,16 +6,16 @@ use k8s_openapi::{api::coordination::v1::LeaseSpec, apimachinery::pkg::apis::met
 
 use super::DURATION;
 
-/// What to do.
+/// Decision about a lease.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Decision {
-    /// Take or renew it: write this.
+    /// Acquire or renew it by writing this spec.
     Write(LeaseSpec),
-    /// It is somebody else's.
+    /// Another operator holds it.
     Wait,
 }
 
-/// What `identity` does about a lease that nobody has touched for `unchanged`. `None` is no lease at all.
+/// Decision of `identity` about a lease that was unchanged for `unchanged`. `None`: there is no lease.
 pub(super) fn evaluate(lease: Option<&LeaseSpec>, unchanged: Duration, identity: &str, now: MicroTime) -> Decision {
     let holder = lease.and_then(|lease| lease.holder_identity.as_deref()).unwrap_or_default();
     if !holder.is_empty() && holder != identity && unchanged <= DURATION {

@@ -1,4 +1,5 @@
-//! Server-side apply of what was built: what we do not say stays as it is, what others say of our fields does not.
+//! Apply step: server-side apply of the built objects. Fields that we do not set keep their value; fields that we set
+//! are ours.
 
 use std::fmt::Debug;
 
@@ -14,7 +15,7 @@ use slm_crds::SlmModel;
 use super::build::Prepared;
 use crate::{conditions::Verdict, context::Error, names};
 
-/// The objects as the API server has them now.
+/// The objects as the API server returned them.
 #[derive(Debug)]
 pub(super) struct Applied {
     pub(super) deployment: Deployment,
@@ -29,7 +30,8 @@ pub(super) async fn apply(client: &Client, model: &SlmModel, prepared: Prepared)
     Ok(Applied { deployment })
 }
 
-/// What an error says that only a change of the model or of the cluster's policies mends. None for one that passes.
+/// A permanent refusal, which only a change of the model or of the cluster's policies mends. `None` for a transient
+/// error.
 pub(super) fn refusal(error: &Error) -> Option<Verdict> {
     let Error::Api { what, source } = error else { return None };
     match source.as_ref() {

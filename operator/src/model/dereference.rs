@@ -1,23 +1,23 @@
-//! What a model refers to.
+//! Dereference step: the objects that a model refers to.
 
 use kube::runtime::reflector::ObjectRef;
 use slm_crds::{AcceleratorProfileSpec, SlmModel, accelerator::CPU};
 
 use crate::objects::Objects;
 
-/// What was found.
+/// Referenced objects.
 #[derive(Debug)]
-pub(super) struct Found {
-    /// The accelerator's profile, if there is one.
+pub(super) struct References {
+    /// The accelerator profile, if it exists.
     pub(super) profile: Option<AcceleratorProfileSpec>,
 }
 
-pub(super) fn dereference(model: &SlmModel, objects: &Objects) -> Found {
+pub(super) fn dereference(model: &SlmModel, objects: &Objects) -> References {
     let name = &model.spec.runtime.accelerator;
     let profile = objects.profiles.get(&ObjectRef::new(name)).map(|profile| profile.spec.clone());
-    // Every cluster has CPUs; a profile of that name only adds to it.
+    // The CPU needs no profile; one of that name only adds to it.
     let profile = profile.or_else(|| (name == CPU).then(cpu));
-    Found { profile }
+    References { profile }
 }
 
 fn cpu() -> AcceleratorProfileSpec {

@@ -1,4 +1,4 @@
-//! SlmModel to worker pods, in five steps: dereference, validate, build, apply, status.
+//! SlmModel controller, in five steps: dereference, validate, build, apply, status.
 
 mod apply;
 mod build;
@@ -19,7 +19,7 @@ use kube::{
     runtime::{controller::Action, reflector::ObjectRef, watcher},
 };
 use slm_crds::SlmModel;
-use slm_watch::Patience;
+use slm_watch::ReconnectBackoff;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -44,7 +44,7 @@ pub(crate) async fn run(
         .owns(Api::<Service>::namespaced(client(), &namespace), any())
         .owns(Api::<ServiceAccount>::namespaced(client(), &namespace), any())
         .owns(Api::<PodDisruptionBudget>::namespaced(client(), &namespace), any())
-        .trigger_backoff(Patience::default())
+        .trigger_backoff(ReconnectBackoff::default())
         .graceful_shutdown_on(stop.cancelled_owned());
     reconcile::run(controller, context).await;
 }
@@ -61,7 +61,7 @@ impl Reconciled for SlmModel {
 
 async fn reconcile(model: Arc<SlmModel>, context: Arc<Context>) -> Result<Action, Error> {
     if model.metadata.deletion_timestamp.is_some() {
-        // What it owns goes with it.
+        // Its objects are garbage-collected through their owner references.
         return Ok(Action::await_change());
     }
     let found = dereference::dereference(&model, &context.objects);
@@ -74,7 +74,7 @@ async fn reconcile(model: Arc<SlmModel>, context: Arc<Context>) -> Result<Action
     let applied = match apply::apply(&context.client, &model, prepared).await {
         Ok(applied) => applied,
         Err(error) => {
-            // Whoever refused it, a policy or the API server itself, has words for people.
+            // A policy's or the API server's own message goes into the condition.
             if let Some(refused) = apply::refusal(&error) {
                 status::refused(&context, &model, &refused).await?;
             }

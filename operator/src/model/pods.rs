@@ -1,4 +1,4 @@
-//! What stands between a pod and its first request, in words.
+//! Diagnosis of worker pods: the reason why a pod is not serving.
 
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::ResourceExt as _;
@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use crate::conditions::Verdict;
 
-/// What is wrong with a pod, if Kubernetes says that something is.
+/// The problem of a pod, if Kubernetes reports one.
 pub(super) fn trouble(pod: &Pod) -> Option<Verdict> {
     let status = pod.status.as_ref()?;
     let name = pod.name_any();
@@ -46,7 +46,7 @@ fn of_container(pod: &str, container: &ContainerStatus) -> Option<Verdict> {
     Some(Verdict::wrong("WorkerFailed", format!("the worker of pod {pod} failed: {why}")))
 }
 
-/// A worker's line for programs.
+/// A machine-readable log line of the worker.
 #[derive(Deserialize)]
 struct Line {
     event: String,
@@ -54,7 +54,7 @@ struct Line {
     message: String,
 }
 
-/// Why a worker ended, from the end of its log.
+/// The worker's own reason for its exit, from the end of its log.
 fn last_words(log: &str) -> Option<String> {
     let failed = log.lines().rev().find_map(|line| {
         let line: Line = serde_json::from_str(line.trim()).ok()?;

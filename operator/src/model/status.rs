@@ -1,4 +1,4 @@
-//! What is known of a model, from what the API server returned and what the workers say.
+//! Status step: the model's status from its Deployment, its pods and its workers' states.
 
 use k8s_openapi::api::apps::v1::DeploymentStatus;
 use kube::{ResourceExt as _, runtime::controller::Action};
@@ -12,7 +12,7 @@ use crate::{
     names,
 };
 
-/// Of a model that cannot be served. What served before serves on.
+/// Status of a refused model. Objects applied earlier are left as they are.
 pub(super) async fn refused(context: &Context, model: &SlmModel, verdict: &Verdict) -> Result<Action, Error> {
     let former = model.status.clone().unwrap_or_default();
     let next =
@@ -20,7 +20,7 @@ pub(super) async fn refused(context: &Context, model: &SlmModel, verdict: &Verdi
     context.report(model, &former.conditions, verdict, next, model.status.as_ref()).await
 }
 
-/// Of a model whose objects are as they should be.
+/// Status of a model whose objects are applied.
 pub(super) async fn applied(context: &Context, model: &SlmModel, applied: &Applied) -> Result<Action, Error> {
     let name = model.name_any();
     let deployment = applied.deployment.status.clone().unwrap_or_default();
@@ -73,7 +73,7 @@ fn verdict(context: &Context, model: &SlmModel, counts: Counts, workers: &[&PodV
     let name = model.name_any();
     let mut pods = context.objects.pods.state();
     pods.retain(|pod| pod.labels().get(names::MODEL) == Some(&name));
-    // The same pod's trouble each time, so that the condition does not change with the order of a listing.
+    // Sorted, so that the condition does not change with the order of the listing.
     pods.sort_by_key(|pod| pod.name_any());
     if let Some(trouble) = pods.iter().find_map(|pod| trouble(pod)) {
         return Verdict { message: format!("{ready}/{wanted} workers serve; {}", trouble.message), ..trouble };
@@ -88,7 +88,7 @@ fn verdict(context: &Context, model: &SlmModel, counts: Counts, workers: &[&PodV
     }
 }
 
-/// Why the Deployment cannot make its pods: a quota, a limit range or an admission that refuses them.
+/// Reason why the Deployment cannot create pods: a quota, a limit range or an admission webhook.
 fn replica_failure(deployment: &DeploymentStatus, counts: Counts) -> Option<Verdict> {
     let failure = deployment
         .conditions

@@ -1,4 +1,4 @@
-//! Whether a model can be served at all.
+//! Validate step: whether a model can be served.
 
 use kube::runtime::reflector::Store;
 use slm_crds::{
@@ -8,17 +8,17 @@ use slm_crds::{
 
 use slm_launch::ExecutionProvider;
 
-use super::dereference::Found;
-use crate::{conditions::Verdict, objects::Objects, source, taken::name_taken};
+use super::dereference::References;
+use crate::{conditions::Verdict, name_conflicts::name_taken, objects::Objects, source};
 
-/// A model that can be built.
+/// A valid model's references.
 #[derive(Debug)]
 pub(super) struct Valid {
     pub(super) profile: AcceleratorProfileSpec,
     pub(super) provider: ExecutionProvider,
 }
 
-pub(super) fn validate(model: &SlmModel, found: &Found, objects: &Objects) -> Result<Valid, Verdict> {
+pub(super) fn validate(model: &SlmModel, found: &References, objects: &Objects) -> Result<Valid, Verdict> {
     if let Some(taken) = name_taken(model, objects) {
         return Err(taken);
     }
@@ -27,7 +27,7 @@ pub(super) fn validate(model: &SlmModel, found: &Found, objects: &Objects) -> Re
     }
     let name = &model.spec.runtime.accelerator;
     let Some(profile) = &found.profile else { return Err(no_profile(name, &objects.profiles)) };
-    // A worker that cannot run would end as often as it is started.
+    // A worker with an unsupported provider would crash-loop.
     match slm_launch::provider(profile) {
         Ok(provider) => Ok(Valid { profile: profile.clone(), provider }),
         Err(unsupported) => {
@@ -62,7 +62,7 @@ mod tests {
         let model = world.model("smol", 1);
         let validated = |profile: Value| {
             let profile = serde_json::from_value(profile).expect("a profile");
-            validate(&model, &Found { profile: Some(profile) }, &world.objects).map(|valid| valid.provider)
+            validate(&model, &References { profile: Some(profile) }, &world.objects).map(|valid| valid.provider)
         };
         assert_eq!(validated(json!({ "executionProvider": "Cpu" })), Ok(ExecutionProvider::Cpu));
         for provider in ["Cuda", "TensorRt", "OpenVino"] {

@@ -1,8 +1,8 @@
-//! The time as the API server has it, from the `Date` of its answers.
+//! The API server's time, from the `Date` header of its answers.
 //!
-//! Certificates are made by this clock and not by that of the machine that happens to lead: all nodes of a cluster
-//! measure themselves by one time, and a leader whose clock is wrong would mint what nobody accepts. A time that jumps
-//! is not believed before it has gone on steadily for a while.
+//! Certificates are issued by this clock and not by the leading machine's: a leader with a wrong clock would mint
+//! certificates that no process accepts. A jump of the time is believed only after it has advanced steadily for a
+//! while.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -12,40 +12,40 @@ use std::{
 use http::{HeaderMap, header::DATE};
 use tokio::time::Instant;
 
-/// Answers have whole seconds, travel, and come from servers whose clocks differ a little.
+/// Dates have whole seconds, take time to arrive, and come from servers whose clocks differ slightly.
 const TOLERANCE: Duration = Duration::from_secs(30);
-/// A new time that has gone on steadily for so long is believed.
+/// Duration of steady advance after which a new time is believed.
 const CONFIRMED: Duration = Duration::from_secs(300);
 
-/// Why the time is not known.
+/// Reason why the time is not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ClockError {
-    /// No answer had a date.
+    /// No answer had a date yet.
     #[error("the API server has not told the time yet")]
     Unknown,
-    /// It is another time than it was.
+    /// The time jumped.
     #[error(
         "the API server's clock jumped by {by} s; what depends on the time waits until it is steady for {} s",
         CONFIRMED.as_secs()
     )]
     Jumped {
-        /// Seconds, ahead or back.
+        /// Seconds of the jump; negative is backwards.
         by: i64,
     },
 }
 
-/// Follows the API server's clock. Clones are one clock.
+/// Clock that follows the API server's. Clones share one clock.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ServerClock(Arc<Mutex<State>>);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct State {
     believed: Option<Reading>,
-    /// Another time: what it said first, and last.
+    /// A differing time: its first and its latest reading.
     doubted: Option<(Reading, Reading)>,
 }
 
-/// A time that was read then.
+/// A date, and the moment of its arrival.
 #[derive(Clone, Copy, Debug)]
 struct Reading {
     time: SystemTime,
@@ -53,12 +53,12 @@ struct Reading {
 }
 
 impl Reading {
-    /// What it is at `now`.
+    /// The time that this reading implies for `now`.
     fn now(self, now: Instant) -> SystemTime {
         self.time + now.saturating_duration_since(self.at)
     }
 
-    /// Seconds by which `other` is ahead of this one, or behind.
+    /// Seconds by which `other` is ahead of this one; negative if it is behind.
     fn off(self, other: Self) -> i64 {
         let seconds = |duration: Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
         let expected = self.now(other.at);
@@ -99,7 +99,7 @@ impl State {
 }
 
 impl ServerClock {
-    /// Takes in the date of an answer that has just come.
+    /// Takes the date of an answer that has just arrived.
     pub(crate) fn note(&self, headers: &HeaderMap) {
         let date = headers.get(DATE).and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
         if let Some(time) = date {
@@ -108,10 +108,10 @@ impl ServerClock {
         }
     }
 
-    /// The time now.
+    /// The current time.
     ///
     /// # Errors
-    /// When it is not known.
+    /// It is not known.
     pub(crate) fn now(&self) -> Result<SystemTime, ClockError> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).now(Instant::now())
     }
@@ -123,7 +123,7 @@ mod tests {
 
     use super::*;
 
-    /// What the clock says, as seconds, when `readings` of (seconds since the start, time told) have come.
+    /// The clock's time in seconds after `readings` of (seconds since the start, date).
     fn told(readings: &[(u64, u64)]) -> Result<u64, ClockError> {
         let start = Instant::now();
         let mut state = State::default();

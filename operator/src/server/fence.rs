@@ -1,20 +1,20 @@
-//! Until when this process may write.
+//! Write fence: the time until which this process may write.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::time::Instant;
 
-/// Closed at first. Clones are one fence.
+/// A fence, closed at first. Clones share one fence.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Fence(Arc<Mutex<Option<Instant>>>);
 
 impl Fence {
-    /// Writes may begin before `instant`.
+    /// Allows writes to begin before `instant`.
     pub(crate) fn open_until(&self, instant: Instant) {
         self.set(Some(instant));
     }
 
-    /// No write begins from now on.
+    /// Allows no further write to begin.
     pub(crate) fn close(&self) {
         self.set(None);
     }

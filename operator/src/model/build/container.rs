@@ -1,4 +1,4 @@
-//! The worker's container.
+//! Container of a worker pod.
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
@@ -37,7 +37,7 @@ pub(super) fn build(plan: Plan<'_>, settings: &PodSettings) -> Container {
         env: Some(environment(plan)),
         ports: Some(vec![port("grpc", names::GRPC_PORT), port("probes", names::PROBES_PORT)]),
         resources: resources(plan, settings),
-        // Converting a large model takes minutes; what matters is that it goes on, which the process itself tells.
+        // Converting a large model takes minutes. The worker itself reports progress, so only its liveness counts.
         startup_probe: Some(probe("/healthz", 1, 30)),
         readiness_probe: Some(probe("/readyz", 1, 1)),
         liveness_probe: Some(probe("/healthz", 10, 3)),
@@ -47,7 +47,7 @@ pub(super) fn build(plan: Plan<'_>, settings: &PodSettings) -> Container {
             capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), ..Capabilities::default() }),
             ..SecurityContext::default()
         }),
-        // Why a worker could not start is the last thing that it writes.
+        // The worker's last log line is the reason why it could not start.
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
         volume_mounts: Some(mounts(plan)),
         ..Container::default()
@@ -85,7 +85,7 @@ fn arguments(plan: Plan<'_>) -> Vec<String> {
         probes: Some(any(names::PROBES_PORT)),
         ..WorkerLaunch::of(plan.model.name_any(), spec)
     };
-    // All of them are ours or come from JSON: text.
+    // Every argument is ours or comes from JSON, so it is valid text.
     launch.to_args().into_iter().map(|argument| argument.to_string_lossy().into_owned()).collect()
 }
 
@@ -96,11 +96,11 @@ fn environment(plan: Plan<'_>) -> Vec<EnvVar> {
     variables.into_iter().map(variable).collect()
 }
 
-/// What the model asks for, and the accelerator's device.
+/// Resources of the model's spec, and the accelerator's device.
 fn resources(plan: Plan<'_>, settings: &PodSettings) -> Option<ResourceRequirements> {
     let mut resources = settings.resources.clone().unwrap_or_default();
     if let Some(device) = &plan.profile.resource {
-        // Extended resources are asked for by their limit; the request follows.
+        // Extended resources are requested by their limit; Kubernetes sets the request.
         let limits = resources.limits.get_or_insert_with(BTreeMap::new);
         limits.insert(device.name.clone(), Quantity(device.count.to_string()));
     }

@@ -1,4 +1,4 @@
-//! The workers' pods.
+//! Deployment of worker pods.
 
 use std::collections::BTreeMap;
 
@@ -23,9 +23,9 @@ use slm_tls::Identity;
 use super::{Plan, container, metadata};
 use crate::{names, source::claim_of};
 
-/// The user that our images run as.
+/// UID that our images run as.
 const USER: i64 = 65532;
-/// Between the end of the last answer and the kill: time to flush and exit.
+/// Time between the end of the last answer and the kill: enough to flush and exit.
 const EXIT_SECONDS: u32 = 10;
 
 pub(super) const CACHE_VOLUME: &str = "cache";
@@ -49,7 +49,7 @@ pub(super) fn build(plan: Plan<'_>) -> Deployment {
                     max_unavailable: i32::try_from(rollout.max_unavailable).ok().map(IntOrString::Int),
                 }),
             }),
-            // The default of ten minutes is short for a model of many gigabytes on a slow link.
+            // Kubernetes' default of ten minutes is short for a model of many gigabytes on a slow link.
             progress_deadline_seconds: Some(3600),
             revision_history_limit: Some(3),
             template: template(plan),
@@ -83,7 +83,7 @@ fn template(plan: Plan<'_>) -> PodTemplateSpec {
                 run_as_user: Some(USER),
                 run_as_group: Some(USER),
                 fs_group: Some(USER),
-                // A cache of many gigabytes is not walked at every start.
+                // Keeps the kubelet from walking a cache of many gigabytes at every start.
                 fs_group_change_policy: Some("OnRootMismatch".to_owned()),
                 seccomp_profile: Some(SeccompProfile {
                     type_: "RuntimeDefault".to_owned(),
@@ -125,7 +125,7 @@ fn non_empty(map: BTreeMap<String, String>) -> Option<BTreeMap<String, String>> 
     Some(map).filter(|map| !map.is_empty())
 }
 
-/// The loss of a node should not be the loss of a model.
+/// Spreads the workers of a model over nodes.
 fn apart(name: &str) -> Affinity {
     let term = PodAffinityTerm {
         label_selector: Some(LabelSelector { match_labels: Some(names::selector(name)), ..LabelSelector::default() }),
@@ -166,7 +166,7 @@ fn volumes(plan: Plan<'_>) -> Vec<Volume> {
     if plan.pods.certificates.is_some() {
         let secret = SecretVolumeSource {
             secret_name: Some(names::certificate(Identity::Worker)),
-            // The pod's group reads it, nobody else.
+            // Readable by the pod's group, and by no one else.
             default_mode: Some(0o440),
             ..SecretVolumeSource::default()
         };

@@ -1,4 +1,4 @@
-//! How many workers a drain or an upgrade of nodes may take away at once.
+//! PodDisruptionBudget of a model's workers.
 
 use k8s_openapi::{
     api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec},
@@ -13,13 +13,13 @@ pub(super) fn build(plan: Plan<'_>) -> PodDisruptionBudget {
     PodDisruptionBudget {
         metadata: metadata(plan.model),
         spec: Some(PodDisruptionBudgetSpec {
-            // One at a time, and the only one too: a budget that nothing may break would block every node's upgrade.
+            // One worker at a time, even the only one: a budget of zero would block every node upgrade.
             max_unavailable: Some(IntOrString::Int(1)),
             selector: Some(LabelSelector {
                 match_labels: Some(names::selector(&plan.model.name_any())),
                 ..LabelSelector::default()
             }),
-            // A worker that is not ready serves nobody: it must not stand in the way of its node's end.
+            // A worker that is not ready serves no requests, so it must not block the drain of its node.
             unhealthy_pod_eviction_policy: Some("AlwaysAllow".to_owned()),
             ..PodDisruptionBudgetSpec::default()
         }),

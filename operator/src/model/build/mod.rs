@@ -1,4 +1,4 @@
-//! What a model's workers are made of: Kubernetes objects from a validated model. Pure and infallible.
+//! Build step: the Kubernetes objects of a validated model. Pure and infallible.
 
 mod container;
 mod deployment;
@@ -19,29 +19,29 @@ use slm_launch::ExecutionProvider;
 
 use crate::{config::WorkerPods, names};
 
-/// Everything that a build looks at.
+/// Inputs of a build.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan<'p> {
     /// The model.
     pub(crate) model: &'p SlmModel,
-    /// What its workers run on.
+    /// Accelerator profile of its workers.
     pub(crate) profile: &'p AcceleratorProfileSpec,
-    /// What of it the workers are started with.
+    /// Execution provider, from the profile.
     pub(crate) provider: ExecutionProvider,
-    /// What all workers have in common.
+    /// Settings common to all worker pods.
     pub(crate) pods: &'p WorkerPods,
 }
 
-/// The objects of one model, as they should be.
+/// Desired objects of one model.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Prepared {
-    /// Who the pods are: nobody, with no rights and no token.
+    /// Service account of the pods: no permissions, no token.
     pub(crate) service_account: ServiceAccount,
-    /// How routers and the operator find the pods.
+    /// Headless Service, by which routers and the operator find the pods.
     pub(crate) service: Service,
-    /// How many may be taken away at once.
+    /// Bound on simultaneous evictions.
     pub(crate) disruption_budget: PodDisruptionBudget,
-    /// The pods.
+    /// The worker pods.
     pub(crate) deployment: Deployment,
 }
 
@@ -60,7 +60,7 @@ pub(crate) fn build(plan: Plan<'_>) -> Prepared {
     }
 }
 
-/// Owned by the model: it all goes with it.
+/// Metadata with an owner reference: the object is deleted with its model.
 fn metadata(model: &SlmModel) -> ObjectMeta {
     let name = model.name_any();
     ObjectMeta {

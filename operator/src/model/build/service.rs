@@ -1,4 +1,4 @@
-//! A headless Service: a name for the set of pods, whose addresses routers and the operator read one by one.
+//! Headless Service: a name for the set of worker pods, whose addresses routers and the operator read.
 
 use k8s_openapi::{
     api::core::v1::{Service, ServicePort, ServiceSpec},
@@ -17,15 +17,15 @@ pub(super) fn build(plan: Plan<'_>) -> Service {
         app_protocol: Some(protocol.to_owned()),
         ..ServicePort::default()
     };
-    // HTTP/2 in plain text has a name of its own; over TLS it is negotiated.
+    // Plain-text HTTP/2 has an appProtocol of its own; over TLS it is negotiated.
     let grpc = if plan.pods.certificates.is_some() { "https" } else { "kubernetes.io/h2c" };
     Service {
         metadata: metadata(plan.model),
         spec: Some(ServiceSpec {
             cluster_ip: Some("None".to_owned()),
             selector: Some(names::selector(&plan.model.name_any())),
-            // What a pod serves it says itself, by its state stream, and it says it before it is ready: the operator
-            // fills it with adapters first.
+            // A worker is contacted before it is ready: the operator loads its adapters first, and its state stream
+            // tells what it serves.
             publish_not_ready_addresses: Some(true),
             ports: Some(vec![port("grpc", names::GRPC_PORT, grpc), port("probes", names::PROBES_PORT, "http")]),
             ..ServiceSpec::default()

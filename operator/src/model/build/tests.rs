@@ -1,4 +1,4 @@
-//! Objects as tables: what of a model ends up where.
+//! Tables from a field of the model to the field of the built object.
 
 use std::time::Duration;
 

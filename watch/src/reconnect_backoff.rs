@@ -1,4 +1,4 @@
-//! Between two attempts to reach an API server that is away.
+//! Backoff between attempts to reach an unreachable API server.
 
 use std::time::Duration;
 
@@ -6,20 +6,20 @@ use kube::runtime::utils;
 use slm_backoff::Backoff;
 
 const FIRST: Duration = Duration::from_millis(100);
-/// kube's own default goes up to half a minute, for which nobody would hear of changes after the API server is back.
+/// kube's default grows to half a minute, during which changes would go unnoticed after the API server is back.
 const MOST: Duration = Duration::from_secs(2);
 
-/// Doubles from a tenth of a second to two seconds, and never ends.
+/// Doubles from a tenth of a second to two seconds, without an end.
 #[derive(Debug)]
-pub struct Patience(Backoff);
+pub struct ReconnectBackoff(Backoff);
 
-impl Default for Patience {
+impl Default for ReconnectBackoff {
     fn default() -> Self {
         Self(Backoff::new(FIRST, MOST))
     }
 }
 
-impl Iterator for Patience {
+impl Iterator for ReconnectBackoff {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
@@ -27,7 +27,7 @@ impl Iterator for Patience {
     }
 }
 
-impl utils::Backoff for Patience {
+impl utils::Backoff for ReconnectBackoff {
     fn reset(&mut self) {
         self.0.reset();
     }

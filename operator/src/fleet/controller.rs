@@ -1,7 +1,7 @@
-//! The task that owns the links: something happened, what is there to ask now, ask it.
+//! Fleet controller: the task that owns the links to the workers and requests loads and unloads.
 //!
-//! What should be loaded is decided over the stores alone, by the same admission of names as everywhere; of an adapter's
-//! status only `resolved` is read, which is the record of what its source turned out to be.
+//! The desired adapters come from the stores alone, by the same admission of names as everywhere else. Of an adapter's
+//! status only `resolved` is read, the digest that its source was resolved to.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -24,58 +24,61 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{FleetView, Marks, PodView, Snapshot, Told, pods::WorkerPod, telling, wanted::Wanted};
+use super::{
+    FleetView, Marks, PodView, ReconcileRequests, Snapshot, desired_adapters::DesiredAdapters, pods::WorkerPod,
+    state_diff,
+};
 use crate::{
-    certificates::{self, Kept},
+    certificates::{self, RotatingCertificates},
     config::Certificates,
     credentials, gate,
     objects::Objects,
+    probe::OperatorProbe,
     server::ServerClock,
-    telling::Telling,
 };
 
-/// Events of links that may wait; links wait beyond that.
+/// Bound on pending events; links wait beyond that.
 const EVENTS_MAX: usize = 1024;
 
-/// What the task lives on.
+/// Inputs of the task.
 pub(crate) struct Inputs {
-    /// The namespace it looks at.
+    /// Namespace of the swarm.
     pub(crate) namespace: String,
-    /// Worker pods, adapters, and who has which name.
+    /// Stores of worker pods, adapters and name owners.
     pub(crate) objects: Objects,
-    /// Says that pods changed.
+    /// Signal that pods changed.
     pub(crate) pods_touched: mpsc::Receiver<()>,
-    /// Names of objects that changed; any may be an adapter's.
+    /// Names of changed objects; any of them may be an adapter's.
     pub(crate) names: Marks,
-    /// How certificates for speaking to workers are kept; without, it is done in plain text.
+    /// Certificate lifetimes for mutual TLS with workers. Unset: plain text.
     pub(crate) certificates: Option<Certificates>,
-    /// By which they are made.
+    /// Clock that certificates are issued by.
     pub(crate) clock: ServerClock,
-    /// Where loads are counted.
-    pub(crate) telling: Arc<Telling>,
+    /// Counter of loads.
+    pub(crate) probe: Arc<OperatorProbe>,
 }
 
 /// Pod name and incarnation. Events of an earlier pod of the same name are ignored.
-type Whose = (String, u64);
+type Incarnation = (String, u64);
 
 struct Member {
     pod: WorkerPod,
-    link: Link<Whose>,
+    link: Link<Incarnation>,
     state: Result<Arc<WorkerState>, Arc<str>>,
     holdings: Holdings,
     gate: Gate,
 }
 
-/// How far a pod's readiness gate is.
+/// State of a pod's readiness gate.
 #[derive(Debug)]
 enum Gate {
     Closed,
-    /// It is being opened, until that is done or the pod is gone.
+    /// An attempt to open it is running, until it succeeds or the pod is gone.
     Opening(Opening),
     Open,
 }
 
-/// Ends the attempts when it is dropped.
+/// Aborts the attempts when dropped.
 #[derive(Debug)]
 struct Opening(AbortHandle);
 
@@ -85,90 +88,95 @@ impl Drop for Opening {
     }
 }
 
-struct Keeper {
+struct FleetController {
     client: Client,
     namespace: String,
     members: HashMap<String, Member>,
-    wanted: Wanted,
+    desired: DesiredAdapters,
     objects: Objects,
     tls: Option<Tls>,
-    events: mpsc::Sender<(Whose, Event)>,
+    events: mpsc::Sender<(Incarnation, Event)>,
     gates: JoinSet<()>,
-    telling: Arc<Telling>,
+    probe: Arc<OperatorProbe>,
     next_id: u64,
     view: FleetView,
-    told: Told,
+    requests: ReconcileRequests,
 }
 
-/// Runs until `stop`. Gives the reason when it cannot go on before that.
+/// Runs until `stop`. Gives the reason when it has to end earlier.
 pub(crate) async fn run(
     client: Client,
     inputs: Inputs,
     view: FleetView,
-    told: Told,
+    requests: ReconcileRequests,
     stop: CancellationToken,
 ) -> Option<String> {
-    let Inputs { namespace, objects, mut pods_touched, names, certificates, clock, telling } = inputs;
+    let Inputs { namespace, objects, mut pods_touched, names, certificates, clock, probe } = inputs;
     let mut kept = tokio::select! {
         kept = kept(&client, &namespace, certificates, clock) => kept,
         () = stop.cancelled() => return None,
     };
-    let (events, mut told_by_links) = mpsc::channel(EVENTS_MAX);
-    let mut keeper = Keeper {
+    let (events, mut link_events) = mpsc::channel(EVENTS_MAX);
+    let mut controller = FleetController {
         client,
         namespace,
         members: HashMap::new(),
-        wanted: Wanted::default(),
+        desired: DesiredAdapters::default(),
         objects,
         tls: kept.as_ref().map(|kept| kept.tls.clone()),
         events,
         gates: JoinSet::new(),
-        telling,
+        probe,
         next_id: 0,
         view,
-        told,
+        requests,
     };
-    // Before any worker is judged by what it lacks.
-    let listed = keeper.objects.adapters.state();
-    keeper.adapters(listed.iter().map(|adapter| adapter.name_any()).collect()).await;
+    // The desired adapters must be known before any worker is compared with them.
+    let listed = controller.objects.adapters.state();
+    controller.adapters(listed.iter().map(|adapter| adapter.name_any()).collect()).await;
     let mut last = Instant::now();
     loop {
-        let next = keeper.next_attempt(last);
+        let next = controller.next_attempt(last);
         tokio::select! {
             () = stop.cancelled() => return None,
             why = certificates_ended(&mut kept) => return Some(why),
-            Some(()) = pods_touched.recv() => keeper.pods().await,
-            names = names.take() => keeper.adapters(names).await,
-            Some((whose, event)) = told_by_links.recv() => keeper.event(&whose, event).await,
-            Some(ended) = keeper.gates.join_next_with_id() => if let Err(why) = keeper.gate_ended(ended) {
+            Some(()) = pods_touched.recv() => controller.pods().await,
+            names = names.take() => controller.adapters(names).await,
+            Some((incarnation, event)) = link_events.recv() => controller.event(&incarnation, event).await,
+            Some(ended) = controller.gates.join_next_with_id() => if let Err(why) = controller.gate_ended(ended) {
                 return Some(why);
             },
             () = until(next) => {
                 last = Instant::now();
-                keeper.ask_everyone();
+                controller.ask_everyone();
             }
         }
-        keeper.publish();
+        controller.publish();
     }
 }
 
-/// Nobody is spoken to before there are certificates to do it with.
-async fn kept(client: &Client, namespace: &str, policy: Option<Certificates>, clock: ServerClock) -> Option<Kept> {
+/// No worker is contacted before there are certificates.
+async fn kept(
+    client: &Client,
+    namespace: &str,
+    policy: Option<Certificates>,
+    clock: ServerClock,
+) -> Option<RotatingCertificates> {
     match policy {
         Some(policy) => Some(certificates::keep(client.clone(), namespace, policy, clock).await),
         None => None,
     }
 }
 
-/// Why certificates are not kept any more. They are, as long as this runs.
-async fn certificates_ended(kept: &mut Option<Kept>) -> String {
+/// Waits until the certificate rotation ends, which is a fault, and gives the reason.
+async fn certificates_ended(kept: &mut Option<RotatingCertificates>) -> String {
     match kept {
         Some(kept) => kept.ended().await,
         None => std::future::pending().await,
     }
 }
 
-impl Keeper {
+impl FleetController {
     fn next_attempt(&self, last: Instant) -> Option<Instant> {
         self.members.values().filter_map(|member| member.holdings.next_attempt(last)).min()
     }
@@ -194,7 +202,7 @@ impl Keeper {
         for (name, pod) in now {
             match self.members.get_mut(&name) {
                 Some(member) if pod.gate_open => member.gate = Gate::Open,
-                // Somebody closed it, or this is older than what we wrote: either way it is asked for again.
+                // Closed by someone else, or an event older than our own write: request it again in either case.
                 Some(member) if matches!(member.gate, Gate::Open) => {
                     member.gate = Gate::Closed;
                     closed.push(name);
@@ -211,22 +219,22 @@ impl Keeper {
         }
         for model in concerned {
             self.tell_model(&model).await;
-            let names: Vec<String> = self.wanted.of(&model).keys().cloned().collect();
+            let names: Vec<String> = self.desired.of(&model).keys().cloned().collect();
             self.tell_adapters(names).await;
         }
     }
 
     fn join(&mut self, pod: WorkerPod) {
         self.next_id += 1;
-        let whose = (pod.name.clone(), self.next_id);
-        match Link::open(whose, &pod.address, self.tls.as_ref(), self.events.clone()) {
+        let incarnation = (pod.name.clone(), self.next_id);
+        match Link::open(incarnation, &pod.address, self.tls.as_ref(), self.events.clone()) {
             Ok(link) => {
                 let gate = if pod.gate_open { Gate::Open } else { Gate::Closed };
                 let state = Err("connecting".into());
                 let member = Member { link, state, holdings: Holdings::default(), gate, pod };
                 self.members.insert(member.pod.name.clone(), member);
             }
-            Err(error) => tracing::error!(pod = pod.name, address = pod.address, %error, "no address"),
+            Err(error) => tracing::error!(pod = pod.name, address = pod.address, %error, "invalid pod address"),
         }
     }
 
@@ -236,10 +244,10 @@ impl Keeper {
         }
     }
 
-    /// An adapter came, changed or went, or the name that it claims did: what has not its name is not loaded.
+    /// An adapter or the owner of its name changed. An adapter that does not own its name is not loaded.
     async fn adapter(&mut self, name: &str) {
         let adapter = self.objects.adapter(name);
-        let models = self.wanted.set(name, adapter.as_deref());
+        let models = self.desired.set(name, adapter.as_deref());
         if models.is_empty() {
             return;
         }
@@ -253,9 +261,11 @@ impl Keeper {
         self.tell_adapters([name.to_owned()]).await;
     }
 
-    async fn event(&mut self, whose: &Whose, event: Event) {
-        let pod = &whose.0;
-        let Some(member) = self.members.get_mut(pod).filter(|member| member.link.worker() == whose) else { return };
+    async fn event(&mut self, incarnation: &Incarnation, event: Event) {
+        let pod = &incarnation.0;
+        let Some(member) = self.members.get_mut(pod).filter(|member| member.link.worker() == incarnation) else {
+            return;
+        };
         let model = member.pod.model.clone();
         let (mut adapters, mut worker) = (Vec::new(), false);
         match event {
@@ -263,18 +273,18 @@ impl Keeper {
                 let state = state.map(Arc::new).map_err(Arc::from);
                 match (&member.state, &state) {
                     (Ok(before), Ok(now)) => {
-                        adapters = telling::changed(before, now);
-                        worker = telling::worker_changed(before, now);
+                        adapters = state_diff::changed(before, now);
+                        worker = state_diff::worker_changed(before, now);
                     }
                     (Err(_), Err(_)) => {}
                     _ => {
                         worker = true;
-                        adapters = self.wanted.of(&model).keys().cloned().collect();
+                        adapters = self.desired.of(&model).keys().cloned().collect();
                     }
                 }
                 match &state {
                     Ok(now) => member.holdings.tell(now, Instant::now()),
-                    // What it holds when it is back, it will say.
+                    // A worker reports its adapters again when it reconnects.
                     Err(_) => member.holdings.lost(),
                 }
                 member.state = state;
@@ -283,11 +293,11 @@ impl Keeper {
                 let went_well = outcome.is_ok();
                 match member.holdings.loaded(&name, &version, outcome, Instant::now()) {
                     Some(refused) => {
-                        self.telling.metrics.loaded(&refused.reason);
+                        self.probe.metrics.loaded(&refused.reason);
                         tracing::warn!(pod, adapter = name, status = refused.message, "load refused");
                     }
-                    None if went_well => self.telling.metrics.loaded("Loaded"),
-                    // Of a version that nobody waits for any more.
+                    None if went_well => self.probe.metrics.loaded("Loaded"),
+                    // A version that is no longer desired.
                     None => {}
                 }
                 adapters.push(name);
@@ -311,16 +321,16 @@ impl Keeper {
         }
     }
 
-    /// Asks one worker for what it lacks, and lets it serve when it lacks nothing.
+    /// Requests the missing adapters of one worker, and opens its readiness gate when none is missing.
     fn ask(&mut self, pod: &str) {
         let Some(member) = self.members.get_mut(pod) else { return };
         let Ok(state) = &member.state else { return };
         if state.draining {
             return;
         }
-        let wanted = self.wanted.of(&member.pod.model);
+        let desired = self.desired.of(&member.pod.model);
         let now = Instant::now();
-        for step in steps(wanted, &member.holdings, now, |_| false) {
+        for step in steps(desired, &member.holdings, now, |_| false) {
             member.holdings.ask(&step, now);
             match secret_of(&self.objects, &step) {
                 None => member.link.ask(step, no_credentials()),
@@ -330,7 +340,7 @@ impl Keeper {
                 }
             }
         }
-        if matches!(member.gate, Gate::Closed) && member.holdings.complete(wanted, now) {
+        if matches!(member.gate, Gate::Closed) && member.holdings.complete(desired, now) {
             let (client, namespace) = (self.client.clone(), self.namespace.clone());
             let (pod, uid) = (member.pod.name.clone(), member.pod.uid.clone());
             let opening = self.gates.spawn(async move { gate::open(client, &namespace, &pod, &uid).await });
@@ -338,16 +348,16 @@ impl Keeper {
         }
     }
 
-    /// A gate is open.
+    /// An attempt to open a readiness gate has ended.
     ///
     /// # Errors
-    /// A panic: nobody would open that gate any more.
+    /// A panic: nothing else would open that gate.
     fn gate_ended(&mut self, ended: Result<(Id, ()), JoinError>) -> Result<(), String> {
         let id = match ended {
             Ok((id, ())) => id,
-            // Its pod has gone.
+            // The pod is gone.
             Err(error) if error.is_cancelled() => return Ok(()),
-            Err(error) => return Err(format!("opening a readiness gate: {error}")),
+            Err(error) => return Err(format!("the task that opens a readiness gate failed: {error}")),
         };
         let opened = |member: &&mut Member| matches!(&member.gate, Gate::Opening(opening) if opening.0.id() == id);
         if let Some(member) = self.members.values_mut().find(opened) {
@@ -375,18 +385,18 @@ impl Keeper {
 
     async fn tell_model(&self, model: &str) {
         // The controllers are gone only when the operator ends.
-        let _ = self.told.models.send(ObjectRef::new(model).within(&self.namespace)).await;
+        let _ = self.requests.models.send(ObjectRef::new(model).within(&self.namespace)).await;
     }
 
     async fn tell_adapters(&self, names: impl IntoIterator<Item = String>) {
         for name in names {
-            let _ = self.told.adapters.send(ObjectRef::new(&name).within(&self.namespace)).await;
+            let _ = self.requests.adapters.send(ObjectRef::new(&name).within(&self.namespace)).await;
         }
     }
 }
 
-/// The Secret that a load has to present, and the source that it is presented to: that of the load, whatever the object
-/// says by now.
+/// The Secret for a load, and the source that it authenticates to: that of the load, even if the object has changed
+/// since.
 fn secret_of(objects: &Objects, step: &Step) -> Option<(String, String)> {
     let Step::Load { name, version } = step else { return None };
     let adapter = objects.adapter(name)?;

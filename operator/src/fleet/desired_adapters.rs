@@ -1,28 +1,28 @@
-//! The adapters that should be on each model's workers, kept as they change.
+//! Desired adapters of each model, updated from LoraAdapter events.
 
 use std::collections::HashMap;
 
 use slm_crds::LoraAdapter;
-use slm_residency::{Version, Wanted as OfModel};
+use slm_residency::{Version, Wanted as ModelAdapters};
 
 use crate::source;
 
-/// Wanted versions by model and name.
+/// Desired versions by model and adapter name.
 #[derive(Debug, Default)]
-pub(super) struct Wanted {
-    by_model: HashMap<String, OfModel>,
+pub(super) struct DesiredAdapters {
+    by_model: HashMap<String, ModelAdapters>,
     models: HashMap<String, String>,
-    /// For models without adapters.
-    none: OfModel,
+    /// Returned for models without adapters.
+    none: ModelAdapters,
 }
 
-impl Wanted {
-    /// What the workers of `model` should hold.
-    pub(super) fn of(&self, model: &str) -> &OfModel {
+impl DesiredAdapters {
+    /// Desired adapters of `model`.
+    pub(super) fn of(&self, model: &str) -> &ModelAdapters {
         self.by_model.get(model).unwrap_or(&self.none)
     }
 
-    /// Takes in an adapter as it is now. Gives the models whose workers are concerned.
+    /// Applies a change of an adapter. Gives the models whose desired adapters changed.
     pub(super) fn set(&mut self, name: &str, adapter: Option<&LoraAdapter>) -> Vec<String> {
         let next = adapter.and_then(|adapter| Some((adapter.spec.model_ref.name.clone(), version(adapter)?)));
         let before = self.models.get(name).cloned();
@@ -53,10 +53,10 @@ impl Wanted {
     }
 }
 
-/// What an adapter that has its name asks for; `None` while it goes, or when no pod could ever reach it.
+/// Desired version of an adapter that owns its name; `None` while it is being deleted, or if pods cannot reach its
+/// source.
 ///
-/// A source that was resolved once stays what it was until its manifest changes: a tag that moves must not give two
-/// workers two versions.
+/// A resolved digest is kept until the source changes: a moving tag must not give two workers two versions.
 pub(crate) fn version(adapter: &LoraAdapter) -> Option<Version> {
     let spec = &adapter.spec;
     if adapter.metadata.deletion_timestamp.is_some() || source::unreachable(&spec.source.uri).is_some() {
@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn only_models_that_are_concerned_are_named() {
-        let mut wanted = Wanted::default();
+        let mut wanted = DesiredAdapters::default();
         let first = adapter("smol", "oci://r/a:1", None);
         assert_eq!(wanted.set("banking", Some(&first)), ["smol"]);
         assert!(wanted.set("banking", Some(&first)).is_empty());

@@ -1,4 +1,4 @@
-//! What the operator's probes tell: whether it can do its work, and whether it is the one that does.
+//! Readiness and metrics of the operator.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -10,46 +10,46 @@ use slm_watch::Undecodable;
 
 use crate::metrics::Metrics;
 
-/// What this operator is doing.
+/// Role of this operator.
 #[derive(Clone, Debug, Default)]
 pub(crate) enum Role {
-    /// It waits for the lease: as ready as the one that has it.
+    /// Waiting for the lease; ready all the same.
     #[default]
     Standby,
-    /// It leads.
+    /// Leading.
     Leading {
-        /// Up to when this was counted.
+        /// Time up to which leading was counted.
         counted: Instant,
     },
-    /// It led, its work ended, and the process is about to.
+    /// Its controllers ended, and the process is about to exit.
     Failed {
-        /// What happened.
+        /// Reason of the end.
         why: String,
     },
 }
 
-/// Shared with whoever changes it.
+/// State behind the probes, shared by the tasks that change it.
 #[derive(Default)]
-pub(crate) struct Telling {
+pub(crate) struct OperatorProbe {
     role: Mutex<Role>,
     undecodable: Mutex<Undecodable>,
-    /// What is counted.
+    /// Metrics of this operator.
     pub(crate) metrics: Metrics,
 }
 
-impl Telling {
+impl OperatorProbe {
     pub(crate) fn new() -> Arc<Self> {
         Arc::default()
     }
 
-    /// From now on it does this.
+    /// Sets the role.
     pub(crate) fn act(&self, role: Role) {
         self.count();
         self.metrics.leading(matches!(role, Role::Leading { .. }));
         *self.role.lock().unwrap_or_else(PoisonError::into_inner) = role;
     }
 
-    /// The objects of this term that do not decode.
+    /// Sets the undecodable objects to report, those of this term.
     pub(crate) fn watch(&self, undecodable: Undecodable) {
         *self.undecodable.lock().unwrap_or_else(PoisonError::into_inner) = undecodable;
     }
@@ -62,7 +62,7 @@ impl Telling {
     }
 }
 
-impl Subject for Telling {
+impl Subject for OperatorProbe {
     fn readiness(&self) -> Readiness {
         match &*self.role.lock().unwrap_or_else(PoisonError::into_inner) {
             Role::Standby | Role::Leading { .. } => Readiness::ready(),
@@ -84,11 +84,11 @@ mod tests {
 
     #[test]
     fn one_whose_work_ended_is_neither_ready_nor_leading() {
-        let telling = Telling::new();
-        assert!(telling.readiness().ready);
-        telling.act(Role::Leading { counted: Instant::now() });
-        assert!(telling.readiness().ready && telling.metrics().contains("slm_operator_leading 1"));
-        telling.act(Role::Failed { why: "model controller panicked".to_owned() });
-        assert!(!telling.readiness().ready && telling.metrics().contains("slm_operator_leading 0"));
+        let probe = OperatorProbe::new();
+        assert!(probe.readiness().ready);
+        probe.act(Role::Leading { counted: Instant::now() });
+        assert!(probe.readiness().ready && probe.metrics().contains("slm_operator_leading 1"));
+        probe.act(Role::Failed { why: "model controller panicked".to_owned() });
+        assert!(!probe.readiness().ready && probe.metrics().contains("slm_operator_leading 0"));
     }
 }

@@ -1,11 +1,11 @@
-//! A worker's state, as far as it concerns objects: a token generated concerns none.
+//! Differences between two states of a worker that need a reconciliation; a change of load does not.
 
 use std::collections::BTreeMap;
 
 use slm_proto::v1::WorkerState;
 
-/// Adapters of which the two say different things. Each load of one has a number of its own: the same files with another
-/// scale are another load.
+/// Names of the adapters that changed. Each load has its own generation: the same files with another scale are another
+/// load.
 pub(super) fn changed(before: &WorkerState, now: &WorkerState) -> Vec<String> {
     let told = |state: &WorkerState| -> BTreeMap<(String, String, u64), i32> {
         state.adapters.iter().map(|a| ((a.name.clone(), a.digest.clone(), a.generation), a.phase)).collect()
@@ -22,7 +22,7 @@ pub(super) fn changed(before: &WorkerState, now: &WorkerState) -> Vec<String> {
     names
 }
 
-/// Whether they say different things of the worker itself.
+/// Whether the worker itself changed.
 pub(super) fn worker_changed(before: &WorkerState, now: &WorkerState) -> bool {
     before.model_digest != now.model_digest || before.draining != now.draining
 }

@@ -1,15 +1,15 @@
-//! Models, adapters and routes share one space of names: callers put any of them into `model`. Of two objects with one
-//! name the older one has it ([`slm_crds::names::holders`]).
+//! Name conflicts: models, adapters and routes share one namespace of names, because callers put any of them into
+//! `model`. Of several objects with one name the oldest owns it ([`slm_crds::names::holders`]).
 
 use kube::{Resource, ResourceExt};
 use slm_crds::{names::NameTaken, schema::Kind};
 
 use crate::{conditions::Verdict, objects::Objects};
 
-/// The reason in conditions of an object without its name.
+/// Reason of the Ready condition of an object that does not own its name.
 const NAME_TAKEN: &str = "NameTaken";
 
-/// Why `object` cannot have its name, if another one has it.
+/// The refusal of `object` if another object owns its name.
 #[must_use]
 pub(crate) fn name_taken<K: Resource<DynamicType = ()>>(object: &K, objects: &Objects) -> Option<Verdict> {
     let name = object.name_any();

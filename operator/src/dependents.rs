@@ -1,7 +1,7 @@
-//! Which objects a change of another one concerns, and the task that tells their controllers.
+//! Dependents of a changed object, and the task that requests their reconciliation.
 //!
-//! Every watch tells its changes here and nowhere else. A name that changes hands concerns all that claim it: so the
-//! object that lost it hears when it is free.
+//! All watches report changes here. A change of a name's owner concerns every object that claims the name, so that the
+//! loser is reconciled as soon as the name is free.
 
 use std::collections::BTreeSet;
 
@@ -14,25 +14,25 @@ use tokio::sync::mpsc;
 
 use crate::{fleet::Marks, objects::Objects};
 
-/// Those who are told.
+/// Queues of the controllers.
 #[derive(Debug)]
 pub(crate) struct Outlets {
     pub(crate) models: mpsc::Sender<ObjectRef<SlmModel>>,
     pub(crate) adapters: mpsc::Sender<ObjectRef<LoraAdapter>>,
     pub(crate) routes: mpsc::Sender<ObjectRef<SwarmRoute>>,
-    /// The fleet, which loads adapters: names that may be an adapter's.
+    /// Pending names of the fleet controller; any of them may be an adapter's.
     pub(crate) fleet: Marks,
 }
 
-/// The names of concerned objects.
+/// Names of the objects to reconcile.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Concerned {
+struct Dependents {
     models: BTreeSet<String>,
     adapters: BTreeSet<String>,
     routes: BTreeSet<String>,
 }
 
-/// Tells until nobody listens, or nothing changes any more.
+/// Runs until a controller or the watches are gone.
 pub(crate) async fn run(
     objects: Objects,
     namespace: String,
@@ -40,61 +40,61 @@ pub(crate) async fn run(
     outlets: Outlets,
 ) {
     while let Some((kind, name)) = changes.recv().await {
-        let concerned = concerned(&objects, kind, &name);
+        let dependents = dependents(&objects, kind, &name);
         if kind != Kind::AcceleratorProfile {
             outlets.fleet.add(name);
         }
-        if tell(&namespace, concerned, &outlets).await.is_none() {
+        if tell(&namespace, dependents, &outlets).await.is_none() {
             return;
         }
     }
 }
 
-async fn tell(namespace: &str, concerned: Concerned, outlets: &Outlets) -> Option<()> {
-    for name in concerned.models {
+async fn tell(namespace: &str, dependents: Dependents, outlets: &Outlets) -> Option<()> {
+    for name in dependents.models {
         outlets.models.send(ObjectRef::new(&name).within(namespace)).await.ok()?;
     }
-    for name in concerned.adapters {
+    for name in dependents.adapters {
         outlets.adapters.send(ObjectRef::new(&name).within(namespace)).await.ok()?;
     }
-    for name in concerned.routes {
+    for name in dependents.routes {
         outlets.routes.send(ObjectRef::new(&name).within(namespace)).await.ok()?;
     }
     Some(())
 }
 
-/// Whom a change of `kind` `name` concerns: the object itself too.
-fn concerned(objects: &Objects, kind: Kind, name: &str) -> Concerned {
-    let mut concerned = Concerned::default();
+/// Dependents of object `name` of `kind`, the object itself included.
+fn dependents(objects: &Objects, kind: Kind, name: &str) -> Dependents {
+    let mut dependents = Dependents::default();
     if kind == Kind::AcceleratorProfile {
         let models = objects.models.state();
-        concerned
+        dependents
             .models
             .extend(models.iter().filter(|model| model.spec.runtime.accelerator == name).map(|m| m.name_any()));
-        return concerned;
+        return dependents;
     }
-    // Of the other kinds only what is there: there is nothing to say to what is not.
+    // Objects of other kinds only if they exist.
     let is = |of: Kind, there: bool| kind == of || there;
     if is(Kind::SlmModel, has(&objects.models, name)) {
-        concerned.models.insert(name.to_owned());
-        // The model came, went, or got or lost its name.
+        dependents.models.insert(name.to_owned());
+        // The model came, went, or its name changed hands.
         let adapters = objects.adapters.state();
         let on = adapters.iter().filter(|adapter| adapter.spec.model_ref.name == name);
-        concerned.adapters.extend(on.map(|adapter| adapter.name_any()));
+        dependents.adapters.extend(on.map(|adapter| adapter.name_any()));
     }
     if is(Kind::LoraAdapter, has(&objects.adapters, name)) {
-        concerned.adapters.insert(name.to_owned());
+        dependents.adapters.insert(name.to_owned());
     }
     if is(Kind::SwarmRoute, has(&objects.routes, name)) {
-        concerned.routes.insert(name.to_owned());
+        dependents.routes.insert(name.to_owned());
     }
     let routes = objects.routes.state();
     let leading = routes.iter().filter(|route| targets(route).any(|target| target.name == name));
-    concerned.routes.extend(leading.map(|route| route.name_any()));
-    concerned
+    dependents.routes.extend(leading.map(|route| route.name_any()));
+    dependents
 }
 
-/// Where a route may lead.
+/// Targets of a route's rules and its fallback.
 pub(crate) fn targets(route: &SwarmRoute) -> impl Iterator<Item = &Target> {
     route.spec.rules.iter().map(|rule| &rule.to).chain([&route.spec.fallback])
 }
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn whom_a_change_concerns() {
+    fn the_dependents_of_each_kind() {
         let mut world = world();
         world.model("smol", 1);
         world.adapter("banking", "smol", 1);
@@ -134,18 +134,18 @@ mod tests {
             (Kind::AcceleratorProfile, "cpu", (&["smol"], &[], &[])),
         ];
         for (kind, name, (models, adapters, routes)) in cases {
-            let expected = Concerned { models: set(models), adapters: set(adapters), routes: set(routes) };
-            assert_eq!(concerned(&world.objects, kind, name), expected, "{kind:?} {name}");
+            let expected = Dependents { models: set(models), adapters: set(adapters), routes: set(routes) };
+            assert_eq!(dependents(&world.objects, kind, name), expected, "{kind:?} {name}");
         }
     }
 
-    /// The model goes: the adapter of its name has to hear, though the model was not its base.
+    /// The adapter that lost its name to a model is reconciled when the model goes, even if the model was not its base.
     #[test]
     fn the_loser_of_a_name_hears_when_it_is_free() {
         let mut world = world();
         let model = world.model("x", 1);
         world.adapter("x", "base", 2);
         world.models.apply_watcher_event(&Event::Delete(model));
-        assert_eq!(concerned(&world.objects, Kind::SlmModel, "x").adapters, set(&["x"]));
+        assert_eq!(dependents(&world.objects, Kind::SlmModel, "x").adapters, set(&["x"]));
     }
 }

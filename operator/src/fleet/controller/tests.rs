@@ -1,4 +1,4 @@
-//! The keeper without a cluster: stores in memory, an API server that refuses, and a worker that nobody reaches.
+//! The controller without a cluster: stores in memory, an API server that refuses, and a worker that nobody reaches.
 
 use std::time::Duration;
 
@@ -10,40 +10,40 @@ use tokio::time::timeout;
 use super::*;
 use crate::{
     fake::Server,
-    fleet::{Concerned, told},
+    fleet::{ReconcileStreams, reconcile_requests},
     objects::fixtures::{World, world},
 };
 
 const POD: &str = "/api/v1/namespaces/n/pods/p";
 
 struct Case {
-    keeper: Keeper,
+    controller: FleetController,
     server: Server,
     world: World,
-    /// Kept, so that telling goes well.
-    _concerned: Concerned,
-    _events: mpsc::Receiver<(Whose, Event)>,
+    /// Held open, so that sending succeeds.
+    _concerned: ReconcileStreams,
+    _events: mpsc::Receiver<(Incarnation, Event)>,
 }
 
 fn case() -> Case {
     let (server, world) = (Server::new(), world());
-    let (events, told_by_links) = mpsc::channel(EVENTS_MAX);
-    let (told, concerned) = told();
-    let keeper = Keeper {
+    let (events, link_events) = mpsc::channel(EVENTS_MAX);
+    let (requests, concerned) = reconcile_requests();
+    let controller = FleetController {
         client: server.client(),
         namespace: "n".to_owned(),
         members: HashMap::new(),
-        wanted: Wanted::default(),
+        desired: DesiredAdapters::default(),
         objects: world.objects.clone(),
         tls: None,
         events,
         gates: JoinSet::new(),
-        telling: Telling::new(),
+        probe: OperatorProbe::new(),
         next_id: 0,
         view: FleetView::default(),
-        told,
+        requests,
     };
-    Case { keeper, server, world, _concerned: concerned, _events: told_by_links }
+    Case { controller, server, world, _concerned: concerned, _events: link_events }
 }
 
 /// A worker pod of `smol`, with its readiness gate as `conditions` say.
@@ -70,18 +70,18 @@ fn state(adapters: &[&str]) -> WorkerState {
 impl Case {
     async fn see(&mut self, uid: &str, conditions: Value) {
         self.world.pods.apply_watcher_event(&watcher::Event::Apply(pod(uid, conditions)));
-        self.keeper.pods().await;
+        self.controller.pods().await;
     }
 
     async fn hear(&mut self, adapters: &[&str]) {
-        let whose = ("p".to_owned(), self.keeper.next_id);
-        self.keeper.event(&whose, Event::State(Ok(state(adapters)))).await;
+        let incarnation = ("p".to_owned(), self.controller.next_id);
+        self.controller.event(&incarnation, Event::State(Ok(state(adapters)))).await;
     }
 
     /// Until the attempts under way at the gate have an end.
     async fn gates(&mut self) {
-        let ended = timeout(Duration::from_secs(60), self.keeper.gates.join_next_with_id()).await;
-        self.keeper.gate_ended(ended.expect("in time").expect("an attempt")).expect("no panic");
+        let ended = timeout(Duration::from_secs(60), self.controller.gates.join_next_with_id()).await;
+        self.controller.gate_ended(ended.expect("in time").expect("an attempt")).expect("no panic");
     }
 
     fn gate_at_server(&self) -> Option<String> {
@@ -95,17 +95,17 @@ async fn the_gate_of_an_idle_pod_opens_after_refusals() {
     let mut case = case();
     case.server.put(POD, json!({ "metadata": { "name": "p", "uid": "u" } }));
     case.world.adapter("banking", "smol", 1);
-    case.keeper.adapter("banking").await;
+    case.controller.adapter("banking").await;
     case.see("u", json!([])).await;
     case.hear(&[]).await;
-    assert!(case.keeper.gates.is_empty(), "its adapter is not there");
+    assert!(case.controller.gates.is_empty(), "its adapter is not there");
     for code in [500, 403, 500] {
         case.server.refuse(code);
     }
     case.hear(&["banking"]).await;
     case.gates().await;
     assert_eq!(case.gate_at_server().as_deref(), Some("True"));
-    assert!(matches!(case.keeper.members["p"].gate, Gate::Open));
+    assert!(matches!(case.controller.members["p"].gate, Gate::Open));
 }
 
 #[tokio::test(start_paused = true)]
@@ -114,7 +114,7 @@ async fn a_gate_that_closed_is_opened_again() {
     case.server.put(POD, json!({ "metadata": { "name": "p", "uid": "u" } }));
     case.see("u", json!([{ "type": "slmswarm.io/AdaptersLoaded", "status": "True" }])).await;
     case.hear(&[]).await;
-    assert!(case.keeper.gates.is_empty(), "it is open");
+    assert!(case.controller.gates.is_empty(), "it is open");
     case.see("u", json!([{ "type": "slmswarm.io/AdaptersLoaded", "status": "False" }])).await;
     case.gates().await;
     assert_eq!(case.gate_at_server().as_deref(), Some("True"));
@@ -126,12 +126,12 @@ async fn nothing_is_tried_for_a_pod_that_was_replaced() {
     case.see("u", json!([])).await;
     case.server.refuse(500);
     case.hear(&[]).await;
-    assert_eq!(case.keeper.gates.len(), 1);
+    assert_eq!(case.controller.gates.len(), 1);
     case.see("another", json!([])).await;
-    let ended = timeout(Duration::from_secs(60), case.keeper.gates.join_next_with_id()).await;
+    let ended = timeout(Duration::from_secs(60), case.controller.gates.join_next_with_id()).await;
     let ended = ended.expect("in time").expect("an attempt");
     assert!(ended.as_ref().is_err_and(JoinError::is_cancelled));
-    case.keeper.gate_ended(ended).expect("no fault");
+    case.controller.gate_ended(ended).expect("no fault");
 }
 
 #[tokio::test(start_paused = true)]
@@ -139,28 +139,28 @@ async fn an_adapter_is_wanted_when_its_name_is_free() {
     let mut case = case();
     let model = case.world.model("x", 1);
     case.world.adapter("x", "smol", 2);
-    case.keeper.adapter("x").await;
-    assert!(case.keeper.wanted.of("smol").is_empty(), "an older model has the name");
+    case.controller.adapter("x").await;
+    assert!(case.controller.desired.of("smol").is_empty(), "an older model has the name");
     case.world.models.apply_watcher_event(&watcher::Event::Delete(model));
-    case.keeper.adapter("x").await;
-    assert!(case.keeper.wanted.of("smol").contains_key("x"));
+    case.controller.adapter("x").await;
+    assert!(case.controller.desired.of("smol").contains_key("x"));
     case.world.route("x", "smol", 0);
-    case.keeper.adapter("x").await;
-    assert!(case.keeper.wanted.of("smol").is_empty(), "an older route has come");
+    case.controller.adapter("x").await;
+    assert!(case.controller.desired.of("smol").is_empty(), "an older route has come");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_load_is_counted_by_its_reason() {
     let mut case = case();
     case.world.adapter("banking", "smol", 1);
-    case.keeper.adapter("banking").await;
+    case.controller.adapter("banking").await;
     case.see("u", json!([])).await;
     case.hear(&[]).await;
-    let version = case.keeper.wanted.of("smol")["banking"].clone();
+    let version = case.controller.desired.of("smol")["banking"].clone();
     let outcome = Err(tonic::Status::invalid_argument("no tensors"));
     let event = Event::Loaded { name: "banking".to_owned(), version, outcome };
-    let whose = ("p".to_owned(), case.keeper.next_id);
-    case.keeper.event(&whose, event).await;
-    let text = case.keeper.telling.metrics.text();
+    let incarnation = ("p".to_owned(), case.controller.next_id);
+    case.controller.event(&incarnation, event).await;
+    let text = case.controller.probe.metrics.text();
     assert!(text.contains("slm_operator_loads_total{reason=\"LoadFailed\"} 1"), "{text}");
 }
