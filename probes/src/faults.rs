@@ -1,11 +1,11 @@
-//! A way for tests to make a task of a running process panic: what recovers from a panic cannot be shown without one.
+//! Fault injection for tests: a panic in a task of a running process, to show the recovery from it.
 //!
-//! Off unless the environment variable `SLM_TEST_PANIC` names the task. Then the process's next SIGUSR2 makes it panic.
-//! Whoever can set a process's environment and send it signals can end it anyway.
+//! Off unless the environment variable `SLM_TEST_PANIC` names the task; then the process's next SIGUSR2 causes the
+//! panic. This adds no power: the ability to set a process's environment and to send it signals includes ending it.
 
 use std::{env, future::pending};
 
-/// Names the task that is to panic.
+/// Environment variable with the name of the task.
 const VARIABLE: &str = "SLM_TEST_PANIC";
 
 /// Never returns. Panics at the first SIGUSR2, if `SLM_TEST_PANIC` is `task`.
@@ -20,7 +20,7 @@ pub async fn panic_when_asked(task: &str) {
     pending().await
 }
 
-/// Runs `work` as the task of that name, inside which the panic happens.
+/// Runs `work` as the task of that name, which a signal can make panic.
 pub async fn panics_when_asked<T>(task: &str, work: impl Future<Output = T>) -> T {
     tokio::select! {
         output = work => output,
@@ -35,7 +35,7 @@ async fn signalled() {
         Ok(mut signals) => {
             signals.recv().await;
         }
-        // The system's limit of signal handlers: there is no way to be told.
+        // No signal handler can be installed: no panic can be requested.
         Err(_) => pending().await,
     }
 }

@@ -20,15 +20,15 @@ use slm_listen::Listener;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-/// The media type of `/metrics`.
+/// Media type of `/metrics`.
 const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// What `/readyz` says.
+/// Answer of `/readyz`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Readiness {
-    /// Nothing is missing.
+    /// Whether nothing is missing.
     pub ready: bool,
-    /// What is, in words.
+    /// Descriptions of what is missing.
     pub missing: Vec<String>,
 }
 
@@ -39,25 +39,25 @@ impl Readiness {
         Self { ready: true, missing: Vec::new() }
     }
 
-    /// Not ready, for want of this.
+    /// Not ready, because `what` is missing.
     #[must_use]
     pub fn missing(what: impl Into<String>) -> Self {
         Self { ready: false, missing: vec![what.into()] }
     }
 }
 
-/// Who answers.
+/// A process with probes.
 pub trait Subject: Send + Sync + 'static {
-    /// Whether it serves.
+    /// Readiness of the process.
     fn readiness(&self) -> Readiness;
-    /// Its metrics as text.
+    /// Metrics of the process, in the Prometheus text format.
     fn metrics(&self) -> String;
 }
 
-/// Answers until `shutdown`.
+/// Answers probes until `shutdown`.
 ///
 /// # Errors
-/// When the socket fails.
+/// The socket fails.
 pub async fn serve(listener: TcpListener, subject: Arc<dyn Subject>, shutdown: CancellationToken) -> io::Result<()> {
     let listener = Listener { address: listener.local_addr()?, tcp: listener };
     let limits = slm_listen::Limits::default();

@@ -1,4 +1,4 @@
-//! The calling end: gRPC channels to somebody of the swarm.
+//! Client side: gRPC channels to processes of the swarm.
 
 use std::{
     io,
@@ -19,22 +19,22 @@ use tower::Service;
 
 use crate::{Identity, Tls};
 
-/// An address that does not fit the way in which its swarm is spoken to.
+/// An address whose scheme does not fit the TLS configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum AddressError {
-    /// TLS is wanted, but there is nothing to shake hands with.
+    /// An https address without certificates.
     #[error("{0}: an https address needs a certificate of the swarm; give --tls, or an http address")]
     NoCertificate(Uri),
-    /// Plain, where everything else is not.
-    #[error("{0}: with --tls only https addresses are spoken to")]
+    /// An http address although certificates are configured.
+    #[error("{0}: with --tls, only https addresses are allowed")]
     Plain(Uri),
 }
 
-/// A channel to `to` at the endpoint's address, which opens when it is first used: `https` over `tls`, `http` without.
-/// Who answers must prove to be `to`, wherever that is.
+/// A channel to a process of role `to` at the endpoint's address, which connects on first use: `https` with `tls`,
+/// `http` without. The server must prove its role, whatever its address.
 ///
 /// # Errors
-/// When scheme and `tls` do not fit: nothing falls back to plain text.
+/// Scheme and `tls` do not fit: there is no fallback to plain text.
 pub fn channel(endpoint: &Endpoint, to: Identity, tls: Option<&Tls>) -> Result<Channel, AddressError> {
     match (endpoint.uri().scheme_str() == Some("https"), tls) {
         (true, Some(tls)) => Ok(endpoint.connect_with_connector_lazy(tls.connector(to))),
@@ -54,7 +54,7 @@ impl Tls {
 #[derive(Clone, Debug)]
 pub(crate) struct Connector {
     pub(crate) client: Arc<ClientConfig>,
-    /// Who must answer; without it, whoever is named by the address.
+    /// Role that the server must prove; without it, the host name of the address.
     pub(crate) to: Option<Identity>,
 }
 

@@ -1,4 +1,4 @@
-//! A folder with `ca.crt`, `tls.crt` and `tls.key` of a process of the swarm, followed.
+//! A watched folder with `ca.crt`, `tls.crt` and `tls.key` of a process of the swarm.
 
 use std::{
     path::{Path, PathBuf},
@@ -10,27 +10,27 @@ use crate::{
     mounted::{Mounted, ReadError},
 };
 
-/// Why a folder cannot be used.
+/// Reason why a folder cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum FolderError {
     /// A file cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// A file has something else in it.
+    /// A file has invalid content.
     #[error("{}: {source}", folder.display())]
     Material {
-        /// Which folder.
+        /// Path of the folder.
         folder: PathBuf,
-        /// What is wrong.
+        /// Error of the content.
         source: MaterialError,
     },
 }
 
-/// Reads `folder` now and whenever it changes, until the last clone of what is returned is gone. What cannot be read
-/// later is logged and leaves the former material in use.
+/// Reads `folder` now and after every change, until the last clone of the result is dropped. If later content is
+/// invalid, that is logged and the former material stays in use.
 ///
 /// # Errors
-/// When what is there now cannot be used by `identity`.
+/// The present content cannot be used by `identity`.
 ///
 /// # Panics
 /// Outside of a tokio runtime.

@@ -1,4 +1,4 @@
-//! Who a process of a swarm is, as its certificate says.
+//! Identity of a process of a swarm: the role in its certificate.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use webpki::EndEntityCert;
 /// A role in the swarm. A certificate has exactly one, as its only DNS name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Identity {
-    /// Loads and drops adapters.
+    /// Loads and unloads adapters.
     Operator,
     /// Sends requests to workers.
     Router,
@@ -17,10 +17,10 @@ pub enum Identity {
 }
 
 impl Identity {
-    /// All of them.
+    /// All roles.
     pub const ALL: [Self; 3] = [Self::Operator, Self::Router, Self::Worker];
 
-    /// The DNS name in its certificate. It resolves nowhere.
+    /// DNS name in the role's certificate. It does not resolve.
     #[must_use]
     pub fn dns_name(self) -> &'static str {
         match self {
@@ -30,7 +30,7 @@ impl Identity {
         }
     }
 
-    /// Whose certificate it is: `None` for one that names nobody of a swarm, or more than one name.
+    /// Role of a certificate: `None` without a role's name, or with several names.
     #[must_use]
     pub fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
         let certificate = EndEntityCert::try_from(certificate).ok()?;

@@ -1,18 +1,19 @@
-//! Mutual TLS between the processes of one swarm: who they are, how they prove it, and how the proof is replaced while
-//! connections live. And the TLS of its public endpoint ([`public`]), which has none of that but the replacement.
+//! Mutual TLS between the processes of a swarm: identities, certificates, and their rotation while connections live.
+//! Also TLS of the public endpoint ([`public`]), where only the certificate is rotated.
 //!
-//! Every process holds a certificate of the swarm's own authority and trusts nothing else: no public authority, no name
-//! of DNS. Workers are reached by IP, so a certificate names a role ([`Identity`]), not a host. What a process holds
-//! ([`Material`]) is behind one pointer ([`Tls`]) that every handshake reads anew: replacing it restarts no listener and
-//! breaks no connection. Sessions are never resumed, because a resumed one would skip the check against the
-//! authorities of now.
+//! Every process holds a certificate of the swarm's own authority and trusts nothing else, neither a public authority
+//! nor a DNS name. Workers are reached by IP, so a certificate names a role ([`Identity`]), not a host. The material of
+//! a process ([`Material`]) is behind one pointer ([`Tls`]), which every handshake reads anew: replacing it restarts no
+//! listener and breaks no connection. Sessions are never resumed, because a resumed session would skip the check
+//! against the current authorities.
 //!
-//! Inside a swarm TLS 1.3 only, rustls with ring. Not here: Kubernetes, and when certificates are due; the operator knows that.
+//! Inside a swarm only TLS 1.3, by rustls with ring. Not in this crate: Kubernetes, and the times of renewal, which the
+//! operator decides.
 //!
-//! - [`identity`]: roles; [`mint`]: certificates; [`material`]: certificates as they are used;
-//! - `verify`: what a handshake asks for; [`mounted`]: a mounted Secret, followed, [`folder`]: that of a process;
-//! - [`server`] and [`client`]: the two ends of a connection; [`public`] and [`outward`]: those of the
-//!   endpoint for everybody else.
+//! - [`identity`]: roles; [`mint`]: issuing certificates; [`material`]: certificates in use;
+//! - `verify`: the callbacks of a handshake; [`mounted`]: a watched mounted Secret, [`folder`]: that of a process;
+//! - [`server`] and [`client`]: the two sides of a connection within the swarm; [`public`] and [`outward`]: those of
+//! the public endpoint.
 
 pub mod client;
 pub mod folder;
@@ -34,28 +35,28 @@ pub use folder::{FolderError, follow};
 pub use identity::Identity;
 pub use material::{Material, MaterialError, Pem};
 
-use crate::{mounted::Following, verify::Live};
+use crate::{mounted::Following, verify::LiveMaterial};
 
-/// What both ends negotiate: gRPC is HTTP/2.
+/// ALPN protocol of both sides: gRPC is HTTP/2.
 const ALPN: &[u8] = b"h2";
 
-/// What a process proves itself with and what it trusts, replaceable at any time. Clones share it.
+/// Own certificate and trusted authorities of a process, replaceable at any time. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Tls {
-    live: Arc<Live>,
+    live: Arc<LiveMaterial>,
     server: Arc<ServerConfig>,
     client: Arc<ClientConfig>,
-    /// Ends with the last clone.
+    /// Watch of the folder, ended with the last clone.
     following: Option<Arc<Following>>,
 }
 
 impl Tls {
-    /// Begins with `material`.
+    /// A configuration that starts with `material`.
     ///
     /// # Errors
-    /// When ring does not know TLS 1.3: the build is broken.
+    /// ring does not support TLS 1.3: the build is broken.
     pub fn new(material: Material) -> Result<Self, MaterialError> {
-        let live = Arc::new(Live::new(material));
+        let live = Arc::new(LiveMaterial::new(material));
         let provider = material::provider();
         let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&[&TLS13])
@@ -76,12 +77,12 @@ impl Tls {
         Ok(Self { live, server: Arc::new(server), client: Arc::new(client), following: None })
     }
 
-    /// Handshakes from now on use `material`; connections that are open stay as they are.
+    /// Uses `material` for handshakes from now on; open connections stay.
     pub fn replace(&self, material: Material) {
         self.live.replace(material);
     }
 
-    /// Keeps `following` going as long as anybody holds this.
+    /// Keeps `following` alive for as long as this or a clone exists.
     fn following(mut self, following: Following) -> Self {
         self.following = Some(Arc::new(following));
         self

@@ -1,4 +1,4 @@
-//! Certificates as handshakes use them.
+//! Certificates in the form that handshakes use.
 
 use std::sync::Arc;
 
@@ -13,47 +13,47 @@ use rustls::{
 
 use crate::Identity;
 
-/// The three parts as PEM, as a Secret of the type kubernetes.io/tls has them.
+/// Certificate, key and authorities as PEM, as in a Secret of type kubernetes.io/tls.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Pem {
-    /// `ca.crt`: every authority that is trusted.
+    /// `ca.crt`: the trusted authorities.
     pub authorities: Vec<u8>,
-    /// `tls.crt`: the own certificate.
+    /// `tls.crt`: the process's certificate.
     pub certificate: Vec<u8>,
-    /// `tls.key`: its key.
+    /// `tls.key`: the certificate's key.
     pub key: Vec<u8>,
 }
 
-/// What of the PEM cannot be used.
+/// Reason why the PEM cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum MaterialError {
-    /// Not PEM, or nothing of the kind in it.
+    /// Not PEM, or without an item of the expected type.
     #[error("{part}: {source}")]
     Pem {
         /// `ca.crt`, `tls.crt` or `tls.key`.
         part: &'static str,
-        /// What is wrong.
+        /// Error of the PEM parser.
         source: pem::Error,
     },
-    /// Empty.
+    /// No certificate in it.
     #[error("{part}: has no certificate")]
     Empty {
         /// `ca.crt` or `tls.crt`.
         part: &'static str,
     },
-    /// An authority cannot be one.
+    /// A trusted certificate is not a valid authority.
     #[error("ca.crt: {0}")]
     Authority(rustls::Error),
-    /// No verifier can be made of the authorities.
+    /// No verifier can be built from the authorities.
     #[error("ca.crt: {0}")]
     Verifier(#[from] VerifierBuilderError),
-    /// The key is not the certificate's, or of a kind that is not supported.
+    /// The key does not fit the certificate, or its type is not supported.
     #[error("tls.crt and tls.key: {0}")]
     Key(rustls::Error),
-    /// The certificate is somebody else's.
+    /// The certificate has another role.
     #[error("tls.crt: is not that of the {wanted} ({}) of a swarm; mount the Secret of the {wanted}", wanted.dns_name())]
     Identity {
-        /// Who should be in it.
+        /// Role that the certificate should have.
         wanted: Identity,
     },
     /// The build is broken.
@@ -70,7 +70,8 @@ pub struct Material {
 }
 
 impl Material {
-    /// Checks what can be checked without a peer: that the parts are there, belong together and to `identity`.
+    /// Checks everything that can be checked without a peer: all parts are present, fit together, and have the role
+    /// `identity`.
     ///
     /// # Errors
     /// Names the part.
@@ -93,14 +94,14 @@ impl Material {
     }
 }
 
-/// A certificate with the key that is its own.
+/// A certificate with its key.
 pub(crate) fn certified(certificate: &[u8], key: &[u8]) -> Result<CertifiedKey, MaterialError> {
     let chain = certificates("tls.crt", certificate)?;
     let key = PrivateKeyDer::from_pem_slice(key).map_err(|source| MaterialError::Pem { part: "tls.key", source })?;
     CertifiedKey::from_der(chain, key, &provider()).map_err(MaterialError::Key)
 }
 
-/// ring, named: a process may hold several providers, and none is its default.
+/// The ring provider, explicitly: a process may hold several providers, and none is the default.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }

@@ -1,4 +1,4 @@
-//! Certificates, made. ECDSA over P-256: small, quick to sign, and every TLS library knows it.
+//! Issuing certificates. ECDSA over P-256: small, fast to sign, and supported by every TLS library.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -10,19 +10,19 @@ use x509_parser::pem::Pem;
 
 use crate::Identity;
 
-/// Clocks of nodes differ: certificates are valid a little before they are made.
+/// Clocks of nodes differ, so certificates are valid from a little before their issue.
 const BACKDATE: Duration = Duration::from_secs(300);
 
-/// Why there is no certificate.
+/// Reason why there is no certificate.
 #[derive(Debug, thiserror::Error)]
 pub enum MintError {
-    /// Making one failed.
+    /// Issuing failed.
     #[error("minting a certificate: {0}")]
     Mint(#[from] rcgen::Error),
-    /// A moment that certificates cannot name.
+    /// A time that a certificate cannot express.
     #[error("minting a certificate: its end is out of range")]
     Time,
-    /// What should be a certificate is none.
+    /// The input is not a certificate.
     #[error("reading a certificate: {0}")]
     Read(String),
 }
@@ -30,29 +30,29 @@ pub enum MintError {
 /// A certificate and its key, as PEM.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Minted {
-    /// Public.
+    /// The certificate.
     pub certificate: String,
-    /// Secret.
+    /// The key; secret.
     pub key: String,
 }
 
-/// What a certificate says of itself.
+/// Contents of a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
-    /// When it was made: its validity begins some minutes earlier.
+    /// Time of issue: the validity begins a few minutes earlier.
     pub made: SystemTime,
-    /// When it ends.
+    /// End of the validity.
     pub until: SystemTime,
-    /// Whose it is, as DER.
+    /// Subject, as DER.
     pub subject: Vec<u8>,
-    /// Who signed it, as DER.
+    /// Issuer, as DER.
     pub issuer: Vec<u8>,
 }
 
 /// A new authority, valid for `lifetime` from `now`. No two have the same subject.
 ///
 /// # Errors
-/// When there is no randomness.
+/// There is no randomness.
 pub fn authority(now: SystemTime, lifetime: Duration) -> Result<Minted, MintError> {
     let mut params = params(&format!("slm-swarm {}", uuid::Uuid::new_v4()), now, lifetime)?;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -62,17 +62,17 @@ pub fn authority(now: SystemTime, lifetime: Duration) -> Result<Minted, MintErro
     Ok(Minted { certificate: certificate.pem(), key: key.serialize_pem() })
 }
 
-/// A new certificate of `identity`, signed by `authority`, valid for `lifetime` from `now`.
+/// A new certificate of role `identity`, signed by `authority`, valid for `lifetime` from `now`.
 ///
 /// # Errors
-/// When `authority` is none.
+/// `authority` is not a valid authority.
 pub fn leaf(authority: &Minted, identity: Identity, now: SystemTime, lifetime: Duration) -> Result<Minted, MintError> {
     let issuer = Issuer::from_ca_cert_pem(&authority.certificate, KeyPair::from_pem(&authority.key)?)?;
     let mut params = params(&identity.to_string(), now, lifetime)?;
     params.subject_alt_names = CertificateParams::new(vec![identity.dns_name().to_owned()])?.subject_alt_names;
     params.use_authority_key_identifier_extension = true;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    // A worker is only ever called, the others only ever call: a stolen certificate does no more.
+    // A worker's certificate is only for servers, the others only for clients: a stolen one is good for nothing else.
     params.extended_key_usages = vec![match identity {
         Identity::Worker => ExtendedKeyUsagePurpose::ServerAuth,
         Identity::Operator | Identity::Router => ExtendedKeyUsagePurpose::ClientAuth,
@@ -97,10 +97,10 @@ fn moment(time: Option<SystemTime>) -> Result<OffsetDateTime, MintError> {
     OffsetDateTime::from_unix_timestamp(seconds).map_err(|_| MintError::Time)
 }
 
-/// What each certificate in `pem` says.
+/// Contents of each certificate in `pem`.
 ///
 /// # Errors
-/// When one cannot be read.
+/// One cannot be read.
 pub fn facts(pem: &[u8]) -> Result<Vec<Facts>, MintError> {
     let read = |error: &dyn std::fmt::Display| MintError::Read(error.to_string());
     Pem::iter_from_buffer(pem)
@@ -121,10 +121,10 @@ pub fn facts(pem: &[u8]) -> Result<Vec<Facts>, MintError> {
         .collect()
 }
 
-/// The certificates of a bundle, each as PEM of its own.
+/// The certificates of a PEM bundle, one by one.
 ///
 /// # Errors
-/// When it is not text.
+/// The bundle is not text.
 pub fn split(bundle: &[u8]) -> Result<Vec<String>, MintError> {
     const END: &str = "-----END CERTIFICATE-----";
     let text = std::str::from_utf8(bundle).map_err(|error| MintError::Read(error.to_string()))?;

@@ -1,8 +1,8 @@
-//! A few files of one folder, as a Secret is mounted, followed.
+//! A watch of a few files in a folder, such as a mounted Secret.
 //!
 //! The kubelet puts a new version of a Secret into a folder of its own and swaps the link `..data` to it. The files are
 //! read through that link's target, so that they are always of one version. In a folder without the link they may be
-//! replaced one by one; until they fit together again the former ones stay in use.
+//! replaced one by one; until they fit together again, the former files stay in use.
 
 use std::{
     fmt, fs, io,
@@ -14,27 +14,27 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
-/// Where a mounted Secret's files are.
+/// Link to the current version of a mounted Secret's files.
 const DATA: &str = "..data";
-/// A look without being told: not every file system tells.
+/// Interval of unprompted reads: not every file system reports changes.
 const POLL: Duration = Duration::from_secs(10);
-/// Bytes of one file. The API server takes no Secret that is larger.
+/// Bound on the bytes of a file: the API server accepts no larger Secret.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// A file that cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {source}; it must be a folder with {wanted}", path.display())]
 pub struct ReadError {
-    /// Which.
+    /// Path of the file.
     pub path: PathBuf,
-    /// All that the folder must have.
+    /// Names of all files that the folder must have.
     wanted: String,
-    /// What the system said.
+    /// Error of the operating system.
     source: io::Error,
 }
 
-/// What a folder had when it was first read, watched since before that: nothing is missed in between.
-/// Not `Debug`: the files are secrets.
+/// First contents of a folder, watched since before they were read, so that no change is missed. Not `Debug`: the files
+/// are secrets.
 pub struct Mounted<const N: usize> {
     folder: PathBuf,
     names: [&'static str; N],
@@ -44,7 +44,7 @@ pub struct Mounted<const N: usize> {
     marks: mpsc::Receiver<()>,
 }
 
-/// Follows a folder until it is dropped.
+/// Watch of a folder, ended when dropped.
 #[derive(Debug)]
 pub struct Following {
     _task: AbortOnDropHandle<()>,
@@ -54,23 +54,23 @@ impl<const N: usize> Mounted<N> {
     /// Reads the files of these names.
     ///
     /// # Errors
-    /// When one cannot be read.
+    /// One cannot be read.
     pub fn open(folder: &Path, names: [&'static str; N]) -> Result<Self, ReadError> {
-        // One mark is enough for any number of changes.
+        // One pending mark stands for any number of changes.
         let (mark, marks) = mpsc::channel(1);
         let watcher = watch(folder, mark.clone());
         let files = read(folder, names)?;
         Ok(Self { folder: folder.to_owned(), names, files, watcher, mark, marks })
     }
 
-    /// What they hold, in the order of their names.
+    /// The files' contents, in the order of their names.
     #[must_use]
     pub fn files(&self) -> &[Vec<u8>; N] {
         &self.files
     }
 
-    /// Gives `take` the files whenever one of them has changed. What cannot be read or taken is logged, once, and `take`
-    /// must leave the former in use.
+    /// Passes the files to `take` after every change. A failure to read or to take them is logged once, and `take` must
+    /// leave the former ones in use.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
@@ -82,11 +82,11 @@ impl<const N: usize> Mounted<N> {
     }
 
     async fn run<E: fmt::Display>(mut self, mut take: impl FnMut(&[Vec<u8>; N]) -> Result<(), E>) {
-        // Without a watcher nobody marks, and the sender that is kept makes that a wait rather than an end.
+        // Without a watcher there are no marks; the retained sender makes that a wait rather than an end.
         let _watching = (self.watcher.take(), self.mark);
         let mut told = None;
         loop {
-            // Either way it is time to look.
+            // Read the folder after a mark as well as after the interval.
             let _ = tokio::time::timeout(POLL, self.marks.recv()).await;
             let (folder, names) = (self.folder.clone(), self.names);
             let Ok(read) = tokio::task::spawn_blocking(move || read(&folder, names)).await else { continue };
@@ -95,10 +95,10 @@ impl<const N: usize> Mounted<N> {
                 Ok(files) => take(&files).map(|()| self.files = files).err().map(|error| error.to_string()),
                 Err(error) => Some(error.to_string()),
             };
-            // Said once, however often it is looked at.
+            // Logged once for each problem.
             if let Some(error) = problem.as_ref().filter(|problem| told.as_ref() != Some(*problem)) {
                 let folder = self.folder.display();
-                tracing::warn!(%folder, error, "what is there now cannot be used: the former stays");
+                tracing::warn!(%folder, error, "the new content cannot be used; the former stays in use");
             }
             told = problem;
         }
@@ -107,7 +107,7 @@ impl<const N: usize> Mounted<N> {
 
 fn watch(folder: &Path, mark: mpsc::Sender<()>) -> Option<RecommendedWatcher> {
     let told = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        // Our own reading is no change. Full means that a mark is there already.
+        // Reads of our own are not changes. If the channel is full, a mark is pending already.
         if event.is_ok_and(|event| !event.kind.is_access()) {
             let _ = mark.try_send(());
         }
@@ -117,16 +117,16 @@ fn watch(folder: &Path, mark: mpsc::Sender<()>) -> Option<RecommendedWatcher> {
         Ok(watcher)
     });
     watching
-        .inspect_err(|error| tracing::warn!(folder = %folder.display(), %error, "not watched: looked at now and then"))
+        .inspect_err(|error| tracing::warn!(folder = %folder.display(), %error, "changes are not reported by the file system; the folder is read at intervals"))
         .ok()
 }
 
-/// All files of one version.
+/// All files, of one version.
 fn read<const N: usize>(folder: &Path, names: [&'static str; N]) -> Result<[Vec<u8>; N], ReadError> {
     loop {
         let version = version(folder);
         let read = read_version(&version, names);
-        // The former version may be removed while it is read; then there is another one.
+        // The former version may be removed while it is read; then the newer one is read.
         if read.is_ok() || self::version(folder) == version {
             return read;
         }

@@ -1,4 +1,4 @@
-//! The calling end for people: the public endpoint of a swarm.
+//! Client side for callers outside the swarm: TLS to its public endpoint.
 
 use std::sync::Arc;
 
@@ -13,31 +13,31 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::{ALPN, MaterialError, client::Connector, material};
 
-/// Whom a caller believes to be the endpoint.
+/// Certificates that a caller accepts from the endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trust {
-    /// Whoever has a certificate for the address by an authority of this system.
+    /// Any certificate for the address by an authority that this system trusts.
     System,
-    /// Whoever has exactly this certificate, under any address.
+    /// Exactly this certificate, under any address.
     Exactly(CertificateDer<'static>),
 }
 
-/// Why there is no connection.
+/// Reason why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// No TLS.
+    /// TLS could not be configured.
     #[error(transparent)]
     Tls(#[from] MaterialError),
-    /// The connection itself.
+    /// The connection failed.
     #[error(transparent)]
     Transport(#[from] tonic::transport::Error),
 }
 
 impl Trust {
-    /// In the first certificate of this PEM, such as the `tls.crt` that the endpoint was given.
+    /// Trusts the first certificate of this PEM, such as the endpoint's `tls.crt`.
     ///
     /// # Errors
-    /// When there is none.
+    /// There is no certificate in it.
     pub fn pem(pem: &[u8]) -> Result<Self, MaterialError> {
         let first = material::certificates("PEM", pem)?.into_iter().next();
         first.map(Self::Exactly).ok_or(MaterialError::Empty { part: "PEM" })
@@ -46,7 +46,7 @@ impl Trust {
     /// An open channel to `endpoint`, whose scheme is `https`.
     ///
     /// # Errors
-    /// When nobody answers there, or somebody else.
+    /// The endpoint is unreachable, or its certificate is not trusted.
     pub async fn connect(self, endpoint: &Endpoint) -> Result<Channel, ConnectError> {
         let builder = ClientConfig::builder_with_provider(material::provider())
             .with_protocol_versions(&[&TLS13, &TLS12])
@@ -54,7 +54,7 @@ impl Trust {
         let mut client = match self {
             Self::System => {
                 let mut roots = RootCertStore::empty();
-                // One that cannot be read is one that is not trusted.
+                // An unreadable certificate is not trusted.
                 roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
                 builder.with_root_certificates(roots).with_no_client_auth()
             }

@@ -1,7 +1,7 @@
-//! The public end: callers prove nothing in the handshake and speak TLS 1.2 or 1.3.
+//! Server side of the public endpoint: TLS 1.2 or 1.3 without client certificates.
 //!
-//! The certificate is whatever its owner has put there: of a public authority, of a company's own, or self-signed. It is
-//! looked at no further than that its key fits; whether callers trust it is theirs to say.
+//! The certificate may be of a public authority, of a private one, or self-signed. Only its key is checked; trust is
+//! the callers' decision.
 
 use std::{fmt, io, sync::Arc};
 
@@ -23,15 +23,15 @@ use crate::{
 /// A certificate and its key, replaceable at any time. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Public {
-    live: Arc<Live>,
+    live: Arc<LiveCertificate>,
     config: Arc<ServerConfig>,
 }
 
-/// What a public endpoint shows to its callers.
+/// Certificate of a public endpoint.
 pub struct Certificate(Arc<CertifiedKey>);
 
 impl Certificate {
-    /// Of `tls.crt` and `tls.key`, as PEM.
+    /// Reads `tls.crt` and `tls.key`, as PEM.
     ///
     /// # Errors
     /// Names the part.
@@ -41,12 +41,12 @@ impl Certificate {
 }
 
 impl Public {
-    /// Begins with `certificate`, and offers the protocols of `alpn`, best first.
+    /// A configuration that starts with `certificate` and offers the protocols of `alpn`, best first.
     ///
     /// # Errors
-    /// When ring does not know TLS: the build is broken.
+    /// ring does not support TLS: the build is broken.
     pub fn new(certificate: Certificate, alpn: &[&[u8]]) -> Result<Self, MaterialError> {
-        let live = Arc::new(Live(ArcSwap::new(certificate.0)));
+        let live = Arc::new(LiveCertificate(ArcSwap::new(certificate.0)));
         let mut config = ServerConfig::builder_with_provider(material::provider())
             .with_protocol_versions(&[&TLS13, &TLS12])
             .map_err(MaterialError::Provider)?
@@ -56,7 +56,7 @@ impl Public {
         Ok(Self { live, config: Arc::new(config) })
     }
 
-    /// The same certificate, now and whenever it is replaced, for other protocols.
+    /// The same certificate, including later replacements, for other protocols.
     #[must_use]
     pub fn speaking(&self, alpn: &[&[u8]]) -> Self {
         let mut config = (*self.config).clone();
@@ -64,35 +64,35 @@ impl Public {
         Self { live: Arc::clone(&self.live), config: Arc::new(config) }
     }
 
-    /// Handshakes from now on show `certificate`; connections that are open stay as they are.
+    /// Uses `certificate` for handshakes from now on; open connections stay.
     pub fn replace(&self, certificate: Certificate) {
         self.live.0.store(certificate.0);
     }
 
-    /// Connections after their handshakes. Handshakes run side by side: a slow one holds nobody up, and one that fails
+    /// Connections after their handshakes. Handshakes run concurrently: a slow one delays no other, and a failed one
     /// never ends the stream.
     pub fn incoming<S>(&self, connections: S) -> impl Stream<Item = io::Result<Accepted>> + Send + use<S>
     where
         S: Stream<Item = io::Result<TcpStream>> + Send,
     {
-        // In public that is what scanners and load balancers do all day.
+        // Scanners and load balancers fail handshakes all day.
         server::incoming(Arc::clone(&self.config), connections, |address, why| {
             tracing::debug!(address, why, "caller refused");
         })
     }
 }
 
-struct Live(ArcSwap<CertifiedKey>);
+struct LiveCertificate(ArcSwap<CertifiedKey>);
 
-impl ResolvesServerCert for Live {
+impl ResolvesServerCert for LiveCertificate {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(self.0.load_full())
     }
 }
 
-/// Without the key.
-impl fmt::Debug for Live {
+/// Hides the key.
+impl fmt::Debug for LiveCertificate {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("Live")
+        formatter.write_str("LiveCertificate")
     }
 }

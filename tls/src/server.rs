@@ -1,5 +1,5 @@
-//! The listening end: accepted connections after their handshakes; here those whose callers have proven that they are of
-//! the swarm, in `public` those of anybody.
+//! Server side: accepted connections after their handshakes. Here those of callers with a certificate of the swarm; in
+//! `public` those of any caller.
 
 use std::{
     io,
@@ -21,16 +21,16 @@ use tonic::transport::server::Connected;
 
 use crate::{Identity, Tls};
 
-/// A caller that has not shaken hands for so long is dropped.
+/// Longest duration of a handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Handshakes that run at once; further connections wait in the system's queue.
+/// Bound on concurrent handshakes; further connections wait in the listen queue.
 const HANDSHAKES_MAX: usize = 1024;
 
-/// Who is at the other end of a connection: in the extensions of every request that comes over it.
+/// Peer of a connection: in the extensions of every request that arrives over it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// What its certificate says: `None` is somebody of the swarm's authority without a role, or, at a public endpoint,
-    /// anybody.
+    /// Role in the peer's certificate. `None`: a certificate of the swarm without a role, or, at a public endpoint, any
+    /// caller.
     pub identity: Option<Identity>,
 }
 
@@ -42,20 +42,20 @@ pub struct Accepted {
 }
 
 impl Tls {
-    /// Connections of callers with a certificate of the swarm. Others end in the handshake; that is logged and never
-    /// ends the stream. Handshakes run side by side: a slow one holds nobody up.
+    /// Connections of callers with a certificate of the swarm. Other callers fail the handshake, which is logged and
+    /// never ends the stream. Handshakes run concurrently: a slow one delays no other.
     pub fn incoming<S>(&self, connections: S) -> impl Stream<Item = io::Result<Accepted>> + Send + use<S>
     where
         S: Stream<Item = io::Result<TcpStream>> + Send,
     {
-        // Inside a swarm nobody should be refused: somebody wants to know.
+        // Inside a swarm a refused caller is a sign of a problem.
         incoming(Arc::clone(&self.server), connections, |address, why| {
             tracing::info!(address, why, "caller refused");
         })
     }
 }
 
-/// `refused` hears of callers that end in the handshake: their address, and why.
+/// `refused` is called with the address of a caller that fails the handshake, and the reason.
 pub(crate) fn incoming<S>(
     config: Arc<ServerConfig>,
     connections: S,

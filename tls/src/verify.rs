@@ -1,4 +1,4 @@
-//! What a handshake asks for, answered by the material of the moment.
+//! The callbacks of a handshake, answered from the current material.
 
 use std::{fmt, sync::Arc};
 
@@ -19,10 +19,10 @@ use rustls::{
 
 use crate::Material;
 
-/// The material, shared by every configuration that handshakes are made from.
-pub(crate) struct Live(ArcSwap<Material>);
+/// The current material, shared by all TLS configurations.
+pub(crate) struct LiveMaterial(ArcSwap<Material>);
 
-impl Live {
+impl LiveMaterial {
     pub(crate) fn new(material: Material) -> Self {
         Self(ArcSwap::from_pointee(material))
     }
@@ -32,20 +32,20 @@ impl Live {
     }
 }
 
-/// Without the key.
-impl fmt::Debug for Live {
+/// Hides the key.
+impl fmt::Debug for LiveMaterial {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("Live")
+        formatter.write_str("LiveMaterial")
     }
 }
 
-impl ResolvesServerCert for Live {
+impl ResolvesServerCert for LiveMaterial {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(Arc::clone(&self.0.load().key))
     }
 }
 
-impl ResolvesClientCert for Live {
+impl ResolvesClientCert for LiveMaterial {
     fn resolve(&self, _hints: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         Some(Arc::clone(&self.0.load().key))
     }
@@ -55,8 +55,8 @@ impl ResolvesClientCert for Live {
     }
 }
 
-impl ClientCertVerifier for Live {
-    // A caller has one certificate and sends it: hints would only be wrong after the next replacement.
+impl ClientCertVerifier for LiveMaterial {
+    // A caller has one certificate and sends it; hints would only be outdated after a replacement.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }
@@ -93,7 +93,7 @@ impl ClientCertVerifier for Live {
     }
 }
 
-impl ServerCertVerifier for Live {
+impl ServerCertVerifier for LiveMaterial {
     fn verify_server_cert(
         &self,
         certificate: &CertificateDer<'_>,
