@@ -1,10 +1,10 @@
-//! What was fetched.
+//! Fetched artifacts.
 
 use std::path::{Path, PathBuf};
 
 use crate::cache::entry::Entry;
 
-/// Something that has been fetched. While it lives, no process evicts it.
+/// A fetched artifact. It is not evicted by any process while this lives.
 #[derive(Debug)]
 pub struct Artifact {
     path: PathBuf,
@@ -21,35 +21,35 @@ impl Artifact {
         Self { path, stale: false, entry: None }
     }
 
-    /// The file, or the folder with the files. Nothing may be written there.
+    /// Path of the file, or of the folder with the files. Read-only.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// `sha256:HEX` of the file, archive or manifest, which was compared with the bytes.
+    /// Verified digest of the file, archive or manifest, as `sha256:HEX`.
     ///
-    /// `None` for what is used in place (`file:`, `pvc:`): nothing was read of it, and a digest that was asked for is
-    /// the caller's to compare.
+    /// `None` for an artifact that is used in place (`file:`, `pvc:`): it was not read, and a requested digest is for
+    /// the caller to compare.
     #[must_use]
     pub fn digest(&self) -> Option<&str> {
         self.entry.as_ref().map(|entry| entry.index.digest.as_str())
     }
 
-    /// A folder of the cache, which may not be there yet, for what is made of it and can be made again: it goes when the
-    /// artifact goes. `None` for what is used in place.
+    /// Folder in the cache for data derived from the artifact, such as packed adapters. It need not exist, and is
+    /// evicted with the artifact. `None` for an artifact that is used in place.
     #[must_use]
     pub fn derived(&self) -> Option<&Path> {
         self.entry.as_ref().map(|entry| entry.derived.as_path())
     }
 
-    /// Bytes of its files in the cache; `None` for what is used in place.
+    /// Bytes of its files in the cache; `None` for an artifact that is used in place.
     #[must_use]
     pub fn bytes(&self) -> Option<u64> {
         self.entry.as_ref().map(|entry| entry.index.bytes)
     }
 
-    /// Whether the server could not be asked, and this is what the tag or URL stood for last.
+    /// Whether the server was unreachable, so that this is the last known version of the tag or URL.
     #[must_use]
     pub fn is_stale(&self) -> bool {
         self.stale

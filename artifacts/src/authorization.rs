@@ -1,10 +1,10 @@
-//! Credentials as the header of a request.
+//! Authorization header of a request.
 
 use reqwest::header::HeaderValue;
 
 use crate::{FetchError, credentials::Secret};
 
-/// As a header that logs leave out.
+/// The header's value, marked as sensitive.
 pub(crate) fn authorization(uri: &str, secret: &Secret) -> Result<HeaderValue, FetchError> {
     use base64::Engine as _;
     let text = match secret {
@@ -15,7 +15,7 @@ pub(crate) fn authorization(uri: &str, secret: &Secret) -> Result<HeaderValue, F
         Secret::Bearer(token) | Secret::Identity(token) => format!("Bearer {}", token.trim()),
     };
     let mut value = HeaderValue::from_str(&text)
-        .map_err(|_| FetchError::bad(uri, "the token holds characters that no token has, such as a line break"))?;
+        .map_err(|_| FetchError::bad(uri, "the token contains invalid characters, such as a line break"))?;
     value.set_sensitive(true);
     Ok(value)
 }

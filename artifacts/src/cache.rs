@@ -1,17 +1,16 @@
-//! The folder that artifacts are kept in. Any number of processes, on any number of nodes, may share it.
+//! The artifact cache: a folder that any number of processes, on any number of nodes, may share.
 //!
 //! ```text
-//! sha256-HEX/            an entry, whole: it appears by a rename and disappears by one
-//!   index.json           what it is; locked shared by whoever uses it, its time is that of the last use
+//! sha256-HEX/            an entry: it appears and disappears atomically, by a rename
+//!   index.json           its index; locked shared while in use, its mtime is the last use
 //!   content/             its files
-//! partial/KEY.lock       locked by whoever fetches KEY; gone when nobody does and nothing is left to continue
-//! partial/KEY/           what has arrived of it, and `staging`, the entry being put together
-//! refs/HEX.json          what a tag or a URL stood for last
-//! trash/                 what is being removed
+//! partial/KEY.lock       locked by the process that fetches KEY; removed when nothing is left to continue
+//! partial/KEY/           partial download of KEY, and `staging`, the entry being built
+//! refs/HEX.json          last known version of a tag or URL
+//! trash/                 entries being removed
 //! ```
 //!
-//! Locks are those of the file system (`flock`), so they end with their process whatever way that ends, and nothing
-//! here is decided by how old a file looks.
+//! Locks are `flock`s, so they end with their process however it ends, and nothing depends on the age of a file.
 
 pub(crate) mod converted;
 pub(crate) mod entry;
@@ -31,14 +30,14 @@ use std::{
 use crate::FetchError;
 use converted::Converted;
 
-/// Folders and bound of a cache. Everything in it blocks; see [`blocking`].
+/// Folders and size limit of a cache. All of its methods block; see [`blocking`].
 #[derive(Debug)]
 pub(crate) struct Cache {
-    /// The folder.
+    /// The cache's folder.
     pub(crate) dir: PathBuf,
-    /// Bytes that it may hold, converted models included.
+    /// Size limit in bytes, converted models included.
     pub(crate) bytes_max: u64,
-    /// Models that were converted from what is here.
+    /// Models converted from its artifacts.
     pub(crate) converted: Option<Converted>,
 }
 
@@ -73,10 +72,10 @@ impl Cache {
         self.dir.join("trash")
     }
 
-    /// Removes a file or folder that others may look at: they see all of it or nothing.
+    /// Removes a file or folder atomically: readers see all of it or nothing.
     pub(crate) fn discard(&self, path: &Path) -> io::Result<()> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
-        // Processes of several pods may have the same id, hence the random part.
+        // Random, because processes in several pods may have the same process id.
         let name = format!("{:016x}-{}", rand::random::<u64>(), COUNT.fetch_add(1, Ordering::Relaxed));
         let trash = self.trash().join(name);
         match fs::rename(path, &trash) {
@@ -87,7 +86,7 @@ impl Cache {
     }
 }
 
-/// Removes a file or folder, or finds that another process did.
+/// Removes a file or folder, if it still exists.
 pub(crate) fn remove(path: &Path) -> io::Result<()> {
     let removed = match fs::symlink_metadata(path) {
         Ok(found) if found.is_dir() => fs::remove_dir_all(path),
@@ -100,17 +99,17 @@ pub(crate) fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Makes the names in a folder last through a power cut.
+/// Makes the names in a folder survive a power cut.
 pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     fs::File::open(dir)?.sync_all()
 }
 
-/// Key of the entry of something with that digest (64 digits); what is unpacked is another entry than the archive.
+/// Key of the entry for a digest (64 digits). The unpacked form is an entry of its own.
 pub(crate) fn entry_key(digest: &str, unpacked: bool) -> String {
     if unpacked { format!("sha256-{digest}-unpacked") } else { format!("sha256-{digest}") }
 }
 
-/// Runs what blocks on a thread for it.
+/// Runs blocking work on a thread for it.
 pub(crate) async fn blocking<T: Send + 'static>(
     cache: &Arc<Cache>,
     uri: &str,

@@ -1,31 +1,31 @@
-//! Who asks: what a server wants to know before it answers.
+//! Credentials for servers and registries.
 
 use std::{collections::BTreeMap, fmt};
 
 use base64::Engine as _;
 use serde::Deserialize;
 
-/// What a server wants to know before it answers.
+/// Credentials for a server.
 #[derive(Clone)]
 pub enum Credentials {
-    /// A name and a password, or a token that the server takes as one.
+    /// A user name and a password, or a token in place of the password.
     Basic {
-        /// Name.
+        /// User name.
         username: String,
         /// Password.
         password: String,
     },
-    /// Sent as `Authorization: Bearer`.
+    /// A token, sent as `Authorization: Bearer`.
     Bearer(String),
-    /// Several, by host.
+    /// Credentials by host.
     Hosts(HostCredentials),
 }
 
-/// Credentials by host, as a `kubernetes.io/dockerconfigjson` secret holds them.
+/// Credentials by host, as in a Secret of type `kubernetes.io/dockerconfigjson`.
 #[derive(Clone)]
 pub struct HostCredentials(BTreeMap<String, Secret>);
 
-/// For one host.
+/// Credentials for one host.
 #[derive(Clone, PartialEq)]
 pub(crate) enum Secret {
     Basic {
@@ -37,18 +37,18 @@ pub(crate) enum Secret {
     Identity(String),
 }
 
-/// Why a docker config cannot be used.
+/// Reason why a Docker configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialError {
-    /// It is not JSON of that form.
-    #[error("not a docker config: {0}; expected {{\"auths\": {{\"HOST\": {{\"auth\": \"…\"}}}}}}")]
+    /// Not JSON of the expected form.
+    #[error("not a Docker configuration: {0}; expected {{\"auths\": {{\"HOST\": {{\"auth\": \"…\"}}}}}}")]
     Json(#[from] serde_json::Error),
-    /// One of its entries cannot be read.
+    /// An entry cannot be read.
     #[error("auths.{host}: {message}")]
     Entry {
         /// Key of the entry.
         host: String,
-        /// What is wrong.
+        /// Description of the error.
         message: &'static str,
     },
 }
@@ -69,16 +69,16 @@ struct DockerAuth {
 }
 
 impl Credentials {
-    /// From the `.dockerconfigjson` of a secret, or the `config.json` of docker and podman.
+    /// Reads the `.dockerconfigjson` of a Secret, or the `config.json` of docker or podman.
     ///
     /// # Errors
-    /// When it is not of that form; names the entry, never its content.
+    /// It is not of that form. The message names the entry, never its content.
     pub fn from_docker_config(json: &str) -> Result<Self, CredentialError> {
         let config: DockerConfig = serde_json::from_str(json)?;
         let mut hosts = BTreeMap::new();
         for (host, auth) in config.auths {
             let entry = |message| CredentialError::Entry { host: host.clone(), message };
-            // An entry may be empty: then a credential helper has it, which is no use to a pod.
+            // An empty entry refers to a credential helper, which pods do not have.
             if let Some(secret) = auth.secret().map_err(entry)? {
                 hosts.insert(normal(&host), secret);
             }
@@ -86,7 +86,7 @@ impl Credentials {
         Ok(Self::Hosts(HostCredentials(hosts)))
     }
 
-    /// Those for a repository, or a path, on a host.
+    /// Credentials for a repository or path on a host.
     pub(crate) fn of(&self, host: &str, path: &str) -> Option<Secret> {
         match self {
             Self::Basic { username, password } => {
@@ -95,7 +95,7 @@ impl Credentials {
             Self::Bearer(token) => Some(Secret::Bearer(token.clone())),
             Self::Hosts(HostCredentials(hosts)) => {
                 let wanted = format!("{}/{}/", normal(host), path.trim_matches('/'));
-                // The longest key wins: `HOST/TEAM` is meant for less than `HOST`.
+                // The longest key wins: `HOST/TEAM` is more specific than `HOST`.
                 let fits = hosts.iter().filter(|(key, _)| wanted.starts_with(&format!("{key}/")));
                 fits.max_by_key(|(key, _)| key.len()).map(|(_, secret)| secret.clone())
             }
@@ -124,7 +124,7 @@ impl DockerAuth {
     }
 }
 
-/// A key as `HOST[:PORT][/PATH]`. Docker's own registry goes by several names.
+/// A key normalised to `HOST[:PORT][/PATH]`. Docker Hub has several names.
 fn normal(host: &str) -> String {
     let host = host.trim_start_matches("https://").trim_start_matches("http://").trim_end_matches('/');
     let (name, path) = host.split_at(host.find('/').unwrap_or(host.len()));
@@ -136,7 +136,7 @@ fn normal(host: &str) -> String {
     }
 }
 
-/// Never shows what it holds.
+/// Hides all secrets.
 impl fmt::Debug for Credentials {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,118 +1,118 @@
-//! Why an artifact could not be had.
+//! Errors of a fetch.
 
 use std::{io, path::PathBuf};
 
-/// Why an artifact could not be had.
+/// Reason why an artifact could not be fetched.
 ///
-/// [`reason`](Self::reason) is the variant's name: the same word is the reason of the condition that the operator shows
-/// and the label of a metric. `uri` never holds credentials or a query.
+/// [`reason`](Self::reason) is the variant's name, which is also the reason of the operator's condition and the label
+/// of a metric. `uri` never contains credentials or a query.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FetchError {
-    /// The URI, the digest or the options make no sense.
+    /// The URI, the digest or the options are invalid.
     #[error("{uri}: {message}")]
     BadReference {
-        /// What was asked for.
+        /// URI of the source.
         uri: String,
-        /// What is wrong with it and what to write instead.
+        /// The problem, and the correct form.
         message: String,
     },
-    /// It would have to be fetched without TLS.
+    /// The source is not reachable over TLS, and plain text is not allowed.
     #[error("{uri}: {message}")]
     Insecure {
-        /// What was asked for.
+        /// URI of the source.
         uri: String,
-        /// Which host, and how to allow it.
+        /// The host, and how to allow it.
         message: String,
     },
-    /// The server wants other credentials, or any.
+    /// The server requires credentials, or other ones.
     #[error("{uri}: {message}; check the credentials of this source")]
     Unauthorized {
-        /// What was asked for.
+        /// URI of the source.
         uri: String,
-        /// What the server said.
+        /// Answer of the server.
         message: String,
     },
-    /// There is no such file, claim, repository, tag or digest.
+    /// The file, claim, repository, tag or digest does not exist.
     #[error("{uri}: {message}")]
     NotFound {
-        /// What was asked for.
+        /// URI of the source.
         uri: String,
-        /// What is missing.
+        /// The missing item.
         message: String,
     },
-    /// The server cannot be reached, or says that it cannot answer now.
+    /// The server is unreachable or temporarily unavailable.
     #[error("{uri}: {message}")]
     Unreachable {
-        /// What was asked for.
+        /// URI of the source.
         uri: String,
-        /// What the connection or the server said.
+        /// Error of the connection, or answer of the server.
         message: String,
     },
-    /// The server answered, in a way that trying again does not change.
+    /// The server refused permanently.
     #[error("{uri}: {message}")]
     Refused {
-        /// What was asked for.
+        /// URI of the source.
         uri: String,
-        /// What the server said.
+        /// Answer of the server.
         message: String,
     },
-    /// Less, or more, arrived than the server or the manifest had said. What arrived is kept and continued.
+    /// Fewer or more bytes arrived than announced. The partial download is kept and continued.
     #[error("{uri}: {file} has {actual} of {expected} bytes; fetch it again, or publish it again if it stays so")]
     Truncated {
-        /// What was asked for.
+        /// URI of the source.
         uri: String,
-        /// The file or blob.
+        /// Name of the file or blob.
         file: String,
-        /// Bytes that it was said to have.
+        /// Announced number of bytes.
         expected: u64,
-        /// Bytes that arrived.
+        /// Received number of bytes.
         actual: u64,
     },
-    /// The bytes are not those that were asked for.
+    /// The bytes do not have the requested digest.
     #[error(
         "{uri}: {file} has digest {actual}, not {expected}; correct the digest if the change is wanted, else do not trust the source"
     )]
     DigestMismatch {
-        /// What was asked for.
+        /// URI of the source.
         uri: String,
-        /// The file, blob or manifest.
+        /// Name of the file, blob or manifest.
         file: String,
-        /// `sha256:HEX` that was asked for.
+        /// Requested digest, `sha256:HEX`.
         expected: String,
-        /// `sha256:HEX` of what arrived.
+        /// Digest of the received bytes, `sha256:HEX`.
         actual: String,
     },
-    /// A manifest, or a layer, of a kind that is not known.
+    /// The media type of a manifest or layer is not supported.
     #[error("{uri}: {file} has media type {media_type}, {message}")]
     UnsupportedMediaType {
-        /// What was asked for.
+        /// URI of the source.
         uri: String,
         /// The layer or manifest, by digest.
         file: String,
-        /// Its media type.
+        /// Media type.
         media_type: String,
-        /// What is supported.
+        /// Supported media types.
         message: String,
     },
-    /// An archive that is damaged, or holds what must not be unpacked.
+    /// An archive is damaged or contains an unsafe entry.
     #[error("{uri}: {file}: {message}")]
     UnsafeArchive {
-        /// What was asked for.
+        /// URI of the source.
         uri: String,
-        /// The archive, and the entry in it.
+        /// Name of the archive.
         file: String,
-        /// What is wrong with it.
+        /// The entry, and the problem with it.
         message: String,
     },
-    /// It is larger than the cache, or than an archive may be.
+    /// The artifact is larger than the cache or than an archive may be.
     #[error("{uri}: {bytes} bytes are more than the {limit} allowed; raise the limit of the cache, or publish less")]
     TooLarge {
-        /// What was asked for.
+        /// URI of the source.
         uri: String,
-        /// Bytes it has, as far as known.
+        /// Its size, as far as known.
         bytes: u64,
-        /// Bytes it may have.
+        /// Allowed size.
         limit: u64,
     },
     /// Everything in the cache is in use.
@@ -121,21 +121,21 @@ pub enum FetchError {
         dir.display()
     )]
     CacheFull {
-        /// What was asked for.
+        /// URI of the source.
         uri: String,
-        /// The cache.
+        /// Folder of the cache.
         dir: PathBuf,
         /// Bytes still to come.
         bytes: u64,
-        /// Limit of the cache.
+        /// Size limit of the cache.
         limit: u64,
     },
-    /// The disk is full, also after everything that was not in use was evicted.
+    /// The disk is full even after evicting everything that is not in use.
     #[error("{uri}: the disk is full: {bytes} more bytes are needed in {}; free some, or give the cache a larger volume", dir.display())]
     DiskFull {
-        /// What was asked for.
+        /// URI of the source.
         uri: String,
-        /// The cache.
+        /// Folder of the cache.
         dir: PathBuf,
         /// Bytes still to come, as far as known.
         bytes: u64,
@@ -143,17 +143,17 @@ pub enum FetchError {
     /// A file cannot be read or written.
     #[error("{uri}: {}: {source}", path.display())]
     Io {
-        /// What was asked for.
+        /// URI of the source.
         uri: String,
-        /// The file or folder.
+        /// Path of the file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the operating system.
         source: io::Error,
     },
 }
 
 impl FetchError {
-    /// The variant's name, for conditions and metrics.
+    /// Name of the variant, for conditions and metrics.
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self {
@@ -174,7 +174,7 @@ impl FetchError {
         }
     }
 
-    /// Whether the same fetch may go well later although nobody changes anything about it.
+    /// Whether the same fetch may succeed later without any change.
     #[must_use]
     pub fn retryable(&self) -> bool {
         match self {
@@ -195,7 +195,7 @@ impl FetchError {
         }
     }
 
-    /// Of the file system; a full disk is told apart by whoever knows how much was still to come.
+    /// An error of the file system; a caller that knows how much is still to come reports a full disk itself.
     pub(crate) fn io(uri: &str, path: impl Into<PathBuf>, source: io::Error) -> Self {
         Self::Io { uri: uri.to_owned(), path: path.into(), source }
     }
@@ -204,7 +204,7 @@ impl FetchError {
         Self::BadReference { uri: uri.to_owned(), message: message.into() }
     }
 
-    /// Whether a disk without room, or a quota, stopped it.
+    /// Whether a full disk or a quota caused it.
     pub(crate) fn is_full_disk(&self) -> bool {
         let full = |kind| matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
         matches!(self, Self::Io { source, .. } if full(source.kind()))

@@ -1,4 +1,4 @@
-//! HTTP as fetches need it: one client with its rules, attempts with pauses, downloads that continue.
+//! HTTP for fetches: one client with TLS rules, retries with backoff, resumable downloads.
 
 pub(crate) mod client;
 pub(crate) mod download;

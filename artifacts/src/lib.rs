@@ -1,16 +1,15 @@
-//! Models and adapters from where they are published to a path on this machine.
+//! Artifact store: fetches models and adapters from their source to a path on this machine.
 //!
-//! [`Store::fetch`] takes a URI and gives an [`Artifact`]: a path, the digest under which it was verified, and a lease
-//! that keeps it in the cache while it is used. `file:` and `pvc://` are used in place; `https://` and `oci://` are
-//! downloaded into a cache that any number of processes and pods may share. docs/artifacts.md is for its users.
+//! [`Store::fetch`] takes a URI and gives an [`Artifact`]: a path, the verified digest, and a lease that keeps it in
+//! the cache while it is used. `file:` and `pvc://` are used in place; `https://` and `oci://` are downloaded into a
+//! cache that any number of processes and pods may share. See docs/artifacts.md.
 //!
 //! # Guarantees
-//! - Nothing is unpacked or handed out before its bytes have the digest that was asked for, or that the registry's
-//!   manifest names.
-//! - An entry of the cache is whole or is not there. A crash at any moment leaves at most a partial download, which the
-//!   next fetch continues.
-//! - Two that want the same artifact download it once; the second one waits.
-//! - What an [`Artifact`] holds is not evicted, by no process, until it is dropped.
+//! - Nothing is unpacked or handed out before its bytes have the requested digest, or the one in the registry's
+//! manifest.
+//! - A cache entry is complete or absent. A crash leaves at most a partial download, which the next fetch continues.
+//! - Concurrent fetches of an artifact download it once; the others wait.
+//! - No process evicts an artifact while an [`Artifact`] refers to it.
 //!
 //! # What it is not
 //! It does not know what a model is. The digest of an artifact here is that of its transport (the file, the archive or

@@ -1,4 +1,4 @@
-//! Artifacts that are used where they are: `file:` and `pvc://`.
+//! Artifacts used in place: `file:` and `pvc://`.
 
 use std::{
     io,
@@ -7,14 +7,14 @@ use std::{
 
 use crate::FetchError;
 
-/// The path of a file or folder of this machine, absolute.
+/// Absolute path of a local file or folder.
 pub(crate) fn file(uri: &str, path: &Path) -> Result<PathBuf, FetchError> {
     path.canonicalize().map_err(|error| missing(uri, path, error))
 }
 
-/// The path of a file or folder on a claim that is mounted at `ROOT/CLAIM`.
+/// Path of a file or folder on a claim that is mounted at `ROOT/CLAIM`.
 ///
-/// What is returned has no symbolic links left in it, so that what was checked is what is opened.
+/// The result is free of symbolic links, so that the checked path is the opened one.
 pub(crate) fn claim(uri: &str, root: &Path, claim: &str, path: &Path) -> Result<PathBuf, FetchError> {
     let mount = root.join(claim);
     let mount = mount.canonicalize().map_err(|error| match error.kind() {

@@ -1,4 +1,4 @@
-//! `oci://`: artifacts of a registry.
+//! `oci://`: artifacts in an OCI registry.
 
 mod manifest;
 mod media;
@@ -10,7 +10,7 @@ use crate::{
     Artifact, FetchError, Progress,
     cache::{blocking, entry::Entry, entry_key, evict::Room, evict::bytes_in, job::Job, refs::Ref},
     http::{
-        download::{Download, Wanted},
+        download::{Download, DownloadRequest},
         retry::RetryPolicy,
     },
     part::Part,
@@ -19,10 +19,10 @@ use crate::{
     stage::concluded,
     validators::Validators,
 };
-use manifest::{Layer, Manifest, Said};
+use manifest::{Layer, Manifest, ManifestContent};
 use registry::Registry;
 
-/// An artifact of a registry.
+/// Fetches an artifact from a registry.
 pub(crate) async fn fetch(
     request: Request<'_>,
     reference: &OciReference,
@@ -49,7 +49,7 @@ struct Oci<'a> {
 }
 
 impl Oci<'_> {
-    /// What the tag stands for now, or when the registry is away, what it stood for.
+    /// The tag's current version, or the last known one if the registry is unreachable.
     async fn tagged(&self, reference: &OciReference, watch: Watcher<'_>) -> Result<Artifact, FetchError> {
         watch(Progress::of(Phase::Resolving, 0, None));
         let name = reference.to_string();
@@ -91,7 +91,7 @@ impl Oci<'_> {
         .await
     }
 
-    /// The artifact whose manifest has that digest.
+    /// The artifact with that manifest digest.
     async fn pinned(&self, digest: &str, manifest: Option<Manifest>, watch: Watcher<'_>) -> Result<Entry, FetchError> {
         let key = entry_key(digest, false);
         if let Some(entry) = self.request.cached(&key).await? {
@@ -99,7 +99,7 @@ impl Oci<'_> {
         }
         let (cache, uri) = (&self.request.tools.cache, self.request.uri);
         let job = Job::begin(cache, &key, uri, watch).await?;
-        // Whoever had the right before may have made it.
+        // The previous holder of the job may have created it.
         let result = match self.request.cached(&key).await {
             Ok(Some(entry)) => Ok(entry),
             Ok(None) => self.make(&job, &key, digest, manifest, watch).await,
@@ -133,7 +133,7 @@ impl Oci<'_> {
         self.request.stage(job, key, digest, parts, watch).await
     }
 
-    /// The layers that a manifest, or the one that an index points to, consists of.
+    /// The layers of a manifest, directly or through an index.
     async fn layers(
         &self,
         digest: &str,
@@ -147,12 +147,12 @@ impl Oci<'_> {
             None => self.registry.manifest(&format!("sha256:{digest}"), retry).await?,
         };
         let next = match manifest.read(uri)? {
-            Said::Layers(layers) => return Ok(layers),
-            Said::See(next) => next,
+            ManifestContent::Layers(layers) => return Ok(layers),
+            ManifestContent::Redirect(next) => next,
         };
         match self.registry.manifest(&format!("sha256:{next}"), retry).await?.read(uri)? {
-            Said::Layers(layers) => Ok(layers),
-            Said::See(_) => Err(FetchError::UnsupportedMediaType {
+            ManifestContent::Layers(layers) => Ok(layers),
+            ManifestContent::Redirect(_) => Err(FetchError::UnsupportedMediaType {
                 uri: uri.to_owned(),
                 file: format!("manifest sha256:{next}"),
                 media_type: "of an index".to_owned(),
@@ -161,7 +161,7 @@ impl Oci<'_> {
         }
     }
 
-    /// Makes room for all layers before the first one is asked for.
+    /// Makes room for all layers before the first request.
     async fn reserve(&self, job: &Job, key: &str, total: u64) -> Result<(), FetchError> {
         let (cache, uri) = (&self.request.tools.cache, self.request.uri);
         let limit = cache.bytes_max;
@@ -192,7 +192,7 @@ impl Oci<'_> {
         let origin = self.registry.blob(&layer.digest);
         let path = job.dir().join(format!("blob-{}", layer.digest));
         let name = format!("layer sha256:{}", layer.digest);
-        let wanted = Wanted {
+        let request = DownloadRequest {
             uri: self.request.uri.to_owned(),
             name: name.clone(),
             url: origin.url(),
@@ -202,8 +202,8 @@ impl Oci<'_> {
             unless: None,
         };
         let (cache, retry, rate, answer_max) = (&store.cache, store.retry, store.rate, store.answer_max);
-        let download = Download { origin: &origin, wanted: &wanted, cache, job, key, retry, rate, answer_max };
-        // There was no version to say "not modified" of.
+        let download = Download { origin: &origin, request: &request, cache, job, key, retry, rate, answer_max };
+        // The request was not conditional, so "not modified" cannot occur.
         download.run(watch).await?;
         Ok(Part { from: path, name, becomes: layer.becomes.clone() })
     }

@@ -1,4 +1,4 @@
-//! `oci://HOST[:PORT]/REPOSITORY[:TAG][@sha256:DIGEST]`.
+//! OCI references: `oci://HOST[:PORT]/REPOSITORY[:TAG][@sha256:DIGEST]`.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use oci_spec::distribution::Reference;
 
 use crate::digest::parse_digest;
 
-/// Which artifact of which registry.
+/// Reference to an artifact in a registry.
 #[derive(Clone, Debug)]
 pub(crate) struct OciReference {
     reference: Reference,
@@ -17,11 +17,11 @@ pub(crate) struct OciReference {
 const FORM: &str = "write oci://HOST[:PORT]/REPOSITORY[:TAG][@sha256:DIGEST], all but the tag in lower case";
 
 impl OciReference {
-    /// From what follows `oci:`.
+    /// Parses the part after `oci:`.
     pub(crate) fn parse(rest: &str) -> Result<Self, String> {
         let text = rest.strip_prefix("//").ok_or(FORM)?;
         let host = text.split_once('/').map_or("", |(host, _)| host);
-        // The library would take the first part for a folder of Docker's own registry.
+        // The library would take the first component for a folder on Docker Hub.
         if !(host.contains(['.', ':']) || host == "localhost") {
             return Err(format!("names no registry; {FORM}"));
         }
@@ -31,12 +31,12 @@ impl OciReference {
         Ok(Self { reference, digest })
     }
 
-    /// `HOST[:PORT]` as it was written.
+    /// `HOST[:PORT]` as written.
     pub(crate) fn host(&self) -> &str {
         self.reference.registry()
     }
 
-    /// `HOST[:PORT]` that answers for it.
+    /// `HOST[:PORT]` of its API.
     pub(crate) fn api_host(&self) -> &str {
         self.reference.resolve_registry()
     }
@@ -45,7 +45,7 @@ impl OciReference {
         self.reference.repository()
     }
 
-    /// `latest` when neither a tag nor a digest is written.
+    /// `latest` if neither a tag nor a digest is given.
     pub(crate) fn tag(&self) -> &str {
         self.reference.tag().unwrap_or("latest")
     }

@@ -1,25 +1,25 @@
-//! The parts of an artifact: files as they arrive, and what becomes of them.
+//! Parts of an artifact: downloaded files and their handling.
 
 use std::path::PathBuf;
 
 use crate::unpack::Packing;
 
-/// A file that has arrived, and what becomes of it.
+/// A downloaded file and its handling.
 #[derive(Clone, Debug)]
 pub(crate) struct Part {
-    /// Where it lies.
+    /// Path of the downloaded file.
     pub(crate) from: PathBuf,
-    /// For messages.
+    /// Name for messages.
     pub(crate) name: String,
-    /// What it becomes.
+    /// Handling.
     pub(crate) becomes: Becomes,
 }
 
-/// What a part becomes.
+/// Handling of a part.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Becomes {
-    /// A file of that path.
+    /// A file at that relative path.
     File(PathBuf),
-    /// The files in it.
+    /// An archive to unpack.
     Files(Packing),
 }

@@ -1,32 +1,32 @@
-//! What a fetch is doing.
+//! Progress of a fetch.
 
-/// What a fetch is doing.
+/// Phase of a fetch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Asks what the tag or URL stands for now.
+    /// Resolving the tag or URL.
     Resolving,
-    /// Another process fetches the same; `done` is how far it is.
+    /// Waiting for another process that fetches the same; `done` is its progress.
     Waiting,
-    /// Reads what an earlier attempt left, in order to continue it.
+    /// Hashing a partial download in order to continue it.
     Verifying,
-    /// Bytes arrive.
+    /// Receiving bytes.
     Downloading,
-    /// Writes the files of an archive.
+    /// Unpacking an archive.
     Unpacking,
 }
 
-/// How far a fetch is. Comes often; who shows it decides how often to do so.
+/// Progress of a fetch. Reported often; the receiver limits its own rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// What is being done.
+    /// Current phase.
     pub phase: Phase,
     /// Bytes done in this phase.
     pub done: u64,
-    /// Bytes in all, when known.
+    /// Total bytes of the phase, if known.
     pub total: Option<u64>,
 }
 
-/// Who wants to know.
+/// Receiver of progress.
 pub(crate) type Watcher<'a> = &'a mut (dyn FnMut(Progress) + Send);
 
 impl Progress {

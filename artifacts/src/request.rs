@@ -1,4 +1,4 @@
-//! What every kind of server needs to know of a fetch.
+//! A fetch, and the tools that every kind of source needs for it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,7 +10,7 @@ use crate::{
     http::{client::PlainHosts, rate::MinimumRate},
 };
 
-/// The cache, and what it is filled with.
+/// Cache, client and limits.
 #[derive(Clone, Debug)]
 pub(crate) struct Tools {
     pub(crate) cache: Arc<Cache>,
@@ -25,7 +25,7 @@ pub(crate) struct Tools {
 #[derive(Clone, Debug)]
 pub(crate) struct Request<'a> {
     pub(crate) tools: &'a Tools,
-    /// The URI as it may be shown.
+    /// The URI without secrets.
     pub(crate) uri: &'a str,
     /// 64 hexadecimal digits.
     pub(crate) digest: Option<String>,

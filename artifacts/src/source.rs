@@ -1,4 +1,4 @@
-//! What to fetch: a URI, and what it stands for.
+//! Sources: parsing and displaying URIs.
 
 use std::path::PathBuf;
 
@@ -7,47 +7,47 @@ use reqwest::Url;
 
 use crate::{Credentials, FetchError, oci_reference::OciReference};
 
-/// What to fetch.
+/// Source of an artifact.
 #[derive(Clone, Debug, Default)]
 pub struct Source {
     /// `file:PATH`, `pvc://CLAIM/PATH`, `https://…` or `oci://HOST/REPOSITORY[:TAG][@DIGEST]`.
     pub uri: String,
-    /// `sha256:` and 64 hexadecimal digits: of the file or archive for `https:`, of the manifest for `oci:`. Not looked
-    /// at for `file:` and `pvc:`, which are used in place: there it is the caller's to compare.
+    /// Expected digest, `sha256:` and 64 hexadecimal digits: of the file or archive for `https:`, of the manifest for
+    /// `oci:`. Ignored for `file:` and `pvc:`, which are used in place: there the caller compares it.
     pub digest: Option<String>,
-    /// For the server. Never sent to another host, nor without TLS unless the host is allowed without.
+    /// Credentials for the server. Never sent to another host, nor without TLS unless the host is allowed without.
     pub credentials: Option<Credentials>,
 }
 
 impl Source {
-    /// That URI, without a digest or credentials.
+    /// A source without a digest or credentials.
     #[must_use]
     pub fn new(uri: impl Into<String>) -> Self {
         Self { uri: uri.into(), ..Self::default() }
     }
 
-    /// The URI as it may be shown: without user, password, query and fragment.
+    /// The URI without user, password, query and fragment.
     #[must_use]
     pub fn shown(&self) -> String {
         shown(&self.uri)
     }
 }
 
-/// A URI, taken apart.
+/// A parsed URI.
 #[derive(Debug)]
 pub(crate) enum Location {
-    /// A file or folder of this machine.
+    /// A local file or folder.
     File(PathBuf),
-    /// A path on a mounted claim.
+    /// A path on a mounted PersistentVolumeClaim.
     Claim {
         /// Name of the PersistentVolumeClaim.
         claim: String,
-        /// Path on it, relative.
+        /// Relative path on it.
         path: PathBuf,
     },
-    /// One file or archive of a web server.
+    /// A file or archive on a web server.
     Web(Box<Url>),
-    /// An artifact of a registry.
+    /// An artifact in a registry.
     Oci(OciReference),
 }
 
@@ -55,7 +55,7 @@ const SUPPORTED: &str = "file:PATH, pvc://CLAIM/PATH, https://HOST/FILE or oci:/
 
 impl Location {
     /// # Errors
-    /// [`FetchError::BadReference`] says which part is wrong.
+    /// [`FetchError::BadReference`] names the invalid part.
     pub(crate) fn parse(uri: &str) -> Result<Self, FetchError> {
         let bad = |message: String| FetchError::bad(&shown(uri), message);
         let Some((scheme, rest)) = uri.split_once(':') else {
@@ -83,7 +83,7 @@ fn file(rest: &str) -> Result<PathBuf, String> {
 fn claim(rest: &str) -> Result<Location, String> {
     let rest = rest.strip_prefix("//").ok_or("write pvc://CLAIM/PATH")?;
     let (claim, path) = rest.split_once('/').unwrap_or((rest, ""));
-    // The names that Kubernetes allows; so a claim can be nothing but one folder's name.
+    // Only names that Kubernetes allows, so that a claim cannot be more than one folder's name.
     let letter = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     let named = claim.len() <= 253
         && claim.starts_with(letter)
@@ -114,7 +114,7 @@ fn web(uri: &str) -> Result<Box<Url>, String> {
     Ok(Box::new(url))
 }
 
-/// The name of the file that a URL stands for, when it can be the name of a file.
+/// File name at the end of a URL, if it is a valid one.
 pub(crate) fn file_name(url: &Url) -> Option<String> {
     let last = url.path_segments()?.next_back()?;
     let name = percent_decode_str(last).decode_utf8().ok()?.into_owned();
@@ -122,12 +122,12 @@ pub(crate) fn file_name(url: &Url) -> Option<String> {
     (fits && !name.contains(['/', '\\', '\0'])).then_some(name)
 }
 
-/// A URI as it may be shown. Works on what is no URI as well: the message that says so shows it.
+/// A URI without secrets. Works for invalid URIs too, for the message that rejects them.
 pub(crate) fn shown(uri: &str) -> String {
     let end = uri.find(['?', '#']).unwrap_or(uri.len());
     let uri = &uri[..end];
     let Some((scheme, rest)) = uri.split_once("://") else { return uri.to_owned() };
-    // A digest of an OCI reference also follows an `@`; credentials come before the first slash.
+    // An `@` also precedes the digest of an OCI reference; credentials come before the first slash.
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
     format!("{scheme}://{host}{path}")

@@ -1,4 +1,4 @@
-//! From files that have arrived, verified, to an entry.
+//! Staging: from verified downloads to a cache entry.
 
 use std::{
     fs, io,
@@ -16,20 +16,20 @@ use crate::{
     unpack::{self, Limits, UnpackError},
 };
 
-/// How often progress is told of.
+/// Interval of progress reports.
 const TELL: Duration = Duration::from_millis(100);
 
-/// Bytes of all files in an artifact's archives, also in a cache without a bound: a few bytes can unpack to any number.
+/// Bound on the unpacked bytes of an artifact, also in a cache without a limit: a few bytes can unpack to any number.
 const UNPACKED_BYTES_MAX: u64 = 256 << 30;
 
-/// Why it did not work.
+/// Failure of staging.
 enum StageError {
     Unpack { name: String, error: UnpackError },
     Io { path: PathBuf, error: io::Error },
 }
 
 impl Request<'_> {
-    /// Makes an entry of parts. When the disk is full what can be evicted is, and it is tried once more.
+    /// Builds an entry from parts. If the disk is full, evicts what it can and tries once more.
     pub(crate) async fn stage(
         &self,
         job: &Job,
@@ -52,7 +52,7 @@ impl Request<'_> {
             if !failed.is_full_disk() {
                 return Err(failed);
             }
-            // What it unpacks to is not known; at least as much as it has come to so far.
+            // The unpacked size is unknown, but at least what was written so far.
             let bytes = limits.done.load(Ordering::Relaxed).max(1);
             let cache = &self.tools.cache;
             let name = key.to_owned();
@@ -75,7 +75,7 @@ impl Request<'_> {
         let unpacks = parts.iter().any(|part| matches!(part.becomes, Becomes::Files(_)));
         let (theirs, job) = (Arc::clone(limits), job.clone());
         let work = tokio::task::spawn_blocking(move || place(&job, &parts, &theirs));
-        // A fetch that is given up does not go on writing.
+        // Stops the writing thread if this fetch is dropped.
         let _given_up = GiveUp(limits);
         tokio::pin!(work);
         let mut tick = tokio::time::interval(TELL);
@@ -113,14 +113,14 @@ impl Request<'_> {
     }
 }
 
-/// Ends a fetch that had the right to be the only one, and leaves nothing behind that is of no use.
+/// Ends a job; removes its partial download if it is of no further use.
 pub(crate) async fn concluded<T>(
     job: Job,
     cache: &Arc<Cache>,
     uri: &str,
     result: Result<T, FetchError>,
 ) -> Result<T, FetchError> {
-    // A full disk is everyone's trouble; the others would only fail again over the same bytes.
+    // A full disk affects every fetch; keep the bytes only for other errors.
     let keep = result.as_ref().is_err_and(|error| {
         !matches!(
             error,
@@ -136,11 +136,11 @@ pub(crate) async fn concluded<T>(
             return job.abandon();
         }
         job.finish()?;
-        // Only now is it known what it unpacked to. The new entry is in use, so it stays.
+        // The unpacked size is known only now. The new entry is in use, so it stays.
         cache.make_room(0, "").map(drop)
     });
     let ended = ended.await;
-    // The result matters more than what could not be cleared away, which opening the cache tries again.
+    // Opening the cache retries a failed cleanup.
     if let Err(error) = ended {
         tracing::warn!(%error, "cannot clear away a download");
     }
@@ -155,7 +155,7 @@ impl Drop for GiveUp<'_> {
     }
 }
 
-/// Blocks. Archives stay until the entry is there: a second attempt needs them.
+/// Blocks. Archives stay until the entry exists, because a second attempt needs them.
 fn place(job: &Job, parts: &[Part], limits: &Limits) -> Result<(), StageError> {
     let io = |path: &Path| {
         let path = path.to_owned();
@@ -170,7 +170,7 @@ fn place(job: &Job, parts: &[Part], limits: &Limits) -> Result<(), StageError> {
                 let to = content.join(path);
                 let parent = to.parent().unwrap_or(&content);
                 fs::create_dir_all(parent).map_err(io(parent))?;
-                // A second name for it, not another copy; where there are none, a copy it is.
+                // A hard link instead of a copy, where the file system has them.
                 if fs::symlink_metadata(&to).is_ok() {
                     let error = UnpackError::Unsafe(format!("{}: is in the artifact twice", path.display()));
                     return Err(StageError::Unpack { name: part.name.clone(), error });

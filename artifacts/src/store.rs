@@ -1,4 +1,4 @@
-//! The one entry: a cache, a client, and `fetch`.
+//! The artifact store: a cache, a client, and [`Store::fetch`].
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -16,37 +16,36 @@ use crate::{
     web,
 };
 
-/// How a store works.
+/// Configuration of a store.
 #[derive(Clone, Debug)]
 pub struct StoreConfig {
     /// Folder of the cache. Other processes and nodes may use it at the same time.
     pub dir: PathBuf,
-    /// Bytes that the cache may hold. `None`: as many as the disk has.
+    /// Size limit of the cache. `None`: no limit but the disk.
     pub bytes_max: Option<u64>,
-    /// Folder of the models that were converted from artifacts: they count towards the bound, and those that are not in use
-    /// make room as artifacts do.
+    /// Folder of converted models. They count towards the limit and are evicted like artifacts.
     pub converted: Option<PathBuf>,
-    /// Folder at which each claim is mounted under its name.
+    /// Folder in which each claim is mounted under its name.
     pub pvc_root: PathBuf,
-    /// `HOST` or `HOST:PORT` that may be spoken to without TLS, besides this machine.
+    /// Hosts, as `HOST` or `HOST:PORT`, that may be reached without TLS, besides loopback.
     pub insecure_hosts: Vec<String>,
-    /// PEM certificates to trust, besides those of the system.
+    /// File with PEM certificates to trust in addition to the system's.
     pub ca_file: Option<PathBuf>,
-    /// How often a server is asked.
+    /// Retries and backoff.
     pub retry: RetryPolicy,
-    /// How long a server may say nothing before it counts as away.
+    /// Read timeout: time without a byte after which a server counts as unreachable.
     pub idle: Duration,
-    /// Bytes a second that a download brings at least, on average over the time of `idle`; zero: any number.
+    /// Minimum bytes a second of a download, averaged over `idle`; zero: no minimum.
     pub rate_min: u64,
-    /// How long a server may take to begin an answer, tokens included, or for all of a manifest.
+    /// Timeout for the beginning of an answer, tokens included, and for a whole manifest.
     pub answer_max: Duration,
 }
 
-/// Where claims are mounted when nothing else is said.
+/// Default folder of mounted claims.
 pub const PVC_ROOT: &str = "/var/lib/slm-swarm/pvc";
 
 impl StoreConfig {
-    /// A cache in that folder, without a bound, with everything else as it usually is.
+    /// Defaults: no size limit, TLS for every host but loopback.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         Self {
             dir: dir.into(),
@@ -63,7 +62,7 @@ impl StoreConfig {
     }
 }
 
-/// A cache and what is needed to fill it. Cheap to clone.
+/// An artifact store. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Store {
     tools: Tools,
@@ -71,10 +70,10 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens a cache, makes it when there is none, and clears away what processes that are gone have left. Blocks.
+    /// Opens a cache, creating it if necessary, and removes leftovers of processes that are gone. Blocks.
     ///
     /// # Errors
-    /// When the folder cannot be used or the CA file holds no certificate.
+    /// The folder cannot be used, or the CA file has no certificate.
     pub fn open(config: StoreConfig) -> Result<Self, FetchError> {
         let plain = PlainHosts::new(&config.insecure_hosts);
         let client = client(&plain, config.ca_file.as_deref(), config.idle)?;
@@ -91,8 +90,7 @@ impl Store {
         Ok(Self { tools, pvc_root: config.pvc_root })
     }
 
-    /// Evicts what is not in use, as far as there is more than the bound allows: after something was made that no fetch
-    /// had made room for. Blocks.
+    /// Evicts down to the size limit, for data that was written without a fetch. Blocks.
     ///
     /// # Errors
     /// The file system refuses.
@@ -101,16 +99,15 @@ impl Store {
         made.map(drop).map_err(|error| FetchError::io("cache", &self.tools.cache.dir, error))
     }
 
-    /// Fetches, or finds in the cache.
+    /// Fetches an artifact, or finds it in the cache.
     ///
-    /// A source whose digest is known and in the cache needs no network. Without one, a tag or URL is resolved anew
-    /// each time; when its server is away, what it stood for last is given, and says that it [is
-    /// stale](Artifact::is_stale).
+    /// A cached digest needs no network. Without a digest, a tag or URL is resolved each time; if its server is
+    /// unreachable, the last known version is returned and is [stale](Artifact::is_stale).
     ///
-    /// Dropping the future stops it. What has arrived is kept, and continued by the next one that asks for it.
+    /// Dropping the future stops the fetch. The partial download is kept, and continued by the next fetch.
     ///
     /// # Errors
-    /// A [`FetchError`], which names the source and what to do.
+    /// A [`FetchError`] with the source and the remedy.
     pub async fn fetch(
         &self,
         source: &Source,

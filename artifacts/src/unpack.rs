@@ -1,4 +1,4 @@
-//! Archives: every entry is looked at before it is written, and there is an end to them.
+//! Unpacking of archives: every entry is checked before it is written, and total sizes are bounded.
 
 mod bounded;
 
@@ -15,12 +15,12 @@ use tar::{Archive, Entry, EntryType};
 use crate::cache::remove;
 use bounded::Bounded;
 
-/// Entries that all archives of an artifact may have together.
+/// Bound on the entries of an artifact's archives together.
 const ENTRIES_MAX: u64 = 100_000;
-/// Bytes of names and other headers that may come before an entry's content.
+/// Bound on the bytes of names and other headers before an entry's content.
 const HEADER_BYTES_MAX: u64 = 1 << 20;
 
-/// How an archive is packed.
+/// Format of an archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Packing {
     Tar,
@@ -28,7 +28,7 @@ pub(crate) enum Packing {
 }
 
 impl Packing {
-    /// By a file's name; `None` for what is not an archive.
+    /// Format by file name; `None` if it is not an archive.
     pub(crate) fn of_name(name: &str) -> Option<Self> {
         let name = name.to_ascii_lowercase();
         if name.ends_with(".tar.gz") || name.ends_with(".tgz") {
@@ -39,7 +39,7 @@ impl Packing {
     }
 }
 
-/// Why an archive is not unpacked.
+/// Reason why an archive is not unpacked.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UnpackError {
     #[error("{0}")]
@@ -50,14 +50,14 @@ pub(crate) enum UnpackError {
     Io(#[from] io::Error),
 }
 
-/// What unpacking may do, and how far it is. One for all archives of an artifact.
+/// Bounds and progress of unpacking, shared by all archives of an artifact.
 #[derive(Debug)]
 pub(crate) struct Limits {
-    /// Bytes of all files together.
+    /// Bound on the bytes of all files.
     pub(crate) bytes_max: u64,
-    /// Bytes written.
+    /// Bytes written so far.
     pub(crate) done: AtomicU64,
-    /// Set when nobody wants it any more.
+    /// Set when the fetch is dropped.
     pub(crate) given_up: AtomicBool,
     entries: AtomicU64,
 }
@@ -68,7 +68,7 @@ impl Limits {
     }
 }
 
-/// Unpacks into a folder of ours that nobody else sees yet. Blocks.
+/// Unpacks into a private folder. Blocks.
 pub(crate) fn unpack(archive: &Path, packing: Packing, into: &Path, limits: &Limits) -> Result<(), UnpackError> {
     let file = BufReader::with_capacity(1 << 20, File::open(archive)?);
     match packing {
@@ -134,7 +134,7 @@ fn write<R: Read>(entry: &mut Entry<'_, R>, into: &Path) -> Result<(), UnpackErr
     Ok(())
 }
 
-/// Not by the library, which would give it the mode that the archive says before there is anything in it.
+/// The library would apply the archive's mode before the folder has content.
 fn make_dir(into: &Path, relative: &Path) -> Result<(), UnpackError> {
     let mut path = into.to_owned();
     for part in relative {
@@ -148,7 +148,7 @@ fn make_dir(into: &Path, relative: &Path) -> Result<(), UnpackError> {
     Ok(())
 }
 
-/// A path as parts of names only, which `..`, a root or a drive is not. Also for the titles of single files.
+/// A path reduced to plain names; `..`, a root or a drive is an error. Also used for titles of single files.
 pub(crate) fn relative(path: &Path) -> Result<PathBuf, String> {
     let mut relative = PathBuf::new();
     for part in path.components() {
@@ -166,7 +166,7 @@ pub(crate) fn relative(path: &Path) -> Result<PathBuf, String> {
     Ok(relative)
 }
 
-/// Chains of links can lead anywhere, whatever each of them looks like: only the file system knows.
+/// A chain of links can lead anywhere however harmless each link looks, so the file system resolves it.
 fn links_stay_inside(dir: &Path, root: &Path) -> Result<(), UnpackError> {
     for entry in fs::read_dir(dir)? {
         let (path, kind) = entry.and_then(|entry| Ok((entry.path(), entry.file_type()?)))?;
@@ -181,7 +181,7 @@ fn links_stay_inside(dir: &Path, root: &Path) -> Result<(), UnpackError> {
     Ok(())
 }
 
-/// Of reading: the disk is not to blame.
+/// An error of reading the archive, not of the disk.
 fn damaged(error: io::Error) -> UnpackError {
     match error.kind() {
         io::ErrorKind::Interrupted => UnpackError::Io(error),
@@ -189,11 +189,11 @@ fn damaged(error: io::Error) -> UnpackError {
     }
 }
 
-/// Of writing an entry, which reads as well.
+/// An error of writing an entry, which may also be one of reading the archive.
 fn broken(name: &Path) -> impl Fn(io::Error) -> UnpackError {
     let name = name.display().to_string();
     move |error| {
-        // The library wraps what the system said in words of its own, and keeps the kind.
+        // The library wraps the system's error in its own message, and keeps its kind.
         match error.kind() {
             io::ErrorKind::UnexpectedEof
             | io::ErrorKind::InvalidData

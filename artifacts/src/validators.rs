@@ -1,8 +1,8 @@
-//! By which servers tell versions apart.
+//! HTTP validators: ETag and Last-Modified.
 
 use serde::{Deserialize, Serialize};
 
-/// By which a server tells one version of a file from another.
+/// Validators by which a server tells versions of a file apart.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Validators {
     pub(crate) etag: Option<String>,
@@ -10,7 +10,7 @@ pub(crate) struct Validators {
 }
 
 impl Validators {
-    /// A weak tag says that two versions mean the same, not that their bytes are.
+    /// Value of If-Range. A weak tag means equivalent versions, not identical bytes.
     pub(crate) fn if_range(&self) -> Option<String> {
         let strong = self.etag.as_ref().filter(|tag| !tag.starts_with("W/"));
         strong.or(self.last_modified.as_ref().filter(|_| self.etag.is_none())).cloned()

@@ -1,4 +1,4 @@
-//! `https://`: one file of a web server, or one archive.
+//! `https://`: a file or an archive on a web server.
 
 use reqwest::{
     Client, RequestBuilder, Response, Url,
@@ -11,7 +11,7 @@ use crate::{
     cache::{blocking, entry::Entry, entry_key, job::Job, refs::Ref},
     http::{
         client::authority,
-        download::{Download, Origin, Outcome, Wanted},
+        download::{Download, DownloadRequest, Origin, Outcome},
         retry::Fault,
         status::no_answer,
     },
@@ -24,7 +24,7 @@ use crate::{
     validators::Validators,
 };
 
-/// A file of a web server.
+/// Fetches a file or archive from a web server.
 pub(crate) async fn fetch(request: Request<'_>, url: &Url, watch: Watcher<'_>) -> Result<Artifact, FetchError> {
     request.tools.plain.check(request.uri, url)?;
     let name = file_name(url).unwrap_or_default();
@@ -38,14 +38,14 @@ pub(crate) async fn fetch(request: Request<'_>, url: &Url, watch: Watcher<'_>) -
 struct Web<'a> {
     request: Request<'a>,
     url: &'a Url,
-    /// The file's name.
+    /// Name of the file.
     name: String,
-    /// `None` for what is no archive.
+    /// Archive format; `None` if it is not an archive.
     packing: Option<Packing>,
 }
 
 impl Web<'_> {
-    /// What has that digest, whoever has it.
+    /// The artifact with that digest, from the cache or the server.
     async fn pinned(&self, digest: String, watch: Watcher<'_>) -> Result<Artifact, FetchError> {
         let key = entry_key(&digest, self.packing.is_some());
         if let Some(entry) = self.cached(&key).await? {
@@ -53,7 +53,7 @@ impl Web<'_> {
         }
         let (cache, uri) = (&self.request.tools.cache, self.request.uri);
         let job = Job::begin(cache, &key, uri, watch).await?;
-        // Whoever had the right before may have made it.
+        // The previous holder of the job may have created it.
         let result = match self.cached(&key).await? {
             Some(entry) => Ok(entry),
             None => self
@@ -64,11 +64,11 @@ impl Web<'_> {
         concluded(job, cache, uri, result).await.map(|entry| Artifact::cached(entry, false))
     }
 
-    /// What the server has now, or when it is away, what it had.
+    /// The server's current version, or the last known one if the server is unreachable.
     async fn latest(&self, watch: Watcher<'_>) -> Result<Artifact, FetchError> {
         let (cache, uri) = (&self.request.tools.cache, self.request.uri);
         let url = self.url.to_string();
-        // The file's name decides whether it is unpacked; the same URL always has the same.
+        // The file name decides about unpacking, and a URL always has the same one.
         let key = format!("url-{}", crate::cache::refs::hashed(&url));
         let job = Job::begin(cache, &key, uri, watch).await?;
         let result = self.latest_alone(&job, &key, &url, watch).await;
@@ -96,7 +96,7 @@ impl Web<'_> {
         }
     }
 
-    /// `None` when the server still has what `unless` says.
+    /// `None` if the server's version still matches `unless`.
     async fn download(
         &self,
         job: &Job,
@@ -108,7 +108,7 @@ impl Web<'_> {
         let store = self.request.tools;
         let path = job.dir().join("file");
         let retry = if unless.is_some() { store.retry.hurried() } else { store.retry };
-        let wanted = Wanted {
+        let request = DownloadRequest {
             uri: self.request.uri.to_owned(),
             name: self.name.clone(),
             url: self.url.to_string(),
@@ -120,7 +120,7 @@ impl Web<'_> {
         let origin = WebOrigin::new(&store.client, &self.request, self.url)?;
         let (rate, answer_max) = (store.rate, store.answer_max);
         let cache = &store.cache;
-        let download = Download { origin: &origin, wanted: &wanted, cache, job, key, retry, rate, answer_max };
+        let download = Download { origin: &origin, request: &request, cache, job, key, retry, rate, answer_max };
         match download.run(watch).await? {
             Outcome::NotModified => Ok(None),
             Outcome::Arrived { digest, validators } => {
@@ -134,7 +134,7 @@ impl Web<'_> {
         }
     }
 
-    /// Makes an entry of what arrived, unless there is one, and notes what the URL stands for.
+    /// Creates an entry unless it exists, and records the URL's version.
     async fn enter(
         &self,
         job: &Job,
@@ -158,9 +158,9 @@ impl Web<'_> {
     }
 }
 
-/// A server may say "not modified" only to one who asked whether it was.
+/// A server may answer "not modified" only to a conditional request.
 fn not_asked(uri: &str) -> FetchError {
-    let message = "the server answers that it is not modified, which was not asked".to_owned();
+    let message = "the server answers 304 (not modified) to an unconditional request".to_owned();
     FetchError::Refused { uri: uri.to_owned(), message }
 }
 
@@ -170,10 +170,10 @@ impl Request<'_> {
         blocking(&self.tools.cache, self.uri, move |cache| cache.lookup(&key)).await
     }
 
-    /// A name that is not noted costs no more than a fetch without its server, later.
+    /// Failure costs only the fallback for an unreachable server.
     pub(crate) async fn remember(&self, name: String, to: Ref) {
         if let Err(error) = blocking(&self.tools.cache, self.uri, move |cache| cache.write_ref(&name, &to)).await {
-            tracing::warn!(%error, "cannot note what a source stands for");
+            tracing::warn!(%error, "cannot record the version of a source");
         }
     }
 }

@@ -1,11 +1,11 @@
-//! Models that were converted from artifacts, in a folder of their own beside them: under the same bound.
+//! Converted models, in a folder beside the cache and under the same size limit.
 //!
-//! The converter makes them (`slm_convert::bundle`); what is known of them here is how their folder is laid out:
+//! `slm_convert::bundle` creates them. This module only knows the layout of their folder:
 //!
 //! ```text
-//! NAME/           a model, whole as soon as `bundle.json` is there
-//! NAME.partial/   one that is being converted
-//! NAME.lock       locked exclusively while that goes on, and shared while it is used; its time is that of the last use
+//! NAME/           a model, complete as soon as `bundle.json` exists
+//! NAME.partial/   a model being converted
+//! NAME.lock       locked exclusively during the conversion and shared during use; its mtime is the last use
 //! ```
 
 use std::{
@@ -23,12 +23,12 @@ use super::{
 
 const BUNDLE: &str = "bundle.json";
 
-/// The folder.
+/// The folder of converted models.
 #[derive(Debug)]
 pub(crate) struct Converted(pub(crate) PathBuf);
 
 impl Converted {
-    /// Names, bytes and last uses of all models.
+    /// Name, bytes and last use of every model.
     pub(crate) fn items(&self) -> io::Result<Vec<(String, u64, SystemTime)>> {
         let entries = match fs::read_dir(&self.0) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -36,7 +36,7 @@ impl Converted {
         };
         let mut names = BTreeSet::new();
         for entry in entries {
-            // Every model has a lock; what has none is somebody else's.
+            // Every model has a lock; anything else is not ours.
             let name = entry?.file_name().into_string().ok();
             names.extend(name.and_then(|name| name.strip_suffix(".lock").map(str::to_owned)));
         }
@@ -48,11 +48,11 @@ impl Converted {
         Ok(names.into_iter().map(item).collect())
     }
 
-    /// Removes a model that nobody uses or converts, and its lock; says whether it did.
+    /// Removes a model that is neither in use nor being converted, and its lock. True if it did.
     pub(crate) fn evict(&self, name: &str) -> io::Result<bool> {
         let Some(lock) = FileLock::try_exclusive(&self.lock(name))? else { return Ok(false) };
         let dir = self.0.join(name);
-        // First what makes it whole: a crash in between leaves nothing that looks like a model.
+        // The completeness marker goes first: a crash in between leaves nothing that looks like a model.
         remove(&dir.join(BUNDLE))?;
         remove(&dir)?;
         remove(&self.partial(name))?;
@@ -104,11 +104,11 @@ mod tests {
         in_use.lock_shared().unwrap();
         drop(model(&dir, "b", 3));
         drop(model(&dir, "c", 2));
-        // What a converter that crashed has left.
+        // Left by a crashed converter.
         fs::create_dir(dir.join("d.partial")).unwrap();
         fs::write(dir.join("d.partial/weights"), "0123456789").unwrap();
         fs::File::create(dir.join("d.lock")).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
-        // And what is nobody's here.
+        // Not ours.
         fs::write(dir.join("notes"), "").unwrap();
         assert_eq!(cache.make_room(1, "").unwrap(), Room::Made);
         assert_eq!(

@@ -1,4 +1,4 @@
-//! An entry: files that are whole and verified, with an index that says so.
+//! Cache entries: complete, verified files with an index.
 
 use std::{
     fs::{self, File},
@@ -19,17 +19,17 @@ use super::{
 pub(crate) const INDEX: &str = "index.json";
 /// Name of the folder of an entry's files.
 pub(crate) const CONTENT: &str = "content";
-/// Name of the folder of what is made of them.
+/// Name of the folder of derived data.
 pub(crate) const DERIVED: &str = "derived";
 
-/// What an entry is.
+/// Index of an entry.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Index {
-    /// `sha256:HEX` of the transport.
+    /// Digest of the file, archive or manifest, as `sha256:HEX`.
     pub(crate) digest: String,
-    /// Where it was first fetched from, for people.
+    /// Source of the first fetch, for humans.
     pub(crate) source: String,
-    /// What is handed out, relative to the entry.
+    /// Artifact's root, relative to the entry.
     pub(crate) root: PathBuf,
     /// Bytes of all files.
     pub(crate) bytes: u64,
@@ -44,25 +44,25 @@ pub(crate) struct IndexFile {
     bytes: u64,
 }
 
-/// An entry that is not evicted while this lives.
+/// A cache entry in use. It is not evicted while this lives.
 #[derive(Debug)]
 pub(crate) struct Entry {
-    /// What is handed out.
+    /// Path of the artifact's root.
     pub(crate) path: PathBuf,
-    /// Where what is made of it may be kept.
+    /// Folder for derived data.
     pub(crate) derived: PathBuf,
-    /// What it is.
+    /// Index of the entry.
     pub(crate) index: Index,
-    // Its index, open and locked shared.
+    // The index file, open and locked shared.
     _lease: File,
 }
 
 impl Cache {
-    /// The entry of that key, in use from now on; `None` when there is none, or a damaged one.
+    /// Looks up the entry of a key and locks it; `None` if there is none, or a damaged one.
     pub(crate) fn lookup(&self, key: &str) -> io::Result<Option<Entry>> {
         let dir = self.entry_dir(key);
         let Some(mut file) = open_index(&dir)? else { return Ok(None) };
-        // Who evicts holds it for a rename only.
+        // An evicting process holds the lock only for a rename.
         file.lock_shared()?;
         if !is_at(&file, &dir.join(INDEX))? {
             return Ok(None);
@@ -74,12 +74,12 @@ impl Cache {
             tracing::warn!(key, damage, "entry of the cache is damaged; fetching it again");
             return Ok(None);
         }
-        // Only the order of eviction hangs on it, and a cache may be mounted read-only.
+        // Affects only the order of eviction, and the cache may be mounted read-only.
         let _ = file.set_modified(SystemTime::now());
         Ok(Some(Entry { path: dir.join(&index.root), derived: dir.join(DERIVED), index, _lease: file }))
     }
 
-    /// Makes an entry of a folder with `content` in it, or finds that another has made the same.
+    /// Turns a staging folder into an entry, or finds that another process did.
     pub(crate) fn publish(&self, key: &str, staging: &Path, digest: &str, source: &str) -> io::Result<Entry> {
         let content = staging.join(CONTENT);
         let mut files = Vec::new();
@@ -95,7 +95,7 @@ impl Cache {
         serde_json::to_writer(&lease, &index)?;
         lease.sync_all()?;
         sync_dir(staging)?;
-        // Taken before anyone can see it: between appearing and being used it cannot be evicted.
+        // Locked before it is visible, so that it cannot be evicted before its first use.
         lease.lock_shared()?;
         let dir = self.entry_dir(key);
         while let Err(error) = fs::rename(staging, &dir) {
@@ -111,7 +111,7 @@ impl Cache {
         Ok(Entry { path: dir.join(&index.root), derived: dir.join(DERIVED), index, _lease: lease })
     }
 
-    /// Removes an entry that nobody uses; says whether it did.
+    /// Removes an entry that is not in use. True if it did.
     pub(crate) fn evict(&self, key: &str) -> io::Result<bool> {
         let dir = self.entry_dir(key);
         let index = open_index(&dir)?;
@@ -125,7 +125,7 @@ impl Cache {
     }
 }
 
-/// Opened for writing where that is possible: setting the time of use asks for it.
+/// Opens the index for writing where possible, which setting its mtime needs.
 pub(crate) fn open_index(dir: &Path) -> io::Result<Option<File>> {
     let path = dir.join(INDEX);
     let opened = match File::options().read(true).write(true).open(&path) {
@@ -141,7 +141,7 @@ pub(crate) fn open_index(dir: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// The first file that is not as the index says.
+/// The first file that differs from the index.
 fn damage(dir: &Path, index: &Index) -> Option<String> {
     let damaged = |file: &&IndexFile| {
         !fs::metadata(dir.join(&file.path)).is_ok_and(|found| found.is_file() && found.len() == file.bytes)
@@ -149,7 +149,7 @@ fn damage(dir: &Path, index: &Index) -> Option<String> {
     index.files.iter().find(damaged).map(|file| file.path.display().to_string())
 }
 
-/// Makes files and folders last, gives them plain permissions and lists the files, in order of their names.
+/// Syncs files and folders, normalises permissions, and lists the files in order of their names.
 fn settle(dir: &Path, staging: &Path, files: &mut Vec<IndexFile>) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
     fs::set_permissions(dir, fs::Permissions::from_mode(0o755))?;
@@ -170,8 +170,8 @@ fn settle(dir: &Path, staging: &Path, files: &mut Vec<IndexFile>) -> io::Result<
     sync_dir(dir)
 }
 
-/// What is handed out of an entry, relative to it: its `.gguf` when that is all there is, else the folder. Folders that
-/// hold nothing but one folder are stepped through: archives are made with one around their files as often as without.
+/// Root of an artifact, relative to its entry: its `.gguf` if that is the only file, else the folder. Folders that
+/// contain only one folder are entered, because many archives wrap their files in one.
 fn root(staging: &Path) -> io::Result<PathBuf> {
     let mut root = PathBuf::from(CONTENT);
     loop {
@@ -232,7 +232,7 @@ mod tests {
         drop(second);
         fs::write(dir.path().join("k/content/a"), "short").unwrap();
         assert!(cache.lookup("k").unwrap().is_none());
-        // A damaged one makes way for a new one, also while somebody still holds it.
+        // A damaged entry is replaced even while it is in use.
         let third = published(&cache, "k", &["a"]);
         assert_eq!(third.index.files.len(), 1);
         drop(third);

@@ -1,4 +1,4 @@
-//! Making room: what was used longest ago goes first, and what is in use stays.
+//! Eviction: least recently used first; items in use stay.
 
 use std::{fs, io, path::Path, time::SystemTime};
 
@@ -8,35 +8,35 @@ use super::{
     lock::FileLock,
 };
 
-/// Something that takes room.
+/// An item that occupies space.
 #[derive(Debug, PartialEq, Eq)]
 struct Item {
     key: String,
-    kind: Kind,
+    kind: ItemKind,
     bytes: u64,
     used: SystemTime,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    /// Of no use until somebody continues it: goes before any entry.
+enum ItemKind {
+    /// A partial download: evicted before any entry.
     Partial,
     Entry,
-    /// Of the same rank as an entry: either can be made again.
+    /// A converted model: ranks with entries, since either can be made again.
     Converted,
 }
 
-/// How making room went.
+/// Outcome of making room.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Room {
-    /// There is enough.
+    /// There is enough room.
     Made,
-    /// Everything else is in use.
+    /// Everything that is left is in use.
     InUse,
 }
 
 impl Cache {
-    /// Evicts until `bytes` more fit under the bound. What is fetched as `but` stays.
+    /// Evicts until `bytes` more fit below the limit. The item with key `but` stays.
     pub(crate) fn make_room(&self, bytes: u64, but: &str) -> io::Result<Room> {
         if self.bytes_max == u64::MAX {
             return Ok(Room::Made);
@@ -48,7 +48,7 @@ impl Cache {
         Ok(if freed >= excess { Room::Made } else { Room::InUse })
     }
 
-    /// Evicts until `bytes` are freed, as far as possible; says how many were.
+    /// Evicts until `bytes` are freed, as far as possible. Gives the bytes freed.
     pub(crate) fn free_up(&self, bytes: u64, but: &str) -> io::Result<u64> {
         self.free(self.items()?, bytes, but)
     }
@@ -60,9 +60,9 @@ impl Cache {
                 break;
             }
             let gone = match item.kind {
-                Kind::Entry => self.evict(&item.key)?,
-                Kind::Partial => self.evict_partial(&item.key)?,
-                Kind::Converted => match &self.converted {
+                ItemKind::Entry => self.evict(&item.key)?,
+                ItemKind::Partial => self.evict_partial(&item.key)?,
+                ItemKind::Converted => match &self.converted {
                     Some(converted) => converted.evict(&item.key)?,
                     None => false,
                 },
@@ -92,7 +92,7 @@ impl Cache {
                 let known = fs::read(&index).ok().and_then(|text| serde_json::from_slice::<Index>(&text).ok());
                 let whole = |index: Index| index.bytes + bytes_in(&entry.path().join(DERIVED));
                 let bytes = known.map_or_else(|| bytes_in(&entry.path()), whole);
-                items.push(Item { key, kind: Kind::Entry, bytes, used: modified(&index) });
+                items.push(Item { key, kind: ItemKind::Entry, bytes, used: modified(&index) });
             }
         }
         for entry in fs::read_dir(self.partial())? {
@@ -100,11 +100,11 @@ impl Cache {
             let Ok(key) = entry.file_name().into_string() else { continue };
             let path = entry.path();
             if path.is_dir() {
-                items.push(Item { key, kind: Kind::Partial, bytes: bytes_in(&path), used: modified(&path) });
+                items.push(Item { key, kind: ItemKind::Partial, bytes: bytes_in(&path), used: modified(&path) });
             }
         }
         if let Some(converted) = &self.converted {
-            let item = |(key, bytes, used)| Item { key, kind: Kind::Converted, bytes, used };
+            let item = |(key, bytes, used)| Item { key, kind: ItemKind::Converted, bytes, used };
             items.extend(converted.items()?.into_iter().map(item));
         }
         Ok(items)
@@ -112,7 +112,7 @@ impl Cache {
 }
 
 fn in_order(mut items: Vec<Item>) -> impl Iterator<Item = Item> {
-    let order = |item: &Item| (item.kind != Kind::Partial, item.used);
+    let order = |item: &Item| (item.kind != ItemKind::Partial, item.used);
     items.sort_by(|a, b| order(a).cmp(&order(b)).then_with(|| a.key.cmp(&b.key)));
     items.into_iter()
 }
@@ -121,7 +121,7 @@ pub(crate) fn modified(path: &Path) -> SystemTime {
     fs::metadata(path).and_then(|found| found.modified()).unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
-/// Bytes of all files under a folder; what disappears meanwhile counts for nothing.
+/// Bytes of all files under a folder; files that disappear meanwhile count as zero.
 pub(crate) fn bytes_in(dir: &Path) -> u64 {
     let Ok(entries) = fs::read_dir(dir) else { return 0 };
     let bytes = |entry: fs::DirEntry| match entry.metadata() {
@@ -167,10 +167,10 @@ mod tests {
             used: SystemTime::UNIX_EPOCH + Duration::from_secs(seconds),
         };
         let items = vec![
-            item("new", Kind::Entry, 9),
-            item("old", Kind::Entry, 1),
-            item("half", Kind::Partial, 8),
-            item("older half", Kind::Partial, 7),
+            item("new", ItemKind::Entry, 9),
+            item("old", ItemKind::Entry, 1),
+            item("half", ItemKind::Partial, 8),
+            item("older half", ItemKind::Partial, 7),
         ];
         let order: Vec<String> = in_order(items).map(|item| item.key).collect();
         assert_eq!(order, ["older half", "half", "old", "new"]);

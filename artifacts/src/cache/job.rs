@@ -1,4 +1,4 @@
-//! The right to fetch something, which one at a time has, and the folder to do it in.
+//! Exclusive fetch of a key, with the folder of its partial download.
 
 use std::{fs, io, path::PathBuf, sync::Arc, time::Duration};
 
@@ -8,11 +8,11 @@ use crate::{
     progress::{Phase, Progress, Watcher},
 };
 
-/// How often one that waits looks again. A lock that blocked could not be given up by a caller that is dropped.
+/// Polling interval of a waiting process. A blocking lock could not be cancelled by dropping the future.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// The right to fetch `key`. Held until the last clone is gone: threads that still write for a fetch that was given up
-/// have one, so the next one starts when they are done.
+/// The exclusive right to fetch `key`, held until the last clone is dropped. Threads that still write for an abandoned
+/// fetch hold a clone, so that the next fetch starts after them.
 #[derive(Clone, Debug)]
 pub(crate) struct Job {
     cache: Arc<Cache>,
@@ -21,7 +21,7 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    /// Waits for the right.
+    /// Waits for the exclusive right.
     pub(crate) async fn begin(
         cache: &Arc<Cache>,
         key: &str,
@@ -38,17 +38,17 @@ impl Job {
         }
     }
 
-    /// Where bytes arrive. What lies there belongs to this key, whoever fetched it.
+    /// Folder of the partial download. Its content belongs to the key, whichever process fetched it.
     pub(crate) fn dir(&self) -> PathBuf {
         self.cache.partial_dir(&self.key)
     }
 
-    /// Where the entry is put together.
+    /// Folder in which the entry is built.
     pub(crate) fn staging(&self) -> PathBuf {
         self.dir().join("staging")
     }
 
-    /// Its files; empties it first.
+    /// Content folder of the entry, emptied.
     pub(crate) fn fresh_content(&self) -> io::Result<PathBuf> {
         remove(&self.staging())?;
         let content = self.staging().join(CONTENT);
@@ -56,16 +56,16 @@ impl Job {
         Ok(content)
     }
 
-    /// After a failure: what arrived stays, to be continued. When nothing did, nothing stays.
+    /// Ends a failed fetch: a partial download stays, to be continued; an empty folder is removed.
     pub(crate) fn abandon(self) -> io::Result<()> {
         remove(&self.staging())?;
         if super::evict::bytes_in(&self.dir()) == 0 { self.finish() } else { Ok(()) }
     }
 
-    /// Leaves nothing behind: the entry is there, or what arrived is of no use to anyone.
+    /// Ends a fetch without leaving a partial download.
     pub(crate) fn finish(self) -> io::Result<()> {
         remove(&self.dir())?;
-        // Another clone, in a thread that is still ending, keeps the lock's file, which then only is in nobody's way.
+        // If a thread that is still ending holds a clone, the lock file stays, which is harmless.
         Arc::into_inner(self.lock).map_or(Ok(()), FileLock::remove)
     }
 }
@@ -79,7 +79,7 @@ impl Cache {
         self.partial().join(format!("{key}.lock"))
     }
 
-    /// The lock, or how many bytes have arrived at the one that has it.
+    /// The lock, or the number of bytes that its holder has received.
     fn try_begin(&self, key: &str) -> io::Result<Result<FileLock, u64>> {
         let Some(lock) = FileLock::try_exclusive(&self.partial_lock(key))? else {
             return Ok(Err(super::evict::bytes_in(&self.partial_dir(key))));

@@ -1,4 +1,4 @@
-//! File locks whose files can be removed.
+//! File locks with removable lock files.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// An exclusive lock on a file of its own. Dropping it ends the lock, as does the end of the process.
+/// An exclusive lock on a file. It ends when dropped, or with the process.
 #[derive(Debug)]
 pub(crate) struct FileLock {
     file: File,
@@ -15,7 +15,7 @@ pub(crate) struct FileLock {
 }
 
 impl FileLock {
-    /// `None` while another holds it. Makes the file when there is none.
+    /// `None` while another process holds it. Creates the file if necessary.
     pub(crate) fn try_exclusive(path: &Path) -> io::Result<Option<Self>> {
         loop {
             let file = File::options().create(true).truncate(false).read(true).write(true).open(path)?;
@@ -28,7 +28,7 @@ impl FileLock {
         }
     }
 
-    /// Ends the lock and removes its file, while it is still held: who waits for it finds that it is gone.
+    /// Releases the lock and removes its file, in that order of visibility: a waiting process finds the file gone.
     pub(crate) fn remove(self) -> io::Result<()> {
         let removed = super::remove(&self.path);
         drop(self.file);
@@ -36,7 +36,7 @@ impl FileLock {
     }
 }
 
-/// Whether a lock was had; an error other than "another has it" is one.
+/// Whether a lock was acquired; only an error other than contention is an error.
 pub(crate) fn acquired(attempt: Result<(), TryLockError>) -> io::Result<bool> {
     match attempt {
         Ok(()) => Ok(true),
@@ -45,8 +45,8 @@ pub(crate) fn acquired(attempt: Result<(), TryLockError>) -> io::Result<bool> {
     }
 }
 
-/// Whether `file` is what stands at `path`. A lock may be had on a file that its last holder has removed, which locks
-/// nobody out.
+/// Whether `file` is still the file at `path`. A lock may be acquired on a file that its last holder has removed, which
+/// excludes no other process.
 pub(crate) fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     let ours = file.metadata()?;
     match fs::metadata(path) {

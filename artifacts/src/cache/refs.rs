@@ -1,4 +1,4 @@
-//! What a tag or a URL stood for last.
+//! References: the last known version of a tag or URL.
 
 use std::{
     fs::{self, File},
@@ -12,25 +12,25 @@ use sha2::{Digest as _, Sha256};
 use super::Cache;
 use crate::validators::Validators;
 
-/// What a tag or a URL stood for last.
+/// Last known version of a tag or URL.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Ref {
-    /// The tag or URL, for people.
+    /// The tag or URL, for humans.
     pub(crate) source: String,
-    /// Key of the entry.
+    /// Key of its entry.
     pub(crate) key: String,
-    /// By which a web server tells whether it still does.
+    /// Validators for a conditional request.
     pub(crate) validators: Validators,
 }
 
 impl Cache {
-    /// `None` when it was never resolved.
+    /// `None` if it was never resolved.
     pub(crate) fn read_ref(&self, name: &str) -> Option<Ref> {
         let text = fs::read_to_string(self.ref_path(name)).ok()?;
         serde_json::from_str(&text).ok()
     }
 
-    /// Replaces it in one step.
+    /// Replaces it atomically.
     pub(crate) fn write_ref(&self, name: &str, to: &Ref) -> io::Result<()> {
         let path = self.ref_path(name);
         let partial = path.with_extension(format!("{:016x}", rand::random::<u64>()));
@@ -45,7 +45,7 @@ impl Cache {
     }
 }
 
-/// A name of any characters and length as one that fits a file.
+/// A file name for a name of any characters and length.
 pub(crate) fn hashed(name: &str) -> String {
     hex::encode(Sha256::digest(name.as_bytes()))
 }

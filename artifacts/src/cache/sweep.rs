@@ -1,23 +1,23 @@
-//! What is cleared away when a cache is opened: things that a process which is gone has left.
+//! Cleanup when a cache is opened: removes leftovers of processes that are gone.
 
 use std::{fs, io, path::Path};
 
 use super::{Cache, evict::bytes_in, lock::FileLock, refs::Ref, remove};
 
 impl Cache {
-    /// Locks decide: what a living process works on is locked by it.
+    /// Locks decide: a living process locks what it works on.
     pub(crate) fn sweep(&self) -> io::Result<()> {
         for trash in names(&self.trash())? {
             remove(&self.trash().join(trash))?;
         }
         for name in names(&self.partial())? {
-            // A folder without a lock's file was left between the two steps of making or removing them.
+            // A folder without its lock file is left by a crash between the two steps of creating or removing them.
             self.sweep_partial(name.strip_suffix(".lock").unwrap_or(&name))?;
         }
         self.sweep_refs()
     }
 
-    /// Keeps what arrived of a download, which the next fetch continues, and nothing else.
+    /// Keeps the partial download, which the next fetch continues, and removes everything else.
     fn sweep_partial(&self, key: &str) -> io::Result<()> {
         let dir = self.partial_dir(key);
         let Some(lock) = FileLock::try_exclusive(&self.partial_lock(key))? else { return Ok(()) };
@@ -29,7 +29,7 @@ impl Cache {
         Ok(())
     }
 
-    /// A name for what is gone is of no use, and a name that was being written never will be.
+    /// Removes references to evicted entries, and unfinished ones.
     fn sweep_refs(&self) -> io::Result<()> {
         for name in names(&self.refs())? {
             let path = self.refs().join(&name);

@@ -1,4 +1,4 @@
-//! The client: TLS, timeouts, and where it may go.
+//! HTTP client: TLS, timeouts, and redirects.
 
 use std::{collections::BTreeSet, fs, net::IpAddr, path::Path, sync::Arc, time::Duration};
 
@@ -9,17 +9,17 @@ use crate::FetchError;
 const CONNECT: Duration = Duration::from_secs(10);
 const REDIRECTS_MAX: usize = 10;
 
-/// Hosts that may be spoken to without TLS.
+/// Hosts that may be reached without TLS.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PlainHosts(Arc<BTreeSet<String>>);
 
 impl PlainHosts {
-    /// `HOST` stands for all its ports, `HOST:PORT` for one.
+    /// `HOST` covers all its ports, `HOST:PORT` one.
     pub(crate) fn new(hosts: &[String]) -> Self {
         Self(Arc::new(hosts.iter().map(|host| host.to_ascii_lowercase()).collect()))
     }
 
-    /// Whether `HOST[:PORT]` is one of them. This machine always is: nobody listens in between.
+    /// Whether `HOST[:PORT]` may be reached without TLS. Loopback always may.
     pub(crate) fn contains(&self, authority: &str) -> bool {
         let authority = authority.to_ascii_lowercase();
         let host = match authority.rsplit_once(':') {
@@ -53,10 +53,10 @@ pub(crate) fn authority(url: &Url) -> String {
     url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
-/// The client for everything. `idle` is how long a server may say nothing.
+/// The client for all requests. `idle` is the read timeout.
 ///
 /// # Errors
-/// When the CA file cannot be read, or holds no certificate.
+/// The CA file cannot be read, or has no certificate.
 pub(crate) fn client(plain: &PlainHosts, ca_file: Option<&Path>, idle: Duration) -> Result<Client, FetchError> {
     let mut builder = Client::builder()
         .user_agent(concat!("slm/", env!("CARGO_PKG_VERSION")))
@@ -77,7 +77,8 @@ pub(crate) fn client(plain: &PlainHosts, ca_file: Option<&Path>, idle: Duration)
     builder.build().map_err(|error| FetchError::bad("HTTP client", chain(&error)))
 }
 
-/// Followed to where the first request could have gone. The client itself takes `Authorization` off when the host
+/// Follows redirects only to where the first request would have been allowed. The client itself drops `Authorization`
+/// when the host changes.
 /// changes.
 fn redirects(plain: PlainHosts) -> redirect::Policy {
     redirect::Policy::custom(move |attempt| {
@@ -97,15 +98,15 @@ fn redirects(plain: PlainHosts) -> redirect::Policy {
 /// A redirect that is not followed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RedirectError {
-    /// More than anyone needs.
+    /// Too many redirects.
     #[error("redirects more than {REDIRECTS_MAX} times")]
     TooMany,
-    /// To a host that is not reached without TLS.
+    /// A redirect to a host that may not be reached without TLS.
     #[error("redirects to {0} without TLS, which is not followed")]
     Plain(String),
 }
 
-/// What an error and those under it say, without the URL, whose query may be a secret.
+/// Messages of an error's chain, without the URL, whose query may be a secret.
 pub(crate) fn chain(error: &reqwest::Error) -> String {
     let mut said = Vec::new();
     let mut next = std::error::Error::source(error);
@@ -113,7 +114,7 @@ pub(crate) fn chain(error: &reqwest::Error) -> String {
         said.push(error.to_string());
         next = error.source();
     }
-    // The outer ones say what was being done ("client error (Connect)"), the innermost what went wrong.
+    // Outer errors name the operation ("client error (Connect)"), the innermost one the cause.
     let innermost = said.pop().unwrap_or_else(|| "no answer".to_owned());
     if error.is_connect() {
         format!("cannot connect: {innermost}")

@@ -1,4 +1,4 @@
-//! A download into a file: continued where it ended, verified, and started over when that is what it takes.
+//! Resumable download into a file: continued after failures, verified, and restarted if necessary.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -24,14 +24,14 @@ use crate::{
     validators::Validators,
 };
 
-/// Chunks between the connection and the disk; each has at most some 16 KiB.
+/// Bound on chunks between connection and disk; each has at most about 16 KiB.
 const CHUNKS_WAITING: usize = 64;
-/// Room to ask for when the server does not say how much is still to come.
+/// Room to reserve when the server does not announce a size.
 const UNKNOWN_BYTES: u64 = 64 << 20;
 
-/// Something that bytes come from.
+/// An origin of bytes.
 pub(crate) trait Origin: Sync {
-    /// One request, whatever its answer.
+    /// Sends one request, and gives its answer whatever the status.
     fn get(&self, headers: HeaderMap) -> impl Future<Output = Result<Response, Fault>> + Send;
 }
 
@@ -40,64 +40,64 @@ fn validators(response: &Response) -> Validators {
     Validators { etag: text(header::ETAG), last_modified: text(header::LAST_MODIFIED) }
 }
 
-/// What is to be had.
+/// Description of a download.
 #[derive(Debug)]
-pub(crate) struct Wanted {
+pub(crate) struct DownloadRequest {
     /// For messages.
     pub(crate) uri: String,
     /// The file or blob, for messages.
     pub(crate) name: String,
-    /// Where from: what has arrived from elsewhere is continued only when a digest will tell.
+    /// URL of the origin. A partial download from another URL is continued only if a digest verifies the result.
     pub(crate) url: String,
-    /// Where to.
+    /// Path of the file to write.
     pub(crate) path: PathBuf,
-    /// Its digest, when known.
+    /// Expected digest, if known.
     pub(crate) digest: Option<String>,
-    /// Its bytes, when known.
+    /// Expected size, if known.
     pub(crate) size: Option<u64>,
-    /// Not if it is still that.
+    /// Validators for a conditional request.
     pub(crate) unless: Option<Validators>,
 }
 
-/// What came.
+/// Outcome of a download.
 #[derive(Debug)]
 pub(crate) enum Outcome {
     /// The file is at its path.
     Arrived { digest: String, validators: Validators },
-    /// It is what the caller has.
+    /// The server's version is the one that the caller has.
     NotModified,
 }
 
 /// One download.
 pub(crate) struct Download<'a, O> {
     pub(crate) origin: &'a O,
-    pub(crate) wanted: &'a Wanted,
+    pub(crate) request: &'a DownloadRequest,
     pub(crate) cache: &'a Arc<Cache>,
     pub(crate) job: &'a Job,
-    /// Key of the job: what has arrived of it is not evicted for it.
+    /// Key of the job; its partial download is never evicted for itself.
     pub(crate) key: &'a str,
     pub(crate) retry: RetryPolicy,
     pub(crate) rate: MinimumRate,
     pub(crate) answer_max: Duration,
 }
 
-/// Between attempts.
+/// State between attempts.
 #[derive(Default)]
 struct State {
-    /// `None` when it has to be opened (again).
+    /// `None` if it must be opened (again).
     partial: Option<Partial>,
-    /// Bytes in all, as the server says.
+    /// Announced total size.
     total: Option<u64>,
     validators: Validators,
-    /// Whether what arrived in an earlier attempt, or process, is part of it.
+    /// Whether bytes of an earlier attempt or process are part of it.
     continued: bool,
     not_modified: bool,
 }
 
 impl<O: Origin> Download<'_, O> {
-    /// Fetches it, or finds that it has not changed.
+    /// Runs the download.
     pub(crate) async fn run(&self, watch: Watcher<'_>) -> Result<Outcome, FetchError> {
-        let mut state = State { total: self.wanted.size, ..State::default() };
+        let mut state = State { total: self.request.size, ..State::default() };
         let mut retries = Retries::new(self.retry);
         let (mut most, mut made_room, mut started_over) = (0, false, false);
         loop {
@@ -106,7 +106,7 @@ impl<O: Origin> Download<'_, O> {
             match attempt {
                 Ok(()) if state.not_modified => return Ok(Outcome::NotModified),
                 Ok(()) => match self.verify(&mut state).await {
-                    // What had arrived before was damaged, or of another version: the whole may still be right.
+                    // The continued bytes were damaged or of another version; a full download may still succeed.
                     Err(FetchError::DigestMismatch { .. }) if state.continued && !started_over => started_over = true,
                     verified => return verified,
                 },
@@ -132,12 +132,12 @@ impl<O: Origin> Download<'_, O> {
             None => self.open(watch).await?,
         };
         let partial = state.partial.insert(partial);
-        if self.wanted.digest.is_some() && self.wanted.digest.as_ref() == Some(&partial.digest()) {
+        if self.request.digest.is_some() && self.request.digest.as_ref() == Some(&partial.digest()) {
             return Ok(());
         }
-        let resume = partial.resume(&self.wanted.url, self.wanted.digest.is_some());
+        let resume = partial.resume(&self.request.url, self.request.digest.is_some());
         let answer = timeout(self.answer_max, self.origin.get(self.headers(&resume))).await;
-        let response = answer.unwrap_or_else(|_| Err(status::late(&self.wanted.uri, self.answer_max)))?;
+        let response = answer.unwrap_or_else(|_| Err(status::late(&self.request.uri, self.answer_max)))?;
         self.prepare(state, &resume, &response).await?;
         if state.not_modified || response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
             return Ok(());
@@ -148,12 +148,12 @@ impl<O: Origin> Download<'_, O> {
     fn headers(&self, resume: &Continue) -> HeaderMap {
         let mut headers = HeaderMap::new();
         let mut set = |name: HeaderName, value: &str| {
-            // What a server once sent as a header can be sent back as one.
+            // A value that the server sent as a header can be sent back as one.
             if let Ok(value) = HeaderValue::from_str(value) {
                 headers.insert(name, value);
             }
         };
-        // Of a compressed form neither lengths nor ranges mean anything here.
+        // Lengths and ranges must not refer to a compressed form.
         set(header::ACCEPT_ENCODING, "identity");
         match resume {
             Continue::From(bytes, if_range) => {
@@ -161,7 +161,7 @@ impl<O: Origin> Download<'_, O> {
                 if_range.iter().for_each(|tag| set(header::IF_RANGE, tag));
             }
             Continue::Anew => {
-                let unless = self.wanted.unless.iter();
+                let unless = self.request.unless.iter();
                 for Validators { etag, last_modified } in unless {
                     etag.iter().for_each(|tag| set(header::IF_NONE_MATCH, tag));
                     last_modified.iter().for_each(|date| set(header::IF_MODIFIED_SINCE, date));
@@ -171,13 +171,13 @@ impl<O: Origin> Download<'_, O> {
         headers
     }
 
-    /// Looks at the head of an answer and makes the partial file fit to what will follow.
+    /// Checks an answer's head, and prepares the partial file for its body.
     async fn prepare(&self, state: &mut State, resume: &Continue, response: &Response) -> Result<(), Fault> {
         let validators = validators(response);
         let length = response.content_length();
         let Some(partial) = &mut state.partial else { return Ok(()) };
         match (response.status(), resume) {
-            (StatusCode::NOT_MODIFIED, _) if self.wanted.unless.is_some() => {
+            (StatusCode::NOT_MODIFIED, _) if self.request.unless.is_some() => {
                 state.not_modified = true;
                 return Ok(());
             }
@@ -192,8 +192,8 @@ impl<O: Origin> Download<'_, O> {
             }
             (StatusCode::RANGE_NOT_SATISFIABLE, Continue::From(bytes, _)) => {
                 let whole = content_range(response).is_some_and(|(_, total)| total == Some(*bytes));
-                // With a digest, it would have been noticed already that all is there.
-                if !whole || self.wanted.digest.is_some() {
+                // With a digest, a complete file would have been recognised before.
+                if !whole || self.request.digest.is_some() {
                     return Err(self.anew(partial));
                 }
                 state.total = Some(*bytes);
@@ -201,28 +201,28 @@ impl<O: Origin> Download<'_, O> {
             }
             (StatusCode::OK, _) => {
                 self.restart(partial, &validators)?;
-                state.total = length.or(self.wanted.size);
+                state.total = length.or(self.request.size);
                 state.continued = false;
             }
-            _ => return Err(status::fault(&self.wanted.uri, &self.wanted.name, response)),
+            _ => return Err(status::fault(&self.request.uri, &self.request.name, response)),
         }
         state.validators = validators;
         let have = partial.bytes;
         self.reserve(state.total, have).await.map_err(Fault::from)
     }
 
-    /// Checks the length that the server says, and makes room in the cache.
+    /// Checks the announced length, and makes room in the cache.
     async fn reserve(&self, total: Option<u64>, have: u64) -> Result<(), FetchError> {
         let Some(total) = total else { return Ok(()) };
-        if let Some(expected) = self.wanted.size.filter(|expected| *expected != total) {
+        if let Some(expected) = self.request.size.filter(|expected| *expected != total) {
             return Err(self.truncated(expected, total));
         }
         self.within(total)?;
         let (key, missing) = (self.key.to_owned(), total.saturating_sub(have));
-        match blocking(self.cache, &self.wanted.uri, move |cache| cache.make_room(missing, &key)).await? {
+        match blocking(self.cache, &self.request.uri, move |cache| cache.make_room(missing, &key)).await? {
             Room::Made => Ok(()),
             Room::InUse => Err(FetchError::CacheFull {
-                uri: self.wanted.uri.clone(),
+                uri: self.request.uri.clone(),
                 dir: self.cache.dir.clone(),
                 bytes: missing,
                 limit: self.cache.bytes_max,
@@ -234,7 +234,7 @@ impl<O: Origin> Download<'_, O> {
         let Some(partial) = state.partial.take() else { return Ok(()) };
         let mut bytes = partial.bytes;
         let (chunks, arriving) = mpsc::channel(CHUNKS_WAITING);
-        // A thread of its own hashes and writes. It ends when `chunks` does, also when this fetch is given up.
+        // A thread hashes and writes. It ends with `chunks`, even if this fetch is dropped.
         let writer = tokio::task::spawn_blocking(move || partial.append(arriving));
         watch(Progress::of(Phase::Downloading, bytes, state.total));
         let (mut received, mut rate) = (Ok(()), Rate::new(self.rate));
@@ -245,7 +245,7 @@ impl<O: Origin> Download<'_, O> {
                     bytes += chunk.len() as u64;
                     received = self.bounded(bytes, state.total).map_err(Fault::from);
                     if received.is_ok() && !rate.suffices(chunk.len(), asked.elapsed()) {
-                        received = Err(status::slow(&self.wanted.uri, self.rate.bytes_per_second));
+                        received = Err(status::slow(&self.request.uri, self.rate.bytes_per_second));
                     }
                     if received.is_err() || chunks.send(chunk).await.is_err() {
                         break;
@@ -260,7 +260,7 @@ impl<O: Origin> Download<'_, O> {
             }
         }
         drop(chunks);
-        let io = |error| FetchError::io(&self.wanted.uri, &self.wanted.path, error);
+        let io = |error| FetchError::io(&self.request.uri, &self.request.path, error);
         let (partial, written) = writer.await.map_err(|error| io(std::io::Error::other(error)))?;
         state.partial = Some(partial);
         written.map_err(io)?;
@@ -271,36 +271,36 @@ impl<O: Origin> Download<'_, O> {
         }
     }
 
-    /// What arrived, if it is what was wanted; else nothing of it is left.
+    /// Verifies the digest; a file that fails it is removed.
     async fn verify(&self, state: &mut State) -> Result<Outcome, FetchError> {
         let Some(partial) = state.partial.take() else { return Ok(Outcome::NotModified) };
         let digest = partial.digest();
-        let expected = self.wanted.digest.clone().unwrap_or_else(|| digest.clone());
+        let expected = self.request.digest.clone().unwrap_or_else(|| digest.clone());
         let right = digest == expected;
         let settle = move |_: &Cache| if right { partial.complete() } else { partial.remove() };
-        blocking(self.cache, &self.wanted.uri, settle).await?;
+        blocking(self.cache, &self.request.uri, settle).await?;
         if right {
             return Ok(Outcome::Arrived { digest, validators: std::mem::take(&mut state.validators) });
         }
         Err(FetchError::DigestMismatch {
-            uri: self.wanted.uri.clone(),
-            file: self.wanted.name.clone(),
+            uri: self.request.uri.clone(),
+            file: self.request.name.clone(),
             expected: format!("sha256:{expected}"),
             actual: format!("sha256:{digest}"),
         })
     }
 
     /// # Errors
-    /// When nothing could be evicted, or that was done before.
+    /// Nothing could be evicted, or an eviction was tried before.
     async fn after_full_disk(&self, state: &mut State, missing: u64, again: bool) -> Result<(), FetchError> {
-        let uri = &self.wanted.uri;
+        let uri = &self.request.uri;
         let key = self.key.to_owned();
         let freed =
             if again { 0 } else { blocking(self.cache, uri, move |cache| cache.free_up(missing, &key)).await? };
         if freed > 0 {
             return Ok(());
         }
-        // What is half there would only keep the disk full, for everyone.
+        // A partial file would only keep the disk full for all users of the cache.
         if let Some(partial) = state.partial.take() {
             blocking(self.cache, uri, move |_| partial.remove()).await?;
         }
@@ -308,9 +308,9 @@ impl<O: Origin> Download<'_, O> {
     }
 
     async fn open(&self, watch: Watcher<'_>) -> Result<Partial, FetchError> {
-        let (path, job) = (self.wanted.path.clone(), self.job.clone());
+        let (path, job) = (self.request.path.clone(), self.job.clone());
         let (tell, mut told) = mpsc::unbounded_channel();
-        let opening = blocking(self.cache, &self.wanted.uri, move |_| {
+        let opening = blocking(self.cache, &self.request.uri, move |_| {
             Partial::open(path, job, |bytes| {
                 let _ = tell.send(bytes);
             })
@@ -326,8 +326,8 @@ impl<O: Origin> Download<'_, O> {
 
     fn restart(&self, partial: &mut Partial, validators: &Validators) -> Result<(), FetchError> {
         // One truncation and one small file: not worth a thread.
-        let io = |error| FetchError::io(&self.wanted.uri, &self.wanted.path, error);
-        partial.restart(&self.wanted.url, validators).map_err(io)
+        let io = |error| FetchError::io(&self.request.uri, &self.request.path, error);
+        partial.restart(&self.request.url, validators).map_err(io)
     }
 
     fn anew(&self, partial: &mut Partial) -> Fault {
@@ -335,7 +335,7 @@ impl<O: Origin> Download<'_, O> {
     }
 
     fn bounded(&self, bytes: u64, total: Option<u64>) -> Result<(), FetchError> {
-        match total.or(self.wanted.size) {
+        match total.or(self.request.size) {
             Some(total) if bytes > total => Err(self.truncated(total, bytes)),
             _ => self.within(bytes),
         }
@@ -346,22 +346,22 @@ impl<O: Origin> Download<'_, O> {
         if bytes <= limit {
             return Ok(());
         }
-        Err(FetchError::TooLarge { uri: self.wanted.uri.clone(), bytes, limit })
+        Err(FetchError::TooLarge { uri: self.request.uri.clone(), bytes, limit })
     }
 
     fn broken(&self, bytes: u64, total: Option<u64>, error: &reqwest::Error) -> Fault {
         match total {
             Some(total) if !error.is_timeout() => Fault::passing(self.truncated(total, bytes)),
-            _ => status::no_answer(&self.wanted.uri, error),
+            _ => status::no_answer(&self.request.uri, error),
         }
     }
 
     fn truncated(&self, expected: u64, actual: u64) -> FetchError {
-        FetchError::Truncated { uri: self.wanted.uri.clone(), file: self.wanted.name.clone(), expected, actual }
+        FetchError::Truncated { uri: self.request.uri.clone(), file: self.request.name.clone(), expected, actual }
     }
 }
 
-/// Start and length of the whole, of `bytes START-END/TOTAL` or `bytes */TOTAL`; `*` for a total that is not known.
+/// Start and total of `bytes START-END/TOTAL` or `bytes */TOTAL`; `*` is an unknown total.
 fn content_range(response: &Response) -> Option<(u64, Option<u64>)> {
     parse_content_range(response.headers().get(header::CONTENT_RANGE)?.to_str().ok()?)
 }

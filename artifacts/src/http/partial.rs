@@ -1,4 +1,4 @@
-//! What has arrived of a download, and whether it can be continued.
+//! Partial downloads, and whether they can be continued.
 
 use std::{
     fs::{self, File},
@@ -17,40 +17,40 @@ use crate::validators::Validators;
 
 const READ_BYTES: usize = 1 << 20;
 
-/// What has arrived of a download. Blocks.
+/// A partial download. Its methods block.
 #[derive(Debug)]
 pub(crate) struct Partial {
     path: PathBuf,
     file: File,
     hasher: Sha256,
-    /// Bytes that have arrived.
+    /// Bytes received so far.
     pub(crate) bytes: u64,
     note: Option<Note>,
-    // While a thread still writes here nobody else does.
+    // Keeps other fetches away while a thread still writes.
     _job: Job,
 }
 
-/// What is known of where the bytes came from.
+/// Origin of the bytes.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Note {
-    /// The URL, hashed: its query may be a secret.
+    /// Hash of the URL, whose query may be a secret.
     url: String,
     validators: Validators,
-    /// Start of the machine that wrote them. A power cut may take what was written, and leave zeros.
+    /// Boot id of the machine that wrote them. A power cut may lose written bytes and leave zeros.
     boot: String,
 }
 
-/// How a download can be continued.
+/// Way to continue a download.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Continue {
-    /// From the first byte.
+    /// Restart from the first byte.
     Anew,
-    /// From where it ended, if it is still the same by that `If-Range`; without one its digest will tell.
+    /// Continue from this offset, conditional on the `If-Range` value; without one the digest verifies the result.
     From(u64, Option<String>),
 }
 
 impl Partial {
-    /// Opens, or makes, what lies at `path`, and reads it.
+    /// Opens or creates the file at `path`, and hashes its content.
     pub(crate) fn open(path: PathBuf, job: Job, mut progress: impl FnMut(u64)) -> io::Result<Self> {
         let mut file = File::options().create(true).truncate(false).read(true).write(true).open(&path)?;
         let note = fs::read(note_path(&path)).ok().and_then(|text| serde_json::from_slice(&text).ok());
@@ -67,23 +67,23 @@ impl Partial {
         }
     }
 
-    /// 64 hexadecimal digits over what has arrived.
+    /// Digest of the received bytes, 64 hexadecimal digits.
     pub(crate) fn digest(&self) -> String {
         hex::encode(self.hasher.clone().finalize())
     }
 
-    /// How to continue it from `url`. `verified`: a digest is compared in the end.
+    /// Way to continue from `url`. `verified`: a digest is compared in the end.
     pub(crate) fn resume(&self, url: &str, verified: bool) -> Continue {
         decide(self.bytes, self.note.as_ref(), url, verified, boot())
     }
 
-    /// Whether what arrives now, by what the server says of it, belongs to what has arrived.
+    /// Whether the answer with these validators continues the received bytes.
     pub(crate) fn continues(&self, now: &Validators) -> bool {
         let before = self.note.as_ref().and_then(|note| note.validators.etag.as_ref());
         before.is_none() || now.etag.is_none() || before == now.etag.as_ref()
     }
 
-    /// Drops what has arrived and says where it will come from now.
+    /// Discards the received bytes, and records the new origin.
     pub(crate) fn restart(&mut self, url: &str, validators: &Validators) -> io::Result<()> {
         self.note = None;
         remove(&note_path(&self.path))?;
@@ -96,11 +96,11 @@ impl Partial {
         Ok(())
     }
 
-    /// Writes what comes until nothing more does.
+    /// Appends chunks until the channel closes.
     pub(crate) fn append(mut self, mut chunks: mpsc::Receiver<Bytes>) -> (Self, io::Result<()>) {
         while let Some(chunk) = chunks.blocking_recv() {
             if let Err(error) = self.file.write_all(&chunk) {
-                // Some of the chunk may have been written; the digest knows nothing of it.
+                // Part of the chunk may have been written, but it is not hashed.
                 let cut = self.file.set_len(self.bytes).and_then(|()| self.file.seek(io::SeekFrom::End(0)));
                 return (self, cut.and(Err(error)));
             }
@@ -110,13 +110,13 @@ impl Partial {
         (self, Ok(()))
     }
 
-    /// Leaves the file, whole, and nothing else.
+    /// Leaves only the complete file.
     pub(crate) fn complete(self) -> io::Result<()> {
         self.file.sync_all()?;
         remove(&note_path(&self.path))
     }
 
-    /// Leaves nothing.
+    /// Removes everything.
     pub(crate) fn remove(self) -> io::Result<()> {
         remove(&self.path)?;
         remove(&note_path(&self.path))
@@ -130,7 +130,7 @@ fn decide(bytes: u64, note: Option<&Note>, url: &str, verified: bool, boot: &str
     match (bytes, verified) {
         (0, _) => Continue::Anew,
         (_, true) => Continue::From(bytes, if_range),
-        // Nothing would tell in the end that two halves do not belong together.
+        // Without a digest, nothing would detect two halves that do not belong together.
         (_, false) if lasted && if_range.is_some() => Continue::From(bytes, if_range),
         (_, false) => Continue::Anew,
     }
@@ -140,7 +140,7 @@ fn note_path(path: &Path) -> PathBuf {
     path.with_extension("json")
 }
 
-/// Tells this start of the machine from others; where that cannot be known every process is one.
+/// Identity of this boot; where it is unknown, every process counts as a boot of its own.
 fn boot() -> &'static str {
     static BOOT: OnceLock<String> = OnceLock::new();
     BOOT.get_or_init(|| {

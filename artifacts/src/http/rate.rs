@@ -1,17 +1,17 @@
-//! Sources that send too little: a connection that brings a byte now and then is no better than one that brings none.
+//! Minimum rate: a connection that trickles is as bad as one that is silent.
 
 use std::time::Duration;
 
-/// What a source has to send.
+/// Minimum rate of a source.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct MinimumRate {
-    /// Bytes a second, on average over [`window`](Self::window). Zero: anything will do.
+    /// Bytes a second, averaged over [`window`](Self::window). Zero: no minimum.
     pub(crate) bytes_per_second: u64,
-    /// Time over which they are counted.
+    /// Averaging window.
     pub(crate) window: Duration,
 }
 
-/// How much one connection brought of late.
+/// Recent rate of one connection.
 #[derive(Debug)]
 pub(crate) struct Rate {
     minimum: MinimumRate,
@@ -24,8 +24,8 @@ impl Rate {
         Self { minimum, bytes: 0, waited: Duration::ZERO }
     }
 
-    /// So many bytes came after having been waited for so long: what the disk takes does not count. `false`: over the last
-    /// window they were too few.
+    /// Counts `bytes` that arrived after `waited`, which excludes time spent on the disk. False if the last window was
+    /// too slow.
     pub(crate) fn suffices(&mut self, bytes: usize, waited: Duration) -> bool {
         self.bytes += bytes as u64;
         self.waited += waited;

@@ -1,17 +1,17 @@
-//! Trying again: how often, and after which pause.
+//! Retries with exponential backoff.
 
 use std::time::Duration;
 
 use crate::FetchError;
 
-/// How often a server is asked, and how long one pauses in between.
+/// Bounds of retries and their backoff.
 #[derive(Clone, Copy, Debug)]
 pub struct RetryPolicy {
-    /// Attempts that bring nothing new, in a row, after which it is given up. At least 1.
+    /// Consecutive attempts without progress before giving up. At least 1.
     pub attempts: u32,
-    /// The first pause. Each further one is twice as long, with jitter: many pods do not come back at once.
+    /// First pause. Each further pause is twice as long, with jitter, so that many pods do not retry at once.
     pub pause_first: Duration,
-    /// The longest pause. A server that asks for a longer one is not waited for.
+    /// Longest pause. If a server asks for a longer one, the fetch fails.
     pub pause_max: Duration,
 }
 
@@ -21,19 +21,19 @@ impl Default for RetryPolicy {
     }
 }
 
-/// What an attempt brings that counts as progress, however often.
+/// Bytes of an attempt that always count as progress.
 const PROGRESS_BYTES: u64 = 1 << 20;
-/// Attempts that bring less and still count, of one thing.
+/// Bound on attempts with less progress that still count.
 const SMALL_MAX: u32 = 20;
 
-/// Why an attempt failed.
+/// Failure of an attempt.
 #[derive(Debug)]
 pub(crate) enum Fault {
-    /// Another attempt will not go better.
+    /// Permanent.
     Final(FetchError),
-    /// What had arrived was of no use. The next attempt, at once, is without it.
+    /// The partial download was useless. Retry at once without it.
     Anew,
-    /// It may, `after` a time that the server asked for.
+    /// Transient; `after` is the pause that the server asked for.
     Passing { error: FetchError, after: Option<Duration> },
 }
 
@@ -49,12 +49,12 @@ impl Fault {
     }
 }
 
-/// Attempts of one thing.
+/// Retry state of one operation.
 #[derive(Debug)]
 pub(crate) struct Retries {
     policy: RetryPolicy,
     failed: u32,
-    /// Attempts that brought little.
+    /// Attempts with little progress.
     small: u32,
 }
 
@@ -63,8 +63,8 @@ impl Retries {
         Self { policy, failed: 0, small: 0 }
     }
 
-    /// The last attempt brought so many new bytes: the next failure counts as the first. Not without end when they are
-    /// few, or a source that sends a byte an attempt would be asked for ever.
+    /// The last attempt brought `bytes`, so the next failure counts as the first. Small amounts count only a bounded
+    /// number of times, or a source that sends a byte an attempt would be retried for ever.
     pub(crate) fn progressed(&mut self, bytes: u64) {
         if bytes < PROGRESS_BYTES {
             self.small += 1;
@@ -74,10 +74,10 @@ impl Retries {
         }
     }
 
-    /// Waits for the time of the next attempt.
+    /// Waits for the next attempt.
     ///
     /// # Errors
-    /// The fault's own when there is no next attempt.
+    /// The attempt's own error if there is no next attempt.
     pub(crate) async fn pause(&mut self, fault: Fault) -> Result<(), FetchError> {
         let (error, after) = match fault {
             Fault::Final(error) => return Err(error),
@@ -93,12 +93,12 @@ impl Retries {
 }
 
 impl RetryPolicy {
-    /// The same, for one for whom there is an answer without the server: twice is enough to rule out a hiccup.
+    /// The same with fewer attempts, for a fetch that has a cached version: two rule out a hiccup.
     pub(crate) fn hurried(self) -> Self {
         Self { attempts: self.attempts.min(2), ..self }
     }
 
-    /// The pause after so many failures, `None` to give up.
+    /// The pause after `failed` failures, `None` to give up.
     fn pause(&self, failed: u32, asked: Option<Duration>) -> Option<Duration> {
         if failed >= self.attempts {
             return None;

@@ -1,4 +1,4 @@
-//! What an answer's status means for a fetch.
+//! Classification of HTTP answers that are not a success.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::FetchError;
 
-/// Why this answer, which is not a success, is none. `what` is what was asked for, as `file x.gguf`.
+/// The fault of an answer that is not a success. `what` names the requested item, as `file x.gguf`.
 pub(crate) fn fault(uri: &str, what: &str, response: &Response) -> Fault {
     let status = response.status();
     let (uri, message) = (uri.to_owned(), format!("{what}: the server answers {status}"));
@@ -29,7 +29,7 @@ pub(crate) fn fault(uri: &str, what: &str, response: &Response) -> Fault {
     }
 }
 
-/// Why there was no answer.
+/// The fault of a request without an answer.
 pub(crate) fn no_answer(uri: &str, error: &reqwest::Error) -> Fault {
     let message = chain(error);
     let uri = uri.to_owned();
@@ -44,13 +44,13 @@ pub(crate) fn no_answer(uri: &str, error: &reqwest::Error) -> Fault {
     Fault::passing(FetchError::Unreachable { uri, message })
 }
 
-/// There was no answer for too long.
+/// The fault of an answer that took too long.
 pub(crate) fn late(uri: &str, limit: Duration) -> Fault {
     let message = format!("no answer within {limit:?}");
     Fault::passing(FetchError::Unreachable { uri: uri.to_owned(), message })
 }
 
-/// The answer comes at a trickle.
+/// The fault of an answer below the minimum rate.
 pub(crate) fn slow(uri: &str, rate_min: u64) -> Fault {
     let message = format!("the server sends less than {rate_min} bytes a second");
     Fault::passing(FetchError::Unreachable { uri: uri.to_owned(), message })
@@ -61,7 +61,7 @@ fn retry_after(response: &Response) -> Option<Duration> {
     parse_retry_after(value, SystemTime::now())
 }
 
-/// Seconds, or a date.
+/// A number of seconds, or a date.
 fn parse_retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     if let Ok(seconds) = value.parse() {
         return Some(Duration::from_secs(seconds));

@@ -1,26 +1,26 @@
-//! Manifests and indexes: which of an artifact's parts are wanted.
+//! OCI manifests and indexes: the layers of an artifact.
 
 use oci_spec::image::{Arch, Descriptor, DigestAlgorithm, ImageIndex, ImageManifest, Os};
 
 use super::media;
 use crate::{FetchError, part::Becomes};
 
-/// What a registry is asked for.
+/// Accepted media types.
 pub(super) const ACCEPT: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, \
                                  application/vnd.docker.distribution.manifest.v2+json, \
                                  application/vnd.docker.distribution.manifest.list.v2+json";
 
-/// A manifest as it arrived, verified.
+/// A manifest as received, with a verified digest.
 #[derive(Debug)]
 pub(super) struct Manifest {
     /// 64 hexadecimal digits.
     pub(super) digest: String,
     pub(super) body: Vec<u8>,
-    /// As the registry says, for a body that does not say it itself.
+    /// Content type of the answer, for a body that does not state its media type.
     pub(super) content_type: Option<String>,
 }
 
-/// A layer that is wanted.
+/// A layer to download.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Layer {
     /// 64 hexadecimal digits.
@@ -29,18 +29,18 @@ pub(super) struct Layer {
     pub(super) becomes: Becomes,
 }
 
-/// What a manifest says.
+/// Content of a manifest or an index.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Said {
-    /// The artifact is these layers.
+pub(super) enum ManifestContent {
+    /// Layers of the artifact.
     Layers(Vec<Layer>),
-    /// It is described by the manifest with that digest.
-    See(String),
+    /// Digest of the manifest that an index selects.
+    Redirect(String),
 }
 
 #[derive(serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Kind {
+struct ManifestHead {
     media_type: Option<String>,
     #[serde(default)]
     manifests: Option<serde::de::IgnoredAny>,
@@ -49,7 +49,7 @@ struct Kind {
 impl Manifest {
     /// # Errors
     /// Names the manifest or the layer that cannot be used.
-    pub(super) fn read(&self, uri: &str) -> Result<Said, FetchError> {
+    pub(super) fn read(&self, uri: &str) -> Result<ManifestContent, FetchError> {
         let unsupported = |media_type: &str, message: String| FetchError::UnsupportedMediaType {
             uri: uri.to_owned(),
             file: format!("manifest sha256:{}", self.digest),
@@ -57,7 +57,7 @@ impl Manifest {
             message,
         };
         let not_json = |error: serde_json::Error| unsupported("unknown", format!("and cannot be read: {error}"));
-        let kind: Kind = serde_json::from_slice(&self.body).map_err(not_json)?;
+        let kind: ManifestHead = serde_json::from_slice(&self.body).map_err(not_json)?;
         let stated = kind.media_type.as_deref().or(self.content_type.as_deref()).unwrap_or_default();
         let is_index =
             match stated {
@@ -65,7 +65,7 @@ impl Manifest {
                 | "application/vnd.docker.distribution.manifest.list.v2+json" => true,
                 "application/vnd.oci.image.manifest.v1+json"
                 | "application/vnd.docker.distribution.manifest.v2+json" => false,
-                // Registries that know no better say that it is JSON.
+                // Some registries only say that it is JSON.
                 "" | "application/json" | "text/plain" => kind.manifests.is_some(),
                 other => {
                     return Err(unsupported(
@@ -80,14 +80,14 @@ impl Manifest {
             let chosen = choose(index.manifests(), &Arch::default());
             let digest =
                 chosen.ok_or_else(|| unsupported(stated, format!("and nothing for linux/{}", Arch::default())))?;
-            return sha256(uri, digest).map(Said::See);
+            return sha256(uri, digest).map(ManifestContent::Redirect);
         }
         let manifest: ImageManifest = serde_json::from_slice(&self.body).map_err(unreadable)?;
         let layers = layers(uri, manifest.layers())?;
         if layers.is_empty() {
-            return Err(unsupported(stated, "and no layer with files of a model".to_owned()));
+            return Err(unsupported(stated, "and no layer with model files".to_owned()));
         }
-        Ok(Said::Layers(layers))
+        Ok(ManifestContent::Layers(layers))
     }
 }
 
@@ -109,7 +109,7 @@ fn layers(uri: &str, descriptors: &[Descriptor]) -> Result<Vec<Layer>, FetchErro
     Ok(layers)
 }
 
-/// The entry for this machine, else the one for any.
+/// The entry for this platform, else the one without a platform.
 fn choose<'a>(manifests: &'a [Descriptor], arch: &Arch) -> Option<&'a Descriptor> {
     let here = |manifest: &&Descriptor| {
         let platform = manifest.platform().as_ref();
@@ -141,7 +141,7 @@ mod tests {
         all
     }
 
-    fn read(body: &Value) -> Result<Said, String> {
+    fn read(body: &Value) -> Result<ManifestContent, String> {
         let body = body.to_string().into_bytes();
         let manifest = Manifest { digest: "dd".repeat(32), body, content_type: None };
         manifest.read("oci://h/r:t").map_err(|error| format!("{}: {error}", error.reason()))
@@ -159,7 +159,7 @@ mod tests {
         let any = descriptor(1, MANIFEST, json!({}));
         let ours = descriptor(2, MANIFEST, platform(&here));
         let other = descriptor(0, MANIFEST, platform("s390x"));
-        let see = |which: usize| Ok(Said::See(HEX[which].repeat(32)));
+        let see = |which: usize| Ok(ManifestContent::Redirect(HEX[which].repeat(32)));
         assert_eq!(read(&index(vec![other.clone(), any.clone(), ours.clone()])), see(2));
         assert_eq!(read(&index(vec![other.clone(), any.clone()])), see(1));
         let message = read(&index(vec![other])).unwrap_err();
@@ -174,7 +174,8 @@ mod tests {
             json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
                    "config": descriptor(0, "application/vnd.kitops.modelkit.config.v1+json", json!({})), "layers": layers})
         };
-        let Said::Layers(layers) = read(&manifest(vec![layer(1, "docs"), layer(2, "model")])).unwrap() else {
+        let ManifestContent::Layers(layers) = read(&manifest(vec![layer(1, "docs"), layer(2, "model")])).unwrap()
+        else {
             panic!()
         };
         assert_eq!(layers.iter().map(|layer| layer.bytes).collect::<Vec<_>>(), [2]);

@@ -1,4 +1,4 @@
-//! What a layer is, by its media type: as ORAS, KitOps, ModelPack and image builders write them.
+//! Media types of layers, as written by ORAS, KitOps, ModelPack and image builders.
 
 use std::{collections::HashMap, path::Path};
 
@@ -7,9 +7,9 @@ use crate::{
     unpack::{Packing, relative},
 };
 
-/// Where a layer's file goes; the first is of the OCI image specification, the second of ModelPack.
+/// Annotations with a layer's path: of the OCI image specification, and of ModelPack.
 const TITLES: [&str; 2] = ["org.opencontainers.image.title", "org.cncf.model.filepath"];
-/// ORAS packs folders as gzipped tar, whatever media type they are given, and marks them so.
+/// ORAS packs folders as gzipped tar whatever their media type, and marks them with this annotation.
 const ORAS_UNPACK: &str = "io.deis.oras.content.unpack";
 
 const KITOPS: &str = "application/vnd.kitops.modelkit.";
@@ -18,7 +18,7 @@ const MODELPACK: &str = "application/vnd.cncf.model.";
 const WHAT_TO_DO: &str = "and no title; push it with ORAS, KitOps or ModelPack, or give the layer the annotation \
                           org.opencontainers.image.title";
 
-/// What becomes of a layer; `None` for one that is no part of a model. The error completes "has media type X, …".
+/// Handling of a layer; `None` if it is not part of a model. The error completes "has media type X, …".
 pub(super) fn layer(media_type: &str, annotations: &HashMap<String, String>) -> Result<Option<Becomes>, String> {
     if let Some((part, form)) = media_type.strip_prefix(KITOPS).and_then(|rest| rest.split_once(".v1.")) {
         return match part {
@@ -31,7 +31,7 @@ pub(super) fn layer(media_type: &str, annotations: &HashMap<String, String>) -> 
         return match (part, form) {
             ("doc" | "code" | "dataset", _) => Ok(None),
             ("weight" | "weight.config", "tar" | "tar+gzip" | "tar+zstd") => packed(form).map(Some),
-            // `raw`, and forms such as `gguf` that others have added: a file under its own name.
+            // `raw`, or a vendor's form such as `gguf`: a file under its own name.
             ("weight" | "weight.config", _) => file(annotations)?.ok_or_else(|| WHAT_TO_DO.to_owned()).map(Some),
             _ => Err(format!("whose part `{part}` is not known; expected weight, weight.config, doc, code or dataset")),
         };
@@ -105,7 +105,7 @@ mod tests {
             ("application/vnd.cncf.model.doc.v1.raw", path, "skip"),
             ("application/vnd.cncf.model.code.v1.tar+zstd", &[], "skip"),
             ("application/vnd.cncf.model.dataset.v1.tar", &[], "skip"),
-            // ORAS gives files the type of an image layer when it is told none.
+            // ORAS gives files the media type of an image layer by default.
             ("application/vnd.oci.image.layer.v1.tar", title, "file a/x.gguf"),
             ("application/vnd.oci.image.layer.v1.tar+gzip", folder, "TarGzip"),
             ("application/x.my-adapter", folder, "TarGzip"),

@@ -1,4 +1,4 @@
-//! A registry: requests to one repository, and who asks.
+//! OCI registry client: requests to one repository, and their authorization.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -22,17 +22,17 @@ use crate::{
     request::Request,
 };
 
-/// Larger manifests than any registry takes.
+/// Size limit of a manifest, larger than any registry accepts.
 const MANIFEST_BYTES_MAX: usize = 4 << 20;
 
-/// One repository of a registry.
+/// Client of one repository.
 pub(super) struct Registry<'a> {
     pub(super) request: &'a Request<'a>,
     /// `…/v2/REPOSITORY/`.
     base: Url,
     pub(super) repository: &'a str,
     pub(super) secret: Option<Secret>,
-    /// What the last challenge was answered with.
+    /// Authorization that answered the last challenge.
     authorization: Mutex<Option<HeaderValue>>,
 }
 
@@ -43,7 +43,7 @@ impl<'a> Registry<'a> {
         let base = Url::parse(&format!("{scheme}://{host}/v2/{repository}/"))
             .map_err(|error| FetchError::bad(request.uri, format!("{host} is not a host: {error}")))?;
         let secret = request.source.credentials.as_ref().and_then(|all| all.of(reference.host(), repository));
-        // A token is meant to be sent as it is. A password waits until the registry says who asks for it.
+        // A token is sent at once. A password waits for the registry's challenge.
         let first = match &secret {
             Some(token @ Secret::Bearer(_)) => Some(authorization(request.uri, token)?),
             _ => None,
@@ -51,7 +51,7 @@ impl<'a> Registry<'a> {
         Ok(Self { request, base, repository, secret, authorization: Mutex::new(first) })
     }
 
-    /// The manifest of a tag, or of a digest (`sha256:HEX`), which it is then compared with.
+    /// The manifest of a tag or of a digest (`sha256:HEX`), verified if it is a digest.
     pub(super) async fn manifest(&self, reference: &str, retry: RetryPolicy) -> Result<Manifest, FetchError> {
         let mut retries = Retries::new(retry);
         let manifest = loop {
@@ -87,17 +87,17 @@ impl<'a> Registry<'a> {
         Ok(Manifest { digest: hex::encode(Sha256::digest(&body)), body, content_type })
     }
 
-    /// A blob, as something to download from.
+    /// A blob as an origin of a download.
     pub(super) fn blob(&'a self, digest: &str) -> Blob<'a> {
         Blob { registry: self, path: format!("blobs/sha256:{digest}") }
     }
 
-    /// For whom a partial download was meant.
+    /// URL of a path, as the origin of a partial download.
     pub(super) fn url(&self, path: &str) -> String {
         format!("{}{path}", self.base)
     }
 
-    /// One request, with an answer to the registry's challenge when it has one.
+    /// Sends a request, answering the registry's challenge if possible.
     async fn get(&self, path: &str, headers: HeaderMap) -> Result<Response, Fault> {
         let uri = self.request.uri;
         let url = self.base.join(path).map_err(|error| FetchError::bad(uri, error.to_string()))?;
@@ -133,7 +133,7 @@ impl<'a> Registry<'a> {
         *self.authorization.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
     }
 
-    /// A body that is held in memory.
+    /// Reads a small body into memory.
     pub(super) async fn body(&self, mut response: Response, bytes_max: usize) -> Result<Vec<u8>, Fault> {
         let mut body = Vec::new();
         loop {
@@ -141,7 +141,7 @@ impl<'a> Registry<'a> {
             let Some(chunk) = chunk else { return Ok(body) };
             if body.len() + chunk.len() > bytes_max {
                 let uri = self.request.uri.to_owned();
-                let message = format!("the registry answers with more than {bytes_max} bytes where none belong");
+                let message = format!("the registry's answer has more than {bytes_max} bytes");
                 return Err(FetchError::Refused { uri, message }.into());
             }
             body.extend_from_slice(&chunk);
@@ -149,7 +149,7 @@ impl<'a> Registry<'a> {
     }
 }
 
-/// A blob, as something to download from.
+/// A blob as an origin of a download.
 pub(super) struct Blob<'a> {
     registry: &'a Registry<'a>,
     path: String,

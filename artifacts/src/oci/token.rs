@@ -1,4 +1,4 @@
-//! Answers to a registry that says 401: a password, or a token from its token server.
+//! Answers to a registry's 401: basic authentication, or a token from its token server.
 
 use http_auth::{ChallengeRef, parse_challenges};
 use reqwest::{RequestBuilder, StatusCode, Url, header::HeaderValue};
@@ -20,14 +20,14 @@ struct Answer {
     access_token: Option<String>,
 }
 
-/// What to send along from now on; `None` when nothing that we have would help.
+/// Authorization for further requests; `None` if no credentials of ours can help.
 pub(super) async fn answer(registry: &Registry<'_>, challenges: &[String]) -> Result<Option<HeaderValue>, Fault> {
     let uri = registry.request.uri;
     let parsed: Vec<ChallengeRef<'_>> =
         challenges.iter().filter_map(|text| parse_challenges(text).ok()).flatten().collect();
     let of = |scheme: &str| parsed.iter().find(|challenge| challenge.scheme.eq_ignore_ascii_case(scheme));
     match (&registry.secret, of("bearer"), of("basic")) {
-        // It was sent already, and is not good enough.
+        // It was sent already and not accepted.
         (Some(Secret::Bearer(_)), _, _) => Ok(None),
         (_, Some(challenge), _) => {
             let token = token(registry, challenge).await?;
@@ -48,7 +48,7 @@ async fn token(registry: &Registry<'_>, challenge: &ChallengeRef<'_>) -> Result<
     let realm = parameter("realm").unwrap_or_default();
     let mut url =
         Url::parse(&realm).map_err(|error| refused(format!("the registry's token server `{realm}`: {error}")))?;
-    // A password goes there.
+    // A password is sent there, so it needs TLS.
     registry.request.tools.plain.check(uri, &url)?;
     let scope = parameter("scope").unwrap_or_else(|| format!("repository:{}:pull", registry.repository));
     let mut asked = vec![("scope", scope)];

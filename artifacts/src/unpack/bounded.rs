@@ -1,4 +1,4 @@
-//! A reader that ends after as many bytes as it was allowed.
+//! A reader with a byte allowance.
 
 use std::{
     cell::Cell,
@@ -6,8 +6,8 @@ use std::{
     rc::Rc,
 };
 
-/// A reader that ends after as many bytes as it was allowed. A few bytes of gzip can become a header of gigabytes,
-/// which a reader of archives would hold in memory.
+/// A reader that ends when its allowance is used up. A few bytes of gzip can become a header of gigabytes, which an
+/// archive reader would hold in memory.
 pub(super) struct Bounded<R> {
     reader: R,
     allowance: Allowance,
@@ -25,7 +25,7 @@ impl<R: Read> Bounded<R> {
 }
 
 impl Allowance {
-    /// So many from now on.
+    /// Sets the allowance.
     pub(super) fn set(&self, bytes: u64) {
         self.0.set(bytes);
     }

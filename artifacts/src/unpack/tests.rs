@@ -1,4 +1,4 @@
-//! Archives as nobody should make them.
+//! Malicious and damaged archives.
 
 use std::io::Write as _;
 
@@ -6,10 +6,10 @@ use tar::{Builder, Header};
 
 use super::*;
 
-/// An entry: kind, name, target of a link, content.
+/// An entry: type, name, link target, content.
 type Made<'a> = (EntryType, &'a str, &'a str, &'a [u8]);
 
-/// An archive whose headers are written as they are: the library would refuse to write most of these.
+/// An archive with raw headers, most of which the library would refuse to write.
 fn archive(entries: &[Made<'_>]) -> Vec<u8> {
     let mut builder = Builder::new(Vec::new());
     for (kind, name, link, content) in entries {
@@ -70,7 +70,7 @@ fn nothing_leaves_the_folder() {
         (&[(T::Symlink, "x", "..", b""), (T::Regular, "x/y", "", b"y")], "x/y"),
         (&[(T::Symlink, "x", "..", b""), (T::Directory, "x/y", "", b"")], "x/y"),
         (&[(T::Link, "x", "../a.tar", b"")], "x"),
-        // Each link looks as if it stayed inside; together they do not.
+        // Each link alone seems to stay inside; together they do not.
         (
             &[
                 (T::Directory, "d/e/", "", b""),
