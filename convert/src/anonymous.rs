@@ -1,4 +1,4 @@
-//! Memory straight from the system.
+//! Anonymous memory mappings.
 
 use std::{
     io,
@@ -7,14 +7,14 @@ use std::{
 
 use memmap2::{Advice, MmapMut};
 
-/// A large page: the system finds and zeroes one in a fraction of the time that as many small ones take.
+/// A large page: the system finds and zeroes one much faster than as many small ones.
 const LARGE_PAGE: usize = 2 << 20;
 
-/// What may be added to a length so that it ends on a large page, as a divisor of it.
+/// Divisor of a length: the padding that may be added to end on a large page.
 const SPARE: usize = 8;
 
-/// Bytes of zero, from the beginning of a page on; in large pages where the system has some. All go back to the system
-/// when this is dropped, while an allocator would keep what it cannot hand out in one piece.
+/// Zeroed, page-aligned memory, in large pages where available. Dropping it returns all of it to the system, while an
+/// allocator would keep fragments.
 #[derive(Debug)]
 pub(crate) struct Anonymous {
     map: MmapMut,
@@ -27,12 +27,12 @@ impl Anonymous {
         if len < LARGE_PAGE {
             return Ok(Self { map: MmapMut::map_anon(len)?, begin: 0, len });
         }
-        // What is never touched takes no memory.
+        // Untouched pages take no memory.
         let map = MmapMut::map_anon(len + 2 * LARGE_PAGE)?;
         let begin = map.as_ptr().align_offset(LARGE_PAGE);
         let whole = len.next_multiple_of(LARGE_PAGE);
         let large = if whole - len <= len / SPARE { whole } else { len };
-        // A system without large pages refuses, and gives small ones.
+        // A system without large pages refuses, and uses small ones.
         #[cfg(target_os = "linux")]
         let _ = map.advise_range(Advice::HugePage, begin, large);
         Ok(Self { map, begin, len })

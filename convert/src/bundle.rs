@@ -1,9 +1,9 @@
-//! A converted model on disk: everything a worker needs, under a name that says what it was made from.
+//! Bundles: converted models on disk, named after their source and settings.
 //!
 //! A bundle is a folder `DIGEST-PRECISION-vVERSION` of the cache with the graph, its weights, `tokenizer.json` and
-//! `bundle.json`. It is built in a folder beside it and renamed when complete, under a lock, so that a bundle that
-//! exists is whole and two processes that want the same one build it once. Whoever uses it holds the same lock shared, so
-//! that a cache with a bound (`slm_artifacts`) removes only what is not used; the lock's time is that of the last use.
+//! `bundle.json`. It is built in a temporary folder and renamed when complete, under a lock: an existing bundle is
+//! complete, and concurrent processes build it once. A process that uses a bundle holds the lock shared, so that the
+//! cache (`slm_artifacts`) evicts only unused ones. The lock's mtime is the last use.
 
 use std::{
     env,
@@ -26,18 +26,18 @@ use crate::{
     graph::{self, Flavour, GRAPH_FILE, GraphError, Precision, WEIGHTS_FILE},
 };
 
-/// Grows whenever the same checkpoint would give another bundle: another graph, or others of the defaults beside it.
+/// Incremented whenever the same checkpoint would give another bundle: another graph, or other defaults.
 pub const CONVERTER_VERSION: u32 = 5;
-/// Rotary tables stop here: 2 x 16 MiB at head_dim 128, and no CPU serves longer contexts in useful time.
+/// Bound on rotary tables: 2 x 16 MiB at head_dim 128. No CPU serves longer contexts in useful time.
 const CONTEXT_LENGTH_MAX: usize = 32 * 1024;
 
-/// Between two looks at whether another process has built what this one waits for.
+/// Polling interval while another process builds the bundle.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 const BUNDLE_FILE: &str = "bundle.json";
 const TOKENIZER_FILE: &str = "tokenizer.json";
 
-/// Where converted models, and what set-up fetches, are kept: `$SLM_CACHE_DIR`, else `slm-swarm` in `$XDG_CACHE_HOME`
+/// Folder of converted models and of files fetched by set-up: `$SLM_CACHE_DIR`, else `slm-swarm` in `$XDG_CACHE_HOME`
 /// or `~/.cache`.
 pub fn cache_dir() -> Option<PathBuf> {
     let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
@@ -46,12 +46,12 @@ pub fn cache_dir() -> Option<PathBuf> {
         .or_else(|| set("HOME").map(|dir| dir.join(".cache").join("slm-swarm")))
 }
 
-/// What `bundle.json` says.
+/// Content of `bundle.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct BundleInfo {
-    /// `sha256:…` of the checkpoint.
+    /// Digest of the checkpoint, `sha256:…`.
     pub digest: String,
-    /// Of the linear layers.
+    /// Precision of the linear layers.
     pub precision: Precision,
     /// Longest sequence that the rotary tables cover.
     pub context_length: usize,
@@ -59,22 +59,22 @@ pub struct BundleInfo {
     pub config: ModelConfig,
     /// Sampling defaults and end-of-sequence ids.
     pub generation: GenerationDefaults,
-    /// Chat template, when the model has one.
+    /// Chat template, if the model has one.
     pub chat_template: Option<ChatTemplate>,
 }
 
 /// A complete bundle.
 #[derive(Debug, Clone)]
 pub struct Bundle {
-    /// Its folder.
+    /// Path of the bundle's folder.
     pub dir: PathBuf,
-    /// What is in it.
+    /// Content of its `bundle.json`.
     pub info: BundleInfo,
-    /// Keeps it in the cache.
+    /// Shared lock that keeps it in the cache.
     _lease: Option<Arc<File>>,
 }
 
-/// A bundle could not be had.
+/// A bundle cannot be opened or built.
 #[derive(Debug, thiserror::Error)]
 pub enum BundleError {
     /// The checkpoint cannot be read.
@@ -86,33 +86,33 @@ pub enum BundleError {
     /// The graph cannot be built.
     #[error(transparent)]
     Graph(#[from] GraphError),
-    /// Its tokenizer cannot be written.
+    /// The tokenizer cannot be written.
     #[error("writing the tokenizer: {0}")]
     Tokenizer(String),
     /// The cache folder cannot be used.
     #[error("{path}: {source}; free space or choose another cache folder")]
     Cache {
-        /// Where.
+        /// File or folder.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the operating system.
         source: io::Error,
     },
-    /// A folder that should be a bundle is not.
+    /// A bundle folder is incomplete or damaged.
     #[error("{path}: {why}; delete the folder and it will be made again")]
     Damaged {
-        /// Where.
+        /// Path of the folder.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Description of the damage.
         why: String,
     },
 }
 
-/// Asked of a checkpoint.
+/// Requested precision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PrecisionChoice {
     /// Int4 when the checkpoint's own weights have 4 bits, Int8 when they have 5 to 8, else F32.
     Auto,
-    /// As said.
+    /// This precision.
     Exactly(Precision),
 }
 
@@ -124,7 +124,7 @@ fn sync(dir: &Path) -> io::Result<()> {
 }
 
 impl PrecisionChoice {
-    /// What it comes to for `checkpoint`.
+    /// Effective precision for `checkpoint`.
     pub fn resolve(self, checkpoint: &Checkpoint) -> Precision {
         match self {
             Self::Exactly(precision) => precision,
@@ -137,7 +137,7 @@ impl PrecisionChoice {
     }
 }
 
-/// The place of a bundle in a cache.
+/// Location of a bundle in a cache.
 struct Cached<'a> {
     cache: &'a Path,
     name: &'a str,
@@ -145,13 +145,13 @@ struct Cached<'a> {
 }
 
 impl Cached<'_> {
-    /// The bundle, in use from now on; `None` where there is none.
+    /// Opens the bundle and locks it; `None` if it does not exist.
     fn open(&self) -> Result<Option<Bundle>, BundleError> {
         if !self.exists() {
             return Ok(None);
         }
         let lock = match self.lock_file() {
-            // It cannot be removed either.
+            // On a read-only file system it cannot be evicted either.
             Err(error)
                 if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) =>
             {
@@ -163,13 +163,13 @@ impl Cached<'_> {
         if !is_at(&lock, &self.lock_path()) || !self.exists() {
             return Ok(None);
         }
-        // Only the order of eviction hangs on it.
+        // Affects only the order of eviction.
         let _ = lock.set_modified(SystemTime::now());
         let _lease = Some(Arc::new(lock));
         Ok(Some(Bundle { _lease, ..Bundle::open(&self.dir)? }))
     }
 
-    /// Builds it, unless another process does meanwhile.
+    /// Builds the bundle, unless another process does.
     fn build(
         &self,
         checkpoint: &Checkpoint,
@@ -179,7 +179,7 @@ impl Cached<'_> {
         fs::create_dir_all(self.cache).map_err(self.error(self.cache))?;
         let Some(_lock) = self.lock_to_build()? else { return Ok(()) };
         let staging = self.cache.join(format!("{}.partial", self.name));
-        // What crashes have left, of building and of removing.
+        // Leftovers of crashes while building or removing.
         for left in [&staging, &self.dir] {
             if left.exists() {
                 fs::remove_dir_all(left).map_err(self.error(left))?;
@@ -187,17 +187,17 @@ impl Cached<'_> {
         }
         fs::create_dir_all(&staging).map_err(self.error(&staging))?;
         Bundle::build(checkpoint, precision, &staging, progress).inspect_err(|_| {
-            // What cannot be finished only takes space; the error that matters is the one being returned.
+            // Frees space; the error being returned matters more.
             let _ = fs::remove_dir_all(&staging);
             let _ = fs::remove_file(self.lock_path());
         })?;
-        // A name that survives a power failure must not stand before contents that did not.
+        // The name must not become durable before the contents.
         sync(&staging).map_err(self.error(&staging))?;
         fs::rename(&staging, &self.dir).map_err(self.error(&self.dir))
     }
 
-    /// The lock under which it is built; `None` once it exists. A wait for the lock alone would not end: whoever built it
-    /// uses it from then on, and holds the lock as long.
+    /// The lock for building; `None` once the bundle exists. Waiting for the lock alone would not end, because the
+    /// builder keeps it while it uses the bundle.
     fn lock_to_build(&self) -> Result<Option<File>, BundleError> {
         loop {
             let lock = self.lock_file().map_err(self.error(&self.lock_path()))?;
@@ -234,7 +234,7 @@ impl Cached<'_> {
     }
 }
 
-/// Whether `file` is what stands at `path`: a lock on one that was removed locks nobody out.
+/// Whether `file` is still the file at `path`: a lock on a removed file excludes no other process.
 fn is_at(file: &File, path: &Path) -> bool {
     let same =
         |there: fs::Metadata| file.metadata().is_ok_and(|ours| (ours.dev(), ours.ino()) == (there.dev(), there.ino()));
@@ -250,8 +250,8 @@ impl Bundle {
         Ok(Self { dir: dir.into(), info, _lease: None })
     }
 
-    /// The bundle of `checkpoint` in `cache`, built now if it is not there. `progress` is told of finished and total
-    /// layers, and is not called when there is nothing to do.
+    /// The bundle of `checkpoint` in `cache`, built if necessary. `progress` is called with finished and total layers
+    /// while it is built.
     pub fn open_or_build(
         checkpoint: &Checkpoint,
         precision: PrecisionChoice,
@@ -266,12 +266,12 @@ impl Bundle {
             if let Some(bundle) = cached.open()? {
                 return Ok(bundle);
             }
-            // Opened anew afterwards: between the two locks it may have been removed again.
+            // Reopened, because it may have been removed between the two locks.
             cached.build(checkpoint, precision, progress)?;
         }
     }
 
-    /// Builds straight into the folder `dir`, for `slm convert`.
+    /// Builds into the folder `dir`, for `slm convert`.
     pub fn build(
         checkpoint: &Checkpoint,
         precision: Precision,
@@ -303,15 +303,15 @@ impl Bundle {
         json.and_then(|json| fs::write(&path, json)).map_err(|source| BundleError::Cache { path, source })
     }
 
-    /// The graph to load.
+    /// Path of the graph file.
     pub fn graph(&self) -> PathBuf {
         self.dir.join(GRAPH_FILE)
     }
 
-    /// Bytes of its weights.
+    /// Bytes of the weights.
     ///
     /// # Errors
-    /// Their file is gone.
+    /// The weight file is gone.
     pub fn weight_bytes(&self) -> Result<u64, BundleError> {
         match self.dir.join(WEIGHTS_FILE).metadata() {
             Ok(metadata) => Ok(metadata.len()),
@@ -319,7 +319,7 @@ impl Bundle {
         }
     }
 
-    /// The tokenizer, when the model came with one.
+    /// The tokenizer, if the model has one.
     pub fn tokenizer(&self) -> Result<Option<tokenizers::Tokenizer>, BundleError> {
         let path = self.dir.join(TOKENIZER_FILE);
         if !path.exists() {
@@ -345,13 +345,13 @@ mod tests {
         let cache = tempfile::tempdir().unwrap();
         let (told, hears) = mpsc::channel();
         let first = cached(cache.path());
-        // The builder is its user before the other process has the lock.
+        // The builder uses the bundle before the other process has the lock.
         let in_use = first.lock_file().unwrap();
         in_use.lock_shared().unwrap();
         fs::create_dir_all(&first.dir).unwrap();
         fs::write(first.dir.join(BUNDLE_FILE), "{}").unwrap();
         let path = cache.path().to_owned();
-        // Not joined: where it waits for ever, the test ends all the same.
+        // Not joined, so that the test ends even if the thread waits for ever.
         thread::spawn(move || told.send(cached(&path).lock_to_build().map(|lock| lock.is_some())));
         let second = hears.recv_timeout(Duration::from_secs(10)).expect("an end of the wait");
         assert!(!second.unwrap(), "it is there: nothing to build");

@@ -1,8 +1,8 @@
-//! Chat templates: the Jinja programs that come with a model and turn messages into a prompt.
+//! Chat templates: the Jinja programs of models that turn messages into a prompt.
 //!
-//! They are written for Python's Jinja2 as transformers sets it up; here minijinja runs them, with Python's string
-//! methods, blocks trimmed as there, and the functions that transformers adds. A template is somebody else's program,
-//! so what it may compute and print is limited.
+//! They are written for Python's Jinja2 as configured by transformers. Here minijinja runs them, with Python's string
+//! methods, trimmed blocks, and the functions that transformers adds. Templates are untrusted programs, so their
+//! computation and output are bounded.
 
 mod clock;
 mod json;
@@ -19,27 +19,27 @@ use serde::{Deserialize, Serialize};
 use output::Limited;
 
 const NAME: &str = "chat_template";
-/// Real templates have up to some 20 KiB.
+/// Real templates have up to about 20 KiB.
 const TEMPLATE_BYTES_MAX: usize = 1 << 20;
 /// More than any context holds.
 const OUTPUT_BYTES_MAX: usize = 16 << 20;
-/// Instructions; a long conversation takes some ten thousands.
+/// Bound on instructions; a long conversation takes some ten thousands.
 const FUEL: u64 = 5_000_000;
 
-/// One turn of a conversation.
+/// One message of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChatMessage {
-    /// `system`, `user`, `assistant`, or what else the template knows.
+    /// `system`, `user`, `assistant`, or another role that the template knows.
     pub role: String,
-    /// What was said.
+    /// Text of the message.
     pub content: String,
-    /// Who said it, for templates that tell participants of one role apart.
+    /// Name of the participant, for templates that distinguish participants of one role.
     #[serde(default)]
     pub name: Option<String>,
 }
 
 impl ChatMessage {
-    /// A turn without a name.
+    /// A message without a name.
     #[must_use]
     pub fn new(role: &str, content: &str) -> Self {
         Self { role: role.to_owned(), content: content.to_owned(), name: None }
@@ -51,7 +51,7 @@ impl ChatMessage {
     }
 }
 
-/// A template that has been parsed. Stored as its [`ChatSource`].
+/// A parsed template. Stored as its [`ChatSource`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(into = "ChatSource", try_from = "ChatSource")]
 pub struct ChatTemplate {
@@ -62,16 +62,16 @@ pub struct ChatTemplate {
     eos_token: Option<String>,
 }
 
-/// What a [`ChatTemplate`] is made from.
+/// Source of a [`ChatTemplate`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChatSource {
-    /// Name of the file that it came with, or of the metadata key. Callers read it in errors: no path of this machine.
+    /// Name of its file or metadata key. Callers see it in errors, so it is not a path.
     pub file: String,
-    /// Its text.
+    /// Text of the template.
     pub template: String,
-    /// What `bos_token` is in it.
+    /// Value of `bos_token`.
     pub bos_token: Option<String>,
-    /// What `eos_token` is in it.
+    /// Value of `eos_token`.
     pub eos_token: Option<String>,
 }
 
@@ -89,47 +89,47 @@ impl TryFrom<ChatSource> for ChatTemplate {
     }
 }
 
-/// A template that does not parse or does not render these messages.
+/// A template that does not parse, or does not render the messages.
 #[derive(Debug, thiserror::Error)]
 pub enum ChatError {
-    /// The template is not one.
+    /// The template does not parse.
     #[error("chat template of {file}, line {line}: {problem}")]
     Syntax {
-        /// File that it came with.
+        /// Name of its file.
         file: String,
         /// Line of the template, from 1.
         line: usize,
-        /// What the parser said.
+        /// Message of the parser.
         problem: String,
     },
-    /// The template refuses these messages in its own words.
+    /// The template refuses these messages, by `raise_exception`.
     #[error("the model's chat template refuses these messages: {message}")]
     Refused {
-        /// Its words.
+        /// Message of the template.
         message: String,
     },
     /// The template failed on these messages.
     #[error("chat template of {file}, line {line}: {problem}")]
     Render {
-        /// File that it came with.
+        /// Name of its file.
         file: String,
         /// Line of the template, from 1.
         line: usize,
-        /// What went wrong.
+        /// Message of the renderer.
         problem: String,
     },
-    /// The template computed or printed more than it may.
+    /// The template exceeded a limit.
     #[error("chat template of {file}: {problem}; shorten the conversation or repair the template")]
     Limit {
-        /// File that it came with.
+        /// Name of its file.
         file: String,
-        /// Which limit.
+        /// Description of the limit.
         problem: String,
     },
 }
 
 impl ChatTemplate {
-    /// Parses a template; `file` is named in errors, which callers read: a name, not a path.
+    /// Parses a template. `file` is a name for errors, which callers see; not a path.
     ///
     /// # Errors
     /// Names the line that does not parse.
@@ -165,25 +165,25 @@ impl ChatTemplate {
         Ok(Self { environment, template: source, file: file.to_owned(), bos_token, eos_token })
     }
 
-    /// Name of the file that it came with.
+    /// Name of its file.
     #[must_use]
     pub fn file(&self) -> &str {
         &self.file
     }
 
-    /// The prompt for a conversation; with `add_generation_prompt` it ends where the assistant is to speak.
+    /// The prompt for a conversation; with `add_generation_prompt` it ends at the assistant's turn.
     ///
     /// The template writes special tokens itself: encode the prompt without adding any.
     ///
     /// # Errors
-    /// What the template says against these messages, or the line on which it fails.
+    /// The template's refusal, or the line on which it fails.
     pub fn render(&self, messages: &[ChatMessage], add_generation_prompt: bool) -> Result<String, ChatError> {
         let mut output = Limited::new(OUTPUT_BYTES_MAX);
         let rendered = self.environment.get_template(NAME).and_then(|template| {
             let context = context! {
                 messages => messages.iter().map(ChatMessage::to_value).collect::<Value>(),
                 add_generation_prompt,
-                // A token that the model does not have prints as nothing.
+                // A token that the model does not have renders as an empty string.
                 bos_token => self.bos_token.as_deref().unwrap_or_default(),
                 eos_token => self.eos_token.as_deref().unwrap_or_default(),
                 tools => Value::from(()),
@@ -208,12 +208,12 @@ impl ChatTemplate {
     }
 }
 
-/// Blocks leave no blank lines behind, as transformers has it.
+/// Blocks leave no blank lines (`trim_blocks`, `lstrip_blocks`), as in transformers.
 fn syntax() -> Result<SyntaxConfig, Error> {
     SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()
 }
 
-/// What `raise_exception` carries up through the template.
+/// Error of `raise_exception`.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Refusal(String);
@@ -234,7 +234,7 @@ fn refusal(error: &Error) -> Option<String> {
     None
 }
 
-/// `{% generation %}` marks what the assistant said, for training; for a prompt it means nothing.
+/// Removes `{% generation %}`, which marks assistant text for training and has no effect on a prompt.
 fn without_generation_marks(source: String) -> String {
     let Ok(mark) = fancy_regex::Regex::new(r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}") else { return source };
     let condition = |captures: &fancy_regex::Captures<'_>| {

@@ -1,11 +1,11 @@
-//! The files around a tokenizer that say how to talk: which template, which tokens begin and end. A model has them, and
-//! an adapter may bring its own.
+//! Chat files beside a tokenizer: template, and begin and end tokens. A model has them, and an adapter may have its
+//! own.
 
 use serde_json::{Map, Value};
 
 use crate::chat::{ChatError, ChatTemplate};
 
-/// What the files say together.
+/// Combined content of the chat files.
 #[derive(Debug, Default)]
 pub(crate) struct ChatFiles {
     /// Name of the file with the template.
@@ -15,8 +15,8 @@ pub(crate) struct ChatFiles {
     pub(crate) eos_token: Option<String>,
 }
 
-/// Reads them as transformers does: a file of its own wins over `tokenizer_config.json`, which wins over
-/// `special_tokens_map.json`.
+/// Reads them as transformers does: the template's own file takes precedence over `tokenizer_config.json`, and that
+/// over `special_tokens_map.json`.
 pub(crate) fn read(
     tokenizer_config: &Map<String, Value>,
     special_tokens_map: &Map<String, Value>,
@@ -44,12 +44,12 @@ impl ChatFiles {
     }
 }
 
-/// A special token is a string, or an object with one.
+/// Text of a special token: a string, or an object with one.
 fn token_text(value: &Value) -> Option<String> {
     value.as_str().or_else(|| value.get("content")?.as_str()).map(str::to_owned).filter(|text| !text.is_empty())
 }
 
-/// A template is a string, or a list of named ones of which `default` is meant.
+/// Text of a template: a string, or the `default` of a list of named ones.
 fn template_text(value: &Value) -> Option<String> {
     let named = |list: &Vec<Value>| {
         let default = list.iter().find(|entry| entry.get("name").is_some_and(|name| name == "default"))?;

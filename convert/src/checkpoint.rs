@@ -1,4 +1,4 @@
-//! A base model on disk, whatever its format: configuration, weights, tokenizer, chat template.
+//! Checkpoints: a base model on disk in any format, with configuration, weights, tokenizer and chat template.
 
 mod error;
 mod folder;
@@ -16,15 +16,15 @@ use crate::chat::ChatTemplate;
 use crate::config::ModelConfig;
 use crate::digest;
 use crate::generation::GenerationDefaults;
-use crate::gguf::Kind;
+use crate::gguf::TensorType;
 use folder::Folder;
 use gguf_file::GgufFile;
 
-/// An opened base model. Weights stay in the file and are read when asked for.
+/// An opened base model. Weights stay in the file and are read on demand.
 ///
 /// # Guarantees
-/// Every tensor that its configuration calls for is there, of the right shape and of a type that can be read; no
-/// tensor is there that the graph would leave out.
+/// Every tensor of its configuration is present, with the right shape and a supported type. No tensor is present that
+/// the graph would leave out.
 #[derive(Debug)]
 pub struct Checkpoint {
     source: Source,
@@ -46,22 +46,22 @@ pub struct Tensor {
     pub data: Vec<f32>,
 }
 
-/// One weight as it stands in the file.
+/// One weight in the file's own format.
 pub(crate) struct Stored<'a> {
-    /// What its blocks are.
-    pub(crate) kind: Kind,
-    /// As a [`Tensor`]'s.
+    /// Type of its blocks.
+    pub(crate) kind: TensorType,
+    /// Shape as in [`Tensor`].
     pub(crate) shape: Vec<usize>,
-    /// Whole blocks, row after row.
+    /// Whole blocks, row by row.
     pub(crate) bytes: Cow<'a, [u8]>,
 }
 
 impl Checkpoint {
-    /// Opens a Hugging Face folder (`config.json` with `model.safetensors` or its shards), a folder without safetensors that
-    /// holds exactly one `.gguf`, or a `.gguf` file.
+    /// Opens a Hugging Face folder (`config.json` with `model.safetensors` or its shards), a folder with exactly one
+    /// `.gguf` and no safetensors, or a `.gguf` file.
     ///
     /// # Errors
-    /// Says which file, tensor or field is missing, damaged or not supported.
+    /// Names the file, tensor or field that is missing, damaged or not supported.
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
         let source = match gguf_file::find(path)? {
             Some(file) => Source::Gguf(Box::new(GgufFile::open(&file)?)),
@@ -70,7 +70,7 @@ impl Checkpoint {
         Ok(Self { source, digest: OnceLock::new() })
     }
 
-    /// The shape of the model.
+    /// Shape of the model.
     #[must_use]
     pub fn config(&self) -> &ModelConfig {
         match &self.source {
@@ -79,7 +79,7 @@ impl Checkpoint {
         }
     }
 
-    /// What its authors say about generating with it.
+    /// Generation defaults of its authors.
     #[must_use]
     pub fn generation(&self) -> &GenerationDefaults {
         match &self.source {
@@ -88,7 +88,7 @@ impl Checkpoint {
         }
     }
 
-    /// What in its files is not used as it stands there, each with the file: worth a warning when the model is loaded.
+    /// Warnings for the load of the model: parts of its files that are not used as they are, each with the file.
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
         match &self.source {
@@ -97,9 +97,9 @@ impl Checkpoint {
         }
     }
 
-    /// A weight by its Hugging Face name, in the row order of Hugging Face, as f32.
+    /// A weight by its Hugging Face name and in Hugging Face row order, as f32.
     ///
-    /// `lm_head.weight` of a model with a tied head is its embedding.
+    /// A tied `lm_head.weight` is the embedding.
     ///
     /// # Errors
     /// Names a tensor that this model does not have.
@@ -111,7 +111,7 @@ impl Checkpoint {
         }
     }
 
-    /// Bits of a weight that the file holds quantised; `None` for one of floats, or for none of that name.
+    /// Bits of a quantised weight; `None` if it is a float or does not exist.
     #[must_use]
     pub fn native_bits(&self, name: &str) -> Option<u8> {
         match &self.source {
@@ -120,7 +120,7 @@ impl Checkpoint {
         }
     }
 
-    /// A weight as [`tensor`](Self::tensor), but in the file's own bytes; `None` unless it is in a GGUF file.
+    /// A weight in the file's own bytes; `None` unless it is in a GGUF file.
     pub(crate) fn stored(&self, name: &str) -> Option<Stored<'_>> {
         match &self.source {
             Source::Folder(_) => None,
@@ -128,10 +128,10 @@ impl Checkpoint {
         }
     }
 
-    /// The tokenizer; `None` where the model comes without one.
+    /// The tokenizer; `None` if the model has none.
     ///
     /// # Errors
-    /// Names the file and what of it cannot be read.
+    /// Names the unreadable file and the problem.
     pub fn tokenizer(&self) -> Result<Option<tokenizers::Tokenizer>, CheckpointError> {
         match &self.source {
             Source::Folder(folder) => folder.tokenizer(),
@@ -139,7 +139,7 @@ impl Checkpoint {
         }
     }
 
-    /// The chat template; `None` where the model comes without one.
+    /// The chat template; `None` if the model has none.
     ///
     /// # Errors
     /// Names the line of a template that does not parse.
@@ -150,8 +150,8 @@ impl Checkpoint {
         }
     }
 
-    /// `sha256:…` of the GGUF file, or of the names and contents of those files of the folder that the model is read
-    /// from. Computed at the first call.
+    /// `sha256:…` of the GGUF file, or of the names and contents of the files of the folder that the model is read
+    /// from. Computed on the first call.
     #[must_use]
     pub fn digest(&self) -> &str {
         self.digest.get_or_init(|| match &self.source {

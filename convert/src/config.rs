@@ -1,4 +1,4 @@
-//! What a graph needs to know of a model, whatever file said it.
+//! Model configuration, independent of the file format.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +8,7 @@ use crate::rope::Rope;
 /// The shape of a decoder-only transformer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModelConfig {
-    /// Which graph builder applies.
+    /// Graph builder to use.
     pub family: Family,
     /// Width of the residual stream.
     pub hidden_size: usize,
@@ -28,32 +28,32 @@ pub struct ModelConfig {
     pub rms_norm_eps: f32,
     /// Rotary position embedding.
     pub rope: Rope,
-    /// Keys further back than this are not seen; `None` sees all.
+    /// Sliding window: keys further back are masked; `None` for full attention.
     pub sliding_window: Option<usize>,
-    /// The head is the embedding.
+    /// Whether the head is the embedding.
     pub tie_word_embeddings: bool,
-    /// Positions the model was made for.
+    /// Trained context length in positions.
     pub context_length: usize,
 }
 
-/// Families of models: those whose graphs differ.
+/// Model families with differing graphs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Family {
-    /// Llama and all that share its graph, SmolLM2 among them.
+    /// Llama and all models with its graph, such as SmolLM2.
     Llama,
     /// Mistral: Llama with a sliding window.
     Mistral,
 }
 
-/// No dimension of a real model comes near; below it, products of two dimensions cannot overflow.
+/// No real model comes near; below this, products of two dimensions cannot overflow.
 const DIMENSION_MAX: usize = 1 << 24;
 const LAYERS_MAX: usize = 1024;
 
 impl ModelConfig {
-    /// Refuses shapes that no graph can be built from; `file` is where they were read.
+    /// Refuses shapes that no graph can be built from; `file` is named in errors.
     ///
     /// # Errors
-    /// Names the first field that is out of range or does not fit the others.
+    /// Names the first field that is out of range or inconsistent.
     pub fn check(&self, file: &str) -> Result<(), ConfigError> {
         let wrong = |field: &str, found: usize, expected: String| ConfigError::Wrong {
             file: file.to_owned(),

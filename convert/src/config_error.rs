@@ -1,38 +1,38 @@
-//! What can be wrong with a configuration.
+//! Errors of configuration files.
 
-/// A configuration that cannot be served as it says.
+/// A configuration that cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// A required field is absent.
+    /// A required field is missing.
     #[error("{file}: field `{field}` is missing")]
     Missing {
-        /// File that was read.
+        /// Name of the file.
         file: String,
-        /// Field, as that file spells it.
+        /// Field name in the file's spelling.
         field: String,
     },
-    /// A field does not hold what it must.
+    /// A field has an invalid value.
     #[error("{file}: field `{field}` is {found}; expected {expected}")]
     Wrong {
-        /// File that was read.
+        /// Name of the file.
         file: String,
-        /// Field, as that file spells it.
+        /// Field name in the file's spelling.
         field: String,
-        /// What stands there.
+        /// Value in the file.
         found: String,
-        /// What would have been right.
+        /// Description of valid values.
         expected: String,
     },
-    /// A setting that no graph here implements.
+    /// A setting that is not implemented.
     #[error("{file}: `{field}` = {found} is not supported; supported: {supported}")]
     Unsupported {
-        /// File that was read.
+        /// Name of the file.
         file: String,
-        /// Field, as that file spells it.
+        /// Field name in the file's spelling.
         field: String,
-        /// What it asks for.
+        /// Value in the file.
         found: String,
-        /// What can be asked for.
+        /// Supported values.
         supported: String,
     },
 }

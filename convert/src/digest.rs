@@ -7,8 +7,7 @@ pub(crate) fn of_bytes(bytes: &[u8]) -> String {
     format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
 }
 
-/// `sha256:…` over names and contents, in the order given. Lengths go in as well, so that no two sets of files read
-/// the same.
+/// `sha256:…` of names and contents, in the given order. Lengths are included, so that no two sets of files hash alike.
 pub(crate) fn of_files<'a>(files: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> String {
     let mut hash = Sha256::new();
     for (name, bytes) in files {

@@ -1,14 +1,14 @@
-//! Files that hold something else than their name says: what comes when a file is fetched the wrong way.
+//! Files whose content is not what their name says, as left by a wrong download.
 
 use std::io;
 
-/// Such files are short or show themselves at their beginning.
+/// Such files are short, or recognisable by their beginning.
 const HEAD_BYTES: usize = 512;
-/// What servers answer instead of a file, as plain text.
+/// Plain-text error answers of servers.
 const ANSWERS: [&str; 5] =
     ["entry not found", "repository not found", "not found", "access to model", "invalid username"];
 
-/// Refuses what is certainly not the file that was meant.
+/// Refuses a file that is certainly not the intended one.
 pub(crate) fn check(bytes: &[u8]) -> io::Result<()> {
     let head = String::from_utf8_lossy(&bytes[..bytes.len().min(HEAD_BYTES)]);
     let head = head.trim_start_matches('\u{feff}').trim_start();

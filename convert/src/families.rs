@@ -1,6 +1,6 @@
-//! The families that can be served: how `config.json` or GGUF metadata of each reads into a [`ModelConfig`].
+//! Model families: recognition, and conversion of `config.json` or GGUF metadata to a [`ModelConfig`].
 //!
-//! A family is one small file with a [`Reader`] and one line in [`ALL`].
+//! A family is one small file with a [`FamilyReader`] and one line in [`ALL`].
 
 mod gguf;
 mod hugging_face;
@@ -12,19 +12,19 @@ use serde_json::{Map, Value};
 use crate::config::{ConfigError, Family, ModelConfig};
 use crate::fields::Fields;
 
-/// How a family is recognised and read.
-struct Reader {
+/// Recognition and readers of a family.
+struct FamilyReader {
     family: Family,
     /// `model_type` in config.json.
     model_type: &'static str,
     from_hugging_face: Read,
-    /// `general.architecture` in GGUF and how it reads, where the family has one of its own.
+    /// `general.architecture` in GGUF and its reader, for families with one of their own.
     gguf: Option<(&'static str, Read)>,
 }
 
 type Read = fn(&Fields<'_>) -> Result<ModelConfig, ConfigError>;
 
-const ALL: [Reader; 2] = [llama::READER, mistral::READER];
+const ALL: [FamilyReader; 2] = [llama::READER, mistral::READER];
 
 /// Reads the `config.json` of a Hugging Face folder.
 pub(crate) fn from_hugging_face(file: &str, map: &Map<String, Value>) -> Result<ModelConfig, ConfigError> {
@@ -42,8 +42,8 @@ pub(crate) fn from_hugging_face(file: &str, map: &Map<String, Value>) -> Result<
 
 /// Reads the metadata of a GGUF file.
 ///
-/// The shape of the vocabulary and the divisors of rotary frequencies stand in tensors there and are filled in by the
-/// caller, who checks the whole.
+/// The vocabulary size and the divisors of rotary frequencies are in tensors; the caller fills them in and checks the
+/// whole.
 pub(crate) fn from_gguf(file: &str, map: &Map<String, Value>) -> Result<ModelConfig, ConfigError> {
     let fields = Fields::new(file, map);
     let key = "general.architecture";

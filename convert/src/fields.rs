@@ -1,16 +1,16 @@
-//! Typed reading of JSON objects, with errors that say which field of which file.
+//! Typed access to JSON objects, with errors that name the field and the file.
 //!
-//! GGUF metadata is turned into the same kind of map, so that both kinds of configuration are read alike.
+//! GGUF metadata is converted to the same kind of map, so that both formats are read alike.
 
 use serde_json::{Map, Value};
 
 use crate::config::ConfigError;
 
-/// One object and where it stands.
+/// A JSON object and its location.
 #[derive(Clone)]
 pub(crate) struct Fields<'a> {
     file: String,
-    /// Path of the object inside of its file, with a dot at the end; empty at the top.
+    /// Path of the object in its file, with a dot at the end; empty for the root.
     within: String,
     map: &'a Map<String, Value>,
 }
@@ -24,12 +24,12 @@ impl<'a> Fields<'a> {
         &self.file
     }
 
-    /// The value, where it is there and not null.
+    /// The value, if present and not null.
     pub(crate) fn get(&self, key: &str) -> Option<&'a Value> {
         self.map.get(key).filter(|value| !value.is_null())
     }
 
-    /// Whether the key is there at all, be it null.
+    /// Whether the key is present, even if null.
     pub(crate) fn has(&self, key: &str) -> bool {
         self.map.contains_key(key)
     }
@@ -70,7 +70,7 @@ impl<'a> Fields<'a> {
         self.typed(key, "true or false", Value::as_bool)
     }
 
-    /// Refuses the opposite of the one value that is supported.
+    /// Refuses any value but the supported one.
     pub(crate) fn only_flag(&self, key: &str, supported: bool) -> Result<(), ConfigError> {
         match self.opt_flag(key)? {
             Some(flag) if flag != supported => Err(self.unsupported(key, &supported.to_string())),
@@ -87,7 +87,7 @@ impl<'a> Fields<'a> {
         Ok(map.map(|map| Fields { file: self.file.clone(), within: format!("{}{key}.", self.within), map }))
     }
 
-    /// One token id or a list of them, each inside of the vocabulary.
+    /// One token id or a list of them, each within the vocabulary.
     pub(crate) fn token_ids(&self, key: &str, vocab_size: usize) -> Result<Vec<u32>, ConfigError> {
         let values = match self.get(key) {
             None => return Ok(Vec::new()),
@@ -124,13 +124,13 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// The value as JSON, cut short: a message is no place for a vocabulary.
+    /// The value as JSON, truncated: a message should not contain a vocabulary.
     fn shown(&self, key: &str) -> String {
         shown(self.map.get(key).unwrap_or(&Value::Null))
     }
 }
 
-/// A value as JSON, at most some 80 characters of it.
+/// A value as JSON, truncated to about 80 characters.
 pub(crate) fn shown(value: &Value) -> String {
     let text = value.to_string();
     match text.char_indices().nth(80) {

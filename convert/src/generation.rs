@@ -1,4 +1,4 @@
-//! What the authors of a model say about generating with it.
+//! Generation defaults of a model's authors.
 
 mod ends;
 
@@ -10,20 +10,20 @@ pub(crate) use ends::{ControlTokens, add_ends};
 use crate::config::ConfigError;
 use crate::fields::{Fields, shown};
 
-/// Above it a distribution is noise; OpenAI's own bound.
+/// Above it a distribution is noise; also OpenAI's bound.
 const TEMPERATURE_MAX: f32 = 2.0;
 
-/// Defaults that came with a model; what a request says wins over them.
+/// Generation defaults of a model; fields of a request take precedence.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct GenerationDefaults {
-    /// Tokens that end an answer, without duplicates; the first is the one the authors named first.
+    /// End-of-sequence ids without duplicates, in the order in which the files name them.
     pub eos_token_ids: Vec<u32>,
-    /// The same tokens, each with its text and with what names it.
+    /// The same tokens, each with its text and origin.
     #[serde(default)]
     pub ends: Vec<EndToken>,
-    /// Token that begins a text.
+    /// Begin-of-sequence id.
     pub bos_token_id: Option<u32>,
-    /// Whether the authors sample; `None` where they do not say.
+    /// Whether sampling is the default; `None` if not stated.
     pub do_sample: Option<bool>,
     /// Softmax temperature.
     pub temperature: Option<f32>,
@@ -36,23 +36,23 @@ pub struct GenerationDefaults {
     pub min_p: Option<f32>,
     /// Divisor of the logits of tokens already seen.
     pub repetition_penalty: Option<f32>,
-    /// What the files say that cannot be used as it is, and what is done instead. Not stored.
+    /// Warnings about values that are not used as they are. Not stored.
     #[serde(skip)]
     pub notes: Vec<String>,
 }
 
-/// A token that ends an answer.
+/// An end-of-sequence token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndToken {
-    /// Its id.
+    /// Token id.
     pub id: u32,
-    /// Its text; empty where the vocabulary is not known.
+    /// Token text; empty if the vocabulary is unknown.
     pub token: String,
-    /// The file or rule that names it.
+    /// File or rule that names it.
     pub named_by: String,
 }
 
-/// What becomes of a number in a file.
+/// Result of reading a number.
 enum Reading {
     Taken(f32),
     Instead(f32),
@@ -60,11 +60,11 @@ enum Reading {
 }
 
 impl GenerationDefaults {
-    /// Takes in what one more file says. What an earlier file said stays, except that EOS ids add up. Sampling fields out
-    /// of their range are noted, not refused: they are defaults, and the model can be served without them.
+    /// Merges another file. Earlier files take precedence, except that EOS ids add up. Sampling fields out of range
+    /// become warnings, not errors: they are only defaults.
     ///
     /// # Errors
-    /// Names the token id outside of the vocabulary.
+    /// Names a token id outside of the vocabulary.
     pub(crate) fn merge(&mut self, file: &str, map: &Map<String, Value>, vocab_size: usize) -> Result<(), ConfigError> {
         use Reading::{Ignored, Instead, Taken};
         let fields = Fields::new(file, map);
@@ -90,7 +90,7 @@ impl GenerationDefaults {
         };
         let top_p = self.number(&fields, "top_p", share);
         let min_p = self.number(&fields, "min_p", |x| if x > 1.0 { Ignored } else { share(x) });
-        // Negative values mean "all" elsewhere.
+        // Negative values mean "all" in other tools.
         let top_k = self.number(&fields, "top_k", |x| match x {
             x if x.fract() != 0.0 => Ignored,
             x if x < 0.0 => Instead(0.0),
@@ -120,7 +120,7 @@ impl GenerationDefaults {
         taken
     }
 
-    /// Makes a token end answers. The first to name it is remembered.
+    /// Adds an end-of-sequence token; its first origin is kept.
     pub(crate) fn add_end(&mut self, id: u32, token: &str, named_by: &str) {
         if !self.eos_token_ids.contains(&id) {
             self.eos_token_ids.push(id);

@@ -1,20 +1,20 @@
-//! GGUF files, versions 2 and 3: metadata and tensors, dequantised as `gguf-py` does.
+//! GGUF files, versions 2 and 3: metadata and tensors, dequantised as in `gguf-py`.
 //!
 //! Layout, little-endian: magic, version, counts; metadata (`key, type, value`); tensor entries (`name, dimensions,
-//! type, offset`); padding; data. Nothing in a file is believed before it was held against the file's length.
+//! type, offset`); padding; data. Every length and offset is checked against the file's length before use.
 
 mod blocks;
 mod error;
-mod kind;
 mod reader;
 mod super_blocks;
+mod tensor_type;
 mod value;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub use error::GgufError;
-pub(crate) use kind::Kind;
+pub(crate) use tensor_type::TensorType;
 pub(crate) use value::Element;
 use value::Value;
 
@@ -25,8 +25,8 @@ const MAGIC: [u8; 4] = *b"GGUF";
 const VERSIONS: [u32; 2] = [2, 3];
 const DIMENSIONS_MAX: u32 = 4;
 const ALIGNMENT_DEFAULT: u64 = 32;
-/// Entries of the largest models are some dozens, their tensors some thousands. Each takes memory here, several times the bytes
-/// of the shortest one in the file.
+/// The largest models have dozens of metadata entries and thousands of tensors. An entry takes several times the memory
+/// of its shortest encoding.
 const METADATA_MAX: usize = 1 << 16;
 const TENSORS_MAX: usize = 1 << 18;
 /// Shortest tensor entry: empty name, one dimension, type, offset.
@@ -34,7 +34,7 @@ const TENSOR_ENTRY_BYTES_MIN: usize = 8 + 4 + 8 + 4 + 8;
 /// Shortest metadata entry: empty key, type, one byte.
 const METADATA_ENTRY_BYTES_MIN: usize = 8 + 4 + 1;
 
-/// An opened file.
+/// An opened GGUF file.
 #[derive(Debug)]
 pub(crate) struct Gguf {
     path: PathBuf,
@@ -43,13 +43,13 @@ pub(crate) struct Gguf {
     tensors: BTreeMap<String, TensorInfo>,
 }
 
-/// Where a tensor lies and how it is stored.
+/// Location, shape and type of a tensor.
 #[derive(Debug)]
 pub(crate) struct TensorInfo {
-    /// Row-major, slowest dimension first (the file has them the other way round).
+    /// Row-major, slowest dimension first; the file has the reverse order.
     pub(crate) shape: Vec<usize>,
-    pub(crate) kind: Kind,
-    /// Bytes of the whole file.
+    pub(crate) kind: TensorType,
+    /// Byte range within the file.
     range: std::ops::Range<usize>,
 }
 
@@ -64,7 +64,7 @@ impl Gguf {
         &self.path
     }
 
-    /// The whole file.
+    /// Bytes of the whole file.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -83,13 +83,13 @@ impl Gguf {
         Some(info.kind.dequantise(&self.bytes[info.range.clone()]))
     }
 
-    /// A tensor's blocks as they stand in the file.
-    pub(crate) fn stored(&self, name: &str) -> Option<(Kind, &[u8])> {
+    /// A tensor's blocks in the file's own format.
+    pub(crate) fn stored(&self, name: &str) -> Option<(TensorType, &[u8])> {
         let info = self.tensors.get(name)?;
         Some((info.kind, &self.bytes[info.range.clone()]))
     }
 
-    /// All metadata that are no arrays, in the form in which configurations are read.
+    /// All scalar metadata, as a map for [`Fields`](crate::fields::Fields).
     pub(crate) fn scalars(&self) -> serde_json::Map<String, serde_json::Value> {
         self.metadata.iter().filter_map(|(key, value)| Some((key.clone(), value.as_json()?))).collect()
     }
@@ -106,7 +106,7 @@ impl Gguf {
         self.metadata.get(key)?.as_flag()
     }
 
-    /// The elements of an array.
+    /// Elements of a metadata array.
     pub(crate) fn array(&self, key: &str) -> Option<impl Iterator<Item = Element<'_>>> {
         Some(self.metadata.get(key)?.as_array()?.elements(&self.bytes))
     }
@@ -164,12 +164,12 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Parsed, GgufError> {
     Ok((metadata, tensors))
 }
 
-/// A tensor's entry as it stands in the file.
+/// A tensor entry of the file.
 struct Entry {
     name: String,
     shape: Vec<usize>,
-    kind: Kind,
-    /// From the start of the data.
+    kind: TensorType,
+    /// Offset from the start of the data.
     offset: u64,
     bytes: u64,
 }
@@ -187,8 +187,8 @@ impl Entry {
             shape.push(usize::try_from(dimension).map_err(|_| reader.bad(&name, "a dimension does not fit"))?);
         }
         let code = reader.u32(&name)?;
-        let Some(kind) = Kind::from_code(code) else {
-            return Err(GgufError::Kind { path: reader.path(), tensor: name, kind: kind::describe(code) });
+        let Some(kind) = TensorType::from_code(code) else {
+            return Err(GgufError::TensorType { path: reader.path(), tensor: name, kind: tensor_type::describe(code) });
         };
         let offset = reader.u64(&name)?;
         let row = shape[0];
@@ -204,7 +204,7 @@ impl Entry {
     }
 }
 
-/// Holds every tensor against the length of the file and against its neighbours.
+/// Checks every tensor against the file's length and against its neighbours.
 fn place(
     path: &Path,
     file: u64,
@@ -245,7 +245,7 @@ fn place(
 mod tests {
     use super::*;
 
-    /// A file of zeros that says how many tensors and metadata it has.
+    /// A zeroed file with the given counts of tensors and metadata.
     fn refusal(tensors: u64, metadata: u64, rest: &[u8]) -> String {
         let head = [&MAGIC[..], &3u32.to_le_bytes(), &tensors.to_le_bytes(), &metadata.to_le_bytes(), rest].concat();
         parse(Path::new("x.gguf"), &head).unwrap_err().to_string()

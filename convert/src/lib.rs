@@ -1,14 +1,14 @@
-//! Model files in, ONNX graphs and packed adapters out.
+//! Conversion of model files to ONNX graphs, and of PEFT adapters to packed adapters.
 //!
-//! A checkpoint is read tensor by tensor, turned into a decoder graph whose linear layers leave room for adapters, and
-//! written as a [`bundle`] that a worker opens. An adapter is checked against the model it is for and [packed](pack)
-//! for the operator that applies it.
+//! A checkpoint is read tensor by tensor, converted to a decoder graph with places for adapters, and written as a
+//! [`bundle`] for workers. An adapter is checked against its base model and [packed](pack) for the operators that apply
+//! it.
 //!
-//! The input side reads what others publish: Hugging Face folders, GGUF files and PEFT adapters. Every file is judged
-//! whole before anything is built from it, so a file that opens is a file that can be served: all tensors are there,
-//! their shapes fit the configuration, and no setting was ignored because nobody knew it.
+//! Inputs are published files: Hugging Face folders, GGUF files and PEFT adapters. A file is checked as a whole before
+//! anything is built from it, so a file that opens can be served: all tensors are present, their shapes fit the
+//! configuration, and no unknown setting is ignored.
 //!
-//! This crate has no async, no network and no ONNX Runtime. Files in, values and files out.
+//! No async, no network and no ONNX Runtime in this crate.
 
 // In the order in which data meets them.
 mod anonymous;
@@ -33,7 +33,7 @@ pub mod generation;
 pub mod peft;
 pub mod tokenizer;
 
-// The output side: graphs for ONNX Runtime, and adapters laid out for the operator that applies them.
+// Outputs: graphs for ONNX Runtime, and packed adapters.
 mod onnx;
 mod weights;
 

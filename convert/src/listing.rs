@@ -1,8 +1,8 @@
-//! What is in a folder.
+//! Folder listings.
 
 use std::{fs, path::Path};
 
-/// Names in a folder, sorted, hidden ones left out.
+/// File names in a folder, sorted, without hidden ones.
 pub(crate) fn names(path: &Path) -> Vec<String> {
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
     let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());

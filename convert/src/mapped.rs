@@ -1,4 +1,4 @@
-//! Files as bytes: large ones mapped, small ones read under a limit.
+//! Files as bytes: large ones mapped, small ones read up to a limit.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -8,19 +8,19 @@ use std::path::Path;
 use crate::anonymous::Anonymous;
 use crate::disguise;
 
-/// Up to this size a file is read rather than mapped: all adapters are, and they are the files that people replace
-/// while they are served. A mapped file that is cut short ends the process; one that was read only looks truncated.
+/// Files up to this size are read rather than mapped. That includes all adapters, which people replace while they are
+/// served: truncating a mapped file kills the process, truncating a file that was read does not.
 const READ_BYTES_MAX: u64 = 64 << 20;
 
-/// A weight file as bytes.
+/// Bytes of a weight file.
 ///
 /// # Assumptions
-/// Whoever replaces a large file does so by rename, never by writing into it: what is mapped then stays as it was.
+/// Large files are replaced by a rename, never rewritten in place, so that a mapping does not change.
 #[derive(Debug)]
 pub(crate) enum Mapped {
-    /// In memory of our own.
+    /// Read into memory of our own.
     Read(Anonymous),
-    /// In the page cache.
+    /// Mapped from the page cache.
     Mapped(memmap2::Mmap),
 }
 
@@ -32,7 +32,7 @@ impl Mapped {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a file"));
         }
         if metadata.len() <= READ_BYTES_MAX {
-            // Where a page begins, the system copies several times as fast as elsewhere.
+            // Copying into page-aligned memory is several times as fast.
             let mut bytes = Anonymous::zeroed(metadata.len() as usize)?;
             file.read_exact(&mut bytes)?;
             disguise::check(&bytes)?;
@@ -42,10 +42,10 @@ impl Mapped {
     }
 }
 
-/// A file that is made whole beside its place and renamed into it, in the page cache.
+/// Maps a file that was completed elsewhere and renamed into place.
 pub(crate) fn map(file: &File) -> io::Result<memmap2::Mmap> {
-    // SAFETY: a mapping is unsound when the file is written or cut while mapped. Such files are not: the mapped inode never
-    // changes.
+    // SAFETY: a mapping is unsound if the file is written or truncated while mapped. Such files are replaced by
+    // renames, so the mapped inode never changes.
     #[allow(unsafe_code)]
     unsafe {
         memmap2::Mmap::map(file)
@@ -63,7 +63,7 @@ impl Deref for Mapped {
     }
 }
 
-/// Reads a file of at most `bytes_max`.
+/// Reads a file of at most `bytes_max` bytes.
 pub(crate) fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(bytes_max + 1).read_to_end(&mut bytes)?;

@@ -1,4 +1,4 @@
-//! The part of the ONNX protobuf that a decoder graph needs.
+//! The subset of the ONNX protobuf that decoder graphs need.
 //!
 //! Field numbers are those of the published `onnx.proto` (IR version 10). Weights are external data: the graph file
 //! stays small and ONNX Runtime maps the weight file instead of parsing it.

@@ -1,9 +1,9 @@
-//! A PEFT adapter laid out for the operators that apply it.
+//! Packed adapters: PEFT adapters in the layout of the operators that apply them.
 //!
-//! One [`Layout`] a fused projection: beside 32-bit weights every number as it is, beside quantised ones in
-//! 8 bits. Ranks may differ from module to module and layer to layer.
+//! One [`Layout`] for each fused projection: 32-bit floats beside 32-bit weights, 8 bits beside quantised ones. Ranks
+//! may differ between modules and layers.
 
-mod kept;
+mod packed_file;
 
 use std::{
     collections::BTreeMap,
@@ -17,41 +17,41 @@ use slm_kernels::lora::{self, FactorError, Layout, Pair};
 use crate::{
     anonymous::Anonymous,
     config::ModelConfig,
-    graph::{Group, Precision},
+    graph::{FusedProjection, Precision},
     peft::{Adapter, Module},
 };
 
-pub use kept::Key;
+pub use packed_file::Key;
 
-/// An adapter ready to be used beside a graph.
+/// A packed adapter, ready to be applied.
 ///
-/// Its matrices are one piece of memory of their own, which goes back to the system with it: adapters come and go for as
-/// long as a worker lives, and an allocator would keep what they leave in pieces.
+/// Its matrices are one mapping of their own, which is returned to the system as a whole: adapters come and go during
+/// the life of a worker, and an allocator would fragment.
 #[derive(Debug, Default)]
 pub struct PackedAdapter {
-    /// As [`Adapter::digest`].
+    /// Digest of the adapter; see [`Adapter::digest`].
     pub digest: String,
-    /// As [`Adapter::rank_max`].
+    /// Largest rank; see [`Adapter::rank_max`].
     pub rank_max: usize,
-    /// As [`Adapter::target_modules`].
+    /// Target modules; see [`Adapter::target_modules`].
     pub target_modules: Vec<String>,
     ranks: Ranks,
-    groups: Vec<Option<Place>>,
+    projections: Vec<Option<PackedProjection>>,
     memory: Memory,
 }
 
-/// Of each pair.
+/// Rank of each pair.
 type Ranks = BTreeMap<(usize, Module), usize>;
 
-/// Where the matrices of all groups are.
+/// Memory of the matrices.
 #[derive(Debug, Default)]
 enum Memory {
-    /// There are none.
+    /// No matrices.
     #[default]
     None,
-    /// Packed here.
+    /// Anonymous memory, packed by this process.
     Anonymous(Anonymous),
-    /// Kept in a file, from there on.
+    /// A packed file, from offset `begin`.
     Mapped { map: Mmap, begin: usize },
 }
 
@@ -67,61 +67,62 @@ impl Deref for Memory {
     }
 }
 
-/// Where the matrices of a group are.
+/// Layout and byte range of a fused projection's matrices.
 #[derive(Debug)]
-struct Place {
+struct PackedProjection {
     layout: Layout,
     memory: Range<usize>,
 }
 
 impl PackedAdapter {
-    /// What changes the group of that [`Group::index`]; `None` where the adapter changes nothing.
-    pub fn group(&self, index: usize) -> Option<lora::Adapter<'_>> {
-        let Place { layout, memory } = self.groups.get(index)?.as_ref()?;
+    /// The adapter for the projection with that [`FusedProjection::index`]; `None` if it does not change the
+    /// projection.
+    pub fn projection(&self, index: usize) -> Option<lora::Adapter<'_>> {
+        let PackedProjection { layout, memory } = self.projections.get(index)?.as_ref()?;
         Some(layout.adapter(&self.memory[memory.clone()]))
     }
 
-    /// Whether its matrices are in a file that was kept, not in memory of their own.
+    /// Whether the matrices are mapped from a packed file.
     pub fn is_mapped(&self) -> bool {
         matches!(self.memory, Memory::Mapped { .. })
     }
 
-    /// Memory that the matrices take.
+    /// Bytes of the matrices.
     pub fn bytes(&self) -> u64 {
         self.memory.len() as u64
     }
 }
 
-/// Why an adapter cannot be laid out.
+/// Reason why an adapter cannot be packed.
 #[derive(Debug, thiserror::Error)]
 pub enum PackError {
-    /// Its scale is beyond what it can be computed with.
+    /// The scaling is out of range.
     #[error(
         "layer {layer}, {module}: the scaling is {factor}, beyond what a 32-bit float holds with the weights; use a \
          smaller scale or alpha"
     )]
     OutOfRange {
-        /// First layer where that is so.
+        /// First such layer.
         layer: usize,
-        /// First projection of the layer where that is so.
+        /// First such projection in the layer.
         module: String,
         /// Scaling of the adapter times the scale it is loaded with.
         factor: f32,
     },
-    /// The system has no memory for it.
+    /// The system has no memory for the matrices.
     #[error("{bytes} bytes of memory for its matrices: {source}; give the worker more, or load fewer adapters")]
     Memory {
-        /// Asked for.
+        /// Requested bytes.
         bytes: usize,
-        /// What the system said.
+        /// Error of the operating system.
         source: io::Error,
     },
 }
 
-/// Lays `adapter` out for a base served at `precision`. `scale` multiplies the adapter's own scaling.
+/// Packs `adapter` for a base served at `precision`. `scale` multiplies the adapter's own scaling.
 ///
 /// # Errors
-/// The scale is out of range, or there is no memory.
+/// The scaling is out of range, or there is no memory.
 pub fn pack(
     adapter: &Adapter,
     config: &ModelConfig,
@@ -129,12 +130,12 @@ pub fn pack(
     scale: f32,
 ) -> Result<PackedAdapter, PackError> {
     let ranks = adapter.pairs.iter().map(|(&place, pair)| (place, pair.rank)).collect();
-    let (groups, bytes) = places(&ranks, config, precision);
+    let (projections, bytes) = places(&ranks, config, precision);
     let mut memory = Anonymous::zeroed(bytes).map_err(|source| PackError::Memory { bytes, source })?;
     let mut room = Room::default();
-    for ((layer, group), place) in self::groups(config.layers).zip(&groups) {
-        if let Some(Place { layout, memory: range }) = place {
-            pack_group((adapter, scale), (layer, group), layout, &mut room, &mut memory[range.clone()])?;
+    for ((layer, projection), place) in self::projections(config.layers).zip(&projections) {
+        if let Some(PackedProjection { layout, memory: range }) = place {
+            pack_projection((adapter, scale), (layer, projection), layout, &mut room, &mut memory[range.clone()])?;
         }
     }
     Ok(PackedAdapter {
@@ -142,32 +143,38 @@ pub fn pack(
         rank_max: adapter.rank_max,
         target_modules: adapter.target_modules.clone(),
         ranks,
-        groups,
+        projections,
         memory: Memory::Anonymous(memory),
     })
 }
 
-/// Where the matrices of each group go, one behind the other, and the bytes of all.
-fn places(ranks: &Ranks, config: &ModelConfig, precision: Precision) -> (Vec<Option<Place>>, usize) {
+/// Layout of each projection's matrices, one after another, and the total bytes.
+fn places(ranks: &Ranks, config: &ModelConfig, precision: Precision) -> (Vec<Option<PackedProjection>>, usize) {
     let mut bytes = 0;
-    let place = |(layer, group)| {
-        let layout = layout(ranks, config, layer, group, precision)?;
+    let place = |(layer, projection)| {
+        let layout = layout(ranks, config, layer, projection, precision)?;
         let begin = bytes;
         bytes += layout.bytes();
-        Some(Place { layout, memory: begin..bytes })
+        Some(PackedProjection { layout, memory: begin..bytes })
     };
-    (groups(config.layers).map(place).collect(), bytes)
+    (projections(config.layers).map(place).collect(), bytes)
 }
 
-/// Those of all layers, by [`Group::index`].
-fn groups(layers: usize) -> impl Iterator<Item = (usize, Group)> {
-    (0..layers).flat_map(|layer| Group::ALL.into_iter().map(move |group| (layer, group)))
+/// The fused projections of all layers, by [`FusedProjection::index`].
+fn projections(layers: usize) -> impl Iterator<Item = (usize, FusedProjection)> {
+    (0..layers).flat_map(|layer| FusedProjection::ALL.into_iter().map(move |projection| (layer, projection)))
 }
 
-/// `None` where the adapter changes nothing.
-fn layout(ranks: &Ranks, config: &ModelConfig, layer: usize, group: Group, precision: Precision) -> Option<Layout> {
+/// `None` if the adapter does not change the projection.
+fn layout(
+    ranks: &Ranks,
+    config: &ModelConfig,
+    layer: usize,
+    projection: FusedProjection,
+    precision: Precision,
+) -> Option<Layout> {
     let (mut modules, mut columns_before) = (Vec::new(), 0);
-    for &module in group.modules() {
+    for &module in projection.modules() {
         let columns = module.dimensions(config).1;
         if let Some(&rank) = ranks.get(&(layer, module)) {
             modules.push(lora::Module { rank, column_begin: columns_before, columns });
@@ -178,20 +185,20 @@ fn layout(ranks: &Ranks, config: &ModelConfig, layer: usize, group: Group, preci
         Precision::F32 => Layout::in_32_bits,
         Precision::Int4 | Precision::Int8 => Layout::in_8_bits,
     };
-    (!modules.is_empty()).then(|| layout(group.inputs(config), columns_before, &modules))
+    (!modules.is_empty()).then(|| layout(projection.inputs(config), columns_before, &modules))
 }
 
-/// Matrices of a group as f32: memory that is kept from group to group.
+/// Scratch for a projection's matrices as f32, reused.
 type Room = Vec<[Vec<f32>; 2]>;
 
-fn pack_group(
+fn pack_projection(
     (adapter, scale): (&Adapter, f32),
-    (layer, group): (usize, Group),
+    (layer, projection): (usize, FusedProjection),
     layout: &Layout,
     room: &mut Room,
     memory: &mut [u8],
 ) -> Result<(), PackError> {
-    let modules = group.modules();
+    let modules = projection.modules();
     room.resize_with(room.len().max(modules.len()), Default::default);
     let mut pairs = Vec::with_capacity(modules.len());
     for (&module, [a, b]) in modules.iter().zip(room) {

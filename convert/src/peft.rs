@@ -1,7 +1,7 @@
-//! LoRA adapters as PEFT writes them.
+//! PEFT LoRA adapters.
 //!
-//! An adapter either loads whole, and then does exactly what PEFT does with it, or is refused by the name of what
-//! stands in the way. Nothing of it is ever left out in silence.
+//! An adapter either loads completely and then has exactly the effect that it has in PEFT, or is refused with the name
+//! of the obstacle. No part is ignored silently.
 
 mod chat;
 mod config;
@@ -29,24 +29,24 @@ use weights::Weights;
 
 const CONFIG_FILE: &str = "adapter_config.json";
 const WEIGHTS_FILE: &str = "adapter_model.safetensors";
-/// Real ones have a few kilobytes, or some hundred with a pattern for each module.
+/// Real configurations have a few kilobytes, or some hundred with a pattern for each module.
 const CONFIG_BYTES_MAX: u64 = 4 << 20;
-/// Of a file whose digest is taken: rank 256 on every layer of a model of 8 billion weights has 3 GB.
+/// Bound on a hashed file: rank 256 on every layer of a model of 8 billion weights has 3 GB.
 const BYTES_MAX: u64 = 16 << 30;
 
-/// Embedding and head of the base, by Hugging Face name: what an adapter's copies of them are held against.
+/// Embedding and head of the base by Hugging Face name, to compare an adapter's copies with.
 pub type Embeddings<'a> = dyn Fn(&str) -> Option<Tensor> + 'a;
 
 /// An adapter that fits its base.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Adapter {
-    /// `sha256:…` over configuration, weights and the chat template that it may bring: the adapter's identity.
+    /// Identity of the adapter: `sha256:…` of configuration, weights and chat template, if any.
     pub digest: String,
     /// Largest rank of its pairs.
     pub rank_max: usize,
-    /// Short names of the projections it changes, in the order of [`Module`].
+    /// Short names of the adapted projections, in the order of [`Module`].
     pub target_modules: Vec<String>,
-    /// One pair for each projection it changes.
+    /// One pair for each adapted projection.
     pub pairs: BTreeMap<(usize, Module), LoraPair>,
 }
 
@@ -67,13 +67,13 @@ impl Adapter {
     /// Opens a folder with `adapter_config.json` and `adapter_model.safetensors` for the base of that shape.
     ///
     /// # Errors
-    /// Names the field or the tensor for which this adapter cannot be applied exactly. A copy of the base's embedding or
-    /// head is one: [`Self::open_on`] can tell whether it is only a copy.
+    /// Names the field or tensor that cannot be applied exactly. A copy of the base's embedding or head is such a
+    /// tensor; [`Self::open_on`] can tell a mere copy.
     pub fn open(dir: &Path, base: &ModelConfig) -> Result<Self, AdapterError> {
         Self::open_on(dir, base, &|_| None)
     }
 
-    /// The same for a base whose embedding and head are at hand. They are asked for only if the adapter has copies.
+    /// The same for a base whose embedding and head are available. They are read only if the adapter has copies.
     ///
     /// # Errors
     /// As [`Self::open`].
@@ -99,12 +99,12 @@ impl Adapter {
     }
 }
 
-/// The digest of the adapter in `dir`, as [`Adapter::open`] gives it, whatever its files hold.
+/// The digest of the adapter in `dir`, as [`Adapter::open`] computes it, without validating the files.
 ///
 /// # Errors
-/// When one of the two files cannot be read.
+/// One of the two files cannot be read.
 pub fn digest(dir: &Path) -> Result<String, AdapterError> {
-    // Read, not mapped: whoever follows a folder reads files while others write them.
+    // Read, not mapped: a watched folder may be written meanwhile.
     let read = |name| {
         let path = existing(dir, name)?;
         mapped::read(&path, BYTES_MAX).map_err(|source| AdapterError::Io { path, source })
@@ -113,7 +113,7 @@ pub fn digest(dir: &Path) -> Result<String, AdapterError> {
     Ok(identity(dir, &config, &weights))
 }
 
-/// Over configuration and weights, and over the chat template of an adapter that brings one.
+/// Hashes configuration, weights, and the chat template if there is one.
 fn identity(dir: &Path, config: &[u8], weights: &[u8]) -> String {
     let template = chat::source(dir);
     let template = template.as_ref().map(|template| ("chat_template", template.as_bytes()));

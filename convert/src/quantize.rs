@@ -1,13 +1,13 @@
-//! Weights of a linear layer in 4 or 8 bits: taken over exactly where the file holds them so, else rounded.
+//! Quantisation of linear layers to 4 or 8 bits: exact where the file has such weights, else rounded.
 //!
-//! | in the file | asked for 4 bits | asked for 8 bits |
+//! | in the file | requested 4 bits | requested 8 bits |
 //! |---|---|---|
-//! | Q4_0, Q4_1 | as they are | as they are |
-//! | Q8_0 | 4 bits with a minimum, blocks of 32 | as they are |
-//! | Q5_0, Q5_1, Q5_K, Q6_K | 8 bits: their author gave them more than 4 | 8 bits |
+//! | Q4_0, Q4_1 | exact | exact |
+//! | Q8_0 | 4 bits with a minimum, blocks of 32 | exact |
+//! | Q5_0, Q5_1, Q5_K, Q6_K | 8 bits: the author chose more than 4 | 8 bits |
 //! | Q4_K, floats | 4 bits with a minimum, blocks of 32 | 8 bits, blocks of 32 |
 //!
-//! Matrices that are joined into one have one format: that of the widest.
+//! Matrices that are fused have one format: the widest of theirs.
 
 use std::array;
 
@@ -16,7 +16,7 @@ use slm_kernels::{BLOCK, Block, Format, Packed, SourceError};
 
 use crate::{
     checkpoint::{Checkpoint, CheckpointError, Stored},
-    gguf::Kind,
+    gguf::TensorType,
     graph::GraphError,
 };
 
@@ -27,8 +27,8 @@ pub(crate) enum Bits {
     Eight,
 }
 
-/// The tensors of these names, all `[outputs, inputs]` with as many inputs, as one matrix with their outputs side by
-/// side. The file's own bits come before `bits`, as the table says.
+/// Packs the tensors of these names, all `[outputs, inputs]` with equal inputs, as one matrix with their outputs side
+/// by side. The file's own bits take precedence over `bits`, as in the table.
 pub(crate) fn quantize(checkpoint: &Checkpoint, names: &[String], bits: Bits) -> Result<Packed, GraphError> {
     let stored: Vec<_> = names.iter().filter_map(|name| checkpoint.stored(name)).collect();
     if let Some(take) = exactly(&stored, bits).filter(|_| stored.len() == names.len()) {
@@ -49,19 +49,19 @@ pub(crate) fn quantize(checkpoint: &Checkpoint, names: &[String], bits: Bits) ->
     }))
 }
 
-/// Takes bytes of a tensor, its inputs and its outputs.
+/// Converts a tensor's bytes, given its inputs and outputs.
 type TakeOver = fn(&[u8], usize, usize) -> Result<Packed, SourceError>;
 
-/// How the kernels read tensors as they stand in the file, when all are of one type that they know.
+/// Exact conversion, if all tensors have one type that the kernels support.
 fn exactly(stored: &[Stored<'_>], bits: Bits) -> Option<TakeOver> {
     let kind = stored.first()?.kind;
     if stored.iter().any(|stored| stored.kind != kind) {
         return None;
     }
     match (kind, bits) {
-        (Kind::Q4_0, _) => Some(Packed::from_q4_0),
-        (Kind::Q4_1, _) => Some(Packed::from_q4_1),
-        (Kind::Q8_0, Bits::Eight) => Some(Packed::from_q8_0),
+        (TensorType::Q4_0, _) => Some(Packed::from_q4_0),
+        (TensorType::Q4_1, _) => Some(Packed::from_q4_1),
+        (TensorType::Q8_0, Bits::Eight) => Some(Packed::from_q8_0),
         _ => None,
     }
 }
@@ -83,21 +83,21 @@ fn joined(checkpoint: &Checkpoint, names: &[String]) -> Result<(Vec<f32>, usize)
     Ok((data, inputs))
 }
 
-/// Sums that are made side by side.
+/// Sums computed in parallel.
 const LANES: usize = 4;
-/// Scales that are tried: with each the range of the weights is spread over 14 to 16 levels.
+/// Candidate scales: each spreads the range of the weights over 14 to 16 levels.
 const SCALES: usize = 5;
 
-/// Weights in 4 bits with a minimum, chosen so that errors are small where weights are large.
+/// Quantises a block to 4 bits with a minimum, with small errors where weights are large.
 ///
-/// Sixteen levels from the smallest to the largest weight are the beginning: exact at the ends, where few weights are, and
-/// coarse between. With each of some scales around that one, weights get their nearest levels, and the levels the scale and
-/// minimum that suit them best (least squares). What has the least error in the end, with scale and minimum as they will
-/// be stored, is taken. Errors are squared and count by the weight's magnitude; see [`Candidate::error`].
+/// The search begins with sixteen levels from the smallest to the largest weight: exact at the ends, where few weights
+/// are, and coarse in between. For each scale around that one, weights get their nearest levels, and the levels the
+/// scale and minimum of a least-squares fit. The candidate with the least error wins, measured with scale and minimum
+/// as stored. Errors are squared and weighted by magnitude; see [`Candidate::error`].
 fn four_bits(weights: &[f32]) -> Block {
     let low = weights.iter().copied().fold(f32::INFINITY, f32::min);
     let high = weights.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    // What fills up a block is zero, and so counts nothing.
+    // Padding is zero, and so has no weight.
     let mut block = [0.0; BLOCK];
     block[..weights.len()].copy_from_slice(weights);
     let mut best = Candidate::new(&block, (high - low) / 15.0, low);
@@ -113,23 +113,24 @@ fn four_bits(weights: &[f32]) -> Block {
     Block { scale: best.scale, offset: best.offset, quants: best.levels.map(|level| level as u8) }
 }
 
-/// A block as it would be, and what is wrong with it.
+/// A quantised block and its error.
 struct Candidate {
     scale: f32,
     offset: f32,
     levels: [f32; BLOCK],
-    /// Squares of what weights are off by, each times the weight's magnitude. With SmolLM2-135M's head in 4 bits, over five
-    /// texts, perplexity grows by 4.0 % so, and by 5.6 % without a search; with plain squares a search made it worse.
+    /// Sum of squared errors, each times the weight's magnitude. For SmolLM2-135M's head in 4 bits, over five texts,
+    /// perplexity grows by 4.0 % with this search and by 5.6 % without; with unweighted squares the search made it
+    /// worse.
     error: f32,
 }
 
 impl Candidate {
     /// Every weight at the nearest of sixteen levels from `offset` on.
     fn new(weights: &[f32; BLOCK], scale: f32, offset: f32) -> Self {
-        // As they will be stored: levels are chosen for what the kernels will multiply with.
+        // Rounded as stored, so that levels fit what the kernels multiply with.
         let (offset, scale) = (stored(offset), stored(scale));
         let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
-        // Adding 1.5 * 2^23, and taking it off, leaves the nearest integer.
+        // Adding and subtracting 1.5 * 2^23 rounds to the nearest integer.
         const MAGIC: f32 = 12_582_912.0;
         let levels = weights.map(|weight| (((weight - offset) * inverse).clamp(0.0, 15.0) + MAGIC) - MAGIC);
         let [error] = sums(weights, &levels, |weight, level| {
@@ -140,8 +141,8 @@ impl Candidate {
     }
 }
 
-/// The scale and minimum with which levels come nearest to the weights, which count by their magnitude; none where all
-/// that count have one level.
+/// Least-squares scale and minimum for given levels, weighted by magnitude; `None` if all weights that count have one
+/// level.
 fn least_squares(weights: &[f32; BLOCK], levels: &[f32; BLOCK]) -> Option<(f32, f32)> {
     let [total, level_sum, level_squares, weight_sum, products] = sums(weights, levels, |weight, level| {
         let counts = weight.abs();
@@ -152,7 +153,7 @@ fn least_squares(weights: &[f32; BLOCK], levels: &[f32; BLOCK]) -> Option<(f32, 
     (spread > 0.0 && scale > 0.0).then(|| (scale, (weight_sum - scale * level_sum) / total))
 }
 
-/// Sums of what `of` makes of each weight and its level, in lanes: one after the other would wait for each other.
+/// Sums of `of` over weights and levels, in independent lanes for speed.
 #[inline(always)]
 fn sums<const N: usize>(weights: &[f32; BLOCK], levels: &[f32; BLOCK], of: impl Fn(f32, f32) -> [f32; N]) -> [f32; N] {
     let mut lanes = [[0.0; N]; LANES];
@@ -186,7 +187,7 @@ mod tests {
             let eight = Block::in_8_bits(&weights, 1.0);
             for (quant, weight) in eight.quants.iter().zip(&weights) {
                 let back = eight.scale * (f32::from(*quant) - 128.0);
-                // The ends are rounded to 16 bits too, and so may be missed by a little.
+                // The ends are rounded to 16 bits too, and may be missed slightly.
                 assert!((back - weight).abs() <= eight.scale / 2.0 + 2e-3 * 8.0, "{weight} became {back}");
             }
         }
@@ -205,7 +206,7 @@ mod tests {
                 |(quant, weight): (&u8, &f32)| (weight - (scale * f32::from(*quant) + offset)).powi(2) * weight.abs();
             let error: f32 = quants.iter().zip(&weights).map(off).sum();
             assert!(error < plain.error, "{n}: {error}, plain {}", plain.error);
-            // Nothing is far from where it was, at the ends neither.
+            // No weight is far from its value, even at the ends.
             for (quant, weight) in quants.iter().zip(&weights) {
                 assert!((weight - (scale * f32::from(*quant) + offset)).abs() <= scale, "{weight} as {quant}");
             }

@@ -1,4 +1,4 @@
-//! Rotary position embedding: which angle each pair of a head turns by, per position.
+//! Rotary position embedding: rotation angles of each pair of a head by position.
 
 use std::f64::consts::PI;
 
@@ -11,16 +11,16 @@ use crate::config_error::ConfigError;
 pub struct Rope {
     /// Base of the geometric series of frequencies.
     pub theta: f32,
-    /// How the series is bent for longer contexts.
+    /// Scaling of the frequencies for longer contexts.
     pub scaling: RopeScaling,
 }
 
-/// Ways of stretching the frequencies beyond the context a model was first trained on.
+/// Ways to extend the frequencies beyond the trained context.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum RopeScaling {
-    /// The plain series.
+    /// No scaling.
     None,
-    /// Llama 3.1: long wavelengths divided by `factor`, short ones kept, a smooth passage between.
+    /// Llama 3.1: long wavelengths are divided by `factor`, short ones kept, with a smooth transition.
     Llama3 {
         /// Divisor of the low frequencies.
         factor: f32,
@@ -28,10 +28,10 @@ pub enum RopeScaling {
         low_freq_factor: f32,
         /// Wavelengths below `original_context / high_freq_factor` are kept.
         high_freq_factor: f32,
-        /// Context before stretching, in positions.
+        /// Original context in positions.
         original_context: usize,
     },
-    /// One divisor for each pair, as GGUF stores them in the tensor `rope_freqs.weight`.
+    /// One divisor for each pair, as in GGUF's tensor `rope_freqs.weight`.
     Divisors(Vec<f32>),
 }
 

@@ -1,8 +1,8 @@
-//! Reading one safetensors file.
+//! Safetensors reader.
 //!
-//! The header is judged here rather than by a library, because a message must name the tensor: eight bytes with the
-//! length of the header, the header as JSON (`name -> {dtype, shape, data_offsets}`), then the data, which the tensors
-//! cover without gap or overlap.
+//! The header is parsed here rather than by a library, because errors must name the tensor. Format: eight bytes with
+//! the length of the header, the header as JSON (`name -> {dtype, shape, data_offsets}`), then the data, which the
+//! tensors cover without gap or overlap.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -16,7 +16,7 @@ use slm_kernels::floats::{Float, Floats};
 
 use crate::mapped::Mapped;
 
-/// The format's own limit; a larger header is damage.
+/// The format's own limit; a larger header means damage.
 const HEADER_BYTES_MAX: u64 = 100_000_000;
 const DIMENSIONS_MAX: usize = 8;
 
@@ -26,68 +26,68 @@ pub enum SafetensorsError {
     /// The file system refused.
     #[error("{}: {source}", path.display())]
     Io {
-        /// File.
+        /// Path of the file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the operating system.
         source: std::io::Error,
     },
-    /// The file ends before its header does.
+    /// The file ends before its header.
     #[error("{}: header of {header} bytes in a file of {file} bytes; it is truncated: fetch it again", path.display())]
     HeaderLength {
-        /// File.
+        /// Path of the file.
         path: PathBuf,
-        /// Length by its first eight bytes.
+        /// Length according to the first eight bytes.
         header: u64,
         /// Length of the file.
         file: u64,
     },
-    /// The header is not what the format says.
+    /// The header is invalid.
     #[error("{}: header cannot be read: {problem}; this is no safetensors file, or a damaged one", path.display())]
     Header {
-        /// File.
+        /// Path of the file.
         path: PathBuf,
-        /// What the parser said.
+        /// Message of the parser.
         problem: String,
     },
-    /// The data ends before the last tensor does.
+    /// The file ends before the last tensor.
     #[error(
         "{}: tensor `{tensor}` ends at byte {end} of the data, which has {data} bytes; \
          the file is truncated: fetch it again",
         path.display()
     )]
     Truncated {
-        /// File.
+        /// Path of the file.
         path: PathBuf,
-        /// First tensor that is not whole.
+        /// First truncated tensor.
         tensor: String,
-        /// Where it ends.
+        /// End of the tensor, in bytes.
         end: u64,
         /// Bytes of data in the file.
         data: u64,
     },
-    /// A tensor whose entry contradicts itself or its neighbours.
+    /// A tensor entry is inconsistent.
     #[error("{}: tensor `{tensor}`: {problem}; the file is damaged: fetch it again", path.display())]
     Layout {
-        /// File.
+        /// Path of the file.
         path: PathBuf,
-        /// Tensor.
+        /// Tensor name.
         tensor: String,
-        /// The contradiction.
+        /// Description of the inconsistency.
         problem: String,
     },
-    /// A type that is not read here.
+    /// An unsupported data type.
     #[error("{}: tensor `{tensor}` is of type {dtype}; supported: F32, F16, BF16", path.display())]
     Dtype {
-        /// File.
+        /// Path of the file.
         path: PathBuf,
-        /// Tensor.
+        /// Tensor name.
         tensor: String,
-        /// Its type.
+        /// Data type.
         dtype: String,
     },
 }
 
-/// An opened file whose header has been checked against its length.
+/// An opened file whose header was checked against its length.
 #[derive(Debug)]
 pub(crate) struct SafetensorsFile {
     path: PathBuf,
@@ -96,14 +96,14 @@ pub(crate) struct SafetensorsFile {
     entries: BTreeMap<String, Entry>,
 }
 
-/// A tensor within its file.
+/// Location of a tensor in its file.
 #[derive(Debug, Clone)]
-pub(crate) struct Place {
+pub(crate) struct TensorLocation {
     float: Float,
     range: Range<usize>,
 }
 
-/// The header's tensors. What else it says is stepped over, and takes no memory.
+/// Tensors of the header. Other entries are skipped and take no memory.
 struct Header(BTreeMap<String, Entry>);
 
 impl<'de> Deserialize<'de> for Header {
@@ -139,7 +139,7 @@ impl<'de> Visitor<'de> for HeaderVisitor {
     }
 }
 
-/// One tensor's line in the header.
+/// Header entry of a tensor.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Entry {
     dtype: String,
@@ -148,7 +148,7 @@ pub(crate) struct Entry {
     data_offsets: (u64, u64),
 }
 
-/// No tensor has more dimensions; without a limit, a header of zeros would take several times its length.
+/// Bounded number of dimensions; otherwise a header of zeros would take several times its length in memory.
 fn shape<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<usize>, D::Error> {
     struct Shape;
     impl<'de> Visitor<'de> for Shape {
@@ -173,7 +173,7 @@ fn shape<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<usize>, D::Er
 }
 
 impl Entry {
-    /// Bytes of an element, for every type that the format knows in whole bytes.
+    /// Bytes of an element, for every type with whole bytes.
     fn element_bytes(&self) -> Option<u64> {
         match self.dtype.as_str() {
             "F64" | "I64" | "U64" => Some(8),
@@ -201,7 +201,7 @@ impl SafetensorsFile {
         &self.path
     }
 
-    /// The whole file.
+    /// Bytes of the whole file.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -214,18 +214,18 @@ impl SafetensorsFile {
         self.entries.get(name)
     }
 
-    /// A tensor's type, as the format calls it.
+    /// A tensor's type in the format's spelling.
     pub(crate) fn dtype(&self, name: &str) -> Option<&str> {
         Some(self.entries.get(name)?.dtype.as_str())
     }
 
-    /// Refuses a tensor whose type [`Self::values`] could not turn into f32.
+    /// Refuses a tensor whose type [`Self::values`] cannot convert to f32.
     pub(crate) fn check_dtype(&self, name: &str) -> Result<(), SafetensorsError> {
         self.place(name).map(|_| ())
     }
 
-    /// Where a tensor's floats are; `None` where there is no such tensor.
-    pub(crate) fn place(&self, name: &str) -> Result<Option<Place>, SafetensorsError> {
+    /// Location of a tensor's floats; `None` if it does not exist.
+    pub(crate) fn place(&self, name: &str) -> Result<Option<TensorLocation>, SafetensorsError> {
         let Some(entry) = self.entries.get(name) else { return Ok(None) };
         let float = match entry.dtype.as_str() {
             "F32" => Float::F32,
@@ -237,15 +237,15 @@ impl SafetensorsFile {
             }
         };
         let (from, to) = entry.data_offsets;
-        Ok(Some(Place { float, range: self.data_start + from as usize..self.data_start + to as usize }))
+        Ok(Some(TensorLocation { float, range: self.data_start + from as usize..self.data_start + to as usize }))
     }
 
-    /// The floats at a place of this file.
-    pub(crate) fn at(&self, place: &Place) -> Floats<'_> {
+    /// The floats at a location.
+    pub(crate) fn at(&self, place: &TensorLocation) -> Floats<'_> {
         Floats { float: place.float, bytes: &self.bytes[place.range.clone()] }
     }
 
-    /// The values of a tensor as f32; `None` where there is no such tensor.
+    /// A tensor's values as f32; `None` if it does not exist.
     pub(crate) fn values(&self, name: &str) -> Result<Option<Vec<f32>>, SafetensorsError> {
         let mut values = Vec::new();
         let found = self.place(name)?.map(|place| self.at(&place).append_to(&mut values));
@@ -273,7 +273,7 @@ fn read_header(path: &Path, bytes: &[u8]) -> Result<(usize, BTreeMap<String, Ent
     Ok((8 + header as usize, entries))
 }
 
-/// Tensors lie one after the other, each as long as its shape says, up to the end of the file.
+/// Checks that tensors are contiguous, have the length of their shape, and reach the end of the file.
 fn check_layout(path: &Path, entries: &BTreeMap<String, Entry>, data: u64) -> Result<(), SafetensorsError> {
     let layout = |tensor: &str, problem: String| {
         Err(SafetensorsError::Layout { path: path.to_owned(), tensor: tensor.to_owned(), problem })

@@ -1,4 +1,4 @@
-//! Tokenizers, from `tokenizer.json` or from the metadata of a GGUF file.
+//! Tokenizers, from `tokenizer.json` or the metadata of a GGUF file.
 
 mod added;
 mod byte_level;
@@ -18,37 +18,37 @@ use vocabulary::Vocabulary;
 /// A tokenizer that cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenizerError {
-    /// tokenizer.json is not one.
+    /// Not a valid tokenizer.json.
     #[error("{}: not a readable tokenizer: {problem}; fetch the file again", path.display())]
     Json {
-        /// File.
+        /// Path of the file.
         path: PathBuf,
-        /// What the parser said.
+        /// Message of the parser.
         problem: String,
     },
-    /// Metadata of a GGUF file that do not make a tokenizer.
+    /// GGUF metadata do not describe a tokenizer.
     #[error("{}: `{field}`: {problem}", path.display())]
     Metadata {
-        /// File.
+        /// Path of the file.
         path: PathBuf,
         /// Metadata key.
         field: String,
-        /// What is wrong.
+        /// Description of the problem.
         problem: String,
     },
 }
 
-/// Reads the contents of a `tokenizer.json`.
+/// Parses a `tokenizer.json`.
 pub(crate) fn from_json(path: &Path, bytes: &[u8]) -> Result<Tokenizer, TokenizerError> {
     let unreadable = |problem: String| TokenizerError::Json { path: path.to_owned(), problem };
     let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(|error| unreadable(error.to_string()))?;
-    // Leftovers of training: a prompt is never cut or padded behind its writer's back.
+    // Remnants of training: a prompt must not be truncated or padded silently.
     tokenizer.with_padding(None);
     tokenizer.with_truncation(None).map_err(|error| unreadable(error.to_string()))?;
     Ok(tokenizer)
 }
 
-/// What is read of a `tokenizer.json` without building the tokenizer.
+/// The parts of a `tokenizer.json` that are read without building the tokenizer.
 #[derive(Deserialize)]
 struct Outline {
     #[serde(default)]
@@ -63,7 +63,7 @@ struct Added {
     special: bool,
 }
 
-/// The control tokens of a `tokenizer.json`.
+/// Control tokens of a `tokenizer.json`.
 pub(crate) fn controls_of_json(path: &Path, bytes: &[u8]) -> Result<ControlTokens, TokenizerError> {
     let outline: Outline = serde_json::from_slice(bytes)
         .map_err(|error| TokenizerError::Json { path: path.to_owned(), problem: error.to_string() })?;
@@ -71,14 +71,14 @@ pub(crate) fn controls_of_json(path: &Path, bytes: &[u8]) -> Result<ControlToken
     Ok(special.map(|token| (token.content, token.id)).collect())
 }
 
-/// Texts and ids of the tokens of a `tokenizer.json` that were added to its vocabulary.
+/// Texts and ids of the added tokens of a `tokenizer.json`.
 pub(crate) fn added_in_json(path: &Path, bytes: &[u8]) -> Result<Vec<(String, u32)>, TokenizerError> {
     let outline: Outline = serde_json::from_slice(bytes)
         .map_err(|error| TokenizerError::Json { path: path.to_owned(), problem: error.to_string() })?;
     Ok(outline.added_tokens.into_iter().map(|token| (token.content, token.id)).collect())
 }
 
-/// The id of a token in a `tokenizer.json`, whatever kind of token it is.
+/// Id of a token of any kind in a `tokenizer.json`.
 pub(crate) fn id_in_json(bytes: &[u8], text: &str) -> Option<u32> {
     let outline: Outline = serde_json::from_slice(bytes).ok()?;
     if let Some(added) = outline.added_tokens.iter().find(|token| token.content == text) {
@@ -94,11 +94,11 @@ pub(crate) fn id_in_json(bytes: &[u8], text: &str) -> Option<u32> {
     u32::try_from(id).ok()
 }
 
-/// The control tokens of a GGUF file; none where it describes no vocabulary.
+/// Control tokens of a GGUF file; empty if it has no vocabulary.
 pub(crate) fn controls_of_gguf(gguf: &Gguf) -> ControlTokens {
     let Ok(vocabulary) = Vocabulary::read(gguf) else { return ControlTokens::new() };
     let tokens = (0u32..).zip(vocabulary.texts.iter().zip(&vocabulary.kinds));
-    let controls = tokens.filter(|(_, (text, kind))| **kind == vocabulary::Kind::Control && !text.is_empty());
+    let controls = tokens.filter(|(_, (text, kind))| **kind == vocabulary::TokenType::Control && !text.is_empty());
     let mut found = ControlTokens::new();
     for (id, (text, _)) in controls {
         found.entry((*text).to_owned()).or_insert(id);
@@ -106,7 +106,7 @@ pub(crate) fn controls_of_gguf(gguf: &Gguf) -> ControlTokens {
     found
 }
 
-/// Builds the tokenizer that a GGUF file describes; `None` where it describes none.
+/// Builds the tokenizer of a GGUF file; `None` if it has none.
 pub(crate) fn from_gguf(gguf: &Gguf) -> Result<Option<Tokenizer>, TokenizerError> {
     let key = "tokenizer.ggml.model";
     let Some(model) = gguf.text(key) else { return Ok(None) };

@@ -1,7 +1,6 @@
-//! The external weight file of a graph, written front to back while the graph is built.
+//! External weight file of a graph, written sequentially while the graph is built.
 //!
-//! A model's weights pass through here one tensor at a time, so converting takes the memory of the largest tensor,
-//! not of the model.
+//! Weights pass through one tensor at a time, so a conversion takes the memory of the largest tensor, not of the model.
 
 use std::{
     fs::File,
@@ -11,12 +10,12 @@ use std::{
 
 use crate::onnx::{ElementType, Entry, Tensor};
 
-/// Tensors begin at multiples of this, so that a mapped file gives aligned vectors.
+/// Alignment of tensors, for aligned vector loads from the mapped file.
 const ALIGNMENT: u64 = 64;
-/// Below this many bytes a tensor stays in the graph file, where ONNX Runtime can fold and inspect it.
+/// Smaller tensors stay in the graph file, where ONNX Runtime can fold and inspect them.
 const INLINE_BYTES_MAX: usize = 1024;
 
-/// Appends tensors to a file and remembers where they are.
+/// Appends tensors to a file and records their locations.
 #[derive(Debug)]
 pub(crate) struct WeightFile {
     name: String,

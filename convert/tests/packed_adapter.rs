@@ -48,7 +48,7 @@ fn what_is_kept_comes_back() {
             assert_eq!((&kept.digest, kept.rank_max, kept.bytes()), (&packed.digest, packed.rank_max, packed.bytes()));
             assert_eq!(kept.target_modules, packed.target_modules);
             for group in 0..=8 {
-                let rank = |adapter: &PackedAdapter| adapter.group(group).map(|adapter| adapter.rank());
+                let rank = |adapter: &PackedAdapter| adapter.projection(group).map(|adapter| adapter.rank());
                 assert_eq!(rank(&kept), rank(&packed), "{name}, group {group}");
             }
             kept.keep(again.path(), &key).unwrap();

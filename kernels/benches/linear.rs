@@ -16,7 +16,7 @@ use std::{
 use memmap2::MmapMut;
 use slm_kernels::{
     Activations, Adapters, Block, Format, Level, Linear, Packed, Rows, Start,
-    lora::{Inputs, Layout, Module, Pair, Share, hidden},
+    lora::{AdapterRows, Inputs, Layout, Module, Pair, hidden},
     roofline,
 };
 
@@ -112,10 +112,10 @@ fn adapters(name: &str, level: Level) -> io::Result<()> {
         }
         let tokens: Vec<Vec<u32>> =
             (0..distinct).map(|i| (0..rows as u32).filter(|row| *row as usize % distinct == i).collect()).collect();
-        let shares: Vec<Share<'_>> = packed
+        let adapter_rows: Vec<AdapterRows<'_>> = packed
             .chunks_exact(layout.bytes())
             .zip(tokens.iter().cycle())
-            .map(|(packed, tokens)| Share { adapter: layout.adapter(packed), tokens })
+            .map(|(packed, tokens)| AdapterRows { adapter: layout.adapter(packed), tokens })
             .collect();
         let x = vec![0.5; rows * k];
         let (mut y, mut h) = (vec![0.0; rows * n], vec![0.0; rows * rank]);
@@ -123,16 +123,16 @@ fn adapters(name: &str, level: Level) -> io::Result<()> {
         activations.quantize(level, &x, k);
         let (y, hidden_rows) = (Rows::new(&mut y, n), Rows::new(&mut h, rank));
         let (mut plain, mut with) = (f64::INFINITY, f64::INFINITY);
-        for (round, shares) in shares.chunks(distinct).cycle().take(12 * layers.len()).enumerate() {
+        for (round, adapter_rows) in adapter_rows.chunks(distinct).cycle().take(12 * layers.len()).enumerate() {
             let begin = Instant::now();
             let adapted = round / layers.len() % 2 == 1;
             if adapted {
-                for share in shares {
+                for rows in adapter_rows {
                     // SAFETY: one thread.
-                    unsafe { hidden(level, share, Inputs::Int8(&activations), hidden_rows) };
+                    unsafe { hidden(level, rows, Inputs::Int8(&activations), hidden_rows) };
                 }
             }
-            let adapters = adapted.then_some(Adapters { shares, hidden: hidden_rows, ready: &|| {}, next: &[] });
+            let adapters = adapted.then_some(Adapters { adapter_rows, hidden: hidden_rows, ready: &|| {}, next: &[] });
             let weights = &layers[round % layers.len()];
             // SAFETY: one thread.
             unsafe {

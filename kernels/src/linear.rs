@@ -7,7 +7,7 @@ use crate::{
     activations::Activations,
     format::TILE_COLUMNS,
     level::Level,
-    lora::{self, Share},
+    lora::{self, AdapterRows},
     pack::Weights,
     product::{Product, Start},
     rows::Rows,
@@ -23,13 +23,13 @@ const ADAPTED_BYTES: usize = 16 << 10;
 #[derive(Clone, Copy)]
 pub struct Adapters<'a> {
     /// Which rows share which adapter. No row is in two.
-    pub shares: &'a [Share<'a>],
+    pub adapter_rows: &'a [AdapterRows<'a>],
     /// What [`lora::hidden`] made of all shares: a row for each row of the outputs.
     pub hidden: Rows<'a>,
     /// Called before they are read: waits until they are there, if they are still being made.
     pub ready: &'a (dyn Fn() + Sync),
     /// The shares of the layer that comes next: their A is asked for meanwhile, each column its part.
-    pub next: &'a [Share<'a>],
+    pub next: &'a [AdapterRows<'a>],
 }
 
 /// One multiplication, ready to be done by several threads.
@@ -74,18 +74,18 @@ impl Linear<'_> {
         let Some(adapters) = &self.adapters else {
             return product.columns(level, rows, columns.clone(), columns.end, y);
         };
-        let column_bytes: usize = adapters.shares.iter().map(|share| share.adapter.column_bytes()).sum();
+        let column_bytes: usize = adapters.adapter_rows.iter().map(|rows| rows.adapter.column_bytes()).sum();
         let step = (ADAPTED_BYTES / column_bytes.max(1)).clamp(ADAPTED_COLUMNS_MIN, ADAPTED_COLUMNS);
         let mut begin = columns.start;
         while begin < columns.end {
             let end = (begin + step / TILE_COLUMNS * TILE_COLUMNS).min(columns.end);
-            adapters.shares.iter().for_each(|share| share.adapter.fetch_columns(begin..end));
-            adapters.next.iter().for_each(|share| share.adapter.fetch_hidden(begin..end, self.weights.outputs()));
+            adapters.adapter_rows.iter().for_each(|rows| rows.adapter.fetch_columns(begin..end));
+            adapters.next.iter().for_each(|rows| rows.adapter.fetch_hidden(begin..end, self.weights.outputs()));
             product.columns(level, rows.clone(), begin..end, columns.end, y);
             (adapters.ready)();
-            for share in adapters.shares {
+            for rows in adapters.adapter_rows {
                 // SAFETY: the cells are this thread's by the caller's promise; the level was checked.
-                unsafe { lora::add_columns(level, share, begin..end, adapters.hidden, y) };
+                unsafe { lora::add_columns(level, rows, begin..end, adapters.hidden, y) };
             }
             begin = end;
         }

@@ -148,14 +148,14 @@ impl Adapter<'_> {
 
 /// Tokens (rows of a step) that share an adapter.
 #[derive(Debug, Clone, Copy)]
-pub struct Share<'a> {
+pub struct AdapterRows<'a> {
     /// What they share.
     pub adapter: Adapter<'a>,
     /// Their numbers, each once.
     pub tokens: &'a [u32],
 }
 
-impl<'a> Share<'a> {
+impl<'a> AdapterRows<'a> {
     /// The same adapter for some of the tokens.
     #[must_use]
     pub fn some(&self, tokens: Range<usize>) -> Self {
@@ -179,8 +179,8 @@ pub enum Inputs<'a> {
 ///
 /// # Safety
 /// No other thread uses the same rows of `h` at the same time.
-pub unsafe fn hidden(level: Level, share: &Share<'_>, x: Inputs<'_>, h: Rows<'_>) {
-    let adapter = &share.adapter;
+pub unsafe fn hidden(level: Level, rows: &AdapterRows<'_>, x: Inputs<'_>, h: Rows<'_>) {
+    let adapter = &rows.adapter;
     assert!(level.is_available(), "this CPU has no {level:?}");
     assert!(h.width() >= adapter.rank, "rows of {} for rank {}", h.width(), adapter.rank);
     let quantised = (matches!(adapter.matrices, Matrices::Int8 { .. }), matches!(x, Inputs::Int8(_)));
@@ -188,8 +188,8 @@ pub unsafe fn hidden(level: Level, share: &Share<'_>, x: Inputs<'_>, h: Rows<'_>
     // SAFETY: passed on.
     unsafe {
         match (adapter.matrices, x) {
-            (Matrices::F32 { a, .. }, Inputs::F32(x)) => exact::hidden(level, share, a, x, h),
-            (Matrices::Int8 { a, .. }, Inputs::Int8(x)) => int8::hidden(level, share, a, x, h),
+            (Matrices::F32 { a, .. }, Inputs::F32(x)) => exact::hidden(level, rows, a, x, h),
+            (Matrices::Int8 { a, .. }, Inputs::Int8(x)) => int8::hidden(level, rows, a, x, h),
             (Matrices::F32 { .. } | Matrices::Int8 { .. }, _) => {}
         }
     }
@@ -202,8 +202,8 @@ pub unsafe fn hidden(level: Level, share: &Share<'_>, x: Inputs<'_>, h: Rows<'_>
 ///
 /// # Safety
 /// No other thread uses the same cells of `y` at the same time, nor writes to `h`.
-pub unsafe fn add_columns(level: Level, share: &Share<'_>, columns: Range<usize>, h: Rows<'_>, y: Rows<'_>) {
-    let adapter = &share.adapter;
+pub unsafe fn add_columns(level: Level, rows: &AdapterRows<'_>, columns: Range<usize>, h: Rows<'_>, y: Rows<'_>) {
+    let adapter = &rows.adapter;
     assert!(level.is_available(), "this CPU has no {level:?}");
     assert!(columns.end <= adapter.outputs && y.width() == adapter.outputs && h.width() >= adapter.rank);
     for part in adapter.parts {
@@ -211,9 +211,9 @@ pub unsafe fn add_columns(level: Level, share: &Share<'_>, columns: Range<usize>
         // SAFETY: passed on; the columns are the part's, h has its ranks and y its columns.
         unsafe {
             match adapter.matrices {
-                Matrices::F32 { b, .. } => exact::add_columns(level, share.tokens, part, columns, b, h, y),
+                Matrices::F32 { b, .. } => exact::add_columns(level, rows.tokens, part, columns, b, h, y),
                 Matrices::Int8 { b, scales, .. } => {
-                    int8::add_columns(level, share.tokens, part, columns, (b, scales), h, y);
+                    int8::add_columns(level, rows.tokens, part, columns, (b, scales), h, y);
                 }
             }
         }

@@ -20,7 +20,7 @@ use slm_convert::{
 };
 use slm_worker::{
     adapters::{AdapterInfo, AdapterLease, Adapters},
-    runtime::{DecoderSession, Runtime, SessionConfig, TOKENS_MAX, Wanted},
+    runtime::{DecoderSession, LogitsRequest, Runtime, SessionConfig, TOKENS_MAX},
     sample::argmax,
 };
 
@@ -139,7 +139,7 @@ impl Family {
     pub fn logits(&mut self, prompt: &[u32], adapter: Option<usize>) -> Result<Vec<f32>> {
         let mut sequence = Sequence::new(0, CONTEXT, adapter);
         sequence.push(prompt);
-        Ok(step(&mut self.session, &mut [sequence], Wanted::All)?.to_vec())
+        Ok(step(&mut self.session, &mut [sequence], LogitsRequest::All)?.to_vec())
     }
 
     /// Greedy continuations of several prompts at once, each with its own adapter: all prompts in one step, then all
@@ -155,7 +155,7 @@ impl Family {
             sequences.push(sequence);
         }
         for _ in 0..count {
-            let logits = step(&mut self.session, &mut sequences, Wanted::Last)?;
+            let logits = step(&mut self.session, &mut sequences, LogitsRequest::Last)?;
             for (logits, (sequence, answer)) in logits.chunks_exact(vocab).zip(sequences.iter_mut().zip(&mut answers)) {
                 let (token, _) = argmax(logits).context("no largest logit")?;
                 answer.tokens.push(token);

@@ -1,7 +1,7 @@
 //! Sequences that a test drives by hand, each in pages of its own.
 
 use anyhow::Result;
-use slm_worker::runtime::{Chunk, DecoderSession, SessionConfig, Wanted};
+use slm_worker::runtime::{Chunk, DecoderSession, LogitsRequest, SessionConfig};
 
 /// Tokens of one sequence, and what of them the session has.
 #[derive(Debug)]
@@ -27,7 +27,11 @@ impl Sequence {
 }
 
 /// Takes in whatever is new of all of them, at once; rows of logits as wanted of each.
-pub fn step<'a>(session: &'a mut DecoderSession, sequences: &mut [Sequence], logits: Wanted) -> Result<&'a [f32]> {
+pub fn step<'a>(
+    session: &'a mut DecoderSession,
+    sequences: &mut [Sequence],
+    logits: LogitsRequest,
+) -> Result<&'a [f32]> {
     let chunks: Vec<Chunk<'_>> = sequences
         .iter()
         .map(|Sequence { tokens, past, pages, adapter }| Chunk {

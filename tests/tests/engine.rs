@@ -191,8 +191,8 @@ fn an_answer_is_the_one_that_it_gets_alone() -> Result<()> {
             cached += answer.cached;
         }
     }
-    let load = house.engine.load();
-    println!("{cached} prompt tokens were cached; drafts: {} tokens, {} right", load.drafted, load.drafted_right);
+    let stats = house.engine.stats();
+    println!("{cached} prompt tokens were cached; drafts: {} tokens, {} right", stats.drafted, stats.drafted_right);
     assert!(cached > 0);
     alone.close()?;
     house.close()
@@ -206,15 +206,15 @@ fn what_repeats_is_drafted_and_stays_the_same() -> Result<()> {
         let request = Request::new(text(i, 6).repeat(4), 0, 60);
         let asked = std::slice::from_ref(&request);
         assert_eq!(house.answers(asked)?[0].tokens, alone.answers(asked)?[0].tokens, "{request:?}");
-        let load = house.engine.load();
-        assert!(load.drafted_right <= load.drafted && load.tokens_generated <= load.steps * 9);
-        if load.drafted_right > 20 {
-            println!("{} of {} tokens right in {} steps", load.drafted_right, load.drafted, load.steps);
+        let stats = house.engine.stats();
+        assert!(stats.drafted_right <= stats.drafted && stats.tokens_generated <= stats.steps * 9);
+        if stats.drafted_right > 20 {
+            println!("{} of {} tokens right in {} steps", stats.drafted_right, stats.drafted, stats.steps);
             alone.close()?;
             return house.close();
         }
     }
-    bail!("no draft was right: {:?}", house.engine.load())
+    bail!("no draft was right: {:?}", house.engine.stats())
 }
 
 #[test]
@@ -254,8 +254,8 @@ fn a_flood_of_one_tenant_neither_fills_the_queue_nor_goes_first() -> Result<()> 
     for events in quiet {
         assert_eq!(collect(events)?.tokens.len(), 20);
     }
-    let load = house.engine.load();
-    assert!(load.waiting > 60, "half of the places went to the other tenant: {load:?}");
+    let stats = house.engine.stats();
+    assert!(stats.waiting > 60, "half of the places went to the other tenant: {stats:?}");
     let (mut displaced, mut answered) = (0, 0);
     for events in flood {
         match collect(events) {

@@ -8,7 +8,7 @@ use slm_tests::{
     real::{Reference, bundle, session},
     sequence::{Sequence, step},
 };
-use slm_worker::{runtime::Wanted, sample::argmax, score::perplexity};
+use slm_worker::{runtime::LogitsRequest, sample::argmax, score::perplexity};
 
 /// Debian's copy of the text that the reference was scored on.
 const GPL3: &str = "/usr/share/common-licenses/GPL-3";
@@ -45,7 +45,7 @@ fn greedy_answers_in_f32_are_those_of_the_reference() -> Result<()> {
     for prompt in Reference::read()?.prompts {
         let mut sequence = [Sequence::new(0, 256, None)];
         sequence[0].push(&prompt.ids);
-        let logits = step(&mut session, &mut sequence, Wanted::Last)?;
+        let logits = step(&mut session, &mut sequence, LogitsRequest::Last)?;
         let largest = prompt.top5_logits[0].abs();
         for (&id, &expected) in prompt.top5_ids.iter().zip(&prompt.top5_logits) {
             let ours = logits[id as usize];
@@ -55,7 +55,7 @@ fn greedy_answers_in_f32_are_those_of_the_reference() -> Result<()> {
         let mut answer = vec![token];
         while answer.len() < prompt.greedy_ids.len() {
             sequence[0].push(&[token]);
-            let logits = step(&mut session, &mut sequence, Wanted::Last)?;
+            let logits = step(&mut session, &mut sequence, LogitsRequest::Last)?;
             token = argmax(logits).context("no largest logit")?.0;
             answer.push(token);
         }

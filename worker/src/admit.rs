@@ -1,4 +1,4 @@
-//! Which requests are taken, and as what: every bound on a request is here.
+//! Admission: all bounds on a request that are checked once its prompt is tokenised.
 
 use rand::Rng;
 use slm_convert::generation::GenerationDefaults;
@@ -6,41 +6,41 @@ use slm_proto::v1;
 
 use crate::sample::SamplingParams;
 
-/// Stop strings of a request at most.
+/// Bound on the stop strings of a request.
 pub const STOP_STRINGS_MAX: usize = 16;
-/// Bytes of a stop string at most.
+/// Bound on the bytes of a stop string.
 pub const STOP_STRING_BYTES_MAX: usize = 512;
-/// Stop token ids of a request at most.
+/// Bound on the stop token ids of a request.
 pub const STOP_IDS_MAX: usize = 256;
-/// Log-probabilities a token at most.
+/// Bound on the log-probabilities of a token.
 pub const LOGPROBS_MAX: u32 = 20;
-/// Temperature at most: OpenAI's bound.
+/// Bound on the temperature; also OpenAI's.
 pub const TEMPERATURE_MAX: f32 = 2.0;
 
-/// A request that cannot be served as it is. The message begins with the field.
+/// A request that cannot be served. The message begins with the field.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum AdmitError {
-    /// A number outside its range.
+    /// A value out of range.
     #[error("{field} is {found}; it must be {expected}")]
     OutOfRange {
-        /// Field of the request.
+        /// Name of the request's field.
         field: &'static str,
-        /// What it holds.
+        /// Value of the field.
         found: String,
-        /// What it may hold.
+        /// Allowed values.
         expected: &'static str,
     },
-    /// Nothing to continue.
+    /// No prompt.
     #[error("the request has no {0}; send messages, prompt or token_ids with at least one token")]
     Empty(&'static str),
-    /// No room for an answer.
+    /// No room for an answer in the context.
     #[error(
         "the prompt has {prompt_tokens} tokens; the context of `{model}` is {context_length}, prompt and answer together"
     )]
     ContextLengthExceeded {
-        /// Tokens of the prompt.
+        /// Length of the prompt in tokens.
         prompt_tokens: usize,
-        /// Tokens that fit.
+        /// Context length in tokens.
         context_length: usize,
         /// Name of the base model.
         model: String,
@@ -48,7 +48,7 @@ pub enum AdmitError {
 }
 
 impl AdmitError {
-    /// The error's name, as metrics and metadata spell it.
+    /// Name of the error in metrics and metadata.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::OutOfRange { .. } => "OutOfRange",
@@ -58,32 +58,32 @@ impl AdmitError {
     }
 }
 
-/// The answer's limits and sampling, checked and complete.
+/// Validated limits and sampling parameters of an answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Admitted {
-    /// How to choose tokens.
+    /// Sampling parameters.
     pub sampling: SamplingParams,
-    /// Tokens to generate at most.
+    /// Bound on generated tokens.
     pub tokens_max: usize,
-    /// End the answer before these.
+    /// Stop strings: the answer ends before them.
     pub stop: Vec<String>,
-    /// End the answer at these.
+    /// Stop token ids: the answer ends at them.
     pub stop_ids: Vec<u32>,
 }
 
-/// What a model says about requests to it.
+/// A model's bounds on requests.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// Name of the base model.
     pub model: String,
-    /// Prompt and answer together.
+    /// Bound on prompt and answer together, in tokens.
     pub context_length: usize,
-    /// What fields that are not set come to.
+    /// Defaults of unset fields.
     pub defaults: GenerationDefaults,
 }
 
-/// Checks everything but the prompt itself, which has `prompt_tokens` tokens. `own_ends` are ids that end answers of the
-/// request's adapter besides those of the base.
+/// Validates a request whose prompt has `prompt_tokens` tokens. `own_ends` are end-of-sequence ids of the request's
+/// adapter in addition to the base's.
 pub fn admit(
     request: &v1::GenerateRequest,
     prompt_tokens: usize,
@@ -133,7 +133,7 @@ fn check_stops(request: &v1::GenerateRequest) -> Result<(), AdmitError> {
 
 fn sampling(request: &v1::GenerateRequest, defaults: &GenerationDefaults) -> Result<SamplingParams, AdmitError> {
     let asked = request.sampling.unwrap_or_default();
-    // As transformers reads it: without do_sample, sampling fields of generation_config say nothing.
+    // As in transformers, sampling fields of generation_config apply only with do_sample.
     let sampled = defaults.do_sample.unwrap_or(false);
     let default = |value: Option<f32>| value.filter(|_| sampled);
     let ranged = |field, value: f32, valid: bool, expected| {

@@ -1,4 +1,4 @@
-//! Sources to files: the base model when the worker starts, adapters whenever they are asked for.
+//! Fetching of the base model at start, and of adapters on request.
 
 use std::{fs, path::Path};
 
@@ -6,15 +6,15 @@ use serde::Deserialize;
 use slm_artifacts::{Artifact, CredentialError, Credentials, FetchError, Progress, Source, Store};
 use slm_proto::v1::LoadAdapterRequest;
 
-/// An adapter's artifact, kept in the cache for as long as this lives.
+/// An adapter's artifact, leased from the cache.
 #[derive(Debug)]
 pub(crate) struct Fetched {
     pub(crate) artifact: Artifact,
-    /// What its contents have to be, where that was not compared while it travelled.
+    /// Digest that the contents must have, if it was not verified by the fetch.
     pub(crate) contents: Option<String>,
 }
 
-/// Fetches what a request names.
+/// Fetches the adapter of a load request.
 pub(crate) async fn adapter(store: &Store, request: &LoadAdapterRequest) -> Result<Fetched, FetchError> {
     let credentials = credentials(&request.credentials)
         .map_err(|error| FetchError::Unauthorized { uri: request.source.clone(), message: error.to_string() })?;
@@ -33,14 +33,14 @@ pub(crate) async fn model(
 ) -> Result<Fetched, FetchError> {
     let artifact = store.fetch(source, &mut |told| progress(told)).await?;
     if artifact.is_stale() {
-        tracing::warn!(source = source.shown(), "its server is away: this is what it stood for last");
+        tracing::warn!(source = source.shown(), "the server is unreachable; using the last known version");
     }
     let contents = source.digest.clone().filter(|_| artifact.digest().is_none());
     Ok(Fetched { artifact, contents })
 }
 
-/// Credentials as a request or a Secret has them: a Docker configuration, or an object with `token`, or with `username`
-/// and `password`. None when empty.
+/// Credentials of a request or a Secret: a Docker configuration, or an object with `token`, or with `username` and
+/// `password`. `None` if empty.
 fn credentials(json: &str) -> Result<Option<Credentials>, CredentialError> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
@@ -61,10 +61,10 @@ fn credentials(json: &str) -> Result<Option<Credentials>, CredentialError> {
     }
 }
 
-/// Credentials from a mounted Secret: a folder with a file for each key.
+/// Credentials of a mounted Secret: a folder with one file for each key.
 ///
 /// # Errors
-/// When a file cannot be read, or what it says is of no use.
+/// A file cannot be read, or the content is invalid.
 pub fn mounted(folder: &Path) -> Result<Option<Credentials>, String> {
     let read = |key: &str| match fs::read_to_string(folder.join(key)) {
         Ok(text) => Ok(Some(text.trim().to_owned())),

@@ -1,12 +1,13 @@
-//! The inference server: one base model, many experts, one ONNX Runtime session.
+//! The inference server (worker): one base model and many LoRA adapters in one ONNX Runtime session, with continuous
+//! batching.
 //!
-//! A request's life, in the order of the modules: it gets a [permit](permits), is [admitted](admit) within the model's
-//! bounds, becomes [tokens](text), waits for the [engine]'s next step, which runs it together with whatever else runs on the
-//! [session](runtime) and adds its own [adapter](adapters)'s share, has its next token [sampled](sample), and goes back
-//! as [text] over the service.
+//! A request passes through the modules in order: it takes a [permit](permits), is converted to [tokens](text) and
+//! checked by [admission](admit), waits for the [engine], runs on the [session](runtime) in a batch with other
+//! requests, each with its own [adapter](adapters), has its next token [sampled](sample), and returns as [text] over
+//! gRPC.
 //!
-//! Not here: which worker a request goes to, and which adapters ought to be loaded. A worker does what it is told and
-//! tells what it has.
+//! Not in this crate: the choice of a worker for a request, and of the adapters to load. A worker executes loads and
+//! reports its state.
 
 pub mod permits;
 
@@ -21,9 +22,9 @@ pub mod adapters;
 
 pub mod sample;
 
+mod probe;
 mod service;
 mod state;
-mod telling;
 
 pub mod model;
 pub mod score;

@@ -1,4 +1,4 @@
-//! The model that a worker serves: its files, its engine, its adapters.
+//! The served model: its files, engine and adapters.
 
 use std::{
     path::{Path, PathBuf},
@@ -27,49 +27,48 @@ use crate::{
     thread_priority::with_compute_priority,
 };
 
-/// What to serve and how.
+/// Configuration of the model.
 #[derive(Debug, Clone)]
 pub struct ModelOptions {
     /// Name of the SlmModel.
     pub name: String,
-    /// Checkpoint: a GGUF file, or a folder.
+    /// Path of the checkpoint: a GGUF file, or a folder.
     pub path: PathBuf,
-    /// When set, the checkpoint must have this digest.
+    /// Digest that the checkpoint must have.
     pub digest: Option<String>,
-    /// Of the linear layers.
+    /// Precision of the linear layers.
     pub precision: PrecisionChoice,
-    /// Prompt and answer together; unset: what the model was made for, at most [`CONTEXT_LENGTH_DEFAULT_MAX`].
+    /// Context length, prompt and answer together; unset: the trained one, at most [`CONTEXT_LENGTH_DEFAULT_MAX`].
     pub context_length: Option<usize>,
-    /// Sequences that run at once.
+    /// Bound on running sequences.
     pub sequences_max: usize,
-    /// Requests that may wait besides.
+    /// Bound on waiting requests.
     pub queue_max: usize,
-    /// Answers that may be complete and unread besides; unset: [`UNREAD_PER_SEQUENCE`] for each sequence.
+    /// Bound on complete answers that were not read; unset: [`UNREAD_PER_SEQUENCE`] for each sequence.
     pub unread_max: Option<usize>,
-    /// Bytes of keys and values at most; unset: room for all those sequences, but no more than half of the memory that this
-    /// process may use.
+    /// Bound on the KV cache in bytes; unset: room for all sequences, but at most half of the process's memory limit.
     pub kv_cache_bytes: Option<u64>,
-    /// Whether prompts are kept for later requests.
+    /// Whether to cache prefixes for later requests.
     pub prefix_cache: bool,
-    /// Whether tokens are tried before their turn.
+    /// Whether to draft tokens by prompt lookup (speculative decoding).
     pub prompt_lookup: bool,
-    /// Threads of a step; unset: all cores this process may use.
+    /// Threads of a step; unset: all cores available to this process.
     pub threads: Option<usize>,
-    /// Adapters that may be loaded.
+    /// Bound on loaded adapters.
     pub adapter_slots: usize,
-    /// Largest rank of an adapter.
+    /// Bound on the rank of an adapter.
     pub adapter_rank_max: usize,
     /// Folder of converted models.
     pub cache: PathBuf,
 }
 
-/// Context of a model whose manifest says nothing: cache memory grows with it.
+/// Default bound on the context length, because the KV cache grows with it.
 pub const CONTEXT_LENGTH_DEFAULT_MAX: usize = 4096;
 
-/// Answers that may be complete and not read, for each sequence that may run at once.
+/// Default bound on unread complete answers for each running sequence.
 pub const UNREAD_PER_SEQUENCE: usize = 4;
 
-/// Tokens of drafts that a step checks at most, of all its sequences together: each takes a row of logits.
+/// Bound on drafted tokens of a step over all sequences: each takes a row of logits.
 const DRAFTED_MAX: usize = 24;
 
 /// Upper bound of the duration of a step while any sequence decodes: prefill is chunked to stay below it.
@@ -81,36 +80,36 @@ pub enum ModelError {
     /// The checkpoint cannot be read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// It cannot be converted.
+    /// The checkpoint cannot be converted.
     #[error(transparent)]
     Bundle(#[from] BundleError),
-    /// Another artifact than was asked for.
+    /// The checkpoint has another digest.
     #[error("{path}: digest is {found}, but the manifest says {expected}; fix source.digest or the file")]
     Digest {
-        /// The artifact.
+        /// Path of the checkpoint.
         path: PathBuf,
-        /// What it has.
+        /// Actual digest.
         found: String,
-        /// What it should have.
+        /// Expected digest.
         expected: String,
     },
-    /// ONNX Runtime is not to be had.
+    /// ONNX Runtime is not available.
     #[error(transparent)]
     Library(#[from] LibraryError),
-    /// ONNX Runtime does not take the graph.
+    /// ONNX Runtime rejects the graph.
     #[error(transparent)]
     Session(#[from] SessionError),
-    /// Not a single request would have room.
+    /// The KV cache is too small for one sequence.
     #[error(
         "spec.runtime.kvCache.bytes is {bytes}, but the keys and values of one sequence of {context_length} tokens take {needed}; \
          raise it or lower spec.runtime.contextLength"
     )]
     KvCache {
-        /// There are.
+        /// Configured bytes.
         bytes: u64,
-        /// Longest sequence.
+        /// Context length in tokens.
         context_length: usize,
-        /// What that takes.
+        /// Bytes needed for one sequence.
         needed: u64,
     },
     /// The engine thread cannot be started.
@@ -118,71 +117,71 @@ pub enum ModelError {
     Thread(std::io::Error),
 }
 
-/// An adapter was not loaded; what was loaded before still is.
+/// An adapter was not loaded; the former version stays loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadAdapterError {
-    /// Its files cannot be used with this base.
+    /// The adapter does not fit the base.
     #[error(transparent)]
     Adapter(#[from] AdapterError),
-    /// It cannot be laid out.
+    /// The adapter cannot be packed.
     #[error(transparent)]
     Pack(#[from] PackError),
-    /// Another artifact than was asked for.
+    /// The adapter has another digest.
     #[error("{path}: digest is {found}, but {expected} was asked for; fix source.digest or the files")]
     Digest {
-        /// The folder.
+        /// Path of the folder.
         path: PathBuf,
-        /// What it has.
+        /// Actual digest.
         found: String,
-        /// What it should have.
+        /// Expected digest.
         expected: String,
     },
-    /// Larger than the model allows.
+    /// The rank exceeds the model's bound.
     #[error("{path}: rank {rank} is above spec.adapters.maxRank of the model, which is {most}")]
     Rank {
-        /// The folder.
+        /// Path of the folder.
         path: PathBuf,
-        /// Its largest rank.
+        /// Largest rank of the adapter.
         rank: usize,
-        /// Allowed.
+        /// Bound on the rank.
         most: usize,
     },
-    /// A base and an adapter cannot have the same name.
+    /// The adapter has the base model's name.
     #[error("`{0}` is the base model's own name")]
     NameTaken(String),
-    /// The scale is of no use.
+    /// The scale is invalid.
     #[error("scale is {0}; it must be a number above 0")]
     Scale(f32),
-    /// It is of no use any more, or there is no room.
+    /// The load was superseded, or no slot is free.
     #[error(transparent)]
     Publish(#[from] PublishError),
 }
 
-/// An adapter that is at hand, as it was asked for.
+/// A fetched adapter, with the parameters of its load request.
 #[derive(Debug, Clone)]
 pub struct WantedAdapter {
-    /// What requests will call it.
+    /// Name that requests will use.
     pub name: String,
-    /// Where it came from.
+    /// Source URI.
     pub source: String,
-    /// Digest of the artifact as it travelled; empty for files in place.
+    /// Verified digest of the artifact; empty for files that are used in place.
     pub source_digest: String,
-    /// When set, its contents must have this digest.
+    /// Digest that the contents must have.
     pub digest: Option<String>,
-    /// Multiplies its own scaling.
+    /// Multiplier of the adapter's own scaling.
     pub scale: f32,
-    /// When it was asked for.
+    /// Time of the load request.
     pub since: Instant,
 }
 
-/// Progress of opening a model, for people.
+/// Progress of opening a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Opening {
-    /// Its artifact is being fetched.
+    /// Fetching the artifact.
     Fetching(Progress),
-    /// Layers converted, of how many.
+    /// Converted layers and their total.
     Converting(usize, usize),
-    /// The graph is being loaded.
+    /// Loading the graph.
     Loading,
 }
 
@@ -191,33 +190,33 @@ pub enum Opening {
 pub struct Model {
     /// Name of the SlmModel.
     pub name: String,
-    /// The files it is made from.
+    /// Converted model.
     pub bundle: Bundle,
-    /// Its loaded adapters.
+    /// Loaded adapters.
     pub adapters: Adapters,
-    /// The thread that steps.
+    /// Handle of the engine.
     pub engine: Engine,
-    /// Text to tokens.
+    /// Tokenizer and chat template.
     pub prompter: Prompter,
-    /// Tokens to text; `None` without a tokenizer.
+    /// Bytes of each token; `None` without a tokenizer.
     pub token_bytes: Option<Arc<TokenBytes>>,
-    /// Bytes that a token stands for at most; `None` without a tokenizer.
+    /// Most bytes of a token; `None` without a tokenizer.
     pub token_bytes_max: Option<usize>,
     /// Bounds on requests.
     pub limits: Limits,
     /// Bytes of the weights.
     pub weight_bytes: u64,
-    /// Bytes of the cache, when full.
+    /// Bytes of the KV cache when full.
     pub cache_bytes: u64,
-    /// Bytes of the memory for logits.
+    /// Bytes of the logits buffer.
     pub logits_bytes: u64,
     adapter_rank_max: usize,
-    /// Where its checkpoint was when it was opened.
+    /// Path of the checkpoint when it was opened.
     checkpoint: PathBuf,
 }
 
 impl Model {
-    /// Opens, converts if need be, loads and starts a model.
+    /// Opens a model: converts it if necessary, loads the session and starts the engine.
     pub fn open(
         options: &ModelOptions,
         progress: &mut dyn FnMut(Opening),
@@ -239,9 +238,9 @@ impl Model {
         let drafted = if options.prompt_lookup { DRAFTED_MAX } else { 0 };
         let logits = (options.sequences_max + drafted).min(TOKENS_MAX);
         let config = SessionConfig { context_length, pages, logits, threads };
-        // Every request in the house may hold another replaced version.
+        // Every request may hold another replaced version.
         let adapters = Adapters::new(options.adapter_slots, options.sequences_max + options.queue_max + 1);
-        // It starts the threads of the steps.
+        // The session starts the compute threads.
         let session = with_compute_priority(|| DecoderSession::open(&runtime, &bundle, config, adapters.table()))?;
         let cache_bytes = (page_bytes(&bundle) * pages) as u64;
         let logits_bytes = session.logits_bytes() as u64;
@@ -282,13 +281,13 @@ impl Model {
         Ok((model, thread))
     }
 
-    /// Of the linear layers.
+    /// Precision of the linear layers.
     pub fn precision(&self) -> Precision {
         self.bundle.info.precision
     }
 
-    /// Makes the adapter in the folder `path` what its name means. What was kept of it in `derived` is used as it is, else
-    /// it is read, checked and packed.
+    /// Loads the adapter in the folder `path` and publishes it under its name. A packed file in `derived` is mapped;
+    /// else the adapter is read, checked and packed.
     pub fn load_adapter(
         &self,
         wanted: &WantedAdapter,
@@ -306,7 +305,7 @@ impl Model {
         let (config, precision) = (&self.bundle.info.config, self.precision());
         let kept =
             derived.and_then(|dir| PackedAdapter::kept(dir, &self.key(source_digest, *scale), config, precision));
-        // One that was kept under another reading of the same files is made again.
+        // A file that was packed from other contents is packed again.
         let kept = kept.filter(|kept| wanted.digest.as_ref().is_none_or(|digest| *digest == kept.digest));
         let packed = match kept {
             Some(packed) => {
@@ -332,7 +331,7 @@ impl Model {
         Ok(self.adapters.publish_loaded(load, info, packed)?)
     }
 
-    /// Embedding or head as the checkpoint has them. Rarely asked for, so the file is opened anew.
+    /// Embedding or head of the checkpoint. Rarely needed, so the file is reopened.
     fn embedding(&self, name: &str) -> Option<Tensor> {
         let checkpoint = Checkpoint::open(&self.checkpoint).ok()?;
         checkpoint.tensor(name).ok()
@@ -356,8 +355,7 @@ impl Model {
         Ok(())
     }
 
-    /// Keeps in `derived` what was packed for this lease, for whoever loads the same the next time. Where that cannot be
-    /// done, it will be packed again.
+    /// Writes the packed adapter to `derived`, for the next load. If that fails, it is packed again next time.
     pub fn keep_packed(&self, lease: &AdapterLease, derived: &Path) {
         let Some(packed) = self.adapters.table().get(lease.slot()).filter(|packed| !packed.is_mapped()) else { return };
         if let Err(error) = packed.keep(derived, &self.key(&lease.info.source_digest, lease.info.scale)) {
@@ -370,7 +368,7 @@ impl Model {
     }
 }
 
-/// Pages of keys and values that `options` ask for.
+/// Pages of the KV cache for `options`.
 fn pages(options: &ModelOptions, bundle: &Bundle, context_length: usize) -> Result<usize, ModelError> {
     let page = page_bytes(bundle);
     let (one, all) =
@@ -385,7 +383,7 @@ fn pages(options: &ModelOptions, bundle: &Bundle, context_length: usize) -> Resu
     }
 }
 
-/// Says which tokens end an answer, and why.
+/// Logs the end-of-sequence tokens and their origin.
 fn tell_ends(model: &str, ends: &[EndToken]) {
     let ends: Vec<String> = ends.iter().map(|end| format!("{} {:?} ({})", end.id, end.token, end.named_by)).collect();
     if ends.is_empty() {
@@ -395,7 +393,7 @@ fn tell_ends(model: &str, ends: &[EndToken]) {
     }
 }
 
-/// Bytes that this process may use: of its container, or of the machine.
+/// Memory limit of the container, or the machine's memory.
 fn memory_limit() -> u64 {
     let mut system = sysinfo::System::new();
     system.refresh_memory();
@@ -412,7 +410,7 @@ fn check_digest(found: &str, options: &ModelOptions) -> Result<(), ModelError> {
     }
 }
 
-/// Cores this process may use.
+/// Cores available to this process.
 pub fn available_threads() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }

@@ -1,13 +1,14 @@
-//! Perplexity: how well a model predicts a text.
+//! Perplexity of a model on a text.
 
 use crate::{
-    runtime::{Chunk, DecoderSession, SessionError, TOKENS_MAX, Wanted},
+    runtime::{Chunk, DecoderSession, LogitsRequest, SessionError, TOKENS_MAX},
     sample::log_sum_exp,
 };
 
 /// `exp` of the mean negative log-likelihood of every token of `tokens` but the first, in one window.
 ///
-/// `tokens` must fit the session's context and pages and have at least two. `progress` is told of scored tokens.
+/// `tokens` must have at least two and fit the session's context and pages. `progress` is called with the number of
+/// scored tokens.
 pub fn perplexity(
     session: &mut DecoderSession,
     tokens: &[u32],
@@ -19,7 +20,8 @@ pub fn perplexity(
     let mut past = 0;
     let pages: Vec<u32> = (0..session.config().pages as u32).collect();
     for chunk in tokens.chunks(TOKENS_MAX) {
-        let logits = session.step(&[Chunk { tokens: chunk, past, pages: &pages, adapter, logits: Wanted::All }])?;
+        let logits =
+            session.step(&[Chunk { tokens: chunk, past, pages: &pages, adapter, logits: LogitsRequest::All }])?;
         past += chunk.len();
         let next = tokens[past - chunk.len() + 1..].iter();
         for (logits, &token) in logits.chunks_exact(vocab).zip(next) {

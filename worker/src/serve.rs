@@ -1,4 +1,4 @@
-//! The life of the process: open the model, serve, drain, end.
+//! The worker process: open the model, serve, drain, end.
 
 use std::{
     convert::Infallible, fmt::Display, net::SocketAddr, panic::AssertUnwindSafe, path::PathBuf, sync::Arc,
@@ -28,49 +28,49 @@ use tonic_health::server::HealthReporter;
 use tower::layer::util::{Identity as NoLayer, Stack};
 
 use crate::{
-    engine::Load,
+    engine::EngineStats,
     fetch::{self, Fetched},
     model::{Model, ModelError, ModelOptions, Opening, available_threads},
+    probe::WorkerProbe,
     service::{Access, Control, Generate, OpenAnswers, Shared},
     state,
-    telling::Telling,
     text_pool::TextPool,
 };
 
-/// A request message at most: a prompt of a million tokens would not fit any context.
+/// Bound on a request message: a prompt of a million tokens would not fit any context.
 const MESSAGE_BYTES_MAX: usize = 4 << 20;
-/// Silence after which a caller is asked whether it is there, and how long it has to say so.
+/// Idle time before a keepalive ping, and time for its answer.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
-/// Bytes that a caller may send ahead of what was read of one request, and of all on a connection.
+/// Flow-control window: bytes that a caller may send ahead, for a request and for a connection.
 const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 4 << 20;
-/// Streams on a connection besides requests with a permit and as many to be refused: state, health, loads.
+/// Streams of a connection besides requests with a permit and as many to be refused: state, health, loads.
 const STREAMS_BESIDES: usize = 256;
-/// What the last frames of answers that ended have at least, also when the drain timeout is over.
+/// Time for the last frames of ended answers, even after the drain timeout.
 const LAST_FRAMES: Duration = Duration::from_millis(500);
 
-/// What to serve, and where.
+/// Configuration of a worker.
 #[derive(Debug, Clone)]
 pub struct WorkerConfig {
-    /// The model, but for its files.
+    /// The model, without its source.
     pub model: ModelOptions,
-    /// Where its files come from.
+    /// Source of the model.
     pub source: Source,
-    /// Where they and those of adapters are kept.
+    /// Artifact store for the model and adapters.
     pub artifacts: StoreConfig,
-    /// Address of the gRPC endpoint; port 0 takes a free one.
+    /// Listen address of the gRPC endpoint; port 0 picks a free one.
     pub listen: SocketAddr,
-    /// Folder with the certificates of its swarm: only operator and routers of the swarm get in. Without it the endpoint is
-    /// plain and open.
+    /// Folder with certificates of the swarm: only its operator and routers may connect. Unset: plain text, open to
+    /// all.
     pub tls: Option<PathBuf>,
-    /// Address of probes and metrics over HTTP, if anybody wants them.
+    /// Listen address of probes and metrics, if any.
     pub probes: Option<SocketAddr>,
-    /// How long answers may take, reading included, once draining begins.
+    /// Bound on the duration of a drain, including the reading of answers.
     pub drain_timeout: Duration,
-    /// How long a caller may read nothing of an answer before it is ended.
+    /// Time without reading after which an answer is ended.
     pub read_timeout: Duration,
-    /// How long loading an adapter may take, fetching included.
+    /// Bound on the duration of an adapter's load, including its fetch.
     pub load_timeout: Duration,
 }
 
@@ -81,26 +81,26 @@ pub enum WorkerEvent {
     Opening(Opening),
     /// Requests are served.
     Ready {
-        /// Where.
+        /// Address of the gRPC endpoint.
         address: SocketAddr,
     },
 }
 
-/// The worker could not start, or could not go on.
+/// The worker could not start, or could not continue.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
-    /// The model's files cannot be had.
+    /// The model's files are not available.
     #[error(transparent)]
     Fetch(#[from] FetchError),
     /// The model cannot be served.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// The address cannot be listened on.
+    /// The listen address is not available.
     #[error("{address}: {source}; choose another address or stop what uses it")]
     Listen {
-        /// Wanted.
+        /// Listen address.
         address: SocketAddr,
-        /// What the system said.
+        /// Error of the operating system.
         source: std::io::Error,
     },
     /// The certificates cannot be used.
@@ -109,25 +109,25 @@ pub enum WorkerError {
     /// The reflection service refused the descriptors.
     #[error("reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
-    /// A task that the worker needs ended by itself.
+    /// A necessary task ended.
     #[error("{task}: {why}; the worker cannot go on without it")]
     Task {
-        /// Its name.
+        /// Name of the task.
         task: &'static str,
-        /// How it ended.
+        /// Reason of the end.
         why: String,
     },
-    /// The engine thread ended by itself.
+    /// The engine thread ended.
     #[error("the engine stopped; its last log lines say why")]
     EngineStopped,
 }
 
-/// Of so many threads that compute, one adapter at a time may take another's core: those that generate wait for it.
+/// Compute threads for each adapter that may be packed concurrently, because packing takes a core from decoding.
 const THREADS_PER_PACKING: usize = 4;
 
-/// Serves until `shutdown`, then finishes what runs.
+/// Serves until `shutdown`, then drains.
 ///
-/// Boxed, so that it is compiled once and here, not in every program that awaits it.
+/// Boxed, so that it is compiled once, in this crate.
 pub fn run(
     config: WorkerConfig,
     shutdown: CancellationToken,
@@ -136,7 +136,7 @@ pub fn run(
     serve(config, shutdown, Arc::new(events))
 }
 
-/// Not generic, so that it is compiled here.
+/// Not generic, so that it is compiled in this crate.
 fn serve(
     config: WorkerConfig,
     shutdown: CancellationToken,
@@ -146,31 +146,31 @@ fn serve(
 }
 
 async fn live(config: WorkerConfig, shutdown: CancellationToken, events: Arc<Events>) -> Result<(), WorkerError> {
-    // Before the model is opened: a port in use should not cost a minute.
+    // Before the model is opened, so that a port in use fails at once.
     let (listener, address) = listen(config.listen).await?;
     let tls = config.tls.as_deref().map(|folder| slm_tls::follow(folder, Identity::Worker)).transpose()?;
     let ended = CancellationToken::new();
     let _ended = ended.clone().drop_guard();
-    let telling = Telling::new();
+    let probe = WorkerProbe::new();
     let mut tasks = Tasks::default();
     if let Some(probes) = config.probes {
         let (listener, _) = listen(probes).await?;
-        tasks.spawn("probes", slm_probes::serve(listener, telling.clone(), ended.clone()));
+        tasks.spawn("probes", slm_probes::serve(listener, probe.clone(), ended.clone()));
     }
     let store = Store::open(config.artifacts.clone())?;
     let (model, engine_thread) = tokio::select! {
         opened = open(&config, &store, events.clone()) => opened?,
         died = tasks.died() => return Err(died),
-        // Nobody is served yet: there is nothing to finish.
+        // No requests yet, so nothing to drain.
         () = shutdown.cancelled() => return Ok(()),
     };
     let engine_ended = tokio::task::spawn_blocking(move || engine_thread.join());
     tokio::pin!(engine_ended);
 
     let (draining, draining_seen) = watch::channel(false);
-    let first = state::describe(&model, Load::default(), 0.0, false);
+    let first = state::describe(&model, EngineStats::default(), 0.0, false);
     let (state, state_seen) = watch::channel(first);
-    telling.open(state_seen.clone());
+    probe.open(state_seen.clone());
     let publishing = state::publish(model.clone(), draining_seen.clone(), state, ended.clone());
     tasks.spawn("state", panics_when_asked("worker-state", publishing).map(Ok::<_, Infallible>));
     let answers = OpenAnswers::new(config.read_timeout);
@@ -195,14 +195,14 @@ async fn live(config: WorkerConfig, shutdown: CancellationToken, events: Arc<Eve
     match tls {
         None => tasks.spawn("gRPC", router.serve_with_incoming_shutdown(incoming, finished)),
         Some(tls) => tasks.spawn("gRPC", async move {
-            // The certificates are followed as long as somebody holds them.
+            // The certificates are watched for as long as `tls` lives.
             router.serve_with_incoming_shutdown(tls.incoming(incoming), finished).await
         }),
     }
 
     let serving = async {
         shutdown.cancelled().await;
-        // Callers see it in the state stream and go elsewhere; what runs, runs to its end.
+        // Routers see it in the state stream and send no more requests; running ones complete.
         draining.send_replace(true);
         health.set_not_serving::<GenerationServer<Generate>>().await;
         let until = Instant::now() + config.drain_timeout;
@@ -214,14 +214,15 @@ async fn live(config: WorkerConfig, shutdown: CancellationToken, events: Arc<Eve
         died = tasks.died() => return Err(died),
         _ = &mut engine_ended => return Err(WorkerError::EngineStopped),
     };
-    // Ends the state streams, which have no end of their own: then connections end with the last frames of their answers.
+    // Ends the state streams, which have no end of their own; connections then end with the last frames of their
+    // answers.
     ended.cancel();
     finish.cancel();
     let _ = timeout_at(until.max(Instant::now() + LAST_FRAMES), tasks.ended()).await;
     Ok(())
 }
 
-/// The gRPC services. Names in `health` follow what they do.
+/// The gRPC services. Names in `health` follow their state.
 async fn router(
     shared: Shared,
     guarded: bool,
@@ -236,7 +237,7 @@ async fn router(
     let open_max = shared.model.engine.permits().limits().open_max;
     let streams_max = u32::try_from(2 * open_max + STREAMS_BESIDES).unwrap_or(u32::MAX);
     let router = Server::builder()
-        // A caller whose node is gone says nothing any more: its answers must not keep their slots.
+        // A caller on a lost node sends nothing any more; its answers must not keep their slots.
         .http2_keepalive_interval(Some(PING_INTERVAL))
         .http2_keepalive_timeout(Some(PING_TIMEOUT))
         .initial_stream_window_size(STREAM_WINDOW)
@@ -272,12 +273,12 @@ async fn open(
     options.path = artifact.path().to_owned();
     options.digest = contents;
     let opened = tokio::task::spawn_blocking(move || {
-        // The files are read while this lives, and so must not be evicted.
+        // Keeps the files from being evicted while they are read.
         let _artifact = artifact;
         Model::open(&options, &mut |progress| events(WorkerEvent::Opening(progress)))
     });
     let opened = opened.await;
-    // It may have been converted just now, for which nothing has made room.
+    // The model may have been converted just now, for which no room was made.
     let (trimmed, uri) = (store.clone(), config.source.shown());
     if let Ok(Err(error)) = tokio::task::spawn_blocking(move || trimmed.trim()).await {
         tracing::warn!(%error, source = uri, "the cache is not cut back to its bound");
@@ -288,7 +289,7 @@ async fn open(
     }
 }
 
-/// Waits until every answer was read or given up, `limit` at most.
+/// Waits until every answer was read or cancelled, at most `limit`.
 async fn drain(model: &Model, limit: Duration) {
     let permits = model.engine.permits();
     if timeout(limit, permits.none_open()).await.is_err() {
@@ -297,7 +298,7 @@ async fn drain(model: &Model, limit: Duration) {
     }
 }
 
-/// The tasks of the process. When one ends by itself, the process does: it would only seem to serve.
+/// The long-lived tasks. If one ends, the process ends, rather than only seem to serve.
 #[derive(Default)]
 struct Tasks(JoinSet<(&'static str, String)>);
 
@@ -313,7 +314,7 @@ impl Tasks {
         });
     }
 
-    /// Waits for the first one that ends.
+    /// Waits for the first task to end.
     async fn died(&mut self) -> WorkerError {
         match self.0.join_next().await {
             Some(Ok((task, why))) => WorkerError::Task { task, why },

@@ -1,6 +1,6 @@
-//! What the worker tells about itself: one [`v1::WorkerState`], published whenever it changed.
+//! State stream: one [`v1::WorkerState`], published on every change.
 //!
-//! A change of adapters or of draining is published at once, the load at most every [`LOAD_INTERVAL`].
+//! Changes of adapters or of draining are published at once, load at most every [`LOAD_INTERVAL`].
 
 use std::{
     sync::Arc,
@@ -11,12 +11,12 @@ use slm_proto::v1;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::{adapters::Resident, engine::Load, model::Model};
+use crate::{adapters::Resident, engine::EngineStats, model::Model};
 
-/// How stale the published load may be.
+/// Longest staleness of the published load.
 const LOAD_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Publishes until `ended`, what is so then included. With it end the streams that follow.
+/// Publishes until `ended`, the final state included. The streams end with it.
 pub(crate) async fn publish(
     model: Arc<Model>,
     mut draining: watch::Receiver<bool>,
@@ -26,7 +26,7 @@ pub(crate) async fn publish(
     let mut adapters = model.adapters.subscribe();
     let mut tick = tokio::time::interval(LOAD_INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut rate = Rate::new(model.engine.load());
+    let mut rate = Rate::new(model.engine.stats());
     loop {
         let last = tokio::select! {
             () = ended.cancelled() => true,
@@ -34,8 +34,8 @@ pub(crate) async fn publish(
             changed = adapters.changed() => changed.is_err(),
             changed = draining.changed() => changed.is_err(),
         };
-        let load = model.engine.load();
-        let next = describe(&model, load, rate.update(load, Instant::now()), *draining.borrow());
+        let stats = model.engine.stats();
+        let next = describe(&model, stats, rate.update(stats, Instant::now()), *draining.borrow());
         state.send_if_modified(|current| {
             let next = v1::WorkerState { sequence: current.sequence, ..next };
             if *current == next {
@@ -50,8 +50,8 @@ pub(crate) async fn publish(
     }
 }
 
-/// The state of `model` now, numbered 0.
-pub(crate) fn describe(model: &Model, load: Load, tokens_per_second: f32, draining: bool) -> v1::WorkerState {
+/// The current state of `model`, numbered 0.
+pub(crate) fn describe(model: &Model, stats: EngineStats, tokens_per_second: f32, draining: bool) -> v1::WorkerState {
     let (slots, used) = model.adapters.slots();
     let residents = model.adapters.residents();
     let adapter_bytes: u64 = residents.iter().map(|resident| resident.bytes).sum();
@@ -67,19 +67,19 @@ pub(crate) fn describe(model: &Model, load: Load, tokens_per_second: f32, draini
         adapter_slots_free: (slots - used) as u32,
         adapter_slots: slots as u32,
         sequences_max: sequences_max as u32,
-        sequences_running: load.running as u32,
+        sequences_running: stats.running as u32,
         requests_waiting: counts.queued as u32,
         answers_unread: counts.unread as u32,
-        tokens_queued: load.prompt_tokens_queued as u64,
+        tokens_queued: stats.prompt_tokens_queued as u64,
         tokens_per_second,
-        kv_tokens_used: load.cache_tokens as u64,
+        kv_tokens_used: stats.cache_tokens as u64,
         kv_tokens_max: model.engine.cache_tokens_max() as u64,
         draining,
         resident_bytes: model.weight_bytes + adapter_bytes + model.cache_bytes + model.logits_bytes,
     }
 }
 
-/// One version as the protocol describes it.
+/// A loaded version in the protocol's terms.
 pub(crate) fn adapter_state(resident: Resident) -> v1::AdapterState {
     let phase = if resident.serving { v1::AdapterPhase::Serving } else { v1::AdapterPhase::Retiring };
     let since_epoch = resident.info.loaded_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -100,7 +100,7 @@ pub(crate) fn adapter_state(resident: Resident) -> v1::AdapterState {
     }
 }
 
-/// Tokens a second over about the last second.
+/// Tokens per second over about the last second.
 struct Rate {
     since: Instant,
     tokens: u64,
@@ -108,15 +108,15 @@ struct Rate {
 }
 
 impl Rate {
-    fn new(load: Load) -> Self {
-        Self { since: Instant::now(), tokens: load.tokens_generated, last: 0.0 }
+    fn new(stats: EngineStats) -> Self {
+        Self { since: Instant::now(), tokens: stats.tokens_generated, last: 0.0 }
     }
 
-    fn update(&mut self, load: Load, now: Instant) -> f32 {
+    fn update(&mut self, stats: EngineStats, now: Instant) -> f32 {
         let seconds = now.duration_since(self.since).as_secs_f32();
         if seconds >= 1.0 {
-            self.last = (load.tokens_generated - self.tokens) as f32 / seconds;
-            (self.since, self.tokens) = (now, load.tokens_generated);
+            self.last = (stats.tokens_generated - self.tokens) as f32 / seconds;
+            (self.since, self.tokens) = (now, stats.tokens_generated);
         }
         self.last
     }

@@ -1,7 +1,7 @@
-//! Threads for long prompts: templates and tokenizers outside the network's threads.
+//! Thread pool for long prompts: chat templates and tokenizers off the network threads.
 //!
-//! Few prompts are worked on at a time, by threads with the priority of the engine's, so that no number of prompts takes the
-//! cores from those that generate. Tenants take turns: one with many long prompts delays itself.
+//! A bounded number of prompts is processed at a time, at the priority of compute threads, so that no number of prompts
+//! takes cores from decoding. Tenants take turns, so that one with many long prompts delays only itself.
 
 use std::{
     collections::VecDeque,
@@ -12,34 +12,34 @@ use tokio::sync::oneshot;
 
 use crate::thread_priority::lower;
 
-/// Prompts at the same time, at most.
+/// Bound on concurrent prompts.
 const THREADS_MAX: usize = 2;
 
-/// The work did not come to an end.
+/// The work failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TextPoolError {
-    /// No thread for it.
+    /// No thread could be started.
     #[error("starting a thread for the prompt: {0}")]
     Thread(#[from] std::io::Error),
-    /// It panicked.
+    /// The work panicked.
     #[error("the prompt ended its thread; the worker's log says where")]
     Panicked,
 }
 
-/// A bounded number of threads, in turn for each tenant.
+/// A bounded number of threads, shared by tenants in turn.
 #[derive(Debug, Clone)]
 pub(crate) struct TextPool {
     turns: Arc<Turns>,
 }
 
 impl TextPool {
-    /// Beside an engine that computes with so many threads.
+    /// A pool beside an engine with that many threads.
     pub(crate) fn new(engine_threads: usize) -> Self {
         Self { turns: Turns::new((engine_threads / 2).clamp(1, THREADS_MAX)) }
     }
 
-    /// Does `work` when it is the tenant's turn. Dropping the future gives the turn up, or lets what has begun come to its
-    /// end unseen.
+    /// Runs `work` on the tenant's turn. Dropping the future gives up the turn; work that has begun completes
+    /// unobserved.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         tenant: &Arc<str>,
@@ -50,14 +50,14 @@ impl TextPool {
         std::thread::Builder::new().name("text".into()).spawn(move || {
             lower();
             let _turn = turn;
-            // Nobody waits for it when the request was cancelled.
+            // Fails if the request was cancelled.
             let _ = done.send(work());
         })?;
         result.await.map_err(|_| TextPoolError::Panicked)
     }
 }
 
-/// Permits that are handed to tenants in turn, and to the requests of one in the order in which they came.
+/// Fair semaphore: permits go to tenants in turn, and to a tenant's requests in order of arrival.
 #[derive(Debug)]
 struct Turns {
     state: Mutex<State>,
@@ -66,14 +66,14 @@ struct Turns {
 #[derive(Debug)]
 struct State {
     free: usize,
-    /// Tenants that wait, the next one first, with their requests.
+    /// Waiting tenants, next one first, with their requests.
     waiting: VecDeque<(Arc<str>, VecDeque<oneshot::Sender<Turn>>)>,
 }
 
-/// A permit. Dropping it hands it on.
+/// A permit. Dropping it passes it on.
 #[derive(Debug)]
 struct Turn {
-    /// `None` once it was handed on.
+    /// `None` once it was passed on.
     turns: Option<Arc<Turns>>,
 }
 
@@ -97,14 +97,14 @@ impl Turns {
                 }
                 receiver
             };
-            // The sender is dropped unused by nobody.
+            // The sender is never dropped unused.
             if let Ok(turn) = waiting.await {
                 return turn;
             }
         }
     }
 
-    /// Hands a permit to whoever is next and still waits.
+    /// Passes a permit to the next request that still waits.
     fn hand_on(self: &Arc<Self>) {
         loop {
             let next = {
@@ -122,7 +122,7 @@ impl Turns {
             let Some(next) = next else { continue };
             match next.send(Turn { turns: Some(self.clone()) }) {
                 Ok(()) => return,
-                // It was cancelled. What came back must not hand itself on.
+                // Cancelled. The returned permit must not pass itself on again.
                 Err(mut turn) => turn.turns = None,
             }
         }
@@ -185,7 +185,7 @@ mod tests {
         drop(first);
         drop(held);
         let turn = (&mut second).now_or_never().unwrap();
-        // Given to the third, which leaves without having looked.
+        // Given to the third, which leaves before looking.
         drop(turn);
         drop(third);
         assert_eq!(turns.lock().free, 1);

@@ -1,27 +1,27 @@
-//! The priority of compute threads: nice 10, so that I/O threads, which take requests, send tokens and load adapters,
+//! Priority of compute threads: nice 10, so that I/O threads, which take requests, send tokens and load adapters,
 //! preempt them.
 //!
-//! The engine's threads never rest while there is work, and wait for each other by spinning. A thread that needs a core for
-//! some milliseconds would share one with them by halves, in turns of several milliseconds. With a lower priority they
-//! leave it at once and lose no more than it needs; where nobody else wants a core, nothing changes.
+//! Compute threads never rest while there is work, and wait for each other by spinning. At equal priority, an I/O
+//! thread that needs a core for a few milliseconds would have to share it in time slices. At a lower priority, compute
+//! threads yield at once and lose no more than the I/O thread uses.
 
-/// Nicer by so much: a tenth of the weight of others.
+/// Niceness: a tenth of the default weight.
 #[cfg(target_os = "linux")]
 const NICE: i32 = 10;
 
-/// Lowers the priority of this thread, and of the threads that it starts from here on.
+/// Lowers the priority of this thread and of threads that it starts.
 pub(crate) fn lower() {
     #[cfg(target_os = "linux")]
     {
         let thread = rustix::thread::gettid();
-        // To Linux a thread is a process here.
+        // Linux sets priorities by thread.
         if let Err(error) = rustix::process::setpriority_process(Some(thread), NICE) {
-            tracing::debug!(%error, "threads that compute keep the priority of the others");
+            tracing::debug!(%error, "the priority of compute threads could not be lowered");
         }
     }
 }
 
-/// Runs `work` on a thread of its own that gives way, and waits for it: the caller's priority stays.
+/// Runs `work` on a thread with lowered priority, and waits for it; the caller's priority stays.
 pub(crate) fn with_compute_priority<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     let run = || {
         lower();

@@ -1,4 +1,4 @@
-//! `strftime_now`: today's date in a prompt, in UTC.
+//! `strftime_now`: the current date for prompts, in UTC.
 
 use std::fmt::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -21,7 +21,7 @@ const MONTHS: [&str; 12] = [
     "December",
 ];
 
-/// A moment by C's `strftime`, those directives of it that occur in prompts.
+/// Formats a time by those directives of C's `strftime` that occur in prompts.
 pub(super) fn format(now: SystemTime, format: &str) -> Result<String, Error> {
     let seconds = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let (days, second_of_day) = (seconds / 86_400, seconds % 86_400);

@@ -1,5 +1,5 @@
-//! `tojson` as transformers defines it: Python's `json.dumps(value, ensure_ascii=False, indent=None, separators=None,
-//! sort_keys=False)`, nothing escaped for HTML.
+//! `tojson` as in transformers: Python's `json.dumps(value, ensure_ascii=False, indent=None, separators=None,
+//! sort_keys=False)`, without HTML escaping.
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::ser::{Formatter, Serializer};
 
 const INDENT_MAX: usize = 32;
-/// Deeper values are printed in their own order.
+/// Deeper values are printed unsorted.
 const SORTED_DEPTH_MAX: usize = 64;
 
 pub(super) fn tojson(value: &Value, options: Kwargs) -> Result<Value, Error> {
@@ -52,14 +52,14 @@ fn sorted(value: &Value, depth: usize) -> Result<Value, Error> {
     }
 }
 
-/// How Python prints.
+/// A JSON formatter with Python's layout.
 struct Python {
     item: String,
     key: String,
     indent: Option<usize>,
     ensure_ascii: bool,
     depth: usize,
-    /// Whether the list or object that is being written has something in it.
+    /// Whether the current list or object is not empty.
     filled: bool,
 }
 

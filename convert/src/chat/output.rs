@@ -1,8 +1,8 @@
-//! Output of a template, up to a limit.
+//! Bounded output of a template.
 
 use std::io::{self, Write};
 
-/// Collects what is written and refuses what goes over the limit.
+/// A buffer that refuses output beyond its limit.
 pub(super) struct Limited {
     bytes: Vec<u8>,
     bytes_max: usize,
@@ -14,7 +14,7 @@ impl Limited {
         Self { bytes: Vec::new(), bytes_max, full: false }
     }
 
-    /// Whether something was refused.
+    /// Whether output was refused.
     pub(super) fn is_full(&self) -> bool {
         self.full
     }

@@ -1,19 +1,19 @@
-//! Python's `%` on text: `"%s: %s" % (name, value)`.
+//! Python's `%` on strings: `"%s: %s" % (name, value)`.
 //!
-//! minijinja's `%` is for numbers alone and its operators cannot be changed, so the operation becomes a filter before a
-//! template is parsed: `LEFT % RIGHT` is written as `(LEFT)|percent(RIGHT)`, which does with numbers what `%` does and
-//! formats with text. Lines stay where they are.
+//! minijinja's `%` only takes numbers, and its operators cannot be extended. So the operation is rewritten as a filter
+//! before parsing: `LEFT % RIGHT` becomes `(LEFT)|percent(RIGHT)`, which is a remainder for numbers and formats
+//! strings. Line numbers are preserved.
 
 use std::ops::Range;
 
 use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, State, Value};
 
-/// A name that no template has.
+/// A name that no template uses.
 const FILTER: &str = "__percent__";
-/// Operations in one template; real ones have a handful.
+/// Bound on operations in a template; real ones have a handful.
 const OPERATIONS_MAX: usize = 1000;
-/// Words that are no operands.
+/// Keywords, which are not operands.
 const WORDS: [&str; 13] =
     ["and", "or", "not", "in", "is", "if", "elif", "else", "for", "set", "call", "include", "recursive"];
 
@@ -21,7 +21,7 @@ pub(super) fn add(environment: &mut Environment<'_>) {
     environment.add_filter(FILTER, percent);
 }
 
-/// The template with every `%` operation as a filter.
+/// The template with every `%` operation rewritten as a filter.
 pub(super) fn rewritten(mut source: String) -> String {
     for _ in 0..OPERATIONS_MAX {
         let Some((left, right)) = blocks(&source).into_iter().find_map(|block| operation(&source, block)) else {
@@ -50,7 +50,7 @@ fn percent(state: &mut State<'_, '_>, left: &Value, right: &Value) -> Result<Val
     }
     if let (Ok(a), Ok(b)) = (i64::try_from(left.clone()), i64::try_from(right.clone())) {
         let rest = i128::from(a).checked_rem(b.into()).ok_or_else(|| failed("% by zero"))?;
-        // Python's has the sign of the divisor.
+        // Python's remainder has the sign of the divisor.
         let rest = if rest != 0 && (rest < 0) != (b < 0) { rest + i128::from(b) } else { rest };
         return Ok(Value::from(rest));
     }
@@ -60,7 +60,7 @@ fn percent(state: &mut State<'_, '_>, left: &Value, right: &Value) -> Result<Val
     }
 }
 
-/// Where expressions stand: between `{{` and `}}`, `{%` and `%}`.
+/// Ranges of expressions: between `{{` and `}}`, `{%` and `%}`.
 fn blocks(source: &str) -> Vec<Range<usize>> {
     let mut blocks = Vec::new();
     let mut at = 0;
@@ -84,7 +84,7 @@ fn blocks(source: &str) -> Vec<Range<usize>> {
     blocks
 }
 
-/// Where a block ends that begins before `from`: `close` outside of text and of braces.
+/// End of the block that begins before `from`: `close` outside of strings and braces.
 fn end_of(source: &str, from: usize, close: &str) -> usize {
     let bytes = source.as_bytes();
     let (mut at, mut depth) = (from, 0usize);
@@ -104,7 +104,7 @@ fn end_of(source: &str, from: usize, close: &str) -> usize {
     source.len()
 }
 
-/// The closing quote, or the last byte.
+/// Position of the closing quote, or of the last byte.
 fn end_of_text(bytes: &[u8], open: usize, quote: u8) -> usize {
     let mut at = open + 1;
     while at < bytes.len() && bytes[at] != quote {
@@ -113,7 +113,7 @@ fn end_of_text(bytes: &[u8], open: usize, quote: u8) -> usize {
     at.min(bytes.len() - 1)
 }
 
-/// A part of an expression.
+/// Token of an expression.
 #[derive(Debug, Clone, PartialEq)]
 enum Part {
     Word,
@@ -155,7 +155,7 @@ fn parts(source: &str, block: Range<usize>) -> Vec<(Part, Range<usize>)> {
     parts
 }
 
-/// The operands of the first `%` in a block that can be rewritten.
+/// Operands of the first rewritable `%` in a block.
 fn operation(source: &str, block: Range<usize>) -> Option<(Range<usize>, Range<usize>)> {
     if !source[block.clone()].contains('%') {
         return None;
@@ -165,7 +165,7 @@ fn operation(source: &str, block: Range<usize>) -> Option<(Range<usize>, Range<u
         let first = before(&parts, at - 1)?;
         let last = after(&parts, at + 1)?;
         let text = first == at - 1 && parts[first].0 == Part::Text;
-        // What stands before belongs to the left operand; of numbers minijinja knows how.
+        // A tighter-binding operator before it belongs to the left operand; numbers are left to minijinja.
         let bound = match first.checked_sub(1).map(|before| &parts[before].0) {
             Some(Part::Sign("*" | "/" | "//" | "%" | "**")) => true,
             Some(Part::Sign("-" | "+")) => {
@@ -177,14 +177,14 @@ fn operation(source: &str, block: Range<usize>) -> Option<(Range<usize>, Range<u
     })
 }
 
-/// The first part of the operand that ends at `at`: a name, text or number, or brackets, with what is asked of it.
+/// First token of the operand that ends at `at`: a name, string, number or bracket, with its attributes and calls.
 fn before(parts: &[(Part, Range<usize>)], mut at: usize) -> Option<usize> {
     loop {
         match parts[at].0 {
             Part::Word | Part::Text => {}
             Part::Close => {
                 at = opening(parts, at)?;
-                // A call or an index belongs to what stands before it.
+                // A call or an index belongs to the token before it.
                 if at > 0 && matches!(parts[at - 1].0, Part::Word | Part::Close | Part::Text) {
                     at -= 1;
                     continue;
@@ -199,7 +199,7 @@ fn before(parts: &[(Part, Range<usize>)], mut at: usize) -> Option<usize> {
     }
 }
 
-/// The last part of the operand that begins at `at`.
+/// Last token of the operand that begins at `at`.
 fn after(parts: &[(Part, Range<usize>)], mut at: usize) -> Option<usize> {
     if matches!(parts[at].0, Part::Sign("-" | "+")) {
         at += 1;

@@ -1,9 +1,9 @@
-//! What templates take for granted of Python and Jinja2, and minijinja does not bring along.
+//! Features of Python and Jinja2 that templates use and minijinja lacks.
 
 use minijinja::value::{Kwargs, Rest, ValueKind, from_args};
 use minijinja::{Environment, Error, ErrorKind, State, Value};
 
-/// More than any template pads to.
+/// Bound on padding, more than any template uses.
 const WIDTH_MAX: usize = 1 << 16;
 
 /// Adds Jinja2's filters and functions, and Python's methods.
@@ -36,7 +36,7 @@ fn method(state: &mut State<'_, '_>, value: &Value, name: &str, args: &[Value]) 
     }
 }
 
-/// Methods of Python's `str` that pycompat lacks; `None` for one that is not here either.
+/// Methods of Python's `str` that pycompat lacks; `None` if unknown here too.
 fn text_method(text: &str, name: &str, args: &[Value]) -> Result<Option<Value>, Error> {
     let padded = |args: &[Value]| -> Result<(usize, char), Error> {
         let (width, fill): (usize, Option<&str>) = from_args(args)?;
@@ -44,7 +44,7 @@ fn text_method(text: &str, name: &str, args: &[Value]) -> Result<Option<Value>, 
     };
     let three = |parts: Option<(&str, &str)>, by: &str, otherwise: [&str; 3]| {
         let parts = parts.map_or(otherwise, |(left, right)| [left, by, right]);
-        // `by` outlives nothing that is kept: values copy their text.
+        // `by` is not kept: values copy their text.
         parts.into_iter().map(Value::from).collect::<Value>()
     };
     Ok(Some(match name {
@@ -123,7 +123,7 @@ fn rsplit(text: &str, args: &[Value]) -> Result<Value, Error> {
     Ok(pieces.into_iter().map(Value::from).collect())
 }
 
-/// Words, as Python's `\w+` finds them.
+/// Number of words, as matches of Python's `\w+`.
 fn wordcount(text: &str) -> usize {
     text.split(|letter: char| !(letter.is_alphanumeric() || letter == '_')).filter(|word| !word.is_empty()).count()
 }
@@ -131,7 +131,7 @@ fn wordcount(text: &str) -> usize {
 fn centred(text: &str, width: usize, fill: char) -> Result<String, Error> {
     let all = padding(text, width, fill)?;
     let count = all.chars().count();
-    // Python puts the odd one to the left of a text in an odd width.
+    // In an odd width, Python puts the odd space to the left.
     let left = count / 2 + (count & width & 1);
     let left: String = all.chars().take(left).collect();
     Ok(format!("{left}{text}{}", &all[left.len()..]))
@@ -144,7 +144,7 @@ fn padding(text: &str, width: usize, fill: char) -> Result<String, Error> {
     Ok(std::iter::repeat_n(fill, width.saturating_sub(text.chars().count())).collect())
 }
 
-/// Jinja2's: `truncate(length=255, killwords=False, end='...', leeway=5)`, the last by its name only.
+/// Jinja2's `truncate(length=255, killwords=False, end='...', leeway=5)`, the last by name only.
 fn truncate(
     text: String,
     length: Option<usize>,

@@ -1,4 +1,4 @@
-//! Why a base model cannot be opened.
+//! Errors of opening a base model.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use crate::gguf::GgufError;
 use crate::safetensors_file::SafetensorsError;
 use crate::tokenizer::TokenizerError;
 
-/// A base model that cannot be opened, and what to do about it.
+/// A base model that cannot be opened, and the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
     /// The file system refused.
@@ -16,55 +16,55 @@ pub enum CheckpointError {
     Io {
         /// File or folder.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the operating system.
         source: std::io::Error,
     },
-    /// Nothing here that can be read.
+    /// No readable model.
     #[error(
         "{}: no model here: expected config.json with model.safetensors (or model.safetensors.index.json and its \
          shards), or exactly one .gguf file; {found}",
         path.display()
     )]
     NoModel {
-        /// Folder or file that was named.
+        /// Path of the source.
         path: PathBuf,
-        /// What is there instead.
+        /// Description of what is there instead.
         found: String,
     },
-    /// A JSON file that is not JSON, or not an object.
+    /// A file that is not JSON, or not an object.
     #[error("{}: not a readable JSON object: {problem}; fetch the file again", path.display())]
     Json {
         /// File.
         path: PathBuf,
-        /// What the parser said, with line and column.
+        /// Message of the parser, with line and column.
         problem: String,
     },
-    /// An index of shards that does not hold together.
+    /// An inconsistent index of shards.
     #[error("{}: {problem}", path.display())]
     Index {
-        /// The index.
+        /// Path of the index.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Description of the inconsistency.
         problem: String,
     },
-    /// The configuration is incomplete or asks for what is not supported.
+    /// The configuration is incomplete or not supported.
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// A safetensors file is damaged.
     #[error(transparent)]
     Safetensors(#[from] SafetensorsError),
-    /// A GGUF file is damaged or of an unknown kind.
+    /// A GGUF file is damaged or not supported.
     #[error(transparent)]
     Gguf(#[from] GgufError),
-    /// A weight that the configuration calls for is not there.
+    /// A weight of the configuration is missing.
     #[error("{}: tensor `{tensor}` is missing; the model is incomplete: fetch it again", path.display())]
     MissingTensor {
         /// File or folder.
         path: PathBuf,
-        /// Name in the spelling of that format.
+        /// Name in the format's own spelling.
         tensor: String,
     },
-    /// A weight that no graph of this family uses.
+    /// A weight that the model's family does not use.
     #[error(
         "{}: tensor `{tensor}` has no place in a {family} model as config describes it; \
          the model has a part that is not supported, and leaving it out would change its answers",
@@ -73,21 +73,21 @@ pub enum CheckpointError {
     UnexpectedTensor {
         /// File or folder.
         path: PathBuf,
-        /// Name in the spelling of that format.
+        /// Name in the format's own spelling.
         tensor: String,
         /// Family of the model.
         family: String,
     },
-    /// A weight of another shape than the configuration gives it.
+    /// A weight whose shape contradicts the configuration.
     #[error("{}: tensor `{tensor}` has shape {found:?}; the configuration makes it {expected:?}", path.display())]
     Shape {
         /// File or folder.
         path: PathBuf,
-        /// Name in the spelling of that format.
+        /// Name in the format's own spelling.
         tensor: String,
         /// Shape in the file.
         found: Vec<usize>,
-        /// Shape by the configuration.
+        /// Shape according to the configuration.
         expected: Vec<usize>,
     },
     /// The tokenizer cannot be built.
@@ -98,19 +98,19 @@ pub enum CheckpointError {
     Chat {
         /// File.
         path: PathBuf,
-        /// Where it does not.
+        /// Error of the template.
         source: ChatError,
     },
-    /// Text cannot be read with what is there.
+    /// The folder has no usable tokenizer.
     #[error(
         "{}: tokenizer.json is not there, and {found} is not read: make it with transformers: python3 -c \"from \
          transformers import AutoTokenizer; AutoTokenizer.from_pretrained('.').save_pretrained('.')\" in the folder",
         path.display()
     )]
     NoTokenizer {
-        /// The folder.
+        /// Path of the folder.
         path: PathBuf,
-        /// The tokenizer in another form.
+        /// Name of a tokenizer file in another format.
         found: &'static str,
     },
 }

@@ -1,4 +1,4 @@
-//! A Hugging Face folder: config.json, safetensors in one file or in shards, tokenizer files.
+//! Hugging Face folders: config.json, safetensors in one file or in shards, tokenizer files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "model.safetensors";
 const TOKENIZER: &str = "tokenizer.json";
 const INDEX: &str = "model.safetensors.index.json";
-/// Side files that say something about the model; all that are there count towards its digest.
+/// Optional files that describe the model; all that are present count towards its digest.
 const SIDE_FILES: [&str; 7] = [
     "chat_template.jinja",
     "chat_template.json",
@@ -28,7 +28,7 @@ const SIDE_FILES: [&str; 7] = [
     "tokenizer_config.json",
     INDEX,
 ];
-/// tokenizer.json of a vocabulary of 256 Ki tokens has some 35 MB.
+/// The tokenizer.json of a vocabulary of 256 Ki tokens has about 35 MB.
 const SIDE_FILE_BYTES_MAX: u64 = 128 << 20;
 const SHARDS_MAX: usize = 1024;
 
@@ -38,7 +38,7 @@ pub(super) struct Folder {
     path: PathBuf,
     config: ModelConfig,
     generation: GenerationDefaults,
-    /// Small files by name, as read.
+    /// Contents of small files by name.
     side: BTreeMap<String, Vec<u8>>,
     /// Safetensors files by name.
     shards: BTreeMap<String, SafetensorsFile>,
@@ -79,7 +79,7 @@ impl Folder {
         Ok(folder)
     }
 
-    /// The ends of an answer that the tokenizer's files and the template know of.
+    /// Adds the end tokens of the tokenizer's files and of the template.
     fn find_ends(&mut self) -> Result<(), CheckpointError> {
         let Some(bytes) = self.side.get(TOKENIZER) else { return Ok(()) };
         let controls: ControlTokens = tokenizer::controls_of_json(&self.path.join(TOKENIZER), bytes)?;
@@ -110,7 +110,7 @@ impl Folder {
         ))
     }
 
-    /// What is worth a word when the model is read.
+    /// Warnings for the load of the model.
     pub(super) fn notes(&self) -> Vec<String> {
         let mut notes = self.generation.notes.clone();
         let shown = self.path.display();
@@ -151,7 +151,7 @@ impl Folder {
         files.template().map_err(|source| CheckpointError::Chat { path: self.path.join(files.file), source })
     }
 
-    /// Everything the model is read from, by name, in sorted order.
+    /// Every file that the model is read from, sorted by name.
     pub(super) fn files(&self) -> impl Iterator<Item = (&str, &[u8])> {
         let side = self.side.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()));
         let shards = self.shards.iter().map(|(name, shard)| (name.as_str(), shard.bytes()));
@@ -199,7 +199,7 @@ impl Folder {
     }
 }
 
-/// `model.safetensors`, or the shards that the index names.
+/// Names of `model.safetensors`, or of the shards in the index.
 fn shard_names(path: &Path, side: &BTreeMap<String, Vec<u8>>) -> Result<BTreeSet<String>, CheckpointError> {
     if path.join(WEIGHTS).is_file() {
         return Ok(BTreeSet::from([WEIGHTS.to_owned()]));
@@ -212,7 +212,7 @@ fn shard_names(path: &Path, side: &BTreeMap<String, Vec<u8>>) -> Result<BTreeSet
     let map = map.ok_or_else(|| bad("field `weight_map` is missing; fetch the file again".to_owned()))?;
     let mut shards = BTreeSet::new();
     for (tensor, file) in map {
-        // A shard lies beside its index; a name that leads elsewhere is not followed.
+        // A shard must be beside its index; a path elsewhere is refused.
         let name = file.as_str().filter(|name| Path::new(name).file_name().is_some_and(|last| last == *name));
         let name = name.ok_or_else(|| bad(format!("tensor `{tensor}` is said to be in {file}: not a file name")))?;
         shards.insert(name.to_owned());

@@ -1,4 +1,4 @@
-//! A model in one GGUF file, seen through Hugging Face names and row order.
+//! GGUF models: one file, presented with Hugging Face names and row order.
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -9,7 +9,7 @@ use super::{CheckpointError, Stored, Tensor, lookalike};
 use crate::chat::{ChatError, ChatTemplate};
 use crate::config::ModelConfig;
 use crate::generation::{GenerationDefaults, add_ends};
-use crate::gguf::{Gguf, Kind};
+use crate::gguf::{Gguf, TensorType};
 use crate::rope::RopeScaling;
 use crate::{families, tokenizer};
 
@@ -23,18 +23,18 @@ pub(super) struct GgufFile {
     gguf: Gguf,
     config: ModelConfig,
     generation: GenerationDefaults,
-    /// By Hugging Face name.
+    /// Expected tensors by Hugging Face name.
     tensors: BTreeMap<String, Expected>,
 }
 
-/// The GGUF file that `path` means: itself, or the only one in a folder without safetensors.
+/// The GGUF file for `path`: the file itself, or the only one in a folder without safetensors.
 pub(super) fn find(path: &Path) -> Result<Option<PathBuf>, CheckpointError> {
     let io = |source| CheckpointError::Io { path: path.to_owned(), source };
     let no_model = |found: &str| CheckpointError::NoModel { path: path.to_owned(), found: found.to_owned() };
     if !std::fs::metadata(path).map_err(io)?.is_dir() {
         return match lookalike::file(path).filter(|_| !begins_as_gguf(path)) {
             Some(other) => {
-                // A pointer file says what it is itself, whatever its name.
+                // A pointer file is reported as one, whatever its name.
                 crate::mapped::Mapped::open(path).map_err(io)?;
                 Err(no_model(other))
             }
@@ -52,7 +52,7 @@ pub(super) fn find(path: &Path) -> Result<Option<PathBuf>, CheckpointError> {
     }
 }
 
-/// The GGUF files of a folder that may be models, sorted. What goes before a model (`mmproj`) is none.
+/// The GGUF files of a folder that may be models, sorted; not vision projectors (`mmproj`).
 pub(super) fn beside(path: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(path)? {
@@ -115,7 +115,7 @@ impl GgufFile {
         Ok(Tensor { shape: expected.shape.clone(), data })
     }
 
-    pub(super) fn kind(&self, name: &str) -> Option<Kind> {
+    pub(super) fn kind(&self, name: &str) -> Option<TensorType> {
         Some(self.gguf.tensor(&self.tensors.get(name)?.gguf)?.kind)
     }
 
@@ -137,7 +137,7 @@ impl GgufFile {
         chat_template(&self.gguf).map_err(|source| CheckpointError::Chat { path: self.gguf.path().to_owned(), source })
     }
 
-    /// What is worth a word when the model is read.
+    /// Warnings for the load of the model.
     pub(super) fn notes(&self) -> Vec<String> {
         let silent = self.gguf.text("tokenizer.ggml.model").is_none_or(|model| matches!(model, "no_vocab" | "none"));
         let note =
@@ -161,8 +161,8 @@ fn chat_template(gguf: &Gguf) -> Result<Option<ChatTemplate>, ChatError> {
     ChatTemplate::new(key, source.to_owned(), bos, eos).map(Some)
 }
 
-/// Rows of a rotary projection from GGUF's order (the two of a pair side by side) into that of Hugging Face (first
-/// halves of all pairs of a head, then the second ones).
+/// Rows of a rotary projection, from GGUF's order (pairs adjacent) to that of Hugging Face (first halves of all pairs
+/// of a head, then the second ones).
 fn halves_from_pairs<T: Copy>(data: &[T], heads: usize, rows: usize) -> Vec<T> {
     let width = data.len() / rows;
     let head_dim = rows / heads;
@@ -201,7 +201,7 @@ fn check_tensors(gguf: &Gguf, config: &ModelConfig, expected: &[Expected]) -> Re
     }
 }
 
-/// End and begin of text, as the metadata name them.
+/// End and begin tokens of the metadata.
 fn generation(gguf: &Gguf, file: &str, vocab_size: usize) -> Result<GenerationDefaults, CheckpointError> {
     let mut defaults = GenerationDefaults::default();
     for (key, name) in [

@@ -1,4 +1,4 @@
-//! What a folder or file is in which no model was found, and what to do about it.
+//! Diagnosis of a folder or file without a model: a description of what it is, and the remedy.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -7,22 +7,22 @@ use serde_json::Value;
 
 use crate::listing::names;
 
-/// Folders that are looked into, and how deep.
+/// Bound on folders to search, and on the depth.
 const FOLDERS_MAX: usize = 256;
 const DEPTH_MAX: usize = 3;
-/// Names that are listed where nothing better is known.
+/// Bound on names to list when nothing is recognised.
 const LISTED: usize = 5;
 const CONFIG_BYTES_MAX: u64 = 4 << 20;
 
-/// A tokenizer in a form that is not read.
+/// Tokenizer files in unsupported formats.
 const OTHER_TOKENIZERS: [&str; 5] = ["tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "tekken.json"];
 
-/// Which tokenizer a folder without `tokenizer.json` has instead.
+/// Another tokenizer file in a folder without `tokenizer.json`.
 pub(super) fn other_tokenizer(path: &Path) -> Option<&'static str> {
     OTHER_TOKENIZERS.into_iter().find(|name| path.join(name).is_file())
 }
 
-/// Of a file that is no GGUF file: what its name says that it is.
+/// Diagnosis of a file that is not GGUF, by its name.
 pub(super) fn file(path: &Path) -> Option<&'static str> {
     Some(match path.extension().and_then(OsStr::to_str)? {
         "safetensors" | "json" => "this is one file of a Hugging Face folder: name the folder",
@@ -33,7 +33,7 @@ pub(super) fn file(path: &Path) -> Option<&'static str> {
     })
 }
 
-/// Of a folder in which no model was found.
+/// Diagnosis of a folder.
 pub(super) fn folder(path: &Path) -> String {
     let names = names(path);
     let has = |name: &str| names.iter().any(|found| found == name);
@@ -80,7 +80,7 @@ pub(super) fn folder(path: &Path) -> String {
     )
 }
 
-/// Weights in a form or under a name that is not read.
+/// Weights in an unsupported format or under another name.
 fn other_weights(names: &[String], config: bool) -> Option<String> {
     let find = |test: &dyn Fn(&str) -> bool| names.iter().find(|name| test(name.as_str()));
     if names.iter().any(|name| name == "params.json") && find(&|name| name.starts_with("consolidated")).is_some() {
@@ -115,7 +115,7 @@ fn other_weights(names: &[String], config: bool) -> Option<String> {
     Some(format!("the model is a graph of another tool ({onnx}), which is not read: fetch it as safetensors or GGUF"))
 }
 
-/// Folders below that hold a model.
+/// Subfolders that contain a model.
 fn deeper(path: &Path) -> Vec<PathBuf> {
     let is_model = |path: &Path| {
         let names = names(path);

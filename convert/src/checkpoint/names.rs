@@ -1,4 +1,4 @@
-//! Names and shapes of the weights that a configuration calls for.
+//! Names and shapes of the weights that a configuration requires.
 
 use crate::config::ModelConfig;
 use crate::peft::Module;
@@ -7,7 +7,7 @@ pub(super) const EMBEDDING: &str = "model.embed_tokens.weight";
 pub(super) const HEAD: &str = "lm_head.weight";
 const FINAL_NORM: &str = "model.norm.weight";
 
-/// A weight that must be there.
+/// A required weight.
 #[derive(Debug)]
 pub(super) struct Expected {
     /// Hugging Face name.
@@ -19,7 +19,7 @@ pub(super) struct Expected {
     pub(super) rotary_heads: Option<usize>,
 }
 
-/// Every weight of a model of that shape.
+/// All weights of a model of that shape.
 pub(super) fn expected(config: &ModelConfig) -> Vec<Expected> {
     let plain = |name: &str, gguf: &str, shape: Vec<usize>| Expected {
         name: name.to_owned(),
@@ -64,8 +64,7 @@ pub(super) fn expected(config: &ModelConfig) -> Vec<Expected> {
     all
 }
 
-/// Tensors that some files carry and no graph needs: the frequencies follow from the configuration, and a head that is
-/// tied is the embedding.
+/// Redundant tensors of some files: rotary frequencies follow from the configuration, and a tied head is the embedding.
 pub(super) fn is_redundant(name: &str, config: &ModelConfig) -> bool {
     name.ends_with(".rotary_emb.inv_freq") || (name == HEAD && config.tie_word_embeddings)
 }

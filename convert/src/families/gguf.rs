@@ -1,4 +1,4 @@
-//! What GGUF metadata of Llama and its kin has in common.
+//! GGUF metadata shared by Llama-like architectures.
 
 use crate::config::{ConfigError, Family, ModelConfig};
 use crate::fields::Fields;
@@ -6,8 +6,8 @@ use crate::rope::{Rope, RopeScaling};
 
 const ROPE_THETA_DEFAULT: f64 = 10_000.0;
 
-/// Reads `ARCHITECTURE.*`. `vocab_size` is 0 where the metadata does not say, `tie_word_embeddings` false: both stand
-/// in the tensors.
+/// Reads `ARCHITECTURE.*`. `vocab_size` is 0 if the metadata lack it, and `tie_word_embeddings` false: both follow from
+/// the tensors.
 pub(super) fn decoder(fields: &Fields<'_>, architecture: &str, family: Family) -> Result<ModelConfig, ConfigError> {
     let key = |name: &str| format!("{architecture}.{name}");
     for name in ["expert_count", "expert_used_count"] {
@@ -41,8 +41,8 @@ pub(super) fn decoder(fields: &Fields<'_>, architecture: &str, family: Family) -
     })
 }
 
-/// Keys of rotary embedding that are read, and those that say nothing which a graph could leave out: what a context was
-/// before it was stretched, and by what training.
+/// Supported rotary keys, and informative ones without influence on the graph: the original context and the training
+/// that extended it.
 const ROPE_KEYS: [&str; 7] = [
     "dimension_count",
     "freq_base",
@@ -52,7 +52,7 @@ const ROPE_KEYS: [&str; 7] = [
     "scaling.original_context_length",
     "scaling.type",
 ];
-/// Keys outside of rotary embedding that would change what the layers compute, with the value that changes nothing.
+/// Other keys that would change the computation, each with its neutral value.
 const NEUTRAL: [(&str, f64); 9] = [
     ("attention.clamp_kqv", 0.0),
     ("attention.max_alibi_bias", 0.0),
@@ -65,7 +65,7 @@ const NEUTRAL: [(&str, f64); 9] = [
     ("rope.scaling.attn_factor", 1.0),
 ];
 
-/// Refuses, by name, what llama.cpp would apply and no graph here does.
+/// Refuses, by name, settings that llama.cpp applies and this graph does not.
 fn refuse_unknown(fields: &Fields<'_>, key: &impl Fn(&str) -> String) -> Result<(), ConfigError> {
     for (name, neutral) in NEUTRAL {
         if fields.opt_number(&key(name))?.is_some_and(|value| value != neutral) {
@@ -75,7 +75,7 @@ fn refuse_unknown(fields: &Fields<'_>, key: &impl Fn(&str) -> String) -> Result<
     let prefix = key("rope.");
     for full in fields.keys() {
         let Some(name) = full.strip_prefix(prefix.as_str()) else { continue };
-        // As often, a setting of zero or false is one that is not used.
+        // A setting of zero or false is often one that is not used.
         let unused = fields.get(full).is_none_or(|value| *value == false || value.as_f64() == Some(0.0));
         let known = ROPE_KEYS.contains(&name) || name == "scaling.attn_factor";
         if !known && !unused {
@@ -91,7 +91,7 @@ fn rope(fields: &Fields<'_>, key: &impl Fn(&str) -> String) -> Result<Rope, Conf
     if fields.opt_text(&scaling)?.is_some_and(|kind| kind != "none") {
         return Err(fields.unsupported(&scaling, "none, or the tensor rope_freqs.weight"));
     }
-    // Older files say the same by a factor alone.
+    // Older files give only a factor.
     for name in ["rope.scale_linear", "rope.scaling.factor"] {
         if fields.opt_number(&key(name))?.is_some_and(|factor| factor != 1.0 && factor != 0.0) {
             return Err(fields.unsupported(&key(name), "1.0"));

@@ -1,4 +1,4 @@
-//! What the `config.json` of most decoder-only families has in common.
+//! `config.json` fields shared by most decoder-only families.
 
 use crate::config::{ConfigError, Family, ModelConfig};
 use crate::fields::Fields;
@@ -7,7 +7,7 @@ use crate::rope::{Rope, RopeScaling};
 const ROPE_THETA_DEFAULT: f64 = 10_000.0;
 const RMS_NORM_EPS_DEFAULT: f64 = 1e-6;
 
-/// Reads the fields shared by Llama and its kin; absent ones take transformers' defaults.
+/// Reads the fields of Llama-like models; absent ones take the defaults of transformers.
 pub(super) fn decoder(fields: &Fields<'_>, family: Family) -> Result<ModelConfig, ConfigError> {
     if fields.get("hidden_act").is_some_and(|act| act != "silu") {
         return Err(fields.unsupported("hidden_act", "silu"));
@@ -35,7 +35,7 @@ pub(super) fn decoder(fields: &Fields<'_>, family: Family) -> Result<ModelConfig
     })
 }
 
-/// `rope_parameters` as transformers 5 writes it, or `rope_theta` with `rope_scaling` as earlier ones did.
+/// Reads `rope_parameters` of transformers 5, or `rope_theta` with `rope_scaling` of earlier versions.
 fn rope(fields: &Fields<'_>) -> Result<Rope, ConfigError> {
     let outer_theta = fields.opt_number("rope_theta")?;
     let parameters = match fields.opt_object("rope_parameters")? {

@@ -1,16 +1,16 @@
-//! Mistral: Llama's layers with a window beyond which keys are not seen.
+//! Mistral: Llama's layers with a sliding window.
 //!
-//! GGUF files of it go by the name of Llama: their models have no window.
+//! GGUF files of Mistral models are of architecture `llama`: those models have no window.
 
-use super::Reader;
+use super::FamilyReader;
 use crate::config::{ConfigError, Family, ModelConfig};
 use crate::fields::Fields;
 
-/// What transformers takes where config.json says nothing; null there means no window.
+/// Default of transformers when config.json has no window; null means full attention.
 const SLIDING_WINDOW_DEFAULT: usize = 4096;
 
-pub(super) const READER: Reader =
-    Reader { family: Family::Mistral, model_type: "mistral", from_hugging_face, gguf: None };
+pub(super) const READER: FamilyReader =
+    FamilyReader { family: Family::Mistral, model_type: "mistral", from_hugging_face, gguf: None };
 
 fn from_hugging_face(fields: &Fields<'_>) -> Result<ModelConfig, ConfigError> {
     let said = fields.opt_size("sliding_window")?;

@@ -1,16 +1,15 @@
-//! Which tokens end an answer besides those that the files name by id.
+//! End-of-sequence tokens that the files do not name by id.
 //!
-//! The files often disagree: `config.json` names the end of a text, `tokenizer_config.json` the end of a turn, a GGUF file
-//! only one of them. A model that is asked for an answer ends it with either, so all of them end it, as in llama.cpp. A
-//! token counts here only if the vocabulary says that it is a control token: text that merely looks like one does not end
-//! an answer.
+//! The files often disagree: `config.json` names the end of a text, `tokenizer_config.json` the end of a turn, a GGUF
+//! file only one of them. A model may end an answer with either, so all of them end it, as in llama.cpp. A token counts
+//! only if the vocabulary marks it as a control token: text that merely looks like one does not end an answer.
 
 use std::collections::BTreeMap;
 
 use super::GenerationDefaults;
 use crate::chat::{ChatMessage, ChatTemplate};
 
-/// Control tokens that mean the end of a turn or of a text wherever they occur.
+/// Control tokens that always mean the end of a turn or of a text.
 const WELL_KNOWN: [&str; 18] = [
     "<|im_end|>",
     "<|eot_id|>",
@@ -33,13 +32,13 @@ const WELL_KNOWN: [&str; 18] = [
 ];
 /// In vocabularies with this token, `<|end|>` ends a message within the answer, not the answer.
 const HARMONY: (&str, &str) = ("<|return|>", "<|end|>");
-/// Something that no template writes by itself.
+/// Placeholder text that no template contains.
 const SAID: &str = "qzvxkj";
 
-/// Control tokens by their text.
+/// Control tokens' ids by text.
 pub(crate) type ControlTokens = BTreeMap<String, u32>;
 
-/// Adds the end of an assistant's turn by the chat template, and the well-known ends, to those that the files name.
+/// Adds the end of the assistant's turn in the chat template, and the well-known end tokens.
 pub(crate) fn add_ends(
     defaults: &mut GenerationDefaults,
     controls: &ControlTokens,
@@ -65,7 +64,7 @@ pub(crate) fn add_ends(
     }
 }
 
-/// The control token that a template writes right after what an assistant said.
+/// The control token that a template writes right after an assistant message.
 fn end_of_turn<'c>(template: &ChatTemplate, controls: &'c ControlTokens) -> Option<&'c str> {
     let turn = |role: &str, content: &str| ChatMessage::new(role, content);
     let plain = [turn("user", "a"), turn("assistant", SAID)];
@@ -74,7 +73,7 @@ fn end_of_turn<'c>(template: &ChatTemplate, controls: &'c ControlTokens) -> Opti
     let (before, after) = rendered.split_once(SAID)?;
     let after = after.trim_start();
     let end = controls.keys().filter(|token| after.starts_with(token.as_str())).max_by_key(|token| token.len())?;
-    // A template that always asks for the next answer writes the token that opens it here.
+    // If a template always adds a generation prompt, this is the token that opens the next turn.
     let opening = controls.keys().filter_map(|token| Some((before.rfind(token.as_str())?, token))).max();
     opening.is_none_or(|(_, token)| token != end).then_some(end.as_str())
 }

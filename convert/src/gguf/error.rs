@@ -1,38 +1,38 @@
-//! Why a GGUF file cannot be read.
+//! Errors of GGUF files.
 
 use std::path::PathBuf;
 
-/// A GGUF file that is damaged or of a kind that is not read.
+/// A GGUF file that is damaged or not supported.
 #[derive(Debug, thiserror::Error)]
 pub enum GgufError {
     /// The file system refused.
     #[error("{}: {source}", path.display())]
     Io {
-        /// File.
+        /// Path of the file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the operating system.
         source: std::io::Error,
     },
     /// Not a GGUF file.
     #[error("{}: begins with {found:?}, not with GGUF: this is no GGUF file", path.display())]
     Magic {
-        /// File.
+        /// Path of the file.
         path: PathBuf,
         /// Its first four bytes.
         found: [u8; 4],
     },
-    /// A version or byte order that is not read.
+    /// An unsupported version or byte order.
     #[error(
         "{}: GGUF version {}; versions 2 and 3, little-endian, are read: convert the model again",
         path.display(),
         if *big_endian { "in big-endian byte order".to_owned() } else { version.to_string() }
     )]
     Version {
-        /// File.
+        /// Path of the file.
         path: PathBuf,
-        /// Version as it reads in little-endian order.
+        /// Version as read in little-endian order.
         version: u32,
-        /// It is a known version in the other byte order.
+        /// Whether it is a known version in big-endian order.
         big_endian: bool,
     },
     /// The file ends too early.
@@ -41,11 +41,11 @@ pub enum GgufError {
         path.display()
     )]
     Truncated {
-        /// File.
+        /// Path of the file.
         path: PathBuf,
-        /// What is not whole.
+        /// Truncated item.
         what: String,
-        /// Where it would end.
+        /// End of the item, in bytes.
         needed: u64,
         /// Length of the file.
         file: u64,
@@ -56,37 +56,37 @@ pub enum GgufError {
         path.display()
     )]
     Count {
-        /// File.
+        /// Path of the file.
         path: PathBuf,
-        /// What is counted.
+        /// Counted items.
         what: String,
         /// The count.
         count: u64,
-        /// Bytes after it.
+        /// Bytes left after the count.
         remaining: u64,
     },
-    /// An entry that contradicts itself or the format.
+    /// An inconsistent or invalid entry.
     #[error("{}: `{field}`: {problem}", path.display())]
     Malformed {
-        /// File.
+        /// Path of the file.
         path: PathBuf,
-        /// Metadata key or tensor.
+        /// Metadata key or tensor name.
         field: String,
-        /// What is wrong.
+        /// Description of the problem.
         problem: String,
     },
-    /// A tensor type that is not read.
+    /// An unsupported tensor type.
     #[error(
         "{}: tensor `{tensor}` is of type {kind}; supported: F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, \
          Q6_K: take a file of one of these",
         path.display()
     )]
-    Kind {
-        /// File.
+    TensorType {
+        /// Path of the file.
         path: PathBuf,
-        /// Tensor.
+        /// Tensor name.
         tensor: String,
-        /// Number and, where known, name of the type.
+        /// Number and, if known, name of the type.
         kind: String,
     },
 }

@@ -1,10 +1,10 @@
-//! A cursor that believes nothing it has not held against the file's length.
+//! Bounds-checked cursor over a GGUF file.
 
 use std::path::{Path, PathBuf};
 
 use super::GgufError;
 
-/// Reads little-endian values one after the other.
+/// Reads little-endian values in sequence.
 pub(super) struct Reader<'a> {
     path: &'a Path,
     bytes: &'a [u8],
@@ -62,13 +62,13 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(bytes).map_err(|error| self.bad(what, &format!("not UTF-8: {error}")))
     }
 
-    /// A count of things of at least `bytes_each` that are to follow.
+    /// A count of items that take at least `bytes_each` each.
     pub(super) fn count(&mut self, what: &str, bytes_each: usize) -> Result<usize, GgufError> {
         let count = self.u64(what)?;
         self.fits(what, count, bytes_each)
     }
 
-    /// `count`, if the rest of the file can hold that many things.
+    /// `count`, if the rest of the file can hold that many items.
     pub(super) fn fits(&self, what: &str, count: u64, bytes_each: usize) -> Result<usize, GgufError> {
         let most = (self.remaining() / bytes_each) as u64;
         if count > most {

@@ -1,11 +1,11 @@
-//! Metadata values. Arrays stay where they are, in the file: whatever it says of their lengths, they take no memory.
+//! Metadata values. Arrays stay in the file and take no memory, whatever their claimed length.
 
 use std::ops::Range;
 
 use super::GgufError;
 use super::reader::Reader;
 
-/// The largest array in real files is a vocabulary or its merges; this is several times that.
+/// Bound on array lengths; several times the largest vocabulary or list of merges.
 const ARRAY_LEN_MAX: usize = 4 << 20;
 
 /// A metadata value.
@@ -16,7 +16,7 @@ pub(crate) enum Value {
     Array(Array),
 }
 
-/// A number of any width, in the widest of its kind, or a flag.
+/// A number in the widest type of its kind, or a flag.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Scalar {
     Unsigned(u64),
@@ -25,12 +25,12 @@ pub(crate) enum Scalar {
     Flag(bool),
 }
 
-/// Where the elements of an array are. All of them have been read once.
+/// Location of an array whose elements have all been checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Array {
     code: u32,
     length: usize,
-    /// Bytes of the whole file.
+    /// Byte range within the file.
     range: Range<usize>,
 }
 
@@ -71,7 +71,7 @@ impl Value {
         if let Self::Array(array) = self { Some(array) } else { None }
     }
 
-    /// As JSON; `None` for arrays. A float that JSON cannot hold becomes null.
+    /// The value as JSON; `None` for arrays. A float that JSON cannot represent becomes null.
     pub(crate) fn as_json(&self) -> Option<serde_json::Value> {
         Some(match self {
             Self::Scalar(Scalar::Unsigned(n)) => (*n).into(),
@@ -128,7 +128,7 @@ impl<'a> Element<'a> {
 }
 
 impl Array {
-    /// Steps over its elements, each of which is read once to see that it is whole.
+    /// Checks every element and records the array's location.
     fn read(reader: &mut Reader<'_>, key: &str) -> Result<Self, GgufError> {
         let code = reader.u32(key)?;
         let Some(bytes_min) = bytes_min(code) else {
@@ -145,16 +145,16 @@ impl Array {
         Ok(Self { code, length, range: begin..reader.position() })
     }
 
-    /// Its elements, of the `file` that it was read from.
+    /// Elements of the array in the `file` that it was read from.
     pub(super) fn elements<'a>(&self, file: &'a [u8]) -> impl Iterator<Item = Element<'a>> + use<'a> {
         let (code, length) = (self.code, self.length);
         let mut reader = Reader::new("".as_ref(), file.get(self.range.clone()).unwrap_or_default());
-        // They were all read before.
+        // All elements were checked before.
         (0..length).map_while(move |_| Element::read(&mut reader, "", code).ok())
     }
 }
 
-/// Fewest bytes of a value in an array; arrays of arrays occur in no model.
+/// Fewest bytes of an array element; `None` for arrays of arrays, which occur in no model.
 fn bytes_min(code: u32) -> Option<usize> {
     match code {
         0 | 1 | 7 => Some(1),
@@ -169,7 +169,7 @@ fn bytes_min(code: u32) -> Option<usize> {
 mod tests {
     use super::*;
 
-    /// An array as a file has it.
+    /// An encoded array.
     fn array(code: u32, length: u64, elements: &[u8]) -> Vec<u8> {
         [&ARRAY.to_le_bytes()[..], &code.to_le_bytes(), &length.to_le_bytes(), elements].concat()
     }

@@ -1,4 +1,4 @@
-//! Nodes, names and initializers: what every part of a graph is made with.
+//! Graph builder: nodes, names and initializers.
 
 use std::io;
 
@@ -10,7 +10,7 @@ use crate::{
     weights::WeightFile,
 };
 
-/// Operators of ONNX Runtime that are not in the ONNX standard.
+/// Domain of ONNX Runtime's operators outside the ONNX standard.
 pub(super) const MICROSOFT: &str = "com.microsoft";
 const IR_VERSION: i64 = 10;
 const OPSET: i64 = 21;
@@ -42,7 +42,7 @@ impl<'a> Builder<'a> {
         self.outputs.push(value);
     }
 
-    /// Adds a node whose outputs are all named; empty names are outputs or inputs left out.
+    /// Adds a node. An empty name is an omitted input or output.
     pub(super) fn node(
         &mut self,
         domain: &str,

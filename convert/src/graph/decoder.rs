@@ -1,9 +1,9 @@
-//! The decoder itself: inputs and outputs, and what is the same at every precision.
+//! Decoder graph: inputs and outputs, and the parts common to every precision.
 
 use super::{GraphError, Precision, builder::Builder, fused, plain};
 use crate::onnx::{Dim, ElementType, ValueInfo};
 
-/// Adds the whole decoder to `b`.
+/// Adds the decoder to `b`.
 pub(super) fn decoder(b: &mut Builder<'_>, progress: &mut dyn FnMut(usize, usize)) -> Result<(), GraphError> {
     let layers = b.config().layers;
     declare(b);

@@ -1,10 +1,10 @@
-//! The decoder over quantised weights: five nodes a layer. Norms, gates and residuals are parts of the linear
-//! operators beside them, and so are the adapters.
+//! Decoder with quantised weights: five nodes a layer. Norms, gates, residuals and adapters are fused into the linear
+//! operators.
 
 use slm_kernels::Packed;
 
 use super::{
-    EMBEDDING, GraphError, Group, LINEAR_ADD, NORM_LINEAR, OPERATOR_DOMAIN, Precision,
+    EMBEDDING, FusedProjection, GraphError, LINEAR_ADD, NORM_LINEAR, OPERATOR_DOMAIN, Precision,
     builder::Builder,
     common::{attention, select_wanted},
 };
@@ -13,32 +13,32 @@ use crate::{
     quantize::{Bits, quantize},
 };
 
-/// The residual stream, and the table that a tied head reads too.
+/// Residual stream, and the name of the embedding table for a tied head.
 pub(super) struct Stream {
     total: String,
     table: Vec<Attribute>,
 }
 
-/// The embedding of `input_ids`.
+/// Embeds `input_ids`.
 pub(super) fn embedding(b: &mut Builder<'_>) -> Result<Stream, GraphError> {
     let table = matrix(b, "embedding", &["model.embed_tokens.weight".into()], Bits::Eight)?;
     b.node(OPERATOR_DOMAIN, EMBEDDING, &["input_ids", "embedding"], &["hidden"], table.clone());
     Ok(Stream { total: "hidden".into(), table })
 }
 
-/// One layer behind `stream`.
+/// Adds one layer after `stream`.
 pub(super) fn layer(b: &mut Builder<'_>, layer: usize, stream: Stream) -> Result<Stream, GraphError> {
     let norm = |which: &str| format!("model.layers.{layer}.{which}_layernorm.weight");
     let Stream { total, table } = stream;
-    let qkv = normed(b, layer, Group::Qkv, &total, &norm("input"))?;
+    let qkv = normed(b, layer, FusedProjection::Qkv, &total, &norm("input"))?;
     let attended = attention(b, layer, &qkv);
-    let total = added(b, layer, Group::O, &attended, &total)?;
-    let gate_up = normed(b, layer, Group::GateUp, &total, &norm("post_attention"))?;
-    let total = added(b, layer, Group::Down, &gate_up, &total)?;
+    let total = added(b, layer, FusedProjection::O, &attended, &total)?;
+    let gate_up = normed(b, layer, FusedProjection::GateUp, &total, &norm("post_attention"))?;
+    let total = added(b, layer, FusedProjection::Down, &gate_up, &total)?;
     Ok(Stream { total, table })
 }
 
-/// The last norm and the head over the wanted rows, as `logits`.
+/// Final norm and head over the requested rows, as `logits`.
 pub(super) fn head(b: &mut Builder<'_>, stream: Stream) -> Result<(), GraphError> {
     select_wanted(b, &stream.total, "wanted");
     let (weights, mut attributes) = if b.config().tie_word_embeddings {
@@ -51,24 +51,40 @@ pub(super) fn head(b: &mut Builder<'_>, stream: Stream) -> Result<(), GraphError
     Ok(())
 }
 
-/// `group` of `layer` over the normed stream.
-fn normed(b: &mut Builder<'_>, layer: usize, group: Group, x: &str, norm: &str) -> Result<String, GraphError> {
+/// `group` of `layer` applied to the normed stream.
+fn normed(
+    b: &mut Builder<'_>,
+    layer: usize,
+    group: FusedProjection,
+    x: &str,
+    norm: &str,
+) -> Result<String, GraphError> {
     let (weights, out, mut attributes) = projection(b, layer, group)?;
     attributes.push(gain(b, norm)?);
     b.node(OPERATOR_DOMAIN, NORM_LINEAR, &[x, &weights, norm], &[&out], attributes);
     Ok(out)
 }
 
-/// `group` of `layer`, added to the stream. The inputs of `down` come as gates and values side by side.
-fn added(b: &mut Builder<'_>, layer: usize, group: Group, x: &str, stream: &str) -> Result<String, GraphError> {
+/// `group` of `layer`, added to the stream. The input of `down` is gates and values side by side.
+fn added(
+    b: &mut Builder<'_>,
+    layer: usize,
+    group: FusedProjection,
+    x: &str,
+    stream: &str,
+) -> Result<String, GraphError> {
     let (weights, out, mut attributes) = projection(b, layer, group)?;
-    attributes.push(Attribute::int("gated", i64::from(group == Group::Down)));
+    attributes.push(Attribute::int("gated", i64::from(group == FusedProjection::Down)));
     b.node(OPERATOR_DOMAIN, LINEAR_ADD, &[x, &weights, stream], &[&out], attributes);
     Ok(out)
 }
 
-/// Names of the weights and of the output of `group` of `layer`, and what its operator must know.
-fn projection(b: &mut Builder<'_>, layer: usize, group: Group) -> Result<(String, String, Vec<Attribute>), GraphError> {
+/// Names of the weights and of the output of `group` of `layer`, and the operator's attributes.
+fn projection(
+    b: &mut Builder<'_>,
+    layer: usize,
+    group: FusedProjection,
+) -> Result<(String, String, Vec<Attribute>), GraphError> {
     let name = group.name(layer);
     let weights = format!("{name}.weights");
     let tensors: Vec<_> = group.modules().iter().map(|module| module.weight(layer)).collect();
@@ -78,21 +94,21 @@ fn projection(b: &mut Builder<'_>, layer: usize, group: Group) -> Result<(String
     Ok((weights, format!("{name}.out"), attributes))
 }
 
-/// Adds the gains of a norm, and gives its other parameter.
+/// Adds the gain of a norm; gives its epsilon attribute.
 fn gain(b: &mut Builder<'_>, name: &str) -> Result<Attribute, GraphError> {
     let tensor = b.checkpoint.tensor(name)?;
     b.f32s(name, &tensor.shape, &tensor.data)?;
     Ok(Attribute::float("epsilon", b.config().rms_norm_eps))
 }
 
-/// Adds the tensors, one under the other, as one packed matrix.
+/// Adds tensors, stacked along their outputs, as one packed matrix.
 fn matrix(b: &mut Builder<'_>, name: &str, tensors: &[String], bits: Bits) -> Result<Vec<Attribute>, GraphError> {
     let packed = quantize(b.checkpoint, tensors, bits)?;
     b.bytes(name, &[packed.bytes().len()], packed.bytes())?;
     Ok(describe(&packed))
 }
 
-/// What bytes do not tell about a matrix.
+/// Attributes that describe a packed matrix.
 fn describe(packed: &Packed) -> Vec<Attribute> {
     let weights = packed.weights();
     vec![

@@ -1,19 +1,18 @@
-//! Checkpoint in, decoder graph out.
+//! Decoder graphs: from a checkpoint to an ONNX graph.
 //!
-//! The graph is one step of a decoder over the new tokens of any number of sequences, which stand flat, one sequence
-//! after the other:
+//! The graph is one forward pass over the new tokens of any number of sequences (continuous batching), concatenated
+//! without padding:
 //!
 //! | input | type | meaning |
 //! |---|---|---|
 //! | `input_ids` | i64 `[tokens]` | the new tokens |
-//! | `logits_indices` | i64 `[wanted]` | which of them get logits |
+//! | `logits_indices` | i64 `[wanted]` | tokens that need logits |
 //!
-//! and gives `logits` f32 `[wanted, vocab]`. What belongs to the sequences is not in the graph: which token is whose and
-//! at which position, the pages of keys and values, the adapters. The project's own operators find it beside the graph,
-//! where whoever runs a step puts it first.
+//! It gives `logits` f32 `[wanted, vocab]`. State of the sequences is not in the graph: the token-to-sequence mapping,
+//! positions, pages of the KV cache (paged attention) and adapters. The project's own operators read it from the
+//! forward pass that the worker prepares.
 //!
-//! Not here: which numbers the weights hold (`quantize`), what a family is called (`families`), how an adapter is laid
-//! out (`pack`).
+//! Elsewhere: quantisation (`quantize`), families (`families`), layout of adapters (`pack`).
 
 mod builder;
 mod common;
@@ -32,28 +31,28 @@ use crate::{
     peft::Module,
 };
 
-/// File names inside a bundle.
+/// File names within a bundle.
 pub(crate) const GRAPH_FILE: &str = "model.onnx";
 pub(crate) const WEIGHTS_FILE: &str = "model.onnx.data";
 
 /// Domain of the project's own operators.
 pub const OPERATOR_DOMAIN: &str = "slm";
-/// `LoraAdd(y, x) -> y`: adds to each row of `y` what its adapter makes of `x`. Attribute `group`.
+/// `LoraAdd(y, x) -> y`: adds the adapter's output for `x` to each row of `y`. Attribute `group`.
 pub const LORA_ADD: &str = "LoraAdd";
 /// `Embedding(ids, weights) -> x`: rows of a packed matrix. Attributes `format`, `inputs`, `outputs`.
 pub const EMBEDDING: &str = "Embedding";
-/// `NormLinear(x, weights, gain) -> y`: the root-mean-square norm of `x` times a packed matrix, and what each row's
-/// adapter makes of it. Attributes as `Embedding`, `epsilon`, and `group` where adapters may be.
+/// `NormLinear(x, weights, gain) -> y`: RMS norm of `x` times a packed matrix, plus each row's adapter. Attributes as
+/// `Embedding`, `epsilon`, and `group` if adapters may apply.
 pub const NORM_LINEAR: &str = "NormLinear";
-/// `LinearAdd(x, weights, residual) -> y`: the residual plus `x`, or with `gated` 1 `silu(gate) * value` of its two
-/// halves, times a packed matrix, and what each row's adapter makes of it. Attributes as `NormLinear`.
+/// `LinearAdd(x, weights, residual) -> y`: the residual plus `x` (with `gated` 1: `silu(gate) * value` of its two
+/// halves) times a packed matrix, plus each row's adapter. Attributes as `NormLinear`.
 pub const LINEAR_ADD: &str = "LinearAdd";
-/// `Attention(qkv, cos, sin) -> y`: rotates queries and keys, appends keys and values to the pages of the rows'
-/// sequences, and attends to what is there. Attributes `layer`, `heads`, `kv_heads`, `head_dim`, `scale`, and `window`
-/// where a token does not see all before it.
+/// `Attention(qkv, cos, sin) -> y`: applies rotary embedding to queries and keys, appends keys and values to the pages
+/// of their sequences, and attends to them. Attributes `layer`, `heads`, `kv_heads`, `head_dim`, `scale`, and `window`
+/// for a sliding window.
 pub const ATTENTION: &str = "Attention";
 
-/// What the weights of the linear layers are stored as.
+/// Storage type of the linear layers' weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Precision {
     /// 32-bit floats; the reference.
@@ -74,9 +73,9 @@ impl std::fmt::Display for Precision {
     }
 }
 
-/// Projections that are one matrix in the graph, and one place for adapters.
+/// A fused projection: projections that are one matrix in the graph, with one place for adapters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Group {
+pub enum FusedProjection {
     /// Query, key and value side by side.
     Qkv,
     /// Attention output.
@@ -87,11 +86,11 @@ pub enum Group {
     Down,
 }
 
-impl Group {
-    /// All groups, in the order of their indices within a layer.
+impl FusedProjection {
+    /// All fused projections, in the order of their indices within a layer.
     pub const ALL: [Self; 4] = [Self::Qkv, Self::O, Self::GateUp, Self::Down];
 
-    /// The modules in it, in column order.
+    /// Its modules, in column order.
     pub fn modules(self) -> &'static [Module] {
         match self {
             Self::Qkv => &[Module::Q, Module::K, Module::V],
@@ -101,54 +100,54 @@ impl Group {
         }
     }
 
-    /// What its values in `layer` are called.
+    /// Prefix of its values' names in `layer`.
     fn name(self, layer: usize) -> String {
         format!("layers.{layer}.{self:?}").to_lowercase()
     }
 
-    /// Index of this group of `layer` among all of a model's groups: the attribute `group` of an operator.
+    /// Index of this projection of `layer` among all of the model: the attribute `group` of an operator.
     pub fn index(self, layer: usize) -> usize {
         layer * Self::ALL.len() + self as usize
     }
 
-    /// Input columns of the group's matrix.
+    /// Input columns of the matrix.
     pub fn inputs(self, config: &ModelConfig) -> usize {
         self.modules()[0].dimensions(config).0
     }
 
-    /// Output columns of the group's matrix.
+    /// Output columns of the matrix.
     pub fn outputs(self, config: &ModelConfig) -> usize {
         self.modules().iter().map(|module| module.dimensions(config).1).sum()
     }
 }
 
-/// Building failed; nothing usable was written.
+/// A build that failed; its output is not usable.
 #[derive(Debug, thiserror::Error)]
 pub enum GraphError {
     /// A tensor could not be read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// Quantised weights could not be taken over.
+    /// Quantised weights could not be repacked.
     #[error(transparent)]
     Weights(#[from] slm_kernels::SourceError),
     /// The graph or its weights could not be written.
     #[error("writing the graph: {0}")]
     Write(#[from] io::Error),
-    /// The model has a shape that the attention operator cannot take.
+    /// The attention operator does not support the model's head size.
     #[error("heads of {0}: attention takes multiples of 16 up to {HEAD_DIM_MAX}")]
     HeadDim(usize),
 }
 
-/// How to build.
+/// Settings of a graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Flavour {
-    /// Of the linear layers.
+    /// Precision of the linear layers.
     pub precision: Precision,
-    /// Positions for which rotary tables are made; longer sequences cannot run.
+    /// Positions of the rotary tables; longer sequences cannot run.
     pub context_length: usize,
 }
 
-/// Builds the graph of `checkpoint` into `dir`. `progress` is told of finished and total layers.
+/// Builds the graph of `checkpoint` into `dir`. `progress` is called with finished and total layers.
 pub fn build(
     checkpoint: &Checkpoint,
     flavour: Flavour,

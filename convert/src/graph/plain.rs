@@ -1,20 +1,20 @@
-//! The decoder in 32-bit floats: standard operators, and a `LoraAdd` behind each projection. What the others are
-//! compared with.
+//! Decoder in 32-bit floats: standard operators, and a `LoraAdd` after each projection. The reference for the other
+//! precisions.
 
 use super::{
-    GraphError, Group, LORA_ADD, OPERATOR_DOMAIN,
+    FusedProjection, GraphError, LORA_ADD, OPERATOR_DOMAIN,
     builder::{Builder, MICROSOFT},
     common::{attention, select_wanted},
 };
 use crate::onnx::Attribute;
 
-/// The residual stream: its total so far, and an update that the next norm adds in passing.
+/// Residual stream: its total, and a pending update that the next norm adds.
 pub(super) struct Stream {
     total: String,
     update: Option<String>,
 }
 
-/// The embedding of `input_ids`.
+/// Embeds `input_ids`.
 pub(super) fn embedding(b: &mut Builder<'_>) -> Result<Stream, GraphError> {
     let (vocab, k) = (b.config().vocab_size, b.config().hidden_size);
     let table = b.checkpoint.tensor("model.embed_tokens.weight")?.data;
@@ -23,26 +23,26 @@ pub(super) fn embedding(b: &mut Builder<'_>) -> Result<Stream, GraphError> {
     Ok(Stream { total: "hidden".into(), update: None })
 }
 
-/// One layer behind `stream`.
+/// Adds one layer after `stream`.
 pub(super) fn layer(b: &mut Builder<'_>, layer: usize, stream: Stream) -> Result<Stream, GraphError> {
     let prefix = format!("model.layers.{layer}");
     let name = format!("layers.{layer}");
 
     let (x, total) = norm(b, &format!("{prefix}.input_layernorm.weight"), &format!("{name}.attention"), &stream)?;
-    let qkv = projection(b, layer, Group::Qkv, &x)?;
+    let qkv = projection(b, layer, FusedProjection::Qkv, &x)?;
     let attended = attention(b, layer, &qkv);
-    let update = projection(b, layer, Group::O, &attended)?;
+    let update = projection(b, layer, FusedProjection::O, &attended)?;
 
     let stream = Stream { total, update: Some(update) };
     let weight = format!("{prefix}.post_attention_layernorm.weight");
     let (x, total) = norm(b, &weight, &format!("{name}.feed_forward"), &stream)?;
-    let gate_up = projection(b, layer, Group::GateUp, &x)?;
+    let gate_up = projection(b, layer, FusedProjection::GateUp, &x)?;
     let activated = gated_silu(b, layer, &gate_up);
-    let update = projection(b, layer, Group::Down, &activated)?;
+    let update = projection(b, layer, FusedProjection::Down, &activated)?;
     Ok(Stream { total, update: Some(update) })
 }
 
-/// The last norm and the head over the wanted rows, as `logits`.
+/// Final norm and head over the requested rows, as `logits`.
 pub(super) fn head(b: &mut Builder<'_>, stream: &Stream) -> Result<(), GraphError> {
     let (normed, _) = norm(b, "model.norm.weight", "final", stream)?;
     select_wanted(b, &normed, "wanted");
@@ -53,7 +53,7 @@ pub(super) fn head(b: &mut Builder<'_>, stream: &Stream) -> Result<(), GraphErro
     Ok(())
 }
 
-/// Root-mean-square norm of the stream; gives the names of the normed values and of the new total.
+/// RMS norm of the stream; gives the names of the normed values and of the new total.
 fn norm(b: &mut Builder<'_>, weight: &str, name: &str, stream: &Stream) -> Result<(String, String), GraphError> {
     let scale = b.checkpoint.tensor(weight)?;
     b.f32s(weight, &scale.shape, &scale.data)?;
@@ -81,7 +81,7 @@ fn norm(b: &mut Builder<'_>, weight: &str, name: &str, stream: &Stream) -> Resul
 }
 
 /// `group` of `layer` applied to `x`; gives the name of the result.
-fn projection(b: &mut Builder<'_>, layer: usize, group: Group, x: &str) -> Result<String, GraphError> {
+fn projection(b: &mut Builder<'_>, layer: usize, group: FusedProjection, x: &str) -> Result<String, GraphError> {
     let (k, n) = (group.inputs(b.config()), group.outputs(b.config()));
     let mut weight = Vec::with_capacity(n * k);
     for module in group.modules() {
@@ -108,7 +108,7 @@ fn gated_silu(b: &mut Builder<'_>, layer: usize, gate_up: &str) -> String {
     out
 }
 
-/// `[n, k]` to `[k, n]`, in tiles that stay in the first-level cache.
+/// Transposes `[n, k]` to `[k, n]`, in tiles that fit the first-level cache.
 fn transposed(weight: &[f32], k: usize) -> Vec<f32> {
     const TILE: usize = 32;
     let n = weight.len() / k;

@@ -1,5 +1,5 @@
-//! What an adapter's folder says about talking: training tools save tokenizer and chat template beside the weights, and
-//! the adapter may have learned another template than its base has.
+//! Chat files of an adapter: training tools save tokenizer and chat template beside the weights, and the adapter may
+//! have been trained with another template than its base.
 
 use std::path::Path;
 
@@ -12,24 +12,24 @@ use crate::{mapped, tokenizer};
 
 /// `tokenizer_config.json` lists every added token of a vocabulary.
 const FILE_BYTES_MAX: u64 = 32 << 20;
-/// A `tokenizer.json` is only looked into.
+/// A `tokenizer.json` is only partly read.
 const TOKENIZER_BYTES_MAX: u64 = 128 << 20;
-/// Tokens named in a note.
+/// Bound on tokens named in a warning.
 const SHOWN: usize = 4;
 
-/// How requests to an adapter differ from those to its base.
+/// Chat settings of an adapter that differ from its base's.
 #[derive(Debug, Clone, Default)]
 pub struct AdapterChat {
-    /// Its own template, where it has one that differs.
+    /// Its template, if it differs.
     pub template: Option<ChatTemplate>,
-    /// Ids that end its answers besides those of the base.
+    /// End-of-sequence ids in addition to the base's.
     pub eos_token_ids: Vec<u32>,
-    /// What it brings that is not used, each with the file: worth a warning.
+    /// Warnings about files that are not used, each with the file.
     pub notes: Vec<String>,
 }
 
 impl AdapterChat {
-    /// Reads the files beside the weights in `dir`, for a base with that template and that vocabulary.
+    /// Reads the chat files in `dir`, for a base with that template and vocabulary.
     #[must_use]
     pub fn read(dir: &Path, base: Option<&ChatTemplate>, vocabulary: Option<&tokenizers::Tokenizer>) -> Self {
         let mut chat = Self::default();
@@ -49,7 +49,7 @@ impl AdapterChat {
     }
 }
 
-/// The template's text in an adapter's folder: a part of what the adapter is, so that a change of it is a new version.
+/// The template's text in an adapter's folder. It is part of the adapter's identity, so a change makes a new version.
 pub(super) fn source(dir: &Path) -> Option<String> {
     files(dir, &mut Vec::new()).source
 }
@@ -81,7 +81,7 @@ fn same(base: &ChatTemplate, own: &ChatTemplate) -> bool {
     text(base) == text(own)
 }
 
-/// Ends that the adapter's own files name, as far as the base has such a token.
+/// End-of-sequence tokens of the adapter's own files, as far as the base has them.
 fn ends(
     dir: &Path,
     files: &ChatFiles,
@@ -105,7 +105,7 @@ fn ends(
     (defaults.eos_token_ids, note)
 }
 
-/// A note about tokens that the adapter was trained with and the base does not have.
+/// A warning about tokens that the adapter was trained with and the base lacks.
 fn other_tokens(dir: &Path, vocabulary: Option<&tokenizers::Tokenizer>) -> Option<String> {
     let path = dir.join("tokenizer.json");
     if !path.is_file() {

@@ -1,4 +1,4 @@
-//! `adapter_config.json`: what PEFT's `LoraConfig` says, and which of it cannot be done here.
+//! `adapter_config.json`: PEFT's `LoraConfig`, and refusal of unsupported settings.
 
 use std::path::Path;
 
@@ -13,20 +13,20 @@ use crate::fields::{Fields, shown};
 /// Defaults of `LoraConfig`.
 const RANK_DEFAULT: usize = 8;
 const ALPHA_DEFAULT: f64 = 8.0;
-/// More than a pattern for each projection of the deepest model.
+/// More than one pattern for each projection of the deepest model.
 const PATTERNS_MAX: usize = 8192;
 
-/// Keys without influence on what a trained adapter computes.
+/// Keys without influence on the result of a trained adapter.
 const HARMLESS: [&str; 16] = [
     "auto_mapping",
     "base_model_name_or_path",
     "corda_config",
     "eva_config",
-    // Says how a layer of another kind stores its weight; PEFT itself ignores it on linear layers.
+    // Describes the weight layout of other kinds of layers; PEFT ignores it on linear layers.
     "fan_in_fan_out",
     "inference_mode",
     "loftq_config",
-    // Without biases in the file, PEFT begins them at zero.
+    // Without biases in the file, PEFT initialises them to zero.
     "lora_bias",
     "lora_dropout",
     "lora_ga_config",
@@ -37,7 +37,7 @@ const HARMLESS: [&str; 16] = [
     "runtime_config",
     "task_type",
 ];
-/// Keys that are read below.
+/// Keys that are evaluated below.
 const READ: [&str; 12] = [
     "alpha_pattern",
     "bias",
@@ -52,7 +52,7 @@ const READ: [&str; 12] = [
     "target_modules",
     "use_rslora",
 ];
-/// Keys whose default alone is supported, with what they would take. A key that is in no list is treated like them.
+/// Keys of which only the default is supported, with the reason. Unknown keys are treated likewise.
 const REFUSED: [(&str, &str); 14] = [
     ("alora_invocation_tokens", "an activated LoRA applies from its invocation tokens on; only plain LoRA is served"),
     ("arrow_config", "Arrow routes between adapters inside of the model; only plain LoRA is served"),
@@ -69,19 +69,19 @@ const REFUSED: [(&str, &str); 14] = [
     ("use_qalora", "QALoRA pools its inputs; only plain LoRA is served"),
     ("velora_config", "VeLoRA is not served; only plain LoRA is"),
 ];
-/// Ways to begin training that leave the base as it is.
+/// Initialisations that leave the base's weights unchanged.
 const INITS: [&str; 4] = ["gaussian", "eva", "orthogonal", "mica"];
 
-/// What is left of the configuration once nothing in it stands in the way.
+/// A supported configuration.
 #[derive(Debug)]
 pub(super) struct LoraConfig {
     pub(super) file: String,
-    /// For its expressions.
+    /// Time budget of its regular expressions.
     pub(super) budget: Budget,
     pub(super) rank: usize,
     pub(super) alpha: f64,
     pub(super) use_rslora: bool,
-    /// In the order of the file: the first that matches counts.
+    /// In the order of the file: the first match counts.
     pub(super) rank_pattern: Vec<(Pattern, usize)>,
     pub(super) alpha_pattern: Vec<(Pattern, f64)>,
     pub(super) targets: Selection,
@@ -89,14 +89,14 @@ pub(super) struct LoraConfig {
     pub(super) layers: Option<Layers>,
 }
 
-/// A way to name modules.
+/// Selection of modules.
 #[derive(Debug)]
 pub(super) enum Selection {
-    /// Every linear layer but the head.
+    /// Every linear layer except the head.
     AllLinear,
-    /// Those whose whole name matches.
+    /// Modules whose whole name matches.
     Pattern(Pattern),
-    /// Those of that name, or whose name ends with it after a dot.
+    /// Modules with that name, or with that name after a dot at the end.
     Names(Vec<String>),
 }
 
@@ -104,7 +104,7 @@ pub(super) enum Selection {
 #[derive(Debug)]
 pub(super) struct Layers {
     pub(super) indices: Vec<usize>,
-    /// Each finds the index as its group `idx`; the first that matches counts.
+    /// Expressions that find the layer index as group `idx`; the first match counts.
     pub(super) patterns: Vec<Pattern>,
 }
 
@@ -134,12 +134,12 @@ impl LoraConfig {
     }
 }
 
-/// What PEFT takes for the families here where the file says nothing (`TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING`).
+/// PEFT's default targets for these families (`TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING`).
 fn default_targets() -> Selection {
     Selection::Names(["q_proj", "v_proj"].map(str::to_owned).into())
 }
 
-/// Refuses, by name, whatever is set and would change what the adapter computes.
+/// Refuses, by name, any setting that would change the result.
 fn refuse_unsupported(fields: &Fields<'_>) -> Result<(), AdapterError> {
     let refuse = |key: &str, why: &str| AdapterError::Unsupported {
         file: fields.file().to_owned(),
@@ -152,7 +152,8 @@ fn refuse_unsupported(fields: &Fields<'_>) -> Result<(), AdapterError> {
         Some(_) => return Err(refuse("peft_type", "only LORA adapters can be loaded")),
         None => return Err(fields.missing("peft_type").into()),
     }
-    // A base without biases gives an adapter without them, whatever was asked for; one that is in the file is refused there.
+    // With a base without biases the adapter has none either, whatever the setting; biases in the file are refused with
+    // the weights.
     let known = ["none", "all", "lora_only"];
     let bias = |bias: &Value| *bias == false || bias.as_str().is_some_and(|bias| known.contains(&bias));
     if !fields.get("bias").is_none_or(bias) {
@@ -181,7 +182,7 @@ fn refuse_unsupported(fields: &Fields<'_>) -> Result<(), AdapterError> {
     Ok(())
 }
 
-/// Whether a value is more than a way to write "not used".
+/// Whether a value means more than "not used".
 fn is_set(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => false,
@@ -221,7 +222,7 @@ fn selection(fields: &Fields<'_>, budget: Budget, key: &str) -> Result<Option<Se
         Some(Value::String(text)) if key == "target_modules" && text.eq_ignore_ascii_case("all-linear") => {
             Ok(Some(Selection::AllLinear))
         }
-        // PEFT takes an empty exclude_modules for none.
+        // PEFT treats an empty exclude_modules as none.
         Some(Value::String(text)) if text.is_empty() && key == "exclude_modules" => Ok(None),
         Some(Value::String(text)) => compiled(fields, budget, key, text, &format!(r"\A(?:{text})\z"))
             .map(|pattern| Some(Selection::Pattern(pattern))),

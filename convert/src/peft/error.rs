@@ -1,123 +1,123 @@
-//! Why an adapter cannot be applied.
+//! Errors of adapters.
 
 use std::path::PathBuf;
 
 use crate::config::ConfigError;
 use crate::safetensors_file::SafetensorsError;
 
-/// An adapter that cannot be applied exactly, by the name of what stands in the way.
+/// An adapter that cannot be applied exactly, with the obstacle.
 #[derive(Debug, thiserror::Error)]
 pub enum AdapterError {
     /// The file system refused.
     #[error("{}: {source}", path.display())]
     Io {
-        /// File.
+        /// Path of the file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the operating system.
         source: std::io::Error,
     },
-    /// A folder without one of the two files.
+    /// A folder without one of the two required files.
     #[error("{}: {missing} is not there: {found}", path.display())]
     NotAnAdapter {
-        /// The folder.
+        /// Path of the folder.
         path: PathBuf,
-        /// The file that is missing.
+        /// Name of the missing file.
         missing: &'static str,
-        /// What is there instead, and what to do.
+        /// Description of the folder, and the remedy.
         found: String,
     },
     /// adapter_config.json is not a JSON object.
     #[error("{file}: not a readable JSON object: {problem}")]
     Json {
-        /// The file.
+        /// Name of the file.
         file: String,
-        /// What the parser said, with line and column.
+        /// Message of the parser, with line and column.
         problem: String,
     },
-    /// A field is missing or not of its type.
+    /// A field is missing or has the wrong type.
     #[error(transparent)]
     Field(#[from] ConfigError),
-    /// A setting that cannot be applied exactly.
+    /// A setting that is not supported.
     #[error("{file}: `{field}` = {found} is not supported: {why}")]
     Unsupported {
-        /// adapter_config.json.
+        /// Name of the file.
         file: String,
-        /// The field.
+        /// Field name.
         field: String,
-        /// Its value.
+        /// Value of the field.
         found: String,
-        /// What it would take.
+        /// Reason why it is not supported.
         why: String,
     },
-    /// A pattern that does not compile or that takes too long to match.
+    /// A regular expression that does not compile or takes too long to match.
     #[error("{file}: `{field}`: the expression {pattern:?} cannot be used: {problem}")]
     Pattern {
-        /// adapter_config.json.
+        /// Name of the file.
         file: String,
-        /// The field.
+        /// Field name.
         field: String,
-        /// The expression.
+        /// The regular expression.
         pattern: String,
-        /// What the expression engine said.
+        /// Message of the regular-expression engine.
         problem: String,
     },
-    /// The adapter targets what cannot be adapted, or nothing.
+    /// The adapter targets modules that cannot be adapted, or none.
     #[error("{file}: `target_modules`: {problem}")]
     Target {
-        /// adapter_config.json.
+        /// Name of the file.
         file: String,
-        /// Which module, and why not.
+        /// The module and the reason.
         problem: String,
     },
     /// The weights are damaged.
     #[error(transparent)]
     Safetensors(#[from] SafetensorsError),
-    /// A targeted module without its weights.
+    /// Weights of a targeted module are missing.
     #[error("{}: tensor `{tensor}` is missing, though adapter_config.json targets its module", path.display())]
     MissingTensor {
-        /// adapter_model.safetensors.
+        /// Path of the weight file.
         path: PathBuf,
-        /// The tensor.
+        /// Tensor name.
         tensor: String,
     },
-    /// A weight that would be left out.
+    /// A tensor that would be ignored.
     #[error("{}: tensor `{tensor}` cannot be applied: {problem}", path.display())]
     UnexpectedTensor {
-        /// adapter_model.safetensors.
+        /// Path of the weight file.
         path: PathBuf,
-        /// The tensor.
+        /// Tensor name.
         tensor: String,
-        /// Why not.
+        /// Reason why it cannot be applied.
         problem: String,
     },
-    /// A weight of another rank or for another base.
+    /// A tensor with another rank, or for another base.
     #[error(
         "{}: tensor `{tensor}` has shape {found:?}; with rank {rank} of adapter_config.json on this base model it must \
          be {expected:?}: the adapter was made for another base, or its two files do not belong together",
         path.display()
     )]
     Shape {
-        /// adapter_model.safetensors.
+        /// Path of the weight file.
         path: PathBuf,
-        /// The tensor.
+        /// Tensor name.
         tensor: String,
-        /// Its rank by the configuration.
+        /// Rank according to the configuration.
         rank: usize,
-        /// Its shape.
+        /// Shape in the file.
         found: Vec<usize>,
-        /// The shape that fits.
+        /// Expected shape.
         expected: Vec<usize>,
     },
-    /// A weight that is not a number.
+    /// A weight that is not finite.
     #[error("{}: tensor `{tensor}` holds {value} at index {index}: the training diverged, or the file is damaged", path.display())]
     NotFinite {
-        /// adapter_model.safetensors.
+        /// Path of the weight file.
         path: PathBuf,
-        /// The tensor.
+        /// Tensor name.
         tensor: String,
         /// NaN or an infinity.
         value: f32,
-        /// First place of it, in row-major order.
+        /// Its first index, in row-major order.
         index: usize,
     },
 }

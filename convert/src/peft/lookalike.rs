@@ -1,10 +1,10 @@
-//! What a folder or file is in which no adapter was found, and what to do about it.
+//! Diagnosis of a folder or file without an adapter: a description of what it is, and the remedy.
 
 use std::path::Path;
 
 use crate::listing::names;
 
-/// Folders that are looked into.
+/// Bound on folders to search.
 const FOLDERS_MAX: usize = 256;
 
 pub(super) fn adapter(path: &Path) -> String {

@@ -1,22 +1,22 @@
-//! One matrix of an adapter, in the file's own words until somebody needs it in others.
+//! A matrix of an adapter, kept in the file's own type until needed.
 
 use std::{fmt, sync::Arc};
 
-use crate::safetensors_file::{Place, SafetensorsFile};
+use crate::safetensors_file::{SafetensorsFile, TensorLocation};
 
-/// A matrix of finite numbers, row-major. Cheap to clone; keeps its file's bytes.
+/// A finite matrix, row-major. Cheap to clone; keeps its file's bytes alive.
 #[derive(Clone)]
 pub struct Matrix {
     file: Arc<SafetensorsFile>,
-    place: Place,
+    place: TensorLocation,
 }
 
 impl Matrix {
     /// The tensor at `place` of `file`.
     ///
     /// # Errors
-    /// The first value that is no number, and which it is.
-    pub(super) fn new(file: Arc<SafetensorsFile>, place: Place) -> Result<Self, (usize, f32)> {
+    /// Index and value of the first non-finite element.
+    pub(super) fn new(file: Arc<SafetensorsFile>, place: TensorLocation) -> Result<Self, (usize, f32)> {
         let matrix = Self { file, place };
         if matrix.file.at(&matrix.place).are_finite() {
             return Ok(matrix);
@@ -26,14 +26,14 @@ impl Matrix {
         Err((index, values[index]))
     }
 
-    /// Its values.
+    /// The values as f32.
     pub fn values(&self) -> Vec<f32> {
         let mut values = Vec::new();
         self.file.at(&self.place).append_to(&mut values);
         values
     }
 
-    /// Its values: in `room`, or the file's own where they can be used as they are.
+    /// The values as f32: converted in `room`, or borrowed from the file where possible.
     pub fn values_in<'a>(&'a self, room: &'a mut Vec<f32>) -> &'a [f32] {
         self.file.at(&self.place).values(room)
     }

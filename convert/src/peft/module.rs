@@ -1,4 +1,4 @@
-//! The projections that an adapter can change.
+//! Projections that an adapter can change.
 
 use crate::config::ModelConfig;
 
@@ -22,10 +22,10 @@ pub enum Module {
 }
 
 impl Module {
-    /// All of them, in the order in which a layer computes them.
+    /// All modules, in the order in which a layer computes them.
     pub const ALL: [Self; 7] = [Self::Q, Self::K, Self::V, Self::O, Self::Gate, Self::Up, Self::Down];
 
-    /// Last part of its Hugging Face name.
+    /// Last part of the Hugging Face name.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -39,7 +39,7 @@ impl Module {
         }
     }
 
-    /// Its Hugging Face name in layer `layer`, without `.weight`.
+    /// Hugging Face name in layer `layer`, without `.weight`.
     #[must_use]
     pub fn path(self, layer: usize) -> String {
         let block = match self {
@@ -49,7 +49,7 @@ impl Module {
         format!("model.layers.{layer}.{block}.{}", self.name())
     }
 
-    /// Its weight's Hugging Face name in layer `layer`.
+    /// Hugging Face name of the weight in layer `layer`.
     #[must_use]
     pub fn weight(self, layer: usize) -> String {
         format!("{}.weight", self.path(layer))

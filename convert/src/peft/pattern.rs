@@ -1,33 +1,33 @@
-//! Regular expressions of adapters, which are anybody's, without a way to hold a worker up.
+//! Regular expressions of adapters, which are untrusted, in bounded time.
 //!
-//! PEFT writes them for Python's `re`. What has neither look-around nor back-references is matched in time linear in
-//! the name; only the rest is matched by backtracking, a bounded number of steps a name. All expressions of a file
-//! together have [`TIME_MAX`], compiling included.
+//! PEFT defines them as Python's `re`. An expression without look-around and back-references is matched in time linear
+//! in the name; others are matched by backtracking with a bounded number of steps. All expressions of an adapter share
+//! [`TIME_MAX`], compilation included.
 
 use std::time::{Duration, Instant};
 
-/// Time for all expressions of an adapter on all modules of a base. Those of the largest adapters take milliseconds.
+/// Time for all expressions of an adapter on all modules of a base. The largest adapters take milliseconds.
 const TIME_MAX: Duration = Duration::from_secs(5);
-/// Steps of backtracking for one name; an expression that needs more has an exponential number of ways to fail.
+/// Bound on backtracking steps for a name; only expressions with exponential failure need more.
 const STEPS_MAX: usize = 10_000;
-/// Memory of a compiled expression.
+/// Bound on the memory of a compiled expression.
 const COMPILED_BYTES_MAX: usize = 4 << 20;
 
-/// An expression that cannot be used.
+/// A regular expression that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PatternError {
-    /// It is not well-formed, or too large.
+    /// It is malformed or too large.
     #[error("{0}")]
     Compile(String),
-    /// It backtracks without end.
+    /// It exceeds the bound on backtracking.
     #[error("it needs more than {STEPS_MAX} steps for a module's name; write it without nested repetitions")]
     Steps,
-    /// The expressions of the file take too long.
+    /// All expressions together exceed the time.
     #[error("the expressions of this adapter take more than {}s on this base model; write fewer or simpler ones", TIME_MAX.as_secs())]
     Time,
 }
 
-/// Until when the expressions of a file may be worked on.
+/// Deadline for the expressions of an adapter.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Budget(Instant);
 
@@ -41,7 +41,7 @@ impl Budget {
     }
 }
 
-/// A compiled expression.
+/// A compiled regular expression.
 #[derive(Debug)]
 pub(super) struct Pattern {
     text: String,
@@ -50,7 +50,7 @@ pub(super) struct Pattern {
 
 #[derive(Debug)]
 enum Engine {
-    /// In bytes: names of modules are ASCII, and tables of Unicode's classes would only make it larger.
+    /// Matches bytes: module names are ASCII, and Unicode classes would only take memory.
     Linear(regex::bytes::Regex),
     Backtracking(fancy_regex::Regex),
 }
@@ -68,7 +68,7 @@ impl Pattern {
         let engine = match linear {
             Ok(regex) => Engine::Linear(regex),
             Err(error @ regex::Error::CompiledTooBig(_)) => return Err(PatternError::Compile(error.to_string())),
-            // Look-around, a back-reference, or a mistake.
+            // Look-around, a back-reference, or a syntax error.
             Err(_) => {
                 let regex = fancy_regex::RegexBuilder::new(expression)
                     .backtrack_limit(STEPS_MAX)
@@ -86,7 +86,7 @@ impl Pattern {
         &self.text
     }
 
-    /// Whether it is found in `name`.
+    /// Whether it matches in `name`.
     pub(super) fn is_match(&self, name: &str, budget: Budget) -> Result<bool, PatternError> {
         budget.check()?;
         match &self.engine {
@@ -95,7 +95,7 @@ impl Pattern {
         }
     }
 
-    /// What its group `group` holds in `name`.
+    /// Content of its group `group` in `name`.
     pub(super) fn group<'n>(
         &self,
         group: &str,
@@ -116,7 +116,7 @@ impl Pattern {
     }
 }
 
-/// Python's `\Z` is written `\z` elsewhere.
+/// Translates Python's `\Z` to `\z`.
 fn from_python(expression: &str) -> String {
     let mut escaped = false;
     let convert = |c| {

@@ -1,5 +1,5 @@
-//! Which modules of a base an adapter changes, with what rank and scale: PEFT's rules, step by step
-//! (`check_target_module_exists` and `LoraModel._create_and_replace`).
+//! Target modules with rank and scale, by PEFT's rules (`check_target_module_exists` and
+//! `LoraModel._create_and_replace`).
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ pub(super) struct Target {
 
 pub(super) type Targets = BTreeMap<(usize, Module), Target>;
 
-/// Holds the configuration against the modules of the base.
+/// Applies the configuration to the modules of the base.
 pub(super) fn resolve(config: &LoraConfig, base: &ModelConfig) -> Result<Targets, AdapterError> {
     let target_error = |problem: String| AdapterError::Target { file: config.file.clone(), problem };
     for name in others(base) {
@@ -52,14 +52,14 @@ pub(super) fn resolve(config: &LoraConfig, base: &ModelConfig) -> Result<Targets
     Ok(targets)
 }
 
-/// Names in `target_modules` that are of no module. As in PEFT they change nothing as long as another one is.
+/// Names in `target_modules` that match no module. As in PEFT they are ignored if another one matches.
 fn unmatched<'c>(config: &'c LoraConfig, paths: &[String]) -> Vec<&'c str> {
     let Selection::Names(names) = &config.targets else { return Vec::new() };
     let unmatched = names.iter().filter(|name| !paths.iter().any(|path| names_module(name, path)));
     unmatched.map(String::as_str).collect()
 }
 
-/// Modules of the base that are no projection of a layer. A target that matches one is no plain adapter of ours.
+/// Modules of the base other than the projections of layers. They cannot be adapted.
 fn others(base: &ModelConfig) -> Vec<String> {
     let mut names: Vec<String> =
         ["lm_head", "model", "model.embed_tokens", "model.layers", "model.norm", "model.rotary_emb"]
@@ -77,13 +77,13 @@ fn names_module(name: &str, path: &str) -> bool {
 }
 
 impl LoraConfig {
-    /// Whether PEFT would put an adapter on that projection.
+    /// Whether PEFT would adapt that projection.
     fn selects(&self, path: &str) -> Result<bool, AdapterError> {
         if is_match(self, &self.exclude, path)? || !self.targets_projection(path)? {
             return Ok(false);
         }
         match (&self.targets, &self.layers) {
-            // A module that is named in full is meant, whatever the layers say.
+            // A module given by its full name is selected whatever the layers.
             (Selection::Names(names), Some(layers)) if !names.iter().any(|name| name == path) => {
                 self.in_layers(layers, path)
             }
@@ -117,7 +117,7 @@ impl LoraConfig {
         Ok(false)
     }
 
-    /// Rank and scale of a module: the first pattern that matches its name, or the adapter's own.
+    /// Rank and scale of a module: of the first matching pattern, or the adapter's own.
     fn target(&self, path: &str) -> Result<Target, AdapterError> {
         let rank = self.first_match(&self.rank_pattern, "rank_pattern", path)?.unwrap_or(self.rank);
         let alpha = self.first_match(&self.alpha_pattern, "alpha_pattern", path)?.unwrap_or(self.alpha);
@@ -153,7 +153,7 @@ impl LoraConfig {
     }
 }
 
-/// Whether an optional selection, such as `exclude_modules`, meets that module.
+/// Whether an optional selection, such as `exclude_modules`, matches that module.
 fn is_match(config: &LoraConfig, selection: &Option<Selection>, path: &str) -> Result<bool, AdapterError> {
     match selection {
         None | Some(Selection::AllLinear) => Ok(false),

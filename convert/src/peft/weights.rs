@@ -1,4 +1,4 @@
-//! `adapter_model.safetensors`: the pairs, held against configuration and base.
+//! `adapter_model.safetensors`: the pairs, checked against configuration and base.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,11 +13,11 @@ use crate::safetensors_file::SafetensorsFile;
 
 const PREFIX: &str = "base_model.model.";
 
-/// The opened file.
+/// The opened weight file.
 #[derive(Debug)]
 pub(super) struct Weights(Arc<SafetensorsFile>);
 
-/// Which of the two matrices.
+/// Side of a pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Side {
     A,
@@ -33,7 +33,7 @@ impl Weights {
         self.0.bytes()
     }
 
-    /// A pair for each target. Every tensor of the file belongs to one of them, or the adapter is refused.
+    /// The pair of each target. A tensor that belongs to none is an error.
     pub(super) fn pairs(
         &self,
         targets: &Targets,
@@ -58,7 +58,7 @@ impl Weights {
         Ok(pairs)
     }
 
-    /// Whether a copy of the base's embedding or head is only a copy: its values are the base's, rounded to its own type.
+    /// Whether a tensor is a mere copy of the base's embedding or head: the base's values, rounded to its own type.
     fn check_copy(&self, name: &str, of: &str, embeddings: &Embeddings<'_>) -> Result<(), String> {
         let remedy =
             "embedding and head of the base cannot be replaced: save the adapter with save_embedding_layers=False";
@@ -82,7 +82,7 @@ impl Weights {
         if same { Ok(()) } else { Err(format!("it is not the base's own; {remedy}")) }
     }
 
-    /// The tensor of each side of each target.
+    /// The tensors of each target.
     fn assign(
         &self,
         targets: &Targets,
@@ -134,8 +134,8 @@ impl Weights {
     }
 }
 
-/// The tensor of the base that a tensor would be a copy of: PEFT saves embedding and head beside the pairs when the
-/// vocabulary was touched (`save_embedding_layers`).
+/// The base's tensor that a tensor would be a copy of: PEFT saves embedding and head too if the vocabulary was changed
+/// (`save_embedding_layers`).
 fn copied(name: &str) -> Option<&'static str> {
     match name.strip_prefix(PREFIX)? {
         "model.embed_tokens.weight" => Some("model.embed_tokens.weight"),
@@ -144,7 +144,7 @@ fn copied(name: &str) -> Option<&'static str> {
     }
 }
 
-/// `base_model.model.model.layers.3.self_attn.q_proj.lora_A.weight`, or `….lora_A.NAME.weight` as some tools save it.
+/// Parses `base_model.model.model.layers.3.self_attn.q_proj.lora_A.weight`, or `….lora_A.NAME.weight` of some tools.
 fn parse(name: &str) -> Result<(usize, Module, Side), String> {
     let known = "it is neither lora_A nor lora_B of a projection";
     if name.contains(".lora_magnitude_vector") {
@@ -163,7 +163,7 @@ fn parse(name: &str) -> Result<(usize, Module, Side), String> {
     } else {
         return Err(known.to_owned());
     };
-    // What may follow is the adapter's name.
+    // The adapter's name may follow.
     let (side, rest) = side;
     if !rest.is_empty() && !rest.strip_prefix('.').is_some_and(|name| !name.is_empty() && !name.contains('.')) {
         return Err(known.to_owned());

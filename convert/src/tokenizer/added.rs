@@ -1,40 +1,40 @@
-//! What both kinds of tokenizer share: tokens found before splitting, and begin and end of text.
+//! Parts common to both kinds of GGUF tokenizers: added tokens, and begin and end of text.
 
 use tokenizers::processors::template::{SpecialToken, Template, TemplateProcessing};
 use tokenizers::{AddedToken, Tokenizer};
 
-use super::vocabulary::{Kind, Vocabulary};
+use super::vocabulary::{TokenType, Vocabulary};
 use super::{TokenizerError, metadata_error};
 use crate::gguf::Gguf;
 
 const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
 const ADD_EOS: &str = "tokenizer.ggml.add_eos_token";
 
-/// Which of begin and end of text are added where the metadata do not say.
+/// Defaults of `add_bos_token` and `add_eos_token`.
 pub(super) struct AddDefaults {
     pub(super) bos: bool,
     pub(super) eos: bool,
 }
 
-/// Makes control, unknown and user-defined tokens atoms. Only the last are shown when decoding without special tokens.
+/// Adds control, unknown and user-defined tokens. Only the last are shown when decoding without special tokens.
 pub(super) fn add_atoms(tokenizer: &mut Tokenizer, vocabulary: &Vocabulary<'_>) {
     for (text, kind) in vocabulary.texts.iter().zip(&vocabulary.kinds) {
         if text.is_empty() {
             continue;
         }
         match kind {
-            Kind::Control | Kind::Unknown => {
+            TokenType::Control | TokenType::Unknown => {
                 tokenizer.add_special_tokens(&[AddedToken::from(*text, true).normalized(false)]);
             }
-            Kind::UserDefined => {
+            TokenType::UserDefined => {
                 tokenizer.add_tokens(&[AddedToken::from(*text, false).normalized(false)]);
             }
-            Kind::Normal | Kind::Unused | Kind::Byte => {}
+            TokenType::Normal | TokenType::Unused | TokenType::Byte => {}
         }
     }
 }
 
-/// Adds begin and end of text when a text is encoded with special tokens.
+/// Adds begin and end of text when encoding with special tokens.
 pub(super) fn add_ends(
     tokenizer: &mut Tokenizer,
     gguf: &Gguf,
@@ -49,7 +49,7 @@ pub(super) fn add_ends(
         return Ok(());
     }
     let bad = |problem: String| metadata_error(gguf, ADD_BOS, problem);
-    // The template's own names for the two, whatever their texts are.
+    // Names of the two within the template, whatever their texts.
     let around = |first: &str, second: Option<&str>| {
         let pieces = bos.map(|_| "bos:0").into_iter().chain([first]).chain(second).chain(eos.map(|_| "eos:0"));
         Template::try_from(pieces.map(str::to_owned).collect::<Vec<_>>())

@@ -1,4 +1,4 @@
-//! `gpt2`: merges over the bytes of words, written as letters.
+//! `gpt2`: byte-level BPE.
 
 use tokenizers::Tokenizer;
 use tokenizers::decoders::byte_level::ByteLevel;
@@ -36,7 +36,7 @@ pub(super) fn build(gguf: &Gguf, vocabulary: &Vocabulary<'_>) -> Result<Tokenize
     Ok(tokenizer)
 }
 
-/// `left right`. A space that is the first letter belongs to the left part.
+/// Parses `left right`. A space as first letter belongs to the left part.
 fn pair(gguf: &Gguf, merge: &str) -> Result<(String, String), TokenizerError> {
     let at = merge.char_indices().skip(1).find(|(_, letter)| *letter == ' ').map(|(at, _)| at);
     let at =

@@ -1,4 +1,4 @@
-//! How text is cut into words before byte-level merging: `tokenizer.ggml.pre`.
+//! Pre-tokenizers: splitting of text before byte-level merging, by `tokenizer.ggml.pre`.
 //!
 //! The expressions are those of each model's own tokenizer.json; llama.cpp has the same ones in `llama-vocab.cpp`.
 
@@ -9,14 +9,14 @@ use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::tokenizer::SplitDelimiterBehavior::Isolated;
 
-/// A way of cutting, and what goes with it.
+/// A pre-tokenizer and related settings.
 pub(super) struct Pre {
     pub(super) cut: PreTokenizerWrapper,
-    /// Unicode composition before anything else.
+    /// Whether text is NFC-normalised first.
     pub(super) nfc: bool,
-    /// A word that is a token stays whole even if no merges lead to it.
+    /// Whether a word that is a token stays whole even if no merges lead to it.
     pub(super) ignore_merges: bool,
-    /// Begin of text is added where the metadata do not say.
+    /// Default of `add_bos_token`.
     pub(super) bos: bool,
 }
 
@@ -26,10 +26,10 @@ const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{
 const QWEN2: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)";
-/// llama.cpp's rule for files that do not name one.
+/// llama.cpp's default for files that do not name one.
 const DEFAULT: [&str; 4] = [r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", r"[0-9][0-9][0-9]"];
 
-/// The way of that name; `Ok(None)` where the name is not known.
+/// The pre-tokenizer of that name; `Ok(None)` if unknown.
 pub(super) fn named(name: &str) -> tokenizers::Result<Option<Pre>> {
     let plain = |cut| Pre { cut, nfc: false, ignore_merges: false, bos: false };
     Ok(Some(match name {
@@ -42,7 +42,7 @@ pub(super) fn named(name: &str) -> tokenizers::Result<Option<Pre>> {
     }))
 }
 
-/// One split after the other, each within the pieces of the one before; then bytes become letters.
+/// One split after another, each within the pieces of the one before; then bytes become letters.
 fn splits(expressions: &[&str]) -> tokenizers::Result<PreTokenizerWrapper> {
     let split = |expression: &&str| {
         Split::new(SplitPattern::Regex((*expression).to_owned()), Isolated, false).map(PreTokenizerWrapper::from)

@@ -1,4 +1,4 @@
-//! `llama`: SentencePiece BPE. The file has scores instead of merges; bytes stand in for what has no token.
+//! `llama`: SentencePiece BPE. The file has scores instead of merges, and byte tokens as fallback.
 
 use std::cmp::Reverse;
 
@@ -15,7 +15,7 @@ use tokenizers::normalizers::replace::Replace;
 use tokenizers::normalizers::utils::Sequence as Normalizers;
 
 use super::added::{AddDefaults, add_atoms, add_ends};
-use super::vocabulary::{Kind, Vocabulary};
+use super::vocabulary::{TokenType, Vocabulary};
 use super::{TokenizerError, metadata_error};
 use crate::gguf::{Element, Gguf};
 
@@ -62,12 +62,12 @@ fn scores(gguf: &Gguf, vocabulary: &Vocabulary<'_>) -> Result<Vec<f64>, Tokenize
     Ok(scores)
 }
 
-/// Merges in order of rank, as transformers' converter derives them: a merge for every way to put a piece together
-/// from two, higher scores first, then longer left parts, then longer right ones.
+/// Merges in order of rank, derived like in transformers' converter: one merge for every split of a piece into two,
+/// higher scores first, then longer left parts, then longer right ones.
 fn merges(vocabulary: &Vocabulary<'_>, scores: &[f64], ids: &Vocab) -> Merges {
     let mut found = Vec::new();
     for ((piece, kind), score) in vocabulary.texts.iter().zip(&vocabulary.kinds).zip(scores) {
-        if !matches!(kind, Kind::Normal | Kind::Unused) || piece.chars().count() > PIECE_CHARS_MAX {
+        if !matches!(kind, TokenType::Normal | TokenType::Unused) || piece.chars().count() > PIECE_CHARS_MAX {
             continue;
         }
         let mut ways: Vec<_> = piece
@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn merges_follow_scores_and_then_length() {
         let texts = vec!["a", "b", "c", "ab", "bc", "abc"];
-        let vocabulary = Vocabulary { kinds: vec![Kind::Normal; texts.len()], texts };
+        let vocabulary = Vocabulary { kinds: vec![TokenType::Normal; texts.len()], texts };
         let merges = merges(&vocabulary, &[0.0, 0.0, 0.0, -2.0, -1.0, -3.0], &vocabulary.ids());
         let merges: Vec<_> = merges.iter().map(|(left, right)| (left.as_str(), right.as_str())).collect();
         assert_eq!(merges, [("b", "c"), ("a", "b"), ("ab", "c"), ("a", "bc")]);

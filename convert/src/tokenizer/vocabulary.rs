@@ -1,4 +1,4 @@
-//! The vocabulary of a GGUF file: texts, types, scores.
+//! Vocabulary of a GGUF file: texts, token types, scores.
 
 use tokenizers::models::bpe::Vocab;
 
@@ -8,34 +8,34 @@ use crate::gguf::{Element, Gguf};
 pub(super) const TOKENS: &str = "tokenizer.ggml.tokens";
 const TYPES: &str = "tokenizer.ggml.token_type";
 
-/// `llama_token_type` of llama.cpp.
+/// Token type, as llama.cpp's `llama_token_type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// Found by merging.
+pub(super) enum TokenType {
+    /// A piece that merges produce.
     Normal,
-    /// What unknown text becomes.
+    /// Replacement of unknown text.
     Unknown,
-    /// Never shown: begin and end of text, roles.
+    /// Control token, never shown: begin and end of text, roles.
     Control,
-    /// Found before anything is split, and shown.
+    /// Matched before splitting, and shown.
     UserDefined,
-    /// In the table only.
+    /// Unused entry.
     Unused,
     /// One byte, `<0x0A>`.
     Byte,
 }
 
-/// Texts by id, each with its kind.
+/// Token texts by id, each with its type.
 pub(super) struct Vocabulary<'a> {
     pub(super) texts: Vec<&'a str>,
-    pub(super) kinds: Vec<Kind>,
+    pub(super) kinds: Vec<TokenType>,
 }
 
 impl<'a> Vocabulary<'a> {
     pub(super) fn read(gguf: &'a Gguf) -> Result<Self, TokenizerError> {
         let texts = texts(gguf, TOKENS)?;
         let kinds = match gguf.array(TYPES) {
-            None => vec![Kind::Normal; texts.len()],
+            None => vec![TokenType::Normal; texts.len()],
             Some(values) => values.map(kind).collect::<Option<Vec<_>>>().ok_or_else(|| {
                 metadata_error(gguf, TYPES, "it holds a type that is not one of 1 to 6; the file is damaged")
             })?,
@@ -47,7 +47,7 @@ impl<'a> Vocabulary<'a> {
         Ok(Self { texts, kinds })
     }
 
-    /// Ids by text. A text that stands there twice keeps its first id, as in llama.cpp.
+    /// Ids by text. A duplicate text keeps its first id, as in llama.cpp.
     pub(super) fn ids(&self) -> Vocab {
         let mut ids = Vocab::default();
         for (id, text) in (0u32..).zip(&self.texts) {
@@ -56,7 +56,7 @@ impl<'a> Vocabulary<'a> {
         ids
     }
 
-    /// Id and text that a metadata key such as `tokenizer.ggml.bos_token_id` points to.
+    /// Id and text of a metadata key such as `tokenizer.ggml.bos_token_id`.
     pub(super) fn named(&self, gguf: &Gguf, key: &str) -> Result<Option<(u32, &'a str)>, TokenizerError> {
         let Some(id) = gguf.unsigned(key) else { return Ok(None) };
         let text = usize::try_from(id).ok().and_then(|id| self.texts.get(id));
@@ -74,14 +74,14 @@ pub(super) fn texts<'a>(gguf: &'a Gguf, key: &str) -> Result<Vec<&'a str>, Token
     texts.ok_or_else(|| metadata_error(gguf, key, "not an array of strings"))
 }
 
-fn kind(value: Element<'_>) -> Option<Kind> {
+fn kind(value: Element<'_>) -> Option<TokenType> {
     Some(match value.as_unsigned()? {
-        1 => Kind::Normal,
-        2 => Kind::Unknown,
-        3 => Kind::Control,
-        4 => Kind::UserDefined,
-        5 => Kind::Unused,
-        6 => Kind::Byte,
+        1 => TokenType::Normal,
+        2 => TokenType::Unknown,
+        3 => TokenType::Control,
+        4 => TokenType::UserDefined,
+        5 => TokenType::Unused,
+        6 => TokenType::Byte,
         _ => return None,
     })
 }

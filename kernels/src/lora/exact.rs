@@ -8,7 +8,7 @@
 
 use std::ops::Range;
 
-use super::{AddColumns, FactorError, Pair, Part, Share, TOKENS, walk};
+use super::{AdapterRows, AddColumns, FactorError, Pair, Part, TOKENS, walk};
 use crate::{
     level::Level,
     memory,
@@ -37,10 +37,10 @@ pub(super) fn pack(parts: &[Part], pairs: &[Pair<'_>], a: &mut [f32], b: &mut [f
 }
 
 /// As [`super::hidden`].
-pub(super) unsafe fn hidden(level: Level, share: &Share<'_>, a: &[f32], x: &[f32], h: Rows<'_>) {
-    let (rank, k) = (share.adapter.rank, share.adapter.inputs);
+pub(super) unsafe fn hidden(level: Level, rows: &AdapterRows<'_>, a: &[f32], x: &[f32], h: Rows<'_>) {
+    let (rank, k) = (rows.adapter.rank, rows.adapter.inputs);
     assert!(a.len() >= rank * k, "A is too short");
-    for tokens in share.tokens.chunks(TOKENS) {
+    for tokens in rows.tokens.chunks(TOKENS) {
         let mut rows = [(std::ptr::null(), std::ptr::null_mut()); TOKENS];
         for (row, &token) in rows.iter_mut().zip(tokens) {
             *row = (x[token as usize * k..][..k].as_ptr(), h.row(token as usize));

@@ -11,7 +11,7 @@
 
 use std::ops::Range;
 
-use super::{AddColumns, FactorError, Pair, Part, Share, TOKENS, walk};
+use super::{AdapterRows, AddColumns, FactorError, Pair, Part, TOKENS, walk};
 use crate::{
     activations::Activations,
     format::{BLOCK, Format},
@@ -154,10 +154,10 @@ fn power_of_two(x: f32) -> f32 {
 }
 
 /// As [`super::hidden`].
-pub(super) unsafe fn hidden(level: Level, share: &Share<'_>, a: Weights<'_>, x: &Activations, h: Rows<'_>) {
+pub(super) unsafe fn hidden(level: Level, rows: &AdapterRows<'_>, a: Weights<'_>, x: &Activations, h: Rows<'_>) {
     let product = Product { weights: a, x, start: Start::Zero };
     // Successive tokens go through the kernels together.
-    for tokens in share.tokens.chunk_by(|a, b| a + 1 == *b) {
+    for tokens in rows.tokens.chunk_by(|a, b| a + 1 == *b) {
         let (Some(&first), Some(&last)) = (tokens.first(), tokens.last()) else { continue };
         // SAFETY: passed on.
         unsafe { product.rows(level, first as usize..last as usize + 1, h) };

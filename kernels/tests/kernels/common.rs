@@ -5,7 +5,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use slm_kernels::{
     Activations, Adapters, BLOCK, Block, Format, Level, Linear, Packed, Rows, Start,
-    lora::{Inputs, Layout, Module, Pair, Share, hidden},
+    lora::{AdapterRows, Inputs, Layout, Module, Pair, hidden},
 };
 
 pub(crate) fn random(seed: u64) -> ChaCha8Rng {
@@ -212,26 +212,30 @@ pub(crate) fn multiply(
     let mut activations = Activations::default();
     activations.quantize(how.level, x, inputs);
     let rows = activations.rows();
-    let shares: Vec<Share<'_>> = adapters
+    let adapter_rows: Vec<AdapterRows<'_>> = adapters
         .iter()
-        .map(|(adapter, tokens)| Share {
+        .map(|(adapter, tokens)| AdapterRows {
             adapter: adapter.layout.adapter(bytemuck::cast_slice(&adapter.packed)),
             tokens,
         })
         .collect();
-    let width = shares.iter().map(|share| share.adapter.rank()).max().unwrap_or(0);
+    let width = adapter_rows.iter().map(|rows| rows.adapter.rank()).max().unwrap_or(0);
     let mut memory = vec![f32::NAN; rows * width];
     let h = Rows::new(&mut memory, width);
-    for (share, (adapter, _)) in shares.iter().zip(adapters) {
+    for (rows, (adapter, _)) in adapter_rows.iter().zip(adapters) {
         let x = if adapter.in_8_bits { Inputs::Int8(&activations) } else { Inputs::F32(x) };
-        let cut = |part: usize| share.tokens.len() * part / how.parts;
+        let cut = |part: usize| rows.tokens.len() * part / how.parts;
         for part in 0..how.parts {
             // SAFETY: one thread.
-            unsafe { hidden(how.level, &share.some(cut(part)..cut(part + 1)), x, h) };
+            unsafe { hidden(how.level, &rows.some(cut(part)..cut(part + 1)), x, h) };
         }
     }
-    let adapters =
-        (!shares.is_empty()).then_some(Adapters { shares: &shares, hidden: h, ready: &|| {}, next: &shares });
+    let adapters = (!adapter_rows.is_empty()).then_some(Adapters {
+        adapter_rows: &adapter_rows,
+        hidden: h,
+        ready: &|| {},
+        next: &adapter_rows,
+    });
     let start = residual.map_or(Start::Zero, Start::Residual);
     let linear = Linear { weights: matrix.packed.weights(), x: &activations, start, adapters };
     let mut y = vec![f32::NAN; rows * outputs];

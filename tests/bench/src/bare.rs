@@ -11,7 +11,7 @@ use slm_tests::{
 use slm_worker::{
     adapters::{AdapterInfo, AdapterLease, Adapters},
     model::available_threads,
-    runtime::{DecoderSession, Runtime, SessionConfig, TOKENS_MAX, Wanted},
+    runtime::{DecoderSession, LogitsRequest, Runtime, SessionConfig, TOKENS_MAX},
     sample::argmax,
 };
 
@@ -83,7 +83,7 @@ impl Bare {
     /// A step of all, and the likeliest next token of each.
     fn advance(&mut self, sequences: &mut [Sequence]) -> Result<()> {
         let vocab = self.session.vocab_size();
-        let logits = step(&mut self.session, sequences, Wanted::Last)?;
+        let logits = step(&mut self.session, sequences, LogitsRequest::Last)?;
         for (sequence, logits) in sequences.iter_mut().zip(logits.chunks_exact(vocab)) {
             sequence.push(&[argmax(logits).context("no largest logit")?.0]);
         }

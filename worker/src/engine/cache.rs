@@ -1,11 +1,12 @@
-//! Who holds which page of keys and values, and which prefixes are kept for the next request.
+//! KV cache in pages (paged attention), with a prefix cache.
 //!
-//! A full page depends on nothing but the adapter and the tokens up to its end. So full pages are nodes of a tree by
-//! those tokens, compared exactly, one tree for each adapter and tenant: running sequences share them, and when the last one lets go they stay, until their
-//! page is wanted or more are idle than may be; the one that was idle longest, and nothing builds on, goes first.
+//! A full page depends only on the adapter and the tokens up to its end. So full pages are nodes of a prefix tree,
+//! compared by their tokens, with one tree for each adapter and tenant. Running sequences share them. Unused pages stay
+//! until their memory is needed or too many are idle; the page that was idle longest and has no children is evicted
+//! first.
 //!
-//! A sequence reserves what it may come to need when it is let in, so [`KvCache::grow`] always finds a page:
-//! nodes in use and reservations together never exceed the pages.
+//! A sequence reserves all the pages it may need when it is admitted, so [`KvCache::grow`] always finds one: pages in
+//! use and reservations together never exceed the pages.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -14,23 +15,23 @@ use std::{
 
 use slm_kernels::attention::PAGE;
 
-/// What pages belong to besides their tokens. The adapter decides keys and values; the tenant does not, but whether a prompt
-/// is in the cache tells of who sent it before, so no tenant finds pages of another.
+/// Root of a prefix tree. The adapter determines keys and values. The tenant does not, but cache hits reveal other
+/// prompts, so no tenant finds another's pages.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(super) struct Origin {
     pub(super) tenant: Arc<str>,
-    /// The adapter's digest and the bits of its scale; none for the base.
+    /// Digest and scale bits of the adapter; none for the base.
     pub(super) adapter: Option<(Arc<str>, u32)>,
 }
 
-/// A sequence needs more pages than it was let in with: the accounts of the cache are wrong.
+/// A sequence needs more pages than it reserved: the cache's accounting is wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no page of the cache is left for a sequence that reserved it; please report this")]
 pub(super) struct OutOfPages;
 
-/// Where a page belongs: behind which, with which tokens.
+/// Key of a full page: its parent and its tokens.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Place {
+struct PrefixKey {
     parent: Parent,
     tokens: [u32; PAGE],
 }
@@ -41,25 +42,25 @@ enum Parent {
     Node(u32),
 }
 
-/// A full page that may be shared.
+/// A full page of the prefix tree.
 #[derive(Debug)]
 struct Node {
     page: u32,
-    place: Place,
+    key: PrefixKey,
     users: u32,
     children: u32,
-    /// When its last user let go.
+    /// Logical time at which its last user released it.
     idle_since: u64,
 }
 
-/// A sequence's pages, in the order of positions.
+/// Page table of a sequence, in the order of positions.
 #[derive(Debug)]
 pub(super) struct Table {
     origin: Origin,
     pages: Vec<u32>,
-    /// Nodes of the first of `pages`; the others are this sequence's alone.
+    /// Nodes of the shared pages, which come first; the other pages are private.
     nodes: Vec<u32>,
-    /// Pages besides the nodes that it may come to hold, those that it holds included.
+    /// Reserved private pages, those in use included.
     reserved: usize,
 }
 
@@ -68,21 +69,21 @@ impl Table {
         &self.pages
     }
 
-    /// Positions in shared pages.
+    /// Number of positions in shared pages.
     pub(super) fn shared(&self) -> usize {
         self.nodes.len() * PAGE
     }
 }
 
-/// All pages.
+/// The KV cache.
 #[derive(Debug)]
 pub(super) struct KvCache {
     free: Vec<u32>,
-    /// Those in `vacant` mean nothing.
+    /// Nodes of the prefix tree; those in `vacant` are unused.
     nodes: Vec<Node>,
     vacant: Vec<u32>,
-    places: HashMap<Place, u32>,
-    /// Nodes that nobody uses and nothing builds on, those idle longest first.
+    prefixes: HashMap<PrefixKey, u32>,
+    /// Unused nodes without children, idle longest first.
     evictable: BTreeSet<(u64, u32)>,
     pages: usize,
     in_use: usize,
@@ -93,14 +94,14 @@ pub(super) struct KvCache {
 }
 
 impl KvCache {
-    /// `pages` pages, of which `idle_max` may keep prefixes that no running sequence uses. Where that is zero nothing is
-    /// shared at all.
+    /// A cache of `pages` pages, of which `idle_max` may keep prefixes that no running sequence uses. Zero disables
+    /// sharing.
     pub(super) fn new(pages: usize, idle_max: usize) -> Self {
         Self {
             free: (0..pages as u32).rev().collect(),
             nodes: Vec::new(),
             vacant: Vec::new(),
-            places: HashMap::new(),
+            prefixes: HashMap::new(),
             evictable: BTreeSet::new(),
             pages,
             in_use: 0,
@@ -111,8 +112,8 @@ impl KvCache {
         }
     }
 
-    /// Lets a sequence in that will have `positions` at most and begins with `prompt`: with as much of the prompt as is
-    /// there already, but for its last token, whose logits are wanted. `None`: there is no room for it now.
+    /// Admits a sequence of at most `positions` positions that begins with `prompt`, and reuses its cached prefix,
+    /// except for the last token, which must be computed for its logits. `None` if there are not enough pages now.
     pub(super) fn open(&mut self, origin: Origin, prompt: &[u32], positions: usize) -> Option<Table> {
         let found = self.find(Parent::Origin(origin.clone()), prompt);
         let newly_in_use = found.iter().filter(|&&node| self.node(node).users == 0).count();
@@ -126,7 +127,7 @@ impl KvCache {
         Some(table)
     }
 
-    /// Takes over what others computed of `prompt` since, if nothing of the sequence's own would be lost.
+    /// Reuses pages of `prompt` that other sequences have computed since, unless private pages would be lost.
     pub(super) fn follow(&mut self, table: &mut Table, prompt: &[u32]) {
         if table.pages.len() > table.nodes.len() {
             return;
@@ -137,7 +138,7 @@ impl KvCache {
         }
     }
 
-    /// Gives the sequence pages for so many positions, no more than it was let in with.
+    /// Extends the page table to `positions`, within the reservation.
     pub(super) fn grow(&mut self, table: &mut Table, positions: usize) -> Result<(), OutOfPages> {
         while table.pages.len() * PAGE < positions {
             if table.pages.len() - table.nodes.len() >= table.reserved {
@@ -148,29 +149,29 @@ impl KvCache {
         Ok(())
     }
 
-    /// Makes the full pages of `tokens`, all of which are in the sequence's pages now, others' to use.
+    /// Makes the full pages of `tokens`, all of which are computed, available to other sequences.
     pub(super) fn publish(&mut self, table: &mut Table, tokens: &[u32]) {
         if self.idle_max == 0 {
             return;
         }
         for tokens in tokens[table.shared()..].as_chunks::<PAGE>().0 {
-            let place = Place { parent: self.end(table), tokens: *tokens };
+            let key = PrefixKey { parent: self.end(table), tokens: *tokens };
             let own = table.pages[table.nodes.len()];
             self.unreserve(table);
-            if let Some(&node) = self.places.get(&place) {
-                // Somebody computed the same meanwhile: one of the two is enough.
+            if let Some(&node) = self.prefixes.get(&key) {
+                // Another sequence computed the same page: keep one copy.
                 self.hold(node);
                 table.pages[table.nodes.len()] = self.node(node).page;
                 table.nodes.push(node);
                 self.free.push(own);
             } else {
-                let node = self.insert(place, own);
+                let node = self.insert(key, own);
                 table.nodes.push(node);
             }
         }
     }
 
-    /// Lets go of everything that the sequence holds.
+    /// Releases all pages of a sequence.
     pub(super) fn close(&mut self, mut table: Table) {
         self.clock += 1;
         self.reserved -= table.reserved;
@@ -184,19 +185,19 @@ impl KvCache {
         }
     }
 
-    /// The nodes behind `parent` that hold `tokens`, without the last of them.
+    /// Nodes below `parent` that hold `tokens`, except for the last token.
     fn find(&self, mut parent: Parent, tokens: &[u32]) -> Vec<u32> {
         let mut found = Vec::new();
         let whole = &tokens[..tokens.len().saturating_sub(1)];
         for tokens in whole.as_chunks::<PAGE>().0 {
-            let Some(&node) = self.places.get(&Place { parent, tokens: *tokens }) else { break };
+            let Some(&node) = self.prefixes.get(&PrefixKey { parent, tokens: *tokens }) else { break };
             found.push(node);
             parent = Parent::Node(node);
         }
         found
     }
 
-    /// What the sequence's next shared page would stand behind.
+    /// Parent of the sequence's next shared page.
     fn end(&self, table: &Table) -> Parent {
         table.nodes.last().map_or_else(|| Parent::Origin(table.origin.clone()), |&node| Parent::Node(node))
     }
@@ -212,11 +213,11 @@ impl KvCache {
         table.nodes.push(node);
     }
 
-    fn insert(&mut self, place: Place, page: u32) -> u32 {
-        if let Parent::Node(parent) = place.parent {
+    fn insert(&mut self, key: PrefixKey, page: u32) -> u32 {
+        if let Parent::Node(parent) = key.parent {
             self.node_mut(parent).children += 1;
         }
-        let node = Node { page, place: place.clone(), users: 1, children: 0, idle_since: 0 };
+        let node = Node { page, key: key.clone(), users: 1, children: 0, idle_since: 0 };
         let index = match self.vacant.pop() {
             Some(index) => {
                 self.nodes[index as usize] = node;
@@ -227,7 +228,7 @@ impl KvCache {
                 self.nodes.len() as u32 - 1
             }
         };
-        self.places.insert(place, index);
+        self.prefixes.insert(key, index);
         self.in_use += 1;
         index
     }
@@ -257,12 +258,12 @@ impl KvCache {
         }
     }
 
-    /// Forgets the prefix that was idle longest and gives its last page.
+    /// Evicts the prefix page that was idle longest, and returns its memory.
     fn evict(&mut self) -> Option<u32> {
         let (_, index) = self.evictable.pop_first()?;
-        let Node { page, place, .. } = &self.nodes[index as usize];
-        let (page, parent) = (*page, place.parent.clone());
-        self.places.remove(place);
+        let Node { page, key, .. } = &self.nodes[index as usize];
+        let (page, parent) = (*page, key.parent.clone());
+        self.prefixes.remove(key);
         self.vacant.push(index);
         self.idle -= 1;
         if let Parent::Node(parent) = parent {

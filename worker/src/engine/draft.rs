@@ -1,16 +1,17 @@
-//! Drafts: tokens that may come next, because they came next before. A step checks them all at the price of its further
-//! rows; every token of an answer is still drawn from the model's own distribution, with the draws that it would have
-//! had without a draft, so a draft changes how long an answer takes and nothing else.
+//! Speculative decoding by prompt lookup: drafts the tokens that followed the same n-gram earlier in prompt or answer.
+//!
+//! One forward pass verifies all tokens of a draft for the price of its extra rows. Every token is still sampled from
+//! the model's own distribution with the same random numbers, so drafts only change the speed.
 
 use std::ops::Range;
 
-/// Tokens of the end that must have stood there before, at most and at least.
+/// Longest and shortest n-gram to look up.
 const MATCH_MAX: usize = 3;
 const MATCH_MIN: usize = 2;
-/// Tokens of a draft at most.
+/// Bound on the tokens of a draft.
 const DRAFT_MAX: usize = 8;
 
-/// What followed the last place before the end of `tokens` that reads like the end; at most `most` tokens.
+/// Tokens that followed the latest earlier occurrence of the final n-gram, at most `most`.
 fn lookup(tokens: &[u32], most: usize) -> &[u32] {
     for matched in (MATCH_MIN..=MATCH_MAX).rev() {
         let Some(begin) = tokens.len().checked_sub(matched) else { continue };
@@ -25,15 +26,15 @@ fn lookup(tokens: &[u32], most: usize) -> &[u32] {
 
 /// Weight of the newest observation.
 const NEWEST: f64 = 0.2;
-/// What is expected of a sequence of which nothing is known.
+/// Assumed acceptance rate of a new sequence.
 const EXPECTED: f64 = 0.4;
-/// How fast a sequence's failures are forgotten, a step.
+/// Rate at which failures are forgotten, per step.
 const FORGET: f64 = 0.005;
 
-/// How well drafts do in one sequence.
+/// Acceptance statistics of one sequence.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Record {
-    /// Chance that the next token of a draft is right if those before it are.
+    /// Probability that the next drafted token is accepted if those before it were.
     rate: f64,
 }
 
@@ -42,7 +43,7 @@ impl Record {
         Self { rate: EXPECTED }
     }
 
-    /// So many of a draft's tokens were checked until the first wrong one, and this many were right.
+    /// Records that `drafted` tokens were verified up to the first rejection, and `right` of them accepted.
     pub(super) fn observe(&mut self, drafted: usize, right: usize) {
         for _ in 0..right {
             self.rate += (1.0 - self.rate) * NEWEST;
@@ -57,24 +58,24 @@ impl Record {
     }
 }
 
-/// What a step costs by its rows: `seconds = fixed + row * rows`, fitted to the latest steps.
+/// Linear model of the duration of a step: `seconds = fixed + row * rows`, fitted to recent steps.
 #[derive(Debug, Default)]
 pub(super) struct Cost {
     weight: f64,
     rows: f64,
     seconds: f64,
-    /// Sums of squares about the means.
+    /// Sums of squared deviations from the means.
     rows_rows: f64,
     rows_seconds: f64,
 }
 
-/// What a row costs as a share of a step of one, until steps of several sizes were seen.
+/// Assumed duration of a row relative to a step of one row, until steps of several sizes were observed.
 const ROW_SHARE: f64 = 0.2;
-/// Steps that are remembered, about.
+/// Effective number of remembered steps.
 const MEMORY: f64 = 100.0;
 
 impl Cost {
-    /// A step of so many rows took so long.
+    /// Records the duration of a step.
     pub(super) fn observe(&mut self, rows: usize, seconds: f64) {
         let keep = 1.0 - 1.0 / MEMORY;
         self.weight = self.weight * keep + 1.0;
@@ -85,12 +86,12 @@ impl Cost {
         self.rows_seconds = self.rows_seconds * keep + rows_off * (seconds - self.seconds);
     }
 
-    /// Seconds of a row, as a share of those of a step of `rows`; nothing before the first step.
+    /// Duration of a row relative to a step of `rows`; `None` before the first step.
     fn row_share(&self, rows: usize) -> Option<f64> {
         if self.weight == 0.0 {
             return None;
         }
-        // What is expected counts as much as one step beside the others.
+        // The assumption has the weight of one observed step.
         let expected = self.seconds * ROW_SHARE / (1.0 + ROW_SHARE * (self.rows - 1.0).max(0.0));
         let row = (self.rows_seconds + expected) / (self.rows_rows + 1.0);
         let step = self.seconds + row * (rows as f64 - self.rows);
@@ -98,9 +99,8 @@ impl Cost {
     }
 }
 
-/// How much of a draft each of some sequences should have checked in a step: what makes the most tokens a second.
-/// `drafts` are their records and the lengths of what was found; `rows` is how many rows the step has without them, and
-/// how many it may have.
+/// Draft lengths that maximise tokens per second. `drafts` are statistics and available lengths of sequences; `rows` is
+/// the number of rows without drafts and the bound with them.
 pub(super) fn lengths(drafts: &[(Record, usize)], rows: Range<usize>, cost: &Cost) -> Vec<usize> {
     let mut lengths = vec![0; drafts.len()];
     let (mut rows, most, mut tokens) = (rows.start, rows.end, rows.start as f64);
@@ -120,7 +120,7 @@ pub(super) fn lengths(drafts: &[(Record, usize)], rows: Range<usize>, cost: &Cos
     }
 }
 
-/// The draft for `tokens`, at most `most`.
+/// A draft after `tokens`, at most `most` tokens.
 pub(super) fn propose(tokens: &[u32], most: usize, record: &mut Record) -> Vec<u32> {
     record.forget();
     lookup(tokens, most.min(DRAFT_MAX)).to_vec()
@@ -140,7 +140,7 @@ mod tests {
         assert!(lookup(&[1, 2, 3], 3).is_empty() && lookup(&[], 3).is_empty() && lookup(&[1], 3).is_empty());
     }
 
-    /// 5 ms and 1.3 ms a row.
+    /// A step of 5 ms plus 1.3 ms a row.
     fn cost() -> Cost {
         let mut cost = Cost::default();
         for rows in [1, 2, 1, 4, 8, 8, 1] {
@@ -166,7 +166,7 @@ mod tests {
         assert_eq!(lengths(&[(good, 3)], 1..64, &cost()), [3]);
         assert!(lengths(&[(good, 8)], 1..64, &cost())[0] >= 3);
         assert_eq!(lengths(&[(good, 8), (good, 8)], 2..3, &cost()).iter().sum::<usize>(), 1, "room for one row");
-        // Among many rows a further one must be more certain to be worth it.
+        // With many rows a draft must be more certain to pay off.
         assert_eq!(lengths(&[(Record { rate: 0.5 }, 8)], 8..64, &cost()), [0]);
         assert!(lengths(&[(good, 8)], 8..64, &cost())[0] >= 1);
         assert_eq!(lengths(&[(good, 8)], 1..64, &Cost::default()), [0], "nothing is known of this machine");

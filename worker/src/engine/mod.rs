@@ -1,9 +1,9 @@
-//! The thread that owns the session, and what others may ask of it.
+//! The engine: a thread that owns the session and runs continuous batching.
 //!
-//! One loop: take new jobs, let go of those whose caller left, let in who is next (`queue`) and for whom there are
-//! pages (`cache`), and run the next tokens (`schedule`) of all sequences together, prompts and answers, whatever adapter
-//! each has. Everything a request needs besides those steps (templates, text, stop strings, the network) happens
-//! elsewhere, on the other side of the two channels of a [`Job`].
+//! Each turn of its loop takes new jobs, drops cancelled ones, admits waiting requests (`queue`) for which there are
+//! pages (`cache`), and runs one forward pass over all sequences with chunked prefill (`schedule`), whatever their
+//! adapters. Everything else (templates, text, stop strings, network) happens elsewhere, behind the two channels of a
+//! [`Job`].
 
 mod cache;
 mod draft;
@@ -33,78 +33,78 @@ use crate::{
     thread_priority::lower,
 };
 
-/// What to generate.
+/// A generation job.
 #[derive(Debug)]
 pub struct Job {
-    /// The prompt: at least one token, fewer than the context.
+    /// Tokens of the prompt: at least one, fewer than the context.
     pub prompt: Vec<u32>,
-    /// The adapter version to answer with; held to the end.
+    /// Adapter version to use; leased until the end.
     pub adapter: Option<Arc<AdapterLease>>,
-    /// How to choose tokens.
+    /// Sampling parameters.
     pub sampling: SamplingParams,
-    /// Tokens to generate at most; at least one, and within the context together with the prompt.
+    /// Bound on generated tokens; at least one, and within the context together with the prompt.
     pub tokens_max: usize,
-    /// Generation ends at these.
+    /// Token ids that end the answer.
     pub stop_ids: Vec<u32>,
-    /// Of those that wait, the lowest goes first.
+    /// Priority among waiting requests; lower goes first.
     pub priority: i32,
-    /// Give up at this time.
+    /// Time after which the job is abandoned.
     pub deadline: Option<Instant>,
 }
 
-/// What comes back, in this order: `Read`, `Token`s, then one of the others, then the channel closes. A channel that closes
+/// Events of a job, in this order: `Read`, `Token`s, one of the others, then the channel closes. A channel that closes
 /// without one of those means that the engine is gone.
 #[derive(Debug)]
 pub enum Event {
-    /// The prompt was read.
+    /// Prefill is complete.
     Read {
-        /// Tokens of it that were in the cache already.
+        /// Prompt tokens found in the prefix cache.
         cached: usize,
     },
     /// A generated token.
     Token {
-        /// Its id.
+        /// Token id.
         id: u32,
-        /// When the job asked for them.
+        /// Log-probabilities, if requested.
         logprobs: Option<Logprobs>,
     },
-    /// The token that ends the answer; Finished follows.
+    /// The token that ends the answer; `Finished` follows.
     End {
-        /// Its id.
+        /// Token id.
         id: u32,
-        /// When the job asked for them.
+        /// Log-probabilities, if requested.
         logprobs: Option<Logprobs>,
     },
     /// The answer is complete.
     Finished {
-        /// Why it ended.
+        /// Reason of the end.
         reason: FinishReason,
-        /// Tokens generated, a stop token included.
+        /// Number of generated tokens, including a stop token.
         generated: usize,
     },
-    /// The answer cannot be completed.
+    /// The answer failed.
     Failed(StepFailure),
 }
 
-/// Why an answer ended.
+/// Reason why an answer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FinishReason {
-    /// A stop token or an end-of-sequence token.
+    /// A stop token or end-of-sequence token.
     Stop,
-    /// `tokens_max`.
+    /// The bound on generated tokens.
     Length,
 }
 
-/// Why an answer failed while it ran.
+/// Reason why an answer failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StepFailure {
     /// The deadline passed.
     #[error("the deadline passed before the answer was complete")]
     Deadline,
-    /// Its place in the queue was given to a tenant that had fewer.
+    /// Its place in the queue was given to a tenant with fewer requests.
     #[error("requests of other tenants took its place in the queue; retry later")]
     Displaced,
-    /// The model's output is unusable.
+    /// The model's logits are unusable.
     #[error(transparent)]
     NotFinite(#[from] NotFinite),
     /// ONNX Runtime failed.
@@ -112,7 +112,7 @@ pub enum StepFailure {
     Session(String),
 }
 
-/// A job could not be handed over.
+/// A job could not be submitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SubmitError {
     /// The engine thread is gone.
@@ -120,7 +120,7 @@ pub enum SubmitError {
     Stopped,
 }
 
-/// How busy the engine is. Numbers are those of the last loop.
+/// Load gauges of the engine, updated on every turn of its loop.
 #[derive(Debug, Default)]
 pub struct Gauges {
     running: AtomicUsize,
@@ -134,12 +134,12 @@ pub struct Gauges {
     drafted_right: AtomicU64,
 }
 
-/// A copy of [`Gauges`].
+/// Snapshot of [`Gauges`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Load {
-    /// Sequences that have pages of the cache.
+pub struct EngineStats {
+    /// Running sequences.
     pub running: usize,
-    /// Requests that wait for a place.
+    /// Waiting requests.
     pub waiting: usize,
     /// Prompt tokens not yet processed.
     pub prompt_tokens_queued: usize,
@@ -151,16 +151,16 @@ pub struct Load {
     pub prompt_tokens_processed: u64,
     /// Steps since the start.
     pub steps: u64,
-    /// Tokens of drafts that steps checked since the start.
+    /// Drafted tokens verified since the start.
     pub drafted: u64,
-    /// Of those, how many were right.
+    /// Drafted tokens accepted since the start.
     pub drafted_right: u64,
 }
 
 impl Gauges {
-    /// The numbers now.
-    pub fn load(&self) -> Load {
-        Load {
+    /// The current values.
+    pub fn stats(&self) -> EngineStats {
+        EngineStats {
             running: self.running.load(Ordering::Relaxed),
             waiting: self.waiting.load(Ordering::Relaxed),
             prompt_tokens_queued: self.prompt_tokens_queued.load(Ordering::Relaxed),
@@ -174,20 +174,20 @@ impl Gauges {
     }
 }
 
-/// How the engine is laid out.
+/// Configuration of the engine.
 #[derive(Debug, Clone, Copy)]
 pub struct EngineConfig {
-    /// Sequences that run at once.
+    /// Bound on running sequences.
     pub sequences_max: usize,
-    /// Requests that may wait besides.
+    /// Bound on waiting requests.
     pub queue_max: usize,
-    /// Answers that may be complete and unread besides.
+    /// Bound on complete answers that were not read.
     pub unread_max: usize,
-    /// Pages that may keep prefixes for later requests; zero: none is kept or shared.
+    /// Bound on pages with prefixes that no sequence uses; zero disables prefix caching.
     pub prefix_pages: usize,
-    /// Whether drafts are looked up in what a sequence has so far.
+    /// Whether to draft by prompt lookup.
     pub prompt_lookup: bool,
-    /// What a step may take while somebody generates: a prompt beside them is cut accordingly.
+    /// Bound on the duration of a step while a sequence decodes; prefill is chunked accordingly.
     pub step_max: Duration,
 }
 
@@ -197,7 +197,7 @@ struct Submitted {
     seat: Seat,
 }
 
-/// The engine's hold on a permit: when the engine lets go of a request, nothing more is generated for it.
+/// The engine's share of a permit: when dropped, nothing more is generated for the request.
 struct Seat(Arc<Permit>);
 
 impl Drop for Seat {
@@ -206,7 +206,7 @@ impl Drop for Seat {
     }
 }
 
-/// Hands jobs to the engine. The thread ends when all copies are gone and its work is done.
+/// Handle of the engine. The thread ends when all clones are dropped and its jobs are done.
 #[derive(Clone)]
 pub struct Engine {
     jobs: mpsc::Sender<Submitted>,
@@ -219,7 +219,7 @@ pub struct Engine {
 
 impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Engine").field("load", &self.gauges.load()).finish_non_exhaustive()
+        f.debug_struct("Engine").field("stats", &self.gauges.stats()).finish_non_exhaustive()
     }
 }
 
@@ -245,40 +245,40 @@ impl Engine {
         Ok((engine, thread))
     }
 
-    /// A permit for a request of `tenant`: to be taken before anything is done for it.
+    /// A permit for a request of `tenant`, to be taken before any work for it.
     pub fn enter(&self, tenant: &Arc<str>, priority: i32) -> Result<Arc<Permit>, PermitError> {
         self.permits.enter(tenant, priority)
     }
 
-    /// Queues `job`. Dropping the receiver cancels it: its place and pages are free after the step that runs.
+    /// Submits `job`. Dropping the receiver cancels it: its place and pages are free after the current step.
     pub fn submit(&self, permit: Arc<Permit>, job: Job) -> Result<events::Receiver<Event>, SubmitError> {
-        // Room for the whole answer: the engine never waits for a slow reader.
+        // The channel has room for the whole answer, so the engine never waits for a slow reader.
         let (events, receiver) = events::channel(job.tokens_max + 2);
         self.jobs.send(Submitted { job, events, seat: Seat(permit) }).map_err(|_| SubmitError::Stopped)?;
         Ok(receiver)
     }
 
-    /// The permits of its requests.
+    /// Permits of its requests.
     pub fn permits(&self) -> &Permits {
         &self.permits
     }
 
-    /// How busy it is.
-    pub fn load(&self) -> Load {
-        self.gauges.load()
+    /// Current load.
+    pub fn stats(&self) -> EngineStats {
+        self.gauges.stats()
     }
 
-    /// Sequences that run at once.
+    /// Bound on running sequences.
     pub fn sequences_max(&self) -> usize {
         self.sequences_max
     }
 
-    /// Positions that the cache has room for.
+    /// Positions in the cache.
     pub fn cache_tokens_max(&self) -> usize {
         self.cache_tokens_max
     }
 
-    /// Prompt and answer together.
+    /// Bound on prompt and answer together, in tokens.
     pub fn context_length(&self) -> usize {
         self.context_length
     }

@@ -1,11 +1,11 @@
-//! Which request runs next: by priority number, then of the tenant that was served least, then for the expert that this
-//! tenant was served least from, then in the order of arrival.
+//! Queue of waiting requests: by priority, then least-served tenant, then that tenant's least-served expert, then order
+//! of arrival.
 //!
-//! Service is counted in tokens, of prompts and answers alike. A tenant or an expert that comes back after a pause begins with
-//! what the least served of the others has: it is owed nothing for the time in which it asked nothing.
+//! Service is counted in tokens of prompts and answers. A tenant or expert that returns after a pause starts level with
+//! the least served of the others, without credit for the pause.
 //!
-//! Priority does not starve anybody: one place in [`AGED_EVERY`] goes to the request that has waited longest of the tenant
-//! that was served least, whatever its priority. So the lowest priority has an eighth of the worker at least.
+//! Priorities cannot starve a request: one place in [`AGED_EVERY`] goes to the longest-waiting request of the
+//! least-served tenant, whatever its priority. So the lowest priority gets at least an eighth of the worker.
 
 use std::{
     cell::{Cell, RefCell},
@@ -17,10 +17,10 @@ use std::{
 
 use super::Submitted;
 
-/// Of so many places, one is given regardless of priority.
+/// One admission in this many ignores priorities.
 pub(super) const AGED_EVERY: usize = 8;
 
-/// Tokens that an expert generated and read for a tenant, held by each of the tenant's requests to it.
+/// Tokens served to a tenant by one expert, shared by the tenant's requests to it.
 #[derive(Debug)]
 pub(super) struct Account {
     served: Cell<u64>,
@@ -31,7 +31,7 @@ pub(super) struct Account {
 #[derive(Debug)]
 struct TenantAccount {
     served: Cell<u64>,
-    /// By the expert's name; the base's is empty.
+    /// Accounts by expert name; the base's name is empty.
     experts: RefCell<HashMap<String, Weak<Account>>>,
 }
 
@@ -43,19 +43,19 @@ impl Account {
     }
 }
 
-/// A request that waits, and on whose account.
+/// A waiting request and its account.
 pub(super) struct Waiting {
     pub(super) submitted: Submitted,
     pub(super) account: Rc<Account>,
 }
 
-/// Requests that wait.
+/// The queue of waiting requests.
 #[derive(Default)]
 pub(super) struct Queue {
-    /// In the order of arrival.
+    /// Requests in the order of arrival.
     waiting: VecDeque<Waiting>,
     tenants: HashMap<Arc<str>, Weak<TenantAccount>>,
-    /// Requests that were let in.
+    /// Number of admitted requests.
     taken: usize,
 }
 
@@ -66,7 +66,7 @@ impl Queue {
         self.waiting.push_back(Waiting { submitted, account });
     }
 
-    /// The request that is next.
+    /// Index of the next request.
     pub(super) fn next(&self) -> Option<usize> {
         let aged = self.taken % AGED_EVERY == AGED_EVERY - 1;
         let order = |waiting: &Waiting| {
@@ -80,14 +80,14 @@ impl Queue {
         self.waiting.get(index)
     }
 
-    /// Lets one in.
+    /// Removes a request for admission.
     pub(super) fn take(&mut self, index: usize) -> Option<Waiting> {
         let taken = self.waiting.remove(index)?;
         self.taken = self.taken.wrapping_add(1);
         Some(taken)
     }
 
-    /// Drops those whose callers left.
+    /// Drops cancelled requests.
     pub(super) fn let_go(&mut self, now: Instant) {
         self.waiting.retain(|waiting| !waiting.submitted.abandoned(now));
     }
@@ -108,7 +108,7 @@ impl Queue {
         if let Some(account) = self.tenants.get(name).and_then(Weak::upgrade) {
             return account;
         }
-        // Tenants come and go without end, their names should not stay.
+        // Removes the accounts of tenants without requests.
         self.tenants.retain(|_, account| account.strong_count() > 0);
         let served = self.tenants.values().filter_map(Weak::upgrade).map(|account| account.served.get());
         let served = Cell::new(served.min().unwrap_or(0));

@@ -1,16 +1,16 @@
-//! How many tokens of each sequence the next step takes.
+//! Chunked prefill: the number of tokens of each sequence in the next step.
 
 use std::time::Duration;
 
 use super::queue::AGED_EVERY;
 use crate::runtime::TOKENS_MAX;
 
-/// What a running sequence has for the next step.
+/// A running sequence's need for the next step.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Demand {
-    /// Tokens that are not in the cache: one of a sequence that generates, more of a prompt.
+    /// Tokens that are not in the cache: one for a decoding sequence, more for a prompt.
     pub(super) left: usize,
-    /// Of its request; lower goes first.
+    /// Priority of the request; lower goes first.
     pub(super) priority: i32,
 }
 
@@ -20,10 +20,10 @@ impl Demand {
     }
 }
 
-/// Shares of the next step, for sequences in the order in which they were let in. Whoever generates gets its token.
-/// Prompts share `prompt_tokens`: the lowest priority number first, where half goes to the oldest, so that none starves, and
-/// the rest to the shortest, so that many start soon. Where the oldest of all has another priority, it gets an eighth before:
-/// what was let in comes to its end, however many with a lower number follow.
+/// Tokens of the next step for each sequence, in the order of admission. Decoding sequences get their token. Prompts
+/// share `prompt_tokens`: the lowest priority number first; half goes to the oldest, so that none starves, and the rest
+/// to the shortest, so that many start soon. If the oldest of all has another priority, it gets an eighth first, so
+/// that every admitted request completes.
 pub(super) fn shares(demands: &[Demand], prompt_tokens: usize, shares: &mut Vec<usize>) {
     shares.clear();
     shares.extend(demands.iter().map(|demand| usize::from(demand.generates())));
@@ -50,47 +50,46 @@ pub(super) fn shares(demands: &[Demand], prompt_tokens: usize, shares: &mut Vec<
     }
 }
 
-/// Prompt tokens of a step at least, so that prompts come to an end on any machine.
+/// Fewest prompt tokens of a step, so that prompts progress on any machine.
 const PROMPT_MIN: usize = 16;
 /// Weight of the newest observation.
 const NEWEST: f64 = 0.2;
 
-/// What steps cost on this machine, learnt from those that were: how many prompt tokens fit beside those who generate
-/// without making them wait for longer than they may.
+/// Learned durations of steps, which determine how many prompt tokens fit in a step while sequences decode.
 #[derive(Debug)]
 pub(super) struct Pace {
     step_max: f64,
-    /// Seconds of a step in which nobody reads a prompt.
+    /// Seconds of a step without prefill.
     plain: Option<f64>,
-    /// Seconds that a prompt token adds.
+    /// Additional seconds of a prompt token.
     token: Option<f64>,
 }
 
 impl Pace {
-    /// A step takes `step_max` at most while somebody generates.
+    /// A pace for steps of at most `step_max` while a sequence decodes.
     pub(super) fn new(step_max: Duration) -> Self {
         Self { step_max: step_max.as_secs_f64(), plain: None, token: None }
     }
 
-    /// Prompt tokens that the next step may take.
+    /// Bound on the prompt tokens of the next step.
     pub(super) fn prompt_tokens(&self, somebody_generates: bool) -> usize {
         if !somebody_generates {
             return TOKENS_MAX;
         }
-        // The first prompt tells what a token costs.
+        // The first prompt measures the cost of a token.
         let Some(token) = self.token else { return PROMPT_MIN };
         let room = self.step_max - self.plain.unwrap_or(0.0);
         ((room / token) as usize).clamp(PROMPT_MIN, TOKENS_MAX)
     }
 
-    /// A step of so many prompt tokens, beside those who generate if anybody does, took so long.
+    /// Records the duration of a step with this many prompt tokens.
     pub(super) fn observe(&mut self, prompt_tokens: usize, somebody_generates: bool, took: Duration) {
         let took = took.as_secs_f64();
         if prompt_tokens == 0 {
             self.plain = Some(blend(self.plain, took));
         } else if prompt_tokens >= PROMPT_MIN {
             let plain = if somebody_generates { self.plain.unwrap_or(0.0) } else { 0.0 };
-            // Never nothing: a step that happened to be as fast as a plain one says little.
+            // Never zero: one step as fast as a plain one proves little.
             self.token = Some(blend(self.token, ((took - plain) / prompt_tokens as f64).max(1e-6)));
         }
     }

@@ -1,4 +1,4 @@
-//! One request while it has pages.
+//! A sequence: an admitted request with its pages.
 
 use std::{rc::Rc, slice::ChunksExact, time::Instant};
 
@@ -10,7 +10,7 @@ use super::{
     schedule::Demand,
 };
 use crate::{
-    runtime::{Chunk, Wanted},
+    runtime::{Chunk, LogitsRequest},
     sample::Sampler,
 };
 
@@ -19,19 +19,19 @@ pub(super) struct Sequence {
     account: Rc<Account>,
     sampler: Sampler,
     table: Table,
-    /// The prompt, then what was generated, then a draft of what may come.
+    /// Prompt, generated tokens, and draft.
     tokens: Vec<u32>,
     prompt: usize,
-    /// Tokens of the draft.
+    /// Length of the draft.
     drafted: usize,
     record: Record,
-    /// Tokens of the prompt that somebody else had computed.
+    /// Prompt tokens found in the prefix cache.
     found: usize,
-    /// Tokens whose keys and values are in the pages.
+    /// Tokens whose keys and values are computed.
     past: usize,
 }
 
-/// Whether a sequence goes on after a step.
+/// State of a sequence after a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Progress {
     Goes,
@@ -39,7 +39,7 @@ pub(super) enum Progress {
 }
 
 impl Sequence {
-    /// Pages for the whole of a request, if there are enough now.
+    /// Pages for the whole request, if available now.
     pub(super) fn room(waiting: &Waiting, cache: &mut KvCache) -> Option<Table> {
         let job = &waiting.submitted.job;
         let adapter = job.adapter.as_ref().map(|lease| (lease.info.digest.as_str().into(), lease.info.scale.to_bits()));
@@ -61,20 +61,20 @@ impl Sequence {
         Demand { left: self.known() - self.past, priority: self.submitted.job.priority }
     }
 
-    /// Its first token was chosen: what it takes from steps is one token each.
+    /// Whether it decodes, that is, needs one token a step.
     pub(super) fn generates(&self) -> bool {
         self.known() > self.prompt
     }
 
-    /// Tokens that are certain.
+    /// Number of tokens without the draft.
     fn known(&self) -> usize {
         self.tokens.len() - self.drafted
     }
 
-    /// Drafts what may come after the next token; gives how it did so far and how long the draft is.
+    /// Drafts tokens after the next one; gives its statistics and the draft's length.
     pub(super) fn draft(&mut self) -> (Record, usize) {
         if self.generates() {
-            // With the draft's last token right, one more is chosen after it.
+            // A fully accepted draft is followed by one more token.
             let most = self.submitted.job.tokens_max - self.generated() - 1;
             let draft = draft::propose(&self.tokens, most, &mut self.record);
             self.drafted = draft.len();
@@ -83,28 +83,28 @@ impl Sequence {
         (self.record, self.drafted)
     }
 
-    /// Tokens of the draft.
+    /// Length of the draft.
     pub(super) fn drafted(&self) -> usize {
         self.drafted
     }
 
-    /// Keeps so much of the draft.
+    /// Truncates the draft.
     pub(super) fn cut_draft(&mut self, length: usize) {
         self.tokens.truncate(self.known() + length);
         self.drafted = length;
     }
 
-    /// Prompt tokens that are not in the pages yet.
+    /// Prompt tokens that are not computed yet.
     pub(super) fn prompt_left(&self) -> usize {
         self.prompt.saturating_sub(self.past)
     }
 
-    /// Tokens in the pages.
+    /// Computed tokens.
     pub(super) fn past(&self) -> usize {
         self.past
     }
 
-    /// Takes over what others computed of its prompt since the last step.
+    /// Reuses prompt pages that other sequences have computed since the last step.
     pub(super) fn follow(&mut self, cache: &mut KvCache) {
         if self.past < self.prompt {
             cache.follow(&mut self.table, &self.tokens[..self.prompt]);
@@ -114,12 +114,12 @@ impl Sequence {
         }
     }
 
-    /// Gets pages for `share` tokens more.
+    /// Allocates pages for `share` more tokens.
     pub(super) fn grow(&mut self, cache: &mut KvCache, share: usize) -> Result<(), OutOfPages> {
         cache.grow(&mut self.table, self.past + share + self.drafted)
     }
 
-    /// Its part of a step: `share` certain tokens, and the draft.
+    /// Its chunk of a step: `share` tokens and the draft.
     pub(super) fn chunk(&self, share: usize) -> Chunk<'_> {
         let end = self.past + share + self.drafted;
         Chunk {
@@ -128,15 +128,15 @@ impl Sequence {
             pages: self.table.pages(),
             adapter: self.submitted.job.adapter.as_ref().map(|lease| lease.slot()),
             logits: match self.drafted {
-                _ if end < self.tokens.len() => Wanted::Nothing,
-                0 => Wanted::Last,
-                _ => Wanted::All,
+                _ if end < self.tokens.len() => LogitsRequest::Nothing,
+                0 => LogitsRequest::Last,
+                _ => LogitsRequest::All,
             },
         }
     }
 
-    /// Its `share` tokens are in the pages. Chooses from `logits`, the rows after the last of them and after each of the
-    /// draft, as long as the draft is right, and tells the caller. Gives how many tokens it chose.
+    /// Advances by `share` computed tokens. Samples from `logits`, the rows after the last of them and after each
+    /// drafted token, until the draft is rejected, and sends the tokens. Gives the number of sampled tokens.
     pub(super) fn took(
         &mut self,
         share: usize,
@@ -168,7 +168,7 @@ impl Sequence {
         (progress, chosen)
     }
 
-    /// Chooses from `logits` and tells the caller.
+    /// Samples from one row of `logits` and sends the token.
     fn advance(&mut self, logits: &[f32]) -> Progress {
         let (id, logprobs) = match self.sampler.sample(logits) {
             Ok(sampled) => sampled,
@@ -194,7 +194,7 @@ impl Sequence {
         Progress::Ended
     }
 
-    /// Gives its pages back.
+    /// Releases its pages.
     pub(super) fn close(self, cache: &mut KvCache) {
         cache.close(self.table);
     }
@@ -209,14 +209,15 @@ impl Sequence {
     }
 
     fn send(&self, event: Event) {
-        // The channel has room for the whole answer, so this only fails when the caller is gone, which the next
-        // look at `abandoned` sees.
+        // The channel has room for the whole answer, so this fails only if the caller is gone, which `abandoned`
+        // detects.
         let _ = self.submitted.events.try_send(event);
     }
 }
 
 impl Submitted {
-    /// The caller left, or its deadline passed or its place went to another tenant, of which it is told.
+    /// Whether the caller left, the deadline passed, or the place was given to another tenant; the last two are
+    /// reported.
     pub(super) fn abandoned(&self, now: Instant) -> bool {
         if self.events.is_closed() {
             return true;

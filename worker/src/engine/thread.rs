@@ -1,4 +1,4 @@
-//! The loop.
+//! The loop of the engine thread.
 
 use std::{
     sync::{
@@ -25,13 +25,13 @@ pub(super) struct EngineThread {
     gauges: Arc<Gauges>,
     sequences_max: usize,
     queue: Queue,
-    /// In the order in which they were let in.
+    /// Running sequences in the order of admission.
     running: Vec<Sequence>,
     cache: KvCache,
     pace: Pace,
     cost: Cost,
     prompt_lookup: bool,
-    /// Tokens that each of `running` has in the step.
+    /// Tokens of each running sequence in the current step.
     shares: Vec<usize>,
 }
 
@@ -66,7 +66,7 @@ impl EngineThread {
         }
     }
 
-    /// Takes new jobs, waiting for one when there is nothing else to do. `false`: no more will come, all are done.
+    /// Takes new jobs; waits for one if idle. False when the handle is dropped and all jobs are done.
     fn receive(&mut self) -> bool {
         if self.queue.is_empty() && self.running.is_empty() {
             match self.jobs.recv() {
@@ -82,7 +82,7 @@ impl EngineThread {
         }
     }
 
-    /// Frees the places of callers that left.
+    /// Drops cancelled requests.
     fn let_go(&mut self) {
         let now = Instant::now();
         self.queue.let_go(now);
@@ -91,8 +91,8 @@ impl EngineThread {
         }
     }
 
-    /// Lets in who is next, as long as there are places and pages. Nobody overtakes a request that waits for pages:
-    /// it would wait for ever.
+    /// Admits the next requests while there are places and pages. No request overtakes one that waits for pages, or it
+    /// could wait for ever.
     fn admit(&mut self) {
         while self.running.len() < self.sequences_max {
             let Some(index) = self.queue.next() else { return };
@@ -105,14 +105,14 @@ impl EngineThread {
             if runs {
                 self.running.push(sequence);
             } else {
-                // Its place was taken away a moment ago.
+                // Cancelled just now.
                 sequence.abandoned(Instant::now());
                 sequence.close(&mut self.cache);
             }
         }
     }
 
-    /// Runs the next tokens of all sequences together and chooses from what comes out.
+    /// Runs one forward pass over all sequences and samples their tokens.
     fn step(&mut self) {
         if self.running.is_empty() {
             return;
@@ -165,15 +165,14 @@ impl EngineThread {
         }
     }
 
-    /// Decides how many tokens of each sequence the step takes, drafts included, and gives them pages. True if anybody
-    /// generates.
+    /// Distributes the tokens of a step, drafts included, and allocates pages. True if a sequence decodes.
     fn share(&mut self) -> bool {
         let Self { session, running, shares, cache, pace, cost, prompt_lookup, .. } = self;
         running.iter_mut().for_each(|sequence| sequence.follow(cache));
         let demands: Vec<Demand> = running.iter().map(Sequence::demand).collect();
         let generating = running.iter().any(Sequence::generates);
         schedule::shares(&demands, pace.prompt_tokens(generating), shares);
-        // Beside prompts a step has rows enough.
+        // Steps with prefill have enough rows without drafts.
         if *prompt_lookup && demands.iter().all(|demand| demand.left == 1) {
             let drafts: Vec<_> = running.iter_mut().map(Sequence::draft).collect();
             let lengths = draft::lengths(&drafts, running.len()..session.config().logits, cost);
@@ -186,7 +185,7 @@ impl EngineThread {
         generating
     }
 
-    /// Ends the sequences that cannot get the pages that they reserved, from `index` on.
+    /// Fails the sequences from `index` on, which cannot get their reserved pages.
     fn fail_from(&mut self, index: usize) {
         tracing::error!("{OutOfPages}");
         self.shares.truncate(index);
@@ -205,7 +204,7 @@ impl EngineThread {
     }
 }
 
-/// Keeps those that go on, in order.
+/// Keeps the sequences that continue, in order.
 fn keep(
     running: &mut Vec<Sequence>,
     cache: &mut KvCache,

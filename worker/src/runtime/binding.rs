@@ -1,7 +1,7 @@
-//! Inputs and outputs bound by pointer.
+//! Zero-copy binding of inputs and outputs.
 //!
-//! `ort`'s own binding clones borrowed tensors; those of a step must be used where they are. So the few calls that this
-//! takes are made here, on the raw API.
+//! `ort`'s own binding clones borrowed tensors, but tensors of a step must be used in place. These few calls use the
+//! raw API.
 #![allow(unsafe_code)] // The raw API of ONNX Runtime is C; every block says why its call is sound.
 
 use std::{
@@ -25,7 +25,7 @@ impl Element for i64 {
         ort_sys::ONNXTensorElementDataType::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
 }
 
-/// Memory of fixed size and address that tensors are views of.
+/// A buffer of fixed size and address, for tensor views.
 pub(super) struct Buffer<T> {
     data: NonNull<[T]>,
 }
@@ -34,7 +34,7 @@ pub(super) struct Buffer<T> {
 unsafe impl<T: Send> Send for Buffer<T> {}
 
 impl<T: Element + Clone> Buffer<T> {
-    /// So many elements of one value.
+    /// A buffer of `len` elements of one value.
     pub(super) fn filled(len: usize, value: T) -> Self {
         let data = vec![value; len].into_boxed_slice();
         // SAFETY: Box::into_raw never gives null.
@@ -43,7 +43,7 @@ impl<T: Element + Clone> Buffer<T> {
 }
 
 impl<T: Element> Buffer<T> {
-    /// A tensor of `shape` over the first elements. It must not outlive the buffer.
+    /// A tensor of `shape` over the buffer's beginning. It must not outlive the buffer.
     pub(super) fn view<const RANK: usize>(&self, shape: [usize; RANK]) -> ort::Result<Value> {
         let len: usize = shape.iter().product();
         if len > self.data.len() {
@@ -121,7 +121,7 @@ impl Drop for Value {
     }
 }
 
-/// Which tensors a run reads and writes.
+/// Tensors bound to a session's inputs and outputs.
 pub(super) struct Binding {
     binding: NonNull<ort_sys::OrtIoBinding>,
 }
@@ -139,7 +139,7 @@ impl Binding {
         NonNull::new(binding).map(|binding| Self { binding }).ok_or_else(|| ort::Error::new("no binding was made"))
     }
 
-    /// Reads `value` as input `name` from now on. The runtime keeps its own reference to the tensor, not its memory.
+    /// Binds input `name` to `value`. The runtime references the tensor, but not its memory.
     pub(super) fn input(&mut self, name: &CStr, value: &Value) -> ort::Result<()> {
         // SAFETY: all three are alive for the call.
         unsafe {
@@ -148,7 +148,7 @@ impl Binding {
         }
     }
 
-    /// Writes output `name` to `value` from now on.
+    /// Binds output `name` to `value`.
     pub(super) fn output(&mut self, name: &CStr, value: &Value) -> ort::Result<()> {
         // SAFETY: all three are alive for the call.
         unsafe {
@@ -157,7 +157,7 @@ impl Binding {
         }
     }
 
-    /// Runs the session on what is bound.
+    /// Runs the session on the bound tensors.
     pub(super) fn run(&mut self, session: &mut ort::session::Session) -> ort::Result<()> {
         // SAFETY: session and binding are alive and borrowed exclusively, the bound memory is owned by the caller,
         // which is borrowed exclusively too; null run options are the defaults.

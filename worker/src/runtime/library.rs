@@ -1,4 +1,4 @@
-//! Finding and loading `libonnxruntime.so`.
+//! Search and loading of `libonnxruntime.so`.
 
 use std::{
     env, fs,
@@ -6,12 +6,12 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-/// Where the library may be named explicitly.
+/// Environment variable with the path of the library.
 const LIBRARY_VARIABLE: &str = "ORT_DYLIB_PATH";
-/// Its file name on this platform; wheels append the version.
+/// File name on this platform; wheels append the version.
 const LIBRARY_NAME: &str = if cfg!(target_os = "macos") { "libonnxruntime.dylib" } else { "libonnxruntime.so" };
 
-/// The loaded library and its environment. There is one a process.
+/// The loaded library and its environment, one for each process.
 #[derive(Clone)]
 pub struct Runtime {
     pub(super) environment: ort::environment::Environment,
@@ -24,31 +24,31 @@ impl std::fmt::Debug for Runtime {
     }
 }
 
-/// ONNX Runtime is not to be had.
+/// ONNX Runtime is not available.
 #[derive(Debug, thiserror::Error)]
 pub enum LibraryError {
-    /// No library in any of the places.
+    /// The library was not found.
     #[error(
         "ONNX Runtime was not found: {LIBRARY_VARIABLE} is not set and none of these has {LIBRARY_NAME}: {}. \
          Run `make setup`, or `pip install onnxruntime` and set {LIBRARY_VARIABLE} to the file in its `capi` folder",
         places(.searched)
     )]
     NotFound {
-        /// Folders looked into, in order.
+        /// Searched folders, in order.
         searched: Vec<PathBuf>,
     },
-    /// `ORT_DYLIB_PATH` names nothing.
+    /// `ORT_DYLIB_PATH` points to no file.
     #[error("{LIBRARY_VARIABLE}={path}: no such file; set it to a libonnxruntime of version 1.24 or newer")]
     NoSuchFile {
-        /// As given.
+        /// Path in the variable.
         path: PathBuf,
     },
-    /// There is a file, but it does not load or is too old.
+    /// The library does not load, or is too old.
     #[error("{path}: {why}; a libonnxruntime of version 1.24 or newer is needed")]
     Unusable {
-        /// The file.
+        /// Path of the library.
         path: PathBuf,
-        /// What the loader said.
+        /// Message of the loader.
         why: String,
     },
 }
@@ -58,7 +58,7 @@ fn places(paths: &[PathBuf]) -> String {
 }
 
 impl Runtime {
-    /// Loads the library found by [`find`](Self::find), once a process; later calls return the same.
+    /// Loads the library of [`find`](Self::find) once; later calls return the same.
     pub fn load() -> Result<Self, LibraryError> {
         static LOADED: Mutex<Option<Runtime>> = Mutex::new(None);
         let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -79,8 +79,8 @@ impl Runtime {
         Ok(runtime)
     }
 
-    /// The library's file: the one that `ORT_DYLIB_PATH` names, else the first in the folder of the executable, `lib`
-    /// beside it, and the project's cache.
+    /// Path of the library: that of `ORT_DYLIB_PATH`, else the first found beside the executable, in `lib` beside it,
+    /// and in the project's cache.
     pub fn find() -> Result<PathBuf, LibraryError> {
         if let Some(path) = env::var_os(LIBRARY_VARIABLE).filter(|p| !p.is_empty()).map(PathBuf::from) {
             return if path.is_file() { Ok(path) } else { Err(LibraryError::NoSuchFile { path }) };
@@ -93,12 +93,12 @@ impl Runtime {
         searched.iter().find_map(|dir| library_in(dir)).ok_or(LibraryError::NotFound { searched })
     }
 
-    /// The file that was loaded.
+    /// Path of the loaded library.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Version and build of the loaded library, in its own words.
+    /// Version and build of the loaded library.
     pub fn build_info(&self) -> &'static str {
         ort::info()
     }

@@ -1,14 +1,14 @@
-//! The memory of keys and values: pages, the same numbers in every layer.
+//! Memory of the KV cache: pages with the same index in every layer.
 #![allow(unsafe_code)] // Views of pages are made from addresses; the block says who uses them.
 
 use half::f16;
 use slm_convert::graph::Precision;
 use slm_kernels::attention::{Pages, Shape};
 
-/// Bytes of a cache line, on which each layer begins.
+/// Bytes of a cache line, to which each layer is aligned.
 const LINE: usize = 64;
 
-/// All layers' pages. Memory is taken when it is first written to.
+/// Pages of all layers. Memory is allocated by the system on first write.
 pub(super) struct KvMemory {
     shape: Shape,
     pages: usize,
@@ -17,12 +17,12 @@ pub(super) struct KvMemory {
 
 enum Layers {
     F32(Vec<Vec<f32>>),
-    /// Numbers of 16 bits by their bits: zeros that the system gives without being touched.
+    /// f16 values by their bits: zero pages of the system stay untouched.
     F16(Vec<Vec<u16>>),
 }
 
 impl KvMemory {
-    /// `pages` pages for each of `layers` layers: of 32-bit floats for a model that is in them, else of 16-bit ones.
+    /// `pages` pages for each of `layers` layers: f32 for an F32 model, else f16.
     pub(super) fn new(shape: Shape, pages: usize, layers: usize, precision: Precision) -> Self {
         let elements = shape.page_elements() * pages;
         let layers = match precision {
@@ -38,12 +38,12 @@ impl KvMemory {
         &self.shape
     }
 
-    /// Pages of a layer.
+    /// Number of pages of a layer.
     pub(super) fn pages(&self) -> usize {
         self.pages
     }
 
-    /// Bytes of an element of a page.
+    /// Bytes of a page's element.
     pub(super) fn element_bytes(precision: Precision) -> usize {
         match precision {
             Precision::F32 => size_of::<f32>(),
@@ -51,7 +51,7 @@ impl KvMemory {
         }
     }
 
-    /// The pages of `layer`, to be written to.
+    /// Writable view of the pages of `layer`.
     pub(super) fn layer(&mut self, layer: usize) -> Option<Pages<'_>> {
         // SAFETY: initialised memory of so many pages from the line on where the first begins; borrowed
         // exclusively for as long as the view lives.
@@ -67,7 +67,7 @@ impl KvMemory {
     }
 }
 
-/// The first element that begins a line; there are more than a line's elements.
+/// The first element aligned to a line; there are more elements than a line has.
 fn on_a_line<T>(elements: &mut [T]) -> *mut T {
     let first = elements.as_mut_ptr();
     first.wrapping_add(first.align_offset(LINE))

@@ -1,19 +1,18 @@
-//! ONNX Runtime: finding the library, one decoder session, and the operators of ours inside it.
+//! ONNX Runtime: the library, the decoder session, and the project's operators.
 //!
-//! This module is the only place with `unsafe`. What leaves them is safe to use: a
-//! [`DecoderSession`] takes `&mut self` for a step, because `run` may not be called twice at once, and owns every
-//! buffer that ONNX Runtime writes to.
+//! The only module of this crate with `unsafe`. Its interface is safe: a step of [`DecoderSession`] takes `&mut self`,
+//! because `run` must not be called concurrently, and the session owns every buffer that ONNX Runtime writes.
 
+mod adapter_batch;
 mod binding;
+mod forward_pass;
 mod library;
 mod memory;
 mod operators;
 mod phases;
 mod session;
-mod sharing;
-mod step;
 mod tensor;
 
+pub use forward_pass::{Chunk, ChunkError, LogitsRequest};
 pub use library::{LibraryError, Runtime};
 pub use session::{DecoderSession, SessionConfig, SessionError, TOKENS_MAX, page_bytes};
-pub use step::{Chunk, ChunkError, Wanted};

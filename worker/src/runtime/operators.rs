@@ -1,4 +1,4 @@
-//! The project's own operators, as a graph sees them.
+//! The project's operators in ONNX Runtime.
 
 mod attention;
 mod embedding;
@@ -20,12 +20,12 @@ use self::{
     linear::{LinearAdd, NormLinear},
     lora_add::LoraAdd,
 };
-use super::step::Step;
+use super::forward_pass::ForwardPass;
 
-/// The operator domain that graphs need. Neither adapters nor keys and values are graph inputs: a node knows which group
-/// or layer of the model it is, and finds in `step` whose its tokens are. So loading, replacing and unloading an adapter
-/// is a store to a table, between two steps or during one.
-pub(super) fn domain(step: Arc<Mutex<Step>>, threads: usize) -> ort::Result<OperatorDomain> {
+/// The operator domain of our graphs. Adapters and KV cache are not graph inputs: a node knows the index of its
+/// projection or layer, and `step` maps its rows to sequences and adapters. So loading, replacing or unloading an
+/// adapter is one store to a table, at any time.
+pub(super) fn domain(step: Arc<Mutex<ForwardPass>>, threads: usize) -> ort::Result<OperatorDomain> {
     let shared = Shared { step, threads, level: Level::best() };
     OperatorDomain::new(OPERATOR_DOMAIN)?
         .add(LoraAdd { shared: shared.clone() })?
@@ -35,22 +35,22 @@ pub(super) fn domain(step: Arc<Mutex<Step>>, threads: usize) -> ort::Result<Oper
         .add(Embedding)
 }
 
-/// What the nodes of a session have in common.
+/// State shared by the nodes of a session.
 #[derive(Clone)]
 struct Shared {
-    step: Arc<Mutex<Step>>,
+    step: Arc<Mutex<ForwardPass>>,
     threads: usize,
     level: Level,
 }
 
 impl Shared {
-    fn step(&self) -> MutexGuard<'_, Step> {
-        // A node that panicked left nothing that the next one would not write anew.
+    fn step(&self) -> MutexGuard<'_, ForwardPass> {
+        // Each node overwrites its scratch, so a panic leaves nothing behind.
         self.step.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The attributes of a packed matrix.
+/// Attributes of a packed matrix.
 #[derive(Clone, Copy)]
 struct Matrix {
     format: Format,
@@ -79,8 +79,8 @@ fn missing(attribute: &str) -> ort::Error {
     ort::Error::new(format!("the node has no attribute `{attribute}`; convert the model anew"))
 }
 
-/// A tensor of floats with the first `kept` dimensions of `like`, and then `width`: only with known shapes can the
-/// runtime plan memory.
+/// A float tensor with the first `kept` dimensions of `like` and a last one of `width`. The runtime plans memory only
+/// for known shapes.
 fn rows_like(like: &ValueType, kept: usize, width: i64) -> Option<ValueType> {
     let ValueType::Tensor { shape, dimension_symbols, .. } = like else { return None };
     let shape = Shape::new(shape.iter().copied().take(kept).chain([width]));

@@ -1,6 +1,6 @@
-//! One decoder: new tokens of any number of sequences go through it together, prompts and answers alike.
+//! The decoder session: runs new tokens of any number of sequences, prefill and decode, in one forward pass.
 //!
-//! The session has the memory of keys and values, in pages; who gets which page is decided elsewhere (`engine::cache`).
+//! The session owns the KV cache's pages; `engine::cache` assigns them.
 
 use std::{
     path::PathBuf,
@@ -13,77 +13,77 @@ use slm_kernels::attention::{PAGE, Shape};
 
 use super::{
     binding::{Binding, Buffer},
+    forward_pass::{Chunk, ChunkError, ForwardPass},
     library::Runtime,
     memory::KvMemory,
     operators,
-    step::{Chunk, ChunkError, Step},
 };
 use crate::adapters::AdapterTable;
 
-/// How a session is laid out.
+/// Configuration of a session.
 #[derive(Debug, Clone, Copy)]
 pub struct SessionConfig {
-    /// Positions of a sequence at most.
+    /// Bound on the positions of a sequence.
     pub context_length: usize,
-    /// Pages of keys and values, of [`PAGE`] positions each.
+    /// Pages of the KV cache, of [`PAGE`] positions each.
     pub pages: usize,
-    /// Rows of logits that are wanted of a step at most.
+    /// Bound on the rows of logits of a step.
     pub logits: usize,
-    /// Threads that a step runs on, the caller's included.
+    /// Threads of a step, including the caller's.
     pub threads: usize,
 }
 
 impl SessionConfig {
-    /// Pages that so many sequences of so many positions need.
+    /// Pages needed by `sequences` of `positions` each.
     pub fn pages_for(sequences: usize, positions: usize) -> usize {
         sequences * positions.div_ceil(PAGE)
     }
 }
 
-/// The session could not be made or a step failed.
+/// The session could not be opened, or a step failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
-    /// ONNX Runtime refused.
+    /// Error of ONNX Runtime.
     #[error("ONNX Runtime: {0}")]
     Runtime(#[from] ort::Error),
     /// The converted model cannot be opened.
     #[error("{}: {source}; if the folder is damaged, delete it and it will be made again", .bundle.display())]
     Open {
-        /// Its folder.
+        /// Path of the bundle.
         bundle: PathBuf,
-        /// What ONNX Runtime said.
+        /// Error of ONNX Runtime.
         source: ort::Error,
     },
-    /// More context than the graph has rotary tables for.
+    /// The context exceeds the graph's rotary tables.
     #[error("context length {asked} is more than the {most} positions that this model has")]
     ContextLength {
-        /// Wanted.
+        /// Requested positions.
         asked: usize,
-        /// There are.
+        /// Available positions.
         most: usize,
     },
-    /// More rows of logits than there is memory for.
+    /// The step requests too many rows of logits.
     #[error(
         "{asked} rows of logits are wanted of a step; the session was opened for {most}: want fewer, or open it for more"
     )]
     Logits {
-        /// Wanted.
+        /// Requested rows.
         asked: usize,
-        /// There are.
+        /// Available rows.
         most: usize,
     },
-    /// A step of more tokens than a step may have.
+    /// The step has too many tokens, or none.
     #[error("a step of {0} tokens; it may have 1 to {TOKENS_MAX}")]
     Tokens(usize),
-    /// A chunk is not what it must be.
+    /// A chunk is invalid.
     #[error(transparent)]
     Chunk(#[from] ChunkError),
 }
 
-/// Tokens of a step at most, of all its chunks together; bounds the activations' memory.
+/// Bound on the tokens of a step over all chunks; bounds the memory of activations.
 pub const TOKENS_MAX: usize = 512;
 
-/// Bytes that a page of keys and values takes in all layers together.
+/// Bytes of a KV cache page over all layers.
 pub fn page_bytes(bundle: &Bundle) -> usize {
     let model = &bundle.info.config;
     model.layers * KvMemory::element_bytes(bundle.info.precision) * shape(model).page_elements()
@@ -93,23 +93,23 @@ fn shape(model: &ModelConfig) -> Shape {
     Shape::new(model.heads, model.kv_heads, model.head_dim)
 }
 
-/// A model that steps.
+/// An open decoder.
 pub struct DecoderSession {
-    // The binding first: it must go before the session and the memory that it points to.
+    // First, because it must be dropped before the session and the memory that it points to.
     binding: Binding,
     session: Session,
-    step: Arc<Mutex<Step>>,
+    step: Arc<Mutex<ForwardPass>>,
     ids: Buffer<i64>,
     wanted: Buffer<i64>,
     logits: Buffer<f32>,
-    /// Tokens and wanted rows that are bound.
+    /// Bound numbers of tokens and rows of logits.
     bound: (usize, usize),
     vocab: usize,
     config: SessionConfig,
 }
 
 impl DecoderSession {
-    /// Opens the bundle's graph. Adapters are looked up in `table` by the slot numbers given to each step.
+    /// Opens the bundle's graph. Adapters are looked up in `table` by the slots of each step.
     pub fn open(
         runtime: &Runtime,
         bundle: &Bundle,
@@ -121,7 +121,7 @@ impl DecoderSession {
             return Err(SessionError::ContextLength { asked: config.context_length, most: bundle.info.context_length });
         }
         let kv = KvMemory::new(shape(model), config.pages, model.layers, bundle.info.precision);
-        let step = Arc::new(Mutex::new(Step::new(kv, table)));
+        let step = Arc::new(Mutex::new(ForwardPass::new(kv, table)));
         let session = build_session(runtime, bundle, config.threads, &step)?;
         Ok(Self {
             binding: Binding::new(&session)?,
@@ -129,7 +129,7 @@ impl DecoderSession {
             step,
             ids: Buffer::filled(TOKENS_MAX, 0),
             wanted: Buffer::filled(TOKENS_MAX, 0),
-            // Written to now: what a process takes should be seen when it starts, not with its largest step.
+            // Written to now, so that the process's memory use shows at the start and not with its largest step.
             logits: Buffer::filled(config.logits.max(1) * model.vocab_size, f32::NAN),
             bound: (0, 0),
             vocab: model.vocab_size,
@@ -137,12 +137,12 @@ impl DecoderSession {
         })
     }
 
-    /// How it is laid out.
+    /// Configuration of the session.
     pub fn config(&self) -> &SessionConfig {
         &self.config
     }
 
-    /// Bytes of the memory for logits.
+    /// Bytes of the logits buffer.
     pub fn logits_bytes(&self) -> usize {
         size_of_val(self.logits.as_slice())
     }
@@ -152,8 +152,8 @@ impl DecoderSession {
         self.vocab
     }
 
-    /// Takes the new tokens of `chunks` in, all at once. Returns a row of logits for each token for which they are
-    /// wanted, in order. After an error the chunks' new positions hold anything.
+    /// Runs a forward pass over `chunks`. Returns the requested rows of logits, in order. After an error the contents
+    /// of the chunks' new positions are unspecified.
     pub fn step(&mut self, chunks: &[Chunk<'_>]) -> Result<&[f32], SessionError> {
         let tokens = chunks.iter().map(|chunk| chunk.tokens.len()).sum();
         if tokens == 0 || tokens > TOKENS_MAX {
@@ -168,7 +168,7 @@ impl DecoderSession {
         // At least one row of logits is bound: an empty Gather is not covered by tests.
         self.bind(tokens, wanted.max(1))?;
         let ran = self.binding.run(&mut self.session);
-        self.lock().sharing.release();
+        self.lock().adapters.release();
         ran?;
         Ok(&self.logits.as_slice()[..wanted * self.vocab])
     }
@@ -203,8 +203,8 @@ impl DecoderSession {
         Ok(())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Step> {
-        // What a panic left is made anew before the next step.
+    fn lock(&self) -> MutexGuard<'_, ForwardPass> {
+        // The next step overwrites whatever a panic left.
         self.step.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -213,18 +213,18 @@ fn build_session(
     runtime: &Runtime,
     bundle: &Bundle,
     threads: usize,
-    step: &Arc<Mutex<Step>>,
+    step: &Arc<Mutex<ForwardPass>>,
 ) -> Result<Session, SessionError> {
     let operators = operators::domain(step.clone(), threads)?;
     let builder = Session::builder(&runtime.environment)?;
     let builder = builder.with_optimization_level(GraphOptimizationLevel::Level3).map_err(ort::Error::from)?;
     let builder = builder.with_intra_threads(threads).map_err(ort::Error::from)?;
     let builder = builder.with_inter_threads(1).map_err(ort::Error::from)?;
-    // A plan of memory is kept for every pair of sizes that ever came: steps have thousands.
+    // A memory pattern would be kept for every pair of sizes that ever occurred, which are thousands.
     let builder = builder.with_memory_pattern(false).map_err(ort::Error::from)?;
     let mut builder = builder.with_operators(operators).map_err(ort::Error::from)?;
-    // ONNX Runtime keeps the domains of all sessions in one table, and looks and inserts without a lock: of two first
-    // sessions of a process that open at once, one would be refused.
+    // ONNX Runtime registers the operator domains of all sessions in one table without a lock. If the first two
+    // sessions of a process were opened concurrently, one would fail.
     static OPENING: Mutex<()> = Mutex::new(());
     let _opening = OPENING.lock().unwrap_or_else(PoisonError::into_inner);
     let opened = builder.commit_from_file(bundle.graph());

@@ -1,14 +1,14 @@
-//! Tensors of a running node, by address.
+//! Tensors of a running node, by raw pointer.
 #![allow(unsafe_code)] // Tensor data comes as raw pointers; every block says what bounds it.
 
 use std::{marker::PhantomData, ptr, slice};
 
 use ort::{AsPointer, operator::ComputeContext};
 
-/// Dimensions that a tensor of ours has at most.
+/// Bound on the dimensions of our tensors.
 const RANK_MAX: usize = 3;
 
-/// Where a tensor's data is, and its shape.
+/// Address and shape of a tensor.
 pub(super) struct Tensor<T> {
     pub(super) data: *mut T,
     dims: [i64; RANK_MAX],
@@ -16,7 +16,7 @@ pub(super) struct Tensor<T> {
 }
 
 impl<T> Tensor<T> {
-    /// Elements.
+    /// Number of elements.
     pub(super) fn len(&self) -> usize {
         self.shape().iter().product::<i64>() as usize
     }
@@ -50,7 +50,7 @@ impl<T> Tensor<T> {
         }
     }
 
-    /// Output `index`, made now with the shape of `like` but rows of `width`.
+    /// Creates output `index` with the shape of `like`, but with rows of `width`.
     pub(super) fn output_like<U>(
         context: &ComputeContext,
         index: usize,
@@ -64,7 +64,7 @@ impl<T> Tensor<T> {
         Self::output(context, index, dims, rank)
     }
 
-    /// Output `index`, made now with one dimension more than `like`, of `width`.
+    /// Creates output `index` with the shape of `like` and one more dimension of `width`.
     pub(super) fn output_behind<U>(
         context: &ComputeContext,
         index: usize,
@@ -93,7 +93,7 @@ impl<T> Tensor<T> {
     /// The elements, to read.
     ///
     /// # Safety
-    /// Nobody writes to the tensor while the slice lives, and it lives no longer than the running call.
+    /// The tensor is not written while the slice lives, and the slice does not outlive the running call.
     pub(super) unsafe fn as_slice<'a>(&self) -> &'a [T] {
         if self.len() == 0 {
             return &[];
@@ -105,7 +105,7 @@ impl<T> Tensor<T> {
     /// The elements, to write.
     ///
     /// # Safety
-    /// Nobody else uses the tensor while the slice lives, and it lives no longer than the running call.
+    /// The tensor is not used otherwise while the slice lives, and the slice does not outlive the running call.
     pub(super) unsafe fn as_mut_slice<'a>(&mut self) -> &'a mut [T] {
         if self.len() == 0 {
             return &mut [];
@@ -115,8 +115,8 @@ impl<T> Tensor<T> {
     }
 }
 
-/// An input that is the same in every call: an initializer. Its shape is asked for once, which costs as much as
-/// everything else around a small node.
+/// A constant input: an initializer. Its shape is queried once, since a query costs as much as the rest of a small
+/// node's overhead.
 pub(super) struct Constant<T> {
     address: usize,
     len: usize,
@@ -129,7 +129,7 @@ impl<T> Constant<T> {
         Self { address: 0, len: 0, width: 0, element: PhantomData }
     }
 
-    /// Size of its last dimension, once it was an input.
+    /// Size of its last dimension, once it was read.
     pub(super) fn width(&self) -> usize {
         self.width
     }
@@ -137,7 +137,7 @@ impl<T> Constant<T> {
     /// Input `index`, whose element type the operator declared.
     ///
     /// # Safety
-    /// The input is an initializer of the graph, and the slice lives no longer than the running call.
+    /// The input is an initializer of the graph, and the slice does not outlive the running call.
     pub(super) unsafe fn input<'a>(&mut self, context: &ComputeContext, index: usize) -> ort::Result<&'a [T]> {
         // SAFETY: an input of the running call.
         let data: *mut T = unsafe { data_of(input(context, index)?.cast_mut())? };

@@ -1,17 +1,17 @@
-//! A weighted draw among the tokens that top-k, top-p and min-p leave.
+//! Sampling from the tokens that top-k, top-p and min-p leave.
 
 use rand::Rng;
 
 use super::SamplingParams;
 
-/// Draws a token from the softmax of `logits / temperature`. `largest` is the largest logit, and finite.
+/// Samples from the softmax of `logits / temperature`. `largest` is the largest logit, and finite.
 pub(super) fn draw(logits: &[f32], largest: f32, params: &SamplingParams, random: &mut impl Rng) -> u32 {
     let weight = |logit: f32| ((logit - largest) / params.temperature).exp();
     let mut candidates: Vec<(u32, f32)> =
         logits.iter().map(|&l| weight(l)).enumerate().map(|(i, w)| (i as u32, w)).collect();
     keep_top_k(&mut candidates, params.top_k);
     keep_top_p(&mut candidates, params.top_p);
-    // The likeliest token has weight 1, so min_p is a threshold on weights as they are.
+    // The likeliest token has weight 1, so min_p is a threshold on the weights themselves.
     if params.min_p > 0.0 {
         candidates.retain(|&(_, w)| w >= params.min_p);
     }
@@ -26,19 +26,19 @@ fn keep_top_k(candidates: &mut Vec<(u32, f32)>, k: usize) {
     if k > 0 && k < candidates.len() {
         candidates.select_nth_unstable_by(k - 1, by_weight);
         candidates.truncate(k);
-        // The order within decides which token a draw falls on; it must not depend on the selection's internals.
+        // Ordered, so that the result does not depend on the selection's internals.
         candidates.sort_unstable_by_key(|&(token, _)| token);
     }
 }
 
-/// The fewest tokens whose share reaches `p`.
+/// Keeps the fewest tokens whose probabilities reach `p`.
 fn keep_top_p(candidates: &mut Vec<(u32, f32)>, p: f32) {
     if p >= 1.0 {
         return;
     }
     let total: f64 = candidates.iter().map(|&(_, w)| f64::from(w)).sum();
-    // Tokens below this share cannot make up 1 - p even all together, so the others reach p without them: only those
-    // have to be sorted.
+    // All tokens below this probability together cannot make up 1 - p, so the others reach p without them, and only
+    // those need sorting.
     let negligible = ((1.0 - f64::from(p)) * total / candidates.len() as f64) as f32;
     candidates.retain(|&(_, w)| w >= negligible);
     candidates.sort_unstable_by(by_weight);
@@ -59,6 +59,6 @@ fn pick(candidates: &[(u32, f32)], random: &mut impl Rng) -> u32 {
             return token;
         }
     }
-    // Rounding may leave a last grain; it belongs to the last token that can be drawn at all.
+    // Rounding may leave a remainder; it goes to the last token with a positive weight.
     candidates.iter().rev().find(|&&(_, w)| w > 0.0).map_or(0, |&(token, _)| token)
 }

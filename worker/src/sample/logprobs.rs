@@ -1,11 +1,11 @@
-//! Log-probabilities as reported to callers.
+//! Log-probabilities of tokens.
 
-/// Of one generated token.
+/// Log-probabilities at one generated token.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Logprobs {
-    /// Of the token that was chosen.
+    /// The sampled token.
     pub chosen: TokenLogprob,
-    /// Of the likeliest ones, likeliest first.
+    /// The likeliest tokens, in descending order.
     pub top: Vec<TokenLogprob>,
 }
 
@@ -19,7 +19,7 @@ pub struct TokenLogprob {
 }
 
 impl Logprobs {
-    /// Those of `chosen` and of the `top` likeliest tokens.
+    /// Log-probabilities of `chosen` and of the `top` likeliest tokens.
     pub fn of(logits: &[f32], chosen: u32, top: usize) -> Self {
         let log_sum = log_sum_exp(logits);
         let of = |id: u32| TokenLogprob { id, logprob: logits[id as usize] - log_sum };

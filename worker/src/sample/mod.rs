@@ -1,7 +1,7 @@
-//! From a row of logits to a token.
+//! Sampling: from a row of logits to a token.
 //!
-//! Order: log-probabilities are taken from the logits as they come; then penalties, temperature, top-k, top-p, min-p,
-//! and a draw. Greedy decoding (temperature 0) stops after the penalties.
+//! Order: log-probabilities from the raw logits; then penalties, temperature, top-k, top-p, min-p, and the random
+//! choice. Greedy decoding (temperature 0) stops after the penalties.
 
 mod draw;
 mod logprobs;
@@ -14,31 +14,31 @@ use rand_chacha::ChaCha8Rng;
 pub(crate) use logprobs::log_sum_exp;
 pub use logprobs::{Logprobs, TokenLogprob};
 
-/// How to choose. Values are in range: [`crate::admit`] checked them.
+/// Sampling parameters, validated by [`crate::admit`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct SamplingParams {
-    /// 0 is greedy.
+    /// Temperature; 0 is greedy.
     pub temperature: f32,
-    /// 0 is all.
+    /// Top-k; 0 disables it.
     pub top_k: usize,
-    /// 1 is all.
+    /// Top-p; 1 disables it.
     pub top_p: f32,
-    /// 0 is all.
+    /// Min-p; 0 disables it.
     pub min_p: f32,
-    /// 1 is none.
+    /// Repetition penalty; 1 disables it.
     pub repetition_penalty: f32,
-    /// 0 is none.
+    /// Presence penalty; 0 disables it.
     pub presence_penalty: f32,
-    /// 0 is none.
+    /// Frequency penalty; 0 disables it.
     pub frequency_penalty: f32,
-    /// Of the generator of this request.
+    /// Seed of the request's random generator.
     pub seed: u64,
-    /// Report the chosen token's log-probability and those of this many likeliest ones.
+    /// Number of likeliest tokens to report log-probabilities of, besides the sampled one; `None` for no report.
     pub logprobs: Option<usize>,
 }
 
 impl SamplingParams {
-    /// The likeliest token, always.
+    /// Greedy decoding.
     pub const GREEDY: Self = Self {
         temperature: 0.0,
         top_k: 0,
@@ -56,17 +56,17 @@ impl SamplingParams {
     }
 }
 
-/// A row of logits without a largest value: NaN or infinity came out of the model.
+/// A row of logits without a largest value: the model computed NaN or infinity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the model gave logits that are not numbers; its weights or the adapter's are damaged or out of range")]
 pub struct NotFinite;
 
-/// Chooses the tokens of one request.
+/// Sampler of one request.
 #[derive(Debug)]
 pub struct Sampler {
     params: SamplingParams,
     random: ChaCha8Rng,
-    /// How often each token of prompt and answer was generated; 0 for those of the prompt alone.
+    /// Number of times each token was generated; 0 for tokens of the prompt alone.
     seen: HashMap<u32, u32>,
     scratch: Vec<f32>,
 }
@@ -78,7 +78,7 @@ impl Sampler {
         Self { random: ChaCha8Rng::seed_from_u64(params.seed), params, seen, scratch: Vec::new() }
     }
 
-    /// The next token, with its log-probabilities when asked for.
+    /// The next token, with its log-probabilities if requested.
     pub fn sample(&mut self, logits: &[f32]) -> Result<(u32, Option<Logprobs>), NotFinite> {
         let token = if self.params.penalises() {
             self.scratch.clear();
@@ -116,7 +116,7 @@ impl Sampler {
     }
 }
 
-/// Index and value of the largest element, the first of equals; `None` when there is no finite one or any is NaN.
+/// Index and value of the largest element, the first of equals; `None` if none is finite or any is NaN.
 pub fn argmax(values: &[f32]) -> Option<(u32, f32)> {
     const LANES: usize = 16;
     let mut lanes = [f32::NEG_INFINITY; LANES];

@@ -1,4 +1,4 @@
-//! Who may call what, where callers prove who they are, and how long a request may take to arrive.
+//! Authorization by client certificate, and the time limit for a request to arrive.
 
 use std::{
     future::{Ready, ready},
@@ -16,14 +16,14 @@ use tonic::{
 };
 use tower::{Layer, Service};
 
-/// What a request may take to arrive: 4 MiB at most, from nearby.
+/// Time limit for a request, which has 4 MiB at most, to arrive.
 const REQUEST_MAX: Duration = Duration::from_secs(60);
 
 const GENERATION: &str = "/slm.v1.Generation/";
 const WATCH_STATE: &str = "/slm.v1.WorkerControl/WatchState";
 const CONTROL: &str = "/slm.v1.WorkerControl/";
 
-/// Whether `caller` may call the method at `path`. What is not named is nobody's.
+/// Whether `caller` may call the method at `path`. Unlisted methods are forbidden.
 fn allowed(caller: Identity, path: &str) -> bool {
     match caller {
         Identity::Operator => path.starts_with(CONTROL) || path.starts_with(GENERATION),
@@ -42,10 +42,10 @@ fn check(peer: Option<&Peer>, path: &str) -> Result<(), Status> {
     }
 }
 
-/// Stands before every service.
+/// Layer in front of every service.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Access {
-    /// Whether callers have to prove who they are; otherwise everybody may call everything.
+    /// Whether callers need a certificate; without, every caller may call every method.
     pub(crate) guarded: bool,
 }
 

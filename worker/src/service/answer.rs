@@ -1,4 +1,4 @@
-//! One answer: engine events in, messages out. Dropping it cancels the request.
+//! An answer: turns engine events into response messages. Dropping it cancels the request.
 
 use std::{
     future::poll_fn,
@@ -18,8 +18,7 @@ use crate::{
     text::{Piece, TextStream, TokenBytes},
 };
 
-/// Tokens of one message at most. What a reader that stops has not taken yet is in messages that the connection keeps, so
-/// these are small.
+/// Bound on the tokens of a message. Small, because a stalled reader's messages stay in the connection's buffers.
 const DELTA_TOKENS_MAX: u32 = 32;
 
 #[derive(Debug)]
@@ -28,15 +27,15 @@ pub(super) struct Answer {
     permit: Arc<Permit>,
     /// `None` for a model without a tokenizer, whose answers have no text.
     text: Option<TextStream>,
-    /// What tokens are called in log-probabilities; nothing without a tokenizer.
+    /// Names of tokens in log-probabilities; `None` without a tokenizer.
     bytes: Option<Arc<TokenBytes>>,
     prompt_tokens: u32,
-    /// Of those, how many were in the cache already.
+    /// Prompt tokens found in the prefix cache.
     cached: u32,
     generated: u32,
-    /// The delta that is being put together.
+    /// The delta under construction.
     delta: v1::Delta,
-    /// To send after the delta that is being returned.
+    /// Sent after the current delta.
     last: Option<v1::Finished>,
 }
 
@@ -52,17 +51,17 @@ impl Answer {
         Self { events: Some(events), permit, text, bytes, prompt_tokens, cached: 0, generated: 0, delta, last: None }
     }
 
-    /// Tokens of the prompt.
+    /// Number of prompt tokens.
     pub(super) fn prompt_tokens(&self) -> u32 {
         self.prompt_tokens
     }
 
-    /// Whether its permit was taken away for another tenant.
+    /// Whether its permit was withdrawn for another tenant.
     pub(super) fn is_withdrawn(&self) -> bool {
         self.permit.is_withdrawn()
     }
 
-    /// Whether the engine has sent something that is not in a message yet.
+    /// Whether there are engine events that are in no message yet.
     pub(super) fn has_more(&self) -> bool {
         self.last.is_some() || self.events.as_ref().is_some_and(|events| !events.is_empty())
     }
@@ -80,7 +79,7 @@ impl Answer {
         if let Some(finished) = self.last.take() {
             return Poll::Ready(Some(Ok(message(Response::Finished(finished)))));
         }
-        // Waits for one event, then takes what else is there already: a slow reader gets fewer, larger deltas.
+        // Waits for one event, then takes all that are pending: a slow reader gets fewer, larger deltas.
         while let Some(events) = self.events.as_mut() {
             let idle = self.delta.tokens == 0 || is_empty(&self.delta);
             if !idle && self.delta.tokens >= DELTA_TOKENS_MAX {
@@ -143,8 +142,8 @@ impl Answer {
         }
     }
 
-    /// The token that ended the answer. It is no part of the text, but it has log-probabilities, and a stop string may
-    /// name it.
+    /// Handles the token that ended the answer. It is not part of the text, but has log-probabilities, and a stop
+    /// string may name it.
     fn end_token(&mut self, id: u32, logprobs: Option<Logprobs>, delta: &mut v1::Delta) {
         if self.bytes.as_ref().is_some_and(|bytes| bytes.is_special(id)) {
             return self.token(id, logprobs, delta);
@@ -172,7 +171,7 @@ impl Answer {
         self.end(reason);
     }
 
-    /// Nothing more is read: the engine frees the place at its next step, if it has not already.
+    /// Closes the event channel; the engine frees the place on its next step.
     fn end(&mut self, reason: v1::FinishReason) {
         self.events = None;
         let usage = v1::Usage {

@@ -1,4 +1,4 @@
-//! `slm.v1.WorkerControl`: adapters in and out, and the state stream.
+//! `slm.v1.WorkerControl`: loads and unloads of adapters, and the state stream.
 
 use std::{pin::Pin, time::Instant};
 
@@ -28,13 +28,13 @@ impl WorkerControl for Control {
         let since = Instant::now();
         let request = request.into_inner();
         if request.name.is_empty() {
-            return Err(status::missing("name", "it is what requests will call the adapter"));
+            return Err(status::missing("name", "it is the name that requests use"));
         }
         if request.source.is_empty() {
-            return Err(status::missing("source", "it is where the adapter's files are"));
+            return Err(status::missing("source", "it is the URI of the adapter's files"));
         }
-        // Taken when the call arrives: what a later call for this name brings stays, whichever load is done first. It is dropped
-        // with this call, so nothing is published for a caller that left.
+        // Taken on arrival, so that the result of a later call for this name wins, whichever load finishes first.
+        // Dropped with this call, so that nothing is published for a caller that left.
         let ticket = self.0.model.adapters.begin_load(&request.name);
         let limit = self.0.load_timeout;
         let loaded = tokio::time::timeout(limit, self.load(request, since, &ticket)).await;
@@ -67,7 +67,7 @@ impl WorkerControl for Control {
     type WatchStateStream = States;
 
     async fn watch_state(&self, _request: Request<v1::WatchStateRequest>) -> Result<Response<States>, Status> {
-        // It ends with the last state, when nothing is published any more.
+        // The stream ends with the last published state.
         Ok(Response::new(Box::pin(WatchStream::new(self.0.state.clone()).map(Ok))))
     }
 }
@@ -94,7 +94,7 @@ impl Control {
         let permit = permit.map_err(|error| Status::internal(error.to_string()))?;
         let load = ticket.load();
         let loaded = tokio::task::spawn_blocking(move || {
-            // Packing goes on when the caller leaves, and so it keeps its permit.
+            // Packing continues when the caller leaves, and so keeps its permit.
             let _permit = permit;
             let lease = model.load_adapter(&wanted, load, artifact.path(), artifact.derived())?;
             Ok::<_, LoadAdapterError>((model, lease, artifact))
@@ -102,7 +102,7 @@ impl Control {
         let (model, lease, artifact) = loaded.await.map_err(|error| Status::internal(error.to_string()))??;
         let generation = lease.generation;
         let loaded_model = model.clone();
-        // Nobody waits for it.
+        // In the background.
         tokio::task::spawn_blocking(move || {
             if let Some(derived) = artifact.derived() {
                 loaded_model.keep_packed(&lease, derived);

@@ -1,4 +1,4 @@
-//! `slm.v1.Generation` of a worker: checks, tokenises, submits, and turns what comes back into messages.
+//! `slm.v1.Generation`: validates, tokenises and submits a request, and streams its answer.
 
 use std::{pin::Pin, sync::Arc, time::Instant};
 
@@ -66,9 +66,9 @@ impl Generate {
         let deadline = timeout(request.metadata()).and_then(|timeout| Instant::now().checked_add(timeout));
         let mut request = request.into_inner();
         let tenant = input::tenant(&request.tenant)?;
-        // The version is fixed here: what is loaded later under this name is for later requests.
+        // Fixes the version: later loads of this name affect only later requests.
         let adapter = self.expert(&request.model)?;
-        // Before any work: what has no place costs nothing.
+        // Before any work, so that a request without a place costs nothing.
         let permit = self.0.model.engine.enter(&tenant, request.priority)?;
         let input = input::input(request.input.take(), self.bounds())?;
         let reading = self.tokens(input, request.parse_special_tokens, adapter.clone(), &tenant);
@@ -162,7 +162,7 @@ impl Generate {
     }
 }
 
-/// What comes of `work`, if that is before the deadline.
+/// The result of `work`, if it arrives before the deadline.
 async fn within<T>(deadline: Option<Instant>, work: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
     match deadline {
         None => work.await,

@@ -1,4 +1,4 @@
-//! What a request asks to continue, checked before any work is done for it.
+//! Input of a request, checked before any work is done for it.
 
 use std::sync::Arc;
 
@@ -7,51 +7,52 @@ use slm_proto::v1::{self, generate_request};
 
 use crate::text::{Input, TokenBytes};
 
-/// Messages of a conversation at most; fewer where the context has fewer tokens, of which each message takes one at least.
+/// Bound on the messages of a conversation; lower if the context has fewer tokens, since each message takes at least
+/// one.
 const MESSAGES_MAX: usize = 4096;
-/// Bytes of a tenant's name at most.
+/// Bound on the bytes of a tenant's name.
 const TENANT_BYTES_MAX: usize = 256;
-/// Prompts larger than these are tokenised off the network's threads.
+/// Larger prompts are tokenised off the network threads.
 const INLINE_BYTES_MAX: usize = 4096;
 const INLINE_MESSAGES_MAX: usize = 32;
 
-/// A request that is not worth any work.
+/// A request that is refused before tokenising.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum InputError {
-    /// Nothing to continue.
+    /// No input.
     #[error("{field} is missing; {expected}")]
     Missing { field: &'static str, expected: &'static str },
-    /// More text than any tokenizer gets into the context.
+    /// More text than fits the context with any tokenizer.
     #[error(
         "the prompt has {bytes} bytes, which are {tokens_min} tokens at least; the context of `{model}` is {context_length}, \
          prompt and answer together"
     )]
     TooLong { bytes: usize, tokens_min: usize, context_length: usize, model: String },
-    /// More messages than fit.
+    /// Too many messages.
     #[error("messages has {found} entries; at most {most} fit the context of `{model}`")]
     Messages { found: usize, most: usize, model: String },
-    /// The name of the tenant is out of bounds.
+    /// The tenant's name is too long.
     #[error("tenant has {0} bytes; it must be at most {TENANT_BYTES_MAX}")]
     Tenant(usize),
 }
 
-/// What bounds a prompt.
+/// Bounds on a prompt.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PromptBounds<'a> {
-    /// For messages.
+    /// Name for messages.
     pub(super) model: &'a str,
-    /// Prompt and answer together.
+    /// Context length, prompt and answer together.
     pub(super) context_length: usize,
-    /// Bytes that a token stands for at most; `None` without a tokenizer.
+    /// Most bytes of a token; `None` without a tokenizer.
     pub(super) token_bytes_max: Option<usize>,
 }
 
-/// The domain in which pages are shared and places are divided.
+/// The tenant, within which the prefix cache is shared and among which places are divided.
 pub(super) fn tenant(name: &str) -> Result<Arc<str>, InputError> {
     if name.len() > TENANT_BYTES_MAX { Err(InputError::Tenant(name.len())) } else { Ok(name.into()) }
 }
 
-/// The input, if it could fit.
+/// The input, if it may fit.
 pub(super) fn input(input: Option<generate_request::Input>, bounds: PromptBounds<'_>) -> Result<Input, InputError> {
     let missing = |field, expected| Err(InputError::Missing { field, expected });
     match input {
@@ -90,7 +91,7 @@ impl PromptBounds<'_> {
     }
 }
 
-/// Whether the work is so little that moving it to another thread would be more.
+/// Whether tokenising is faster than a hand-over to another thread.
 pub(super) fn is_short(input: &Input) -> bool {
     match input {
         Input::Messages(messages) => {
@@ -102,9 +103,9 @@ pub(super) fn is_short(input: &Input) -> bool {
     }
 }
 
-/// Bytes that a token of the vocabulary stands for at most.
+/// Most bytes that a token of the vocabulary stands for.
 pub(crate) fn token_bytes_max(bytes: &TokenBytes, tokenizer: &tokenizers::Tokenizer) -> usize {
-    // Special tokens stand for no bytes of an answer, but their names may be written in a prompt.
+    // Special tokens add no bytes to an answer, but their text may appear in a prompt.
     let named = tokenizer.get_added_tokens_decoder().values().map(|token| token.content.len()).max();
     let vocabulary = tokenizer.get_vocab_size(true) as u32;
     (0..vocabulary).map(|id| bytes.get(id).len()).max().max(named).unwrap_or(1)

@@ -1,4 +1,4 @@
-//! The worker over gRPC: generation for routers, control for whoever runs it, health and reflection.
+//! gRPC services of the worker: generation for routers, control for the operator or `slm up`, health and reflection.
 
 mod access;
 mod answer;
@@ -22,22 +22,22 @@ pub(crate) use generation::Generate;
 pub(crate) use input::token_bytes_max;
 pub(crate) use open_answers::OpenAnswers;
 
-/// What both services see.
+/// State shared by the services.
 #[derive(Clone)]
 pub(crate) struct Shared {
     pub(crate) model: Arc<Model>,
-    /// Where adapters are fetched to.
+    /// Store that adapters are fetched into.
     pub(crate) store: Store,
     /// Threads for long prompts.
     pub(crate) text: TextPool,
-    /// Answers that are being streamed.
+    /// Streaming answers.
     pub(crate) answers: Arc<OpenAnswers>,
-    /// What a load of an adapter may take.
+    /// Bound on the duration of an adapter's load.
     pub(crate) load_timeout: Duration,
-    /// A permit for each adapter that may be packed at the same time.
+    /// One permit for each adapter that may be packed concurrently.
     pub(crate) packing: Arc<Semaphore>,
-    /// Set once no new request may begin.
+    /// True once draining has begun.
     pub(crate) draining: watch::Receiver<bool>,
-    /// The state as last published.
+    /// Last published state.
     pub(crate) state: watch::Receiver<v1::WorkerState>,
 }

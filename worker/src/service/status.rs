@@ -1,5 +1,4 @@
-//! Errors as gRPC statuses. The trailers of `slm_proto` carry the error's name, and the field, for those who answer in
-//! another protocol.
+//! gRPC statuses of errors. Trailers of `slm_proto` carry the error's name and field for other protocols.
 
 use std::time::Duration;
 
@@ -18,7 +17,7 @@ use crate::{
     text::PromptError,
 };
 
-/// Names the field that is wrong, as the proto does.
+/// Adds the name of the invalid field, in the proto's spelling.
 fn at_field(mut status: Status, field: &str) -> Status {
     if let Ok(field) = MetadataValue::try_from(field) {
         status.metadata_mut().insert(trailers::ERROR_FIELD, field);
@@ -32,7 +31,7 @@ fn status(code: Code, reason: &'static str, message: impl ToString) -> Status {
     status
 }
 
-/// The name is of nothing that is loaded; `known` are the names that are.
+/// No model or adapter of that name is loaded; `known` are the loaded names.
 pub(super) fn unknown_model(name: &str, known: &[String]) -> Status {
     let mut near: Vec<_> = known.iter().map(|known| (strsim::jaro_winkler(name, known), known)).collect();
     near.sort_by(|a, b| b.0.total_cmp(&a.0));
@@ -52,18 +51,18 @@ pub(super) fn missing(field: &'static str, expected: &'static str) -> Status {
     InputError::Missing { field, expected }.into()
 }
 
-/// The reader of an answer took nothing for so long.
+/// The reader of an answer took nothing for too long.
 pub(super) fn not_read(idle: Duration) -> Status {
     status(Code::Aborted, "NotRead", format!("nothing of the answer was read for {idle:?}; it was ended"))
 }
 
-/// An answer that was complete, not read, and in the way of another tenant's.
+/// A complete but unread answer was ended for another tenant's request.
 pub(super) fn displaced_unread() -> Status {
     let message = "the answer was complete and not read while another tenant needed its place; it was ended";
     status(Code::ResourceExhausted, "Unread", message)
 }
 
-/// A load that did not come to its end.
+/// A load exceeded its time limit.
 pub(super) fn load_timed_out(limit: Duration) -> Status {
     let message = format!("the adapter was not loaded within {limit:?}; see to its source, or raise --load-timeout");
     status(Code::DeadlineExceeded, "LoadTimeout", message)
@@ -146,7 +145,7 @@ impl From<StepFailure> for Status {
     }
 }
 
-/// An adapter's artifact cannot be had.
+/// An adapter's artifact could not be fetched.
 pub(super) fn not_fetched(error: &FetchError) -> Status {
     let code = if error.retryable() { Code::Unavailable } else { Code::FailedPrecondition };
     status(code, error.reason(), error)

@@ -1,22 +1,22 @@
-//! What each token adds to a text that has begun.
+//! Decoding: the bytes that each token adds to a text in progress.
 //!
-//! A decoder is made for whole texts: it drops the space before the first word, for instance. An answer continues a text,
-//! so a token's share is what it adds between two others, as the decoder itself puts it. Where a decoder works on bytes
-//! (byte-level letters, `<0x0A>`), the bytes are taken as they are, because a character may need several tokens.
+//! A decoder is made for whole texts; for instance, it drops the space before the first word. An answer continues a
+//! text, so a token's bytes are what it adds between two other tokens, according to the decoder itself. Byte-level
+//! tokens (byte-level letters, `<0x0A>`) are decoded to bytes directly, because a character may need several tokens.
 
 use tokenizers::{Decoder as _, DecoderWrapper, Tokenizer};
 
-/// A token before, and one after. Any plain words would do.
+/// A token before, and one after: any plain words.
 const BEFORE: &str = "a";
 const AFTER: &str = "b";
 
-/// Tokens to bytes, one by one.
+/// Decodes single tokens to bytes.
 pub(super) struct Decoding<'t> {
     tokenizer: &'t Tokenizer,
     /// Byte of each letter of byte-level tokens.
     alphabet: Option<Vec<Option<u8>>>,
     byte_fallback: bool,
-    /// What stands after the token's share.
+    /// Text of the token after.
     tail: String,
 }
 
@@ -32,11 +32,11 @@ impl<'t> Decoding<'t> {
         decoding
     }
 
-    /// The bytes of a token of the vocabulary.
+    /// Bytes of a token of the vocabulary.
     pub(super) fn bytes(&self, token: &str) -> Box<[u8]> {
         if let Some(alphabet) = &self.alphabet {
             let letters = token.chars().map(|letter| alphabet.get(letter as usize).copied().flatten());
-            // As in tokenizers: a token with another letter in it stands for itself.
+            // As in tokenizers, a token with other letters stands for itself.
             return letters.collect::<Option<Vec<u8>>>().unwrap_or_else(|| token.as_bytes().to_vec()).into();
         }
         if let Some(byte) = byte(token).filter(|_| self.byte_fallback) {
@@ -45,7 +45,7 @@ impl<'t> Decoding<'t> {
         self.share(token).unwrap_or_else(|| token.to_owned()).into_bytes().into()
     }
 
-    /// The bytes of a token that was added to the vocabulary and is shown.
+    /// Bytes of an added token that is shown.
     pub(super) fn added(&self, content: &str) -> Box<[u8]> {
         if self.alphabet.is_some() {
             return content.as_bytes().into();
@@ -74,13 +74,13 @@ fn any(decoder: &DecoderWrapper, test: &dyn Fn(&DecoderWrapper) -> bool) -> bool
     }
 }
 
-/// `<0x0A>` is a byte.
+/// Parses `<0x0A>` as a byte.
 fn byte(token: &str) -> Option<u8> {
     let hex = token.strip_prefix("<0x")?.strip_suffix('>').filter(|hex| hex.len() == 2)?;
     u8::from_str_radix(hex, 16).ok()
 }
 
-/// GPT-2's table, backwards: printable bytes are themselves, the others follow from U+0100 on.
+/// GPT-2's table reversed: printable bytes are themselves, the others follow from U+0100 on.
 fn byte_level_alphabet() -> Vec<Option<u8>> {
     let printable = |byte: u8| matches!(byte, 33..=126 | 161..=172 | 174..=255);
     let mut map = vec![None; 512];

@@ -1,4 +1,4 @@
-//! Text to tokens before the engine, tokens to text after it.
+//! Tokenising before the engine, detokenising after it.
 
 mod decode;
 mod prompt;

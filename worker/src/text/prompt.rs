@@ -1,4 +1,4 @@
-//! What the caller sent, as token ids.
+//! Prompts: from a request's input to token ids.
 
 use std::sync::OnceLock;
 
@@ -13,7 +13,7 @@ use super::{
     user_text::{PlainTokenizer, marked},
 };
 
-/// Turns prompts into tokens of one model.
+/// Tokenises prompts for one model.
 #[derive(Debug)]
 pub struct Prompter {
     text: Option<Text>,
@@ -21,51 +21,51 @@ pub struct Prompter {
     vocab_size: usize,
 }
 
-/// What text is read with.
+/// Tokenizer and chat template.
 #[derive(Debug)]
 struct Text {
     tokenizer: Tokenizer,
     specials: Specials,
-    /// Made when somebody first writes the text of a control token: it takes as much memory as the tokenizer.
+    /// Built on the first text of a control token, since it takes as much memory as the tokenizer.
     plain: OnceLock<PlainTokenizer>,
 }
 
-/// How a request wants its text to be read.
+/// Options of a request for its text.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Reading<'t> {
-    /// Whether the texts of control tokens in it become these tokens. Unset: in a raw prompt they do, in messages not.
+    /// Whether texts of control tokens are parsed as these tokens. Unset: in raw prompts yes, in messages no.
     pub parse_special_tokens: Option<bool>,
-    /// An adapter's own chat template, in place of the base's.
+    /// Chat template of an adapter, in place of the base's.
     pub template: Option<&'t ChatTemplate>,
 }
 
-/// The prompt cannot be turned into tokens.
+/// The prompt cannot be tokenised.
 #[derive(Debug, thiserror::Error)]
 pub enum PromptError {
-    /// The model is bare weights.
+    /// The model has no tokenizer.
     #[error("model `{model}` has no tokenizer; send token_ids")]
     NoTokenizer {
-        /// Its name.
+        /// Name of the model.
         model: String,
     },
-    /// Only raw prompts are possible.
+    /// The model has no chat template.
     #[error("model `{model}` has no chat template; send `prompt` instead of messages")]
     NoChatTemplate {
-        /// Its name.
+        /// Name of the model.
         model: String,
     },
-    /// The template refused the conversation.
+    /// The chat template refused the conversation.
     #[error("messages: {0}")]
     ChatTemplate(#[from] ChatError),
     /// The tokenizer failed.
     #[error("prompt: the tokenizer failed: {0}")]
     Tokenizer(String),
-    /// An id is not of this vocabulary.
+    /// A token id is not in the vocabulary.
     #[error("token_ids[{index}] is {id}; the vocabulary of `{model}` ends at {last}", last = vocab_size - 1)]
     TokenId {
-        /// Position in the request.
+        /// Index in the request.
         index: usize,
-        /// What stands there.
+        /// Token id.
         id: u32,
         /// Size of the vocabulary.
         vocab_size: usize,
@@ -74,19 +74,19 @@ pub enum PromptError {
     },
 }
 
-/// What a request may carry.
+/// Input of a request.
 #[derive(Debug)]
 pub enum Input {
-    /// A conversation for the chat template.
+    /// Messages for the chat template.
     Messages(Vec<ChatMessage>),
     /// Raw text.
     Prompt(String),
-    /// Ids of the vocabulary.
+    /// Token ids.
     TokenIds(Vec<u32>),
 }
 
 impl Prompter {
-    /// That of `bundle`.
+    /// The prompter of `bundle`.
     pub fn new(bundle: &Bundle) -> Result<Self, BundleError> {
         let text = bundle.tokenizer()?.map(|mut tokenizer| {
             mark_ends(&mut tokenizer, &bundle.info.generation.eos_token_ids);
@@ -95,12 +95,12 @@ impl Prompter {
         Ok(Self { text, template: bundle.info.chat_template.clone(), vocab_size: bundle.info.config.vocab_size })
     }
 
-    /// The tokenizer, when the model has one.
+    /// The tokenizer, if the model has one.
     pub fn tokenizer(&self) -> Option<&Tokenizer> {
         self.text.as_ref().map(|text| &text.tokenizer)
     }
 
-    /// The tokens of `input`; `model` is the name used in errors.
+    /// Tokens of `input`; `model` is the name for errors.
     pub fn tokens(&self, input: Input, reading: Reading<'_>, model: &str) -> Result<Vec<u32>, PromptError> {
         let text = || self.text.as_ref().ok_or_else(|| PromptError::NoTokenizer { model: model.into() });
         match input {
@@ -125,7 +125,7 @@ impl Prompter {
 }
 
 impl Text {
-    /// The template has put the control tokens where they belong: none is added.
+    /// The template has written the control tokens itself, so none is added.
     fn conversation(
         &self,
         messages: &[ChatMessage],
@@ -151,7 +151,7 @@ impl Text {
     }
 }
 
-/// Makes control tokens of added tokens that end an answer: some files forget to call them special.
+/// Marks added tokens that end an answer as special, which some files omit.
 fn mark_ends(tokenizer: &mut Tokenizer, ends: &[u32]) {
     let added = tokenizer.get_added_tokens_decoder();
     let ends = ends.iter().filter_map(|id| added.get(id)).filter(|token| !token.special);
@@ -217,7 +217,7 @@ mod tests {
         assert!(prompter.tokens(messages("bab"), Reading::default(), "m").unwrap().contains(&0));
     }
 
-    /// The prompt in words: control tokens in angle brackets, the rest as it is.
+    /// The prompt as text, with control tokens in angle brackets.
     fn read(prompter: &Prompter, messages: &[(&str, &str)], reading: Reading<'_>) -> String {
         let messages = messages.iter().map(|(role, content)| ChatMessage::new(role, content)).collect();
         words(prompter, &prompter.tokens(Input::Messages(messages), reading, "m").unwrap())

@@ -1,43 +1,43 @@
-//! The control tokens of a vocabulary, found in text.
+//! Search for control tokens in text.
 
 use aho_corasick::{AhoCorasick, MatchKind};
 use tokenizers::{AddedToken, Tokenizer};
 
-/// Control tokens by text. Longer ones are found first.
+/// Control tokens by text. Longer ones match first.
 #[derive(Debug)]
 pub struct Specials {
     tokens: Vec<(u32, AddedToken)>,
-    /// Finds the longest at each place, one after the other; `None` without tokens.
+    /// Finds the longest at each position; `None` without tokens.
     longest: Option<AhoCorasick>,
-    /// Finds every one.
+    /// Finds all occurrences.
     every: Option<AhoCorasick>,
 }
 
 impl Specials {
-    /// Those of `tokenizer`.
+    /// The control tokens of `tokenizer`.
     pub fn new(tokenizer: &Tokenizer) -> Self {
         let added = tokenizer.get_added_tokens_decoder().into_iter();
         let mut tokens: Vec<_> = added.filter(|(_, token)| token.special && !token.content.is_empty()).collect();
         tokens.sort_unstable_by_key(|(id, _)| *id);
         let texts = || tokens.iter().map(|(_, token)| token.content.as_str());
-        // A vocabulary has texts that an automaton holds; without one, nothing is found.
+        // The texts of a vocabulary fit an automaton; without one nothing is found.
         let build = |kind| AhoCorasick::builder().match_kind(kind).build(texts()).ok().filter(|_| !tokens.is_empty());
         let (longest, every) = (build(MatchKind::LeftmostLongest), build(MatchKind::Standard));
         Self { tokens, longest, every }
     }
 
-    /// Each with its id.
+    /// Control tokens with their ids.
     pub(super) fn tokens(&self) -> &[(u32, AddedToken)] {
         &self.tokens
     }
 
-    /// Whether one stands in `text`.
+    /// Whether a control token occurs in `text`.
     pub(super) fn occur_in(&self, text: &str) -> bool {
         self.every.as_ref().is_some_and(|every| every.is_match(text))
     }
 
-    /// Where in `text` one begins: those that stand there whole, and a beginning of one at the end, white space aside, which
-    /// whatever comes next could complete. In order.
+    /// Positions where control tokens begin in `text`, in order: whole ones, and a beginning of one at the end,
+    /// ignoring white space, which subsequent text could complete.
     pub(super) fn places_in(&self, text: &str) -> Vec<usize> {
         let Some(every) = &self.every else { return Vec::new() };
         let mut places: Vec<usize> = every.find_overlapping_iter(text).map(|found| found.start()).collect();
@@ -51,7 +51,7 @@ impl Specials {
         places
     }
 
-    /// `text` with each token, the longest first, put in other words: those of its place in [`Self::tokens`].
+    /// `text` with each control token, the longest first, replaced by `words` of its index in [`Self::tokens`].
     pub(super) fn replaced(&self, text: &str, words: impl Fn(usize) -> String) -> String {
         let Some(longest) = &self.longest else { return text.to_owned() };
         let mut out = String::with_capacity(text.len());

@@ -1,45 +1,45 @@
-//! Tokens to text, as they come: whole characters only, and never a part of a stop string.
+//! Streaming detokeniser: emits whole characters only, and no part of a stop string.
 //!
-//! Control tokens are no part of the text, but a stop string may name them: they are kept beside the text for as long as such
-//! a stop string could still be found.
+//! Control tokens are not part of the text, but a stop string may contain them. So they are kept beside the text for as
+//! long as such a stop string could match.
 
 use std::{ops::Range, sync::Arc};
 
 use super::TokenBytes;
 
-/// The text of one answer.
+/// Text stream of one answer.
 #[derive(Debug)]
 pub struct TextStream {
     tokens: Arc<TokenBytes>,
-    /// Stop strings of text alone: found in the text that the caller sees.
+    /// Stop strings without control tokens, matched against the visible text.
     plain: Vec<String>,
-    /// Stop strings with a control token in them: found in the text with its control tokens.
+    /// Stop strings with a control token, matched against the text with its control tokens.
     special: Vec<String>,
-    /// Bytes of a character that is not complete.
+    /// Bytes of an incomplete character.
     partial: Vec<u8>,
-    /// Text that could be the beginning of a stop string.
+    /// Text that may be the beginning of a stop string.
     held: String,
-    /// Where in `held` control tokens stand. None are kept without a stop string that has one.
+    /// Ranges of control tokens in `held`. Kept only if a stop string contains one.
     hidden: Vec<Range<usize>>,
 }
 
-/// What a token adds.
+/// Result of a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Piece {
-    /// Text to give out, maybe empty.
+    /// Text to emit, possibly empty.
     Text(String),
-    /// The last text; a stop string followed it.
+    /// The final text, before a stop string.
     Stopped(String),
 }
 
 impl TextStream {
-    /// A text that ends before the first of `stop` (none of them empty).
+    /// A stream that ends before the first match of `stop`, none of which is empty.
     pub fn new(tokens: Arc<TokenBytes>, stop: Vec<String>) -> Self {
         let (special, plain) = stop.into_iter().partition(|stop| tokens.specials().occur_in(stop));
         Self { tokens, plain, special, partial: Vec::new(), held: String::new(), hidden: Vec::new() }
     }
 
-    /// The text that is complete with token `id`.
+    /// Adds token `id` and gives the text that is complete.
     pub fn push(&mut self, id: u32) -> Piece {
         let bytes = self.tokens.get(id);
         if !self.tokens.is_special(id) {
@@ -53,7 +53,7 @@ impl TextStream {
         self.release()
     }
 
-    /// What was held back, at the end.
+    /// The remaining text at the end.
     pub fn finish(&mut self) -> Piece {
         take_characters(&mut self.partial, &mut self.held, true);
         match self.release() {
@@ -65,7 +65,7 @@ impl TextStream {
         }
     }
 
-    /// The part of `held` that no stop string can begin in.
+    /// Releases the part of `held` in which no stop string can begin.
     fn release(&mut self) -> Piece {
         if self.plain.is_empty() && self.special.is_empty() {
             return Piece::Text(std::mem::take(&mut self.held));
@@ -84,8 +84,8 @@ impl TextStream {
         Piece::Text(self.take(plain.min(self.held.len() - kept)))
     }
 
-    /// Where a stop string with control tokens stands. It covers a control token or leaves it alone: the text of one is no
-    /// text to be searched.
+    /// Position of a stop string with control tokens. A match covers a control token wholly or not at all, since its
+    /// text is not searchable text.
     fn find(&self, stop: &str) -> Option<usize> {
         let whole = |from: usize, to: usize| {
             let meets = |hidden: &&Range<usize>| hidden.start < to && from < hidden.end;
@@ -94,7 +94,7 @@ impl TextStream {
         self.held.match_indices(stop).map(|(at, _)| at).find(|&at| whole(at, at + stop.len()))
     }
 
-    /// The text before `end` without its control tokens.
+    /// Text before `end` without its control tokens.
     fn visible(&self, end: usize) -> String {
         let mut text = String::with_capacity(end);
         let mut from = 0;
@@ -106,7 +106,7 @@ impl TextStream {
         text
     }
 
-    /// Where in `held` a place of the visible text is.
+    /// Position in `held` of a position in the visible text.
     fn place(&self, visible: usize) -> usize {
         let mut place = visible;
         for hidden in &self.hidden {
@@ -117,7 +117,7 @@ impl TextStream {
         place
     }
 
-    /// Takes the text before `end` and forgets it.
+    /// Removes and returns the text before `end`.
     fn take(&mut self, end: usize) -> String {
         let text = self.visible(end);
         self.held.drain(..end);
@@ -129,7 +129,7 @@ impl TextStream {
     }
 }
 
-/// Bytes at the end of `text` that are the beginning of `stop`.
+/// Length of the longest suffix of `text` that is a prefix of `stop`.
 fn overlap(text: &str, stop: &str) -> usize {
     (1..stop.len().min(text.len() + 1))
         .rev()
@@ -137,8 +137,7 @@ fn overlap(text: &str, stop: &str) -> usize {
         .unwrap_or(0)
 }
 
-/// Moves whole characters from `bytes` to `text`; bytes that cannot become one turn into U+FFFD, as do those that are
-/// left `at_end`.
+/// Moves whole characters from `bytes` to `text`. Invalid bytes become U+FFFD, as do incomplete ones `at_end`.
 fn take_characters(bytes: &mut Vec<u8>, text: &mut String, at_end: bool) {
     let mut taken = 0;
     while taken < bytes.len() {
@@ -234,10 +233,10 @@ mod tests {
             (&[b"a", b"<end>", b"b"], &["a<end>b"], "", true),
             (&[b"a", b"<end>", b"b", b"c"], &["<end>bx"], "abc", false),
             (&[b"a", b"<x>", b"<end>", b"b"], &["<end>"], "a", true),
-            // The text of a control token is no text.
+            // The text of a control token does not match.
             (&[b"a", b"<end>", b"b"], &["end"], "ab", false),
             (&[b"a", b"<end>", b"b"], &["d>b<x>"], "ab", false),
-            // What the caller sees is searched for what it asked for.
+            // A stop string matches the visible text.
             (&[b"a", b"<end>", b"b"], &["ab"], "", true),
             (&[b"1", b"<end>", b"a", b"<x>", b"b"], &["ab", "<x>c"], "1", true),
             (&[b"a", b"<e", b"nd>", b"b"], &["<end>"], "a", true),

@@ -1,7 +1,7 @@
-//! The bytes that each token stands for.
+//! Bytes of tokens.
 //!
-//! Decoding text from bytes is simpler and more exact than decoding strings: a token may hold a part of a character,
-//! and only the bytes of its neighbours complete it.
+//! Decoding by bytes is simpler and more exact than by strings: a token may contain a part of a character that only its
+//! neighbours complete.
 
 use tokenizers::Tokenizer;
 
@@ -17,12 +17,13 @@ pub struct TokenBytes {
 #[derive(Debug, Default)]
 struct Token {
     bytes: Box<[u8]>,
-    /// A control token: it has a text, but is no part of what is said.
+    /// Whether it is a control token, whose text is not part of an answer.
     special: bool,
 }
 
 impl TokenBytes {
-    /// Those of `tokenizer`. `ends` end an answer and are no part of it, whatever the tokenizer calls them.
+    /// Bytes of all tokens of `tokenizer`. `ends` end an answer and are not part of it, even if the tokenizer does not
+    /// mark them as special.
     pub fn new(tokenizer: &Tokenizer, ends: &[u32]) -> Self {
         let decoding = Decoding::new(tokenizer);
         let added = tokenizer.get_added_tokens_decoder();
@@ -56,12 +57,12 @@ impl TokenBytes {
         Self { tokens, specials: Specials::new(&tokenizer) }
     }
 
-    /// Bytes of token `id`, be they part of the text or the name of a control token; none beyond the vocabulary.
+    /// Bytes of token `id`, or text of a control token; empty beyond the vocabulary.
     pub fn get(&self, id: u32) -> &[u8] {
         self.tokens.get(id as usize).map_or(&[], |token| &token.bytes)
     }
 
-    /// Whether token `id` is a control token, which is no part of the text.
+    /// Whether token `id` is a control token.
     pub fn is_special(&self, id: u32) -> bool {
         self.tokens.get(id as usize).is_some_and(|token| token.special)
     }

@@ -1,16 +1,17 @@
-//! What users write stays text.
+//! Protection against forged control tokens in messages.
 //!
-//! A message that holds the text of a control token (`<|im_end|>`) must not become that token: its writer could end the turn
-//! and open one of the system's. A template mixes its own control tokens with such text, so the two are told apart before
-//! they meet: in what users wrote, a mark breaks every control token. Then the template is rendered as ever; trimming,
-//! escaping and comparing see the text, but for the marks in the tokens that somebody forged. What is whole in the result
-//! is the template's own.
+//! A message with the text of a control token (`<|im_end|>`) must not become that token, or its author could end the
+//! turn and open a system turn. A template mixes its own control tokens with message text, so the two are separated
+//! before rendering: a mark breaks every control token in a message. The template then renders as usual; trimming,
+//! escaping and comparisons see the text, except for marks in forged tokens. Unbroken control tokens in the result are
+//! the template's own.
 //!
-//! The tokenizer takes the result with each of the template's own tokens under a name that nobody can guess, while their
-//! texts are only text to it. The conversation is encoded as one text, so what stands between two control tokens is cut
-//! into tokens as it always is.
+//! The tokenizer then gets the result with each of the template's own tokens under a secret name, while the tokens'
+//! texts are plain text to it. The conversation is encoded as one text, so that text between two control tokens is
+//! split as usual.
 //!
-//! Conversations without such a text, all but a few, take the short way: nothing to mark, and the tokenizer as it is.
+//! Conversations without such text, nearly all, skip this: there is nothing to mark, and the tokenizer is used as it
+//! is.
 
 use std::collections::HashMap;
 
@@ -19,16 +20,16 @@ use tokenizers::{AddedToken, Tokenizer};
 
 use super::Specials;
 
-/// Code points that are no characters: nobody's text has a use for them.
+/// Noncharacter code points, which no real text contains.
 const MARKS: std::ops::RangeInclusive<char> = '\u{fdd0}'..='\u{fdef}';
 
-/// A tokenizer to which control tokens are only text, but for those under their secret names.
+/// A tokenizer that treats control tokens as plain text, except under their secret names.
 #[derive(Debug)]
 pub(super) struct PlainTokenizer {
     tokenizer: Tokenizer,
-    /// Name and id of each control token, in the order of [`Specials::tokens`].
+    /// Secret name and id of each control token, in the order of [`Specials::tokens`].
     names: Vec<(String, u32)>,
-    /// Ids of the names here, and of the tokens that they stand for.
+    /// From ids of secret names to ids of control tokens.
     ids: HashMap<u32, u32>,
 }
 
@@ -49,13 +50,13 @@ impl PlainTokenizer {
         Self { tokenizer, names, ids }
     }
 
-    /// The tokens of a text in which no control token is meant.
+    /// Tokens of a text without control tokens.
     pub(super) fn encode(&self, text: &str, add_special_tokens: bool) -> tokenizers::Result<Vec<u32>> {
         let encoding = self.tokenizer.encode_fast(text, add_special_tokens)?;
         Ok(encoding.get_ids().iter().map(|id| self.ids.get(id).copied().unwrap_or(*id)).collect())
     }
 
-    /// The tokens of a rendered conversation whose users' texts were marked.
+    /// Tokens of a rendered conversation with marked messages.
     pub(super) fn encode_marked(&self, text: &str, mark: char, specials: &Specials) -> tokenizers::Result<Vec<u32>> {
         let named = specials.replaced(text, |at| self.names[at].0.clone());
         let unmarked: String = named.chars().filter(|letter| *letter != mark).collect();
@@ -63,7 +64,7 @@ impl PlainTokenizer {
     }
 }
 
-/// The conversation with a mark in every control token that somebody wrote, and the mark; `None` if nobody wrote one.
+/// The conversation with a mark in every forged control token, and the mark; `None` if there is none.
 pub(super) fn marked(messages: &[ChatMessage], specials: &Specials) -> Option<(Vec<ChatMessage>, char)> {
     let places: Vec<[Vec<usize>; 3]> = messages
         .iter()
@@ -84,7 +85,7 @@ pub(super) fn marked(messages: &[ChatMessage], specials: &Specials) -> Option<(V
     Some((marked.collect(), mark))
 }
 
-/// `text` with `mark` after the first letter of each place.
+/// `text` with `mark` after the first letter at each place.
 fn with_marks(text: &str, places: &[usize], mark: char) -> String {
     let mut out = String::with_capacity(text.len() + places.len() * mark.len_utf8());
     let mut done = 0;
@@ -98,8 +99,8 @@ fn with_marks(text: &str, places: &[usize], mark: char) -> String {
     out
 }
 
-/// A mark that is in nobody's text, and not one of those around secret names. Where all are, their writer loses the last of
-/// them and gains nothing.
+/// A mark that occurs in no message, and not around secret names. If all occur, their author loses the last one and
+/// gains nothing.
 fn unused_mark(messages: &[ChatMessage]) -> char {
     let own = |mark: &char| *mark == *MARKS.start() || *mark == *MARKS.end();
     let used = |mark: &char| messages.iter().any(|message| message.content.contains(*mark));

@@ -11,7 +11,7 @@ fn text(count: usize, from: usize) -> Vec<u32> {
     (0..count).map(|i| if i < from { i as u32 } else { 1000 + i as u32 }).collect()
 }
 
-/// Lets a sequence in and computes all of its prompt.
+/// Admits a sequence and computes its whole prompt.
 fn run(cache: &mut KvCache, origin: Origin, prompt: &[u32]) -> (usize, Table) {
     let mut table = cache.open(origin, prompt, prompt.len() + 1).expect("room");
     let found = table.shared();
@@ -72,7 +72,7 @@ fn sequences_that_run_together_share_pages() {
     let (_, early) = run(&mut cache, origin("sql"), &prompt);
     cache.follow(&mut late, &prompt);
     assert_eq!((late.shared(), &late.pages()[..2]), (2 * PAGE, &early.pages()[..2]));
-    // And those that computed the same side by side keep one copy.
+    // Sequences that computed the same prompt concurrently keep one copy.
     let other = text(PAGE + 1, 0);
     let mut tables = [(); 2].map(|()| cache.open(origin("sql"), &other, PAGE + 1).unwrap());
     for table in &mut tables {
@@ -89,7 +89,7 @@ fn what_was_idle_longest_goes_first_and_only_from_its_end() {
         let (_, table) = run(&mut cache, Origin::default(), &text(2 * PAGE, from));
         cache.close(table);
     }
-    // Four prefixes' pages: [0 0'] and [1 1']; a sequence of two takes those of the first, the last page first.
+    // Pages of two prefixes, [0 0'] and [1 1']; a sequence of two pages evicts those of the first, the last page first.
     let mut table = cache.open(origin("sql"), &[1], PAGE).unwrap();
     cache.grow(&mut table, 1).unwrap();
     assert_eq!(cache.open(Origin::default(), &text(2 * PAGE + 1, 0), 3 * PAGE).unwrap().shared(), PAGE);
@@ -115,7 +115,7 @@ fn without_room_for_idle_pages_nothing_is_shared() {
 }
 
 impl KvCache {
-    /// What must hold between any two calls.
+    /// Invariants that hold between any two calls.
     fn audit(&self, tables: &[(Table, Vec<u32>)]) {
         let live = |(index, _): &(usize, &Node)| !self.vacant.contains(&(*index as u32));
         let nodes = || self.nodes.iter().enumerate().filter(live).map(|(_, node)| node);

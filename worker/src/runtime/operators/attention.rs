@@ -1,6 +1,6 @@
-//! `Attention(qkv, cos, sin) -> y`: each new token attends to its sequence's keys and values, its own included.
+//! `Attention(qkv, cos, sin) -> y`: paged attention of each new token over its sequence, itself included.
 //!
-//! Two phases over all threads: tokens are taken in, then items of the step's plan are computed.
+//! Two phases over all threads: append the new tokens' keys and values, then compute the plan's items.
 #![allow(unsafe_code)] // Tensor data comes as raw pointers; every block says what bounds it.
 
 use std::num::NonZeroUsize;
@@ -15,13 +15,13 @@ use slm_kernels::{
     attention::{self, Rotary},
 };
 
-use super::{Shared, Step, missing, rows_like};
+use super::{ForwardPass, Shared, missing, rows_like};
 use crate::runtime::{
     phases::{self, Phase, caught, cut},
     tensor::{Constant, Tensor},
 };
 
-/// Tokens that are taken in faster than handed to another thread.
+/// Tokens that one thread appends faster than a hand-over takes.
 const APPEND_ALONE: usize = 4;
 
 pub(super) struct Attention {
@@ -98,7 +98,7 @@ impl AttentionKernel {
         let (cos, sin) = unsafe { (self.cos.input(context, 1)?, self.sin.input(context, 2)?) };
         let Shared { level, threads, .. } = self.shared;
         let mut step = self.shared.step();
-        let Step { plan, kv, queries, .. } = &mut *step;
+        let ForwardPass { plan, kv, queries, .. } = &mut *step;
         let (shape, tokens) = (*plan.shape(), plan.tokens());
         if qkv.shape() != [tokens as i64, shape.qkv_width() as i64] {
             return Err(ort::Error::new(format!("{:?} for {tokens} tokens of {shape:?}", qkv.shape())));

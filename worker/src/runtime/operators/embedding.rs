@@ -1,4 +1,4 @@
-//! `Embedding(ids, weights) -> x`: rows of the packed matrix that a tied head multiplies with.
+//! `Embedding(ids, weights) -> x`: rows of the packed matrix that a tied head shares.
 #![allow(unsafe_code)] // Tensor data comes as raw pointers; every block says what bounds it.
 
 use ort::{

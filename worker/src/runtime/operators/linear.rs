@@ -1,8 +1,8 @@
-//! `NormLinear` and `LinearAdd`: a packed matrix, what comes before and after it, and the adapters of the rows.
+//! `NormLinear` and `LinearAdd`: a packed matrix fused with norm or gate, residual, and the rows' adapters.
 //!
-//! Two phases over all threads. The input's rows are normed or gated and quantised. Then come the first halves of what
-//! the adapters make of them, and ranges of columns, each with the residual and then the second halves while it is near;
-//! nobody waits for first halves before its own columns are multiplied.
+//! Two phases over all threads. First, the input's rows are normed or gated, and quantised. Then the adapters' first
+//! products (`x A`) and ranges of columns are computed, each range with the residual and the adapters' second products
+//! (`h B`) while it is in cache; first products are awaited only after a range's own multiplication.
 #![allow(unsafe_code)] // Tensor data comes as raw pointers; every block says what bounds it.
 
 use std::ops::Range;
@@ -18,25 +18,25 @@ use slm_kernels::{
     rowwise::{rms_norm, silu_gate},
 };
 
-use super::{Matrix, Shared, Step, missing, rows_like};
+use super::{ForwardPass, Matrix, Shared, missing, rows_like};
 use crate::runtime::{
+    adapter_batch::LoraShrink,
     phases::{self, Gate, Phase, caught, cut},
-    sharing::Halfway,
     tensor::{Constant, Tensor},
 };
 
-/// Rows up to which weights are what takes the time: few ranges then, for each costs a hand-over.
+/// Up to this many rows the weights' bandwidth dominates: use few ranges, because each costs a hand-over.
 const ROWS_FEW: usize = 8;
-/// Ranges of columns a thread, so that one that was held up can be helped.
+/// Ranges of columns for each thread, so that others can take over from a delayed thread.
 const RANGES_FEW: usize = 2;
 const RANGES_MANY: usize = 8;
 
-/// `x` to the norm of it, times the matrix.
+/// Normed `x` times the matrix.
 pub(super) struct NormLinear {
     pub(super) shared: Shared,
 }
 
-/// The residual plus `x`, gated or not, times the matrix.
+/// Residual plus `x`, optionally gated, times the matrix.
 pub(super) struct LinearAdd {
     pub(super) shared: Shared,
 }
@@ -106,10 +106,10 @@ impl Operator for LinearAdd {
     }
 }
 
-/// What is done to a row before it meets the matrix.
+/// Operation on a row before the multiplication.
 #[derive(Clone, Copy)]
 enum Before {
-    /// Its norm, with the gains of the third input.
+    /// RMS norm with the gains of the third input.
     Norm { epsilon: f32 },
     /// `silu` of its first half times its second.
     Gate,
@@ -121,7 +121,7 @@ pub(super) struct LinearKernel {
     weights: Constant<u8>,
     gains: Constant<f32>,
     before: Option<Before>,
-    /// The group of the model that it is; a head is none.
+    /// Index of the fused projection in the model; `None` for the head.
     group: Option<usize>,
 }
 
@@ -166,7 +166,7 @@ impl LinearKernel {
             if residual.len() != out.len() {
                 return Err(ort::Error::new(format!("a residual of {} for {} outputs", residual.len(), out.len())));
             }
-            // A residual in place is only used through the output.
+            // If the residual aliases the output, it is only accessed through the output.
             // SAFETY: an input of this call, which nobody writes to unless it is in place.
             let residual = (residual.data != out.data).then(|| unsafe { residual.as_slice() });
             (&[][..], residual.map_or(Start::InPlace, Start::Residual))
@@ -179,11 +179,11 @@ impl LinearKernel {
         let weights = self.matrix.view(weights)?;
         let Shared { level, threads, .. } = self.shared;
         let mut step = self.shared.step();
-        let Step { activations, scratch, sharing, plan, .. } = &mut *step;
+        let ForwardPass { activations, scratch, adapters, plan, .. } = &mut *step;
         if self.group.is_some() && tokens != plan.tokens() {
             return Err(ort::Error::new(format!("{tokens} rows for {} tokens", plan.tokens())));
         }
-        let halfway = self.group.and_then(|group| sharing.halfway(group, tokens));
+        let shrink = self.group.and_then(|group| adapters.shrink(group, tokens));
         let quantizer = activations.reshape(tokens, inputs);
         let tasks = tokens.min(threads * if tokens <= ROWS_FEW { 1 } else { RANGES_MANY });
         scratch.resize(tasks * inputs, 0.0);
@@ -193,50 +193,50 @@ impl LinearKernel {
         let prepare = |task: usize| unsafe {
             input.prepare(level, &quantizer, cut(tokens, task, tasks)..cut(tokens, task + 1, tasks), task);
         };
-        let halves = halfway.as_ref().map_or(0, Halfway::tasks);
+        let halves = shrink.as_ref().map_or(0, LoraShrink::tasks);
         let gate = Gate::new(halves);
         let ready = || gate.wait();
         let first = |task: usize| {
-            let Some(halfway) = &halfway else { return };
+            let Some(shrink) = &shrink else { return };
             // SAFETY: all rows are quantised, and first halves are computed once each.
-            gate.task(|| unsafe { halfway.first(level, task, Inputs::Int8(quantizer.filled())) });
+            gate.task(|| unsafe { shrink.run(level, task, Inputs::Int8(quantizer.filled())) });
         };
         let parts = threads * if tokens <= ROWS_FEW { RANGES_FEW } else { RANGES_MANY };
         let y = Rows::new(y, outputs);
         let multiply = |part: usize| {
-            let adapters = halfway.as_ref().map(|half| Adapters {
-                shares: &half.shares,
-                hidden: half.hidden,
+            let adapters = shrink.as_ref().map(|shrink| Adapters {
+                adapter_rows: &shrink.adapter_rows,
+                hidden: shrink.hidden,
                 ready: &ready,
-                next: &half.next,
+                next: &shrink.next,
             });
             // SAFETY: all rows are quantised.
             let linear = Linear { weights, x: unsafe { quantizer.filled() }, start, adapters };
             // SAFETY: ranges of columns do not overlap, and first halves are waited for.
             unsafe { linear.columns(level, linear.range(part, parts), y) };
         };
-        // First halves come first: columns wait for them.
+        // First products have the lowest indices, because columns wait for them.
         let compute = |task: usize| if task < halves { first(task) } else { multiply(task - halves) };
         phases::run(context, threads, &[Phase::new(tasks, &prepare), Phase::new(halves + parts, &compute)])
     }
 }
 
-/// What a node's rows are made of.
+/// Inputs of a node.
 #[derive(Clone, Copy)]
 struct Input<'a> {
     x: &'a [f32],
     gains: &'a [f32],
     inputs: usize,
     before: Option<Before>,
-    /// A row for each task, to norm or gate in.
+    /// One scratch row for each task, to norm or gate in.
     scratch: Rows<'a>,
 }
 
 impl Input<'_> {
-    /// Norms or gates some rows and quantises them.
+    /// Norms or gates rows and quantises them.
     ///
     /// # Safety
-    /// Nobody else uses the same rows, or row `task` of the scratch.
+    /// No other thread uses the same rows, or row `task` of the scratch.
     unsafe fn prepare(&self, level: Level, quantizer: &Quantizer<'_>, rows: Range<usize>, task: usize) {
         let Self { x, gains, inputs, before, scratch } = *self;
         let Some(before) = before else {

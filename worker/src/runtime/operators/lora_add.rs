@@ -1,6 +1,6 @@
-//! `LoraAdd(y, x) -> y`: adds to each row of a projection what its adapter makes of its input.
+//! `LoraAdd(y, x) -> y`: adds the adapters' outputs for `x` to the rows of a projection.
 //!
-//! The output is the memory of `y` itself; a step without adapters costs a look at the step.
+//! The output aliases `y`; without adapters the node costs one lookup.
 #![allow(unsafe_code)] // Tensor data comes as raw pointers; every block says what bounds it.
 
 use std::{ops::Range, ptr};
@@ -18,7 +18,7 @@ use crate::runtime::{
     tensor::Tensor,
 };
 
-/// Columns that the widest kernel takes at once.
+/// Columns that the widest kernel computes at once.
 const COLUMN_GRAIN: usize = 32;
 
 pub(super) struct LoraAdd {
@@ -47,7 +47,7 @@ impl Operator for LoraAdd {
         Ok(LoraAddKernel { shared: self.shared.clone(), group: group as usize })
     }
 
-    /// The output has the shape of `y`: only a known shape lets the planner reuse its memory.
+    /// A known shape lets the planner reuse the memory of `y`.
     fn infer_shape(&self, context: &mut ShapeInferenceContext) -> ort::Result<()> {
         match context.inputs().first() {
             Some(y) => context.set_output(0, y),
@@ -86,22 +86,22 @@ impl LoraAddKernel {
         if y.len() != step.plan.tokens() {
             return Err(ort::Error::new(format!("{} rows for {} tokens", y.len(), step.plan.tokens())));
         }
-        let Some(halfway) = step.sharing.halfway(self.group, y.len()) else { return Ok(()) };
+        let Some(shrink) = step.adapters.shrink(self.group, y.len()) else { return Ok(()) };
         // SAFETY: each task once, and nobody reads the hidden rows before all are done.
-        let first = |task: usize| unsafe { halfway.first(level, task, lora::Inputs::F32(x)) };
+        let first = |task: usize| unsafe { shrink.run(level, task, lora::Inputs::F32(x)) };
         let second = |part: usize| {
-            for share in &halfway.shares {
+            for rows in &shrink.adapter_rows {
                 let columns = part_of(outputs, part, threads);
                 // SAFETY: parts of columns do not overlap, no token is in two shares, and the first halves are done.
-                unsafe { lora::add_columns(level, share, columns, halfway.hidden, y) };
+                unsafe { lora::add_columns(level, rows, columns, shrink.hidden, y) };
             }
         };
-        let phases = [Phase::new(halfway.tasks(), &first), Phase::new(threads, &second)];
+        let phases = [Phase::new(shrink.tasks(), &first), Phase::new(threads, &second)];
         phases::run(context, threads, &phases)
     }
 }
 
-/// Part `part` of `parts` of so many columns.
+/// Range `part` of `parts` of the columns.
 fn part_of(columns: usize, part: usize, parts: usize) -> Range<usize> {
     let cut = |part: usize| (columns.div_ceil(COLUMN_GRAIN) * part / parts * COLUMN_GRAIN).min(columns);
     cut(part)..cut(part + 1)

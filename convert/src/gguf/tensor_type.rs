@@ -1,13 +1,13 @@
-//! Tensor types: how many values a block holds, in how many bytes, and how it unfolds.
+//! Tensor types (`ggml_type`): values and bytes of a block, and dequantisation.
 
 use half::{bf16, f16};
 
 use super::{blocks, super_blocks};
 
-/// A tensor type that can be read.
+/// A supported tensor type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(non_camel_case_types)] // the names by which everyone knows them
-pub(crate) enum Kind {
+pub(crate) enum TensorType {
     F32,
     F16,
     BF16,
@@ -21,7 +21,7 @@ pub(crate) enum Kind {
     Q6_K,
 }
 
-impl Kind {
+impl TensorType {
     pub(super) fn from_code(code: u32) -> Option<Self> {
         Some(match code {
             0 => Self::F32,
@@ -64,7 +64,7 @@ impl Kind {
         }
     }
 
-    /// Bits of a quantised value, not counting scales; `None` for floats.
+    /// Bits of a quantised value, without scales; `None` for floats.
     pub(crate) fn quantised_bits(self) -> Option<u8> {
         match self {
             Self::F32 | Self::F16 | Self::BF16 => None,
@@ -75,7 +75,7 @@ impl Kind {
         }
     }
 
-    /// The values of whole blocks.
+    /// Dequantises whole blocks.
     pub(super) fn dequantise(self, bytes: &[u8]) -> Vec<f32> {
         let unfold: fn(&[u8], &mut Vec<f32>) = match self {
             Self::F32 => |b, out| out.push(f32::from_le_bytes([b[0], b[1], b[2], b[3]])),
@@ -98,7 +98,7 @@ impl Kind {
     }
 }
 
-/// A type's number and, where it has one, its name.
+/// Number and, if known, name of a type.
 pub(super) fn describe(code: u32) -> String {
     let name = match code {
         9 => "Q8_1",
@@ -131,11 +131,11 @@ pub(super) fn describe(code: u32) -> String {
 mod tests {
     use super::*;
 
-    /// Blocks and values by gguf-py; `tests/fixtures/make_gguf.py` made them.
+    /// Blocks with the values that gguf-py computes; made by `tests/fixtures/make_gguf.py`.
     macro_rules! fixture {
         ($kind:ident) => {
             (
-                Kind::$kind,
+                TensorType::$kind,
                 include_bytes!(concat!("../../tests/fixtures/blocks/", stringify!($kind), ".bin")).as_slice(),
                 include_bytes!(concat!("../../tests/fixtures/blocks/", stringify!($kind), ".f32")).as_slice(),
             )
@@ -158,7 +158,7 @@ mod tests {
         ];
         for (kind, bytes, values) in fixtures {
             assert_eq!(bytes.len() % kind.block_bytes(), 0, "{kind:?}");
-            assert_eq!(kind.dequantise(bytes), Kind::F32.dequantise(values), "{kind:?}");
+            assert_eq!(kind.dequantise(bytes), TensorType::F32.dequantise(values), "{kind:?}");
         }
     }
 }

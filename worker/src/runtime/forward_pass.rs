@@ -1,5 +1,4 @@
-//! What a step consists of besides its graph's inputs: written by the session before it runs the graph, read by the
-//! operators in it.
+//! Metadata of a forward pass beside the graph's inputs: written by the session before the run, read by the operators.
 
 use std::sync::Arc;
 
@@ -8,38 +7,38 @@ use slm_kernels::{
     attention::{PAGE, Plan, Sequence},
 };
 
-use super::{memory::KvMemory, sharing::Sharing};
+use super::{adapter_batch::AdapterBatch, memory::KvMemory};
 use crate::adapters::AdapterTable;
 
-/// New tokens of one sequence.
+/// New tokens of one sequence (vLLM: scheduled tokens).
 #[derive(Debug, Clone, Copy)]
 pub struct Chunk<'a> {
-    /// At least one.
+    /// The new tokens; at least one.
     pub tokens: &'a [u32],
-    /// How many tokens of the sequence came before: their keys and values are in its pages.
+    /// Number of preceding tokens, whose keys and values are in the pages.
     pub past: usize,
-    /// The pages of its positions `0..PAGE`, `PAGE..2 * PAGE` and so on. Several chunks may name a page, but none that
-    /// one of them writes to.
+    /// Page table: pages of positions `0..PAGE`, `PAGE..2 * PAGE` and so on. Chunks may share pages that none of them
+    /// writes.
     pub pages: &'a [u32],
-    /// Slot of its adapter in the table.
+    /// Adapter slot in the table.
     pub adapter: Option<usize>,
-    /// After which of its tokens.
-    pub logits: Wanted,
+    /// Requested logits.
+    pub logits: LogitsRequest,
 }
 
-/// Which tokens of a chunk get logits.
+/// Tokens of a chunk that need logits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wanted {
-    /// None: the chunk ends within a prompt.
+pub enum LogitsRequest {
+    /// None: prefill continues after the chunk.
     Nothing,
-    /// The last.
+    /// The last token.
     Last,
-    /// Every one.
+    /// Every token.
     All,
 }
 
-impl Wanted {
-    /// How many of so many.
+impl LogitsRequest {
+    /// Number of rows for a chunk of `tokens`.
     pub fn count(self, tokens: usize) -> usize {
         match self {
             Self::Nothing => 0,
@@ -49,36 +48,36 @@ impl Wanted {
     }
 }
 
-/// A chunk that cannot be part of the step: whoever keeps the pages made a mistake.
+/// A chunk that cannot be part of the pass, because of a fault in the page tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("chunk {chunk} of the step {wrong}")]
 pub struct ChunkError {
-    /// Its index.
+    /// Index of the chunk.
     pub chunk: usize,
     wrong: &'static str,
 }
 
-/// What operators find beside the graph.
-pub(super) struct Step {
+/// Metadata and scratch memory of a forward pass.
+pub(super) struct ForwardPass {
     pub(super) plan: Plan,
     pub(super) kv: KvMemory,
-    pub(super) sharing: Sharing,
+    pub(super) adapters: AdapterBatch,
     table: Arc<AdapterTable>,
-    /// Of each page, the chunk of this step that writes to it, plus one.
+    /// For each page, the chunk that writes it, plus one.
     writers: Vec<u32>,
-    // Memory of the node that runs: they run one after the other, and a copy for each would be most of a model.
+    // Scratch memory shared by all nodes, which run sequentially; one copy for each would be most of a model's size.
     pub(super) activations: Activations,
     pub(super) scratch: Vec<f32>,
     pub(super) queries: Vec<f32>,
 }
 
-impl Step {
+impl ForwardPass {
     pub(super) fn new(kv: KvMemory, table: Arc<AdapterTable>) -> Self {
         Self {
             plan: Plan::new(*kv.shape()),
             writers: vec![0; kv.pages()],
             kv,
-            sharing: Sharing::default(),
+            adapters: AdapterBatch::default(),
             table,
             activations: Activations::default(),
             scratch: Vec::new(),
@@ -86,7 +85,7 @@ impl Step {
         }
     }
 
-    /// Makes the next step one of `chunks`, to run on so many threads.
+    /// Prepares a pass over `chunks` on `threads` threads.
     pub(super) fn prepare(&mut self, chunks: &[Chunk<'_>], threads: usize) -> Result<(), ChunkError> {
         self.check(chunks)?;
         let sequences: Vec<_> = chunks
@@ -94,11 +93,11 @@ impl Step {
             .map(|chunk| Sequence { pages: chunk.pages, begin: chunk.past, tokens: chunk.tokens.len() })
             .collect();
         self.plan.update(&sequences, threads);
-        self.sharing.gather(&self.table, chunks.iter().map(|chunk| (chunk.adapter, chunk.tokens.len())));
+        self.adapters.gather(&self.table, chunks.iter().map(|chunk| (chunk.adapter, chunk.tokens.len())));
         Ok(())
     }
 
-    /// Kernels write to pages from several threads: what they take on trust is seen to here.
+    /// Checks what kernels rely on when they write pages from several threads.
     fn check(&mut self, chunks: &[Chunk<'_>]) -> Result<(), ChunkError> {
         let written = |chunk: &Chunk<'_>| chunk.past / PAGE..(chunk.past + chunk.tokens.len()).div_ceil(PAGE);
         for (index, chunk) in chunks.iter().enumerate() {
@@ -141,7 +140,7 @@ mod tests {
 
     fn refusal(chunks: &[(usize, usize, &[u32])]) -> Option<String> {
         let kv = KvMemory::new(Shape::new(2, 1, 16), 4, 1, Precision::F32);
-        let mut step = Step::new(kv, AdapterTable::new(0).into());
+        let mut step = ForwardPass::new(kv, AdapterTable::new(0).into());
         let tokens = [0; 2 * PAGE];
         let chunks: Vec<_> = chunks
             .iter()
@@ -150,7 +149,7 @@ mod tests {
                 past,
                 pages,
                 adapter: None,
-                logits: Wanted::Last,
+                logits: LogitsRequest::Last,
             })
             .collect();
         step.prepare(&chunks, 1).err().map(|error| error.to_string())

@@ -1,4 +1,4 @@
-//! What the worker's probes tell: whether it takes requests, and its numbers.
+//! Readiness and metrics of the worker.
 
 use std::sync::{Arc, OnceLock};
 
@@ -11,25 +11,25 @@ use slm_probes::{Readiness, Subject};
 use slm_proto::v1::WorkerState;
 use tokio::sync::watch;
 
-/// Silent about the model until it is open.
+/// State behind the probes; not ready until [`open`](Self::open).
 #[derive(Debug, Default)]
-pub(crate) struct Telling {
+pub(crate) struct WorkerProbe {
     state: OnceLock<watch::Receiver<WorkerState>>,
 }
 
-impl Telling {
+impl WorkerProbe {
     pub(crate) fn new() -> Arc<Self> {
         Arc::default()
     }
 
-    /// From now on it takes requests, and this is its state.
+    /// Reports ready from now on, with this state.
     pub(crate) fn open(&self, state: watch::Receiver<WorkerState>) {
-        // It opens once.
+        // Called once.
         let _ = self.state.set(state);
     }
 }
 
-impl Subject for Telling {
+impl Subject for WorkerProbe {
     fn readiness(&self) -> Readiness {
         match self.state.get() {
             None => Readiness::missing("the model is being opened"),
@@ -48,7 +48,7 @@ impl Subject for Telling {
     }
 }
 
-/// The state stream in Prometheus' words. Made for each scrape: what it tells is kept elsewhere.
+/// Metrics from the state stream, built for each scrape.
 fn registry(state: &WorkerState) -> Registry {
     let mut registry = Registry::with_prefix("slm_worker");
     let mut gauge = |name: &str, help: &str, value: f64| {
@@ -86,17 +86,17 @@ mod tests {
 
     #[test]
     fn tells_what_the_state_says() {
-        let telling = Telling::new();
-        assert!(!telling.readiness().ready);
+        let probe = WorkerProbe::new();
+        assert!(!probe.readiness().ready);
         let adapter = AdapterState { name: "banking".to_owned(), active_requests: 3, ..AdapterState::default() };
         let state = WorkerState { sequences_running: 4, adapters: vec![adapter], ..WorkerState::default() };
         let (sender, receiver) = watch::channel(state);
-        telling.open(receiver);
-        assert!(telling.readiness().ready);
-        let text = telling.metrics();
+        probe.open(receiver);
+        assert!(probe.readiness().ready);
+        let text = probe.metrics();
         assert!(text.contains("slm_worker_sequences_running 4"), "{text}");
         assert!(text.contains("slm_worker_adapter_requests_running{adapter=\"banking\"} 3"), "{text}");
         sender.send_modify(|state| state.draining = true);
-        assert!(!telling.readiness().ready);
+        assert!(!probe.readiness().ready);
     }
 }

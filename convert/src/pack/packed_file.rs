@@ -1,18 +1,18 @@
-//! A packed adapter as a file: laid out once, mapped ever after by whoever serves the same base.
+//! Packed adapters as files: packed once, then mapped by every worker with the same base.
 //!
 //! ```text
 //! length of the header   8 bytes, little-endian
 //! CRC-32 of all below    8 bytes, little-endian
-//! header                 JSON: what `Header` says
+//! header                 JSON of `Header`
 //! zeros                  up to a multiple of 4,096
-//! matrices               as they are in memory
+//! matrices               as in memory
 //! ```
 //!
-//! A file that is not whole, for instance because the machine went down, counts for none. The CRC is for that: whoever may
-//! write the file may write its sum as well, of whatever kind, and the artifact beside it. What protects the numbers is who
-//! may write there; so a file of another user, or one that everybody may write, counts for none either, nor does one that was
-//! made of another artifact. What protects the process, whatever a file holds, is that its ranks are held against each other
-//! and against its length before anything is laid out by them, and that no scale is NaN or infinite.
+//! An incomplete file, for instance after a power failure, is ignored; the CRC detects it. The CRC is no protection
+//! against a writer, who could change it as well, and the artifact beside it. The numbers are protected by file
+//! ownership: a file of another user, or a world-writable one, is ignored, as is one packed from another artifact. The
+//! process is protected whatever a file contains: its ranks are checked against the model and the file's length before
+//! any layout, and no scale may be NaN or infinite.
 
 use std::{
     collections::BTreeSet,
@@ -28,21 +28,21 @@ use serde::{Deserialize, Serialize};
 use super::{Memory, PackedAdapter, Ranks, places};
 use crate::{config::ModelConfig, digest, graph::Precision, mapped, peft::Module};
 
-/// Grows whenever the same adapter would be laid out otherwise.
+/// Incremented whenever the layout of an adapter changes.
 const VERSION: u32 = 2;
 
-/// Where the matrices begin is a multiple of this: a page, for most systems.
+/// Alignment of the matrices: a page on most systems.
 const ALIGNMENT: usize = 4096;
 
 /// Bytes before the header.
 const FRONT: usize = 16;
 
-/// What an adapter was laid out for: another has a file of its own.
+/// Key of a packed adapter: artifact, base and scale. Each key has a file of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key(String);
 
 impl Key {
-    /// Of the artifact of that digest, for a base of that shape and precision, and that scale.
+    /// Key for the artifact with that digest, the base's shape and precision, and the scale.
     pub fn new(artifact: &str, config: &ModelConfig, precision: Precision, scale: f32) -> Self {
         let about = format!("{VERSION} {artifact} {config:?} {precision} {:08x}", scale.to_bits());
         Self(digest::of_bytes(about.as_bytes()))
@@ -53,20 +53,20 @@ impl Key {
     }
 }
 
-/// What stands before the matrices.
+/// Header before the matrices.
 #[derive(Debug, Serialize, Deserialize)]
 struct Header {
-    /// The [`Key`].
+    /// Its [`Key`].
     key: String,
     digest: String,
     rank_max: usize,
     target_modules: Vec<String>,
-    /// Layer, number in [`Module::ALL`] and rank of each pair.
+    /// Layer, index in [`Module::ALL`] and rank of each pair.
     ranks: Vec<(usize, usize, usize)>,
 }
 
 impl PackedAdapter {
-    /// Keeps it in the folder `dir`, which is made.
+    /// Writes it into the folder `dir`, creating the folder.
     ///
     /// # Errors
     /// The file system refuses.
@@ -96,7 +96,7 @@ impl PackedAdapter {
         Ok(())
     }
 
-    /// What [`PackedAdapter::keep`] left there, mapped; `None` where there is nothing, or nothing whole.
+    /// Maps the file that [`PackedAdapter::keep`] wrote; `None` if there is no valid one.
     pub fn kept(dir: &Path, key: &Key, config: &ModelConfig, precision: Precision) -> Option<Self> {
         let path = dir.join(key.file_name());
         let file = File::open(&path).ok()?;
@@ -123,27 +123,29 @@ impl PackedAdapter {
         let header: Header = serde_json::from_slice(header).ok()?;
         let ranks = header.ranks(config, map.len())?;
         let Header { key: found, digest, rank_max, target_modules, .. } = header;
-        let (groups, bytes) = places(&ranks, config, precision);
+        let (projections, bytes) = places(&ranks, config, precision);
         if found != key.0 || map.len() != begin.checked_add(bytes)? {
             return None;
         }
         let memory = Memory::Mapped { map, begin };
-        let kept = Self { digest, rank_max, target_modules, ranks, groups, memory };
-        let finite = (0..kept.groups.len()).filter_map(|group| kept.group(group)).all(|group| group.is_finite());
+        let kept = Self { digest, rank_max, target_modules, ranks, projections, memory };
+        let finite = (0..kept.projections.len())
+            .filter_map(|projection| kept.projection(projection))
+            .all(|projection| projection.is_finite());
         finite.then_some(kept)
     }
 }
 
 impl Header {
-    /// The ranks, if all of them are of this base, agree with the rest of the header, and matrices of theirs fit in a file
-    /// of `length` bytes: then no sum or product of the layout overflows.
+    /// The ranks, if they are valid for this base, agree with the rest of the header, and fit in a file of `length`
+    /// bytes; so no size computation can overflow.
     fn ranks(&self, config: &ModelConfig, length: usize) -> Option<Ranks> {
         let (mut ranks, mut weights) = (Ranks::new(), 0_usize);
         for &(layer, module, rank) in &self.ranks {
             let module = *Module::ALL.get(module).filter(|_| layer < config.layers && rank > 0)?;
             let (inputs, outputs) = module.dimensions(config);
             weights = weights.checked_add(rank.checked_mul(inputs.checked_add(outputs)?)?)?;
-            // A weight takes a byte at least.
+            // A weight takes at least a byte.
             if weights > length || ranks.insert((layer, module), rank).is_some() {
                 return None;
             }
@@ -154,8 +156,8 @@ impl Header {
     }
 }
 
-/// Whether it belongs to the user of this process, and not everybody may write it. Its group may: volumes in a cluster are
-/// made so for the pods that share them.
+/// Whether it belongs to the user of this process and is not world-writable. It may be group-writable, as volumes
+/// shared by pods are.
 fn is_ours(file: &File) -> bool {
     const OTHERS_WRITE: u32 = 0o002;
     let user = rustix::process::geteuid().as_raw();
