@@ -136,7 +136,7 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Parsed, GgufError> {
         let key = reader.text("a metadata key")?;
         let value = Value::read(&mut reader, key)?;
         if metadata.insert(key.to_owned(), value).is_some() {
-            return Err(reader.bad(key, "it stands there twice"));
+            return Err(reader.bad(key, "duplicate metadata key; the file is damaged"));
         }
     }
     if metadata.get("split.count").and_then(Value::as_unsigned).is_some_and(|count| count > 1) {
@@ -235,7 +235,7 @@ fn place(
         end_before = offset + bytes;
         let range = (end - bytes) as usize..end as usize;
         if tensors.insert(name.clone(), TensorInfo { shape, kind, range }).is_some() {
-            return Err(bad(&name, "it stands there twice".to_owned()));
+            return Err(bad(&name, "duplicate tensor name; the file is damaged".to_owned()));
         }
     }
     Ok(tensors)

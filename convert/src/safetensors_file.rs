@@ -131,7 +131,7 @@ impl<'de> Visitor<'de> for HeaderVisitor {
             let entry = map.next_value::<Entry>();
             let entry = entry.map_err(|error| A::Error::custom(format!("tensor `{name}`: {error}")))?;
             if entries.contains_key(&name) {
-                return Err(A::Error::custom(format!("tensor `{name}` stands there twice")));
+                return Err(A::Error::custom(format!("duplicate tensor `{name}`")));
             }
             entries.insert(name, entry);
         }
@@ -334,7 +334,7 @@ mod tests {
                 format!(r#"{{"t":{}}}"#, entry("[1,1,1,1,1,1,1,1,1]")),
                 "tensor `t`: invalid length 9, expected at most 8 dimensions",
             ),
-            (format!(r#"{{"t":{0},"t":{0}}}"#, entry("[1]")), "tensor `t` stands there twice"),
+            (format!(r#"{{"t":{0},"t":{0}}}"#, entry("[1]")), "duplicate tensor `t`"),
             (r#"{"t":{"dtype":"F32","shape":[1]}}"#.to_owned(), "tensor `t`: missing field `data_offsets`"),
             ("[]".to_owned(), "expected an object of tensors"),
         ] {

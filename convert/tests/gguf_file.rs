@@ -23,7 +23,7 @@ fn changed(change: impl FnOnce(&mut Vec<u8>)) -> String {
     refusal(&path)
 }
 
-/// Where a metadata key or tensor name begins, counting its length.
+/// Offset of a metadata key or tensor name, at its length.
 fn at(bytes: &[u8], name: &str) -> usize {
     let mut needle = (name.len() as u64).to_le_bytes().to_vec();
     needle.extend_from_slice(name.as_bytes());

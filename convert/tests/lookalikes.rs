@@ -114,7 +114,7 @@ fn a_tokenizer_in_another_form_is_refused_and_none_at_all_is_said() {
     for name in ["tokenizer.model", "vocab.json"] {
         let dir = copy(&parity().join("llama"));
         fs::write(dir.path().join(name), "x").unwrap();
-        assert_says(&refusal(dir.path()), &["tokenizer.json is not there", name, "save_pretrained"]);
+        assert_says(&refusal(dir.path()), &["tokenizer.json is missing", name, "save_pretrained"]);
     }
 }
 

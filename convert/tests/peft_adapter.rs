@@ -281,7 +281,7 @@ fn copies_of_embedding_and_head_are_only_copies_or_refused() {
     assert_says(&on_base(resized.path()).unwrap_err(), &["lm_head", "129", "save_embedding_layers=False"]);
 }
 
-/// What training tools save beside the weights.
+/// Files that training tools save beside the weights.
 #[test]
 fn the_template_of_an_adapter_is_used_and_what_is_not_used_is_said() {
     use slm_convert::chat::{ChatMessage, ChatTemplate};
@@ -405,10 +405,10 @@ fn files_that_are_damaged_or_not_there_are_named() {
     cut(&weights, 4);
     assert_says(&open(dir.path()).unwrap_err(), &[WEIGHTS, "header"]);
     std::fs::rename(&weights, dir.path().join("adapter_model.bin")).unwrap();
-    assert_says(&open(dir.path()).unwrap_err(), &[WEIGHTS, "not there", "safe_serialization"]);
+    assert_says(&open(dir.path()).unwrap_err(), &[WEIGHTS, "is missing", "safe_serialization"]);
     let dir = named("r4-all");
     cut(&dir.path().join(CONFIG), 30);
     assert_says(&open(dir.path()).unwrap_err(), &[CONFIG, "JSON", "line"]);
     std::fs::remove_file(dir.path().join(CONFIG)).unwrap();
-    assert_says(&open(dir.path()).unwrap_err(), &[CONFIG, "not there", "no PEFT adapter"]);
+    assert_says(&open(dir.path()).unwrap_err(), &[CONFIG, "is missing", "no PEFT adapter"]);
 }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use slm_convert::chat::ChatMessage;
 use slm_convert::{Checkpoint, Family};
 
-/// What transformers makes of the same file.
+/// Values that transformers computes from the same file.
 #[derive(Deserialize)]
 struct Prompt {
     /// Null for text that is encoded as it stands, else the user's turn that the template makes `text` of.

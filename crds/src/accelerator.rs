@@ -1,4 +1,4 @@
-//! `AcceleratorProfile`: what workers compute on.
+//! `AcceleratorProfile`: the hardware and execution provider of workers.
 
 // Printer columns repeat their keys, which clippy takes for repeated attributes.
 #![allow(clippy::duplicated_attributes)]

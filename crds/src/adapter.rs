@@ -1,4 +1,4 @@
-//! `LoraAdapter`: an expert on top of a base model.
+//! `LoraAdapter`: a LoRA adapter of a base model, served as an expert.
 
 // Printer columns repeat their keys, which clippy takes for repeated attributes.
 #![allow(clippy::duplicated_attributes)]

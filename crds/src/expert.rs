@@ -1,4 +1,4 @@
-//! What callers and routes may know of an expert.
+//! Description of an expert for callers and routes.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,7 @@ pub struct Expert {
     pub description: Option<String>,
 }
 
-/// What people read of it; empty when nothing was said.
+/// The description; empty if there is none.
 #[must_use]
 pub fn description(expert: Option<&Expert>) -> String {
     expert.and_then(|expert| expert.description.clone()).unwrap_or_default()

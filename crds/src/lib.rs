@@ -1,18 +1,18 @@
-//! The kinds of `slmswarm.io`: what a person writes down to get a swarm.
+//! Custom resources of `slmswarm.io`.
 //!
-//! One definition in Rust makes everything else: the CRDs that a cluster applies (`crds/yaml`, generated and checked
-//! for drift), and the local check of manifests, which walks the very same schema and evaluates the very same CEL
-//! rules. So a manifest that `slm up` refuses would be refused by an API server too, in the same words.
+//! Everything derives from one definition in Rust: the CRDs that a cluster applies (`crds/yaml`, generated and checked
+//! for drift), and the local validation of manifests, which uses the same schema and evaluates the same CEL rules. So a
+//! manifest that `slm up` refuses would be refused by an API server with the same message.
 //!
-//! Pure: it reads files and nothing else; no cluster, no network, no async.
+//! Pure: reads files and nothing else; no cluster, no network, no async.
 //!
-//! In the order in which a manifest meets them:
-//! - [`model`], [`adapter`], [`route`], [`accelerator`]: the kinds, with [`source`], [`pod`], [`expert`], [`status`] as
-//!   their parts;
-//! - [`rule`]: the CEL conditions of a route, compiled and evaluated;
-//! - [`names`]: the one space of names, and references into it;
-//! - [`schema`]: the CRDs, from these types;
-//! - [`yaml`]: text to a tree whose nodes know their line; [`manifest`]: files to checked objects that do.
+//! Modules, in the order in which a manifest meets them:
+//! - [`model`], [`adapter`], [`route`], [`accelerator`]: the kinds, and [`source`], [`pod`], [`expert`], [`status`],
+//! their parts;
+//! - [`rule`]: CEL conditions of routes, compiled and evaluated;
+//! - [`names`]: the shared namespace of names, and references;
+//! - [`schema`]: the CRDs of these types;
+//! - [`yaml`]: text to a tree with line numbers; [`manifest`]: files to validated objects.
 
 pub mod accelerator;
 pub mod adapter;
@@ -40,7 +40,7 @@ pub use route::{SwarmRoute, SwarmRouteSpec};
 
 /// API group of every kind.
 pub const GROUP: &str = "slmswarm.io";
-/// The one version there is.
+/// The only version.
 pub const VERSION: &str = "v1alpha1";
-/// What a manifest's `apiVersion` has to say.
+/// `apiVersion` of every manifest.
 pub const API_VERSION: &str = "slmswarm.io/v1alpha1";

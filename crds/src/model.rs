@@ -151,7 +151,7 @@ pub enum SpeculativeMethod {
 }
 
 impl SpeculativeMethod {
-    /// As manifests spell it.
+    /// Name in manifests.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -177,7 +177,7 @@ pub enum Precision {
 }
 
 impl Precision {
-    /// As manifests and command lines write it.
+    /// Name in manifests and on command lines.
     pub fn name(self) -> &'static str {
         match self {
             Self::Auto => "Auto",

@@ -1,8 +1,8 @@
-//! The one space of names that models, adapters and routes share, and references into it. A folder of manifests and a
-//! cluster find the same faults in it, in the same words.
+//! Names: models, adapters and routes share one namespace of names. Manifests and clusters report the same conflicts
+//! and dangling references, with the same messages.
 //!
-//! [`holders`] is the one place that decides which of several objects has a name. The operator's controllers, its
-//! loading of adapters, the routers and the manifest reader all ask it, each over the objects that it knows.
+//! [`holders`] alone decides which of several objects owns a name. The operator's controllers, its loads of adapters,
+//! the routers and the manifest reader all use it, each over the objects that it knows.
 
 use std::collections::HashMap;
 
@@ -15,19 +15,19 @@ use crate::{
     schema::Kind,
 };
 
-/// An object's claim to its name. Claims are ordered: of two claims to one name, the lesser holds it.
+/// An object's claim to its name. Claims are ordered: the least claim to a name wins.
 ///
-/// `A` is the age: [`Birth`] in a cluster, the place in its folder for a manifest.
+/// `A` is the age: [`Birth`] in a cluster, the position in the folder for a manifest.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Claim<A> {
-    /// How long the object has been there: the older one compares as less.
+    /// Age of the object; an older one compares as less.
     pub age: A,
-    /// Its kind, which decides between objects of the same age.
+    /// Kind of the object, which decides between objects of the same age.
     pub kind: Kind,
 }
 
-/// The age of an object in a cluster. Timestamps have whole seconds; the uid decides between objects of one second.
-/// An object without a timestamp is younger than all others.
+/// Age of an object in a cluster. Timestamps have whole seconds, so the uid decides within a second. An object without
+/// a timestamp counts as the youngest.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Birth {
     created: (bool, Option<Timestamp>),
@@ -35,7 +35,7 @@ pub struct Birth {
 }
 
 impl Claim<Birth> {
-    /// The claim of the object of `kind` with this metadata. An object that is being deleted has none.
+    /// Claim of the object of `kind` with this metadata. An object that is being deleted has none.
     #[must_use]
     pub fn of(kind: Kind, metadata: &ObjectMeta) -> Option<Self> {
         if metadata.deletion_timestamp.is_some() {
@@ -47,7 +47,7 @@ impl Claim<Birth> {
     }
 }
 
-/// The holder of each name: the oldest object that claims it.
+/// Owner of each name: the oldest object that claims it.
 pub fn holders<A: Ord>(claims: impl IntoIterator<Item = (String, Claim<A>)>) -> HashMap<String, Claim<A>> {
     let mut holders: HashMap<String, Claim<A>> = HashMap::new();
     for (name, claim) in claims {
@@ -62,7 +62,7 @@ pub fn holders<A: Ord>(claims: impl IntoIterator<Item = (String, Claim<A>)>) -> 
     holders
 }
 
-/// The names that references may lead to.
+/// Names that references may point to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Known {
     /// Of base models.
@@ -71,25 +71,25 @@ pub struct Known {
     pub adapters: Vec<String>,
 }
 
-/// A reference to nothing.
+/// A dangling reference.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("no {kind} is named `{name}`{suggestion}")]
 pub struct Dangling {
-    /// What was looked for.
+    /// Kind of the reference.
     kind: TargetKind,
-    /// By which name.
+    /// Name of the reference.
     name: String,
-    /// The end of the sentence.
+    /// "Did you mean", or the end of the sentence.
     suggestion: String,
 }
 
-/// A name that two objects have.
+/// A name that another object owns.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("the name `{name}` is taken by the {other}; models, adapters and routes share one space of names")]
 pub struct NameTaken {
-    /// The name.
+    /// The claimed name.
     pub name: String,
-    /// Kind of the object that has it, and where that is written, if it is.
+    /// Kind of the owner, and its location, if known.
     pub other: String,
 }
 
@@ -101,7 +101,7 @@ impl Known {
         }
     }
 
-    /// What is wrong with a reference to `kind` `name`, if that is not there.
+    /// The fault of a reference to `kind` `name`, if it is dangling.
     #[must_use]
     pub fn dangling(&self, kind: TargetKind, name: &str) -> Option<Dangling> {
         if self.of(kind).iter().any(|known| known == name) {

@@ -1,11 +1,11 @@
-//! "Did you mean": the names nearest to one that does not exist.
+//! "Did you mean": suggestions for an unknown name.
 
-/// Names of which at most this many are suggested.
+/// Bound on suggestions.
 const SUGGESTIONS_MAX: usize = 3;
-/// Below this likeness (Damerau-Levenshtein, 1 is equal) a suggestion would only confuse.
+/// Minimum similarity (Damerau-Levenshtein, 1 is equal); below, a suggestion would only confuse.
 const LIKENESS_MIN: f64 = 0.5;
 
-/// The candidates that look like `name`, likeliest first, at most three.
+/// Candidates similar to `name`, most similar first, at most three.
 pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
     let lower = name.to_lowercase();
     let mut scored: Vec<(f64, &str)> = candidates
@@ -18,14 +18,14 @@ pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     scored.into_iter().take(SUGGESTIONS_MAX).map(|(_, candidate)| candidate).collect()
 }
 
-/// Spelling distance, or a part of the other: `travel` is near `travel-expert`.
+/// Edit distance, or containment: `travel` is near `travel-expert`.
 fn likeness(a: &str, b: &str) -> f64 {
     let spelling = strsim::normalized_damerau_levenshtein(a, b);
     let shorter = a.len().min(b.len());
     if shorter >= 3 && (a.contains(b) || b.contains(a)) { spelling.max(0.6) } else { spelling }
 }
 
-/// The end of an error message: ``; did you mean `a` or `b`?``, or nothing.
+/// End of an error message: ``; did you mean `a` or `b`?``, or a full stop.
 #[must_use]
 pub fn did_you_mean(nearest: &[&str]) -> String {
     let quoted: Vec<String> = nearest.iter().map(|name| format!("`{name}`")).collect();

@@ -1,4 +1,4 @@
-//! What a person may add to the workers' pods.
+//! Settings for a model's worker pods.
 
 use std::collections::BTreeMap;
 
@@ -41,7 +41,7 @@ pub struct PodSettings {
     pub priority_class_name: Option<String>,
 }
 
-/// Quantities are written as numbers or as strings.
+/// Quantities are strings or numbers.
 fn resources(_: &mut SchemaGenerator) -> Schema {
     let quantities = |what: &str| {
         json_schema!({

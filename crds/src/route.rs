@@ -1,4 +1,4 @@
-//! `SwarmRoute`: a name that callers use, and how a request finds its expert behind it.
+//! `SwarmRoute`: a name for callers, with rules that choose an expert for each request.
 
 // Printer columns repeat their keys, which clippy takes for repeated attributes.
 #![allow(clippy::duplicated_attributes)]

@@ -1,4 +1,4 @@
-//! The CRDs, from the Rust types.
+//! CRDs of the Rust types.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray,
@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use crate::{API_VERSION, AcceleratorProfile, LoraAdapter, SlmModel, SwarmRoute, validation};
 
-/// Takes away what schemars says of widths: `minimum` and `maximum` bound the values, and API servers warn about formats
-/// that they do not know.
+/// Removes schemars' numeric formats: `minimum` and `maximum` bound the values, and API servers warn about unknown
+/// formats.
 fn keep_known_formats(schema: &mut JSONSchemaProps) {
     if schema.format.as_deref().is_some_and(|format| format.starts_with("uint")) {
         schema.format = None;
@@ -22,26 +22,26 @@ fn keep_known_formats(schema: &mut JSONSchemaProps) {
     }
 }
 
-/// A kind of the group.
+/// A kind of the API group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
     /// A base model.
     SlmModel,
-    /// An expert on it.
+    /// A LoRA adapter of a base model.
     LoraAdapter,
-    /// A name with rules behind it.
+    /// A route: a name with rules.
     SwarmRoute,
-    /// What workers compute on.
+    /// An accelerator profile.
     AcceleratorProfile,
 }
 
 impl Kind {
     /// Every kind.
     pub const ALL: [Self; 4] = [Self::SlmModel, Self::LoraAdapter, Self::SwarmRoute, Self::AcceleratorProfile];
-    /// Those that a swarm on one machine is made of, in the order in which they build on each other.
+    /// Kinds of a swarm on one machine, in order of their dependencies.
     pub const LOCAL: [Self; 3] = [Self::SlmModel, Self::LoraAdapter, Self::SwarmRoute];
 
-    /// As a manifest writes it.
+    /// Name of the kind.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -58,7 +58,7 @@ impl Kind {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
-    /// Its CRD, with the rules that the derive cannot write: those about `metadata`.
+    /// CRD of the kind, with rules about `metadata`, which the derive does not support.
     #[must_use]
     pub fn crd(self) -> CustomResourceDefinition {
         let mut crd = match self {
@@ -76,23 +76,23 @@ impl Kind {
         crd
     }
 
-    /// The OpenAPI schema of the whole object, as JSON.
+    /// OpenAPI schema of the whole object, as JSON.
     #[must_use]
     pub fn schema(self) -> Value {
         let schema = self.crd().spec.versions.into_iter().next().and_then(|version| version.schema);
         schema.and_then(|schema| serde_json::to_value(schema.open_api_v3_schema).ok()).unwrap_or_default()
     }
 
-    /// Name of its file in `crds/yaml`.
+    /// File name in `crds/yaml`.
     #[must_use]
     pub fn file_name(self) -> String {
         format!("{}.yaml", self.name().to_lowercase())
     }
 
-    /// What that file holds.
+    /// Content of that file.
     ///
     /// # Errors
-    /// When the CRD cannot be written as YAML, which no CRD of ours does.
+    /// The CRD cannot be written as YAML, which does not happen with ours.
     pub fn yaml(self) -> Result<String, serde_yaml_ng::Error> {
         let body = serde_yaml_ng::to_string(&self.crd())?;
         Ok(format!(

@@ -1,4 +1,4 @@
-//! Where an artifact comes from.
+//! Source of an artifact.
 
 use std::path::{Path, PathBuf};
 
@@ -23,7 +23,8 @@ pub struct Source {
     #[schemars(length(max = 71), extend("x-kubernetes-validations" = validation::digest()))]
     pub digest: Option<String>,
     /// SecretRef names a Secret with credentials for the registry or server: of type kubernetes.io/dockerconfigjson, or with `token`, or with
-    /// `username` and `password`.
+    /// `username` and `password`. For an adapter, a Secret with a token or a password needs the annotation `slmswarm.io/hosts`, which names the
+    /// hosts that its credentials may be sent to: HOST or HOST:PORT, separated by commas.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<SecretRef>,
 }

@@ -1,4 +1,4 @@
-//! What the status of every kind has in common.
+//! Status fields common to all kinds.
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 

@@ -1,8 +1,8 @@
-//! The CEL rules that several kinds share, as they stand in `x-kubernetes-validations`.
+//! CEL rules shared by several kinds, for `x-kubernetes-validations`.
 
 use serde_json::{Value, json};
 
-/// A field that holds the name of an object.
+/// The name of a referenced object.
 pub(crate) fn name() -> Value {
     json!([{
         "rule": "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
@@ -10,7 +10,7 @@ pub(crate) fn name() -> Value {
     }])
 }
 
-/// An object's own name, which callers put into `model` and which so has to be as plain as a host name.
+/// An object's own name, which callers put into `model`, so it must be as plain as a host name.
 pub(crate) fn object_name() -> Value {
     json!([{
         "rule": "size(self.metadata.name) <= 63 && self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
@@ -18,7 +18,7 @@ pub(crate) fn object_name() -> Value {
     }])
 }
 
-/// Where an artifact comes from.
+/// The source of an artifact.
 pub(crate) fn uri() -> Value {
     json!([{
         "rule": "self.matches('^(file:(///[^/]|[^/])|https?://[^/]|oci://[^/]+/[^/]|pvc://[^/]+/[^/])')",
@@ -26,7 +26,7 @@ pub(crate) fn uri() -> Value {
     }])
 }
 
-/// An artifact's digest.
+/// The digest of an artifact.
 pub(crate) fn digest() -> Value {
     json!([{
         "rule": "self.matches('^sha256:[0-9a-f]{64}$')",
@@ -34,7 +34,7 @@ pub(crate) fn digest() -> Value {
     }])
 }
 
-/// A number to multiply with. Infinity cannot be written in JSON; the bound refuses what becomes infinite in f32.
+/// A positive factor. JSON has no infinity; the bound refuses numbers that are infinite as f32.
 pub(crate) fn scale() -> Value {
     json!([{
         "rule": "self > 0.0 && self <= 1000000.0",
@@ -42,7 +42,7 @@ pub(crate) fn scale() -> Value {
     }])
 }
 
-/// A CEL expression; whether it compiles is found out where it is compiled.
+/// A CEL expression; it is compiled elsewhere.
 pub(crate) fn not_blank() -> Value {
     json!([{ "rule": "self.matches('[^ \\t\\r\\n]')", "message": "must not be blank" }])
 }

@@ -1,30 +1,30 @@
-//! YAML to a tree whose every node knows its line.
+//! YAML to a tree with line numbers.
 //!
-//! serde's YAML loses the lines of fields, and stops at the first error; messages that name file and line of
-//! everything that is wrong need the events. YAML 1.2 core schema, as JSON can say it; no merge keys.
+//! serde's YAML support loses the lines of fields and stops at the first error, so this reads parser events. YAML 1.2
+//! core schema as far as JSON can represent it; no merge keys.
 
 use std::collections::HashMap;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 use serde_json::{Map, Number, Value};
 
-/// Nodes in one file, aliases expanded: bounds what "billion laughs" can cost.
+/// Bound on the nodes of a file with aliases expanded, against "billion laughs".
 const NODES_MAX: usize = 100_000;
 const DEPTH_MAX: usize = 64;
 
-/// A value, and where it is written.
+/// A value and its location.
 #[derive(Clone, Debug)]
 pub struct Node {
-    /// Its first line, counted from 1.
+    /// First line, from 1.
     pub line: u32,
-    /// What it is.
+    /// The value.
     pub tree: Tree,
 }
 
-/// What a value can be.
+/// A value.
 #[derive(Clone, Debug)]
 pub enum Tree {
-    /// Text, a number, a truth value or nothing.
+    /// A string, number, boolean or null.
     Scalar(Value),
     /// Items, in their order.
     List(Vec<Node>),
@@ -35,27 +35,27 @@ pub enum Tree {
 /// One field of a map.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// Its name.
+    /// Name of the field.
     pub key: String,
-    /// Where the name is written.
+    /// Line of the name.
     pub line: u32,
-    /// What it holds.
+    /// Value of the field.
     pub value: Node,
 }
 
-/// Why a text is no tree.
+/// Reason why a text is not a valid tree.
 #[derive(Debug)]
 pub struct YamlError {
-    /// Where, counted from 1.
+    /// Line from 1.
     pub line: u32,
-    /// What is wrong, in words.
+    /// Description of the problem.
     pub what: String,
 }
 
-/// The documents of a text, empty ones left out.
+/// The non-empty documents of a text.
 ///
 /// # Errors
-/// What is not YAML, a field that stands twice, and what is too large or too deep.
+/// Invalid YAML, duplicate fields, too many nodes, or too deep nesting.
 pub fn documents(text: &str) -> Result<Vec<Node>, YamlError> {
     let mut builder = Builder::default();
     let mut parser = Parser::new_from_str(text);
@@ -70,7 +70,7 @@ pub fn documents(text: &str) -> Result<Vec<Node>, YamlError> {
 }
 
 impl Node {
-    /// The field of this name, if it is a map that has one.
+    /// The field of this name, if the value is a map that has it.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&Entry> {
         match &self.tree {
@@ -79,7 +79,7 @@ impl Node {
         }
     }
 
-    /// The text, if it is one.
+    /// The string, if it is one.
     #[must_use]
     pub fn text(&self) -> Option<&str> {
         match &self.tree {
@@ -88,7 +88,7 @@ impl Node {
         }
     }
 
-    /// Without lines.
+    /// The value without lines.
     #[must_use]
     pub fn json(&self) -> Value {
         match &self.tree {
@@ -102,7 +102,7 @@ impl Node {
         }
     }
 
-    /// Adds the line of every field below to `lines`, by path.
+    /// Adds the line of every nested field to `lines`, by path.
     pub(crate) fn lines(&self, path: &str, lines: &mut HashMap<String, u32>) {
         match &self.tree {
             Tree::Scalar(_) => {}
@@ -124,7 +124,7 @@ impl Node {
     }
 }
 
-/// `a` and `b` to `a.b`.
+/// Joins `a` and `b` to `a.b`.
 pub(crate) fn join(path: &str, field: &str) -> String {
     if path.is_empty() { field.to_owned() } else { format!("{path}.{field}") }
 }
@@ -140,7 +140,7 @@ struct Builder {
 struct Open {
     node: Node,
     anchor: usize,
-    /// The key that waits for its value.
+    /// A key without its value.
     key: Option<(String, u32)>,
 }
 
@@ -151,7 +151,7 @@ impl Builder {
             Event::Scalar(text, style, anchor, tag) => {
                 let tagged_text = tag.is_some_and(|tag| tag.is_yaml_core_schema() && tag.suffix == "str");
                 let plain = style == ScalarStyle::Plain && !tagged_text;
-                // A key is always text, even `on` or `1`.
+                // A key is always a string, even `on` or `1`.
                 let is_key = self.open.last().is_some_and(Open::awaits_key);
                 let value = if plain && !is_key { scalar(&text) } else { Value::String(text.into_owned()) };
                 self.close(Node { line, tree: Tree::Scalar(value) }, anchor)
@@ -186,7 +186,7 @@ impl Builder {
         Ok(())
     }
 
-    /// A node is complete: it becomes a key, a value, an item or a document.
+    /// Completes a node as a key, a value, an item or a document.
     fn close(&mut self, node: Node, anchor: usize) -> Result<(), YamlError> {
         self.nodes += 1;
         if self.nodes > NODES_MAX {
@@ -209,7 +209,7 @@ impl Builder {
                     return Err(YamlError { line: node.line, what: "a field's name has to be text".to_owned() });
                 };
                 if let Some(first) = entries.iter().find(|entry| entry.key == key) {
-                    let what = format!("the field `{key}` stands here twice, first on line {}", first.line);
+                    let what = format!("the field `{key}` is given twice, first on line {}", first.line);
                     return Err(YamlError { line: node.line, what });
                 }
                 parent.key = Some((key.to_owned(), node.line));
@@ -234,8 +234,8 @@ fn size(node: &Node) -> usize {
     }
 }
 
-/// A plain scalar by the YAML 1.2 core schema. What JSON has no number for (.nan, .inf) stays text, and is refused as
-/// such where a number is expected.
+/// A plain scalar by the YAML 1.2 core schema. Numbers that JSON lacks (.nan, .inf) stay strings, and are refused where
+/// a number is expected.
 fn scalar(text: &str) -> Value {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => return Value::Null,
@@ -296,7 +296,7 @@ mod tests {
             format!("{text}a{n}: &a{n} [{}]\n", vec![alias; 10].join(","))
         });
         let cases = [
-            ("a: 1\na: 2\n", 2, "stands here twice, first on line 1"),
+            ("a: 1\na: 2\n", 2, "the field `a` is given twice, first on line 1"),
             ("a: 1\nb: [1\n", 0, "not YAML"),
             ("a:\n  ? [x]\n  : y\n", 2, "name has to be text"),
             (deep.as_str(), 1, "nested deeper"),

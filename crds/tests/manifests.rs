@@ -86,7 +86,7 @@ status: {readyReplicas: 1, conditions: [{type: Ready, status: 'True'}], unheard:
     assert!(problem.contains("SlmModel smol: spec.source.uir") && problem.starts_with("swarm.yaml:19:"), "{problem}");
 }
 
-/// What is changed, to what, and the message.
+/// Field to change, its new value, and the expected message.
 const REFUSALS: &[(&str, &str, &str)] = &[
     (
         "    uri: file:models",

@@ -76,7 +76,7 @@ fn objects() -> [(Kind, Value); 4] {
     ]
 }
 
-/// What an older release understands of `value`.
+/// The part of `value` that an older release understands.
 fn read(kind: Kind, value: Value) -> Result<Value, serde_json::Error> {
     match kind {
         Kind::SlmModel => serde_json::from_value::<SlmModel>(value).and_then(serde_json::to_value),

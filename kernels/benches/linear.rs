@@ -95,7 +95,7 @@ fn shape(name: &str, level: Level, format: Format, (n, k): (usize, usize), roof:
     }
 }
 
-/// What adapters cost on top of a layer: both halves, in 8 bits, weights and adapters from memory.
+/// Cost of adapters on top of a layer: both products, in 8 bits, weights and adapters from memory.
 #[allow(unsafe_code)] // `hidden` and `Linear::columns` want that nobody else writes to their rows.
 fn adapters(name: &str, level: Level) -> io::Result<()> {
     let (n, k) = (3072, 576);

@@ -1,25 +1,24 @@
-//! Activations in 8 bits: a scale per row and block, and the sums that stand in for the weights' offsets.
+//! Activations in 8 bits: a scale for each row and block, and sums that cancel the weights' offsets.
 //!
-//! The scale of a block is a whole multiple of its row's unit, so that a kernel can apply it to sums of products while
-//! they are integers, or after; the unit is left to the end.
+//! A block's scale is an integer multiple of its row's unit, so that a kernel can apply it to sums of products before
+//! or after their conversion to floats; the unit is applied at the end.
 //!
-//! Rows stand in panels of at most [`PANEL`], and a panel block by block: `[block][row][inputs of the block]`. So
-//! whatever a kernel reads for one block lies side by side, at distances that are known when it is compiled, and a
-//! panel of a wide matrix does not fall into few sets of the cache.
+//! Rows are grouped in panels of at most [`PANEL`], and a panel is stored block by block: `[block][row][inputs of the
+//! block]`. So all that a kernel reads for one block is contiguous, at strides known at compile time, and the panel of
+//! a wide matrix does not collide in few cache sets.
 #![allow(unsafe_code)] // Rows are written by several threads; bounds are checked once per call.
 
 use std::{marker::PhantomData, ops::Range};
 
 use crate::{format::BLOCK, level::Level, memory::Bytes, numbers::nearest};
 
-/// Rows of a panel at most: the most rows that any kernel takes at once.
+/// Bound on the rows of a panel: the most rows that any kernel computes at once.
 pub(crate) const PANEL: usize = 12;
 
-/// The scale of a row's block that holds its largest number, in units of the row: as fine as fits the 16 bits in which
-/// `maddwd` takes it.
+/// Multiplier of the row's largest block scale, in units of the row: as fine as fits the 16 bits that `maddwd` takes.
 const MULTIPLIER_MAX: f32 = 32767.0;
 
-/// What a kernel needs of one row in one block besides its quants.
+/// Data of one row and block besides its quants.
 ///
 /// `minus` are the negated sums of the quants that a 16-bit lane of `maddubs` meets (the first two and the last two
 /// of each four), `minus8` eight times that: what 4-bit weights owe for being stored with 8 added. They fit: 16 quants
@@ -31,7 +30,7 @@ pub(crate) struct Meta {
     pub(crate) multiplier: f32,
     /// The same, twice.
     pub(crate) multipliers: [i16; 2],
-    /// The multiplier times the sum of the quants, rounded once.
+    /// Multiplier times the sum of the quants, rounded once.
     pub(crate) sum: f32,
     pub(crate) minus: [i16; 2],
     pub(crate) minus8: [i16; 2],
@@ -54,8 +53,7 @@ pub struct Activations {
 }
 
 impl Activations {
-    /// Takes the shape of `rows` rows of `inputs` floats. Keeps the memory it had: only a larger shape than any before
-    /// allocates.
+    /// Sets the shape to `rows` rows of `inputs` floats. Memory is reused; only a larger shape allocates.
     pub fn reshape(&mut self, rows: usize, inputs: usize) -> Quantizer<'_> {
         let blocks = inputs.div_ceil(BLOCK);
         self.rows = rows;
@@ -75,7 +73,7 @@ impl Activations {
         unsafe { quantizer.rows(level, x, 0..rows) };
     }
 
-    /// Rows.
+    /// Number of rows.
     pub fn rows(&self) -> usize {
         self.rows
     }
@@ -129,7 +127,7 @@ unsafe impl Send for Quantizer<'_> {}
 unsafe impl Sync for Quantizer<'_> {}
 
 impl Quantizer<'_> {
-    /// Quantises some rows out of all of `x`, `[rows, inputs]`.
+    /// Quantises rows of `x`, `[rows, inputs]`.
     ///
     /// # Panics
     /// `x` is too short, there are no such rows, or the CPU has not the level.
@@ -169,10 +167,10 @@ impl Quantizer<'_> {
         }
     }
 
-    /// What was filled.
+    /// The quantised activations.
     ///
     /// # Safety
-    /// All rows were, and the threads that did it are known to have done it; nobody fills any more.
+    /// All rows were filled, by threads that are known to be done; no thread fills any more.
     pub unsafe fn filled(&self) -> &Activations {
         // SAFETY: borrowed exclusively for as long as the quantizer lives, which by the caller's promise does not write.
         unsafe { &*self.filled }
@@ -270,7 +268,7 @@ unsafe fn quantize_row(x: &[f32], cells: Cells) -> f32 {
     unit
 }
 
-/// The largest magnitude; a NaN is larger than all.
+/// Largest magnitude; a NaN counts as larger than all.
 #[inline(always)]
 fn largest(x: &[f32]) -> f32 {
     // Positive floats are ordered as their bits are, and so are NaNs above infinity.

@@ -1,18 +1,18 @@
-//! Attention of a ragged step over keys and values in pages: `out = softmax(scale * q K^T) V`, causal, heads grouped.
+//! Paged attention of a ragged batch: `out = softmax(scale * q K^T) V`, causal, grouped-query.
 //!
-//! The new tokens of all sequences stand flat, as rows of a step: chunks of prompts and single tokens side by side,
-//! nothing padded. Keys and values lie in pages of [`PAGE`] positions ([`Pages`]); each sequence names its own
-//! ([`Sequence::pages`]), so that sequences with a common prefix share its pages. Who owns a page, and until when, is
-//! decided elsewhere.
+//! The new tokens of all sequences are rows of one step without padding: prompt chunks and single tokens side by side.
+//! Keys and values are in pages of [`PAGE`] positions ([`Pages`]), each sequence with its own page table
+//! ([`Sequence::pages`]), so that sequences share the pages of a common prefix. The KV cache of the caller allocates
+//! pages.
 //!
 //! Once a step: [`Plan::update`]. Then for each layer: [`Attention::append`] for all tokens, in any ranges on any
-//! threads, which rotates queries and keys and stores keys and values; when all are done, [`Attention::attend`] for
+//! threads, which applies rotary embedding and stores keys and values; when all are done, [`Attention::attend`] for
 //! each of [`Plan::items`], on any threads.
 //!
-//! Guarantee: an output has the same bits whatever else is in the step, however a prompt was cut into chunks, whatever
-//! pages hold it, however many threads work, and on every instruction set; as long as all keys and values are finite.
-//! For that the definition cuts positions every [`PARTITION`], counted from the sequence's first. With a query `q`,
-//! rotated and scaled, over the visible positions `j` of one partition, and `cap` the soft-cap where there is one:
+//! Guarantee: an output has the same bits whatever else is in the batch, however the prompt was chunked, whichever
+//! pages and however many threads are used, and on every instruction set, as long as all keys and values are finite.
+//! For that, the definition partitions positions every [`PARTITION`], counted from the sequence's start. With a query
+//! `q`, rotated and scaled, over the visible positions `j` of one partition, and an optional soft cap `cap`:
 //!
 //! ```text
 //! s_j = fma chain over d of q_d * k_jd;  with a cap: s_j = cap * tanh(s_j / cap)
@@ -46,27 +46,27 @@ use self::{
 };
 use crate::{level::Level, rows::Rows};
 
-/// The attention of one layer in one step, ready to be done by several threads.
+/// Attention of one layer in one step, to be computed by several threads.
 #[derive(Clone, Copy)]
 pub struct Attention<'a> {
-    /// What the step consists of.
+    /// Plan of the step.
     pub plan: &'a Plan,
     /// The layer's keys and values.
     pub pages: Pages<'a>,
-    /// Where [`Attention::append`] leaves the queries, rotated and scaled, for [`Attention::attend`]: a row of
-    /// `heads * head_dim` for each token of the step.
+    /// Queries, rotated and scaled: written by [`Attention::append`], read by [`Attention::attend`]. A row of `heads *
+    /// head_dim` for each token of the step.
     pub queries: Rows<'a>,
-    /// What queries are multiplied by, usually `1 / sqrt(head_dim)`.
+    /// Scale of the queries, usually `1 / sqrt(head_dim)`.
     pub scale: f32,
-    /// How many positions a token sees, itself and those before it; all if there is no window. Pages that lie wholly
-    /// before the windows of all of a sequence's new tokens are not read.
+    /// Sliding window: number of positions that a token attends to, itself included; `None` for all. Pages entirely
+    /// before the windows of a sequence's new tokens are not read.
     pub window: Option<NonZeroUsize>,
-    /// Scores are bent to `cap * tanh(score / cap)`.
+    /// Soft cap: scores become `cap * tanh(score / cap)`.
     pub soft_cap: Option<f32>,
 }
 
 impl Attention<'_> {
-    /// Takes the step's tokens `tokens` in: their queries go to `queries`, their keys and values to their sequences'
+    /// Appends the step's tokens `tokens`: writes their queries to `queries`, their keys and values to their sequences'
     /// pages. Rows of `qkv` are `[heads + 2 * kv_heads, head_dim]`: queries, keys, values.
     ///
     /// # Panics

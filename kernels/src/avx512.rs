@@ -88,7 +88,7 @@ unsafe fn every_lane<T>(p: *const T) -> __m512i {
     unsafe { _mm512_set1_epi32(p.cast::<i32>().read_unaligned()) }
 }
 
-/// Minus the offset's share: what the sums begin with.
+/// Initial value of the sums: minus the offset's part.
 #[inline(always)]
 unsafe fn start<L: Layout, const V: usize, const R: usize>(meta: *const Meta) -> [[__m512i; V]; R] {
     // SAFETY: R of meta are valid.

@@ -1,4 +1,4 @@
-//! Which compiled kernel takes how many rows of a panel, by instruction set and format.
+//! Dispatch: the compiled kernel for a number of rows, by instruction set and format.
 #![allow(unsafe_code)] // Functions of an instruction set are unsafe to call; this file only names them.
 
 use crate::{
@@ -22,7 +22,7 @@ pub(crate) struct Choice {
 }
 
 impl Choice {
-    /// The kernel of `level` for the first of `rows` rows (at least one) that are left of a panel.
+    /// The kernel of `level` for the next of the `rows` rows (at least one) left in a panel.
     pub(crate) fn of(level: Level, format: Format, rows: usize) -> Self {
         match format {
             Format::Q4Scale32 => Self::with::<format::Q4Scale32>(level, rows),
@@ -67,9 +67,10 @@ mod x86 {
     use super::*;
     use crate::{avx2::Avx2, avx512::Avx512Vnni, vnni::AvxVnni};
 
-    /// Sixteen registers. Few rows take both halves of a tile at once: activations are broadcast half as often, and
-    /// memory is read in order. From six rows on, the weights of a block stay in registers and rows pass by; the more
-    /// rows, the more often an unpacked weight is used. Sizes between were slower than two smaller ones.
+    /// Kernels for sixteen registers. With few rows a pass takes both halves of a tile: activations are broadcast half
+    /// as often, and memory is read in order. From six rows on, the weights of a block stay in registers while rows
+    /// pass by; the more rows, the more often an unpacked weight is used. Sizes in between were slower than two smaller
+    /// ones.
     macro_rules! sixteen_registers {
         ($name:ident, $isa:ident, $features:literal) => {
             pub(super) fn $name<L: Layout>(rows: usize) -> Choice {
@@ -93,7 +94,7 @@ mod x86 {
     sixteen_registers!(avx2, Avx2, "avx2,fma,f16c");
     sixteen_registers!(avx_vnni, AvxVnni, "avx2,fma,f16c,avxvnni");
 
-    /// Thirty-two registers: twelve vectors, enough chains of `dpbusd` to hide its latency.
+    /// Kernels for thirty-two registers: twelve vectors, enough chains of `dpbusd` to hide its latency.
     pub(super) fn avx512_vnni<L: Layout>(rows: usize) -> Choice {
         #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
         unsafe fn run<L: Layout, const R: usize>(p: &Pass) {
@@ -117,7 +118,7 @@ mod aarch64 {
     use super::*;
     use crate::neon::NeonI8mm;
 
-    /// Thirty-two registers of four floats; rows in pairs but for one that is alone.
+    /// Kernels for thirty-two registers of four floats; rows in pairs, except for a single one.
     pub(super) fn neon_i8mm<L: Layout>(rows: usize) -> Choice {
         #[target_feature(enable = "neon,dotprod,i8mm")]
         unsafe fn run<L: Layout, const V: usize, const R: usize>(p: &Pass) {

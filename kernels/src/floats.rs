@@ -1,6 +1,4 @@
-//! Floats as files have them, little-endian, and as f32.
-//!
-//! Loops over many values at a time, without an end before the last, that the compiler makes vectors of.
+//! Little-endian floats of files, and their conversion to f32, in loops that the compiler vectorises.
 #![allow(unsafe_code)] // Functions compiled for an instruction set, called after the level was checked.
 
 use half::f16;
@@ -11,7 +9,7 @@ use crate::{
     simd::{self, Simd, WIDTH},
 };
 
-/// How a float is written.
+/// Encoding of a float.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Float {
     /// 32 bits.
@@ -22,17 +20,17 @@ pub enum Float {
     Bf16,
 }
 
-/// Some of them.
+/// A view of encoded floats.
 #[derive(Debug, Clone, Copy)]
 pub struct Floats<'a> {
-    /// How each is written.
+    /// Encoding of each float.
     pub float: Float,
-    /// A whole number of them.
+    /// Bytes of a whole number of floats.
     pub bytes: &'a [u8],
 }
 
 impl<'a> Floats<'a> {
-    /// Them as f32: in `room`, or the bytes themselves where they are that already.
+    /// The values as f32: converted in `room`, or the bytes themselves if they are f32.
     pub fn values(self, room: &'a mut Vec<f32>) -> &'a [f32] {
         if self.float == Float::F32
             && let Ok(values) = bytemuck::try_cast_slice(self.bytes)
@@ -44,19 +42,19 @@ impl<'a> Floats<'a> {
         room
     }
 
-    /// Appends them as f32.
+    /// Appends the values as f32.
     pub fn append_to(self, values: &mut Vec<f32>) {
         let begin = values.len();
         values.resize(begin + self.len(), 0.0);
         self.widen(&mut values[begin..]);
     }
 
-    /// How many there are.
+    /// Number of floats.
     fn len(self) -> usize {
         self.bytes.len() / if self.float == Float::F32 { size_of::<f32>() } else { size_of::<f16>() }
     }
 
-    /// Them as f32, into room for as many.
+    /// Converts the values to f32; `values` has their number.
     fn widen(self, values: &mut [f32]) {
         let (bytes, level) = (self.bytes, Level::best());
         match self.float {
@@ -70,7 +68,7 @@ impl<'a> Floats<'a> {
         }
     }
 
-    /// Whether none is infinite or no number: those have all bits of the exponent.
+    /// Whether all are finite: NaN and infinity have all bits of the exponent set.
     pub fn are_finite(self) -> bool {
         let (bytes, level) = (self.bytes, Level::best());
         match self.float {

@@ -1,6 +1,6 @@
-//! How weights are quantised, and how a packed tile of them is laid out.
+//! Formats of quantised weights, and the layout of their tiles.
 //!
-//! Sixteen columns make a tile, and a tile is all of their inputs:
+//! Sixteen columns, with all of their inputs, make a tile:
 //!
 //! ```text
 //! scales  [blocks][16]   f16
@@ -21,7 +21,7 @@ pub const BLOCK: usize = 32;
 /// Bytes of a scale.
 pub(crate) const SCALE_BYTES: usize = 2;
 
-/// How the weights of a matrix are quantised. `q` is the quant, `s` the scale of its block of inputs.
+/// Quantisation format of a matrix. `q` is the quant, `s` the scale of its block of inputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Format {
     /// 4 bits: `s * (q - 8)`, `s` in f16. GGUF's Q4_0.
@@ -36,7 +36,7 @@ impl Format {
     /// Every format.
     pub const ALL: [Self; 3] = [Self::Q4Scale32, Self::Q4Min32, Self::Q8Scale32];
 
-    /// Its name, as graphs say it.
+    /// Name in graphs.
     pub fn name(self) -> &'static str {
         match self {
             Self::Q4Scale32 => "q4_scale32",
@@ -58,12 +58,12 @@ impl Format {
         }
     }
 
-    /// Bytes that a matrix takes when it is packed.
+    /// Bytes of a packed matrix.
     pub fn packed_len(self, inputs: usize, outputs: usize) -> usize {
         if inputs == 0 { 0 } else { outputs.div_ceil(TILE_COLUMNS) * self.tile(inputs).bytes }
     }
 
-    /// Where the parts of a tile with `inputs` inputs stand.
+    /// Layout of a tile with `inputs` inputs.
     pub(crate) fn tile(self, inputs: usize) -> TileShape {
         match self {
             Self::Q4Scale32 => TileShape::of::<Q4Scale32>(inputs),
@@ -73,7 +73,7 @@ impl Format {
     }
 }
 
-/// What is taken from the quants of a block.
+/// Offset of a block's quants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Offset {
     /// The middle of their range.
@@ -82,7 +82,7 @@ pub(crate) enum Offset {
     Minimum,
 }
 
-/// A format as the kernels see it, at compile time.
+/// A format at compile time.
 pub(crate) trait Layout {
     const BITS: usize;
     const OFFSET: Offset;
@@ -115,7 +115,7 @@ layouts! {
     Q8Scale32: 8 bits, Middle;
 }
 
-/// Where the parts of a tile stand, in bytes from its beginning.
+/// Offsets of a tile's parts, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TileShape {
     pub(crate) blocks: usize,

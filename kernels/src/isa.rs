@@ -1,4 +1,4 @@
-//! What a tile's arithmetic needs of an instruction set, and that arithmetic, written once.
+//! Instruction-set trait, and the arithmetic of a tile written once on top of it.
 //!
 //! The numeric contract lives here. For row `r`, column `c` and block `b`, with `d` the exact integer sum over the
 //! block of `(q_w - offset) * q_x`, `m` the row's multiplier for the block and `u` its unit:
@@ -18,7 +18,7 @@ use crate::{
     format::{BLOCK, Layout, Offset, SCALE_BYTES, TILE_COLUMNS},
 };
 
-/// An instruction set: how it multiplies a block, and a vector of `LANES` floats or 32-bit integers.
+/// An instruction set: multiplication of a block, and vectors of `LANES` floats or 32-bit integers.
 ///
 /// # Safety
 /// Implementations may use instructions that not every CPU has: all functions require that the instruction set is
@@ -45,7 +45,7 @@ pub(crate) unsafe trait Isa {
     unsafe fn fma(a: Self::Floats, b: Self::Floats, c: Self::Floats) -> Self::Floats;
 }
 
-/// One piece of a tile of weights against a few rows of a panel.
+/// A pass: one piece of a tile of weights times a few rows of a panel.
 #[derive(Clone, Copy)]
 pub(crate) struct Pass {
     pub(crate) blocks: usize,
@@ -58,16 +58,16 @@ pub(crate) struct Pass {
     pub(crate) meta: *const Meta,
     /// Unit of the first row.
     pub(crate) units: *const f32,
-    /// Rows of the panel: what lies between a row's blocks.
+    /// Rows of the panel: the stride between a row's blocks.
     pub(crate) panel_rows: usize,
     /// Output of the first row and the piece's first column; floats from row to row.
     pub(crate) y: *mut f32,
     pub(crate) y_stride: usize,
-    /// What is added, laid out as `y` and possibly `y` itself; null for nothing.
+    /// Residual, laid out as `y` and possibly `y` itself; null for none.
     pub(crate) residual: *const f32,
     /// Columns of the piece that exist.
     pub(crate) columns: usize,
-    /// What the next pass reads from memory is asked for here, so many bytes a block.
+    /// Prefetch address for the next pass, in equal steps for each block.
     pub(crate) ahead: *const u8,
     pub(crate) ahead_step: usize,
 }

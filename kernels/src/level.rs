@@ -1,9 +1,9 @@
-//! Which instruction sets this CPU has.
+//! Instruction sets of the CPU.
 
 /// Instruction sets that kernels are compiled for. All give the same bits, except where a function says otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// Anything.
+    /// Any CPU.
     Portable,
     /// x86-64 with AVX2, FMA and F16C (since 2013).
     Avx2,

@@ -1,20 +1,20 @@
-//! The arithmetic of decoders on CPUs: quantised linear layers, `y = x W (+ residual) + the adapter of each row`, and
-//! attention over keys and values in pages ([`attention`]).
+//! CPU kernels for decoders: quantised linear layers with LoRA, `y = x W (+ residual) + each row's adapter`, and paged
+//! attention ([`attention`]).
 //!
 //! Weights of 4 or 8 bits are packed once ([`Packed`]) and shared by every session ([`Weights`]); activations are
 //! quantised to 8 bits once a step ([`Activations`]); then any number of threads multiply ranges of columns
-//! ([`Linear::columns`]), adding each row's adapter ([`lora`]) while the outputs are near. What runs is chosen at run
-//! time from what the CPU has ([`Level`]), never from what the build machine had.
+//! ([`Linear::columns`]), adding each row's adapter ([`lora`]) while the outputs are in cache. The instruction set is
+//! chosen at run time from what the CPU has ([`Level`]).
 //!
 //! Guarantee: every output has the same bits whichever rows are computed with it, however columns are cut, and on
 //! every instruction set.
 //!
 //! A linear layer, from any thread pool: `Activations::reshape`, then `Quantizer::rows` (or `rows_with`, which norms or
-//! gates them on the way) for all rows; then [`lora::hidden`] for each share, and `Linear::columns` for each of
-//! [`Linear::range`], which calls [`Adapters::ready`] when it needs the former to be done. The calls of each need not wait
-//! for each other.
+//! gates rows first) for all rows; then [`lora::hidden`] for each [`lora::AdapterRows`], and `Linear::columns` for each
+//! of [`Linear::range`], which calls [`Adapters::ready`] when it needs the former. The calls of each may run
+//! concurrently.
 //!
-//! This is not an operator of ONNX Runtime, starts no threads and reads no files: slices in, slices out.
+//! Not in this crate: operators of ONNX Runtime, threads, files.
 //!
 //! The tests cover every level that the CPU has and name those they skip. Elsewhere:
 //!

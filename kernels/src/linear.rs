@@ -1,4 +1,4 @@
-//! `y = x W (+ residual) + adapters`, one range of columns at a time.
+//! Linear layer: `y = x W (+ residual) + adapters`, one range of columns at a time.
 #![allow(unsafe_code)] // Rows that threads share; all bounds are checked at the beginning of a call.
 
 use std::ops::Range;
@@ -13,40 +13,40 @@ use crate::{
     rows::Rows,
 };
 
-/// Columns after which adapters are added, while outputs are still near. Fewer where B of so many columns is more than
-/// this: it is asked for before the weights of the same columns are multiplied, and has to stay near meanwhile.
+/// Columns after which adapters are added, while the outputs are in cache. Fewer if B of so many columns exceeds
+/// `ADAPTED_BYTES`: it is prefetched before the weights of the same columns, and must stay in cache meanwhile.
 const ADAPTED_COLUMNS: usize = 256;
 const ADAPTED_COLUMNS_MIN: usize = 64;
 const ADAPTED_BYTES: usize = 16 << 10;
 
-/// The second halves of the rows' adapters; rows that no share names have none.
+/// Second products (`h B`) of the rows' adapters; rows in none of `adapter_rows` have no adapter.
 #[derive(Clone, Copy)]
 pub struct Adapters<'a> {
-    /// Which rows share which adapter. No row is in two.
+    /// Rows by adapter. No row is in two.
     pub adapter_rows: &'a [AdapterRows<'a>],
-    /// What [`lora::hidden`] made of all shares: a row for each row of the outputs.
+    /// First products (`x A`) by [`lora::hidden`]: a row for each row of the outputs.
     pub hidden: Rows<'a>,
-    /// Called before they are read: waits until they are there, if they are still being made.
+    /// Called before `hidden` is read; waits until it is complete.
     pub ready: &'a (dyn Fn() + Sync),
-    /// The shares of the layer that comes next: their A is asked for meanwhile, each column its part.
+    /// Rows by adapter of the next layer, whose A is prefetched meanwhile, each column its part.
     pub next: &'a [AdapterRows<'a>],
 }
 
-/// One multiplication, ready to be done by several threads.
+/// One multiplication, to be computed by several threads.
 #[derive(Clone, Copy)]
 pub struct Linear<'a> {
     /// The matrix.
     pub weights: Weights<'a>,
     /// The inputs.
     pub x: &'a Activations,
-    /// What the outputs are added to.
+    /// Initial value of the outputs.
     pub start: Start<'a>,
     /// The rows' adapters.
     pub adapters: Option<Adapters<'a>>,
 }
 
 impl Linear<'_> {
-    /// Range `part` of `parts` about equal ranges of columns, cut where [`Linear::columns`] allows it.
+    /// Range `part` of `parts` roughly equal ranges of columns, on boundaries that [`Linear::columns`] allows.
     pub fn range(&self, part: usize, parts: usize) -> Range<usize> {
         let outputs = self.weights.outputs();
         let tiles = outputs.div_ceil(TILE_COLUMNS);
@@ -54,7 +54,7 @@ impl Linear<'_> {
         cut(part)..cut(part + 1)
     }
 
-    /// Computes the columns of `columns` of every row: `y[row, column]`, rows of `weights.outputs()` floats.
+    /// Computes the columns `columns` of every row: `y[row, column]`, rows of `weights.outputs()` floats.
     ///
     /// Every output has the bits that it would have if its row were alone, whatever ranges are asked for, on every
     /// instruction set. To the product of the dequantised weights with the dequantised activations it is within

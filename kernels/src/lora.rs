@@ -1,11 +1,11 @@
-//! The two halves of an adapter: `h = x A` ([`hidden`]) and `y += h B` ([`add_columns`]).
+//! LoRA in two products: `h = x A` ([`hidden`], vLLM's "shrink") and `y += h B` ([`add_columns`], vLLM's "expand").
 //!
-//! In 32 bits beside a model of 32-bit floats (`exact`), in 8 beside quantised weights (`int8`): then an adapter is read
-//! in half the time that 16 bits would take, and rounded more finely than the weights that it adds to.
+//! Adapters have 32 bits beside a model of 32-bit floats (`exact`), and 8 bits beside quantised weights (`int8`): these
+//! take half the bandwidth of 16 bits, and are rounded more finely than the base's weights.
 //!
-//! Tokens that share an adapter are taken several at a time, so that its matrices are read once for them. The
-//! arithmetic of a token depends neither on its company nor on which columns are asked for at once, and is the same on
-//! every instruction set: a token gets the same bits alone and in company.
+//! Tokens with the same adapter are computed several at a time, so that its matrices are read once for them. The
+//! arithmetic of a token depends neither on the batch nor on the ranges of columns, and is the same on every
+//! instruction set: a token gets the same bits alone and in a batch.
 #![allow(unsafe_code)] // Several threads write to rows; the functions say who may write where.
 
 mod exact;
@@ -74,7 +74,7 @@ unsafe fn walk<S, B: AddColumns<S>>(b: &B, columns: Range<usize>, tokens: usize)
     }
 }
 
-/// An adapter's share of one fused projection, to compute with: see [`Layout::adapter`].
+/// An adapter for one fused projection, ready to compute with; see [`Layout::adapter`].
 #[derive(Debug, Clone, Copy)]
 pub struct Adapter<'a> {
     rank: usize,
@@ -123,7 +123,7 @@ impl Adapter<'_> {
         self.parts.iter().map(|part| part.tile / WIDTH * element).max().unwrap_or(0)
     }
 
-    /// Asks for what [`add_columns`] reads of B for these columns.
+    /// Prefetches the B of these columns for [`add_columns`].
     pub(crate) fn fetch_columns(&self, columns: Range<usize>) {
         for part in self.parts {
             let Some(columns) = part.within(&columns) else { continue };
@@ -136,7 +136,7 @@ impl Adapter<'_> {
         }
     }
 
-    /// Asks for that part of A which is to all of it as `part` is to `0..of`.
+    /// Prefetches the part of A that is to all of it as `part` is to `0..of`.
     pub(crate) fn fetch_hidden(&self, part: Range<usize>, of: usize) {
         let cut = |len: usize| len * part.start / of..len * part.end / of;
         match self.matrices {
@@ -146,24 +146,24 @@ impl Adapter<'_> {
     }
 }
 
-/// Tokens (rows of a step) that share an adapter.
+/// Rows of a step with the same adapter.
 #[derive(Debug, Clone, Copy)]
 pub struct AdapterRows<'a> {
-    /// What they share.
+    /// Their adapter.
     pub adapter: Adapter<'a>,
-    /// Their numbers, each once.
+    /// Indices of the rows, each once.
     pub tokens: &'a [u32],
 }
 
 impl<'a> AdapterRows<'a> {
-    /// The same adapter for some of the tokens.
+    /// The same adapter for a range of the rows.
     #[must_use]
     pub fn some(&self, tokens: Range<usize>) -> Self {
         Self { adapter: self.adapter, tokens: &self.tokens[tokens] }
     }
 }
 
-/// What first halves are made of: as it is for an adapter in 32 bits, quantised for one in 8.
+/// Inputs of [`hidden`]: floats for an adapter in 32 bits, quantised for one in 8.
 #[derive(Clone, Copy)]
 pub enum Inputs<'a> {
     /// `[tokens, inputs]`.
@@ -172,7 +172,7 @@ pub enum Inputs<'a> {
     Int8(&'a Activations),
 }
 
-/// `h[token, r] = x[token] . A[r]` for the share's tokens. Rows of `h` have at least `rank` floats.
+/// `h[token, r] = x[token] . A[r]` for the given rows. Rows of `h` have at least `rank` floats.
 ///
 /// # Panics
 /// Shapes or the kind of the inputs do not fit the adapter, or the CPU has not the level.
@@ -195,7 +195,7 @@ pub unsafe fn hidden(level: Level, rows: &AdapterRows<'_>, x: Inputs<'_>, h: Row
     }
 }
 
-/// `y[token, n] += sum over r of h[token, r] * B[r, n]` for the share's tokens and the columns of `columns`.
+/// `y[token, n] += sum over r of h[token, r] * B[r, n]` for the given rows and the columns of `columns`.
 ///
 /// # Panics
 /// Shapes do not fit each other, or the CPU has not the level.

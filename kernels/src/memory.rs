@@ -1,4 +1,4 @@
-//! Memory that starts on a cache line, so that no vector load of a kernel crosses one.
+//! Cache-line-aligned memory, so that no vector load of a kernel crosses a line.
 #![allow(unsafe_code)] // Views of plain bytes; there is no safe way to ask `Vec` for an alignment.
 
 use std::{ops::Range, slice};
@@ -22,7 +22,7 @@ impl Bytes {
         Self { lines: vec![Line([0; LINE]); len.div_ceil(LINE)] }
     }
 
-    /// Makes room for `len` bytes; what is in them is unspecified. Only growth beyond any former size allocates.
+    /// Resizes to `len` bytes with unspecified content. Allocates only beyond any former size.
     pub(crate) fn resize(&mut self, len: usize) {
         self.lines.resize(len.div_ceil(LINE), Line([0; LINE]));
     }
@@ -46,7 +46,7 @@ impl Bytes {
     }
 }
 
-/// Asks for the line at `p`, which need not be valid.
+/// Prefetches the line at `p`, which need not be valid.
 #[inline(always)]
 pub(crate) fn fetch_line(p: *const u8) {
     #[cfg(target_arch = "x86_64")]
@@ -64,7 +64,7 @@ pub(crate) fn fetch_line(p: *const u8) {
     let _ = p;
 }
 
-/// Asks for some elements of a slice, as far as it has them.
+/// Prefetches elements of a slice, as far as they exist.
 pub(crate) fn fetch<T>(slice: &[T], elements: Range<usize>) {
     let wanted = slice.get(elements).unwrap_or_default();
     for line in (0..size_of_val(wanted)).step_by(LINE) {

@@ -113,7 +113,7 @@ unsafe impl Isa for NeonI8mm {
     }
 }
 
-/// What is taken from the stored bytes.
+/// Offset to subtract from the stored bytes.
 #[inline(always)]
 unsafe fn offset<L: Layout>() -> int8x16_t {
     // SAFETY: NEON by the caller's promise.

@@ -1,4 +1,4 @@
-//! What is done to numbers before they are rounded, in a form that the compiler makes vectors of.
+//! Helpers for rounding, in a form that the compiler vectorises.
 
 /// The nearest integer, even on a tie, of a number below 2^22 in magnitude; anything for others.
 #[inline(always)]

@@ -1,4 +1,4 @@
-//! Weights, laid out once for the kernels and shared by whoever multiplies with them.
+//! Packed weights, in the layout of the kernels.
 
 use half::f16;
 
@@ -12,7 +12,7 @@ use crate::{
 // Scales and offsets are read where they stand.
 const _: () = assert!(cfg!(target_endian = "little"));
 
-/// A quantised matrix in memory of its own: what packing makes. [`Packed::weights`] is what multiplies.
+/// A packed matrix that owns its memory. Multiply with [`Packed::weights`].
 pub struct Packed {
     format: Format,
     inputs: usize,
@@ -22,8 +22,8 @@ pub struct Packed {
 
 /// A quantised matrix of `outputs` columns with `inputs` weights each, in tiles (see [`Format`]).
 ///
-/// A view of bytes that live elsewhere, for instance in a mapped file that many processes share. They are the same
-/// on every machine with little-endian numbers; from an address that is a multiple of 64 they are read fastest.
+/// A view of bytes, for instance in a mapped file that several processes share. They are the same on every
+/// little-endian machine; memory aligned to 64 bytes is read fastest.
 #[derive(Clone, Copy)]
 pub struct Weights<'a> {
     format: Format,
@@ -33,12 +33,12 @@ pub struct Weights<'a> {
     bytes: &'a [u8],
 }
 
-/// One block of one column: quants in the order of the inputs, one a byte.
+/// One block of one column: quants in the order of the inputs, one in each byte.
 #[derive(Debug, Clone, Copy)]
 pub struct Block {
     /// The scale, kept in f16.
     pub scale: f32,
-    /// The minimum, kept in f16; not looked at where the format has none.
+    /// The minimum, kept in f16; ignored by formats without one.
     pub offset: f32,
     /// Below 16 for 4 bits.
     pub quants: [u8; BLOCK],
@@ -61,7 +61,7 @@ impl Block {
     }
 }
 
-/// Gives a matrix block by block.
+/// Source of a matrix's blocks.
 pub(crate) trait Source {
     /// Block `index` of `column`.
     fn block(&mut self, column: usize, index: usize) -> Block;
@@ -75,8 +75,8 @@ impl<F: FnMut(usize, usize) -> Block> Source for F {
 }
 
 impl Packed {
-    /// Packs `outputs` columns of `inputs` weights, `block(column, index)` by block. Quants of inputs beyond the last
-    /// are not looked at; they, and columns beyond the last that fill up a tile, become weights of zero.
+    /// Packs `outputs` columns of `inputs` weights, block by block from `block(column, index)`. Quants beyond the last
+    /// input are ignored; they, and padding columns of the last tile, become zero weights.
     ///
     /// # Panics
     /// A matrix without inputs or outputs.
@@ -87,19 +87,19 @@ impl Packed {
         Self { format, inputs, outputs, bytes }
     }
 
-    /// The matrix to multiply with.
+    /// A view to multiply with.
     pub fn weights(&self) -> Weights<'_> {
         Weights::view(self.format, self.inputs, self.outputs, self.bytes())
     }
 
-    /// What [`Weights::new`] takes, here or in another process.
+    /// Bytes for [`Weights::new`], in this or another process.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes.as_slice()[..self.format.packed_len(self.inputs, self.outputs)]
     }
 }
 
 impl<'a> Weights<'a> {
-    /// The matrix that `bytes` hold: [`Packed::bytes`] of one of this format and shape.
+    /// The matrix in `bytes`, which are [`Packed::bytes`] of this format and shape.
     ///
     /// # Errors
     /// The bytes do not fit the shape.
@@ -111,13 +111,13 @@ impl<'a> Weights<'a> {
         Ok(Self::view(format, inputs, outputs, bytes))
     }
 
-    /// As [`Weights::new`], of bytes that were made to fit.
+    /// As [`Weights::new`], for bytes of the right size.
     pub(crate) fn view(format: Format, inputs: usize, outputs: usize, bytes: &'a [u8]) -> Self {
         assert!(bytes.len() == format.packed_len(inputs, outputs), "{} bytes for {inputs} x {outputs}", bytes.len());
         Self { format, inputs, outputs, tile: format.tile(inputs), bytes }
     }
 
-    /// How the weights are quantised.
+    /// Format of the weights.
     pub fn format(&self) -> Format {
         self.format
     }
@@ -152,13 +152,12 @@ impl<'a> Weights<'a> {
         }
     }
 
-    /// What [`Weights::new`] takes.
+    /// Bytes for [`Weights::new`].
     pub fn bytes(&self) -> &'a [u8] {
         self.bytes
     }
 
-    /// Whether every block's scale and minimum is a number: so it is in what was packed here, but bytes may come from
-    /// anywhere.
+    /// Whether every block's scale and minimum is finite, as in a matrix packed here; but bytes may come from anywhere.
     pub fn are_finite(&self) -> bool {
         // The exponent of a NaN or an infinity has all its bits.
         let finite = |half: &[u8; 2]| u16::from_le_bytes(*half) & 0x7c00 != 0x7c00;

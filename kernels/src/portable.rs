@@ -1,4 +1,4 @@
-//! The definition, in plain Rust: what every other instruction set must give, bit for bit.
+//! Reference implementation in plain Rust: every other instruction set must match it bit for bit.
 #![allow(unsafe_code)] // Reads through the pointers of `Isa`.
 
 use half::f16;

@@ -1,4 +1,5 @@
-//! `y = x W (+ residual)`, one range of columns at a time: what linear layers and the first halves of adapters are made of.
+//! Matrix product: `y = x W (+ residual)`, one range of columns at a time, for linear layers and first products of
+//! adapters.
 #![allow(unsafe_code)] // Addresses of tiles, panels and rows; all bounds are checked at the beginning of a call.
 
 use std::{ops::Range, ptr};
@@ -13,22 +14,21 @@ use crate::{
     rows::Rows,
 };
 
-/// Quantised activations that are kept near while the weights of the range pass by, in bytes: part of a level-2
-/// cache, which panels of more rows would fall out of.
+/// Bytes of quantised activations that stay cached while the weights of a range pass by: part of a level-2 cache.
 const NEAR_BYTES_MAX: usize = 192 << 10;
 
-/// What the outputs are added to.
+/// Initial value of the outputs.
 #[derive(Debug, Clone, Copy)]
 pub enum Start<'a> {
-    /// Nothing.
+    /// Zero.
     Zero,
-    /// A residual of the shape of the outputs.
+    /// A residual with the shape of the outputs.
     Residual(&'a [f32]),
-    /// What stands where the outputs go.
+    /// The current content of the outputs.
     InPlace,
 }
 
-/// One product, ready to be computed by several threads.
+/// One product, to be computed by several threads.
 #[derive(Clone, Copy)]
 pub(crate) struct Product<'a> {
     pub(crate) weights: Weights<'a>,
@@ -48,7 +48,7 @@ impl Product<'_> {
         self.columns(level, rows, 0..outputs, outputs, y);
     }
 
-    /// Whether columns and shapes fit, and the CPU has the level: what the rest of this file relies on.
+    /// Checks columns, shapes and level, which the rest of this file relies on.
     pub(crate) fn check(&self, level: Level, columns: &Range<usize>, y: &Rows<'_>) {
         let (weights, x) = (self.weights, self.x);
         assert!(level.is_available(), "this CPU has no {level:?}");
@@ -142,7 +142,7 @@ impl Product<'_> {
     }
 }
 
-/// What is to be fetched of the next tile while the passes over this one are computed, spread evenly over them.
+/// Data of the next tile to prefetch during the passes over this one, evenly spread.
 struct Ahead {
     next: *const u8,
     bytes: usize,
@@ -157,7 +157,7 @@ impl Ahead {
         Self { next, bytes: if last { 0 } else { bytes }, cells: rows * TILE_COLUMNS, done: 0 }
     }
 
-    /// Where the share of a pass over so many rows and columns begins, and its bytes per block.
+    /// Start of a pass's part of the prefetch, and its bytes for each block.
     fn next(&mut self, rows: usize, columns: usize, blocks: usize) -> (*const u8, usize) {
         let begin = self.bytes * self.done / self.cells;
         self.done += rows * columns;

@@ -1,4 +1,4 @@
-//! What this machine can do at most, on one thread: what kernels are measured against.
+//! Roofline of this machine on one thread: the limits that kernels are measured against.
 #![allow(unsafe_code)] // Intrinsics in loops without memory, after the level was checked.
 
 use std::{hint::black_box, time::Instant};
@@ -33,7 +33,7 @@ pub fn read_bandwidth(bytes: usize, passes: usize) -> f64 {
     (piece * 8) as f64 / seconds
 }
 
-/// What the CPU fetches by itself is less than it can: the kernels ask, so this does.
+/// Prefetches explicitly, as the kernels do: hardware prefetch alone does not reach the full bandwidth.
 fn ask_ahead(part: &[u64]) {
     for line in part.chunks(LINE / 8) {
         fetch_line(line.as_ptr().wrapping_add(512).cast());

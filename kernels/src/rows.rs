@@ -1,11 +1,11 @@
-//! Rows of floats that several threads write to at once.
+//! Rows of floats, written by several threads.
 #![allow(unsafe_code)] // One address into borrowed floats; bounds are checked.
 
 use std::marker::PhantomData;
 
 /// Rows of floats of equal length, written by several threads to cells that do not overlap.
 ///
-/// Who writes where is the contract of the functions that take it.
+/// The functions that take it define which thread writes where.
 #[derive(Clone, Copy)]
 pub struct Rows<'a> {
     data: *mut f32,
@@ -20,18 +20,18 @@ unsafe impl Send for Rows<'_> {}
 unsafe impl Sync for Rows<'_> {}
 
 impl<'a> Rows<'a> {
-    /// `data` as rows of `width`; what is left over at its end belongs to none.
+    /// `data` as rows of `width`; a remainder at its end is unused.
     pub fn new(data: &'a mut [f32], width: usize) -> Self {
         let rows = data.len().checked_div(width).unwrap_or(0);
         Self { data: data.as_mut_ptr(), rows, width, borrow: PhantomData }
     }
 
-    /// How many there are.
+    /// Number of rows.
     pub fn len(&self) -> usize {
         self.rows
     }
 
-    /// Whether there are none.
+    /// Whether there is no row.
     pub fn is_empty(&self) -> bool {
         self.rows == 0
     }
@@ -41,13 +41,13 @@ impl<'a> Rows<'a> {
         self.width
     }
 
-    /// One of them, to write.
+    /// Row `index`, to write.
     ///
     /// # Panics
     /// There is no such row.
     ///
     /// # Safety
-    /// Nobody else uses it while the slice lives.
+    /// No other thread uses the row while the slice lives.
     #[allow(clippy::mut_from_ref)] // That is what this type is for; the caller promises.
     pub unsafe fn row_mut(&self, index: usize) -> &mut [f32] {
         // SAFETY: within the borrowed range, checked by `row`; the rest is the caller's promise.

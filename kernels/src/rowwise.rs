@@ -1,4 +1,4 @@
-//! What stands between two linear layers, row by row: the norm before one, the gate before another.
+//! Row-wise operations between linear layers: RMS norm and SiLU gate.
 //!
 //! Meant to be called from [`Quantizer::rows_with`](crate::Quantizer::rows_with), so that a row is normed or gated
 //! and quantised while it is near, by the thread that does both. Plain Rust that the compiler makes vectors of; sums

@@ -1,4 +1,4 @@
-//! Sixteen floats, for three instruction sets: as many everywhere, so that sums have the same order everywhere.
+//! Vectors of sixteen floats for three instruction sets: the same width everywhere, so that sums have the same order.
 #![allow(unsafe_code)] // Intrinsics and pointer loads; callers guarantee the instruction set and the bounds.
 
 use half::f16;
@@ -6,7 +6,7 @@ use half::f16;
 /// Floats of a vector.
 pub(crate) const WIDTH: usize = 16;
 
-/// What the kernels of adapters and of attention need of a vector of [`WIDTH`] floats.
+/// Operations on a vector of [`WIDTH`] floats, for the kernels of adapters and of attention.
 ///
 /// # Safety
 /// Implementations may use instructions that not every CPU has: all functions require that the instruction set is

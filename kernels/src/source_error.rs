@@ -1,18 +1,18 @@
-//! What can be wrong with weights that are quantised already.
+//! Errors of packing quantised weights.
 
-/// What was wrong with quantised weights that were to be packed.
+/// Quantised weights that cannot be packed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SourceError {
-    /// A buffer has not the size that the shape asks for.
+    /// A buffer does not have the size of the shape.
     Size {
-        /// Which buffer.
+        /// Name of the buffer.
         what: &'static str,
         /// Its length, in elements.
         got: usize,
-        /// The length that the shape asks for.
+        /// Expected length, in elements.
         want: usize,
     },
-    /// GGUF stores whole blocks only.
+    /// The matrix does not consist of whole GGUF blocks.
     Ragged {
         /// Inputs of the matrix.
         inputs: usize,

@@ -1,4 +1,4 @@
-//! Weights that are quantised already, taken over exactly: no value is rounded a second time.
+//! Exact packing of weights that are quantised already: no value is rounded again.
 
 use half::f16;
 

@@ -58,7 +58,7 @@ unsafe impl Isa for AvxVnni {
     }
 }
 
-/// Minus the offset's share: what the sums begin with.
+/// Initial value of the sums: minus the offset's part.
 #[inline(always)]
 unsafe fn start<L: Layout, const V: usize, const R: usize>(meta: *const Meta) -> [[__m256i; V]; R] {
     // SAFETY: R of meta are valid.

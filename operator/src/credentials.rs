@@ -43,7 +43,7 @@ fn credentials(name: &str, secret: &Secret, uri: &str) -> Result<String, String>
     let allowed = secret.annotations().get(HOSTS).map(String::as_str).unwrap_or_default();
     if host.is_empty() || !allowed.split(',').any(|allowed| allowed.trim().eq_ignore_ascii_case(host)) {
         return Err(format!(
-            "Secret {name}: its token or password may not be sent to `{host}`; whoever owns the Secret allows it with the \
+            "Secret {name}: its token or password may not be sent to `{host}`; allow it with the \
              annotation {HOSTS}: {host}"
         ));
     }

@@ -142,7 +142,7 @@ async fn a_refused_adapter_changes_nothing() -> Result<()> {
         assert!(refused.message().contains(says), "{}", refused.message());
     }
     let taken = worker.load("tiny", &adapter("r4-all")).await.unwrap_err();
-    assert_eq!(taken.message(), "`tiny` is the base model's own name");
+    assert_eq!(taken.message(), "`tiny` is the name of the base model; load the adapter under another name");
     worker.load("second", &adapter("r8-attn")).await?;
     let full = worker.load("third", &adapter("patterns")).await.unwrap_err();
     assert_eq!(full.code(), Code::ResourceExhausted);

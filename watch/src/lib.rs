@@ -69,7 +69,7 @@ impl Watches {
     pub async fn ended(&mut self) -> String {
         match self.tasks.join_next().await {
             None => std::future::pending().await,
-            Some(Ok(())) => "a watch ended: nobody listened to it any more".to_owned(),
+            Some(Ok(())) => "a watch ended: its receiver was dropped".to_owned(),
             Some(Err(error)) => format!("a watch failed: {error}"),
         }
     }

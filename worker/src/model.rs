@@ -147,7 +147,7 @@ pub enum LoadAdapterError {
         most: usize,
     },
     /// The adapter has the base model's name.
-    #[error("`{0}` is the base model's own name")]
+    #[error("`{0}` is the name of the base model; load the adapter under another name")]
     NameTaken(String),
     /// The scale is invalid.
     #[error("scale is {0}; it must be a number above 0")]

@@ -23,7 +23,7 @@ const BLOB: &[u8] = b"weights";
 #[derive(Clone, Default)]
 struct TokenRegistry {
     host: String,
-    /// What the token server was told, one line a request.
+    /// Requests to the token server, one line each.
     told: Arc<Mutex<Vec<String>>>,
     realm: Option<&'static str>,
 }

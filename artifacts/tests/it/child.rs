@@ -21,7 +21,7 @@ pub struct Fetcher {
     stdin: Option<ChildStdin>,
 }
 
-/// What became of it.
+/// Outcome of the process.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Ended {
     /// The path.
@@ -56,7 +56,7 @@ impl Fetcher {
         Self { child, lines, stdin }
     }
 
-    /// What follows the first line that begins so. Blocks; a process that ends has no such line.
+    /// The rest of the first line with that prefix. Blocks; fails if the process ends without such a line.
     pub fn wait_for(&mut self, begin: &str) -> String {
         let mut line = String::new();
         while self.lines.read_line(&mut line).unwrap() > 0 {

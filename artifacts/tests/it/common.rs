@@ -1,4 +1,4 @@
-//! What all tests need.
+//! Helpers of all tests.
 
 use std::{
     io::Write as _,

@@ -16,7 +16,7 @@ use axum::{
 };
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
-/// What the server does.
+/// Behaviour of the server.
 pub struct Script {
     pub content: Bytes,
     pub etag: Option<String>,
@@ -27,13 +27,13 @@ pub struct Script {
     pub refusals: VecDeque<(u16, Vec<(&'static str, String)>)>,
     /// After how many bytes of the body to cut the next connections.
     pub cuts: VecDeque<usize>,
-    /// What the file is after the next connection that is cut.
+    /// Content of the file after the next connection that is cut.
     pub then: Option<Bytes>,
     /// After how many bytes to pause until [`FileServer::release`].
     pub hold_after: Option<usize>,
     /// The bytes of each piece, and the time between two.
     pub trickle: Option<(usize, Duration)>,
-    /// How long to wait with every answer.
+    /// Delay of every answer.
     pub late: Duration,
     /// Without a `Content-Length`.
     pub chunked: bool,

@@ -103,7 +103,7 @@ pub enum CheckpointError {
     },
     /// The folder has no usable tokenizer.
     #[error(
-        "{}: tokenizer.json is not there, and {found} is not read: make it with transformers: python3 -c \"from \
+        "{}: tokenizer.json is missing, and {found} is not supported: make it with transformers: python3 -c \"from \
          transformers import AutoTokenizer; AutoTokenizer.from_pretrained('.').save_pretrained('.')\" in the folder",
         path.display()
     )]

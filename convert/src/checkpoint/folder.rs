@@ -115,7 +115,7 @@ impl Folder {
         let mut notes = self.generation.notes.clone();
         let shown = self.path.display();
         if !self.side.contains_key(TOKENIZER) {
-            notes.push(format!("{shown}: tokenizer.json is not there: requests have to send token ids"));
+            notes.push(format!("{shown}: tokenizer.json is missing: requests have to send token ids"));
         }
         if let Some(gguf) = gguf_file::beside(&self.path).unwrap_or_default().first() {
             let gguf = gguf.file_name().unwrap_or_default().to_string_lossy();
@@ -214,7 +214,8 @@ fn shard_names(path: &Path, side: &BTreeMap<String, Vec<u8>>) -> Result<BTreeSet
     for (tensor, file) in map {
         // A shard must be beside its index; a path elsewhere is refused.
         let name = file.as_str().filter(|name| Path::new(name).file_name().is_some_and(|last| last == *name));
-        let name = name.ok_or_else(|| bad(format!("tensor `{tensor}` is said to be in {file}: not a file name")))?;
+        let name =
+            name.ok_or_else(|| bad(format!("tensor `{tensor}` is listed in {file}, which is not a file name")))?;
         shards.insert(name.to_owned());
     }
     if shards.len() > SHARDS_MAX {

@@ -17,7 +17,7 @@ pub enum AdapterError {
         source: std::io::Error,
     },
     /// A folder without one of the two required files.
-    #[error("{}: {missing} is not there: {found}", path.display())]
+    #[error("{}: {missing} is missing: {found}", path.display())]
     NotAnAdapter {
         /// Path of the folder.
         path: PathBuf,

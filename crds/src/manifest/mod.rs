@@ -1,8 +1,8 @@
-//! Manifests: files to objects that are checked and know their line.
+//! Manifests: from files to validated objects with line numbers.
 //!
-//! In the order in which a file goes through: [`crate::yaml`] (text to a tree with lines), `object` (a tree to one object, by
-//! `structure` against the schema and by `validate` against its CEL rules), `set` (what only the whole set shows:
-//! names, references, rules of routes). Everything that is wrong is reported, not only the first thing.
+//! A file passes through [`crate::yaml`] (text to a tree with lines), `object` (tree to object, by `structure` against
+//! the schema and by `validate` against its CEL rules) and `set` (checks across objects: names, references, rules of
+//! routes). All problems are reported, not only the first.
 
 mod object;
 mod problem;
@@ -20,29 +20,29 @@ pub use problem::{Fault, Problem, Problems};
 
 use crate::{LoraAdapter, SlmModel, SwarmRoute, schema::Kind, yaml};
 
-/// Bytes that one manifest may have.
+/// Bound on the bytes of a manifest.
 const FILE_BYTES_MAX: usize = 1 << 20;
 
-/// An object, and where it is written.
+/// An object and its location.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Located<T> {
-    /// What is written.
+    /// The object.
     pub object: T,
-    /// The manifest that holds it.
+    /// Path of its manifest.
     pub file: PathBuf,
-    /// Its first line, counted from 1.
+    /// Its first line, from 1.
     pub line: u32,
     lines: HashMap<String, u32>,
 }
 
 impl<T> Located<T> {
-    /// The line of a field such as `spec.rules[0].when`, or that of what would contain it.
+    /// Line of a field such as `spec.rules[0].when`, or of its nearest existing parent.
     #[must_use]
     pub fn line_of(&self, path: &str) -> u32 {
         line_of(&self.lines, path).unwrap_or(self.line)
     }
 
-    /// The folder that relative paths in it start from.
+    /// Folder that relative paths in it start from.
     #[must_use]
     pub fn folder(&self) -> &Path {
         self.file.parent().unwrap_or(Path::new(""))
@@ -60,21 +60,21 @@ fn line_of(lines: &HashMap<String, u32>, path: &str) -> Option<u32> {
     None
 }
 
-/// A set of objects in which every reference leads somewhere.
+/// A set of objects without dangling references.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Manifests {
     /// Base models.
     pub models: Vec<Located<SlmModel>>,
-    /// Experts.
+    /// Adapters.
     pub adapters: Vec<Located<LoraAdapter>>,
     /// Routes.
     pub routes: Vec<Located<SwarmRoute>>,
 }
 
-/// Reads a manifest, or every `*.yaml` and `*.yml` of a folder (not of the folders in it; hidden files are left out).
+/// Reads a manifest, or every `*.yaml` and `*.yml` of a folder (without subfolders and hidden files).
 ///
 /// # Errors
-/// Everything that is wrong with any of them.
+/// All problems of all manifests.
 pub fn read(path: &Path) -> Result<Manifests, Problems> {
     let unreadable = |path: &Path, error: &dyn std::fmt::Display| {
         Problems::new(vec![whole_file(path, Fault::Unreadable(error.to_string()))])
@@ -99,10 +99,10 @@ pub fn read(path: &Path) -> Result<Manifests, Problems> {
     if problems.is_empty() { Ok(manifests) } else { Err(Problems::new(problems)) }
 }
 
-/// The same from texts that were read already, with the paths they came from.
+/// The same for texts that were read already, with their paths.
 ///
 /// # Errors
-/// Everything that is wrong with any of them. A set without objects is no error here.
+/// All problems of all manifests. An empty set is no error.
 pub fn from_texts(texts: impl IntoIterator<Item = (PathBuf, String)>) -> Result<Manifests, Problems> {
     let mut problems = Vec::new();
     let manifests = check(texts, &mut problems);
@@ -110,7 +110,7 @@ pub fn from_texts(texts: impl IntoIterator<Item = (PathBuf, String)>) -> Result<
 }
 
 impl Manifests {
-    /// Whether there is no object at all.
+    /// Whether there is no object.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.models.is_empty() && self.adapters.is_empty() && self.routes.is_empty()
@@ -119,7 +119,7 @@ impl Manifests {
 
 fn check(texts: impl IntoIterator<Item = (PathBuf, String)>, problems: &mut Vec<Problem>) -> Manifests {
     let mut manifests = Manifests::default();
-    // Objects that have problems of their own still count as there: a reference to one is not a second problem.
+    // An object with problems still exists: a reference to it is not a second problem.
     let mut broken: Vec<(Kind, String)> = Vec::new();
     for (file, text) in texts {
         let documents = match yaml::documents(&text) {

@@ -1,4 +1,4 @@
-//! One document to one object.
+//! From a document to an object.
 
 use std::{
     collections::HashMap,
@@ -27,18 +27,18 @@ pub(super) enum Object {
     Route(Box<Located<SwarmRoute>>),
 }
 
-/// A document that is no object.
+/// A document that is not a valid object.
 pub(super) struct Refused {
     pub(super) problems: Vec<Problem>,
-    /// What it would have been, if that much can be told.
+    /// Its identity, if known.
     pub(super) identity: Option<(Kind, String)>,
 }
 
-/// Each kind's schema as a manifest may use it. Made once: the derive walks every type for it.
+/// Schema of each kind for manifests. Built once, because the derive walks every type.
 static SCHEMAS: LazyLock<HashMap<Kind, Arc<Value>>> =
     LazyLock::new(|| Kind::LOCAL.into_iter().map(|kind| (kind, Arc::new(manifest_schema(kind)))).collect());
 
-/// The objects of a document: itself, or the items of a list as the API server gives them.
+/// The objects of a document: itself, or the items of a `List`.
 pub(super) fn objects(document: Node) -> Vec<Node> {
     let text = |name: &str| document.get(name).and_then(|entry| entry.value.text()).unwrap_or_default();
     let (version, kind) = (text("apiVersion"), text("kind"));
@@ -52,7 +52,7 @@ pub(super) fn objects(document: Node) -> Vec<Node> {
     let items = entries.into_iter().find(|entry| entry.key == "items").map(|entry| entry.value.tree);
     let Some(Tree::List(mut items)) = items else { return Vec::new() };
     for node in items.iter_mut().filter(|_| own) {
-        // Items of a list of one kind may leave both out.
+        // Items of a typed list may omit both.
         let line = node.line;
         let Tree::Map(entries) = &mut node.tree else { continue };
         for (key, value) in [("apiVersion", API_VERSION), ("kind", item.as_str())] {
@@ -65,7 +65,7 @@ pub(super) fn objects(document: Node) -> Vec<Node> {
     items
 }
 
-/// What the API server adds to `metadata`, as `kubectl get -o yaml` shows it.
+/// Fields that the API server adds to `metadata`, as shown by `kubectl get -o yaml`.
 const SERVER_METADATA: [&str; 11] = [
     "creationTimestamp",
     "deletionGracePeriodSeconds",
@@ -80,7 +80,7 @@ const SERVER_METADATA: [&str; 11] = [
     "uid",
 ];
 
-/// An object without what only the API server writes.
+/// An object without fields that only the API server writes.
 fn as_written(document: &Node) -> Node {
     let mut document = document.clone();
     if let Tree::Map(entries) = &mut document.tree {
@@ -115,7 +115,7 @@ pub(super) fn read(file: &Path, document: &Node) -> Result<Object, Refused> {
     }
 }
 
-/// The CRD's schema, with what a person may write under `metadata` and without what only the swarm writes.
+/// The CRD's schema with user-written `metadata` fields and without the status.
 fn manifest_schema(kind: Kind) -> Value {
     let mut schema = kind.schema();
     let texts = json!({ "type": "object", "additionalProperties": { "type": "string" } });
@@ -190,7 +190,7 @@ fn typed<T: DeserializeOwned + serde::Serialize>(
         return Err(refused(problems.collect()));
     }
 
-    // What the schema lets through, serde takes; should they ever differ, serde has the last word.
+    // Serde accepts what the schema accepts; if they ever differ, serde decides.
     let typed = serde_json::from_value::<T>(document.json());
     let checked = typed.and_then(|object| serde_json::to_value(&object).map(|json| (object, json)));
     let (typed, json) =
@@ -201,7 +201,7 @@ fn typed<T: DeserializeOwned + serde::Serialize>(
     validate::check(&schema, &json, "", &mut broken);
     if !broken.is_empty() {
         let problems = broken.into_iter().map(|broken| {
-            // Rules on the object as a whole are about its name.
+            // Rules on the whole object are about its name.
             let path = if broken.path.is_empty() { "metadata.name" } else { &broken.path };
             let line = super::line_of(&lines, path).unwrap_or(document.line);
             problem(line, &broken.path, Fault::Invalid(broken.message))

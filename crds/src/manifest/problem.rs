@@ -1,4 +1,4 @@
-//! What is wrong with a manifest: where, with what, and what was expected.
+//! Problems of manifests: location, problem and expectation.
 
 use std::{fmt, path::PathBuf};
 
@@ -9,7 +9,7 @@ use crate::{
     rule::RuleError,
 };
 
-/// Everything that is wrong, in the order of files and lines. Never empty when returned as an error.
+/// All problems, in the order of files and lines. Never empty when returned as an error.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub struct Problems(Vec<Problem>);
 
@@ -20,18 +20,18 @@ impl Problems {
         Self(problems)
     }
 
-    /// One by one.
+    /// Iterates over the problems.
     pub fn iter(&self) -> impl Iterator<Item = &Problem> {
         self.0.iter()
     }
 
-    /// How many.
+    /// Number of problems.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether nothing is wrong after all.
+    /// Whether there is no problem.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -50,18 +50,18 @@ impl fmt::Display for Problems {
     }
 }
 
-/// One thing that is wrong. Shown as `file:line: Kind name: field.path: what`.
+/// One problem. Shown as `file:line: Kind name: field.path: what`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// The manifest.
+    /// Path of the manifest.
     pub file: PathBuf,
-    /// Counted from 1; 0 when the file as a whole is meant.
+    /// Line from 1; 0 for the whole file.
     pub line: u32,
-    /// `Kind name`, as far as known.
+    /// `Kind name`, if known.
     pub object: String,
-    /// Such as `spec.rules[2].when`; empty when the object as a whole is meant.
+    /// Field path such as `spec.rules[2].when`; empty for the whole object.
     pub path: String,
-    /// What was wrong, and what was expected.
+    /// The problem and the expectation.
     pub fault: Fault,
 }
 
@@ -80,72 +80,72 @@ impl fmt::Display for Problem {
     }
 }
 
-/// What kind of wrong.
+/// Kind of a problem.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Fault {
     /// The file or folder cannot be read.
     #[error("cannot be read: {0}")]
     Unreadable(String),
-    /// No object anywhere.
+    /// No object in any file.
     #[error("holds no manifest; expected *.yaml or *.yml files with objects of slmswarm.io/v1alpha1")]
     Empty,
-    /// Not YAML, or YAML that manifests do not use.
+    /// Invalid YAML, or YAML features that manifests do not support.
     #[error("{0}")]
     Yaml(String),
-    /// A kind or apiVersion that is not ours.
+    /// An unknown kind or apiVersion.
     #[error("{0}")]
     UnknownKind(String),
-    /// A field that does not exist.
+    /// An unknown field.
     #[error("unknown field{suggestion} Expected {expected}")]
     UnknownField {
-        /// The end of the first sentence.
+        /// "Did you mean", or the end of the sentence.
         suggestion: String,
-        /// The fields there are.
+        /// Known fields.
         expected: String,
     },
-    /// A field that has to be there.
+    /// A missing required field.
     #[error("missing; expected {0}")]
     Missing(String),
-    /// A value of another type, outside its range or not among the values there are.
+    /// A value of the wrong type, out of range, or not among the allowed ones.
     #[error("expected {expected}, found {found}{suggestion}")]
     WrongValue {
-        /// In words.
+        /// Description of allowed values.
         expected: String,
-        /// As written.
+        /// Value in the manifest.
         found: String,
-        /// The end of the sentence.
+        /// "Did you mean", or the end of the sentence.
         suggestion: String,
     },
-    /// A validation rule of the schema does not hold.
+    /// A violated validation rule of the schema.
     #[error("{0}")]
     Invalid(String),
-    /// A `when` that is no rule.
+    /// An invalid `when`.
     #[error(transparent)]
     Rule(#[from] RuleError),
-    /// A name that two objects have.
+    /// A name that two objects claim.
     #[error(transparent)]
     NameTaken(#[from] NameTaken),
-    /// A reference to nothing.
+    /// A dangling reference.
     #[error(transparent)]
     Dangling(#[from] Dangling),
-    /// Objects of several namespaces.
+    /// Objects in several namespaces.
     #[error("namespace `{found}` differs from `{first}` of {other}; one swarm serves one namespace")]
     Namespaces {
-        /// Here.
+        /// Namespace of this object.
         found: String,
-        /// Before.
+        /// Namespace of earlier objects.
         first: String,
-        /// `Kind name`.
+        /// `Kind name` of an earlier object.
         other: String,
     },
-    /// More adapters than their model has room for.
+    /// More adapters than their model has slots for.
     #[error("SlmModel `{model}` has {slots} adapter slots and this is adapter {count}; raise its spec.adapters.slots")]
     NoSlot {
-        /// The model.
+        /// Name of the model.
         model: String,
-        /// Its slots.
+        /// Number of slots.
         slots: u32,
-        /// Counting from 1 in file order.
+        /// Index of the adapter, from 1 in file order.
         count: u32,
     },
 }

@@ -1,4 +1,4 @@
-//! What only the whole set of objects shows.
+//! Checks across all objects of a set.
 
 use std::collections::HashMap;
 
@@ -15,7 +15,7 @@ use crate::{
     schema::Kind,
 };
 
-/// Everything that is wrong between the objects. `broken` are objects that exist but could not be read.
+/// All problems between objects. `broken` are objects that exist but could not be read.
 pub(super) fn check(manifests: &Manifests, broken: &[(Kind, String)]) -> Vec<Problem> {
     let everyone = everyone(manifests);
     let mut problems = Vec::new();
@@ -27,7 +27,7 @@ pub(super) fn check(manifests: &Manifests, broken: &[(Kind, String)]) -> Vec<Pro
     problems
 }
 
-/// One object, whatever its kind.
+/// An object of any kind.
 struct Any<'a> {
     kind: Kind,
     name: String,
@@ -66,7 +66,7 @@ impl Any<'_> {
 }
 
 fn names(everyone: &[Any<'_>], problems: &mut Vec<Problem>) {
-    // Manifests have no age: of two, the one that is read first has the name.
+    // Manifests have no age: of two claims, the one read first wins.
     let claims = everyone.iter().enumerate();
     let holders = holders(claims.map(|(age, object)| (object.name.clone(), Claim { age, kind: object.kind })));
     for (place, object) in everyone.iter().enumerate() {
@@ -88,7 +88,7 @@ fn namespaces(everyone: &[Any<'_>], problems: &mut Vec<Problem>) {
     }
 }
 
-/// The names that references may lead to.
+/// Names that references may point to.
 fn known(everyone: &[Any<'_>], broken: &[(Kind, String)]) -> Known {
     let read = everyone.iter().map(|object| (object.kind, &object.name));
     let all: Vec<(Kind, &String)> = read.chain(broken.iter().map(|(kind, name)| (*kind, name))).collect();

@@ -1,7 +1,7 @@
-//! A tree against a structural schema: types, ranges, enumerations, required and unknown fields.
+//! Structural validation of a tree against a schema: types, ranges, enumerations, required and unknown fields.
 //!
-//! Only the keywords that our own schemas use; a test in `validate` fails when a schema begins to use another one,
-//! so that nothing the API server checks goes unchecked here.
+//! Supports only the keywords of our own schemas; a test in `validate` fails when a schema uses another one, so that
+//! every check of the API server is made here too.
 
 use serde_json::Value;
 
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::nearest::{did_you_mean, nearest};
 
-/// One thing that is wrong inside an object.
+/// A problem within an object.
 #[derive(Debug)]
 pub(super) struct Finding {
     pub(super) line: u32,
@@ -19,7 +19,7 @@ pub(super) struct Finding {
     pub(super) fault: Fault,
 }
 
-/// Everything in which `node` departs from `schema`.
+/// All deviations of `node` from `schema`.
 pub(super) fn check(schema: &Value, node: &Node, path: &str, out: &mut Vec<Finding>) {
     if matches!(node.tree, Tree::Scalar(Value::Null)) && schema["nullable"] == true {
         return;
@@ -48,7 +48,7 @@ fn object(schema: &Value, node: &Node, path: &str, out: &mut Vec<Finding>) {
     for entry in entries {
         let field = join(path, &entry.key);
         if let Some(schema) = known.and_then(|known| known.get(&entry.key)) {
-            // A field without a value reads as one that is not there.
+            // A field without a value counts as absent.
             let absent = matches!(entry.value.tree, Tree::Scalar(Value::Null)) && schema["type"] == "object";
             if !absent {
                 check(schema, &entry.value, &field, out);

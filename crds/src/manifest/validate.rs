@@ -1,16 +1,16 @@
-//! The CEL rules of the schemas (`x-kubernetes-validations`), evaluated here as the API server would.
+//! Evaluation of the schemas' CEL rules (`x-kubernetes-validations`), as by the API server.
 
 use cel::{Context, Program, Value as CelValue};
 use serde_json::Value;
 
-/// A rule that does not hold.
+/// A violated rule.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Broken {
     pub(super) path: String,
     pub(super) message: String,
 }
 
-/// Every rule in `schema` that `value`, with its defaults filled in, does not satisfy.
+/// All rules of `schema` that `value`, with defaults applied, violates.
 pub(super) fn check(schema: &Value, value: &Value, path: &str, out: &mut Vec<Broken>) {
     for rule in schema["x-kubernetes-validations"].as_array().into_iter().flatten() {
         if let Some(message) = broken(rule, value) {
@@ -36,7 +36,7 @@ pub(super) fn check(schema: &Value, value: &Value, path: &str, out: &mut Vec<Bro
     }
 }
 
-/// The message of a rule that does not hold. A rule that cannot be evaluated does not hold: it fails closed.
+/// Message of a violated rule. A rule that cannot be evaluated counts as violated.
 fn broken(rule: &Value, value: &Value) -> Option<String> {
     let source = rule["rule"].as_str().unwrap_or_default();
     let message = rule["message"].as_str().unwrap_or(source);
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
     use crate::schema::Kind;
 
-    /// What [`super::super::structure`] and this file look at, and what needs no check.
+    /// Keywords that [`super::super::structure`] and this file support, and those that need no check.
     const KEYWORDS: [&str; 22] = [
         "additionalProperties",
         "default",

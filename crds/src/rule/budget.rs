@@ -1,16 +1,15 @@
-//! What the rules of one request may cost, in operations rather than time: the same request costs the same on every
-//! machine.
+//! Budget of a request's rules, in operations rather than time: the same request costs the same on every machine.
 
 use super::RuleError;
 
-/// Operations of all rules of one request. An operation is a node that is evaluated, an element that is compared, or 64
-/// bytes of text that are read; 8 bytes of text that are made.
+/// Bound on the operations of all rules of one request. An operation is one evaluated node, one compared element, 64
+/// bytes of text read, or 8 bytes of text created.
 pub const OPERATIONS_MAX: u64 = 1_000_000;
 
 const BYTES_READ: usize = 64;
 const BYTES_MADE: usize = 8;
 
-/// What is left of [`OPERATIONS_MAX`]. One for each request.
+/// Remainder of [`OPERATIONS_MAX`], for one request.
 #[derive(Debug)]
 pub struct Budget {
     left: u64,
@@ -23,7 +22,7 @@ impl Default for Budget {
 }
 
 impl Budget {
-    /// Operations that were spent.
+    /// Operations spent so far.
     #[must_use]
     pub fn spent(&self) -> u64 {
         OPERATIONS_MAX - self.left
@@ -40,12 +39,12 @@ impl Budget {
         Ok(())
     }
 
-    /// Before `bytes` of text are read, `weight` times as dear as a comparison.
+    /// Charges for reading `bytes` of text, at `weight` times the cost of a comparison.
     pub(super) fn read(&mut self, bytes: usize, weight: u64) -> Result<(), RuleError> {
         self.spend((bytes.div_ceil(BYTES_READ) as u64).saturating_mul(weight))
     }
 
-    /// Before `bytes` of text are made: this bounds memory as well.
+    /// Charges for creating `bytes` of text, which bounds memory as well.
     pub(super) fn make(&mut self, bytes: usize) -> Result<(), RuleError> {
         self.spend(bytes.div_ceil(BYTES_MADE) as u64)
     }

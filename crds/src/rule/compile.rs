@@ -1,4 +1,4 @@
-//! The syntax tree of `cel` to a [`Node`] with its type: names resolved, operands checked, macros recognised.
+//! Compiler from `cel`'s syntax tree to a typed [`Node`]: resolves names, checks operands, recognises macros.
 
 use cel::{
     IdedExpr,
@@ -19,11 +19,11 @@ use super::{
 };
 use crate::nearest::nearest;
 
-/// Nodes above one another. Evaluation recurses, so this bounds its stack.
+/// Bound on the depth of nodes. Evaluation recurses, so this bounds its stack.
 const DEPTH_MAX: usize = 128;
 
 /// # Errors
-/// What stands against the expression.
+/// The reason why the expression is invalid.
 pub(super) fn compile(expression: &IdedExpr) -> Result<(Node, Type), RuleError> {
     let text = |value| Type::Map(Box::new(value));
     let types = [Type::String, Type::List(Type::Message.into()), text(Type::String), Type::String];
@@ -32,7 +32,7 @@ pub(super) fn compile(expression: &IdedExpr) -> Result<(Node, Type), RuleError> 
 }
 
 struct Compiler {
-    /// Variables with their types, outermost first; the same places hold their values later.
+    /// Variables with their types, outermost first; their values have the same indices at evaluation.
     scope: Vec<(String, Type)>,
     depth: usize,
 }
@@ -145,7 +145,7 @@ impl Compiler {
 
     fn function(&mut self, call: &CallExpr) -> Compiled {
         let name = call.func_name.as_str();
-        // Operators that CEL has and rules do not have names that begin with a sign.
+        // Names of unsupported CEL operators begin with a sign.
         if !name.starts_with(char::is_alphabetic) {
             return Err(RuleError::Unsupported(format!("the operator `{}` is not supported", name.trim_matches('_'))));
         }
@@ -166,7 +166,7 @@ impl Compiler {
         Ok((Node::Call(function, nodes), kind))
     }
 
-    /// `cel` has expanded the macros already; here their shapes are recognised, and nothing else is let in.
+    /// `cel` has already expanded macros; their shapes are recognised here, and no others are accepted.
     fn comprehension(&mut self, comprehension: &ComprehensionExpr) -> Compiled {
         let (range, kind) = self.compile(&comprehension.iter_range)?;
         let element = match kind {
@@ -205,7 +205,7 @@ impl Compiler {
     }
 }
 
-/// Which macro this is, with its condition and what it makes of an element.
+/// Kind of a macro, with its condition and its transformation.
 fn shape(of: &ComprehensionExpr) -> Option<(Macro, Option<&IdedExpr>, Option<&IdedExpr>)> {
     let Expr::Call(step) = &of.loop_step.expr else { return None };
     if of.iter_var2.is_some() {
@@ -235,7 +235,7 @@ fn shape(of: &ComprehensionExpr) -> Option<(Macro, Option<&IdedExpr>, Option<&Id
     }
 }
 
-/// The only element of a list that is written out.
+/// The only element of a list literal.
 fn only(list: &IdedExpr) -> Option<&IdedExpr> {
     match &list.expr {
         Expr::List(list) => match list.elements.as_slice() {

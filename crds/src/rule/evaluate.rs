@@ -1,4 +1,4 @@
-//! The value of a node. Total: every input ends in a value or an error, within the budget.
+//! Evaluation of a node. Total: every input gives a value or an error, within the budget.
 
 use std::sync::Arc;
 
@@ -12,9 +12,9 @@ use super::{
     value::{Key, Value},
 };
 
-/// The variables that a node sees.
+/// Variables visible to a node.
 pub(super) struct Scope<'r> {
-    /// Those of the request, then one for each macro around the node.
+    /// Variables of the request, then one for each macro around the node.
     values: Vec<Value>,
     budget: &'r mut Budget,
 }
@@ -94,7 +94,7 @@ impl<'r> Scope<'r> {
         }
     }
 
-    /// `||` (`decisive` is true) and `&&` (false). As CEL has it, an operand that decides hides the error of the other.
+    /// `||` (`decisive` is true) and `&&` (false). As in CEL, a deciding operand hides the other's error.
     fn either(&mut self, [a, b]: &[Node; 2], decisive: bool) -> Result<Value, RuleError> {
         let first = self.boolean(a);
         if matches!(first, Ok(value) if value == decisive) || matches!(first, Err(RuleError::Cost)) {
@@ -125,7 +125,7 @@ impl<'r> Scope<'r> {
     fn each(&mut self, what: Macro, elements: &[Value], body: &Node) -> Result<Value, RuleError> {
         let mut holds = 0;
         let mut kept = Vec::new();
-        // `all` and `exists` are chains of `&&` and `||`: an element that decides hides the errors of others.
+        // `all` and `exists` are chains of `&&` and `||`: a deciding element hides the errors of others.
         let mut failed = None;
         let depth = self.values.len();
         for element in elements {

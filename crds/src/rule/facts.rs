@@ -1,33 +1,33 @@
-//! What one request shows to rules. Bounded, however long the request is.
+//! Facts: the variables of a request for rules, bounded whatever the request's size.
 
 use std::{collections::HashMap, sync::Arc};
 
 use super::value::{Key, Value};
 
-/// Messages that rules see: the last ones.
+/// Bound on visible messages: the last ones.
 pub const MESSAGES_MAX: usize = 64;
-/// Bytes of text that rules see: of `text`, and of all `messages` together.
+/// Bound on visible text in bytes: of `text`, and of all `messages` together.
 pub const TEXT_BYTES_MAX: usize = 64 << 10;
 
-/// The variables of one request. Made once for each request, cheap to clone.
+/// Variables of one request. Built once for each request, cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Facts {
-    /// In the order of [`super::VARIABLES`].
+    /// Values in the order of [`super::VARIABLES`].
     pub(super) values: [Value; 4],
 }
 
-/// One message of a conversation, as rules see it.
+/// A message as visible to rules.
 #[derive(Clone, Copy, Debug)]
 pub struct Turn<'a> {
     /// `user`, `assistant`, `system`, …
     pub role: &'a str,
-    /// What was said.
+    /// Text of the message.
     pub content: &'a str,
 }
 
 impl Facts {
-    /// `text` is the last user message or the raw prompt, `model` the name that the caller used. The beginning of a text
-    /// that is longer than [`TEXT_BYTES_MAX`] is kept, and of messages the last ones that fit.
+    /// `text` is the last user message or the raw prompt, `model` the requested name. A text longer than
+    /// [`TEXT_BYTES_MAX`] is truncated at its end; of messages the last ones that fit are kept.
     pub fn new<'a>(
         model: &str,
         text: &str,

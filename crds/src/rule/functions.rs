@@ -1,8 +1,8 @@
-//! Functions: what they accept, and what they yield. Each can be called as a method of its first argument.
+//! Functions of rules: argument types and results. Each can be called as a method of its first argument.
 
 use super::{RuleError, budget::Budget, pattern::Pattern, types::Type, value::Value};
 
-/// The functions of a rule, and the macro `has`.
+/// Names of the functions, and of the macro `has`.
 pub const FUNCTIONS: [&str; 14] = [
     "contains",
     "startsWith",
@@ -20,7 +20,7 @@ pub const FUNCTIONS: [&str; 14] = [
     "max",
 ];
 
-/// A function by its meaning.
+/// A function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Function {
     Contains,
@@ -59,10 +59,10 @@ impl Function {
     }
 }
 
-/// The type of a call.
+/// Result type of a call.
 ///
 /// # Errors
-/// [`RuleError::Type`] when no values of these types can be its arguments.
+/// [`RuleError::Type`] if no values of these types are valid arguments.
 pub(super) fn yields(function: Function, name: &str, arguments: &[Type]) -> Result<Type, RuleError> {
     let refused = || {
         let given: Vec<String> = arguments.iter().map(ToString::to_string).collect();
@@ -100,7 +100,7 @@ pub(super) fn yields(function: Function, name: &str, arguments: &[Type]) -> Resu
 }
 
 /// # Errors
-/// [`RuleError::Evaluation`] for arguments that only turn out to be wrong now; [`RuleError::Cost`].
+/// [`RuleError::Evaluation`] for arguments whose types are known only now; [`RuleError::Cost`].
 pub(super) fn call(function: Function, arguments: &[Value], budget: &mut Budget) -> Result<Value, RuleError> {
     match (function, arguments) {
         (Function::Contains, [of, part]) => contains(of, part, budget).map(Value::Bool),
@@ -168,7 +168,7 @@ fn contains(of: &Value, part: &Value, budget: &mut Budget) -> Result<bool, RuleE
     }
 }
 
-/// Of a text: its characters.
+/// Size of a string in characters, else of a collection.
 fn size(of: &Value, budget: &mut Budget) -> Result<Value, RuleError> {
     let size = match of {
         Value::String(text) => {
@@ -189,7 +189,7 @@ fn unconvertible(value: &Value, to: &Type) -> RuleError {
 
 #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Ranges are checked.
 fn number(of: &Value, to: &Type, budget: &mut Budget) -> Result<Value, RuleError> {
-    /// 2^63 and 2^64, the first doubles that are too large.
+    /// 2^63 and 2^64, the first doubles that are out of range.
     const INT_END: f64 = 9_223_372_036_854_775_808.0;
     const UINT_END: f64 = 18_446_744_073_709_551_616.0;
     let converted = match (to, of) {

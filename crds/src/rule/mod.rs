@@ -1,15 +1,15 @@
-//! The conditions of a route: CEL expressions, compiled once and evaluated for each request.
+//! Rules of routes: CEL expressions, compiled once and evaluated for each request.
 //!
-//! The syntax is parsed by the `cel` crate; types, evaluation and its cost are our own, because a rule meets two
-//! strangers: the author of a manifest and the caller of an endpoint. Neither may stop a process or keep a core busy, so
-//! evaluation is total (no input panics) and counted (a [`Budget`] of operations for all rules of one request).
+//! The `cel` crate parses the syntax. Types, evaluation and cost are our own, because a rule combines two untrusted
+//! inputs: a manifest and a request. Neither may stop a process or occupy a core, so evaluation is total (no input
+//! panics) and metered (a [`Budget`] of operations for all rules of a request).
 //!
-//! What can be found out without a request is found out when the rule is compiled: syntax, unknown names, types, and
-//! literal regular expressions, which are compiled then as well.
+//! Compilation checks all that is known without a request: syntax, names, types, and literal regular expressions, which
+//! are compiled too.
 //!
-//! - `parse`: text to the syntax tree of `cel`, contained; `compile`: that tree to a typed `Node`;
-//! - `types`, `functions`, `pattern`: what operators, functions and regular expressions accept;
-//! - `facts`: what one request shows to rules; `evaluate`: the value of a node; `budget`: what it may cost.
+//! - `parse`: text to the syntax tree of `cel`, with panics contained; `compile`: that tree to a typed `Node`;
+//! - `types`, `functions`, `pattern`: operators, functions and regular expressions;
+//! - `facts`: variables of a request; `evaluate`: the value of a node; `budget`: its cost.
 
 mod budget;
 mod compile;
@@ -32,63 +32,63 @@ pub use self::{
 };
 use self::{evaluate::Scope, node::Node, types::Type, value::Value};
 
-/// The variables of a rule.
+/// Names of the variables.
 pub const VARIABLES: [&str; 4] = ["text", "messages", "metadata", "model"];
 
-/// Bytes of one expression, as the schema has it.
+/// Bound on the bytes of an expression, as in the schema.
 pub const EXPRESSION_BYTES_MAX: usize = 4096;
 
-/// Why a rule cannot be used, or could not be evaluated.
+/// Reason why a rule is invalid, or could not be evaluated.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum RuleError {
-    /// Not CEL.
+    /// Invalid CEL.
     #[error("not a CEL expression: {0}")]
     Syntax(String),
-    /// A variable that no request has.
+    /// An unknown variable.
     #[error("unknown variable `{name}`{suggestion} Rules see text, messages, metadata and model")]
     UnknownVariable {
-        /// As written.
+        /// Name in the expression.
         name: String,
-        /// The end of the first sentence.
+        /// "Did you mean", or the end of the sentence.
         suggestion: String,
     },
-    /// A function that CEL here does not have.
+    /// An unknown function.
     #[error("unknown function `{name}`{suggestion} Rules may call {}", FUNCTIONS.join(", "))]
     UnknownFunction {
-        /// As written.
+        /// Name in the expression.
         name: String,
-        /// The end of the first sentence.
+        /// "Did you mean", or the end of the sentence.
         suggestion: String,
     },
-    /// CEL that rules do not support.
+    /// CEL features that rules do not support.
     #[error("{0}")]
     Unsupported(String),
-    /// An operator or a function that does not take these operands.
+    /// Operands of the wrong type.
     #[error("{0}")]
     Type(String),
-    /// The argument of `matches`.
+    /// An invalid regular expression in `matches`.
     #[error("the regular expression {pattern:?} does not parse: {reason}")]
     Regex {
-        /// As written.
+        /// The regular expression.
         pattern: String,
-        /// The parser's words, on one line.
+        /// Message of the parser, on one line.
         reason: String,
     },
-    /// A rule that yields neither true nor false.
+    /// The result is not a boolean.
     #[error("the expression yields {0}, but a rule has to yield true or false")]
     NotBoolean(String),
-    /// Failed on this request, such as a key that its metadata lacks.
+    /// Evaluation failed for this request, for instance because of a missing key.
     #[error("could not be evaluated: {0}")]
     Evaluation(String),
-    /// The rules of this request cost more than a request may.
+    /// The request's budget is exceeded.
     #[error("could not be evaluated: the rules need more than {OPERATIONS_MAX} operations for this request")]
     Cost,
 }
 
-/// Whether `expression` could stand in a rule's `when`.
+/// Checks that `expression` is a valid `when`.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The reason why it is invalid.
 pub fn check(expression: &str) -> Result<(), RuleError> {
     Rule::compile(expression).map(|_| ())
 }
@@ -104,9 +104,9 @@ impl Rule {
     /// Compiles and checks an expression.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The reason why it is invalid.
     pub fn compile(expression: &str) -> Result<Self, RuleError> {
-        // Bounds the parser's recursion, too.
+        // Also bounds the parser's recursion.
         if expression.len() > EXPRESSION_BYTES_MAX {
             return Err(RuleError::Syntax(format!("longer than {EXPRESSION_BYTES_MAX} bytes")));
         }
@@ -117,7 +117,7 @@ impl Rule {
         }
     }
 
-    /// As written.
+    /// The expression's text.
     #[must_use]
     pub fn expression(&self) -> &str {
         &self.expression

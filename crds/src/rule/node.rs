@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{functions::Function, operators::Binary, pattern::Pattern, value::Value};
 
-/// What is evaluated. Names are resolved: a variable is its place in the scope.
+/// Node of a compiled expression. Names are resolved: a variable is its index in the scope.
 #[derive(Debug)]
 pub(super) enum Node {
     Literal(Value),
@@ -23,12 +23,12 @@ pub(super) enum Node {
     Binary(Binary, Box<[Self; 2]>),
     /// A method's target is its first argument.
     Call(Function, Vec<Self>),
-    /// `matches` with a regular expression that stands in the rule.
+    /// `matches` with a literal regular expression.
     Matches(Box<Self>, Pattern),
     Macro(Macro, Box<[Self; 2]>),
 }
 
-/// The macros over the elements of a list or the keys of a map: range, then body, in which the element is the innermost
+/// A macro over the elements of a list or the keys of a map: range, then body, with the element as the innermost
 /// variable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Macro {

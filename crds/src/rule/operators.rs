@@ -1,4 +1,4 @@
-//! Operators of two operands: what they accept, and what they yield.
+//! Binary operators: operand types and results.
 
 use std::{cmp::Ordering, sync::Arc};
 
@@ -6,7 +6,7 @@ use cel::common::ast::operators;
 
 use super::{RuleError, budget::Budget, types::Type, value::Value};
 
-/// An operator of two operands that are both evaluated.
+/// A binary operator that evaluates both operands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Binary {
     Equals,
@@ -25,7 +25,7 @@ pub(super) enum Binary {
 }
 
 impl Binary {
-    /// By the name that `cel` gives it.
+    /// The operator of that name in `cel`.
     pub(super) fn from_name(name: &str) -> Option<Self> {
         Some(match name {
             operators::EQUALS => Self::Equals,
@@ -64,11 +64,11 @@ impl Binary {
     }
 
     /// # Errors
-    /// [`RuleError::Type`] when no values of these types can be its operands.
+    /// [`RuleError::Type`] if no values of these types are valid operands.
     pub(super) fn yields(self, a: &Type, b: &Type) -> Result<Type, RuleError> {
         let refused = || Err(RuleError::Type(format!("`{}` does not take {a} and {b}", self.sign())));
         match self {
-            // Values of different types are different; who compares them has made a mistake.
+            // Values of different types are never equal, so comparing them is a mistake.
             Self::Equals | Self::NotEquals if a.may_be(b) || (a.is_number() && b.is_number()) => Ok(Type::Bool),
             Self::Less | Self::LessEquals | Self::Greater | Self::GreaterEquals => {
                 let ordered = matches!(a, Type::Any | Type::Bool | Type::String | Type::Bytes) && a.may_be(b);
@@ -105,8 +105,8 @@ impl Binary {
     }
 
     /// # Errors
-    /// [`RuleError::Evaluation`] for operands that only turn out to be wrong now, overflow, division by zero and keys that
-    /// are missing; [`RuleError::Cost`].
+    /// [`RuleError::Evaluation`] for operands whose types are known only now, overflow, division by zero and missing
+    /// keys; [`RuleError::Cost`].
     pub(super) fn apply(self, a: &Value, b: &Value, budget: &mut Budget) -> Result<Value, RuleError> {
         match self {
             Self::Equals => a.equals(b, budget).map(Value::Bool),
@@ -146,7 +146,7 @@ impl Binary {
         let both_numbers = a.kind().is_number() && b.kind().is_number();
         match a.order(b, budget)? {
             Some(order) => Ok(Value::Bool(holds(order))),
-            // Not a number is neither less nor greater.
+            // NaN is neither less nor greater.
             None if both_numbers => Ok(Value::Bool(false)),
             None => self.refuse(a, b),
         }
@@ -235,7 +235,7 @@ pub(super) fn no_such_key(key: &str) -> RuleError {
     RuleError::Evaluation(format!("there is no key `{key}`"))
 }
 
-/// A key, as far as it can be shown on one line.
+/// A key, shortened to one line.
 fn shown(key: &Value) -> String {
     match key {
         Value::String(text) => Arc::<str>::clone(text).chars().take(80).collect(),

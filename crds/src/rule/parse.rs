@@ -1,4 +1,4 @@
-//! Text to the syntax tree of the `cel` crate.
+//! Parser: text to the syntax tree of the `cel` crate.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -7,10 +7,9 @@ use cel::{IdedExpr, ParseErrors, Program};
 use super::{RuleError, one_line};
 
 /// # Errors
-/// [`RuleError::Syntax`] with the column. A text on which the parser itself fails is refused like any other that does not
-/// parse.
+/// [`RuleError::Syntax`] with the column, even if the parser itself panics.
 pub(super) fn parse(text: &str) -> Result<IdedExpr, RuleError> {
-    // Nothing is shared with the closure: it cannot leave anything behind half changed.
+    // The closure shares no state, so nothing can be left half-changed.
     match catch_unwind(AssertUnwindSafe(|| Program::compile(text))) {
         Ok(Ok(program)) => Ok(program.expression().clone()),
         Ok(Err(errors)) => Err(RuleError::Syntax(first(&errors))),
@@ -18,7 +17,7 @@ pub(super) fn parse(text: &str) -> Result<IdedExpr, RuleError> {
     }
 }
 
-/// The first error, in one line with its column.
+/// The first error, on one line with its column.
 fn first(errors: &ParseErrors) -> String {
     match errors.errors.first() {
         Some(error) => format!("column {}: {}", error.pos.1, one_line(&error.msg)),

@@ -1,15 +1,15 @@
-//! Regular expressions, and what matching one may cost.
+//! Regular expressions with bounded cost.
 
 use regex::{Regex, RegexBuilder};
 
 use super::{RuleError, budget::Budget, one_line};
 
-/// Bytes of a compiled program, each step with what it costs to match: time is linear in the text, times the size of the
-/// program in the worst case.
+/// Bounds on a compiled program in bytes, with the relative cost of matching: time is linear in the text, times the
+/// program's size in the worst case.
 const SIZES: [(usize, u64); 4] = [(16 << 10, 1), (64 << 10, 4), (256 << 10, 16), (1 << 20, 64)];
 
-/// Bytes of a regular expression that is only known when a request comes, and what compiling it costs. It may be no
-/// larger than the first of [`SIZES`].
+/// Bound on the bytes of a regular expression that comes with a request. It may compile to no more than the first of
+/// [`SIZES`].
 const LATE_BYTES_MAX: usize = 1024;
 const LATE_COST: u64 = 10_000;
 
@@ -21,12 +21,12 @@ pub(super) struct Pattern {
 }
 
 impl Pattern {
-    /// One that stands in the rule.
+    /// A regular expression in a rule.
     pub(super) fn new(pattern: &str) -> Result<Self, RuleError> {
         Self::build(pattern, &SIZES)
     }
 
-    /// One that a request brings.
+    /// A regular expression that comes with a request.
     pub(super) fn late(pattern: &str, budget: &mut Budget) -> Result<Self, RuleError> {
         budget.spend(LATE_COST)?;
         if pattern.len() > LATE_BYTES_MAX {
@@ -56,7 +56,7 @@ impl Pattern {
 }
 
 fn refused(pattern: &str, error: &regex::Error) -> RuleError {
-    // The regex crate draws the pattern over several lines; the last one says what is wrong.
+    // The regex crate's message has several lines; the last one is the reason.
     let text = error.to_string();
     let reason = one_line(text.lines().last().unwrap_or_default()).trim_start_matches("error: ").to_owned();
     RuleError::Regex { pattern: pattern.to_owned(), reason }

@@ -1,8 +1,8 @@
-//! Types, as far as they are known before any request.
+//! Static types of expressions.
 
 use std::fmt;
 
-/// The type of a node. `Any` where only a request will tell.
+/// Type of a node; `Any` if it is known only at evaluation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Type {
     Any,
@@ -14,7 +14,7 @@ pub(super) enum Type {
     String,
     Bytes,
     List(Box<Self>),
-    /// Of values of this type.
+    /// A map with values of this type.
     Map(Box<Self>),
     /// A map with the keys `role` and `content`, both strings.
     Message,
@@ -25,7 +25,7 @@ impl Type {
         matches!(self, Self::Int | Self::Uint | Self::Double | Self::Any)
     }
 
-    /// Whether a value of this type could be one of `other`.
+    /// Whether a value of this type may have type `other`.
     pub(super) fn may_be(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Any, _) | (_, Self::Any) => true,
@@ -34,7 +34,7 @@ impl Type {
         }
     }
 
-    /// What a value is that is of one type or of the other.
+    /// Type of a value that has either type.
     pub(super) fn or(self, other: Self) -> Self {
         if self == other { self } else { Self::Any }
     }

@@ -1,10 +1,10 @@
-//! Values of expressions. Cheap to clone: whatever has a size is shared.
+//! Values of expressions. Cheap to clone: large ones are shared.
 
 use std::{cmp::Ordering, collections::BTreeMap, sync::Arc};
 
 use super::{RuleError, budget::Budget, types::Type};
 
-/// What a node evaluates to.
+/// Value of a node.
 #[derive(Clone, Debug)]
 pub(super) enum Value {
     Null,
@@ -18,7 +18,7 @@ pub(super) enum Value {
     Map(Arc<BTreeMap<Key, Self>>),
 }
 
-/// A key of a map. Integers are one kind, as CEL has it: `1` and `1u` are the same key.
+/// Key of a map. As in CEL, integers are one kind: `1` and `1u` are the same key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Key {
     Bool(bool),
@@ -31,7 +31,7 @@ impl Value {
         Self::String(text.into())
     }
 
-    /// Its type, without that of its elements.
+    /// Type of the value, without that of its elements.
     pub(super) fn kind(&self) -> Type {
         match self {
             Self::Null => Type::Null,
@@ -46,7 +46,7 @@ impl Value {
         }
     }
 
-    /// As the key of a map, if it can be one.
+    /// The value as a map key, if possible.
     pub(super) fn key(&self) -> Option<Key> {
         Some(match self {
             Self::Bool(value) => Key::Bool(*value),
@@ -57,7 +57,7 @@ impl Value {
         })
     }
 
-    /// `==`: values of different types are different, numbers are compared by value.
+    /// `==`: values of different types differ; numbers are compared by value.
     pub(super) fn equals(&self, other: &Self, budget: &mut Budget) -> Result<bool, RuleError> {
         budget.spend(1)?;
         Ok(match (self, other) {
@@ -82,7 +82,7 @@ impl Value {
         })
     }
 
-    /// `<`: `None` for values that have no order.
+    /// `<`: `None` for values without an order.
     pub(super) fn order(&self, other: &Self, budget: &mut Budget) -> Result<Option<Ordering>, RuleError> {
         Ok(match (self, other) {
             (Self::Bool(a), Self::Bool(b)) => Some(a.cmp(b)),

@@ -1,4 +1,4 @@
-//! New tokens: their queries and keys are rotated, their keys and values stored.
+//! Append step: rotary embedding of queries and keys, and storage of keys and values.
 #![allow(unsafe_code)] // Addresses of positions in pages; `Attention::append` checks them.
 
 use super::{HEAD_DIM_MAX, Shape, pages::Head};
@@ -9,7 +9,7 @@ use crate::{
     simd::{Element, Simd, WIDTH, at_level},
 };
 
-/// Rotary position embedding, the two of a pair half of `dim` apart ("rotate half", as Hugging Face's Llama).
+/// Rotary position embedding with pairs half of `dim` apart ("rotate half", as in Hugging Face's Llama).
 ///
 /// ```text
 /// y[i] = x[i] * cos[p, i] - x[i + dim / 2] * sin[p, i]
@@ -21,7 +21,7 @@ pub struct Rotary<'a> {
     pub cos: &'a [f32],
     /// `[positions, dim / 2]`.
     pub sin: &'a [f32],
-    /// Floats of a head that are rotated, its first; an even number, zero for no rotation.
+    /// Number of leading floats of a head that are rotated; even, zero for no rotation.
     pub dim: usize,
 }
 
@@ -80,7 +80,7 @@ unsafe fn append_with<S: Simd, E: Element>(memory: *mut E, append: Append<'_>) {
     let dim = shape.head_dim;
     let (q, kv) = qkv.split_at(shape.queries_width());
     let (keys, values) = kv.split_at(shape.kv_heads() * dim);
-    // A key is many lines, which memory would be waited for one after the other.
+    // Prefetch: a key spans many cache lines, which would be awaited one by one.
     for kv_head in 0..shape.kv_heads() {
         // SAFETY: addresses within the position's page, where nothing is read yet.
         unsafe {

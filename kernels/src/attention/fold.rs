@@ -1,4 +1,4 @@
-//! Partitions of a row's positions, folded in order.
+//! Folding of a row's partitions, in order (online softmax).
 #![allow(unsafe_code)] // Addresses of rows and records; `Attention::attend` checks them.
 
 use super::{HEAD_DIM_MAX, partition::Work};
@@ -7,31 +7,31 @@ use crate::{
     rowwise::{at_level, exp},
 };
 
-/// The largest score and the sum of the weights, which are relative to it.
+/// Largest score, and the sum of the weights relative to it.
 #[derive(Clone, Copy)]
 pub(super) struct Sum {
     max: f32,
     weights: f32,
 }
 
-/// What a partition leaves of a row, in a record of floats: its weighted values, its largest score, its weights' sum.
+/// Record of a row's partition: weighted values, largest score, sum of weights.
 pub(super) const RECORD_MAX: usize = record(HEAD_DIM_MAX);
 
-/// Floats of a record.
+/// Length of a record in floats.
 pub(super) const fn record(head_dim: usize) -> usize {
     head_dim + 2
 }
 
 impl Sum {
-    /// Of no position.
+    /// The sum over no position.
     pub(super) const EMPTY: Self = Self { max: f32::MIN, weights: 0.0 };
 
-    /// Adds `record` to what stands in `out`.
+    /// Folds `record` into `out`.
     #[inline(always)]
     pub(super) fn fold(&mut self, out: &mut [f32], record: &[f32]) {
         let (values, sum) = record.split_at(out.len());
         let (max, weights) = (sum[0], sum[1]);
-        // No position of the partition is visible: then its values are zero and its largest score means nothing.
+        // No visible position in the partition: its values are zero and its largest score is meaningless.
         if weights == 0.0 {
             return;
         }
@@ -44,8 +44,8 @@ impl Sum {
         self.max = larger;
     }
 
-    /// Divides by the weights. The zero that is added makes every zero positive: whether a sum that vanished keeps its
-    /// sign depends on how many weights of zero followed.
+    /// Divides by the weights. Adding zero makes every zero positive: otherwise its sign would depend on the number of
+    /// zero weights that followed.
     #[inline(always)]
     pub(super) fn finish(&self, out: &mut [f32]) {
         let factor = 1.0 / self.weights;
@@ -55,7 +55,7 @@ impl Sum {
     }
 }
 
-/// Folds the records that the items of a split left, and finishes their rows.
+/// Folds the records of a split's items, and finishes their rows.
 ///
 /// # Safety
 /// `records` holds all partitions of the work's rows, whose outputs are this thread's.

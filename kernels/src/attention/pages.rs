@@ -1,4 +1,4 @@
-//! Where keys and values lie.
+//! Pages of keys and values.
 #![allow(unsafe_code)] // Addresses into borrowed memory; the plan and `Attention` check tables and sizes.
 
 use std::marker::PhantomData;
@@ -8,12 +8,12 @@ use half::f16;
 use super::Shape;
 use crate::simd::WIDTH;
 
-/// Positions of a page.
+/// Positions in a page.
 pub const PAGE: usize = 32;
 
 const _: () = assert!(PAGE.is_multiple_of(WIDTH));
 
-/// The pages of one layer: memory that the caller owns, written by several threads to positions that do not overlap.
+/// The pages of one layer: memory of the caller, written by several threads at disjoint positions.
 ///
 /// A page is [`Shape::page_elements`] successive elements and may be copied as a whole. In it, for each of `kv_heads`:
 /// keys `[PAGE / 16, head_dim, 16]`, sixteen positions side by side, so that a vector holds one score of each; then
@@ -39,13 +39,13 @@ unsafe impl Send for Pages<'_> {}
 unsafe impl Sync for Pages<'_> {}
 
 impl<'a> Pages<'a> {
-    /// `memory` as pages; what is left over at its end belongs to none.
+    /// `memory` as pages; a remainder at its end is unused.
     pub fn f32(shape: Shape, memory: &'a mut [f32]) -> Self {
         // SAFETY: borrowed exclusively for as long.
         unsafe { Self::from_raw_f32(shape, memory.as_mut_ptr(), memory.len() / shape.page_elements()) }
     }
 
-    /// `memory` as pages; what is left over at its end belongs to none. Keys and values are rounded to the nearest.
+    /// `memory` as pages; a remainder at its end is unused. Keys and values are rounded to the nearest f16.
     pub fn f16(shape: Shape, memory: &'a mut [f16]) -> Self {
         // SAFETY: borrowed exclusively for as long.
         unsafe { Self::from_raw_f16(shape, memory.as_mut_ptr(), memory.len() / shape.page_elements()) }
@@ -67,12 +67,12 @@ impl<'a> Pages<'a> {
         Self { memory: Memory::F16(memory), count, shape, borrow: PhantomData }
     }
 
-    /// How many there are.
+    /// Number of pages.
     pub fn count(&self) -> usize {
         self.count
     }
 
-    /// The heads whose keys and values they hold.
+    /// Head shape of the pages.
     pub fn shape(&self) -> &Shape {
         &self.shape
     }
@@ -82,7 +82,7 @@ impl<'a> Pages<'a> {
     }
 }
 
-/// One head's keys and values of one sequence.
+/// One head's keys and values of a sequence.
 #[derive(Clone, Copy)]
 pub(super) struct Head<'a, E> {
     /// The head's part of page 0.
@@ -130,7 +130,7 @@ impl<'a, E> Head<'a, E> {
         unsafe { self.page(position).add((PAGE + position % PAGE) * self.head_dim) }
     }
 
-    /// Where the next head's keys of the page begin, or what follows the page.
+    /// Start of the next head's keys in the page, or the end of the page.
     ///
     /// # Safety
     /// The table covers the position.

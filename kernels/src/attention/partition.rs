@@ -1,4 +1,4 @@
-//! A few rows against one partition of positions: scores, weights, weighted values.
+//! Attention of a few rows over one partition of positions: scores, weights, weighted values.
 //!
 //! Both products are of one shape: sums of `R` rows by `C` vectors stay in registers while an inner dimension passes
 //! by, the floats of a head for scores, positions for values. Rows are query heads of successive tokens, so that a
@@ -20,10 +20,10 @@ use crate::{
     simd::{Element, Simd, WIDTH, at_level},
 };
 
-/// Positions whose scores share a maximum, counted from a sequence's first: part of the definition of an output.
+/// Positions of a partition, whose scores share a maximum; part of the definition of an output.
 pub const PARTITION: usize = 256;
 
-/// Rows whose sums are in registers together.
+/// Rows whose sums are kept in registers together.
 pub(super) const ROWS: usize = 6;
 
 /// A query head of a token.
@@ -31,7 +31,7 @@ pub(super) const ROWS: usize = 6;
 pub(super) struct Row {
     pub(super) query: *const f32,
     pub(super) out: *mut f32,
-    /// The first position that it sees and the one after its last.
+    /// The visible positions: first, and one past the last.
     pub(super) first: usize,
     pub(super) end: usize,
 }
@@ -40,7 +40,7 @@ impl Row {
     pub(super) const NONE: Self = Self { query: std::ptr::null(), out: std::ptr::null_mut(), first: 0, end: 0 };
 }
 
-/// Rows of one head of keys, and the partitions that they are computed for.
+/// Rows of one key head, and the partitions to compute for them.
 pub(super) struct Work<'a> {
     pub(super) shape: Shape,
     pub(super) table: &'a [u32],
@@ -49,19 +49,20 @@ pub(super) struct Work<'a> {
     pub(super) rows: &'a [Row],
     pub(super) soft_cap: Option<f32>,
     pub(super) partitions: Range<usize>,
-    /// Where each partition's records go, `[partitions, rows]`, when others compute the rest; else rows are finished.
+    /// Destination of each partition's records, `[partitions, rows]`, if other items compute the rest; else rows are
+    /// finished.
     pub(super) records: Option<*mut f32>,
 }
 
 impl Work<'_> {
-    /// Partitions in which a row sees anything.
+    /// Partitions in which a row has a visible position.
     pub(super) fn visible(&self) -> Range<usize> {
         let seen = seen(self.rows);
         seen.start / PARTITION..seen.end.div_ceil(PARTITION)
     }
 }
 
-/// Positions that any of the rows sees; all between the first and the last are seen by one.
+/// Positions visible to any of the rows, a contiguous range.
 #[inline(always)]
 fn seen(rows: &[Row]) -> Range<usize> {
     rows.first().map_or(0, |row| row.first)..rows.last().map_or(0, |row| row.end)
@@ -132,7 +133,7 @@ struct Part<'a, E> {
     soft_cap: Option<f32>,
     rows: &'a [Row],
     records: *mut f32,
-    /// What is read next, by these rows or probably by this thread.
+    /// Address to prefetch: read next by these rows, or probably by this thread.
     after: *const E,
 }
 

@@ -1,4 +1,4 @@
-//! What a step consists of, cut into items that any thread may compute.
+//! Plan of a step: its rows, divided into items that any thread may compute.
 #![allow(unsafe_code)] // Records are written by the threads that share a plan; who writes where is `attend`'s contract.
 
 use std::{
@@ -9,10 +9,10 @@ use std::{
 
 use super::{PAGE, PARTITION, Shape, fold::record};
 
-/// Rows of an item, at most. What is read of keys and values from near memory is read again for every few rows.
+/// Bound on the rows of an item. Keys and values are read from a near cache again for every few rows.
 pub(super) const ROWS_MAX: usize = 48;
 
-/// Rows of an item, if there are to be enough items for all threads.
+/// Bound on the rows of an item if more items are needed for all threads.
 const ROWS_MIN: usize = 12;
 
 /// Items for each thread, so that threads end at about the same time.
@@ -21,12 +21,12 @@ const ITEMS_PER_THREAD: usize = 2;
 /// The new tokens of a sequence.
 #[derive(Debug, Clone, Copy)]
 pub struct Sequence<'a> {
-    /// The pages of positions `0..PAGE`, `PAGE..2 * PAGE` and so on, as many as the new tokens need or more. Pages of
-    /// positions before `begin` may stand in other tables too; those of the new tokens belong to this one alone.
+    /// Page table: the pages of positions `0..PAGE`, `PAGE..2 * PAGE` and so on, at least as many as the new tokens
+    /// need. Pages before `begin` may be shared with other tables; those of the new tokens may not.
     pub pages: &'a [u32],
-    /// The position of the first new token: how many came before.
+    /// Position of the first new token.
     pub begin: usize,
-    /// How many are new, at successive positions and in successive rows of the step.
+    /// Number of new tokens, at successive positions and in successive rows of the step.
     pub tokens: usize,
 }
 
@@ -46,7 +46,7 @@ pub(super) struct Item {
     pub(super) kv_head: usize,
     pub(super) rows: Range<usize>,
     pub(super) partitions: Range<usize>,
-    /// Where it leaves its partitions if it has not all that its rows see.
+    /// Split that the item belongs to, if other items have the rest of its rows' partitions.
     pub(super) split: Option<usize>,
 }
 
@@ -58,7 +58,7 @@ struct Split {
     done: AtomicUsize,
 }
 
-/// A step, cut into items. Kept from step to step, it allocates only when it outgrows former ones.
+/// Plan of a step, divided into items. Reused; it allocates only when it outgrows former steps.
 #[derive(Debug)]
 pub struct Plan {
     shape: Shape,
@@ -91,13 +91,13 @@ impl Plan {
         }
     }
 
-    /// Plans a step of `sequences`, whose new tokens stand flat in this order, for about so many threads. Outputs do
+    /// Plans a step of `sequences`, whose new tokens are rows in this order, for about `threads` threads. Outputs do
     /// not depend on `threads`.
     ///
     /// # Panics
-    /// A sequence has no new token, or not the pages for all of them.
+    /// A sequence has no new token, or too few pages.
     pub fn update(&mut self, sequences: &[Sequence<'_>], threads: usize) {
-        // Before anything can panic: items of the last step would not fit the tables of this one.
+        // First, in case of a panic: items of the last step would not fit this one's page tables.
         self.items.clear();
         self.splits.clear();
         (self.tokens, self.positions, self.pages) = (0, 0, 0);
@@ -119,7 +119,7 @@ impl Plan {
         self.cut(threads);
     }
 
-    /// As few items as keep the threads busy: first of fewer rows, then of fewer partitions.
+    /// Divides the step into as few items as keep the threads busy: first by rows, then by partitions.
     fn cut(&mut self, threads: usize) {
         let wanted = if threads < 2 { 1 } else { ITEMS_PER_THREAD * threads };
         let mut rows_most = ROWS_MAX;
@@ -161,17 +161,17 @@ impl Plan {
         }
     }
 
-    /// The heads of the model's layers.
+    /// Head shape of the model's layers.
     pub fn shape(&self) -> &Shape {
         &self.shape
     }
 
-    /// Rows of the step.
+    /// Number of rows.
     pub fn tokens(&self) -> usize {
         self.tokens
     }
 
-    /// How many pieces of work [`Attention::attend`](super::Attention::attend) has.
+    /// Number of items for [`Attention::attend`](super::Attention::attend).
     pub fn items(&self) -> usize {
         self.items.len()
     }
@@ -194,7 +194,7 @@ impl Plan {
         &self.spans[index]
     }
 
-    /// A token's sequence and position.
+    /// Sequence and position of a token.
     pub(super) fn place(&self, token: usize) -> (&Span, usize) {
         let span = &self.spans[self.spans.partition_point(|span| span.first_token <= token) - 1];
         (span, span.begin + token - span.first_token)
@@ -204,14 +204,14 @@ impl Plan {
         &self.tables[span.table.clone()]
     }
 
-    /// Where a split's records begin: `[partitions, rows]`.
+    /// Address of a split's records: `[partitions, rows]`.
     pub(super) fn records(&self, split: usize) -> *mut f32 {
         let begin = self.splits[split].records;
         UnsafeCell::raw_get(self.records[begin..].as_ptr())
     }
 
-    /// Counts an item of the split as done. True for the last one, which sees what the others wrote; counting then
-    /// begins anew, for the next layer.
+    /// Counts an item of the split as done. True for the last one, which sees the others' writes; the count then
+    /// restarts for the next layer.
     pub(super) fn is_last(&self, split: usize) -> bool {
         let split = &self.splits[split];
         let last = split.done.fetch_add(1, Ordering::AcqRel) + 1 == split.items;

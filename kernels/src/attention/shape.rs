@@ -1,12 +1,12 @@
-//! How many heads of which size.
+//! Number and size of attention heads.
 
 use super::PAGE;
 use crate::simd::WIDTH;
 
-/// Floats of a head, at most.
+/// Bound on the floats of a head.
 pub const HEAD_DIM_MAX: usize = 256;
 
-/// The heads of a layer.
+/// Head shape of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
     heads: usize,
@@ -15,7 +15,7 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// `heads` query heads in `kv_heads` groups that share a key and a value each, in order.
+    /// `heads` query heads in `kv_heads` groups (grouped-query attention).
     ///
     /// # Panics
     /// `heads` is not a multiple of `kv_heads`, or `head_dim` not a multiple of 16 from 16 to [`HEAD_DIM_MAX`].
@@ -36,7 +36,7 @@ impl Shape {
         self.heads
     }
 
-    /// Keys and values of a position.
+    /// Key and value heads.
     pub fn kv_heads(&self) -> usize {
         self.kv_heads
     }
@@ -46,7 +46,7 @@ impl Shape {
         self.head_dim
     }
 
-    /// Query heads that share a key.
+    /// Query heads for each key head.
     pub fn group(&self) -> usize {
         self.heads / self.kv_heads
     }

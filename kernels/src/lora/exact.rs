@@ -1,4 +1,4 @@
-//! In 32 bits.
+//! Adapters in 32 bits.
 //!
 //! ```text
 //! h[r] = sum over 16 lanes, halved until one is left, of fma chains over k in steps of 16; then the last k one by one
@@ -16,7 +16,7 @@ use crate::{
     simd::{Simd, WIDTH, at_level},
 };
 
-/// A of all pairs into `a`, and B of each in tiles into `b`, where columns that fill up the last are zero already.
+/// Copies A of all pairs to `a`, and B of each in tiles to `b`, whose padding is zero already.
 pub(super) fn pack(parts: &[Part], pairs: &[Pair<'_>], a: &mut [f32], b: &mut [f32]) -> Result<(), FactorError> {
     let rows = pairs.iter().flat_map(|pair| pair.a);
     a.iter_mut().zip(rows).for_each(|(to, weight)| *to = *weight);
@@ -36,7 +36,7 @@ pub(super) fn pack(parts: &[Part], pairs: &[Pair<'_>], a: &mut [f32], b: &mut [f
     Ok(())
 }
 
-/// As [`super::hidden`].
+/// See [`super::hidden`].
 pub(super) unsafe fn hidden(level: Level, rows: &AdapterRows<'_>, a: &[f32], x: &[f32], h: Rows<'_>) {
     let (rank, k) = (rows.adapter.rank, rows.adapter.inputs);
     assert!(a.len() >= rank * k, "A is too short");
@@ -51,7 +51,7 @@ pub(super) unsafe fn hidden(level: Level, rows: &AdapterRows<'_>, a: &[f32], x: 
     }
 }
 
-/// As [`super::add_columns`], for columns of one part.
+/// See [`super::add_columns`], for the columns of one part.
 pub(super) unsafe fn add_columns(
     level: Level,
     tokens: &[u32],
@@ -85,7 +85,7 @@ struct Shape {
     end: usize,
 }
 
-/// What a token reads and what it writes.
+/// Input and output of a token.
 type Token = (*const f32, *mut f32);
 
 unsafe fn hidden_at(level: Level, a: *const f32, k: usize, rank: usize, tokens: &[Token]) {

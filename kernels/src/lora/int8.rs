@@ -1,7 +1,8 @@
-//! In 8 bits.
+//! Adapters in 8 bits.
 //!
-//! A is a quantised matrix like any other ([`Format::Q8Scale32`]), so the kernels of linear layers give `h`. B has a scale
-//! for each rank, which `h` takes over before it is rounded to 16 bits. Of 64 ranks after the other, whose sums are exact:
+//! A is an ordinary quantised matrix ([`Format::Q8Scale32`]), so the kernels of linear layers compute `h`. B has a
+//! scale for each rank, which is multiplied into `h` before that is rounded to 16 bits. For each 64 ranks, whose sums
+//! are exact:
 //!
 //! ```text
 //! g[r] = h[r] * s[r];  u = max |g| / 32767;  q[r] = g[r] / u, rounded to the nearest integer, even on a tie
@@ -36,10 +37,10 @@ const RANKS_ROUNDED: usize = 8;
 const BYTE_MAX: f32 = 127.0;
 const HALF_MAX: f32 = 32767.0;
 
-/// What A is kept in.
+/// Format of A.
 const FORMAT_OF_A: Format = Format::Q8Scale32;
 
-/// Bytes of A of so many ranks.
+/// Bytes of A with that many ranks.
 pub(super) fn bytes_of_a(inputs: usize, ranks: usize) -> usize {
     FORMAT_OF_A.packed_len(inputs, ranks)
 }
@@ -153,7 +154,7 @@ fn power_of_two(x: f32) -> f32 {
     if power.is_normal() { power } else { 1.0 }
 }
 
-/// As [`super::hidden`].
+/// See [`super::hidden`].
 pub(super) unsafe fn hidden(level: Level, rows: &AdapterRows<'_>, a: Weights<'_>, x: &Activations, h: Rows<'_>) {
     let product = Product { weights: a, x, start: Start::Zero };
     // Successive tokens go through the kernels together.
@@ -164,7 +165,7 @@ pub(super) unsafe fn hidden(level: Level, rows: &AdapterRows<'_>, a: Weights<'_>
     }
 }
 
-/// As [`super::add_columns`], for columns of one part.
+/// See [`super::add_columns`], for the columns of one part.
 pub(super) unsafe fn add_columns(
     level: Level,
     tokens: &[u32],
@@ -203,7 +204,7 @@ pub(super) unsafe fn add_columns(
     }
 }
 
-/// Rounds `h * scales` to 16 bits; returns what they are multiples of.
+/// Rounds `h * scales` to 16 bits; returns their unit.
 fn round(h: &[f32], scales: &[f32], rounded: &mut [[i16; 2]; PAIRS]) -> f32 {
     let most = h.iter().zip(scales).fold(0u32, |most, (h, s)| most.max((h * s).to_bits() & 0x7fff_ffff));
     let most = f32::from_bits(most);

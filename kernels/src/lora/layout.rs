@@ -1,7 +1,7 @@
-//! An adapter's share of one fused projection, as it lies in memory.
+//! Memory layout of an adapter for one fused projection.
 //!
-//! Matrices stand one behind the other, each from a cache line on, in bytes that belong to whoever packs: an adapter of
-//! a hundred projections is one piece of memory, given back in one piece.
+//! Matrices are contiguous, each aligned to a cache line, in memory of the caller: an adapter of a hundred projections
+//! is one allocation.
 
 use std::ops::Range;
 
@@ -13,13 +13,13 @@ use crate::{memory::LINE, simd::WIDTH};
 pub struct Module {
     /// Rows of A.
     pub rank: usize,
-    /// First output column it adds to.
+    /// First output column.
     pub column_begin: usize,
-    /// Output columns it adds to.
+    /// Number of output columns.
     pub columns: usize,
 }
 
-/// What it adds there, as training left it: the product of both matrices, times the factor.
+/// A trained pair: its contribution is the product of both matrices, times the factor.
 #[derive(Debug, Clone, Copy)]
 pub struct Pair<'a> {
     /// `[rank, inputs]`.
@@ -30,14 +30,14 @@ pub struct Pair<'a> {
     pub factor: f32,
 }
 
-/// A factor that takes weights beyond what an f32 holds.
+/// A factor that makes weights overflow an f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FactorError {
-    /// Number of the pair.
+    /// Index of the pair.
     pub pair: usize,
 }
 
-/// Shape and place of an adapter's matrices for one fused projection.
+/// Shape and layout of an adapter's matrices for one fused projection.
 #[derive(Debug)]
 pub struct Layout {
     rank: usize,
@@ -45,7 +45,7 @@ pub struct Layout {
     outputs: usize,
     in_8_bits: bool,
     parts: Vec<Part>,
-    /// Where A, B and scales are.
+    /// Byte ranges of A, B and scales.
     a: Range<usize>,
     b: Range<usize>,
     scales: Range<usize>,
@@ -54,27 +54,27 @@ pub struct Layout {
 /// One module's B within a fused projection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Part {
-    /// First row of A that belongs to it.
+    /// First row of its A.
     pub(super) rank_begin: usize,
-    /// Rows of A that belong to it.
+    /// Number of rows of its A.
     pub(super) rank: usize,
-    /// First output column it adds to.
+    /// First output column.
     pub(super) column_begin: usize,
-    /// Output columns it adds to.
+    /// Number of output columns.
     pub(super) columns: usize,
-    /// Where its B begins, in elements.
+    /// Start of its B, in elements.
     pub(super) b_begin: usize,
     /// Elements of B from one tile to the next.
     pub(super) tile: usize,
 }
 
 impl Part {
-    /// Where its B ends.
+    /// End of its B, in elements.
     pub(super) fn b_end(&self) -> usize {
         self.b_begin + self.columns.div_ceil(WIDTH) * self.tile
     }
 
-    /// Its columns among `columns`, counted from its first.
+    /// The part of `columns` that belongs to it, relative to its first.
     pub(super) fn within(&self, columns: &Range<usize>) -> Option<Range<usize>> {
         let begin = columns.start.max(self.column_begin);
         let end = columns.end.min(self.column_begin + self.columns);
@@ -83,7 +83,7 @@ impl Part {
 }
 
 impl Layout {
-    /// Every number as it is.
+    /// A layout in 32-bit floats.
     ///
     /// # Panics
     /// A module's columns go beyond the outputs.
@@ -96,7 +96,7 @@ impl Layout {
         Self { rank, inputs, outputs, in_8_bits: false, parts, a, b, scales }
     }
 
-    /// A in blocks of 32 inputs with a scale each, B with a scale for each rank.
+    /// A layout in 8 bits: A in blocks of 32 inputs with a scale each, B with a scale for each rank.
     ///
     /// # Panics
     /// As [`Layout::in_32_bits`].
@@ -109,19 +109,18 @@ impl Layout {
         Self { rank, inputs, outputs, in_8_bits: true, parts, a, b, scales }
     }
 
-    /// Memory that the matrices take: a whole number of cache lines.
+    /// Bytes of the matrices: a whole number of cache lines.
     pub fn bytes(&self) -> usize {
         self.scales.end.next_multiple_of(LINE)
     }
 
-    /// Lays out in `memory`, which is zero, what is added to each module.
+    /// Packs the pair of each module into `memory`, which is zeroed.
     ///
     /// # Errors
-    /// The factor of a pair is beyond what its weights can be multiplied with.
+    /// The factor of a pair makes its weights overflow.
     ///
     /// # Panics
-    /// There are more or fewer pairs than modules, or of other shapes; or the memory is of another size or does not begin
-    /// where an f32 may.
+    /// The number or shape of pairs differs from the modules, or the memory has another size or is not aligned for f32.
     pub fn pack(&self, pairs: &[Pair<'_>], memory: &mut [u8]) -> Result<(), FactorError> {
         assert!(memory.len() == self.bytes(), "{} bytes for {}", memory.len(), self.bytes());
         assert!(pairs.len() == self.parts.len(), "{} pairs for {} modules", pairs.len(), self.parts.len());
@@ -139,11 +138,10 @@ impl Layout {
         }
     }
 
-    /// To compute with: the matrices that [`Layout::pack`] left in `memory`. From an address that is a multiple of 64
-    /// they are read fastest.
+    /// The adapter in `memory`, as packed by [`Layout::pack`]. Memory aligned to 64 bytes is read fastest.
     ///
     /// # Panics
-    /// The memory is of another size, or does not begin where an f32 may.
+    /// The memory has another size, or is not aligned for f32.
     pub fn adapter<'a>(&'a self, memory: &'a [u8]) -> Adapter<'a> {
         assert!(memory.len() == self.bytes(), "{} bytes for {}", memory.len(), self.bytes());
         let Self { rank, inputs, outputs, ref parts, .. } = *self;

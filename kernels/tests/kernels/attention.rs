@@ -147,7 +147,7 @@ struct Piece<'a> {
     pages: &'a [u32],
 }
 
-/// How a step is computed.
+/// Way to compute a step.
 #[derive(Clone, Copy)]
 struct How {
     level: Level,

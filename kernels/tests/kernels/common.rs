@@ -150,7 +150,7 @@ impl OwnedAdapter {
         Self { layout, packed, in_8_bits, outputs, modules }
     }
 
-    /// What it adds to each column of a row, and how far from that it may be.
+    /// The adapter's contribution to each column of a row, and the tolerance.
     pub(crate) fn adds(&self, x: &[f32]) -> (Vec<f64>, f64) {
         let (rounded, scales) = quantized(x);
         let (mut sums, mut bound) = (vec![0.0; self.outputs], 0.0f64);
@@ -192,7 +192,7 @@ impl OwnedAdapter {
     }
 }
 
-/// How a test asks for the outputs.
+/// Way to compute the outputs.
 #[derive(Clone, Copy)]
 pub(crate) struct How {
     pub(crate) level: Level,

@@ -198,7 +198,7 @@ mod tests {
             (seen("", "b", "a", leaves("a", &["a"])), 1_250, all(LeafUpdate::TrustOnly)),
             (seen("", "b", "a", leaves("a", &["a", "b"])), 1_059, RotationStep::Wait(at(1_060))),
             (seen("", "b", "a", leaves("a", &["a", "b"])), 1_250, RotationStep::Promote),
-            // So was the worker's Secret: others are signed anew only when everybody has that one.
+            // The same for the worker's Secret: other certificates are reissued only when every process has it.
             (
                 seen("b", "", "a", without_worker("a", &["a", "b"])),
                 1_300,

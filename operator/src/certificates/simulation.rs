@@ -60,7 +60,7 @@ impl World {
                 made: self.now,
                 until: self.now + LEAF,
                 subject: identity.to_string().into(),
-                issuer: self.seen.issuing.as_ref().expect("who signs").subject.clone(),
+                issuer: self.seen.issuing.as_ref().expect("an issuing authority").subject.clone(),
             },
         };
         let signing = [&self.seen.issuing, &self.seen.next].into_iter().flatten();

@@ -55,7 +55,7 @@ mod tests {
     #[test]
     fn whose_it_is() {
         let (fresh, stale) = (DURATION, DURATION + Duration::from_millis(1));
-        // The lease, how long it is unchanged, and who has held it since when after how many changes of hands.
+        // The lease, the time for which it is unchanged, and the expected holder, time of acquisition and transitions.
         let cases = [
             (None, fresh, Some((100, 1))),
             (Some(LeaseSpec::default()), fresh, Some((100, 1))),

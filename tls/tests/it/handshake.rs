@@ -1,4 +1,4 @@
-//! Who gets in.
+//! Callers that may connect, and those that may not.
 
 use slm_tls::{Identity, Material, MaterialError, client};
 use tokio::{io::AsyncReadExt as _, net::TcpStream};

@@ -58,7 +58,7 @@ impl SamplingParams {
 
 /// A row of logits without a largest value: the model computed NaN or infinity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the model gave logits that are not numbers; its weights or the adapter's are damaged or out of range")]
+#[error("the model computed logits that are not finite; its weights or the adapter's are damaged or out of range")]
 pub struct NotFinite;
 
 /// Sampler of one request.
