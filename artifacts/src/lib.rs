@@ -6,7 +6,7 @@
 //!
 //! # Guarantees
 //! - Nothing is unpacked or handed out before its bytes have the requested digest, or the one in the registry's
-//! manifest.
+//!   manifest.
 //! - A cache entry is complete or absent. A crash leaves at most a partial download, which the next fetch continues.
 //! - Concurrent fetches of an artifact download it once; the others wait.
 //! - No process evicts an artifact while an [`Artifact`] refers to it.

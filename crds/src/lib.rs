@@ -8,7 +8,7 @@
 //!
 //! Modules, in the order in which a manifest meets them:
 //! - [`model`], [`adapter`], [`route`], [`accelerator`]: the kinds, and [`source`], [`pod`], [`expert`], [`status`],
-//! their parts;
+//!   their parts;
 //! - [`rule`]: CEL conditions of routes, compiled and evaluated;
 //! - [`names`]: the shared namespace of names, and references;
 //! - [`schema`]: the CRDs of these types;

@@ -12,7 +12,7 @@ use kube::{
 use slm_crds::{LoraAdapter, SlmModel, SwarmRoute, route::Target, schema::Kind};
 use tokio::sync::mpsc;
 
-use crate::{fleet::Marks, objects::Objects};
+use crate::{fleet::PendingNames, objects::Objects};
 
 /// Queues of the controllers.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub(crate) struct Outlets {
     pub(crate) adapters: mpsc::Sender<ObjectRef<LoraAdapter>>,
     pub(crate) routes: mpsc::Sender<ObjectRef<SwarmRoute>>,
     /// Pending names of the fleet controller; any of them may be an adapter's.
-    pub(crate) fleet: Marks,
+    pub(crate) fleet: PendingNames,
 }
 
 /// Names of the objects to reconcile.

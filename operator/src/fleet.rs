@@ -6,7 +6,7 @@
 
 mod controller;
 mod desired_adapters;
-mod marks;
+mod pending_names;
 mod pods;
 mod state_diff;
 
@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 
 pub(crate) use controller::{Inputs, run};
 pub(crate) use desired_adapters::version;
-pub(crate) use marks::Marks;
+pub(crate) use pending_names::PendingNames;
 
 /// Bound on pending reconcile requests of a kind.
 const RECONCILE_REQUESTS_MAX: usize = 1024;

@@ -11,7 +11,7 @@ use crate::{
     config::Config,
     context::{Context, recorder},
     dependents::{self, Outlets},
-    fleet::{self, FleetView, Marks},
+    fleet::{self, FleetView, PendingNames},
     model,
     objects::Objects,
     probe::OperatorProbe,
@@ -45,7 +45,7 @@ pub(crate) async fn lead(
     }
     let (requests, streams) = fleet::reconcile_requests();
     let (routes, route_requests) = mpsc::channel(RECONCILE_REQUESTS_MAX);
-    let names = Marks::default();
+    let names = PendingNames::default();
     let outlets =
         Outlets { models: requests.models.clone(), adapters: requests.adapters.clone(), routes, fleet: names.clone() };
     let (view, recorder) = (FleetView::default(), recorder(client.clone(), &config.identity));

@@ -8,7 +8,7 @@
 //! Modules, in the order in which a manifest meets them:
 //! - `objects`: one watch for each kind; `dependents`: the objects affected by a change;
 //! - `model`: SlmModel to Deployment, Service and so on, in five steps; `adapter` and `route`: their status;
-//! `reconcile`: panics, metrics and backoff around every reconciliation;
+//!   `reconcile`: panics, metrics and backoff around every reconciliation;
 //! - `fleet`: a link to every worker, over which adapters are loaded and unloaded as [`slm_residency`] decides;
 //! - `gate`: the readiness gate of worker pods;
 //! - `conditions`, `context`: status conditions and Events; `undecodable`: objects that do not decode.

@@ -13,7 +13,7 @@
 //! - [`identity`]: roles; [`mint`]: issuing certificates; [`material`]: certificates in use;
 //! - `verify`: the callbacks of a handshake; [`mounted`]: a watched mounted Secret, [`folder`]: that of a process;
 //! - [`server`] and [`client`]: the two sides of a connection within the swarm; [`public`] and [`outward`]: those of
-//! the public endpoint.
+//!   the public endpoint.
 
 pub mod client;
 pub mod folder;

@@ -25,7 +25,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    FleetView, Marks, PodView, ReconcileRequests, Snapshot, desired_adapters::DesiredAdapters, pods::WorkerPod,
+    FleetView, PendingNames, PodView, ReconcileRequests, Snapshot, desired_adapters::DesiredAdapters, pods::WorkerPod,
     state_diff,
 };
 use crate::{
@@ -49,7 +49,7 @@ pub(crate) struct Inputs {
     /// Signal that pods changed.
     pub(crate) pods_touched: mpsc::Receiver<()>,
     /// Names of changed objects; any of them may be an adapter's.
-    pub(crate) names: Marks,
+    pub(crate) names: PendingNames,
     /// Certificate lifetimes for mutual TLS with workers. Unset: plain text.
     pub(crate) certificates: Option<Certificates>,
     /// Clock that certificates are issued by.

@@ -24,15 +24,15 @@ impl Demand {
 /// share `prompt_tokens`: the lowest priority number first; half goes to the oldest, so that none starves, and the rest
 /// to the shortest, so that many start soon. If the oldest of all has another priority, it gets an eighth first, so
 /// that every admitted request completes.
-pub(super) fn shares(demands: &[Demand], prompt_tokens: usize, shares: &mut Vec<usize>) {
-    shares.clear();
-    shares.extend(demands.iter().map(|demand| usize::from(demand.generates())));
-    let generating: usize = shares.iter().sum();
+pub(super) fn schedule(demands: &[Demand], prompt_tokens: usize, scheduled: &mut Vec<usize>) {
+    scheduled.clear();
+    scheduled.extend(demands.iter().map(|demand| usize::from(demand.generates())));
+    let generating: usize = scheduled.iter().sum();
     let mut budget = prompt_tokens.min(TOKENS_MAX.saturating_sub(generating));
     let mut prompts: Vec<usize> = (0..demands.len()).filter(|&index| !demands[index].generates()).collect();
     let mut give = |index: usize, most: usize, budget: &mut usize| {
-        let more = (demands[index].left - shares[index]).min(most).min(*budget);
-        shares[index] += more;
+        let more = (demands[index].left - scheduled[index]).min(most).min(*budget);
+        scheduled[index] += more;
         *budget -= more;
     };
     let lowest = prompts.iter().map(|&index| demands[index].priority).min();
@@ -106,7 +106,7 @@ mod tests {
     fn shared(lefts: &[usize], budget: usize) -> Vec<usize> {
         let demands: Vec<_> = lefts.iter().map(|&left| Demand { left, priority: 0 }).collect();
         let mut result = Vec::new();
-        shares(&demands, budget, &mut result);
+        schedule(&demands, budget, &mut result);
         result
     }
 
@@ -129,7 +129,7 @@ mod tests {
     fn the_lowest_priority_number_goes_first() {
         let demands = [(300, 5), (100, 0), (90, 0)].map(|(left, priority)| Demand { left, priority });
         let mut result = Vec::new();
-        shares(&demands, 100, &mut result);
+        schedule(&demands, 100, &mut result);
         assert_eq!(result, [13, 44, 43], "and the oldest of all comes to its end nevertheless");
     }
 

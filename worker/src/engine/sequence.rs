@@ -114,14 +114,14 @@ impl Sequence {
         }
     }
 
-    /// Allocates pages for `share` more tokens.
-    pub(super) fn grow(&mut self, cache: &mut KvCache, share: usize) -> Result<(), OutOfPages> {
-        cache.grow(&mut self.table, self.past + share + self.drafted)
+    /// Allocates pages for `scheduled` more tokens.
+    pub(super) fn grow(&mut self, cache: &mut KvCache, scheduled: usize) -> Result<(), OutOfPages> {
+        cache.grow(&mut self.table, self.past + scheduled + self.drafted)
     }
 
-    /// Its chunk of a step: `share` tokens and the draft.
-    pub(super) fn chunk(&self, share: usize) -> Chunk<'_> {
-        let end = self.past + share + self.drafted;
+    /// Its chunk of a step: `scheduled` tokens and the draft.
+    pub(super) fn chunk(&self, scheduled: usize) -> Chunk<'_> {
+        let end = self.past + scheduled + self.drafted;
         Chunk {
             tokens: &self.tokens[self.past..end],
             past: self.past,
@@ -135,16 +135,16 @@ impl Sequence {
         }
     }
 
-    /// Advances by `share` computed tokens. Samples from `logits`, the rows after the last of them and after each
+    /// Advances by `scheduled` computed tokens. Samples from `logits`, the rows after the last of them and after each
     /// drafted token, until the draft is rejected, and sends the tokens. Gives the number of sampled tokens.
     pub(super) fn took(
         &mut self,
-        share: usize,
+        scheduled: usize,
         logits: &mut ChunksExact<'_, f32>,
         cache: &mut KvCache,
     ) -> (Progress, usize) {
-        self.past += share;
-        self.account.charge(share);
+        self.past += scheduled;
+        self.account.charge(scheduled);
         if self.past < self.known() {
             cache.publish(&mut self.table, &self.tokens[..self.past]);
             return (Progress::Goes, 0);

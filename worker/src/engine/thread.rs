@@ -32,7 +32,7 @@ pub(super) struct EngineThread {
     cost: Cost,
     prompt_lookup: bool,
     /// Tokens of each running sequence in the current step.
-    shares: Vec<usize>,
+    scheduled_tokens: Vec<usize>,
 }
 
 impl EngineThread {
@@ -52,7 +52,7 @@ impl EngineThread {
             pace: Pace::new(config.step_max),
             cost: Cost::default(),
             prompt_lookup: config.prompt_lookup,
-            shares: Vec::new(),
+            scheduled_tokens: Vec::new(),
             session,
         }
     }
@@ -118,15 +118,15 @@ impl EngineThread {
             return;
         }
         let begun = Instant::now();
-        let generating = self.share();
+        let generating = self.schedule();
         if self.running.is_empty() {
             return;
         }
-        let Self { session, running, shares, cache, pace, cost, gauges, .. } = self;
-        let taking = || running.iter().zip(shares.iter()).filter(|(_, share)| **share > 0);
-        let chunks: Vec<Chunk<'_>> = taking().map(|(sequence, &share)| sequence.chunk(share)).collect();
+        let Self { session, running, scheduled_tokens, cache, pace, cost, gauges, .. } = self;
+        let taking = || running.iter().zip(scheduled_tokens.iter()).filter(|(_, scheduled)| **scheduled > 0);
+        let chunks: Vec<Chunk<'_>> = taking().map(|(sequence, &scheduled)| sequence.chunk(scheduled)).collect();
         let prompt_tokens: usize =
-            taking().filter(|(sequence, _)| !sequence.generates()).map(|(_, &share)| share).sum();
+            taking().filter(|(sequence, _)| !sequence.generates()).map(|(_, &scheduled)| scheduled).sum();
         let drafted: usize = running.iter().map(Sequence::drafted).sum();
         let vocab = session.vocab_size();
         let result = session.step(&chunks);
@@ -138,15 +138,15 @@ impl EngineThread {
                 if prompt_tokens == 0 {
                     cost.observe(logits.len() / vocab, took.as_secs_f64());
                 }
-                let mut shares = shares.iter();
+                let mut scheduled_tokens = scheduled_tokens.iter();
                 let mut logits = logits.chunks_exact(vocab);
                 let (mut chosen, mut first) = (0, 0);
                 keep(running, cache, |sequence, cache| {
-                    let share = shares.next().copied().unwrap_or(0);
-                    if share == 0 {
+                    let scheduled = scheduled_tokens.next().copied().unwrap_or(0);
+                    if scheduled == 0 {
                         return Progress::Goes;
                     }
-                    let (progress, tokens) = sequence.took(share, &mut logits, cache);
+                    let (progress, tokens) = sequence.took(scheduled, &mut logits, cache);
                     chosen += tokens;
                     first += tokens.min(1);
                     progress
@@ -166,20 +166,20 @@ impl EngineThread {
     }
 
     /// Distributes the tokens of a step, drafts included, and allocates pages. True if a sequence decodes.
-    fn share(&mut self) -> bool {
-        let Self { session, running, shares, cache, pace, cost, prompt_lookup, .. } = self;
+    fn schedule(&mut self) -> bool {
+        let Self { session, running, scheduled_tokens, cache, pace, cost, prompt_lookup, .. } = self;
         running.iter_mut().for_each(|sequence| sequence.follow(cache));
         let demands: Vec<Demand> = running.iter().map(Sequence::demand).collect();
         let generating = running.iter().any(Sequence::generates);
-        schedule::shares(&demands, pace.prompt_tokens(generating), shares);
+        schedule::schedule(&demands, pace.prompt_tokens(generating), scheduled_tokens);
         // Steps with prefill have enough rows without drafts.
         if *prompt_lookup && demands.iter().all(|demand| demand.left == 1) {
             let drafts: Vec<_> = running.iter_mut().map(Sequence::draft).collect();
             let lengths = draft::lengths(&drafts, running.len()..session.config().logits, cost);
             running.iter_mut().zip(lengths).for_each(|(sequence, length)| sequence.cut_draft(length));
         }
-        let mut sequences = running.iter_mut().zip(shares.iter());
-        if let Some(index) = sequences.position(|(sequence, &share)| sequence.grow(cache, share).is_err()) {
+        let mut sequences = running.iter_mut().zip(scheduled_tokens.iter());
+        if let Some(index) = sequences.position(|(sequence, &scheduled)| sequence.grow(cache, scheduled).is_err()) {
             self.fail_from(index);
         }
         generating
@@ -188,7 +188,7 @@ impl EngineThread {
     /// Fails the sequences from `index` on, which cannot get their reserved pages.
     fn fail_from(&mut self, index: usize) {
         tracing::error!("{OutOfPages}");
-        self.shares.truncate(index);
+        self.scheduled_tokens.truncate(index);
         for mut sequence in self.running.drain(index..) {
             sequence.fail(StepFailure::Session(OutOfPages.to_string()));
             sequence.close(&mut self.cache);

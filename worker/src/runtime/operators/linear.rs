@@ -193,12 +193,12 @@ impl LinearKernel {
         let prepare = |task: usize| unsafe {
             input.prepare(level, &quantizer, cut(tokens, task, tasks)..cut(tokens, task + 1, tasks), task);
         };
-        let halves = shrink.as_ref().map_or(0, LoraShrink::tasks);
-        let gate = Gate::new(halves);
+        let shrink_tasks = shrink.as_ref().map_or(0, LoraShrink::tasks);
+        let gate = Gate::new(shrink_tasks);
         let ready = || gate.wait();
         let first = |task: usize| {
             let Some(shrink) = &shrink else { return };
-            // SAFETY: all rows are quantised, and first halves are computed once each.
+            // SAFETY: all rows are quantised, and each first product is computed once.
             gate.task(|| unsafe { shrink.run(level, task, Inputs::Int8(quantizer.filled())) });
         };
         let parts = threads * if tokens <= ROWS_FEW { RANGES_FEW } else { RANGES_MANY };
@@ -212,12 +212,12 @@ impl LinearKernel {
             });
             // SAFETY: all rows are quantised.
             let linear = Linear { weights, x: unsafe { quantizer.filled() }, start, adapters };
-            // SAFETY: ranges of columns do not overlap, and first halves are waited for.
+            // SAFETY: ranges of columns do not overlap, and first products are awaited.
             unsafe { linear.columns(level, linear.range(part, parts), y) };
         };
         // First products have the lowest indices, because columns wait for them.
-        let compute = |task: usize| if task < halves { first(task) } else { multiply(task - halves) };
-        phases::run(context, threads, &[Phase::new(tasks, &prepare), Phase::new(halves + parts, &compute)])
+        let compute = |task: usize| if task < shrink_tasks { first(task) } else { multiply(task - shrink_tasks) };
+        phases::run(context, threads, &[Phase::new(tasks, &prepare), Phase::new(shrink_tasks + parts, &compute)])
     }
 }
 

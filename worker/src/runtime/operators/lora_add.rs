@@ -92,7 +92,7 @@ impl LoraAddKernel {
         let second = |part: usize| {
             for rows in &shrink.adapter_rows {
                 let columns = part_of(outputs, part, threads);
-                // SAFETY: parts of columns do not overlap, no token is in two shares, and the first halves are done.
+                // SAFETY: parts of columns do not overlap, no row has two adapters, and the first products are done.
                 unsafe { lora::add_columns(level, rows, columns, shrink.hidden, y) };
             }
         };

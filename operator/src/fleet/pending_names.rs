@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 /// Pending names. Clones share one set.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Marks(Arc<Shared>);
+pub(crate) struct PendingNames(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
@@ -17,7 +17,7 @@ struct Shared {
     added: Notify,
 }
 
-impl Marks {
+impl PendingNames {
     /// Adds a name.
     pub(crate) fn add(&self, name: String) {
         self.0.names.lock().unwrap_or_else(PoisonError::into_inner).insert(name);
@@ -41,13 +41,13 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_was_marked_is_taken_once() {
-        let marks = Marks::default();
+    async fn added_names_are_taken_once() {
+        let pending = PendingNames::default();
         for name in ["b", "a", "b"] {
-            marks.add(name.to_owned());
+            pending.add(name.to_owned());
         }
-        assert_eq!(marks.take().await, ["a", "b"].map(str::to_owned).into());
-        let (other, taken) = (marks.clone(), tokio::spawn(async move { marks.take().await }));
+        assert_eq!(pending.take().await, ["a", "b"].map(str::to_owned).into());
+        let (other, taken) = (pending.clone(), tokio::spawn(async move { pending.take().await }));
         other.add("c".to_owned());
         assert_eq!(taken.await.expect("taken"), ["c".to_owned()].into());
     }
