@@ -25,7 +25,7 @@ fn likeness(a: &str, b: &str) -> f64 {
     if shorter >= 3 && (a.contains(b) || b.contains(a)) { spelling.max(0.6) } else { spelling }
 }
 
-/// End of an error message: ``; did you mean `a` or `b`?``, or a full stop.
+/// End of an error message: ``; did you mean `a` or `b`?``, or nothing.
 #[must_use]
 pub fn did_you_mean(nearest: &[&str]) -> String {
     let quoted: Vec<String> = nearest.iter().map(|name| format!("`{name}`")).collect();

@@ -89,7 +89,7 @@ impl RotatingCertificates {
 }
 
 /// Waits for the first certificates, then rotates them in the background.
-pub(crate) async fn keep(
+pub(crate) async fn start_rotation(
     client: Client,
     namespace: &str,
     policy: Certificates,

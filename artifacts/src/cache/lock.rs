@@ -28,7 +28,7 @@ impl FileLock {
         }
     }
 
-    /// Releases the lock and removes its file, in that order of visibility: a waiting process finds the file gone.
+    /// Removes the file while the lock is held, then releases it: a waiting process finds the file gone.
     pub(crate) fn remove(self) -> io::Result<()> {
         let removed = super::remove(&self.path);
         drop(self.file);

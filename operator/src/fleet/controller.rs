@@ -112,8 +112,8 @@ pub(crate) async fn run(
     stop: CancellationToken,
 ) -> Option<String> {
     let Inputs { namespace, objects, mut pods_touched, names, certificates, clock, probe } = inputs;
-    let mut kept = tokio::select! {
-        kept = kept(&client, &namespace, certificates, clock) => kept,
+    let mut rotating = tokio::select! {
+        rotating = first_certificates(&client, &namespace, certificates, clock) => rotating,
         () = stop.cancelled() => return None,
     };
     let (events, mut link_events) = mpsc::channel(EVENTS_MAX);
@@ -123,7 +123,7 @@ pub(crate) async fn run(
         members: HashMap::new(),
         desired: DesiredAdapters::default(),
         objects,
-        tls: kept.as_ref().map(|kept| kept.tls.clone()),
+        tls: rotating.as_ref().map(|rotating| rotating.tls.clone()),
         events,
         gates: JoinSet::new(),
         probe,
@@ -139,7 +139,7 @@ pub(crate) async fn run(
         let next = controller.next_attempt(last);
         tokio::select! {
             () = stop.cancelled() => return None,
-            why = certificates_ended(&mut kept) => return Some(why),
+            why = certificates_ended(&mut rotating) => return Some(why),
             Some(()) = pods_touched.recv() => controller.pods().await,
             names = names.take() => controller.adapters(names).await,
             Some((incarnation, event)) = link_events.recv() => controller.event(&incarnation, event).await,
@@ -148,7 +148,7 @@ pub(crate) async fn run(
             },
             () = until(next) => {
                 last = Instant::now();
-                controller.ask_everyone();
+                controller.request_all();
             }
         }
         controller.publish();
@@ -156,22 +156,22 @@ pub(crate) async fn run(
 }
 
 /// No worker is contacted before there are certificates.
-async fn kept(
+async fn first_certificates(
     client: &Client,
     namespace: &str,
     policy: Option<Certificates>,
     clock: ServerClock,
 ) -> Option<RotatingCertificates> {
     match policy {
-        Some(policy) => Some(certificates::keep(client.clone(), namespace, policy, clock).await),
+        Some(policy) => Some(certificates::start_rotation(client.clone(), namespace, policy, clock).await),
         None => None,
     }
 }
 
 /// Waits until the certificate rotation ends, which is a fault, and gives the reason.
-async fn certificates_ended(kept: &mut Option<RotatingCertificates>) -> String {
-    match kept {
-        Some(kept) => kept.ended().await,
+async fn certificates_ended(rotating: &mut Option<RotatingCertificates>) -> String {
+    match rotating {
+        Some(rotating) => rotating.ended().await,
         None => std::future::pending().await,
     }
 }
@@ -215,12 +215,12 @@ impl FleetController {
             }
         }
         for name in closed {
-            self.ask(&name);
+            self.request(&name);
         }
         for model in concerned {
-            self.tell_model(&model).await;
+            self.reconcile_model(&model).await;
             let names: Vec<String> = self.desired.of(&model).keys().cloned().collect();
-            self.tell_adapters(names).await;
+            self.reconcile_adapters(names).await;
         }
     }
 
@@ -255,10 +255,10 @@ impl FleetController {
             let members: Vec<String> =
                 self.members.values().filter(|member| member.pod.model == model).map(|m| m.pod.name.clone()).collect();
             for pod in members {
-                self.ask(&pod);
+                self.request(&pod);
             }
         }
-        self.tell_adapters([name.to_owned()]).await;
+        self.reconcile_adapters([name.to_owned()]).await;
     }
 
     async fn event(&mut self, incarnation: &Incarnation, event: Event) {
@@ -307,22 +307,22 @@ impl FleetController {
                 return;
             }
         }
-        self.ask(pod);
+        self.request(pod);
         if worker {
-            self.tell_model(&model).await;
+            self.reconcile_model(&model).await;
         }
-        self.tell_adapters(adapters).await;
+        self.reconcile_adapters(adapters).await;
     }
 
-    fn ask_everyone(&mut self) {
+    fn request_all(&mut self) {
         let pods: Vec<String> = self.members.keys().cloned().collect();
         for pod in pods {
-            self.ask(&pod);
+            self.request(&pod);
         }
     }
 
     /// Requests the missing adapters of one worker, and opens its readiness gate when none is missing.
-    fn ask(&mut self, pod: &str) {
+    fn request(&mut self, pod: &str) {
         let Some(member) = self.members.get_mut(pod) else { return };
         let Ok(state) = &member.state else { return };
         if state.draining {
@@ -383,12 +383,12 @@ impl FleetController {
         self.view.publish(snapshot);
     }
 
-    async fn tell_model(&self, model: &str) {
+    async fn reconcile_model(&self, model: &str) {
         // The controllers are gone only when the operator ends.
         let _ = self.requests.models.send(ObjectRef::new(model).within(&self.namespace)).await;
     }
 
-    async fn tell_adapters(&self, names: impl IntoIterator<Item = String>) {
+    async fn reconcile_adapters(&self, names: impl IntoIterator<Item = String>) {
         for name in names {
             let _ = self.requests.adapters.send(ObjectRef::new(&name).within(&self.namespace)).await;
         }

@@ -21,14 +21,14 @@ struct Case {
     server: Server,
     world: World,
     /// Held open, so that sending succeeds.
-    _concerned: ReconcileStreams,
+    _streams: ReconcileStreams,
     _events: mpsc::Receiver<(Incarnation, Event)>,
 }
 
 fn case() -> Case {
     let (server, world) = (Server::new(), world());
     let (events, link_events) = mpsc::channel(EVENTS_MAX);
-    let (requests, concerned) = reconcile_requests();
+    let (requests, streams) = reconcile_requests();
     let controller = FleetController {
         client: server.client(),
         namespace: "n".to_owned(),
@@ -43,7 +43,7 @@ fn case() -> Case {
         view: FleetView::default(),
         requests,
     };
-    Case { controller, server, world, _concerned: concerned, _events: link_events }
+    Case { controller, server, world, _streams: streams, _events: link_events }
 }
 
 /// A worker pod of `smol`, with its readiness gate as `conditions` say.
