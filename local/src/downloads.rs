@@ -18,7 +18,7 @@ const TOLD_EVERY: Duration = Duration::from_secs(5);
 
 /// Fetches, and keeps in the cache what is in use.
 #[derive(Debug)]
-pub struct Downloads {
+pub(crate) struct Downloads {
     config: StoreConfig,
     store: Option<Store>,
     reporter: Arc<dyn Reporter>,
@@ -28,12 +28,12 @@ pub struct Downloads {
 
 impl Downloads {
     /// Opens the store when it is first needed.
-    pub fn new(config: StoreConfig, reporter: Arc<dyn Reporter>) -> Self {
+    pub(crate) fn new(config: StoreConfig, reporter: Arc<dyn Reporter>) -> Self {
         Self { config, store: None, reporter, held: HashMap::new() }
     }
 
     /// The path of what `source` names. Blocks; not for a thread that others wait on.
-    pub fn get(&mut self, source: &Source) -> Result<PathBuf, String> {
+    pub(crate) fn get(&mut self, source: &Source) -> Result<PathBuf, String> {
         let key = (source.uri.clone(), source.digest.clone());
         if let Some(artifact) = self.held.get(&key) {
             return Ok(artifact.path().to_owned());

@@ -1,13 +1,17 @@
 //! A swarm on one machine: the manifests of a folder, kept as processes. What the operator is in a cluster.
 //!
-//! In the order in which a change travels: `follow` notices it and reads the manifests, `resolve` finds every artifact
+//! [`run()`] runs one to its end. In the order in which a change travels: `follow` notices it and reads the manifests, `resolve` finds every artifact
 //! and its digest, the `supervisor` asks [`reconcile`] what to do and does it through `workers` and the
 //! `router_process`, each a `child`; `take_in` keeps what they answer, and `end` is the way out. Nothing of what they do is
 //! decided here but in `reconcile`, which is pure.
 //!
-//! No command line and no terminal: whoever runs it passes settings and a [`Reporter`].
+//! Of the same machine, without a swarm: [`doctor`] checks whether one would run, [`score`](mod@score) measures a model.
+//!
+//! No command line and no terminal: the caller passes settings and a [`Reporter`].
 
+pub mod doctor;
 pub mod reconcile;
+pub mod score;
 
 mod child;
 mod downloads;
@@ -18,17 +22,17 @@ mod follow;
 mod report;
 mod resolve;
 mod router_process;
+mod run;
 mod supervisor;
 mod take_in;
 mod workers;
 
 pub use self::{
-    downloads::Downloads,
-    follow::{Watch, WatchError, follow, read},
+    follow::WatchError,
     report::Reporter,
-    resolve::{Resolver, SharedResolver},
     router_process::RouterSettings,
-    supervisor::{Bound, Settings, Stop, Supervisor, UpError},
+    run::{Embedded, Options, RunError, run},
+    supervisor::{Bound, Settings, Stop, UpError},
     workers::WorkerSettings,
 };
 

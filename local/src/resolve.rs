@@ -21,7 +21,7 @@ use crate::{
 /// Makes desired states of manifests, one after the other. Remembers digests of files that have not changed since, and
 /// what was wanted last of an object whose files cannot be read now.
 #[derive(Debug)]
-pub struct Resolver {
+pub(crate) struct Resolver {
     digests: HashMap<PathBuf, (Fingerprint, String)>,
     last: Desired,
     /// Threads of a worker whose manifest does not say.
@@ -32,13 +32,13 @@ pub struct Resolver {
 
 impl Resolver {
     /// `threads` are those of a worker whose manifest does not say.
-    pub fn new(threads: Option<u32>, downloads: Downloads) -> Self {
+    pub(crate) fn new(threads: Option<u32>, downloads: Downloads) -> Self {
         Self { digests: HashMap::new(), last: Desired::default(), threads, downloads }
     }
 
     /// The desired state, and what is wrong with artifacts. An object with a problem is as it was before, or left out
     /// when it is new.
-    pub fn resolve(&mut self, manifests: &Manifests) -> (Desired, Vec<String>) {
+    pub(crate) fn resolve(&mut self, manifests: &Manifests) -> (Desired, Vec<String>) {
         let mut problems = Vec::new();
         let mut desired = Desired { revision: self.last.revision, ..Desired::default() };
         for model in &manifests.models {
@@ -168,4 +168,4 @@ fn problem<T>(located: &Located<T>, kind: &str, name: &str, reason: &str) -> Str
 }
 
 /// Shared by the command that reads manifests once and the task that follows them.
-pub type SharedResolver = Arc<std::sync::Mutex<Resolver>>;
+pub(crate) type SharedResolver = Arc<std::sync::Mutex<Resolver>>;

@@ -73,7 +73,7 @@ pub enum UpError {
 }
 
 /// Runs a swarm until it is asked to end.
-pub struct Supervisor {
+pub(crate) struct Supervisor {
     pub(crate) reporter: Arc<dyn Reporter>,
     pub(crate) sender: mpsc::Sender<Event>,
     pub(crate) events: mpsc::Receiver<Event>,
@@ -96,7 +96,7 @@ pub struct Supervisor {
 
 impl Supervisor {
     /// For a swarm that starts as `desired` says.
-    pub fn new(
+    pub(crate) fn new(
         settings: Settings,
         desired: Desired,
         reporter: Arc<dyn Reporter>,
@@ -127,7 +127,7 @@ impl Supervisor {
     ///
     /// # Errors
     /// What cannot be Ready.
-    pub async fn run(mut self, mut changes: mpsc::Receiver<Desired>, stop: Stop) -> Result<(), UpError> {
+    pub(crate) async fn run(mut self, mut changes: mpsc::Receiver<Desired>, stop: Stop) -> Result<(), UpError> {
         self.router.start().await?;
         let outcome = loop {
             if let Err(error) = self.reconcile().await {

@@ -1,11 +1,7 @@
 //! `slm doctor`: what this machine can run, what is missing and how to get it.
 
-mod machine;
-mod place;
-mod runtime;
-
 use clap::Args;
-use serde::Serialize;
+use slm_local::doctor::{Check, Verdict, checks};
 
 use crate::{
     args::{CacheArgs, ListenArgs, cache_root},
@@ -30,44 +26,10 @@ pub struct DoctorArgs {
     cache: CacheArgs,
 }
 
-/// How a check went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Verdict {
-    Ok,
-    Warn,
-    Fail,
-}
-
-/// One thing that was looked at.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-struct Check {
-    name: &'static str,
-    verdict: Verdict,
-    found: String,
-    /// What to do about it; empty when all is well.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    remedy: String,
-}
-
-impl Check {
-    fn ok(name: &'static str, found: impl Into<String>) -> Self {
-        Self { name, verdict: Verdict::Ok, found: found.into(), remedy: String::new() }
-    }
-
-    fn warn(name: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { name, verdict: Verdict::Warn, found: found.into(), remedy: remedy.into() }
-    }
-
-    fn fail(name: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { name, verdict: Verdict::Fail, found: found.into(), remedy: remedy.into() }
-    }
-}
-
 /// Runs it.
 pub async fn execute(args: DoctorArgs) -> Result<(), Failure> {
     exit::blocking(move || {
-        let checks = args.checks()?;
+        let checks = checks(&cache_root(&args.cache)?, args.listen.http, args.listen.grpc);
         let worst = checks.iter().map(|check| check.verdict).max().unwrap_or(Verdict::Ok);
         if args.json {
             output::json(&serde_json::json!({ "verdict": worst, "checks": checks }))?;
@@ -77,23 +39,6 @@ pub async fn execute(args: DoctorArgs) -> Result<(), Failure> {
         if worst == Verdict::Fail { Err(Failure::Said) } else { Ok(()) }
     })
     .await
-}
-
-impl DoctorArgs {
-    fn checks(&self) -> Result<Vec<Check>, Failure> {
-        let cache = cache_root(&self.cache)?;
-        Ok(vec![
-            machine::processor(),
-            machine::instructions(),
-            machine::cores(),
-            machine::memory(),
-            runtime::onnx_runtime(),
-            place::cache(&cache),
-            place::quickstart_model(&cache),
-            place::port("HTTP port", "--http", self.listen.http),
-            place::port("gRPC port", "--grpc", self.listen.grpc),
-        ])
-    }
 }
 
 fn print(check: &Check) -> Result<(), Failure> {
