@@ -6,7 +6,7 @@ use slm_proto::v1::{
     ExpertKind, GenerateRequest, Message, Messages, Sampling, generate_request::Input,
     generation_client::GenerationClient, swarm_client::SwarmClient,
 };
-use slm_tls::outward::Trust;
+use slm_tls::{cause::innermost, outward::Trust};
 use tonic::{
     Code, Request, Status,
     metadata::{Ascii, MetadataValue},
@@ -80,8 +80,8 @@ impl ServerArgs {
                 "--server {server}: with --certificate or --token it has to be https://…"
             )));
         }
-        let unreachable = |error: &dyn Error| {
-            let reason = root_cause(error);
+        let unreachable = |error: &(dyn Error + 'static)| {
+            let reason = innermost(error);
             Failure::failed(format!(
                 "no swarm answers at {server}: {reason}; start one by `slm up -f DIR`, or name another with --server"
             ))
@@ -122,14 +122,6 @@ impl Client {
         let channel = InterceptedService::new(server.channel().await?, server.token.clone().unwrap_or_default());
         Ok(Self { generation: GenerationClient::new(channel.clone()), swarm: SwarmClient::new(channel) })
     }
-}
-
-fn root_cause(error: &dyn Error) -> String {
-    let mut deepest = error;
-    while let Some(source) = deepest.source() {
-        deepest = source;
-    }
-    deepest.to_string()
 }
 
 /// A status, for people: the message says it all but what kind of trouble it is.

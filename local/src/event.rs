@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use slm_router::SwarmReadiness;
 use tokio::sync::mpsc;
 
 use crate::{child::FromChild, reconcile::WorkerId};
@@ -25,9 +25,9 @@ pub(crate) enum Event {
     /// A child said something, or ended.
     Child(Who, FromChild),
     /// The router's own word on its snapshot.
-    Readiness(Readiness),
+    Readiness(SwarmReadiness),
     /// The router has not been ready for long.
-    Overdue(Readiness),
+    Overdue(SwarmReadiness),
     /// Time to try again.
     Again(Retry),
 }
@@ -39,29 +39,6 @@ pub(crate) enum Retry {
     Worker(WorkerId),
     /// To start the router.
     Router,
-}
-
-/// What `/readyz` says.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-pub(crate) struct Readiness {
-    /// Nothing is missing.
-    pub ready: bool,
-    /// Of the snapshot that it speaks of.
-    pub generation: u64,
-    /// What is missing.
-    #[serde(default)]
-    pub missing: Vec<Missing>,
-}
-
-/// One thing that is not as it should be.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub(crate) struct Missing {
-    /// The kind of object.
-    pub kind: String,
-    /// Its name.
-    pub name: String,
-    /// In words.
-    pub why: String,
 }
 
 /// Sends `retry` after some time.

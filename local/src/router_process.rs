@@ -3,7 +3,7 @@
 use std::{ffi::OsString, io, net::SocketAddr, path::PathBuf, time::Duration};
 
 use slm_residency::pause::backoff;
-use slm_router::{Origin, Swarm};
+use slm_router::{Origin, Swarm, SwarmReadiness};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     child::Child,
-    event::{Event, RESTART_PAUSE_MAX, Readiness, Who},
+    event::{Event, RESTART_PAUSE_MAX, Who},
 };
 
 /// How often an unready router is asked, at first and at most.
@@ -188,7 +188,7 @@ async fn ask(http: SocketAddr, mut generation: watch::Receiver<u64>, events: mps
 }
 
 /// One `GET /readyz`. A whole HTTP client would be more than one request on the loopback needs.
-async fn readyz(http: SocketAddr) -> io::Result<Readiness> {
+async fn readyz(http: SocketAddr) -> io::Result<SwarmReadiness> {
     let mut stream = TcpStream::connect(reachable(http)).await?;
     stream.write_all(format!("GET /readyz HTTP/1.0\r\nHost: {http}\r\nConnection: close\r\n\r\n").as_bytes()).await?;
     let mut answer = Vec::new();

@@ -4,10 +4,11 @@ use std::time::Instant;
 
 use slm_launch::{RouterLine, WorkerLine};
 use slm_residency::{link, refusal::Helps};
+use slm_router::SwarmReadiness;
 
 use crate::{
     child::FromChild,
-    event::{Event, Readiness, Retry, Who},
+    event::{Event, Retry, Who},
     reconcile::{Phase, WorkerId, settled},
     supervisor::{Bound, Supervisor, UpError},
 };
@@ -120,7 +121,7 @@ impl Supervisor {
         }
     }
 
-    fn readiness(&mut self, readiness: &Readiness) {
+    fn readiness(&mut self, readiness: &SwarmReadiness) {
         let published = &mut self.observed.published;
         let current = readiness.generation == published.swarm.generation;
         published.acknowledged = current;
@@ -128,7 +129,7 @@ impl Supervisor {
     }
 
     /// All workers have what they should, and still the router is not ready.
-    fn overdue(&mut self, readiness: Readiness) -> Result<(), UpError> {
+    fn overdue(&mut self, readiness: SwarmReadiness) -> Result<(), UpError> {
         let settled = settled(&self.desired, &self.observed);
         if !settled || readiness.generation != self.observed.published.swarm.generation {
             return Ok(());

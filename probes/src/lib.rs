@@ -23,12 +23,12 @@ use tokio_util::sync::CancellationToken;
 /// The media type of `/metrics`.
 const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// What `/readyz` says.
+/// Readiness of a process, as its `/readyz` gives it. A router has more to say: that of the swarm behind it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Readiness {
-    /// Nothing is missing.
+    /// True when nothing is missing.
     pub ready: bool,
-    /// What is, in words.
+    /// Missing parts, for people.
     pub missing: Vec<String>,
 }
 
@@ -46,7 +46,7 @@ impl Readiness {
     }
 }
 
-/// Who answers.
+/// A process with probes.
 pub trait Subject: Send + Sync + 'static {
     /// Whether it serves.
     fn readiness(&self) -> Readiness;

@@ -9,15 +9,17 @@
 //! - [`refusal`]: what a refused load means, and when it is tried again;
 //! - [`step`], [`steps`](mod@steps): from both to what to ask for next: load, replace, drop, or leave;
 //! - [`pause`]: how long between attempts;
+//! - [`state_stream`]: the state stream of a worker, across its breaks; routers follow it, too;
 //! - [`link`]: the connection: the state stream, loads and drops.
 //!
-//! All but the link is pure and takes the time as an argument. Not here: how workers come and go, how adapters are
+//! All but the last two is pure and takes the time as an argument. Not here: how workers come and go, how adapters are
 //! wanted (manifests or objects), and whom callers are sent to.
 
 pub mod holdings;
 pub mod link;
 pub mod pause;
 pub mod refusal;
+pub mod state_stream;
 pub mod step;
 pub mod steps;
 pub mod version;

@@ -9,23 +9,20 @@ use std::{
 
 use futures::FutureExt as _;
 use slm_proto::v1::{
-    LoadAdapterRequest, UnloadAdapterRequest, WatchStateRequest, WorkerState,
-    worker_control_client::WorkerControlClient,
+    LoadAdapterRequest, UnloadAdapterRequest, WorkerState, worker_control_client::WorkerControlClient,
 };
 use slm_tls::{Identity, Tls};
 use tokio::{sync::mpsc, task::AbortHandle, time::timeout};
 use tokio_util::task::AbortOnDropHandle;
-use tonic::{
-    Request, Status,
-    transport::{Channel, Endpoint},
+use tonic::{Request, Status, transport::Channel};
+
+use crate::{
+    pause::FIRST_PAUSE,
+    state_stream::{self, StateStream},
+    step::Step,
+    version::Version,
 };
 
-use crate::{pause::backoff, step::Step, version::Version};
-
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// A worker that answers no ping for this long is gone, even if its machine never said so.
-const PING_INTERVAL: Duration = Duration::from_secs(5);
-const PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest time between attempts to reach a worker. The first come soon: it has just been started, or has just died.
 const RECONNECT_MAX: Duration = Duration::from_secs(2);
 /// A load that takes longer is given up, and tried again: 500 MB within it are 7 Mbit/s, and what was fetched is kept for
@@ -95,15 +92,10 @@ impl<W: Clone + Send + 'static> Link<W> {
         events: mpsc::Sender<(W, Event)>,
     ) -> Result<Self, BadAddress> {
         let scheme = if tls.is_some() { "https" } else { "http" };
-        let endpoint = Endpoint::from_shared(format!("{scheme}://{address}"))?
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
-            .http2_keep_alive_interval(PING_INTERVAL)
-            .keep_alive_timeout(PING_TIMEOUT)
-            .keep_alive_while_idle(true);
+        let endpoint = state_stream::endpoint(format!("{scheme}://{address}"))?;
         let channel = slm_tls::client::channel(&endpoint, Identity::Worker, tls)?;
-        let client = WorkerControlClient::new(channel);
-        let watching = tokio::spawn(watch(worker.clone(), client.clone(), events.clone()));
+        let client = WorkerControlClient::new(channel.clone());
+        let watching = tokio::spawn(watch(worker.clone(), channel, events.clone()));
         Ok(Self { worker, client, events, loads: Mutex::default(), _watching: AbortOnDropHandle::new(watching) })
     }
 
@@ -198,58 +190,17 @@ fn request(name: &str, version: &Version, credentials: String) -> LoadAdapterReq
     }
 }
 
-/// Tells what the worker says, for ever. Attempts to reach it come ever less often, and soon again once it has spoken.
-async fn watch<W: Clone + Send>(worker: W, client: WorkerControlClient<Channel>, events: mpsc::Sender<(W, Event)>) {
-    let (mut down, mut failed) = (false, 0);
+/// Tells what the worker says, until nobody listens any more.
+async fn watch<W: Clone + Send>(worker: W, channel: Channel, events: mpsc::Sender<(W, Event)>) {
+    let mut states = StateStream::new(channel, (FIRST_PAUSE, RECONNECT_MAX));
+    let mut down = false;
     loop {
-        let (mut spoken, mut client) = (false, client.clone());
-        let told = AssertUnwindSafe(stream(worker.clone(), &mut client, &events, &mut spoken)).catch_unwind().await;
-        let why = match told {
-            Ok(Some(why)) => why,
-            Ok(None) => return,
-            Err(_) => "reading its state stream panicked; the log says where".to_owned(),
-        };
-        if spoken {
-            (down, failed) = (false, 0);
-        }
-        // Said once, however long it lasts.
-        if !down && events.send((worker.clone(), Event::State(Err(why)))).await.is_err() {
+        let state = states.next().await;
+        // A break is told once, however long it lasts.
+        let known = down && state.is_err();
+        down = state.is_err();
+        if !known && events.send((worker.clone(), Event::State(state))).await.is_err() {
             return;
         }
-        down = true;
-        tokio::time::sleep(backoff(failed, RECONNECT_MAX)).await;
-        failed = failed.saturating_add(1);
     }
-}
-
-/// One state stream to its end, and why it ended. None when nobody listens any more.
-async fn stream<W: Clone + Send>(
-    worker: W,
-    client: &mut WorkerControlClient<Channel>,
-    events: &mpsc::Sender<(W, Event)>,
-    spoken: &mut bool,
-) -> Option<String> {
-    let mut states = match client.watch_state(WatchStateRequest {}).await {
-        Ok(states) => states.into_inner(),
-        Err(status) => return Some(innermost(&status)),
-    };
-    loop {
-        match states.message().await {
-            Ok(Some(state)) => {
-                *spoken = true;
-                events.send((worker.clone(), Event::State(Ok(state)))).await.ok()?;
-            }
-            Ok(None) => return Some("it ended its state stream".to_owned()),
-            Err(status) => return Some(innermost(&status)),
-        }
-    }
-}
-
-/// "connection refused" says more than "transport error".
-fn innermost(status: &Status) -> String {
-    let mut cause = std::error::Error::source(status);
-    while let Some(inner) = cause.and_then(std::error::Error::source) {
-        cause = Some(inner);
-    }
-    cause.map_or_else(|| status.message().to_owned(), ToString::to_string)
 }

@@ -62,7 +62,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 pub use access::{AccessError, TokensError};
 pub use config::{Config, Limits, ReadyWhen};
 pub use origins::{Origin, OriginError};
-pub use readiness::{Missing, Readiness};
+pub use readiness::{Missing, SwarmReadiness};
 pub use slm_listen::ListenError;
 pub use swarm::Swarm;
 

@@ -12,8 +12,10 @@
 //! - [`identity`]: roles; [`mint`]: certificates; [`material`]: certificates as they are used;
 //! - `verify`: what a handshake asks for; [`mounted`]: a mounted Secret, followed, [`folder`]: that of a process;
 //! - [`server`] and [`client`]: the two ends of a connection; [`public`] and [`outward`]: those of the
-//!   endpoint for everybody else.
+//!   endpoint for everybody else;
+//! - [`cause`]: why a connection failed.
 
+pub mod cause;
 pub mod client;
 pub mod folder;
 pub mod identity;

@@ -22,7 +22,7 @@ pub(super) async fn readyz(State(dispatcher): State<Shared>) -> Response {
     if dispatcher.gate.withdrawing.is_cancelled() {
         readiness.ready = false;
         let why = "is shutting down".to_owned();
-        readiness.missing.push(Missing { kind: "Router", name: String::new(), why });
+        readiness.missing.push(Missing { kind: "Router".into(), name: String::new(), why });
     }
     let status = if open { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(readiness)).into_response()
