@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     LOG_FORMAT_VARIABLE,
-    event::{Event, Who},
+    event::{ChildId, Event},
 };
 
 /// Snapshots that may wait to be written; the child reads as fast as it can.
@@ -23,7 +23,7 @@ const LINES_MAX: usize = 16;
 
 /// What comes from a child.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum FromChild {
+pub(crate) enum ChildOutput {
     /// A line of standard output.
     Line(String),
     /// A line of standard error.
@@ -46,7 +46,7 @@ impl Child {
     /// # Errors
     /// When the system does not start it.
     pub(crate) fn start(
-        who: Who,
+        child: ChildId,
         arguments: impl IntoIterator<Item = OsString>,
         events: mpsc::Sender<Event>,
     ) -> io::Result<Self> {
@@ -68,7 +68,7 @@ impl Child {
             tokio::spawn(write(stdin, lines));
         }
         let kill = CancellationToken::new();
-        tokio::spawn(attend(process, kill.clone(), Teller { who, events }));
+        tokio::spawn(attend(process, kill.clone(), EventSender { child, events }));
         Ok(Self { input, kill })
     }
 
@@ -94,18 +94,18 @@ async fn write(mut stdin: ChildStdin, mut lines: mpsc::Receiver<String>) {
 }
 
 /// Passes on what comes from one child.
-struct Teller {
-    who: Who,
+struct EventSender {
+    child: ChildId,
     events: mpsc::Sender<Event>,
 }
 
-impl Teller {
-    async fn tell(&self, what: FromChild) {
+impl EventSender {
+    async fn tell(&self, what: ChildOutput) {
         // Nobody listens any more only when everything ends.
-        let _ = self.events.send(Event::Child(self.who, what)).await;
+        let _ = self.events.send(Event::Child(self.child, what)).await;
     }
 
-    async fn each_line(&self, stream: Option<impl AsyncRead + Unpin>, what: fn(String) -> FromChild) {
+    async fn each_line(&self, stream: Option<impl AsyncRead + Unpin>, what: fn(String) -> ChildOutput) {
         let Some(stream) = stream else { return };
         let mut lines = BufReader::new(stream).lines();
         while let Ok(Some(line)) = lines.next_line().await {
@@ -115,10 +115,10 @@ impl Teller {
 }
 
 /// Reads everything that the child says, and then waits for its end.
-async fn attend(mut process: process::Child, kill: CancellationToken, teller: Teller) {
+async fn attend(mut process: process::Child, kill: CancellationToken, sender: EventSender) {
     let (output, log) = (process.stdout.take(), process.stderr.take());
     let reading = async {
-        tokio::join!(teller.each_line(output, FromChild::Line), teller.each_line(log, FromChild::Log));
+        tokio::join!(sender.each_line(output, ChildOutput::Line), sender.each_line(log, ChildOutput::Log));
     };
     let ended = tokio::select! {
         () = reading => true,
@@ -136,7 +136,7 @@ async fn attend(mut process: process::Child, kill: CancellationToken, teller: Te
         }
     };
     let how = status.map_or_else(|error| format!("was lost: {error}"), describe);
-    teller.tell(FromChild::Exited(how)).await;
+    sender.tell(ChildOutput::Exited(how)).await;
 }
 
 fn describe(status: ExitStatus) -> String {

@@ -5,14 +5,14 @@ use std::time::Duration;
 use slm_router::SwarmReadiness;
 use tokio::sync::mpsc;
 
-use crate::{child::FromChild, reconcile::WorkerId};
+use crate::{child::ChildOutput, reconcile::WorkerId};
 
 /// Most time between two attempts to start a process.
 pub(crate) const RESTART_PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// A child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Who {
+pub(crate) enum ChildId {
     /// One of the workers.
     Worker(WorkerId),
     /// The router.
@@ -23,7 +23,7 @@ pub(crate) enum Who {
 #[derive(Debug)]
 pub(crate) enum Event {
     /// A child said something, or ended.
-    Child(Who, FromChild),
+    Child(ChildId, ChildOutput),
     /// The router's own word on its snapshot.
     Readiness(SwarmReadiness),
     /// The router has not been ready for long.

@@ -2,7 +2,7 @@
 //!
 //! [`run()`] runs one to its end. In the order in which a change travels: `follow` notices it and reads the manifests, `resolve` finds every artifact
 //! and its digest, the `supervisor` asks [`reconcile`] what to do and does it through `workers` and the
-//! `router_process`, each a `child`; `take_in` keeps what they answer, and `end` is the way out. Nothing of what they do is
+//! `router_process`, each a `child`; `handle_event` keeps what they answer, and `end` is the way out. Nothing of what they do is
 //! decided here but in `reconcile`, which is pure.
 //!
 //! Of the same machine, without a swarm: [`doctor`] checks whether one would run, [`score`](mod@score) measures a model.
@@ -15,16 +15,16 @@ pub mod score;
 
 mod child;
 mod downloads;
-mod end;
 mod event;
 mod fingerprint;
 mod follow;
+mod handle_event;
 mod report;
 mod resolve;
 mod router_process;
 mod run;
+mod shutdown;
 mod supervisor;
-mod take_in;
 mod workers;
 
 pub use self::{

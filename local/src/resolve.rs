@@ -12,7 +12,7 @@ use slm_crds::{
 };
 use slm_router::swarm::Route;
 
-use crate::reconcile::{Desired, Launch, WantedAdapter, WantedModel};
+use crate::reconcile::{Desired, DesiredAdapter, DesiredModel, Launch};
 use crate::{
     downloads::Downloads,
     fingerprint::{Fingerprint, fingerprint},
@@ -73,7 +73,7 @@ impl Resolver {
         (desired, problems)
     }
 
-    fn model(&mut self, model: &Located<SlmModel>) -> Result<WantedModel, String> {
+    fn model(&mut self, model: &Located<SlmModel>) -> Result<DesiredModel, String> {
         let spec = &model.object.spec;
         let say = |reason: String| problem(model, "SlmModel", &name_of(model.object.metadata.name.as_ref()), &reason);
         let checkpoint = |path: &PathBuf| {
@@ -84,7 +84,7 @@ impl Resolver {
             return Err(say(format!("accelerator `{accelerator}` is for a cluster; on one machine there is {CPU}")));
         }
         let (path, digest) = self.artifact(&spec.source, model.folder(), checkpoint).map_err(say)?;
-        Ok(WantedModel {
+        Ok(DesiredModel {
             name: name_of(model.object.metadata.name.as_ref()),
             description: description(spec.expert.as_ref()),
             launch: Launch {
@@ -103,13 +103,13 @@ impl Resolver {
         })
     }
 
-    fn adapter(&mut self, adapter: &Located<LoraAdapter>) -> Result<WantedAdapter, String> {
+    fn adapter(&mut self, adapter: &Located<LoraAdapter>) -> Result<DesiredAdapter, String> {
         let spec = &adapter.object.spec;
         let say =
             |reason: String| problem(adapter, "LoraAdapter", &name_of(adapter.object.metadata.name.as_ref()), &reason);
         let digest = |path: &PathBuf| peft::digest(path).map_err(|error| error.to_string());
         let (path, digest) = self.artifact(&spec.source, adapter.folder(), digest).map_err(say)?;
-        Ok(WantedAdapter {
+        Ok(DesiredAdapter {
             name: name_of(adapter.object.metadata.name.as_ref()),
             model: spec.model_ref.name.clone(),
             description: description(spec.expert.as_ref()),

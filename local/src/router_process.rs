@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     child::Child,
-    event::{Event, RESTART_PAUSE_MAX, Who},
+    event::{ChildId, Event, RESTART_PAUSE_MAX},
 };
 
 /// How often an unready router is asked, at first and at most.
@@ -90,7 +90,7 @@ impl RouterProcess {
             folder.into_iter().chain(["--probes".into(), "127.0.0.1:0".into()])
         });
         let flags = flags.into_iter().chain(allowed).chain(guarded);
-        let child = Child::start(Who::Router, flags, self.events.clone())?;
+        let child = Child::start(ChildId::Router, flags, self.events.clone())?;
         if let Some(snapshot) = &self.snapshot {
             child.say(snapshot.clone()).await;
         }

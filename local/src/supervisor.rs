@@ -8,8 +8,8 @@ use std::{
 };
 
 use slm_residency::{
-    link::{self, no_credentials},
     pause::until,
+    worker_client::{self, no_credentials},
 };
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
@@ -77,7 +77,7 @@ pub(crate) struct Supervisor {
     pub(crate) reporter: Arc<dyn Reporter>,
     pub(crate) sender: mpsc::Sender<Event>,
     pub(crate) events: mpsc::Receiver<Event>,
-    links: mpsc::Receiver<(WorkerId, link::Event)>,
+    worker_events: mpsc::Receiver<(WorkerId, worker_client::Event)>,
     pub(crate) desired: Desired,
     pub(crate) observed: Observed,
     /// When it was last asked what to do.
@@ -103,14 +103,14 @@ impl Supervisor {
         ready: oneshot::Sender<Bound>,
     ) -> Self {
         let (sender, events) = mpsc::channel(EVENTS_MAX);
-        let (links_sender, links) = mpsc::channel(EVENTS_MAX);
+        let (worker_events_sender, worker_events) = mpsc::channel(EVENTS_MAX);
         Self {
             reporter,
-            workers: Workers::new(settings.workers, sender.clone(), links_sender),
+            workers: Workers::new(settings.workers, sender.clone(), worker_events_sender),
             router: RouterProcess::new(settings.router, sender.clone()),
             sender,
             events,
-            links,
+            worker_events,
             desired,
             observed: Observed::default(),
             planned: Instant::now(),
@@ -133,23 +133,23 @@ impl Supervisor {
             if let Err(error) = self.reconcile().await {
                 break Err(error);
             }
-            let step = tokio::select! {
+            let handled = tokio::select! {
                 () = stop.drain.cancelled() => break Ok(()),
                 () = stop.kill.cancelled() => break Ok(()),
                 Some(desired) = changes.recv() => { self.change(desired); Ok(()) }
-                Some(event) = self.events.recv() => self.take_in(event).await,
-                Some((id, event)) = self.links.recv() => { self.worker_told(id, event); Ok(()) }
+                Some(event) = self.events.recv() => self.handle_event(event).await,
+                Some((id, event)) = self.worker_events.recv() => { self.handle_worker_event(id, event); Ok(()) }
                 () = until(self.observed.next_attempt(self.planned)) => Ok(()),
             };
-            if step.is_err() {
-                break step;
+            if handled.is_err() {
+                break handled;
             }
         };
         if outcome.is_err() {
             // Nobody is served yet, or the swarm cannot go on: there is nothing to finish.
             stop.kill.cancel();
         }
-        self.end(stop).await;
+        self.shut_down(stop).await;
         outcome
     }
 
@@ -200,13 +200,13 @@ impl Supervisor {
                 let id = self.workers.start(&model, &launch)?;
                 self.observed.workers.push(Worker::new(id, &model, &launch));
             }
-            Action::Ask { worker, step } => {
+            Action::Ask { worker, action } => {
                 if let Some(observed) = self.observed.worker_mut(worker) {
-                    observed.holdings.ask(&step, self.planned);
+                    observed.holdings.ask(&action, self.planned);
                 }
-                if let Some(link) = self.workers.get(worker).and_then(|process| process.link()) {
+                if let Some(client) = self.workers.get(worker).and_then(|process| process.client()) {
                     // What needed any is on this machine already.
-                    link.ask(step, no_credentials());
+                    client.ask(action, no_credentials());
                 }
             }
             Action::Publish { swarm, revision } => {

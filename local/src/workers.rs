@@ -10,16 +10,16 @@ use std::{
 
 use slm_launch::{CacheArgs, StoreArgs, WorkerLaunch};
 use slm_residency::{
-    Link,
-    link::{self, BadAddress},
+    WorkerClient,
     pause::backoff,
+    worker_client::{self, BadAddress},
 };
 use tokio::sync::mpsc;
 
 use crate::reconcile::{Launch, WorkerId};
 use crate::{
     child::Child,
-    event::{Event, RESTART_PAUSE_MAX, Who},
+    event::{ChildId, Event, RESTART_PAUSE_MAX},
 };
 
 /// A worker that has served for so long was fine: the next attempt is the first again.
@@ -39,7 +39,7 @@ pub struct WorkerSettings {
 pub(crate) struct Workers {
     settings: WorkerSettings,
     events: mpsc::Sender<Event>,
-    links: mpsc::Sender<(WorkerId, link::Event)>,
+    worker_events: mpsc::Sender<(WorkerId, worker_client::Event)>,
     running: HashMap<WorkerId, Process>,
     started: u64,
     /// Starts in a row that did not last, by model.
@@ -55,19 +55,19 @@ pub(crate) struct Process {
     pub failed: Option<String>,
     child: Option<Child>,
     killer: tokio_util::sync::CancellationToken,
-    link: Option<Link<WorkerId>>,
+    client: Option<WorkerClient<WorkerId>>,
     address: Option<String>,
     serving_since: Option<Instant>,
 }
 
 impl Workers {
-    /// None yet. What processes say goes to `events`, what the workers in them say to `links`.
+    /// None yet. What processes say goes to `events`, what the workers in them say to `worker_events`.
     pub(crate) fn new(
         settings: WorkerSettings,
         events: mpsc::Sender<Event>,
-        links: mpsc::Sender<(WorkerId, link::Event)>,
+        worker_events: mpsc::Sender<(WorkerId, worker_client::Event)>,
     ) -> Self {
-        Self { settings, events, links, running: HashMap::new(), started: 0, attempts: HashMap::new() }
+        Self { settings, events, worker_events, running: HashMap::new(), started: 0, attempts: HashMap::new() }
     }
 
     /// Starts one.
@@ -76,14 +76,14 @@ impl Workers {
     /// When the system does not start the process.
     pub(crate) fn start(&mut self, model: &str, launch: &Launch) -> io::Result<WorkerId> {
         let id = WorkerId(self.started + 1);
-        let child = Child::start(Who::Worker(id), arguments(model, launch, &self.settings), self.events.clone())?;
+        let child = Child::start(ChildId::Worker(id), arguments(model, launch, &self.settings), self.events.clone())?;
         self.started = id.0;
         let process = Process {
             model: model.to_owned(),
             failed: None,
             killer: child.killer(),
             child: Some(child),
-            link: None,
+            client: None,
             address: None,
             serving_since: None,
         };
@@ -107,7 +107,7 @@ impl Workers {
     /// When the address is none.
     pub(crate) fn connect(&mut self, id: WorkerId, address: SocketAddr) -> Result<(), BadAddress> {
         let Some(process) = self.running.get_mut(&id) else { return Ok(()) };
-        process.link = Some(Link::open(id, &address.to_string(), None, self.links.clone())?);
+        process.client = Some(WorkerClient::open(id, &address.to_string(), None, self.worker_events.clone())?);
         process.address = Some(format!("http://{address}"));
         process.serving_since = Some(Instant::now());
         Ok(())
@@ -152,9 +152,9 @@ impl Workers {
 }
 
 impl Process {
-    /// The line to it, once it is connected.
-    pub(crate) fn link(&self) -> Option<&Link<WorkerId>> {
-        self.link.as_ref()
+    /// Its client, once it is connected.
+    pub(crate) fn client(&self) -> Option<&WorkerClient<WorkerId>> {
+        self.client.as_ref()
     }
 
     /// Its URL, once it said its address.

@@ -9,17 +9,17 @@ use slm_proto::v1::WorkerState;
 use tonic::{Code, Status};
 
 use crate::{
+    action::AdapterAction,
     pause::backoff,
-    refusal::{Helps, Refused},
-    step::Step,
-    version::{Resident, Version, Wanted, resident},
+    refusal::{Refused, RetryWhen},
+    version::{DesiredAdapters, Resident, Version, resident},
 };
 
 /// Most time between two attempts to drop: nothing but the connection stands against one.
 const DROP_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// A new worker waits no longer than this for a load that runs: it serves without. Fetching and packing an adapter of some
 /// 100 MB takes less, and a rollout of many workers must not stand still for one source that hangs.
-pub const LOAD_PATIENCE: Duration = Duration::from_secs(60);
+pub const LOAD_WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// What one worker holds, and what it was asked for.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -58,7 +58,7 @@ impl Loading {
 
     /// When it is not waited for any more.
     fn overdue(&self) -> Instant {
-        self.asked + LOAD_PATIENCE
+        self.asked + LOAD_WAIT_MAX
     }
 }
 
@@ -87,16 +87,16 @@ pub enum VersionState<'h> {
 }
 
 impl Holdings {
-    /// Takes in that the worker is asked for `step`.
-    pub fn ask(&mut self, step: &Step, now: Instant) {
-        match step {
-            Step::Load { name, version } => {
+    /// Takes in that the worker is asked for `action`.
+    pub fn ask(&mut self, action: &AdapterAction, now: Instant) {
+        match action {
+            AdapterAction::Load { name, version } => {
                 self.loading.insert(name.clone(), Loading { version: version.clone(), asked: now });
             }
-            Step::Cancel { name } => {
+            AdapterAction::Cancel { name } => {
                 self.loading.remove(name);
             }
-            Step::Unload { name, digest } => {
+            AdapterAction::Unload { name, digest } => {
                 let before = self.unloading.get(name).filter(|before| before.digest == *digest);
                 let failed = before.map_or(0, |before| before.failed);
                 self.unloading.insert(name.clone(), Unloading { digest: digest.clone(), failed, again: None });
@@ -114,7 +114,7 @@ impl Holdings {
         self.unloading
             .retain(|name, unloading| self.resident.get(name).is_some_and(|held| held.digest == unloading.digest));
         if state.adapters.len() < self.held {
-            for refused in self.refused.values_mut().filter(|refused| refused.helps == Helps::Room) {
+            for refused in self.refused.values_mut().filter(|refused| refused.retry_when == RetryWhen::SlotFree) {
                 refused.again = refused.again.min(now);
             }
         }
@@ -175,9 +175,9 @@ impl Holdings {
     }
 
     /// Whether every wanted adapter is there, or not to be waited for: one whose load is refused for good, or takes longer
-    /// than [`LOAD_PATIENCE`].
+    /// than [`LOAD_WAIT_MAX`].
     #[must_use]
-    pub fn complete(&self, wanted: &Wanted, now: Instant) -> bool {
+    pub fn complete(&self, wanted: &DesiredAdapters, now: Instant) -> bool {
         wanted.iter().all(|(name, version)| match self.version_state(name, version) {
             VersionState::Resident => true,
             VersionState::Refused(refused) => refused.lasting,
@@ -186,7 +186,7 @@ impl Holdings {
         })
     }
 
-    /// When [`steps()`](crate::steps()) may have something to ask for, or [`complete`](Self::complete) another answer,
+    /// When [`next_actions()`](crate::next_actions()) may have something to ask for, or [`complete`](Self::complete) another answer,
     /// though nothing happened, if they were last called at `last` or later.
     #[must_use]
     pub fn next_attempt(&self, last: Instant) -> Option<Instant> {
@@ -207,9 +207,9 @@ mod tests {
     use slm_proto::v1::{AdapterPhase, AdapterState};
 
     use super::*;
-    use crate::steps::steps;
+    use crate::next_actions::next_actions;
 
-    fn wanted(source: &str) -> Wanted {
+    fn wanted(source: &str) -> DesiredAdapters {
         let version = Version { source: source.to_owned(), digest: None, scale: 1.0 };
         BTreeMap::from([("banking".to_owned(), version)])
     }
@@ -235,16 +235,16 @@ mod tests {
         let now = Instant::now();
         let wants = wanted("a:1");
         let mut holdings = Holdings::default();
-        for step in steps(&wants, &holdings, now, |_| false) {
-            holdings.ask(&step, now);
+        for action in next_actions(&wants, &holdings, now, |_| false) {
+            holdings.ask(&action, now);
         }
-        assert_eq!(steps(&wants, &holdings, now, |_| false), []);
+        assert_eq!(next_actions(&wants, &holdings, now, |_| false), []);
         holdings.tell(&state(&[("banking", "a:1", AdapterPhase::Serving)]), now);
         assert!(holdings.loading.is_empty() && holdings.complete(&wants, now));
-        for step in steps(&BTreeMap::new(), &holdings, now, |_| false) {
-            holdings.ask(&step, now);
+        for action in next_actions(&BTreeMap::new(), &holdings, now, |_| false) {
+            holdings.ask(&action, now);
         }
-        assert_eq!(steps(&BTreeMap::new(), &holdings, now, |_| false), []);
+        assert_eq!(next_actions(&BTreeMap::new(), &holdings, now, |_| false), []);
     }
 
     #[test]
@@ -252,13 +252,13 @@ mod tests {
         let now = Instant::now();
         let wants = wanted("a:1");
         let mut holdings = Holdings::default();
-        holdings.ask(&Step::Load { name: "banking".to_owned(), version: wants["banking"].clone() }, now);
+        holdings.ask(&AdapterAction::Load { name: "banking".to_owned(), version: wants["banking"].clone() }, now);
         holdings.loaded("banking", &wants["banking"], Err(Status::invalid_argument("no tensors")), now);
         assert!(holdings.loading.is_empty() && holdings.complete(&wants, now));
-        assert_eq!(steps(&wants, &holdings, now, |_| false), []);
-        assert_eq!(steps(&wanted("a:2"), &holdings, now, |_| false).len(), 1);
+        assert_eq!(next_actions(&wants, &holdings, now, |_| false), []);
+        assert_eq!(next_actions(&wanted("a:2"), &holdings, now, |_| false).len(), 1);
         let again = holdings.next_attempt(now).expect("another attempt");
-        assert_eq!(steps(&wants, &holdings, again, |_| false).len(), 1);
+        assert_eq!(next_actions(&wants, &holdings, again, |_| false).len(), 1);
         holdings.tell(&state(&[("banking", "a:1", AdapterPhase::Serving)]), again);
         assert_eq!(holdings.version_state("banking", &wants["banking"]), VersionState::Resident);
         assert_eq!(holdings.next_attempt(now), None, "a refusal is over when the version is there");
@@ -269,10 +269,10 @@ mod tests {
         let now = Instant::now();
         let wants = wanted("a:1");
         let mut holdings = Holdings::default();
-        holdings.ask(&Step::Load { name: "banking".to_owned(), version: wants["banking"].clone() }, now);
-        assert!(!holdings.complete(&wants, now + LOAD_PATIENCE / 2));
+        holdings.ask(&AdapterAction::Load { name: "banking".to_owned(), version: wants["banking"].clone() }, now);
+        assert!(!holdings.complete(&wants, now + LOAD_WAIT_MAX / 2));
         let overdue = holdings.next_attempt(now).expect("a time to look again");
-        assert_eq!(overdue, now + LOAD_PATIENCE);
+        assert_eq!(overdue, now + LOAD_WAIT_MAX);
         assert!(holdings.complete(&wants, overdue));
         assert_eq!(holdings.next_attempt(overdue), None);
         holdings.loaded("banking", &wants["banking"], Err(Status::deadline_exceeded("too long")), overdue);
@@ -289,7 +289,7 @@ mod tests {
         let mut holdings = Holdings::default();
         for source in ["a:1", "a:2"] {
             let version = wanted(source)["banking"].clone();
-            holdings.ask(&Step::Load { name: "banking".to_owned(), version }, now);
+            holdings.ask(&AdapterAction::Load { name: "banking".to_owned(), version }, now);
         }
         let [former, latter] = ["a:1", "a:2"].map(|source| wanted(source)["banking"].clone());
         assert_eq!(holdings.loaded("banking", &former, Err(Status::cancelled("gave way")), now), None);
@@ -305,28 +305,28 @@ mod tests {
         holdings.tell(&state(&[("banking", "a:1", Serving), ("travel", "t:1", Retiring)]), now);
         holdings.loaded("banking", &wants["banking"], full(), now);
         assert!(!holdings.complete(&wants, now), "it may go well soon");
-        assert_eq!(steps(&wants, &holdings, now, |_| false), []);
+        assert_eq!(next_actions(&wants, &holdings, now, |_| false), []);
         holdings.tell(&state(&[("banking", "a:1", Serving)]), now);
-        assert_eq!(steps(&wants, &holdings, now, |_| false).len(), 1);
+        assert_eq!(next_actions(&wants, &holdings, now, |_| false).len(), 1);
     }
 
     #[test]
     fn a_drop_that_failed_is_asked_for_again_and_one_of_another_version_is_another() {
         let now = Instant::now();
-        let none = Wanted::new();
+        let none = DesiredAdapters::new();
         let mut holdings = Holdings::default();
         holdings.tell(&state(&[("banking", "a:1", AdapterPhase::Serving)]), now);
-        let drop = steps(&none, &holdings, now, |_| false).remove(0);
+        let drop = next_actions(&none, &holdings, now, |_| false).remove(0);
         holdings.ask(&drop, now);
         holdings.unloaded("banking", "sha256:a:1", Err(Status::unavailable("away")), now);
-        assert_eq!(steps(&none, &holdings, now, |_| false), []);
+        assert_eq!(next_actions(&none, &holdings, now, |_| false), []);
         let again = holdings.next_attempt(now).expect("another attempt");
-        assert_eq!(steps(&none, &holdings, again, |_| false), std::slice::from_ref(&drop));
+        assert_eq!(next_actions(&none, &holdings, again, |_| false), std::slice::from_ref(&drop));
         holdings.ask(&drop, now);
         holdings.unloaded("banking", "sha256:a:1", Err(Status::not_found("not here")), again);
         assert_eq!(holdings.next_attempt(now), None, "gone is gone");
         holdings.tell(&state(&[("banking", "a:2", AdapterPhase::Serving)]), again);
-        assert_eq!(steps(&none, &holdings, again, |_| false).len(), 1);
+        assert_eq!(next_actions(&none, &holdings, again, |_| false).len(), 1);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use slm_proto::v1::{AdapterPhase, AdapterState, WorkerState};
 
 /// The versions that a worker should hold, by name.
-pub type Wanted = BTreeMap<String, Version>;
+pub type DesiredAdapters = BTreeMap<String, Version>;
 
 /// A version of an adapter, as somebody wants it.
 #[derive(Clone, Debug, PartialEq)]

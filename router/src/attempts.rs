@@ -40,7 +40,7 @@ impl Attempts {
                 if self.full >= limits.full_max {
                     return Err(Refusal::Worker(status));
                 }
-                self.tried.never_again(worker);
+                self.tried.exclude(worker);
                 self.no_room = Some(status);
             }
             // NOT_FOUND: it has just unloaded what it said it holds; its next state will tell.

@@ -47,11 +47,11 @@ pub struct Limits {
     /// Bytes of one HTTP body or gRPC message.
     pub body_bytes_max: usize,
     /// How long a request waits for a worker that holds its expert.
-    pub hold: Duration,
+    pub wait_max: Duration,
     /// Requests that wait so at once; the next is refused.
-    pub holding_max: usize,
+    pub wait_queue_max: usize,
     /// Of those, the ones that may wait for one expert.
-    pub holding_expert_max: usize,
+    pub wait_queue_expert_max: usize,
     /// Answers that are open at once, from the request to its last byte; the next request is refused. One caller may have
     /// half of them, and of the waiting ones, too.
     pub answers_max: usize,
@@ -93,9 +93,9 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             body_bytes_max: 4 << 20,
-            hold: Duration::from_secs(10),
-            holding_max: 256,
-            holding_expert_max: 64,
+            wait_max: Duration::from_secs(10),
+            wait_queue_max: 256,
+            wait_queue_expert_max: 64,
             answers_max: 4096,
             connections_max: 8192,
             headers: Duration::from_secs(30),

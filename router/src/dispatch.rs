@@ -26,7 +26,7 @@ use crate::{
     eligible::Tried,
     events::{Answer, Event, Events, OpenStream, attributed, event},
     fleet::{Channels, Fleet},
-    metrics::{Api, Holding, Meter, Metrics},
+    metrics::{Api, Meter, Metrics, Queued},
     permits::{Full, Permit, Permits},
     rank::Chosen,
     readiness::Gate,
@@ -45,7 +45,7 @@ pub(crate) struct Dispatcher {
     pub(crate) shutdown: CancellationToken,
     classifier: Classifier,
     /// Of requests that wait, by expert and by caller.
-    holding: [Permits; 2],
+    wait_queue: [Permits; 2],
     /// Of open answers, by caller.
     answers: Permits,
     draws: AtomicU64,
@@ -72,7 +72,7 @@ impl Dispatcher {
         gate: Gate,
         shutdown: CancellationToken,
     ) -> Self {
-        let of_holding = |share| Permits::new(limits.holding_max, share);
+        let of_wait_queue = |share| Permits::new(limits.wait_queue_max, share);
         let (view, channels) = (fleet.view(), fleet.channels());
         Self {
             view,
@@ -81,7 +81,7 @@ impl Dispatcher {
             gate,
             shutdown,
             classifier: Classifier::default(),
-            holding: [limits.holding_expert_max, limits.holding_max / 2].map(of_holding),
+            wait_queue: [limits.wait_queue_expert_max, limits.wait_queue_max / 2].map(of_wait_queue),
             answers: Permits::new(limits.answers_max, limits.answers_max / 2),
             draws: AtomicU64::new(0),
             limits,
@@ -150,7 +150,7 @@ impl Dispatcher {
         let mut view = self.view.clone();
         let mut outcomes = None;
         let mut attempts = Attempts::default();
-        let mut hold = None;
+        let mut ticket = None;
         loop {
             let now = Arc::clone(&view.borrow_and_update());
             if now.index.swarm.generation > 0 {
@@ -163,11 +163,11 @@ impl Dispatcher {
                     if let Some(refusal) = attempts.no_room() {
                         return Err(refusal);
                     }
-                    let hold = match &mut hold {
-                        Some(hold) => hold,
-                        None => hold.insert(self.hold(&name, &call.caller)?),
+                    let ticket = match &mut ticket {
+                        Some(ticket) => ticket,
+                        None => ticket.insert(self.enter_wait_queue(&name, &call.caller)?),
                     };
-                    self.wait(&mut view, hold, name, why).await?;
+                    self.wait(&mut view, ticket, name, why).await?;
                 }
                 Plan::Send { worker, expert, decision } => {
                     match self.attempt(&worker, &expert, decision, request, call, deadline).await {
@@ -207,25 +207,29 @@ impl Dispatcher {
         })
     }
 
-    fn hold(&self, expert: &str, caller: &Caller) -> Result<Hold, Refusal> {
-        let [by_expert, by_caller] = &self.holding;
+    fn enter_wait_queue(&self, expert: &str, caller: &Caller) -> Result<WaitTicket, Refusal> {
+        let [by_expert, by_caller] = &self.wait_queue;
         let full = |full: Full| Refusal::TooManyWaiting { name: expert.to_owned(), waiting: full.limit() };
         let permits =
             [by_expert.take(Some(&Arc::from(expert))).map_err(full)?, by_caller.take(caller.name()).map_err(full)?];
-        Ok(Hold { until: Instant::now() + self.limits.hold, _permits: permits, _counted: self.metrics.hold() })
+        Ok(WaitTicket {
+            until: Instant::now() + self.limits.wait_max,
+            _permits: permits,
+            _counted: self.metrics.queued(),
+        })
     }
 
     async fn wait(
         &self,
         view: &mut watch::Receiver<Arc<View>>,
-        hold: &Hold,
+        ticket: &WaitTicket,
         name: String,
         why: String,
     ) -> Result<(), Refusal> {
         tokio::select! {
             changed = view.changed() => changed.map_err(|_| Refusal::ShuttingDown),
             () = self.shutdown.cancelled() => Err(Refusal::ShuttingDown),
-            () = sleep_until(hold.until) => Err(Refusal::NotResident { name, why, retry_after: RETRY_AFTER }),
+            () = sleep_until(ticket.until) => Err(Refusal::NotResident { name, why, retry_after: RETRY_AFTER }),
         }
     }
 
@@ -289,10 +293,10 @@ impl Dispatcher {
 }
 
 /// A request that waits for its expert. Its time is counted once, however often the view changes.
-struct Hold {
+struct WaitTicket {
     until: Instant,
     _permits: [Permit; 2],
-    _counted: Holding,
+    _counted: Queued,
 }
 
 /// A worker has answered with a first event.

@@ -1,4 +1,4 @@
-//! An expert to the workers that hold it now and take requests.
+//! Eligibility: the workers that have an expert loaded and take requests.
 
 use std::sync::Arc;
 
@@ -7,16 +7,17 @@ use crate::{
     view::Worker,
 };
 
-/// Workers that this request was tried on without success.
+/// Workers on which this request has failed.
 #[derive(Debug, Default)]
-pub(crate) struct Tried(Vec<(Arc<str>, Until)>);
+pub(crate) struct Tried(Vec<(Arc<str>, Exclusion)>);
 
-/// How long one is passed over.
+/// The time for which a worker that failed is not eligible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Until {
-    /// It has spoken again since this state.
-    SpokenSince(u64),
-    Never,
+enum Exclusion {
+    /// Until a state later than this one: it has spoken again.
+    UntilNextState(u64),
+    /// For the rest of the request.
+    Always,
 }
 
 /// A request whose expert is loaded on every worker named here, or nowhere.
@@ -24,23 +25,25 @@ enum Until {
 pub(crate) struct Eligible<'v> {
     pub(crate) decided: Decided<'v>,
     pub(crate) workers: Vec<&'v Arc<Worker>>,
-    /// Why there is none, when there is none.
+    /// Reason for an empty list, for people.
     pub(crate) why_none: String,
 }
 
 impl Tried {
-    /// One that has failed may be tried again as soon as it speaks.
+    /// Excludes a worker until its next state.
     pub(crate) fn push(&mut self, worker: &Worker) {
-        self.0.push((Arc::clone(&worker.url), Until::SpokenSince(worker.seen)));
+        self.0.push((Arc::clone(&worker.url), Exclusion::UntilNextState(worker.seen)));
     }
 
-    pub(crate) fn never_again(&mut self, worker: &Worker) {
-        self.0.push((Arc::clone(&worker.url), Until::Never));
+    /// Excludes a worker for the rest of the request.
+    pub(crate) fn exclude(&mut self, worker: &Worker) {
+        self.0.push((Arc::clone(&worker.url), Exclusion::Always));
     }
 
     fn contains(&self, worker: &Worker) -> bool {
-        let passed_over = |until| until == Until::Never || until == Until::SpokenSince(worker.seen);
-        self.0.iter().any(|(url, until)| *url == worker.url && passed_over(*until))
+        let excluded =
+            |exclusion| exclusion == Exclusion::Always || exclusion == Exclusion::UntilNextState(worker.seen);
+        self.0.iter().any(|(url, exclusion)| *url == worker.url && excluded(*exclusion))
     }
 }
 
@@ -110,7 +113,7 @@ mod tests {
         assert_eq!(eligible("smol", state(2), state(1), &tried).0, ["http://a", "http://b"]);
         tried.push(&fixtures::worker("http://b", state(1)));
         assert_eq!(eligible("smol", state(1), state(1), &tried).1, "every worker that holds it has failed");
-        tried.never_again(&fixtures::worker("http://b", state(1)));
+        tried.exclude(&fixtures::worker("http://b", state(1)));
         assert_eq!(eligible("smol", state(2), state(2), &tried).0, ["http://a"]);
     }
 }

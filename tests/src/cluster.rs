@@ -19,7 +19,7 @@ use serde_json::Value;
 
 pub use self::{
     certificates::{secret, worker_channel},
-    load::{Load, Steady},
+    load::{LoadReport, Steady},
     tools::{apply, apply_in, cluster, helm, kubectl, kubectl_json, oras_push, variable},
 };
 use crate::swarm::Client;

@@ -36,7 +36,7 @@ pub use folder::{FolderError, follow};
 pub use identity::Identity;
 pub use material::{Material, MaterialError, Pem};
 
-use crate::{mounted::Following, verify::Live};
+use crate::{mounted::Following, verify::CurrentMaterial};
 
 /// What both ends negotiate: gRPC is HTTP/2.
 const ALPN: &[u8] = b"h2";
@@ -44,7 +44,7 @@ const ALPN: &[u8] = b"h2";
 /// What a process proves itself with and what it trusts, replaceable at any time. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Tls {
-    live: Arc<Live>,
+    live: Arc<CurrentMaterial>,
     server: Arc<ServerConfig>,
     client: Arc<ClientConfig>,
     /// Ends with the last clone.
@@ -57,7 +57,7 @@ impl Tls {
     /// # Errors
     /// When ring does not know TLS 1.3: the build is broken.
     pub fn new(material: Material) -> Result<Self, MaterialError> {
-        let live = Arc::new(Live::new(material));
+        let live = Arc::new(CurrentMaterial::new(material));
         let provider = material::provider();
         let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&[&TLS13])

@@ -23,7 +23,7 @@ use crate::{
 /// A certificate and its key, replaceable at any time. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Public {
-    live: Arc<Live>,
+    live: Arc<CurrentCertificate>,
     config: Arc<ServerConfig>,
 }
 
@@ -46,7 +46,7 @@ impl Public {
     /// # Errors
     /// When ring does not know TLS: the build is broken.
     pub fn new(certificate: Certificate, alpn: &[&[u8]]) -> Result<Self, MaterialError> {
-        let live = Arc::new(Live(ArcSwap::new(certificate.0)));
+        let live = Arc::new(CurrentCertificate(ArcSwap::new(certificate.0)));
         let mut config = ServerConfig::builder_with_provider(material::provider())
             .with_protocol_versions(&[&TLS13, &TLS12])
             .map_err(MaterialError::Provider)?
@@ -82,17 +82,17 @@ impl Public {
     }
 }
 
-struct Live(ArcSwap<CertifiedKey>);
+struct CurrentCertificate(ArcSwap<CertifiedKey>);
 
-impl ResolvesServerCert for Live {
+impl ResolvesServerCert for CurrentCertificate {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(self.0.load_full())
     }
 }
 
 /// Without the key.
-impl fmt::Debug for Live {
+impl fmt::Debug for CurrentCertificate {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("Live")
+        formatter.write_str("CurrentCertificate")
     }
 }

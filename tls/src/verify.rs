@@ -20,9 +20,9 @@ use rustls::{
 use crate::Material;
 
 /// The material, shared by every configuration that handshakes are made from.
-pub(crate) struct Live(ArcSwap<Material>);
+pub(crate) struct CurrentMaterial(ArcSwap<Material>);
 
-impl Live {
+impl CurrentMaterial {
     pub(crate) fn new(material: Material) -> Self {
         Self(ArcSwap::from_pointee(material))
     }
@@ -33,19 +33,19 @@ impl Live {
 }
 
 /// Without the key.
-impl fmt::Debug for Live {
+impl fmt::Debug for CurrentMaterial {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("Live")
+        formatter.write_str("CurrentMaterial")
     }
 }
 
-impl ResolvesServerCert for Live {
+impl ResolvesServerCert for CurrentMaterial {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(Arc::clone(&self.0.load().key))
     }
 }
 
-impl ResolvesClientCert for Live {
+impl ResolvesClientCert for CurrentMaterial {
     fn resolve(&self, _hints: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         Some(Arc::clone(&self.0.load().key))
     }
@@ -55,7 +55,7 @@ impl ResolvesClientCert for Live {
     }
 }
 
-impl ClientCertVerifier for Live {
+impl ClientCertVerifier for CurrentMaterial {
     // A caller has one certificate and sends it: hints would only be wrong after the next replacement.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
@@ -93,7 +93,7 @@ impl ClientCertVerifier for Live {
     }
 }
 
-impl ServerCertVerifier for Live {
+impl ServerCertVerifier for CurrentMaterial {
     fn verify_server_cert(
         &self,
         certificate: &CertificateDer<'_>,

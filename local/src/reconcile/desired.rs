@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use slm_crds::model::{Precision, SpeculativeMethod};
-use slm_residency::{Version, Wanted};
+use slm_residency::{DesiredAdapters, Version};
 use slm_router::swarm::Route;
 
 /// Everything that should be served.
@@ -12,16 +12,16 @@ pub struct Desired {
     /// Counts up with every change.
     pub revision: u64,
     /// Base models.
-    pub models: Vec<WantedModel>,
+    pub models: Vec<DesiredModel>,
     /// Experts on them.
-    pub adapters: Vec<WantedAdapter>,
+    pub adapters: Vec<DesiredAdapter>,
     /// Names with rules behind them.
     pub routes: Vec<Route>,
 }
 
 /// A base model.
 #[derive(Clone, Debug, PartialEq)]
-pub struct WantedModel {
+pub struct DesiredModel {
     /// Its name.
     pub name: String,
     /// For people.
@@ -59,7 +59,7 @@ pub struct Launch {
 
 /// An expert.
 #[derive(Clone, Debug, PartialEq)]
-pub struct WantedAdapter {
+pub struct DesiredAdapter {
     /// Its name.
     pub name: String,
     /// Its base model.
@@ -74,7 +74,7 @@ pub struct WantedAdapter {
     pub scale: f32,
 }
 
-impl WantedAdapter {
+impl DesiredAdapter {
     /// What a worker has to hold.
     pub fn version(&self) -> Version {
         let source = format!("file:{}", self.path.display());
@@ -84,7 +84,7 @@ impl WantedAdapter {
 
 impl Desired {
     /// What a worker of `model` should hold.
-    pub fn wanted(&self, model: &str) -> Wanted {
+    pub fn adapters_on(&self, model: &str) -> DesiredAdapters {
         let adapters = self.adapters.iter().filter(|adapter| adapter.model == model);
         adapters.map(|adapter| (adapter.name.clone(), adapter.version())).collect()
     }

@@ -1,7 +1,7 @@
 //! What a swarm should be and what it is, and what to do about the difference.
 //!
 //! [`plan`](plan::plan) is a pure function over two snapshots; nobody here starts a process, reads a file or waits. It
-//! is called after every event and looks at everything anew, so a step that was lost is simply planned again. Whoever
+//! is called after every event and looks at everything anew, so a action that was lost is simply planned again. Whoever
 //! carries out the actions reports what came of them in [`Observed`], and nothing else.
 //!
 //! Which adapters a worker loads and drops, and when it is asked again, is decided in [`slm_residency`], as it is for
@@ -20,7 +20,7 @@ mod snapshot;
 #[cfg(test)]
 mod fixtures;
 
-pub use desired::{Desired, Launch, WantedAdapter, WantedModel};
+pub use desired::{Desired, DesiredAdapter, DesiredModel, Launch};
 pub use observed::{Observed, Phase, Published, Worker, WorkerId};
 pub use plan::Action;
 pub use progress::{Progress, progress, settled};

@@ -2,14 +2,14 @@
 
 use std::time::Instant;
 
-use slm_residency::{Step, steps};
+use slm_residency::{AdapterAction, next_actions};
 use slm_router::Swarm;
 
 use super::{
     desired::{Desired, Launch},
     observed::{Observed, Phase, Worker, WorkerId},
     progress::settled,
-    snapshot::{snapshot, wanted_worker},
+    snapshot::{desired_worker, snapshot},
 };
 
 /// One thing to do.
@@ -27,7 +27,7 @@ pub enum Action {
         /// Of which worker.
         worker: WorkerId,
         /// For what.
-        step: Step,
+        action: AdapterAction,
     },
     /// Give the router this snapshot.
     Publish {
@@ -66,7 +66,7 @@ fn publish(target: Swarm, revision: u64) -> Action {
 }
 
 fn start(desired: &Desired, observed: &Observed, actions: &mut Vec<Action>) {
-    for model in desired.models.iter().filter(|model| wanted_worker(model, observed).is_none()) {
+    for model in desired.models.iter().filter(|model| desired_worker(model, observed).is_none()) {
         actions.push(Action::StartWorker { model: model.name.clone(), launch: model.launch.clone() });
     }
 }
@@ -74,12 +74,12 @@ fn start(desired: &Desired, observed: &Observed, actions: &mut Vec<Action>) {
 /// Adapters in and out of the workers that stay. What the router may still name is kept: only when the router is `known`
 /// to use the snapshot, what that does not name goes.
 fn ask(desired: &Desired, observed: &Observed, now: Instant, known: bool, actions: &mut Vec<Action>) {
-    let workers = desired.models.iter().filter_map(|model| wanted_worker(model, observed));
+    let workers = desired.models.iter().filter_map(|model| desired_worker(model, observed));
     for worker in workers.filter(|worker| worker.address().is_some()) {
         let named = observed.published.swarm.adapters.iter().filter(|adapter| adapter.model == worker.model);
         let keep = |name: &str| !known || named.clone().any(|adapter| adapter.name == name);
-        let steps = steps(&desired.wanted(&worker.model), &worker.holdings, now, keep);
-        actions.extend(steps.into_iter().map(|step| Action::Ask { worker: worker.id, step }));
+        let next_actions = next_actions(&desired.adapters_on(&worker.model), &worker.holdings, now, keep);
+        actions.extend(next_actions.into_iter().map(|action| Action::Ask { worker: worker.id, action }));
     }
 }
 
@@ -105,7 +105,7 @@ fn stop_unseen(desired: &Desired, observed: &Observed, actions: &mut Vec<Action>
 }
 
 fn is_surplus(worker: &Worker, desired: &Desired, observed: &Observed) -> bool {
-    let mut wanted = desired.models.iter().filter_map(|model| wanted_worker(model, observed));
+    let mut wanted = desired.models.iter().filter_map(|model| desired_worker(model, observed));
     worker.phase != Phase::Stopping && !wanted.any(|other| other.id == worker.id)
 }
 

@@ -1,11 +1,11 @@
 //! Whether the swarm is what it should be, is on its way, or cannot get there.
 
-use slm_residency::{VersionState, Wanted, refusal::Helps};
+use slm_residency::{DesiredAdapters, VersionState, refusal::RetryWhen};
 
 use super::{
     desired::Desired,
     observed::{Observed, Phase, Worker},
-    snapshot::wanted_worker,
+    snapshot::desired_worker,
 };
 
 /// How far it is.
@@ -43,17 +43,19 @@ pub fn progress(desired: &Desired, observed: &Observed) -> Progress {
 /// Whether no wanted worker is starting or loading.
 pub fn settled(desired: &Desired, observed: &Observed) -> bool {
     desired.models.iter().all(|model| {
-        wanted_worker(model, observed).is_some_and(|worker| match worker.phase {
+        desired_worker(model, observed).is_some_and(|worker| match worker.phase {
             Phase::Starting => false,
-            Phase::Serving(_) => worker.holdings.loading.is_empty() && !tries(worker, &desired.wanted(&worker.model)),
+            Phase::Serving(_) => {
+                worker.holdings.loading.is_empty() && !tries(worker, &desired.adapters_on(&worker.model))
+            }
             Phase::Resting(_) | Phase::Stopping => true,
         })
     })
 }
 
 /// Whether a load will be tried again that may well go well.
-fn tries(worker: &Worker, wanted: &Wanted) -> bool {
-    let may_pass = |stand| matches!(stand, VersionState::Refused(refused) if refused.helps != Helps::Change);
+fn tries(worker: &Worker, wanted: &DesiredAdapters) -> bool {
+    let may_pass = |stand| matches!(stand, VersionState::Refused(refused) if refused.retry_when != RetryWhen::Changed);
     wanted.iter().any(|(name, version)| may_pass(worker.holdings.version_state(name, version)))
 }
 
@@ -61,7 +63,7 @@ fn tries(worker: &Worker, wanted: &Wanted) -> bool {
 fn problems(desired: &Desired, observed: &Observed) -> (Vec<String>, Vec<String>) {
     let (mut models, mut adapters) = (Vec::new(), Vec::new());
     for model in &desired.models {
-        let Some(worker) = wanted_worker(model, observed) else { continue };
+        let Some(worker) = desired_worker(model, observed) else { continue };
         if let Phase::Resting(reason) = &worker.phase {
             models.push(format!("SlmModel {}: {reason}", model.name));
         }

@@ -12,10 +12,9 @@ use std::{
 use kube::{Client, ResourceExt as _, runtime::reflector::ObjectRef};
 use slm_proto::v1::WorkerState;
 use slm_residency::{
-    Holdings, Link, Step,
-    link::{Event, no_credentials},
+    AdapterAction, Holdings, WorkerClient, next_actions,
     pause::until,
-    steps,
+    worker_client::{Event, no_credentials},
 };
 use slm_tls::Tls;
 use tokio::{
@@ -60,7 +59,7 @@ type Whose = (String, u64);
 
 struct Member {
     pod: WorkerPod,
-    link: Link<Whose>,
+    link: WorkerClient<Whose>,
     state: Result<Arc<WorkerState>, Arc<str>>,
     holdings: Holdings,
     gate: Gate,
@@ -219,7 +218,7 @@ impl Keeper {
     fn join(&mut self, pod: WorkerPod) {
         self.next_id += 1;
         let whose = (pod.name.clone(), self.next_id);
-        match Link::open(whose, &pod.address, self.tls.as_ref(), self.events.clone()) {
+        match WorkerClient::open(whose, &pod.address, self.tls.as_ref(), self.events.clone()) {
             Ok(link) => {
                 let gate = if pod.gate_open { Gate::Open } else { Gate::Closed };
                 let state = Err("connecting".into());
@@ -320,7 +319,7 @@ impl Keeper {
         }
         let wanted = self.wanted.of(&member.pod.model);
         let now = Instant::now();
-        for step in steps(wanted, &member.holdings, now, |_| false) {
+        for step in next_actions(wanted, &member.holdings, now, |_| false) {
             member.holdings.ask(&step, now);
             match secret_of(&self.objects, &step) {
                 None => member.link.ask(step, no_credentials()),
@@ -387,8 +386,8 @@ impl Keeper {
 
 /// The Secret that a load has to present, and the source that it is presented to: that of the load, whatever the object
 /// says by now.
-fn secret_of(objects: &Objects, step: &Step) -> Option<(String, String)> {
-    let Step::Load { name, version } = step else { return None };
+fn secret_of(objects: &Objects, step: &AdapterAction) -> Option<(String, String)> {
+    let AdapterAction::Load { name, version } = step else { return None };
     let adapter = objects.adapter(name)?;
     Some((adapter.spec.source.secret_ref.as_ref()?.name.clone(), version.source.clone()))
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use slm_crds::LoraAdapter;
-use slm_residency::{Version, Wanted as OfModel};
+use slm_residency::{DesiredAdapters as OfModel, Version};
 
 use crate::source;
 

@@ -8,7 +8,7 @@ use super::{
     Shared, body,
     error::ApiError,
     fields::{Fields, read, shown},
-    head::Kind,
+    head::CompletionKind,
     params::{self, Style},
     reply, unsupported,
 };
@@ -27,11 +27,11 @@ pub(super) async fn handle(
     let (mut request, style) = parse(fields)?;
     request.request_id = reply::request_id(&headers);
     let call = Call { caller, api: Api::http_chat, deadline: None };
-    reply::respond(&dispatcher, vec![request], style, Kind::Chat, &call).await
+    reply::respond(&dispatcher, vec![request], style, CompletionKind::Chat, &call).await
 }
 
 fn parse(mut fields: Fields) -> Result<(GenerateRequest, Style), ApiError> {
-    let (mut request, mut style) = params::take(&mut fields, Kind::Chat)?;
+    let (mut request, mut style) = params::take(&mut fields, CompletionKind::Chat)?;
     let newer = fields.take::<u32>("max_completion_tokens")?;
     if newer.is_some() && request.max_tokens.is_some() && newer != request.max_tokens {
         let message = "`max_completion_tokens` and `max_tokens` differ; the second is the old name of the first";
@@ -173,7 +173,7 @@ mod tests {
         assert_eq!((request.max_tokens, request.logprobs, request.stop), (Some(9), Some(3), vec!["x".to_owned()]));
         assert_eq!((request.stop_token_ids, request.ignore_eos, request.priority), (vec![1, 2], true, -2));
         assert_eq!(request.metadata["lang"], "de");
-        let names = Names { max_tokens: "max_completion_tokens", ..Names::new(Kind::Chat) };
+        let names = Names { max_tokens: "max_completion_tokens", ..Names::new(CompletionKind::Chat) };
         assert_eq!(style, Style { stream: true, include_usage: true, explain: true, token_ids: true, names });
         assert_eq!(request.parse_special_tokens, Some(true));
         let Some(Input::Messages(messages)) = request.input else { panic!("messages") };

@@ -8,7 +8,7 @@ use super::{
     Shared, body,
     error::ApiError,
     fields::{Fields, read, shown},
-    head::Kind,
+    head::CompletionKind,
     params::{self, Style},
     reply, unsupported,
 };
@@ -27,12 +27,12 @@ pub(super) async fn handle(
         request.request_id.clone_from(&id);
     }
     let call = Call { caller, api: Api::http_completions, deadline: None };
-    reply::respond(&dispatcher, requests, style, Kind::Text, &call).await
+    reply::respond(&dispatcher, requests, style, CompletionKind::Text, &call).await
 }
 
 /// One request a prompt.
 fn parse(mut fields: Fields, prompts_max: usize) -> Result<(Vec<GenerateRequest>, Style), ApiError> {
-    let (mut request, mut style) = params::take(&mut fields, Kind::Text)?;
+    let (mut request, mut style) = params::take(&mut fields, CompletionKind::Text)?;
     request.logprobs = fields.take("logprobs")?;
     let prompt = fields.raw("prompt");
     style.names.several = prompt.as_ref().is_some_and(|prompt| prompt.is_array() && !prompt[0].is_number());

@@ -10,7 +10,7 @@ use super::{logprobs::TokenNames, params::Style};
 
 /// Chat completion or completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum CompletionKind {
     Chat,
     Text,
 }
@@ -18,7 +18,7 @@ pub(super) enum Kind {
 /// What every object of one answer begins with.
 #[derive(Clone, Debug)]
 pub(super) struct Head {
-    pub(super) kind: Kind,
+    pub(super) kind: CompletionKind,
     pub(super) id: String,
     /// Unix seconds.
     pub(super) created: u64,
@@ -57,10 +57,15 @@ impl Usage {
 }
 
 impl Head {
-    pub(super) fn new(kind: Kind, request: &GenerateRequest, started: Option<&Started>, style: Style) -> Self {
+    pub(super) fn new(
+        kind: CompletionKind,
+        request: &GenerateRequest,
+        started: Option<&Started>,
+        style: Style,
+    ) -> Self {
         let prefix = match kind {
-            Kind::Chat => "chatcmpl",
-            Kind::Text => "cmpl",
+            CompletionKind::Chat => "chatcmpl",
+            CompletionKind::Text => "cmpl",
         };
         let expert = started.and_then(|started| started.expert.as_ref());
         let decision = started.and_then(|started| started.decision.as_ref()).filter(|_| style.explain);

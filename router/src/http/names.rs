@@ -2,14 +2,14 @@
 
 use super::{
     error::{ApiError, Refused},
-    head::Kind,
+    head::CompletionKind,
 };
 use crate::refusal::Refusal;
 
 /// What the fields of one request were called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Names {
-    pub(super) kind: Kind,
+    pub(super) kind: CompletionKind,
     /// `max_tokens`, or its newer name.
     pub(super) max_tokens: &'static str,
     /// Whether `prompt` was a list of prompts.
@@ -17,7 +17,7 @@ pub(super) struct Names {
 }
 
 impl Names {
-    pub(super) fn new(kind: Kind) -> Self {
+    pub(super) fn new(kind: CompletionKind) -> Self {
         Self { kind, max_tokens: "max_tokens", several: false }
     }
 
@@ -58,16 +58,16 @@ impl Names {
 
     fn input(&self, prompt: usize) -> String {
         match self.kind {
-            Kind::Chat => "messages".to_owned(),
-            Kind::Text if self.several => format!("prompt[{prompt}]"),
-            Kind::Text => "prompt".to_owned(),
+            CompletionKind::Chat => "messages".to_owned(),
+            CompletionKind::Text if self.several => format!("prompt[{prompt}]"),
+            CompletionKind::Text => "prompt".to_owned(),
         }
     }
 
     fn own(&self, field: &str, input: &str) -> String {
         match field {
             "max_tokens" => self.max_tokens.to_owned(),
-            "logprobs" if self.kind == Kind::Chat => "top_logprobs".to_owned(),
+            "logprobs" if self.kind == CompletionKind::Chat => "top_logprobs".to_owned(),
             "prompt" | "messages" => input.to_owned(),
             _ => match field.strip_prefix("token_ids") {
                 Some(index) => format!("{input}{index}"),
@@ -107,8 +107,8 @@ mod tests {
 
     #[test]
     fn fields_have_the_names_that_the_caller_used() {
-        let chat = Names { max_tokens: "max_completion_tokens", ..Names::new(Kind::Chat) };
-        let text = Names::new(Kind::Text);
+        let chat = Names { max_tokens: "max_completion_tokens", ..Names::new(CompletionKind::Chat) };
+        let text = Names::new(CompletionKind::Text);
         let several = Names { several: true, ..text };
         let cases = [
             (
@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn other_refusals_stay_as_they_are() {
-        let error = Names::new(Kind::Chat).error(Refusal::NoModel, 0);
+        let error = Names::new(CompletionKind::Chat).error(Refusal::NoModel, 0);
         assert_eq!(error.body.param.as_deref(), Some("model"));
     }
 }

@@ -8,7 +8,7 @@ use slm_proto::v1::{GenerateRequest, Sampling};
 use super::{
     error::ApiError,
     fields::{Fields, read, shown},
-    head::Kind,
+    head::CompletionKind,
     names::Names,
 };
 
@@ -55,7 +55,7 @@ pub(super) struct Style {
 }
 
 /// Takes the common fields. `input`, `logprobs` and `request_id` stay unset.
-pub(super) fn take(fields: &mut Fields, kind: Kind) -> Result<(GenerateRequest, Style), ApiError> {
+pub(super) fn take(fields: &mut Fields, kind: CompletionKind) -> Result<(GenerateRequest, Style), ApiError> {
     let stream = fields.take::<bool>("stream")?.unwrap_or(false);
     let include_usage = stream_options(fields, stream)?;
     let explain = fields.take::<bool>("explain")?.unwrap_or(false);

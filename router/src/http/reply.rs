@@ -12,7 +12,7 @@ use slm_proto::v1::{Completion, GenerateRequest};
 use super::{
     Shared,
     error::ApiError,
-    head::{Head, Kind, Usage, finish_reason},
+    head::{CompletionKind, Head, Usage, finish_reason},
     logprobs,
     params::Style,
     sse,
@@ -37,7 +37,7 @@ pub(super) async fn respond(
     dispatcher: &Shared,
     requests: Vec<GenerateRequest>,
     style: Style,
-    kind: Kind,
+    kind: CompletionKind,
     call: &Call,
 ) -> Result<Response, ApiError> {
     let names = style.names;
@@ -75,7 +75,7 @@ impl Head {
             completions.iter().enumerate().map(|(index, completion)| self.choice(index, completion)).collect();
         let mut body = json!({
             "id": self.id,
-            "object": match self.kind { Kind::Chat => "chat.completion", Kind::Text => "text_completion" },
+            "object": match self.kind { CompletionKind::Chat => "chat.completion", CompletionKind::Text => "text_completion" },
             "created": self.created,
             "model": self.model,
             "system_fingerprint": self.fingerprint,
@@ -92,13 +92,13 @@ impl Head {
         let finish_reason = finish_reason(completion.reason());
         let tokens = self.logprobs.map(|names| (completion.logprobs.as_slice(), names));
         match self.kind {
-            Kind::Chat => json!({
+            CompletionKind::Chat => json!({
                 "index": index,
                 "message": { "role": "assistant", "content": completion.text, "refusal": null },
                 "logprobs": tokens.map(|(tokens, names)| logprobs::chat(tokens, names)),
                 "finish_reason": finish_reason,
             }),
-            Kind::Text => json!({
+            CompletionKind::Text => json!({
                 "index": index,
                 "text": completion.text,
                 "logprobs": tokens.map(|(tokens, names)| logprobs::text(tokens, names, &mut 0)),

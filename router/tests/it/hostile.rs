@@ -200,7 +200,7 @@ async fn many_idle_connections_leave_room() {
 #[tokio::test]
 async fn one_missing_expert_does_not_take_every_place() {
     let worker = Worker::start("smol", &["banking"]).await;
-    let few = Limits { holding_max: 8, holding_expert_max: 2, ..limits() };
+    let few = Limits { wait_queue_max: 8, wait_queue_expert_max: 2, ..limits() };
     let router = Arc::new(Router::start(swarm(&[&worker]), few).await);
     let metrics = async |text: &str| {
         let url = router.url("/metrics");

@@ -34,7 +34,7 @@ pub(crate) struct Request {
 }
 
 /// What came of requests that were sent together.
-pub(crate) struct Load {
+pub(crate) struct LoadResult {
     begun: Instant,
     pub(crate) answers: Vec<Answer>,
 }
@@ -57,17 +57,17 @@ impl Endpoint {
     }
 
     /// Sends all requests at once and waits for every answer.
-    pub(crate) async fn run(&self, requests: &[Request]) -> Result<Load> {
+    pub(crate) async fn run(&self, requests: &[Request]) -> Result<LoadResult> {
         let begun = Instant::now();
         let received = try_join_all(requests.iter().map(|request| self.receive(request))).await?;
         // Read only now, for the client shares the cores with the server.
         let answers = received.iter().zip(requests);
         let answers = answers.map(|(parts, request)| self.read(parts, request)).collect::<Result<_>>()?;
-        Ok(Load { begun, answers })
+        Ok(LoadResult { begun, answers })
     }
 
     /// One request alone.
-    pub(crate) async fn ask(&self, request: Request) -> Result<Load> {
+    pub(crate) async fn ask(&self, request: Request) -> Result<LoadResult> {
         self.run(&[request]).await
     }
 
@@ -159,7 +159,7 @@ fn llama_chunk(chunk: &Value) -> Chunk<'_> {
     (chunk["content"].as_str(), count(&timings["prompt_n"]), count(&timings["predicted_n"]))
 }
 
-impl Load {
+impl LoadResult {
     /// Answered tokens a second of wall time, from the first request sent to the last token received.
     pub(crate) fn rate(&self) -> f64 {
         let tokens: usize = self.answers.iter().map(|answer| answer.tokens).sum();

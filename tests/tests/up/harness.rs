@@ -17,7 +17,7 @@ use slm_tests::swarm::slm_binary;
 use tempfile::TempDir;
 
 /// Nothing here takes long; a test that waits longer has failed.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// `slm`, without the variables of the tests' own environment.
 pub(crate) fn slm() -> Command {
@@ -122,7 +122,7 @@ impl Up {
         let stdout = lines(child.stdout.take().expect("piped"));
         let stderr = lines(child.stderr.take().expect("piped"));
         let mut up = Self { child, stdout, stderr, http: String::new(), grpc: String::new(), seen: Vec::new() };
-        let Ok(ready) = up.stdout.recv_timeout(PATIENCE) else {
+        let Ok(ready) = up.stdout.recv_timeout(TIMEOUT) else {
             panic!("not ready: {:#?}", up.stderr.try_iter().collect::<Vec<_>>());
         };
         let word = |key: &str| {
@@ -137,7 +137,7 @@ impl Up {
     /// The next line on standard error that contains `text`.
     pub(crate) fn wait_for(&mut self, text: &str) -> String {
         loop {
-            match self.stderr.recv_timeout(PATIENCE) {
+            match self.stderr.recv_timeout(TIMEOUT) {
                 Ok(line) if line.contains(text) => return line,
                 Ok(line) => self.seen.push(line),
                 Err(_) => panic!("`{text}` never came, but {:#?}", self.seen),
@@ -202,7 +202,7 @@ fn lines(stream: impl Read + Send + 'static) -> Receiver<String> {
 pub(crate) fn wait_until_closed(address: &str) {
     let begun = std::time::Instant::now();
     while std::net::TcpStream::connect(address).is_ok() {
-        assert!(begun.elapsed() < PATIENCE, "{address} is still open");
+        assert!(begun.elapsed() < TIMEOUT, "{address} is still open");
         std::thread::yield_now();
     }
 }

@@ -30,7 +30,7 @@ pub(super) fn channel(url: &str, tls: Option<&Tls>) -> Result<Channel, String> {
 /// Tells every state of the worker, and every break of its stream, until the fleet is gone.
 pub(super) async fn watch(
     url: Arc<str>,
-    link: u64,
+    connection: u64,
     channel: Channel,
     updates: mpsc::Sender<Update>,
     reconnect: (Duration, Duration),
@@ -38,7 +38,7 @@ pub(super) async fn watch(
     let mut states = StateStream::new(channel, reconnect);
     loop {
         let state = states.next().await;
-        if updates.send(Update { url: Arc::clone(&url), link, state }).await.is_err() {
+        if updates.send(Update { url: Arc::clone(&url), connection, state }).await.is_err() {
             return;
         }
     }

@@ -17,16 +17,16 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::{Request, Status, transport::Channel};
 
 use crate::{
+    action::AdapterAction,
     pause::FIRST_PAUSE,
     state_stream::{self, StateStream},
-    step::Step,
     version::Version,
 };
 
 /// Longest time between attempts to reach a worker. The first come soon: it has just been started, or has just died.
 const RECONNECT_MAX: Duration = Duration::from_secs(2);
 /// A load that takes longer is given up, and tried again: 500 MB within it are 7 Mbit/s, and what was fetched is kept for
-/// the next attempt. Nobody waits for it that long: see [`LOAD_PATIENCE`](crate::holdings::LOAD_PATIENCE).
+/// the next attempt. Nobody waits for it that long: see [`LOAD_WAIT_MAX`](crate::holdings::LOAD_WAIT_MAX).
 pub const LOAD_MAX: Duration = Duration::from_secs(600);
 /// A drop that takes longer is tried again: it does nothing but take a name out of a table.
 pub const UNLOAD_MAX: Duration = Duration::from_secs(10);
@@ -70,7 +70,7 @@ pub enum BadAddress {
 /// A worker that is spoken to; `W` is its name among those of its keeper. Dropping it ends the stream; requests that
 /// were sent run on, and their outcome is still told.
 #[derive(Debug)]
-pub struct Link<W> {
+pub struct WorkerClient<W> {
     worker: W,
     client: WorkerControlClient<Channel>,
     events: mpsc::Sender<(W, Event)>,
@@ -79,7 +79,7 @@ pub struct Link<W> {
     _watching: AbortOnDropHandle<()>,
 }
 
-impl<W: Clone + Send + 'static> Link<W> {
+impl<W: Clone + Send + 'static> WorkerClient<W> {
     /// To the worker at `address`, `IP:PORT`. Connects when it is first used, and again whenever the connection breaks:
     /// over `tls`, or in plain text without.
     ///
@@ -104,13 +104,17 @@ impl<W: Clone + Send + 'static> Link<W> {
         &self.worker
     }
 
-    /// Asks for `step`. Credentials for the source of a load, where it needs any, may have to be read first; when that
+    /// Asks for `action`. Credentials for the source of a load, where it needs any, may have to be read first; when that
     /// fails, so does the load. Each ends within [`LOAD_MAX`] or [`UNLOAD_MAX`], and its end is told, unless it was cancelled
     /// by another one.
-    pub fn ask(&self, step: Step, credentials: impl Future<Output = Result<String, String>> + Send + 'static) {
+    pub fn ask(
+        &self,
+        action: AdapterAction,
+        credentials: impl Future<Output = Result<String, String>> + Send + 'static,
+    ) {
         let mut client = self.client.clone();
-        match step {
-            Step::Load { name, version } => {
+        match action {
+            AdapterAction::Load { name, version } => {
                 self.cancel(&name);
                 let requested = version.clone();
                 let adapter = name.clone();
@@ -126,8 +130,8 @@ impl<W: Clone + Send + 'static> Link<W> {
                 loads.retain(|_, load| !load.is_finished());
                 loads.insert(name, running);
             }
-            Step::Cancel { name } => self.cancel(&name),
-            Step::Unload { name, digest } => {
+            AdapterAction::Cancel { name } => self.cancel(&name),
+            AdapterAction::Unload { name, digest } => {
                 let request = UnloadAdapterRequest { name: name.clone(), digest: digest.clone() };
                 let unload = async move { client.unload_adapter(request).await.map(|_| ()) };
                 let event = |(name, digest), outcome| Event::Unloaded { name, digest, outcome };
