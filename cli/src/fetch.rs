@@ -1,4 +1,4 @@
-//! `slm fetch`: an artifact into the cache, and where it lies.
+//! `slm fetch`: an artifact into the cache; prints its path.
 
 use std::{
     io::IsTerminal as _,
@@ -17,7 +17,7 @@ use crate::{
     store_args::{self, CredentialArgs, failure},
 };
 
-/// How often a line is written where there is no terminal.
+/// Interval of progress lines without a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
 /// Fetches a model or an adapter into the cache and prints its path.

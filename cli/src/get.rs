@@ -1,4 +1,4 @@
-//! `slm get`: what is loaded where.
+//! `slm get`: models, adapters and routes, and the workers that have them loaded.
 
 use clap::{Args, ValueEnum};
 use indicatif::BinaryBytes;
@@ -19,12 +19,12 @@ use crate::{
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  slm get all\n  slm get adapters -o wide\n  slm get model smollm2 -o json")]
 pub struct GetArgs {
-    /// What to list.
+    /// Kind to list.
     #[arg(value_enum, default_value_t, hide_default_value = true)]
     what: What,
-    /// Only the one of this name.
+    /// Name of a single object.
     name: Option<String>,
-    /// How to print it.
+    /// Output format.
     #[arg(short, long, value_enum)]
     output: Option<Format>,
     /// Print JSON; the same as -o json.

@@ -1,4 +1,4 @@
-//! `slm run`: one answer.
+//! `slm run`: one answer, printed as it is generated.
 
 use std::path::PathBuf;
 

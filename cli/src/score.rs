@@ -1,4 +1,4 @@
-//! `slm score`: how well a model predicts a text.
+//! `slm score`: the perplexity of a model on a text.
 
 use std::{io::IsTerminal as _, path::PathBuf, time::Instant};
 
@@ -36,7 +36,7 @@ pub struct ScoreArgs {
     /// Tokens of the text to look at.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
     tokens: u32,
-    /// Of the weights in memory.
+    /// Precision of the weights in memory.
     #[arg(long, value_enum, default_value_t, ignore_case = true)]
     precision: Precision,
     /// Threads that compute [default: all that this process may use].

@@ -52,7 +52,7 @@ pub struct UpArgs {
     /// Without it they speak plain text with everybody. See docs/access.md.
     #[arg(long, value_name = "DIR", env = "SLM_ACCESS_DIR")]
     access: Option<PathBuf>,
-    /// How long running answers may go on after the end was asked for.
+    /// Time for running answers to finish after a shutdown was requested.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     drain: Duration,
 }

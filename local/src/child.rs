@@ -1,4 +1,4 @@
-//! One child process: lines to its standard input, lines from its standard output and error, and its end.
+//! One child process: its standard input, its output line by line, and its exit.
 
 use std::{
     ffi::OsString,
@@ -21,14 +21,14 @@ use crate::{
 /// Snapshots that may wait to be written; the child reads as fast as it can.
 const LINES_MAX: usize = 16;
 
-/// What comes from a child.
+/// Output of a child, and its exit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ChildOutput {
     /// A line of standard output.
     Line(String),
     /// A line of standard error.
     Log(String),
-    /// It ended, like this. Nothing comes after.
+    /// Exit of the child, described. The last event.
     Exited(String),
 }
 
@@ -40,11 +40,11 @@ pub(crate) struct Child {
 }
 
 impl Child {
-    /// Starts this very program with other arguments, in a process group of its own: Ctrl-C on the terminal is for the
-    /// parent, which knows in what order to end its children.
+    /// Starts this program with other arguments, in a process group of its own: Ctrl-C on the terminal is for the
+    /// parent, which ends its children in the right order.
     ///
     /// # Errors
-    /// When the system does not start it.
+    /// The system does not start the process.
     pub(crate) fn start(
         child: ChildId,
         arguments: impl IntoIterator<Item = OsString>,
@@ -93,7 +93,7 @@ async fn write(mut stdin: ChildStdin, mut lines: mpsc::Receiver<String>) {
     }
 }
 
-/// Passes on what comes from one child.
+/// Sends the output of one child as events.
 struct EventSender {
     child: ChildId,
     events: mpsc::Sender<Event>,
@@ -114,7 +114,7 @@ impl EventSender {
     }
 }
 
-/// Reads everything that the child says, and then waits for its end.
+/// Reads the output of the child, then waits for its exit.
 async fn attend(mut process: process::Child, kill: CancellationToken, sender: EventSender) {
     let (output, log) = (process.stdout.take(), process.stderr.take());
     let reading = async {

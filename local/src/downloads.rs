@@ -1,4 +1,4 @@
-//! Sources that are not files of this machine: fetched before anybody is asked to serve them.
+//! Artifacts that are not files of this machine: downloaded before a worker is started for them.
 
 use std::{
     collections::HashMap,
@@ -13,7 +13,7 @@ use slm_launch::size;
 
 use crate::report::Reporter;
 
-/// How often progress is told where it cannot be drawn.
+/// Interval of progress notes.
 const TOLD_EVERY: Duration = Duration::from_secs(5);
 
 /// Fetches, and keeps in the cache what is in use.
@@ -22,7 +22,7 @@ pub(crate) struct Downloads {
     config: StoreConfig,
     store: Option<Store>,
     reporter: Arc<dyn Reporter>,
-    /// By URI and digest: what a tag stood for when its manifest was read first.
+    /// Artifacts in use, by URI and digest. A tag stays what it was at the first reading of its manifest.
     held: HashMap<(String, Option<String>), Artifact>,
 }
 

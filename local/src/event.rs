@@ -1,4 +1,4 @@
-//! Everything that the supervisor learns.
+//! Events of the supervisor.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use tokio::sync::mpsc;
 
 use crate::{child::ChildOutput, reconcile::WorkerId};
 
-/// Most time between two attempts to start a process.
+/// Longest pause between attempts to start a process.
 pub(crate) const RESTART_PAUSE_MAX: Duration = Duration::from_secs(30);
 
-/// A child.
+/// Identity of a child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ChildId {
     /// One of the workers.
@@ -19,25 +19,25 @@ pub(crate) enum ChildId {
     Router,
 }
 
-/// What happened.
+/// An event.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// A child said something, or ended.
+    /// Output or exit of a child.
     Child(ChildId, ChildOutput),
-    /// The router's own word on its snapshot.
+    /// Readiness of the swarm, as the router reports it.
     Readiness(SwarmReadiness),
-    /// The router has not been ready for long.
+    /// Readiness of a router that has not become ready in time.
     Overdue(SwarmReadiness),
-    /// Time to try again.
+    /// A restart that is due.
     Again(Retry),
 }
 
-/// What is tried again.
+/// A process whose restart is due.
 #[derive(Debug)]
 pub(crate) enum Retry {
-    /// To start a worker in place of one that died.
+    /// A worker, in place of one that died.
     Worker(WorkerId),
-    /// To start the router.
+    /// The router.
     Router,
 }
 

@@ -1,4 +1,4 @@
-//! The folder of manifests, followed: every change of a file in or below it ends in a new reading.
+//! The watch of the manifest folder: every change in or below it leads to a new reading.
 
 use std::{
     path::{Path, PathBuf},
@@ -21,13 +21,13 @@ const QUIET: Duration = Duration::from_millis(50);
 /// or when this much time has passed, for a folder that never is.
 const QUIET_MAX: Duration = Duration::from_secs(1);
 
-/// The system does not tell of changes.
+/// A folder that cannot be watched.
 #[derive(Debug, Error)]
-#[error("following {}: {reason}; raise fs.inotify.max_user_watches if that is what it says", path.display())]
+#[error("cannot watch {}: {reason}; raise fs.inotify.max_user_watches if that limit is reached", path.display())]
 pub struct WatchError {
-    /// What was to be followed.
+    /// The folder of manifests.
     path: PathBuf,
-    /// The system's words.
+    /// The system's error.
     reason: String,
 }
 
@@ -46,7 +46,7 @@ impl Watch {
     /// first reading to refuse.
     ///
     /// # Errors
-    /// When the system does not watch folders for us.
+    /// The system does not watch the folder.
     pub(crate) fn start(path: &Path) -> Result<Self, WatchError> {
         let failed = |reason: String| WatchError { path: path.to_owned(), reason };
         let absolute = std::path::absolute(path).map_err(|error| failed(error.to_string()))?;

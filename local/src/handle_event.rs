@@ -1,4 +1,4 @@
-//! What each event changes in what is known.
+//! Event handling: the change of the observed state by each event.
 
 use std::time::Instant;
 
@@ -93,7 +93,7 @@ impl Supervisor {
         Ok(())
     }
 
-    /// What a worker says itself.
+    /// Takes in an event of a worker's own client: its state, or the end of a load or unload.
     pub(crate) fn handle_worker_event(&mut self, id: WorkerId, event: worker_client::Event) {
         // One that ended has no say.
         let Some(address) = self.workers.get(id).and_then(|process| process.address()).map(str::to_owned) else {
@@ -130,7 +130,7 @@ impl Supervisor {
         published.ready = current && readiness.ready;
     }
 
-    /// All workers have what they should, and still the router is not ready.
+    /// All workers have their adapters, and the router is still not ready.
     fn overdue(&mut self, readiness: SwarmReadiness) -> Result<(), UpError> {
         let settled = settled(&self.desired, &self.observed);
         if !settled || readiness.generation != self.observed.published.swarm.generation {

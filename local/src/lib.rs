@@ -1,11 +1,15 @@
-//! A swarm on one machine: the manifests of a folder, kept as processes. What the operator is in a cluster.
+//! A swarm on one machine: the manifests of a folder, kept as processes. The counterpart of the operator in a cluster.
 //!
-//! [`run()`] runs one to its end. In the order in which a change travels: `follow` notices it and reads the manifests, `resolve` finds every artifact
-//! and its digest, the `supervisor` asks [`reconcile`] what to do and does it through `workers` and the
-//! `router_process`, each a `child`; `handle_event` keeps what they answer, and `end` is the way out. Nothing of what they do is
-//! decided here but in `reconcile`, which is pure.
+//! [`run()`] is the entry. A change travels through the modules in this order:
 //!
-//! Of the same machine, without a swarm: [`doctor`] checks whether one would run, [`score`](mod@score) measures a model.
+//! - `follow`: the watch of the folder; reads the manifests after every change;
+//! - `resolve`: artifacts and their digests; `downloads` and `fingerprint` serve it;
+//! - [`reconcile`]: the plan, a pure function of desired and observed state;
+//! - `supervisor`: the loop that carries the plan out, through `workers` and `router_process`, each a `child`;
+//! - `handle_event`: the observed state, from the reports of children and workers;
+//! - `shutdown`: the drain at the end.
+//!
+//! Without a swarm: [`doctor`] checks the machine, [`score`](mod@score) measures the perplexity of a model.
 //!
 //! No command line and no terminal: the caller passes settings and a [`Reporter`].
 

@@ -1,4 +1,4 @@
-//! Manifests to a desired state: every artifact is found and has its digest.
+//! Resolution of manifests to a desired state: every artifact is found and has its digest.
 
 use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
@@ -26,7 +26,7 @@ pub(crate) struct Resolver {
     last: Desired,
     /// Threads of a worker whose manifest does not say.
     threads: Option<u32>,
-    /// What is not on this machine yet.
+    /// Downloads of artifacts.
     downloads: Downloads,
 }
 

@@ -1,4 +1,4 @@
-//! A swarm of manifests from its first reading to its end: the entry of this crate.
+//! The entry of this crate: a swarm from its first reading of the manifests to its end.
 
 use std::{
     path::{Path, PathBuf},
@@ -55,7 +55,7 @@ pub enum RunError {
     #[error(transparent)]
     Task(#[from] JoinError),
     /// The task that follows the manifests panicked; the swarm was drained.
-    #[error("the manifests are not followed any more: {0}")]
+    #[error("the manifests are no longer followed, because a task failed: {0}; start `slm up` again")]
     NotFollowed(JoinError),
 }
 

@@ -1,4 +1,4 @@
-//! The end of a swarm: the router first, which takes nothing new and finishes what runs, then the workers.
+//! Shutdown: the router first, which accepts nothing new and finishes what runs, then the workers.
 
 use crate::{
     child::ChildOutput,

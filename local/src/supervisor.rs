@@ -1,4 +1,4 @@
-//! The loop: something happened, what is there to do now, do it.
+//! The control loop: take an event, plan, carry out the actions.
 
 use std::{
     collections::BTreeSet,
@@ -28,34 +28,34 @@ const EVENTS_MAX: usize = 1024;
 /// Rounds of planning after one event; each only follows from what the one before did.
 const ROUNDS_MAX: usize = 8;
 
-/// How a swarm is run.
+/// Settings of a swarm.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Of the router.
+    /// Settings of the router.
     pub router: RouterSettings,
-    /// Of the workers.
+    /// Settings of the workers.
     pub workers: WorkerSettings,
 }
 
-/// Asks a swarm to end.
+/// Shutdown requests for a swarm.
 #[derive(Clone, Debug, Default)]
 pub struct Stop {
-    /// Finish what runs first.
+    /// Drain: running answers are finished first.
     pub drain: CancellationToken,
-    /// At once.
+    /// Kill: at once.
     pub kill: CancellationToken,
 }
 
-/// Where a swarm that is ready listens.
+/// Addresses of a swarm that is ready.
 #[derive(Clone, Copy, Debug)]
 pub struct Bound {
-    /// OpenAI-compatible HTTP.
+    /// The OpenAI-compatible HTTP endpoint.
     pub http: SocketAddr,
-    /// gRPC.
+    /// The gRPC endpoint.
     pub grpc: SocketAddr,
 }
 
-/// Why a swarm did not come up.
+/// The reason why a swarm did not become ready.
 #[derive(Debug, Error)]
 pub enum UpError {
     /// A process could not be started.
@@ -80,12 +80,12 @@ pub(crate) struct Supervisor {
     worker_events: mpsc::Receiver<(WorkerId, worker_client::Event)>,
     pub(crate) desired: Desired,
     pub(crate) observed: Observed,
-    /// When it was last asked what to do.
+    /// Time of the last plan.
     planned: Instant,
     pub(crate) workers: Workers,
     pub(crate) router: RouterProcess,
     pub(crate) bound: Option<Bound>,
-    /// What was served last, but for adapters that were refused; none before the swarm was ready for the first time.
+    /// State that was served last, without refused adapters; none before the swarm was ready for the first time.
     pub(crate) applied: Option<(Desired, u64)>,
     pub(crate) ready: Option<oneshot::Sender<Bound>>,
     /// Problems that were told already.
@@ -126,7 +126,7 @@ impl Supervisor {
     /// adapter that its worker refuses at any time, it is reported and everything else keeps serving.
     ///
     /// # Errors
-    /// What cannot be Ready.
+    /// Objects that cannot become Ready.
     pub(crate) async fn run(mut self, mut changes: mpsc::Receiver<Desired>, stop: Stop) -> Result<(), UpError> {
         self.router.start().await?;
         let outcome = loop {

@@ -1,4 +1,4 @@
-//! The worker processes.
+//! The worker processes: start, stop, restart with backoff.
 
 use std::{
     collections::HashMap,
@@ -22,15 +22,15 @@ use crate::{
     event::{ChildId, Event, RESTART_PAUSE_MAX},
 };
 
-/// A worker that has served for so long was fine: the next attempt is the first again.
+/// Time of serving after which a restart counts as the first again.
 const FINE: Duration = Duration::from_secs(10);
 
-/// How workers are started.
+/// Launch options of all workers.
 #[derive(Clone, Debug)]
 pub struct WorkerSettings {
     /// Folder of converted models and downloads.
     pub cache: std::path::PathBuf,
-    /// How long running answers may go on after the end was asked for.
+    /// Time for running answers to finish after a shutdown was requested.
     pub drain: Duration,
 }
 
@@ -46,12 +46,12 @@ pub(crate) struct Workers {
     attempts: HashMap<String, u32>,
 }
 
-/// One of them.
+/// A worker process.
 #[derive(Debug)]
 pub(crate) struct Process {
     /// Its SlmModel.
     pub model: String,
-    /// What it said before it ended.
+    /// Reason for its exit, as it printed it.
     pub failed: Option<String>,
     child: Option<Child>,
     killer: tokio_util::sync::CancellationToken,
@@ -61,7 +61,7 @@ pub(crate) struct Process {
 }
 
 impl Workers {
-    /// None yet. What processes say goes to `events`, what the workers in them say to `worker_events`.
+    /// No worker yet. Output of the processes goes to `events`, reports over gRPC to `worker_events`.
     pub(crate) fn new(
         settings: WorkerSettings,
         events: mpsc::Sender<Event>,
@@ -73,7 +73,7 @@ impl Workers {
     /// Starts one.
     ///
     /// # Errors
-    /// When the system does not start the process.
+    /// The system does not start the process.
     pub(crate) fn start(&mut self, model: &str, launch: &Launch) -> io::Result<WorkerId> {
         let id = WorkerId(self.started + 1);
         let child = Child::start(ChildId::Worker(id), arguments(model, launch, &self.settings), self.events.clone())?;
@@ -91,12 +91,12 @@ impl Workers {
         Ok(id)
     }
 
-    /// That worker.
+    /// The worker with this id.
     pub(crate) fn get(&self, id: WorkerId) -> Option<&Process> {
         self.running.get(&id)
     }
 
-    /// That worker.
+    /// The worker with this id.
     pub(crate) fn get_mut(&mut self, id: WorkerId) -> Option<&mut Process> {
         self.running.get_mut(&id)
     }
@@ -104,7 +104,7 @@ impl Workers {
     /// Connects to a worker that said its address.
     ///
     /// # Errors
-    /// When the address is none.
+    /// The address is malformed.
     pub(crate) fn connect(&mut self, id: WorkerId, address: SocketAddr) -> Result<(), BadAddress> {
         let Some(process) = self.running.get_mut(&id) else { return Ok(()) };
         process.client = Some(WorkerClient::open(id, &address.to_string(), None, self.worker_events.clone())?);
@@ -145,7 +145,7 @@ impl Workers {
         Some((process, delay))
     }
 
-    /// Those that run.
+    /// Ids of the workers that run.
     pub(crate) fn ids(&self) -> Vec<WorkerId> {
         self.running.keys().copied().collect()
     }

@@ -57,7 +57,7 @@ pub trait Subject: Send + Sync + 'static {
 /// Answers until `shutdown`.
 ///
 /// # Errors
-/// When the socket fails.
+/// A socket that fails.
 pub async fn serve(listener: TcpListener, subject: Arc<dyn Subject>, shutdown: CancellationToken) -> io::Result<()> {
     let listener = Listener { address: listener.local_addr()?, tcp: listener };
     let limits = slm_listen::Limits::default();

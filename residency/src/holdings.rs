@@ -1,4 +1,4 @@
-//! What one worker holds and was asked for, and what each of its answers changes in that.
+//! Observed state of one worker: resident adapters, requests under way, refusals. Pure.
 
 use std::{
     collections::BTreeMap,
@@ -15,39 +15,39 @@ use crate::{
     version::{DesiredAdapters, Resident, Version, resident},
 };
 
-/// Most time between two attempts to drop: nothing but the connection stands against one.
+/// Longest pause between attempts to unload: only the connection can fail.
 const DROP_PAUSE_MAX: Duration = Duration::from_secs(5);
-/// A new worker waits no longer than this for a load that runs: it serves without. Fetching and packing an adapter of some
-/// 100 MB takes less, and a rollout of many workers must not stand still for one source that hangs.
+/// Longest time that a new worker stays unready for a load that runs; after that it serves without. Fetching and packing an
+/// adapter of some 100 MB takes less, and a rollout of many workers must not stall for one source that hangs.
 pub const LOAD_WAIT_MAX: Duration = Duration::from_secs(60);
 
-/// What one worker holds, and what it was asked for.
+/// Observed state of one worker.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Holdings {
-    /// Adapters that new requests may name: what it said last.
+    /// Adapters that new requests may name, by its last state.
     pub resident: BTreeMap<String, Resident>,
-    /// Loads that it was asked for and that its state does not show yet.
+    /// Loads under way: requested, and not yet shown by its state.
     pub loading: BTreeMap<String, Loading>,
     /// Versions that could not be loaded.
     pub refused: BTreeMap<String, Refused>,
-    /// Drops that it was asked for and that its state does not show yet.
+    /// Unloads under way: requested, and not yet shown by its state.
     pub unloading: BTreeMap<String, Unloading>,
-    /// Versions that take room, also those that only finish what runs on them.
+    /// Adapter slots in use, with versions that only finish running requests.
     held: usize,
 }
 
-/// A load.
+/// A load under way.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Loading {
-    /// What is wanted.
+    /// The version to load.
     pub version: Version,
-    /// When it was asked for.
+    /// Time of the request.
     asked: Instant,
 }
 
 impl Loading {
-    /// Whether its outcome may be `version`: the same files by the same scale. Until it is there, nobody knows which
-    /// digest a source without one has.
+    /// True when its outcome may be `version`: the same source and scale. The digest of a source without one is unknown until
+    /// it is loaded.
     #[must_use]
     pub fn may_bring(&self, version: &Version) -> bool {
         #[allow(clippy::float_cmp)] // The same number, handed through.
@@ -56,38 +56,38 @@ impl Loading {
         same_scale && same_digest && self.version.source == version.source
     }
 
-    /// When it is not waited for any more.
+    /// Time from which readiness no longer waits for it.
     fn overdue(&self) -> Instant {
         self.asked + LOAD_WAIT_MAX
     }
 }
 
-/// A drop.
+/// An unload under way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unloading {
-    /// The version that is meant.
+    /// Digest of the version to unload.
     pub digest: String,
     /// Attempts that failed.
     failed: u32,
-    /// When to ask again, after one that failed.
+    /// Time of the next attempt, after one that failed.
     pub again: Option<Instant>,
 }
 
-/// The state of a version on a worker.
+/// State of a version on a worker.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum VersionState<'h> {
     /// New requests get it.
     Resident,
-    /// It was refused, and may be asked for again.
+    /// Refused; may be requested again.
     Refused(&'h Refused),
-    /// It was asked for, for the first time.
+    /// Requested for the first time.
     Loading,
-    /// It is neither there nor asked for.
+    /// Neither resident nor requested.
     Missing,
 }
 
 impl Holdings {
-    /// Takes in that the worker is asked for `action`.
+    /// Records a request to the worker.
     pub fn ask(&mut self, action: &AdapterAction, now: Instant) {
         match action {
             AdapterAction::Load { name, version } => {
@@ -104,8 +104,8 @@ impl Holdings {
         }
     }
 
-    /// Takes in what the worker says: with it comes what has become of loads and drops. Where there was no room and
-    /// something has gone, loads are due at once.
+    /// Takes in a state of the worker, which settles loads and unloads that it shows. When an adapter has left, loads that were
+    /// refused for want of a slot are due at once.
     pub fn tell(&mut self, state: &WorkerState, now: Instant) {
         self.resident = resident(state);
         let is_there = |name: &String, version: &Version| self.resident.get(name).is_some_and(|held| version.is(held));
@@ -121,8 +121,8 @@ impl Holdings {
         self.held = state.adapters.len();
     }
 
-    /// Takes in that a load ended; gives the refusal, if that was its end. One that went well shows in the state, which
-    /// is what counts. The outcome of a load that another one has replaced since says nothing any more.
+    /// Takes in the end of a load; returns its refusal, if it was refused. Success shows in the worker's state, which alone
+    /// counts. The outcome of a load that another has replaced is ignored.
     pub fn loaded(
         &mut self,
         name: &str,
@@ -144,8 +144,8 @@ impl Holdings {
         self.refused.get(name)
     }
 
-    /// Takes in that a drop ended. What is gone already is as good; the state shows it. After another failure, which
-    /// stands there still, it is asked for again when some time has passed.
+    /// Takes in the end of an unload. NOT_FOUND counts as success; the state shows it. After any other failure the unload is
+    /// requested again after a pause.
     pub fn unloaded(&mut self, name: &str, digest: &str, outcome: Result<(), Status>, now: Instant) {
         let Err(status) = outcome else { return };
         let asked = self.unloading.get_mut(name).filter(|unloading| unloading.digest == digest);
@@ -155,7 +155,7 @@ impl Holdings {
         }
     }
 
-    /// The worker does not say what it holds any more. What it refused, it would refuse again.
+    /// The worker's state is unknown: its stream broke. Refusals are kept, for it would refuse the same again.
     pub fn lost(&mut self) {
         *self = Self { refused: std::mem::take(&mut self.refused), ..Self::default() };
     }
@@ -174,7 +174,7 @@ impl Holdings {
         }
     }
 
-    /// Whether every wanted adapter is there, or not to be waited for: one whose load is refused for good, or takes longer
+    /// True when every desired adapter is resident or no longer waited for: its load was refused for good, or takes longer
     /// than [`LOAD_WAIT_MAX`].
     #[must_use]
     pub fn complete(&self, wanted: &DesiredAdapters, now: Instant) -> bool {
@@ -186,8 +186,8 @@ impl Holdings {
         })
     }
 
-    /// When [`next_actions()`](crate::next_actions()) may have something to ask for, or [`complete`](Self::complete) another answer,
-    /// though nothing happened, if they were last called at `last` or later.
+    /// Time at which [`next_actions()`](crate::next_actions()) or [`complete`](Self::complete) may change their answer without
+    /// an event, after a call at `last` or later.
     #[must_use]
     pub fn next_attempt(&self, last: Instant) -> Option<Instant> {
         let loads = self.refused.values().map(|refused| refused.again);
@@ -196,7 +196,7 @@ impl Holdings {
         loads.chain(drops).chain(overdue).filter(|again| *again > last).min()
     }
 
-    /// Why exactly this version is not there, if the worker said so.
+    /// The refusal of exactly this version, if there is one.
     fn refusal(&self, name: &str, version: &Version) -> Option<&Refused> {
         self.refused.get(name).filter(|refused| refused.version == *version)
     }

@@ -1,5 +1,5 @@
-//! A worker with few slots and a bad day, and somebody whose wishes change: in the end it holds what is wanted, whatever
-//! went wrong on the way, and it never dropped what was to be kept.
+//! Simulation of a worker with few slots and many faults, under changing desired state. At the end it has the desired adapters,
+//! whatever went wrong on the way, and has never unloaded one that was to be kept.
 
 use std::{
     collections::BTreeMap,

@@ -1,4 +1,4 @@
-//! The connection to one worker: its state stream, and requests to load and drop.
+//! The client of one worker: its state stream, and requests to load and unload adapters.
 
 use std::{
     collections::HashMap,
@@ -23,52 +23,52 @@ use crate::{
     version::Version,
 };
 
-/// Longest time between attempts to reach a worker. The first come soon: it has just been started, or has just died.
+/// Longest pause between attempts to reach a worker. The first ones are short: it has just started, or has just died.
 const RECONNECT_MAX: Duration = Duration::from_secs(2);
-/// A load that takes longer is given up, and tried again: 500 MB within it are 7 Mbit/s, and what was fetched is kept for
-/// the next attempt. Nobody waits for it that long: see [`LOAD_WAIT_MAX`](crate::holdings::LOAD_WAIT_MAX).
+/// Longest load; after that it is cancelled and requested again. 500 MB within it are 7 Mbit/s, and the part that was
+/// fetched is kept. Readiness does not wait for it that long: see [`LOAD_WAIT_MAX`](crate::holdings::LOAD_WAIT_MAX).
 pub const LOAD_MAX: Duration = Duration::from_secs(600);
-/// A drop that takes longer is tried again: it does nothing but take a name out of a table.
+/// Longest unload; after that it is requested again. It only removes a name from a table.
 pub const UNLOAD_MAX: Duration = Duration::from_secs(10);
 
-/// What a link tells.
+/// An event of a worker's client.
 #[derive(Debug)]
 pub enum Event {
-    /// What the worker says, or why it says nothing.
+    /// A state of the worker, or the reason why its stream broke.
     State(Result<WorkerState, String>),
-    /// A load ended; what is resident then comes with the state.
+    /// End of a load. The resident adapters come with the next state.
     Loaded {
-        /// Of this adapter.
+        /// Name of the adapter.
         name: String,
-        /// In this version.
+        /// The version.
         version: Version,
-        /// How.
+        /// The outcome.
         outcome: Result<(), Status>,
     },
-    /// A drop ended.
+    /// End of an unload.
     Unloaded {
-        /// Of this adapter.
+        /// Name of the adapter.
         name: String,
-        /// In this version.
+        /// The version.
         digest: String,
-        /// How.
+        /// The outcome.
         outcome: Result<(), Status>,
     },
 }
 
-/// Why a worker cannot be spoken to.
+/// An address that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum BadAddress {
-    /// Not one.
+    /// Malformed.
     #[error(transparent)]
     Malformed(#[from] tonic::transport::Error),
-    /// None for who speaks here.
+    /// Not an address for this TLS configuration.
     #[error(transparent)]
     Unfit(#[from] slm_tls::client::AddressError),
 }
 
-/// A worker that is spoken to; `W` is its name among those of its keeper. Dropping it ends the stream; requests that
-/// were sent run on, and their outcome is still told.
+/// The client of one worker. `W` identifies the worker, with its incarnation, for the receiver of events. Dropping the client
+/// ends the state stream; requests that were sent run on, and their outcome is still sent.
 #[derive(Debug)]
 pub struct WorkerClient<W> {
     worker: W,
@@ -80,11 +80,11 @@ pub struct WorkerClient<W> {
 }
 
 impl<W: Clone + Send + 'static> WorkerClient<W> {
-    /// To the worker at `address`, `IP:PORT`. Connects when it is first used, and again whenever the connection breaks:
-    /// over `tls`, or in plain text without.
+    /// A client of the worker at `address`, `IP:PORT`, over `tls` or in plain text. Connects at the first use, and again whenever
+    /// the connection breaks.
     ///
     /// # Errors
-    /// When the address is none.
+    /// A malformed address, or one that does not fit `tls`.
     pub fn open(
         worker: W,
         address: &str,
@@ -99,14 +99,14 @@ impl<W: Clone + Send + 'static> WorkerClient<W> {
         Ok(Self { worker, client, events, loads: Mutex::default(), _watching: AbortOnDropHandle::new(watching) })
     }
 
-    /// The worker's name.
+    /// The worker's identity.
     pub fn worker(&self) -> &W {
         &self.worker
     }
 
-    /// Asks for `action`. Credentials for the source of a load, where it needs any, may have to be read first; when that
-    /// fails, so does the load. Each ends within [`LOAD_MAX`] or [`UNLOAD_MAX`], and its end is told, unless it was cancelled
-    /// by another one.
+    /// Sends a request to the worker. `credentials` are those for the source of a load; when they cannot be read, the load
+    /// fails. Each request ends within [`LOAD_MAX`] or [`UNLOAD_MAX`], and its end is sent as an event, unless another request
+    /// cancelled it.
     pub fn ask(
         &self,
         action: AdapterAction,
@@ -150,7 +150,7 @@ impl<W: Clone + Send + 'static> WorkerClient<W> {
         self.loads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for the end of a request in a task, and tells it. A panic is an end too.
+    /// Waits for the end of a request in a task, and sends it as an event. A panic is an end, too.
     fn answer<T: Send + 'static>(
         &self,
         about: T,
@@ -163,10 +163,12 @@ impl<W: Clone + Send + 'static> WorkerClient<W> {
             let ended = timeout(time_max, AssertUnwindSafe(request).catch_unwind()).await;
             let outcome = match ended {
                 Ok(Ok(outcome)) => outcome,
-                Ok(Err(_)) => Err(Status::aborted("asking the worker panicked; the log says where")),
+                Ok(Err(_)) => Err(Status::aborted("the request to the worker panicked; the log says where")),
                 Err(_) => {
                     let seconds = time_max.as_secs();
-                    Err(Status::deadline_exceeded(format!("it took longer than {seconds} s and was given up")))
+                    Err(Status::deadline_exceeded(format!(
+                        "the request took longer than {seconds} s and was cancelled"
+                    )))
                 }
             };
             // Nobody listens any more only when the keeper ends.
@@ -176,7 +178,7 @@ impl<W: Clone + Send + 'static> WorkerClient<W> {
     }
 }
 
-/// What a source that is open to everybody needs.
+/// Credentials for a public source: none.
 ///
 /// # Errors
 /// None.
@@ -194,7 +196,7 @@ fn request(name: &str, version: &Version, credentials: String) -> LoadAdapterReq
     }
 }
 
-/// Tells what the worker says, until nobody listens any more.
+/// Sends the states of the worker until the receiver is gone.
 async fn watch<W: Clone + Send>(worker: W, channel: Channel, events: mpsc::Sender<(W, Event)>) {
     let mut states = StateStream::new(channel, (FIRST_PAUSE, RECONNECT_MAX));
     let mut down = false;

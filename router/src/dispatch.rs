@@ -1,8 +1,8 @@
-//! One request, from its name to its stream.
+//! Dispatch of one request, from its name to its stream.
 //!
-//! Held for a short while when nobody has its expert now; sent to another worker when one fails, but only before the
-//! first token: an answer is never continued by another worker. That is why an answer is handed out with its first
-//! token, not with Started: until then nothing has been promised to the caller.
+//! A request waits for a short while when no worker has its expert. It is sent to another worker when one fails, but only before
+//! the first token: no worker continues another's answer. That is why an answer is handed out with its first token, not with
+//! Started: until then nothing has been promised to the caller.
 
 use std::sync::{
     Arc,
@@ -35,7 +35,7 @@ use crate::{
     view::{View, Worker},
 };
 
-/// Sends requests where they belong.
+/// The dispatcher of requests.
 pub(crate) struct Dispatcher {
     view: watch::Receiver<Arc<View>>,
     channels: Channels,
@@ -44,20 +44,20 @@ pub(crate) struct Dispatcher {
     pub(crate) gate: Gate,
     pub(crate) shutdown: CancellationToken,
     classifier: Classifier,
-    /// Of requests that wait, by expert and by caller.
+    /// Permits of the wait queue, by expert and by caller.
     wait_queue: [Permits; 2],
-    /// Of open answers, by caller.
+    /// Permits of open answers, by caller.
     answers: Permits,
     draws: AtomicU64,
 }
 
-/// What to do with a request over one view.
+/// The plan for a request over one view.
 enum Plan {
     Send { worker: Arc<Worker>, expert: String, decision: Decision },
     Wait { name: String, why: String },
 }
 
-/// Who asks, through which door, and until when.
+/// Caller, API and deadline of a request.
 pub(crate) struct Call {
     pub(crate) caller: Caller,
     pub(crate) api: Api,
@@ -117,7 +117,7 @@ impl Dispatcher {
         }
     }
 
-    /// What is checked before anything is done for a request.
+    /// Checks before any work for a request.
     fn admit(&self, request: &GenerateRequest, caller: &Caller) -> Result<Permit, Refusal> {
         let (entries, limits) = (request.metadata.len(), self.limits.metadata_max);
         let bytes = request.metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
@@ -127,7 +127,7 @@ impl Dispatcher {
         self.answers.take(caller.name()).map_err(Refusal::TooManyOpen)
     }
 
-    /// How the request would be routed now.
+    /// The routing decision as of now.
     pub(crate) async fn explain(&self, request: &mut GenerateRequest, caller: &Caller) -> Result<Decision, Refusal> {
         request.explain = true;
         let _permit = self.admit(request, caller)?;
@@ -233,7 +233,7 @@ impl Dispatcher {
         }
     }
 
-    /// Up to the first event after Started.
+    /// One attempt on one worker, up to the first event after Started.
     async fn attempt(
         &self,
         worker: &Arc<Worker>,
@@ -245,7 +245,7 @@ impl Dispatcher {
     ) -> Result<Begun, Status> {
         let open = OpenStream::new(&worker.open);
         let Some(channel) = self.channels.load().get(&worker.url).cloned() else {
-            return Err(Status::unavailable("the worker has just left the swarm"));
+            return Err(Status::unavailable("the worker has just left the swarm; try again"));
         };
         let mut forwarded = tonic::Request::new(for_worker(request, expert, &call.caller));
         // Only a deadline of the caller's own is the worker's concern; ours ends the stream.
@@ -292,14 +292,14 @@ impl Dispatcher {
     }
 }
 
-/// A request that waits for its expert. Its time is counted once, however often the view changes.
+/// The place of a request that waits for its expert. Its deadline is set once, however often the view changes.
 struct WaitTicket {
     until: Instant,
     _permits: [Permit; 2],
     _counted: Queued,
 }
 
-/// A worker has answered with a first event.
+/// An answer that has begun with its first event.
 struct Begun {
     started: Started,
     first: Event,

@@ -1,8 +1,8 @@
-//! The workers' own view of themselves: one state stream to each, opened again whenever it breaks.
+//! The fleet of workers, by their state streams: one to each, opened again whenever it breaks.
 //!
-//! A worker whose stream is down is not eligible, whatever it said before; what it holds after a restart it has to say
-//! anew. One task owns all of it and publishes a [`View`] after every change, so that a request always decides over one
-//! consistent picture.
+//! A worker whose stream is down is not eligible, whatever it said before; after a restart it has to report its adapters anew.
+//! One task owns all of this and publishes a [`View`] after every change, so that a request always decides over one consistent
+//! picture.
 
 mod connection;
 

@@ -1,4 +1,4 @@
-//! What `/metrics` tells. Labels have few values, all of ours: no name that a caller chose becomes one.
+//! Metrics, as `/metrics` gives them. Labels have few values, all of ours: no name that a caller chose becomes one.
 
 use std::{
     fmt,
@@ -16,7 +16,7 @@ use tonic::Code;
 /// Seconds; from a routing error to a long answer.
 const DURATIONS: [f64; 12] = [0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 120.0];
 
-/// The door that a request came through.
+/// The API of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 #[allow(non_camel_case_types, missing_docs)] // The names are the label values.
 pub(crate) enum Api {

@@ -8,21 +8,21 @@ use std::sync::Arc;
 
 use crate::{decide::Decided, eligible::Eligible, view::Worker};
 
-/// A request that knows its worker.
+/// A request with its worker.
 #[derive(Debug)]
 pub(crate) struct Chosen<'v> {
     pub(crate) decided: Decided<'v>,
     pub(crate) worker: &'v Arc<Worker>,
 }
 
-/// A request that no worker can take now.
+/// A request without a worker for now.
 #[derive(Debug)]
 pub(crate) struct Unserved<'v> {
     pub(crate) decided: Decided<'v>,
     pub(crate) why: String,
 }
 
-/// How busy a worker is; smaller is better, band first.
+/// Load of a worker; smaller is better, band first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct WorkerLoad {
     full: bool,
@@ -31,7 +31,7 @@ struct WorkerLoad {
 }
 
 impl<'v> Eligible<'v> {
-    /// The worker to send to, or why there is none. `draw` is any random number.
+    /// The best worker, or the reason why there is none. `draw` is any random number.
     pub(crate) fn rank(self, draw: u64) -> Result<Chosen<'v>, Box<Unserved<'v>>> {
         let loads: Vec<WorkerLoad> = self.workers.iter().map(|worker| load(worker)).collect();
         match pick(&loads, draw).and_then(|best| self.workers.get(best)) {

@@ -1,4 +1,4 @@
-//! Whether everything is as it should be, and if not, what is missing. A pure function of the view.
+//! Readiness of the swarm behind a router, with the missing objects. A pure function of the view.
 
 use std::borrow::Cow;
 
@@ -36,16 +36,16 @@ pub struct Missing {
     pub why: String,
 }
 
-/// Whether a router counts as ready.
+/// The condition under which a router is ready.
 #[derive(Clone, Debug)]
 pub(crate) struct Gate {
     pub(crate) when: ReadyWhen,
-    /// Cancelled when the router is on its way out.
+    /// Cancelled when a shutdown begins.
     pub(crate) withdrawing: CancellationToken,
 }
 
 impl Gate {
-    /// Whether requests should be sent here.
+    /// True when requests should be sent here.
     pub(crate) fn open(&self, readiness: &SwarmReadiness) -> bool {
         let enough = match self.when {
             ReadyWhen::Complete => readiness.ready,

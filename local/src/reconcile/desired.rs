@@ -1,4 +1,4 @@
-//! What should be: manifests whose artifacts were found and have a digest.
+//! Desired state: manifests whose artifacts were found and have a digest.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use slm_crds::model::{Precision, SpeculativeMethod};
 use slm_residency::{DesiredAdapters, Version};
 use slm_router::swarm::Route;
 
-/// Everything that should be served.
+/// Desired state of a swarm.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Desired {
     /// Counts up with every change.
@@ -24,30 +24,30 @@ pub struct Desired {
 pub struct DesiredModel {
     /// Its name.
     pub name: String,
-    /// For people.
+    /// Description for people.
     pub description: String,
-    /// How a worker for it is started.
+    /// Launch options of its worker.
     pub launch: Launch,
 }
 
-/// All that makes one worker another than the next: when it changes, a new worker replaces the old one.
+/// Launch options of a worker. When they change, a new worker replaces the old one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Launch {
     /// The checkpoint.
     pub path: PathBuf,
     /// Its digest.
     pub digest: String,
-    /// Of the weights in memory.
+    /// Precision of the weights in memory.
     pub precision: Precision,
-    /// In tokens; unset: what the model was made for.
+    /// Longest sequence in tokens; unset: the model's own.
     pub context_length: Option<u32>,
     /// Sequences at once.
     pub sequences_max: u32,
-    /// Bytes of keys and values at most; unset: what the worker finds right.
+    /// Most bytes of keys and values; unset: the worker's default.
     pub kv_cache_bytes: Option<i64>,
-    /// Whether prompts are kept for later requests.
+    /// True for a prefix cache.
     pub prefix_cache: bool,
-    /// Where tokens to try come from.
+    /// Method of speculative decoding.
     pub speculative: SpeculativeMethod,
     /// Threads that compute; unset: all.
     pub threads: Option<u32>,
@@ -64,7 +64,7 @@ pub struct DesiredAdapter {
     pub name: String,
     /// Its base model.
     pub model: String,
-    /// For people.
+    /// Description for people.
     pub description: String,
     /// Its folder.
     pub path: PathBuf,
@@ -75,7 +75,7 @@ pub struct DesiredAdapter {
 }
 
 impl DesiredAdapter {
-    /// What a worker has to hold.
+    /// The version that a worker has to load.
     pub fn version(&self) -> Version {
         let source = format!("file:{}", self.path.display());
         Version { source, digest: Some(self.digest.clone()), scale: self.scale }
@@ -83,13 +83,13 @@ impl DesiredAdapter {
 }
 
 impl Desired {
-    /// What a worker of `model` should hold.
+    /// The adapters that a worker of `model` should have.
     pub fn adapters_on(&self, model: &str) -> DesiredAdapters {
         let adapters = self.adapters.iter().filter(|adapter| adapter.model == model);
         adapters.map(|adapter| (adapter.name.clone(), adapter.version())).collect()
     }
 
-    /// What differs from `before`, as `+Kind name`, `-Kind name` and `~Kind name`.
+    /// Differences from `before`, as `+Kind name`, `-Kind name` and `~Kind name`.
     pub fn changes(&self, before: &Self) -> Vec<String> {
         let mut changes = Vec::new();
         compare("SlmModel", &before.models, &self.models, |model| &model.name, &mut changes);

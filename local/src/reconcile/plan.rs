@@ -1,4 +1,4 @@
-//! From what should be and what is to what to do next.
+//! The plan: actions that lead from the observed to the desired state.
 
 use std::time::Instant;
 
@@ -12,21 +12,21 @@ use super::{
     snapshot::{desired_worker, snapshot},
 };
 
-/// One thing to do.
+/// An action of the plan.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// Start a worker.
     StartWorker {
         /// The SlmModel that it serves.
         model: String,
-        /// How.
+        /// Its launch options.
         launch: Launch,
     },
-    /// Load an adapter, or drop one that the router no longer names.
+    /// Request a load or unload of an adapter from a worker.
     Ask {
-        /// Of which worker.
+        /// The worker.
         worker: WorkerId,
-        /// For what.
+        /// The request.
         action: AdapterAction,
     },
     /// Give the router this snapshot.
@@ -40,7 +40,7 @@ pub enum Action {
     StopWorker(WorkerId),
 }
 
-/// What to do next. Actions of one plan may be carried out in any order, at once.
+/// The next actions. Those of one plan may be carried out in any order, at once.
 pub fn plan(desired: &Desired, observed: &Observed, now: Instant) -> Vec<Action> {
     let mut actions = Vec::new();
     let target = snapshot(desired, observed, now);

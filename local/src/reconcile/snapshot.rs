@@ -1,4 +1,4 @@
-//! What the router should know now: the wanted swarm where it is in place, the former one where it is not yet.
+//! The router's snapshot for now: the desired swarm where it is in place, the former one where it is not yet.
 
 use std::time::Instant;
 

@@ -17,7 +17,7 @@ const CONNECTION_WINDOW_BYTES: u32 = 4096 * STREAM_WINDOW_BYTES;
 /// A connection that opens when it is first used.
 ///
 /// # Errors
-/// Why the address is none, or none to speak to with `tls`.
+/// A malformed address, or one that does not fit `tls`.
 pub(super) fn channel(url: &str, tls: Option<&Tls>) -> Result<Channel, String> {
     let endpoint = state_stream::endpoint(url.to_owned())
         .map_err(|error| format!("{url:?} is not an address such as http://127.0.0.1:4242: {error}"))?
@@ -27,7 +27,7 @@ pub(super) fn channel(url: &str, tls: Option<&Tls>) -> Result<Channel, String> {
     slm_tls::client::channel(&endpoint, Identity::Worker, tls).map_err(|error| error.to_string())
 }
 
-/// Tells every state of the worker, and every break of its stream, until the fleet is gone.
+/// Sends every state of the worker, and every break of its stream, until the fleet is gone.
 pub(super) async fn watch(
     url: Arc<str>,
     connection: u64,

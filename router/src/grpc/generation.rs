@@ -47,9 +47,7 @@ impl GrpcServer {
         let mut request = request.into_inner();
         self.known(&request.model, &call.caller)?;
         if request.input.is_none() {
-            return Err(Status::invalid_argument(
-                "`messages`, `prompt` or `token_ids` is missing: there is nothing to continue",
-            ));
+            return Err(Status::invalid_argument("`messages`, `prompt` or `token_ids` is missing; send one of them"));
         }
         if request.request_id.is_empty() {
             request.request_id = uuid::Uuid::new_v4().to_string();

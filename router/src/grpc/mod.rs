@@ -1,4 +1,4 @@
-//! The gRPC door: `slm.v1`, health and reflection. All but health need a token, where tokens are needed.
+//! The gRPC server: `slm.v1`, health and reflection. All but health need a token, where tokens are needed.
 
 mod auth;
 mod generation;
@@ -90,7 +90,7 @@ impl GrpcServer {
     }
 }
 
-/// Whom `authorize` has found out.
+/// The caller that `authorize` has found.
 fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
     let caller = request.extensions().get::<Caller>().cloned();
     caller.ok_or_else(|| Status::internal("the request has no caller: it did not pass authorization"))

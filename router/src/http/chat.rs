@@ -59,10 +59,10 @@ fn logprobs(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
 
 fn messages(fields: &mut Fields) -> Result<Messages, ApiError> {
     let Some(list) = fields.take::<Vec<Value>>("messages")? else {
-        return Err(ApiError::param("messages", "`messages` is missing: there is nothing to answer"));
+        return Err(ApiError::param("messages", "`messages` is missing; send at least one message"));
     };
     if list.is_empty() {
-        return Err(ApiError::param("messages", "`messages` is empty: there is nothing to answer"));
+        return Err(ApiError::param("messages", "`messages` is empty; send at least one message"));
     }
     let messages = list.iter().enumerate().map(|(index, value)| message(&format!("messages[{index}]"), value));
     Ok(Messages { messages: messages.collect::<Result<_, _>>()? })

@@ -49,10 +49,10 @@ fn parse(mut fields: Fields, prompts_max: usize) -> Result<(Vec<GenerateRequest>
 /// A string, a list of strings, a list of token ids, or a list of such lists.
 fn inputs(prompt: Option<Value>) -> Result<Vec<Input>, ApiError> {
     match prompt {
-        None => Err(ApiError::param("prompt", "`prompt` is missing: there is nothing to continue")),
+        None => Err(ApiError::param("prompt", "`prompt` is missing; send a text to continue")),
         Some(Value::String(text)) => Ok(vec![Input::Prompt(text)]),
         Some(Value::Array(items)) if items.is_empty() => {
-            Err(ApiError::param("prompt", "`prompt` is empty: there is nothing to continue"))
+            Err(ApiError::param("prompt", "`prompt` is empty; send a text to continue"))
         }
         Some(Value::Array(items)) if items[0].is_number() => Ok(vec![token_ids("prompt", &items)?]),
         Some(Value::Array(items)) => items.into_iter().enumerate().map(|(index, item)| one(index, item)).collect(),

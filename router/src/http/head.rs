@@ -1,4 +1,4 @@
-//! What the whole answer and the stream have in common: the head of each object, and usage.
+//! The common part of a whole answer and of a streamed one: the head of each object, and usage.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -15,19 +15,19 @@ pub(super) enum CompletionKind {
     Text,
 }
 
-/// What every object of one answer begins with.
+/// The head of every object of one answer.
 #[derive(Clone, Debug)]
 pub(super) struct Head {
     pub(super) kind: CompletionKind,
     pub(super) id: String,
     /// Unix seconds.
     pub(super) created: u64,
-    /// What the caller named.
+    /// The name in the request.
     pub(super) model: String,
     /// Digest of the version that answers: the same fingerprint, the same weights.
     pub(super) fingerprint: String,
     pub(super) decision: Option<Value>,
-    /// How tokens of log-probabilities are called; `None` without any.
+    /// Token names of log-probabilities; `None` without any.
     pub(super) logprobs: Option<TokenNames>,
 }
 

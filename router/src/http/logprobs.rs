@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use slm_proto::v1::{TokenLogprob, TopLogprob};
 
-/// How tokens are called.
+/// Naming of tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TokenNames {
     Texts,

@@ -1,4 +1,4 @@
-//! The caller's own names for what a worker refuses: it knows the fields of `slm.v1`, the caller those of OpenAI.
+//! Names of fields in refusals: a worker names fields of `slm.v1`, the caller knows those of OpenAI.
 
 use super::{
     error::{ApiError, Refused},
@@ -6,7 +6,7 @@ use super::{
 };
 use crate::refusal::Refusal;
 
-/// What the fields of one request were called.
+/// The caller's names of the fields of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Names {
     pub(super) kind: CompletionKind,
@@ -39,7 +39,7 @@ impl Names {
                 error.body.param = Some(input);
             }
             Some("Empty") => {
-                error.body.message = format!("`{input}` is empty: there is nothing to continue");
+                error.body.message = format!("`{input}` is empty; send a text to continue");
                 error.body.param = Some(input);
             }
             _ if refused.is_too_long => error.body.param = Some(input),

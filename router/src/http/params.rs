@@ -1,4 +1,4 @@
-//! What chat completions and completions have in common. Ranges are the worker's to check: it names the field.
+//! Parameters that chat completions and completions share. Ranges are checked by the worker, which names the field.
 
 use std::collections::HashMap;
 
@@ -42,7 +42,7 @@ pub(super) const NAMES: [&str; 23] = [
     "n",
 ];
 
-/// How to answer, besides what to generate.
+/// Options on the form of the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Style {
     pub(super) stream: bool,
@@ -50,7 +50,7 @@ pub(super) struct Style {
     pub(super) explain: bool,
     /// Tokens of log-probabilities are called `token_id:N`.
     pub(super) token_ids: bool,
-    /// What the caller called its fields.
+    /// The caller's names of its fields.
     pub(super) names: Names,
 }
 
@@ -139,7 +139,7 @@ fn stop_token_ids(fields: &mut Fields) -> Result<Vec<u32>, ApiError> {
     ids.iter().enumerate().map(|(index, id)| read(&format!("stop_token_ids[{index}]"), id)).collect()
 }
 
-/// What rules of a route may look at.
+/// Metadata for the rules of a route.
 fn metadata(fields: &mut Fields) -> Result<HashMap<String, String>, ApiError> {
     let metadata = fields.take::<Map<String, Value>>("metadata")?.unwrap_or_default();
     let said = Fields::new(metadata).rest();

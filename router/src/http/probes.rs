@@ -10,12 +10,12 @@ use axum::{
 use super::{Shared, error::ApiError};
 use crate::readiness::{Missing, readiness};
 
-/// The process answers.
+/// Liveness.
 pub(super) async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// Whether requests should be sent here, with what of the swarm is missing.
+/// Readiness for requests, with the missing objects of the swarm.
 pub(super) async fn readyz(State(dispatcher): State<Shared>) -> Response {
     let mut readiness = readiness(&dispatcher.view());
     let open = dispatcher.gate.open(&readiness);
@@ -28,7 +28,7 @@ pub(super) async fn readyz(State(dispatcher): State<Shared>) -> Response {
     (status, Json(readiness)).into_response()
 }
 
-/// The same for everybody: only whether, not what.
+/// Readiness without details, for callers without a token.
 pub(super) async fn ready(State(dispatcher): State<Shared>) -> (StatusCode, &'static str) {
     if dispatcher.gate.open(&readiness(&dispatcher.view())) {
         (StatusCode::OK, "ready\n")

@@ -1,4 +1,4 @@
-//! An answer in OpenAI's words, whole or as a stream.
+//! An answer in OpenAI's shape, whole or as a stream.
 
 use axum::{
     Json,
@@ -46,7 +46,7 @@ pub(super) async fn respond(
     });
     let answers = try_join_all(begun).await?;
     let Some(request) = requests.first() else {
-        return Err(ApiError::internal("a request without a prompt"));
+        return Err(ApiError::internal("internal: the request has no prompt"));
     };
     let head = Head::new(kind, request, answers.first().map(|answer| &answer.started), style);
     let expert = answers.first().and_then(|answer| answer.started.expert.as_ref()).map(|expert| expert.name.clone());

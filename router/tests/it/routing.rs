@@ -1,4 +1,4 @@
-//! Residency, holding and retries.
+//! Residency, the wait queue and retries.
 
 use std::{sync::atomic::Ordering, time::Duration};
 

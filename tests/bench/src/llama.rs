@@ -29,7 +29,7 @@ pub(crate) struct LlamaServer {
     pub(crate) endpoint: Endpoint,
 }
 
-/// What it is to serve.
+/// Launch options of the server.
 pub(crate) struct LlamaOptions {
     pub(crate) model: PathBuf,
     /// Sequences that decode together.

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use futures::{StreamExt, future::try_join_all};
 use serde_json::{Value, json};
 
-/// Where a server answers.
+/// Endpoint of a server.
 #[derive(Debug, Clone)]
 pub(crate) struct Endpoint {
     api: Api,
@@ -14,7 +14,7 @@ pub(crate) struct Endpoint {
     client: reqwest::Client,
 }
 
-/// How a server wants to be asked.
+/// API of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Api {
     /// `/v1/completions`; an adapter is a model.
@@ -33,7 +33,7 @@ pub(crate) struct Request {
     pub(crate) answer: usize,
 }
 
-/// What came of requests that were sent together.
+/// Answers of requests that were sent together.
 pub(crate) struct LoadResult {
     begun: Instant,
     pub(crate) answers: Vec<Answer>,
@@ -44,7 +44,7 @@ pub(crate) struct Answer {
     pub(crate) text: String,
     /// Digest of the version that gave it, where the server says so.
     pub(crate) version: String,
-    /// When its pieces came. Most have one token; what is no whole character waits for the next.
+    /// Arrival times of its pieces. Most have one token; an incomplete character waits for the next.
     pieces: Vec<Instant>,
     tokens: usize,
 }

@@ -28,7 +28,7 @@ pub struct Steady {
     callers: JoinSet<()>,
 }
 
-/// What became of their calls.
+/// The result of their calls.
 #[derive(Debug)]
 pub struct LoadReport {
     /// Answers, whole and as they should be.

@@ -25,9 +25,9 @@ use super::{Client, folder::repository};
 
 /// The first start of a model converts it.
 const READY_LIMIT: Duration = Duration::from_secs(300);
-/// How long an end may take: what runs is finished first.
+/// Longest time to end: running answers are finished first.
 const END_LIMIT: Duration = Duration::from_secs(60);
-/// How long a word may take, far beyond what any does.
+/// Longest time to an expected line of output, far beyond what any takes.
 const SAID_LIMIT: Duration = Duration::from_secs(60);
 
 /// A running `slm up`, ended when dropped.
@@ -43,7 +43,7 @@ pub struct Swarm {
 /// A process that has ended.
 #[derive(Debug)]
 pub struct Ended {
-    /// How.
+    /// Exit status.
     pub status: ExitStatus,
     /// Everything that it said, both streams.
     pub said: String,

@@ -1,4 +1,4 @@
-//! What cannot run says what, where and why, and ends with the exit code that fits.
+//! Swarms that cannot run: each says the object, the place and the reason, and ends with the right exit code.
 
 use std::{net::TcpListener, path::Path};
 
