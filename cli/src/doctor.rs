@@ -36,7 +36,7 @@ pub async fn execute(args: DoctorArgs) -> Result<(), Failure> {
         } else {
             checks.iter().try_for_each(print)?;
         }
-        if worst == Verdict::Fail { Err(Failure::Said) } else { Ok(()) }
+        if worst == Verdict::Fail { Err(Failure::AlreadyPrinted) } else { Ok(()) }
     })
     .await
 }

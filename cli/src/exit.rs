@@ -14,9 +14,9 @@ pub enum Failure {
     /// Ctrl-C: exit code 130.
     Interrupted,
     /// It failed and has printed the reason already: exit code 1.
-    Said,
+    AlreadyPrinted,
     /// The reader of standard output has gone, as `head` does: exit code 0.
-    Unread,
+    OutputClosed,
 }
 
 impl Failure {
@@ -35,7 +35,7 @@ impl Failure {
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         match error.kind() {
-            io::ErrorKind::BrokenPipe => Self::Unread,
+            io::ErrorKind::BrokenPipe => Self::OutputClosed,
             _ => Self::Failed(format!("writing the output: {error}")),
         }
     }
@@ -59,8 +59,8 @@ pub async fn blocking<T: Send + 'static>(
 /// Says why it failed and gives the exit code.
 pub fn report(outcome: Result<(), Failure>) -> ExitCode {
     let (message, code) = match outcome {
-        Ok(()) | Err(Failure::Unread) => return ExitCode::SUCCESS,
-        Err(Failure::Said) => return ExitCode::FAILURE,
+        Ok(()) | Err(Failure::OutputClosed) => return ExitCode::SUCCESS,
+        Err(Failure::AlreadyPrinted) => return ExitCode::FAILURE,
         Err(Failure::Interrupted) => return ExitCode::from(130),
         Err(Failure::Failed(message)) => (message, 1),
         Err(Failure::Usage(message)) => (message, 2),

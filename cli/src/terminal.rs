@@ -19,12 +19,12 @@ use crate::style::{self, styled};
 pub struct Terminal {
     bars: Option<MultiProgress>,
     quiet: bool,
-    workers: Mutex<HashMap<WorkerId, Told>>,
+    workers: Mutex<HashMap<WorkerId, WorkerProgress>>,
 }
 
 /// Progress of a worker, as printed.
 #[derive(Debug, Default)]
-struct Told {
+struct WorkerProgress {
     bar: Option<ProgressBar>,
     quarters: usize,
 }
@@ -105,7 +105,7 @@ impl Terminal {
         }
     }
 
-    fn told(&self) -> MutexGuard<'_, HashMap<WorkerId, Told>> {
+    fn told(&self) -> MutexGuard<'_, HashMap<WorkerId, WorkerProgress>> {
         self.workers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

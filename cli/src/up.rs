@@ -90,7 +90,7 @@ pub async fn embedded(manifests: &Path, store: &StoreArgs) -> Result<Embedded, F
         settings: settings(listen, None, &store.cache, Duration::from_secs(5))?,
     };
     let swarm = Embedded::start(options, Arc::new(Terminal::new(true))).await.map_err(failure)?;
-    swarm.ok_or(Failure::Said)
+    swarm.ok_or(Failure::AlreadyPrinted)
 }
 
 /// Invalid manifests are wrong usage.

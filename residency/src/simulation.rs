@@ -17,7 +17,7 @@ const NAMES: [&str; 4] = ["a", "b", "c", "kept"];
 const SLOTS: usize = 5;
 const ROUNDS: usize = 200;
 
-/// What a worker does, in a few lines.
+/// A worker, simulated.
 #[derive(Default)]
 struct Worker {
     versions: Vec<AdapterState>,

@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use tonic::{Code, Status};
 
-use crate::{config::Limits, eligible::Tried, refusal::Refusal, view::Worker};
+use crate::{config::Limits, eligible::ExcludedWorkers, refusal::Refusal, view::Worker};
 
 /// Retry hint for callers.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Default)]
 pub(crate) struct Attempts {
-    pub(crate) tried: Tried,
+    pub(crate) tried: ExcludedWorkers,
     failed: u32,
     full: u32,
     /// Status of the last full worker.

@@ -23,13 +23,13 @@ use crate::{
     classify::{Classifier, Outcomes},
     config::Limits,
     decide::Decided,
-    eligible::Tried,
+    eligible::ExcludedWorkers,
     events::{Answer, Event, Events, OpenStream, attributed, event},
     fleet::{Channels, Fleet},
     metrics::{Api, Meter, Metrics, Queued},
     permits::{Full, Permit, Permits},
     rank::Chosen,
-    readiness::Gate,
+    readiness::ReadinessGate,
     refusal::Refusal,
     resolve::resolve,
     view::{View, Worker},
@@ -41,7 +41,7 @@ pub(crate) struct Dispatcher {
     channels: Channels,
     pub(crate) limits: Limits,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) gate: Gate,
+    pub(crate) gate: ReadinessGate,
     pub(crate) shutdown: CancellationToken,
     classifier: Classifier,
     /// Permits of the wait queue, by expert and by caller.
@@ -69,7 +69,7 @@ impl Dispatcher {
         fleet: &Fleet,
         limits: Limits,
         metrics: Arc<Metrics>,
-        gate: Gate,
+        gate: ReadinessGate,
         shutdown: CancellationToken,
     ) -> Self {
         let of_wait_queue = |share| Permits::new(limits.wait_queue_max, share);
@@ -136,7 +136,7 @@ impl Dispatcher {
         resolve(&view, &request.model, caller)?;
         self.classifier.classify(&view, request, &mut outcomes).await;
         let decided = resolve(&view, &request.model, caller)?.decide(request, outcomes.as_ref());
-        Ok(match decided.eligible(&Tried::default()).rank(self.draw()) {
+        Ok(match decided.eligible(&ExcludedWorkers::default()).rank(self.draw()) {
             Ok(chosen) => decision(chosen.decided, Some(chosen.worker)),
             Err(unserved) => {
                 let mut decision = decision(unserved.decided, None);
@@ -146,7 +146,12 @@ impl Dispatcher {
         })
     }
 
-    async fn try_workers(&self, request: &GenerateRequest, call: &Call, deadline: Instant) -> Result<Begun, Refusal> {
+    async fn try_workers(
+        &self,
+        request: &GenerateRequest,
+        call: &Call,
+        deadline: Instant,
+    ) -> Result<StartedAnswer, Refusal> {
         let mut view = self.view.clone();
         let mut outcomes = None;
         let mut attempts = Attempts::default();
@@ -191,7 +196,7 @@ impl Dispatcher {
         request: &GenerateRequest,
         caller: &Caller,
         outcomes: Option<&Outcomes>,
-        tried: &Tried,
+        tried: &ExcludedWorkers,
     ) -> Result<Plan, Refusal> {
         if view.index.swarm.generation == 0 {
             let why = "the router does not know its swarm yet".to_owned();
@@ -242,7 +247,7 @@ impl Dispatcher {
         request: &GenerateRequest,
         call: &Call,
         deadline: Instant,
-    ) -> Result<Begun, Status> {
+    ) -> Result<StartedAnswer, Status> {
         let open = OpenStream::new(&worker.open);
         let Some(channel) = self.channels.load().get(&worker.url).cloned() else {
             return Err(Status::unavailable("the worker has just left the swarm; try again"));
@@ -267,7 +272,7 @@ impl Dispatcher {
         channel: Channel,
         forwarded: tonic::Request<GenerateRequest>,
         open: OpenStream,
-    ) -> Result<Begun, Status> {
+    ) -> Result<StartedAnswer, Status> {
         let failed = |status| attributed(status, &worker.url);
         let mut client = GenerationClient::new(channel).max_decoding_message_size(self.limits.body_bytes_max);
         let mut stream = client.generate(forwarded).await.map_err(failed)?.into_inner();
@@ -280,7 +285,7 @@ impl Dispatcher {
         let first = event(first).map_err(failed)?;
         let decision = Decision { chosen: started.expert.clone(), ..decision };
         let started = Started { decision: Some(decision), ..started };
-        Ok(Begun { started, first, stream, worker: Arc::clone(&worker.url), open })
+        Ok(StartedAnswer { started, first, stream, worker: Arc::clone(&worker.url), open })
     }
 
     /// SplitMix64 over a counter: well spread, and no lock.
@@ -300,7 +305,7 @@ struct WaitTicket {
 }
 
 /// An answer that has begun with its first event.
-struct Begun {
+struct StartedAnswer {
     started: Started,
     first: Event,
     stream: tonic::Streaming<slm_proto::v1::GenerateResponse>,
@@ -308,7 +313,7 @@ struct Begun {
     open: OpenStream,
 }
 
-impl Begun {
+impl StartedAnswer {
     fn into_answer(self, meter: Meter, deadline: Instant, limits: &Limits, permit: Permit) -> Answer {
         let events = Events {
             first: Some(self.first),

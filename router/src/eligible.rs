@@ -9,7 +9,7 @@ use crate::{
 
 /// Workers on which this request has failed.
 #[derive(Debug, Default)]
-pub(crate) struct Tried(Vec<(Arc<str>, Exclusion)>);
+pub(crate) struct ExcludedWorkers(Vec<(Arc<str>, Exclusion)>);
 
 /// The time for which a worker that failed is not eligible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub(crate) struct Eligible<'v> {
     pub(crate) why_none: String,
 }
 
-impl Tried {
+impl ExcludedWorkers {
     /// Excludes a worker until its next state.
     pub(crate) fn push(&mut self, worker: &Worker) {
         self.0.push((Arc::clone(&worker.url), Exclusion::UntilNextState(worker.seen)));
@@ -48,7 +48,7 @@ impl Tried {
 }
 
 impl<'v> Decided<'v> {
-    pub(crate) fn eligible(self, tried: &Tried) -> Eligible<'v> {
+    pub(crate) fn eligible(self, tried: &ExcludedWorkers) -> Eligible<'v> {
         let view = self.view;
         let resident = view.workers.iter().filter(|worker| worker.model == self.expert.model);
         let workers: Vec<_> =
@@ -69,7 +69,12 @@ mod tests {
     use super::*;
     use crate::{access::table::Caller, resolve::resolve, view::fixtures};
 
-    fn eligible(name: &str, a: Option<WorkerState>, b: Option<WorkerState>, tried: &Tried) -> (Vec<String>, String) {
+    fn eligible(
+        name: &str,
+        a: Option<WorkerState>,
+        b: Option<WorkerState>,
+        tried: &ExcludedWorkers,
+    ) -> (Vec<String>, String) {
         let view = fixtures::view(vec![fixtures::worker("http://a", a), fixtures::worker("http://b", b)]);
         let decided = resolve(&view, name, &Caller::anybody()).expect(name).decide(&GenerateRequest::default(), None);
         let eligible = decided.eligible(tried);
@@ -99,7 +104,7 @@ mod tests {
             ("banking", other(), None, &[], "worker http://a serves other, not smol"),
         ];
         for (name, a, b, workers, why) in cases {
-            let found = eligible(name, a, b, &Tried::default());
+            let found = eligible(name, a, b, &ExcludedWorkers::default());
             assert_eq!(found, (workers.iter().map(|url| (*url).to_owned()).collect(), why.to_owned()), "{name}");
         }
     }
@@ -107,7 +112,7 @@ mod tests {
     #[test]
     fn a_worker_that_failed_is_passed_over_until_it_speaks_again() {
         let state = |sequence| Some(WorkerState { sequence, ..fixtures::state(&[]) });
-        let mut tried = Tried::default();
+        let mut tried = ExcludedWorkers::default();
         tried.push(&fixtures::worker("http://a", state(1)));
         assert_eq!(eligible("smol", state(1), state(1), &tried).0, ["http://b"]);
         assert_eq!(eligible("smol", state(2), state(1), &tried).0, ["http://a", "http://b"]);

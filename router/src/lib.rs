@@ -66,7 +66,7 @@ pub use readiness::{Missing, SwarmReadiness};
 pub use slm_listen::ListenError;
 pub use swarm::Swarm;
 
-use crate::{access::Access, dispatch::Dispatcher, fleet::Fleet, metrics::Metrics, readiness::Gate};
+use crate::{access::Access, dispatch::Dispatcher, fleet::Fleet, metrics::Metrics, readiness::ReadinessGate};
 
 /// Bound addresses of a router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -155,7 +155,7 @@ async fn route(
     let shutdown = withdraw(withdrawing.clone(), config.withdraw);
     let metrics = Arc::new(Metrics::new());
     let mut fleet = Fleet::start(swarm, &config.limits, tls, Arc::clone(&metrics), withdrawing.clone());
-    let readiness = Gate { when: config.ready_when, withdrawing };
+    let readiness = ReadinessGate { when: config.ready_when, withdrawing };
     let (mut health, health_service) = health::service(fleet.view(), readiness.clone()).await;
     let dispatcher =
         Arc::new(Dispatcher::new(&fleet, config.limits.clone(), Arc::clone(&metrics), readiness, shutdown.clone()));

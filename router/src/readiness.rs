@@ -38,13 +38,13 @@ pub struct Missing {
 
 /// The condition under which a router is ready.
 #[derive(Clone, Debug)]
-pub(crate) struct Gate {
+pub(crate) struct ReadinessGate {
     pub(crate) when: ReadyWhen,
     /// Cancelled when a shutdown begins.
     pub(crate) withdrawing: CancellationToken,
 }
 
-impl Gate {
+impl ReadinessGate {
     /// True when requests should be sent here.
     pub(crate) fn open(&self, readiness: &SwarmReadiness) -> bool {
         let enough = match self.when {

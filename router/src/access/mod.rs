@@ -71,7 +71,7 @@ struct Guarded {
 }
 
 /// One version of the folder.
-struct Version {
+struct FolderContents {
     certificate: Certificate,
     table: Table,
 }
@@ -88,14 +88,14 @@ impl Access {
     /// Files that cannot be used.
     pub(crate) fn follow(folder: &Path) -> Result<Self, AccessError> {
         let mounted = Mounted::open(folder, ["tls.crt", "tls.key", "tokens.yaml"])?;
-        let Version { certificate, table } = Version::read(folder, mounted.files())?;
+        let FolderContents { certificate, table } = FolderContents::read(folder, mounted.files())?;
         let failed = |source| AccessError::Certificate { folder: folder.to_owned(), source };
         let public = Public::new(certificate, &HTTP).map_err(failed)?;
         tracing::info!(folder = %folder.display(), tokens = table.len(), "callers need a token");
         let table = Arc::new(ArcSwap::from_pointee(table));
         let (folder, live, shown) = (folder.to_owned(), Arc::clone(&table), public.clone());
         let following = mounted.follow(move |files| {
-            let next = Version::read(&folder, files)?;
+            let next = FolderContents::read(&folder, files)?;
             tracing::info!(folder = %folder.display(), tokens = next.table.len(), "certificate and tokens replaced");
             live.store(Arc::new(next.table));
             shown.replace(next.certificate);
@@ -131,7 +131,7 @@ impl Access {
     }
 }
 
-impl Version {
+impl FolderContents {
     fn read(folder: &Path, [certificate, key, tokens]: &[Vec<u8>; 3]) -> Result<Self, AccessError> {
         let certificate = Certificate::read(certificate, key)
             .map_err(|source| AccessError::Certificate { folder: folder.to_owned(), source })?;

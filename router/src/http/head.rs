@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use slm_proto::v1::{Decision, Expert, FinishReason, GenerateRequest, Started};
 
-use super::{logprobs::TokenNames, params::Style};
+use super::{logprobs::TokenNames, params::ResponseOptions};
 
 /// Chat completion or completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,14 +61,14 @@ impl Head {
         kind: CompletionKind,
         request: &GenerateRequest,
         started: Option<&Started>,
-        style: Style,
+        options: ResponseOptions,
     ) -> Self {
         let prefix = match kind {
             CompletionKind::Chat => "chatcmpl",
             CompletionKind::Text => "cmpl",
         };
         let expert = started.and_then(|started| started.expert.as_ref());
-        let decision = started.and_then(|started| started.decision.as_ref()).filter(|_| style.explain);
+        let decision = started.and_then(|started| started.decision.as_ref()).filter(|_| options.explain);
         Self {
             kind,
             id: format!("{prefix}-{}", uuid::Uuid::new_v4().simple()),
@@ -76,7 +76,7 @@ impl Head {
             model: request.model.clone(),
             fingerprint: expert.map(|expert| expert.digest.clone()).unwrap_or_default(),
             decision: decision.map(decision_json),
-            logprobs: request.logprobs.map(|_| if style.token_ids { TokenNames::Ids } else { TokenNames::Texts }),
+            logprobs: request.logprobs.map(|_| if options.token_ids { TokenNames::Ids } else { TokenNames::Texts }),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Names of fields in refusals: a worker names fields of `slm.v1`, the caller knows those of OpenAI.
+//! FieldNames of fields in refusals: a worker names fields of `slm.v1`, the caller knows those of OpenAI.
 
 use super::{
     error::{ApiError, Refused},
@@ -8,7 +8,7 @@ use crate::refusal::Refusal;
 
 /// The caller's names of the fields of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Names {
+pub(super) struct FieldNames {
     pub(super) kind: CompletionKind,
     /// `max_tokens`, or its newer name.
     pub(super) max_tokens: &'static str,
@@ -16,7 +16,7 @@ pub(super) struct Names {
     pub(super) several: bool,
 }
 
-impl Names {
+impl FieldNames {
     pub(super) fn new(kind: CompletionKind) -> Self {
         Self { kind, max_tokens: "max_tokens", several: false }
     }
@@ -107,9 +107,9 @@ mod tests {
 
     #[test]
     fn fields_have_the_names_that_the_caller_used() {
-        let chat = Names { max_tokens: "max_completion_tokens", ..Names::new(CompletionKind::Chat) };
-        let text = Names::new(CompletionKind::Text);
-        let several = Names { several: true, ..text };
+        let chat = FieldNames { max_tokens: "max_completion_tokens", ..FieldNames::new(CompletionKind::Chat) };
+        let text = FieldNames::new(CompletionKind::Text);
+        let several = FieldNames { several: true, ..text };
         let cases = [
             (
                 chat,
@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn other_refusals_stay_as_they_are() {
-        let error = Names::new(CompletionKind::Chat).error(Refusal::NoModel, 0);
+        let error = FieldNames::new(CompletionKind::Chat).error(Refusal::NoModel, 0);
         assert_eq!(error.body.param.as_deref(), Some("model"));
     }
 }

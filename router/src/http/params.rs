@@ -9,13 +9,13 @@ use super::{
     error::ApiError,
     fields::{Fields, read, shown},
     head::CompletionKind,
-    names::Names,
+    names::FieldNames,
 };
 
 /// Options of a stream that are taken when they are off.
 const SILENT_OPTIONS: [&str; 2] = ["include_obfuscation", "continuous_usage_stats"];
 
-/// Names taken by [`take`], for suggestions.
+/// FieldNames taken by [`take`], for suggestions.
 pub(super) const NAMES: [&str; 23] = [
     "model",
     "stream",
@@ -44,18 +44,18 @@ pub(super) const NAMES: [&str; 23] = [
 
 /// Options on the form of the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Style {
+pub(super) struct ResponseOptions {
     pub(super) stream: bool,
     pub(super) include_usage: bool,
     pub(super) explain: bool,
     /// Tokens of log-probabilities are called `token_id:N`.
     pub(super) token_ids: bool,
     /// The caller's names of its fields.
-    pub(super) names: Names,
+    pub(super) names: FieldNames,
 }
 
 /// Takes the common fields. `input`, `logprobs` and `request_id` stay unset.
-pub(super) fn take(fields: &mut Fields, kind: CompletionKind) -> Result<(GenerateRequest, Style), ApiError> {
+pub(super) fn take(fields: &mut Fields, kind: CompletionKind) -> Result<(GenerateRequest, ResponseOptions), ApiError> {
     let stream = fields.take::<bool>("stream")?.unwrap_or(false);
     let include_usage = stream_options(fields, stream)?;
     let explain = fields.take::<bool>("explain")?.unwrap_or(false);
@@ -73,7 +73,7 @@ pub(super) fn take(fields: &mut Fields, kind: CompletionKind) -> Result<(Generat
         ..Default::default()
     };
     let token_ids = fields.take("return_tokens_as_token_ids")?.unwrap_or(false);
-    Ok((request, Style { stream, include_usage, explain, token_ids, names: Names::new(kind) }))
+    Ok((request, ResponseOptions { stream, include_usage, explain, token_ids, names: FieldNames::new(kind) }))
 }
 
 fn sampling(fields: &mut Fields) -> Result<Sampling, ApiError> {

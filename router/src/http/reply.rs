@@ -14,7 +14,7 @@ use super::{
     error::ApiError,
     head::{CompletionKind, Head, Usage, finish_reason},
     logprobs,
-    params::Style,
+    params::ResponseOptions,
     sse,
 };
 use crate::{dispatch::Call, events::Answer};
@@ -36,11 +36,11 @@ pub(super) fn request_id(headers: &HeaderMap) -> String {
 pub(super) async fn respond(
     dispatcher: &Shared,
     requests: Vec<GenerateRequest>,
-    style: Style,
+    options: ResponseOptions,
     kind: CompletionKind,
     call: &Call,
 ) -> Result<Response, ApiError> {
-    let names = style.names;
+    let names = options.names;
     let begun = requests.iter().enumerate().map(|(index, request)| async move {
         dispatcher.generate(request, call).await.map_err(|refusal| names.error(refusal, index))
     });
@@ -48,10 +48,10 @@ pub(super) async fn respond(
     let Some(request) = requests.first() else {
         return Err(ApiError::internal("internal: the request has no prompt"));
     };
-    let head = Head::new(kind, request, answers.first().map(|answer| &answer.started), style);
+    let head = Head::new(kind, request, answers.first().map(|answer| &answer.started), options);
     let expert = answers.first().and_then(|answer| answer.started.expert.as_ref()).map(|expert| expert.name.clone());
-    let mut response = if style.stream {
-        sse::response(head, answers, style)
+    let mut response = if options.stream {
+        sse::response(head, answers, options)
     } else {
         let completions = try_join_all(answers.into_iter().map(Answer::complete)).await?;
         Json(head.whole(&completions)).into_response()

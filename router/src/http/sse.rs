@@ -19,7 +19,7 @@ use super::{
     error::{ApiError, ErrorEnvelope},
     head::{CompletionKind, Head, Usage, finish_reason},
     logprobs,
-    params::Style,
+    params::ResponseOptions,
 };
 use crate::{
     events::{Answer, Event},
@@ -29,8 +29,8 @@ use crate::{
 /// Typical size of an event without log-probabilities.
 const EVENT_BYTES: usize = 384;
 
-pub(super) fn response(head: Head, answers: Vec<Answer>, style: Style) -> Response {
-    let writer = Writer::new(head, style, answers.len());
+pub(super) fn response(head: Head, answers: Vec<Answer>, options: ResponseOptions) -> Response {
+    let writer = Writer::new(head, options, answers.len());
     let events =
         answers.into_iter().enumerate().map(|(index, answer)| answer.relayed().1.map(move |event| (index, event)));
     let mut response = Response::new(Body::from_stream(written(writer, stream::select_all(events))));
@@ -113,8 +113,8 @@ struct ChatDelta<'c> {
 }
 
 impl Writer {
-    fn new(head: Head, style: Style, choices: usize) -> Self {
-        Self { head, include_usage: style.include_usage, usage: Usage::default(), offsets: vec![0; choices] }
+    fn new(head: Head, options: ResponseOptions, choices: usize) -> Self {
+        Self { head, include_usage: options.include_usage, usage: Usage::default(), offsets: vec![0; choices] }
     }
 
     /// Chat begins with the role. Both kinds carry the decision here, when it was asked for.

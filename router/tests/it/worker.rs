@@ -39,7 +39,7 @@ pub(crate) struct Worker {
     _stop: DropGuard,
 }
 
-/// What a worker is, and what happened to it.
+/// The state of a scripted worker, and a record of its requests.
 pub(crate) struct Script {
     state: watch::Sender<WorkerState>,
     /// Requests to refuse with UNAVAILABLE before answering again.
