@@ -92,3 +92,82 @@ impl StateStream {
 fn reason(status: &Status) -> String {
     status.source().map_or_else(|| status.message().to_owned(), innermost)
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::{
+        StreamExt as _,
+        stream::{self, BoxStream},
+    };
+    use slm_proto::v1::{
+        AdapterState, ListAdaptersRequest, ListAdaptersResponse, LoadAdapterRequest, UnloadAdapterRequest,
+        UnloadAdapterResponse,
+        worker_control_server::{WorkerControl, WorkerControlServer},
+    };
+    use tokio::net::TcpListener;
+    use tonic::{Request, Response, transport::Server};
+
+    use super::*;
+
+    const RECONNECT: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(10));
+
+    /// A worker whose state streams end after one state.
+    struct Worker;
+
+    #[tonic::async_trait]
+    impl WorkerControl for Worker {
+        type WatchStateStream = BoxStream<'static, Result<WorkerState, Status>>;
+
+        async fn watch_state(&self, _: Request<WatchStateRequest>) -> Result<Response<Self::WatchStateStream>, Status> {
+            let state = WorkerState { model: "smol".to_owned(), ..Default::default() };
+            Ok(Response::new(stream::iter([Ok(state)]).boxed()))
+        }
+
+        async fn load_adapter(&self, _: Request<LoadAdapterRequest>) -> Result<Response<AdapterState>, Status> {
+            Err(Status::unimplemented("only states"))
+        }
+
+        async fn unload_adapter(
+            &self,
+            _: Request<UnloadAdapterRequest>,
+        ) -> Result<Response<UnloadAdapterResponse>, Status> {
+            Err(Status::unimplemented("only states"))
+        }
+
+        async fn list_adapters(
+            &self,
+            _: Request<ListAdaptersRequest>,
+        ) -> Result<Response<ListAdaptersResponse>, Status> {
+            Err(Status::unimplemented("only states"))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_ends_is_opened_again() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let connections = stream::unfold(listener, |listener| async {
+            let connection = listener.accept().await.map(|(connection, _)| connection);
+            Some((connection, listener))
+        });
+        let server = Server::builder().add_service(WorkerControlServer::new(Worker));
+        tokio::spawn(server.serve_with_incoming(connections));
+        let channel = endpoint(format!("http://{address}")).unwrap().connect_lazy();
+        let mut states = StateStream::new(channel, RECONNECT);
+        for _ in 0..3 {
+            assert_eq!(states.next().await.unwrap().model, "smol");
+            assert_eq!(states.next().await, Err("the worker ended its state stream".to_owned()));
+        }
+    }
+
+    #[tokio::test]
+    async fn every_failed_attempt_names_its_cause() {
+        let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let channel = endpoint(format!("http://{address}")).unwrap().connect_lazy();
+        let mut states = StateStream::new(channel, RECONNECT);
+        for _ in 0..3 {
+            let cause = states.next().await.unwrap_err();
+            assert!(cause.contains("refused"), "{cause}");
+        }
+    }
+}

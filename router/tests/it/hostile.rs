@@ -161,9 +161,9 @@ async fn connections_that_do_not_speak_end() {
         b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nx-a: b\r\n",
         b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n",
     ];
-    for door in [router.bound.http, router.bound.grpc] {
+    for endpoint in [router.bound.http, router.bound.grpc] {
         for opening in openings {
-            let mut connection = TcpStream::connect(door).await.expect("a connection");
+            let mut connection = TcpStream::connect(endpoint).await.expect("a connection");
             connection.write_all(opening).await.expect("written");
             // Ends, however it ends.
             let _ = connection.read_to_end(&mut Vec::new()).await;
