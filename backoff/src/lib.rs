@@ -56,7 +56,7 @@ mod tests {
     const FIRST: Duration = Duration::from_millis(100);
     const MOST: Duration = Duration::from_secs(2);
 
-    /// What the pause after `failed` failures may be.
+    /// Bounds of the pause after `failed` failures.
     fn bounds(failed: u32) -> std::ops::RangeInclusive<Duration> {
         let all = FIRST.saturating_mul(1 << failed.min(20)).min(MOST);
         all / 2..=all

@@ -1,4 +1,4 @@
-//! Arguments that several commands have in common.
+//! Arguments that several commands share.
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -12,7 +12,7 @@ pub use slm_launch::{CacheArgs, Precision, address, duration};
 
 use crate::exit::Failure;
 
-/// What the converter makes of a precision.
+/// The converter's form of a precision.
 pub fn precision(precision: Precision) -> PrecisionChoice {
     match precision {
         Precision::Auto => PrecisionChoice::Auto,
@@ -22,7 +22,7 @@ pub fn precision(precision: Precision) -> PrecisionChoice {
     }
 }
 
-/// Where a swarm is reached.
+/// Addresses of a swarm's endpoints.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ListenArgs {
     /// Address of the OpenAI-compatible HTTP endpoint; port 0: any.
@@ -41,7 +41,7 @@ pub struct ListenArgs {
 /// The folder of a cache.
 ///
 /// # Errors
-/// When neither the argument nor the environment names one.
+/// Neither the argument nor the environment names a folder.
 pub fn cache_root(cache: &CacheArgs) -> Result<PathBuf, Failure> {
     let none = || Failure::usage("no cache folder: set HOME, or name one with --cache");
     cache.cache.clone().or_else(cache_dir).ok_or_else(none)

@@ -1,4 +1,4 @@
-//! The way to a running swarm, over gRPC.
+//! The gRPC client of a running swarm, and the arguments that say which one.
 
 use std::{error::Error, path::PathBuf, time::Duration};
 
@@ -6,7 +6,7 @@ use slm_proto::v1::{
     ExpertKind, GenerateRequest, Message, Messages, Sampling, generate_request::Input,
     generation_client::GenerationClient, swarm_client::SwarmClient,
 };
-use slm_tls::outward::Trust;
+use slm_tls::{cause::innermost, outward::Trust};
 use tonic::{
     Code, Request, Status,
     metadata::{Ascii, MetadataValue},
@@ -16,10 +16,10 @@ use tonic::{
 
 use crate::exit::Failure;
 
-/// The loopback answers at once, and so does a network that works.
+/// Time to connect: loopback answers at once, and so does a network that works.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// Which swarm to ask, and how.
+/// Address, certificate and token of a swarm.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ServerArgs {
     /// Address of the swarm's gRPC endpoint; https://HOST:PORT speaks TLS.
@@ -34,7 +34,7 @@ pub struct ServerArgs {
     pub token: Option<Bearer>,
 }
 
-/// What goes along with every request.
+/// The `authorization` metadata of every request.
 #[derive(Clone, Debug, Default)]
 pub struct Bearer(Option<MetadataValue<Ascii>>);
 
@@ -65,7 +65,7 @@ impl ServerArgs {
     /// An open connection.
     ///
     /// # Errors
-    /// When nothing answers there, or not whom we trust.
+    /// No answer at the address, or a certificate that is not trusted.
     pub async fn channel(&self) -> Result<Channel, Failure> {
         let server = &self.server;
         let scheme = if self.certificate.is_some() { "https" } else { "http" };
@@ -77,11 +77,11 @@ impl ServerArgs {
         // Neither a token nor a wish for TLS ends up in plain text.
         if !secure && (self.certificate.is_some() || self.token.is_some() && !is_local(&endpoint)) {
             return Err(Failure::usage(format!(
-                "--server {server}: with --certificate or --token it has to be https://…"
+                "--server {server}: --certificate and --token need TLS; write https://HOST:PORT"
             )));
         }
-        let unreachable = |error: &dyn Error| {
-            let reason = root_cause(error);
+        let unreachable = |error: &(dyn Error + 'static)| {
+            let reason = innermost(error);
             Failure::failed(format!(
                 "no swarm answers at {server}: {reason}; start one by `slm up -f DIR`, or name another with --server"
             ))
@@ -107,9 +107,9 @@ fn is_local(endpoint: &Endpoint) -> bool {
 /// A connected swarm.
 #[derive(Clone)]
 pub struct Client {
-    /// Answers.
+    /// Generation of answers.
     pub generation: GenerationClient<InterceptedService<Channel, Bearer>>,
-    /// What it holds, and how it decides.
+    /// Models of the swarm, and routing decisions.
     pub swarm: SwarmClient<InterceptedService<Channel, Bearer>>,
 }
 
@@ -117,22 +117,14 @@ impl Client {
     /// Connects.
     ///
     /// # Errors
-    /// When nothing answers there.
+    /// No answer at the address.
     pub async fn connect(server: &ServerArgs) -> Result<Self, Failure> {
         let channel = InterceptedService::new(server.channel().await?, server.token.clone().unwrap_or_default());
         Ok(Self { generation: GenerationClient::new(channel.clone()), swarm: SwarmClient::new(channel) })
     }
 }
 
-fn root_cause(error: &dyn Error) -> String {
-    let mut deepest = error;
-    while let Some(source) = deepest.source() {
-        deepest = source;
-    }
-    deepest.to_string()
-}
-
-/// A status, for people: the message says it all but what kind of trouble it is.
+/// The failure of a call, for people: the message, and the kind of failure where the message does not say it.
 pub fn refused(status: &Status) -> Failure {
     let message = match status.message() {
         "" => status.code().description(),
@@ -140,26 +132,26 @@ pub fn refused(status: &Status) -> Failure {
     };
     match status.code() {
         Code::Unavailable => Failure::failed(format!("not available now: {message}")),
-        Code::Unauthenticated => Failure::failed(format!("{message}; here: SLM_TOKEN=TOKEN")),
+        Code::Unauthenticated => Failure::failed(format!("{message}; with slm, set SLM_TOKEN")),
         Code::ResourceExhausted => Failure::failed(format!("too busy now: {message}")),
         _ => Failure::failed(message),
     }
 }
 
-/// What to ask.
+/// A prompt, and the name that answers it.
 #[derive(Clone, Debug, clap::Args)]
 pub struct PromptArgs {
     /// A model, an adapter or a route.
     pub name: String,
-    /// What to answer; `-` reads it from standard input.
+    /// The prompt; `-` reads it from standard input.
     pub prompt: String,
-    /// Put before the conversation.
+    /// System message.
     #[arg(long, value_name = "TEXT")]
     pub system: Option<String>,
     /// Continue the prompt as it is, without the model's chat template.
     #[arg(long, conflicts_with = "system")]
     pub raw: bool,
-    /// What route rules see as `metadata`; may be given several times.
+    /// Metadata for route rules; may be given several times.
     #[arg(long = "metadata", value_name = "KEY=VALUE", value_parser = key_value)]
     pub metadata: Vec<(String, String)>,
 }
@@ -168,7 +160,7 @@ impl PromptArgs {
     /// The request, with everything else unset.
     ///
     /// # Errors
-    /// When standard input is not text.
+    /// Standard input that is not UTF-8.
     pub fn request(&self) -> Result<GenerateRequest, Failure> {
         let prompt = if self.prompt == "-" {
             std::io::read_to_string(std::io::stdin())

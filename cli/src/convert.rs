@@ -1,4 +1,4 @@
-//! `slm convert`: a checkpoint to a folder that a worker opens.
+//! `slm convert`: a checkpoint to a bundle, the folder that a worker opens.
 
 use std::{fs, io::IsTerminal as _, path::PathBuf, time::Instant};
 
@@ -26,7 +26,7 @@ pub struct ConvertArgs {
     /// The folder to write; it must not exist, or be empty.
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
-    /// Of the weights.
+    /// Precision of the weights.
     #[arg(long, value_enum, default_value_t, ignore_case = true)]
     precision: Precision,
     /// Print JSON.

@@ -1,22 +1,22 @@
-//! How a command ends.
+//! The end of a command: its failure, and the exit code.
 
 use std::{fmt::Display, io, process::ExitCode};
 
 use crate::style;
 
-/// Why a command did not do what it was asked.
+/// The failure of a command.
 #[derive(Debug)]
 pub enum Failure {
     /// It failed: exit code 1.
     Failed(String),
-    /// What was asked makes no sense: exit code 2.
+    /// Wrong usage, or invalid manifests: exit code 2.
     Usage(String),
     /// Ctrl-C: exit code 130.
     Interrupted,
-    /// It failed, and has said so already: exit code 1.
-    Said,
-    /// Nobody reads the output any more, which is the reader's good right: exit code 0.
-    Unread,
+    /// It failed and has printed the reason already: exit code 1.
+    AlreadyPrinted,
+    /// The reader of standard output has gone, as `head` does: exit code 0.
+    OutputClosed,
 }
 
 impl Failure {
@@ -25,7 +25,7 @@ impl Failure {
         Self::Failed(error.to_string())
     }
 
-    /// From what is wrong with the arguments or the manifests.
+    /// From an error in the arguments or the manifests.
     pub fn usage(error: impl Display) -> Self {
         Self::Usage(error.to_string())
     }
@@ -35,7 +35,7 @@ impl Failure {
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         match error.kind() {
-            io::ErrorKind::BrokenPipe => Self::Unread,
+            io::ErrorKind::BrokenPipe => Self::OutputClosed,
             _ => Self::Failed(format!("writing the output: {error}")),
         }
     }
@@ -59,8 +59,8 @@ pub async fn blocking<T: Send + 'static>(
 /// Says why it failed and gives the exit code.
 pub fn report(outcome: Result<(), Failure>) -> ExitCode {
     let (message, code) = match outcome {
-        Ok(()) | Err(Failure::Unread) => return ExitCode::SUCCESS,
-        Err(Failure::Said) => return ExitCode::FAILURE,
+        Ok(()) | Err(Failure::OutputClosed) => return ExitCode::SUCCESS,
+        Err(Failure::AlreadyPrinted) => return ExitCode::FAILURE,
         Err(Failure::Interrupted) => return ExitCode::from(130),
         Err(Failure::Failed(message)) => (message, 1),
         Err(Failure::Usage(message)) => (message, 2),

@@ -1,4 +1,4 @@
-//! `slm explain`: which expert would answer, and why.
+//! `slm explain`: the routing decision for a prompt, with its reasons.
 
 use std::fmt::Write as _;
 

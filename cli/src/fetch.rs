@@ -1,4 +1,4 @@
-//! `slm fetch`: an artifact into the cache, and where it lies.
+//! `slm fetch`: an artifact into the cache; prints its path.
 
 use std::{
     io::IsTerminal as _,
@@ -17,7 +17,7 @@ use crate::{
     store_args::{self, CredentialArgs, failure},
 };
 
-/// How often a line is written where there is no terminal.
+/// Interval of progress lines without a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
 /// Fetches a model or an adapter into the cache and prints its path.
@@ -50,9 +50,9 @@ pub async fn execute(args: FetchArgs) -> Result<(), Failure> {
     let store = args.store.clone();
     let store = exit::blocking(move || store_args::open(&store)).await?;
     let source = Source { uri: args.uri.clone(), digest: args.digest.clone(), credentials };
-    let mut shown = Shown::default();
-    let fetched = store.fetch(&source, &mut |progress| shown.show(progress)).await;
-    shown.clear();
+    let mut display = ProgressDisplay::default();
+    let fetched = store.fetch(&source, &mut |progress| display.show(progress)).await;
+    display.clear();
     let artifact = fetched.map_err(failure)?;
     if artifact.digest().is_none() && args.digest.is_some() {
         let message =
@@ -77,13 +77,13 @@ pub async fn execute(args: FetchArgs) -> Result<(), Failure> {
 
 /// A bar on a terminal, now and then a line elsewhere, on standard error.
 #[derive(Default)]
-struct Shown {
+struct ProgressDisplay {
     bar: Option<ProgressBar>,
     phase: Option<Phase>,
     written: Option<Instant>,
 }
 
-impl Shown {
+impl ProgressDisplay {
     fn show(&mut self, progress: Progress) {
         let entered = self.phase.replace(progress.phase) != Some(progress.phase);
         if std::io::stderr().is_terminal() {

@@ -1,4 +1,4 @@
-//! `slm get`: what is loaded where.
+//! `slm get`: models, adapters and routes, and the workers that have them loaded.
 
 use clap::{Args, ValueEnum};
 use indicatif::BinaryBytes;
@@ -19,12 +19,12 @@ use crate::{
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  slm get all\n  slm get adapters -o wide\n  slm get model smollm2 -o json")]
 pub struct GetArgs {
-    /// What to list.
+    /// Kind to list.
     #[arg(value_enum, default_value_t, hide_default_value = true)]
-    what: What,
-    /// Only the one of this name.
+    what: KindFilter,
+    /// Name of a single object.
     name: Option<String>,
-    /// How to print it.
+    /// Output format.
     #[arg(short, long, value_enum)]
     output: Option<Format>,
     /// Print JSON; the same as -o json.
@@ -36,7 +36,7 @@ pub struct GetArgs {
 
 /// A kind, under any of its names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum What {
+enum KindFilter {
     /// Everything.
     #[default]
     All,
@@ -75,12 +75,12 @@ pub async fn execute(args: GetArgs) -> Result<(), Failure> {
     output::table(&heading, &rows)
 }
 
-fn select(models: Vec<ModelInfo>, what: What, name: Option<&str>) -> Result<Vec<ModelInfo>, Failure> {
+fn select(models: Vec<ModelInfo>, what: KindFilter, name: Option<&str>) -> Result<Vec<ModelInfo>, Failure> {
     let kind = match what {
-        What::All => None,
-        What::Models => Some("SlmModel"),
-        What::Adapters => Some("LoraAdapter"),
-        What::Routes => Some("SwarmRoute"),
+        KindFilter::All => None,
+        KindFilter::Models => Some("SlmModel"),
+        KindFilter::Adapters => Some("LoraAdapter"),
+        KindFilter::Routes => Some("SwarmRoute"),
     };
     let mut of_kind = models;
     of_kind.retain(|model| kind.is_none_or(|kind| model.kind == kind));
@@ -148,10 +148,10 @@ mod tests {
     fn selects_by_kind_and_name() {
         let names =
             |what, name| select(models(), what, name).unwrap().into_iter().map(|model| model.name).collect::<Vec<_>>();
-        assert_eq!(names(What::All, None).len(), 3);
-        assert_eq!(names(What::Adapters, None), ["banking"]);
-        assert_eq!(names(What::All, Some("assistant")), ["assistant"]);
-        let Err(Failure::Failed(message)) = select(models(), What::Adapters, Some("bankin")) else { panic!() };
+        assert_eq!(names(KindFilter::All, None).len(), 3);
+        assert_eq!(names(KindFilter::Adapters, None), ["banking"]);
+        assert_eq!(names(KindFilter::All, Some("assistant")), ["assistant"]);
+        let Err(Failure::Failed(message)) = select(models(), KindFilter::Adapters, Some("bankin")) else { panic!() };
         assert_eq!(message, "no LoraAdapter is named `bankin`; did you mean `banking`?");
     }
 

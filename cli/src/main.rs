@@ -1,8 +1,8 @@
 //! `slm`: a swarm of small expert models, on this machine or in a cluster.
 //!
-//! One binary for everything: the long-running `worker` and `router`, `up`, which starts both for a folder of
-//! manifests, and the commands that people type. What each of them does lives in its own module; this file is the list
-//! of commands and the life of the process.
+//! One binary: the servers `worker`, `router` and `operator`; `up`, which runs a worker for every model and a router for a
+//! folder of manifests; and the commands that people type. Each command has its own module. This file has the list of
+//! commands and the life of the process.
 
 // A binary has no public interface: `pub` says what leaves a module.
 #![allow(unreachable_pub)]

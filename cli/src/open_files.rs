@@ -1,5 +1,4 @@
-//! As many open files as the system lets this process have: each connection of a server is one, and shells give 1,024 to
-//! begin with.
+//! The limit of open files. Every connection of a server is one, and shells start with 1,024.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 

@@ -30,7 +30,7 @@ pub struct OperatorArgs {
     /// Image of workers on CPUs.
     #[arg(long, value_name = "IMAGE", env = "SLM_WORKER_IMAGE")]
     worker_image: String,
-    /// When nodes pull it [default: Kubernetes' own].
+    /// Pull policy of the worker image [default: that of Kubernetes].
     #[arg(long, value_name = "POLICY", value_parser = ["Always", "IfNotPresent", "Never"])]
     image_pull_policy: Option<String>,
     /// A Secret for pulling images; may be given several times.
@@ -49,13 +49,13 @@ pub struct OperatorArgs {
     /// slm-swarm-ROLE-tls for operator, router and worker.
     #[arg(long)]
     tls: bool,
-    /// How long such a certificate lives; a new one comes after two thirds of it.
+    /// Lifetime of such a certificate; it is renewed after two thirds.
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = duration)]
     tls_lifetime: Duration,
-    /// How long their authority lives; a new one comes after two thirds of it.
+    /// Lifetime of the certificate authority; it is renewed after two thirds.
     #[arg(long, value_name = "TIME", default_value = "3650d", value_parser = duration)]
     tls_authority_lifetime: Duration,
-    /// How long a changed Secret takes to reach every pod: so long a new authority is trusted before it signs.
+    /// Time for a changed Secret to reach every pod: a new authority is trusted this long before it signs.
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration)]
     tls_propagation: Duration,
     /// RUST_LOG of the workers.

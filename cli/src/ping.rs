@@ -1,4 +1,4 @@
-//! `slm ping`: whether a swarm answers.
+//! `slm ping`: the health check of a swarm.
 
 use clap::Args;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
@@ -23,6 +23,9 @@ pub async fn execute(args: PingArgs) -> Result<(), Failure> {
     let answer = HealthClient::new(args.server.channel().await?).check(request).await;
     match answer.map_err(|status| refused(&status))?.into_inner().status() {
         ServingStatus::Serving => output::text(&format!("{} serves\n", args.server.server)),
-        _ => Err(Failure::failed(format!("{} answers, but takes no requests now", args.server.server))),
+        _ => Err(Failure::failed(format!(
+            "{} answers, but is not ready for requests; try again later",
+            args.server.server
+        ))),
     }
 }

@@ -37,11 +37,11 @@ use crate::{
 pub struct RouterArgs {
     #[command(flatten)]
     listen: ListenArgs,
-    /// How long running answers may go on after the end was asked for.
+    /// Time for running answers to finish after a shutdown was requested.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     drain: Duration,
-    /// How long new requests are still taken after the end was asked for, before the drain: for load balancers that hear
-    /// of it late.
+    /// Time for which new requests are still accepted after a shutdown was requested, before the drain: for load
+    /// balancers that notice late.
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = duration)]
     withdraw: Duration,
     /// End when standard input ends; without it, the last snapshot stays.

@@ -1,4 +1,4 @@
-//! `slm run`: one answer.
+//! `slm run`: one answer, printed as it is generated.
 
 use std::path::PathBuf;
 
@@ -68,9 +68,9 @@ pub struct RunArgs {
 pub async fn execute(args: RunArgs) -> Result<(), Failure> {
     let request = args.request()?;
     let Some(filename) = &args.filename else { return answer(&args, &args.server, request).await };
-    let swarm = up::Embedded::start(filename, &args.store).await?;
+    let swarm = up::embedded(filename, &args.store).await?;
     let answered = answer(&args, &ServerArgs::local(swarm.bound.grpc.to_string()), request).await;
-    let ended = swarm.end().await;
+    let ended = swarm.end().await.map_err(up::failure);
     answered.and(ended)
 }
 

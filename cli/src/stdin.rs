@@ -1,4 +1,6 @@
-//! A parent that goes away closes its end of our standard input: the one signal that also a `kill -9` of it sends.
+//! Shutdown at the end of standard input, and at signals.
+//!
+//! A parent that ends, even by `kill -9`, closes its end of a child's standard input.
 
 use std::io::Read as _;
 
@@ -19,7 +21,7 @@ pub fn cancel_at_end(shutdown: CancellationToken) {
 /// Cancels `shutdown` at SIGTERM or SIGINT.
 ///
 /// # Errors
-/// When the system does not let us listen for them.
+/// The system registers no handler for them.
 pub fn cancel_at_signal(shutdown: CancellationToken) -> Result<(), Failure> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate()).map_err(Failure::failed)?;

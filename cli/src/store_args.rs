@@ -1,4 +1,4 @@
-//! Arguments of everything that fetches artifacts.
+//! Arguments of commands that fetch artifacts: cache and credentials.
 
 use std::{fs, path::PathBuf};
 
@@ -8,7 +8,7 @@ use slm_launch::StoreArgs;
 
 use crate::{args::cache_root, exit::Failure};
 
-/// Who asks.
+/// Credentials for the server of an artifact.
 #[derive(Clone, Debug, clap::Args)]
 pub struct CredentialArgs {
     /// Credentials by host: the config.json of docker and podman, or .dockerconfigjson of a Kubernetes secret.
@@ -25,7 +25,7 @@ pub struct CredentialArgs {
     token_file: Option<PathBuf>,
 }
 
-/// What the store is opened with.
+/// Configuration of the artifact store.
 pub fn config(args: &StoreArgs) -> Result<StoreConfig, Failure> {
     let cache = cache_root(&args.cache)?;
     Ok(StoreConfig {
@@ -67,7 +67,7 @@ impl CredentialArgs {
     }
 }
 
-/// What makes no sense is wrong usage.
+/// A bad reference is wrong usage; everything else has failed.
 pub fn failure(error: FetchError) -> Failure {
     let message = format!("{}: {error}", error.reason());
     match error {

@@ -1,4 +1,4 @@
-//! Colours, by what they mean. They are seen on a terminal only, which `anstream` sees to.
+//! Colours by meaning. `anstream` drops them where there is no terminal.
 
 use anstyle::{AnsiColor, Style};
 

@@ -1,4 +1,4 @@
-//! What a person sees of a swarm that starts and runs: bars on a terminal, lines elsewhere, on standard error.
+//! The reporter of `slm up` on standard error: progress bars on a terminal, lines elsewhere.
 
 use std::{
     collections::HashMap,
@@ -14,17 +14,17 @@ use slm_local::{Reporter, reconcile::WorkerId};
 
 use crate::style::{self, styled};
 
-/// Tells of progress and problems.
+/// Prints progress and problems.
 #[derive(Debug)]
 pub struct Terminal {
     bars: Option<MultiProgress>,
     quiet: bool,
-    workers: Mutex<HashMap<WorkerId, Told>>,
+    workers: Mutex<HashMap<WorkerId, WorkerProgress>>,
 }
 
-/// What was told of a worker.
+/// Progress of a worker, as printed.
 #[derive(Debug, Default)]
-struct Told {
+struct WorkerProgress {
     bar: Option<ProgressBar>,
     quarters: usize,
 }
@@ -62,7 +62,7 @@ impl Reporter for Terminal {
 }
 
 impl Terminal {
-    /// A quiet one tells of problems only, and shows bars where there is a terminal.
+    /// A quiet one prints problems only, and bars on a terminal.
     pub fn new(quiet: bool) -> Self {
         let bars = std::io::stderr().is_terminal().then(MultiProgress::new);
         Self { bars, quiet, workers: Mutex::default() }
@@ -105,7 +105,7 @@ impl Terminal {
         }
     }
 
-    fn told(&self) -> MutexGuard<'_, HashMap<WorkerId, Told>> {
+    fn told(&self) -> MutexGuard<'_, HashMap<WorkerId, WorkerProgress>> {
         self.workers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -3,26 +3,20 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::Duration,
 };
 
 use clap::Args;
 use slm_launch::StoreArgs;
-use slm_local::{
-    Bound, Downloads, Reporter, Resolver, RouterSettings, Settings, SharedResolver, Stop, Supervisor, UpError, Watch,
-    WorkerSettings, follow, reconcile::Desired,
-};
+use slm_local::{Bound, Embedded, Options, RouterSettings, RunError, Settings, Stop, WorkerSettings};
 use slm_router::Origin;
-use tokio::{
-    sync::{mpsc, oneshot},
-    task::{JoinError, JoinHandle},
-};
-use tokio_util::task::AbortOnDropHandle;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     args::{CacheArgs, ListenArgs, cache_root, duration},
-    exit::{self, Failure},
+    exit::Failure,
     output, store_args,
     terminal::Terminal,
 };
@@ -58,7 +52,7 @@ pub struct UpArgs {
     /// Without it they speak plain text with everybody. See docs/access.md.
     #[arg(long, value_name = "DIR", env = "SLM_ACCESS_DIR")]
     access: Option<PathBuf>,
-    /// How long running answers may go on after the end was asked for.
+    /// Time for running answers to finish after a shutdown was requested.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     drain: Duration,
 }
@@ -67,97 +61,44 @@ pub struct UpArgs {
 pub async fn execute(args: UpArgs) -> Result<(), Failure> {
     let stop = Stop::default();
     let interrupted = signals(&stop)?;
-    let reporter: Arc<dyn Reporter> = Arc::new(Terminal::new(false));
-    let resolver = resolver(args.threads, &args.store, &reporter)?;
-    // Before the first reading, so that no change falls between the two.
-    let mut watch = Watch::start(&args.filename).map_err(Failure::failed)?;
-    let desired = first(&args.filename, &resolver).await?;
-    watch.include(&desired);
-    let (changes, next) = mpsc::channel(1);
-    let following = follow(args.filename.clone(), watch, resolver, Arc::clone(&reporter), changes);
-    let following = AbortOnDropHandle::new(tokio::spawn(following));
-
-    let settings = settings(args.listen, args.access, &args.store.cache, args.drain)?;
+    let options = Options {
+        manifests: args.filename,
+        threads: args.threads,
+        artifacts: store_args::config(&args.store)?,
+        settings: settings(args.listen, args.access, &args.store.cache, args.drain)?,
+    };
     let (ready, is_ready) = oneshot::channel();
-    let supervisor = Supervisor::new(settings, desired, reporter, ready);
-    let running = tokio::spawn(supervisor.run(next, stop.clone()));
+    let running = tokio::spawn(slm_local::run(options, Arc::new(Terminal::new(false)), stop, ready));
     if let Ok(Bound { http, grpc }) = is_ready.await {
         output::line(&format!("ready http={http} grpc={grpc}"))?;
     }
-    followed(running, following, &stop).await?;
+    running.await.map_err(Failure::failed)?.map_err(failure)?;
     if interrupted.is_cancelled() { Err(Failure::Interrupted) } else { Ok(()) }
 }
 
-/// Waits for the end of the swarm. A swarm whose manifests nobody follows any more drains and fails.
-async fn followed(
-    mut running: JoinHandle<Result<(), UpError>>,
-    following: AbortOnDropHandle<()>,
-    stop: &Stop,
-) -> Result<(), Failure> {
-    let followed = tokio::select! {
-        outcome = &mut running => return whole(outcome),
-        followed = following => followed,
+/// Starts the swarm of `manifests` on free ports for one command, silently, and waits until it is ready.
+///
+/// # Errors
+/// Manifests that are not valid, or that cannot be Ready.
+pub async fn embedded(manifests: &Path, store: &StoreArgs) -> Result<Embedded, Failure> {
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let listen = ListenArgs { http: any, grpc: any, http_allow_origin: Vec::new() };
+    let options = Options {
+        manifests: manifests.to_owned(),
+        threads: None,
+        artifacts: store_args::config(store)?,
+        settings: settings(listen, None, &store.cache, Duration::from_secs(5))?,
     };
-    if followed.is_err() {
-        stop.drain.cancel();
+    let swarm = Embedded::start(options, Arc::new(Terminal::new(true))).await.map_err(failure)?;
+    swarm.ok_or(Failure::AlreadyPrinted)
+}
+
+/// Invalid manifests are wrong usage.
+pub fn failure(error: RunError) -> Failure {
+    match error {
+        RunError::Manifests(problems) => Failure::usage(problems),
+        error => Failure::failed(error),
     }
-    whole(running.await)?;
-    followed.map_err(|error| Failure::failed(format!("the manifests are not followed any more: {error}")))
-}
-
-/// A swarm that was started for one command.
-#[derive(Debug)]
-pub struct Embedded {
-    /// Where it listens.
-    pub bound: Bound,
-    stop: Stop,
-    running: JoinHandle<Result<(), UpError>>,
-}
-
-impl Embedded {
-    /// Starts the swarm of `filename` on free ports, without a word, and waits until it is ready.
-    ///
-    /// # Errors
-    /// What is wrong with the manifests, or what cannot be Ready.
-    pub async fn start(filename: &Path, store: &StoreArgs) -> Result<Self, Failure> {
-        let reporter: Arc<dyn Reporter> = Arc::new(Terminal::new(true));
-        let resolver = resolver(None, store, &reporter)?;
-        let desired = first(filename, &resolver).await?;
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let listen = ListenArgs { http: any, grpc: any, http_allow_origin: Vec::new() };
-        let settings = settings(listen, None, &store.cache, Duration::from_secs(5))?;
-        let (ready, is_ready) = oneshot::channel();
-        let stop = Stop::default();
-        let supervisor = Supervisor::new(settings, desired, reporter, ready);
-        let (_changes, next) = mpsc::channel(1);
-        let running = tokio::spawn(supervisor.run(next, stop.clone()));
-        match is_ready.await {
-            Ok(bound) => Ok(Self { bound, stop, running }),
-            Err(_) => Err(whole(running.await).err().unwrap_or(Failure::Said)),
-        }
-    }
-
-    /// Ends it.
-    ///
-    /// # Errors
-    /// When it had failed by itself.
-    pub async fn end(self) -> Result<(), Failure> {
-        self.stop.drain.cancel();
-        whole(self.running.await)
-    }
-}
-
-fn resolver(threads: Option<u32>, store: &StoreArgs, reporter: &Arc<dyn Reporter>) -> Result<SharedResolver, Failure> {
-    let downloads = Downloads::new(store_args::config(store)?, Arc::clone(reporter));
-    Ok(Arc::new(Mutex::new(Resolver::new(threads, downloads))))
-}
-
-/// Reads the manifests for the first time: here everything has to be right.
-async fn first(filename: &Path, resolver: &SharedResolver) -> Result<Desired, Failure> {
-    let (path, resolver) = (filename.to_owned(), Arc::clone(resolver));
-    let reading = move || slm_local::read(&path, &resolver).map_err(Failure::usage);
-    let (desired, problems) = exit::blocking(reading).await?;
-    if problems.is_empty() { Ok(desired) } else { Err(Failure::Failed(problems.join("\n"))) }
 }
 
 fn settings(
@@ -175,16 +116,12 @@ fn settings(
     Ok(Settings { router, workers: WorkerSettings { cache: cache_root(cache)?, drain } })
 }
 
-fn whole(outcome: Result<Result<(), UpError>, JoinError>) -> Result<(), Failure> {
-    outcome.map_err(Failure::failed)?.map_err(Failure::failed)
-}
-
 /// Ctrl-C and SIGTERM drain; the second Ctrl-C kills. Gives what is cancelled at the first Ctrl-C.
-fn signals(stop: &Stop) -> Result<tokio_util::sync::CancellationToken, Failure> {
+fn signals(stop: &Stop) -> Result<CancellationToken, Failure> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate()).map_err(Failure::failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::failed)?;
-    let interrupted = tokio_util::sync::CancellationToken::new();
+    let interrupted = CancellationToken::new();
     let (stop, told) = (stop.clone(), interrupted.clone());
     tokio::spawn(async move {
         loop {

@@ -21,7 +21,7 @@ use crate::{
     stdin, store_args,
 };
 
-/// What a source begins with.
+/// Schemes of a source.
 const SCHEMES: [&str; 5] = ["file:", "oci:", "https:", "http:", "pvc:"];
 
 /// Serves one base model and its adapters over gRPC.

@@ -1,9 +1,8 @@
-//! How a worker process is started.
+//! The command line of a worker process, written and read by one type.
 //!
-//! [`WorkerLaunch`] is the command line of `slm worker`. The operator and `slm up` fill it in and write it down with
-//! [`WorkerLaunch::to_args`]; `slm worker` reads it with clap. So a flag that one side knows the other knows too, and
-//! what no worker can run is found out before one is started ([`provider`]). What the processes say on standard output
-//! while they run is [`WorkerLine`] and [`RouterLine`].
+//! [`WorkerLaunch`] is the command line of `slm worker`. The operator and `slm up` write it with [`WorkerLaunch::to_args`],
+//! `slm worker` parses it with clap, so no side knows a flag that the other does not. [`provider`] refuses what no worker of
+//! this release can run, before one is started. [`WorkerLine`] and [`RouterLine`] are the events that the processes print.
 //!
 //! Plain data: no file is opened and no process started here.
 

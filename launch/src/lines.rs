@@ -1,42 +1,42 @@
-//! What a worker and a router say on standard output, one JSON object a line, and `slm up` reads.
+//! Events on the standard output of a worker or a router, one JSON object a line. `slm up` reads them.
 
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-/// Of `slm worker`.
+/// An event of `slm worker`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
 pub enum WorkerLine {
-    /// Bytes of its artifact fetched so far.
+    /// Download of its artifact.
     Fetching {
-        /// So many.
+        /// Done so far.
         done: u64,
-        /// Of so many, when known.
+        /// Total, when known.
         total: Option<u64>,
     },
-    /// Layers converted so far.
+    /// Conversion of its model, in layers.
     Converting {
-        /// So many.
+        /// Done so far.
         done: usize,
-        /// Of so many.
+        /// Total.
         total: usize,
     },
     /// ONNX Runtime loads the graph.
     Loading,
-    /// It takes requests.
+    /// The worker is ready for requests.
     Ready {
-        /// Here, over gRPC.
+        /// Address of the gRPC endpoint.
         address: SocketAddr,
     },
-    /// It cannot go on.
+    /// The process has failed and ends.
     Failed {
-        /// Because.
+        /// The reason.
         message: String,
     },
 }
 
-/// Of `slm router`.
+/// An event of `slm router`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
 pub enum RouterLine {
@@ -50,9 +50,9 @@ pub enum RouterLine {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         probes: Option<SocketAddr>,
     },
-    /// It cannot go on.
+    /// The process has failed and ends.
     Failed {
-        /// Because.
+        /// The reason.
         message: String,
     },
 }

@@ -1,4 +1,4 @@
-//! What workers of this release can compute on.
+//! Execution providers that workers of this release have.
 
 use std::fmt;
 
@@ -21,7 +21,7 @@ impl fmt::Display for ExecutionProvider {
     }
 }
 
-/// Why no worker of this release runs on a profile.
+/// A profile on which no worker of this release runs.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unsupported {
     /// It has no such provider.
@@ -40,7 +40,7 @@ pub enum Unsupported {
 /// The provider that a worker on this profile is started with.
 ///
 /// # Errors
-/// When no worker of this release can run on it.
+/// No worker of this release runs on it.
 pub fn provider(profile: &AcceleratorProfileSpec) -> Result<ExecutionProvider, Unsupported> {
     let provider = match profile.execution_provider {
         accelerator::ExecutionProvider::Cpu => ExecutionProvider::Cpu,

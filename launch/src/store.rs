@@ -1,4 +1,4 @@
-//! Where artifacts and converted models are kept, and how their servers are reached.
+//! Arguments of the artifact cache and of its sources.
 
 use std::{ffi::OsString, path::PathBuf};
 
@@ -7,7 +7,7 @@ use crate::units::bytes;
 /// Folder at which PersistentVolumeClaims are mounted in a worker's pod, each under its name.
 pub const PVC_ROOT: &str = "/var/lib/slm-swarm/pvc";
 
-/// Where converted models and downloads are kept.
+/// The cache folder of converted models and downloads.
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
 pub struct CacheArgs {
     /// Folder of converted models and of what set-up fetched [default: slm-swarm in $XDG_CACHE_HOME or ~/.cache].
@@ -15,10 +15,10 @@ pub struct CacheArgs {
     pub cache: Option<PathBuf>,
 }
 
-/// Where artifacts are kept, and how their servers are reached.
+/// The artifact cache, and access to the servers of artifacts.
 #[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
 pub struct StoreArgs {
-    /// The folder of it all.
+    /// The cache folder.
     #[command(flatten)]
     pub cache: CacheArgs,
     /// Size of the folders `artifacts` and `converted` in the cache together, such as 20GiB; what was used longest ago makes

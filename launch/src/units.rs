@@ -1,4 +1,4 @@
-//! Times, sizes and addresses as command lines write them.
+//! Durations, sizes and addresses, as command lines write them.
 
 use std::{
     net::{SocketAddr, ToSocketAddrs as _},

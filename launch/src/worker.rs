@@ -11,7 +11,7 @@ use crate::{
     units::{address, duration, written},
 };
 
-/// All that a worker is told when it is started.
+/// Launch options of a worker.
 #[derive(Args, Clone, Debug, PartialEq)]
 pub struct WorkerLaunch {
     /// Name that requests use for the model.
@@ -28,7 +28,7 @@ pub struct WorkerLaunch {
     /// or username and password.
     #[arg(long, value_name = "DIR")]
     pub credentials: Option<PathBuf>,
-    /// Of the weights in memory.
+    /// Precision of the weights in memory.
     #[arg(long, value_enum, default_value_t, ignore_case = true)]
     pub precision: Precision,
     /// Longest sequence in tokens, prompt and answer together [default: the model's own, at most 4096].
@@ -41,13 +41,13 @@ pub struct WorkerLaunch {
     /// memory that this process may use].
     #[arg(long, value_name = "BYTES")]
     pub kv_cache_bytes: Option<u64>,
-    /// Keep the keys and values of prompts for later requests that begin alike.
+    /// Prefix cache: keep the keys and values of prompts for later requests that begin alike.
     #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
     pub prefix_cache: bool,
-    /// Where tokens come from that are tried before their turn.
+    /// Method of speculative decoding.
     #[arg(long, value_name = "METHOD", value_enum, default_value_t, ignore_case = true)]
     pub speculative: Speculative,
-    /// Requests that may wait besides; the next is refused.
+    /// Requests that may wait in the queue; the next is refused.
     #[arg(long, value_name = "N", default_value_t = 256)]
     pub queue: u32,
     /// Answers that may be complete and not read yet, besides those that run or wait [default: four for each of
@@ -63,10 +63,10 @@ pub struct WorkerLaunch {
     /// Largest rank of an adapter.
     #[arg(long, value_name = "RANK", default_value_t = 64)]
     pub adapter_max_rank: u32,
-    /// Who computes inside ONNX Runtime.
+    /// Execution provider of ONNX Runtime.
     #[arg(long, value_name = "PROVIDER", value_enum, default_value_t, ignore_case = true)]
     pub execution_provider: ExecutionProvider,
-    /// Where artifacts are kept.
+    /// The artifact cache.
     #[command(flatten)]
     pub store: StoreArgs,
     /// Address of the gRPC endpoint; port 0: any.
@@ -79,13 +79,13 @@ pub struct WorkerLaunch {
     /// Address of /healthz, /readyz and /metrics over HTTP; none without it.
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
     pub probes: Option<SocketAddr>,
-    /// How long running answers may go on after the end was asked for.
+    /// Time for running answers to finish after a shutdown was requested.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     pub drain: Duration,
-    /// How long a caller may read nothing of an answer before it is ended.
+    /// Time without reading after which a caller's answer is ended.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
     pub read_timeout: Duration,
-    /// How long loading an adapter may take, fetching included.
+    /// Longest time to load an adapter, fetching included.
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = duration)]
     pub load_timeout: Duration,
     /// End when standard input ends.
@@ -108,14 +108,14 @@ pub enum Precision {
     Int8,
 }
 
-/// Where tokens come from that are tried before their turn.
+/// Method of speculative decoding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "PascalCase")]
 pub enum Speculative {
-    /// Those that followed the same words before, in prompt or answer.
+    /// Prompt lookup: drafts the tokens that followed the same n-gram earlier, in prompt or answer.
     #[default]
     PromptLookup,
-    /// One token a step.
+    /// None: one token a step.
     Off,
 }
 

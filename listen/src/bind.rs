@@ -1,29 +1,29 @@
-//! Ports.
+//! Binding of ports.
 
 use std::{io, net::SocketAddr};
 
 use thiserror::Error;
 use tokio::net::TcpListener;
 
-/// A port that could not be had.
+/// A port that cannot be bound.
 #[derive(Debug, Error)]
 pub enum ListenError {
-    /// Someone has it.
+    /// The port is in use.
     #[error("the {endpoint} address {address} is in use; end what listens there, or choose another address")]
     InUse {
-        /// What listens, such as HTTP or gRPC.
+        /// Name of the endpoint, such as HTTP or gRPC.
         endpoint: &'static str,
-        /// As configured.
+        /// The configured address.
         address: SocketAddr,
     },
     /// Anything else, such as an address that is not this machine's.
     #[error("cannot listen on the {endpoint} address {address}: {reason}")]
     Other {
-        /// What listens, such as HTTP or gRPC.
+        /// Name of the endpoint, such as HTTP or gRPC.
         endpoint: &'static str,
-        /// As configured.
+        /// The configured address.
         address: SocketAddr,
-        /// The system's words.
+        /// The system's error.
         reason: io::Error,
     },
 }
@@ -33,7 +33,7 @@ pub enum ListenError {
 pub struct Listener {
     /// The socket.
     pub tcp: TcpListener,
-    /// Where it is, with the port that the system chose for port 0.
+    /// Bound address, with the port that the system chose for port 0.
     pub address: SocketAddr,
 }
 

@@ -1,4 +1,4 @@
-//! The connections that come to a port: plain, or after their handshake.
+//! Accepted connections of a port: plain, or after their TLS handshake.
 
 use std::{
     io,
@@ -40,7 +40,8 @@ enum Transport {
 pub struct Connections(BoxStream<'static, io::Result<Connection>>);
 
 impl Listener {
-    /// What comes to it, over TLS if there is some. At most `limits.connections` at a time: further ones wait in the system's queue.
+    /// Accepted connections, after their handshake where there is TLS. At most `limits.connections` at a time; further ones wait in
+    /// the system's backlog.
     pub fn connections(self, tls: Option<&Public>, limits: Limits) -> Connections {
         let accepted = stream::unfold(self.tcp, |mut tcp| async {
             // axum's accept goes on whatever happens.

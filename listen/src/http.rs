@@ -1,4 +1,4 @@
-//! HTTP/1.1 and HTTP/2 over connections that have limits in time and in number.
+//! HTTP/1.1 and HTTP/2 over connections with deadlines and a limit on their number.
 
 use std::time::Duration;
 

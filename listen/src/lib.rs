@@ -1,8 +1,8 @@
-//! What every server of the swarm has in common: a port, and connections whose peers have to do their part in time.
+//! Listeners whose peers have deadlines: the common part of every server of the swarm.
 //!
-//! - `bind`: a port, or why it cannot be had;
-//! - `connections`: what comes to it, plain or after a TLS handshake, at most so many at once;
-//! - [`timed`]: deadlines of a peer's first bytes, of its reading, and of the bodies of its requests;
+//! - `bind`: a port, or the reason why it cannot be bound;
+//! - `connections`: accepted connections, plain or after a TLS handshake, up to a limit;
+//! - [`timed`]: deadlines for a peer's first bytes, for its reading, and for the bodies of its requests;
 //! - [`http`]: HTTP/1.1 and HTTP/2 over such connections. gRPC servers take the connections themselves.
 //!
 //! No routes, no callers, no policy.
@@ -19,14 +19,14 @@ pub use self::{
     connections::{Connection, Connections, Socket},
 };
 
-/// What the peers of a port may do.
+/// Limits on the peers of a port.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Connections at once; further ones wait to be accepted.
     pub connections: usize,
     /// Until the first bytes of a connection, and until the headers of each request of HTTP/1.1.
     pub headers: Duration,
-    /// How long a peer may take nothing of what is written to it.
+    /// Time without reading after which a peer's connection is closed.
     pub stall: Duration,
 }
 

@@ -1,4 +1,4 @@
-//! Limits in time on what a peer does to a connection and to the body of a request.
+//! Deadlines for a connection's peer and for the body of its request.
 
 use std::{
     future::Future as _,

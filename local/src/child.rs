@@ -1,4 +1,4 @@
-//! One child process: lines to its standard input, lines from its standard output and error, and its end.
+//! One child process: its standard input, its output line by line, and its exit.
 
 use std::{
     ffi::OsString,
@@ -15,20 +15,20 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     LOG_FORMAT_VARIABLE,
-    event::{Event, Who},
+    event::{ChildId, Event},
 };
 
 /// Snapshots that may wait to be written; the child reads as fast as it can.
 const LINES_MAX: usize = 16;
 
-/// What comes from a child.
+/// Output of a child, and its exit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum FromChild {
+pub(crate) enum ChildOutput {
     /// A line of standard output.
     Line(String),
     /// A line of standard error.
     Log(String),
-    /// It ended, like this. Nothing comes after.
+    /// Exit of the child, described. The last event.
     Exited(String),
 }
 
@@ -40,13 +40,13 @@ pub(crate) struct Child {
 }
 
 impl Child {
-    /// Starts this very program with other arguments, in a process group of its own: Ctrl-C on the terminal is for the
-    /// parent, which knows in what order to end its children.
+    /// Starts this program with other arguments, in a process group of its own: Ctrl-C on the terminal is for the
+    /// parent, which ends its children in the right order.
     ///
     /// # Errors
-    /// When the system does not start it.
+    /// The system does not start the process.
     pub(crate) fn start(
-        who: Who,
+        child: ChildId,
         arguments: impl IntoIterator<Item = OsString>,
         events: mpsc::Sender<Event>,
     ) -> io::Result<Self> {
@@ -68,7 +68,7 @@ impl Child {
             tokio::spawn(write(stdin, lines));
         }
         let kill = CancellationToken::new();
-        tokio::spawn(attend(process, kill.clone(), Teller { who, events }));
+        tokio::spawn(attend(process, kill.clone(), EventSender { child, events }));
         Ok(Self { input, kill })
     }
 
@@ -93,19 +93,19 @@ async fn write(mut stdin: ChildStdin, mut lines: mpsc::Receiver<String>) {
     }
 }
 
-/// Passes on what comes from one child.
-struct Teller {
-    who: Who,
+/// Sends the output of one child as events.
+struct EventSender {
+    child: ChildId,
     events: mpsc::Sender<Event>,
 }
 
-impl Teller {
-    async fn tell(&self, what: FromChild) {
+impl EventSender {
+    async fn tell(&self, what: ChildOutput) {
         // Nobody listens any more only when everything ends.
-        let _ = self.events.send(Event::Child(self.who, what)).await;
+        let _ = self.events.send(Event::Child(self.child, what)).await;
     }
 
-    async fn each_line(&self, stream: Option<impl AsyncRead + Unpin>, what: fn(String) -> FromChild) {
+    async fn each_line(&self, stream: Option<impl AsyncRead + Unpin>, what: fn(String) -> ChildOutput) {
         let Some(stream) = stream else { return };
         let mut lines = BufReader::new(stream).lines();
         while let Ok(Some(line)) = lines.next_line().await {
@@ -114,11 +114,11 @@ impl Teller {
     }
 }
 
-/// Reads everything that the child says, and then waits for its end.
-async fn attend(mut process: process::Child, kill: CancellationToken, teller: Teller) {
+/// Reads the output of the child, then waits for its exit.
+async fn attend(mut process: process::Child, kill: CancellationToken, sender: EventSender) {
     let (output, log) = (process.stdout.take(), process.stderr.take());
     let reading = async {
-        tokio::join!(teller.each_line(output, FromChild::Line), teller.each_line(log, FromChild::Log));
+        tokio::join!(sender.each_line(output, ChildOutput::Line), sender.each_line(log, ChildOutput::Log));
     };
     let ended = tokio::select! {
         () = reading => true,
@@ -136,7 +136,7 @@ async fn attend(mut process: process::Child, kill: CancellationToken, teller: Te
         }
     };
     let how = status.map_or_else(|error| format!("was lost: {error}"), describe);
-    teller.tell(FromChild::Exited(how)).await;
+    sender.tell(ChildOutput::Exited(how)).await;
 }
 
 fn describe(status: ExitStatus) -> String {

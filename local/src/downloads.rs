@@ -1,4 +1,4 @@
-//! Sources that are not files of this machine: fetched before anybody is asked to serve them.
+//! Artifacts that are not files of this machine: downloaded before a worker is started for them.
 
 use std::{
     collections::HashMap,
@@ -13,27 +13,27 @@ use slm_launch::size;
 
 use crate::report::Reporter;
 
-/// How often progress is told where it cannot be drawn.
+/// Interval of progress notes.
 const TOLD_EVERY: Duration = Duration::from_secs(5);
 
 /// Fetches, and keeps in the cache what is in use.
 #[derive(Debug)]
-pub struct Downloads {
+pub(crate) struct Downloads {
     config: StoreConfig,
     store: Option<Store>,
     reporter: Arc<dyn Reporter>,
-    /// By URI and digest: what a tag stood for when its manifest was read first.
+    /// Artifacts in use, by URI and digest. A tag stays what it was at the first reading of its manifest.
     held: HashMap<(String, Option<String>), Artifact>,
 }
 
 impl Downloads {
     /// Opens the store when it is first needed.
-    pub fn new(config: StoreConfig, reporter: Arc<dyn Reporter>) -> Self {
+    pub(crate) fn new(config: StoreConfig, reporter: Arc<dyn Reporter>) -> Self {
         Self { config, store: None, reporter, held: HashMap::new() }
     }
 
     /// The path of what `source` names. Blocks; not for a thread that others wait on.
-    pub fn get(&mut self, source: &Source) -> Result<PathBuf, String> {
+    pub(crate) fn get(&mut self, source: &Source) -> Result<PathBuf, String> {
         let key = (source.uri.clone(), source.digest.clone());
         if let Some(artifact) = self.held.get(&key) {
             return Ok(artifact.path().to_owned());

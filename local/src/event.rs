@@ -1,67 +1,44 @@
-//! Everything that the supervisor learns.
+//! Events of the supervisor.
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use slm_router::SwarmReadiness;
 use tokio::sync::mpsc;
 
-use crate::{child::FromChild, reconcile::WorkerId};
+use crate::{child::ChildOutput, reconcile::WorkerId};
 
-/// Most time between two attempts to start a process.
+/// Longest pause between attempts to start a process.
 pub(crate) const RESTART_PAUSE_MAX: Duration = Duration::from_secs(30);
 
-/// A child.
+/// Identity of a child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Who {
+pub(crate) enum ChildId {
     /// One of the workers.
     Worker(WorkerId),
     /// The router.
     Router,
 }
 
-/// What happened.
+/// An event.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// A child said something, or ended.
-    Child(Who, FromChild),
-    /// The router's own word on its snapshot.
-    Readiness(Readiness),
-    /// The router has not been ready for long.
-    Overdue(Readiness),
-    /// Time to try again.
+    /// Output or exit of a child.
+    Child(ChildId, ChildOutput),
+    /// Readiness of the swarm, as the router reports it.
+    Readiness(SwarmReadiness),
+    /// Readiness of a router that has not become ready in time.
+    Overdue(SwarmReadiness),
+    /// A restart that is due.
     Again(Retry),
 }
 
-/// What is tried again.
+/// A process whose restart is due.
 #[derive(Debug)]
 pub(crate) enum Retry {
-    /// To start a worker in place of one that died.
+    /// A worker, in place of one that died.
     Worker(WorkerId),
-    /// To start the router.
+    /// The router.
     Router,
-}
-
-/// What `/readyz` says.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-pub(crate) struct Readiness {
-    /// Nothing is missing.
-    pub ready: bool,
-    /// Of the snapshot that it speaks of.
-    pub generation: u64,
-    /// What is missing.
-    #[serde(default)]
-    pub missing: Vec<Missing>,
-}
-
-/// One thing that is not as it should be.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub(crate) struct Missing {
-    /// The kind of object.
-    pub kind: String,
-    /// Its name.
-    pub name: String,
-    /// In words.
-    pub why: String,
 }
 
 /// Sends `retry` after some time.

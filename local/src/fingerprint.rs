@@ -1,4 +1,4 @@
-//! Whether files may have changed: what the file system says of them, without reading them.
+//! Change detection by file metadata, without reading contents.
 
 use std::{
     fs::{self, Metadata},
@@ -14,7 +14,7 @@ pub(crate) struct Fingerprint(Vec<(String, [i64; 6])>);
 /// The fingerprint of a file, or of the files of a folder.
 ///
 /// # Errors
-/// When there is nothing, or nothing that we may look at.
+/// The path does not exist or cannot be read.
 pub(crate) fn fingerprint(path: &Path) -> io::Result<Fingerprint> {
     let metadata = fs::metadata(path)?;
     if !metadata.is_dir() {

@@ -1,4 +1,4 @@
-//! The folder of manifests, followed: every change of a file in or below it ends in a new reading.
+//! The watch of the manifest folder: every change in or below it leads to a new reading.
 
 use std::{
     path::{Path, PathBuf},
@@ -21,19 +21,19 @@ const QUIET: Duration = Duration::from_millis(50);
 /// or when this much time has passed, for a folder that never is.
 const QUIET_MAX: Duration = Duration::from_secs(1);
 
-/// The system does not tell of changes.
+/// A folder that cannot be watched.
 #[derive(Debug, Error)]
-#[error("following {}: {reason}; raise fs.inotify.max_user_watches if that is what it says", path.display())]
+#[error("cannot watch {}: {reason}; raise fs.inotify.max_user_watches if that limit is reached", path.display())]
 pub struct WatchError {
-    /// What was to be followed.
+    /// The folder of manifests.
     path: PathBuf,
-    /// The system's words.
+    /// The system's error.
     reason: String,
 }
 
 /// Watches the manifests, and the artifacts that lie elsewhere.
 #[derive(Debug)]
-pub struct Watch {
+pub(crate) struct Watch {
     watcher: RecommendedWatcher,
     marks: mpsc::Receiver<()>,
     folder: PathBuf,
@@ -46,8 +46,8 @@ impl Watch {
     /// first reading to refuse.
     ///
     /// # Errors
-    /// When the system does not watch folders for us.
-    pub fn start(path: &Path) -> Result<Self, WatchError> {
+    /// The system does not watch the folder.
+    pub(crate) fn start(path: &Path) -> Result<Self, WatchError> {
         let failed = |reason: String| WatchError { path: path.to_owned(), reason };
         let absolute = std::path::absolute(path).map_err(|error| failed(error.to_string()))?;
         let folder = if absolute.is_file() { absolute.parent().unwrap_or(&absolute) } else { &absolute }.to_owned();
@@ -69,7 +69,7 @@ impl Watch {
     }
 
     /// Watches what `desired` is made of as well, as far as it lies outside of the folder.
-    pub fn include(&mut self, desired: &Desired) {
+    pub(crate) fn include(&mut self, desired: &Desired) {
         let models = desired.models.iter().map(|model| &model.launch.path);
         let adapters = desired.adapters.iter().map(|adapter| &adapter.path);
         let outside: Vec<PathBuf> =
@@ -103,7 +103,7 @@ fn changes(kind: EventKind) -> bool {
 }
 
 /// Reads again after every change. Manifests that are not valid are reported, and what runs keeps running.
-pub async fn follow(
+pub(crate) async fn follow(
     path: PathBuf,
     mut watch: Watch,
     resolver: SharedResolver,
@@ -139,7 +139,7 @@ pub async fn follow(
 ///
 /// # Errors
 /// Everything that is wrong with the manifests.
-pub fn read(path: &Path, resolver: &SharedResolver) -> Result<(Desired, Vec<String>), manifest::Problems> {
+pub(crate) fn read(path: &Path, resolver: &SharedResolver) -> Result<(Desired, Vec<String>), manifest::Problems> {
     let manifests = manifest::read(path)?;
     let mut resolver = resolver.lock().unwrap_or_else(PoisonError::into_inner);
     Ok(resolver.resolve(&manifests))

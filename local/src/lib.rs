@@ -1,34 +1,42 @@
-//! A swarm on one machine: the manifests of a folder, kept as processes. What the operator is in a cluster.
+//! A swarm on one machine: the manifests of a folder, kept as processes. The counterpart of the operator in a cluster.
 //!
-//! In the order in which a change travels: `follow` notices it and reads the manifests, `resolve` finds every artifact
-//! and its digest, the `supervisor` asks [`reconcile`] what to do and does it through `workers` and the
-//! `router_process`, each a `child`; `take_in` keeps what they answer, and `end` is the way out. Nothing of what they do is
-//! decided here but in `reconcile`, which is pure.
+//! [`run()`] is the entry. A change travels through the modules in this order:
 //!
-//! No command line and no terminal: whoever runs it passes settings and a [`Reporter`].
+//! - `follow`: the watch of the folder; reads the manifests after every change;
+//! - `resolve`: artifacts and their digests; `downloads` and `fingerprint` serve it;
+//! - [`reconcile`]: the plan, a pure function of desired and observed state;
+//! - `supervisor`: the loop that carries the plan out, through `workers` and `router_process`, each a `child`;
+//! - `handle_event`: the observed state, from the reports of children and workers;
+//! - `shutdown`: the drain at the end.
+//!
+//! Without a swarm: [`doctor`] checks the machine, [`score`](mod@score) measures the perplexity of a model.
+//!
+//! No command line and no terminal: the caller passes settings and a [`Reporter`].
 
+pub mod doctor;
 pub mod reconcile;
+pub mod score;
 
 mod child;
 mod downloads;
-mod end;
 mod event;
 mod fingerprint;
 mod follow;
+mod handle_event;
 mod report;
 mod resolve;
 mod router_process;
+mod run;
+mod shutdown;
 mod supervisor;
-mod take_in;
 mod workers;
 
 pub use self::{
-    downloads::Downloads,
-    follow::{Watch, WatchError, follow, read},
+    follow::WatchError,
     report::Reporter,
-    resolve::{Resolver, SharedResolver},
     router_process::RouterSettings,
-    supervisor::{Bound, Settings, Stop, Supervisor, UpError},
+    run::{Embedded, Options, RunError, run},
+    supervisor::{Bound, Settings, Stop, UpError},
     workers::WorkerSettings,
 };
 

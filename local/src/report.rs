@@ -1,4 +1,4 @@
-//! What a person hears of a swarm on this machine. How it looks is for whoever runs it.
+//! The interface for progress and problems. The caller of this crate decides how they look.
 
 use std::fmt::Debug;
 
@@ -6,16 +6,16 @@ use slm_launch::WorkerLine;
 
 use crate::reconcile::WorkerId;
 
-/// Hears of progress and problems.
+/// Receiver of progress and problems.
 pub trait Reporter: Debug + Send + Sync {
-    /// Something a person may want to know.
+    /// A note for people.
     fn note(&self, text: &str);
-    /// Something that went wrong.
+    /// A problem.
     fn problem(&self, text: &str);
     /// A line that a child wrote to its own standard error.
     fn log(&self, who: &str, line: &str);
-    /// A worker on its way to its first request.
+    /// Progress of a worker that starts.
     fn opening(&self, id: WorkerId, model: &str, line: &WorkerLine);
-    /// A worker that is on its way no longer.
+    /// A worker that no longer starts: it is ready, or has ended.
     fn finished(&self, id: WorkerId);
 }

@@ -1,4 +1,4 @@
-//! Manifests to a desired state: every artifact is found and has its digest.
+//! Resolution of manifests to a desired state: every artifact is found and has its digest.
 
 use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
@@ -12,7 +12,7 @@ use slm_crds::{
 };
 use slm_router::swarm::Route;
 
-use crate::reconcile::{Desired, Launch, WantedAdapter, WantedModel};
+use crate::reconcile::{Desired, DesiredAdapter, DesiredModel, Launch};
 use crate::{
     downloads::Downloads,
     fingerprint::{Fingerprint, fingerprint},
@@ -21,24 +21,24 @@ use crate::{
 /// Makes desired states of manifests, one after the other. Remembers digests of files that have not changed since, and
 /// what was wanted last of an object whose files cannot be read now.
 #[derive(Debug)]
-pub struct Resolver {
+pub(crate) struct Resolver {
     digests: HashMap<PathBuf, (Fingerprint, String)>,
     last: Desired,
     /// Threads of a worker whose manifest does not say.
     threads: Option<u32>,
-    /// What is not on this machine yet.
+    /// Downloads of artifacts.
     downloads: Downloads,
 }
 
 impl Resolver {
     /// `threads` are those of a worker whose manifest does not say.
-    pub fn new(threads: Option<u32>, downloads: Downloads) -> Self {
+    pub(crate) fn new(threads: Option<u32>, downloads: Downloads) -> Self {
         Self { digests: HashMap::new(), last: Desired::default(), threads, downloads }
     }
 
     /// The desired state, and what is wrong with artifacts. An object with a problem is as it was before, or left out
     /// when it is new.
-    pub fn resolve(&mut self, manifests: &Manifests) -> (Desired, Vec<String>) {
+    pub(crate) fn resolve(&mut self, manifests: &Manifests) -> (Desired, Vec<String>) {
         let mut problems = Vec::new();
         let mut desired = Desired { revision: self.last.revision, ..Desired::default() };
         for model in &manifests.models {
@@ -73,7 +73,7 @@ impl Resolver {
         (desired, problems)
     }
 
-    fn model(&mut self, model: &Located<SlmModel>) -> Result<WantedModel, String> {
+    fn model(&mut self, model: &Located<SlmModel>) -> Result<DesiredModel, String> {
         let spec = &model.object.spec;
         let say = |reason: String| problem(model, "SlmModel", &name_of(model.object.metadata.name.as_ref()), &reason);
         let checkpoint = |path: &PathBuf| {
@@ -84,7 +84,7 @@ impl Resolver {
             return Err(say(format!("accelerator `{accelerator}` is for a cluster; on one machine there is {CPU}")));
         }
         let (path, digest) = self.artifact(&spec.source, model.folder(), checkpoint).map_err(say)?;
-        Ok(WantedModel {
+        Ok(DesiredModel {
             name: name_of(model.object.metadata.name.as_ref()),
             description: description(spec.expert.as_ref()),
             launch: Launch {
@@ -103,13 +103,13 @@ impl Resolver {
         })
     }
 
-    fn adapter(&mut self, adapter: &Located<LoraAdapter>) -> Result<WantedAdapter, String> {
+    fn adapter(&mut self, adapter: &Located<LoraAdapter>) -> Result<DesiredAdapter, String> {
         let spec = &adapter.object.spec;
         let say =
             |reason: String| problem(adapter, "LoraAdapter", &name_of(adapter.object.metadata.name.as_ref()), &reason);
         let digest = |path: &PathBuf| peft::digest(path).map_err(|error| error.to_string());
         let (path, digest) = self.artifact(&spec.source, adapter.folder(), digest).map_err(say)?;
-        Ok(WantedAdapter {
+        Ok(DesiredAdapter {
             name: name_of(adapter.object.metadata.name.as_ref()),
             model: spec.model_ref.name.clone(),
             description: description(spec.expert.as_ref()),
@@ -168,4 +168,4 @@ fn problem<T>(located: &Located<T>, kind: &str, name: &str, reason: &str) -> Str
 }
 
 /// Shared by the command that reads manifests once and the task that follows them.
-pub type SharedResolver = Arc<std::sync::Mutex<Resolver>>;
+pub(crate) type SharedResolver = Arc<std::sync::Mutex<Resolver>>;

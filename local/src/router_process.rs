@@ -1,9 +1,9 @@
-//! The router process: snapshots to it, and its own word on them.
+//! The router process: receives snapshots on standard input, reports readiness over HTTP.
 
 use std::{ffi::OsString, io, net::SocketAddr, path::PathBuf, time::Duration};
 
 use slm_residency::pause::backoff;
-use slm_router::{Origin, Swarm};
+use slm_router::{Origin, Swarm, SwarmReadiness};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -14,17 +14,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     child::Child,
-    event::{Event, RESTART_PAUSE_MAX, Readiness, Who},
+    event::{ChildId, Event, RESTART_PAUSE_MAX},
 };
 
-/// How often an unready router is asked, at first and at most.
+/// Interval of readiness checks: first and longest.
 const ASK: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(200));
-/// Unready for so long with all workers loaded, something is wrong that waiting will not mend.
+/// Longest time without readiness while all workers are loaded; after that waiting does not help.
 const OVERDUE: Duration = Duration::from_secs(30);
 /// Bytes of an answer: each of ten thousand adapters may be missing.
 const ANSWER_BYTES_MAX: u64 = 16 << 20;
 
-/// How it is started.
+/// Launch options of the router.
 #[derive(Clone, Debug)]
 pub struct RouterSettings {
     /// Address of the HTTP endpoint.
@@ -35,7 +35,7 @@ pub struct RouterSettings {
     pub origins: Vec<Origin>,
     /// Folder with certificate and tokens of the endpoints; without it they speak plain text, with everybody.
     pub access: Option<PathBuf>,
-    /// How long running answers may go on after the end was asked for.
+    /// Time for running answers to finish after a shutdown was requested.
     pub drain: Duration,
 }
 
@@ -47,12 +47,12 @@ pub(crate) struct RouterProcess {
     child: Option<Child>,
     running: bool,
     killer: CancellationToken,
-    /// The last snapshot's generation, for whoever asks for its readiness.
+    /// Generation of the last snapshot, for the task that checks readiness.
     generation: watch::Sender<u64>,
     asking: Option<tokio::task::AbortHandle>,
     snapshot: Option<String>,
     attempts: u32,
-    /// What it said before it ended.
+    /// Reason for its exit, as it printed it.
     pub failed: Option<String>,
 }
 
@@ -76,7 +76,7 @@ impl RouterProcess {
     /// Starts it, and gives it the last snapshot if there was one.
     ///
     /// # Errors
-    /// When the system does not start the process.
+    /// The system does not start the process.
     pub(crate) async fn start(&mut self) -> io::Result<()> {
         let RouterSettings { http, grpc, origins, access, drain } = &self.settings;
         let drain = format!("{}ms", drain.as_millis());
@@ -90,7 +90,7 @@ impl RouterProcess {
             folder.into_iter().chain(["--probes".into(), "127.0.0.1:0".into()])
         });
         let flags = flags.into_iter().chain(allowed).chain(guarded);
-        let child = Child::start(Who::Router, flags, self.events.clone())?;
+        let child = Child::start(ChildId::Router, flags, self.events.clone())?;
         if let Some(snapshot) = &self.snapshot {
             child.say(snapshot.clone()).await;
         }
@@ -113,7 +113,7 @@ impl RouterProcess {
     /// Gives it a snapshot.
     ///
     /// # Errors
-    /// When the snapshot cannot be written as JSON, which none of ours cannot.
+    /// The snapshot does not serialize, which is a fault of ours.
     pub(crate) async fn publish(&mut self, swarm: &Swarm) -> Result<(), serde_json::Error> {
         let line = serde_json::to_string(swarm)?;
         if let Some(child) = &self.child {
@@ -188,7 +188,7 @@ async fn ask(http: SocketAddr, mut generation: watch::Receiver<u64>, events: mps
 }
 
 /// One `GET /readyz`. A whole HTTP client would be more than one request on the loopback needs.
-async fn readyz(http: SocketAddr) -> io::Result<Readiness> {
+async fn readyz(http: SocketAddr) -> io::Result<SwarmReadiness> {
     let mut stream = TcpStream::connect(reachable(http)).await?;
     stream.write_all(format!("GET /readyz HTTP/1.0\r\nHost: {http}\r\nConnection: close\r\n\r\n").as_bytes()).await?;
     let mut answer = Vec::new();

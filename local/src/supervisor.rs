@@ -1,4 +1,4 @@
-//! The loop: something happened, what is there to do now, do it.
+//! The control loop: take an event, plan, carry out the actions.
 
 use std::{
     collections::BTreeSet,
@@ -8,8 +8,8 @@ use std::{
 };
 
 use slm_residency::{
-    link::{self, no_credentials},
     pause::until,
+    worker_client::{self, no_credentials},
 };
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
@@ -28,34 +28,34 @@ const EVENTS_MAX: usize = 1024;
 /// Rounds of planning after one event; each only follows from what the one before did.
 const ROUNDS_MAX: usize = 8;
 
-/// How a swarm is run.
+/// Settings of a swarm.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Of the router.
+    /// Settings of the router.
     pub router: RouterSettings,
-    /// Of the workers.
+    /// Settings of the workers.
     pub workers: WorkerSettings,
 }
 
-/// Asks a swarm to end.
+/// Shutdown requests for a swarm.
 #[derive(Clone, Debug, Default)]
 pub struct Stop {
-    /// Finish what runs first.
+    /// Drain: running answers are finished first.
     pub drain: CancellationToken,
-    /// At once.
+    /// Kill: at once.
     pub kill: CancellationToken,
 }
 
-/// Where a swarm that is ready listens.
+/// Addresses of a swarm that is ready.
 #[derive(Clone, Copy, Debug)]
 pub struct Bound {
-    /// OpenAI-compatible HTTP.
+    /// The OpenAI-compatible HTTP endpoint.
     pub http: SocketAddr,
-    /// gRPC.
+    /// The gRPC endpoint.
     pub grpc: SocketAddr,
 }
 
-/// Why a swarm did not come up.
+/// The reason why a swarm did not become ready.
 #[derive(Debug, Error)]
 pub enum UpError {
     /// A process could not be started.
@@ -73,19 +73,19 @@ pub enum UpError {
 }
 
 /// Runs a swarm until it is asked to end.
-pub struct Supervisor {
+pub(crate) struct Supervisor {
     pub(crate) reporter: Arc<dyn Reporter>,
     pub(crate) sender: mpsc::Sender<Event>,
     pub(crate) events: mpsc::Receiver<Event>,
-    links: mpsc::Receiver<(WorkerId, link::Event)>,
+    worker_events: mpsc::Receiver<(WorkerId, worker_client::Event)>,
     pub(crate) desired: Desired,
     pub(crate) observed: Observed,
-    /// When it was last asked what to do.
+    /// Time of the last plan.
     planned: Instant,
     pub(crate) workers: Workers,
     pub(crate) router: RouterProcess,
     pub(crate) bound: Option<Bound>,
-    /// What was served last, but for adapters that were refused; none before the swarm was ready for the first time.
+    /// State that was served last, without refused adapters; none before the swarm was ready for the first time.
     pub(crate) applied: Option<(Desired, u64)>,
     pub(crate) ready: Option<oneshot::Sender<Bound>>,
     /// Problems that were told already.
@@ -96,21 +96,21 @@ pub struct Supervisor {
 
 impl Supervisor {
     /// For a swarm that starts as `desired` says.
-    pub fn new(
+    pub(crate) fn new(
         settings: Settings,
         desired: Desired,
         reporter: Arc<dyn Reporter>,
         ready: oneshot::Sender<Bound>,
     ) -> Self {
         let (sender, events) = mpsc::channel(EVENTS_MAX);
-        let (links_sender, links) = mpsc::channel(EVENTS_MAX);
+        let (worker_events_sender, worker_events) = mpsc::channel(EVENTS_MAX);
         Self {
             reporter,
-            workers: Workers::new(settings.workers, sender.clone(), links_sender),
+            workers: Workers::new(settings.workers, sender.clone(), worker_events_sender),
             router: RouterProcess::new(settings.router, sender.clone()),
             sender,
             events,
-            links,
+            worker_events,
             desired,
             observed: Observed::default(),
             planned: Instant::now(),
@@ -126,30 +126,30 @@ impl Supervisor {
     /// adapter that its worker refuses at any time, it is reported and everything else keeps serving.
     ///
     /// # Errors
-    /// What cannot be Ready.
-    pub async fn run(mut self, mut changes: mpsc::Receiver<Desired>, stop: Stop) -> Result<(), UpError> {
+    /// Objects that cannot become Ready.
+    pub(crate) async fn run(mut self, mut changes: mpsc::Receiver<Desired>, stop: Stop) -> Result<(), UpError> {
         self.router.start().await?;
         let outcome = loop {
             if let Err(error) = self.reconcile().await {
                 break Err(error);
             }
-            let step = tokio::select! {
+            let handled = tokio::select! {
                 () = stop.drain.cancelled() => break Ok(()),
                 () = stop.kill.cancelled() => break Ok(()),
                 Some(desired) = changes.recv() => { self.change(desired); Ok(()) }
-                Some(event) = self.events.recv() => self.take_in(event).await,
-                Some((id, event)) = self.links.recv() => { self.worker_told(id, event); Ok(()) }
+                Some(event) = self.events.recv() => self.handle_event(event).await,
+                Some((id, event)) = self.worker_events.recv() => { self.handle_worker_event(id, event); Ok(()) }
                 () = until(self.observed.next_attempt(self.planned)) => Ok(()),
             };
-            if step.is_err() {
-                break step;
+            if handled.is_err() {
+                break handled;
             }
         };
         if outcome.is_err() {
             // Nobody is served yet, or the swarm cannot go on: there is nothing to finish.
             stop.kill.cancel();
         }
-        self.end(stop).await;
+        self.shut_down(stop).await;
         outcome
     }
 
@@ -200,13 +200,13 @@ impl Supervisor {
                 let id = self.workers.start(&model, &launch)?;
                 self.observed.workers.push(Worker::new(id, &model, &launch));
             }
-            Action::Ask { worker, step } => {
+            Action::Ask { worker, action } => {
                 if let Some(observed) = self.observed.worker_mut(worker) {
-                    observed.holdings.ask(&step, self.planned);
+                    observed.holdings.ask(&action, self.planned);
                 }
-                if let Some(link) = self.workers.get(worker).and_then(|process| process.link()) {
+                if let Some(client) = self.workers.get(worker).and_then(|process| process.client()) {
                     // What needed any is on this machine already.
-                    link.ask(step, no_credentials());
+                    client.ask(action, no_credentials());
                 }
             }
             Action::Publish { swarm, revision } => {

@@ -1,4 +1,4 @@
-//! The worker processes.
+//! The worker processes: start, stop, restart with backoff.
 
 use std::{
     collections::HashMap,
@@ -10,27 +10,27 @@ use std::{
 
 use slm_launch::{CacheArgs, StoreArgs, WorkerLaunch};
 use slm_residency::{
-    Link,
-    link::{self, BadAddress},
+    WorkerClient,
     pause::backoff,
+    worker_client::{self, BadAddress},
 };
 use tokio::sync::mpsc;
 
 use crate::reconcile::{Launch, WorkerId};
 use crate::{
     child::Child,
-    event::{Event, RESTART_PAUSE_MAX, Who},
+    event::{ChildId, Event, RESTART_PAUSE_MAX},
 };
 
-/// A worker that has served for so long was fine: the next attempt is the first again.
+/// Time of serving after which a restart counts as the first again.
 const FINE: Duration = Duration::from_secs(10);
 
-/// How workers are started.
+/// Launch options of all workers.
 #[derive(Clone, Debug)]
 pub struct WorkerSettings {
     /// Folder of converted models and downloads.
     pub cache: std::path::PathBuf,
-    /// How long running answers may go on after the end was asked for.
+    /// Time for running answers to finish after a shutdown was requested.
     pub drain: Duration,
 }
 
@@ -39,51 +39,51 @@ pub struct WorkerSettings {
 pub(crate) struct Workers {
     settings: WorkerSettings,
     events: mpsc::Sender<Event>,
-    links: mpsc::Sender<(WorkerId, link::Event)>,
+    worker_events: mpsc::Sender<(WorkerId, worker_client::Event)>,
     running: HashMap<WorkerId, Process>,
     started: u64,
     /// Starts in a row that did not last, by model.
     attempts: HashMap<String, u32>,
 }
 
-/// One of them.
+/// A worker process.
 #[derive(Debug)]
 pub(crate) struct Process {
     /// Its SlmModel.
     pub model: String,
-    /// What it said before it ended.
+    /// Reason for its exit, as it printed it.
     pub failed: Option<String>,
     child: Option<Child>,
     killer: tokio_util::sync::CancellationToken,
-    link: Option<Link<WorkerId>>,
+    client: Option<WorkerClient<WorkerId>>,
     address: Option<String>,
     serving_since: Option<Instant>,
 }
 
 impl Workers {
-    /// None yet. What processes say goes to `events`, what the workers in them say to `links`.
+    /// No worker yet. Output of the processes goes to `events`, reports over gRPC to `worker_events`.
     pub(crate) fn new(
         settings: WorkerSettings,
         events: mpsc::Sender<Event>,
-        links: mpsc::Sender<(WorkerId, link::Event)>,
+        worker_events: mpsc::Sender<(WorkerId, worker_client::Event)>,
     ) -> Self {
-        Self { settings, events, links, running: HashMap::new(), started: 0, attempts: HashMap::new() }
+        Self { settings, events, worker_events, running: HashMap::new(), started: 0, attempts: HashMap::new() }
     }
 
     /// Starts one.
     ///
     /// # Errors
-    /// When the system does not start the process.
+    /// The system does not start the process.
     pub(crate) fn start(&mut self, model: &str, launch: &Launch) -> io::Result<WorkerId> {
         let id = WorkerId(self.started + 1);
-        let child = Child::start(Who::Worker(id), arguments(model, launch, &self.settings), self.events.clone())?;
+        let child = Child::start(ChildId::Worker(id), arguments(model, launch, &self.settings), self.events.clone())?;
         self.started = id.0;
         let process = Process {
             model: model.to_owned(),
             failed: None,
             killer: child.killer(),
             child: Some(child),
-            link: None,
+            client: None,
             address: None,
             serving_since: None,
         };
@@ -91,12 +91,12 @@ impl Workers {
         Ok(id)
     }
 
-    /// That worker.
+    /// The worker with this id.
     pub(crate) fn get(&self, id: WorkerId) -> Option<&Process> {
         self.running.get(&id)
     }
 
-    /// That worker.
+    /// The worker with this id.
     pub(crate) fn get_mut(&mut self, id: WorkerId) -> Option<&mut Process> {
         self.running.get_mut(&id)
     }
@@ -104,10 +104,10 @@ impl Workers {
     /// Connects to a worker that said its address.
     ///
     /// # Errors
-    /// When the address is none.
+    /// The address is malformed.
     pub(crate) fn connect(&mut self, id: WorkerId, address: SocketAddr) -> Result<(), BadAddress> {
         let Some(process) = self.running.get_mut(&id) else { return Ok(()) };
-        process.link = Some(Link::open(id, &address.to_string(), None, self.links.clone())?);
+        process.client = Some(WorkerClient::open(id, &address.to_string(), None, self.worker_events.clone())?);
         process.address = Some(format!("http://{address}"));
         process.serving_since = Some(Instant::now());
         Ok(())
@@ -145,16 +145,16 @@ impl Workers {
         Some((process, delay))
     }
 
-    /// Those that run.
+    /// Ids of the workers that run.
     pub(crate) fn ids(&self) -> Vec<WorkerId> {
         self.running.keys().copied().collect()
     }
 }
 
 impl Process {
-    /// The line to it, once it is connected.
-    pub(crate) fn link(&self) -> Option<&Link<WorkerId>> {
-        self.link.as_ref()
+    /// Its client, once it is connected.
+    pub(crate) fn client(&self) -> Option<&WorkerClient<WorkerId>> {
+        self.client.as_ref()
     }
 
     /// Its URL, once it said its address.

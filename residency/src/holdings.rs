@@ -1,4 +1,4 @@
-//! What one worker holds and was asked for, and what each of its answers changes in that.
+//! Observed state of one worker: resident adapters, requests under way, refusals. Pure.
 
 use std::{
     collections::BTreeMap,
@@ -9,45 +9,45 @@ use slm_proto::v1::WorkerState;
 use tonic::{Code, Status};
 
 use crate::{
+    action::AdapterAction,
     pause::backoff,
-    refusal::{Helps, Refused},
-    step::Step,
-    version::{Resident, Version, Wanted, resident},
+    refusal::{Refused, RetryWhen},
+    version::{DesiredAdapters, Resident, Version, resident},
 };
 
-/// Most time between two attempts to drop: nothing but the connection stands against one.
+/// Longest pause between attempts to unload: only the connection can fail.
 const DROP_PAUSE_MAX: Duration = Duration::from_secs(5);
-/// A new worker waits no longer than this for a load that runs: it serves without. Fetching and packing an adapter of some
-/// 100 MB takes less, and a rollout of many workers must not stand still for one source that hangs.
-pub const LOAD_PATIENCE: Duration = Duration::from_secs(60);
+/// Longest time that a new worker stays unready for a load that runs; after that it serves without. Fetching and packing an
+/// adapter of some 100 MB takes less, and a rollout of many workers must not stall for one source that hangs.
+pub const LOAD_WAIT_MAX: Duration = Duration::from_secs(60);
 
-/// What one worker holds, and what it was asked for.
+/// Observed state of one worker.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Holdings {
-    /// Adapters that new requests may name: what it said last.
+    /// Adapters that new requests may name, by its last state.
     pub resident: BTreeMap<String, Resident>,
-    /// Loads that it was asked for and that its state does not show yet.
+    /// Loads under way: requested, and not yet shown by its state.
     pub loading: BTreeMap<String, Loading>,
     /// Versions that could not be loaded.
     pub refused: BTreeMap<String, Refused>,
-    /// Drops that it was asked for and that its state does not show yet.
+    /// Unloads under way: requested, and not yet shown by its state.
     pub unloading: BTreeMap<String, Unloading>,
-    /// Versions that take room, also those that only finish what runs on them.
+    /// Adapter slots in use, with versions that only finish running requests.
     held: usize,
 }
 
-/// A load.
+/// A load under way.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Loading {
-    /// What is wanted.
+    /// The version to load.
     pub version: Version,
-    /// When it was asked for.
+    /// Time of the request.
     asked: Instant,
 }
 
 impl Loading {
-    /// Whether its outcome may be `version`: the same files by the same scale. Until it is there, nobody knows which
-    /// digest a source without one has.
+    /// True when its outcome may be `version`: the same source and scale. The digest of a source without one is unknown until
+    /// it is loaded.
     #[must_use]
     pub fn may_bring(&self, version: &Version) -> bool {
         #[allow(clippy::float_cmp)] // The same number, handed through.
@@ -56,47 +56,47 @@ impl Loading {
         same_scale && same_digest && self.version.source == version.source
     }
 
-    /// When it is not waited for any more.
+    /// Time from which readiness no longer waits for it.
     fn overdue(&self) -> Instant {
-        self.asked + LOAD_PATIENCE
+        self.asked + LOAD_WAIT_MAX
     }
 }
 
-/// A drop.
+/// An unload under way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unloading {
-    /// The version that is meant.
+    /// Digest of the version to unload.
     pub digest: String,
     /// Attempts that failed.
     failed: u32,
-    /// When to ask again, after one that failed.
+    /// Time of the next attempt, after one that failed.
     pub again: Option<Instant>,
 }
 
-/// The state of a version on a worker.
+/// State of a version on a worker.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum VersionState<'h> {
     /// New requests get it.
     Resident,
-    /// It was refused, and may be asked for again.
+    /// Refused; may be requested again.
     Refused(&'h Refused),
-    /// It was asked for, for the first time.
+    /// Requested for the first time.
     Loading,
-    /// It is neither there nor asked for.
+    /// Neither resident nor requested.
     Missing,
 }
 
 impl Holdings {
-    /// Takes in that the worker is asked for `step`.
-    pub fn ask(&mut self, step: &Step, now: Instant) {
-        match step {
-            Step::Load { name, version } => {
+    /// Records a request to the worker.
+    pub fn ask(&mut self, action: &AdapterAction, now: Instant) {
+        match action {
+            AdapterAction::Load { name, version } => {
                 self.loading.insert(name.clone(), Loading { version: version.clone(), asked: now });
             }
-            Step::Cancel { name } => {
+            AdapterAction::Cancel { name } => {
                 self.loading.remove(name);
             }
-            Step::Unload { name, digest } => {
+            AdapterAction::Unload { name, digest } => {
                 let before = self.unloading.get(name).filter(|before| before.digest == *digest);
                 let failed = before.map_or(0, |before| before.failed);
                 self.unloading.insert(name.clone(), Unloading { digest: digest.clone(), failed, again: None });
@@ -104,8 +104,8 @@ impl Holdings {
         }
     }
 
-    /// Takes in what the worker says: with it comes what has become of loads and drops. Where there was no room and
-    /// something has gone, loads are due at once.
+    /// Takes in a state of the worker, which settles loads and unloads that it shows. When an adapter has left, loads that were
+    /// refused for want of a slot are due at once.
     pub fn tell(&mut self, state: &WorkerState, now: Instant) {
         self.resident = resident(state);
         let is_there = |name: &String, version: &Version| self.resident.get(name).is_some_and(|held| version.is(held));
@@ -114,15 +114,15 @@ impl Holdings {
         self.unloading
             .retain(|name, unloading| self.resident.get(name).is_some_and(|held| held.digest == unloading.digest));
         if state.adapters.len() < self.held {
-            for refused in self.refused.values_mut().filter(|refused| refused.helps == Helps::Room) {
+            for refused in self.refused.values_mut().filter(|refused| refused.retry_when == RetryWhen::SlotFree) {
                 refused.again = refused.again.min(now);
             }
         }
         self.held = state.adapters.len();
     }
 
-    /// Takes in that a load ended; gives the refusal, if that was its end. One that went well shows in the state, which
-    /// is what counts. The outcome of a load that another one has replaced since says nothing any more.
+    /// Takes in the end of a load; returns its refusal, if it was refused. Success shows in the worker's state, which alone
+    /// counts. The outcome of a load that another has replaced is ignored.
     pub fn loaded(
         &mut self,
         name: &str,
@@ -144,8 +144,8 @@ impl Holdings {
         self.refused.get(name)
     }
 
-    /// Takes in that a drop ended. What is gone already is as good; the state shows it. After another failure, which
-    /// stands there still, it is asked for again when some time has passed.
+    /// Takes in the end of an unload. NOT_FOUND counts as success; the state shows it. After any other failure the unload is
+    /// requested again after a pause.
     pub fn unloaded(&mut self, name: &str, digest: &str, outcome: Result<(), Status>, now: Instant) {
         let Err(status) = outcome else { return };
         let asked = self.unloading.get_mut(name).filter(|unloading| unloading.digest == digest);
@@ -155,7 +155,7 @@ impl Holdings {
         }
     }
 
-    /// The worker does not say what it holds any more. What it refused, it would refuse again.
+    /// The worker's state is unknown: its stream broke. Refusals are kept, for it would refuse the same again.
     pub fn lost(&mut self) {
         *self = Self { refused: std::mem::take(&mut self.refused), ..Self::default() };
     }
@@ -174,10 +174,10 @@ impl Holdings {
         }
     }
 
-    /// Whether every wanted adapter is there, or not to be waited for: one whose load is refused for good, or takes longer
-    /// than [`LOAD_PATIENCE`].
+    /// True when every desired adapter is resident or no longer waited for: its load was refused for good, or takes longer
+    /// than [`LOAD_WAIT_MAX`].
     #[must_use]
-    pub fn complete(&self, wanted: &Wanted, now: Instant) -> bool {
+    pub fn complete(&self, wanted: &DesiredAdapters, now: Instant) -> bool {
         wanted.iter().all(|(name, version)| match self.version_state(name, version) {
             VersionState::Resident => true,
             VersionState::Refused(refused) => refused.lasting,
@@ -186,8 +186,8 @@ impl Holdings {
         })
     }
 
-    /// When [`steps()`](crate::steps()) may have something to ask for, or [`complete`](Self::complete) another answer,
-    /// though nothing happened, if they were last called at `last` or later.
+    /// Time at which [`next_actions()`](crate::next_actions()) or [`complete`](Self::complete) may change their answer without
+    /// an event, after a call at `last` or later.
     #[must_use]
     pub fn next_attempt(&self, last: Instant) -> Option<Instant> {
         let loads = self.refused.values().map(|refused| refused.again);
@@ -196,7 +196,7 @@ impl Holdings {
         loads.chain(drops).chain(overdue).filter(|again| *again > last).min()
     }
 
-    /// Why exactly this version is not there, if the worker said so.
+    /// The refusal of exactly this version, if there is one.
     fn refusal(&self, name: &str, version: &Version) -> Option<&Refused> {
         self.refused.get(name).filter(|refused| refused.version == *version)
     }
@@ -207,9 +207,9 @@ mod tests {
     use slm_proto::v1::{AdapterPhase, AdapterState};
 
     use super::*;
-    use crate::steps::steps;
+    use crate::next_actions::next_actions;
 
-    fn wanted(source: &str) -> Wanted {
+    fn wanted(source: &str) -> DesiredAdapters {
         let version = Version { source: source.to_owned(), digest: None, scale: 1.0 };
         BTreeMap::from([("banking".to_owned(), version)])
     }
@@ -235,16 +235,16 @@ mod tests {
         let now = Instant::now();
         let wants = wanted("a:1");
         let mut holdings = Holdings::default();
-        for step in steps(&wants, &holdings, now, |_| false) {
-            holdings.ask(&step, now);
+        for action in next_actions(&wants, &holdings, now, |_| false) {
+            holdings.ask(&action, now);
         }
-        assert_eq!(steps(&wants, &holdings, now, |_| false), []);
+        assert_eq!(next_actions(&wants, &holdings, now, |_| false), []);
         holdings.tell(&state(&[("banking", "a:1", AdapterPhase::Serving)]), now);
         assert!(holdings.loading.is_empty() && holdings.complete(&wants, now));
-        for step in steps(&BTreeMap::new(), &holdings, now, |_| false) {
-            holdings.ask(&step, now);
+        for action in next_actions(&BTreeMap::new(), &holdings, now, |_| false) {
+            holdings.ask(&action, now);
         }
-        assert_eq!(steps(&BTreeMap::new(), &holdings, now, |_| false), []);
+        assert_eq!(next_actions(&BTreeMap::new(), &holdings, now, |_| false), []);
     }
 
     #[test]
@@ -252,13 +252,13 @@ mod tests {
         let now = Instant::now();
         let wants = wanted("a:1");
         let mut holdings = Holdings::default();
-        holdings.ask(&Step::Load { name: "banking".to_owned(), version: wants["banking"].clone() }, now);
+        holdings.ask(&AdapterAction::Load { name: "banking".to_owned(), version: wants["banking"].clone() }, now);
         holdings.loaded("banking", &wants["banking"], Err(Status::invalid_argument("no tensors")), now);
         assert!(holdings.loading.is_empty() && holdings.complete(&wants, now));
-        assert_eq!(steps(&wants, &holdings, now, |_| false), []);
-        assert_eq!(steps(&wanted("a:2"), &holdings, now, |_| false).len(), 1);
+        assert_eq!(next_actions(&wants, &holdings, now, |_| false), []);
+        assert_eq!(next_actions(&wanted("a:2"), &holdings, now, |_| false).len(), 1);
         let again = holdings.next_attempt(now).expect("another attempt");
-        assert_eq!(steps(&wants, &holdings, again, |_| false).len(), 1);
+        assert_eq!(next_actions(&wants, &holdings, again, |_| false).len(), 1);
         holdings.tell(&state(&[("banking", "a:1", AdapterPhase::Serving)]), again);
         assert_eq!(holdings.version_state("banking", &wants["banking"]), VersionState::Resident);
         assert_eq!(holdings.next_attempt(now), None, "a refusal is over when the version is there");
@@ -269,10 +269,10 @@ mod tests {
         let now = Instant::now();
         let wants = wanted("a:1");
         let mut holdings = Holdings::default();
-        holdings.ask(&Step::Load { name: "banking".to_owned(), version: wants["banking"].clone() }, now);
-        assert!(!holdings.complete(&wants, now + LOAD_PATIENCE / 2));
+        holdings.ask(&AdapterAction::Load { name: "banking".to_owned(), version: wants["banking"].clone() }, now);
+        assert!(!holdings.complete(&wants, now + LOAD_WAIT_MAX / 2));
         let overdue = holdings.next_attempt(now).expect("a time to look again");
-        assert_eq!(overdue, now + LOAD_PATIENCE);
+        assert_eq!(overdue, now + LOAD_WAIT_MAX);
         assert!(holdings.complete(&wants, overdue));
         assert_eq!(holdings.next_attempt(overdue), None);
         holdings.loaded("banking", &wants["banking"], Err(Status::deadline_exceeded("too long")), overdue);
@@ -289,7 +289,7 @@ mod tests {
         let mut holdings = Holdings::default();
         for source in ["a:1", "a:2"] {
             let version = wanted(source)["banking"].clone();
-            holdings.ask(&Step::Load { name: "banking".to_owned(), version }, now);
+            holdings.ask(&AdapterAction::Load { name: "banking".to_owned(), version }, now);
         }
         let [former, latter] = ["a:1", "a:2"].map(|source| wanted(source)["banking"].clone());
         assert_eq!(holdings.loaded("banking", &former, Err(Status::cancelled("gave way")), now), None);
@@ -305,28 +305,28 @@ mod tests {
         holdings.tell(&state(&[("banking", "a:1", Serving), ("travel", "t:1", Retiring)]), now);
         holdings.loaded("banking", &wants["banking"], full(), now);
         assert!(!holdings.complete(&wants, now), "it may go well soon");
-        assert_eq!(steps(&wants, &holdings, now, |_| false), []);
+        assert_eq!(next_actions(&wants, &holdings, now, |_| false), []);
         holdings.tell(&state(&[("banking", "a:1", Serving)]), now);
-        assert_eq!(steps(&wants, &holdings, now, |_| false).len(), 1);
+        assert_eq!(next_actions(&wants, &holdings, now, |_| false).len(), 1);
     }
 
     #[test]
     fn a_drop_that_failed_is_asked_for_again_and_one_of_another_version_is_another() {
         let now = Instant::now();
-        let none = Wanted::new();
+        let none = DesiredAdapters::new();
         let mut holdings = Holdings::default();
         holdings.tell(&state(&[("banking", "a:1", AdapterPhase::Serving)]), now);
-        let drop = steps(&none, &holdings, now, |_| false).remove(0);
+        let drop = next_actions(&none, &holdings, now, |_| false).remove(0);
         holdings.ask(&drop, now);
         holdings.unloaded("banking", "sha256:a:1", Err(Status::unavailable("away")), now);
-        assert_eq!(steps(&none, &holdings, now, |_| false), []);
+        assert_eq!(next_actions(&none, &holdings, now, |_| false), []);
         let again = holdings.next_attempt(now).expect("another attempt");
-        assert_eq!(steps(&none, &holdings, again, |_| false), std::slice::from_ref(&drop));
+        assert_eq!(next_actions(&none, &holdings, again, |_| false), std::slice::from_ref(&drop));
         holdings.ask(&drop, now);
         holdings.unloaded("banking", "sha256:a:1", Err(Status::not_found("not here")), again);
         assert_eq!(holdings.next_attempt(now), None, "gone is gone");
         holdings.tell(&state(&[("banking", "a:2", AdapterPhase::Serving)]), again);
-        assert_eq!(steps(&none, &holdings, again, |_| false).len(), 1);
+        assert_eq!(next_actions(&none, &holdings, again, |_| false).len(), 1);
     }
 
     #[test]

@@ -1,33 +1,35 @@
-//! Which adapters a worker holds, which it should hold, and what to ask of it: the same for a worker process of
-//! `slm up` and for a worker pod of the operator.
+//! Residency of adapters: the adapters that a worker holds, those that it should hold, and the requests that close the
+//! gap. The same for a worker process of `slm up` and for a worker pod of the operator.
 //!
-//! A worker says over its state stream what it holds; nobody remembers what it was once asked for longer than the
-//! outcome is unknown. Whoever keeps workers calls [`steps()`] after every event and carries out what it says:
+//! The worker is the source of truth: its state stream says which adapters are loaded. A request is remembered only until
+//! its outcome shows there. A control loop calls [`next_actions()`] after every event and carries the actions out:
 //!
-//! - [`version`]: what an adapter has to be, and when what a worker holds is that;
-//! - [`holdings`]: what one worker holds and was asked for, and what each of its answers changes in that;
-//! - [`refusal`]: what a refused load means, and when it is tried again;
-//! - [`step`], [`steps`](mod@steps): from both to what to ask for next: load, replace, drop, or leave;
-//! - [`pause`]: how long between attempts;
-//! - [`link`]: the connection: the state stream, loads and drops.
+//! - [`version`]: a desired version of an adapter, and its match with a resident one;
+//! - [`holdings`]: the observed state of one worker, with the requests under way;
+//! - [`refusal`]: a refused load, and the time of its retry;
+//! - [`action`], [`next_actions`](mod@next_actions): load, replace, cancel or unload, from desired and observed state;
+//! - [`pause`]: backoff between attempts;
+//! - [`state_stream`]: the client of a worker's state stream, across breaks; routers use it, too;
+//! - [`worker_client`]: the client of one worker: state stream, loads and unloads.
 //!
-//! All but the link is pure and takes the time as an argument. Not here: how workers come and go, how adapters are
-//! wanted (manifests or objects), and whom callers are sent to.
+//! All but the last two are pure and take the time as an argument. Not here: the life of workers, the source of the
+//! desired state (manifests or objects), and routing.
 
+pub mod action;
 pub mod holdings;
-pub mod link;
+pub mod next_actions;
 pub mod pause;
 pub mod refusal;
-pub mod step;
-pub mod steps;
+pub mod state_stream;
 pub mod version;
+pub mod worker_client;
 
 #[cfg(test)]
 mod simulation;
 
+pub use action::AdapterAction;
 pub use holdings::{Holdings, VersionState};
-pub use link::Link;
+pub use next_actions::next_actions;
 pub use refusal::Refused;
-pub use step::Step;
-pub use steps::steps;
-pub use version::{Resident, Version, Wanted};
+pub use version::{DesiredAdapters, Resident, Version};
+pub use worker_client::WorkerClient;

@@ -2,11 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+/// The pause after the first attempt that failed.
+pub const FIRST_PAUSE: Duration = Duration::from_millis(250);
+
 /// The pause after an attempt that `failed` others went before: doubles from a quarter of a second to `most`, with jitter.
 #[must_use]
 pub fn backoff(failed: u32, most: Duration) -> Duration {
-    const FIRST: Duration = Duration::from_millis(250);
-    slm_backoff::pause(failed, FIRST, most)
+    slm_backoff::pause(failed, FIRST_PAUSE, most)
 }
 
 /// Waits until `instant`, or for ever when there is none.

@@ -1,4 +1,4 @@
-//! What a refused load means, and when it is tried again.
+//! A refused load: its reason, and the time of its retry.
 
 use std::time::{Duration, Instant};
 
@@ -7,72 +7,73 @@ use tonic::{Code, Status};
 
 use crate::{pause::backoff, version::Version};
 
-/// Most time between two attempts at a load that may go well by itself.
+/// Longest pause between attempts at a load that may succeed by itself.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
-/// After a refusal that only other files mend: they may be mended in place.
-const MENDED: Duration = Duration::from_secs(120);
-/// A worker waits no longer than this for an adapter whose loads may go well by themselves; it serves without.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// Pause after a refusal that only other files mend: they may be mended in place.
+const CHANGED_PAUSE: Duration = Duration::from_secs(120);
+/// Longest time that a new worker stays unready for an adapter whose loads may succeed by themselves.
+const TRANSIENT_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// A version that a worker could not load.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Refused {
-    /// Which.
+    /// The version that was refused.
     pub version: Version,
-    /// One word, as conditions have it.
+    /// Reason in one word, as in a condition.
     pub reason: String,
-    /// The worker's own words.
+    /// The worker's message.
     pub message: String,
-    /// What the same load needs to go well.
-    pub helps: Helps,
-    /// Attempts so far.
+    /// The change after which the same load may succeed.
+    pub retry_when: RetryWhen,
+    /// Number of attempts.
     pub attempts: u32,
-    /// When it was asked for, the first time.
+    /// Time of the first attempt.
     pub since: Instant,
-    /// Whether nobody should wait for it any more.
+    /// True when the readiness of a worker no longer waits for it.
     pub lasting: bool,
-    /// When to try again.
+    /// Time of the next attempt.
     pub again: Instant,
 }
 
-/// What a refused load needs to go well.
+/// The change after which a refused load may succeed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Helps {
-    /// Something else has to leave the worker.
-    Room,
-    /// It may go well by itself.
-    Time,
-    /// Somebody has to change the files or the manifest.
-    Change,
+pub enum RetryWhen {
+    /// An adapter slot is free: another adapter has left the worker.
+    SlotFree,
+    /// Some time has passed.
+    Later,
+    /// The files or the manifest have changed.
+    Changed,
 }
 
 impl Refused {
-    /// What the worker's `status` means for `version`, which was `asked` for then, and refused before as `before` says.
+    /// The refusal of `version` by a worker's `status`. `asked` is the time of this request, `before` the refusal of the
+    /// same version before it.
     #[must_use]
     pub fn new(version: Version, status: &Status, before: Option<&Self>, asked: Instant, now: Instant) -> Self {
         let attempts = before.map_or(0, |before| before.attempts);
         let since = before.map_or(asked, |before| before.since);
-        let helps = helps(status);
-        let passes = helps != Helps::Change;
+        let retry_when = retry_when(status);
+        let passes = retry_when != RetryWhen::Changed;
         let word = status.metadata().get(trailers::REASON).and_then(|word| word.to_str().ok());
         Self {
             version,
             reason: word.unwrap_or("LoadFailed").to_owned(),
             message: status.message().to_owned(),
-            helps,
+            retry_when,
             attempts: attempts.saturating_add(1),
             since,
-            lasting: !passes || now.saturating_duration_since(since) >= PATIENCE,
-            again: now + if passes { backoff(attempts, PAUSE_MAX) } else { MENDED },
+            lasting: !passes || now.saturating_duration_since(since) >= TRANSIENT_WAIT_MAX,
+            again: now + if passes { backoff(attempts, PAUSE_MAX) } else { CHANGED_PAUSE },
         }
     }
 }
 
-fn helps(status: &Status) -> Helps {
+fn retry_when(status: &Status) -> RetryWhen {
     match status.code() {
-        Code::ResourceExhausted => Helps::Room,
-        Code::Unavailable | Code::Aborted | Code::Cancelled | Code::DeadlineExceeded => Helps::Time,
-        _ => Helps::Change,
+        Code::ResourceExhausted => RetryWhen::SlotFree,
+        Code::Unavailable | Code::Aborted | Code::Cancelled | Code::DeadlineExceeded => RetryWhen::Later,
+        _ => RetryWhen::Changed,
     }
 }
 
@@ -91,12 +92,12 @@ mod tests {
             let (pause, waited) = (refused.again - now, now - start);
             let longest = Duration::from_millis(250 << attempt).min(PAUSE_MAX);
             assert!(pause >= longest / 2 && pause <= longest, "attempt {attempt}: {pause:?}");
-            assert_eq!(refused.lasting, waited >= PATIENCE, "attempt {attempt}, after {waited:?}");
+            assert_eq!(refused.lasting, waited >= TRANSIENT_WAIT_MAX, "attempt {attempt}, after {waited:?}");
             now = refused.again;
             refused = Refused::new(version.clone(), &full, Some(&refused), now, now);
         }
         assert!(refused.lasting);
         let broken = Refused::new(version, &Status::invalid_argument("no tensors"), None, start, start);
-        assert_eq!((broken.lasting, broken.again - start, broken.reason.as_str()), (true, MENDED, "LoadFailed"));
+        assert_eq!((broken.lasting, broken.again - start, broken.reason.as_str()), (true, CHANGED_PAUSE, "LoadFailed"));
     }
 }

@@ -1,5 +1,5 @@
-//! A worker with few slots and a bad day, and somebody whose wishes change: in the end it holds what is wanted, whatever
-//! went wrong on the way, and it never dropped what was to be kept.
+//! Simulation of a worker with few slots and many faults, under changing desired state. At the end it has the desired adapters,
+//! whatever went wrong on the way, and has never unloaded one that was to be kept.
 
 use std::{
     collections::BTreeMap,
@@ -11,17 +11,17 @@ use rand_chacha::ChaCha8Rng;
 use slm_proto::v1::{AdapterPhase, AdapterState, WorkerState};
 use tonic::Status;
 
-use crate::{Holdings, Step, Version, Wanted, steps};
+use crate::{AdapterAction, DesiredAdapters, Holdings, Version, next_actions};
 
 const NAMES: [&str; 4] = ["a", "b", "c", "kept"];
 const SLOTS: usize = 5;
 const ROUNDS: usize = 200;
 
-/// What a worker does, in a few lines.
+/// A worker, simulated.
 #[derive(Default)]
 struct Worker {
     versions: Vec<AdapterState>,
-    asked: Vec<Step>,
+    asked: Vec<AdapterAction>,
 }
 
 impl Worker {
@@ -56,9 +56,11 @@ impl Worker {
     /// A load of this name that waits for its answer is cancelled: its caller never hears of it. Half of the time that
     /// comes too late, and it was carried out. Gives the version that was waited for.
     fn cancel(&mut self, name: &str, random: &mut ChaCha8Rng) -> Option<Version> {
-        let found =
-            self.asked.iter().position(|other| matches!(other, Step::Load { name: other, .. } if other == name));
-        let Step::Load { version, .. } = self.asked.remove(found?) else { return None };
+        let found = self
+            .asked
+            .iter()
+            .position(|other| matches!(other, AdapterAction::Load { name: other, .. } if other == name));
+        let AdapterAction::Load { version, .. } = self.asked.remove(found?) else { return None };
         if random.random_bool(0.5) {
             let _ = self.load(name, &version);
         }
@@ -73,12 +75,12 @@ impl Worker {
         let broken = random.random_bool(fails);
         let away = || Err(Status::unavailable("connection reset"));
         match self.asked.remove(0) {
-            Step::Load { name, version } => {
+            AdapterAction::Load { name, version } => {
                 let outcome = if broken { away() } else { self.load(&name, &version) };
                 holdings.loaded(&name, &version, outcome, now);
             }
-            Step::Cancel { .. } => {}
-            Step::Unload { name, digest } => {
+            AdapterAction::Cancel { .. } => {}
+            AdapterAction::Unload { name, digest } => {
                 assert_ne!(name, "kept");
                 let there = || Status::not_found("no such version");
                 let outcome =
@@ -89,7 +91,7 @@ impl Worker {
     }
 }
 
-fn wishes(random: &mut ChaCha8Rng) -> Wanted {
+fn wishes(random: &mut ChaCha8Rng) -> DesiredAdapters {
     let mut wanted = BTreeMap::new();
     for name in NAMES {
         let number = random.random_range(0..3);
@@ -105,7 +107,7 @@ fn wishes(random: &mut ChaCha8Rng) -> Wanted {
 fn a_worker_ends_up_with_what_is_wanted() {
     for seed in 0..200 {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
-        let (mut worker, mut holdings, mut wanted) = (Worker::default(), Holdings::default(), Wanted::new());
+        let (mut worker, mut holdings, mut wanted) = (Worker::default(), Holdings::default(), DesiredAdapters::new());
         let mut now = Instant::now();
         for round in 0..ROUNDS {
             let calm = round >= ROUNDS / 2;
@@ -120,16 +122,16 @@ fn a_worker_ends_up_with_what_is_wanted() {
                 _ => worker.answer(&mut random, if calm { 0.0 } else { 0.3 }, &mut holdings, now),
             }
             holdings.tell(&worker.state(), now);
-            for step in steps(&wanted, &holdings, now, |name| name == "kept") {
-                holdings.ask(&step, now);
-                match &step {
-                    Step::Load { name, version } => {
+            for action in next_actions(&wanted, &holdings, now, |name| name == "kept") {
+                holdings.ask(&action, now);
+                match &action {
+                    AdapterAction::Load { name, version } => {
                         let former = worker.cancel(name, &mut random);
                         assert_ne!(former.as_ref(), Some(version), "asked for while it runs, seed {seed}");
-                        worker.asked.push(step);
+                        worker.asked.push(action);
                     }
-                    Step::Cancel { name } => drop(worker.cancel(name, &mut random)),
-                    Step::Unload { .. } => worker.asked.push(step),
+                    AdapterAction::Cancel { name } => drop(worker.cancel(name, &mut random)),
+                    AdapterAction::Unload { .. } => worker.asked.push(action),
                 }
             }
             // Calm is long enough for every pause to end.

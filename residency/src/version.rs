@@ -1,38 +1,38 @@
-//! What an adapter has to be, and when what a worker holds is that.
+//! Versions of an adapter: desired ones, resident ones, and their match.
 
 use std::collections::BTreeMap;
 
 use slm_proto::v1::{AdapterPhase, AdapterState, WorkerState};
 
-/// The versions that a worker should hold, by name.
-pub type Wanted = BTreeMap<String, Version>;
+/// Desired versions of a worker's adapters, by name.
+pub type DesiredAdapters = BTreeMap<String, Version>;
 
-/// A version of an adapter, as somebody wants it.
+/// A desired version of an adapter.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Version {
-    /// Where it comes from, as `LoadAdapter` takes it.
+    /// Source URI, as `LoadAdapter` takes it.
     pub source: String,
-    /// What it has to be, when that is known: the digest of the artifact as it travels, or that of its contents.
+    /// Expected digest, when known: that of the artifact as downloaded, or that of its contents.
     pub digest: Option<String>,
-    /// Multiplies its own scaling.
+    /// Factor on the adapter's own scaling.
     pub scale: f32,
 }
 
-/// A version of an adapter, as a worker serves it to new requests.
+/// A version of an adapter that a worker serves to new requests.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Resident {
-    /// Where it came from.
+    /// Source URI.
     pub source: String,
-    /// Digest of the artifact as it travelled; empty for files in place.
+    /// Digest of the artifact as downloaded; empty for files in place.
     pub source_digest: String,
     /// Digest of its contents: its identity.
     pub digest: String,
-    /// Multiplies its own scaling.
+    /// Factor on the adapter's own scaling.
     pub scale: f32,
 }
 
 impl Version {
-    /// Whether `resident` is this version. A digest counts for more than where something came from.
+    /// True when `resident` is this version. A known digest decides; without one the source does.
     #[must_use]
     pub fn is(&self, resident: &Resident) -> bool {
         #[allow(clippy::float_cmp)] // The same number, handed through.
@@ -56,7 +56,7 @@ impl From<&AdapterState> for Resident {
     }
 }
 
-/// What new requests on a worker may name: versions that only finish what runs on them are not resident.
+/// Resident adapters of a worker. A version that only finishes running requests is not resident.
 #[must_use]
 pub fn resident(state: &WorkerState) -> BTreeMap<String, Resident> {
     let serving = state.adapters.iter().filter(|adapter| adapter.phase() == AdapterPhase::Serving);

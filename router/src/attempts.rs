@@ -1,24 +1,23 @@
-//! What one request has gone through before its first token, and whether another worker may do better. Pure.
+//! Attempts of one request before its first token: failures so far, and whether another worker is tried. Pure.
 //!
-//! A worker that fails may come back while the request waits; one that has no room has said so, and asking it again would
-//! only add to what it has no room for. So each full worker is asked once, and when nobody else is left the caller hears of
-//! it at once: when to come back is for the caller to decide.
+//! A worker that fails may come back while the request waits. A full worker is asked once: asking again would only add to its
+//! load. When every worker is full the caller hears so at once, and decides itself when to retry.
 
 use std::time::Duration;
 
 use tonic::{Code, Status};
 
-use crate::{config::Limits, eligible::Tried, refusal::Refusal, view::Worker};
+use crate::{config::Limits, eligible::ExcludedWorkers, refusal::Refusal, view::Worker};
 
-/// What to tell callers about when to come back.
+/// Retry hint for callers.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Default)]
 pub(crate) struct Attempts {
-    pub(crate) tried: Tried,
+    pub(crate) tried: ExcludedWorkers,
     failed: u32,
     full: u32,
-    /// What the last worker without room said.
+    /// Status of the last full worker.
     no_room: Option<Status>,
 }
 
@@ -26,7 +25,7 @@ impl Attempts {
     /// A worker did not answer `name`.
     ///
     /// # Errors
-    /// When no other worker is to be tried: what the caller hears.
+    /// The status for the caller, when no other worker is tried.
     pub(crate) fn failed(
         &mut self,
         worker: &Worker,
@@ -40,7 +39,7 @@ impl Attempts {
                 if self.full >= limits.full_max {
                     return Err(Refusal::Worker(status));
                 }
-                self.tried.never_again(worker);
+                self.tried.exclude(worker);
                 self.no_room = Some(status);
             }
             // NOT_FOUND: it has just unloaded what it said it holds; its next state will tell.
@@ -57,7 +56,7 @@ impl Attempts {
         Ok(())
     }
 
-    /// Nobody else is left. What the caller hears if that is for want of room.
+    /// No worker is left. The refusal for the caller, when all of them are full.
     pub(crate) fn no_room(&self) -> Option<Refusal> {
         self.no_room.clone().map(Refusal::Worker)
     }

@@ -1,4 +1,4 @@
-//! Every name that a request may carry, as the listings of both doors show it.
+//! Every name that a request may carry, for the listings of both APIs.
 
 use slm_crds::route::Target;
 use slm_proto::v1::{ExpertKind, ModelInfo};
@@ -8,7 +8,7 @@ use crate::{
     view::{Entry, Expert, View},
 };
 
-/// What a caller may name: models, then adapters, then routes, each in the order of the swarm.
+/// The names that a caller may use: models, then adapters, then routes, each in the order of the swarm.
 pub(crate) fn catalog(view: &View, caller: &Caller) -> Vec<ModelInfo> {
     let swarm = &view.index.swarm;
     let models = swarm.models.iter().map(|model| &model.name);

@@ -1,7 +1,7 @@
-//! What a route's rules say of a request: found out once for each request, however often it is decided while it waits.
+//! Classification of a request by a route's rules: once for each request, however often it is decided while it waits.
 //!
 //! Rules are evaluated on a blocking thread, never on the one that serves the caller's connection, as many at a time as
-//! there are cores. What they may cost is bounded by `slm_crds::rule::Budget`, whatever the request.
+//! there are cores. `slm_crds::rule::Budget` bounds their cost, whatever the request.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -14,14 +14,14 @@ use crate::{
     view::{Entry, View},
 };
 
-/// Whether each rule of a route holds for one request. Kept as long as the route is the same.
+/// Outcomes of a route's rules for one request. Kept for as long as the route is the same.
 #[derive(Debug)]
 pub(crate) struct Outcomes {
     route: Arc<Route>,
     pub(crate) rules: Vec<Result<bool, RuleError>>,
 }
 
-/// Evaluates rules.
+/// The evaluator of rules.
 pub(crate) struct Classifier {
     permits: Arc<Semaphore>,
 }
@@ -74,7 +74,7 @@ pub(crate) fn evaluate(route: &Arc<Route>, facts: &Facts) -> Outcomes {
     Outcomes { route: Arc::clone(route), rules: rules.collect() }
 }
 
-/// What rules see of a request.
+/// The facts of a request, as rules see them.
 pub(crate) fn facts(request: &GenerateRequest) -> Facts {
     let metadata: &HashMap<String, String> = &request.metadata;
     match &request.input {

@@ -1,15 +1,15 @@
-//! What an operator of a router may set.
+//! Configuration of a router.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use crate::origins::Origin;
 
-/// Addresses and limits.
+/// Configuration of a router.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Of the OpenAI-compatible HTTP endpoint. Port 0: any.
+    /// Address of the OpenAI-compatible HTTP endpoint. Port 0: any.
     pub http: SocketAddr,
-    /// Of the gRPC endpoint. Port 0: any.
+    /// Address of the gRPC endpoint. Port 0: any.
     pub grpc: SocketAddr,
     /// Folder with the certificates of its swarm: workers are spoken to over mutual TLS, and must be workers of the swarm.
     /// Without it they are spoken to in plain text. The router's own endpoints are not concerned.
@@ -19,41 +19,39 @@ pub struct Config {
     pub access: Option<PathBuf>,
     /// Web pages that may call the HTTP endpoint from a browser.
     pub origins: Vec<Origin>,
-    /// Where `/healthz`, `/readyz` and `/metrics` are answered too, in plain text and without a token: for those who keep the
-    /// router running.
+    /// Additional address of `/healthz`, `/readyz` and `/metrics`, in plain text and without a token: for kubelets and monitoring.
     pub probes: Option<SocketAddr>,
-    /// When it counts as ready.
+    /// Condition of readiness.
     pub ready_when: ReadyWhen,
-    /// How long new requests are still taken after a shutdown began, while nobody is to send any: a load balancer hears
-    /// of it late.
+    /// Time for which new requests are still accepted after a shutdown began: load balancers notice late.
     pub withdraw: Duration,
-    /// Nothing is unbounded.
+    /// Limits on callers and workers.
     pub limits: Limits,
 }
 
-/// When a router counts as ready.
+/// Condition under which a router is ready.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ReadyWhen {
-    /// Everything that the swarm should be is served.
+    /// All of the swarm is served.
     #[default]
     Complete,
-    /// It knows what the swarm should be. One adapter that cannot be loaded must not take every router of a cluster away.
+    /// The swarm is known. One adapter that cannot be loaded must not make every router of a cluster unready.
     Known,
 }
 
-/// A limit on everything that callers could make grow.
+/// Limits on everything that callers can make grow.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Bytes of one HTTP body or gRPC message.
     pub body_bytes_max: usize,
-    /// How long a request waits for a worker that holds its expert.
-    pub hold: Duration,
-    /// Requests that wait so at once; the next is refused.
-    pub holding_max: usize,
-    /// Of those, the ones that may wait for one expert.
-    pub holding_expert_max: usize,
-    /// Answers that are open at once, from the request to its last byte; the next request is refused. One caller may have
-    /// half of them, and of the waiting ones, too.
+    /// Longest wait of a request for a worker that has its expert loaded.
+    pub wait_max: Duration,
+    /// Length of the wait queue; the next request is refused.
+    pub wait_queue_max: usize,
+    /// Places of the wait queue for one expert.
+    pub wait_queue_expert_max: usize,
+    /// Open answers, from the request to its last byte; the next request is refused. One caller may have half of them, and half
+    /// of the wait queue.
     pub answers_max: usize,
     /// Connections of each endpoint at once; further ones wait to be accepted.
     pub connections_max: usize,
@@ -62,23 +60,23 @@ pub struct Limits {
     pub headers: Duration,
     /// From the headers of a request to the end of its body.
     pub body: Duration,
-    /// How long a caller may take nothing of what is sent to it before its answer is ended.
+    /// Time without reading after which a caller's answer is ended.
     pub reader_idle: Duration,
-    /// How long a worker may send nothing of an answer, its time in the worker's queue included.
+    /// Longest silence of a worker within an answer, its time in the worker's queue included.
     pub worker_idle: Duration,
     /// The longest that any request may take; a caller's own deadline may be shorter.
     pub request: Duration,
     /// Entries of a request's `metadata`, and bytes of all of them.
     pub metadata_max: (usize, usize),
-    /// Workers that one request is sent to, one after the other, before its first token.
+    /// Attempts of one request on workers that fail, before its first token.
     pub attempts_max: u32,
-    /// Workers that one request is sent to that have no room for it, besides.
+    /// Attempts of one request on workers that are full.
     pub full_max: u32,
     /// Prompts in one `/v1/completions` request.
     pub prompts_max: usize,
-    /// How long running streams may go on after a shutdown began.
+    /// Time for running streams to finish after a shutdown began.
     pub drain: Duration,
-    /// How long to wait before a worker's broken stream is opened again: at first, and at most.
+    /// Pause before a worker's broken state stream is opened again: first and longest.
     pub reconnect: (Duration, Duration),
 }
 
@@ -93,9 +91,9 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             body_bytes_max: 4 << 20,
-            hold: Duration::from_secs(10),
-            holding_max: 256,
-            holding_expert_max: 64,
+            wait_max: Duration::from_secs(10),
+            wait_queue_max: 256,
+            wait_queue_expert_max: 64,
             answers_max: 4096,
             connections_max: 8192,
             headers: Duration::from_secs(30),

@@ -1,9 +1,9 @@
-//! A resolved name to one expert, with the reasons.
+//! The decision: a resolved name to one expert, with reasons.
 //!
-//! A model or an adapter is its own decision. A route tries its rules in order: the first that holds and whose expert is
-//! loaded somewhere decides; when none does, the fallback answers. A rule that fails on a request, because its metadata
-//! lacks a key for example, does not hold for it. Whether rules hold is found out before (`classify`); here they are weighed
-//! against what is loaded now, which may change while the request waits.
+//! A model or an adapter is its own decision. Of a route, the first rule that matches and whose expert is loaded somewhere
+//! decides; when none does, the fallback answers. A rule that fails on a request, because its metadata lacks a key for example,
+//! does not match it. Rules are evaluated before (`classify`); here their outcomes are combined with the loaded experts, which
+//! may change while the request waits.
 
 use slm_crds::route::{Target, TargetKind};
 use slm_proto::v1::{Candidate, CandidateOutcome, ExpertKind, GenerateRequest};
@@ -15,7 +15,7 @@ use crate::{
     view::{Entry, Expert, View},
 };
 
-/// A request that knows its expert.
+/// A request with its expert.
 #[derive(Debug)]
 pub(crate) struct Decided<'v> {
     pub(crate) view: &'v View,
@@ -111,7 +111,7 @@ fn target(view: &View, target: &Target) -> Expert {
     })
 }
 
-/// Why an expert is loaded nowhere, or `None` when it is somewhere.
+/// The reason why an expert is loaded nowhere; `None` when it is loaded somewhere.
 pub(crate) fn absent(view: &View, expert: &Expert) -> Option<String> {
     let mut why = None;
     for worker in view.workers_of(&expert.model) {

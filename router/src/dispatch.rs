@@ -1,8 +1,8 @@
-//! One request, from its name to its stream.
+//! Dispatch of one request, from its name to its stream.
 //!
-//! Held for a short while when nobody has its expert now; sent to another worker when one fails, but only before the
-//! first token: an answer is never continued by another worker. That is why an answer is handed out with its first
-//! token, not with Started: until then nothing has been promised to the caller.
+//! A request waits for a short while when no worker has its expert. It is sent to another worker when one fails, but only before
+//! the first token: no worker continues another's answer. That is why an answer is handed out with its first token, not with
+//! Started: until then nothing has been promised to the caller.
 
 use std::sync::{
     Arc,
@@ -23,41 +23,41 @@ use crate::{
     classify::{Classifier, Outcomes},
     config::Limits,
     decide::Decided,
-    eligible::Tried,
+    eligible::ExcludedWorkers,
     events::{Answer, Event, Events, OpenStream, attributed, event},
     fleet::{Channels, Fleet},
-    metrics::{Api, Holding, Meter, Metrics},
+    metrics::{Api, Meter, Metrics, Queued},
     permits::{Full, Permit, Permits},
     rank::Chosen,
-    readiness::Gate,
+    readiness::ReadinessGate,
     refusal::Refusal,
     resolve::resolve,
     view::{View, Worker},
 };
 
-/// Sends requests where they belong.
+/// The dispatcher of requests.
 pub(crate) struct Dispatcher {
     view: watch::Receiver<Arc<View>>,
     channels: Channels,
     pub(crate) limits: Limits,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) gate: Gate,
+    pub(crate) gate: ReadinessGate,
     pub(crate) shutdown: CancellationToken,
     classifier: Classifier,
-    /// Of requests that wait, by expert and by caller.
-    holding: [Permits; 2],
-    /// Of open answers, by caller.
+    /// Permits of the wait queue, by expert and by caller.
+    wait_queue: [Permits; 2],
+    /// Permits of open answers, by caller.
     answers: Permits,
     draws: AtomicU64,
 }
 
-/// What to do with a request over one view.
+/// The plan for a request over one view.
 enum Plan {
     Send { worker: Arc<Worker>, expert: String, decision: Decision },
     Wait { name: String, why: String },
 }
 
-/// Who asks, through which door, and until when.
+/// Caller, API and deadline of a request.
 pub(crate) struct Call {
     pub(crate) caller: Caller,
     pub(crate) api: Api,
@@ -69,10 +69,10 @@ impl Dispatcher {
         fleet: &Fleet,
         limits: Limits,
         metrics: Arc<Metrics>,
-        gate: Gate,
+        gate: ReadinessGate,
         shutdown: CancellationToken,
     ) -> Self {
-        let of_holding = |share| Permits::new(limits.holding_max, share);
+        let of_wait_queue = |share| Permits::new(limits.wait_queue_max, share);
         let (view, channels) = (fleet.view(), fleet.channels());
         Self {
             view,
@@ -81,7 +81,7 @@ impl Dispatcher {
             gate,
             shutdown,
             classifier: Classifier::default(),
-            holding: [limits.holding_expert_max, limits.holding_max / 2].map(of_holding),
+            wait_queue: [limits.wait_queue_expert_max, limits.wait_queue_max / 2].map(of_wait_queue),
             answers: Permits::new(limits.answers_max, limits.answers_max / 2),
             draws: AtomicU64::new(0),
             limits,
@@ -117,7 +117,7 @@ impl Dispatcher {
         }
     }
 
-    /// What is checked before anything is done for a request.
+    /// Checks before any work for a request.
     fn admit(&self, request: &GenerateRequest, caller: &Caller) -> Result<Permit, Refusal> {
         let (entries, limits) = (request.metadata.len(), self.limits.metadata_max);
         let bytes = request.metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
@@ -127,7 +127,7 @@ impl Dispatcher {
         self.answers.take(caller.name()).map_err(Refusal::TooManyOpen)
     }
 
-    /// How the request would be routed now.
+    /// The routing decision as of now.
     pub(crate) async fn explain(&self, request: &mut GenerateRequest, caller: &Caller) -> Result<Decision, Refusal> {
         request.explain = true;
         let _permit = self.admit(request, caller)?;
@@ -136,7 +136,7 @@ impl Dispatcher {
         resolve(&view, &request.model, caller)?;
         self.classifier.classify(&view, request, &mut outcomes).await;
         let decided = resolve(&view, &request.model, caller)?.decide(request, outcomes.as_ref());
-        Ok(match decided.eligible(&Tried::default()).rank(self.draw()) {
+        Ok(match decided.eligible(&ExcludedWorkers::default()).rank(self.draw()) {
             Ok(chosen) => decision(chosen.decided, Some(chosen.worker)),
             Err(unserved) => {
                 let mut decision = decision(unserved.decided, None);
@@ -146,11 +146,16 @@ impl Dispatcher {
         })
     }
 
-    async fn try_workers(&self, request: &GenerateRequest, call: &Call, deadline: Instant) -> Result<Begun, Refusal> {
+    async fn try_workers(
+        &self,
+        request: &GenerateRequest,
+        call: &Call,
+        deadline: Instant,
+    ) -> Result<StartedAnswer, Refusal> {
         let mut view = self.view.clone();
         let mut outcomes = None;
         let mut attempts = Attempts::default();
-        let mut hold = None;
+        let mut ticket = None;
         loop {
             let now = Arc::clone(&view.borrow_and_update());
             if now.index.swarm.generation > 0 {
@@ -163,11 +168,11 @@ impl Dispatcher {
                     if let Some(refusal) = attempts.no_room() {
                         return Err(refusal);
                     }
-                    let hold = match &mut hold {
-                        Some(hold) => hold,
-                        None => hold.insert(self.hold(&name, &call.caller)?),
+                    let ticket = match &mut ticket {
+                        Some(ticket) => ticket,
+                        None => ticket.insert(self.enter_wait_queue(&name, &call.caller)?),
                     };
-                    self.wait(&mut view, hold, name, why).await?;
+                    self.wait(&mut view, ticket, name, why).await?;
                 }
                 Plan::Send { worker, expert, decision } => {
                     match self.attempt(&worker, &expert, decision, request, call, deadline).await {
@@ -191,7 +196,7 @@ impl Dispatcher {
         request: &GenerateRequest,
         caller: &Caller,
         outcomes: Option<&Outcomes>,
-        tried: &Tried,
+        tried: &ExcludedWorkers,
     ) -> Result<Plan, Refusal> {
         if view.index.swarm.generation == 0 {
             let why = "the router does not know its swarm yet".to_owned();
@@ -207,29 +212,33 @@ impl Dispatcher {
         })
     }
 
-    fn hold(&self, expert: &str, caller: &Caller) -> Result<Hold, Refusal> {
-        let [by_expert, by_caller] = &self.holding;
+    fn enter_wait_queue(&self, expert: &str, caller: &Caller) -> Result<WaitTicket, Refusal> {
+        let [by_expert, by_caller] = &self.wait_queue;
         let full = |full: Full| Refusal::TooManyWaiting { name: expert.to_owned(), waiting: full.limit() };
         let permits =
             [by_expert.take(Some(&Arc::from(expert))).map_err(full)?, by_caller.take(caller.name()).map_err(full)?];
-        Ok(Hold { until: Instant::now() + self.limits.hold, _permits: permits, _counted: self.metrics.hold() })
+        Ok(WaitTicket {
+            until: Instant::now() + self.limits.wait_max,
+            _permits: permits,
+            _counted: self.metrics.queued(),
+        })
     }
 
     async fn wait(
         &self,
         view: &mut watch::Receiver<Arc<View>>,
-        hold: &Hold,
+        ticket: &WaitTicket,
         name: String,
         why: String,
     ) -> Result<(), Refusal> {
         tokio::select! {
             changed = view.changed() => changed.map_err(|_| Refusal::ShuttingDown),
             () = self.shutdown.cancelled() => Err(Refusal::ShuttingDown),
-            () = sleep_until(hold.until) => Err(Refusal::NotResident { name, why, retry_after: RETRY_AFTER }),
+            () = sleep_until(ticket.until) => Err(Refusal::NotResident { name, why, retry_after: RETRY_AFTER }),
         }
     }
 
-    /// Up to the first event after Started.
+    /// One attempt on one worker, up to the first event after Started.
     async fn attempt(
         &self,
         worker: &Arc<Worker>,
@@ -238,10 +247,10 @@ impl Dispatcher {
         request: &GenerateRequest,
         call: &Call,
         deadline: Instant,
-    ) -> Result<Begun, Status> {
+    ) -> Result<StartedAnswer, Status> {
         let open = OpenStream::new(&worker.open);
         let Some(channel) = self.channels.load().get(&worker.url).cloned() else {
-            return Err(Status::unavailable("the worker has just left the swarm"));
+            return Err(Status::unavailable("the worker has just left the swarm; try again"));
         };
         let mut forwarded = tonic::Request::new(for_worker(request, expert, &call.caller));
         // Only a deadline of the caller's own is the worker's concern; ours ends the stream.
@@ -263,7 +272,7 @@ impl Dispatcher {
         channel: Channel,
         forwarded: tonic::Request<GenerateRequest>,
         open: OpenStream,
-    ) -> Result<Begun, Status> {
+    ) -> Result<StartedAnswer, Status> {
         let failed = |status| attributed(status, &worker.url);
         let mut client = GenerationClient::new(channel).max_decoding_message_size(self.limits.body_bytes_max);
         let mut stream = client.generate(forwarded).await.map_err(failed)?.into_inner();
@@ -276,7 +285,7 @@ impl Dispatcher {
         let first = event(first).map_err(failed)?;
         let decision = Decision { chosen: started.expert.clone(), ..decision };
         let started = Started { decision: Some(decision), ..started };
-        Ok(Begun { started, first, stream, worker: Arc::clone(&worker.url), open })
+        Ok(StartedAnswer { started, first, stream, worker: Arc::clone(&worker.url), open })
     }
 
     /// SplitMix64 over a counter: well spread, and no lock.
@@ -288,15 +297,15 @@ impl Dispatcher {
     }
 }
 
-/// A request that waits for its expert. Its time is counted once, however often the view changes.
-struct Hold {
+/// The place of a request that waits for its expert. Its deadline is set once, however often the view changes.
+struct WaitTicket {
     until: Instant,
     _permits: [Permit; 2],
-    _counted: Holding,
+    _counted: Queued,
 }
 
-/// A worker has answered with a first event.
-struct Begun {
+/// An answer that has begun with its first event.
+struct StartedAnswer {
     started: Started,
     first: Event,
     stream: tonic::Streaming<slm_proto::v1::GenerateResponse>,
@@ -304,7 +313,7 @@ struct Begun {
     open: OpenStream,
 }
 
-impl Begun {
+impl StartedAnswer {
     fn into_answer(self, meter: Meter, deadline: Instant, limits: &Limits, permit: Permit) -> Answer {
         let events = Events {
             first: Some(self.first),

@@ -1,4 +1,4 @@
-//! An expert to the workers that hold it now and take requests.
+//! Eligibility: the workers that have an expert loaded and take requests.
 
 use std::sync::Arc;
 
@@ -7,16 +7,17 @@ use crate::{
     view::Worker,
 };
 
-/// Workers that this request was tried on without success.
+/// Workers on which this request has failed.
 #[derive(Debug, Default)]
-pub(crate) struct Tried(Vec<(Arc<str>, Until)>);
+pub(crate) struct ExcludedWorkers(Vec<(Arc<str>, Exclusion)>);
 
-/// How long one is passed over.
+/// The time for which a worker that failed is not eligible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Until {
-    /// It has spoken again since this state.
-    SpokenSince(u64),
-    Never,
+enum Exclusion {
+    /// Until a state later than this one: it has spoken again.
+    UntilNextState(u64),
+    /// For the rest of the request.
+    Always,
 }
 
 /// A request whose expert is loaded on every worker named here, or nowhere.
@@ -24,28 +25,30 @@ enum Until {
 pub(crate) struct Eligible<'v> {
     pub(crate) decided: Decided<'v>,
     pub(crate) workers: Vec<&'v Arc<Worker>>,
-    /// Why there is none, when there is none.
+    /// Reason for an empty list, for people.
     pub(crate) why_none: String,
 }
 
-impl Tried {
-    /// One that has failed may be tried again as soon as it speaks.
+impl ExcludedWorkers {
+    /// Excludes a worker until its next state.
     pub(crate) fn push(&mut self, worker: &Worker) {
-        self.0.push((Arc::clone(&worker.url), Until::SpokenSince(worker.seen)));
+        self.0.push((Arc::clone(&worker.url), Exclusion::UntilNextState(worker.seen)));
     }
 
-    pub(crate) fn never_again(&mut self, worker: &Worker) {
-        self.0.push((Arc::clone(&worker.url), Until::Never));
+    /// Excludes a worker for the rest of the request.
+    pub(crate) fn exclude(&mut self, worker: &Worker) {
+        self.0.push((Arc::clone(&worker.url), Exclusion::Always));
     }
 
     fn contains(&self, worker: &Worker) -> bool {
-        let passed_over = |until| until == Until::Never || until == Until::SpokenSince(worker.seen);
-        self.0.iter().any(|(url, until)| *url == worker.url && passed_over(*until))
+        let excluded =
+            |exclusion| exclusion == Exclusion::Always || exclusion == Exclusion::UntilNextState(worker.seen);
+        self.0.iter().any(|(url, exclusion)| *url == worker.url && excluded(*exclusion))
     }
 }
 
 impl<'v> Decided<'v> {
-    pub(crate) fn eligible(self, tried: &Tried) -> Eligible<'v> {
+    pub(crate) fn eligible(self, tried: &ExcludedWorkers) -> Eligible<'v> {
         let view = self.view;
         let resident = view.workers.iter().filter(|worker| worker.model == self.expert.model);
         let workers: Vec<_> =
@@ -66,7 +69,12 @@ mod tests {
     use super::*;
     use crate::{access::table::Caller, resolve::resolve, view::fixtures};
 
-    fn eligible(name: &str, a: Option<WorkerState>, b: Option<WorkerState>, tried: &Tried) -> (Vec<String>, String) {
+    fn eligible(
+        name: &str,
+        a: Option<WorkerState>,
+        b: Option<WorkerState>,
+        tried: &ExcludedWorkers,
+    ) -> (Vec<String>, String) {
         let view = fixtures::view(vec![fixtures::worker("http://a", a), fixtures::worker("http://b", b)]);
         let decided = resolve(&view, name, &Caller::anybody()).expect(name).decide(&GenerateRequest::default(), None);
         let eligible = decided.eligible(tried);
@@ -96,7 +104,7 @@ mod tests {
             ("banking", other(), None, &[], "worker http://a serves other, not smol"),
         ];
         for (name, a, b, workers, why) in cases {
-            let found = eligible(name, a, b, &Tried::default());
+            let found = eligible(name, a, b, &ExcludedWorkers::default());
             assert_eq!(found, (workers.iter().map(|url| (*url).to_owned()).collect(), why.to_owned()), "{name}");
         }
     }
@@ -104,13 +112,13 @@ mod tests {
     #[test]
     fn a_worker_that_failed_is_passed_over_until_it_speaks_again() {
         let state = |sequence| Some(WorkerState { sequence, ..fixtures::state(&[]) });
-        let mut tried = Tried::default();
+        let mut tried = ExcludedWorkers::default();
         tried.push(&fixtures::worker("http://a", state(1)));
         assert_eq!(eligible("smol", state(1), state(1), &tried).0, ["http://b"]);
         assert_eq!(eligible("smol", state(2), state(1), &tried).0, ["http://a", "http://b"]);
         tried.push(&fixtures::worker("http://b", state(1)));
         assert_eq!(eligible("smol", state(1), state(1), &tried).1, "every worker that holds it has failed");
-        tried.never_again(&fixtures::worker("http://b", state(1)));
+        tried.exclude(&fixtures::worker("http://b", state(1)));
         assert_eq!(eligible("smol", state(2), state(2), &tried).0, ["http://a"]);
     }
 }

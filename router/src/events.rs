@@ -1,4 +1,4 @@
-//! The answer of one worker, relayed.
+//! The answer of one worker, as events for a caller.
 //!
 //! Dropping it drops the worker's stream, which is how a caller that goes away stops the generation.
 
@@ -29,7 +29,7 @@ use crate::{
 pub(crate) struct Answer {
     pub(crate) started: Started,
     pub(crate) events: Events,
-    /// How long its caller may take nothing of it.
+    /// Longest time that its caller may read nothing.
     pub(crate) reader_idle: Duration,
     /// Counts it as open.
     pub(crate) permit: Permit,
@@ -47,9 +47,9 @@ pub(crate) struct Events {
     pub(crate) first: Option<Event>,
     /// `None` once it has ended.
     pub(crate) stream: Option<(Streaming<GenerateResponse>, OpenStream)>,
-    /// When the request has to be over.
+    /// Deadline of the request.
     pub(crate) deadline: Pin<Box<Sleep>>,
-    /// When the worker has sent nothing for too long.
+    /// Deadline of the worker's next message.
     pub(crate) silence: Pin<Box<Sleep>>,
     pub(crate) worker_idle: Duration,
     pub(crate) worker: Arc<str>,
@@ -72,12 +72,14 @@ impl Drop for OpenStream {
     }
 }
 
-/// What a worker's message means after Started.
+/// The event in a worker's message after Started.
 pub(crate) fn event(message: GenerateResponse) -> Result<Event, Status> {
     match message.event {
         Some(generate_response::Event::Delta(delta)) => Ok(Event::Delta(delta)),
         Some(generate_response::Event::Finished(finished)) => Ok(Event::Finished(finished)),
-        Some(generate_response::Event::Started(_)) | None => Err(Status::internal("the worker spoke out of turn")),
+        Some(generate_response::Event::Started(_)) | None => {
+            Err(Status::internal("the worker sent an empty event, or Started in the middle of an answer"))
+        }
     }
 }
 

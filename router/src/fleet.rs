@@ -1,10 +1,10 @@
-//! The workers, as they say themselves: one state stream to each, opened again whenever it breaks.
+//! The fleet of workers, by their state streams: one to each, opened again whenever it breaks.
 //!
-//! A worker whose stream is down is not eligible, whatever it said before; what it holds after a restart it has to say
-//! anew. One task owns all of it and publishes a [`View`] after every change, so that a request always decides over one
-//! consistent picture.
+//! A worker whose stream is down is not eligible, whatever it said before; after a restart it has to report its adapters anew.
+//! One task owns all of this and publishes a [`View`] after every change, so that a request always decides over one consistent
+//! picture.
 
-mod link;
+mod connection;
 
 use std::{
     collections::HashMap,
@@ -31,7 +31,7 @@ use crate::{
     view::{Index, View, Worker},
 };
 
-/// Updates that may wait for the task; links wait beyond that.
+/// Updates that may wait for the task; beyond that the state streams wait.
 const UPDATES_MAX: usize = 64;
 
 /// One HTTP/2 connection to each worker for all requests, by address. Its state stream has a connection of its own: what
@@ -59,9 +59,9 @@ impl Fleet {
         let (updates_sender, updates) = mpsc::channel(UPDATES_MAX);
         let channels = Channels::default();
         let stop = CancellationToken::new();
-        let keeper = Keeper {
+        let fleet = FleetTask {
             index: Arc::default(),
-            links: HashMap::new(),
+            connections: HashMap::new(),
             order: Vec::new(),
             next_id: 0,
             view: view_sender,
@@ -71,7 +71,7 @@ impl Fleet {
             tls,
             metrics,
         };
-        let task = tokio::spawn(keeper.run(swarm, updates, stop.clone(), shutdown));
+        let task = tokio::spawn(fleet.run(swarm, updates, stop.clone(), shutdown));
         Self { view, channels, stop, task }
     }
 
@@ -103,24 +103,28 @@ impl Fleet {
     }
 }
 
-/// What a link tells: a state, or why there is none.
+/// A state of a worker, or the reason why there is none.
 struct Update {
     url: Arc<str>,
-    link: u64,
+    /// Incarnation of the connection: an update of an earlier one is ignored.
+    connection: u64,
     state: Result<WorkerState, String>,
 }
 
-struct Link {
+/// The two connections to one worker: one for requests, one for its state stream.
+struct WorkerConnection {
+    /// Its incarnation: a URL may come back as another worker.
     id: u64,
     worker: Arc<Worker>,
     channel: Option<Channel>,
-    /// Ends the stream's task with the link.
+    /// Ends the stream's task with the connection.
     _task: Option<AbortOnDropHandle<()>>,
 }
 
-struct Keeper {
+/// The state of the task.
+struct FleetTask {
     index: Arc<Index>,
-    links: HashMap<Arc<str>, Link>,
+    connections: HashMap<Arc<str>, WorkerConnection>,
     /// Addresses in the order of the swarm.
     order: Vec<Arc<str>>,
     next_id: u64,
@@ -132,7 +136,7 @@ struct Keeper {
     metrics: Arc<Metrics>,
 }
 
-impl Keeper {
+impl FleetTask {
     async fn run(
         mut self,
         mut swarm: watch::Receiver<Arc<Swarm>>,
@@ -172,23 +176,26 @@ impl Keeper {
     }
 
     fn adopt(&mut self, swarm: Arc<Swarm>) {
-        let mut links = HashMap::new();
+        let mut connections = HashMap::new();
         let mut order = Vec::new();
         for model in &swarm.models {
             for url in &model.workers {
-                let kept = self.links.remove(url.as_str()).filter(|link| link.worker.model == model.name);
-                let link = kept.unwrap_or_else(|| self.link(url, &model.name));
-                let url = Arc::clone(&link.worker.url);
-                if links.insert(Arc::clone(&url), link).is_none() {
+                let kept =
+                    self.connections.remove(url.as_str()).filter(|connection| connection.worker.model == model.name);
+                let connection = kept.unwrap_or_else(|| self.connect(url, &model.name));
+                let url = Arc::clone(&connection.worker.url);
+                if connections.insert(Arc::clone(&url), connection).is_none() {
                     order.push(url);
                 }
             }
         }
-        // Links that nothing names any more end here; streams that run over their channels end by themselves.
-        self.links = links;
+        // Connections that nothing names any more end here; streams that run over their channels end by themselves.
+        self.connections = connections;
         self.order = order;
-        let channels =
-            self.links.values().filter_map(|link| Some((Arc::clone(&link.worker.url), link.channel.clone()?)));
+        let channels = self
+            .connections
+            .values()
+            .filter_map(|connection| Some((Arc::clone(&connection.worker.url), connection.channel.clone()?)));
         self.channels.store(Arc::new(channels.collect()));
         self.index = Arc::new(Index::new(swarm, &self.index));
         for (route, rule, why) in &self.index.broken_rules {
@@ -197,32 +204,37 @@ impl Keeper {
         self.publish();
     }
 
-    fn link(&mut self, url: &str, model: &str) -> Link {
+    fn connect(&mut self, url: &str, model: &str) -> WorkerConnection {
         let id = self.next_id;
         self.next_id += 1;
         let url: Arc<str> = url.into();
-        let channels = || Ok((link::channel(&url, self.tls.as_ref())?, link::channel(&url, self.tls.as_ref())?));
+        let channels =
+            || Ok((connection::channel(&url, self.tls.as_ref())?, connection::channel(&url, self.tls.as_ref())?));
         let (channel, task, why) = match channels() {
             Ok((channel, of_state)) => {
-                let task = link::watch(Arc::clone(&url), id, of_state, self.updates.clone(), self.reconnect);
+                let task = connection::watch(Arc::clone(&url), id, of_state, self.updates.clone(), self.reconnect);
                 (Some(channel), Some(AbortOnDropHandle::new(tokio::spawn(task))), "connecting".to_owned())
             }
             Err(why) => (None, None, why),
         };
         let worker =
             Worker { url, model: model.to_owned(), state: Err(why.into()), seen: 0, open: Arc::new(AtomicU32::new(0)) };
-        Link { id, worker: Arc::new(worker), channel, _task: task }
+        WorkerConnection { id, worker: Arc::new(worker), channel, _task: task }
     }
 
     fn apply(&mut self, update: Update) {
-        let Some(link) = self.links.get_mut(&update.url).filter(|link| link.id == update.link) else { return };
-        let before = &link.worker;
+        let Some(connection) =
+            self.connections.get_mut(&update.url).filter(|connection| connection.id == update.connection)
+        else {
+            return;
+        };
+        let before = &connection.worker;
         match (&before.state, &update.state) {
             (Ok(_), Err(why)) => tracing::warn!(worker = %update.url, why, "state stream broke"),
             (Err(_), Ok(state)) => tracing::info!(worker = %update.url, model = state.model, "state stream open"),
             _ => {}
         }
-        link.worker = Arc::new(Worker {
+        connection.worker = Arc::new(Worker {
             url: Arc::clone(&before.url),
             model: before.model.clone(),
             state: update.state.map(Arc::new).map_err(Into::into),
@@ -232,8 +244,12 @@ impl Keeper {
     }
 
     fn publish(&self) {
-        let workers: Vec<Arc<Worker>> =
-            self.order.iter().filter_map(|url| self.links.get(url)).map(|link| Arc::clone(&link.worker)).collect();
+        let workers: Vec<Arc<Worker>> = self
+            .order
+            .iter()
+            .filter_map(|url| self.connections.get(url))
+            .map(|connection| Arc::clone(&connection.worker))
+            .collect();
         let up = workers.iter().filter(|worker| worker.state.is_ok()).count();
         self.metrics.swarm(self.index.swarm.generation, workers.len(), up);
         self.view.send_replace(Arc::new(View { index: Arc::clone(&self.index), workers }));

@@ -13,7 +13,7 @@ use tonic_health::{
 };
 
 use crate::{
-    readiness::{Gate, readiness},
+    readiness::{ReadinessGate, readiness},
     view::View,
 };
 
@@ -23,7 +23,7 @@ const SERVICES: [&str; 3] = ["", "slm.v1.Generation", "slm.v1.Swarm"];
 /// Its task tells the health of the router and ends with it only.
 pub(crate) async fn service(
     mut view: watch::Receiver<Arc<View>>,
-    gate: Gate,
+    gate: ReadinessGate,
 ) -> (JoinHandle<Infallible>, HealthServer<impl Health>) {
     let (reporter, service) = health_reporter();
     report(&reporter, ServingStatus::NotServing).await;

@@ -1,20 +1,20 @@
 //! The expert dispatcher: one endpoint before every model, adapter and route of a swarm.
 //!
-//! What should be comes as [`Swarm`] snapshots, what is comes from the workers' own state streams; the router guesses
-//! nothing in between. It holds no weights, no queue of work and no session: a request is resolved, decided, sent to
-//! one worker and relayed, and a caller that goes away takes its worker's stream with it.
+//! Desired state comes as [`Swarm`] snapshots, observed state from the workers' state streams; the router guesses nothing
+//! in between. It has no weights, no queue of work and no session: a request is resolved, decided, sent to one worker and relayed.
+//! A caller that goes away takes its worker's stream with it.
 //!
 //! Modules in the order of a request's life:
-//! - `access`: who calls, and what for;
-//! - `http`, `grpc`: the two doors, OpenAI-compatible and `slm.v1`;
+//! - `access`: authentication and authorization of callers;
+//! - `http`, `grpc`: the two servers, OpenAI-compatible and `slm.v1`;
 //! - `dispatch`: one request from its name to its stream, through
-//!   `resolve` (name to model, adapter or route), `classify` (what a route's rules say of the request), `decide` (a route's rules, compiled, to an expert),
-//!   `eligible` (expert to the workers that hold it now), `rank` (workers to the best one),
-//!   `attempts` (whether another one may do better);
+//!   `resolve` (name to model, adapter or route), `classify` (outcomes of a route's rules), `decide` (outcomes to an expert),
+//!   `eligible` (expert to the workers that have it loaded), `rank` (workers to the best one),
+//!   `attempts` (retries on another worker);
 //! - `events`, `relay`: the answer, to a caller that may read slowly.
 //!
-//! And beside it: `swarm` and `source` (what should be), `fleet` and `view` (what is), `catalog`, `readiness`, `metrics`,
-//! `refusal` (every way to say no), `config`.
+//! Beside it: `swarm` and `source` (desired state), `fleet` and `view` (observed state), `catalog`, `readiness`, `metrics`,
+//! `refusal` (every refusal), `config`.
 
 pub mod config;
 pub mod source;
@@ -62,13 +62,13 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 pub use access::{AccessError, TokensError};
 pub use config::{Config, Limits, ReadyWhen};
 pub use origins::{Origin, OriginError};
-pub use readiness::{Missing, Readiness};
+pub use readiness::{Missing, SwarmReadiness};
 pub use slm_listen::ListenError;
 pub use swarm::Swarm;
 
-use crate::{access::Access, dispatch::Dispatcher, fleet::Fleet, metrics::Metrics, readiness::Gate};
+use crate::{access::Access, dispatch::Dispatcher, fleet::Fleet, metrics::Metrics, readiness::ReadinessGate};
 
-/// Where a router listens.
+/// Bound addresses of a router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bound {
     /// OpenAI-compatible HTTP, probes and metrics.
@@ -80,7 +80,7 @@ pub struct Bound {
     pub probes: Option<SocketAddr>,
 }
 
-/// Why a router could not run.
+/// The reason why a router could not run, or ended.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// A port could not be had.
@@ -98,17 +98,17 @@ pub enum RunError {
     /// A task that the router cannot do without ended by itself. Whoever runs the router starts it again.
     #[error("the {task} task ended: {reason}")]
     Task {
-        /// Which one.
+        /// Name of the task or server.
         task: &'static str,
-        /// Why, as far as it is known.
+        /// The reason, as far as it is known.
         reason: String,
     },
     /// A server ended by itself.
     #[error("{server}: {reason}")]
     Server {
-        /// Which one.
+        /// Name of the task or server.
         server: &'static str,
-        /// Its words.
+        /// The error.
         reason: String,
     },
 }
@@ -155,7 +155,7 @@ async fn route(
     let shutdown = withdraw(withdrawing.clone(), config.withdraw);
     let metrics = Arc::new(Metrics::new());
     let mut fleet = Fleet::start(swarm, &config.limits, tls, Arc::clone(&metrics), withdrawing.clone());
-    let readiness = Gate { when: config.ready_when, withdrawing };
+    let readiness = ReadinessGate { when: config.ready_when, withdrawing };
     let (mut health, health_service) = health::service(fleet.view(), readiness.clone()).await;
     let dispatcher =
         Arc::new(Dispatcher::new(&fleet, config.limits.clone(), Arc::clone(&metrics), readiness, shutdown.clone()));

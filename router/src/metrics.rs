@@ -1,4 +1,4 @@
-//! What `/metrics` tells. Labels have few values, all of ours: no name that a caller chose becomes one.
+//! Metrics, as `/metrics` gives them. Labels have few values, all of ours: no name that a caller chose becomes one.
 
 use std::{
     fmt,
@@ -16,7 +16,7 @@ use tonic::Code;
 /// Seconds; from a routing error to a long answer.
 const DURATIONS: [f64; 12] = [0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 120.0];
 
-/// The door that a request came through.
+/// The API of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 #[allow(non_camel_case_types, missing_docs)] // The names are the label values.
 pub(crate) enum Api {
@@ -63,7 +63,7 @@ pub(crate) struct Metrics {
     completion_tokens: Counter,
     retries: Counter,
     running: Gauge,
-    holding: Gauge,
+    queued: Gauge,
     workers: Gauge,
     workers_up: Gauge,
     generation: Gauge<u64, AtomicU64>,
@@ -84,7 +84,7 @@ impl Metrics {
             completion_tokens: Counter::default(),
             retries: Counter::default(),
             running: Gauge::default(),
-            holding: Gauge::default(),
+            queued: Gauge::default(),
             workers: Gauge::default(),
             workers_up: Gauge::default(),
             generation: Gauge::default(),
@@ -112,7 +112,7 @@ impl Metrics {
             metrics.retries.clone(),
         );
         registry.register("requests_running", "Requests not ended yet", metrics.running.clone());
-        registry.register("requests_holding", "Of those, waiting for their expert", metrics.holding.clone());
+        registry.register("requests_holding", "Of those, waiting for their expert", metrics.queued.clone());
         registry.register("workers", "Workers that the swarm lists", metrics.workers.clone());
         registry.register("workers_connected", "Of those, with an open state stream", metrics.workers_up.clone());
         registry.register("swarm_generation", "Generation of the swarm's snapshot", metrics.generation.clone());
@@ -141,17 +141,17 @@ impl Metrics {
     }
 
     /// Counts a request as waiting for its expert until the guard is dropped.
-    pub(crate) fn hold(self: &Arc<Self>) -> Holding {
-        self.holding.inc();
-        Holding(Arc::clone(self))
+    pub(crate) fn queued(self: &Arc<Self>) -> Queued {
+        self.queued.inc();
+        Queued(Arc::clone(self))
     }
 }
 
-pub(crate) struct Holding(Arc<Metrics>);
+pub(crate) struct Queued(Arc<Metrics>);
 
-impl Drop for Holding {
+impl Drop for Queued {
     fn drop(&mut self) {
-        self.0.holding.dec();
+        self.0.queued.dec();
     }
 }
 

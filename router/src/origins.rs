@@ -1,8 +1,8 @@
-//! Which web pages may call, and under which names the endpoint answers them.
+//! Origins of web pages that may call, and `Host` names that the endpoint accepts.
 //!
-//! A page may read an answer only if the endpoint names the page's origin (CORS). And a page may not come to an endpoint of
-//! this machine under a name of its own that it lets resolve to 127.0.0.1 (DNS rebinding): on loopback the `Host` that a
-//! request names is looked at.
+//! A page may read an answer only if the endpoint names the page's origin (CORS). And no page may reach an endpoint of this
+//! machine under a host name of its own that resolves to 127.0.0.1 (DNS rebinding): on loopback the `Host` of a request is
+//! checked.
 
 use std::{net::IpAddr, str::FromStr};
 

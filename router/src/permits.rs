@@ -1,5 +1,4 @@
-//! Permits for what callers hold open, so that nobody holds all of it: a bound on the whole, and a share of it for each
-//! key, such as a caller or an expert.
+//! Permits for open answers and waiting requests: a total bound, and a share of it for each key, such as a caller or an expert.
 
 use std::{
     collections::HashMap,
@@ -20,18 +19,18 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Open {
     all: usize,
-    /// Only keys that hold something.
+    /// Permits in use by key; no key is at zero.
     by_key: HashMap<Arc<str>, usize>,
 }
 
-/// Gives its place back when it is dropped.
+/// A permit; dropping it frees its place.
 #[derive(Debug)]
 pub(crate) struct Permit {
     shared: Arc<Shared>,
     key: Option<Arc<str>>,
 }
 
-/// Why there is no permit now.
+/// The limit that is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Full {
     /// All are taken.
@@ -41,14 +40,14 @@ pub(crate) enum Full {
 }
 
 impl Full {
-    /// How many are held.
+    /// The limit, which is the number of permits in use.
     pub(crate) fn limit(self) -> usize {
         let (Self::Total(limit) | Self::Share(limit)) = self;
         limit
     }
 
-    /// By whom, for a message to one of them.
-    pub(crate) fn whose(self) -> &'static str {
+    /// The scope of the limit, for a message.
+    pub(crate) fn scope(self) -> &'static str {
         match self {
             Self::Total(_) => "on this router",
             Self::Share(_) => "for this caller",
@@ -62,7 +61,7 @@ impl Permits {
         Self(Arc::new(Shared { total, share, open: Mutex::default() }))
     }
 
-    /// For `key`. Without a key only the total counts.
+    /// A permit for `key`. Without a key only the total counts.
     pub(crate) fn take(&self, key: Option<&Arc<str>>) -> Result<Permit, Full> {
         let shared = &self.0;
         let mut open = shared.open.lock().unwrap_or_else(PoisonError::into_inner);

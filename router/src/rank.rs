@@ -8,32 +8,32 @@ use std::sync::Arc;
 
 use crate::{decide::Decided, eligible::Eligible, view::Worker};
 
-/// A request that knows its worker.
+/// A request with its worker.
 #[derive(Debug)]
 pub(crate) struct Chosen<'v> {
     pub(crate) decided: Decided<'v>,
     pub(crate) worker: &'v Arc<Worker>,
 }
 
-/// A request that no worker can take now.
+/// A request without a worker for now.
 #[derive(Debug)]
 pub(crate) struct Unserved<'v> {
     pub(crate) decided: Decided<'v>,
     pub(crate) why: String,
 }
 
-/// How busy a worker is; smaller is better, band first.
+/// Load of a worker; smaller is better, band first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Load {
+struct WorkerLoad {
     full: bool,
     tokens_queued: u64,
     requests: u32,
 }
 
 impl<'v> Eligible<'v> {
-    /// The worker to send to, or why there is none. `draw` is any random number.
+    /// The best worker, or the reason why there is none. `draw` is any random number.
     pub(crate) fn rank(self, draw: u64) -> Result<Chosen<'v>, Box<Unserved<'v>>> {
-        let loads: Vec<Load> = self.workers.iter().map(|worker| load(worker)).collect();
+        let loads: Vec<WorkerLoad> = self.workers.iter().map(|worker| load(worker)).collect();
         match pick(&loads, draw).and_then(|best| self.workers.get(best)) {
             Some(worker) => Ok(Chosen { decided: self.decided, worker }),
             None => Err(Box::new(Unserved { decided: self.decided, why: self.why_none })),
@@ -41,18 +41,18 @@ impl<'v> Eligible<'v> {
     }
 }
 
-fn load(worker: &Worker) -> Load {
+fn load(worker: &Worker) -> WorkerLoad {
     let Ok(state) = &worker.state else {
-        return Load { full: true, tokens_queued: u64::MAX, requests: u32::MAX };
+        return WorkerLoad { full: true, tokens_queued: u64::MAX, requests: u32::MAX };
     };
     // This router's own streams are known at once; what others send is known when the worker says it.
     let said = state.sequences_running.saturating_add(state.requests_waiting);
     let requests = said.max(worker.open_streams());
-    Load { full: requests >= state.sequences_max, tokens_queued: state.tokens_queued, requests }
+    WorkerLoad { full: requests >= state.sequences_max, tokens_queued: state.tokens_queued, requests }
 }
 
 /// Power of two choices inside the best band.
-fn pick(loads: &[Load], draw: u64) -> Option<usize> {
+fn pick(loads: &[WorkerLoad], draw: u64) -> Option<usize> {
     let best = loads.iter().map(|load| load.full).min()?;
     let band: Vec<usize> = (0..loads.len()).filter(|index| loads[*index].full == best).collect();
     let len = band.len() as u64;
@@ -67,13 +67,13 @@ fn pick(loads: &[Load], draw: u64) -> Option<usize> {
 mod tests {
     use super::*;
 
-    const fn at(full: bool, tokens_queued: u64, requests: u32) -> Load {
-        Load { full, tokens_queued, requests }
+    const fn at(full: bool, tokens_queued: u64, requests: u32) -> WorkerLoad {
+        WorkerLoad { full, tokens_queued, requests }
     }
 
     #[test]
     fn the_less_busy_of_two_in_the_best_band() {
-        let cases: [(&[Load], &[usize]); 5] = [
+        let cases: [(&[WorkerLoad], &[usize]); 5] = [
             (&[], &[]),
             (&[at(true, 9, 9)], &[0]),
             (&[at(true, 0, 0), at(false, 100, 7)], &[1]),

@@ -1,6 +1,8 @@
-//! Whether everything is as it should be, and if not, what is missing. A pure function of the view.
+//! Readiness of the swarm behind a router, with the missing objects. A pure function of the view.
 
-use serde::Serialize;
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -9,39 +11,42 @@ use crate::{
     view::{Entry, Expert, View, Worker},
 };
 
-/// What `/readyz` says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Readiness {
-    /// Nothing is missing.
+/// Readiness of the swarm behind a router, as its `/readyz` gives it. `slm up` reads it.
+///
+/// A process without a swarm behind it has [`slm_probes::Readiness`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwarmReadiness {
+    /// True when nothing is missing.
     pub ready: bool,
-    /// Generation of the swarm that this speaks of.
+    /// Generation of the swarm that this describes.
     pub generation: u64,
-    /// In the order of the swarm: models and their workers, adapters, routes.
+    /// Missing objects in the order of the swarm: models and their workers, adapters, routes.
+    #[serde(default)]
     pub missing: Vec<Missing>,
 }
 
-/// One thing that is not as it should be.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// An object that is missing or not as the swarm says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Missing {
-    /// SlmModel, Worker, LoraAdapter, SwarmRoute or Swarm.
-    pub kind: &'static str,
-    /// Its name, or a worker's address.
+    /// SlmModel, Worker, LoraAdapter, SwarmRoute, Swarm or Router.
+    pub kind: Cow<'static, str>,
+    /// Name of the object, or a worker's address.
     pub name: String,
-    /// In words.
+    /// Reason, for people.
     pub why: String,
 }
 
-/// Whether a router counts as ready.
+/// The condition under which a router is ready.
 #[derive(Clone, Debug)]
-pub(crate) struct Gate {
+pub(crate) struct ReadinessGate {
     pub(crate) when: ReadyWhen,
-    /// Cancelled when the router is on its way out.
+    /// Cancelled when a shutdown begins.
     pub(crate) withdrawing: CancellationToken,
 }
 
-impl Gate {
-    /// Whether requests should be sent here.
-    pub(crate) fn open(&self, readiness: &Readiness) -> bool {
+impl ReadinessGate {
+    /// True when requests should be sent here.
+    pub(crate) fn open(&self, readiness: &SwarmReadiness) -> bool {
         let enough = match self.when {
             ReadyWhen::Complete => readiness.ready,
             ReadyWhen::Known => readiness.generation > 0,
@@ -50,10 +55,11 @@ impl Gate {
     }
 }
 
-pub(crate) fn readiness(view: &View) -> Readiness {
+pub(crate) fn readiness(view: &View) -> SwarmReadiness {
     let swarm = &view.index.swarm;
     let mut missing = Vec::new();
-    let mut push = |kind, name: &str, why| missing.push(Missing { kind, name: name.to_owned(), why });
+    let mut push =
+        |kind: &'static str, name: &str, why| missing.push(Missing { kind: kind.into(), name: name.to_owned(), why });
     if swarm.generation == 0 {
         push("Swarm", "", "no snapshot has come yet".to_owned());
     }
@@ -82,7 +88,7 @@ pub(crate) fn readiness(view: &View) -> Readiness {
             push("SwarmRoute", &route.name, format!("leads to {}, which is not part of the swarm", target.name));
         }
     }
-    Readiness { ready: missing.is_empty(), generation: swarm.generation, missing }
+    SwarmReadiness { ready: missing.is_empty(), generation: swarm.generation, missing }
 }
 
 fn right_model(worker: &Worker, digest: &str) -> Result<(), String> {

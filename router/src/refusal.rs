@@ -1,4 +1,4 @@
-//! Every way to say no, as gRPC says it. HTTP says the same in its own shape (`http::error`).
+//! Every refusal of a request, as a gRPC status. `http::error` gives the same in OpenAI's shape.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tonic::{Code, Status};
 
 use crate::permits::Full;
 
-/// Why a request is not answered.
+/// A refusal of a request.
 #[derive(Clone, Debug, Error)]
 pub(crate) enum Refusal {
     /// No such name in the swarm.
@@ -18,31 +18,31 @@ pub(crate) enum Refusal {
     /// The name is missing.
     #[error("`model` is missing: name a model, an adapter or a route")]
     NoModel,
-    /// Known, but no worker holds it, even after some waiting.
+    /// No worker has it loaded, even after some waiting.
     #[error("`{name}` is not loaded on any worker now: {why}; try again in {} s", .retry_after.as_secs())]
     NotResident { name: String, why: String, retry_after: Duration },
-    /// Too many wait already.
+    /// The wait queue is full.
     #[error("`{name}` is not loaded on any worker now and {waiting} requests wait already; try again later")]
     TooManyWaiting { name: String, waiting: usize },
-    /// Too many answers are open already.
-    #[error("{} answers are open {}; read or end some, and try again later", .0.limit(), .0.whose())]
+    /// The limit of open answers is reached.
+    #[error("{} answers are open {}; read or end some, and try again later", .0.limit(), .0.scope())]
     TooManyOpen(Full),
     /// More metadata than rules may look at.
     #[error("`metadata` has {entries} entries and {bytes} bytes; at most {} and {} are taken", .limits.0, .limits.1)]
     Metadata { entries: usize, bytes: usize, limits: (usize, usize) },
-    /// The caller does not read.
-    #[error("the answer was ended: nothing of it was read for {} s", .idle.as_secs())]
+    /// The caller has read nothing for too long.
+    #[error("the answer was ended: nothing of it was read for {} s; read the stream as it comes", .idle.as_secs())]
     Unread { idle: Duration },
-    /// A worker sends nothing.
+    /// The worker has sent nothing for too long.
     #[error("worker {worker} has sent nothing for {} s; try again", .idle.as_secs())]
     Silent { worker: String, idle: Duration },
     /// The caller's own deadline.
-    #[error("the deadline passed before the answer was complete")]
+    #[error("the deadline passed before the answer was complete; allow more time or ask for fewer tokens")]
     DeadlineExceeded,
-    /// The router is going down.
+    /// The router is shutting down.
     #[error("the router is shutting down; try again on another one")]
     ShuttingDown,
-    /// What a worker said.
+    /// Status of a worker.
     #[error("{}", .0.message())]
     Worker(Status),
 }
@@ -66,7 +66,7 @@ impl Refusal {
         }
     }
 
-    /// When a retry makes sense, if waiting is what helps.
+    /// Time until a retry makes sense, if waiting helps.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::NotResident { retry_after, .. } => Some(*retry_after),

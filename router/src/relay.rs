@@ -1,8 +1,8 @@
-//! An answer between its worker and a caller who may read slowly, or not at all.
+//! The relay between a worker and a caller that may read slowly, or not at all: backpressure with a deadline.
 //!
-//! A task of its own reads what the worker sends and waits for the caller with a bound: a caller who takes nothing for
-//! that long loses this answer, and with it the worker's place, while no other answer notices. Without the task nobody
-//! would see it: a server polls an answer only when its caller has room for more.
+//! A task of its own reads from the worker and waits for the caller with a bound: a caller that reads nothing for that long loses
+//! this answer, and with it the worker's sequence, while no other answer notices. Without the task nothing would notice: a
+//! server polls an answer only when its caller has room for more.
 
 use std::{
     pin::Pin,
@@ -27,7 +27,7 @@ const EVENTS_MAX: usize = 16;
 /// The events of an answer as its caller takes them. Dropping it ends the answer.
 pub(crate) struct Relayed {
     events: mpsc::Receiver<Result<Event, Refusal>>,
-    /// Why the task gave up.
+    /// The reason why the task gave up.
     given_up: Arc<OnceLock<Refusal>>,
     _task: AbortOnDropHandle<()>,
     _permit: Permit,

@@ -1,4 +1,4 @@
-//! A name to what it stands for.
+//! Resolution of a name to a model, an adapter or a route.
 
 use slm_crds::nearest::nearest;
 
@@ -11,7 +11,7 @@ use crate::{
 /// Names that are compared with one that is unknown, and held against the patterns of a token: what a wrong name may cost.
 const SUGGESTED_FROM_MAX: usize = 1000;
 
-/// A request whose name is known.
+/// A request with its name resolved.
 #[derive(Debug)]
 pub(crate) struct Resolved<'v> {
     pub(crate) view: &'v View,
@@ -19,7 +19,7 @@ pub(crate) struct Resolved<'v> {
     pub(crate) entry: &'v Entry,
 }
 
-/// What a caller may not name does not exist for it, and is not suggested to it either.
+/// A name that a caller may not use does not exist for it, and is not suggested to it either.
 ///
 /// # Errors
 /// [`Refusal::UnknownModel`] with the nearest names.

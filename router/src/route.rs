@@ -15,11 +15,11 @@ pub(crate) struct Route {
     spec: SwarmRouteSpec,
 }
 
-/// A rule as it is evaluated, or why it never holds.
+/// A compiled rule, or the reason why it does not compile.
 #[derive(Debug)]
 pub(crate) struct CompiledRule {
     pub(crate) rule: Result<Rule, RuleError>,
-    /// As written.
+    /// Its text in the manifest.
     pub(crate) when: String,
     pub(crate) to: Target,
 }

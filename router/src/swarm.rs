@@ -1,9 +1,9 @@
-//! What should be: the snapshot a router is given, and given anew whenever it changes.
+//! Desired state: the snapshot that a router is given, anew whenever it changes.
 
 use serde::{Deserialize, Serialize};
 use slm_crds::SwarmRouteSpec;
 
-/// Everything a router has to know of a swarm. Generation 0 is the empty snapshot before the first.
+/// A snapshot of a swarm's desired state. Generation 0 is the empty snapshot before the first.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Swarm {
@@ -26,7 +26,7 @@ pub struct Swarm {
 pub struct Model {
     /// Its name.
     pub name: String,
-    /// For people.
+    /// Description for people.
     #[serde(default)]
     pub description: String,
     /// Digest that its workers have to serve; empty when any will do.
@@ -45,7 +45,7 @@ pub struct Adapter {
     pub name: String,
     /// Its base model.
     pub model: String,
-    /// For people.
+    /// Description for people.
     #[serde(default)]
     pub description: String,
     /// Digest of the version that should serve; empty when any will do. Readiness waits for it; requests are answered
@@ -60,6 +60,6 @@ pub struct Adapter {
 pub struct Route {
     /// Its name.
     pub name: String,
-    /// As in its manifest.
+    /// Its spec, as in the manifest.
     pub spec: SwarmRouteSpec,
 }

@@ -1,4 +1,4 @@
-//! What is: the swarm, with what every worker last said of itself. Plain data; every decision is a function of it.
+//! Observed state: the swarm, with the last state of every worker. Plain data; every decision is a function of it.
 
 use std::{
     collections::HashMap,
@@ -15,7 +15,7 @@ use crate::{
     swarm::{Adapter, Model, Swarm},
 };
 
-/// A snapshot of everything.
+/// Desired and observed state at one moment.
 #[derive(Debug, Default)]
 pub(crate) struct View {
     pub(crate) index: Arc<Index>,
@@ -31,14 +31,14 @@ pub(crate) struct Index {
     pub(crate) broken_rules: Vec<(String, usize, String)>,
 }
 
-/// What a name stands for.
+/// The object behind a name.
 #[derive(Debug)]
 pub(crate) enum Entry {
     Expert(Expert),
     Route(Arc<Route>),
 }
 
-/// A model or an adapter, as it should be.
+/// A model or an adapter, as desired.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Expert {
     pub(crate) kind: ExpertKind,
@@ -49,13 +49,13 @@ pub(crate) struct Expert {
     pub(crate) description: String,
 }
 
-/// One worker, as it says.
+/// One worker, as it reports itself.
 #[derive(Debug)]
 pub(crate) struct Worker {
     pub(crate) url: Arc<str>,
     /// Model that the swarm lists it under.
     pub(crate) model: String,
-    /// Its latest state, or why there is none.
+    /// Its latest state, or the reason why there is none.
     pub(crate) state: Result<Arc<WorkerState>, Arc<str>>,
     /// Messages and breaks of its stream that this router has seen; unlike the worker's own count it never goes back.
     pub(crate) seen: u64,
@@ -73,7 +73,7 @@ impl Worker {
     /// The state of a worker that takes requests for its model.
     ///
     /// # Errors
-    /// Why it takes none.
+    /// The reason why it takes none.
     pub(crate) fn serving(&self) -> Result<&WorkerState, String> {
         let state = match &self.state {
             Ok(state) => state,
@@ -91,7 +91,7 @@ impl Worker {
     /// The version of an expert that new requests would get here: its digest.
     ///
     /// # Errors
-    /// Why there is none.
+    /// The reason why there is none.
     pub(crate) fn resident(&self, expert: &Expert) -> Result<&str, String> {
         let state = self.serving()?;
         if expert.kind == ExpertKind::SlmModel {
@@ -102,7 +102,7 @@ impl Worker {
             .ok_or_else(|| format!("worker {} has not loaded {}", self.url, expert.name))
     }
 
-    /// What an expert takes of this worker's memory, if it is there.
+    /// Bytes of an expert in this worker's memory, if it is loaded.
     pub(crate) fn bytes_of(&self, expert: &Expert) -> Option<u64> {
         let state = self.serving().ok()?;
         if expert.kind == ExpertKind::LoraAdapter {

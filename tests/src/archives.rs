@@ -65,7 +65,7 @@ impl Archives {
         Ok(())
     }
 
-    /// Where archive number `index` is, and its digest.
+    /// Path of archive number `index`, and its digest.
     #[must_use]
     pub fn source(&self, index: usize) -> (String, String) {
         (format!("http://{}/{index}.tar", self.address), self.digests[index].clone())

@@ -19,7 +19,7 @@ use serde_json::Value;
 
 pub use self::{
     certificates::{secret, worker_channel},
-    load::{Load, Steady},
+    load::{LoadReport, Steady},
     tools::{apply, apply_in, cluster, helm, kubectl, kubectl_json, oras_push, variable},
 };
 use crate::swarm::Client;
@@ -30,7 +30,7 @@ pub const NAMESPACE: &str = "swarm";
 pub const RELEASE: &str = "swarm";
 /// The base model.
 pub const MODEL: &str = "smollm2";
-/// How long a state of the cluster may take.
+/// Longest time to an expected state of the cluster.
 const LIMIT: Duration = Duration::from_secs(120);
 /// Between two looks at the cluster.
 const TICK: Duration = Duration::from_millis(50);
@@ -40,13 +40,13 @@ const TICK: Duration = Duration::from_millis(50);
 pub struct Pod {
     /// Its name.
     pub name: String,
-    /// Where it runs.
+    /// Its node.
     pub node: String,
     /// Its address.
     pub ip: String,
     /// Ready, and not on its way out.
     pub ready: bool,
-    /// When its Ready condition last changed.
+    /// Time of the last change of its Ready condition.
     pub ready_changed: String,
     /// Its container runs, whether it is ready or not.
     pub running: bool,

@@ -1,4 +1,4 @@
-//! What the end-to-end tests share.
+//! Shared parts of the end-to-end tests.
 
 pub mod archives;
 pub mod clients;

@@ -91,7 +91,7 @@ pub struct Family {
 pub struct Answer {
     /// The tokens.
     pub tokens: Vec<u32>,
-    /// What each was chosen from, row after row.
+    /// Logits of each, row after row.
     pub logits: Vec<f32>,
 }
 

@@ -42,7 +42,7 @@ pub fn session(bundle: &Bundle, sequences_max: usize, context_length: usize) -> 
     Ok(DecoderSession::open(&Runtime::load()?, bundle, config, AdapterTable::new(1).into())?)
 }
 
-/// What the reference implementation makes of it.
+/// The reference implementation's output for it.
 #[derive(Debug, Deserialize)]
 pub struct Reference {
     /// Perplexity over the first 1,024 tokens of the GPL-3 text.

@@ -29,7 +29,7 @@ pub fn adapter(name: &str) -> PathBuf {
     family().join("adapters").join(name)
 }
 
-/// How to run it, on a free port of loopback; everything that it writes is in `cache`.
+/// Its configuration, on a free port of loopback; everything that it writes is in `cache`.
 ///
 /// # Errors
 /// None that a test would meet.
@@ -79,7 +79,7 @@ pub struct Worker {
     pub shutdown: CancellationToken,
     /// Its end.
     pub done: JoinHandle<Result<(), WorkerError>>,
-    /// What it writes.
+    /// Its cache folder.
     pub cache: TempDir,
 }
 
@@ -135,7 +135,7 @@ impl Worker {
     /// Loads the adapter in a folder.
     ///
     /// # Errors
-    /// What the worker says.
+    /// The worker's status.
     pub async fn load(&mut self, name: &str, path: &Path) -> Result<v1::AdapterState, tonic::Status> {
         let request = v1::LoadAdapterRequest {
             name: name.into(),
@@ -162,7 +162,7 @@ pub fn greedy(model: &str, prompt: &[u32], max_tokens: u32) -> v1::GenerateReque
 /// The rest of an answer. The model has no tokenizer, so what it says is read from the log-probabilities.
 ///
 /// # Errors
-/// What the worker says.
+/// The worker's status.
 pub async fn ids(stream: &mut Streaming<v1::GenerateResponse>) -> Result<Vec<u32>, tonic::Status> {
     let mut ids = Vec::new();
     while let Some(response) = stream.message().await? {

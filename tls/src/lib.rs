@@ -13,8 +13,10 @@
 //! - [`identity`]: roles; [`mint`]: issuing certificates; [`material`]: certificates in use;
 //! - `verify`: the callbacks of a handshake; [`mounted`]: a watched mounted Secret, [`folder`]: that of a process;
 //! - [`server`] and [`client`]: the two sides of a connection within the swarm; [`public`] and [`outward`]: those of
-//!   the public endpoint.
+//!   the public endpoint;
+//! - [`cause`]: why a connection failed.
 
+pub mod cause;
 pub mod client;
 pub mod folder;
 pub mod identity;

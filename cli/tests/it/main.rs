@@ -4,6 +4,5 @@
 mod harness;
 
 mod command_line;
+mod doctor;
 mod fetch;
-mod refusals;
-mod swarm;

@@ -1,53 +1,53 @@
-//! What should be: manifests whose artifacts were found and have a digest.
+//! Desired state: manifests whose artifacts were found and have a digest.
 
 use std::path::PathBuf;
 
 use slm_crds::model::{Precision, SpeculativeMethod};
-use slm_residency::{Version, Wanted};
+use slm_residency::{DesiredAdapters, Version};
 use slm_router::swarm::Route;
 
-/// Everything that should be served.
+/// Desired state of a swarm.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Desired {
     /// Counts up with every change.
     pub revision: u64,
     /// Base models.
-    pub models: Vec<WantedModel>,
+    pub models: Vec<DesiredModel>,
     /// Experts on them.
-    pub adapters: Vec<WantedAdapter>,
+    pub adapters: Vec<DesiredAdapter>,
     /// Names with rules behind them.
     pub routes: Vec<Route>,
 }
 
 /// A base model.
 #[derive(Clone, Debug, PartialEq)]
-pub struct WantedModel {
+pub struct DesiredModel {
     /// Its name.
     pub name: String,
-    /// For people.
+    /// Description for people.
     pub description: String,
-    /// How a worker for it is started.
+    /// Launch options of its worker.
     pub launch: Launch,
 }
 
-/// All that makes one worker another than the next: when it changes, a new worker replaces the old one.
+/// Launch options of a worker. When they change, a new worker replaces the old one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Launch {
     /// The checkpoint.
     pub path: PathBuf,
     /// Its digest.
     pub digest: String,
-    /// Of the weights in memory.
+    /// Precision of the weights in memory.
     pub precision: Precision,
-    /// In tokens; unset: what the model was made for.
+    /// Longest sequence in tokens; unset: the model's own.
     pub context_length: Option<u32>,
     /// Sequences at once.
     pub sequences_max: u32,
-    /// Bytes of keys and values at most; unset: what the worker finds right.
+    /// Most bytes of keys and values; unset: the worker's default.
     pub kv_cache_bytes: Option<i64>,
-    /// Whether prompts are kept for later requests.
+    /// True for a prefix cache.
     pub prefix_cache: bool,
-    /// Where tokens to try come from.
+    /// Method of speculative decoding.
     pub speculative: SpeculativeMethod,
     /// Threads that compute; unset: all.
     pub threads: Option<u32>,
@@ -59,12 +59,12 @@ pub struct Launch {
 
 /// An expert.
 #[derive(Clone, Debug, PartialEq)]
-pub struct WantedAdapter {
+pub struct DesiredAdapter {
     /// Its name.
     pub name: String,
     /// Its base model.
     pub model: String,
-    /// For people.
+    /// Description for people.
     pub description: String,
     /// Its folder.
     pub path: PathBuf,
@@ -74,8 +74,8 @@ pub struct WantedAdapter {
     pub scale: f32,
 }
 
-impl WantedAdapter {
-    /// What a worker has to hold.
+impl DesiredAdapter {
+    /// The version that a worker has to load.
     pub fn version(&self) -> Version {
         let source = format!("file:{}", self.path.display());
         Version { source, digest: Some(self.digest.clone()), scale: self.scale }
@@ -83,13 +83,13 @@ impl WantedAdapter {
 }
 
 impl Desired {
-    /// What a worker of `model` should hold.
-    pub fn wanted(&self, model: &str) -> Wanted {
+    /// The adapters that a worker of `model` should have.
+    pub fn adapters_on(&self, model: &str) -> DesiredAdapters {
         let adapters = self.adapters.iter().filter(|adapter| adapter.model == model);
         adapters.map(|adapter| (adapter.name.clone(), adapter.version())).collect()
     }
 
-    /// What differs from `before`, as `+Kind name`, `-Kind name` and `~Kind name`.
+    /// Differences from `before`, as `+Kind name`, `-Kind name` and `~Kind name`.
     pub fn changes(&self, before: &Self) -> Vec<String> {
         let mut changes = Vec::new();
         compare("SlmModel", &before.models, &self.models, |model| &model.name, &mut changes);

@@ -8,10 +8,10 @@ use slm_crds::{
     route::{Target, TargetKind},
 };
 use slm_proto::v1::{AdapterPhase, AdapterState, WorkerState};
-use slm_residency::{Resident, Step};
+use slm_residency::{AdapterAction, Resident};
 use slm_router::swarm::Route;
 
-use super::{Desired, Launch, Observed, Phase, WantedAdapter, WantedModel, Worker, WorkerId};
+use super::{Desired, DesiredAdapter, DesiredModel, Launch, Observed, Phase, Worker, WorkerId};
 
 pub(super) fn launch(digest: &str) -> Launch {
     Launch {
@@ -44,12 +44,12 @@ pub(super) fn tell(worker: &mut Worker, resident: &[(&str, &str)]) {
 
 /// `(name, digest)` of models, `(name, model, digest)` of adapters.
 pub(super) fn desired(revision: u64, models: &[(&str, &str)], adapters: &[(&str, &str, &str)]) -> Desired {
-    let model = |(name, digest): &(&str, &str)| WantedModel {
+    let model = |(name, digest): &(&str, &str)| DesiredModel {
         name: (*name).to_owned(),
         description: String::new(),
         launch: launch(digest),
     };
-    let adapter = |(name, model, digest): &(&str, &str, &str)| WantedAdapter {
+    let adapter = |(name, model, digest): &(&str, &str, &str)| DesiredAdapter {
         name: (*name).to_owned(),
         model: (*model).to_owned(),
         description: String::new(),
@@ -103,10 +103,10 @@ fn carry_out(action: &super::Action, observed: &mut Observed) {
             worker.phase = Phase::Serving(format!("http://{id}"));
             observed.workers.push(worker);
         }
-        Action::Ask { worker, step } => {
+        Action::Ask { worker, action } => {
             let worker = observed.worker_mut(*worker).expect("a worker that is there");
-            match step {
-                Step::Load { name, version } => {
+            match action {
+                AdapterAction::Load { name, version } => {
                     let resident = Resident {
                         source: version.source.clone(),
                         digest: version.digest.clone().expect("files have a digest"),
@@ -115,8 +115,8 @@ fn carry_out(action: &super::Action, observed: &mut Observed) {
                     };
                     worker.holdings.resident.insert(name.clone(), resident);
                 }
-                Step::Cancel { name } => drop(worker.holdings.loading.remove(name)),
-                Step::Unload { name, .. } => {
+                AdapterAction::Cancel { name } => drop(worker.holdings.loading.remove(name)),
+                AdapterAction::Unload { name, .. } => {
                     worker.holdings.resident.remove(name).expect("an adapter that is there");
                 }
             }

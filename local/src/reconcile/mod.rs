@@ -1,15 +1,15 @@
-//! What a swarm should be and what it is, and what to do about the difference.
+//! Reconciliation: desired state, observed state, and a plan for the difference.
 //!
-//! [`plan`](plan::plan) is a pure function over two snapshots; nobody here starts a process, reads a file or waits. It
-//! is called after every event and looks at everything anew, so a step that was lost is simply planned again. Whoever
-//! carries out the actions reports what came of them in [`Observed`], and nothing else.
+//! [`plan`](plan::plan) is a pure function of two snapshots; no process is started here, no file read, nothing awaited. It is
+//! called after every event and remembers nothing, so a lost action is simply planned again. The result of an action counts
+//! only when it shows in [`Observed`].
 //!
-//! Which adapters a worker loads and drops, and when it is asked again, is decided in [`slm_residency`], as it is for
-//! the pods of a cluster. Here is decided which workers there are, and what the router may name.
+//! Loads and unloads of adapters, with their retries, are decided in [`slm_residency`], as for the pods of a cluster. This
+//! module decides which workers run and which names the router has.
 //!
-//! The order that it keeps, so that no request fails on the way:
-//! - a worker takes over from another only when every adapter is on it;
-//! - a name is taken from the router before its adapter or worker goes.
+//! Two rules keep requests from failing meanwhile:
+//! - a worker replaces another only when every adapter is loaded on it;
+//! - a name is removed from the router before its adapter or worker goes.
 
 mod desired;
 mod observed;
@@ -20,7 +20,7 @@ mod snapshot;
 #[cfg(test)]
 mod fixtures;
 
-pub use desired::{Desired, Launch, WantedAdapter, WantedModel};
+pub use desired::{Desired, DesiredAdapter, DesiredModel, Launch};
 pub use observed::{Observed, Phase, Published, Worker, WorkerId};
 pub use plan::Action;
 pub use progress::{Progress, progress, settled};

@@ -1,4 +1,4 @@
-//! What is: workers as their own state streams tell, and what the router was given.
+//! Observed state: workers as their state streams report them, and the snapshot that the router was given.
 
 use std::{fmt, time::Instant};
 
@@ -7,7 +7,7 @@ use slm_router::Swarm;
 
 use super::desired::Launch;
 
-/// Everything that is known of what runs.
+/// Observed state of a swarm.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Observed {
     /// Every worker that was started and has not gone.
@@ -19,13 +19,13 @@ pub struct Observed {
 /// A snapshot at the router. Generation 0 is none.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Published {
-    /// What it was given.
+    /// The snapshot itself.
     pub swarm: Swarm,
     /// [`Desired::revision`](super::Desired::revision) that it was made for.
     pub revision: u64,
-    /// The router says that it uses it.
+    /// True when the router has acknowledged its generation.
     pub acknowledged: bool,
-    /// The router says that all of it is served.
+    /// True when the router reports all of it ready.
     pub ready: bool,
 }
 
@@ -42,13 +42,13 @@ impl fmt::Display for WorkerId {
 /// One worker.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Worker {
-    /// Its name here.
+    /// Its id.
     pub id: WorkerId,
     /// The SlmModel that it serves.
     pub model: String,
-    /// How it was started.
+    /// Its launch options.
     pub launch: Launch,
-    /// How far it is.
+    /// Its phase.
     pub phase: Phase,
     /// The adapters that it holds and was asked for.
     pub holdings: Holdings,
@@ -59,9 +59,9 @@ pub struct Worker {
 pub enum Phase {
     /// It converts and loads its model.
     Starting,
-    /// It takes requests at this address, and has told its state.
+    /// It takes requests at this address, and has reported its state.
     Serving(String),
-    /// It died, and will be started again when some time has passed.
+    /// It died; it is started again after a pause.
     Resting(String),
     /// It finishes what runs.
     Stopping,
@@ -99,8 +99,7 @@ impl Observed {
         self.workers.iter().find(|worker| worker.id == id)
     }
 
-    /// When [`plan`](super::plan::plan) may have something to ask of a worker though nothing happened, if it was last
-    /// called at `last`.
+    /// Time at which [`plan`](super::plan::plan) may have a new action without an event, after a call at `last`.
     pub fn next_attempt(&self, last: Instant) -> Option<Instant> {
         let serving = self.workers.iter().filter(|worker| worker.address().is_some());
         serving.filter_map(|worker| worker.holdings.next_attempt(last)).min()

@@ -1,33 +1,33 @@
-//! From what should be and what is to what to do next.
+//! The plan: actions that lead from the observed to the desired state.
 
 use std::time::Instant;
 
-use slm_residency::{Step, steps};
+use slm_residency::{AdapterAction, next_actions};
 use slm_router::Swarm;
 
 use super::{
     desired::{Desired, Launch},
     observed::{Observed, Phase, Worker, WorkerId},
     progress::settled,
-    snapshot::{snapshot, wanted_worker},
+    snapshot::{desired_worker, snapshot},
 };
 
-/// One thing to do.
+/// An action of the plan.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// Start a worker.
     StartWorker {
         /// The SlmModel that it serves.
         model: String,
-        /// How.
+        /// Its launch options.
         launch: Launch,
     },
-    /// Load an adapter, or drop one that the router no longer names.
+    /// Request a load or unload of an adapter from a worker.
     Ask {
-        /// Of which worker.
+        /// The worker.
         worker: WorkerId,
-        /// For what.
-        step: Step,
+        /// The request.
+        action: AdapterAction,
     },
     /// Give the router this snapshot.
     Publish {
@@ -40,7 +40,7 @@ pub enum Action {
     StopWorker(WorkerId),
 }
 
-/// What to do next. Actions of one plan may be carried out in any order, at once.
+/// The next actions. Those of one plan may be carried out in any order, at once.
 pub fn plan(desired: &Desired, observed: &Observed, now: Instant) -> Vec<Action> {
     let mut actions = Vec::new();
     let target = snapshot(desired, observed, now);
@@ -66,7 +66,7 @@ fn publish(target: Swarm, revision: u64) -> Action {
 }
 
 fn start(desired: &Desired, observed: &Observed, actions: &mut Vec<Action>) {
-    for model in desired.models.iter().filter(|model| wanted_worker(model, observed).is_none()) {
+    for model in desired.models.iter().filter(|model| desired_worker(model, observed).is_none()) {
         actions.push(Action::StartWorker { model: model.name.clone(), launch: model.launch.clone() });
     }
 }
@@ -74,12 +74,12 @@ fn start(desired: &Desired, observed: &Observed, actions: &mut Vec<Action>) {
 /// Adapters in and out of the workers that stay. What the router may still name is kept: only when the router is `known`
 /// to use the snapshot, what that does not name goes.
 fn ask(desired: &Desired, observed: &Observed, now: Instant, known: bool, actions: &mut Vec<Action>) {
-    let workers = desired.models.iter().filter_map(|model| wanted_worker(model, observed));
+    let workers = desired.models.iter().filter_map(|model| desired_worker(model, observed));
     for worker in workers.filter(|worker| worker.address().is_some()) {
         let named = observed.published.swarm.adapters.iter().filter(|adapter| adapter.model == worker.model);
         let keep = |name: &str| !known || named.clone().any(|adapter| adapter.name == name);
-        let steps = steps(&desired.wanted(&worker.model), &worker.holdings, now, keep);
-        actions.extend(steps.into_iter().map(|step| Action::Ask { worker: worker.id, step }));
+        let next_actions = next_actions(&desired.adapters_on(&worker.model), &worker.holdings, now, keep);
+        actions.extend(next_actions.into_iter().map(|action| Action::Ask { worker: worker.id, action }));
     }
 }
 
@@ -105,7 +105,7 @@ fn stop_unseen(desired: &Desired, observed: &Observed, actions: &mut Vec<Action>
 }
 
 fn is_surplus(worker: &Worker, desired: &Desired, observed: &Observed) -> bool {
-    let mut wanted = desired.models.iter().filter_map(|model| wanted_worker(model, observed));
+    let mut wanted = desired.models.iter().filter_map(|model| desired_worker(model, observed));
     worker.phase != Phase::Stopping && !wanted.any(|other| other.id == worker.id)
 }
 

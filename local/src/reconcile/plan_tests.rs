@@ -13,13 +13,13 @@ fn words(actions: &[Action]) -> Vec<String> {
 fn word(action: &Action) -> String {
     match action {
         Action::StartWorker { model, launch } => format!("start {model}@{}", launch.digest),
-        Action::Ask { worker, step: Step::Load { name, version } } => {
+        Action::Ask { worker, action: AdapterAction::Load { name, version } } => {
             format!("load {name}@{} on {}", version.digest.as_deref().unwrap_or("any"), worker.0)
         }
-        Action::Ask { worker, step: Step::Unload { name, digest } } => {
+        Action::Ask { worker, action: AdapterAction::Unload { name, digest } } => {
             format!("unload {name}@{digest} on {}", worker.0)
         }
-        Action::Ask { worker, step: Step::Cancel { name } } => format!("cancel {name} on {}", worker.0),
+        Action::Ask { worker, action: AdapterAction::Cancel { name } } => format!("cancel {name} on {}", worker.0),
         Action::StopWorker(id) => format!("stop {}", id.0),
         Action::Publish { swarm, .. } => {
             let models =
@@ -134,7 +134,7 @@ fn a_running_load_is_not_started_again() {
     let wanted = desired(1, &[("smol", "m1")], &[("banking", "smol", "b1")]);
     let mut worker = serving(1, "smol", "m1", &[]);
     let (name, version) = ("banking".to_owned(), wanted.adapters[0].version());
-    worker.holdings.ask(&Step::Load { name, version }, Instant::now());
+    worker.holdings.ask(&AdapterAction::Load { name, version }, Instant::now());
     let observed = Observed { workers: vec![worker], ..Observed::default() };
     assert_eq!(words(&plan(&wanted, &observed, Instant::now())), ["publish 1: smol@m1[http://1] banking@b1"]);
 }

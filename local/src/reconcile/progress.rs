@@ -1,14 +1,14 @@
-//! Whether the swarm is what it should be, is on its way, or cannot get there.
+//! Progress towards the desired state: working, applied, partly applied or stuck.
 
-use slm_residency::{VersionState, Wanted, refusal::Helps};
+use slm_residency::{DesiredAdapters, VersionState, refusal::RetryWhen};
 
 use super::{
     desired::Desired,
     observed::{Observed, Phase, Worker},
-    snapshot::wanted_worker,
+    snapshot::desired_worker,
 };
 
-/// How far it is.
+/// Progress of the swarm.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress {
     /// Something is under way.
@@ -17,11 +17,11 @@ pub enum Progress {
     Applied,
     /// All of it is served but for adapters that their workers refuse: each names the adapter and the reason.
     Partly(Vec<String>),
-    /// Nothing is under way, and these things stand against the rest: each names the object and the reason.
+    /// Nothing is under way, and problems remain: each names the object and the reason.
     Stuck(Vec<String>),
 }
 
-/// How far it is. Meaningful when [`plan`](super::plan::plan) has nothing to do.
+/// Progress of the swarm. Meaningful when [`plan`](super::plan::plan) has no action.
 pub fn progress(desired: &Desired, observed: &Observed) -> Progress {
     if observed.workers.iter().any(|worker| worker.phase == Phase::Stopping || !worker.holdings.unloading.is_empty()) {
         return Progress::Working;
@@ -40,28 +40,30 @@ pub fn progress(desired: &Desired, observed: &Observed) -> Progress {
     if applied { Progress::Applied } else { Progress::Working }
 }
 
-/// Whether no wanted worker is starting or loading.
+/// True when no desired worker is starting or loading.
 pub fn settled(desired: &Desired, observed: &Observed) -> bool {
     desired.models.iter().all(|model| {
-        wanted_worker(model, observed).is_some_and(|worker| match worker.phase {
+        desired_worker(model, observed).is_some_and(|worker| match worker.phase {
             Phase::Starting => false,
-            Phase::Serving(_) => worker.holdings.loading.is_empty() && !tries(worker, &desired.wanted(&worker.model)),
+            Phase::Serving(_) => {
+                worker.holdings.loading.is_empty() && !tries(worker, &desired.adapters_on(&worker.model))
+            }
             Phase::Resting(_) | Phase::Stopping => true,
         })
     })
 }
 
-/// Whether a load will be tried again that may well go well.
-fn tries(worker: &Worker, wanted: &Wanted) -> bool {
-    let may_pass = |stand| matches!(stand, VersionState::Refused(refused) if refused.helps != Helps::Change);
+/// True when a load is pending retry and may succeed.
+fn tries(worker: &Worker, wanted: &DesiredAdapters) -> bool {
+    let may_pass = |stand| matches!(stand, VersionState::Refused(refused) if refused.retry_when != RetryWhen::Changed);
     wanted.iter().any(|(name, version)| may_pass(worker.holdings.version_state(name, version)))
 }
 
-/// What stands against models, and what against adapters.
+/// Problems of models, and problems of adapters.
 fn problems(desired: &Desired, observed: &Observed) -> (Vec<String>, Vec<String>) {
     let (mut models, mut adapters) = (Vec::new(), Vec::new());
     for model in &desired.models {
-        let Some(worker) = wanted_worker(model, observed) else { continue };
+        let Some(worker) = desired_worker(model, observed) else { continue };
         if let Phase::Resting(reason) = &worker.phase {
             models.push(format!("SlmModel {}: {reason}", model.name));
         }

@@ -1,4 +1,4 @@
-//! What the router should know now: the wanted swarm where it is in place, the former one where it is not yet.
+//! The router's snapshot for now: the desired swarm where it is in place, the former one where it is not yet.
 
 use std::time::Instant;
 
@@ -8,12 +8,12 @@ use slm_router::{
 };
 
 use super::{
-    desired::{Desired, WantedAdapter, WantedModel},
+    desired::{Desired, DesiredAdapter, DesiredModel},
     observed::{Observed, Phase, Worker},
 };
 
 /// The worker that was started as `model` says, if there is one that is not on its way out.
-pub(super) fn wanted_worker<'o>(model: &WantedModel, observed: &'o Observed) -> Option<&'o Worker> {
+pub(super) fn desired_worker<'o>(model: &DesiredModel, observed: &'o Observed) -> Option<&'o Worker> {
     observed
         .workers
         .iter()
@@ -28,15 +28,15 @@ pub(super) fn snapshot(desired: &Desired, observed: &Observed, now: Instant) -> 
     Swarm { generation, models, adapters, routes: desired.routes.clone() }
 }
 
-fn model_entry(model: &WantedModel, desired: &Desired, observed: &Observed, now: Instant) -> Model {
+fn model_entry(model: &DesiredModel, desired: &Desired, observed: &Observed, now: Instant) -> Model {
     let entry = |digest: &str, workers| Model {
         name: model.name.clone(),
         description: model.description.clone(),
         digest: digest.to_owned(),
         workers,
     };
-    let wanted = desired.wanted(&model.name);
-    let new = wanted_worker(model, observed);
+    let wanted = desired.adapters_on(&model.name);
+    let new = desired_worker(model, observed);
     let address = new.and_then(Worker::address);
     if let Some((worker, address)) = new.zip(address).filter(|(worker, _)| worker.holdings.complete(&wanted, now)) {
         return entry(&worker.launch.digest, vec![address.to_owned()]);
@@ -53,7 +53,7 @@ fn model_entry(model: &WantedModel, desired: &Desired, observed: &Observed, now:
     entry(&model.launch.digest, address.map(str::to_owned).into_iter().collect())
 }
 
-fn adapter_entry(adapter: &WantedAdapter, models: &[Model], observed: &Observed) -> Adapter {
+fn adapter_entry(adapter: &DesiredAdapter, models: &[Model], observed: &Observed) -> Adapter {
     let entry = |model: &str, digest: &str| Adapter {
         name: adapter.name.clone(),
         model: model.to_owned(),

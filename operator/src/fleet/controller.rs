@@ -12,10 +12,9 @@ use std::{
 use kube::{Client, ResourceExt as _, runtime::reflector::ObjectRef};
 use slm_proto::v1::WorkerState;
 use slm_residency::{
-    Holdings, Link, Step,
-    link::{Event, no_credentials},
+    AdapterAction, Holdings, WorkerClient, next_actions,
     pause::until,
-    steps,
+    worker_client::{Event, no_credentials},
 };
 use slm_tls::Tls;
 use tokio::{
@@ -63,7 +62,7 @@ type Incarnation = (String, u64);
 
 struct Member {
     pod: WorkerPod,
-    link: Link<Incarnation>,
+    link: WorkerClient<Incarnation>,
     state: Result<Arc<WorkerState>, Arc<str>>,
     holdings: Holdings,
     gate: Gate,
@@ -227,7 +226,7 @@ impl FleetController {
     fn join(&mut self, pod: WorkerPod) {
         self.next_id += 1;
         let incarnation = (pod.name.clone(), self.next_id);
-        match Link::open(incarnation, &pod.address, self.tls.as_ref(), self.events.clone()) {
+        match WorkerClient::open(incarnation, &pod.address, self.tls.as_ref(), self.events.clone()) {
             Ok(link) => {
                 let gate = if pod.gate_open { Gate::Open } else { Gate::Closed };
                 let state = Err("connecting".into());
@@ -330,7 +329,7 @@ impl FleetController {
         }
         let desired = self.desired.of(&member.pod.model);
         let now = Instant::now();
-        for step in steps(desired, &member.holdings, now, |_| false) {
+        for step in next_actions(desired, &member.holdings, now, |_| false) {
             member.holdings.ask(&step, now);
             match secret_of(&self.objects, &step) {
                 None => member.link.ask(step, no_credentials()),
@@ -397,8 +396,8 @@ impl FleetController {
 
 /// The Secret for a load, and the source that it authenticates to: that of the load, even if the object has changed
 /// since.
-fn secret_of(objects: &Objects, step: &Step) -> Option<(String, String)> {
-    let Step::Load { name, version } = step else { return None };
+fn secret_of(objects: &Objects, step: &AdapterAction) -> Option<(String, String)> {
+    let AdapterAction::Load { name, version } = step else { return None };
     let adapter = objects.adapter(name)?;
     Some((adapter.spec.source.secret_ref.as_ref()?.name.clone(), version.source.clone()))
 }

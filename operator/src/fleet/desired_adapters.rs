@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use slm_crds::LoraAdapter;
-use slm_residency::{Version, Wanted as ModelAdapters};
+use slm_residency::{DesiredAdapters as ModelAdapters, Version};
 
 use crate::source;
 

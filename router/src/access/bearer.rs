@@ -2,7 +2,7 @@
 
 use tonic::Status;
 
-/// Why a request is nobody's.
+/// The reason why a request has no caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Unauthorized {
     /// No header.

@@ -1,16 +1,15 @@
-//! Who may call the public endpoint, and for what.
+//! Access to the public endpoint: authentication by token, authorization by name.
 //!
-//! Off, everybody may call for everything and both doors speak plain text, as on a person's own machine. On, a folder, as
-//! a Secret is mounted, holds the certificate that both doors show and the tokens that they take. It is followed: the next
-//! handshake shows the new certificate and the next request is held against the new tokens, while connections that are
-//! open and requests that run go on.
+//! Off, everybody may call everything and both endpoints speak plain text, as on a person's own machine. On, a folder such as
+//! a mounted Secret holds the endpoints' certificate and the list of tokens. The folder is watched: the next handshake shows
+//! the new certificate and the next request is checked against the new tokens, while open connections and running requests
+//! go on.
 //!
-//! A token names what callers name: bases, adapters, routes. A route that it names may end at any expert, because who
-//! wrote the route decided that. A name that a token may not use is, to its holder, a name that does not exist: the same
-//! 404, the same listings, the same suggestions. What runs here is nothing that one team has to learn from another's
-//! token, and a 403 would say it.
+//! A token lists the names that it may use: models, adapters, routes. A route that it lists may lead to any expert: the author of
+//! the route decided that. A name that a token may not use does not exist for its holder: the same 404, the same listings, the
+//! same suggestions. A 403 would tell one team what another team runs.
 //!
-//! - [`tokens`]: the file, to a table; [`table`]: a token to its caller, and a caller to what it may use. Pure.
+//! - [`tokens`]: the file, to a table; [`table`]: a token to its caller, and a caller to the names it may use. Pure.
 //! - [`bearer`]: the header that carries it.
 
 pub(crate) mod bearer;
@@ -36,67 +35,67 @@ use self::{
     table::{Caller, Table},
 };
 
-/// Why a folder gives no access to anybody.
+/// A folder of certificate and tokens that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum AccessError {
     /// A file cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// Certificate or key.
+    /// A certificate or key that cannot be used.
     #[error("{}: {source}", folder.display())]
     Certificate {
-        /// Which folder.
+        /// The folder.
         folder: PathBuf,
-        /// What is wrong.
+        /// The reason.
         source: MaterialError,
     },
-    /// The tokens.
+    /// A list of tokens that cannot be used.
     #[error("{}: {source}", folder.display())]
     Tokens {
-        /// Which folder.
+        /// The folder.
         folder: PathBuf,
-        /// What is wrong.
+        /// The reason.
         source: TokensError,
     },
 }
 
-/// Who may call. Clones share it.
+/// The access policy. Clones share it.
 #[derive(Clone, Default)]
 pub(crate) struct Access(Option<Arc<Guarded>>);
 
 struct Guarded {
     public: Public,
     table: Arc<ArcSwap<Table>>,
-    /// Ends with this.
+    /// The watch of the folder; ends with this.
     _following: Following,
 }
 
-/// What one version of the folder says.
-struct Version {
+/// One version of the folder.
+struct FolderContents {
     certificate: Certificate,
     table: Table,
 }
 
-/// HTTP is spoken in both versions.
+/// ALPN of the HTTP endpoint: both versions.
 const HTTP: [&[u8]; 2] = [b"h2", b"http/1.1"];
 const GRPC: [&[u8]; 1] = [b"h2"];
 
 impl Access {
-    /// For those with a token of `folder`, over TLS. It is followed as long as a clone of this is there; what cannot be used
-    /// later is logged and leaves the former in use, the certificate as well as the tokens.
+    /// The policy of `folder`: TLS, and a token for every caller. The folder is watched for as long as a clone lives. A later
+    /// version that cannot be used is logged, and the former certificate and tokens stay in use.
     ///
     /// # Errors
-    /// When what is there now cannot be used.
+    /// Files that cannot be used.
     pub(crate) fn follow(folder: &Path) -> Result<Self, AccessError> {
         let mounted = Mounted::open(folder, ["tls.crt", "tls.key", "tokens.yaml"])?;
-        let Version { certificate, table } = Version::read(folder, mounted.files())?;
+        let FolderContents { certificate, table } = FolderContents::read(folder, mounted.files())?;
         let failed = |source| AccessError::Certificate { folder: folder.to_owned(), source };
         let public = Public::new(certificate, &HTTP).map_err(failed)?;
         tracing::info!(folder = %folder.display(), tokens = table.len(), "callers need a token");
         let table = Arc::new(ArcSwap::from_pointee(table));
         let (folder, live, shown) = (folder.to_owned(), Arc::clone(&table), public.clone());
         let following = mounted.follow(move |files| {
-            let next = Version::read(&folder, files)?;
+            let next = FolderContents::read(&folder, files)?;
             tracing::info!(folder = %folder.display(), tokens = next.table.len(), "certificate and tokens replaced");
             live.store(Arc::new(next.table));
             shown.replace(next.certificate);
@@ -110,20 +109,20 @@ impl Access {
         self.0.is_some()
     }
 
-    /// The TLS of the HTTP door.
+    /// TLS of the HTTP endpoint.
     pub(crate) fn http(&self) -> Option<Public> {
         self.0.as_ref().map(|guarded| guarded.public.clone())
     }
 
-    /// The TLS of the gRPC door.
+    /// TLS of the gRPC endpoint.
     pub(crate) fn grpc(&self) -> Option<Public> {
         self.0.as_ref().map(|guarded| guarded.public.speaking(&GRPC))
     }
 
-    /// Who calls, by the values of the request's `authorization` headers.
+    /// The caller, by the values of the request's `authorization` headers.
     ///
     /// # Errors
-    /// Nobody whom the tokens name.
+    /// A token that is missing or unknown.
     pub(crate) fn caller<'h>(&self, headers: impl IntoIterator<Item = &'h [u8]>) -> Result<Caller, Unauthorized> {
         match &self.0 {
             None => Ok(Caller::anybody()),
@@ -132,7 +131,7 @@ impl Access {
     }
 }
 
-impl Version {
+impl FolderContents {
     fn read(folder: &Path, [certificate, key, tokens]: &[Vec<u8>; 3]) -> Result<Self, AccessError> {
         let certificate = Certificate::read(certificate, key)
             .map_err(|source| AccessError::Certificate { folder: folder.to_owned(), source })?;

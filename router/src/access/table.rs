@@ -1,4 +1,4 @@
-//! A token to its caller, and a caller to what it may use. Pure.
+//! Lookup of tokens and of the names that their holders may use. Pure.
 
 use std::sync::Arc;
 
@@ -8,21 +8,21 @@ use subtle::ConstantTimeEq as _;
 /// SHA-256 of a token. The tokens themselves are not kept.
 pub(super) type Hash = [u8; 32];
 
-/// Every token that is taken.
+/// All accepted tokens.
 #[derive(Debug, Default)]
 pub(super) struct Table(Vec<(Hash, Caller)>);
 
-/// Who a request is from. Cheap to clone.
+/// The caller of a request. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
     name: Option<Arc<str>>,
-    /// Empty where nobody needs a token.
+    /// Group or name of the token; empty on a router without tokens.
     tenant: Arc<str>,
     priority_min: i32,
     models: Models,
 }
 
-/// What a token's entry says, besides the token.
+/// A token's entry, without the token.
 #[derive(Clone, Debug)]
 pub(super) struct Grant<'e> {
     pub(super) name: &'e str,
@@ -33,7 +33,7 @@ pub(super) struct Grant<'e> {
     pub(super) models: Models,
 }
 
-/// What a caller may name.
+/// The names that a caller may use.
 #[derive(Clone, Debug)]
 pub(super) enum Models {
     All,
@@ -57,7 +57,7 @@ impl Table {
         self.0.len()
     }
 
-    /// Whose token this is. Takes as long for any token: every entry is looked at, and each in constant time.
+    /// The holder of a token. Takes the same time for any token: every entry is compared, each in constant time.
     pub(super) fn caller(&self, token: &[u8]) -> Option<Caller> {
         let hash = hash(token);
         let mut found = None;
@@ -85,12 +85,12 @@ impl Caller {
         }
     }
 
-    /// Where nobody needs a token: everybody is one tenant, and its requests have the priority that they ask for.
+    /// The caller of a router without tokens: everybody is one tenant, and its requests have the priority that they ask for.
     pub(crate) fn anybody() -> Self {
         Self { name: None, tenant: Arc::default(), priority_min: i32::MIN, models: Models::All }
     }
 
-    /// What workers tell callers apart by. Prefixes of prompts are shared only within it.
+    /// The tenant, by which workers tell callers apart. The prefix cache is shared only within it.
     pub(crate) fn tenant(&self) -> &str {
         &self.tenant
     }
@@ -100,12 +100,12 @@ impl Caller {
         self.priority_min
     }
 
-    /// As logs and metrics call it. `None` where nobody needs a token.
+    /// Its name in logs and metrics. `None` on a router without tokens.
     pub(crate) fn name(&self) -> Option<&Arc<str>> {
         self.name.as_ref()
     }
 
-    /// Whether it may name this model, adapter or route.
+    /// True when it may use this model, adapter or route.
     pub(crate) fn may(&self, name: &str) -> bool {
         match &self.models {
             Models::All => true,

@@ -1,8 +1,8 @@
-//! `tokens.yaml`, to a table.
+//! Parser of `tokens.yaml`.
 //!
-//! A list of entries, each with a `name` for logs and metrics, the token as `sha256` (what `printf %s TOKEN | sha256sum`
-//! prints) or as itself (`token`), and optionally the `models` that it may name, the `group` of tokens that are one tenant
-//! and the most urgent `priority` of its requests. What is wrong is said with its line and without any token.
+//! A list of entries, each with a `name` for logs and metrics, the token as `sha256` (the output of
+//! `printf %s TOKEN | sha256sum`) or in plain (`token`), and optionally the `models` that it may name, the `group` of tokens that
+//! are one tenant, and the most urgent `priority` of its requests. Errors name the line and no token.
 
 use std::collections::HashMap;
 
@@ -10,25 +10,25 @@ use slm_crds::yaml::{self, Entry, Node, Tree};
 
 use super::table::{Caller, Grant, Hash, Models, Pattern, Table, hash};
 
-/// Entries. A request looks at every one.
+/// Most entries. Every request is compared with all of them.
 const TOKENS_MAX: usize = 1000;
-/// Characters of a name: it becomes a metric's label.
+/// Most characters of a name, which becomes a metric's label.
 const NAME_MAX: usize = 63;
-/// Patterns of one entry, and characters of one.
+/// Most patterns of an entry, and most characters of a pattern.
 const MODELS_MAX: usize = 1000;
 const MODEL_MAX: usize = 253;
-/// Characters of a token. Shorter ones are guessed, longer ones do not fit into a header everywhere.
+/// Bounds of a token's length. Shorter ones are guessed, longer ones do not fit into a header everywhere.
 const TOKEN_MIN: usize = 16;
 const TOKEN_MAX: usize = 1024;
 const FIELDS: [&str; 6] = ["name", "sha256", "token", "models", "group", "priority"];
 
-/// What is wrong with the file.
+/// An error in the file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("tokens.yaml line {line}: {what}")]
 pub struct TokensError {
-    /// Where, counted from 1.
+    /// Line, counted from 1.
     pub line: u32,
-    /// What, and what to do.
+    /// The error, and the remedy.
     pub what: String,
 }
 

@@ -1,4 +1,4 @@
-//! Who calls: looked up before anything of a request is read.
+//! Authentication of gRPC requests, before anything of a request is read.
 
 use std::sync::Arc;
 

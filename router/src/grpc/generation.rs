@@ -10,7 +10,7 @@ use slm_proto::{
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
-use super::{Door, caller};
+use super::{GrpcServer, caller};
 use crate::{
     dispatch::Call,
     events::{Answer, Event},
@@ -20,7 +20,7 @@ use crate::{
 type Answers = Pin<Box<dyn Stream<Item = Result<GenerateResponse, Status>> + Send>>;
 
 #[tonic::async_trait]
-impl Generation for Door {
+impl Generation for GrpcServer {
     type GenerateStream = Answers;
 
     async fn generate(&self, request: Request<GenerateRequest>) -> Result<Response<Answers>, Status> {
@@ -40,16 +40,14 @@ impl Generation for Door {
     }
 }
 
-impl Door {
+impl GrpcServer {
     async fn answer(&self, request: Request<GenerateRequest>, api: Api) -> Result<Answer, Status> {
         let deadline = timeout(request.metadata()).and_then(|timeout| Instant::now().checked_add(timeout));
         let call = Call { caller: caller(&request)?, api, deadline };
         let mut request = request.into_inner();
         self.known(&request.model, &call.caller)?;
         if request.input.is_none() {
-            return Err(Status::invalid_argument(
-                "`messages`, `prompt` or `token_ids` is missing: there is nothing to continue",
-            ));
+            return Err(Status::invalid_argument("`messages`, `prompt` or `token_ids` is missing; send one of them"));
         }
         if request.request_id.is_empty() {
             request.request_id = uuid::Uuid::new_v4().to_string();

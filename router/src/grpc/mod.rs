@@ -1,4 +1,4 @@
-//! The gRPC door: `slm.v1`, health and reflection. All but health need a token, where tokens are needed.
+//! The gRPC server: `slm.v1`, health and reflection. All but health need a token, where tokens are needed.
 
 mod auth;
 mod generation;
@@ -31,7 +31,7 @@ const STREAMS_MAX: u32 = 256;
 const HEADERS_BYTES_MAX: u32 = 64 << 10;
 
 /// The services, over what everyone shares.
-struct Door {
+struct GrpcServer {
     dispatcher: Arc<Dispatcher>,
 }
 
@@ -47,8 +47,8 @@ pub(crate) async fn serve(
     let body = dispatcher.limits.body;
     let connections = listener.connections(access.grpc().as_ref(), dispatcher.limits.connections());
     let authorize = authorize(access, Arc::clone(&dispatcher));
-    let generation = GenerationServer::new(Door { dispatcher: Arc::clone(&dispatcher) });
-    let swarm = SwarmServer::new(Door { dispatcher });
+    let generation = GenerationServer::new(GrpcServer { dispatcher: Arc::clone(&dispatcher) });
+    let swarm = SwarmServer::new(GrpcServer { dispatcher });
     let reflection = || {
         Builder::configure()
             .register_encoded_file_descriptor_set(slm_proto::DESCRIPTORS)
@@ -78,7 +78,7 @@ pub(crate) async fn serve(
         .map_err(|error| RunError::Server { server: "gRPC", reason: error.to_string() })
 }
 
-impl Door {
+impl GrpcServer {
     /// An unknown name is refused before anything else, so that its message is the one a caller sees.
     fn known(&self, model: &str, caller: &Caller) -> Result<(), Status> {
         let view = self.dispatcher.view();
@@ -90,7 +90,7 @@ impl Door {
     }
 }
 
-/// Whom `authorize` has found out.
+/// The caller that `authorize` has found.
 fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
     let caller = request.extensions().get::<Caller>().cloned();
     caller.ok_or_else(|| Status::internal("the request has no caller: it did not pass authorization"))

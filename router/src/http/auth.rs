@@ -1,4 +1,4 @@
-//! Who calls: looked up before anything of a request is read.
+//! Authentication of HTTP requests, before anything of a request is read.
 
 use axum::{
     extract::{Request, State},

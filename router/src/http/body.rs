@@ -1,4 +1,4 @@
-//! A body to a JSON object.
+//! Parser of a request's body: a JSON object.
 
 use std::error::Error;
 

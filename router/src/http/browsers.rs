@@ -1,4 +1,4 @@
-//! What browsers need and what they must not: CORS by named origins, and the `Host` of requests on loopback.
+//! Protection of and from browsers: CORS by named origins, and the `Host` of requests on loopback.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 

@@ -8,8 +8,8 @@ use super::{
     Shared, body,
     error::ApiError,
     fields::{Fields, read, shown},
-    head::Kind,
-    params::{self, Style},
+    head::CompletionKind,
+    params::{self, ResponseOptions},
     reply, unsupported,
 };
 use crate::{access::table::Caller, dispatch::Call, metrics::Api};
@@ -24,28 +24,28 @@ pub(super) async fn handle(
     body: Body,
 ) -> Result<Response, ApiError> {
     let fields = body::read(body, &dispatcher.limits).await?;
-    let (mut request, style) = parse(fields)?;
+    let (mut request, options) = parse(fields)?;
     request.request_id = reply::request_id(&headers);
     let call = Call { caller, api: Api::http_chat, deadline: None };
-    reply::respond(&dispatcher, vec![request], style, Kind::Chat, &call).await
+    reply::respond(&dispatcher, vec![request], options, CompletionKind::Chat, &call).await
 }
 
-fn parse(mut fields: Fields) -> Result<(GenerateRequest, Style), ApiError> {
-    let (mut request, mut style) = params::take(&mut fields, Kind::Chat)?;
+fn parse(mut fields: Fields) -> Result<(GenerateRequest, ResponseOptions), ApiError> {
+    let (mut request, mut options) = params::take(&mut fields, CompletionKind::Chat)?;
     let newer = fields.take::<u32>("max_completion_tokens")?;
     if newer.is_some() && request.max_tokens.is_some() && newer != request.max_tokens {
         let message = "`max_completion_tokens` and `max_tokens` differ; the second is the old name of the first";
         return Err(ApiError::param("max_completion_tokens", message));
     }
     if newer.is_some() {
-        style.names.max_tokens = "max_completion_tokens";
+        options.names.max_tokens = "max_completion_tokens";
     }
     request.max_tokens = newer.or(request.max_tokens);
     request.logprobs = logprobs(&mut fields)?;
     request.input = Some(Input::Messages(messages(&mut fields)?));
     let own = ["messages", "max_completion_tokens", "top_logprobs"];
     unsupported::refuse(fields, &[params::NAMES.as_slice(), &own].concat())?;
-    Ok((request, style))
+    Ok((request, options))
 }
 
 fn logprobs(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
@@ -59,10 +59,10 @@ fn logprobs(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
 
 fn messages(fields: &mut Fields) -> Result<Messages, ApiError> {
     let Some(list) = fields.take::<Vec<Value>>("messages")? else {
-        return Err(ApiError::param("messages", "`messages` is missing: there is nothing to answer"));
+        return Err(ApiError::param("messages", "`messages` is missing; send at least one message"));
     };
     if list.is_empty() {
-        return Err(ApiError::param("messages", "`messages` is empty: there is nothing to answer"));
+        return Err(ApiError::param("messages", "`messages` is empty; send at least one message"));
     }
     let messages = list.iter().enumerate().map(|(index, value)| message(&format!("messages[{index}]"), value));
     Ok(Messages { messages: messages.collect::<Result<_, _>>()? })
@@ -141,9 +141,9 @@ fn at(path: &str, mut error: ApiError) -> ApiError {
 mod tests {
     use serde_json::json;
 
-    use super::{super::names::Names, *};
+    use super::{super::names::FieldNames, *};
 
-    fn request(change: Value) -> Result<(GenerateRequest, Style), ApiError> {
+    fn request(change: Value) -> Result<(GenerateRequest, ResponseOptions), ApiError> {
         let mut body = json!({"model": "m", "messages": [{"role": "user", "content": "hi"}]});
         for (name, value) in change.as_object().expect("an object") {
             body[name] = value.clone();
@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn every_parameter_arrives() {
-        let (request, style) = request(json!({
+        let (request, options) = request(json!({
             "temperature": 0.5, "top_p": 0.9, "top_k": -1, "min_p": 0.1, "repetition_penalty": 1.1,
             "presence_penalty": 1, "frequency_penalty": -1, "seed": 7, "max_completion_tokens": 9, "stop": "x",
             "stop_token_ids": [1, 2], "ignore_eos": true, "priority": -2, "logprobs": true,
@@ -173,8 +173,11 @@ mod tests {
         assert_eq!((request.max_tokens, request.logprobs, request.stop), (Some(9), Some(3), vec!["x".to_owned()]));
         assert_eq!((request.stop_token_ids, request.ignore_eos, request.priority), (vec![1, 2], true, -2));
         assert_eq!(request.metadata["lang"], "de");
-        let names = Names { max_tokens: "max_completion_tokens", ..Names::new(Kind::Chat) };
-        assert_eq!(style, Style { stream: true, include_usage: true, explain: true, token_ids: true, names });
+        let names = FieldNames { max_tokens: "max_completion_tokens", ..FieldNames::new(CompletionKind::Chat) };
+        assert_eq!(
+            options,
+            ResponseOptions { stream: true, include_usage: true, explain: true, token_ids: true, names }
+        );
         assert_eq!(request.parse_special_tokens, Some(true));
         let Some(Input::Messages(messages)) = request.input else { panic!("messages") };
         let turn = |m: &Message| format!("{} {} {}", m.role, m.content, m.name);
@@ -194,8 +197,8 @@ mod tests {
             "stream": true, "stream_options": {"include_usage": null}, "stop": ["a", null], "metadata": {"lang": null},
             "messages": [{"role": "user", "content": "hi", "name": null, "audio": null, "function_call": null}],
         });
-        let (within, style) = request(within).expect("nulls within");
-        assert_eq!((within.stop, within.metadata.len(), style.include_usage), (vec!["a".to_owned()], 0, false));
+        let (within, options) = request(within).expect("nulls within");
+        assert_eq!((within.stop, within.metadata.len(), options.include_usage), (vec!["a".to_owned()], 0, false));
     }
 
     #[test]

@@ -8,8 +8,8 @@ use super::{
     Shared, body,
     error::ApiError,
     fields::{Fields, read, shown},
-    head::Kind,
-    params::{self, Style},
+    head::CompletionKind,
+    params::{self, ResponseOptions},
     reply, unsupported,
 };
 use crate::{access::table::Caller, dispatch::Call, metrics::Api};
@@ -21,21 +21,21 @@ pub(super) async fn handle(
     body: Body,
 ) -> Result<Response, ApiError> {
     let fields = body::read(body, &dispatcher.limits).await?;
-    let (mut requests, style) = parse(fields, dispatcher.limits.prompts_max)?;
+    let (mut requests, options) = parse(fields, dispatcher.limits.prompts_max)?;
     let id = reply::request_id(&headers);
     for request in &mut requests {
         request.request_id.clone_from(&id);
     }
     let call = Call { caller, api: Api::http_completions, deadline: None };
-    reply::respond(&dispatcher, requests, style, Kind::Text, &call).await
+    reply::respond(&dispatcher, requests, options, CompletionKind::Text, &call).await
 }
 
 /// One request a prompt.
-fn parse(mut fields: Fields, prompts_max: usize) -> Result<(Vec<GenerateRequest>, Style), ApiError> {
-    let (mut request, mut style) = params::take(&mut fields, Kind::Text)?;
+fn parse(mut fields: Fields, prompts_max: usize) -> Result<(Vec<GenerateRequest>, ResponseOptions), ApiError> {
+    let (mut request, mut options) = params::take(&mut fields, CompletionKind::Text)?;
     request.logprobs = fields.take("logprobs")?;
     let prompt = fields.raw("prompt");
-    style.names.several = prompt.as_ref().is_some_and(|prompt| prompt.is_array() && !prompt[0].is_number());
+    options.names.several = prompt.as_ref().is_some_and(|prompt| prompt.is_array() && !prompt[0].is_number());
     let inputs = inputs(prompt)?;
     if inputs.len() > prompts_max {
         let message = format!("`prompt` holds {} prompts; at most {prompts_max} are taken at once", inputs.len());
@@ -43,16 +43,16 @@ fn parse(mut fields: Fields, prompts_max: usize) -> Result<(Vec<GenerateRequest>
     }
     unsupported::refuse(fields, &[params::NAMES.as_slice(), &["prompt"]].concat())?;
     let requests = inputs.into_iter().map(|input| GenerateRequest { input: Some(input), ..request.clone() });
-    Ok((requests.collect(), style))
+    Ok((requests.collect(), options))
 }
 
 /// A string, a list of strings, a list of token ids, or a list of such lists.
 fn inputs(prompt: Option<Value>) -> Result<Vec<Input>, ApiError> {
     match prompt {
-        None => Err(ApiError::param("prompt", "`prompt` is missing: there is nothing to continue")),
+        None => Err(ApiError::param("prompt", "`prompt` is missing; send a text to continue")),
         Some(Value::String(text)) => Ok(vec![Input::Prompt(text)]),
         Some(Value::Array(items)) if items.is_empty() => {
-            Err(ApiError::param("prompt", "`prompt` is empty: there is nothing to continue"))
+            Err(ApiError::param("prompt", "`prompt` is empty; send a text to continue"))
         }
         Some(Value::Array(items)) if items[0].is_number() => Ok(vec![token_ids("prompt", &items)?]),
         Some(Value::Array(items)) => items.into_iter().enumerate().map(|(index, item)| one(index, item)).collect(),

@@ -20,7 +20,7 @@ pub(super) struct ApiError {
     pub(super) status: StatusCode,
     pub(super) body: ErrorBody,
     retry_after_seconds: Option<u64>,
-    /// What is wrong with the token.
+    /// The error of authentication.
     unauthorized: Option<Unauthorized>,
 }
 
@@ -33,7 +33,7 @@ pub(super) struct ErrorBody {
     pub(super) code: Option<String>,
 }
 
-/// What an event of a stream or a response body holds.
+/// The body of a refusal: of a response, or of an event in a stream.
 #[derive(Serialize)]
 pub(super) struct ErrorEnvelope<'e> {
     pub(super) error: &'e ErrorBody,
@@ -86,7 +86,7 @@ impl ApiError {
     }
 }
 
-/// What a worker says to programs of a request that it refuses.
+/// Machine-readable part of a worker's refusal.
 pub(super) struct Refused {
     pub(super) field: Option<String>,
     pub(super) reason: Option<String>,

@@ -1,10 +1,10 @@
-//! The fields of a request, taken one by one. A field that is null is one that is not there.
+//! The fields of a request, taken one by one. A null field counts as absent.
 
 use serde_json::{Map, Value};
 
 use super::error::ApiError;
 
-/// What has not been taken yet.
+/// Fields that have not been taken yet.
 #[derive(Debug)]
 pub(super) struct Fields(Map<String, Value>);
 
@@ -29,7 +29,7 @@ impl Fields {
         self.raw(name).map(|value| read(name, &value)).transpose()
     }
 
-    /// What nobody took.
+    /// The fields that remain.
     pub(super) fn rest(self) -> impl Iterator<Item = (String, Value)> {
         self.0.into_iter()
     }

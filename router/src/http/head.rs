@@ -1,4 +1,4 @@
-//! What the whole answer and the stream have in common: the head of each object, and usage.
+//! The common part of a whole answer and of a streamed one: the head of each object, and usage.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -6,28 +6,28 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use slm_proto::v1::{Decision, Expert, FinishReason, GenerateRequest, Started};
 
-use super::{logprobs::TokenNames, params::Style};
+use super::{logprobs::TokenNames, params::ResponseOptions};
 
 /// Chat completion or completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum CompletionKind {
     Chat,
     Text,
 }
 
-/// What every object of one answer begins with.
+/// The head of every object of one answer.
 #[derive(Clone, Debug)]
 pub(super) struct Head {
-    pub(super) kind: Kind,
+    pub(super) kind: CompletionKind,
     pub(super) id: String,
     /// Unix seconds.
     pub(super) created: u64,
-    /// What the caller named.
+    /// The name in the request.
     pub(super) model: String,
     /// Digest of the version that answers: the same fingerprint, the same weights.
     pub(super) fingerprint: String,
     pub(super) decision: Option<Value>,
-    /// How tokens of log-probabilities are called; `None` without any.
+    /// Token names of log-probabilities; `None` without any.
     pub(super) logprobs: Option<TokenNames>,
 }
 
@@ -57,13 +57,18 @@ impl Usage {
 }
 
 impl Head {
-    pub(super) fn new(kind: Kind, request: &GenerateRequest, started: Option<&Started>, style: Style) -> Self {
+    pub(super) fn new(
+        kind: CompletionKind,
+        request: &GenerateRequest,
+        started: Option<&Started>,
+        options: ResponseOptions,
+    ) -> Self {
         let prefix = match kind {
-            Kind::Chat => "chatcmpl",
-            Kind::Text => "cmpl",
+            CompletionKind::Chat => "chatcmpl",
+            CompletionKind::Text => "cmpl",
         };
         let expert = started.and_then(|started| started.expert.as_ref());
-        let decision = started.and_then(|started| started.decision.as_ref()).filter(|_| style.explain);
+        let decision = started.and_then(|started| started.decision.as_ref()).filter(|_| options.explain);
         Self {
             kind,
             id: format!("{prefix}-{}", uuid::Uuid::new_v4().simple()),
@@ -71,7 +76,7 @@ impl Head {
             model: request.model.clone(),
             fingerprint: expert.map(|expert| expert.digest.clone()).unwrap_or_default(),
             decision: decision.map(decision_json),
-            logprobs: request.logprobs.map(|_| if style.token_ids { TokenNames::Ids } else { TokenNames::Texts }),
+            logprobs: request.logprobs.map(|_| if options.token_ids { TokenNames::Ids } else { TokenNames::Texts }),
         }
     }
 }

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use slm_proto::v1::{TokenLogprob, TopLogprob};
 
-/// How tokens are called.
+/// Naming of tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TokenNames {
     Texts,
@@ -28,12 +28,12 @@ pub(super) struct Chat {
 #[derive(Debug, Serialize)]
 struct Token {
     #[serde(flatten)]
-    token: Likely,
-    top_logprobs: Vec<Likely>,
+    token: Candidate,
+    top_logprobs: Vec<Candidate>,
 }
 
 #[derive(Debug, Serialize)]
-struct Likely {
+struct Candidate {
     token: String,
     logprob: f32,
     bytes: Vec<u8>,
@@ -52,13 +52,13 @@ pub(super) fn chat(tokens: &[TokenLogprob], names: TokenNames) -> Chat {
     let content = tokens.iter().map(|token| {
         let top = names.of_candidates(&token.top, "").into_iter().zip(&token.top);
         Token {
-            token: Likely {
+            token: Candidate {
                 token: names.of(token.id, &token.token, ""),
                 logprob: token.logprob,
                 bytes: token.token.clone(),
             },
             top_logprobs: top
-                .map(|(name, top)| Likely { token: name, logprob: top.logprob, bytes: top.token.clone() })
+                .map(|(name, top)| Candidate { token: name, logprob: top.logprob, bytes: top.token.clone() })
                 .collect(),
         }
     });

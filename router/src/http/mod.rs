@@ -1,10 +1,10 @@
-//! The HTTP door: the OpenAI-compatible API, probes and metrics.
+//! The HTTP server: the OpenAI-compatible API, probes and metrics.
 //!
-//! A request is a JSON object that is read field by field (`fields`); what is left over is refused by name
-//! (`unsupported`), because a parameter that is silently ignored is a wrong answer. `browsers` is CORS and the host of requests on
-//! loopback, `names` the caller's own names of fields that a worker refuses. `params` are what both kinds of
-//! completion share, `chat` and `completions` the two kinds, `sse` the events of a stream, `logprobs` their
-//! log-probabilities, `error` every refusal in OpenAI's shape.
+//! A request is a JSON object that is read field by field (`fields`); fields that remain are refused by name (`unsupported`),
+//! because a parameter that is silently ignored is a wrong answer. `browsers` is CORS and the check of `Host` on loopback, `names`
+//! the caller's own names of fields that a worker refuses. `params` are shared by both kinds of completion, `chat` and
+//! `completions` are the two kinds, `sse` the events of a stream, `logprobs` their log-probabilities, `error` every refusal in
+//! OpenAI's shape.
 
 mod auth;
 mod body;

@@ -1,23 +1,23 @@
-//! The caller's own names for what a worker refuses: it knows the fields of `slm.v1`, the caller those of OpenAI.
+//! FieldNames of fields in refusals: a worker names fields of `slm.v1`, the caller knows those of OpenAI.
 
 use super::{
     error::{ApiError, Refused},
-    head::Kind,
+    head::CompletionKind,
 };
 use crate::refusal::Refusal;
 
-/// What the fields of one request were called.
+/// The caller's names of the fields of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Names {
-    pub(super) kind: Kind,
+pub(super) struct FieldNames {
+    pub(super) kind: CompletionKind,
     /// `max_tokens`, or its newer name.
     pub(super) max_tokens: &'static str,
     /// Whether `prompt` was a list of prompts.
     pub(super) several: bool,
 }
 
-impl Names {
-    pub(super) fn new(kind: Kind) -> Self {
+impl FieldNames {
+    pub(super) fn new(kind: CompletionKind) -> Self {
         Self { kind, max_tokens: "max_tokens", several: false }
     }
 
@@ -39,7 +39,7 @@ impl Names {
                 error.body.param = Some(input);
             }
             Some("Empty") => {
-                error.body.message = format!("`{input}` is empty: there is nothing to continue");
+                error.body.message = format!("`{input}` is empty; send a text to continue");
                 error.body.param = Some(input);
             }
             _ if refused.is_too_long => error.body.param = Some(input),
@@ -58,16 +58,16 @@ impl Names {
 
     fn input(&self, prompt: usize) -> String {
         match self.kind {
-            Kind::Chat => "messages".to_owned(),
-            Kind::Text if self.several => format!("prompt[{prompt}]"),
-            Kind::Text => "prompt".to_owned(),
+            CompletionKind::Chat => "messages".to_owned(),
+            CompletionKind::Text if self.several => format!("prompt[{prompt}]"),
+            CompletionKind::Text => "prompt".to_owned(),
         }
     }
 
     fn own(&self, field: &str, input: &str) -> String {
         match field {
             "max_tokens" => self.max_tokens.to_owned(),
-            "logprobs" if self.kind == Kind::Chat => "top_logprobs".to_owned(),
+            "logprobs" if self.kind == CompletionKind::Chat => "top_logprobs".to_owned(),
             "prompt" | "messages" => input.to_owned(),
             _ => match field.strip_prefix("token_ids") {
                 Some(index) => format!("{input}{index}"),
@@ -107,9 +107,9 @@ mod tests {
 
     #[test]
     fn fields_have_the_names_that_the_caller_used() {
-        let chat = Names { max_tokens: "max_completion_tokens", ..Names::new(Kind::Chat) };
-        let text = Names::new(Kind::Text);
-        let several = Names { several: true, ..text };
+        let chat = FieldNames { max_tokens: "max_completion_tokens", ..FieldNames::new(CompletionKind::Chat) };
+        let text = FieldNames::new(CompletionKind::Text);
+        let several = FieldNames { several: true, ..text };
         let cases = [
             (
                 chat,
@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn other_refusals_stay_as_they_are() {
-        let error = Names::new(Kind::Chat).error(Refusal::NoModel, 0);
+        let error = FieldNames::new(CompletionKind::Chat).error(Refusal::NoModel, 0);
         assert_eq!(error.body.param.as_deref(), Some("model"));
     }
 }

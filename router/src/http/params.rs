@@ -1,4 +1,4 @@
-//! What chat completions and completions have in common. Ranges are the worker's to check: it names the field.
+//! Parameters that chat completions and completions share. Ranges are checked by the worker, which names the field.
 
 use std::collections::HashMap;
 
@@ -8,14 +8,14 @@ use slm_proto::v1::{GenerateRequest, Sampling};
 use super::{
     error::ApiError,
     fields::{Fields, read, shown},
-    head::Kind,
-    names::Names,
+    head::CompletionKind,
+    names::FieldNames,
 };
 
 /// Options of a stream that are taken when they are off.
 const SILENT_OPTIONS: [&str; 2] = ["include_obfuscation", "continuous_usage_stats"];
 
-/// Names taken by [`take`], for suggestions.
+/// FieldNames taken by [`take`], for suggestions.
 pub(super) const NAMES: [&str; 23] = [
     "model",
     "stream",
@@ -42,20 +42,20 @@ pub(super) const NAMES: [&str; 23] = [
     "n",
 ];
 
-/// How to answer, besides what to generate.
+/// Options on the form of the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Style {
+pub(super) struct ResponseOptions {
     pub(super) stream: bool,
     pub(super) include_usage: bool,
     pub(super) explain: bool,
     /// Tokens of log-probabilities are called `token_id:N`.
     pub(super) token_ids: bool,
-    /// What the caller called its fields.
-    pub(super) names: Names,
+    /// The caller's names of its fields.
+    pub(super) names: FieldNames,
 }
 
 /// Takes the common fields. `input`, `logprobs` and `request_id` stay unset.
-pub(super) fn take(fields: &mut Fields, kind: Kind) -> Result<(GenerateRequest, Style), ApiError> {
+pub(super) fn take(fields: &mut Fields, kind: CompletionKind) -> Result<(GenerateRequest, ResponseOptions), ApiError> {
     let stream = fields.take::<bool>("stream")?.unwrap_or(false);
     let include_usage = stream_options(fields, stream)?;
     let explain = fields.take::<bool>("explain")?.unwrap_or(false);
@@ -73,7 +73,7 @@ pub(super) fn take(fields: &mut Fields, kind: Kind) -> Result<(GenerateRequest, 
         ..Default::default()
     };
     let token_ids = fields.take("return_tokens_as_token_ids")?.unwrap_or(false);
-    Ok((request, Style { stream, include_usage, explain, token_ids, names: Names::new(kind) }))
+    Ok((request, ResponseOptions { stream, include_usage, explain, token_ids, names: FieldNames::new(kind) }))
 }
 
 fn sampling(fields: &mut Fields) -> Result<Sampling, ApiError> {
@@ -139,7 +139,7 @@ fn stop_token_ids(fields: &mut Fields) -> Result<Vec<u32>, ApiError> {
     ids.iter().enumerate().map(|(index, id)| read(&format!("stop_token_ids[{index}]"), id)).collect()
 }
 
-/// What rules of a route may look at.
+/// Metadata for the rules of a route.
 fn metadata(fields: &mut Fields) -> Result<HashMap<String, String>, ApiError> {
     let metadata = fields.take::<Map<String, Value>>("metadata")?.unwrap_or_default();
     let said = Fields::new(metadata).rest();

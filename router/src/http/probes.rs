@@ -10,25 +10,25 @@ use axum::{
 use super::{Shared, error::ApiError};
 use crate::readiness::{Missing, readiness};
 
-/// The process answers.
+/// Liveness.
 pub(super) async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// Whether requests should be sent here, with what of the swarm is missing.
+/// Readiness for requests, with the missing objects of the swarm.
 pub(super) async fn readyz(State(dispatcher): State<Shared>) -> Response {
     let mut readiness = readiness(&dispatcher.view());
     let open = dispatcher.gate.open(&readiness);
     if dispatcher.gate.withdrawing.is_cancelled() {
         readiness.ready = false;
         let why = "is shutting down".to_owned();
-        readiness.missing.push(Missing { kind: "Router", name: String::new(), why });
+        readiness.missing.push(Missing { kind: "Router".into(), name: String::new(), why });
     }
     let status = if open { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(readiness)).into_response()
 }
 
-/// The same for everybody: only whether, not what.
+/// Readiness without details, for callers without a token.
 pub(super) async fn ready(State(dispatcher): State<Shared>) -> (StatusCode, &'static str) {
     if dispatcher.gate.open(&readiness(&dispatcher.view())) {
         (StatusCode::OK, "ready\n")

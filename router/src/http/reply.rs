@@ -1,4 +1,4 @@
-//! An answer in OpenAI's words, whole or as a stream.
+//! An answer in OpenAI's shape, whole or as a stream.
 
 use axum::{
     Json,
@@ -12,9 +12,9 @@ use slm_proto::v1::{Completion, GenerateRequest};
 use super::{
     Shared,
     error::ApiError,
-    head::{Head, Kind, Usage, finish_reason},
+    head::{CompletionKind, Head, Usage, finish_reason},
     logprobs,
-    params::Style,
+    params::ResponseOptions,
     sse,
 };
 use crate::{dispatch::Call, events::Answer};
@@ -36,22 +36,22 @@ pub(super) fn request_id(headers: &HeaderMap) -> String {
 pub(super) async fn respond(
     dispatcher: &Shared,
     requests: Vec<GenerateRequest>,
-    style: Style,
-    kind: Kind,
+    options: ResponseOptions,
+    kind: CompletionKind,
     call: &Call,
 ) -> Result<Response, ApiError> {
-    let names = style.names;
+    let names = options.names;
     let begun = requests.iter().enumerate().map(|(index, request)| async move {
         dispatcher.generate(request, call).await.map_err(|refusal| names.error(refusal, index))
     });
     let answers = try_join_all(begun).await?;
     let Some(request) = requests.first() else {
-        return Err(ApiError::internal("a request without a prompt"));
+        return Err(ApiError::internal("internal: the request has no prompt"));
     };
-    let head = Head::new(kind, request, answers.first().map(|answer| &answer.started), style);
+    let head = Head::new(kind, request, answers.first().map(|answer| &answer.started), options);
     let expert = answers.first().and_then(|answer| answer.started.expert.as_ref()).map(|expert| expert.name.clone());
-    let mut response = if style.stream {
-        sse::response(head, answers, style)
+    let mut response = if options.stream {
+        sse::response(head, answers, options)
     } else {
         let completions = try_join_all(answers.into_iter().map(Answer::complete)).await?;
         Json(head.whole(&completions)).into_response()
@@ -75,7 +75,7 @@ impl Head {
             completions.iter().enumerate().map(|(index, completion)| self.choice(index, completion)).collect();
         let mut body = json!({
             "id": self.id,
-            "object": match self.kind { Kind::Chat => "chat.completion", Kind::Text => "text_completion" },
+            "object": match self.kind { CompletionKind::Chat => "chat.completion", CompletionKind::Text => "text_completion" },
             "created": self.created,
             "model": self.model,
             "system_fingerprint": self.fingerprint,
@@ -92,13 +92,13 @@ impl Head {
         let finish_reason = finish_reason(completion.reason());
         let tokens = self.logprobs.map(|names| (completion.logprobs.as_slice(), names));
         match self.kind {
-            Kind::Chat => json!({
+            CompletionKind::Chat => json!({
                 "index": index,
                 "message": { "role": "assistant", "content": completion.text, "refusal": null },
                 "logprobs": tokens.map(|(tokens, names)| logprobs::chat(tokens, names)),
                 "finish_reason": finish_reason,
             }),
-            Kind::Text => json!({
+            CompletionKind::Text => json!({
                 "index": index,
                 "text": completion.text,
                 "logprobs": tokens.map(|(tokens, names)| logprobs::text(tokens, names, &mut 0)),

@@ -17,9 +17,9 @@ use slm_proto::v1::Delta;
 
 use super::{
     error::{ApiError, ErrorEnvelope},
-    head::{Head, Kind, Usage, finish_reason},
+    head::{CompletionKind, Head, Usage, finish_reason},
     logprobs,
-    params::Style,
+    params::ResponseOptions,
 };
 use crate::{
     events::{Answer, Event},
@@ -29,8 +29,8 @@ use crate::{
 /// Typical size of an event without log-probabilities.
 const EVENT_BYTES: usize = 384;
 
-pub(super) fn response(head: Head, answers: Vec<Answer>, style: Style) -> Response {
-    let writer = Writer::new(head, style, answers.len());
+pub(super) fn response(head: Head, answers: Vec<Answer>, options: ResponseOptions) -> Response {
+    let writer = Writer::new(head, options, answers.len());
     let events =
         answers.into_iter().enumerate().map(|(index, answer)| answer.relayed().1.map(move |event| (index, event)));
     let mut response = Response::new(Body::from_stream(written(writer, stream::select_all(events))));
@@ -113,19 +113,19 @@ struct ChatDelta<'c> {
 }
 
 impl Writer {
-    fn new(head: Head, style: Style, choices: usize) -> Self {
-        Self { head, include_usage: style.include_usage, usage: Usage::default(), offsets: vec![0; choices] }
+    fn new(head: Head, options: ResponseOptions, choices: usize) -> Self {
+        Self { head, include_usage: options.include_usage, usage: Usage::default(), offsets: vec![0; choices] }
     }
 
     /// Chat begins with the role. Both kinds carry the decision here, when it was asked for.
     fn opening(&self) -> Bytes {
         let choices: Vec<Choice<'_>> = (0..self.offsets.len())
             .map(|index| match self.head.kind {
-                Kind::Chat => {
+                CompletionKind::Chat => {
                     let delta = ChatDelta { role: Some("assistant"), content: Some("") };
                     Choice::Chat { index, delta, logprobs: None, finish_reason: None }
                 }
-                Kind::Text => Choice::Text { index, text: "", logprobs: None, finish_reason: None },
+                CompletionKind::Text => Choice::Text { index, text: "", logprobs: None, finish_reason: None },
             })
             .collect();
         self.chunk(&choices, None, self.head.decision.as_ref())
@@ -140,11 +140,11 @@ impl Writer {
                 self.usage.add(finished.usage);
                 let finish_reason = Some(finish_reason(finished.reason()));
                 let choice = match self.head.kind {
-                    Kind::Chat => {
+                    CompletionKind::Chat => {
                         let delta = ChatDelta { role: None, content: None };
                         Choice::Chat { index, delta, logprobs: None, finish_reason }
                     }
-                    Kind::Text => Choice::Text { index, text: "", logprobs: None, finish_reason },
+                    CompletionKind::Text => Choice::Text { index, text: "", logprobs: None, finish_reason },
                 };
                 Some(self.chunk(&[choice], None, None))
             }
@@ -154,13 +154,13 @@ impl Writer {
     fn delta(&mut self, index: usize, delta: &Delta) -> Bytes {
         let tokens = self.head.logprobs.map(|names| (delta.logprobs.as_slice(), names));
         let choice = match self.head.kind {
-            Kind::Chat => Choice::Chat {
+            CompletionKind::Chat => Choice::Chat {
                 index,
                 delta: ChatDelta { role: None, content: Some(&delta.text) },
                 logprobs: tokens.map(|(tokens, names)| logprobs::chat(tokens, names)),
                 finish_reason: None,
             },
-            Kind::Text => {
+            CompletionKind::Text => {
                 let offset = self.offsets.get_mut(index);
                 let logprobs =
                     tokens.zip(offset).map(|((tokens, names), offset)| logprobs::text(tokens, names, offset));
@@ -182,8 +182,8 @@ impl Writer {
     fn chunk(&self, choices: &[Choice<'_>], usage: Option<Usage>, decision: Option<&Value>) -> Bytes {
         let head = &self.head;
         let object = match head.kind {
-            Kind::Chat => "chat.completion.chunk",
-            Kind::Text => "text_completion",
+            CompletionKind::Chat => "chat.completion.chunk",
+            CompletionKind::Text => "text_completion",
         };
         data(&Chunk {
             id: &head.id,

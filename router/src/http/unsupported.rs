@@ -1,4 +1,4 @@
-//! Parameters that are not taken by anyone: refused by name, unless they are harmless or say nothing.
+//! Unsupported parameters: refused by name, unless their value is harmless or the default.
 
 use serde_json::Value;
 use slm_crds::nearest::{did_you_mean, nearest};

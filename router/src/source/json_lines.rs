@@ -1,4 +1,4 @@
-//! Where snapshots come from when a parent process sends them: one JSON object a line.
+//! Snapshots from a parent process: one JSON object a line.
 
 use std::sync::Arc;
 
@@ -13,18 +13,18 @@ use crate::Swarm;
 /// Bytes of one snapshot: ten thousand adapters with descriptions take about 4 MB.
 const LINE_BYTES_MAX: u64 = 64 << 20;
 
-/// Why snapshots ended before their source did.
+/// A line that is no snapshot, or an input that failed.
 #[derive(Debug, Error)]
 pub enum SourceError {
     /// The pipe broke.
     #[error("reading swarm snapshots: {0}")]
     Read(#[from] std::io::Error),
     /// Not a snapshot.
-    #[error("swarm snapshot on line {line} is not one: {reason}; expected one JSON object a line")]
+    #[error("line {line} is not a swarm snapshot: {reason}; expected one JSON object a line")]
     Snapshot {
-        /// Counted from 1.
+        /// Line, counted from 1.
         line: u64,
-        /// The parser's words.
+        /// The parser's error.
         reason: String,
     },
 }
@@ -73,9 +73,6 @@ mod tests {
     async fn a_wrong_line_is_named() {
         let (sender, _receiver) = watch::channel(Arc::new(Swarm::default()));
         let error = json_lines("{\"generation\":1}\n{\"generatoin\":2}\n".as_bytes(), sender).await.expect_err("wrong");
-        assert!(
-            error.to_string().starts_with("swarm snapshot on line 2 is not one: unknown field `generatoin`"),
-            "{error}"
-        );
+        assert!(error.to_string().starts_with("line 2 is not a swarm snapshot: unknown field `generatoin`"), "{error}");
     }
 }

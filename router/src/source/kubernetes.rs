@@ -1,4 +1,4 @@
-//! Snapshots from a cluster: objects and the workers' addresses, watched. What each worker holds, it says itself.
+//! Snapshots from a cluster: objects and the workers' addresses, watched. Loaded adapters come from the workers' state streams.
 //!
 //! While the API server is away the last snapshot stays: serving needs no control plane.
 
@@ -26,7 +26,7 @@ const MODEL: &str = "slmswarm.io/model";
 /// Several objects that are applied at once are one snapshot.
 const GATHER: Duration = Duration::from_millis(5);
 
-/// How the workers of a cluster are spoken to.
+/// Scheme of the workers' addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
     /// In plain text.
@@ -35,14 +35,14 @@ pub enum Scheme {
     Https,
 }
 
-/// Why there are no snapshots.
+/// The reason why there are no snapshots.
 #[derive(Debug, thiserror::Error)]
 pub enum KubernetesError {
     /// No cluster.
     #[error("no cluster: {0}; run in a pod, or set KUBECONFIG")]
     NoCluster(Box<kube::Error>),
     /// A watch that never ends has ended.
-    #[error("{0}; the objects of the cluster are not followed any more")]
+    #[error("{0}; the cluster is no longer watched, so the router ends to be started again")]
     WatchEnded(String),
 }
 
@@ -59,7 +59,7 @@ struct Stores {
 /// Boxed, so that it is compiled once and here, not in every program that awaits it.
 ///
 /// # Errors
-/// When there is no cluster to speak to.
+/// No cluster to connect to.
 pub fn follow(
     namespace: &str,
     scheme: Scheme,

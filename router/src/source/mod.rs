@@ -1,4 +1,4 @@
-//! Where snapshots of the swarm come from.
+//! Sources of the router's snapshots.
 
 mod json_lines;
 pub mod kubernetes;

@@ -1,4 +1,4 @@
-//! Who may call the public endpoint, and what for: real handshakes, real files.
+//! Access to the public endpoint: real handshakes, real files.
 
 use std::{fs, sync::Arc, time::Duration};
 

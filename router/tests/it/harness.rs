@@ -24,7 +24,7 @@ pub(crate) struct Router {
 
 /// Limits under which a test that fails fails soon.
 pub(crate) fn limits() -> Limits {
-    Limits { hold: Duration::from_secs(20), drain: Duration::from_secs(20), ..Limits::default() }
+    Limits { wait_max: Duration::from_secs(20), drain: Duration::from_secs(20), ..Limits::default() }
 }
 
 /// Any ports, plain text, everybody.

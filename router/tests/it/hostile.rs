@@ -161,9 +161,9 @@ async fn connections_that_do_not_speak_end() {
         b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nx-a: b\r\n",
         b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n",
     ];
-    for door in [router.bound.http, router.bound.grpc] {
+    for endpoint in [router.bound.http, router.bound.grpc] {
         for opening in openings {
-            let mut connection = TcpStream::connect(door).await.expect("a connection");
+            let mut connection = TcpStream::connect(endpoint).await.expect("a connection");
             connection.write_all(opening).await.expect("written");
             // Ends, however it ends.
             let _ = connection.read_to_end(&mut Vec::new()).await;
@@ -200,7 +200,7 @@ async fn many_idle_connections_leave_room() {
 #[tokio::test]
 async fn one_missing_expert_does_not_take_every_place() {
     let worker = Worker::start("smol", &["banking"]).await;
-    let few = Limits { holding_max: 8, holding_expert_max: 2, ..limits() };
+    let few = Limits { wait_queue_max: 8, wait_queue_expert_max: 2, ..limits() };
     let router = Arc::new(Router::start(swarm(&[&worker]), few).await);
     let metrics = async |text: &str| {
         let url = router.url("/metrics");

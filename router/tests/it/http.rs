@@ -1,4 +1,4 @@
-//! The OpenAI-compatible door.
+//! The OpenAI-compatible API.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! Residency, holding and retries.
+//! Residency, the wait queue and retries.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -69,7 +69,7 @@ async fn a_request_waits_for_its_expert() {
 #[tokio::test]
 async fn waiting_ends_and_is_bounded() {
     let worker = Worker::start("smol", &["travel"]).await;
-    let short = Limits { hold: Duration::from_millis(50), ..limits() };
+    let short = Limits { wait_max: Duration::from_millis(50), ..limits() };
     let router = Router::start(swarm(&[&worker]), short).await;
     let response = router.post("/v1/chat/completions", chat("banking", "hi")).await;
     assert_eq!((response.status().as_u16(), &response.headers()["retry-after"]), (503, &"2".parse().expect("a value")));
@@ -77,7 +77,7 @@ async fn waiting_ends_and_is_bounded() {
     let message = error["error"]["message"].as_str().expect("a message");
     assert!(message.starts_with("`banking` is not loaded on any worker now: worker http://"), "{message}");
 
-    let none = Limits { holding_max: 0, ..limits() };
+    let none = Limits { wait_queue_max: 0, ..limits() };
     let router = Router::start(swarm(&[&worker]), none).await;
     let response = router.post("/v1/chat/completions", chat("banking", "hi")).await;
     assert_eq!(response.status(), 429);

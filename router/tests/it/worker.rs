@@ -39,7 +39,7 @@ pub(crate) struct Worker {
     _stop: DropGuard,
 }
 
-/// What a worker is, and what happened to it.
+/// The state of a scripted worker, and a record of its requests.
 pub(crate) struct Script {
     state: watch::Sender<WorkerState>,
     /// Requests to refuse with UNAVAILABLE before answering again.
@@ -142,15 +142,15 @@ impl Generation for Service {
         let stream = futures::stream::unfold(
             (events(&request, &text), 0, unfinished, script),
             |(events, next, mut unfinished, script)| async move {
-                let event: Step = events.get(next).cloned()?;
+                let event: ScriptedEvent = events.get(next).cloned()?;
                 let item = match event {
-                    Step::Send(event) => Ok(GenerateResponse { event: Some(event) }),
-                    Step::Fail => Err(Status::unavailable("told to break")),
-                    Step::Gate => {
+                    ScriptedEvent::Send(event) => Ok(GenerateResponse { event: Some(event) }),
+                    ScriptedEvent::Fail => Err(Status::unavailable("told to break")),
+                    ScriptedEvent::Gate => {
                         script.gate.subscribe().wait_for(|open| *open).await.expect("the script lives");
                         Ok(delta("through "))
                     }
-                    Step::Never => std::future::pending().await,
+                    ScriptedEvent::Never => std::future::pending().await,
                 };
                 if next + 1 == events.len() {
                     unfinished.0 = None;
@@ -178,7 +178,7 @@ impl Drop for Unfinished {
 }
 
 #[derive(Clone)]
-enum Step {
+enum ScriptedEvent {
     Send(Event),
     Fail,
     Gate,
@@ -198,7 +198,7 @@ fn refusals(text: &str) -> Result<(), Status> {
     Ok(())
 }
 
-fn events(request: &GenerateRequest, text: &str) -> Vec<Step> {
+fn events(request: &GenerateRequest, text: &str) -> Vec<ScriptedEvent> {
     let is_base = request.model == "smol";
     let expert = Expert {
         kind: if is_base { ExpertKind::SlmModel } else { ExpertKind::LoraAdapter }.into(),
@@ -208,20 +208,20 @@ fn events(request: &GenerateRequest, text: &str) -> Vec<Step> {
     };
     let started =
         Started { request_id: request.request_id.clone(), expert: Some(expert), prompt_tokens: 3, decision: None };
-    let mut steps = vec![Step::Send(Event::Started(started))];
+    let mut events = vec![ScriptedEvent::Send(Event::Started(started))];
     let answer = format!("{}: {text}", request.model);
     for word in answer.split_whitespace() {
         match word {
             "!break" => {
-                steps.push(Step::Fail);
-                return steps;
+                events.push(ScriptedEvent::Fail);
+                return events;
             }
-            "!never" => steps.push(Step::Never),
-            "!gate" => steps.push(Step::Gate),
+            "!never" => events.push(ScriptedEvent::Never),
+            "!gate" => events.push(ScriptedEvent::Gate),
             // A long answer: a megabyte in a thousand pieces.
             "!much" => {
                 let piece = Delta { text: "x".repeat(1024), tokens: 1, logprobs: vec![] };
-                steps.extend(vec![Step::Send(Event::Delta(piece)); 1024]);
+                events.extend(vec![ScriptedEvent::Send(Event::Delta(piece)); 1024]);
             }
             word => {
                 let mut delta = Delta { text: format!("{word} "), tokens: 1, logprobs: vec![] };
@@ -230,14 +230,15 @@ fn events(request: &GenerateRequest, text: &str) -> Vec<Step> {
                     let top = vec![TopLogprob { id: 1, token: token.clone(), logprob: -0.25 }];
                     delta.logprobs.push(TokenLogprob { id: 1, token, logprob: -0.25, top, special: false });
                 }
-                steps.push(Step::Send(Event::Delta(delta)));
+                events.push(ScriptedEvent::Send(Event::Delta(delta)));
             }
         }
     }
     let usage =
-        Usage { prompt_tokens: 3, completion_tokens: u32::try_from(steps.len()).expect("few") - 1, cached_tokens: 2 };
-    steps.push(Step::Send(Event::Finished(Finished { reason: FinishReason::Stop.into(), usage: Some(usage) })));
-    steps
+        Usage { prompt_tokens: 3, completion_tokens: u32::try_from(events.len()).expect("few") - 1, cached_tokens: 2 };
+    events
+        .push(ScriptedEvent::Send(Event::Finished(Finished { reason: FinishReason::Stop.into(), usage: Some(usage) })));
+    events
 }
 
 fn delta(text: &str) -> GenerateResponse {

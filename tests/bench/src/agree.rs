@@ -9,7 +9,7 @@ use slm_tests::real;
 use crate::{
     RANK,
     adapters::RandomAdapter,
-    llama::{LlamaServer, Wanted},
+    llama::{LlamaOptions, LlamaServer},
     load::{Endpoint, Request},
     lora_gguf,
     prompts::Prompts,
@@ -32,7 +32,7 @@ pub(crate) async fn check(slm: &Path, program: &Path, dir: &Path, bundle: &Bundl
     let swarm = Swarm { sequences: 1, rank_max: RANK, adapters: vec![peft], guesses: false };
     let ours = Served::start(slm, &dir.join("loud-manifest"), &swarm).await?;
     // The file whose blocks our weights are, so that what differs is the adapter.
-    let wanted = Wanted { model: real::gguf()?, sequences: 1, adapters: vec![gguf] };
+    let wanted = LlamaOptions { model: real::gguf()?, sequences: 1, adapters: vec![gguf] };
     let theirs = LlamaServer::start(program, &dir.join("loud.log"), &wanted).await?;
 
     let mut prompts = Prompts::new(bundle)?;

@@ -10,8 +10,8 @@ use crate::{
     adapters::RandomAdapter,
     agree,
     bandwidth::{self, Reads},
-    llama::{LlamaServer, Wanted},
-    load::{Endpoint, Load, Request},
+    llama::{LlamaOptions, LlamaServer},
+    load::{Endpoint, LoadResult, Request},
     lora_gguf,
     prompts::Prompts,
     run::Run,
@@ -101,7 +101,7 @@ pub(crate) async fn measure(run: &Run, opponent: &Opponent) -> Result<Option<Com
     let (peft, gguf) = adapters(run, &dir)?;
     let swarm = Swarm { sequences: STREAMS_MAX, rank_max: RANK, adapters: peft, guesses: false };
     let ours = Served::start(&run.slm, &dir.join("manifest"), &swarm).await?;
-    let wanted = Wanted { model: opponent.model.clone(), sequences: STREAMS_MAX, adapters: gguf };
+    let wanted = LlamaOptions { model: opponent.model.clone(), sequences: STREAMS_MAX, adapters: gguf };
     let theirs = LlamaServer::start(&opponent.program, &dir.join("llama.log"), &wanted).await?;
     let weight_bytes = [bandwidth::weight_bytes(&run.bundle)?, theirs.weight_bytes().await?];
 
@@ -182,7 +182,7 @@ impl Case {
 }
 
 impl Sample {
-    fn of(load: &Load) -> Result<Self> {
+    fn of(load: &LoadResult) -> Result<Self> {
         let gaps = load.gaps();
         Ok(Self {
             rate: load.rate(),

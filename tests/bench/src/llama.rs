@@ -29,8 +29,8 @@ pub(crate) struct LlamaServer {
     pub(crate) endpoint: Endpoint,
 }
 
-/// What it is to serve.
-pub(crate) struct Wanted {
+/// Launch options of the server.
+pub(crate) struct LlamaOptions {
     pub(crate) model: PathBuf,
     /// Sequences that decode together.
     pub(crate) sequences: usize,
@@ -40,7 +40,7 @@ pub(crate) struct Wanted {
 
 impl LlamaServer {
     /// Starts it, and waits until it answers; what it says goes to `log`.
-    pub(crate) async fn start(program: &Path, log: &Path, wanted: &Wanted) -> Result<Self> {
+    pub(crate) async fn start(program: &Path, log: &Path, wanted: &LlamaOptions) -> Result<Self> {
         // It cannot be asked which port it took, so a free one is found first.
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let said = File::create(log)?;
@@ -85,7 +85,7 @@ impl LlamaServer {
     }
 }
 
-impl Wanted {
+impl LlamaOptions {
     /// What is not said here is best left alone: batches are continuous and weights rearranged by default, flash
     /// attention is on where it is faster (it is), and one cache for all sequences (`--kv-unified`) is a fifth slower.
     /// A server for 32 sequences is as fast with 8 as one for 8.

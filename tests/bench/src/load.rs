@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use futures::{StreamExt, future::try_join_all};
 use serde_json::{Value, json};
 
-/// Where a server answers.
+/// Endpoint of a server.
 #[derive(Debug, Clone)]
 pub(crate) struct Endpoint {
     api: Api,
@@ -14,7 +14,7 @@ pub(crate) struct Endpoint {
     client: reqwest::Client,
 }
 
-/// How a server wants to be asked.
+/// API of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Api {
     /// `/v1/completions`; an adapter is a model.
@@ -33,8 +33,8 @@ pub(crate) struct Request {
     pub(crate) answer: usize,
 }
 
-/// What came of requests that were sent together.
-pub(crate) struct Load {
+/// Answers of requests that were sent together.
+pub(crate) struct LoadResult {
     begun: Instant,
     pub(crate) answers: Vec<Answer>,
 }
@@ -44,7 +44,7 @@ pub(crate) struct Answer {
     pub(crate) text: String,
     /// Digest of the version that gave it, where the server says so.
     pub(crate) version: String,
-    /// When its pieces came. Most have one token; what is no whole character waits for the next.
+    /// Arrival times of its pieces. Most have one token; an incomplete character waits for the next.
     pieces: Vec<Instant>,
     tokens: usize,
 }
@@ -57,17 +57,17 @@ impl Endpoint {
     }
 
     /// Sends all requests at once and waits for every answer.
-    pub(crate) async fn run(&self, requests: &[Request]) -> Result<Load> {
+    pub(crate) async fn run(&self, requests: &[Request]) -> Result<LoadResult> {
         let begun = Instant::now();
         let received = try_join_all(requests.iter().map(|request| self.receive(request))).await?;
         // Read only now, for the client shares the cores with the server.
         let answers = received.iter().zip(requests);
         let answers = answers.map(|(parts, request)| self.read(parts, request)).collect::<Result<_>>()?;
-        Ok(Load { begun, answers })
+        Ok(LoadResult { begun, answers })
     }
 
     /// One request alone.
-    pub(crate) async fn ask(&self, request: Request) -> Result<Load> {
+    pub(crate) async fn ask(&self, request: Request) -> Result<LoadResult> {
         self.run(&[request]).await
     }
 
@@ -159,7 +159,7 @@ fn llama_chunk(chunk: &Value) -> Chunk<'_> {
     (chunk["content"].as_str(), count(&timings["prompt_n"]), count(&timings["predicted_n"]))
 }
 
-impl Load {
+impl LoadResult {
     /// Answered tokens a second of wall time, from the first request sent to the last token received.
     pub(crate) fn rate(&self) -> f64 {
         let tokens: usize = self.answers.iter().map(|answer| answer.tokens).sum();

@@ -13,7 +13,7 @@ use slm_tests::archives::Archives;
 use crate::{
     PROMPT, RANK, adapters,
     direct::{Direct, Room},
-    load::{Load, Request},
+    load::{LoadResult, Request},
     prompts::Prompts,
     run::Run,
     table::quantile,
@@ -107,13 +107,13 @@ impl Bench {
     }
 
     /// One answer of each stream.
-    async fn streams(&mut self) -> Result<Load> {
+    async fn streams(&mut self) -> Result<LoadResult> {
         let requests = self.requests();
         self.served.endpoint.run(&requests).await
     }
 
     /// The same while one swap follows the other.
-    async fn swaps(&mut self) -> Result<(Load, Vec<Swap>)> {
+    async fn swaps(&mut self) -> Result<(LoadResult, Vec<Swap>)> {
         let requests = self.requests();
         let Self { served, prompts, versions, loaded } = self;
         let over = Cell::new(false);

@@ -7,7 +7,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use super::{kubectl, kubectl_json};
 
-/// What the Secret of a role holds now.
+/// The current Secret of a role.
 pub fn secret(identity: Identity) -> Result<Pem> {
     let name = format!("slm-swarm-{identity}-tls");
     let data = kubectl_json(&["get", "secret", &name])?["data"].take();

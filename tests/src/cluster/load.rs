@@ -28,9 +28,9 @@ pub struct Steady {
     callers: JoinSet<()>,
 }
 
-/// What became of their calls.
+/// The result of their calls.
 #[derive(Debug)]
-pub struct Load {
+pub struct LoadReport {
     /// Answers, whole and as they should be.
     pub answers: usize,
     /// Calls that failed, with the reason.
@@ -95,9 +95,9 @@ impl Steady {
     }
 
     /// Ends, and tells.
-    pub async fn stop(mut self) -> Load {
+    pub async fn stop(mut self) -> LoadReport {
         self.over.store(true, Ordering::Relaxed);
         while self.callers.join_next().await.is_some() {}
-        Load { answers: self.answers.load(Ordering::Relaxed), failures: self.failed() }
+        LoadReport { answers: self.answers.load(Ordering::Relaxed), failures: self.failed() }
     }
 }

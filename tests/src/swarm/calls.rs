@@ -27,7 +27,7 @@ pub struct Client {
     swarm: SwarmClient<Channel>,
 }
 
-/// What to ask. Greedy.
+/// A request. Greedy.
 #[derive(Clone, Debug)]
 pub struct Call {
     /// A base model, an adapter or a route.
@@ -45,13 +45,13 @@ pub struct Call {
 /// A whole answer.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    /// Who answered.
+    /// The expert that answered.
     pub expert: Expert,
-    /// What.
+    /// The text.
     pub text: String,
-    /// Why it ended.
+    /// Finish reason.
     pub reason: FinishReason,
-    /// How long it was.
+    /// Tokens of the answer.
     pub tokens: u32,
 }
 
@@ -116,7 +116,7 @@ impl Client {
         self.stream(call.request()).await.with_context(what)?.rest().await.with_context(what)
     }
 
-    /// How a call is refused.
+    /// The status of a call that is refused.
     pub async fn refusal(&self, request: GenerateRequest) -> Result<Status> {
         match self.stream(request).await {
             Err(status) => Ok(status),
@@ -127,7 +127,7 @@ impl Client {
         }
     }
 
-    /// How a call would be routed.
+    /// The routing decision for a call.
     pub async fn explain(&self, call: &Call) -> Result<Decision> {
         Ok(self.swarm.clone().explain(call.request()).await?.into_inner())
     }

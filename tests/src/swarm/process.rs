@@ -25,9 +25,9 @@ use super::{Client, folder::repository};
 
 /// The first start of a model converts it.
 const READY_LIMIT: Duration = Duration::from_secs(300);
-/// How long an end may take: what runs is finished first.
+/// Longest time to end: running answers are finished first.
 const END_LIMIT: Duration = Duration::from_secs(60);
-/// How long a word may take, far beyond what any does.
+/// Longest time to an expected line of output, far beyond what any takes.
 const SAID_LIMIT: Duration = Duration::from_secs(60);
 
 /// A running `slm up`, ended when dropped.
@@ -43,7 +43,7 @@ pub struct Swarm {
 /// A process that has ended.
 #[derive(Debug)]
 pub struct Ended {
-    /// How.
+    /// Exit status.
     pub status: ExitStatus,
     /// Everything that it said, both streams.
     pub said: String,
@@ -191,7 +191,7 @@ pub fn run(command: Command) -> Result<Ended> {
 #[derive(Debug)]
 struct Process {
     child: Child,
-    said: Arc<Said>,
+    said: Arc<Transcript>,
     readers: Vec<thread::JoinHandle<()>>,
     /// Ends the child when this process ends, in whatever way: statics are never dropped.
     guard: Child,
@@ -209,7 +209,7 @@ impl Process {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()?;
-        let said = Arc::new(Said::default());
+        let said = Arc::new(Transcript::default());
         let (sender, lines) = mpsc::channel();
         let (output, errors) = (child.stdout.take().context("stdout")?, child.stderr.take().context("stderr")?);
         let readers = vec![keep(output, &said, Some(sender)), keep(errors, &said, None)];
@@ -254,7 +254,7 @@ impl Drop for Process {
 
 fn keep(
     stream: impl Read + Send + 'static,
-    said: &Arc<Said>,
+    said: &Arc<Transcript>,
     lines: Option<mpsc::Sender<String>>,
 ) -> thread::JoinHandle<()> {
     let said = Arc::clone(said);
@@ -271,12 +271,12 @@ fn keep(
 
 /// Everything that was said so far.
 #[derive(Debug, Default)]
-struct Said {
+struct Transcript {
     text: Mutex<String>,
     grew: Condvar,
 }
 
-impl Said {
+impl Transcript {
     fn lock(&self) -> MutexGuard<'_, String> {
         self.text.lock().unwrap_or_else(PoisonError::into_inner)
     }

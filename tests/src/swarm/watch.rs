@@ -1,4 +1,4 @@
-//! What a worker says of itself.
+//! The state stream of a worker.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use slm_proto::v1::{WatchStateRequest, WorkerState, worker_control_client::Worke
 /// Far beyond what any condition takes.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// What a worker says of itself now.
+/// The current state of a worker.
 pub async fn worker_state(worker: &str) -> Result<WorkerState> {
     worker_state_until(worker, |_| true).await
 }

@@ -1,4 +1,4 @@
-//! What surrounds a swarm: its manifests, its ports, ONNX Runtime.
+//! Faults around a swarm: manifests, ports, ONNX Runtime.
 
 use std::net::TcpListener;
 

@@ -1,4 +1,4 @@
-//! Requests that cannot be answered, through both doors, and callers that go away.
+//! Requests that cannot be answered, over HTTP and gRPC, and callers that go away.
 
 use std::sync::Arc;
 

@@ -25,7 +25,7 @@ use crate::{
 /// Name of the port in the workers' Service.
 const PORT: &str = "grpc";
 
-/// Who has each name.
+/// Holder of each name.
 type Holders = HashMap<String, Claim<Birth>>;
 
 /// The swarm as the cluster has it, without a generation. What is being deleted is not part of it any more, and neither

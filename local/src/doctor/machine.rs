@@ -1,17 +1,17 @@
-//! The processor and the memory.
+//! Checks of the processor and the memory.
 
 use std::fs;
 
 use slm_kernels::Level;
+use slm_launch::size;
 use slm_worker::model::available_threads;
 
 use super::Check;
-use slm_launch::size;
 
-/// The quickstart takes about half of it, weights, cache and two processes together.
+/// Memory below which a check warns. The quickstart takes about half of it: weights, cache and two processes.
 const MEMORY_BYTES_MIN: u64 = 1 << 30;
 
-/// Its name.
+/// The processor's name.
 pub(super) fn processor() -> Check {
     let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name = cpu_name(&text).unwrap_or_else(|| std::env::consts::ARCH.to_owned());
@@ -23,7 +23,7 @@ fn cpu_name(cpuinfo: &str) -> Option<String> {
     Some(line.split_once(':')?.1.trim().to_owned())
 }
 
-/// What it computes with.
+/// The vector instructions that the kernels use.
 pub(super) fn instructions() -> Check {
     let found = format!("kernels: {:?}; the processor has {}", Level::best(), features());
     if Level::best() == Level::Portable {
@@ -57,7 +57,7 @@ fn features() -> String {
     std::env::consts::ARCH.to_owned()
 }
 
-/// Those that affinity and cgroup leave to us.
+/// The cores that affinity and cgroup leave to this process.
 pub(super) fn cores() -> Check {
     let allowed = available_threads();
     let online = fs::read_to_string("/proc/cpuinfo")
@@ -70,7 +70,7 @@ pub(super) fn cores() -> Check {
     Check::ok("cores", allowed.to_string())
 }
 
-/// What the system and the cgroup leave to us.
+/// The memory that the system and the cgroup leave to this process.
 pub(super) fn memory() -> Check {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let Some(available) = available(&read("/proc/meminfo")) else {

@@ -1,4 +1,4 @@
-//! Folders, files and ports.
+//! Checks of the cache folder, the quickstart's model file and the ports.
 
 use std::{
     fs, io,
@@ -6,13 +6,14 @@ use std::{
     path::Path,
 };
 
-use super::Check;
 use slm_launch::size;
 
-/// Where set-up puts the quickstart's base model.
+use super::Check;
+
+/// The quickstart's base model, under the cache folder: `make setup` puts it there.
 const QUICKSTART_MODEL: &str = "models/SmolLM2-135M-Instruct.Q4_1.gguf";
 
-/// Whether the cache folder can be written, and what it holds.
+/// The cache folder: writable or not, and its size.
 pub(super) fn cache(folder: &Path) -> Check {
     let show = folder.display();
     let probe = folder.join(format!(".doctor-{}", std::process::id()));
@@ -36,7 +37,7 @@ fn bytes_in(folder: &Path) -> u64 {
         .sum()
 }
 
-/// Whether set-up has fetched it.
+/// The quickstart's base model: fetched or not.
 pub(super) fn quickstart_model(cache: &Path) -> Check {
     let file = cache.join(QUICKSTART_MODEL);
     match fs::metadata(&file) {
@@ -49,7 +50,7 @@ pub(super) fn quickstart_model(cache: &Path) -> Check {
     }
 }
 
-/// Whether `slm up` could listen there.
+/// A port of `slm up`: free or in use.
 pub(super) fn port(name: &'static str, flag: &str, address: SocketAddr) -> Check {
     match TcpListener::bind(address) {
         Ok(_) => Check::ok(name, format!("{address} is free")),

@@ -1,20 +1,25 @@
-//! What to ask of a worker next: a pure function of what should be, what the worker says that it holds and what it was
-//! asked for. Called after every event and looking at everything anew, so that a step that was lost is simply taken
-//! again.
+//! The next requests to a worker: a pure function of the desired adapters and the observed state.
+//!
+//! Called after every event. It keeps no memory of its own, so a request that was lost is simply made again.
 
 use std::time::Instant;
 
 use crate::{
+    action::AdapterAction,
     holdings::{Holdings, VersionState},
-    step::Step,
-    version::Wanted,
+    version::DesiredAdapters,
 };
 
-/// What to ask of the worker next; steps of one call may be carried out in any order. `keep` holds on to an adapter that
-/// nobody wants any more: somebody is still sent there.
+/// The next requests to the worker; those of one call may be carried out in any order. An adapter for which `keep` is true
+/// is not unloaded: requests are still routed to it.
 #[must_use]
-pub fn steps(wanted: &Wanted, holdings: &Holdings, now: Instant, keep: impl Fn(&str) -> bool) -> Vec<Step> {
-    let mut steps = Vec::new();
+pub fn next_actions(
+    wanted: &DesiredAdapters,
+    holdings: &Holdings,
+    now: Instant,
+    keep: impl Fn(&str) -> bool,
+) -> Vec<AdapterAction> {
+    let mut actions = Vec::new();
     for (name, version) in wanted {
         let due = match holdings.version_state(name, version) {
             VersionState::Missing => true,
@@ -24,19 +29,19 @@ pub fn steps(wanted: &Wanted, holdings: &Holdings, now: Instant, keep: impl Fn(&
         // What runs and may bring this version is waited for. What runs for another one gives way: its source may hang.
         let runs = holdings.loading.get(name).is_some_and(|loading| loading.may_bring(version));
         if due && !runs {
-            steps.push(Step::Load { name: name.clone(), version: version.clone() });
+            actions.push(AdapterAction::Load { name: name.clone(), version: version.clone() });
         }
     }
     for name in holdings.loading.keys().filter(|name| !wanted.contains_key(*name)) {
-        steps.push(Step::Cancel { name: name.clone() });
+        actions.push(AdapterAction::Cancel { name: name.clone() });
     }
     for (name, resident) in &holdings.resident {
         let waits = holdings.unloading.get(name).is_some_and(|unloading| unloading.again.is_none_or(|at| at > now));
         if !wanted.contains_key(name) && !waits && !keep(name) {
-            steps.push(Step::Unload { name: name.clone(), digest: resident.digest.clone() });
+            actions.push(AdapterAction::Unload { name: name.clone(), digest: resident.digest.clone() });
         }
     }
-    steps
+    actions
 }
 
 #[cfg(test)]
@@ -48,7 +53,7 @@ mod tests {
     use super::*;
     use crate::version::Version;
 
-    fn wanted(source: &str) -> Wanted {
+    fn wanted(source: &str) -> DesiredAdapters {
         let version = Version { source: source.to_owned(), digest: None, scale: 1.0 };
         BTreeMap::from([("banking".to_owned(), version)])
     }
@@ -67,18 +72,18 @@ mod tests {
         };
         let mut old = Holdings::default();
         old.tell(&WorkerState { adapters: vec![there], ..Default::default() }, now);
-        let load = Step::Load { name: "banking".to_owned(), version: wants["banking"].clone() };
-        assert_eq!(steps(&wants, &old, now, |_| false), std::slice::from_ref(&load));
-        assert_eq!(steps(&wants, &Holdings::default(), now, |_| false), [load]);
-        let unload = Step::Unload { name: "banking".to_owned(), digest: "sha256:1".to_owned() };
-        assert_eq!(steps(&BTreeMap::new(), &old, now, |_| false), [unload]);
-        assert_eq!(steps(&BTreeMap::new(), &old, now, |_| true), []);
+        let load = AdapterAction::Load { name: "banking".to_owned(), version: wants["banking"].clone() };
+        assert_eq!(next_actions(&wants, &old, now, |_| false), std::slice::from_ref(&load));
+        assert_eq!(next_actions(&wants, &Holdings::default(), now, |_| false), [load]);
+        let unload = AdapterAction::Unload { name: "banking".to_owned(), digest: "sha256:1".to_owned() };
+        assert_eq!(next_actions(&BTreeMap::new(), &old, now, |_| false), [unload]);
+        assert_eq!(next_actions(&BTreeMap::new(), &old, now, |_| true), []);
     }
 
     fn loading(source: &str, now: Instant) -> Holdings {
         let mut holdings = Holdings::default();
         let version = wanted(source)["banking"].clone();
-        holdings.ask(&Step::Load { name: "banking".to_owned(), version }, now);
+        holdings.ask(&AdapterAction::Load { name: "banking".to_owned(), version }, now);
         holdings
     }
 
@@ -87,13 +92,13 @@ mod tests {
     fn a_load_that_runs_gives_way_to_another_version() {
         let now = Instant::now();
         let holdings = loading("oci://r/banking:1", now);
-        assert_eq!(steps(&wanted("oci://r/banking:1"), &holdings, now, |_| false), []);
+        assert_eq!(next_actions(&wanted("oci://r/banking:1"), &holdings, now, |_| false), []);
         let wants = wanted("oci://r/banking:2");
-        let load = Step::Load { name: "banking".to_owned(), version: wants["banking"].clone() };
-        assert_eq!(steps(&wants, &holdings, now, |_| false), [load]);
+        let load = AdapterAction::Load { name: "banking".to_owned(), version: wants["banking"].clone() };
+        assert_eq!(next_actions(&wants, &holdings, now, |_| false), [load]);
         let mut rescaled = wanted("oci://r/banking:1");
         rescaled.entry("banking".to_owned()).and_modify(|version| version.scale = 2.0);
-        assert_eq!(steps(&rescaled, &holdings, now, |_| false).len(), 1);
+        assert_eq!(next_actions(&rescaled, &holdings, now, |_| false).len(), 1);
     }
 
     /// Another worker told what the tag is: the load of that tag goes on here.
@@ -103,16 +108,16 @@ mod tests {
         let holdings = loading("oci://r/banking:1", now);
         let mut resolved = wanted("oci://r/banking:1");
         resolved.entry("banking".to_owned()).and_modify(|version| version.digest = Some("sha256:1".to_owned()));
-        assert_eq!(steps(&resolved, &holdings, now, |_| false), []);
+        assert_eq!(next_actions(&resolved, &holdings, now, |_| false), []);
     }
 
     #[test]
     fn a_load_that_nobody_wants_is_cancelled() {
         let now = Instant::now();
         let mut holdings = loading("oci://r/banking:1", now);
-        let cancel = Step::Cancel { name: "banking".to_owned() };
-        assert_eq!(steps(&BTreeMap::new(), &holdings, now, |_| false), std::slice::from_ref(&cancel));
+        let cancel = AdapterAction::Cancel { name: "banking".to_owned() };
+        assert_eq!(next_actions(&BTreeMap::new(), &holdings, now, |_| false), std::slice::from_ref(&cancel));
         holdings.ask(&cancel, now);
-        assert_eq!(steps(&BTreeMap::new(), &holdings, now, |_| false), []);
+        assert_eq!(next_actions(&BTreeMap::new(), &holdings, now, |_| false), []);
     }
 }

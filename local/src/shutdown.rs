@@ -1,14 +1,14 @@
-//! The end of a swarm: the router first, which takes nothing new and finishes what runs, then the workers.
+//! Shutdown: the router first, which accepts nothing new and finishes what runs, then the workers.
 
 use crate::{
-    child::FromChild,
-    event::{Event, Who},
+    child::ChildOutput,
+    event::{ChildId, Event},
     supervisor::{Stop, Supervisor},
 };
 
 impl Supervisor {
     /// Ends everything, and returns when nothing runs any more.
-    pub(crate) async fn end(mut self, stop: Stop) {
+    pub(crate) async fn shut_down(mut self, stop: Stop) {
         self.router.stop();
         self.until(&stop, |_, router| router).await;
         for id in self.workers.ids() {
@@ -38,10 +38,10 @@ impl Supervisor {
 
     fn last_words(&mut self, event: Event) {
         match event {
-            Event::Child(Who::Worker(id), FromChild::Exited(_)) => drop(self.workers.ended(id)),
-            Event::Child(Who::Router, FromChild::Exited(_)) => drop(self.router.ended()),
-            Event::Child(Who::Router, FromChild::Log(line)) => self.reporter.log("router", &line),
-            Event::Child(Who::Worker(_), FromChild::Log(line)) => self.reporter.log("worker", &line),
+            Event::Child(ChildId::Worker(id), ChildOutput::Exited(_)) => drop(self.workers.ended(id)),
+            Event::Child(ChildId::Router, ChildOutput::Exited(_)) => drop(self.router.ended()),
+            Event::Child(ChildId::Router, ChildOutput::Log(line)) => self.reporter.log("router", &line),
+            Event::Child(ChildId::Worker(_), ChildOutput::Log(line)) => self.reporter.log("worker", &line),
             _ => {}
         }
     }

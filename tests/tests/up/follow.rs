@@ -1,10 +1,10 @@
-//! A swarm, its manifests edited under it, and its ends.
+//! Edits of manifests under a running swarm, and the ways it ends.
 
 use std::process::Stdio;
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{Folder, Up, adapter, output, slm, wait_until_closed};
+use super::harness::{Folder, Up, adapter, output, slm, wait_until_closed};
 
 #[test]
 fn follows_its_manifests() {
@@ -122,7 +122,7 @@ fn ctrl_c_is_exit_code_130() {
 fn a_worker_ends_with_its_standard_input() {
     let mut command = slm();
     command.args(["worker", "--name", "tiny", "--precision", "F32", "--follow-stdin", "--model"]);
-    let child = command.arg(crate::harness::family()).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("slm");
+    let child = command.arg(super::harness::family()).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("slm");
     let output = child.wait_with_output().expect("ended");
     assert!(output.status.success());
 }

@@ -1,23 +1,24 @@
-//! What each event changes in what is known.
+//! Event handling: the change of the observed state by each event.
 
 use std::time::Instant;
 
 use slm_launch::{RouterLine, WorkerLine};
-use slm_residency::{link, refusal::Helps};
+use slm_residency::{refusal::RetryWhen, worker_client};
+use slm_router::SwarmReadiness;
 
 use crate::{
-    child::FromChild,
-    event::{Event, Readiness, Retry, Who},
+    child::ChildOutput,
+    event::{ChildId, Event, Retry},
     reconcile::{Phase, WorkerId, settled},
     supervisor::{Bound, Supervisor, UpError},
 };
 
 impl Supervisor {
     /// Takes in one event. Carries nothing out but restarts of the router.
-    pub(crate) async fn take_in(&mut self, event: Event) -> Result<(), UpError> {
+    pub(crate) async fn handle_event(&mut self, event: Event) -> Result<(), UpError> {
         match event {
-            Event::Child(Who::Worker(id), what) => self.worker_said(id, what),
-            Event::Child(Who::Router, what) => return self.router_said(what),
+            Event::Child(ChildId::Worker(id), what) => self.worker_output(id, what),
+            Event::Child(ChildId::Router, what) => return self.router_output(what),
             Event::Readiness(readiness) => self.readiness(&readiness),
             Event::Overdue(readiness) => return self.overdue(readiness),
             Event::Again(Retry::Router) => self.router.start().await?,
@@ -27,13 +28,13 @@ impl Supervisor {
         Ok(())
     }
 
-    fn worker_said(&mut self, id: WorkerId, what: FromChild) {
+    fn worker_output(&mut self, id: WorkerId, what: ChildOutput) {
         let Some(process) = self.workers.get_mut(id) else { return };
         let model = process.model.clone();
         match what {
-            FromChild::Log(line) => self.reporter.log(&format!("worker {model}"), &line),
-            FromChild::Exited(how) => self.worker_ended(id, &how),
-            FromChild::Line(line) => match serde_json::from_str::<WorkerLine>(&line) {
+            ChildOutput::Log(line) => self.reporter.log(&format!("worker {model}"), &line),
+            ChildOutput::Exited(how) => self.worker_ended(id, &how),
+            ChildOutput::Line(line) => match serde_json::from_str::<WorkerLine>(&line) {
                 Ok(WorkerLine::Failed { message }) => process.failed = Some(message),
                 Ok(WorkerLine::Ready { address }) => {
                     if let Err(error) = self.workers.connect(id, address) {
@@ -66,10 +67,10 @@ impl Supervisor {
         }
     }
 
-    fn router_said(&mut self, what: FromChild) -> Result<(), UpError> {
+    fn router_output(&mut self, what: ChildOutput) -> Result<(), UpError> {
         match what {
-            FromChild::Log(line) => self.reporter.log("router", &line),
-            FromChild::Line(line) => match serde_json::from_str::<RouterLine>(&line) {
+            ChildOutput::Log(line) => self.reporter.log("router", &line),
+            ChildOutput::Line(line) => match serde_json::from_str::<RouterLine>(&line) {
                 Ok(RouterLine::Ready { http, grpc, probes }) => {
                     self.bound = Some(Bound { http, grpc });
                     self.router.bound(http, grpc, probes);
@@ -77,7 +78,7 @@ impl Supervisor {
                 Ok(RouterLine::Failed { message }) => self.router.failed = Some(message),
                 Err(_) => self.reporter.log("router", &line),
             },
-            FromChild::Exited(how) => {
+            ChildOutput::Exited(how) => {
                 let reason = self.router.failed.clone().unwrap_or(how);
                 let delay = self.router.ended();
                 if self.applied.is_none() {
@@ -92,8 +93,8 @@ impl Supervisor {
         Ok(())
     }
 
-    /// What a worker says itself.
-    pub(crate) fn worker_told(&mut self, id: WorkerId, event: link::Event) {
+    /// Takes in an event of a worker's own client: its state, or the end of a load or unload.
+    pub(crate) fn handle_worker_event(&mut self, id: WorkerId, event: worker_client::Event) {
         // One that ended has no say.
         let Some(address) = self.workers.get(id).and_then(|process| process.address()).map(str::to_owned) else {
             return;
@@ -101,34 +102,36 @@ impl Supervisor {
         let Some(worker) = self.observed.worker_mut(id) else { return };
         let now = Instant::now();
         match event {
-            link::Event::State(Ok(state)) => {
+            worker_client::Event::State(Ok(state)) => {
                 if worker.phase == Phase::Starting {
                     worker.phase = Phase::Serving(address);
                 }
                 worker.holdings.tell(&state, now);
             }
             // It holds what it holds for as long as its process runs.
-            link::Event::State(Err(_)) => {}
-            link::Event::Loaded { name, version, outcome } => {
+            worker_client::Event::State(Err(_)) => {}
+            worker_client::Event::Loaded { name, version, outcome } => {
                 let refused = worker.holdings.loaded(&name, &version, outcome, now);
                 // What only a change helps is told when nothing else is under way.
-                let passing = refused.filter(|refused| refused.helps != Helps::Change);
+                let passing = refused.filter(|refused| refused.retry_when != RetryWhen::Changed);
                 let words = passing.map(|refused| format!("LoraAdapter {name}: {}; trying again", refused.message));
                 self.tell_problems(words.into_iter().collect());
             }
-            link::Event::Unloaded { name, digest, outcome } => worker.holdings.unloaded(&name, &digest, outcome, now),
+            worker_client::Event::Unloaded { name, digest, outcome } => {
+                worker.holdings.unloaded(&name, &digest, outcome, now)
+            }
         }
     }
 
-    fn readiness(&mut self, readiness: &Readiness) {
+    fn readiness(&mut self, readiness: &SwarmReadiness) {
         let published = &mut self.observed.published;
         let current = readiness.generation == published.swarm.generation;
         published.acknowledged = current;
         published.ready = current && readiness.ready;
     }
 
-    /// All workers have what they should, and still the router is not ready.
-    fn overdue(&mut self, readiness: Readiness) -> Result<(), UpError> {
+    /// All workers have their adapters, and the router is still not ready.
+    fn overdue(&mut self, readiness: SwarmReadiness) -> Result<(), UpError> {
         let settled = settled(&self.desired, &self.observed);
         if !settled || readiness.generation != self.observed.published.swarm.generation {
             return Ok(());

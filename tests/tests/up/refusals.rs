@@ -1,8 +1,8 @@
-//! What cannot run says what, where and why, and ends with the exit code that fits.
+//! Swarms that cannot run: each says the object, the place and the reason, and ends with the right exit code.
 
 use std::{net::TcpListener, path::Path};
 
-use crate::harness::{Folder, Up, adapter, family, model, output, slm};
+use super::harness::{Folder, Up, adapter, family, model, output, slm};
 
 fn up(folder: &Path) -> (i32, String, String) {
     output(slm().args(["up", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "-f"]).arg(folder))
@@ -84,19 +84,4 @@ fn without_onnx_runtime() {
         output(slm().args(run).arg(folder.path()).env("ORT_DYLIB_PATH", "/nowhere/libonnxruntime.so"));
     assert_eq!(code, 1, "{stderr}");
     assert!(stderr.contains("SlmModel tiny: ORT_DYLIB_PATH=/nowhere/libonnxruntime.so: no such file"), "{stderr}");
-}
-
-#[test]
-fn the_doctor_names_what_is_missing() {
-    let run =
-        |format: &[&str]| output(slm().arg("doctor").args(format).env("ORT_DYLIB_PATH", "/nowhere/libonnxruntime.so"));
-    let (code, stdout, _) = run(&["--json"]);
-    assert_eq!(code, 1);
-    let report: serde_json::Value = serde_json::from_str(&stdout).expect("JSON");
-    let checks = report["checks"].as_array().expect("checks");
-    let runtime = checks.iter().find(|check| check["name"] == "ONNX Runtime").expect("the check");
-    assert_eq!((report["verdict"].as_str(), runtime["verdict"].as_str()), (Some("fail"), Some("fail")));
-    let (code, stdout, stderr) = run(&[]);
-    assert_eq!((code, stderr.as_str()), (1, ""));
-    assert!(stdout.contains("fail  ONNX Runtime") && !stdout.contains('\u{1b}'), "{stdout}");
 }

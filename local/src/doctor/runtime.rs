@@ -1,4 +1,4 @@
-//! ONNX Runtime.
+//! Check of ONNX Runtime.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use slm_worker::runtime::Runtime;
 
 use super::Check;
 
-/// Whether it is there, and loads.
+/// ONNX Runtime: found and loadable, or not.
 pub(super) fn onnx_runtime() -> Check {
     match Runtime::load() {
         Ok(runtime) => {
@@ -24,7 +24,7 @@ pub(super) fn onnx_runtime() -> Check {
     }
 }
 
-/// Wheels put it behind the name: `libonnxruntime.so.1.31.1`.
+/// The version, from the file name that wheels give the library: `libonnxruntime.so.1.31.1`.
 fn version(path: &Path) -> Option<String> {
     let (_, version) = path.file_name()?.to_str()?.split_once(".so.")?;
     Some(version.to_owned())
