@@ -9,7 +9,7 @@ PYTHON := $(CACHE)/venv/bin/python
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 SLM := $(TARGET)/release/slm
 
-.PHONY: help setup build demo up test check deny advisories machete msrv shellcheck actionlint generate parity e2e e2e-faults bench soak images \
+.PHONY: help setup build demo up test check deny advisories machete msrv shellcheck actionlint fuzz generate parity e2e e2e-faults bench soak images \
 	chart chart-generate cluster-setup cluster-up cluster-down cluster-test clean
 
 help: ## Show what there is
@@ -53,6 +53,9 @@ msrv: ## Check with the oldest Rust that Cargo.toml promises, where its toolchai
 
 shellcheck: ## Lint the shell scripts
 	@CACHE="$(CACHE)" scripts/tool shellcheck .ci/run $$(git ls-files scripts)
+
+fuzz: ## Fuzz every reader of foreign files, ten minutes each (SLM_FUZZ_SECONDS, FUZZ="TARGET…"; needs nightly Rust)
+	@CACHE="$(CACHE)" scripts/fuzz $(FUZZ)
 
 actionlint: ## Lint the workflows (needs Go once)
 	@CACHE="$(CACHE)" scripts/tool actionlint

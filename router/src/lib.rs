@@ -68,6 +68,15 @@ pub use swarm::Swarm;
 
 use crate::{access::Access, dispatch::Dispatcher, fleet::Fleet, metrics::Metrics, readiness::Gate};
 
+/// Doors for the fuzz targets, which see no private item.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    pub use crate::{
+        access::fuzzing::tokens,
+        http::fuzzing::{chat_completion, completion},
+    };
+}
+
 /// Where a router listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bound {

@@ -31,7 +31,7 @@ pub(super) async fn handle(
 }
 
 /// One request a prompt.
-fn parse(mut fields: Fields, prompts_max: usize) -> Result<(Vec<GenerateRequest>, Style), ApiError> {
+pub(super) fn parse(mut fields: Fields, prompts_max: usize) -> Result<(Vec<GenerateRequest>, Style), ApiError> {
     let (mut request, mut style) = params::take(&mut fields, Kind::Text)?;
     request.logprobs = fields.take("logprobs")?;
     let prompt = fields.raw("prompt");
