@@ -1,13 +1,10 @@
 //! What a step consists of, cut into items that any thread may compute.
 #![allow(unsafe_code)] // Records are written by the threads that share a plan; who writes where is `attend`'s contract.
 
-use std::{
-    cell::UnsafeCell,
-    ops::Range,
-    sync::atomic::{AtomicUsize, Ordering},
-};
+use std::{cell::UnsafeCell, ops::Range};
 
 use super::{PAGE, PARTITION, Shape, fold::record};
+use crate::phases::Countdown;
 
 /// Rows of an item, at most. What is read of keys and values from near memory is read again for every few rows.
 pub(super) const ROWS_MAX: usize = 48;
@@ -53,9 +50,8 @@ pub(super) struct Item {
 /// Items that share rows.
 #[derive(Debug)]
 struct Split {
-    items: usize,
+    items: Countdown,
     records: usize,
-    done: AtomicUsize,
 }
 
 /// A step, cut into items. Kept from step to step, it allocates only when it outgrows former ones.
@@ -150,7 +146,7 @@ impl Plan {
                         });
                     }
                     if parts > 1 {
-                        self.splits.push(Split { items: parts, records, done: AtomicUsize::new(0) });
+                        self.splits.push(Split { items: Countdown::new(parts), records });
                         records += partitions * rows.len() * record(self.shape.head_dim);
                     }
                 }
@@ -213,11 +209,6 @@ impl Plan {
     /// Counts an item of the split as done. True for the last one, which sees what the others wrote; counting then
     /// begins anew, for the next layer.
     pub(super) fn is_last(&self, split: usize) -> bool {
-        let split = &self.splits[split];
-        let last = split.done.fetch_add(1, Ordering::AcqRel) + 1 == split.items;
-        if last {
-            split.done.store(0, Ordering::Relaxed);
-        }
-        last
+        self.splits[split].items.is_last()
     }
 }

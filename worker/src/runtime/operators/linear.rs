@@ -15,12 +15,13 @@ use slm_convert::graph::{LINEAR_ADD, NORM_LINEAR};
 use slm_kernels::{
     Adapters, Level, Linear, Quantizer, Rows, Start,
     lora::Inputs,
+    phases::{Gate, Phase, cut},
     rowwise::{rms_norm, silu_gate},
 };
 
 use super::{Matrix, Shared, Step, missing, rows_like};
 use crate::runtime::{
-    phases::{self, Gate, Phase, caught, cut},
+    phases::{self, caught},
     sharing::Halfway,
     tensor::{Constant, Tensor},
 };
