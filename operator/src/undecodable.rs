@@ -67,8 +67,9 @@ async fn tell(client: &Client, namespace: &str, recorder: &Recorder, invalid: &I
         Some(Kind::SlmModel) => condition::<SlmModel>(client, namespace, metadata, &message).await?,
         Some(Kind::LoraAdapter) => condition::<LoraAdapter>(client, namespace, metadata, &message).await?,
         Some(Kind::SwarmRoute) => condition::<SwarmRoute>(client, namespace, metadata, &message).await?,
-        // It has no status.
-        Some(Kind::AcceleratorProfile) => {}
+        // It has no status, and Events of what is in no namespace go to `default`, where this operator may not write: its
+        // models say it.
+        Some(Kind::AcceleratorProfile) => return Ok(()),
         // Not ours: the log has named it.
         None => return Ok(()),
     }

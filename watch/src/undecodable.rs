@@ -71,7 +71,7 @@ impl Undecodable {
     }
 
     /// Takes in one that does not decode: true when that is news.
-    pub(crate) fn insert(&self, name: &str, invalid: Invalid) -> bool {
+    pub fn insert(&self, name: &str, invalid: Invalid) -> bool {
         let before = self.lock().insert((invalid.kind.clone(), name.to_owned()), invalid.clone());
         let news = before.is_none_or(|before| before.fault() != invalid.fault());
         if news {
