@@ -9,7 +9,7 @@ PYTHON := $(CACHE)/venv/bin/python
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 SLM := $(TARGET)/release/slm
 
-.PHONY: help setup build demo up test check deny advisories machete msrv shellcheck actionlint generate parity e2e e2e-faults bench soak images \
+.PHONY: help setup build demo up test check deny advisories machete msrv shellcheck actionlint fuzz loom memcheck generate parity e2e e2e-faults bench soak images \
 	chart chart-generate cluster-setup cluster-up cluster-down cluster-test clean
 
 help: ## Show what there is
@@ -53,6 +53,16 @@ msrv: ## Check with the oldest Rust that Cargo.toml promises, where its toolchai
 
 shellcheck: ## Lint the shell scripts
 	@CACHE="$(CACHE)" scripts/tool shellcheck .ci/run $$(git ls-files scripts)
+
+loom: ## Every order (loom) or very many (shuttle) in which threads can come, for what shares memory without a lock, and for adapters
+	$(CARGO) test --release -p slm-kernels --features loom --lib interleavings
+	$(CARGO) test --release -p slm-worker --features shuttle --lib interleavings
+
+memcheck: ## Memory accesses of kernels and readers under valgrind, or under miri where nightly Rust has it
+	@scripts/memcheck
+
+fuzz: ## Fuzz every reader of foreign files, ten minutes each (SLM_FUZZ_SECONDS, FUZZ="TARGET…"; needs nightly Rust)
+	@CACHE="$(CACHE)" scripts/fuzz $(FUZZ)
 
 actionlint: ## Lint the workflows (needs Go once)
 	@CACHE="$(CACHE)" scripts/tool actionlint

@@ -50,3 +50,18 @@ pub use http::retry::RetryPolicy;
 pub use progress::{Phase, Progress};
 pub use source::Source;
 pub use store::{PVC_ROOT, Store, StoreConfig};
+
+/// Entry points of the fuzz targets.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    use std::path::Path;
+
+    use crate::unpack::{self, Limits, Packing};
+
+    /// Unpacks an archive into a folder that is there and empty; whether it could.
+    #[must_use]
+    pub fn unpack(archive: &Path, is_gzip: bool, into: &Path, bytes_max: u64) -> bool {
+        let packing = if is_gzip { Packing::TarGzip } else { Packing::Tar };
+        unpack::unpack(archive, packing, into, &Limits::new(bytes_max)).is_ok()
+    }
+}

@@ -44,6 +44,7 @@ pub mod attention;
 pub mod floats;
 mod linear;
 pub mod lora;
+pub mod phases;
 mod product;
 pub mod rowwise;
 mod simd;

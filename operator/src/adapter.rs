@@ -5,7 +5,7 @@ mod status;
 use std::sync::Arc;
 
 use kube::runtime::controller::Action;
-use slm_crds::{LoraAdapter, route::TargetKind};
+use slm_crds::{LoraAdapter, route::TargetKind, schema::Kind};
 
 use crate::{
     conditions::Verdict,
@@ -43,8 +43,10 @@ fn validate(adapter: &LoraAdapter, objects: &Objects) -> Result<(), Verdict> {
     if objects.model(name).is_some() {
         return Ok(());
     }
-    let why = match objects.known().dangling(TargetKind::SlmModel, name) {
-        Some(dangling) => dangling.to_string(),
+    let unreadable = objects.unreadable(Kind::SlmModel, name);
+    let dangling = || objects.known().dangling(TargetKind::SlmModel, name).map(|dangling| dangling.to_string());
+    let why = match unreadable.or_else(dangling) {
+        Some(why) => why,
         None => format!("the SlmModel `{name}` does not own its name: an older object does"),
     };
     Err(Verdict::wrong("ModelNotFound", format!("{why}; this adapter waits for it")))

@@ -117,6 +117,13 @@ impl Objects {
         self.holder(name).is_some_and(|holder| Some(holder) == Claim::of(kind, metadata))
     }
 
+    /// Why an object that exists counts as missing: this operator cannot read it.
+    #[must_use]
+    pub(crate) fn unreadable(&self, kind: Kind, name: &str) -> Option<String> {
+        let invalid = self.undecodable.get(kind.name(), name).filter(|invalid| !invalid.former_in_use)?;
+        Some(format!("this operator cannot read the {} `{name}`: {}", kind.name(), invalid.error))
+    }
+
     /// All names that references may point to: a copy, for messages about a dangling reference.
     #[must_use]
     pub(crate) fn known(&self) -> Known {
@@ -145,6 +152,7 @@ pub(crate) mod fixtures {
     use kube::runtime::{reflector::store::Writer, watcher::Event};
     use serde::de::DeserializeOwned;
     use serde_json::{Value, json};
+    use slm_watch::Invalid;
 
     use super::*;
 
@@ -204,6 +212,14 @@ pub(crate) mod fixtures {
             let route: SwarmRoute = object("SwarmRoute", name, created, spec);
             self.routes.apply_watcher_event(&Event::Apply(route.clone()));
             route
+        }
+
+        /// One that a newer release wrote.
+        pub(crate) fn unreadable(&self, kind: Kind, name: &str, error: &str) {
+            let metadata = ObjectMeta { name: Some(name.to_owned()), ..Default::default() };
+            let invalid =
+                Invalid { kind: kind.name().to_owned(), metadata, error: error.to_owned(), former_in_use: false };
+            self.objects.undecodable.insert(name, invalid);
         }
     }
 }

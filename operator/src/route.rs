@@ -7,6 +7,7 @@ use slm_crds::{
     SwarmRoute,
     route::{SwarmRouteStatus, TargetKind},
     rule,
+    schema::Kind,
 };
 
 use crate::{
@@ -44,16 +45,17 @@ fn verdict(route: &SwarmRoute, objects: &Objects) -> Verdict {
         }
     }
     for target in targets(route) {
-        let there = match target.kind {
-            TargetKind::SlmModel => objects.model(&target.name).is_some(),
-            TargetKind::LoraAdapter => objects.adapter(&target.name).is_some(),
+        let (kind, there) = match target.kind {
+            TargetKind::SlmModel => (Kind::SlmModel, objects.model(&target.name).is_some()),
+            TargetKind::LoraAdapter => (Kind::LoraAdapter, objects.adapter(&target.name).is_some()),
         };
         if there {
             continue;
         }
         // The list of known names is built only for the message.
-        let why = match objects.known().dangling(target.kind, &target.name) {
-            Some(dangling) => dangling.to_string(),
+        let dangling = || objects.known().dangling(target.kind, &target.name).map(|dangling| dangling.to_string());
+        let why = match objects.unreadable(kind, &target.name).or_else(dangling) {
+            Some(why) => why,
             None => format!("the {} `{}` does not own its name: an older object does", target.kind, target.name),
         };
         return Verdict::wrong("TargetNotFound", format!("{why}; its rules are passed over until there is one"));

@@ -67,8 +67,9 @@ async fn tell(client: &Client, namespace: &str, recorder: &Recorder, invalid: &I
         Some(Kind::SlmModel) => condition::<SlmModel>(client, namespace, metadata, &message).await?,
         Some(Kind::LoraAdapter) => condition::<LoraAdapter>(client, namespace, metadata, &message).await?,
         Some(Kind::SwarmRoute) => condition::<SwarmRoute>(client, namespace, metadata, &message).await?,
-        // The kind has no status.
-        Some(Kind::AcceleratorProfile) => {}
+        // The kind has no status, and Events of cluster-scoped objects go to the namespace `default`, where this operator may
+        // not write: the models that use the profile say it.
+        Some(Kind::AcceleratorProfile) => return Ok(()),
         // Not a kind of ours: the log has named it.
         None => return Ok(()),
     }

@@ -68,6 +68,15 @@ pub use swarm::Swarm;
 
 use crate::{access::Access, dispatch::Dispatcher, fleet::Fleet, metrics::Metrics, readiness::ReadinessGate};
 
+/// Entry points of the fuzz targets.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    pub use crate::{
+        access::fuzzing::tokens,
+        http::fuzzing::{chat_completion, completion},
+    };
+}
+
 /// Bound addresses of a router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bound {

@@ -72,7 +72,7 @@ impl Undecodable {
     }
 
     /// Adds an object that does not decode. True when the fault is new.
-    pub(crate) fn insert(&self, name: &str, invalid: Invalid) -> bool {
+    pub fn insert(&self, name: &str, invalid: Invalid) -> bool {
         let before = self.lock().insert((invalid.kind.clone(), name.to_owned()), invalid.clone());
         let news = before.is_none_or(|before| before.fault() != invalid.fault());
         if news {

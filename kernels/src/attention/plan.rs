@@ -1,13 +1,10 @@
 //! Plan of a step: its rows, divided into items that any thread may compute.
 #![allow(unsafe_code)] // Records are written by the threads that share a plan; who writes where is `attend`'s contract.
 
-use std::{
-    cell::UnsafeCell,
-    ops::Range,
-    sync::atomic::{AtomicUsize, Ordering},
-};
+use std::{cell::UnsafeCell, ops::Range};
 
 use super::{PAGE, PARTITION, Shape, fold::record};
+use crate::phases::Countdown;
 
 /// Bound on the rows of an item. Keys and values are read from a near cache again for every few rows.
 pub(super) const ROWS_MAX: usize = 48;
@@ -53,9 +50,8 @@ pub(super) struct Item {
 /// Items that share rows.
 #[derive(Debug)]
 struct Split {
-    items: usize,
+    items: Countdown,
     records: usize,
-    done: AtomicUsize,
 }
 
 /// Plan of a step, divided into items. Reused; it allocates only when it outgrows former steps.
@@ -150,7 +146,7 @@ impl Plan {
                         });
                     }
                     if parts > 1 {
-                        self.splits.push(Split { items: parts, records, done: AtomicUsize::new(0) });
+                        self.splits.push(Split { items: Countdown::new(parts), records });
                         records += partitions * rows.len() * record(self.shape.head_dim);
                     }
                 }
@@ -213,11 +209,6 @@ impl Plan {
     /// Counts an item of the split as done. True for the last one, which sees the others' writes; the count then
     /// restarts for the next layer.
     pub(super) fn is_last(&self, split: usize) -> bool {
-        let split = &self.splits[split];
-        let last = split.done.fetch_add(1, Ordering::AcqRel) + 1 == split.items;
-        if last {
-            split.done.store(0, Ordering::Relaxed);
-        }
-        last
+        self.splits[split].items.is_last()
     }
 }

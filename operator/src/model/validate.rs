@@ -1,9 +1,9 @@
 //! Validate step: whether a model can be served.
 
-use kube::runtime::reflector::Store;
 use slm_crds::{
-    AcceleratorProfile, AcceleratorProfileSpec, SlmModel,
+    AcceleratorProfileSpec, SlmModel,
     nearest::{did_you_mean, nearest},
+    schema::Kind,
 };
 
 use slm_launch::ExecutionProvider;
@@ -26,7 +26,7 @@ pub(super) fn validate(model: &SlmModel, found: &References, objects: &Objects) 
         return Err(Verdict::wrong("SourceUnreachable", why));
     }
     let name = &model.spec.runtime.accelerator;
-    let Some(profile) = &found.profile else { return Err(no_profile(name, &objects.profiles)) };
+    let Some(profile) = &found.profile else { return Err(no_profile(name, objects)) };
     // A worker with an unsupported provider would crash-loop.
     match slm_launch::provider(profile) {
         Ok(provider) => Ok(Valid { profile: profile.clone(), provider }),
@@ -37,8 +37,13 @@ pub(super) fn validate(model: &SlmModel, found: &References, objects: &Objects) 
     }
 }
 
-fn no_profile(name: &str, profiles: &Store<AcceleratorProfile>) -> Verdict {
-    let known: Vec<String> = profiles.state().iter().filter_map(|profile| profile.metadata.name.clone()).collect();
+fn no_profile(name: &str, objects: &Objects) -> Verdict {
+    if let Some(why) = objects.unreadable(Kind::AcceleratorProfile, name) {
+        let message = format!("{why}; mend it, or upgrade the operator. What serves, serves on");
+        return Verdict::wrong("AcceleratorProfileUndecodable", message);
+    }
+    let known: Vec<String> =
+        objects.profiles.state().iter().filter_map(|profile| profile.metadata.name.clone()).collect();
     let near = nearest(name, known.iter().map(String::as_str));
     Verdict::wrong(
         "AcceleratorProfileNotFound",
@@ -73,5 +78,18 @@ mod tests {
         let options = json!({ "executionProvider": "Cpu", "providerOptions": { "arena_extend_strategy": "x" } });
         let refused = validated(options).expect_err("options");
         assert!(refused.message.contains("arena_extend_strategy"), "{}", refused.message);
+    }
+
+    #[test]
+    fn a_profile_that_cannot_be_read_is_not_called_missing() {
+        let mut world = world();
+        let mut model = world.model("smol", 1);
+        model.spec.runtime.accelerator = "rocm".to_owned();
+        let refused = validate(&model, &Found { profile: None }, &world.objects).expect_err("no profile");
+        assert_eq!(refused.reason, "AcceleratorProfileNotFound");
+        world.unreadable(Kind::AcceleratorProfile, "rocm", "unknown variant `Rocm`");
+        let refused = validate(&model, &Found { profile: None }, &world.objects).expect_err("no profile");
+        assert_eq!(refused.reason, "AcceleratorProfileUndecodable");
+        assert!(refused.message.contains("unknown variant `Rocm`"), "{}", refused.message);
     }
 }

@@ -139,3 +139,16 @@ impl FolderContents {
         Ok(Self { certificate, table })
     }
 }
+
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing {
+    use super::{TokensError, tokens};
+
+    /// Reads a `tokens.yaml`.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn tokens(file: &[u8]) -> Result<(), TokensError> {
+        tokens::read(file).map(|_| ())
+    }
+}

@@ -28,7 +28,7 @@ fn refused(error: &(dyn Error + 'static), limits: &Limits) -> ApiError {
     ApiError::body(StatusCode::BAD_REQUEST, format!("the body could not be read: {error}"))
 }
 
-fn parse(bytes: &[u8]) -> Result<Fields, ApiError> {
+pub(super) fn parse(bytes: &[u8]) -> Result<Fields, ApiError> {
     let invalid = |message: String| ApiError::body(StatusCode::BAD_REQUEST, message).code("invalid_json");
     let text = std::str::from_utf8(bytes)
         .map_err(|error| invalid(format!("the body is not UTF-8: invalid at byte {}", error.valid_up_to())))?;

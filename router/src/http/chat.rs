@@ -30,7 +30,7 @@ pub(super) async fn handle(
     reply::respond(&dispatcher, vec![request], options, CompletionKind::Chat, &call).await
 }
 
-fn parse(mut fields: Fields) -> Result<(GenerateRequest, ResponseOptions), ApiError> {
+pub(super) fn parse(mut fields: Fields) -> Result<(GenerateRequest, ResponseOptions), ApiError> {
     let (mut request, mut options) = params::take(&mut fields, CompletionKind::Chat)?;
     let newer = fields.take::<u32>("max_completion_tokens")?;
     if newer.is_some() && request.max_tokens.is_some() && newer != request.max_tokens {

@@ -31,7 +31,10 @@ pub(super) async fn handle(
 }
 
 /// One request a prompt.
-fn parse(mut fields: Fields, prompts_max: usize) -> Result<(Vec<GenerateRequest>, ResponseOptions), ApiError> {
+pub(super) fn parse(
+    mut fields: Fields,
+    prompts_max: usize,
+) -> Result<(Vec<GenerateRequest>, ResponseOptions), ApiError> {
     let (mut request, mut options) = params::take(&mut fields, CompletionKind::Text)?;
     request.logprobs = fields.take("logprobs")?;
     let prompt = fields.raw("prompt");

@@ -92,3 +92,18 @@ fn probes() -> Router<Shared> {
         .route("/readyz", get(probes::readyz))
         .route("/metrics", get(probes::metrics))
 }
+
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing {
+    /// Reads a body of `/v1/chat/completions`; whether a worker would be asked.
+    #[must_use]
+    pub fn chat_completion(body: &[u8]) -> bool {
+        super::body::parse(body).and_then(super::chat::parse).is_ok()
+    }
+
+    /// Reads a body of `/v1/completions`; whether a worker would be asked.
+    #[must_use]
+    pub fn completion(body: &[u8]) -> bool {
+        super::body::parse(body).and_then(|fields| super::completions::parse(fields, 128)).is_ok()
+    }
+}

@@ -59,14 +59,15 @@ async fn a_flood_leaves_other_tenants_their_places() -> Result<()> {
 }
 
 #[tokio::test]
-#[ignore = "rests on answers that are still running when it looks, which a quick machine has finished"]
 async fn a_full_worker_refuses_before_it_looks_at_a_prompt() -> Result<()> {
     let mut worker = Worker::start(|config| {
         (config.model.sequences_max, config.model.queue_max, config.model.unread_max) = (1, 1, Some(0));
     })
     .await?;
     let mut client = connect(&worker, SMALL, 1 << 20).await?;
+    let open = |state: &v1::WorkerState| state.sequences_running + state.requests_waiting + state.answers_unread;
     let streams = unread(&mut client, 2).await?;
+    worker.state(|state| open(state) == 2).await?;
     // Each of them is refused for itself where there is a place.
     let input = |input| v1::GenerateRequest { input: Some(input), ..greedy("tiny", &[], 1) };
     let messages = |count| {
@@ -79,7 +80,7 @@ async fn a_full_worker_refuses_before_it_looks_at_a_prompt() -> Result<()> {
         assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
     }
     drop(streams);
-    worker.state(|state| state.sequences_running + state.requests_waiting + state.answers_unread == 0).await?;
+    worker.state(|state| open(state) == 0).await?;
     for (request, says) in requests.into_iter().zip(["no tokenizer", "messages has 100000 entries; at most 256 fit"]) {
         let refused = worker.generation.generate(request).await.unwrap_err();
         assert!(refused.code() == Code::InvalidArgument && refused.message().contains(says), "{refused}");

@@ -13,11 +13,12 @@ use slm_convert::graph::ATTENTION;
 use slm_kernels::{
     Rows,
     attention::{self, Rotary},
+    phases::{Phase, cut},
 };
 
 use super::{ForwardPass, Shared, missing, rows_like};
 use crate::runtime::{
-    phases::{self, Phase, caught, cut},
+    phases::{self, caught},
     tensor::{Constant, Tensor},
 };
 

@@ -15,13 +15,14 @@ use slm_convert::graph::{LINEAR_ADD, NORM_LINEAR};
 use slm_kernels::{
     Adapters, Level, Linear, Quantizer, Rows, Start,
     lora::Inputs,
+    phases::{Gate, Phase, cut},
     rowwise::{rms_norm, silu_gate},
 };
 
 use super::{ForwardPass, Matrix, Shared, missing, rows_like};
 use crate::runtime::{
     adapter_batch::LoraShrink,
-    phases::{self, Gate, Phase, caught, cut},
+    phases::{self, caught},
     tensor::{Constant, Tensor},
 };
 

@@ -10,11 +10,11 @@ use ort::{
     value::TensorElementType,
 };
 use slm_convert::graph::LORA_ADD;
-use slm_kernels::{Rows, lora};
+use slm_kernels::{Rows, lora, phases::Phase};
 
 use super::{Shared, missing};
 use crate::runtime::{
-    phases::{self, Phase, caught},
+    phases::{self, caught},
     tensor::Tensor,
 };
 

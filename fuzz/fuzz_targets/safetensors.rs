@@ -1,0 +1,15 @@
+//! A safetensors file of a model whose `config.json` is good.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use slm_convert::Checkpoint;
+use slm_fuzz::{contain_panics, read_all, write};
+
+const CONFIG: &[u8] = include_bytes!("../seeds/model/config.json");
+
+fuzz_target!(init: contain_panics(), |bytes: &[u8]| {
+    let folder = write(&[("config.json", CONFIG), ("model.safetensors", bytes)]);
+    if let Ok(checkpoint) = Checkpoint::open(&folder) {
+        read_all(&checkpoint);
+    }
+});

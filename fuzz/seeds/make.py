@@ -1,0 +1,214 @@
+"""Makes the seeds of the fuzz targets: one small input that is good, for each, and a few of other forms.
+
+usage: make.py          writes beside itself; needs nothing but Python
+"""
+
+import gzip
+import io
+import json
+import struct
+import tarfile
+from pathlib import Path
+
+HERE = Path(__file__).parent
+HIDDEN, INNER, VOCABULARY = 32, 32, 24
+LAYER = "model.layers.0."
+SHAPES = {
+    "model.embed_tokens.weight": [VOCABULARY, HIDDEN],
+    "model.norm.weight": [HIDDEN],
+    LAYER + "input_layernorm.weight": [HIDDEN],
+    LAYER + "post_attention_layernorm.weight": [HIDDEN],
+    LAYER + "self_attn.q_proj.weight": [HIDDEN, HIDDEN],
+    LAYER + "self_attn.k_proj.weight": [8, HIDDEN],
+    LAYER + "self_attn.v_proj.weight": [8, HIDDEN],
+    LAYER + "self_attn.o_proj.weight": [HIDDEN, HIDDEN],
+    LAYER + "mlp.gate_proj.weight": [INNER, HIDDEN],
+    LAYER + "mlp.up_proj.weight": [INNER, HIDDEN],
+    LAYER + "mlp.down_proj.weight": [HIDDEN, INNER],
+}
+GGUF_NAMES = {
+    "embed_tokens": "token_embd", "model.norm": "output_norm", "input_layernorm": "blk.0.attn_norm",
+    "post_attention_layernorm": "blk.0.ffn_norm", "q_proj": "blk.0.attn_q", "k_proj": "blk.0.attn_k",
+    "v_proj": "blk.0.attn_v", "o_proj": "blk.0.attn_output", "gate_proj": "blk.0.ffn_gate", "up_proj": "blk.0.ffn_up",
+    "down_proj": "blk.0.ffn_down",
+}
+CONFIG = {
+    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": HIDDEN, "intermediate_size": INNER,
+    "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 8, "vocab_size": VOCABULARY,
+    "max_position_embeddings": 64, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "hidden_act": "silu",
+    "tie_word_embeddings": True, "bos_token_id": 0, "eos_token_id": 1, "torch_dtype": "float16",
+}
+TEMPLATE = (
+    "{% for message in messages %}{% if loop.first and message.role != 'system' %}{{ bos_token }}{% endif %}"
+    "<|im_start|>{{ message['role'] + '\\n' + message['content'] | trim }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+TOKENS = ["<s>", "</s>", "<unk>", *"abcdefghijklmno", "ab", "bc", "\u0120a", "\u0120", "!", "\u2581"]
+
+
+def seed(target, name, data):
+    folder = HERE / target
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_bytes(data if isinstance(data, bytes) else data.encode())
+
+
+def safetensors(shapes, dtype="F16", size=2):
+    header, at = {"__metadata__": {"format": "pt"}}, 0
+    for name, shape in shapes.items():
+        length = size
+        for side in shape:
+            length *= side
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [at, at + length]}
+        at += length
+    text = json.dumps(header, separators=(",", ":")).encode()
+    return struct.pack("<Q", len(text)) + text + bytes(at)
+
+
+def gguf_text(text):
+    text = text.encode()
+    return struct.pack("<Q", len(text)) + text
+
+
+def gguf_value(value):
+    if isinstance(value, bool):
+        return struct.pack("<I?", 7, value)
+    if isinstance(value, int):
+        return struct.pack("<II", 4, value)
+    if isinstance(value, float):
+        return struct.pack("<If", 6, value)
+    if isinstance(value, str):
+        return struct.pack("<I", 8) + gguf_text(value)
+    items = [gguf_value(item) for item in value]
+    return struct.pack("<I", 9) + items[0][:4] + struct.pack("<Q", len(items)) + b"".join(item[4:] for item in items)
+
+
+def gguf(tokenizer, matrix_type, block_bytes):
+    """Vectors are F32. Each row of a matrix is one block of 32 values."""
+    fields = {
+        "general.architecture": "llama", "general.alignment": 32, "llama.context_length": 64,
+        "llama.embedding_length": HIDDEN, "llama.block_count": 1, "llama.feed_forward_length": INNER,
+        "llama.attention.head_count": 4, "llama.attention.head_count_kv": 1,
+        "llama.attention.layer_norm_rms_epsilon": 1e-5, "llama.rope.freq_base": 10000.0,
+        "llama.rope.dimension_count": 8, "tokenizer.ggml.tokens": TOKENS, "tokenizer.ggml.bos_token_id": 0,
+        "tokenizer.ggml.eos_token_id": 1, "tokenizer.ggml.add_bos_token": True,
+        "tokenizer.ggml.token_type": [3, 3, 2] + [1] * (len(TOKENS) - 3), "tokenizer.chat_template": TEMPLATE, **tokenizer,
+    }
+    infos, at = b"", 0
+    for name, shape in SHAPES.items():
+        stored = next(to for part, to in GGUF_NAMES.items() if part in name) + ".weight"
+        is_matrix = len(shape) == 2
+        infos += gguf_text(stored) + struct.pack("<I", len(shape)) + b"".join(struct.pack("<Q", side) for side in reversed(shape))
+        infos += struct.pack("<IQ", matrix_type if is_matrix else 0, at)
+        length = shape[0] * block_bytes if is_matrix else 4 * shape[0]
+        at += (length + 31) // 32 * 32
+    head = b"GGUF" + struct.pack("<IQQ", 3, len(SHAPES), len(fields))
+    head += b"".join(gguf_text(key) + gguf_value(value) for key, value in fields.items()) + infos
+    return head + bytes(-len(head) % 32) + bytes(at)
+
+
+def byte_level():
+    vocabulary = {token: at for at, token in enumerate(TOKENS)}
+    added = [{"id": at, "content": TOKENS[at], "single_word": False, "lstrip": False, "rstrip": False,
+              "normalized": False, "special": True} for at in (0, 1, 2)]
+    return {
+        "version": "1.0", "truncation": None, "padding": None, "added_tokens": added, "normalizer": {"type": "NFC"},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+            {"type": "Split", "pattern": {"Regex": "\\p{L}+|\\s+"}, "behavior": "Isolated", "invert": False},
+            {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}]},
+        "post_processor": {"type": "TemplateProcessing",
+            "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+            "special_tokens": {"<s>": {"id": "<s>", "ids": [0], "tokens": ["<s>"]}}},
+        "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+        "model": {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
+                  "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
+                  "vocab": vocabulary, "merges": [["a", "b"], ["b", "c"], ["\u0120", "a"]]},
+    }
+
+
+def metaspace():
+    form = byte_level()
+    form["normalizer"] = {"type": "Sequence", "normalizers": [
+        {"type": "Prepend", "prepend": "\u2581"}, {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}]}
+    form["pre_tokenizer"] = {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "first", "split": False}
+    form["decoder"] = {"type": "Sequence", "decoders": [
+        {"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"},
+        {"type": "Strip", "content": " ", "start": 1, "stop": 0}]}
+    form["model"] = {"type": "Unigram", "unk_id": 2, "byte_fallback": True,
+                     "vocab": [[token, -float(at)] for at, token in enumerate(TOKENS)]}
+    return form
+
+
+def archive(*entries):
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        for name, kind, content in entries:
+            info = tarfile.TarInfo(name)
+            info.type = kind
+            if kind == tarfile.REGTYPE:
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+            else:
+                info.linkname = content
+                tar.addfile(info)
+    return out.getvalue()
+
+
+def main():
+    seed("model", "config.json", json.dumps(CONFIG, indent=1))
+    pairs = {}
+    for name in ("q_proj", "v_proj"):
+        path = f"base_model.model.{LAYER}self_attn.{name}"
+        pairs[path + ".lora_A.weight"] = [2, HIDDEN]
+        pairs[path + ".lora_B.weight"] = [HIDDEN if name == "q_proj" else 8, 2]
+    seed("model", "adapter_model.safetensors", safetensors(pairs))
+    seed("safetensors", "model", safetensors(SHAPES))
+
+    bpe = {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "gpt-2", "tokenizer.ggml.merges": ["a b", "b c", "\u0120 a"]}
+    pieces = {"tokenizer.ggml.model": "llama", "tokenizer.ggml.scores": [-float(at) for at in range(len(TOKENS))]}
+    seed("gguf", "byte-level-q4_0", gguf(bpe, 2, 18))
+    seed("gguf", "sentence-piece-q8_0", gguf(pieces, 8, 34))
+
+    plain = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj", "v_proj"], "bias": "none",
+             "task_type": "CAUSAL_LM", "use_rslora": False}
+    seed("adapter_config", "plain", json.dumps(plain))
+    seed("adapter_config", "patterns", json.dumps({**plain, "target_modules": ".*\\.(q|v)_proj", "exclude_modules": "lm_head",
+         "rank_pattern": {"^model.layers.0.*q_proj": 2}, "alpha_pattern": {"(?<!k)_proj": 8},
+         "layers_to_transform": [0], "layers_pattern": "layers"}))
+
+    seed("tokenizer_json", "byte-level", json.dumps(byte_level(), ensure_ascii=False))
+    seed("tokenizer_json", "metaspace", json.dumps(metaspace(), ensure_ascii=False))
+
+    seed("chat_template", "chatml", TEMPLATE)
+    seed("chat_template", "features", "{%- set ns = namespace(n=0) %}{%- macro m(x) %}{{ x.rsplit(' ', 1) | join('-') }}"
+         "{%- endmacro %}{%- for i in range(3) %}{% set ns.n = ns.n + i %}{{ '%05.2f|%s' % (ns.n, i) }}{%- endfor %}"
+         "{{ m('a b c') }}{{ messages[0].content.index('B') }}{{ messages | tojson(indent=2) }}"
+         "{{ 'x y'.title().center(9) | truncate(4) }}{{ strftime_now('%d %b %Y') }}{{ cycler('a', 'b').next() }}"
+         "{{ messages | selectattr('role', 'equalto', 'user') | map(attribute='content') | list }}"
+         "{% if x is defined %}{{ raise_exception('no') }}{% endif %}")
+
+    seed("rules", "text", "text.lowerAscii().contains('refund') && size(text) < 400\nI want a refund, lang=de please")
+    seed("rules", "messages", "messages.exists(m, m.role == 'user' && m.content.matches('^[a-z ]+$')) || "
+         "metadata['lang'] in ['de', 'fr'] ? true : model == 'x'\nlang=de\nhello there")
+    seed("rules", "macros", "[1, 2, 3].map(v, v > 1, v * 2).filter(v, v % 2 == 0).exists_one(v, v == 4) && "
+         "has(metadata.lang) && {'a': 1u}['a'] == 1u && b'a' == bytes('a') && timestamp('2026-01-01T00:00:00Z') != null\nx")
+
+    file, link, folder, hard = tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.DIRTYPE, tarfile.LNKTYPE
+    seed("tar", "model", archive(("model", folder, ""), ("model/config.json", file, b"{}"), ("model/tensors", file, b"abc")))
+    seed("tar", "links", archive(("a", file, b"x"), ("b", link, "a"), ("c", hard, "a"), ("d", link, "../archive")))
+    seed("tar", "long-name", archive(("n" * 120, file, b"x"), ("m/" * 60 + "f", file, b"y")))
+    seed("tar", "gzip", gzip.compress(archive(("config.json", file, b"{}")), mtime=0))
+
+    seed("tokens_yaml", "hash", "- name: team-a\n  sha256: " + "0a" * 32 + "\n  models: [smollm2, 'bank*']\n  group: blue\n  priority: 5\n")
+    seed("tokens_yaml", "token", "- {name: b, token: \"0123456789abcdef\"}\n- name: c\n  token: &t fedcba9876543210\n")
+
+    body = {"model": "m", "temperature": 0.5, "top_p": 1, "max_tokens": 9, "stop": ["a", None], "seed": 7, "stream": True,
+            "stream_options": {"include_usage": True}, "metadata": {"lang": "de"}, "n": 1, "user": None}
+    seed("http_bodies", "chat", json.dumps({**body, "logprobs": True, "top_logprobs": 2, "messages": [
+        {"role": "system", "content": "s"}, {"role": "user", "name": "bob", "content": [{"type": "text", "text": "hi"}]}]}))
+    seed("http_bodies", "completion", json.dumps({**body, "prompt": ["a", [1, 2]], "logprobs": 2, "echo": False}))
+    seed("http_bodies", "tokens", json.dumps({"model": "m", "prompt": [1, 2, 3], "logit_bias": {"5": -100}}))
+
+
+if __name__ == "__main__":
+    main()
