@@ -1,15 +1,18 @@
 //! Classification of a request by a route's rules: once for each request, however often it is decided while it waits.
 //!
-//! Rules are evaluated on a blocking thread, never on the one that serves the caller's connection, as many at a time as
-//! there are cores. `slm_crds::rule::Budget` bounds their cost, whatever the request.
+//! Rules are evaluated off the connection's thread: on a blocking thread, as many at a time as there are cores, and where they are
+//! expensive again from the start on a background thread, callers in turn. `slm_crds::rule::Budget` bounds their cost,
+//! whatever the request.
 
 use std::{collections::HashMap, sync::Arc};
 
 use slm_crds::rule::{Budget, Facts, RuleError, Turn};
+use slm_pool::FairPool;
 use slm_proto::v1::{GenerateRequest, generate_request::Input};
 use tokio::sync::Semaphore;
 
 use crate::{
+    access::table::Caller,
     route::Route,
     view::{Entry, View},
 };
@@ -21,52 +24,72 @@ pub(crate) struct Outcomes {
     pub(crate) rules: Vec<Result<bool, RuleError>>,
 }
 
+/// Operations of rules that are cheap: less than a millisecond.
+const CHEAP: u64 = 10_000;
+
 /// The evaluator of rules.
 pub(crate) struct Classifier {
     permits: Arc<Semaphore>,
-}
-
-impl Default for Classifier {
-    fn default() -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { permits: Arc::new(Semaphore::new(cores)) }
-    }
+    expensive: FairPool,
 }
 
 impl Classifier {
+    /// A classifier that evaluates expensive rules in that pool.
+    pub(crate) fn new(expensive: FairPool) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { permits: Arc::new(Semaphore::new(cores)), expensive }
+    }
+
     /// Makes `outcomes` those of the route that `request` names in `view`, if it names one.
-    pub(crate) async fn classify(&self, view: &View, request: &GenerateRequest, outcomes: &mut Option<Outcomes>) {
+    pub(crate) async fn classify(
+        &self,
+        view: &View,
+        request: &GenerateRequest,
+        caller: &Caller,
+        outcomes: &mut Option<Outcomes>,
+    ) {
         let Some(Entry::Route(route)) = view.index.names.get(&request.model) else { return };
         if outcomes.as_ref().is_some_and(|known| Arc::ptr_eq(&known.route, route)) {
             return;
         }
         *outcomes = Some(if route.rules.is_empty() {
-            evaluate(route, &facts(request))
+            evaluate(route, &facts(request), Budget::new(CHEAP))
         } else {
-            self.run(route, request).await
+            self.run(route, request, caller).await
         });
     }
 
-    async fn run(&self, route: &Arc<Route>, request: &GenerateRequest) -> Outcomes {
+    async fn run(&self, route: &Arc<Route>, request: &GenerateRequest, caller: &Caller) -> Outcomes {
         // The semaphore is never closed.
         let permit = Arc::clone(&self.permits).acquire_owned().await.ok();
-        let (shared, facts) = (Arc::clone(route), facts(request));
-        let evaluated = tokio::task::spawn_blocking(move || {
-            let outcomes = evaluate(&shared, &facts);
+        let (shared, facts) = (Arc::clone(route), Arc::new(facts(request)));
+        let (of_cheap, of_expensive) = (Arc::clone(&facts), (Arc::clone(route), facts));
+        let cheap = tokio::task::spawn_blocking(move || {
+            let outcomes = evaluate(&shared, &of_cheap, Budget::new(CHEAP));
             drop(permit);
             outcomes
         });
-        evaluated.await.unwrap_or_else(|error| {
-            tracing::error!(route = route.name, %error, "the evaluation of the rules failed");
-            let failed = RuleError::Evaluation("internal error of the router; its log says more".to_owned());
-            Outcomes { route: Arc::clone(route), rules: vec![Err(failed); route.rules.len()] }
-        })
+        match cheap.await {
+            Err(error) => failed(route, &error),
+            Ok(outcomes) if outcomes.rules.contains(&Err(RuleError::Cost)) => {
+                let (route, facts) = of_expensive;
+                let shared = Arc::clone(&route);
+                let all = move || evaluate(&shared, &facts, Budget::default());
+                self.expensive.run(&caller.tenant().into(), all).await.unwrap_or_else(|error| failed(&route, &error))
+            }
+            Ok(outcomes) => outcomes,
+        }
     }
 }
 
+fn failed(route: &Arc<Route>, error: &dyn std::fmt::Display) -> Outcomes {
+    tracing::error!(route = route.name, %error, "the evaluation of the rules failed");
+    let failed = RuleError::Evaluation("internal error of the router; its log says more".to_owned());
+    Outcomes { route: Arc::clone(route), rules: vec![Err(failed); route.rules.len()] }
+}
+
 /// All rules share one budget: a rule that spends it leaves nothing to those after it.
-pub(crate) fn evaluate(route: &Arc<Route>, facts: &Facts) -> Outcomes {
-    let mut budget = Budget::default();
+pub(crate) fn evaluate(route: &Arc<Route>, facts: &Facts, mut budget: Budget) -> Outcomes {
     let rules = route.rules.iter().map(|compiled| match &compiled.rule {
         Ok(rule) => rule.holds(facts, &mut budget),
         Err(error) => Err(error.clone()),
@@ -92,6 +115,7 @@ pub(crate) fn facts(request: &GenerateRequest) -> Facts {
 #[cfg(test)]
 mod tests {
     use slm_crds::rule::Rule;
+    use slm_pool::Priority;
 
     use super::*;
     use crate::view::{Index, fixtures};
@@ -119,18 +143,18 @@ mod tests {
             input: Some(Input::Prompt("my card".to_owned())),
             ..Default::default()
         };
-        let classifier = Classifier::default();
+        let classifier = Classifier::new(FairPool::new("test", Priority::Background, 1));
         let mut outcomes = None;
-        classifier.classify(&view, &request, &mut outcomes).await;
+        classifier.classify(&view, &request, &Caller::anybody(), &mut outcomes).await;
         let first = outcomes.as_ref().expect("a route").rules.as_ptr();
         // Another snapshot with the same route, then one where the route differs.
         let same = View { index: Arc::new(Index::new(Arc::new(fixtures::swarm()), &view.index)), workers: vec![] };
-        classifier.classify(&same, &request, &mut outcomes).await;
+        classifier.classify(&same, &request, &Caller::anybody(), &mut outcomes).await;
         assert_eq!(outcomes.as_ref().expect("a route").rules.as_ptr(), first);
         let mut swarm = fixtures::swarm();
         swarm.routes[0].spec.rules.truncate(1);
         let other = View { index: Arc::new(Index::new(Arc::new(swarm), &view.index)), workers: vec![] };
-        classifier.classify(&other, &request, &mut outcomes).await;
+        classifier.classify(&other, &request, &Caller::anybody(), &mut outcomes).await;
         assert_eq!(outcomes.expect("a route").rules, [Ok(true)]);
     }
 
@@ -146,7 +170,7 @@ mod tests {
             metadata: (0..10_000).map(|key| (key.to_string(), String::new())).collect(),
             ..Default::default()
         };
-        let outcomes = evaluate(route, &facts(&request));
+        let outcomes = evaluate(route, &facts(&request), Budget::default());
         assert_eq!(outcomes.rules, [Err(RuleError::Cost), Err(RuleError::Cost)]);
     }
 }

@@ -44,6 +44,9 @@ pub enum ReadyWhen {
 pub struct Limits {
     /// Bytes of one HTTP body or gRPC message.
     pub body_bytes_max: usize,
+    /// Large HTTP bodies, of more than 64 KiB, that are read or parsed at once; the next one is refused. One caller may have
+    /// half of them. They bound the memory that bodies take.
+    pub large_bodies_max: usize,
     /// Longest wait of a request for a worker that has its expert loaded.
     pub wait_max: Duration,
     /// Length of the wait queue; the next request is refused.
@@ -91,6 +94,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             body_bytes_max: 4 << 20,
+            large_bodies_max: 64,
             wait_max: Duration::from_secs(10),
             wait_queue_max: 256,
             wait_queue_expert_max: 64,

@@ -153,7 +153,7 @@ mod tests {
             ..Default::default()
         };
         let Some(Entry::Route(route)) = view.index.names.get("assistant") else { panic!("a route") };
-        let outcomes = evaluate(route, &facts(&request));
+        let outcomes = evaluate(route, &facts(&request), slm_crds::rule::Budget::default());
         let resolved = resolve(&view, "assistant", &Caller::anybody()).expect("a route");
         let decided = resolved.decide(&request, Some(&outcomes));
         let outcomes = decided.candidates.iter().map(Candidate::outcome).collect();

@@ -9,6 +9,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
+use slm_pool::{FairPool, Priority};
 use slm_proto::v1::{Decision, GenerateRequest, Started, generate_response, generation_client::GenerationClient};
 use tokio::{
     sync::watch,
@@ -44,10 +45,14 @@ pub(crate) struct Dispatcher {
     pub(crate) gate: ReadinessGate,
     pub(crate) shutdown: CancellationToken,
     classifier: Classifier,
+    /// Thread for what is expensive about requests: large bodies and rules. Callers take turns.
+    pub(crate) expensive: FairPool,
     /// Permits of the wait queue, by expert and by caller.
     wait_queue: [Permits; 2],
     /// Permits of open answers, by caller.
     answers: Permits,
+    /// Permits of large bodies, by caller.
+    pub(crate) large_bodies: Permits,
     draws: AtomicU64,
 }
 
@@ -74,15 +79,18 @@ impl Dispatcher {
     ) -> Self {
         let of_wait_queue = |share| Permits::new(limits.wait_queue_max, share);
         let (view, channels) = (fleet.view(), fleet.channels());
+        let expensive = FairPool::new("expensive", Priority::Background, 1);
         Self {
             view,
             channels,
             metrics,
             gate,
             shutdown,
-            classifier: Classifier::default(),
+            classifier: Classifier::new(expensive.clone()),
+            expensive,
             wait_queue: [limits.wait_queue_expert_max, limits.wait_queue_max / 2].map(of_wait_queue),
             answers: Permits::new(limits.answers_max, limits.answers_max / 2),
+            large_bodies: Permits::new(limits.large_bodies_max, limits.large_bodies_max / 2),
             draws: AtomicU64::new(0),
             limits,
         }
@@ -134,7 +142,7 @@ impl Dispatcher {
         let view = self.view();
         let mut outcomes = None;
         resolve(&view, &request.model, caller)?;
-        self.classifier.classify(&view, request, &mut outcomes).await;
+        self.classifier.classify(&view, request, caller, &mut outcomes).await;
         let decided = resolve(&view, &request.model, caller)?.decide(request, outcomes.as_ref());
         Ok(match decided.eligible(&ExcludedWorkers::default()).rank(self.draw()) {
             Ok(chosen) => decision(chosen.decided, Some(chosen.worker)),
@@ -161,7 +169,7 @@ impl Dispatcher {
             if now.index.swarm.generation > 0 {
                 // No rule runs for a caller who may not name its route.
                 resolve(&now, &request.model, &call.caller)?;
-                self.classifier.classify(&now, request, &mut outcomes).await;
+                self.classifier.classify(&now, request, &call.caller, &mut outcomes).await;
             }
             match self.plan(&now, request, &call.caller, outcomes.as_ref(), &attempts.tried)? {
                 Plan::Wait { name, why } => {

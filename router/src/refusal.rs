@@ -27,6 +27,9 @@ pub(crate) enum Refusal {
     /// The limit of open answers is reached.
     #[error("{} answers are open {}; read or end some, and try again later", .0.limit(), .0.scope())]
     TooManyOpen(Full),
+    /// The limit of large bodies is reached.
+    #[error("{} large request bodies are being read {}; send fewer at once, or try again later", .0.limit(), .0.scope())]
+    LargeBodies(Full),
     /// More metadata than rules may look at.
     #[error("`metadata` has {entries} entries and {bytes} bytes; at most {} and {} are taken", .limits.0, .limits.1)]
     Metadata { entries: usize, bytes: usize, limits: (usize, usize) },
@@ -57,7 +60,7 @@ impl Refusal {
             Self::UnknownModel { .. } => Code::NotFound,
             Self::NoModel => Code::InvalidArgument,
             Self::NotResident { .. } | Self::ShuttingDown => Code::Unavailable,
-            Self::TooManyWaiting { .. } | Self::TooManyOpen(_) => Code::ResourceExhausted,
+            Self::TooManyWaiting { .. } | Self::TooManyOpen(_) | Self::LargeBodies(_) => Code::ResourceExhausted,
             Self::Metadata { .. } => Code::InvalidArgument,
             Self::Unread { .. } => Code::Aborted,
             Self::Silent { .. } => Code::Unavailable,
@@ -70,9 +73,11 @@ impl Refusal {
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::NotResident { retry_after, .. } => Some(*retry_after),
-            Self::TooManyWaiting { .. } | Self::TooManyOpen(_) | Self::Silent { .. } | Self::ShuttingDown => {
-                Some(Duration::from_secs(1))
-            }
+            Self::TooManyWaiting { .. }
+            | Self::TooManyOpen(_)
+            | Self::LargeBodies(_)
+            | Self::Silent { .. }
+            | Self::ShuttingDown => Some(Duration::from_secs(1)),
             Self::Worker(status) if matches!(status.code(), Code::Unavailable | Code::ResourceExhausted) => {
                 Some(Duration::from_secs(1))
             }

@@ -79,7 +79,7 @@ async fn two_tenants_do_not_notice_a_third() -> Result<()> {
     let stop = CancellationToken::new();
     let watched = [worker, router].map(|pid| tokio::spawn(watch(pid, stop.clone())));
     let target = Target::new(&swarm, access.certificate(), MALLORY)?;
-    let attacks = attacks::all(&target, &stop);
+    let attacks = attacks::all(&target, &stop)?;
     let manifests = tokio::spawn(manifests::come_and_go(folder, stop.clone()));
     let beset = scene.work(Instant::now() + duration).await?;
     stop.cancel();

@@ -13,7 +13,6 @@ pub mod permits;
 
 pub mod admit;
 pub mod text;
-mod text_pool;
 
 pub mod engine;
 pub mod runtime;
@@ -28,7 +27,6 @@ mod state;
 
 pub mod model;
 pub mod score;
-mod thread_priority;
 
 mod fetch;
 mod serve;

@@ -16,6 +16,7 @@ use slm_convert::{
     pack::{Key, PackError, PackedAdapter, pack},
     peft::{Adapter, AdapterChat, AdapterError},
 };
+use slm_pool::{Priority, with_priority};
 
 use crate::{
     adapters::{AdapterInfo, AdapterLease, Adapters, Load, PublishError},
@@ -24,7 +25,6 @@ use crate::{
     runtime::{DecoderSession, LibraryError, Runtime, SessionConfig, SessionError, TOKENS_MAX, page_bytes},
     service::token_bytes_max,
     text::{Prompter, TokenBytes},
-    thread_priority::with_compute_priority,
 };
 
 /// Configuration of the model.
@@ -241,7 +241,8 @@ impl Model {
         // Every request may hold another replaced version.
         let adapters = Adapters::new(options.adapter_slots, options.sequences_max + options.queue_max + 1);
         // The session starts the compute threads.
-        let session = with_compute_priority(|| DecoderSession::open(&runtime, &bundle, config, adapters.table()))?;
+        let session =
+            with_priority(Priority::Compute, || DecoderSession::open(&runtime, &bundle, config, adapters.table()))?;
         let cache_bytes = (page_bytes(&bundle) * pages) as u64;
         let logits_bytes = session.logits_bytes() as u64;
         let config = EngineConfig {

@@ -10,6 +10,7 @@ use futures::{
     future::{BoxFuture, pending},
 };
 use slm_artifacts::{FetchError, Source, Store, StoreConfig};
+use slm_pool::{FairPool, Priority};
 use slm_probes::faults::panics_when_asked;
 use slm_proto::v1::{generation_server::GenerationServer, worker_control_server::WorkerControlServer};
 use slm_tls::{FolderError, Identity};
@@ -34,7 +35,6 @@ use crate::{
     probe::WorkerProbe,
     service::{Access, Control, Generate, OpenAnswers, Shared},
     state,
-    text_pool::TextPool,
 };
 
 /// Bound on a request message: a prompt of a million tokens would not fit any context.
@@ -47,6 +47,8 @@ const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 4 << 20;
 /// Streams of a connection besides requests with a permit and as many to be refused: state, health, loads.
 const STREAMS_BESIDES: usize = 256;
+/// Bound on threads for long prompts: they have half of the cores at most.
+const TEXT_THREADS_MAX: usize = 2;
 /// Time for the last frames of ended answers, even after the drain timeout.
 const LAST_FRAMES: Duration = Duration::from_millis(500);
 
@@ -180,7 +182,7 @@ async fn live(config: WorkerConfig, shutdown: CancellationToken, events: Arc<Eve
     let shared = Shared {
         model: model.clone(),
         store,
-        text: TextPool::new(available_threads()),
+        text: FairPool::new("text", Priority::Compute, (available_threads() / 2).min(TEXT_THREADS_MAX)),
         answers,
         load_timeout: config.load_timeout,
         packing: Arc::new(Semaphore::new(available_threads().div_ceil(THREADS_PER_PACKING))),

@@ -22,6 +22,12 @@ impl Default for Budget {
 }
 
 impl Budget {
+    /// A smaller budget, to find out whether rules are expensive. Rules that exceed it fail with [`RuleError::Cost`].
+    #[must_use]
+    pub fn new(operations: u64) -> Self {
+        Self { left: operations.min(OPERATIONS_MAX) }
+    }
+
     /// Operations spent so far.
     #[must_use]
     pub fn spent(&self) -> u64 {

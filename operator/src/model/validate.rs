@@ -85,10 +85,10 @@ mod tests {
         let mut world = world();
         let mut model = world.model("smol", 1);
         model.spec.runtime.accelerator = "rocm".to_owned();
-        let refused = validate(&model, &Found { profile: None }, &world.objects).expect_err("no profile");
+        let refused = validate(&model, &References { profile: None }, &world.objects).expect_err("no profile");
         assert_eq!(refused.reason, "AcceleratorProfileNotFound");
         world.unreadable(Kind::AcceleratorProfile, "rocm", "unknown variant `Rocm`");
-        let refused = validate(&model, &Found { profile: None }, &world.objects).expect_err("no profile");
+        let refused = validate(&model, &References { profile: None }, &world.objects).expect_err("no profile");
         assert_eq!(refused.reason, "AcceleratorProfileUndecodable");
         assert!(refused.message.contains("unknown variant `Rocm`"), "{}", refused.message);
     }

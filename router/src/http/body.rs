@@ -8,13 +8,47 @@ use serde_json::Value;
 use slm_listen::timed::{TimedBody, TooSlow};
 
 use super::{error::ApiError, fields::Fields};
-use crate::config::Limits;
+use crate::{access::table::Caller, config::Limits, dispatch::Dispatcher, refusal::Refusal};
 
-/// Reads at most `limits.body_bytes_max`, for at most `limits.body`.
-pub(super) async fn read(body: Body, limits: &Limits) -> Result<Fields, ApiError> {
-    let limited = Limited::new(TimedBody::new(body, limits.body), limits.body_bytes_max);
-    let bytes = limited.collect().await.map_err(|error| refused(&*error, limits))?.to_bytes();
-    parse(&bytes)
+/// Bytes of a body that are parsed on the connection's task: less than a millisecond. Larger bodies are parsed on a background
+/// thread, callers in turn.
+const INLINE_BYTES_MAX: usize = 64 << 10;
+
+/// Reads at most `limits.body_bytes_max`, for at most `limits.body`, and makes of it what `convert` does.
+pub(super) async fn read<T: Send + 'static>(
+    body: Body,
+    dispatcher: &Dispatcher,
+    caller: &Caller,
+    convert: impl FnOnce(Fields) -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    let large = || dispatcher.large_bodies.take(caller.name()).map_err(|full| Refusal::LargeBodies(full).into());
+    let (bytes, permit) = collect(body, &dispatcher.limits, large).await?;
+    if permit.is_none() {
+        return parse(&bytes).and_then(convert);
+    }
+    let parse = move || parse(&bytes).and_then(convert);
+    let parsed = dispatcher.expensive.run(&caller.tenant().into(), parse).await;
+    drop(permit);
+    parsed.unwrap_or_else(|error| Err(ApiError::internal(error.to_string())))
+}
+
+/// The whole body, with what `large` gave for more than [`INLINE_BYTES_MAX`].
+async fn collect<P>(
+    body: Body,
+    limits: &Limits,
+    large: impl Fn() -> Result<P, ApiError>,
+) -> Result<(Vec<u8>, Option<P>), ApiError> {
+    let mut limited = Limited::new(TimedBody::new(body, limits.body), limits.body_bytes_max);
+    let (mut bytes, mut permit) = (Vec::new(), None);
+    while let Some(frame) = limited.frame().await {
+        let frame = frame.map_err(|error| refused(&*error, limits))?;
+        let Some(data) = frame.data_ref() else { continue };
+        if permit.is_none() && bytes.len() + data.len() > INLINE_BYTES_MAX {
+            permit = Some(large()?);
+        }
+        bytes.extend_from_slice(data);
+    }
+    Ok((bytes, permit))
 }
 
 fn refused(error: &(dyn Error + 'static), limits: &Limits) -> ApiError {
@@ -41,7 +75,10 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Fields, ApiError> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::permits::Permits;
 
     #[tokio::test]
     async fn refusals() {
@@ -54,9 +91,28 @@ mod tests {
         ];
         for (bytes, status, message) in cases {
             let limits = Limits { body_bytes_max: 32, ..Limits::default() };
-            let error = read(Body::from(bytes), &limits).await.expect_err(message);
+            let collected = collect(Body::from(bytes), &limits, || Ok(())).await;
+            let error = collected.and_then(|(bytes, _)| parse(&bytes)).map(|_| ()).expect_err(message);
             assert_eq!(error.status.as_u16(), status, "{message}");
             assert!(error.body.message.contains(message), "{}", error.body.message);
         }
+    }
+
+    #[tokio::test]
+    async fn large_bodies_need_a_permit_each() {
+        let permits = Permits::new(2, 1);
+        let caller: Arc<str> = "mallory".into();
+        let take = || permits.take(Some(&caller)).map_err(|full| Refusal::LargeBodies(full).into());
+        let limits = Limits::default();
+        let body = |bytes: usize| collect(Body::from(vec![b' '; bytes]), &limits, take);
+        let (_, small) = body(INLINE_BYTES_MAX).await.expect("a small one");
+        assert!(small.is_none());
+        let (bytes, held) = body(INLINE_BYTES_MAX + 1).await.expect("a large one");
+        assert!(held.is_some() && bytes.len() == INLINE_BYTES_MAX + 1);
+        let refused = body(INLINE_BYTES_MAX + 1).await.map(|_| ()).expect_err("a second one");
+        assert_eq!(refused.status.as_u16(), 429);
+        assert!(refused.body.message.contains("1 large request bodies"), "{}", refused.body.message);
+        drop(held);
+        assert!(body(INLINE_BYTES_MAX + 1).await.is_ok());
     }
 }

@@ -16,6 +16,8 @@ use crate::{access::table::Caller, dispatch::Call, metrics::Api};
 
 /// Of the name of a participant.
 const NAME_CHARS_MAX: usize = 64;
+/// Of one conversation: each is a token or more.
+const MESSAGES_MAX: usize = 16_384;
 
 pub(super) async fn handle(
     State(dispatcher): State<Shared>,
@@ -23,8 +25,7 @@ pub(super) async fn handle(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let fields = body::read(body, &dispatcher.limits).await?;
-    let (mut request, options) = parse(fields)?;
+    let (mut request, options) = body::read(body, &dispatcher, &caller, parse).await?;
     request.request_id = reply::request_id(&headers);
     let call = Call { caller, api: Api::http_chat, deadline: None };
     reply::respond(&dispatcher, vec![request], options, CompletionKind::Chat, &call).await
@@ -61,6 +62,10 @@ fn messages(fields: &mut Fields) -> Result<Messages, ApiError> {
     let Some(list) = fields.take::<Vec<Value>>("messages")? else {
         return Err(ApiError::param("messages", "`messages` is missing; send at least one message"));
     };
+    if list.len() > MESSAGES_MAX {
+        let message = format!("`messages` has {} entries; at most {MESSAGES_MAX} are accepted", list.len());
+        return Err(ApiError::param("messages", message));
+    }
     if list.is_empty() {
         return Err(ApiError::param("messages", "`messages` is empty; send at least one message"));
     }

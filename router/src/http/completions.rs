@@ -20,8 +20,9 @@ pub(super) async fn handle(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let fields = body::read(body, &dispatcher.limits).await?;
-    let (mut requests, options) = parse(fields, dispatcher.limits.prompts_max)?;
+    let prompts_max = dispatcher.limits.prompts_max;
+    let parsed = body::read(body, &dispatcher, &caller, move |fields| parse(fields, prompts_max));
+    let (mut requests, options) = parsed.await?;
     let id = reply::request_id(&headers);
     for request in &mut requests {
         request.request_id.clone_from(&id);

@@ -21,6 +21,7 @@ use slm_tests::swarm::Swarm;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpSocket, TcpStream},
+    runtime::{Builder, Runtime},
     task::JoinHandle,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
@@ -35,8 +36,12 @@ pub(crate) struct Target {
     token: &'static str,
 }
 
-/// What runs.
-pub(crate) struct Attacks(Vec<Attack>);
+/// What runs: on threads of its own with the least priority. The callers' machines are others, so their work is not to take
+/// cores from the swarm, and what is measured is what they make the swarm do.
+pub(crate) struct Attacks {
+    attacks: Vec<Attack>,
+    runtime: Runtime,
+}
 
 /// One kind of attack, as often as it runs at once.
 struct Attack {
@@ -85,8 +90,8 @@ impl Target {
 }
 
 /// All of them at once, until `stop`.
-pub(crate) fn all(target: &Target, stop: &CancellationToken) -> Attacks {
-    let mut attacks = Attacks(Vec::new());
+pub(crate) fn all(target: &Target, stop: &CancellationToken) -> Result<Attacks> {
+    let mut attacks = Attacks { attacks: Vec::new(), runtime: niced()? };
     attacks.start("rules", 4, target, stop, rules);
     attacks.start("unread", 64, target, stop, unread);
     attacks.start("connections", 1000, target, stop, connections);
@@ -94,7 +99,12 @@ pub(crate) fn all(target: &Target, stop: &CancellationToken) -> Attacks {
     attacks.start("urgent", 32, target, stop, urgent);
     attacks.start("prompts", 4, target, stop, prompts);
     attacks.start("messages", 2, target, stop, messages);
-    attacks
+    Ok(attacks)
+}
+
+fn niced() -> Result<Runtime> {
+    let nice = || rustix::process::setpriority_process(Some(rustix::thread::gettid()), 19).unwrap();
+    Ok(Builder::new_multi_thread().worker_threads(2).enable_all().on_thread_start(nice).build()?)
 }
 
 impl Attacks {
@@ -110,7 +120,7 @@ impl Attacks {
         let tasks: Vec<_> = (0..times)
             .map(|_| {
                 let (target, stop, count) = (target.clone(), stop.clone(), Arc::clone(&count));
-                tokio::spawn(async move {
+                self.runtime.spawn(async move {
                     let mut pause = tokio::time::interval(Duration::from_millis(20));
                     // What a peer does with such a caller is the peer's choice.
                     while let Some(_ended) = stop.run_until_cancelled(attack(target.clone())).await {
@@ -120,19 +130,20 @@ impl Attacks {
                 })
             })
             .collect();
-        self.0.push(Attack { name, count, tasks });
+        self.attacks.push(Attack { name, count, tasks });
     }
 
     /// How often each was begun, once all have ended.
     pub(crate) async fn ended(self) -> Result<BTreeMap<&'static str, usize>> {
         let mut counts = BTreeMap::new();
-        for Attack { name, count, tasks } in self.0 {
+        for Attack { name, count, tasks } in self.attacks {
             let begun = tasks.len();
             for task in tasks {
                 task.await?;
             }
             counts.insert(name, begun + count.load(Ordering::Relaxed));
         }
+        self.runtime.shutdown_background();
         Ok(counts)
     }
 }

@@ -23,6 +23,7 @@ use std::{
 };
 
 use slm_kernels::attention::PAGE;
+use slm_pool::Priority;
 use tokio::sync::mpsc as events;
 
 use crate::{
@@ -30,7 +31,6 @@ use crate::{
     permits::{Permit, PermitError, PermitLimits, Permits},
     runtime::DecoderSession,
     sample::{Logprobs, NotFinite, SamplingParams},
-    thread_priority::lower,
 };
 
 /// A generation job.
@@ -239,7 +239,7 @@ impl Engine {
             cache_tokens_max: session.config().pages * PAGE,
         };
         let thread = std::thread::Builder::new().name("engine".into()).spawn(move || {
-            lower();
+            Priority::Compute.enter();
             thread::EngineThread::new(session, config, receiver, gauges).run();
         })?;
         Ok((engine, thread))

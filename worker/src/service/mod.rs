@@ -11,10 +11,11 @@ mod status;
 use std::{sync::Arc, time::Duration};
 
 use slm_artifacts::Store;
+use slm_pool::FairPool;
 use slm_proto::v1;
 use tokio::sync::{Semaphore, watch};
 
-use crate::{model::Model, text_pool::TextPool};
+use crate::model::Model;
 
 pub(crate) use access::Access;
 pub(crate) use control::Control;
@@ -29,7 +30,7 @@ pub(crate) struct Shared {
     /// Store that adapters are fetched into.
     pub(crate) store: Store,
     /// Threads for long prompts.
-    pub(crate) text: TextPool,
+    pub(crate) text: FairPool,
     /// Streaming answers.
     pub(crate) answers: Arc<OpenAnswers>,
     /// Bound on the duration of an adapter's load.

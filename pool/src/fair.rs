@@ -1,7 +1,4 @@
-//! Thread pool for long prompts: chat templates and tokenizers off the network threads.
-//!
-//! A bounded number of prompts is processed at a time, at the priority of compute threads, so that no number of prompts
-//! takes cores from decoding. Tenants take turns, so that one with many long prompts delays only itself.
+//! A bounded number of threads, whose work is chosen round-robin among tenants.
 
 use std::{
     collections::VecDeque,
@@ -10,50 +7,54 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use crate::thread_priority::lower;
-
-/// Bound on concurrent prompts.
-const THREADS_MAX: usize = 2;
+use crate::Priority;
 
 /// The work failed.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum TextPoolError {
+pub enum PoolError {
     /// No thread could be started.
-    #[error("starting a thread for the prompt: {0}")]
+    #[error("starting a thread for the request: {0}")]
     Thread(#[from] std::io::Error),
     /// The work panicked.
-    #[error("the prompt ended its thread; the worker's log says where")]
+    #[error("the work on the request panicked; the log says where")]
     Panicked,
 }
 
 /// A bounded number of threads, shared by tenants in turn.
 #[derive(Debug, Clone)]
-pub(crate) struct TextPool {
+pub struct FairPool {
+    name: &'static str,
+    priority: Priority,
     turns: Arc<Turns>,
 }
 
-impl TextPool {
-    /// A pool beside an engine with that many threads.
-    pub(crate) fn new(engine_threads: usize) -> Self {
-        Self { turns: Turns::new((engine_threads / 2).clamp(1, THREADS_MAX)) }
+impl FairPool {
+    /// A pool of at most `threads` threads, each of that name and priority.
+    #[must_use]
+    pub fn new(name: &'static str, priority: Priority, threads: usize) -> Self {
+        Self { name, priority, turns: Turns::new(threads.max(1)) }
     }
 
     /// Runs `work` on the tenant's turn. Dropping the future gives up the turn; work that has begun completes
     /// unobserved.
-    pub(crate) async fn run<T: Send + 'static>(
+    ///
+    /// # Errors
+    /// No thread could be started, or the work panicked.
+    pub async fn run<T: Send + 'static>(
         &self,
         tenant: &Arc<str>,
         work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, TextPoolError> {
+    ) -> Result<T, PoolError> {
         let turn = self.turns.next(tenant).await;
         let (done, result) = oneshot::channel();
-        std::thread::Builder::new().name("text".into()).spawn(move || {
-            lower();
+        let priority = self.priority;
+        std::thread::Builder::new().name(self.name.into()).spawn(move || {
+            priority.enter();
             let _turn = turn;
             // Fails if the request was cancelled.
             let _ = done.send(work());
         })?;
-        result.await.map_err(|_| TextPoolError::Panicked)
+        result.await.map_err(|_| PoolError::Panicked)
     }
 }
 
@@ -168,7 +169,7 @@ mod tests {
                 *slot = None;
                 Some((index, turn))
             });
-            let (index, turn) = ready.unwrap();
+            let (index, turn) = ready.expect("somebody's turn");
             held = Some(turn);
             order.push(index);
         }
@@ -184,7 +185,7 @@ mod tests {
         let (first, mut second, third) = (asked(&turns, "a"), asked(&turns, "b"), asked(&turns, "c"));
         drop(first);
         drop(held);
-        let turn = (&mut second).now_or_never().unwrap();
+        let turn = (&mut second).now_or_never().expect("its turn");
         // Given to the third, which leaves before looking.
         drop(turn);
         drop(third);
@@ -192,12 +193,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_prompt_that_panics_gives_its_thread_back() {
-        let pool = TextPool::new(1);
+    async fn work_that_panics_gives_its_thread_back() {
+        let pool = FairPool::new("test", Priority::Compute, 1);
         let tenant: Arc<str> = "".into();
         #[allow(clippy::panic)]
         let failed = pool.run(&tenant, || -> usize { panic!("as a tokenizer might") }).await;
-        assert!(matches!(failed, Err(TextPoolError::Panicked)));
-        assert_eq!(pool.run(&tenant, || 7).await.unwrap(), 7);
+        assert!(matches!(failed, Err(PoolError::Panicked)));
+        assert_eq!(pool.run(&tenant, || 7).await.expect("it runs on"), 7);
     }
 }
