@@ -251,7 +251,7 @@ impl FleetTask {
             .map(|connection| Arc::clone(&connection.worker))
             .collect();
         let up = workers.iter().filter(|worker| worker.state.is_ok()).count();
-        self.metrics.swarm(self.index.swarm.generation, workers.len(), up);
+        self.metrics.swarm(&self.index.swarm, workers.len(), up);
         self.view.send_replace(Arc::new(View { index: Arc::clone(&self.index), workers }));
     }
 }

@@ -13,6 +13,8 @@ use prometheus_client::{
 };
 use tonic::Code;
 
+use crate::swarm::Swarm;
+
 /// Seconds; from a routing error to a long answer.
 const DURATIONS: [f64; 12] = [0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 120.0];
 
@@ -67,6 +69,7 @@ pub(crate) struct Metrics {
     workers: Gauge,
     workers_up: Gauge,
     generation: Gauge<u64, AtomicU64>,
+    undecodable: Gauge,
 }
 
 impl Metrics {
@@ -88,6 +91,7 @@ impl Metrics {
             workers: Gauge::default(),
             workers_up: Gauge::default(),
             generation: Gauge::default(),
+            undecodable: Gauge::default(),
         };
         let registry = &mut metrics.registry;
         registry.register("requests", "Requests ended, by outcome", metrics.requests.clone());
@@ -115,6 +119,7 @@ impl Metrics {
         registry.register("requests_holding", "Of those, waiting for their expert", metrics.queued.clone());
         registry.register("workers", "Workers that the swarm lists", metrics.workers.clone());
         registry.register("workers_connected", "Of those, with an open state stream", metrics.workers_up.clone());
+        registry.register("undecodable_objects", "Objects that do not decode", metrics.undecodable.clone());
         registry.register("swarm_generation", "Generation of the swarm's snapshot", metrics.generation.clone());
         metrics
     }
@@ -126,8 +131,9 @@ impl Metrics {
         Ok(text)
     }
 
-    pub(crate) fn swarm(&self, generation: u64, workers: usize, up: usize) {
-        self.generation.set(generation);
+    pub(crate) fn swarm(&self, swarm: &Swarm, workers: usize, up: usize) {
+        self.generation.set(swarm.generation);
+        self.undecodable.set(swarm.undecodable_objects as i64);
         self.workers.set(i64::try_from(workers).unwrap_or(i64::MAX));
         self.workers_up.set(i64::try_from(up).unwrap_or(i64::MAX));
     }

@@ -18,6 +18,9 @@ pub struct Swarm {
     /// Names with rules behind them.
     #[serde(default)]
     pub routes: Vec<Route>,
+    /// Number of objects that do not decode, which are no part of it.
+    #[serde(default)]
+    pub undecodable_objects: usize,
 }
 
 /// A base model.

@@ -25,7 +25,7 @@ pub(super) fn snapshot(desired: &Desired, observed: &Observed, now: Instant) -> 
     let models: Vec<Model> = desired.models.iter().map(|model| model_entry(model, desired, observed, now)).collect();
     let adapters = desired.adapters.iter().map(|adapter| adapter_entry(adapter, &models, observed)).collect();
     let generation = observed.published.swarm.generation;
-    Swarm { generation, models, adapters, routes: desired.routes.clone() }
+    Swarm { generation, models, adapters, routes: desired.routes.clone(), undecodable_objects: 0 }
 }
 
 fn model_entry(model: &DesiredModel, desired: &Desired, observed: &Observed, now: Instant) -> Model {

@@ -64,6 +64,7 @@ pub(super) fn snapshot(
         models: admitted(Kind::SlmModel, models, &holders).into_iter().map(model).collect(),
         adapters: admitted(Kind::LoraAdapter, adapters, &holders).into_iter().map(adapter).collect(),
         routes: admitted(Kind::SwarmRoute, routes, &holders).into_iter().map(route).collect(),
+        undecodable_objects: undecodable.len(),
     }
 }
 
