@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use crate::origins::Origin;
+use crate::{origins::Origin, throttle::Rate};
 
 /// Configuration of a router.
 #[derive(Clone, Debug)]
@@ -47,6 +47,8 @@ pub struct Limits {
     /// Large HTTP bodies, of more than 64 KiB, that are read or parsed at once; the next one is refused. One caller may have
     /// half of them. They bound the memory that bodies take.
     pub large_bodies_max: usize,
+    /// Rate of the bytes of large bodies of one caller, on a router with tokens.
+    pub large_bodies_rate: Rate,
     /// Longest wait of a request for a worker that has its expert loaded.
     pub wait_max: Duration,
     /// Length of the wait queue; the next request is refused.
@@ -95,6 +97,7 @@ impl Default for Limits {
         Self {
             body_bytes_max: 4 << 20,
             large_bodies_max: 64,
+            large_bodies_rate: Rate { bytes_per_second: 4 << 20, burst: 16 << 20 },
             wait_max: Duration::from_secs(10),
             wait_queue_max: 256,
             wait_queue_expert_max: 64,

@@ -33,6 +33,7 @@ use crate::{
     readiness::ReadinessGate,
     refusal::Refusal,
     resolve::resolve,
+    throttle::Throttle,
     view::{View, Worker},
 };
 
@@ -53,6 +54,7 @@ pub(crate) struct Dispatcher {
     answers: Permits,
     /// Permits of large bodies, by caller.
     pub(crate) large_bodies: Permits,
+    pub(crate) large_bodies_rate: Throttle,
     draws: AtomicU64,
 }
 
@@ -90,6 +92,7 @@ impl Dispatcher {
             expensive,
             wait_queue: [limits.wait_queue_expert_max, limits.wait_queue_max / 2].map(of_wait_queue),
             answers: Permits::new(limits.answers_max, limits.answers_max / 2),
+            large_bodies_rate: Throttle::new(limits.large_bodies_rate),
             large_bodies: Permits::new(limits.large_bodies_max, limits.large_bodies_max / 2),
             draws: AtomicU64::new(0),
             limits,

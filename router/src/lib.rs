@@ -46,6 +46,7 @@ mod origins;
 mod permits;
 mod readiness;
 mod relay;
+mod throttle;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -65,6 +66,7 @@ pub use origins::{Origin, OriginError};
 pub use readiness::{Missing, SwarmReadiness};
 pub use slm_listen::ListenError;
 pub use swarm::Swarm;
+pub use throttle::Rate;
 
 use crate::{access::Access, dispatch::Dispatcher, fleet::Fleet, metrics::Metrics, readiness::ReadinessGate};
 

@@ -1,6 +1,6 @@
 //! Parser of a request's body: a JSON object.
 
-use std::error::Error;
+use std::{error::Error, sync::Arc};
 
 use axum::{body::Body, http::StatusCode};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
@@ -8,7 +8,14 @@ use serde_json::Value;
 use slm_listen::timed::{TimedBody, TooSlow};
 
 use super::{error::ApiError, fields::Fields};
-use crate::{access::table::Caller, config::Limits, dispatch::Dispatcher, refusal::Refusal};
+use crate::{
+    access::table::Caller,
+    config::Limits,
+    dispatch::Dispatcher,
+    permits::{Permit, Permits},
+    refusal::Refusal,
+    throttle::Throttle,
+};
 
 /// Bytes of a body that are parsed on the connection's task: less than a millisecond. Larger bodies are parsed on a background
 /// thread, callers in turn.
@@ -21,7 +28,7 @@ pub(super) async fn read<T: Send + 'static>(
     caller: &Caller,
     convert: impl FnOnce(Fields) -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
-    let large = || dispatcher.large_bodies.take(caller.name()).map_err(|full| Refusal::LargeBodies(full).into());
+    let large = Large { permits: &dispatcher.large_bodies, rate: &dispatcher.large_bodies_rate, caller: caller.name() };
     let (bytes, permit) = collect(body, &dispatcher.limits, large).await?;
     if permit.is_none() {
         return parse(&bytes).and_then(convert);
@@ -32,21 +39,28 @@ pub(super) async fn read<T: Send + 'static>(
     parsed.unwrap_or_else(|error| Err(ApiError::internal(error.to_string())))
 }
 
-/// The whole body, with what `large` gave for more than [`INLINE_BYTES_MAX`].
-async fn collect<P>(
-    body: Body,
-    limits: &Limits,
-    large: impl Fn() -> Result<P, ApiError>,
-) -> Result<(Vec<u8>, Option<P>), ApiError> {
+/// What a large body of a caller needs.
+struct Large<'a> {
+    permits: &'a Permits,
+    rate: &'a Throttle,
+    caller: Option<&'a Arc<str>>,
+}
+
+/// The whole body, with its permit if it is larger than [`INLINE_BYTES_MAX`].
+async fn collect(body: Body, limits: &Limits, large: Large<'_>) -> Result<(Vec<u8>, Option<Permit>), ApiError> {
     let mut limited = Limited::new(TimedBody::new(body, limits.body), limits.body_bytes_max);
     let (mut bytes, mut permit) = (Vec::new(), None);
     while let Some(frame) = limited.frame().await {
         let frame = frame.map_err(|error| refused(&*error, limits))?;
         let Some(data) = frame.data_ref() else { continue };
         if permit.is_none() && bytes.len() + data.len() > INLINE_BYTES_MAX {
-            permit = Some(large()?);
+            permit = Some(large.permits.take(large.caller).map_err(Refusal::LargeBodies)?);
         }
         bytes.extend_from_slice(data);
+        if let (Some(_), Some(caller)) = (&permit, large.caller) {
+            // The caller cannot send faster than is read here.
+            large.rate.wait(caller, data.len()).await;
+        }
     }
     Ok((bytes, permit))
 }
@@ -75,10 +89,11 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Fields, ApiError> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::permits::Permits;
+
+    fn large<'a>(permits: &'a Permits, rate: &'a Throttle, caller: Option<&'a Arc<str>>) -> Large<'a> {
+        Large { permits, rate, caller }
+    }
 
     #[tokio::test]
     async fn refusals() {
@@ -89,9 +104,10 @@ mod tests {
             (b"", 400, "the body is not JSON"),
             (b"{\"a\": \"0123456789012345678901234567890\"}", 413, "more than the 32 bytes"),
         ];
+        let (permits, rate) = (Permits::new(1, 1), Throttle::new(Limits::default().large_bodies_rate));
         for (bytes, status, message) in cases {
             let limits = Limits { body_bytes_max: 32, ..Limits::default() };
-            let collected = collect(Body::from(bytes), &limits, || Ok(())).await;
+            let collected = collect(Body::from(bytes), &limits, large(&permits, &rate, None)).await;
             let error = collected.and_then(|(bytes, _)| parse(&bytes)).map(|_| ()).expect_err(message);
             assert_eq!(error.status.as_u16(), status, "{message}");
             assert!(error.body.message.contains(message), "{}", error.body.message);
@@ -102,9 +118,10 @@ mod tests {
     async fn large_bodies_need_a_permit_each() {
         let permits = Permits::new(2, 1);
         let caller: Arc<str> = "mallory".into();
-        let take = || permits.take(Some(&caller)).map_err(|full| Refusal::LargeBodies(full).into());
         let limits = Limits::default();
-        let body = |bytes: usize| collect(Body::from(vec![b' '; bytes]), &limits, take);
+        let rate = Throttle::new(limits.large_bodies_rate);
+        let body =
+            |bytes: usize| collect(Body::from(vec![b' '; bytes]), &limits, large(&permits, &rate, Some(&caller)));
         let (_, small) = body(INLINE_BYTES_MAX).await.expect("a small one");
         assert!(small.is_none());
         let (bytes, held) = body(INLINE_BYTES_MAX + 1).await.expect("a large one");

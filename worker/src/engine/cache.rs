@@ -2,13 +2,14 @@
 //!
 //! A full page depends only on the adapter and the tokens up to its end. So full pages are nodes of a prefix tree,
 //! compared by their tokens, with one tree for each adapter and tenant. Running sequences share them. Unused pages stay
-//! until their memory is needed or too many are idle; the page that was idle longest and has no children is evicted
-//! first.
+//! until their memory is needed or too many are idle. Then the tenant with the most pages loses the one of its pages that was idle
+//! longest and has no children: a tenant with many prompts evicts its own prefixes before those of others.
 //!
 //! A sequence reserves all the pages it may need when it is admitted, so [`KvCache::grow`] always finds one: pages in
 //! use and reservations together never exceed the pages.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeSet, HashMap},
     sync::Arc,
 };
@@ -46,6 +47,7 @@ enum Parent {
 #[derive(Debug)]
 struct Node {
     page: u32,
+    tenant: Arc<str>,
     key: PrefixKey,
     users: u32,
     children: u32,
@@ -75,6 +77,14 @@ impl Table {
     }
 }
 
+/// Nodes of a tenant.
+#[derive(Debug, Default)]
+struct Tenant {
+    nodes: usize,
+    /// Unused nodes without children, idle longest first.
+    evictable: BTreeSet<(u64, u32)>,
+}
+
 /// The KV cache.
 #[derive(Debug)]
 pub(super) struct KvCache {
@@ -83,8 +93,8 @@ pub(super) struct KvCache {
     nodes: Vec<Node>,
     vacant: Vec<u32>,
     prefixes: HashMap<PrefixKey, u32>,
-    /// Unused nodes without children, idle longest first.
-    evictable: BTreeSet<(u64, u32)>,
+    /// Tenants that have nodes.
+    tenants: HashMap<Arc<str>, Tenant>,
     pages: usize,
     in_use: usize,
     reserved: usize,
@@ -102,7 +112,7 @@ impl KvCache {
             nodes: Vec::new(),
             vacant: Vec::new(),
             prefixes: HashMap::new(),
-            evictable: BTreeSet::new(),
+            tenants: HashMap::new(),
             pages,
             in_use: 0,
             reserved: 0,
@@ -165,7 +175,7 @@ impl KvCache {
                 table.nodes.push(node);
                 self.free.push(own);
             } else {
-                let node = self.insert(key, own);
+                let node = self.insert(table.origin.tenant.clone(), key, own);
                 table.nodes.push(node);
             }
         }
@@ -213,11 +223,12 @@ impl KvCache {
         table.nodes.push(node);
     }
 
-    fn insert(&mut self, key: PrefixKey, page: u32) -> u32 {
+    fn insert(&mut self, tenant: Arc<str>, key: PrefixKey, page: u32) -> u32 {
         if let Parent::Node(parent) = key.parent {
             self.node_mut(parent).children += 1;
         }
-        let node = Node { page, key: key.clone(), users: 1, children: 0, idle_since: 0 };
+        self.tenants.entry(tenant.clone()).or_default().nodes += 1;
+        let node = Node { page, tenant, key: key.clone(), users: 1, children: 0, idle_since: 0 };
         let index = match self.vacant.pop() {
             Some(index) => {
                 self.nodes[index as usize] = node;
@@ -237,8 +248,8 @@ impl KvCache {
         let node = self.node_mut(index);
         node.users += 1;
         if node.users == 1 {
-            let idle_since = node.idle_since;
-            self.evictable.remove(&(idle_since, index));
+            let (tenant, idle_since) = (node.tenant.clone(), node.idle_since);
+            self.tenants.entry(tenant).or_default().evictable.remove(&(idle_since, index));
             self.idle -= 1;
             self.in_use += 1;
         }
@@ -251,16 +262,29 @@ impl KvCache {
         if node.users == 0 {
             node.idle_since = clock;
             if node.children == 0 {
-                self.evictable.insert((clock, index));
+                let tenant = node.tenant.clone();
+                self.tenants.entry(tenant).or_default().evictable.insert((clock, index));
             }
             self.in_use -= 1;
             self.idle += 1;
         }
     }
 
-    /// Evicts the prefix page that was idle longest, and returns its memory.
+    /// Evicts the page that was idle longest of the tenant with the most pages, and returns its memory.
     fn evict(&mut self) -> Option<u32> {
-        let (_, index) = self.evictable.pop_first()?;
+        // Of equal tenants, the one whose page was idle longest.
+        let first = |tenant: &Tenant| tenant.evictable.first().copied();
+        let (name, largest) = self
+            .tenants
+            .iter_mut()
+            .filter_map(|(name, tenant)| Some((first(tenant)?, name, tenant)))
+            .max_by_key(|(oldest, _, tenant)| (tenant.nodes, Reverse(*oldest)))
+            .map(|(_, name, tenant)| (name.clone(), tenant))?;
+        let (_, index) = largest.evictable.pop_first()?;
+        largest.nodes -= 1;
+        if largest.nodes == 0 {
+            self.tenants.remove(&name);
+        }
         let Node { page, key, .. } = &self.nodes[index as usize];
         let (page, parent) = (*page, key.parent.clone());
         self.prefixes.remove(key);
@@ -270,8 +294,8 @@ impl KvCache {
             let parent_node = self.node_mut(parent);
             parent_node.children -= 1;
             if parent_node.children == 0 && parent_node.users == 0 {
-                let idle_since = parent_node.idle_since;
-                self.evictable.insert((idle_since, parent));
+                let (tenant, idle_since) = (parent_node.tenant.clone(), parent_node.idle_since);
+                self.tenants.entry(tenant).or_default().evictable.insert((idle_since, parent));
             }
         }
         Some(page)

@@ -56,6 +56,25 @@ fn no_tenant_finds_what_another_sent() {
     }
 }
 
+/// A tenant with prompt after prompt evicts its own: what another sent once, and less of, is found long after.
+#[test]
+fn a_flood_of_prompts_leaves_the_prefixes_of_others() {
+    let of = |tenant: &str| Origin { tenant: tenant.into(), ..Origin::default() };
+    let mut cache = KvCache::new(20, 20);
+    let prompt = text(4 * PAGE + 1, usize::MAX);
+    let (_, table) = run(&mut cache, of("quiet"), &prompt);
+    cache.close(table);
+    for flood in 0..50 {
+        let (found, table) = run(&mut cache, of("flood"), &text(3 * PAGE + 1, flood % 3 * PAGE));
+        assert!(found <= 3 * PAGE);
+        let other: Vec<u32> = (0..5 * PAGE as u32).map(|token| 10_000 * (flood as u32 + 1) + token).collect();
+        let (_, second) = run(&mut cache, of("flood"), &other);
+        cache.close(table);
+        cache.close(second);
+    }
+    assert_eq!(run(&mut cache, of("quiet"), &prompt).0, 4 * PAGE);
+}
+
 #[test]
 fn more_pages_than_were_reserved_are_an_error() {
     let mut cache = KvCache::new(4, 4);
@@ -123,6 +142,12 @@ impl KvCache {
         assert_eq!(self.idle, nodes().filter(|node| node.users == 0).count());
         assert_eq!(self.reserved, tables.iter().map(|(table, _)| table.reserved).sum::<usize>());
         assert!(self.in_use + self.reserved <= self.pages);
+        for (name, tenant) in &self.tenants {
+            assert_eq!(tenant.nodes, nodes().filter(|node| node.tenant == *name).count());
+        }
+        assert_eq!(self.tenants.values().map(|tenant| tenant.nodes).sum::<usize>(), self.in_use + self.idle);
+        let leaves = nodes().filter(|node| node.users == 0 && node.children == 0).count();
+        assert_eq!(self.tenants.values().map(|tenant| tenant.evictable.len()).sum::<usize>(), leaves);
         let own = tables.iter().flat_map(|(table, _)| &table.pages[table.nodes.len()..]);
         let mut all: Vec<u32> = self.free.iter().chain(own).copied().chain(nodes().map(|node| node.page)).collect();
         all.sort_unstable();
