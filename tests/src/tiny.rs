@@ -1,12 +1,14 @@
 //! A worker of the tiny model of the parity suite, in this process.
 
 use std::{
+    fs,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use anyhow::{Context, Result};
+use serde_json::Value;
 use slm_artifacts::{Source, StoreConfig};
 use slm_convert::{bundle::PrecisionChoice, graph::Precision};
 use slm_proto::v1::{
@@ -27,6 +29,20 @@ fn family() -> PathBuf {
 #[must_use]
 pub fn adapter(name: &str) -> PathBuf {
     family().join("adapters").join(name)
+}
+
+/// The model with a context of that many positions, written into `dir`.
+///
+/// # Errors
+/// A file cannot be read or written.
+pub fn with_context(positions: u32, dir: &Path) -> Result<Source> {
+    let folder = dir.join("long-context");
+    fs::create_dir_all(&folder)?;
+    fs::copy(family().join("model.safetensors"), folder.join("model.safetensors"))?;
+    let mut config: Value = serde_json::from_slice(&fs::read(family().join("config.json"))?)?;
+    config["max_position_embeddings"] = positions.into();
+    fs::write(folder.join("config.json"), config.to_string())?;
+    Ok(Source::new(format!("file:{}", folder.display())))
 }
 
 /// Its configuration, on a free port of loopback; everything that it writes is in `cache`.
@@ -121,15 +137,18 @@ impl Worker {
     /// It does not come.
     pub async fn state(&mut self, wanted: impl Fn(&v1::WorkerState) -> bool) -> Result<v1::WorkerState> {
         let mut states = self.control.watch_state(v1::WatchStateRequest {}).await?.into_inner();
+        let mut last = None;
         let seen = async {
             while let Some(state) = states.message().await? {
                 if wanted(&state) {
                     return Ok(state);
                 }
+                last = Some(state);
             }
             anyhow::bail!("the state stream ended")
         };
-        tokio::time::timeout(Duration::from_secs(30), seen).await.context("the state never came")?
+        let seen = tokio::time::timeout(Duration::from_secs(30), seen).await;
+        seen.with_context(|| format!("the state never came; the last: {last:?}"))?
     }
 
     /// Loads the adapter in a folder.

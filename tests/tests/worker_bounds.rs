@@ -8,13 +8,14 @@ mod worker_bounds {
 
     use anyhow::Result;
     use slm_proto::v1::{self, generation_client::GenerationClient};
-    use slm_tests::tiny::{Worker, greedy};
+    use slm_tests::tiny::{self, Worker, greedy};
+    use slm_worker::WorkerConfig;
     use tonic::{
         Streaming,
         transport::{Channel, Endpoint},
     };
 
-    const TOKENS: u32 = 250;
+    const TOKENS: u32 = 1000;
     /// The window of a stream that is full at once.
     const SMALL: u32 = 1 << 10;
 
@@ -25,7 +26,17 @@ mod worker_bounds {
         Ok(GenerationClient::new(endpoint.connect().await?))
     }
 
-    /// An answer of some 47 KiB: more than a window of [`SMALL`] and what the server takes ahead of it, 32 KiB and a message.
+    /// A worker of the tiny model whose context is long enough for answers that no connection takes ahead of their readers.
+    async fn start(change: impl FnOnce(&mut WorkerConfig)) -> Result<Worker> {
+        Worker::start(|config| {
+            config.source = tiny::with_context(2048, &config.artifacts.dir).unwrap();
+            change(config);
+        })
+        .await
+    }
+
+    /// An answer of some 190 KiB: more than HTTP/2's first window of 64 KiB and what the server takes ahead of it, 32 KiB and
+    /// a message.
     fn large() -> v1::GenerateRequest {
         v1::GenerateRequest { logprobs: Some(20), ..greedy("tiny", &[5], TOKENS) }
     }

@@ -5,7 +5,7 @@ use slm_proto::v1::{self, generate_response::Event};
 use slm_tests::tiny::{Worker, greedy, ids};
 use tonic::Code;
 
-use super::{SMALL, connect, large, unread};
+use super::{SMALL, connect, large, start, unread};
 
 fn of(tenant: &str, request: v1::GenerateRequest) -> v1::GenerateRequest {
     v1::GenerateRequest { tenant: tenant.into(), ..request }
@@ -19,7 +19,7 @@ async fn cached(worker: &mut Worker, tenant: &str, prompt: &[u32]) -> Result<u32
 
 #[tokio::test]
 async fn cached_tokens_tell_nothing_of_other_tenants() -> Result<()> {
-    let mut worker = Worker::start(|_| ()).await?;
+    let mut worker = start(|_| ()).await?;
     let prompt: Vec<u32> = (1..=100).collect();
     for tenant in ["payroll", "support", ""] {
         assert_eq!(cached(&mut worker, tenant, &prompt).await?, 0, "{tenant}");
@@ -36,7 +36,7 @@ async fn cached_tokens_tell_nothing_of_other_tenants() -> Result<()> {
 
 #[tokio::test]
 async fn a_flood_leaves_other_tenants_their_places() -> Result<()> {
-    let mut worker = Worker::start(|config| {
+    let mut worker = start(|config| {
         (config.model.sequences_max, config.model.queue_max, config.model.unread_max) = (1, 7, Some(0));
     })
     .await?;
@@ -60,7 +60,7 @@ async fn a_flood_leaves_other_tenants_their_places() -> Result<()> {
 
 #[tokio::test]
 async fn a_full_worker_refuses_before_it_looks_at_a_prompt() -> Result<()> {
-    let mut worker = Worker::start(|config| {
+    let mut worker = start(|config| {
         (config.model.sequences_max, config.model.queue_max, config.model.unread_max) = (1, 1, Some(0));
     })
     .await?;
@@ -81,7 +81,7 @@ async fn a_full_worker_refuses_before_it_looks_at_a_prompt() -> Result<()> {
     }
     drop(streams);
     worker.state(|state| open(state) == 0).await?;
-    for (request, says) in requests.into_iter().zip(["no tokenizer", "messages has 100000 entries; at most 256 fit"]) {
+    for (request, says) in requests.into_iter().zip(["no tokenizer", "messages has 100000 entries; at most 2048 fit"]) {
         let refused = worker.generation.generate(request).await.unwrap_err();
         assert!(refused.code() == Code::InvalidArgument && refused.message().contains(says), "{refused}");
     }
