@@ -26,7 +26,7 @@ pub const CPU: &str = "cpu";
     shortname = "accel",
     category = "slmswarm",
     derive = "PartialEq",
-    doc = "What workers compute on: the execution provider, its options, the image that has it and the nodes that run it.",
+    doc = "AcceleratorProfile describes the hardware of worker pods: the execution provider, its options, the worker image and the nodes.",
     printcolumn(name = "Provider", type_ = "string", json_path = ".spec.executionProvider"),
     printcolumn(name = "Resource", type_ = "string", json_path = ".spec.resource.name"),
     printcolumn(name = "Image", type_ = "string", json_path = ".spec.image", priority = 1),

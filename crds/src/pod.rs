@@ -52,19 +52,19 @@ fn resources(_: &mut SchemaGenerator) -> Schema {
     };
     json_schema!({
         "type": "object",
-        "description": "Requests and limits of the worker's container, besides the accelerator's own.",
+        "description": "Resources are the requests and limits of the worker container, in addition to the accelerator's resource.",
         "properties": {
-            "limits": quantities("What it may use at most."),
-            "requests": quantities("What a node must have free for it."),
+            "limits": quantities("Limits are the maximum of each resource that the container may use."),
+            "requests": quantities("Requests are the resources that a node reserves for the container."),
         },
     })
 }
 
-/// Taints that do not matter.
+/// Tolerations of the pods.
 pub(crate) fn tolerations(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "array",
-        "description": "Taints that do not matter.",
+        "description": "Tolerations of the pods.",
         "items": {
             "type": "object",
             "properties": {
@@ -80,9 +80,9 @@ pub(crate) fn tolerations(_: &mut SchemaGenerator) -> Schema {
 
 /// Kubernetes checks it where it is used: its schema alone would be ten times ours.
 fn any_object(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "type": "object", "description": "As of a pod.", "x-kubernetes-preserve-unknown-fields": true })
+    json_schema!({ "type": "object", "description": "The field of the same name in a PodSpec.", "x-kubernetes-preserve-unknown-fields": true })
 }
 
 fn any_objects(generator: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "type": "array", "description": "As of a pod.", "items": any_object(generator) })
+    json_schema!({ "type": "array", "description": "The field of the same name in a PodSpec.", "items": any_object(generator) })
 }

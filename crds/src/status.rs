@@ -8,7 +8,7 @@ pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 pub(crate) fn conditions(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "array",
-        "description": "What holds of this object now, each with its reason.",
+        "description": "Conditions are the latest observations of the object's state.",
         "x-kubernetes-list-type": "map",
         "x-kubernetes-list-map-keys": ["type"],
         "items": {
