@@ -239,3 +239,53 @@ fn folders() {
     let missing = manifest::read(&folder.path().join("nothing")).expect_err("not there").to_string();
     assert!(missing.contains("nothing: cannot be read"), "{missing}");
 }
+
+#[test]
+fn a_field_without_a_value_is_one_that_is_not_there() {
+    let nulls = "\
+apiVersion: slmswarm.io/v1alpha1
+kind: SlmModel
+metadata: {name: smol, namespace: null, labels: null, annotations: {a: null}}
+spec:
+  source: {uri: 'file:models/smol.gguf', digest: null, secretRef: null}
+  replicas: null
+  runtime: {accelerator: null, precision: null, contextLength: null, maxSequences: null, kvCache: {bytes: null},
+    prefixCache: null, speculative: {method: null}, threads: ~}
+  adapters: {slots: null, maxRank:}
+  rollout: {maxSurge: null}
+  pod: null
+  expert: {description: null}
+status: null
+---
+apiVersion: slmswarm.io/v1alpha1
+kind: LoraAdapter
+metadata: {name: banking}
+spec:
+  modelRef: {name: smol}
+  source: {uri: 'file:///adapters/banking'}
+  scale: null
+---
+apiVersion: slmswarm.io/v1alpha1
+kind: SwarmRoute
+metadata: {name: assistant}
+spec:
+  description: null
+  rules: null
+  fallback: {kind: SlmModel, name: smol}
+";
+    let manifests = read(nulls).expect("nulls");
+    let spec = &manifests.models[0].object.spec;
+    assert_eq!((spec.replicas, spec.runtime.max_sequences, spec.adapters.slots), (1, 8, 16));
+    assert_eq!(manifests.adapters[0].object.spec.scale, None);
+    assert!(manifests.routes[0].object.spec.rules.is_empty());
+
+    // One that has to be there is missing, and one that is not known stays unknown.
+    for (change, message) in [
+        (("{uri: 'file:models/smol.gguf', digest: null, secretRef: null}", "{uri: null}"), "spec.source.uri"),
+        (("replicas: null", "replicsa: null"), "did you mean `replicas`?"),
+        (("rules: null", "rules: [null]"), "spec.rules[0]"),
+    ] {
+        let problems = read(&nulls.replace(change.0, change.1)).expect_err(change.1).to_string();
+        assert!(problems.contains(message), "{problems}");
+    }
+}

@@ -166,6 +166,18 @@ fn kind(document: &Node) -> Result<Kind, (u32, String, Fault)> {
     }
 }
 
+/// Takes fields without a value away, as the API server does.
+fn prune(json: &mut Value) {
+    match json {
+        Value::Object(fields) => {
+            fields.retain(|_, value| !value.is_null());
+            fields.values_mut().for_each(prune);
+        }
+        Value::Array(items) => items.iter_mut().for_each(prune),
+        _ => {}
+    }
+}
+
 fn typed<T: DeserializeOwned + serde::Serialize>(
     kind: Kind,
     file: &Path,
@@ -191,7 +203,9 @@ fn typed<T: DeserializeOwned + serde::Serialize>(
     }
 
     // Serde accepts what the schema accepts; if they ever differ, serde decides.
-    let typed = serde_json::from_value::<T>(document.json());
+    let mut json = document.json();
+    prune(&mut json);
+    let typed = serde_json::from_value::<T>(json);
     let checked = typed.and_then(|object| serde_json::to_value(&object).map(|json| (object, json)));
     let (typed, json) =
         checked.map_err(|error| refused(vec![problem(document.line, "", Fault::Invalid(error.to_string()))]))?;

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{
     problem::Fault,
-    yaml::{Node, Tree, join},
+    yaml::{Entry, Node, Tree, join},
 };
 use crate::nearest::{did_you_mean, nearest};
 
@@ -48,13 +48,13 @@ fn object(schema: &Value, node: &Node, path: &str, out: &mut Vec<Finding>) {
     for entry in entries {
         let field = join(path, &entry.key);
         if let Some(schema) = known.and_then(|known| known.get(&entry.key)) {
-            // A field without a value counts as absent.
-            let absent = matches!(entry.value.tree, Tree::Scalar(Value::Null)) && schema["type"] == "object";
-            if !absent {
+            if !is_absent(entry) {
                 check(schema, &entry.value, &field, out);
             }
         } else if schema["additionalProperties"].is_object() {
-            check(&schema["additionalProperties"], &entry.value, &field, out);
+            if !is_absent(entry) {
+                check(&schema["additionalProperties"], &entry.value, &field, out);
+            }
         } else {
             let names = known.into_iter().flatten().map(|(name, _)| name.as_str());
             let likely = did_you_mean(&nearest(&entry.key, names.clone()));
@@ -64,12 +64,17 @@ fn object(schema: &Value, node: &Node, path: &str, out: &mut Vec<Finding>) {
         }
     }
     for required in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-        let present = node.get(required).is_some_and(|entry| !matches!(entry.value.tree, Tree::Scalar(Value::Null)));
+        let present = node.get(required).is_some_and(|entry| !is_absent(entry));
         if !present {
             let fault = Fault::Missing(expected(&schema["properties"][required]).words);
             out.push(Finding { line: node.line, path: join(path, required), fault });
         }
     }
+}
+
+/// A field without a value counts as absent: the API server prunes it.
+fn is_absent(entry: &Entry) -> bool {
+    matches!(entry.value.tree, Tree::Scalar(Value::Null))
 }
 
 fn scalar(schema: &Value, value: &Value, node: &Node, path: &str, out: &mut Vec<Finding>) {
