@@ -113,7 +113,13 @@ fn host_of(authority: &str) -> &str {
 /// Whether a request that names `authority` as its host means an endpoint at `address` of loopback. Names of pages that may
 /// call are names of this endpoint's owner, and pass as well.
 pub(crate) fn is_own_host(authority: &str, address: IpAddr, origins: &[Origin]) -> bool {
-    let host = host_of(authority.trim()).trim_end_matches('.');
+    let authority = authority.trim();
+    let (host, port) = authority.split_at(host_of(authority).len());
+    // `localhost:80@evil.example` means evil.example.
+    if !port.is_empty() && !port.strip_prefix(':').is_some_and(|port| port.is_empty() || port.parse::<u16>().is_ok()) {
+        return false;
+    }
+    let host = host.trim_end_matches('.');
     let ip: Option<IpAddr> = host.trim_start_matches('[').trim_end_matches(']').parse().ok();
     let lower = host.to_ascii_lowercase();
     lower == "localhost"
@@ -169,6 +175,11 @@ mod tests {
             ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "10.0.0.1", "localhost.evil.example", ""]
         {
             assert!(!is_own_host(host, address, &origins), "{host}");
+        }
+        for malformed in
+            ["localhost:80@evil.example", "localhost:", "localhost:x", "localhost:80:80", "[::1]evil", "a@localhost"]
+        {
+            assert_eq!(is_own_host(malformed, address, &origins), malformed == "localhost:", "{malformed}");
         }
         assert!(is_own_host("evil.example", address, &[origin("*")]));
     }

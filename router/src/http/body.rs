@@ -83,8 +83,21 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Fields, ApiError> {
     match serde_json::from_str(text) {
         Ok(Value::Object(object)) => Ok(Fields::new(object)),
         Ok(_) => Err(invalid("the body is JSON, but not an object".to_owned())),
-        Err(error) => Err(invalid(format!("the body is not JSON: {error}"))),
+        Err(error) => Err(invalid(format!("the body is not JSON: {}", in_words(&error)))),
     }
+}
+
+/// The parser's words, but for half of a character beyond U+FFFF: it does not say so.
+fn in_words(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let place = text.find(" at line ").map_or("", |at| &text[at..]);
+    let half = ["lone leading surrogate", "unexpected end of hex escape", "lone trailing surrogate"];
+    if half.iter().any(|half| text.starts_with(half)) {
+        return format!(
+            "a \\u escape is a lone surrogate, half of a character{place}; write the whole pair, such as \\ud83d\\ude00"
+        );
+    }
+    text
 }
 
 #[cfg(test)]
@@ -97,10 +110,13 @@ mod tests {
 
     #[tokio::test]
     async fn refusals() {
-        let cases: [(&[u8], u16, &str); 5] = [
+        let cases: [(&[u8], u16, &str); 8] = [
             (b"{\"a\": \xff}", 400, "the body is not UTF-8: invalid at byte 6"),
             (b"{\"a\": ", 400, "the body is not JSON: EOF"),
             (b"[1]", 400, "not an object"),
+            (br#"{"a": "\ud800"}"#, 400, "lone surrogate, half of a character at line 1"),
+            (br#"{"a": "\ud83d!"}"#, 400, "lone surrogate"),
+            (br#"{"a": "\udc00"}"#, 400, "lone surrogate"),
             (b"", 400, "the body is not JSON"),
             (b"{\"a\": \"0123456789012345678901234567890\"}", 413, "more than the 32 bytes"),
         ];

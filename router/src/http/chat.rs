@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use slm_proto::v1::{GenerateRequest, Message, Messages, generate_request::Input};
 
 use super::{
-    Shared, body,
+    Shared, body, content_type,
     error::ApiError,
     fields::{Fields, read, shown},
     head::CompletionKind,
@@ -25,6 +25,7 @@ pub(super) async fn handle(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
+    content_type::check(&headers)?;
     let (mut request, options) = body::read(body, &dispatcher, &caller, parse).await?;
     request.request_id = reply::request_id(&headers);
     let call = Call { caller, api: Api::http_chat, deadline: None };
@@ -33,7 +34,7 @@ pub(super) async fn handle(
 
 pub(super) fn parse(mut fields: Fields) -> Result<(GenerateRequest, ResponseOptions), ApiError> {
     let (mut request, mut options) = params::take(&mut fields, CompletionKind::Chat)?;
-    let newer = fields.take::<u32>("max_completion_tokens")?;
+    let newer = params::max_tokens(&mut fields, "max_completion_tokens")?;
     if newer.is_some() && request.max_tokens.is_some() && newer != request.max_tokens {
         let message = "`max_completion_tokens` and `max_tokens` differ; the second is the old name of the first";
         return Err(ApiError::param("max_completion_tokens", message));
@@ -51,7 +52,7 @@ pub(super) fn parse(mut fields: Fields) -> Result<(GenerateRequest, ResponseOpti
 
 fn logprobs(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
     let wanted = fields.take::<bool>("logprobs")?.unwrap_or(false);
-    match (wanted, fields.take::<u32>("top_logprobs")?) {
+    match (wanted, fields.take_as::<u32>("top_logprobs", params::LOGPROBS)?) {
         (true, top) => Ok(Some(top.unwrap_or(0))),
         (false, None | Some(0)) => Ok(None),
         (false, Some(_)) => Err(ApiError::param("top_logprobs", "`top_logprobs` is only for `logprobs: true`")),
@@ -86,7 +87,14 @@ fn message(path: &str, value: &Value) -> Result<Message, ApiError> {
             return Err(ApiError::param(&format!("{path}.role"), message));
         }
     };
-    let content = content(&format!("{path}.content"), fields.raw("content"))?;
+    let refusal = match role.as_str() {
+        "assistant" => fields.raw("refusal").filter(|refusal| !unsupported::says_nothing(refusal)),
+        _ => None,
+    };
+    let refusal = refusal.map(|refusal| read::<String>(&format!("{path}.refusal"), &refusal)).transpose()?;
+    // A null field counts as absent, but for an assistant that said nothing.
+    let null = value.get("content").filter(|content| content.is_null()).cloned();
+    let content = content(&role, &format!("{path}.content"), fields.raw("content").or(null), refusal)?;
     let participant = fields.take::<String>("name").map_err(|error| at(path, error))?.unwrap_or_default();
     check_name(&format!("{path}.name"), &participant)?;
     for (name, value) in fields.rest() {
@@ -110,30 +118,38 @@ fn check_name(path: &str, name: &str) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn content(path: &str, value: Option<Value>) -> Result<String, ApiError> {
-    match value {
-        Some(Value::String(text)) => Ok(text),
+/// The text of a message. An assistant's own message comes back as it was given: its `content` may be null, and a refusal is
+/// what it said.
+fn content(role: &str, path: &str, value: Option<Value>, refusal: Option<String>) -> Result<String, ApiError> {
+    let may_refuse = role == "assistant";
+    let mut text = match value {
+        Some(Value::String(text)) => text,
         Some(Value::Array(parts)) => {
-            let mut text = String::new();
-            for (index, part) in parts.iter().enumerate() {
-                let path = format!("{path}[{index}]");
-                match (part["type"].as_str(), part["text"].as_str()) {
-                    (Some("text"), Some(part)) => text.push_str(part),
-                    _ => {
-                        let message = format!(
-                            "`{path}` has to be {{\"type\": \"text\", \"text\": …}}; models here read text only"
-                        );
-                        return Err(ApiError::param(&path, message));
-                    }
-                }
-            }
-            Ok(text)
+            let parts = parts.iter().enumerate();
+            parts
+                .map(|(index, part)| text_of(&format!("{path}[{index}]"), part, may_refuse))
+                .collect::<Result<_, _>>()?
         }
-        None => Err(ApiError::param(path, format!("`{path}` is missing"))),
-        Some(other) => Err(ApiError::param(
-            path,
-            format!("`{path}` has to be a string or a list of text parts, not {}", shown(&other)),
-        )),
+        Some(Value::Null) if may_refuse => String::new(),
+        None if refusal.is_some() => String::new(),
+        None | Some(Value::Null) => return Err(ApiError::param(path, format!("`{path}` is missing"))),
+        Some(other) => {
+            let message = format!("`{path}` has to be a string or a list of text parts, not {}", shown(&other));
+            return Err(ApiError::param(path, message));
+        }
+    };
+    text.push_str(&refusal.unwrap_or_default());
+    Ok(text)
+}
+
+fn text_of<'p>(path: &str, part: &'p Value, may_refuse: bool) -> Result<&'p str, ApiError> {
+    match (part["type"].as_str(), part["text"].as_str(), part["refusal"].as_str()) {
+        (Some("text"), Some(text), _) => Ok(text),
+        (Some("refusal"), _, Some(refusal)) if may_refuse => Ok(refusal),
+        _ => {
+            let message = format!("`{path}` has to be {{\"type\": \"text\", \"text\": …}}; models here read text only");
+            Err(ApiError::param(path, message))
+        }
     }
 }
 
@@ -207,6 +223,33 @@ mod tests {
     }
 
     #[test]
+    fn an_integer_may_be_written_as_a_number() {
+        let (request, _) = request(json!({
+            "max_tokens": 16.0, "seed": 1.0, "n": 1.0, "top_k": 1.0, "priority": -1.0, "logprobs": true, "top_logprobs": 2.0,
+            "stop_token_ids": [3.0], "stream": true, "stream_options": {"include_obfuscation": true},
+        }))
+        .expect("good");
+        let sampling = request.sampling.expect("sampling");
+        assert_eq!((request.max_tokens, sampling.seed, sampling.top_k), (Some(16), Some(1), Some(1)));
+        assert_eq!((request.priority, request.logprobs, request.stop_token_ids), (-1, Some(2), vec![3]));
+    }
+
+    #[test]
+    fn an_assistants_message_comes_back_as_it_was_given() {
+        let (request, _) = request(json!({"messages": [
+            {"role": "assistant", "content": null, "refusal": null, "tool_calls": null, "annotations": []},
+            {"role": "assistant", "content": null, "refusal": "I cannot."},
+            {"role": "assistant", "refusal": "I cannot."},
+            {"role": "assistant", "content": [{"type": "text", "text": "a"}, {"type": "refusal", "refusal": "b"}]},
+            {"role": "user", "content": "hi", "refusal": null},
+        ]}))
+        .expect("good");
+        let Some(Input::Messages(messages)) = request.input else { panic!("messages") };
+        let contents: Vec<_> = messages.messages.iter().map(|message| message.content.as_str()).collect();
+        assert_eq!(contents, ["", "I cannot.", "I cannot.", "ab", "hi"]);
+    }
+
+    #[test]
     fn refusals_name_the_parameter() {
         let cases = [
             (json!({"messages": []}), "messages", "is empty"),
@@ -237,7 +280,38 @@ mod tests {
             (json!({"messages": [{"role": "user", "content": "x", "nam": "n"}]}), "messages[0].nam", "not supported"),
             (json!({"messages": [{"role": 1, "content": "x"}]}), "messages[0].role", "has to be a string"),
             (json!({"temperature": "hot"}), "temperature", "`temperature` has to be a number, not \"hot\""),
-            (json!({"max_tokens": -1}), "max_tokens", "an integer from 0"),
+            (json!({"max_tokens": -1}), "max_tokens", "an integer of at least 1, not -1"),
+            (json!({"max_completion_tokens": -1}), "max_completion_tokens", "an integer of at least 1, not -1"),
+            (json!({"max_tokens": 1.5}), "max_tokens", "an integer of at least 1, not 1.5"),
+            (json!({"logprobs": true, "top_logprobs": -1}), "top_logprobs", "an integer from 0 to 20, not -1"),
+            (json!({"top_k": -2}), "top_k", "an integer of at least 0, or -1 for all tokens, not -2"),
+            (json!({"messages": [{"role": "user", "content": null}]}), "messages[0].content", "missing"),
+            (json!({"messages": [{"role": "assistant"}]}), "messages[0].content", "missing"),
+            (
+                json!({"messages": [{"role": "user", "content": "x", "refusal": "no"}]}),
+                "messages[0].refusal",
+                "not supported",
+            ),
+            (
+                json!({"messages": [{"role": "user", "content": [{"type": "refusal", "refusal": "no"}]}]}),
+                "messages[0].content[0]",
+                "text only",
+            ),
+            (
+                json!({"messages": [{"role": "assistant", "content": "x", "refusal": 1}]}),
+                "messages[0].refusal",
+                "a string",
+            ),
+            (
+                json!({"stream": true, "stream_options": {"include_obfuscation": 1}}),
+                "stream_options.include_obfuscation",
+                "true or false",
+            ),
+            (
+                json!({"stream": true, "stream_options": {"continuous_usage_stats": true}}),
+                "stream_options.continuous_usage_stats",
+                "not supported",
+            ),
             (json!({"max_tokens": 1, "max_completion_tokens": 2}), "max_completion_tokens", "differ"),
             (json!({"stop": 1}), "stop", "a string or a list of strings"),
             (json!({"stop": ["a", 1]}), "stop[1]", "a string"),

@@ -5,7 +5,7 @@ use serde_json::Value;
 use slm_proto::v1::{GenerateRequest, TokenIds, generate_request::Input};
 
 use super::{
-    Shared, body,
+    Shared, body, content_type,
     error::ApiError,
     fields::{Fields, read, shown},
     head::CompletionKind,
@@ -14,12 +14,16 @@ use super::{
 };
 use crate::{access::table::Caller, dispatch::Call, metrics::Api};
 
+/// OpenAI's default, and vLLM's. Chat completions go on to the end of the context.
+const MAX_TOKENS: u32 = 16;
+
 pub(super) async fn handle(
     State(dispatcher): State<Shared>,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
+    content_type::check(&headers)?;
     let prompts_max = dispatcher.limits.prompts_max;
     let parsed = body::read(body, &dispatcher, &caller, move |fields| parse(fields, prompts_max));
     let (mut requests, options) = parsed.await?;
@@ -37,7 +41,8 @@ pub(super) fn parse(
     prompts_max: usize,
 ) -> Result<(Vec<GenerateRequest>, ResponseOptions), ApiError> {
     let (mut request, mut options) = params::take(&mut fields, CompletionKind::Text)?;
-    request.logprobs = fields.take("logprobs")?;
+    request.max_tokens.get_or_insert(MAX_TOKENS);
+    request.logprobs = fields.take_as("logprobs", params::LOGPROBS)?;
     let prompt = fields.raw("prompt");
     options.names.several = prompt.as_ref().is_some_and(|prompt| prompt.is_array() && !prompt[0].is_number());
     let inputs = inputs(prompt)?;
@@ -94,6 +99,15 @@ mod tests {
         let body = json!({"model": "m", "prompt": prompt, "logprobs": 2, "echo": false});
         let (requests, _) = parse(Fields::new(body.as_object().expect("an object").clone()), 2)?;
         Ok(requests.into_iter().filter_map(|request| request.input).collect())
+    }
+
+    #[test]
+    fn an_answer_has_16_tokens_unless_the_caller_says_otherwise() {
+        for (given, expected) in [(json!(null), 16), (json!(5), 5), (json!(17.0), 17), (json!(1_u64 << 40), u32::MAX)] {
+            let body = json!({"model": "m", "prompt": ["a", "b"], "max_tokens": given});
+            let (requests, _) = parse(Fields::new(body.as_object().expect("an object").clone()), 2).expect("good");
+            assert!(requests.iter().all(|request| request.max_tokens == Some(expected)), "{given}");
+        }
     }
 
     #[test]

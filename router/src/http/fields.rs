@@ -15,6 +15,12 @@ pub(super) trait Field: Sized {
     fn read(value: &Value) -> Option<Self>;
 }
 
+/// An integer of which anything too large is the largest.
+pub(super) struct Clamped(pub(super) u32);
+
+/// Largest number up to which every integer is one of `f64`.
+const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
+
 impl Fields {
     pub(super) fn new(mut object: Map<String, Value>) -> Self {
         object.retain(|_, value| !value.is_null());
@@ -29,6 +35,11 @@ impl Fields {
         self.raw(name).map(|value| read(name, &value)).transpose()
     }
 
+    /// As [`take`](Self::take), with other words for what is expected.
+    pub(super) fn take_as<T: Field>(&mut self, name: &str, expected: &str) -> Result<Option<T>, ApiError> {
+        self.raw(name).map(|value| read_as(name, &value, expected)).transpose()
+    }
+
     /// The fields that remain.
     pub(super) fn rest(self) -> impl Iterator<Item = (String, Value)> {
         self.0.into_iter()
@@ -37,8 +48,19 @@ impl Fields {
 
 /// A value of the type that is expected at `path`.
 pub(super) fn read<T: Field>(path: &str, value: &Value) -> Result<T, ApiError> {
-    T::read(value)
-        .ok_or_else(|| ApiError::param(path, format!("`{path}` has to be {}, not {}", T::EXPECTED, shown(value))))
+    read_as(path, value, T::EXPECTED)
+}
+
+/// As [`read`], with other words for what is expected.
+pub(super) fn read_as<T: Field>(path: &str, value: &Value, expected: &str) -> Result<T, ApiError> {
+    T::read(value).ok_or_else(|| ApiError::param(path, format!("`{path}` has to be {expected}, not {}", shown(value))))
+}
+
+/// An integer. JSON has one kind of number: 16.0 is one too.
+#[allow(clippy::cast_possible_truncation)] // Whole and in range.
+pub(super) fn integer(value: &Value) -> Option<i64> {
+    let whole = |number: &f64| number.fract() == 0.0 && number.abs() <= EXACT_MAX;
+    value.as_i64().or_else(|| value.as_f64().filter(whole).map(|number| number as i64))
 }
 
 /// A value in a message: short, and by its type where it is long.
@@ -68,21 +90,29 @@ impl Field for bool {
 impl Field for u32 {
     const EXPECTED: &'static str = "an integer from 0 to 4294967295";
     fn read(value: &Value) -> Option<Self> {
-        value.as_u64().and_then(|value| value.try_into().ok())
+        integer(value).and_then(|value| value.try_into().ok())
+    }
+}
+
+impl Field for Clamped {
+    const EXPECTED: &'static str = "an integer of at least 0";
+    fn read(value: &Value) -> Option<Self> {
+        let value = integer(value).filter(|value| *value >= 0)?;
+        Some(Self(value.try_into().unwrap_or(u32::MAX)))
     }
 }
 
 impl Field for i32 {
     const EXPECTED: &'static str = "an integer from -2147483648 to 2147483647";
     fn read(value: &Value) -> Option<Self> {
-        value.as_i64().and_then(|value| value.try_into().ok())
+        integer(value).and_then(|value| value.try_into().ok())
     }
 }
 
 impl Field for i64 {
     const EXPECTED: &'static str = "an integer";
     fn read(value: &Value) -> Option<Self> {
-        value.as_i64()
+        integer(value)
     }
 }
 

@@ -50,7 +50,7 @@ pub(super) struct Text {
 
 pub(super) fn chat(tokens: &[TokenLogprob], names: TokenNames) -> Chat {
     let content = tokens.iter().map(|token| {
-        let top = names.of_candidates(&token.top, "").into_iter().zip(&token.top);
+        let top = names.of_candidates(token.top.iter(), "").into_iter().zip(&token.top);
         Token {
             token: Candidate {
                 token: names.of(token.id, &token.token, ""),
@@ -81,10 +81,18 @@ pub(super) fn text(tokens: &[TokenLogprob], names: TokenNames, offset: &mut usiz
         }
         text.tokens.push(names.of(token.id, &token.token, "bytes:"));
         text.token_logprobs.push(token.logprob);
-        let top = names.of_candidates(&token.top, "bytes:").into_iter().zip(&token.top);
+        let sampled = sampled(token);
+        let candidates = || token.top.iter().chain(&sampled);
+        let top = names.of_candidates(candidates(), "bytes:").into_iter().zip(candidates());
         text.top_logprobs.push(top.map(|(name, top)| (name, top.logprob.into())).collect());
     }
     text
+}
+
+/// The token itself, if it is none of the likeliest: OpenAI and vLLM list it beside them, so there may be one more.
+fn sampled(token: &TokenLogprob) -> Option<TopLogprob> {
+    let listed = token.top.iter().any(|top| top.id == token.id);
+    (!listed).then(|| TopLogprob { id: token.id, token: token.token.clone(), logprob: token.logprob })
 }
 
 impl TokenNames {
@@ -99,13 +107,13 @@ impl TokenNames {
     }
 
     /// Of tokens that stand beside each other, likeliest first: no two are called alike.
-    fn of_candidates(self, top: &[TopLogprob], partial: &str) -> Vec<String> {
+    fn of_candidates<'t>(self, top: impl Iterator<Item = &'t TopLogprob>, partial: &str) -> Vec<String> {
         let mut taken = HashSet::new();
         let name = |top: &TopLogprob| {
             let name = self.of(top.id, &top.token, partial);
             if taken.insert(name.clone()) { name } else { Self::Ids.of(top.id, &top.token, partial) }
         };
-        top.iter().map(name).collect()
+        top.map(name).collect()
     }
 }
 
@@ -144,6 +152,20 @@ mod tests {
         assert_eq!(text["tokens"], json!(["é", "bytes:\\xe2\\x98", "bytes:\\x83", "<|end|>", "x"]));
         assert_eq!(text["text_offset"], json!([3, 4, 5, 5, 5]));
         assert_eq!(offset, 6);
+    }
+
+    #[test]
+    fn a_sampled_token_is_always_listed() {
+        let text = serde_json::to_value(text(&tokens(), TokenNames::Texts, &mut 0)).expect("JSON");
+        assert_eq!(text["top_logprobs"][1], json!({"bytes:\\xe2\\x98": -0.5}), "without others");
+        let mut unlikely = tokens();
+        unlikely[0].id = 9;
+        unlikely[0].token = b"z".to_vec();
+        unlikely[0].logprob = -7.0;
+        let text = serde_json::to_value(super::text(&unlikely, TokenNames::Texts, &mut 0)).expect("JSON");
+        assert_eq!(text["top_logprobs"][0], json!({"é": -0.5, "e": -1.0, "token_id:3": -1.5, "z": -7.0}));
+        let chat = serde_json::to_value(super::chat(&unlikely, TokenNames::Texts)).expect("JSON");
+        assert_eq!(chat["content"][0]["top_logprobs"].as_array().map(Vec::len), Some(3), "as OpenAI has it in chat");
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The HTTP server: the OpenAI-compatible API, probes and metrics.
 //!
 //! A request is a JSON object that is read field by field (`fields`); fields that remain are refused by name (`unsupported`),
-//! because a parameter that is silently ignored is a wrong answer. `browsers` is CORS and the check of `Host` on loopback, `names`
+//! because a parameter that is silently ignored is a wrong answer. `browsers` is CORS and the checks of `Host` and `Origin` on
+//! loopback, `content_type` the check that a body is JSON, `names`
 //! the caller's own names of fields that a worker refuses. `params` are shared by both kinds of completion, `chat` and
 //! `completions` are the two kinds, `sse` the events of a stream, `logprobs` their log-probabilities, `error` every refusal in
 //! OpenAI's shape.
@@ -11,6 +12,7 @@ mod body;
 mod browsers;
 mod chat;
 mod completions;
+mod content_type;
 mod error;
 mod fields;
 mod head;

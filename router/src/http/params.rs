@@ -7,13 +7,13 @@ use slm_proto::v1::{GenerateRequest, Sampling};
 
 use super::{
     error::ApiError,
-    fields::{Fields, read, shown},
+    fields::{Clamped, Fields, integer, read, read_as, shown},
     head::CompletionKind,
     names::FieldNames,
 };
 
-/// Options of a stream that are taken when they are off.
-const SILENT_OPTIONS: [&str; 2] = ["include_obfuscation", "continuous_usage_stats"];
+/// What log-probabilities of candidates may be asked for; the worker has the same bound.
+pub(super) const LOGPROBS: &str = "an integer from 0 to 20";
 
 /// FieldNames taken by [`take`], for suggestions.
 pub(super) const NAMES: [&str; 23] = [
@@ -62,7 +62,7 @@ pub(super) fn take(fields: &mut Fields, kind: CompletionKind) -> Result<(Generat
     let request = GenerateRequest {
         model: fields.take::<String>("model")?.unwrap_or_default(),
         sampling: Some(sampling(fields)?),
-        max_tokens: fields.take("max_tokens")?,
+        max_tokens: max_tokens(fields, "max_tokens")?,
         stop: stop(fields)?,
         stop_token_ids: stop_token_ids(fields)?,
         ignore_eos: fields.take("ignore_eos")?.unwrap_or(false),
@@ -90,12 +90,18 @@ fn sampling(fields: &mut Fields) -> Result<Sampling, ApiError> {
     })
 }
 
+/// More than a context can hold is as much as it can hold. Nothing at all is for the worker to refuse.
+pub(super) fn max_tokens(fields: &mut Fields, name: &str) -> Result<Option<u32>, ApiError> {
+    let tokens = fields.take_as::<Clamped>(name, "an integer of at least 1")?;
+    Ok(tokens.map(|Clamped(tokens)| tokens))
+}
+
 /// -1 means "all" to many clients, as 0 does here.
 fn top_k(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
     match fields.raw("top_k") {
         None => Ok(None),
-        Some(value) if value == -1 => Ok(Some(0)),
-        Some(value) => read("top_k", &value).map(Some),
+        Some(value) if integer(&value) == Some(-1) => Ok(Some(0)),
+        Some(value) => read_as("top_k", &value, "an integer of at least 0, or -1 for all tokens").map(Some),
     }
 }
 
@@ -108,8 +114,12 @@ fn stream_options(fields: &mut Fields, stream: bool) -> Result<bool, ApiError> {
     for (name, value) in Fields::new(options).rest() {
         match name.as_str() {
             "include_usage" => include_usage = read("stream_options.include_usage", &value)?,
-            // Padding against eavesdroppers, and counts in every event: there are none here.
-            name if SILENT_OPTIONS.contains(&name) && value == false => {}
+            // Padding against eavesdroppers: no part of the answer, and there is none here.
+            "include_obfuscation" => {
+                read::<bool>("stream_options.include_obfuscation", &value)?;
+            }
+            // Counts in every event: there are none here.
+            "continuous_usage_stats" if value == false => {}
             _ => {
                 let path = format!("stream_options.{name}");
                 return Err(ApiError::param(&path, format!("`{path}` is not supported")).code("unsupported_parameter"));

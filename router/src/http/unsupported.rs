@@ -3,7 +3,10 @@
 use serde_json::Value;
 use slm_crds::nearest::{did_you_mean, nearest};
 
-use super::{error::ApiError, fields::Fields};
+use super::{
+    error::ApiError,
+    fields::{Fields, integer},
+};
 
 /// Book-keeping of other services. They change nothing about an answer, so leaving them out changes nothing either.
 const HARMLESS: [&str; 8] = [
@@ -76,7 +79,7 @@ fn never(_: &Value) -> bool {
 }
 
 fn is_one(value: &Value) -> bool {
-    value == 1
+    integer(value) == Some(1)
 }
 
 fn is_false(value: &Value) -> bool {

@@ -107,9 +107,24 @@ async fn refusals_have_the_openai_shape() {
     assert_eq!((status, &error["error"]["code"]), (405, &json!("method_not_allowed")));
     let (status, error) = router.get("/v1/models/%FF").await;
     assert_eq!((status, &error["error"]["code"]), (404, &json!("model_not_found")));
-    let form = router.client.post(router.url("/v1/completions")).header("content-type", "multipart/form-data");
-    let form = form.body("--x\r\n").send().await.expect("an answer");
-    assert_eq!((form.status().as_u16(), form.headers()["content-type"].as_bytes()), (400, &b"application/json"[..]));
+    // What a browser sends from any page without asking first, and what `curl -d` sends by itself.
+    for path in ["/v1/completions", "/v1/chat/completions"] {
+        for other in ["multipart/form-data", "application/x-www-form-urlencoded", "text/plain;charset=UTF-8"] {
+            let body = chat("smol", "hi").to_string();
+            let request = router.client.post(router.url(path)).header("content-type", other).body(body);
+            let refused = request.send().await.expect("an answer");
+            let shape = refused.headers()["content-type"].as_bytes().to_vec();
+            assert_eq!((refused.status().as_u16(), shape.as_slice()), (415, &b"application/json"[..]));
+            let error: Value = refused.json().await.expect("JSON");
+            assert_eq!(error["error"]["code"], "unsupported_content_type");
+            let message = error["error"]["message"].as_str().expect("a message");
+            assert!(message.contains("send the header `Content-Type: application/json`"), "{message}");
+        }
+    }
+    let page = router.client.post(router.url("/v1/chat/completions")).header("origin", "https://evil.example");
+    let page = page.json(&chat("smol", "hi")).send().await.expect("an answer");
+    let (status, error) = (page.status(), page.json::<Value>().await.expect("JSON"));
+    assert_eq!((status.as_u16(), &error["error"]["code"]), (403, &json!("origin_not_allowed")));
     let invalid =
         router.client.post(router.url("/v1/completions")).body(vec![b'{', 0xff]).send().await.expect("an answer");
     assert_eq!(invalid.status(), 400);
