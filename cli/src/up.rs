@@ -24,7 +24,7 @@ use crate::{
 /// Runs the swarm that a folder of manifests describes, and follows the folder.
 ///
 /// Reads and checks every *.yaml and *.yml of the folder, starts a worker for each SlmModel and one router, loads the
-/// adapters, and prints one line, `ready http=… grpc=…`, when every manifest is Ready. An adapter that its worker refuses
+/// adapters, and prints one line, `ready http=… grpc=…`, when every manifest is Ready. An adapter that cannot be used
 /// is reported, with the file and the reason, and everything else becomes ready. From then on it follows the folder: a manifest that is edited, added or deleted, or an adapter whose files change, is applied while everything
 /// else keeps serving, and `applied generation=N …` on standard error says so. Manifests that are not valid are
 /// reported, and what runs keeps running.
@@ -33,7 +33,7 @@ use crate::{
 #[derive(Args, Debug)]
 #[command(after_help = "Exit codes:\n  \
     0    ended by SIGTERM, after the running answers\n  \
-    1    a model cannot be Ready, or a file is missing; the message says what and why\n  \
+    1    a model cannot be Ready; the message says what and why\n  \
     2    manifests that are not valid, each problem with file and line\n  \
     130  ended by Ctrl-C\n\n\
     Examples:\n  slm up -f examples/quickstart\n  slm up -f swarm --http 0.0.0.0:8000 --grpc 0.0.0.0:50051")]

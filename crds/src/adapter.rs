@@ -120,7 +120,8 @@ pub struct Resolved {
 pub struct Instance {
     /// Pod is the name of the worker pod.
     pub pod: String,
-    /// State is Serving, Retiring (an old version with running requests) or Failed.
+    /// State is Serving, Retiring (an old version with running requests), Loading, Failed (tried again soon), Refused (other
+    /// files or another spec are needed) or Unknown.
     pub state: String,
     /// Digest of the loaded version.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -134,4 +135,9 @@ pub struct Instance {
     /// LastError is the error of the last failed attempt to load.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
+}
+
+impl Instance {
+    /// State of an adapter that the worker cannot load until its files or its spec change.
+    pub const REFUSED: &str = "Refused";
 }

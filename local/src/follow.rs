@@ -14,12 +14,19 @@ use slm_crds::manifest;
 use thiserror::Error;
 use tokio::sync::mpsc;
 
-use crate::{reconcile::Desired, report::Reporter, resolve::SharedResolver};
+use crate::{
+    reconcile::Desired,
+    report::Reporter,
+    resolve::{ArtifactProblems, SharedResolver},
+};
 
 /// Editors write a file in several steps: a change counts when it has been quiet for so long,
 const QUIET: Duration = Duration::from_millis(50);
 /// or when this much time has passed, for a folder that never is.
 const QUIET_MAX: Duration = Duration::from_secs(1);
+
+/// Pause before what could not be used is read again without a change, as workers are asked again after a refusal.
+const AGAIN: Duration = Duration::from_secs(120);
 
 /// A folder that cannot be watched.
 #[derive(Debug, Error)]
@@ -71,7 +78,8 @@ impl Watch {
     /// Watches what `desired` is made of as well, as far as it lies outside of the folder.
     pub(crate) fn include(&mut self, desired: &Desired) {
         let models = desired.models.iter().map(|model| &model.launch.path);
-        let adapters = desired.adapters.iter().map(|adapter| &adapter.path);
+        let unusable = desired.unusable.iter().filter_map(|adapter| adapter.path.as_ref());
+        let adapters = desired.adapters.iter().map(|adapter| &adapter.path).chain(unusable);
         let outside: Vec<PathBuf> =
             models.chain(adapters).filter(|path| !path.starts_with(&self.folder)).cloned().collect();
         // What is there may have been put in the place of what was watched, so the watch is set again each time; its
@@ -102,28 +110,50 @@ fn changes(kind: EventKind) -> bool {
     }
 }
 
-/// Reads again after every change. Manifests that are not valid are reported, and what runs keeps running.
+/// Reads again after every change of what was read `first`, and after a while when an artifact could not be used: its
+/// registry may be back. Manifests that are not valid are reported, and what runs keeps running.
 pub(crate) async fn follow(
     path: PathBuf,
     mut watch: Watch,
     resolver: SharedResolver,
     reporter: Arc<dyn Reporter>,
+    first: Desired,
     desired: mpsc::Sender<Desired>,
 ) {
-    while watch.marks.recv().await.is_some() {
-        quiet(&mut watch.marks).await;
+    let mut sent = first.revision;
+    let mut unusable = !first.unusable.is_empty();
+    loop {
+        let changed = tokio::select! {
+            mark = watch.marks.recv() => match mark {
+                Some(()) => true,
+                None => return,
+            },
+            () = tokio::time::sleep(AGAIN), if unusable => false,
+        };
+        if changed {
+            quiet(&mut watch.marks).await;
+        }
         let (path, resolver) = (path.clone(), Arc::clone(&resolver));
         let reading = tokio::task::spawn_blocking(move || read(&path, &resolver)).await;
         match reading {
             Ok(Ok((next, problems))) => {
+                let problems = problems.all();
+                unusable = !problems.is_empty();
+                // Nothing is new about what was read again by itself: it was told, and is served as it can be.
+                if !changed && next.revision == sent {
+                    continue;
+                }
                 for problem in problems {
                     reporter.problem(&format!("{problem}; what runs keeps running"));
                 }
                 watch.include(&next);
+                sent = next.revision;
                 if desired.send(next).await.is_err() {
                     return;
                 }
             }
+            // They were told when they changed.
+            Ok(Err(_)) if !changed => {}
             Ok(Err(problems)) => {
                 for problem in problems.iter() {
                     reporter.problem(&problem.to_string());
@@ -139,7 +169,7 @@ pub(crate) async fn follow(
 ///
 /// # Errors
 /// Everything that is wrong with the manifests.
-pub(crate) fn read(path: &Path, resolver: &SharedResolver) -> Result<(Desired, Vec<String>), manifest::Problems> {
+pub(crate) fn read(path: &Path, resolver: &SharedResolver) -> Result<(Desired, ArtifactProblems), manifest::Problems> {
     let manifests = manifest::read(path)?;
     let mut resolver = resolver.lock().unwrap_or_else(PoisonError::into_inner);
     Ok(resolver.resolve(&manifests))

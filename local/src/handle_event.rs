@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use slm_launch::{RouterLine, WorkerLine};
 use slm_residency::{refusal::RetryWhen, worker_client};
-use slm_router::SwarmReadiness;
+use slm_router::{Missing, Swarm, SwarmReadiness};
 
 use crate::{
     child::ChildOutput,
@@ -127,7 +127,7 @@ impl Supervisor {
         let published = &mut self.observed.published;
         let current = readiness.generation == published.swarm.generation;
         published.acknowledged = current;
-        published.ready = current && readiness.ready;
+        published.ready = current && unexpected(readiness, &published.swarm).next().is_none();
     }
 
     /// All workers have their adapters, and the router is still not ready.
@@ -136,12 +136,24 @@ impl Supervisor {
         if !settled || readiness.generation != self.observed.published.swarm.generation {
             return Ok(());
         }
-        let problems = readiness.missing.into_iter();
+        let problems = unexpected(&readiness, &self.observed.published.swarm);
         let problems: Vec<String> = problems.map(|m| format!("{} {}: {}", m.kind, m.name, m.why)).collect();
+        if problems.is_empty() {
+            return Ok(());
+        }
         if self.applied.is_none() {
             return Err(UpError::NotReady(problems));
         }
         self.tell_problems(problems);
         Ok(())
     }
+}
+
+/// What is missing although `swarm` does not say that it is refused.
+fn unexpected<'r>(readiness: &'r SwarmReadiness, swarm: &'r Swarm) -> impl Iterator<Item = &'r Missing> {
+    let refused = |missing: &Missing| {
+        missing.kind == "LoraAdapter"
+            && swarm.adapters.iter().any(|adapter| adapter.name == missing.name && !adapter.refused.is_empty())
+    };
+    readiness.missing.iter().filter(move |missing| !refused(missing))
 }

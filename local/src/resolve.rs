@@ -12,11 +12,24 @@ use slm_crds::{
 };
 use slm_router::swarm::Route;
 
-use crate::reconcile::{Desired, DesiredAdapter, DesiredModel, Launch};
+use crate::reconcile::{Desired, DesiredAdapter, DesiredModel, Launch, UnusableAdapter};
 use crate::{
     downloads::Downloads,
     fingerprint::{Fingerprint, fingerprint},
 };
+
+/// Artifacts that cannot be used, one line each with file, line, object and reason.
+#[derive(Debug, Default)]
+pub(crate) struct ArtifactProblems {
+    pub(crate) of_models: Vec<String>,
+    pub(crate) of_adapters: Vec<String>,
+}
+
+impl ArtifactProblems {
+    pub(crate) fn all(self) -> Vec<String> {
+        [self.of_models, self.of_adapters].concat()
+    }
+}
 
 /// Makes desired states of manifests, one after the other. Remembers digests of files that have not changed since, and
 /// what was wanted last of an object whose files cannot be read now.
@@ -36,16 +49,16 @@ impl Resolver {
         Self { digests: HashMap::new(), last: Desired::default(), threads, downloads }
     }
 
-    /// The desired state, and what is wrong with artifacts. An object with a problem is as it was before, or left out
-    /// when it is new.
-    pub(crate) fn resolve(&mut self, manifests: &Manifests) -> (Desired, Vec<String>) {
-        let mut problems = Vec::new();
+    /// The desired state, and what is wrong with artifacts. An object with a problem is as it was before. A new model is
+    /// left out, a new adapter is named as one that cannot be used.
+    pub(crate) fn resolve(&mut self, manifests: &Manifests) -> (Desired, ArtifactProblems) {
+        let mut problems = ArtifactProblems::default();
         let mut desired = Desired { revision: self.last.revision, ..Desired::default() };
         for model in &manifests.models {
             match self.model(model) {
                 Ok(wanted) => desired.models.push(wanted),
                 Err(problem) => {
-                    problems.push(problem);
+                    problems.of_models.push(problem);
                     let name = name_of(model.object.metadata.name.as_ref());
                     desired.models.extend(self.last.models.iter().find(|last| last.name == name).cloned());
                 }
@@ -54,10 +67,11 @@ impl Resolver {
         for adapter in &manifests.adapters {
             match self.adapter(adapter) {
                 Ok(wanted) => desired.adapters.push(wanted),
-                Err(problem) => {
-                    problems.push(problem);
+                Err(reason) => {
                     let name = name_of(adapter.object.metadata.name.as_ref());
+                    problems.of_adapters.push(problem(adapter, "LoraAdapter", &name, &reason));
                     desired.adapters.extend(self.last.adapters.iter().find(|last| last.name == name).cloned());
+                    desired.unusable.push(unusable(adapter, name, reason));
                 }
             }
         }
@@ -105,10 +119,8 @@ impl Resolver {
 
     fn adapter(&mut self, adapter: &Located<LoraAdapter>) -> Result<DesiredAdapter, String> {
         let spec = &adapter.object.spec;
-        let say =
-            |reason: String| problem(adapter, "LoraAdapter", &name_of(adapter.object.metadata.name.as_ref()), &reason);
         let digest = |path: &PathBuf| peft::digest(path).map_err(|error| error.to_string());
-        let (path, digest) = self.artifact(&spec.source, adapter.folder(), digest).map_err(say)?;
+        let (path, digest) = self.artifact(&spec.source, adapter.folder(), digest)?;
         Ok(DesiredAdapter {
             name: name_of(adapter.object.metadata.name.as_ref()),
             model: spec.model_ref.name.clone(),
@@ -161,6 +173,17 @@ impl Resolver {
 /// Every object that was read has a name.
 fn name_of(name: Option<&String>) -> String {
     name.cloned().unwrap_or_default()
+}
+
+fn unusable(adapter: &Located<LoraAdapter>, name: String, problem: String) -> UnusableAdapter {
+    let spec = &adapter.object.spec;
+    UnusableAdapter {
+        name,
+        model: spec.model_ref.name.clone(),
+        description: description(spec.expert.as_ref()),
+        path: spec.source.path(adapter.folder()).and_then(|path| std::path::absolute(path).ok()),
+        problem,
+    }
 }
 
 fn problem<T>(located: &Located<T>, kind: &str, name: &str, reason: &str) -> String {

@@ -45,7 +45,7 @@ pub enum RunError {
     /// Manifests that are not valid.
     #[error(transparent)]
     Manifests(#[from] manifest::Problems),
-    /// Artifacts that cannot be used, one line each.
+    /// Artifacts that cannot be used, among them one of a model; one line each.
     #[error("{}", .0.join("\n"))]
     Artifacts(Vec<String>),
     /// A process failed, or did not become ready.
@@ -63,7 +63,7 @@ pub enum RunError {
 /// time, and dropped when that never happens.
 ///
 /// # Errors
-/// At the first reading everything has to be right; later, invalid manifests are reported and the swarm runs on.
+/// At the first reading manifests and models have to be right; later, what is not is reported and the swarm runs on.
 pub async fn run(
     options: Options,
     reporter: Arc<dyn Reporter>,
@@ -74,10 +74,10 @@ pub async fn run(
     let resolver = resolver(threads, artifacts, &reporter);
     // Before the first reading, so that no change falls between the two.
     let mut watch = Watch::start(&manifests)?;
-    let desired = first_reading(&manifests, &resolver).await?;
+    let desired = first_reading(&manifests, &resolver, &reporter).await?;
     watch.include(&desired);
     let (changes, next) = mpsc::channel(1);
-    let following = follow(manifests, watch, resolver, Arc::clone(&reporter), changes);
+    let following = follow(manifests, watch, resolver, Arc::clone(&reporter), desired.clone(), changes);
     let following = AbortOnDropHandle::new(tokio::spawn(following));
     let supervisor = Supervisor::new(settings, desired, reporter, ready);
     let running = tokio::spawn(supervisor.run(next, stop.clone()));
@@ -118,7 +118,7 @@ impl Embedded {
     pub async fn start(options: Options, reporter: Arc<dyn Reporter>) -> Result<Option<Self>, RunError> {
         let Options { manifests, threads, artifacts, settings } = options;
         let resolver = resolver(threads, artifacts, &reporter);
-        let desired = first_reading(&manifests, &resolver).await?;
+        let desired = first_reading(&manifests, &resolver, &reporter).await?;
         let (ready, is_ready) = oneshot::channel();
         let stop = Stop::default();
         let supervisor = Supervisor::new(settings, desired, reporter, ready);
@@ -146,8 +146,20 @@ fn resolver(threads: Option<u32>, artifacts: StoreConfig, reporter: &Arc<dyn Rep
     Arc::new(Mutex::new(Resolver::new(threads, downloads)))
 }
 
-async fn first_reading(manifests: &Path, resolver: &SharedResolver) -> Result<Desired, RunError> {
+/// An adapter that cannot be used is reported, as it is later. A model that cannot be used ends it: what its adapters and
+/// routes lead to would not be there.
+async fn first_reading(
+    manifests: &Path,
+    resolver: &SharedResolver,
+    reporter: &Arc<dyn Reporter>,
+) -> Result<Desired, RunError> {
     let (path, resolver) = (manifests.to_owned(), Arc::clone(resolver));
     let (desired, problems) = spawn_blocking(move || read(&path, &resolver)).await??;
-    if problems.is_empty() { Ok(desired) } else { Err(RunError::Artifacts(problems)) }
+    if !problems.of_models.is_empty() {
+        return Err(RunError::Artifacts(problems.all()));
+    }
+    for problem in problems.of_adapters {
+        reporter.problem(&format!("{problem}; everything else is served"));
+    }
+    Ok(desired)
 }

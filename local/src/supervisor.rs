@@ -176,13 +176,14 @@ impl Supervisor {
         match progress(&self.desired, &self.observed) {
             Progress::Working => Ok(()),
             Progress::Applied => {
-                self.tell_applied();
+                self.tell_applied(true);
                 Ok(())
             }
             Progress::Partly(problems) => {
+                let told_already = problems.is_empty();
                 self.tell_problems(problems);
-                if self.applied.is_none() {
-                    self.tell_ready();
+                if self.applied.is_none() || told_already {
+                    self.tell_applied(false);
                 }
                 Ok(())
             }
@@ -244,18 +245,24 @@ impl Supervisor {
         before
     }
 
-    fn tell_applied(&mut self) {
+    /// `whole` is false when some adapters cannot be used.
+    fn tell_applied(&mut self, whole: bool) {
         if self.bound.is_none() {
             return;
         }
         let before = self.tell_ready();
         let generation = self.observed.published.swarm.generation;
-        self.told.clear();
+        if whole {
+            self.told.clear();
+        }
         match before {
             None => {}
             Some((_, told)) if told == generation => {}
             Some((before, _)) => {
                 let changes = self.desired.changes(&before);
+                if changes.is_empty() && !whole {
+                    return;
+                }
                 let what = if changes.is_empty() { "everything serves again".to_owned() } else { changes.join(" ") };
                 self.reporter.note(&format!("applied generation={generation} {what}"));
             }

@@ -9,6 +9,7 @@ use slm_crds::route::{Target, TargetKind};
 use slm_proto::v1::{Candidate, CandidateOutcome, ExpertKind, GenerateRequest};
 
 use crate::{
+    absence::Absence,
     classify::Outcomes,
     resolve::Resolved,
     route::Route,
@@ -73,7 +74,7 @@ fn follow(view: &View, route: &Route, outcomes: Option<&Outcomes>, explain: bool
             Ok(true) => match absent(view, &expert) {
                 Some(why) => {
                     passed_over.get_or_insert_with(|| format!("rule {number} matched, but {why}"));
-                    note(&expert, expression, CandidateOutcome::NotResident, why);
+                    note(&expert, expression, CandidateOutcome::NotResident, why.to_string());
                 }
                 None => {
                     note(&expert, expression, CandidateOutcome::Chosen, String::new());
@@ -108,11 +109,12 @@ fn target(view: &View, target: &Target) -> Expert {
         model: String::new(),
         digest: String::new(),
         description: String::new(),
+        refused: String::new(),
     })
 }
 
 /// The reason why an expert is loaded nowhere; `None` when it is loaded somewhere.
-pub(crate) fn absent(view: &View, expert: &Expert) -> Option<String> {
+pub(crate) fn absent(view: &View, expert: &Expert) -> Option<Absence> {
     let mut why = None;
     for worker in view.workers_of(&expert.model) {
         match worker.resident(expert) {
@@ -120,9 +122,9 @@ pub(crate) fn absent(view: &View, expert: &Expert) -> Option<String> {
             Err(reason) => why = why.or(Some(reason)),
         }
     }
-    Some(why.unwrap_or_else(|| match expert.model.as_str() {
-        "" => format!("{} is not part of the swarm", expert.name),
-        model => format!("model {model} has no worker"),
+    Some(expert.refusal().or(why).unwrap_or_else(|| match expert.model.as_str() {
+        "" => Absence::NotPart(expert.name.clone()),
+        model => Absence::NoWorker(model.to_owned()),
     }))
 }
 

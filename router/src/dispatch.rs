@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, transport::Channel};
 
 use crate::{
+    absence::Absence,
     access::table::Caller,
     attempts::{Attempts, RETRY_AFTER},
     classify::{Classifier, Outcomes},
@@ -61,7 +62,7 @@ pub(crate) struct Dispatcher {
 /// The plan for a request over one view.
 enum Plan {
     Send { worker: Arc<Worker>, expert: String, decision: Decision },
-    Wait { name: String, why: String },
+    Wait { name: String, why: Absence },
 }
 
 /// Caller, API and deadline of a request.
@@ -210,8 +211,7 @@ impl Dispatcher {
         tried: &ExcludedWorkers,
     ) -> Result<Plan, Refusal> {
         if view.index.swarm.generation == 0 {
-            let why = "the router does not know its swarm yet".to_owned();
-            return Ok(Plan::Wait { name: request.model.clone(), why });
+            return Ok(Plan::Wait { name: request.model.clone(), why: Absence::NoSwarm });
         }
         let decided = resolve(view, &request.model, caller)?.decide(request, outcomes);
         Ok(match decided.eligible(tried).rank(self.draw()) {
@@ -219,7 +219,11 @@ impl Dispatcher {
                 let expert = decided.expert.name.clone();
                 Plan::Send { worker: Arc::clone(worker), expert, decision: decision(decided, Some(worker)) }
             }
-            Err(unserved) => Plan::Wait { name: unserved.decided.expert.name, why: unserved.why },
+            Err(unserved) => match (unserved.decided.expert.name, unserved.why) {
+                // Waiting does not help.
+                (_, Absence::Refused { name, why }) => return Err(Refusal::AdapterRefused { name, why }),
+                (name, why) => Plan::Wait { name, why },
+            },
         })
     }
 
@@ -240,12 +244,15 @@ impl Dispatcher {
         view: &mut watch::Receiver<Arc<View>>,
         ticket: &WaitTicket,
         name: String,
-        why: String,
+        why: Absence,
     ) -> Result<(), Refusal> {
         tokio::select! {
             changed = view.changed() => changed.map_err(|_| Refusal::ShuttingDown),
             () = self.shutdown.cancelled() => Err(Refusal::ShuttingDown),
-            () = sleep_until(ticket.until) => Err(Refusal::NotResident { name, why, retry_after: RETRY_AFTER }),
+            () = sleep_until(ticket.until) => {
+                tracing::info!(name, %why, "a request waited in vain");
+                Err(Refusal::NotResident { name, why: why.for_callers(), retry_after: RETRY_AFTER })
+            }
         }
     }
 
@@ -271,8 +278,8 @@ impl Dispatcher {
         let idle = self.limits.worker_idle;
         let begun = timeout(idle, self.begin(worker, decision, channel, forwarded, open));
         begun.await.unwrap_or_else(|_| {
-            let silent = Refusal::Silent { worker: worker.url.to_string(), idle };
-            Err(Status::deadline_exceeded(silent.to_string()))
+            tracing::info!(worker = %worker.url, "a worker has sent nothing");
+            Err(Status::deadline_exceeded(Refusal::Silent { idle }.to_string()))
         })
     }
 
@@ -284,16 +291,15 @@ impl Dispatcher {
         forwarded: tonic::Request<GenerateRequest>,
         open: OpenStream,
     ) -> Result<StartedAnswer, Status> {
-        let failed = |status| attributed(status, &worker.url);
         let mut client = GenerationClient::new(channel).max_decoding_message_size(self.limits.body_bytes_max);
-        let mut stream = client.generate(forwarded).await.map_err(failed)?.into_inner();
-        let cut_short = || failed(Status::unavailable("the worker ended the answer before its first token"));
-        let started = match stream.message().await.map_err(failed)?.ok_or_else(cut_short)?.event {
+        let mut stream = client.generate(forwarded).await.map_err(attributed)?.into_inner();
+        let cut_short = || Status::unavailable("the worker ended the answer before its first token");
+        let started = match stream.message().await.map_err(attributed)?.ok_or_else(cut_short)?.event {
             Some(generate_response::Event::Started(started)) => started,
-            _ => return Err(failed(Status::internal("the worker's answer does not begin with Started"))),
+            _ => return Err(Status::internal("the worker's answer does not begin with Started")),
         };
-        let first = stream.message().await.map_err(failed)?.ok_or_else(cut_short)?;
-        let first = event(first).map_err(failed)?;
+        let first = stream.message().await.map_err(attributed)?.ok_or_else(cut_short)?;
+        let first = event(first).map_err(attributed)?;
         let decision = Decision { chosen: started.expert.clone(), ..decision };
         let started = Started { decision: Some(decision), ..started };
         Ok(StartedAnswer { started, first, stream, worker: Arc::clone(&worker.url), open })

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
+    absence::Absence,
     decide::{Decided, absent},
     view::Worker,
 };
@@ -25,8 +26,8 @@ enum Exclusion {
 pub(crate) struct Eligible<'v> {
     pub(crate) decided: Decided<'v>,
     pub(crate) workers: Vec<&'v Arc<Worker>>,
-    /// Reason for an empty list, for people.
-    pub(crate) why_none: String,
+    /// Reason for an empty list.
+    pub(crate) why_none: Option<Absence>,
 }
 
 impl ExcludedWorkers {
@@ -53,11 +54,7 @@ impl<'v> Decided<'v> {
         let resident = view.workers.iter().filter(|worker| worker.model == self.expert.model);
         let workers: Vec<_> =
             resident.filter(|worker| worker.resident(&self.expert).is_ok() && !tried.contains(worker)).collect();
-        let why_none = if workers.is_empty() {
-            absent(view, &self.expert).unwrap_or_else(|| "every worker that holds it has failed".to_owned())
-        } else {
-            String::new()
-        };
+        let why_none = workers.is_empty().then(|| absent(view, &self.expert).unwrap_or(Absence::Failed));
         Eligible { decided: self, workers, why_none }
     }
 }
@@ -78,7 +75,8 @@ mod tests {
         let view = fixtures::view(vec![fixtures::worker("http://a", a), fixtures::worker("http://b", b)]);
         let decided = resolve(&view, name, &Caller::anybody()).expect(name).decide(&GenerateRequest::default(), None);
         let eligible = decided.eligible(tried);
-        (eligible.workers.iter().map(|worker| worker.url.to_string()).collect(), eligible.why_none)
+        let why_none = eligible.why_none.map(|why| why.to_string()).unwrap_or_default();
+        (eligible.workers.iter().map(|worker| worker.url.to_string()).collect(), why_none)
     }
 
     #[test]

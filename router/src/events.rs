@@ -85,6 +85,8 @@ pub(crate) fn event(message: GenerateResponse) -> Result<Event, Status> {
 
 impl Events {
     fn end(&mut self, refusal: Refusal) -> Poll<Option<Result<Event, Refusal>>> {
+        // Callers are not told which worker it was.
+        tracing::info!(worker = %self.worker, %refusal, "an answer ended early");
         self.stream = None;
         self.meter.failed(refusal.code());
         Poll::Ready(Some(Err(refusal)))
@@ -101,8 +103,7 @@ impl Events {
             return self.end(Refusal::DeadlineExceeded);
         }
         if self.silence.as_mut().poll(context).is_ready() {
-            let refusal = Refusal::Silent { worker: self.worker.to_string(), idle: self.worker_idle };
-            return self.end(refusal);
+            return self.end(Refusal::Silent { idle: self.worker_idle });
         }
         Poll::Pending
     }
@@ -134,23 +135,23 @@ impl Stream for Events {
         match message.map(|message| message.and_then(event)) {
             Some(Ok(event)) => this.pass(event),
             Some(Err(status)) => {
-                let refusal = Refusal::Worker(attributed(status, &this.worker));
+                let refusal = Refusal::Worker(attributed(status));
                 this.end(refusal)
             }
             None => {
-                let what = format!("worker {} ended the answer before it was finished", this.worker);
+                let what = "the worker ended the answer before it was finished";
                 this.end(Refusal::Worker(Status::unavailable(what)))
             }
         }
     }
 }
 
-/// A broken connection becomes UNAVAILABLE and names the worker; what a worker said itself stays as it is.
-pub(crate) fn attributed(status: Status, worker: &str) -> Status {
+/// A broken connection becomes UNAVAILABLE; what a worker said itself stays as it is.
+pub(crate) fn attributed(status: Status) -> Status {
     if std::error::Error::source(&status).is_none() {
         return status;
     }
-    Status::unavailable(format!("the connection to worker {worker} broke: {}", status.message()))
+    Status::unavailable(format!("the connection to the worker broke: {}", status.message()))
 }
 
 impl Answer {

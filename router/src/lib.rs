@@ -14,12 +14,13 @@
 //! - `events`, `relay`: the answer, to a caller that may read slowly.
 //!
 //! Beside it: `swarm` and `source` (desired state), `fleet` and `view` (observed state), `catalog`, `readiness`, `metrics`,
-//! `refusal` (every refusal), `config`.
+//! `absence` (why an expert is not served), `refusal` (every refusal), `config`.
 
 pub mod config;
 pub mod source;
 pub mod swarm;
 
+mod absence;
 mod access;
 
 mod catalog;

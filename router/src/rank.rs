@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::{decide::Decided, eligible::Eligible, view::Worker};
+use crate::{absence::Absence, decide::Decided, eligible::Eligible, view::Worker};
 
 /// A request with its worker.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub(crate) struct Chosen<'v> {
 #[derive(Debug)]
 pub(crate) struct Unserved<'v> {
     pub(crate) decided: Decided<'v>,
-    pub(crate) why: String,
+    pub(crate) why: Absence,
 }
 
 /// Load of a worker; smaller is better, band first.
@@ -36,7 +36,7 @@ impl<'v> Eligible<'v> {
         let loads: Vec<WorkerLoad> = self.workers.iter().map(|worker| load(worker)).collect();
         match pick(&loads, draw).and_then(|best| self.workers.get(best)) {
             Some(worker) => Ok(Chosen { decided: self.decided, worker }),
-            None => Err(Box::new(Unserved { decided: self.decided, why: self.why_none })),
+            None => Err(Box::new(Unserved { decided: self.decided, why: self.why_none.unwrap_or(Absence::Failed) })),
         }
     }
 }

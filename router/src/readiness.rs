@@ -92,7 +92,7 @@ pub(crate) fn readiness(view: &View) -> SwarmReadiness {
 }
 
 fn right_model(worker: &Worker, digest: &str) -> Result<(), String> {
-    let state = worker.serving()?;
+    let state = worker.serving().map_err(|why| why.to_string())?;
     if digest.is_empty() || state.model_digest == digest {
         return Ok(());
     }
@@ -102,10 +102,10 @@ fn right_model(worker: &Worker, digest: &str) -> Result<(), String> {
 fn adapter_missing(view: &View, expert: &Expert) -> Option<String> {
     let mut serving = view.workers_of(&expert.model).filter(|worker| worker.serving().is_ok()).peekable();
     if serving.peek().is_none() {
-        return absent(view, expert);
+        return absent(view, expert).map(|why| why.to_string());
     }
     serving.find_map(|worker| match worker.resident(expert) {
-        Err(why) => Some(why),
+        Err(why) => Some(why.to_string()),
         Ok(digest) if expert.digest.is_empty() || digest == expert.digest => None,
         Ok(digest) => Some(format!("worker {} still serves digest {digest}, not {}", worker.url, expert.digest)),
     })

@@ -21,6 +21,9 @@ pub(crate) enum Refusal {
     /// No worker has it loaded, even after some waiting.
     #[error("`{name}` is not loaded on any worker now: {why}; try again in {} s", .retry_after.as_secs())]
     NotResident { name: String, why: String, retry_after: Duration },
+    /// No worker can load it until its files or its manifest change.
+    #[error("adapter `{name}` cannot be loaded: {why}")]
+    AdapterRefused { name: String, why: String },
     /// The wait queue is full.
     #[error("`{name}` is not loaded on any worker now and {waiting} requests wait already; try again later")]
     TooManyWaiting { name: String, waiting: usize },
@@ -37,8 +40,8 @@ pub(crate) enum Refusal {
     #[error("the answer was ended: nothing of it was read for {} s; read the stream as it comes", .idle.as_secs())]
     Unread { idle: Duration },
     /// The worker has sent nothing for too long.
-    #[error("worker {worker} has sent nothing for {} s; try again", .idle.as_secs())]
-    Silent { worker: String, idle: Duration },
+    #[error("the worker has sent nothing for {} s; try again", .idle.as_secs())]
+    Silent { idle: Duration },
     /// The caller's own deadline.
     #[error("the deadline passed before the answer was complete; allow more time or ask for fewer tokens")]
     DeadlineExceeded,
@@ -60,6 +63,8 @@ impl Refusal {
             Self::UnknownModel { .. } => Code::NotFound,
             Self::NoModel => Code::InvalidArgument,
             Self::NotResident { .. } | Self::ShuttingDown => Code::Unavailable,
+            // 400 over HTTP, as vLLM says it of an adapter that was found and cannot be loaded: clients do not try again.
+            Self::AdapterRefused { .. } => Code::FailedPrecondition,
             Self::TooManyWaiting { .. } | Self::TooManyOpen(_) | Self::LargeBodies(_) => Code::ResourceExhausted,
             Self::Metadata { .. } => Code::InvalidArgument,
             Self::Unread { .. } => Code::Aborted,

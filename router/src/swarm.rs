@@ -55,6 +55,10 @@ pub struct Adapter {
     /// by the version that is loaded until then.
     #[serde(default)]
     pub digest: String,
+    /// Reason why no worker can load it until its files or its manifest change; empty when there is none. Requests are
+    /// refused with it at once instead of waiting.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub refused: String,
 }
 
 /// A route.

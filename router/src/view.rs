@@ -11,6 +11,7 @@ use std::{
 use slm_proto::v1::{AdapterPhase, AdapterState, ExpertKind, WorkerState};
 
 use crate::{
+    absence::Absence,
     route::Route,
     swarm::{Adapter, Model, Swarm},
 };
@@ -47,6 +48,8 @@ pub(crate) struct Expert {
     /// Empty when any will do.
     pub(crate) digest: String,
     pub(crate) description: String,
+    /// Reason why no worker can load it until it changes; empty when there is none.
+    pub(crate) refused: String,
 }
 
 /// One worker, as it reports itself.
@@ -74,16 +77,18 @@ impl Worker {
     ///
     /// # Errors
     /// The reason why it takes none.
-    pub(crate) fn serving(&self) -> Result<&WorkerState, String> {
+    pub(crate) fn serving(&self) -> Result<&WorkerState, Absence> {
+        let worker = || Arc::clone(&self.url);
         let state = match &self.state {
             Ok(state) => state,
-            Err(why) => return Err(format!("worker {} is not connected: {why}", self.url)),
+            Err(why) => return Err(Absence::Disconnected { worker: worker(), why: Arc::clone(why) }),
         };
         if state.model != self.model {
-            return Err(format!("worker {} serves {}, not {}", self.url, state.model, self.model));
+            let (serves, model) = (state.model.clone(), self.model.clone());
+            return Err(Absence::OtherModel { worker: worker(), serves, model });
         }
         if state.draining {
-            return Err(format!("worker {} is draining", self.url));
+            return Err(Absence::Draining { worker: worker() });
         }
         Ok(state)
     }
@@ -92,14 +97,13 @@ impl Worker {
     ///
     /// # Errors
     /// The reason why there is none.
-    pub(crate) fn resident(&self, expert: &Expert) -> Result<&str, String> {
+    pub(crate) fn resident(&self, expert: &Expert) -> Result<&str, Absence> {
         let state = self.serving()?;
         if expert.kind == ExpertKind::SlmModel {
             return Ok(&state.model_digest);
         }
-        serving_adapter(state, &expert.name)
-            .map(|adapter| adapter.digest.as_str())
-            .ok_or_else(|| format!("worker {} has not loaded {}", self.url, expert.name))
+        let absent = || expert.refusal().unwrap_or_else(|| expert.not_loaded_on(&self.url));
+        serving_adapter(state, &expert.name).map(|adapter| adapter.digest.as_str()).ok_or_else(absent)
     }
 
     /// Bytes of an expert in this worker's memory, if it is loaded.
@@ -163,6 +167,7 @@ impl From<&Model> for Expert {
             model: model.name.clone(),
             digest: model.digest.clone(),
             description: model.description.clone(),
+            refused: String::new(),
         }
     }
 }
@@ -175,11 +180,22 @@ impl From<&Adapter> for Expert {
             model: adapter.model.clone(),
             digest: adapter.digest.clone(),
             description: adapter.description.clone(),
+            refused: adapter.refused.clone(),
         }
     }
 }
 
 impl Expert {
+    /// The reason why no worker can load it until it changes.
+    pub(crate) fn refusal(&self) -> Option<Absence> {
+        let refused = || Absence::Refused { name: self.name.clone(), why: self.refused.clone() };
+        (!self.refused.is_empty()).then(refused)
+    }
+
+    fn not_loaded_on(&self, worker: &Arc<str>) -> Absence {
+        Absence::NotLoaded { worker: Arc::clone(worker), name: self.name.clone() }
+    }
+
     /// As the protocol says it, with the digest of the version that is meant.
     pub(crate) fn to_proto(&self, digest: &str) -> slm_proto::v1::Expert {
         slm_proto::v1::Expert {

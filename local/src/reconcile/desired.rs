@@ -15,6 +15,8 @@ pub struct Desired {
     pub models: Vec<DesiredModel>,
     /// Experts on them.
     pub adapters: Vec<DesiredAdapter>,
+    /// Experts whose artifacts cannot be used now. The version before stays in `adapters`, if there was one.
+    pub unusable: Vec<UnusableAdapter>,
     /// Names with rules behind them.
     pub routes: Vec<Route>,
 }
@@ -72,6 +74,21 @@ pub struct DesiredAdapter {
     pub digest: String,
     /// Multiplies its own scaling.
     pub scale: f32,
+}
+
+/// An expert whose artifact cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnusableAdapter {
+    /// Its name.
+    pub name: String,
+    /// Its base model.
+    pub model: String,
+    /// Description for people.
+    pub description: String,
+    /// Its folder, if its source is one of this machine.
+    pub path: Option<PathBuf>,
+    /// Reason, for people.
+    pub problem: String,
 }
 
 impl DesiredAdapter {

@@ -11,7 +11,7 @@ use slm_proto::v1::{AdapterPhase, AdapterState, WorkerState};
 use slm_residency::{AdapterAction, Resident};
 use slm_router::swarm::Route;
 
-use super::{Desired, DesiredAdapter, DesiredModel, Launch, Observed, Phase, Worker, WorkerId};
+use super::{Desired, DesiredAdapter, DesiredModel, Launch, Observed, Phase, UnusableAdapter, Worker, WorkerId};
 
 pub(super) fn launch(digest: &str) -> Launch {
     Launch {
@@ -61,7 +61,18 @@ pub(super) fn desired(revision: u64, models: &[(&str, &str)], adapters: &[(&str,
         revision,
         models: models.iter().map(model).collect(),
         adapters: adapters.iter().map(adapter).collect(),
+        unusable: Vec::new(),
         routes: Vec::new(),
+    }
+}
+
+pub(super) fn unusable(name: &str, model: &str, problem: &str) -> UnusableAdapter {
+    UnusableAdapter {
+        name: name.to_owned(),
+        model: model.to_owned(),
+        description: String::new(),
+        path: None,
+        problem: problem.to_owned(),
     }
 }
 

@@ -159,6 +159,36 @@ fn an_adapter_that_is_refused_at_the_start_leaves_the_others_serving() {
     run(&wanted, &mut observed);
     assert_eq!(progress(&wanted, &observed), Progress::Partly(vec!["LoraAdapter banking: no tensors".to_owned()]));
     assert!(observed.workers[0].holdings.resident.contains_key("travel"), "{observed:?}");
+    let refused: Vec<&str> = observed.published.swarm.adapters.iter().map(|entry| entry.refused.as_str()).collect();
+    assert_eq!(refused, ["no tensors", ""], "the router can say why");
+}
+
+#[test]
+fn an_adapter_whose_files_cannot_be_used_leaves_the_others_serving() {
+    let mut wanted = desired(1, &[("smol", "m1")], &[("travel", "smol", "t1")]);
+    wanted.unusable.push(unusable("banking", "smol", "adapter_model.safetensors is not here"));
+    let mut observed = Observed::default();
+    run(&wanted, &mut observed);
+    assert_eq!(progress(&wanted, &observed), Progress::Partly(Vec::new()), "its problem was told with the manifests");
+    let entry = &observed.published.swarm.adapters[1];
+    assert_eq!((entry.name.as_str(), entry.refused.as_str()), ("banking", "adapter_model.safetensors is not here"));
+    // Mended.
+    let mended = desired(2, &[("smol", "m1")], &[("travel", "smol", "t1"), ("banking", "smol", "b1")]);
+    run(&mended, &mut observed);
+    assert_eq!(progress(&mended, &observed), Progress::Applied);
+    assert!(observed.published.swarm.adapters.iter().all(|entry| entry.refused.is_empty()));
+}
+
+#[test]
+fn files_that_can_no_longer_be_used_leave_the_version_before() {
+    let before = desired(1, &[("smol", "m1")], &[("banking", "smol", "b1")]);
+    let mut after = Desired { revision: 2, ..before.clone() };
+    after.unusable.push(unusable("banking", "smol", "it is not here"));
+    let mut observed = at_rest(&before);
+    run(&after, &mut observed);
+    let adapters = &observed.published.swarm.adapters;
+    assert_eq!((adapters.len(), adapters[0].digest.as_str(), adapters[0].refused.as_str()), (1, "b1", ""));
+    assert_eq!(progress(&after, &observed), Progress::Partly(Vec::new()));
 }
 
 #[test]

@@ -15,7 +15,8 @@ pub enum Progress {
     Working,
     /// All of it is served, and nothing else is left over.
     Applied,
-    /// All of it is served but for adapters that their workers refuse: each names the adapter and the reason.
+    /// All of it is served but for adapters that cannot be used. Those that their workers refuse are named, each with the
+    /// reason; those whose artifacts cannot be read were named when the manifests were.
     Partly(Vec<String>),
     /// Nothing is under way, and problems remain: each names the object and the reason.
     Stuck(Vec<String>),
@@ -33,11 +34,10 @@ pub fn progress(desired: &Desired, observed: &Observed) -> Progress {
     if !models.is_empty() {
         return Progress::Stuck([models, adapters].concat());
     }
-    if !adapters.is_empty() {
-        return Progress::Partly(adapters);
+    if !observed.published.ready || observed.published.revision != desired.revision {
+        return Progress::Working;
     }
-    let applied = observed.published.ready && observed.published.revision == desired.revision;
-    if applied { Progress::Applied } else { Progress::Working }
+    if adapters.is_empty() && desired.unusable.is_empty() { Progress::Applied } else { Progress::Partly(adapters) }
 }
 
 /// True when no desired worker is starting or loading.

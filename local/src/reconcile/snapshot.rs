@@ -2,13 +2,14 @@
 
 use std::time::Instant;
 
+use slm_residency::{VersionState, refusal::RetryWhen};
 use slm_router::{
     Swarm,
     swarm::{Adapter, Model},
 };
 
 use super::{
-    desired::{Desired, DesiredAdapter, DesiredModel},
+    desired::{Desired, DesiredAdapter, DesiredModel, UnusableAdapter},
     observed::{Observed, Phase, Worker},
 };
 
@@ -23,7 +24,10 @@ pub(super) fn desired_worker<'o>(model: &DesiredModel, observed: &'o Observed) -
 /// The snapshot for the router, with the generation of the one before.
 pub(super) fn snapshot(desired: &Desired, observed: &Observed, now: Instant) -> Swarm {
     let models: Vec<Model> = desired.models.iter().map(|model| model_entry(model, desired, observed, now)).collect();
-    let adapters = desired.adapters.iter().map(|adapter| adapter_entry(adapter, &models, observed)).collect();
+    let served = desired.adapters.iter().map(|adapter| adapter_entry(adapter, &models, desired, observed));
+    let replaced = |name: &str| desired.adapters.iter().any(|adapter| adapter.name == name);
+    let unusable = desired.unusable.iter().filter(|adapter| !replaced(&adapter.name)).map(unusable_entry);
+    let adapters = served.chain(unusable).collect();
     let generation = observed.published.swarm.generation;
     Swarm { generation, models, adapters, routes: desired.routes.clone(), undecodable_objects: 0 }
 }
@@ -53,12 +57,13 @@ fn model_entry(model: &DesiredModel, desired: &Desired, observed: &Observed, now
     entry(&model.launch.digest, address.map(str::to_owned).into_iter().collect())
 }
 
-fn adapter_entry(adapter: &DesiredAdapter, models: &[Model], observed: &Observed) -> Adapter {
+fn adapter_entry(adapter: &DesiredAdapter, models: &[Model], desired: &Desired, observed: &Observed) -> Adapter {
     let entry = |model: &str, digest: &str| Adapter {
         name: adapter.name.clone(),
         model: model.to_owned(),
         description: adapter.description.clone(),
         digest: digest.to_owned(),
+        refused: String::new(),
     };
     let resident_on = |model: &str| {
         let addresses = models.iter().filter(|entry| entry.name == model).flat_map(|entry| &entry.workers);
@@ -73,6 +78,29 @@ fn adapter_entry(adapter: &DesiredAdapter, models: &[Model], observed: &Observed
     let former = observed.published.swarm.adapters.iter().find(|former| former.name == adapter.name);
     match former.and_then(|former| Some((former, resident_on(&former.model)?))) {
         Some((former, resident)) => entry(&former.model, &resident.digest),
-        None => entry(&adapter.model, &adapter.digest),
+        None => Adapter {
+            refused: refusal(adapter, desired, observed).unwrap_or_default(),
+            ..entry(&adapter.model, &adapter.digest)
+        },
+    }
+}
+
+/// Reason why the worker cannot load `adapter` until something about it changes.
+fn refusal(adapter: &DesiredAdapter, desired: &Desired, observed: &Observed) -> Option<String> {
+    let model = desired.models.iter().find(|model| model.name == adapter.model)?;
+    let worker = desired_worker(model, observed)?;
+    match worker.holdings.version_state(&adapter.name, &adapter.version()) {
+        VersionState::Refused(refused) if refused.retry_when == RetryWhen::Changed => Some(refused.message.clone()),
+        _ => None,
+    }
+}
+
+fn unusable_entry(adapter: &UnusableAdapter) -> Adapter {
+    Adapter {
+        name: adapter.name.clone(),
+        model: adapter.model.clone(),
+        description: adapter.description.clone(),
+        digest: String::new(),
+        refused: adapter.problem.clone(),
     }
 }

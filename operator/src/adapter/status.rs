@@ -10,7 +10,7 @@ use slm_crds::{
     status::Condition,
 };
 use slm_proto::v1::{AdapterPhase, AdapterState};
-use slm_residency::{Refused, Version, VersionState};
+use slm_residency::{Refused, Version, VersionState, refusal::RetryWhen};
 
 use crate::{
     conditions::Verdict,
@@ -120,7 +120,7 @@ fn instances(pod: &PodView, name: &str, version: &Version) -> Vec<Instance> {
     if let Some(refused) = refused {
         instances.push(Instance {
             pod: pod.name.clone(),
-            state: "Failed".to_owned(),
+            state: if refused.retry_when == RetryWhen::Changed { Instance::REFUSED } else { "Failed" }.to_owned(),
             last_error: Some(refused.message.clone()),
             ..Instance::default()
         });

@@ -134,6 +134,10 @@ impl From<Refusal> for ApiError {
         };
         match &refusal {
             Refusal::NoModel => error.body.param = Some("model".to_owned()),
+            Refusal::AdapterRefused { .. } => {
+                error.body.param = Some("model".to_owned());
+                error = error.code("adapter_not_loadable");
+            }
             Refusal::Metadata { .. } => error.body.param = Some("metadata".to_owned()),
             Refusal::Worker(status) => {
                 error.body.param = trailer(status, trailers::ERROR_FIELD).or(error.body.param);
@@ -190,6 +194,13 @@ mod tests {
                 None,
             ),
             (Refusal::NoModel, 400, Some("model"), None, None),
+            (
+                Refusal::AdapterRefused { name: "x".into(), why: "no tensors".into() },
+                400,
+                Some("model"),
+                Some("adapter_not_loadable"),
+                None,
+            ),
             (Refusal::Worker(long), 400, Some("messages"), Some("context_length_exceeded"), None),
             (worker(Code::ResourceExhausted, "full"), 429, None, Some("overloaded"), Some(1)),
             (worker(Code::Unavailable, "gone"), 503, None, Some("unavailable"), Some(1)),

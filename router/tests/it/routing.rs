@@ -75,12 +75,44 @@ async fn waiting_ends_and_is_bounded() {
     assert_eq!((response.status().as_u16(), &response.headers()["retry-after"]), (503, &"2".parse().expect("a value")));
     let error: Value = response.json().await.expect("JSON");
     let message = error["error"]["message"].as_str().expect("a message");
-    assert!(message.starts_with("`banking` is not loaded on any worker now: worker http://"), "{message}");
+    let expected = "`banking` is not loaded on any worker now: its workers have not loaded it; try again in 2 s";
+    assert_eq!(message, expected, "without an address");
 
     let none = Limits { wait_queue_max: 0, ..limits() };
     let router = Router::start(swarm(&[&worker]), none).await;
     let response = router.post("/v1/chat/completions", chat("banking", "hi")).await;
     assert_eq!(response.status(), 429);
+}
+
+#[tokio::test]
+async fn an_adapter_that_cannot_be_loaded_is_refused_at_once() {
+    let worker = Worker::start("smol", &["travel"]).await;
+    let mut swarm = swarm(&[&worker]);
+    swarm.adapters[0].refused = "the adapter uses DoRA".to_owned();
+    // Waiting would take longer than the test may.
+    let patient = Limits { wait_max: Duration::from_secs(3600), ..limits() };
+    let router = Router::start(swarm.clone(), patient).await;
+    let response = router.post("/v1/chat/completions", chat("banking", "hi")).await;
+    assert_eq!((response.status().as_u16(), response.headers().get("retry-after")), (400, None));
+    let error: Value = response.json().await.expect("JSON");
+    let expected = serde_json::json!({
+        "message": "adapter `banking` cannot be loaded: the adapter uses DoRA",
+        "type": "invalid_request_error", "param": "model", "code": "adapter_not_loadable",
+    });
+    assert_eq!(error["error"], expected);
+    let (status, readyz) = router.get("/readyz").await;
+    assert_eq!(status, 503);
+    let missing = readyz["missing"].as_array().expect("a list");
+    let why = missing.iter().find(|missing| missing["name"] == "banking").map(|missing| &missing["why"]);
+    assert_eq!(why, Some(&"banking cannot be loaded: the adapter uses DoRA".into()), "{readyz}");
+    // A route passes over it.
+    assert_eq!(text(router.post("/v1/chat/completions", chat("assistant", "my card")).await).await, "smol: my card ");
+    // Once it is loaded all the same, it answers.
+    worker.load("banking");
+    swarm.generation += 1;
+    swarm.adapters[0].refused.clear();
+    router.swarm.send_replace(std::sync::Arc::new(swarm));
+    assert_eq!(text(router.post("/v1/chat/completions", chat("banking", "hi")).await).await, "banking: hi ");
 }
 
 #[tokio::test]

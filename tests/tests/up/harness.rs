@@ -2,7 +2,8 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader, Read},
+    io::{BufRead as _, BufReader, Read, Write as _},
+    net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::mpsc::{Receiver, channel},
@@ -150,6 +151,29 @@ impl Up {
         let (code, stdout, stderr) = output(slm().args(["get", "all", "--json", "--server", &self.grpc]));
         assert_eq!(code, 0, "{stderr}");
         serde_json::from_str(&stdout).expect("JSON")
+    }
+
+    /// A line on standard error that contains `text`, said before or from now on.
+    pub(crate) fn said(&mut self, text: &str) -> String {
+        if let Some(line) = self.seen.iter().find(|line| line.contains(text)) {
+            return line.clone();
+        }
+        let line = self.wait_for(text);
+        self.seen.push(line.clone());
+        line
+    }
+
+    /// An HTTP request to it: status and JSON.
+    pub(crate) fn ask(&self, method: &str, path: &str, body: &str) -> (u16, serde_json::Value) {
+        let mut stream = TcpStream::connect(&self.http).expect("a connection");
+        let head = format!("{method} {path} HTTP/1.0\r\nHost: {}\r\nContent-Length: {}\r\n", self.http, body.len());
+        let request = format!("{head}Content-Type: application/json\r\n\r\n{body}");
+        stream.write_all(request.as_bytes()).expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("headers");
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+        (status, serde_json::from_str(body).expect("JSON"))
     }
 
     /// The entry of one name.

@@ -63,6 +63,77 @@ fn an_adapter_that_cannot_be_applied_is_told_and_the_rest_serves() {
     assert!(served.contains("\"tiny\""), "{served}");
 }
 
+/// Files that are missing, in another place or not what they are called: found before any worker is asked.
+#[test]
+fn an_adapter_whose_files_cannot_be_used_is_told_and_the_rest_serves() {
+    let folder = Folder::with_model();
+    folder.put_adapter("r4-all");
+    folder.write("good.yaml", &adapter("good", "adapter"));
+    let lfs = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 60776\n";
+    let put = |name: &str, files: &[(&str, Option<&str>)]| {
+        let target = folder.path().join(name);
+        std::fs::create_dir_all(&target).expect("a folder");
+        for (file, text) in files {
+            match text {
+                Some(text) => std::fs::write(target.join(file), text).expect("written"),
+                None => std::fs::copy(family().join("adapters/r4-all").join(file), target.join(file))
+                    .map(drop)
+                    .expect("copied"),
+            }
+        }
+        folder.write(&format!("{name}.yaml"), &adapter(name, name));
+    };
+    let (config, weights) = ("adapter_config.json", "adapter_model.safetensors");
+    put("lfs-weights", &[(config, None), (weights, Some(lfs))]);
+    put("lfs-config", &[(config, Some(lfs)), (weights, None)]);
+    put("bin", &[(config, None), ("adapter_model.bin", Some("x"))]);
+    put("empty", &[]);
+    put("no-weights", &[(config, None)]);
+    put("no-config", &[(weights, None)]);
+    put("dangling", &[(config, None)]);
+    std::os::unix::fs::symlink("/nowhere", folder.path().join("dangling").join(weights)).expect("a link");
+    folder.write("gone.yaml", &adapter("gone", "nowhere"));
+    let broken = ["lfs-weights", "lfs-config", "bin", "empty", "no-weights", "no-config", "dangling", "gone"];
+
+    let mut up = Up::ready(&folder);
+    let entry = up.entry("good").expect("the good one");
+    assert_eq!(entry["ready"], true, "{entry}");
+    let (status, readyz) = up.ask("GET", "/readyz", "");
+    assert_eq!((status, &readyz["ready"]), (503, &serde_json::json!(false)), "{readyz}");
+    let missing = readyz["missing"].as_array().expect("a list");
+    for name in broken {
+        let problem = up.said(&format!("LoraAdapter {name}: "));
+        assert!(problem.contains(&format!("{name}.yaml:8: ")), "{problem}");
+        let entry =
+            missing.iter().find(|missing| missing["name"] == name).unwrap_or_else(|| panic!("{name}: {readyz}"));
+        let why = entry["why"].as_str().expect("a reason");
+        assert!(why.starts_with(&format!("{name} cannot be loaded: ")), "{why}");
+    }
+    assert_eq!(missing.len(), broken.len(), "{readyz}");
+
+    // Who asks for one hears so at once, and need not try again.
+    let (status, refused) = up.ask("POST", "/v1/completions", r#"{"model": "bin", "prompt": "a", "max_tokens": 1}"#);
+    let error = &refused["error"];
+    assert_eq!((status, &error["code"]), (400, &serde_json::json!("adapter_not_loadable")), "{refused}");
+    assert!(error["message"].as_str().is_some_and(|message| message.contains("adapter_model.bin")), "{refused}");
+
+    // One that is added is told as well, and one that is mended is served.
+    put("later", &[(config, None)]);
+    assert!(up.wait_for("LoraAdapter later: ").contains("what runs keeps running"));
+    for file in [config, weights] {
+        let beside = folder.path().join("beside");
+        std::fs::copy(family().join("adapters/r4-all").join(file), &beside).expect("copied");
+        std::fs::rename(&beside, folder.path().join("empty").join(file)).expect("renamed");
+    }
+    assert!(up.wait_for("applied generation=").contains("+LoraAdapter empty"));
+    let (_, readyz) = up.ask("GET", "/readyz", "");
+    let missing: Vec<_> = readyz["missing"].as_array().into_iter().flatten().map(|missing| &missing["name"]).collect();
+    assert!(
+        missing.contains(&&serde_json::json!("later")) && !missing.contains(&&serde_json::json!("empty")),
+        "{readyz}"
+    );
+}
+
 #[test]
 fn a_port_in_use() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");

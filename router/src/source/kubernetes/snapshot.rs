@@ -10,6 +10,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{Resource, ResourceExt as _};
 use slm_crds::{
     LoraAdapter, SlmModel, SwarmRoute,
+    adapter::Instance,
     expert::description,
     names::{Birth, Claim, holders},
     schema::Kind,
@@ -57,6 +58,7 @@ pub(super) fn snapshot(
         model: adapter.spec.model_ref.name.clone(),
         description: description(adapter.spec.expert.as_ref()),
         digest: String::new(),
+        refused: refused(adapter),
     };
     let route = |route: &Arc<SwarmRoute>| Route { name: route.name_any(), spec: route.spec.clone() };
     Swarm {
@@ -66,6 +68,16 @@ pub(super) fn snapshot(
         routes: admitted(Kind::SwarmRoute, routes, &holders).into_iter().map(route).collect(),
         undecodable_objects: undecodable.len(),
     }
+}
+
+/// The reason why no worker can load it before it changes: its status says so of every worker, and is that of this spec.
+fn refused(adapter: &LoraAdapter) -> String {
+    let status = adapter.status.as_ref().filter(|status| status.observed_generation == adapter.metadata.generation);
+    let instances = status.map_or(&[][..], |status| &status.instances);
+    if instances.iter().any(|instance| instance.state != Instance::REFUSED) {
+        return String::new();
+    }
+    instances.iter().find_map(|instance| instance.last_error.clone()).unwrap_or_default()
 }
 
 fn claims<K: Resource>(kind: Kind, objects: &[Arc<K>]) -> impl Iterator<Item = (String, Claim<Birth>)> {
@@ -161,6 +173,26 @@ mod tests {
         assert_eq!(swarm.models[0].workers, ["http://10.0.0.1:9090", "http://10.0.0.2:9090"]);
         assert_eq!(swarm.models[0].description, "small");
         assert_eq!(swarm.adapters.iter().map(|adapter| adapter.name.as_str()).collect::<Vec<_>>(), ["banking"]);
+    }
+
+    #[test]
+    fn an_adapter_that_every_worker_refuses_is_refused() {
+        let refused = |generation: u64, instances: Value| {
+            let adapter = json!({
+                "metadata": { "name": "banking", "generation": 2 },
+                "spec": { "modelRef": { "name": "smol" }, "source": { "uri": "oci://r/smol:1" } },
+                "status": { "observedGeneration": generation, "instances": instances },
+            });
+            let adapter = object("LoraAdapter", "banking", adapter);
+            snapshot(Scheme::Http, &[], &[adapter], &[], &[], &[]).adapters.remove(0).refused
+        };
+        let on = |pod: &str, state: &str| json!({ "pod": pod, "state": state, "lastError": "it uses DoRA" });
+        assert_eq!(refused(2, json!([on("a", "Refused"), on("b", "Refused")])), "it uses DoRA");
+        for other in ["Failed", "Loading", "Serving", "Unknown"] {
+            assert_eq!(refused(2, json!([on("a", "Refused"), on("b", other)])), "", "{other}");
+        }
+        assert_eq!(refused(1, json!([on("a", "Refused")])), "", "of the spec before");
+        assert_eq!(refused(2, json!([])), "");
     }
 
     /// Three objects of one name, created in each of the six orders: the oldest is in the snapshot, the others are not.

@@ -1,0 +1,72 @@
+//! Reasons why an expert is not served.
+
+use std::sync::Arc;
+
+use thiserror::Error;
+
+/// A reason. Displayed with the address of the worker, for logs, probes and decisions.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub(crate) enum Absence {
+    /// No state of the worker is known.
+    #[error("worker {worker} is not connected: {why}")]
+    Disconnected { worker: Arc<str>, why: Arc<str> },
+    /// The worker serves another model.
+    #[error("worker {worker} serves {serves}, not {model}")]
+    OtherModel { worker: Arc<str>, serves: String, model: String },
+    /// The worker takes no new requests.
+    #[error("worker {worker} is draining")]
+    Draining { worker: Arc<str> },
+    /// The worker has not loaded the adapter.
+    #[error("worker {worker} has not loaded {name}")]
+    NotLoaded { worker: Arc<str>, name: String },
+    /// No worker can load the adapter before its files or its manifest change.
+    #[error("{name} cannot be loaded: {why}")]
+    Refused { name: String, why: String },
+    /// The model has no worker.
+    #[error("model {0} has no worker")]
+    NoWorker(String),
+    /// The swarm has no such object.
+    #[error("{0} is not part of the swarm")]
+    NotPart(String),
+    /// This request has failed on every worker.
+    #[error("every worker that holds it has failed")]
+    Failed,
+    /// No snapshot has come yet.
+    #[error("the router does not know its swarm yet")]
+    NoSwarm,
+}
+
+impl Absence {
+    /// For callers, whom addresses inside the swarm do not concern.
+    pub(crate) fn for_callers(&self) -> String {
+        match self {
+            Self::Disconnected { .. } => "its worker is not connected".to_owned(),
+            Self::OtherModel { .. } => "its worker serves another model".to_owned(),
+            Self::Draining { .. } => "its worker is draining".to_owned(),
+            Self::NotLoaded { .. } => "its workers have not loaded it".to_owned(),
+            Self::Refused { .. } | Self::NoWorker(_) | Self::NotPart(_) | Self::Failed | Self::NoSwarm => {
+                self.to_string()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn callers_see_no_address() {
+        let worker: Arc<str> = "http://10.0.0.7:50051".into();
+        let cases = [
+            Absence::Disconnected { worker: Arc::clone(&worker), why: "connection to 10.0.0.7:50051 refused".into() },
+            Absence::OtherModel { worker: Arc::clone(&worker), serves: "other".to_owned(), model: "smol".to_owned() },
+            Absence::Draining { worker: Arc::clone(&worker) },
+            Absence::NotLoaded { worker, name: "banking".to_owned() },
+        ];
+        for absence in cases {
+            assert!(absence.to_string().contains("10.0.0.7"), "{absence}");
+            assert!(!absence.for_callers().contains("10.0.0.7"), "{}", absence.for_callers());
+        }
+    }
+}
