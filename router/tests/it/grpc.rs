@@ -88,7 +88,7 @@ async fn refusals_are_statuses() {
     let mut client = GenerationClient::new(router.grpc().await);
     let cases = [
         (prompt("bankin", "hi"), Code::NotFound, "did you mean `banking`?"),
-        (GenerateRequest { input: None, ..prompt("smol", "") }, Code::InvalidArgument, "nothing to continue"),
+        (GenerateRequest { input: None, ..prompt("smol", "") }, Code::InvalidArgument, "is missing; send one of them"),
         (prompt("smol", "!long"), Code::InvalidArgument, "9 tokens"),
         (prompt("smol", "!full"), Code::ResourceExhausted, "queue is full"),
         (prompt("smol", &"x".repeat(5 << 20)), Code::OutOfRange, "message length too large"),
