@@ -47,6 +47,13 @@ pub enum RetryWhen {
 }
 
 impl Refused {
+    /// True when the adapter can be loaded only after something else changes: its files, its manifest, or the adapters that
+    /// hold the slots.
+    #[must_use]
+    pub fn needs_change(&self) -> bool {
+        self.lasting && self.retry_when != RetryWhen::Later
+    }
+
     /// The refusal of `version` by a worker's `status`. `asked` is the time of this request, `before` the refusal of the
     /// same version before it.
     #[must_use]
@@ -93,10 +100,13 @@ mod tests {
             let longest = Duration::from_millis(250 << attempt).min(PAUSE_MAX);
             assert!(pause >= longest / 2 && pause <= longest, "attempt {attempt}: {pause:?}");
             assert_eq!(refused.lasting, waited >= TRANSIENT_WAIT_MAX, "attempt {attempt}, after {waited:?}");
+            assert_eq!(refused.needs_change(), refused.lasting, "it needs a slot");
             now = refused.again;
             refused = Refused::new(version.clone(), &full, Some(&refused), now, now);
         }
         assert!(refused.lasting);
+        let away = Status::unavailable("no answer");
+        assert!(!Refused::new(version.clone(), &away, Some(&refused), now, now).needs_change());
         let broken = Refused::new(version, &Status::invalid_argument("no tensors"), None, start, start);
         assert_eq!((broken.lasting, broken.again - start, broken.reason.as_str()), (true, CHANGED_PAUSE, "LoadFailed"));
     }

@@ -1,6 +1,6 @@
 //! Progress towards the desired state: working, applied, partly applied or stuck.
 
-use slm_residency::{DesiredAdapters, VersionState, refusal::RetryWhen};
+use slm_residency::{DesiredAdapters, VersionState};
 
 use super::{
     desired::Desired,
@@ -55,7 +55,7 @@ pub fn settled(desired: &Desired, observed: &Observed) -> bool {
 
 /// True when a load is pending retry and may succeed.
 fn tries(worker: &Worker, wanted: &DesiredAdapters) -> bool {
-    let may_pass = |stand| matches!(stand, VersionState::Refused(refused) if refused.retry_when != RetryWhen::Changed);
+    let may_pass = |stand| matches!(stand, VersionState::Refused(refused) if !refused.needs_change());
     wanted.iter().any(|(name, version)| may_pass(worker.holdings.version_state(name, version)))
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use slm_residency::{VersionState, refusal::RetryWhen};
+use slm_residency::VersionState;
 use slm_router::{
     Swarm,
     swarm::{Adapter, Model},
@@ -90,7 +90,7 @@ fn refusal(adapter: &DesiredAdapter, desired: &Desired, observed: &Observed) -> 
     let model = desired.models.iter().find(|model| model.name == adapter.model)?;
     let worker = desired_worker(model, observed)?;
     match worker.holdings.version_state(&adapter.name, &adapter.version()) {
-        VersionState::Refused(refused) if refused.retry_when == RetryWhen::Changed => Some(refused.message.clone()),
+        VersionState::Refused(refused) if refused.needs_change() => Some(refused.message.clone()),
         _ => None,
     }
 }
