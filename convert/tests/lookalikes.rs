@@ -123,7 +123,8 @@ fn every_file_that_names_an_end_is_believed() {
     let dir = copy(&parity().join("llama"));
     let added = |id: u32, text: &str, special: bool| json!({"id": id, "content": text, "special": special});
     let tokenizer = json!({
-        "added_tokens": [added(2, "</s>", true), added(9, "<|im_end|>", true), added(10, "<|end|>", false)],
+        "added_tokens": [added(2, "</s>", true), added(9, "<|im_end|>", true), added(10, "<|end|>", false),
+            added(12, "<tool>", false)],
         "model": {"vocab": {"stop": 11}},
     });
     fs::write(dir.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
@@ -133,10 +134,10 @@ fn every_file_that_names_an_end_is_believed() {
         let ends = model.generation().ends.iter().map(|end| format!("{} {}", end.id, end.token)).collect::<Vec<_>>();
         (ends, model.notes().join("\n"))
     };
-    let known = vec!["2 </s>".to_owned(), "9 <|im_end|>".to_owned()];
-    assert_eq!(ends(&json!({})).0, known, "config.json, and the well-known one that is a control token");
+    let known = vec!["2 </s>".to_owned(), "9 <|im_end|>".to_owned(), "10 <|end|>".to_owned()];
+    assert_eq!(ends(&json!({})).0, known, "config.json, and the well-known ones, marked as control tokens or not");
     assert_eq!(ends(&json!({"eos_token": {"content": "<|im_end|>"}})).0, known);
-    assert_eq!(ends(&json!({"eos_token": "stop"})).0, ["2 </s>", "11 stop", "9 <|im_end|>"]);
+    assert_eq!(ends(&json!({"eos_token": "stop"})).0, ["2 </s>", "11 stop", "9 <|im_end|>", "10 <|end|>"]);
     let (all, notes) = ends(&json!({"eos_token": "<nothing>"}));
     assert_eq!(all, known);
     assert_says(&notes, &["<nothing>", "tokenizer_config.json", "ignored"]);
