@@ -5,6 +5,7 @@
 //! computation and output are bounded.
 
 mod clock;
+mod format;
 mod json;
 mod methods;
 mod number;

@@ -94,7 +94,9 @@ fn tokens(map: &Map<String, Value>) -> BTreeMap<String, Value> {
                 }
                 // Named ones, which templates see by their own names.
                 Value::Object(named) => {
-                    tokens.extend(named.iter().filter_map(|(name, value)| Some((name.clone(), token_text(value)?.into()))));
+                    tokens.extend(
+                        named.iter().filter_map(|(name, value)| Some((name.clone(), token_text(value)?.into()))),
+                    );
                 }
                 _ => {}
             }

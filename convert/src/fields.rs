@@ -174,7 +174,10 @@ mod tests {
     #[test]
     fn pythons_numbers_are_wrong_values_and_not_wrong_files() {
         let map = parse(br#"{"a": NaN, "b": [-Infinity, Infinity], "c": "NaN \" Infinity", "d": 1}"#).unwrap();
-        assert_eq!(Value::Object(map).to_string(), r#"{"a":"NaN","b":["-Infinity","Infinity"],"c":"NaN \" Infinity","d":1}"#);
+        assert_eq!(
+            Value::Object(map).to_string(),
+            r#"{"a":"NaN","b":["-Infinity","Infinity"],"c":"NaN \" Infinity","d":1}"#
+        );
         for bad in [&br#"{"a": nan}"#[..], b"{\"a\": \"NaN", b"NaN", b"[NaN]", b"{\"a\": NaN"] {
             assert!(parse(bad).is_err());
         }

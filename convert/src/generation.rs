@@ -5,7 +5,7 @@ mod ends;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-pub(crate) use ends::{EndCandidates, add_ends, is_unmistakable, looks_like_control};
+pub(crate) use ends::{EndCandidates, add_ends, is_unmistakable, looks_like_control, well_known_in};
 
 use crate::fields::{Fields, shown};
 
@@ -101,13 +101,7 @@ impl GenerationDefaults {
     }
 
     /// One token id or a list of them, within the vocabulary. Others become warnings.
-    pub(crate) fn token_ids(
-        &mut self,
-        file: &str,
-        map: &Map<String, Value>,
-        key: &str,
-        vocab_size: usize,
-    ) -> Vec<u32> {
+    pub(crate) fn token_ids(&mut self, file: &str, map: &Map<String, Value>, key: &str, vocab_size: usize) -> Vec<u32> {
         let values = match map.get(key) {
             None | Some(Value::Null) => return Vec::new(),
             Some(Value::Array(values)) => values.as_slice(),
@@ -116,7 +110,8 @@ impl GenerationDefaults {
         let mut ids = Vec::new();
         for value in values.iter().filter(|value| !value.is_null()) {
             // Some writers make floats of whole numbers.
-            let whole = value.as_u64().or_else(|| value.as_f64().filter(|x| x.fract() == 0.0 && *x >= 0.0).map(|x| x as u64));
+            let whole =
+                value.as_u64().or_else(|| value.as_f64().filter(|x| x.fract() == 0.0 && *x >= 0.0).map(|x| x as u64));
             match whole.and_then(|id| u32::try_from(id).ok()).filter(|id| (*id as usize) < vocab_size) {
                 Some(id) => ids.push(id),
                 None => self.notes.push(format!(

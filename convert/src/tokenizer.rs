@@ -83,8 +83,10 @@ pub(crate) fn candidates_of_gguf(gguf: &Gguf) -> EndCandidates {
     for (id, (text, kind)) in (0u32..).zip(vocabulary.texts.iter().zip(&vocabulary.kinds)) {
         let tokens = match kind {
             TokenType::Control | TokenType::UserDefined if !text.is_empty() => &mut found.added,
-            TokenType::Normal if is_unmistakable(text) || (!merged && looks_like_control(text)) => &mut found.added,
-            TokenType::Normal if looks_like_control(text) => &mut found.lookalikes,
+            TokenType::Normal | TokenType::Unused if is_unmistakable(text) || (!merged && looks_like_control(text)) => {
+                &mut found.added
+            }
+            TokenType::Normal | TokenType::Unused if looks_like_control(text) => &mut found.lookalikes,
             _ => continue,
         };
         tokens.entry((*text).to_owned()).or_insert(id);

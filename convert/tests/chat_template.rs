@@ -93,6 +93,9 @@ fn texts_are_formatted_as_python_does() {
         ("'%(x)s-%(y)03d' % {'x': 'a', 'y': 2}", "a-002"),
         ("'%s %s' | format('a', 2)", "a 2"),
         ("'%(a)s' | format(a='b')", "b"),
+        ("'{!r} {}'.format('a', 'b')", "'a' b"),
+        ("'{0!r}|{1!s:>3}|{b[k]!r:>4}'.format('a', 'b', b={'k': 1})", "'a'|  b|   1"),
+        ("'{:.1%} {:7.0%} {{}} {:>3}'.format(0.256, 0.5, 'x')", "25.6%     50% {}   x"),
         ("1e20", "1e+20"),
         ("1e-7", "1e-07"),
         ("1e20 | string ~ '|' ~ (0.1 + 0.2) ~ '|' ~ 1e15", "1e+20|0.30000000000000004|1000000000000000.0"),
@@ -154,6 +157,7 @@ fn methods_and_filters_take_the_arguments_that_python_gives_them() {
         ("('<' | e) | e ~ ('<' | e | forceescape)", "&lt;&amp;lt;"),
         ("'a\nb\n\nc\n' | indent(2)", "a\n  b\n\n  c\n"),
         ("'a\nb' | indent('> ', true)", "> a\n> b"),
+        ("{'a': ['b']} | pprint", "{'a': ['b']}"),
         ("raise_exception is callable", "True"),
         ("'a' is callable", "False"),
     ];

@@ -20,8 +20,12 @@ pub(super) fn tojson(value: &Value, args: Rest<ValueOrKwargs>) -> Result<Value, 
     let failed = |problem: String| Error::new(ErrorKind::InvalidOperation, problem);
     let args = args.into_values();
     let (args, options): (&[Value], Kwargs) = from_args(&args)?;
-    let (ensure_ascii, indent, separators, sort_keys): (Option<Value>, Option<usize>, Option<Vec<String>>, Option<bool>) =
-        from_args(args)?;
+    let (ensure_ascii, indent, separators, sort_keys): (
+        Option<Value>,
+        Option<usize>,
+        Option<Vec<String>>,
+        Option<bool>,
+    ) = from_args(args)?;
     let indent: Option<usize> = indent.or(options.get("indent")?);
     let ensure_ascii: Option<bool> = ensure_ascii.or(options.get("ensure_ascii")?).map(|flag| flag.is_true());
     let separators: Option<Vec<String>> = separators.or(options.get("separators")?);

@@ -3,11 +3,17 @@
 use minijinja::value::{Kwargs, Tuple, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State, Value};
 
+use super::format;
+
 /// Bound on padding, more than any template uses.
 const WIDTH_MAX: usize = 1 << 16;
 
 /// Callback for methods of values.
 pub(super) fn method(state: &mut State<'_, '_>, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
+    if let Some(text) = value.as_str().filter(|text| name == "format" && format::is_needed(text)) {
+        let (text, args) = format::rewritten(text, args)?;
+        return minijinja_contrib::pycompat::unknown_method_callback(state, &Value::from(text), name, &args);
+    }
     let own = match (value.kind(), value.as_str()) {
         (_, Some(text)) => text_method(text, name, args)?,
         (ValueKind::Seq, None) => list_method(value, name, args)?,
@@ -139,12 +145,11 @@ fn search(text: &str, name: &str, args: &[Value]) -> Result<Value, Error> {
     let range = range(count, start, end);
     let part = &text[places[range.start]..places[range.end]];
     if let "startswith" | "endswith" = name {
-        let holds = |what: &str| !beyond && if name == "startswith" { part.starts_with(what) } else { part.ends_with(what) };
+        let holds =
+            |what: &str| !beyond && if name == "startswith" { part.starts_with(what) } else { part.ends_with(what) };
         return match (what.as_str(), what.kind()) {
             (Some(what), _) => Ok(Value::from(holds(what))),
-            (None, ValueKind::Seq) => {
-                Ok(Value::from(what.try_iter()?.any(|one| one.as_str().is_some_and(holds))))
-            }
+            (None, ValueKind::Seq) => Ok(Value::from(what.try_iter()?.any(|one| one.as_str().is_some_and(holds)))),
             _ => Err(failed(format!("{name}: a text or several are expected, not {}", what.kind()))),
         };
     }

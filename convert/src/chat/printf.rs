@@ -38,9 +38,7 @@ pub(super) fn format(format: &str, values: &Values<'_>) -> Result<Value, Error> 
         directive.write(&value, &mut out)?;
     }
     match values {
-        Values::Listed(all) if rest.at < all.len() => {
-            Err(failed("not all values are used by the format".to_owned()))
-        }
+        Values::Listed(all) if rest.at < all.len() => Err(failed("not all values are used by the format".to_owned())),
         _ => Ok(Value::from(out)),
     }
 }
@@ -68,11 +66,19 @@ impl Rest<'_> {
         match (self.values, name) {
             (Values::Named(map), Some(name)) => {
                 let value = map.get_item(&Value::from(name))?;
-                if value.is_undefined() { Err(failed(format!("the format has no value for {name:?}"))) } else { Ok(value) }
+                if value.is_undefined() {
+                    Err(failed(format!("the format has no value for {name:?}")))
+                } else {
+                    Ok(value)
+                }
             }
             (Values::Named(map), None) => {
                 self.at += 1;
-                if self.at == 1 { Ok((*map).clone()) } else { Err(failed("not enough values for the format".to_owned())) }
+                if self.at == 1 {
+                    Ok((*map).clone())
+                } else {
+                    Err(failed("not enough values for the format".to_owned()))
+                }
             }
             (Values::Listed(_), Some(name)) => Err(failed(format!("the format needs a mapping for {name:?}"))),
             (Values::Listed(all), None) => {

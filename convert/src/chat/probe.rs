@@ -78,7 +78,9 @@ mod tests {
 
     #[test]
     fn only_a_template_that_renders_nothing_has_a_problem() {
-        for good in ["", "{{ messages[0].content }}", "{{ raise_exception('no') }}", "{{ messages[1].content.strip() }}"] {
+        for good in
+            ["", "{{ messages[0].content }}", "{{ raise_exception('no') }}", "{{ messages[1].content.strip() }}"]
+        {
             assert_eq!(template(good).problem(), None, "{good}");
         }
         for (bad, word) in [("{{ messages[0].content | nosuch }}", "nosuch"), ("{{ a.b.c }}", "undefined")] {

@@ -9,7 +9,7 @@ use minijinja::value::{Kwargs, Object, ObjectRepr, Rest, ValueKind, ValueOrKwarg
 use minijinja::{Environment, Error, ErrorKind, State, Value};
 
 use super::methods::{centred, failed, method};
-use super::{number, percent};
+use super::{number, percent, printf};
 
 /// Bound on the pieces of a wrapped text, and on indentation.
 const WIDTH_MAX: usize = 1 << 16;
@@ -28,7 +28,9 @@ pub(super) fn add(environment: &mut Environment<'_>) {
         named.assert_all_used()?;
         centred(&number::shown(value), width, ' ')
     });
-    environment.add_filter("format", |format: &str, args: Rest<ValueOrKwargs>| percent::formatted(format, &args.into_values()));
+    environment.add_filter("format", |format: &str, args: Rest<ValueOrKwargs>| {
+        percent::formatted(format, &args.into_values())
+    });
     environment.add_filter("truncate", truncate);
     environment.add_filter("indent", indent);
     environment.add_filter("wordwrap", wordwrap);
@@ -56,7 +58,9 @@ pub(super) fn add(environment: &mut Environment<'_>) {
         named.assert_all_used()?;
         Ok::<_, Error>(Value::from_object(Joiner { separator, used: AtomicBool::new(false) }))
     });
-    environment.add_test("callable", |value: &Value| value.kind() == ValueKind::Plain);
+    environment.add_filter("pprint", |value: &Value| printf::repr(value));
+    // In Jinja2, an undefined value can be called, too, and raises its error then.
+    environment.add_test("callable", |value: &Value| matches!(value.kind(), ValueKind::Plain | ValueKind::Undefined));
 }
 
 /// Items in turn, from the start again after the last one.
@@ -81,12 +85,7 @@ impl Object for Cycler {
         (key.as_str() == Some("current")).then(|| self.current())
     }
 
-    fn call_method(
-        self: &Arc<Self>,
-        _: &mut State<'_, '_>,
-        method: &str,
-        args: &[Value],
-    ) -> Result<Value, Error> {
+    fn call_method(self: &Arc<Self>, _: &mut State<'_, '_>, method: &str, args: &[Value]) -> Result<Value, Error> {
         let () = from_args(args)?;
         match method {
             "next" => {

@@ -10,8 +10,8 @@ use super::{CheckpointError, Tensor, gguf_file, lookalike};
 use crate::chat::ChatTemplate;
 use crate::chat_files::{self, ChatFiles};
 use crate::config::ModelConfig;
-use crate::generation::{EndCandidates, GenerationDefaults, add_ends};
 use crate::fields;
+use crate::generation::{EndCandidates, GenerationDefaults, add_ends, well_known_in};
 use crate::listing;
 use crate::safetensors_file::SafetensorsFile;
 use crate::{families, mapped, tokenizer};
@@ -66,7 +66,10 @@ impl Folder {
         let config_path = path.join(CONFIG);
         let config_json = side_json(path, &side, CONFIG)?.ok_or_else(|| no_model(path))?;
         if let Some(error) = config_json.get("error").filter(|_| !config_json.contains_key("hidden_size")) {
-            let problem = format!("this is the answer of a server, {}, not the file itself: download the file again", fields::shown(error));
+            let problem = format!(
+                "this is the answer of a server, {}, not the file itself: download the file again",
+                fields::shown(error)
+            );
             return Err(CheckpointError::NotAFile { path: config_path, problem });
         }
         let config = families::from_hugging_face(&config_path.display().to_string(), &config_json)?;
@@ -140,7 +143,9 @@ impl Folder {
     /// The tokens that other files declare beside `tokenizer.json`.
     fn declared(&self, files: &ChatFiles) -> Result<Vec<tokenizer::Declared>, CheckpointError> {
         let json = |name: &str| Ok::<_, CheckpointError>(side_json(&self.path, &self.side, name)?.unwrap_or_default());
-        let named = files.texts().map(str::to_owned).collect();
+        let template = files.template(None).ok().flatten();
+        let ends = well_known_in(template.as_ref().map_or("", ChatTemplate::written));
+        let named = files.texts().map(str::to_owned).chain(ends.map(str::to_owned)).collect();
         Ok(tokenizer::declared(&json("tokenizer_config.json")?, &json("added_tokens.json")?, &named))
     }
 

@@ -91,7 +91,12 @@ impl GgufFile {
         let mut generation = generation(&gguf, &file, config.vocab_size);
         let template = chat_template(&gguf).ok().flatten();
         add_ends(&mut generation, &tokenizer::candidates_of_gguf(&gguf), template.as_ref(), config.vocab_size);
-        generation.notes.extend(template.as_ref().and_then(ChatTemplate::problem).map(|note| format!("{file}: {note}")));
+        generation
+            .notes
+            .extend(template.as_ref().and_then(ChatTemplate::problem).map(|note| format!("{file}: {note}")));
+        if scalars.get("tokenizer.chat_template").is_some_and(|value| !value.is_string()) {
+            generation.notes.push(format!("{file}: tokenizer.chat_template is no text; it is ignored"));
+        }
         let expected = names::expected(&config);
         check_tensors(&gguf, &config, &expected)?;
         let tensors = expected.into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();

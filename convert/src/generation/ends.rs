@@ -75,6 +75,11 @@ pub(crate) fn add_ends(
     }
 }
 
+/// Well-known ends in what a template writes. They are tokens if the vocabulary has them, though no file says so.
+pub(crate) fn well_known_in(written: &str) -> impl Iterator<Item = &'static str> {
+    WELL_KNOWN.into_iter().filter(|token| is_unmistakable(token) && written.contains(token))
+}
+
 /// Whether a text is written like a control token: `<…>` or `[…]`, one word.
 pub(crate) fn looks_like_control(text: &str) -> bool {
     let inner = |open, close| text.strip_prefix(open).and_then(|rest: &str| rest.strip_suffix(close));
@@ -97,7 +102,8 @@ fn end_of_turn<'c>(template: &ChatTemplate, candidates: &'c EndCandidates) -> Op
     let (before, after) = rendered.split_once(SAID)?;
     let after = after.trim_start();
     let all = || candidates.added.iter().chain(&candidates.lookalikes).filter(|(text, _)| !text.is_empty());
-    let (end, id) = all().filter(|(token, _)| after.starts_with(token.as_str())).max_by_key(|(token, _)| token.len())?;
+    let (end, id) =
+        all().filter(|(token, _)| after.starts_with(token.as_str())).max_by_key(|(token, _)| token.len())?;
     // If a template always adds a generation prompt, this is the token that opens the next turn. Another one, which may
     // be plain text, opens a turn after the token that ended the one before.
     let opening = all().filter_map(|(token, _)| Some((before.rfind(token.as_str())?, token))).max();

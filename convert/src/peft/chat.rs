@@ -45,9 +45,10 @@ impl AdapterChat {
             Err(error) => chat.notes.push(format!("{}: {error}; the base's template is used", dir.display())),
         }
         if let Some(vocabulary) = vocabulary {
-            let (ends, note) = ends(dir, &files, chat.template.as_ref(), vocabulary);
+            let generation = json(dir, "generation_config.json", &mut chat.notes);
+            let (ends, notes) = ends(dir, &files, &generation, chat.template.as_ref(), vocabulary);
             chat.eos_token_ids = ends;
-            chat.notes.extend(note);
+            chat.notes.extend(notes);
         }
         chat.notes.extend(other_tokens(dir, vocabulary));
         chat
@@ -60,31 +61,33 @@ pub(super) fn source(dir: &Path) -> Option<String> {
 }
 
 fn files(dir: &Path, notes: &mut Vec<String>) -> ChatFiles {
-    let mut read = |name: &str| -> Option<Vec<u8>> {
-        let path = dir.join(name);
-        let problem = match listing::obstacle(&path) {
-            Some(problem) => problem,
-            None if !path.is_file() => return None,
-            None => match mapped::read(&path, FILE_BYTES_MAX) {
-                Ok(bytes) => return Some(bytes),
-                Err(error) => error.to_string(),
-            },
-        };
-        notes.push(format!("{}: {problem}; it is not used", path.display()));
-        None
-    };
     let names = ["tokenizer_config.json", "special_tokens_map.json", "chat_template.json"];
-    let (bytes, jinja) = (names.map(&mut read), read("chat_template.jinja"));
-    let mut maps = names.into_iter().zip(bytes).map(|(name, bytes)| -> Map<String, Value> {
-        let map = bytes.map(|bytes| fields::parse(&bytes)).transpose().unwrap_or_else(|error| {
-            notes.push(format!("{}: {error}; it is not used", dir.join(name).display()));
-            None
-        });
-        map.unwrap_or_default()
-    });
-    let mut next = || maps.next().unwrap_or_default();
-    let (config, special, template) = (next(), next(), next());
+    let [config, special, template] = names.map(|name| json(dir, name, notes));
+    let jinja = read(dir, "chat_template.jinja", notes);
     chat_files::read(&config, &special, &template, jinja.as_deref())
+}
+
+/// An object in a file; empty if there is no such file or it cannot be read.
+fn json(dir: &Path, name: &str, notes: &mut Vec<String>) -> Map<String, Value> {
+    let map = read(dir, name, notes).map(|bytes| fields::parse(&bytes)).transpose().unwrap_or_else(|error| {
+        notes.push(format!("{}: {error}; it is not used", dir.join(name).display()));
+        None
+    });
+    map.unwrap_or_default()
+}
+
+fn read(dir: &Path, name: &str, notes: &mut Vec<String>) -> Option<Vec<u8>> {
+    let path = dir.join(name);
+    let problem = match listing::obstacle(&path) {
+        Some(problem) => problem,
+        None if !path.is_file() => return None,
+        None => match mapped::read(&path, FILE_BYTES_MAX) {
+            Ok(bytes) => return Some(bytes),
+            Err(error) => error.to_string(),
+        },
+    };
+    notes.push(format!("{}: {problem}; it is not used", path.display()));
+    None
 }
 
 fn same(base: &ChatTemplate, own: &ChatTemplate) -> bool {
@@ -102,15 +105,22 @@ fn same(base: &ChatTemplate, own: &ChatTemplate) -> bool {
 fn ends(
     dir: &Path,
     files: &ChatFiles,
+    generation: &Map<String, Value>,
     template: Option<&ChatTemplate>,
     vocabulary: &tokenizers::Tokenizer,
-) -> (Vec<u32>, Option<String>) {
+) -> (Vec<u32>, Vec<String>) {
     let mut defaults = GenerationDefaults::default();
-    let mut note = None;
+    let file = dir.join("generation_config.json").display().to_string();
+    for id in defaults.token_ids(&file, generation, "eos_token_id", vocabulary.get_vocab_size(true)) {
+        defaults.add_end(id, "", &file);
+    }
     if let Some(eos) = files.eos_token() {
         match vocabulary.token_to_id(eos) {
             Some(id) => defaults.add_end(id, eos, "the adapter's tokenizer_config.json"),
-            None => note = Some(format!("{}: eos_token {eos:?} is no token of the base; it is ignored", dir.display())),
+            None => {
+                let note = format!("{}: eos_token {eos:?} is no token of the base; it is ignored", dir.display());
+                defaults.notes.push(note);
+            }
         }
     }
     if template.is_some() {
@@ -119,7 +129,7 @@ fn ends(
         let candidates = EndCandidates { added, lookalikes: BTreeMap::new() };
         add_ends(&mut defaults, &candidates, template, usize::MAX);
     }
-    (defaults.eos_token_ids, note)
+    (defaults.eos_token_ids, defaults.notes)
 }
 
 /// A warning about tokens that the adapter was trained with and the base lacks.

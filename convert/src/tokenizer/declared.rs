@@ -128,7 +128,9 @@ impl Declared {
         let id = *ids.get(&self.token.content)?;
         let text = &self.token.content;
         if id as usize >= vocab_size {
-            return Some(format!("the token {text:?} has id {id}, beyond the vocabulary of {vocab_size}; it is ignored"));
+            return Some(format!(
+                "the token {text:?} has id {id}, beyond the vocabulary of {vocab_size}; it is ignored"
+            ));
         }
         let declared = self.id.filter(|declared| *declared != id)?;
         Some(format!("the token {text:?} is declared with id {declared}; it has {id} in tokenizer.json, which is used"))

@@ -53,7 +53,7 @@ impl<'a> Vocabulary<'a> {
         for end in ends {
             let Some(text) = self.texts.get(*end as usize) else { continue };
             let Some(kind) = self.kinds.get_mut(*end as usize) else { continue };
-            if *kind == TokenType::Normal && looks_like_control(text) {
+            if matches!(kind, TokenType::Normal | TokenType::Unused) && looks_like_control(text) {
                 *kind = TokenType::Control;
             }
         }

@@ -24,9 +24,8 @@ use slm_convert::chat::{ChatError, ChatMessage, ChatTemplate};
 use super::Specials;
 
 /// Beginnings of the ranges of stand-ins, all for private use. The first that does not occur in the messages is taken.
-const RANGES: [u32; 12] = [
-    0xe000, 0xe400, 0xe800, 0xec00, 0xf000, 0xf400, 0xf_0000, 0xf_4000, 0xf_8000, 0x10_0000, 0x10_4000, 0x10_8000,
-];
+const RANGES: [u32; 12] =
+    [0xe000, 0xe400, 0xe800, 0xec00, 0xf000, 0xf400, 0xf_0000, 0xf_4000, 0xf_8000, 0x10_0000, 0x10_4000, 0x10_8000];
 /// Size of a range, and bound on the stand-ins.
 const RANGE: usize = 0x400;
 /// Bound on the strings of a template that are searched in messages.
@@ -44,28 +43,40 @@ pub(super) enum Rendered {
 /// Letters of control tokens.
 #[derive(Debug)]
 pub(super) struct Letters {
-    /// All but white space, in order.
+    /// All but white space, the signs first.
     all: Vec<char>,
-    /// Those of them that have no case; for a token without any, all of it.
-    signs: HashSet<char>,
+    /// Number of signs: letters without case; for a token that has none, all of it.
+    signs: usize,
+    /// Index in `all` of ASCII letters, [`NONE`] for the others.
+    ascii: [u16; 128],
+    /// The same for other letters.
+    others: HashMap<char, u16>,
     /// Whether the tokenizer finds control tokens in text that is not their own, because it normalises it.
     normalized: bool,
 }
 
+/// Index of no letter.
+const NONE: u16 = u16::MAX;
+
 impl Letters {
     pub(super) fn new(specials: &Specials, normalizes: bool) -> Self {
-        let (mut all, mut signs) = (BTreeSet::new(), HashSet::new());
+        let (mut all, mut signs) = (BTreeSet::new(), BTreeSet::new());
         for (_, token) in specials.tokens() {
             let letters = || token.content.chars().filter(|letter| !letter.is_whitespace());
             let has_signs = letters().any(|letter| !letter.is_alphanumeric());
             all.extend(letters());
             signs.extend(letters().filter(|letter| !has_signs || !letter.is_alphanumeric()));
         }
+        let all: Vec<char> = signs.iter().chain(all.difference(&signs)).copied().take(RANGE - 2).collect();
+        let (mut ascii, mut others) = ([NONE; 128], HashMap::new());
+        for (letter, index) in all.iter().zip(0u16..) {
+            match ascii.get_mut(*letter as usize) {
+                Some(place) => *place = index,
+                None => drop(others.insert(*letter, index)),
+            }
+        }
         let normalized = normalizes && specials.tokens().iter().any(|(_, token)| token.normalized);
-        let first = all.iter().filter(|letter| signs.contains(letter));
-        let others = all.iter().filter(|letter| !signs.contains(letter));
-        let all = first.chain(others).copied().take(RANGE - 2).collect();
-        Self { all, signs, normalized }
+        Self { signs: signs.len().min(all.len()), all, ascii, others, normalized }
     }
 
     /// Whether the tokenizer normalises text before it looks for control tokens.
@@ -73,9 +84,20 @@ impl Letters {
         self.normalized
     }
 
+    fn index(&self, letter: char) -> Option<u16> {
+        match self.ascii.get(letter as usize) {
+            Some(index) => Some(*index).filter(|index| *index != NONE),
+            None => self.others.get(&letter).copied(),
+        }
+    }
+
+    fn is_sign(&self, letter: char) -> bool {
+        self.index(letter).is_some_and(|index| usize::from(index) < self.signs)
+    }
+
     /// Whether the messages could contribute to a control token.
     fn occur_in(&self, messages: &[ChatMessage]) -> bool {
-        self.normalized || texts(messages).any(|text| text.contains(|letter| self.signs.contains(&letter)))
+        self.normalized || texts(messages).any(|text| text.contains(|letter| self.is_sign(letter)))
     }
 }
 
@@ -92,12 +114,11 @@ pub(super) fn render(
     }
     let Some(stand_ins) = StandIns::new(letters, messages) else { return Ok(Rendered::Own(text, Vec::new())) };
     let used = |literal: &&String| texts(messages).any(|text| text.contains(literal.as_str()));
-    let literals: Vec<&str> =
-        template.literals().iter().take(LITERALS_MAX).filter(used).map(String::as_str).collect();
+    let literals: Vec<&str> = template.literals().iter().take(LITERALS_MAX).filter(used).map(String::as_str).collect();
     let mut closest = None;
     for kept in [&[][..], &literals[..]] {
         for signs_only in [false, true] {
-            let scheme = Scheme { letters, stand_ins: &stand_ins, signs_only, kept, marks: false };
+            let scheme = Scheme { stand_ins: &stand_ins, signs_only, kept, marks: false };
             let Ok(rendered) = template.render(&scheme.applied(messages), true) else { continue };
             if stand_ins.undone(&rendered) == text {
                 let own = own(&rendered, &scheme, template, messages, specials);
@@ -125,7 +146,7 @@ fn own(
     let free: HashSet<char> = scheme.kept.iter().flat_map(|literal| literal.chars()).collect();
     let doubtful = |index: usize| {
         let content = specials.tokens()[index].1.content.as_str();
-        let replaced = |letter: &char| scheme.replaces(*letter);
+        let replaced = |letter: &char| scheme.stand_in(*letter).is_some();
         !scheme.kept.is_empty() && content.chars().filter(replaced).all(|letter| free.contains(&letter))
     };
     if !found.iter().any(|(index, _)| doubtful(*index)) {
@@ -149,7 +170,7 @@ fn finished(
     text: String,
     own: Vec<(usize, std::ops::Range<usize>)>,
     specials: &Specials,
-    stand_ins: &StandIns,
+    stand_ins: &StandIns<'_>,
     rendered: &str,
 ) -> Rendered {
     // Stand-ins have other lengths than the letters that they stand for.
@@ -169,7 +190,7 @@ fn finished(
 
 /// The result if no rendering agrees: the template changes letters of control tokens in another way. Control tokens that
 /// are the same in both are its own, as far as what stands between two of them and is no user's text is the same, too.
-fn unaligned(text: String, closest: Option<&str>, specials: &Specials, stand_ins: &StandIns) -> Rendered {
+fn unaligned(text: String, closest: Option<&str>, specials: &Specials, stand_ins: &StandIns<'_>) -> Rendered {
     let Some(closest) = closest else { return Rendered::Own(text, Vec::new()) };
     let (ours, theirs) = (pieces(&text, specials), pieces(closest, specials));
     let same = ours.len() == theirs.len()
@@ -202,26 +223,23 @@ fn pieces<'t>(text: &'t str, specials: &Specials) -> Vec<(Option<usize>, &'t str
 
 /// Private-use characters in place of letters.
 #[derive(Debug)]
-struct StandIns {
-    of: HashMap<char, char>,
-    letters: Vec<char>,
+struct StandIns<'l> {
+    letters: &'l Letters,
     first: u32,
     /// Marks before and after a string that is kept.
     marks: [char; 2],
 }
 
-impl StandIns {
+impl<'l> StandIns<'l> {
     /// `None` if the messages use all ranges.
-    fn new(letters: &Letters, messages: &[ChatMessage]) -> Option<Self> {
+    fn new(letters: &'l Letters, messages: &[ChatMessage]) -> Option<Self> {
         let is_used = |first: u32| {
             let range = first..first + RANGE as u32;
             texts(messages).any(|text| text.contains(|letter| range.contains(&u32::from(letter))))
         };
         let first = RANGES.into_iter().find(|first| !is_used(*first))?;
-        let at = |index: usize| char::from_u32(first + index as u32);
-        let pairs = letters.all.iter().enumerate().filter_map(|(index, letter)| Some((*letter, at(index)?)));
-        let marks = [at(RANGE - 2)?, at(RANGE - 1)?];
-        Some(Self { of: pairs.collect(), letters: letters.all.clone(), first, marks })
+        let mark = |index: usize| char::from_u32(first + index as u32);
+        Some(Self { letters, first, marks: [mark(RANGE - 2)?, mark(RANGE - 1)?] })
     }
 
     fn is_one(&self, letter: char) -> bool {
@@ -232,7 +250,7 @@ impl StandIns {
     fn undone(&self, text: &str) -> String {
         let letter = |letter: char| {
             let index = u32::from(letter).checked_sub(self.first);
-            index.and_then(|index| self.letters.get(index as usize).copied()).unwrap_or(letter)
+            index.and_then(|index| self.letters.all.get(index as usize).copied()).unwrap_or(letter)
         };
         text.chars().map(letter).collect()
     }
@@ -241,8 +259,7 @@ impl StandIns {
 /// What is replaced in messages.
 #[derive(Clone, Copy)]
 struct Scheme<'s> {
-    letters: &'s Letters,
-    stand_ins: &'s StandIns,
+    stand_ins: &'s StandIns<'s>,
     signs_only: bool,
     /// Strings that stay as they are, longer ones first.
     kept: &'s [&'s str],
@@ -262,8 +279,10 @@ impl Scheme<'_> {
         messages.iter().map(message).collect()
     }
 
-    fn replaces(&self, letter: char) -> bool {
-        self.stand_ins.of.contains_key(&letter) && (!self.signs_only || self.letters.signs.contains(&letter))
+    fn stand_in(&self, letter: char) -> Option<char> {
+        let index = self.stand_ins.letters.index(letter)?;
+        let replaces = !self.signs_only || self.stand_ins.letters.is_sign(letter);
+        char::from_u32(self.stand_ins.first + u32::from(index)).filter(|_| replaces)
     }
 
     fn replaced(&self, text: &str) -> String {
@@ -273,15 +292,14 @@ impl Scheme<'_> {
             if let Some(literal) = self.kept.iter().find(|literal| rest.starts_with(**literal)) {
                 let [before, after] = self.stand_ins.marks;
                 // Words without signs are no part of a token that is in doubt.
-                let marks = self.marks && literal.contains(|letter| self.letters.signs.contains(&letter));
+                let marks = self.marks && literal.contains(|letter| self.stand_ins.letters.is_sign(letter));
                 out.extend(Some(before).filter(|_| marks));
                 out.push_str(literal);
                 out.extend(Some(after).filter(|_| marks));
                 rest = &rest[literal.len()..];
                 continue;
             }
-            let stand_in = self.stand_ins.of.get(&letter).filter(|_| self.replaces(letter));
-            out.push(stand_in.copied().unwrap_or(letter));
+            out.push(self.stand_in(letter).unwrap_or(letter));
             rest = &rest[letter.len_utf8()..];
         }
         out
