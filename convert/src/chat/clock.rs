@@ -144,7 +144,7 @@ impl Moment {
 /// Days from 1970-01-01 to the first day of a year from 1969 on; a day before is none.
 fn days_to(year: u64) -> u64 {
     let leaps = |year: u64| year / 4 - year / 100 + year / 400;
-    ((year * 365 + leaps(year.saturating_sub(1))).saturating_sub(1970 * 365 + leaps(1969))) as u64
+    (year * 365 + leaps(year.saturating_sub(1))).saturating_sub(1970 * 365 + leaps(1969))
 }
 
 /// Year, month and day of the `days`th day after 1970-01-01, in the calendar whose years begin in March

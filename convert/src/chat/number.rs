@@ -5,12 +5,10 @@ use minijinja::{Error, State, Value};
 
 /// A value as Python's `str` prints it. Floats within lists are printed by minijinja.
 pub(super) fn shown(value: &Value) -> String {
-    if value.kind() == ValueKind::Number && !value.is_integer() {
-        if let Some(number) = float(value) {
-            return float_shown(number);
-        }
+    match float(value) {
+        Some(number) if value.kind() == ValueKind::Number && !value.is_integer() => float_shown(number),
+        _ => value.to_string(),
     }
-    value.to_string()
 }
 
 /// Output of a template: as [`shown`].

@@ -17,6 +17,9 @@ const PREFIX: &str = "base_model.model.";
 #[derive(Debug)]
 pub(super) struct Weights(Arc<SafetensorsFile>);
 
+/// One pair for each adapted projection.
+pub(super) type Pairs = BTreeMap<(usize, Module), LoraPair>;
+
 /// Side of a pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Side {
@@ -40,7 +43,7 @@ impl Weights {
         targets: &Targets,
         base: &ModelConfig,
         embeddings: &Embeddings<'_>,
-    ) -> Result<(BTreeMap<(usize, Module), LoraPair>, Option<String>), AdapterError> {
+    ) -> Result<(Pairs, Option<String>), AdapterError> {
         let names = self.assign(targets, base, embeddings)?;
         let (mut pairs, mut absent) = (BTreeMap::new(), Vec::new());
         for ((layer, module), Target { rank, scaling }) in targets {
