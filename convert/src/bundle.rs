@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Incremented whenever the same checkpoint would give another bundle: another graph, or other defaults.
-pub const CONVERTER_VERSION: u32 = 5;
+pub const CONVERTER_VERSION: u32 = 6;
 /// Bound on rotary tables: 2 x 16 MiB at head_dim 128. No CPU serves longer contexts in useful time.
 const CONTEXT_LENGTH_MAX: usize = 32 * 1024;
 

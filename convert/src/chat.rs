@@ -5,14 +5,20 @@
 //! computation and output are bounded.
 
 mod clock;
+mod format;
 mod json;
+mod methods;
+mod number;
 mod output;
 mod percent;
+mod printf;
+mod probe;
 mod python;
 
-use std::time::SystemTime;
+use std::{collections::BTreeMap, sync::OnceLock, time::SystemTime};
 
 use minijinja::syntax::SyntaxConfig;
+use minijinja::value::Serde;
 use minijinja::{Environment, Error, ErrorKind, Value, context};
 use serde::{Deserialize, Serialize};
 
@@ -60,6 +66,11 @@ pub struct ChatTemplate {
     file: String,
     bos_token: Option<String>,
     eos_token: Option<String>,
+    special_tokens: BTreeMap<String, serde_json::Value>,
+    /// See [`Self::written`].
+    written: OnceLock<String>,
+    /// See [`Self::literals`].
+    literals: OnceLock<Vec<String>>,
 }
 
 /// Source of a [`ChatTemplate`].
@@ -73,11 +84,15 @@ pub struct ChatSource {
     pub bos_token: Option<String>,
     /// Value of `eos_token`.
     pub eos_token: Option<String>,
+    /// Values of `unk_token`, `pad_token`, `additional_special_tokens` and the others, each a string or a list.
+    #[serde(default)]
+    pub special_tokens: BTreeMap<String, serde_json::Value>,
 }
 
 impl From<ChatTemplate> for ChatSource {
     fn from(of: ChatTemplate) -> Self {
-        Self { file: of.file, template: of.template, bos_token: of.bos_token, eos_token: of.eos_token }
+        let ChatTemplate { file, template, bos_token, eos_token, special_tokens, .. } = of;
+        Self { file, template, bos_token, eos_token, special_tokens }
     }
 }
 
@@ -85,7 +100,8 @@ impl TryFrom<ChatSource> for ChatTemplate {
     type Error = ChatError;
 
     fn try_from(source: ChatSource) -> Result<Self, ChatError> {
-        Self::new(&source.file, source.template, source.bos_token, source.eos_token)
+        let template = Self::new(&source.file, source.template, source.bos_token, source.eos_token)?;
+        Ok(template.with_special_tokens(source.special_tokens))
     }
 }
 
@@ -162,7 +178,22 @@ impl ChatTemplate {
             line: error.line().unwrap_or(0),
             problem: describe(&error),
         })?;
-        Ok(Self { environment, template: source, file: file.to_owned(), bos_token, eos_token })
+        let (special_tokens, written, literals) = (BTreeMap::new(), OnceLock::new(), OnceLock::new());
+        let file = file.to_owned();
+        Ok(Self { environment, template: source, file, bos_token, eos_token, special_tokens, written, literals })
+    }
+
+    /// The template with more of the variables that transformers passes (`special_tokens_map`).
+    #[must_use]
+    pub fn with_special_tokens(self, special_tokens: BTreeMap<String, serde_json::Value>) -> Self {
+        Self { special_tokens, written: OnceLock::new(), literals: OnceLock::new(), ..self }
+    }
+
+    /// Its special tokens by name.
+    pub(crate) fn tokens(&self) -> BTreeMap<String, serde_json::Value> {
+        let named = [("bos_token", &self.bos_token), ("eos_token", &self.eos_token)];
+        let named = named.into_iter().filter_map(|(name, text)| Some((name.to_owned(), text.clone()?.into())));
+        self.special_tokens.clone().into_iter().chain(named).collect()
     }
 
     /// Name of its file.
@@ -188,6 +219,7 @@ impl ChatTemplate {
                 eos_token => self.eos_token.as_deref().unwrap_or_default(),
                 tools => Value::from(()),
                 documents => Value::from(()),
+                ..Value::from(Serde(&self.special_tokens))
             };
             template.render_captured_to(context, &mut output).map(drop)
         });

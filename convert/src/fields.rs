@@ -6,6 +6,49 @@ use serde_json::{Map, Value};
 
 use crate::config::ConfigError;
 
+/// Parses a JSON object. Numbers that Python writes and JSON lacks (`NaN`, `Infinity`) become strings, so that only the
+/// field is wrong and not the file.
+pub(crate) fn parse(bytes: &[u8]) -> Result<Map<String, Value>, serde_json::Error> {
+    serde_json::from_slice(bytes).or_else(|error| match quoted_numbers(bytes) {
+        Some(quoted) => serde_json::from_slice(&quoted).map_err(|_| error),
+        None => Err(error),
+    })
+}
+
+/// The text with quotes around `NaN`, `Infinity` and `-Infinity`; `None` if there are none outside of strings.
+fn quoted_numbers(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(bytes.len());
+    let (mut at, mut found) = (0, false);
+    while let Some(&byte) = bytes.get(at) {
+        let length = match byte {
+            b'"' => string_length(&bytes[at..]),
+            _ => match [&b"NaN"[..], b"Infinity", b"-Infinity"].iter().find(|name| bytes[at..].starts_with(name)) {
+                Some(name) => {
+                    found = true;
+                    out.push(b'"');
+                    out.extend_from_slice(name);
+                    out.push(b'"');
+                    at += name.len();
+                    continue;
+                }
+                None => 1,
+            },
+        };
+        out.extend_from_slice(&bytes[at..at + length]);
+        at += length;
+    }
+    found.then_some(out)
+}
+
+/// Length of the string that begins `bytes`, with its quotes.
+fn string_length(bytes: &[u8]) -> usize {
+    let mut at = 1;
+    while at < bytes.len() && bytes[at] != b'"' {
+        at += if bytes[at] == b'\\' { 2 } else { 1 };
+    }
+    (at + 1).min(bytes.len())
+}
+
 /// A JSON object and its location.
 #[derive(Clone)]
 pub(crate) struct Fields<'a> {
@@ -87,21 +130,6 @@ impl<'a> Fields<'a> {
         Ok(map.map(|map| Fields { file: self.file.clone(), within: format!("{}{key}.", self.within), map }))
     }
 
-    /// One token id or a list of them, each within the vocabulary.
-    pub(crate) fn token_ids(&self, key: &str, vocab_size: usize) -> Result<Vec<u32>, ConfigError> {
-        let values = match self.get(key) {
-            None => return Ok(Vec::new()),
-            Some(Value::Array(values)) => values.as_slice(),
-            Some(value) => std::slice::from_ref(value),
-        };
-        let id = |value: &Value| {
-            let id = value.as_u64().and_then(|id| u32::try_from(id).ok())?;
-            ((id as usize) < vocab_size).then_some(id)
-        };
-        let ids: Option<Vec<u32>> = values.iter().map(id).collect();
-        ids.ok_or_else(|| self.wrong(key, &format!("token ids below the vocabulary size {vocab_size}")))
-    }
-
     pub(crate) fn missing(&self, key: &str) -> ConfigError {
         ConfigError::Missing { file: self.file.clone(), field: format!("{}{key}", self.within) }
     }
@@ -136,5 +164,22 @@ pub(crate) fn shown(value: &Value) -> String {
     match text.char_indices().nth(80) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pythons_numbers_are_wrong_values_and_not_wrong_files() {
+        let map = parse(br#"{"a": NaN, "b": [-Infinity, Infinity], "c": "NaN \" Infinity", "d": 1}"#).unwrap();
+        assert_eq!(
+            Value::Object(map).to_string(),
+            r#"{"a":"NaN","b":["-Infinity","Infinity"],"c":"NaN \" Infinity","d":1}"#
+        );
+        for bad in [&br#"{"a": nan}"#[..], b"{\"a\": \"NaN", b"NaN", b"[NaN]", b"{\"a\": NaN"] {
+            assert!(parse(bad).is_err());
+        }
     }
 }

@@ -5,9 +5,8 @@ mod ends;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-pub(crate) use ends::{ControlTokens, add_ends};
+pub(crate) use ends::{EndCandidates, add_ends, is_unmistakable, looks_like_control, well_known_in};
 
-use crate::config::ConfigError;
 use crate::fields::{Fields, shown};
 
 /// Above it a distribution is noise; also OpenAI's bound.
@@ -60,18 +59,15 @@ enum Reading {
 }
 
 impl GenerationDefaults {
-    /// Merges another file. Earlier files take precedence, except that EOS ids add up. Sampling fields out of range
-    /// become warnings, not errors: they are only defaults.
-    ///
-    /// # Errors
-    /// Names a token id outside of the vocabulary.
-    pub(crate) fn merge(&mut self, file: &str, map: &Map<String, Value>, vocab_size: usize) -> Result<(), ConfigError> {
+    /// Merges another file. Earlier files take precedence, except that EOS ids add up. Fields out of range become
+    /// warnings, not errors: they are only defaults.
+    pub(crate) fn merge(&mut self, file: &str, map: &Map<String, Value>, vocab_size: usize) {
         use Reading::{Ignored, Instead, Taken};
         let fields = Fields::new(file, map);
-        for id in fields.token_ids("eos_token_id", vocab_size)? {
+        for id in self.token_ids(file, map, "eos_token_id", vocab_size) {
             self.add_end(id, "", file);
         }
-        if let Some(id) = fields.token_ids("bos_token_id", vocab_size)?.first() {
+        if let Some(id) = self.token_ids(file, map, "bos_token_id", vocab_size).first() {
             self.bos_token_id.get_or_insert(*id);
         }
         match fields.opt_flag("do_sample") {
@@ -102,7 +98,29 @@ impl GenerationDefaults {
         self.min_p = self.min_p.or(min_p);
         self.top_k = self.top_k.or(top_k.map(|k| k as u32));
         self.repetition_penalty = self.repetition_penalty.or(penalty);
-        Ok(())
+    }
+
+    /// One token id or a list of them, within the vocabulary. Others become warnings.
+    pub(crate) fn token_ids(&mut self, file: &str, map: &Map<String, Value>, key: &str, vocab_size: usize) -> Vec<u32> {
+        let values = match map.get(key) {
+            None | Some(Value::Null) => return Vec::new(),
+            Some(Value::Array(values)) => values.as_slice(),
+            Some(value) => std::slice::from_ref(value),
+        };
+        let mut ids = Vec::new();
+        for value in values.iter().filter(|value| !value.is_null()) {
+            // Some writers make floats of whole numbers.
+            let whole =
+                value.as_u64().or_else(|| value.as_f64().filter(|x| x.fract() == 0.0 && *x >= 0.0).map(|x| x as u64));
+            match whole.and_then(|id| u32::try_from(id).ok()).filter(|id| (*id as usize) < vocab_size) {
+                Some(id) => ids.push(id),
+                None => self.notes.push(format!(
+                    "{file}: `{key}` = {} is no token id below the vocabulary size {vocab_size}; it is ignored",
+                    shown(value)
+                )),
+            }
+        }
+        ids
     }
 
     fn number(&mut self, fields: &Fields<'_>, key: &str, read: impl Fn(f32) -> Reading) -> Option<f32> {
@@ -134,12 +152,12 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn merged(files: &[Value]) -> Result<GenerationDefaults, ConfigError> {
+    fn merged(files: &[Value]) -> GenerationDefaults {
         let mut defaults = GenerationDefaults::default();
         for file in files {
-            defaults.merge("generation_config.json", file.as_object().unwrap(), 100)?;
+            defaults.merge("generation_config.json", file.as_object().unwrap(), 100);
         }
-        Ok(defaults)
+        defaults
     }
 
     #[test]
@@ -148,15 +166,27 @@ mod tests {
             json!({"eos_token_id": [7, 2], "temperature": 0.6, "bos_token_id": 1}),
             json!({"eos_token_id": 2, "temperature": 1.0, "bos_token_id": 5, "top_k": 50}),
         ]);
-        let defaults = defaults.unwrap();
         assert_eq!(defaults.eos_token_ids, [7, 2]);
         assert_eq!((defaults.temperature, defaults.bos_token_id, defaults.top_k), (Some(0.6), Some(1), Some(50)));
     }
 
     #[test]
-    fn an_id_outside_of_the_vocabulary_is_named() {
-        let message = merged(&[json!({"eos_token_id": [2, 100]})]).unwrap_err().to_string();
-        assert!(message.contains("eos_token_id") && message.contains("100"), "{message}");
+    fn ids_outside_of_the_vocabulary_are_noted_and_the_others_kept() {
+        let cases = [
+            (json!([2, 100]), "100", vec![2]),
+            (json!(-1), "-1", vec![]),
+            (json!("</s>"), "\"</s>\"", vec![]),
+            (json!(true), "true", vec![]),
+            (json!([[3], 4]), "[3]", vec![4]),
+        ];
+        for (ids, shown, kept) in cases {
+            let defaults = merged(&[json!({"eos_token_id": ids, "bos_token_id": 4_294_967_295u32})]);
+            assert_eq!(defaults.eos_token_ids, kept);
+            assert_eq!(defaults.bos_token_id, None);
+            let [eos, bos] = defaults.notes.as_slice() else { panic!("{:?}", defaults.notes) };
+            assert!(eos.contains(&format!("`eos_token_id` = {shown} is no token id")), "{eos}");
+            assert!(bos.contains("`bos_token_id` = 4294967295"), "{bos}");
+        }
     }
 
     #[test]
@@ -172,12 +202,11 @@ mod tests {
             (json!({"do_sample": "yes"}), "`do_sample` is \"yes\"; expected true or false; it is ignored"),
         ];
         for (file, note) in cases {
-            let defaults = merged(&[file]).unwrap();
+            let defaults = merged(&[file]);
             assert_eq!(defaults.notes.len(), 1, "{:?}", defaults.notes);
             assert!(defaults.notes[0].contains(note), "{}", defaults.notes[0]);
         }
         let fine = merged(&[json!({"top_p": 0.0, "temperature": 0, "top_k": 0, "min_p": 0.1, "do_sample": null})]);
-        let fine = fine.unwrap();
         assert!(fine.notes.is_empty(), "{:?}", fine.notes);
         assert_eq!((fine.top_p, fine.temperature, fine.top_k, fine.min_p), (Some(0.0), Some(0.0), Some(0), Some(0.1)));
     }

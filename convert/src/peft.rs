@@ -23,7 +23,7 @@ pub use module::Module;
 
 use crate::checkpoint::Tensor;
 use crate::config::ModelConfig;
-use crate::{digest, mapped};
+use crate::{digest, listing, mapped};
 use config::LoraConfig;
 use weights::Weights;
 
@@ -48,6 +48,8 @@ pub struct Adapter {
     pub target_modules: Vec<String>,
     /// One pair for each adapted projection.
     pub pairs: BTreeMap<(usize, Module), LoraPair>,
+    /// Warnings about parts that have no effect, each with the file.
+    pub notes: Vec<String>,
 }
 
 /// `y += scaling · B (A x)`.
@@ -85,7 +87,7 @@ impl Adapter {
         let config = LoraConfig::parse(&config_path, &config_bytes)?;
         let targets = targets::resolve(&config, base)?;
         let weights = Weights::open(&weights_path)?;
-        let pairs = weights.pairs(&targets, base, embeddings)?;
+        let (pairs, note) = weights.pairs(&targets, base, embeddings)?;
 
         let mut modules: Vec<Module> = pairs.keys().map(|(_, module)| *module).collect();
         modules.sort_unstable();
@@ -95,6 +97,7 @@ impl Adapter {
             rank_max: pairs.values().map(|pair| pair.rank).max().unwrap_or(0),
             target_modules: modules.into_iter().map(|module| module.name().to_owned()).collect(),
             pairs,
+            notes: note.into_iter().collect(),
         })
     }
 }
@@ -122,6 +125,10 @@ fn identity(dir: &Path, config: &[u8], weights: &[u8]) -> String {
 
 fn existing(dir: &Path, name: &'static str) -> Result<std::path::PathBuf, AdapterError> {
     let path = dir.join(name);
+    if let Some(problem) = listing::obstacle(&path) {
+        let source = std::io::Error::new(std::io::ErrorKind::InvalidInput, problem);
+        return Err(AdapterError::Io { path, source });
+    }
     if path.is_file() {
         return Ok(path);
     }

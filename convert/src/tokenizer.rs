@@ -2,18 +2,21 @@
 
 mod added;
 mod byte_level;
+mod declared;
 mod pre;
 mod sentence_piece;
 mod vocabulary;
 
+use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use tokenizers::Tokenizer;
 
-use crate::generation::ControlTokens;
+use crate::generation::{EndCandidates, is_unmistakable, looks_like_control};
 use crate::gguf::Gguf;
-use vocabulary::Vocabulary;
+pub(crate) use declared::{Declared, add as add_declared, declared, ids_in_model, with_declared};
+use vocabulary::{TokenType, Vocabulary};
 
 /// A tokenizer that cannot be built.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +44,10 @@ pub enum TokenizerError {
 /// Parses a `tokenizer.json`.
 pub(crate) fn from_json(path: &Path, bytes: &[u8]) -> Result<Tokenizer, TokenizerError> {
     let unreadable = |problem: String| TokenizerError::Json { path: path.to_owned(), problem };
-    let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(|error| unreadable(error.to_string()))?;
+    // The library panics on some files, such as ones with an empty pattern.
+    let read = catch_unwind(|| Tokenizer::from_bytes(bytes));
+    let read = read.map_err(|_| unreadable("the tokenizers library fails on it".to_owned()))?;
+    let mut tokenizer = read.map_err(|error| unreadable(error.to_string()))?;
     // Remnants of training: a prompt must not be truncated or padded silently.
     tokenizer.with_padding(None);
     tokenizer.with_truncation(None).map_err(|error| unreadable(error.to_string()))?;
@@ -59,16 +65,6 @@ struct Outline {
 struct Added {
     id: u32,
     content: String,
-    #[serde(default)]
-    special: bool,
-}
-
-/// Control tokens of a `tokenizer.json`.
-pub(crate) fn controls_of_json(path: &Path, bytes: &[u8]) -> Result<ControlTokens, TokenizerError> {
-    let outline: Outline = serde_json::from_slice(bytes)
-        .map_err(|error| TokenizerError::Json { path: path.to_owned(), problem: error.to_string() })?;
-    let special = outline.added_tokens.into_iter().filter(|token| token.special && !token.content.is_empty());
-    Ok(special.map(|token| (token.content, token.id)).collect())
 }
 
 /// Texts and ids of the added tokens of a `tokenizer.json`.
@@ -78,44 +74,37 @@ pub(crate) fn added_in_json(path: &Path, bytes: &[u8]) -> Result<Vec<(String, u3
     Ok(outline.added_tokens.into_iter().map(|token| (token.content, token.id)).collect())
 }
 
-/// Id of a token of any kind in a `tokenizer.json`.
-pub(crate) fn id_in_json(bytes: &[u8], text: &str) -> Option<u32> {
-    let outline: Outline = serde_json::from_slice(bytes).ok()?;
-    if let Some(added) = outline.added_tokens.iter().find(|token| token.content == text) {
-        return Some(added.id);
-    }
-    let whole: serde_json::Value = serde_json::from_slice(bytes).ok()?;
-    let id = match &whole["model"]["vocab"] {
-        serde_json::Value::Object(ids) => ids.get(text)?.as_u64()?,
-        // Unigram: pairs of text and score, in the order of ids.
-        serde_json::Value::Array(pieces) => pieces.iter().position(|piece| piece[0] == text)? as u64,
-        _ => return None,
-    };
-    u32::try_from(id).ok()
-}
-
-/// Control tokens of a GGUF file; empty if it has no vocabulary.
-pub(crate) fn controls_of_gguf(gguf: &Gguf) -> ControlTokens {
-    let Ok(vocabulary) = Vocabulary::read(gguf) else { return ControlTokens::new() };
-    let tokens = (0u32..).zip(vocabulary.texts.iter().zip(&vocabulary.kinds));
-    let controls = tokens.filter(|(_, (text, kind))| **kind == vocabulary::TokenType::Control && !text.is_empty());
-    let mut found = ControlTokens::new();
-    for (id, (text, _)) in controls {
-        found.entry((*text).to_owned()).or_insert(id);
+/// Tokens of a GGUF file that can end an answer; none if it has no vocabulary.
+pub(crate) fn candidates_of_gguf(gguf: &Gguf) -> EndCandidates {
+    let mut found = EndCandidates::default();
+    let Ok(vocabulary) = Vocabulary::read(gguf) else { return found };
+    // In byte-level vocabularies merges make pieces such as `</s>` of ordinary text.
+    let merged = gguf.text("tokenizer.ggml.model") != Some("llama");
+    for (id, (text, kind)) in (0u32..).zip(vocabulary.texts.iter().zip(&vocabulary.kinds)) {
+        let tokens = match kind {
+            TokenType::Control | TokenType::UserDefined if !text.is_empty() => &mut found.added,
+            TokenType::Normal | TokenType::Unused if is_unmistakable(text) || (!merged && looks_like_control(text)) => {
+                &mut found.added
+            }
+            TokenType::Normal | TokenType::Unused if looks_like_control(text) => &mut found.lookalikes,
+            _ => continue,
+        };
+        tokens.entry((*text).to_owned()).or_insert(id);
     }
     found
 }
 
-/// Builds the tokenizer of a GGUF file; `None` if it has none.
-pub(crate) fn from_gguf(gguf: &Gguf) -> Result<Option<Tokenizer>, TokenizerError> {
+/// Builds the tokenizer of a GGUF file; `None` if it has none. Ordinary tokens among `ends` become control tokens if they
+/// look like some, as in llama.cpp.
+pub(crate) fn from_gguf(gguf: &Gguf, ends: &[u32]) -> Result<Option<Tokenizer>, TokenizerError> {
     let key = "tokenizer.ggml.model";
     let Some(model) = gguf.text(key) else { return Ok(None) };
     let wrong =
         |problem: String| TokenizerError::Metadata { path: gguf.path().to_owned(), field: key.to_owned(), problem };
     match model {
         "no_vocab" | "none" => Ok(None),
-        "gpt2" => byte_level::build(gguf, &Vocabulary::read(gguf)?).map(Some),
-        "llama" => sentence_piece::build(gguf, &Vocabulary::read(gguf)?).map(Some),
+        "gpt2" => byte_level::build(gguf, &Vocabulary::read(gguf)?.with_ends(ends)).map(Some),
+        "llama" => sentence_piece::build(gguf, &Vocabulary::read(gguf)?.with_ends(ends)).map(Some),
         other => Err(wrong(format!("{other:?} is not supported; supported: gpt2, llama"))),
     }
 }

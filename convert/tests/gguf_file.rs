@@ -15,12 +15,18 @@ fn refusal(path: &Path) -> String {
 
 /// Writes a changed copy of the small model and opens it.
 fn changed(change: impl FnOnce(&mut Vec<u8>)) -> String {
+    let (_dir, path) = edited(change);
+    refusal(&path)
+}
+
+/// Writes a changed copy of the small model.
+fn edited(change: impl FnOnce(&mut Vec<u8>)) -> (tempfile::TempDir, std::path::PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let mut bytes = std::fs::read(fixture("tiny.gguf")).unwrap();
     change(&mut bytes);
     let path = dir.path().join("m.gguf");
     std::fs::write(&path, bytes).unwrap();
-    refusal(&path)
+    (dir, path)
 }
 
 /// Offset of a metadata key or tensor name, at its length.
@@ -161,6 +167,27 @@ fn tensors_must_be_those_of_the_metadata() {
 }
 
 #[test]
+fn a_turns_end_of_any_type_is_a_control_token() {
+    let types = "tokenizer.ggml.token_type";
+    let typed = |kind: u8| {
+        edited(|bytes| {
+            // Key, type of the value, type of the elements, their count; `<|end|>` is the first token.
+            let first = at(bytes, types) + 8 + types.len() + 4 + 4 + 8;
+            bytes[first..first + 4].copy_from_slice(&[kind, 0, 0, 0]);
+            let eos = "tokenizer.ggml.eos_token_id";
+            put(bytes, eos, 4, &[0xff; 4]);
+        })
+    };
+    for kind in [1, 3, 4] {
+        let (_dir, path) = typed(kind);
+        let model = Checkpoint::open(&path).unwrap();
+        assert!(model.generation().eos_token_ids.contains(&0), "type {kind}");
+        let tokenizer = model.tokenizer().unwrap().unwrap();
+        assert_eq!(tokenizer.encode("<|end|>", false).unwrap().get_ids(), [0], "type {kind}");
+    }
+}
+
+#[test]
 fn metadata_that_cannot_be_served_are_refused_by_key() {
     let text = |from: &'static str, to: &'static str| {
         changed(move |bytes| {
@@ -176,7 +203,10 @@ fn metadata_that_cannot_be_served_are_refused_by_key() {
     assert_says(&changed(|bytes| put(bytes, layers, 4, &[2])), &["blk.1.", "missing"]);
     assert_says(&changed(|bytes| put(bytes, layers, 4, &[0xff; 4])), &["layers", "4294967295"]);
     let eos = "tokenizer.ggml.eos_token_id";
-    assert_says(&changed(|bytes| put(bytes, eos, 4, &[0xff; 4])), &[eos, "vocabulary"]);
+    let (_dir, path) = edited(|bytes| put(bytes, eos, 4, &[0xff; 4]));
+    let model = Checkpoint::open(&path).unwrap();
+    assert_says(&model.notes().join("\n"), &[eos, "4294967295", "vocabulary", "ignored"]);
+    assert!(model.tokenizer().unwrap().is_some() && model.chat_template().unwrap().is_some());
 
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("m.gguf");

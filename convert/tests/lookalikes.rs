@@ -123,7 +123,8 @@ fn every_file_that_names_an_end_is_believed() {
     let dir = copy(&parity().join("llama"));
     let added = |id: u32, text: &str, special: bool| json!({"id": id, "content": text, "special": special});
     let tokenizer = json!({
-        "added_tokens": [added(2, "</s>", true), added(9, "<|im_end|>", true), added(10, "<|end|>", false)],
+        "added_tokens": [added(2, "</s>", true), added(9, "<|im_end|>", true), added(10, "<|end|>", false),
+            added(12, "<tool>", false)],
         "model": {"vocab": {"stop": 11}},
     });
     fs::write(dir.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
@@ -133,11 +134,72 @@ fn every_file_that_names_an_end_is_believed() {
         let ends = model.generation().ends.iter().map(|end| format!("{} {}", end.id, end.token)).collect::<Vec<_>>();
         (ends, model.notes().join("\n"))
     };
-    let known = vec!["2 </s>".to_owned(), "9 <|im_end|>".to_owned()];
-    assert_eq!(ends(&json!({})).0, known, "config.json, and the well-known one that is a control token");
+    let known = vec!["2 </s>".to_owned(), "9 <|im_end|>".to_owned(), "10 <|end|>".to_owned()];
+    assert_eq!(ends(&json!({})).0, known, "config.json, and the well-known ones, marked as control tokens or not");
     assert_eq!(ends(&json!({"eos_token": {"content": "<|im_end|>"}})).0, known);
-    assert_eq!(ends(&json!({"eos_token": "stop"})).0, ["2 </s>", "11 stop", "9 <|im_end|>"]);
+    assert_eq!(ends(&json!({"eos_token": "stop"})).0, ["2 </s>", "11 stop", "9 <|im_end|>", "10 <|end|>"]);
     let (all, notes) = ends(&json!({"eos_token": "<nothing>"}));
     assert_eq!(all, known);
     assert_says(&notes, &["<nothing>", "tokenizer_config.json", "ignored"]);
+}
+
+#[test]
+fn tokens_that_only_the_configuration_declares_are_tokens() {
+    let dir = copy(&parity().join("llama"));
+    let tokenizer = json!({
+        "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "pre_tokenizer": null,
+        "post_processor": null, "decoder": null, "added_tokens": [],
+        "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
+            "vocab": {"a": 0, "<s>": 1, "</s>": 2, "<|im_end|>": 3}, "merges": []},
+    });
+    fs::write(dir.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    let read = || {
+        let model = Checkpoint::open(dir.path()).unwrap();
+        let ids = model.tokenizer().unwrap().unwrap().encode("a<|im_end|>", false).unwrap().get_ids().to_vec();
+        (ids, model.generation().eos_token_ids.clone(), model.notes().join("\n"))
+    };
+    assert_eq!((read().0, read().1), (vec![0], vec![2]));
+    let decoder = json!({"3": {"content": "<|im_end|>", "special": true}, "4": {"content": "<far>", "special": true},
+        "900": {"content": "<beyond>", "special": true}});
+    fs::write(dir.path().join("tokenizer_config.json"), json!({"added_tokens_decoder": decoder}).to_string()).unwrap();
+    let (ids, ends, notes) = read();
+    assert_eq!((ids, ends), (vec![0, 3], vec![2, 3]));
+    assert_says(&notes, &["<beyond>", "900", "ignored"]);
+    fs::write(dir.path().join("tokenizer_config.json"), "{}").unwrap();
+    fs::write(dir.path().join("added_tokens.json"), json!({"<|im_end|>": 3}).to_string()).unwrap();
+    assert_eq!((read().0, read().1), (vec![0, 3], vec![2, 3]));
+    fs::remove_file(dir.path().join("added_tokens.json")).unwrap();
+    fs::write(dir.path().join("chat_template.jinja"), "{{ messages[0].content }}<|im_end|>").unwrap();
+    assert_eq!((read().0, read().1), (vec![0, 3], vec![2, 3]), "the template writes it, and the vocabulary has it");
+}
+
+#[test]
+fn a_template_that_serves_nobody_and_numbers_of_python_are_said_when_the_model_is_opened() {
+    let dir = copy(&parity().join("llama"));
+    fs::write(dir.path().join("chat_template.jinja"), "{{ messages | nosuch }}").unwrap();
+    fs::write(dir.path().join("generation_config.json"), r#"{"temperature": NaN, "top_p": Infinity, "top_k": 5}"#)
+        .unwrap();
+    let model = Checkpoint::open(dir.path()).unwrap();
+    assert_eq!((model.generation().temperature, model.generation().top_k), (None, Some(5)));
+    let notes = model.notes().join("\n");
+    assert_says(&notes, &["nosuch", "temperature", "NaN", "top_p", "Infinity", "out of range"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn links_to_nothing_and_folders_are_no_files() {
+    for name in ["config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"] {
+        let dir = copy(&parity().join("llama"));
+        let path = dir.path().join(name);
+        let _ = fs::remove_file(&path);
+        std::os::unix::fs::symlink("../../blobs/4d7a", &path).unwrap();
+        assert_says(&refusal(dir.path()), &[name, "../../blobs/4d7a", "not there"]);
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert_says(&refusal(dir.path()), &[name, "a folder, not a file"]);
+    }
+    let dir = copy(&parity().join("llama"));
+    fs::write(dir.path().join("config.json"), r#"{"error": "Invalid username or password."}"#).unwrap();
+    assert_says(&refusal(dir.path()), &["config.json", "answer of a server", "Invalid username"]);
 }

@@ -309,6 +309,12 @@ fn the_template_of_an_adapter_is_used_and_what_is_not_used_is_said() {
     assert_ne!(before, after, "another template is another version");
     assert_eq!(open(dir.path()).unwrap().digest, after);
 
+    write("generation_config.json", r#"{"eos_token_id": [1, 999]}"#);
+    write("chat_template.jinja", "{{ messages[0].content }}");
+    let generation = read(dir.path());
+    assert_eq!(generation.eos_token_ids, [1, 0]);
+    assert_says(&generation.notes.join("\n"), &["generation_config.json", "999", "ignored"]);
+
     write("chat_template.jinja", "{% for %}");
     write("tokenizer_config.json", r#"{"eos_token": "<|other|>"}"#);
     let added = |id: u32, text: &str| json!({"id": id, "content": text, "special": true});
@@ -326,7 +332,11 @@ fn folders_that_are_no_adapter_say_what_they_are() {
     let outer = tempfile::tempdir().unwrap();
     says(outer.path(), &["the folder is empty"]);
     std::fs::rename(named("r4-all").keep(), outer.path().join("mine")).unwrap();
-    says(outer.path(), &["one folder deeper", "mine"]);
+    says(outer.path(), &["a folder deeper", "mine"]);
+    let far = tempfile::tempdir().unwrap();
+    std::fs::create_dir(far.path().join("run")).unwrap();
+    std::fs::rename(named("r4-all").keep(), far.path().join("run/checkpoint-9")).unwrap();
+    says(far.path(), &["a folder deeper", "run/checkpoint-9"]);
     let weights = outer.path().join("mine").join(WEIGHTS);
     says(&weights, &["this is a file", "name the folder"]);
     std::fs::write(&weights, "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n").unwrap();
@@ -373,9 +383,64 @@ fn weights_must_be_those_of_the_configuration() {
         ("something", "neither"),
     ];
     for (name, word) in strays {
-        let message = with_weights(|tensors| drop(tensors.insert(name.into(), ("F32".into(), vec![1], bytes(&[0.0])))));
+        let message = with_weights(|tensors| drop(tensors.insert(name.into(), ("F32".into(), vec![1], bytes(&[0.5])))));
         assert_says(&message, &[WEIGHTS, "cannot be applied", word]);
     }
+}
+
+#[test]
+fn modules_without_weights_stay_as_in_the_base_and_that_is_said() {
+    let dir = named("r4-all");
+    let whole = open(dir.path()).unwrap();
+    assert!(whole.notes.is_empty(), "{:?}", whole.notes);
+    edit_tensors(&dir.path().join(WEIGHTS), |tensors| {
+        tensors.retain(|name, _| !name.contains("layers.0.self_attn.q_proj"));
+        let bias = "base_model.model.model.layers.1.self_attn.q_proj.lora_B.bias";
+        tensors.insert(bias.into(), ("F32".into(), vec![64], bytes(&[0.0; 64])));
+    });
+    let adapter = open(dir.path()).unwrap();
+    assert_eq!(adapter.pairs.len(), whole.pairs.len() - 1);
+    assert_says(&adapter.notes.join("\n"), &[WEIGHTS, "1 of 14", "layers.0.self_attn.q_proj"]);
+    let nothing = with_weights(|tensors| tensors.clear());
+    assert_says(&nothing, &[WEIGHTS, "missing"]);
+}
+
+#[test]
+fn settings_that_are_off_are_no_settings() {
+    let dir = named("r4-all");
+    let off = json!({"enable_lora": [], "merge_weights": false, "lorap_emb_lr": 1e-6, "lora_dtype": "", "own": 0,
+        "own_text": "", "own_map": {}, "own_float": 0.0});
+    edit(&dir.path().join(CONFIG), &off);
+    assert!(open(dir.path()).is_ok(), "{:?}", open(dir.path()).err());
+    for on in [json!({"own": 1}), json!({"own": "x"}), json!({"own": true}), json!({"enable_lora": [true]})] {
+        let dir = named("r4-all");
+        edit(&dir.path().join(CONFIG), &on);
+        assert_says(&open(dir.path()).unwrap_err(), &[CONFIG, "not supported"]);
+    }
+}
+
+#[test]
+fn an_adapters_template_that_cannot_be_used_is_said() {
+    use slm_convert::chat::ChatTemplate;
+    use slm_convert::peft::AdapterChat;
+
+    let base = ChatTemplate::new("t", "base".into(), Some("<s>".into()), Some("</s>".into())).unwrap();
+    let read = |name: &str, text: &str| {
+        let dir = named("r4-all");
+        std::fs::write(dir.path().join(name), text).unwrap();
+        AdapterChat::read(dir.path(), Some(&base), None)
+    };
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 60776\n";
+    let chat = read("chat_template.jinja", pointer);
+    assert!(chat.template.is_none());
+    assert_says(&chat.notes.join("\n"), &["chat_template.jinja", "Git LFS pointer", "not used"]);
+    let wrong = read("tokenizer_config.json", r#"{"chat_template": 5}"#);
+    assert_says(&wrong.notes.join("\n"), &["tokenizer_config.json", "chat_template is neither"]);
+    let broken = read("chat_template.jinja", "{{ messages | nosuch }}");
+    assert_says(&broken.notes.join("\n"), &["nosuch", "will be refused"]);
+    // The base's tokens are the adapter's, too.
+    let own = read("chat_template.jinja", "{{ bos_token }}x{{ eos_token }}").template.unwrap();
+    assert_eq!(own.render(&[], true).unwrap(), "<s>x</s>");
 }
 
 #[test]

@@ -170,7 +170,9 @@ fn configurations_and_folders_that_are_no_model_say_so() {
 
     let dir = copy(&parity().join("llama"));
     edit(&dir.path().join("generation_config.json"), &json!({"eos_token_id": [2, 999]}));
-    assert_says(&refusal(dir.path()), &["generation_config.json", "eos_token_id", "999", "128"]);
+    let model = Checkpoint::open(dir.path()).unwrap();
+    assert_eq!(model.generation().eos_token_ids, [2]);
+    assert_says(&model.notes().join("\n"), &["generation_config.json", "eos_token_id", "999", "128", "ignored"]);
     std::fs::remove_file(dir.path().join("model.safetensors")).unwrap();
     edit(&dir.path().join("generation_config.json"), &json!({"eos_token_id": [2, 5]}));
     assert_says(&refusal(dir.path()), &["called vectors.safetensors", "name the file model.safetensors"]);

@@ -316,6 +316,9 @@ impl Model {
             None => {
                 let adapter = Adapter::open_on(path, config, &|name| self.embedding(name))?;
                 self.check(wanted, path, &adapter.digest, adapter.rank_max)?;
+                for note in &adapter.notes {
+                    tracing::warn!(adapter = name, "{note}");
+                }
                 pack(&adapter, config, precision, *scale)?
             }
         };

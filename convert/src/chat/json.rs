@@ -6,7 +6,7 @@ use std::{
     io::{self, Write},
 };
 
-use minijinja::value::{Kwargs, ValueKind};
+use minijinja::value::{Kwargs, Rest, ValueKind, ValueOrKwargs, from_args};
 use minijinja::{Error, ErrorKind, Value};
 use serde::Serialize;
 use serde_json::ser::{Formatter, Serializer};
@@ -15,12 +15,21 @@ const INDENT_MAX: usize = 32;
 /// Deeper values are printed unsorted.
 const SORTED_DEPTH_MAX: usize = 64;
 
-pub(super) fn tojson(value: &Value, options: Kwargs) -> Result<Value, Error> {
+/// `tojson(ensure_ascii=False, indent=None, separators=None, sort_keys=False)`, by position or by name.
+pub(super) fn tojson(value: &Value, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
     let failed = |problem: String| Error::new(ErrorKind::InvalidOperation, problem);
-    let indent: Option<usize> = options.get("indent")?;
-    let ensure_ascii: Option<bool> = options.get("ensure_ascii")?;
-    let separators: Option<Vec<String>> = options.get("separators")?;
-    let sort_keys: Option<bool> = options.get("sort_keys")?;
+    let args = args.into_values();
+    let (args, options): (&[Value], Kwargs) = from_args(&args)?;
+    let (ensure_ascii, indent, separators, sort_keys): (
+        Option<Value>,
+        Option<usize>,
+        Option<Vec<String>>,
+        Option<bool>,
+    ) = from_args(args)?;
+    let indent: Option<usize> = indent.or(options.get("indent")?);
+    let ensure_ascii: Option<bool> = ensure_ascii.or(options.get("ensure_ascii")?).map(|flag| flag.is_true());
+    let separators: Option<Vec<String>> = separators.or(options.get("separators")?);
+    let sort_keys: Option<bool> = sort_keys.or(options.get("sort_keys")?);
     options.assert_all_used()?;
     if let Some(width) = indent.filter(|width| *width > INDENT_MAX) {
         return Err(failed(format!("tojson with an indent of {width}; the limit is {INDENT_MAX}")));

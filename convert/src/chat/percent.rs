@@ -6,8 +6,10 @@
 
 use std::ops::Range;
 
-use minijinja::value::{Kwargs, ValueKind};
-use minijinja::{Environment, Error, ErrorKind, State, Value};
+use minijinja::value::{Kwargs, Tuple, ValueKind, from_args};
+use minijinja::{Environment, Error, ErrorKind, Value};
+
+use super::printf::{self, Values};
 
 /// A name that no template uses.
 const FILTER: &str = "__percent__";
@@ -34,19 +36,27 @@ pub(super) fn rewritten(mut source: String) -> String {
     source
 }
 
-fn percent(state: &mut State<'_, '_>, left: &Value, right: &Value) -> Result<Value, Error> {
+/// The filter `format`: values by position, or by name.
+pub(super) fn formatted(format: &str, args: &[Value]) -> Result<Value, Error> {
+    let (args, named): (&[Value], Kwargs) = from_args(args)?;
+    let names: Vec<String> = named.args().map(str::to_owned).collect();
+    if names.is_empty() {
+        return printf::format(format, &Values::Listed(args));
+    }
+    let pairs = names.iter().map(|name| Ok((name.clone(), named.get::<Value>(name)?)));
+    let map = Value::from_pairs(pairs.collect::<Result<Vec<(String, Value)>, Error>>()?);
+    printf::format(format, &Values::Named(&map))
+}
+
+fn percent(left: &Value, right: &Value) -> Result<Value, Error> {
     let failed = |problem: &str| Error::new(ErrorKind::InvalidOperation, problem.to_owned());
-    if left.as_str().is_some() {
-        let mut args = vec![left.clone()];
-        match right.kind() {
-            ValueKind::Map => {
-                let named = right.try_iter()?.map(|key| Ok((key.to_string(), right.get_item(&key)?)));
-                args.push(Kwargs::from_iter(named.collect::<Result<Vec<(String, Value)>, Error>>()?).into());
-            }
-            ValueKind::Seq => args.extend(right.try_iter()?),
-            _ => args.push(right.clone()),
-        }
-        return state.apply_filter("format", &args);
+    if let Some(format) = left.as_str() {
+        // As in Python, a tuple is a list of values, and anything else is one value.
+        return match right.downcast_object_ref::<Tuple>() {
+            Some(tuple) => printf::format(format, &Values::Listed(tuple)),
+            None if right.kind() == ValueKind::Map => printf::format(format, &Values::Named(right)),
+            None => printf::format(format, &Values::Listed(std::slice::from_ref(right))),
+        };
     }
     if let (Ok(a), Ok(b)) = (i64::try_from(left.clone()), i64::try_from(right.clone())) {
         let rest = i128::from(a).checked_rem(b.into()).ok_or_else(|| failed("% by zero"))?;
@@ -58,6 +68,30 @@ fn percent(state: &mut State<'_, '_>, left: &Value, right: &Value) -> Result<Val
         (Ok(a), Ok(b)) if b != 0.0 => Ok(Value::from(a - b * (a / b).floor())),
         _ => Err(failed(&format!("% does not work on {} and {}", left.kind(), right.kind()))),
     }
+}
+
+/// The strings in a template's expressions.
+pub(super) fn literals(source: &str) -> Vec<String> {
+    let parts = blocks(source).into_iter().flat_map(|block| parts(source, block));
+    let texts = parts.filter(|(part, range)| *part == Part::Text && range.len() > 2);
+    texts.map(|(_, range)| unescaped(&source[range.start + 1..range.end - 1])).collect()
+}
+
+fn unescaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut letters = text.chars();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '\\' => match letters.next() {
+                Some('n') => out.push('\n'),
+                Some('t') => out.push('\t'),
+                Some('r') => out.push('\r'),
+                other => out.extend(other),
+            },
+            letter => out.push(letter),
+        }
+    }
+    out
 }
 
 /// Ranges of expressions: between `{{` and `}}`, `{%` and `%}`.

@@ -1,126 +1,123 @@
-//! Features of Python and Jinja2 that templates use and minijinja lacks.
+//! Filters, functions and tests of Jinja2 that minijinja lacks or does otherwise.
 
-use minijinja::value::{Kwargs, Rest, ValueKind, from_args};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
+
+use minijinja::value::{Kwargs, Object, ObjectRepr, Rest, ValueKind, ValueOrKwargs, from_args};
 use minijinja::{Environment, Error, ErrorKind, State, Value};
 
-/// Bound on padding, more than any template uses.
+use super::methods::{centred, failed, method};
+use super::{number, percent, printf};
+
+/// Bound on the pieces of a wrapped text, and on indentation.
 const WIDTH_MAX: usize = 1 << 16;
 
-/// Adds Jinja2's filters and functions, and Python's methods.
+/// Adds Jinja2's filters, functions and tests, and Python's methods.
 pub(super) fn add(environment: &mut Environment<'_>) {
     environment.set_unknown_method_callback(method);
-    environment.add_filter("wordcount", wordcount);
-    environment.add_filter("center", |text: String, width: Option<usize>| centred(&text, width.unwrap_or(80), ' '));
+    environment.set_formatter(number::write);
+    environment.add_filter("string", |value: &Value| match value.as_str() {
+        Some(_) => value.clone(),
+        None => Value::from(number::shown(value)),
+    });
+    environment.add_filter("wordcount", |value: &Value| wordcount(&number::shown(value)));
+    environment.add_filter("center", |value: &Value, width: Option<usize>, named: Kwargs| {
+        let width = width.or(named.get("width")?).unwrap_or(80);
+        named.assert_all_used()?;
+        centred(&number::shown(value), width, ' ')
+    });
+    environment.add_filter("format", |format: &str, args: Rest<ValueOrKwargs>| {
+        percent::formatted(format, &args.into_values())
+    });
     environment.add_filter("truncate", truncate);
+    environment.add_filter("indent", indent);
+    environment.add_filter("wordwrap", wordwrap);
+    for name in ["escape", "e", "forceescape"] {
+        let force = name == "forceescape";
+        environment.add_filter(name, move |value: &Value| escape(value, force));
+    }
+    environment.add_filter("xmlattr", xmlattr);
+    environment.add_filter("urlencode", urlencode);
     environment.add_filter("filesizeformat", minijinja_contrib::filters::filesizeformat);
     environment.add_filter("striptags", minijinja_contrib::filters::striptags);
-    environment.add_filter("random", minijinja_contrib::filters::random);
-    environment.add_function("cycler", |items: Rest<Value>| minijinja_contrib::globals::cycler(items.0));
-    environment.add_function("joiner", minijinja_contrib::globals::joiner);
+    environment.add_filter("random", |state: &mut State<'_, '_>, value: &Value| {
+        let items = match value.as_str() {
+            Some(_) => value.clone(),
+            None => Value::from(value.try_iter()?.collect::<Vec<_>>()),
+        };
+        minijinja_contrib::filters::random(state, &items)
+    });
+    environment.add_function("cycler", |items: Rest<Value>| match items.0.is_empty() {
+        true => Err(failed("cycler: at least one value is needed".to_owned())),
+        false => Ok(Value::from_object(Cycler { items: items.0, at: AtomicUsize::new(0) })),
+    });
+    environment.add_function("joiner", |separator: Option<Value>, named: Kwargs| {
+        let separator = separator.or(named.get("sep")?).unwrap_or_else(|| Value::from(", "));
+        named.assert_all_used()?;
+        Ok::<_, Error>(Value::from_object(Joiner { separator, used: AtomicBool::new(false) }))
+    });
+    environment.add_filter("pprint", |value: &Value| printf::repr(value));
+    // In Jinja2, an undefined value can be called, too, and raises its error then.
+    environment.add_test("callable", |value: &Value| matches!(value.kind(), ValueKind::Plain | ValueKind::Undefined));
 }
 
-fn method(state: &mut State<'_, '_>, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
-    let own = match (value.kind(), value.as_str()) {
-        (_, Some(text)) => text_method(text, name, args)?,
-        (ValueKind::Seq, None) if name == "index" => {
-            let (what,): (&Value,) = from_args(args)?;
-            let at = value.try_iter()?.position(|item| item == *what);
-            Some(at.map(Value::from).ok_or_else(|| failed(format!("{what} is not in the list")))?)
-        }
-        (ValueKind::Map, None) if name == "copy" => Some(value.clone()),
-        _ => None,
-    };
-    match own {
-        Some(value) => Ok(value),
-        None => minijinja_contrib::pycompat::unknown_method_callback(state, value, name, args),
+/// Items in turn, from the start again after the last one.
+#[derive(Debug)]
+struct Cycler {
+    items: Vec<Value>,
+    at: AtomicUsize,
+}
+
+impl Cycler {
+    fn current(&self) -> Value {
+        self.items[self.at.load(Ordering::Relaxed) % self.items.len()].clone()
     }
 }
 
-/// Methods of Python's `str` that pycompat lacks; `None` if unknown here too.
-fn text_method(text: &str, name: &str, args: &[Value]) -> Result<Option<Value>, Error> {
-    let padded = |args: &[Value]| -> Result<(usize, char), Error> {
-        let (width, fill): (usize, Option<&str>) = from_args(args)?;
-        Ok((width, fill.and_then(|fill| fill.chars().next()).unwrap_or(' ')))
-    };
-    let three = |parts: Option<(&str, &str)>, by: &str, otherwise: [&str; 3]| {
-        let parts = parts.map_or(otherwise, |(left, right)| [left, by, right]);
-        // `by` is not kept: values copy their text.
-        parts.into_iter().map(Value::from).collect::<Value>()
-    };
-    Ok(Some(match name {
-        "rsplit" => rsplit(text, args)?,
-        "index" | "rindex" => {
-            let (what,): (&str,) = from_args(args)?;
-            let at = if name == "index" { text.find(what) } else { text.rfind(what) };
-            let at = at.ok_or_else(|| failed(format!("{name}: {what:?} is not in the text")))?;
-            Value::from(text[..at].chars().count())
+impl Object for Cycler {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Plain
+    }
+
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        (key.as_str() == Some("current")).then(|| self.current())
+    }
+
+    fn call_method(self: &Arc<Self>, _: &mut State<'_, '_>, method: &str, args: &[Value]) -> Result<Value, Error> {
+        let () = from_args(args)?;
+        match method {
+            "next" => {
+                let item = self.current();
+                self.at.fetch_add(1, Ordering::Relaxed);
+                Ok(item)
+            }
+            "reset" => {
+                self.at.store(0, Ordering::Relaxed);
+                Ok(Value::from(()))
+            }
+            _ => Err(Error::from(ErrorKind::UnknownMethod)),
         }
-        "partition" => {
-            let (by,): (&str,) = from_args(args)?;
-            three(text.split_once(by), by, [text, "", ""])
-        }
-        "rpartition" => {
-            let (by,): (&str,) = from_args(args)?;
-            three(text.rsplit_once(by), by, ["", "", text])
-        }
-        "removeprefix" => {
-            let (prefix,): (&str,) = from_args(args)?;
-            Value::from(text.strip_prefix(prefix).unwrap_or(text))
-        }
-        "removesuffix" => {
-            let (suffix,): (&str,) = from_args(args)?;
-            Value::from(text.strip_suffix(suffix).unwrap_or(text))
-        }
-        "center" => {
-            let (width, fill) = padded(args)?;
-            Value::from(centred(text, width, fill)?)
-        }
-        "ljust" => {
-            let (width, fill) = padded(args)?;
-            Value::from(format!("{text}{}", padding(text, width, fill)?))
-        }
-        "rjust" => {
-            let (width, fill) = padded(args)?;
-            Value::from(format!("{}{text}", padding(text, width, fill)?))
-        }
-        "zfill" => {
-            let (width,): (usize,) = from_args(args)?;
-            let digits = text.trim_start_matches(['+', '-']);
-            let sign = &text[..text.len() - digits.len()];
-            Value::from(format!("{sign}{}{digits}", padding(text, width, '0')?))
-        }
-        "casefold" => Value::from(text.to_lowercase().replace('ß', "ss")),
-        "swapcase" => {
-            let swap = |letter: char| -> String {
-                if letter.is_uppercase() { letter.to_lowercase().collect() } else { letter.to_uppercase().collect() }
-            };
-            Value::from(text.chars().map(swap).collect::<String>())
-        }
-        _ => return Ok(None),
-    }))
+    }
 }
 
-fn rsplit(text: &str, args: &[Value]) -> Result<Value, Error> {
-    let (args, kwargs): (&[Value], Kwargs) = from_args(args)?;
-    let (by, most): (Option<Value>, Option<i64>) = from_args(args)?;
-    let most = most.or(kwargs.get("maxsplit")?).unwrap_or(-1);
-    let parts = usize::try_from(most).map_or(usize::MAX, |most| most.saturating_add(1));
-    let mut pieces: Vec<&str> = match by.as_ref().and_then(Value::as_str) {
-        Some("") => return Err(failed("rsplit: the separator is empty".to_owned())),
-        Some(by) => text.rsplitn(parts, by).collect(),
-        None => {
-            let (mut rest, mut pieces) = (text.trim_end(), Vec::new());
-            while !rest.is_empty() && pieces.len() + 1 < parts {
-                let Some(at) = rest.rfind(char::is_whitespace) else { break };
-                pieces.push(rest[at..].trim_start());
-                rest = rest[..at].trim_end();
-            }
-            pieces.extend(Some(rest).filter(|rest| !rest.is_empty()));
-            pieces
-        }
-    };
-    pieces.reverse();
-    Ok(pieces.into_iter().map(Value::from).collect())
+/// A separator that is empty at first.
+#[derive(Debug)]
+struct Joiner {
+    separator: Value,
+    used: AtomicBool,
+}
+
+impl Object for Joiner {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Plain
+    }
+
+    fn call(self: &Arc<Self>, _: &mut State<'_, '_>, args: &[Value]) -> Result<Value, Error> {
+        let () = from_args(args)?;
+        Ok(if self.used.swap(true, Ordering::Relaxed) { self.separator.clone() } else { Value::from("") })
+    }
 }
 
 /// Number of words, as matches of Python's `\w+`.
@@ -128,35 +125,18 @@ fn wordcount(text: &str) -> usize {
     text.split(|letter: char| !(letter.is_alphanumeric() || letter == '_')).filter(|word| !word.is_empty()).count()
 }
 
-fn centred(text: &str, width: usize, fill: char) -> Result<String, Error> {
-    let all = padding(text, width, fill)?;
-    let count = all.chars().count();
-    // In an odd width, Python puts the odd space to the left.
-    let left = count / 2 + (count & width & 1);
-    let left: String = all.chars().take(left).collect();
-    Ok(format!("{left}{text}{}", &all[left.len()..]))
-}
-
-fn padding(text: &str, width: usize, fill: char) -> Result<String, Error> {
-    if width > WIDTH_MAX {
-        return Err(failed(format!("a width of {width}; the limit is {WIDTH_MAX}")));
-    }
-    Ok(std::iter::repeat_n(fill, width.saturating_sub(text.chars().count())).collect())
-}
-
-/// Jinja2's `truncate(length=255, killwords=False, end='...', leeway=5)`, the last by name only.
-fn truncate(
-    text: String,
-    length: Option<usize>,
-    killwords: Option<bool>,
-    end: Option<String>,
-    named: Kwargs,
-) -> Result<String, Error> {
+/// Jinja2's `truncate(length=255, killwords=False, end='...', leeway=5)`.
+fn truncate(value: &Value, args: Rest<ValueOrKwargs>) -> Result<String, Error> {
+    let args = args.into_values();
+    let (args, named): (&[Value], Kwargs) = from_args(&args)?;
+    let (length, killwords, end, leeway): (Option<usize>, Option<bool>, Option<String>, Option<usize>) =
+        from_args(args)?;
     let length = length.or(named.get("length")?).unwrap_or(255);
     let killwords = killwords.or(named.get("killwords")?).unwrap_or(false);
     let end = end.or(named.get("end")?).unwrap_or_else(|| "...".to_owned());
-    let leeway = named.get::<Option<usize>>("leeway")?.unwrap_or(5);
+    let leeway = leeway.or(named.get("leeway")?).unwrap_or(5);
     named.assert_all_used()?;
+    let text = number::shown(value);
     let Some(kept) = length.checked_sub(end.chars().count()) else {
         return Err(failed(format!("truncate: a length of {length} has no room for {end:?}")));
     };
@@ -168,6 +148,146 @@ fn truncate(
     Ok(format!("{whole}{end}"))
 }
 
-fn failed(problem: String) -> Error {
-    Error::new(ErrorKind::InvalidOperation, problem)
+/// Jinja2's `indent(width=4, first=False, blank=False)`; the width may be a text.
+fn indent(value: &Value, args: Rest<ValueOrKwargs>) -> Result<String, Error> {
+    let args = args.into_values();
+    let (args, named): (&[Value], Kwargs) = from_args(&args)?;
+    let (width, first, blank): (Option<Value>, Option<bool>, Option<bool>) = from_args(args)?;
+    let width: Option<Value> = width.or(named.get("width")?);
+    let first = first.or(named.get("first")?).unwrap_or(false);
+    let blank = blank.or(named.get("blank")?).unwrap_or(false);
+    named.assert_all_used()?;
+    let by = match width {
+        Some(text) if text.as_str().is_some() => text.to_string(),
+        Some(width) => " ".repeat(usize::try_from(width)?.min(WIDTH_MAX)),
+        None => " ".repeat(4),
+    };
+    let text = number::shown(value);
+    let mut out = String::with_capacity(text.len());
+    for (at, line) in text.split('\n').enumerate() {
+        if at > 0 {
+            out.push('\n');
+        }
+        if if at == 0 { first } else { blank || !line.is_empty() } {
+            out.push_str(&by);
+        }
+        out.push_str(line);
+    }
+    Ok(out)
+}
+
+/// Jinja2's `wordwrap(width=79, break_long_words=True, wrapstring='\n')`, for each line of its own.
+fn wordwrap(value: &Value, args: Rest<ValueOrKwargs>) -> Result<String, Error> {
+    let args = args.into_values();
+    let (args, named): (&[Value], Kwargs) = from_args(&args)?;
+    let (width, long, by): (Option<usize>, Option<bool>, Option<String>) = from_args(args)?;
+    let width = width.or(named.get("width")?).unwrap_or(79).clamp(1, WIDTH_MAX);
+    let break_long = long.or(named.get("break_long_words")?).unwrap_or(true);
+    let by = by.or(named.get("wrapstring")?).unwrap_or_else(|| "\n".to_owned());
+    named.assert_all_used()?;
+    let text = number::shown(value);
+    let lines = text.lines().flat_map(|line| match wrapped(line, width, break_long) {
+        lines if lines.is_empty() => vec![String::new()],
+        lines => lines,
+    });
+    Ok(lines.collect::<Vec<_>>().join(&by))
+}
+
+fn wrapped(line: &str, width: usize, break_long: bool) -> Vec<String> {
+    let (mut lines, mut current, mut count) = (Vec::new(), String::new(), 0);
+    for chunk in line.split_inclusive(char::is_whitespace).flat_map(|chunk| {
+        let word = chunk.trim_end();
+        [word, &chunk[word.len()..]].into_iter().filter(|part| !part.is_empty())
+    }) {
+        let mut rest: Vec<char> = chunk.chars().collect();
+        let is_space = rest.iter().all(|letter| letter.is_whitespace());
+        if count + rest.len() > width && count > 0 && (!break_long || rest.len() <= width) {
+            lines.push(current.trim_end().to_owned());
+            (current, count) = (String::new(), 0);
+        }
+        while break_long && count + rest.len() > width && !is_space {
+            current.extend(rest.drain(..width - count));
+            lines.push(std::mem::take(&mut current));
+            count = 0;
+        }
+        if is_space && count == 0 && !lines.is_empty() {
+            continue;
+        }
+        count += rest.len();
+        current.extend(rest);
+    }
+    if !current.trim_end().is_empty() {
+        lines.push(current.trim_end().to_owned());
+    }
+    lines
+}
+
+/// `escape` leaves what is marked as safe.
+fn escape(value: &Value, force: bool) -> Value {
+    if value.is_safe() && !force {
+        return value.clone();
+    }
+    Value::from_safe_string(escaped(&number::shown(value)))
+}
+
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&#34;"),
+            '\'' => out.push_str("&#39;"),
+            letter => out.push(letter),
+        }
+    }
+    out
+}
+
+/// Jinja2's `xmlattr(autospace=True)`.
+fn xmlattr(map: &Value, autospace: Option<bool>) -> Result<String, Error> {
+    let mut attributes = Vec::new();
+    for key in map.try_iter()? {
+        let value = map.get_item(&key)?;
+        let name = key.to_string();
+        if name.is_empty() || name.contains(|letter: char| letter.is_whitespace() || "/>=".contains(letter)) {
+            return Err(failed(format!("xmlattr: {name:?} is no name of an attribute")));
+        }
+        if !value.is_none() && !value.is_undefined() {
+            attributes.push(format!("{}=\"{}\"", escaped(&name), escaped(&number::shown(&value))));
+        }
+    }
+    let space = if autospace.unwrap_or(true) && !attributes.is_empty() { " " } else { "" };
+    Ok(format!("{space}{}", attributes.join(" ")))
+}
+
+/// A text for a path of an address, or pairs for its query.
+fn urlencode(value: &Value) -> Result<String, Error> {
+    if value.as_str().is_some() || !matches!(value.kind(), ValueKind::Map | ValueKind::Seq | ValueKind::Iterable) {
+        return Ok(quoted(&number::shown(value), true));
+    }
+    let mut pairs = Vec::new();
+    for item in value.try_iter()? {
+        let (key, value) = match value.kind() {
+            ValueKind::Map => (item.clone(), value.get_item(&item)?),
+            _ => (item.get_item_by_index(0)?, item.get_item_by_index(1)?),
+        };
+        pairs.push(format!("{}={}", quoted(&number::shown(&key), false), quoted(&number::shown(&value), false)));
+    }
+    Ok(pairs.join("&"))
+}
+
+fn quoted(text: &str, is_path: bool) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b' ' if !is_path => out.push('+'),
+            b'/' if is_path => out.push('/'),
+            b'_' | b'.' | b'-' | b'~' => out.push(char::from(byte)),
+            byte if byte.is_ascii_alphanumeric() => out.push(char::from(byte)),
+            byte => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
 }

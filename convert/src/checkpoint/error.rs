@@ -31,6 +31,14 @@ pub enum CheckpointError {
         /// Description of what is there instead.
         found: String,
     },
+    /// Something that is not the file that its name says.
+    #[error("{}: {problem}", path.display())]
+    NotAFile {
+        /// Path of the file.
+        path: PathBuf,
+        /// Description of what it is, and the remedy.
+        problem: String,
+    },
     /// A file that is not JSON, or not an object.
     #[error("{}: not a readable JSON object: {problem}; fetch the file again", path.display())]
     Json {

@@ -10,7 +10,9 @@ use super::{CheckpointError, Tensor, gguf_file, lookalike};
 use crate::chat::ChatTemplate;
 use crate::chat_files::{self, ChatFiles};
 use crate::config::ModelConfig;
-use crate::generation::{ControlTokens, GenerationDefaults, add_ends};
+use crate::fields;
+use crate::generation::{EndCandidates, GenerationDefaults, add_ends, well_known_in};
+use crate::listing;
 use crate::safetensors_file::SafetensorsFile;
 use crate::{families, mapped, tokenizer};
 
@@ -19,7 +21,8 @@ const WEIGHTS: &str = "model.safetensors";
 const TOKENIZER: &str = "tokenizer.json";
 const INDEX: &str = "model.safetensors.index.json";
 /// Optional files that describe the model; all that are present count towards its digest.
-const SIDE_FILES: [&str; 7] = [
+const SIDE_FILES: [&str; 8] = [
+    "added_tokens.json",
     "chat_template.jinja",
     "chat_template.json",
     "generation_config.json",
@@ -31,6 +34,8 @@ const SIDE_FILES: [&str; 7] = [
 /// The tokenizer.json of a vocabulary of 256 Ki tokens has about 35 MB.
 const SIDE_FILE_BYTES_MAX: u64 = 128 << 20;
 const SHARDS_MAX: usize = 1024;
+/// Bound on warnings of one kind.
+const NOTES_MAX: usize = 4;
 
 /// An opened folder.
 #[derive(Debug)]
@@ -49,6 +54,9 @@ impl Folder {
         let mut side = BTreeMap::new();
         for name in SIDE_FILES.into_iter().chain([CONFIG]) {
             let file = path.join(name);
+            if let Some(problem) = listing::obstacle(&file) {
+                return Err(CheckpointError::NotAFile { path: file, problem });
+            }
             if file.is_file() {
                 let bytes = mapped::read(&file, SIDE_FILE_BYTES_MAX)
                     .map_err(|source| CheckpointError::Io { path: file, source })?;
@@ -57,12 +65,19 @@ impl Folder {
         }
         let config_path = path.join(CONFIG);
         let config_json = side_json(path, &side, CONFIG)?.ok_or_else(|| no_model(path))?;
+        if let Some(error) = config_json.get("error").filter(|_| !config_json.contains_key("hidden_size")) {
+            let problem = format!(
+                "this is the answer of a server, {}, not the file itself: download the file again",
+                fields::shown(error)
+            );
+            return Err(CheckpointError::NotAFile { path: config_path, problem });
+        }
         let config = families::from_hugging_face(&config_path.display().to_string(), &config_json)?;
 
         let mut generation = GenerationDefaults::default();
         for name in ["generation_config.json", CONFIG] {
             if let Some(map) = side_json(path, &side, name)? {
-                generation.merge(&path.join(name).display().to_string(), &map, config.vocab_size)?;
+                generation.merge(&path.join(name).display().to_string(), &map, config.vocab_size);
             }
         }
         if let Some(found) = lookalike::other_tokenizer(path).filter(|_| !side.contains_key(TOKENIZER)) {
@@ -81,23 +96,57 @@ impl Folder {
 
     /// Adds the end tokens of the tokenizer's files and of the template.
     fn find_ends(&mut self) -> Result<(), CheckpointError> {
-        let Some(bytes) = self.side.get(TOKENIZER) else { return Ok(()) };
-        let controls: ControlTokens = tokenizer::controls_of_json(&self.path.join(TOKENIZER), bytes)?;
-        let vocab_size = self.config.vocab_size;
         let files = self.chat_files()?;
-        let named = files.eos_token.as_deref().map(|eos| (eos, tokenizer::id_in_json(bytes, eos)));
+        let mut notes: Vec<String> =
+            files.notes.iter().map(|note| format!("{}: {note}", self.path.display())).collect();
+        let template = files.template(None).ok().flatten();
+        let problem = template.as_ref().and_then(ChatTemplate::problem);
+        notes.extend(problem.map(|problem| format!("{}: {problem}", self.path.display())));
+        let Some(bytes) = self.side.get(TOKENIZER) else {
+            self.generation.notes.extend(notes);
+            return Ok(());
+        };
+        let vocab_size = self.config.vocab_size;
+        let declared = self.declared(&files)?;
+        let mut added = tokenizer::added_in_json(&self.path.join(TOKENIZER), bytes)?;
+        added.retain(|(text, _)| !text.is_empty());
+        // The whole vocabulary is read only if something is not in the list of added tokens.
+        let known: BTreeSet<&str> = added.iter().map(|(text, _)| text.as_str()).collect();
+        let texts = declared.iter().map(tokenizer::Declared::text).chain(files.eos_token());
+        let unknown: Vec<&str> = texts.filter(|text| !known.contains(text)).collect();
+        let in_model = match unknown.as_slice() {
+            [] => BTreeMap::new(),
+            unknown => tokenizer::ids_in_model(bytes, unknown.iter().copied()),
+        };
+        let eos_in_model = files.eos_token().and_then(|eos| in_model.get(eos)).copied();
+        let ids = tokenizer::with_declared(added, &declared, |text| in_model.get(text).copied());
+        for problem in declared.iter().filter_map(|token| token.problem(&ids, vocab_size)).take(NOTES_MAX) {
+            notes.push(format!("{}: tokenizer_config.json: {problem}", self.path.display()));
+        }
+        let named = files.eos_token().map(|eos| (eos, ids.get(eos).copied().or(eos_in_model)));
         match named {
             Some((eos, Some(id))) if (id as usize) < vocab_size => {
                 self.generation.add_end(id, eos, "eos_token of tokenizer_config.json");
             }
-            Some((eos, _)) => self.generation.notes.push(format!(
+            Some((eos, _)) => notes.push(format!(
                 "{}: eos_token {eos:?} of tokenizer_config.json is no token of this model; it is ignored",
                 self.path.display()
             )),
             None => {}
         }
-        add_ends(&mut self.generation, &controls, files.template().ok().flatten().as_ref(), vocab_size);
+        let candidates = EndCandidates { added: ids, lookalikes: BTreeMap::new() };
+        add_ends(&mut self.generation, &candidates, template.as_ref(), vocab_size);
+        self.generation.notes.extend(notes);
         Ok(())
+    }
+
+    /// The tokens that other files declare beside `tokenizer.json`.
+    fn declared(&self, files: &ChatFiles) -> Result<Vec<tokenizer::Declared>, CheckpointError> {
+        let json = |name: &str| Ok::<_, CheckpointError>(side_json(&self.path, &self.side, name)?.unwrap_or_default());
+        let template = files.template(None).ok().flatten();
+        let ends = well_known_in(template.as_ref().map_or("", ChatTemplate::written));
+        let named = files.texts().map(str::to_owned).chain(ends.map(str::to_owned)).collect();
+        Ok(tokenizer::declared(&json("tokenizer_config.json")?, &json("added_tokens.json")?, &named))
     }
 
     fn chat_files(&self) -> Result<ChatFiles, CheckpointError> {
@@ -143,12 +192,14 @@ impl Folder {
 
     pub(super) fn tokenizer(&self) -> Result<Option<tokenizers::Tokenizer>, CheckpointError> {
         let Some(bytes) = self.side.get(TOKENIZER) else { return Ok(None) };
-        Ok(Some(tokenizer::from_json(&self.path.join(TOKENIZER), bytes)?))
+        let mut tokenizer = tokenizer::from_json(&self.path.join(TOKENIZER), bytes)?;
+        tokenizer::add_declared(&mut tokenizer, &self.declared(&self.chat_files()?)?, self.config.vocab_size);
+        Ok(Some(tokenizer))
     }
 
     pub(super) fn chat_template(&self) -> Result<Option<ChatTemplate>, CheckpointError> {
         let files = self.chat_files()?;
-        files.template().map_err(|source| CheckpointError::Chat { path: self.path.join(files.file), source })
+        files.template(None).map_err(|source| CheckpointError::Chat { path: self.path.join(files.file), source })
     }
 
     /// Every file that the model is read from, sorted by name.
@@ -201,6 +252,9 @@ impl Folder {
 
 /// Names of `model.safetensors`, or of the shards in the index.
 fn shard_names(path: &Path, side: &BTreeMap<String, Vec<u8>>) -> Result<BTreeSet<String>, CheckpointError> {
+    if let Some(problem) = listing::obstacle(&path.join(WEIGHTS)) {
+        return Err(CheckpointError::NotAFile { path: path.join(WEIGHTS), problem });
+    }
     if path.join(WEIGHTS).is_file() {
         return Ok(BTreeSet::from([WEIGHTS.to_owned()]));
     }
@@ -222,7 +276,10 @@ fn shard_names(path: &Path, side: &BTreeMap<String, Vec<u8>>) -> Result<BTreeSet
         return Err(bad(format!("it names {} shards; the limit is {SHARDS_MAX}", shards.len())));
     }
     match shards.iter().find(|name| !path.join(name).is_file()) {
-        Some(name) => Err(bad(format!("shard `{name}` is not in the folder; fetch the model again"))),
+        Some(name) => Err(match listing::obstacle(&path.join(name)) {
+            Some(problem) => CheckpointError::NotAFile { path: path.join(name), problem },
+            None => bad(format!("shard `{name}` is not in the folder; fetch the model again")),
+        }),
         None => Ok(shards),
     }
 }
@@ -233,7 +290,7 @@ fn side_json(
     name: &str,
 ) -> Result<Option<Map<String, Value>>, CheckpointError> {
     let Some(bytes) = side.get(name) else { return Ok(None) };
-    serde_json::from_slice(bytes)
+    fields::parse(bytes)
         .map(Some)
         .map_err(|error| CheckpointError::Json { path: path.join(name), problem: error.to_string() })
 }

@@ -15,6 +15,7 @@ use crate::{families, tokenizer};
 
 const EMBEDDING: &str = "token_embd.weight";
 const HEAD: &str = "output.weight";
+const BOS: &str = "tokenizer.ggml.bos_token_id";
 const ROPE_DIVISORS: &str = "rope_freqs.weight";
 
 /// An opened GGUF file whose tensors fit its metadata.
@@ -87,9 +88,15 @@ impl GgufFile {
         }
         config.check(&file)?;
 
-        let mut generation = generation(&gguf, &file, config.vocab_size)?;
+        let mut generation = generation(&gguf, &file, config.vocab_size);
         let template = chat_template(&gguf).ok().flatten();
-        add_ends(&mut generation, &tokenizer::controls_of_gguf(&gguf), template.as_ref(), config.vocab_size);
+        add_ends(&mut generation, &tokenizer::candidates_of_gguf(&gguf), template.as_ref(), config.vocab_size);
+        generation
+            .notes
+            .extend(template.as_ref().and_then(ChatTemplate::problem).map(|note| format!("{file}: {note}")));
+        if scalars.get("tokenizer.chat_template").is_some_and(|value| !value.is_string()) {
+            generation.notes.push(format!("{file}: tokenizer.chat_template is no text; it is ignored"));
+        }
         let expected = names::expected(&config);
         check_tensors(&gguf, &config, &expected)?;
         let tensors = expected.into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
@@ -130,7 +137,7 @@ impl GgufFile {
     }
 
     pub(super) fn tokenizer(&self) -> Result<Option<tokenizers::Tokenizer>, CheckpointError> {
-        Ok(tokenizer::from_gguf(&self.gguf)?)
+        Ok(tokenizer::from_gguf(&self.gguf, &self.generation.eos_token_ids)?)
     }
 
     pub(super) fn chat_template(&self) -> Result<Option<ChatTemplate>, CheckpointError> {
@@ -154,11 +161,20 @@ fn chat_template(gguf: &Gguf) -> Result<Option<ChatTemplate>, ChatError> {
     let key = "tokenizer.chat_template";
     let Some(source) = gguf.text(key) else { return Ok(None) };
     let token = |key: &str| {
-        let id = gguf.unsigned(key)?;
+        let id = gguf.unsigned(&format!("tokenizer.ggml.{key}_token_id"))?;
         gguf.array("tokenizer.ggml.tokens")?.nth(usize::try_from(id).ok()?)?.as_text().map(str::to_owned)
     };
-    let (bos, eos) = (token("tokenizer.ggml.bos_token_id"), token("tokenizer.ggml.eos_token_id"));
-    ChatTemplate::new(key, source.to_owned(), bos, eos).map(Some)
+    let template = ChatTemplate::new(key, source.to_owned(), token("bos"), token("eos"))?;
+    // The second spelling is the older one.
+    let variables = [
+        ("unk_token", token("unknown")),
+        ("pad_token", token("padding")),
+        ("sep_token", token("separator").or_else(|| token("seperator"))),
+        ("cls_token", token("cls")),
+        ("mask_token", token("mask")),
+    ];
+    let variables = variables.into_iter().filter_map(|(name, token)| Some((name.to_owned(), token?.into())));
+    Ok(Some(template.with_special_tokens(variables.collect())))
 }
 
 /// Rows of a rotary projection, from GGUF's order (pairs adjacent) to that of Hugging Face (first halves of all pairs
@@ -202,20 +218,16 @@ fn check_tensors(gguf: &Gguf, config: &ModelConfig, expected: &[Expected]) -> Re
 }
 
 /// End and begin tokens of the metadata.
-fn generation(gguf: &Gguf, file: &str, vocab_size: usize) -> Result<GenerationDefaults, CheckpointError> {
+fn generation(gguf: &Gguf, file: &str, vocab_size: usize) -> GenerationDefaults {
     let mut defaults = GenerationDefaults::default();
-    for (key, name) in [
-        ("tokenizer.ggml.eos_token_id", "eos_token_id"),
-        ("tokenizer.ggml.eot_token_id", "eos_token_id"),
-        ("tokenizer.ggml.eom_token_id", "eos_token_id"),
-        ("tokenizer.ggml.bos_token_id", "bos_token_id"),
-    ] {
-        if let Some(id) = gguf.unsigned(key) {
-            let map = serde_json::Map::from_iter([(name.to_owned(), id.into())]);
-            defaults.merge(&format!("{file}: {key}"), &map, vocab_size)?;
+    let scalars = gguf.scalars();
+    for key in ["tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"] {
+        for id in defaults.token_ids(file, &scalars, key, vocab_size) {
+            defaults.add_end(id, "", &format!("{file}: {key}"));
         }
     }
-    Ok(defaults)
+    defaults.bos_token_id = defaults.token_ids(file, &scalars, BOS, vocab_size).first().copied();
+    defaults
 }
 
 #[cfg(test)]

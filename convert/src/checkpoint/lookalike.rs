@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::listing::names;
+use crate::listing::{self, names};
 
 /// Bound on folders to search, and on the depth.
 const FOLDERS_MAX: usize = 256;
@@ -40,6 +40,13 @@ pub(super) fn folder(path: &Path) -> String {
     let with = |ending: &str| names.iter().find(|name| name.ends_with(ending)).cloned();
     if names.is_empty() {
         return "the folder is empty".to_owned();
+    }
+    // Links whose targets are gone, and folders under the names of files.
+    let is_part = |name: &&String| *name == "config.json" || name.ends_with(".safetensors") || name.ends_with(".gguf");
+    if let Some((name, problem)) =
+        names.iter().filter(is_part).find_map(|name| Some((name, listing::obstacle(&path.join(name))?)))
+    {
+        return format!("{name}: {problem}");
     }
     if has("adapter_config.json") {
         return format!("this is a PEFT adapter: name it as the source of a LoraAdapter{}", trained_on(path));

@@ -1,14 +1,15 @@
 //! Chat files of an adapter: training tools save tokenizer and chat template beside the weights, and the adapter may
 //! have been trained with another template than its base.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
 use crate::chat::{ChatSource, ChatTemplate};
 use crate::chat_files::{self, ChatFiles};
-use crate::generation::{GenerationDefaults, add_ends};
-use crate::{mapped, tokenizer};
+use crate::generation::{EndCandidates, GenerationDefaults, add_ends};
+use crate::{fields, listing, mapped, tokenizer};
 
 /// `tokenizer_config.json` lists every added token of a vocabulary.
 const FILE_BYTES_MAX: u64 = 32 << 20;
@@ -34,15 +35,20 @@ impl AdapterChat {
     pub fn read(dir: &Path, base: Option<&ChatTemplate>, vocabulary: Option<&tokenizers::Tokenizer>) -> Self {
         let mut chat = Self::default();
         let files = files(dir, &mut chat.notes);
-        match files.template() {
-            Ok(Some(own)) if base.is_none_or(|base| !same(base, &own)) => chat.template = Some(own),
+        chat.notes.extend(files.notes.iter().map(|note| format!("{}: {note}", dir.display())));
+        match files.template(base) {
+            Ok(Some(own)) if base.is_none_or(|base| !same(base, &own)) => {
+                chat.notes.extend(own.problem().map(|problem| format!("{}: {problem}", dir.display())));
+                chat.template = Some(own);
+            }
             Ok(_) => {}
             Err(error) => chat.notes.push(format!("{}: {error}; the base's template is used", dir.display())),
         }
         if let Some(vocabulary) = vocabulary {
-            let (ends, note) = ends(dir, &files, chat.template.as_ref(), vocabulary);
+            let generation = json(dir, "generation_config.json", &mut chat.notes);
+            let (ends, notes) = ends(dir, &files, &generation, chat.template.as_ref(), vocabulary);
             chat.eos_token_ids = ends;
-            chat.notes.extend(note);
+            chat.notes.extend(notes);
         }
         chat.notes.extend(other_tokens(dir, vocabulary));
         chat
@@ -55,28 +61,42 @@ pub(super) fn source(dir: &Path) -> Option<String> {
 }
 
 fn files(dir: &Path, notes: &mut Vec<String>) -> ChatFiles {
-    let mut json = |name: &str| -> Map<String, Value> {
-        let path = dir.join(name);
-        if !path.is_file() {
-            return Map::new();
-        }
-        let read = mapped::read(&path, FILE_BYTES_MAX).map_err(|error| error.to_string());
-        let map = read.and_then(|bytes| serde_json::from_slice(&bytes).map_err(|error| error.to_string()));
-        map.unwrap_or_else(|problem| {
-            notes.push(format!("{}: {problem}; it is not used", path.display()));
-            Map::new()
-        })
-    };
-    let (config, special, template) =
-        (json("tokenizer_config.json"), json("special_tokens_map.json"), json("chat_template.json"));
-    let jinja = mapped::read(&dir.join("chat_template.jinja"), FILE_BYTES_MAX).ok();
+    let names = ["tokenizer_config.json", "special_tokens_map.json", "chat_template.json"];
+    let [config, special, template] = names.map(|name| json(dir, name, notes));
+    let jinja = read(dir, "chat_template.jinja", notes);
     chat_files::read(&config, &special, &template, jinja.as_deref())
+}
+
+/// An object in a file; empty if there is no such file or it cannot be read.
+fn json(dir: &Path, name: &str, notes: &mut Vec<String>) -> Map<String, Value> {
+    let map = read(dir, name, notes).map(|bytes| fields::parse(&bytes)).transpose().unwrap_or_else(|error| {
+        notes.push(format!("{}: {error}; it is not used", dir.join(name).display()));
+        None
+    });
+    map.unwrap_or_default()
+}
+
+fn read(dir: &Path, name: &str, notes: &mut Vec<String>) -> Option<Vec<u8>> {
+    let path = dir.join(name);
+    let problem = match listing::obstacle(&path) {
+        Some(problem) => problem,
+        None if !path.is_file() => return None,
+        None => match mapped::read(&path, FILE_BYTES_MAX) {
+            Ok(bytes) => return Some(bytes),
+            Err(error) => error.to_string(),
+        },
+    };
+    notes.push(format!("{}: {problem}; it is not used", path.display()));
+    None
 }
 
 fn same(base: &ChatTemplate, own: &ChatTemplate) -> bool {
     let text = |template: &ChatTemplate| {
-        let ChatSource { file: _, template, bos_token, eos_token } = template.clone().into();
-        (template.trim().to_owned(), bos_token.unwrap_or_default(), eos_token.unwrap_or_default())
+        let ChatSource { file: _, template, bos_token, eos_token, mut special_tokens } = template.clone().into();
+        // Others that the template does not use make no difference.
+        special_tokens.retain(|name, _| template.contains(name.as_str()));
+        let (bos, eos) = (bos_token.unwrap_or_default(), eos_token.unwrap_or_default());
+        (template.trim().to_owned(), bos, eos, special_tokens)
     };
     text(base) == text(own)
 }
@@ -85,24 +105,31 @@ fn same(base: &ChatTemplate, own: &ChatTemplate) -> bool {
 fn ends(
     dir: &Path,
     files: &ChatFiles,
+    generation: &Map<String, Value>,
     template: Option<&ChatTemplate>,
     vocabulary: &tokenizers::Tokenizer,
-) -> (Vec<u32>, Option<String>) {
+) -> (Vec<u32>, Vec<String>) {
     let mut defaults = GenerationDefaults::default();
-    let mut note = None;
-    if let Some(eos) = &files.eos_token {
+    let file = dir.join("generation_config.json").display().to_string();
+    for id in defaults.token_ids(&file, generation, "eos_token_id", vocabulary.get_vocab_size(true)) {
+        defaults.add_end(id, "", &file);
+    }
+    if let Some(eos) = files.eos_token() {
         match vocabulary.token_to_id(eos) {
             Some(id) => defaults.add_end(id, eos, "the adapter's tokenizer_config.json"),
-            None => note = Some(format!("{}: eos_token {eos:?} is no token of the base; it is ignored", dir.display())),
+            None => {
+                let note = format!("{}: eos_token {eos:?} is no token of the base; it is ignored", dir.display());
+                defaults.notes.push(note);
+            }
         }
     }
     if template.is_some() {
-        let added = vocabulary.get_added_tokens_decoder();
-        let special = added.into_iter().filter(|(_, token)| token.special);
-        let controls = special.map(|(id, token)| (token.content, id)).collect();
-        add_ends(&mut defaults, &controls, template, usize::MAX);
+        let added = vocabulary.get_added_tokens_decoder().into_iter();
+        let added = added.map(|(id, token)| (token.content, id)).collect();
+        let candidates = EndCandidates { added, lookalikes: BTreeMap::new() };
+        add_ends(&mut defaults, &candidates, template, usize::MAX);
     }
-    (defaults.eos_token_ids, note)
+    (defaults.eos_token_ids, defaults.notes)
 }
 
 /// A warning about tokens that the adapter was trained with and the base lacks.

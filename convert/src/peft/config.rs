@@ -8,7 +8,7 @@ use super::{
     AdapterError,
     pattern::{Budget, Pattern},
 };
-use crate::fields::{Fields, shown};
+use crate::fields::{self, Fields, shown};
 
 /// Defaults of `LoraConfig`.
 const RANK_DEFAULT: usize = 8;
@@ -17,7 +17,7 @@ const ALPHA_DEFAULT: f64 = 8.0;
 const PATTERNS_MAX: usize = 8192;
 
 /// Keys without influence on the result of a trained adapter.
-const HARMLESS: [&str; 16] = [
+const HARMLESS: [&str; 20] = [
     "auto_mapping",
     "base_model_name_or_path",
     "corda_config",
@@ -29,8 +29,14 @@ const HARMLESS: [&str; 16] = [
     // Without biases in the file, PEFT initialises them to zero.
     "lora_bias",
     "lora_dropout",
+    "lora_dtype",
     "lora_ga_config",
+    // Learning rates of ms-swift.
+    "lorap_emb_lr",
+    "lorap_lr_ratio",
     "megatron_core",
+    // Whether early versions of PEFT merged the weights for inference.
+    "merge_weights",
     "peft_version",
     "qalora_group_size",
     "revision",
@@ -111,7 +117,7 @@ pub(super) struct Layers {
 impl LoraConfig {
     pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Self, AdapterError> {
         let file = path.display().to_string();
-        let map: Map<String, Value> = serde_json::from_slice(bytes)
+        let map: Map<String, Value> = fields::parse(bytes)
             .map_err(|error| AdapterError::Json { file: file.clone(), problem: error.to_string() })?;
         let fields = Fields::new(&file, &map);
         refuse_unsupported(&fields)?;
@@ -188,7 +194,9 @@ fn is_set(value: &Value) -> bool {
         Value::Null | Value::Bool(false) => false,
         Value::Array(values) => !values.is_empty(),
         Value::Object(map) => !map.is_empty(),
-        _ => true,
+        Value::Number(number) => number.as_f64() != Some(0.0),
+        Value::String(text) => !text.is_empty(),
+        Value::Bool(true) => true,
     }
 }
 

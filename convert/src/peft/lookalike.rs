@@ -1,11 +1,12 @@
 //! Diagnosis of a folder or file without an adapter: a description of what it is, and the remedy.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::listing::names;
 
-/// Bound on folders to search.
+/// Bounds on folders to search, and on the depth.
 const FOLDERS_MAX: usize = 256;
+const DEPTH_MAX: usize = 3;
 
 pub(super) fn adapter(path: &Path) -> String {
     if !path.exists() {
@@ -30,13 +31,24 @@ pub(super) fn adapter(path: &Path) -> String {
     if has("config.json") || names.iter().any(|name| name.ends_with(".gguf")) {
         return "this is a model, not an adapter: name it as the source of an SlmModel".to_owned();
     }
-    let below: Vec<&String> =
-        names.iter().take(FOLDERS_MAX).filter(|name| path.join(name).join("adapter_config.json").is_file()).collect();
-    match below.as_slice() {
+    match deeper(path).as_slice() {
         [] => "this is no PEFT adapter folder".to_owned(),
-        [only] => format!("the adapter is one folder deeper: name {}", path.join(only).display()),
-        [first, second, ..] => {
-            format!("adapters are in {} and {}: name one", path.join(first).display(), path.join(second).display())
+        [only] => format!("the adapter is a folder deeper: name {}", only.display()),
+        [first, second, ..] => format!("adapters are in {} and {}: name one", first.display(), second.display()),
+    }
+}
+
+/// Subfolders that contain an adapter, the nearest ones.
+fn deeper(path: &Path) -> Vec<PathBuf> {
+    let mut level = vec![path.to_owned()];
+    for _ in 0..DEPTH_MAX {
+        let below = level.iter().flat_map(|folder| names(folder).into_iter().map(|name| folder.join(name)));
+        level = below.filter(|path| path.is_dir()).take(FOLDERS_MAX).collect();
+        let found: Vec<PathBuf> =
+            level.iter().filter(|path| path.join("adapter_config.json").is_file()).cloned().collect();
+        if !found.is_empty() {
+            return found;
         }
     }
+    Vec::new()
 }

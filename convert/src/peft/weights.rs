@@ -17,6 +17,9 @@ const PREFIX: &str = "base_model.model.";
 #[derive(Debug)]
 pub(super) struct Weights(Arc<SafetensorsFile>);
 
+/// One pair for each adapted projection.
+pub(super) type Pairs = BTreeMap<(usize, Module), LoraPair>;
+
 /// Side of a pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Side {
@@ -33,16 +36,22 @@ impl Weights {
         self.0.bytes()
     }
 
-    /// The pair of each target. A tensor that belongs to none is an error.
+    /// The pair of each target, and a warning if some have none: they stay as they are in the base, as in PEFT, where B
+    /// is zero then. A tensor that belongs to no target is an error.
     pub(super) fn pairs(
         &self,
         targets: &Targets,
         base: &ModelConfig,
         embeddings: &Embeddings<'_>,
-    ) -> Result<BTreeMap<(usize, Module), LoraPair>, AdapterError> {
+    ) -> Result<(Pairs, Option<String>), AdapterError> {
         let names = self.assign(targets, base, embeddings)?;
-        let mut pairs = BTreeMap::new();
+        let (mut pairs, mut absent) = (BTreeMap::new(), Vec::new());
         for ((layer, module), Target { rank, scaling }) in targets {
+            let has = |side| names.contains_key(&(*layer, *module, side));
+            if !names.is_empty() && !has(Side::A) && !has(Side::B) {
+                absent.push(module.path(*layer));
+                continue;
+            }
             let (inputs, outputs) = module.dimensions(base);
             let matrix = |side: Side, shape: [usize; 2]| {
                 let letter = if side == Side::A { "A" } else { "B" };
@@ -55,7 +64,11 @@ impl Weights {
             let (a, b) = (matrix(Side::A, [*rank, inputs])?, matrix(Side::B, [outputs, *rank])?);
             pairs.insert((*layer, *module), LoraPair { rank: *rank, scaling: *scaling, a, b });
         }
-        Ok(pairs)
+        let note = absent.first().map(|first| {
+            let (path, count, all) = (self.0.path().display(), absent.len(), targets.len());
+            format!("{path}: no weights for {count} of {all} modules that adapter_config.json targets ({first}, …): they stay as in the base")
+        });
+        Ok((pairs, note))
     }
 
     /// Whether a tensor is a mere copy of the base's embedding or head: the base's values, rounded to its own type.
@@ -82,6 +95,15 @@ impl Weights {
         if same { Ok(()) } else { Err(format!("it is not the base's own; {remedy}")) }
     }
 
+    /// Whether a tensor has no effect when it is added: PEFT begins with biases of zero (`lora_bias`).
+    fn is_zero(&self, name: &str) -> bool {
+        let mut values = Vec::new();
+        if let Ok(Some(place)) = self.0.place(name) {
+            self.0.at(&place).append_to(&mut values);
+        }
+        !values.is_empty() && values.iter().all(|value| *value == 0.0)
+    }
+
     /// The tensors of each target.
     fn assign(
         &self,
@@ -98,6 +120,9 @@ impl Weights {
             };
             if let Some(of) = copied(name) {
                 self.check_copy(name, of, embeddings).map_err(&refuse)?;
+                continue;
+            }
+            if name.ends_with(".bias") && name.contains(".lora_B.") && self.is_zero(name) {
                 continue;
             }
             let (layer, module, side) = parse(name).map_err(&refuse)?;

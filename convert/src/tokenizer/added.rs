@@ -41,8 +41,8 @@ pub(super) fn add_ends(
     vocabulary: &Vocabulary<'_>,
     default: &AddDefaults,
 ) -> Result<(), TokenizerError> {
-    let bos = vocabulary.named(gguf, "tokenizer.ggml.bos_token_id")?;
-    let eos = vocabulary.named(gguf, "tokenizer.ggml.eos_token_id")?;
+    let bos = vocabulary.named(gguf, "tokenizer.ggml.bos_token_id");
+    let eos = vocabulary.named(gguf, "tokenizer.ggml.eos_token_id");
     let bos = bos.filter(|_| gguf.flag(ADD_BOS).unwrap_or(default.bos));
     let eos = eos.filter(|_| gguf.flag(ADD_EOS).unwrap_or(default.eos));
     if bos.is_none() && eos.is_none() {

@@ -30,7 +30,7 @@ pub(super) fn build(gguf: &Gguf, vocabulary: &Vocabulary<'_>) -> Result<Tokenize
     let ids = vocabulary.ids();
     let merges = merges(vocabulary, &scores(gguf, vocabulary)?, &ids);
     let mut model = BPE::builder().vocab_and_merges(ids, merges).byte_fallback(true).fuse_unk(true);
-    if let Some((_, text)) = vocabulary.named(gguf, UNKNOWN)? {
+    if let Some((_, text)) = vocabulary.named(gguf, UNKNOWN) {
         model = model.unk_token(text.to_owned());
     }
     let mut tokenizer = Tokenizer::new(model.build().map_err(bad)?);

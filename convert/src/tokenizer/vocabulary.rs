@@ -3,6 +3,7 @@
 use tokenizers::models::bpe::Vocab;
 
 use super::{TokenizerError, metadata_error};
+use crate::generation::looks_like_control;
 use crate::gguf::{Element, Gguf};
 
 pub(super) const TOKENS: &str = "tokenizer.ggml.tokens";
@@ -47,6 +48,18 @@ impl<'a> Vocabulary<'a> {
         Ok(Self { texts, kinds })
     }
 
+    /// The vocabulary with those of these tokens as control tokens that are ordinary ones and look like control tokens.
+    pub(super) fn with_ends(mut self, ends: &[u32]) -> Self {
+        for end in ends {
+            let Some(text) = self.texts.get(*end as usize) else { continue };
+            let Some(kind) = self.kinds.get_mut(*end as usize) else { continue };
+            if matches!(kind, TokenType::Normal | TokenType::Unused) && looks_like_control(text) {
+                *kind = TokenType::Control;
+            }
+        }
+        self
+    }
+
     /// Ids by text. A duplicate text keeps its first id, as in llama.cpp.
     pub(super) fn ids(&self) -> Vocab {
         let mut ids = Vocab::default();
@@ -56,14 +69,11 @@ impl<'a> Vocabulary<'a> {
         ids
     }
 
-    /// Id and text of a metadata key such as `tokenizer.ggml.bos_token_id`.
-    pub(super) fn named(&self, gguf: &Gguf, key: &str) -> Result<Option<(u32, &'a str)>, TokenizerError> {
-        let Some(id) = gguf.unsigned(key) else { return Ok(None) };
-        let text = usize::try_from(id).ok().and_then(|id| self.texts.get(id));
-        match (u32::try_from(id), text) {
-            (Ok(id), Some(text)) => Ok(Some((id, text))),
-            _ => Err(metadata_error(gguf, key, format!("id {id} in a vocabulary of {}", self.texts.len()))),
-        }
+    /// Id and text of a metadata key such as `tokenizer.ggml.bos_token_id`. An id outside of the vocabulary counts as
+    /// none; it is told when the model is opened, with the other defaults.
+    pub(super) fn named(&self, gguf: &Gguf, key: &str) -> Option<(u32, &'a str)> {
+        let id = u32::try_from(gguf.unsigned(key)?).ok()?;
+        Some((id, self.texts.get(id as usize)?))
     }
 }
 
