@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
@@ -121,6 +122,13 @@ impl Prompter {
 
     /// Tokens of `input`; `model` is the name for errors.
     pub fn tokens(&self, input: Input, reading: Reading<'_>, model: &str) -> Result<Vec<u32>, PromptError> {
+        // The tokenizers library panics on some texts with some tokenizers: an error of the request, not of its connection.
+        let tokens = AssertUnwindSafe(|| self.tokens_or_panic(input, reading, model));
+        catch_unwind(tokens)
+            .unwrap_or_else(|_| Err(PromptError::Tokenizer("it panicked; the worker's log says where".into())))
+    }
+
+    fn tokens_or_panic(&self, input: Input, reading: Reading<'_>, model: &str) -> Result<Vec<u32>, PromptError> {
         let text = || self.text.as_ref().ok_or_else(|| PromptError::NoTokenizer { model: model.into() });
         match input {
             Input::Messages(messages) => {
@@ -453,5 +461,23 @@ mod tests {
         let messages = vec![ChatMessage::new("user", "<|end|>")];
         let ids = prompter.tokens(Input::Messages(messages), Reading::default(), "m").unwrap();
         assert_eq!(ids, [3, 4, 6, 7, 8, 4, 5, 1]);
+    }
+
+    /// Its post-processor names a token that it does not define, at which the library panics.
+    #[test]
+    fn a_tokenizer_that_panics_is_an_error_of_the_request() {
+        let tokenizer = r#"{
+            "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+            "pre_tokenizer": null, "decoder": null,
+            "model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"},
+            "post_processor": {"type": "TemplateProcessing",
+                "single": [{"SpecialToken": {"id": "<s.", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+                "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+                "special_tokens": {"<s>": {"id": "<s>", "ids": [0], "tokens": ["<s>"]}}}
+        }"#;
+        let prompter = Prompter { text: Some(Text::new(tokenizer.parse().unwrap())), template: None, vocab_size: 1 };
+        let reading = Reading { template: None, parse_special_tokens: None };
+        let failed = prompter.tokens(Input::Prompt("a".into()), reading, "m").unwrap_err();
+        assert!(matches!(failed, PromptError::Tokenizer(_)), "{failed}");
     }
 }
