@@ -22,6 +22,11 @@ pub(crate) fn check(bytes: &[u8]) -> io::Result<()> {
             .to_owned()
     } else if lower.starts_with("<?xml") {
         "this is an XML document, such as the error of a file server: download the file again".to_owned()
+    } else if bytes.len() < HEAD_BYTES
+        && lower.strip_prefix('{').is_some_and(|rest| rest.trim_start().starts_with("\"error\""))
+    {
+        let line: String = head.chars().take(80).collect();
+        format!("this is the answer of a server, {line}, not the file itself: download the file again")
     } else if bytes.len() < HEAD_BYTES && ANSWERS.iter().any(|answer| lower.starts_with(answer)) {
         let line: String = head.lines().next().unwrap_or_default().chars().take(80).collect();
         format!("this is the answer of a server, {line:?}, not the file itself: download the file again")
@@ -37,7 +42,8 @@ mod tests {
 
     #[test]
     fn what_is_no_model_file_says_what_it_is() {
-        let cases: [(&[u8], &str); 6] = [
+        let cases: [(&[u8], &str); 7] = [
+            (b"{ \"error\": \"Invalid credentials\"}", "Invalid credentials"),
             (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 60776\n", "Git LFS pointer"),
             (b"\n<!DOCTYPE html>\n<html>", "web page"),
             (b"<HTML><body>", "web page"),
@@ -49,7 +55,7 @@ mod tests {
             let message = check(bytes).unwrap_err().to_string();
             assert!(message.contains(word), "{message}");
         }
-        for bytes in [&b""[..], b"GGUF", b"{\"a\": 1}", b"{{ '<html>' }}", &[0xff; 9]] {
+        for bytes in [&b""[..], b"GGUF", b"{\"a\": 1}", b"{\"a\": \"error\"}", b"{{ '<html>' }}", &[0xff; 9]] {
             assert!(check(bytes).is_ok(), "{bytes:?}");
         }
     }

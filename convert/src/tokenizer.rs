@@ -113,3 +113,20 @@ pub(crate) fn from_gguf(gguf: &Gguf, ends: &[u32]) -> Result<Option<Tokenizer>, 
 fn metadata_error(gguf: &Gguf, field: &str, problem: impl Into<String>) -> TokenizerError {
     TokenizerError::Metadata { path: gguf.path().to_owned(), field: field.to_owned(), problem: problem.into() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_on_which_the_library_panics_is_an_error() {
+        // A merge of a piece shorter than the prefix.
+        let json = r###"{"version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+            "pre_tokenizer": null, "post_processor": null, "decoder": null,
+            "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": "##",
+                "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
+                "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": [["a", "b"]]}}"###;
+        let message = from_json(Path::new("m/tokenizer.json"), json.as_bytes()).unwrap_err().to_string();
+        assert!(message.contains("m/tokenizer.json") && message.contains("library fails"), "{message}");
+    }
+}

@@ -115,6 +115,8 @@ fn a_tokenizer_in_another_form_is_refused_and_none_at_all_is_said() {
         let dir = copy(&parity().join("llama"));
         fs::write(dir.path().join(name), "x").unwrap();
         assert_says(&refusal(dir.path()), &["tokenizer.json is missing", name, "save_pretrained"]);
+        fs::write(dir.path().join(name), POINTER).unwrap();
+        assert_says(&refusal(dir.path()), &[name, "Git LFS pointer", "git lfs pull"]);
     }
 }
 

@@ -409,7 +409,7 @@ fn modules_without_weights_stay_as_in_the_base_and_that_is_said() {
 fn settings_that_are_off_are_no_settings() {
     let dir = named("r4-all");
     let off = json!({"enable_lora": [], "merge_weights": false, "lorap_emb_lr": 1e-6, "lora_dtype": "", "own": 0,
-        "own_text": "", "own_map": {}, "own_float": 0.0});
+        "own_text": "", "own_map": {}, "own_float": 0.0, "rank_pattern": [], "alpha_pattern": ""});
     edit(&dir.path().join(CONFIG), &off);
     assert!(open(dir.path()).is_ok(), "{:?}", open(dir.path()).err());
     for on in [json!({"own": 1}), json!({"own": "x"}), json!({"own": true}), json!({"enable_lora": [true]})] {

@@ -81,6 +81,9 @@ impl Folder {
             }
         }
         if let Some(found) = lookalike::other_tokenizer(path).filter(|_| !side.contains_key(TOKENIZER)) {
+            // A pointer is named as one.
+            let file = path.join(found);
+            mapped::read(&file, SIDE_FILE_BYTES_MAX).map_err(|source| CheckpointError::Io { path: file, source })?;
             return Err(CheckpointError::NoTokenizer { path: path.to_owned(), found });
         }
         let mut shards = BTreeMap::new();

@@ -208,7 +208,7 @@ fn patterns<T>(
     expected: &str,
     read: impl Fn(&Value) -> Option<T>,
 ) -> Result<Vec<(Pattern, T)>, AdapterError> {
-    let Some(value) = fields.get(key) else { return Ok(Vec::new()) };
+    let Some(value) = fields.get(key).filter(|value| is_set(value)) else { return Ok(Vec::new()) };
     let Some(map) = value.as_object() else {
         return Err(fields.wrong(key, &format!("an object from module names to {expected}")).into());
     };
