@@ -28,11 +28,17 @@ mod worker_bounds {
 
     /// A worker of the tiny model whose context is long enough for answers that no connection takes ahead of their readers.
     async fn start(change: impl FnOnce(&mut WorkerConfig)) -> Result<Worker> {
-        Worker::start(|config| {
-            config.source = tiny::with_context(2048, &config.artifacts.dir).unwrap();
+        let mut made = Ok(());
+        let worker = Worker::start(|config| {
+            match tiny::with_context(2048, &config.artifacts.dir) {
+                Ok(source) => config.source = source,
+                Err(error) => made = Err(error),
+            }
             change(config);
-        })
-        .await
+        });
+        let worker = worker.await?;
+        made?;
+        Ok(worker)
     }
 
     /// An answer of some 190 KiB: more than HTTP/2's first window of 64 KiB and what the server takes ahead of it, 32 KiB and
