@@ -104,7 +104,9 @@ pub(crate) fn all(target: &Target, stop: &CancellationToken) -> Result<Attacks> 
 
 fn niced() -> Result<Runtime> {
     // At their own priority they only attack harder.
-    let nice = || drop(rustix::process::setpriority_process(Some(rustix::thread::gettid()), 19));
+    let nice = || {
+        let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), 19);
+    };
     Ok(Builder::new_multi_thread().worker_threads(2).enable_all().on_thread_start(nice).build()?)
 }
 
