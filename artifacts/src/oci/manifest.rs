@@ -180,7 +180,10 @@ mod tests {
         };
         assert_eq!(layers.iter().map(|layer| layer.bytes).collect::<Vec<_>>(), [2]);
         let message = read(&manifest(vec![layer(1, "docs")])).unwrap_err();
-        assert!(message.starts_with("UnsupportedMediaType: ") && message.contains("no layer with files"), "{message}");
+        assert!(
+            message.starts_with("UnsupportedMediaType: ") && message.contains("no layer with model files"),
+            "{message}"
+        );
         let message = read(&manifest(vec![descriptor(1, "application/x.unknown", json!({}))])).unwrap_err();
         assert!(
             message.contains(&format!("layer sha256:{} has media type application/x.unknown", "bb".repeat(32))),

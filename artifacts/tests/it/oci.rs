@@ -219,7 +219,7 @@ async fn what_is_no_model_is_named() {
             b"x",
             title("README.md"),
             "UnsupportedMediaType",
-            "no layer with files",
+            "no layer with model files",
         ),
     ] {
         let layer = registry.blob("x", media_type, content, annotations).await;

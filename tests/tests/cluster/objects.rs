@@ -79,16 +79,10 @@ impl Newer {
     }
 }
 
-/// The CRDs of a newer release know values that this operator does not: an object of each kind with one is named, hides no
-/// other, and leaves nothing behind.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_object_of_a_newer_release_hides_no_other() -> Result<()> {
-    wait_ready()?;
-    let registry = variable("SLM_REGISTRY_NAME")?;
-    let base = format!("oci://{registry}/smollm2:1");
-    let adapter = push_adapter(&quickstart_adapter("banking"), "beside:1")?;
+/// One of each kind.
+fn newer(base: &str, adapter: &str) -> [(&'static str, Newer); 4] {
     let text = || json!({ "type": "string" });
-    let all = [
+    [
         (
             "AcceleratorProfile",
             Newer {
@@ -133,7 +127,18 @@ async fn an_object_of_a_newer_release_hides_no_other() -> Result<()> {
                 says: "Ensemble",
             },
         ),
-    ];
+    ]
+}
+
+/// The CRDs of a newer release know values that this operator does not: an object of each kind with one is named, hides no
+/// other, and leaves nothing behind.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_object_of_a_newer_release_hides_no_other() -> Result<()> {
+    wait_ready()?;
+    let registry = variable("SLM_REGISTRY_NAME")?;
+    let base = format!("oci://{registry}/smollm2:1");
+    let adapter = push_adapter(&quickstart_adapter("banking"), "beside:1")?;
+    let all = newer(&base, &adapter);
     let before = all.iter().map(|(_, newer)| {
         let crd = kubectl_json(&["get", "crd", &newer.crd()])?;
         crd.pointer(&newer.path()).cloned().with_context(|| format!("{} of {}", newer.path(), newer.crd()))

@@ -135,26 +135,6 @@ fn an_adapter_whose_files_cannot_be_used_is_told_and_the_rest_serves() {
 }
 
 #[test]
-fn an_adapter_without_a_slot_is_told_and_the_rest_serves() {
-    let folder = Folder::new();
-    folder.write("tiny.yaml", &format!("{}  adapters:\n    slots: 1\n", model(&family())));
-    folder.put_adapter("r4-all");
-    folder.write("first.yaml", &adapter("first", "adapter"));
-    folder.write("second.yaml", &adapter("second", "adapter"));
-    let mut up = Up::ready(&folder);
-    let problem = up.said("all 1 adapter slots hold other adapters");
-    let name = ["first", "second"].into_iter().find(|name| problem.contains(&format!("LoraAdapter {name}: ")));
-    let name = name.unwrap_or_else(|| panic!("{problem}"));
-    let ask = |name: &str| {
-        let body = serde_json::json!({ "model": name, "prompt": [5], "max_tokens": 1 });
-        up.ask("POST", "/v1/completions", &body.to_string())
-    };
-    let (status, refused) = ask(name);
-    assert_eq!((status, &refused["error"]["code"]), (400, &serde_json::json!("adapter_not_loadable")), "{refused}");
-    assert_eq!(ask(if name == "first" { "second" } else { "first" }).0, 200);
-}
-
-#[test]
 fn a_port_in_use() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("an address").to_string();
