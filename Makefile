@@ -55,8 +55,8 @@ shellcheck: ## Lint the shell scripts
 	@CACHE="$(CACHE)" scripts/tool shellcheck .ci/run $$(git ls-files scripts)
 
 loom: ## Every order (loom) or very many (shuttle) in which threads can come, for what shares memory without a lock, and for adapters
-	$(CARGO) test --release -p slm-kernels --features loom --lib interleavings
-	$(CARGO) test --release -p slm-worker --features shuttle --lib interleavings
+	$(CARGO) test --package slm-kernels --features loom --lib interleavings
+	$(CARGO) test --package slm-worker --features shuttle --lib interleavings
 
 memcheck: ## Memory accesses of kernels and readers under valgrind, or under miri where nightly Rust has it
 	@scripts/memcheck

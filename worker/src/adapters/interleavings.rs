@@ -14,7 +14,9 @@ use super::{
 const ORDERS: usize = 20_000;
 
 fn version(digest: &str) -> PackedAdapter {
-    PackedAdapter { digest: digest.to_owned(), ..packed() }
+    let mut packed = packed();
+    digest.clone_into(&mut packed.digest);
+    packed
 }
 
 /// A request: what it holds is in its slot from its first look to its last.
@@ -57,7 +59,9 @@ fn a_lease_keeps_its_slot_and_every_slot_comes_back() {
                 load(&adapters, "two"),
                 request(&adapters),
                 request(&adapters),
-                thread::spawn(move || drop(unloading.unload("sql", Some("zero")))),
+                thread::spawn(move || {
+                    unloading.unload("sql", Some("zero"));
+                }),
             ];
             for thread in threads {
                 thread.join().unwrap();
