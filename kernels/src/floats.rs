@@ -105,8 +105,8 @@ fn widen_bf16(bytes: &[u8], values: &mut [f32]) {
 
 #[inline(always)]
 fn finite_f32(bytes: &[u8]) -> bool {
-    let floats = bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
-    floats.fold(true, |finite, value| finite & value.is_finite())
+    let bits = bytes.as_chunks().0.iter().map(|bytes| u32::from_le_bytes(*bytes));
+    bits.fold(true, |finite, bits| finite & (bits & 0x7f80_0000 != 0x7f80_0000))
 }
 
 #[inline(always)]

@@ -32,6 +32,15 @@ impl AdapterTable {
         Self { slots: (0..slots).map(|_| ArcSwapOption::empty()).collect() }
     }
 
+    fn set(&self, slot: usize, adapter: Option<Arc<PackedAdapter>>) {
+        // Shuttle chooses anew who goes on where a lock is taken, and this takes none.
+        #[cfg(feature = "shuttle")]
+        shuttle::thread::yield_now();
+        if let Some(place) = self.slots.get(slot) {
+            place.store(adapter);
+        }
+    }
+
     /// The adapter in `slot`.
     pub fn get(&self, slot: usize) -> Option<Arc<PackedAdapter>> {
         self.slots.get(slot)?.load_full()
@@ -103,7 +112,7 @@ impl AdapterLease {
 
 impl Drop for AdapterLease {
     fn drop(&mut self) {
-        self.registry.table.slots[self.slot].store(None);
+        self.registry.table.set(self.slot, None);
         self.registry.lock().free.push(self.slot);
         self.registry.notify();
     }
@@ -295,7 +304,7 @@ impl Adapters {
             slot,
             registry: shared.clone(),
         });
-        shared.table.slots[slot].store(Some(Arc::new(packed)));
+        shared.table.set(slot, Some(Arc::new(packed)));
         let replaced = state.names.insert(name, lease.clone());
         state.retire(replaced.as_ref());
         // The old version may go with this very drop, which takes the lock.
