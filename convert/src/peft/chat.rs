@@ -111,7 +111,10 @@ fn ends(
 ) -> (Vec<u32>, Vec<String>) {
     let mut defaults = GenerationDefaults::default();
     let file = dir.join("generation_config.json").display().to_string();
-    for id in defaults.token_ids(&file, generation, "eos_token_id", vocabulary.get_vocab_size(true)) {
+    let added = vocabulary.get_added_tokens_decoder();
+    // The size with added tokens would copy the whole vocabulary: milliseconds of each load.
+    let size = added.keys().max().map_or(0, |last| *last as usize + 1).max(vocabulary.get_vocab_size(false));
+    for id in defaults.token_ids(&file, generation, "eos_token_id", size) {
         defaults.add_end(id, "", &file);
     }
     if let Some(eos) = files.eos_token() {
@@ -124,8 +127,7 @@ fn ends(
         }
     }
     if template.is_some() {
-        let added = vocabulary.get_added_tokens_decoder().into_iter();
-        let added = added.map(|(id, token)| (token.content, id)).collect();
+        let added = added.into_iter().map(|(id, token)| (token.content, id)).collect();
         let candidates = EndCandidates { added, lookalikes: BTreeMap::new() };
         add_ends(&mut defaults, &candidates, template, usize::MAX);
     }
