@@ -246,27 +246,30 @@ fn a_prompt_is_computed_once_for_each_tenant() -> Result<()> {
 fn a_flood_of_one_tenant_neither_fills_the_queue_nor_goes_first() -> Result<()> {
     let house = House::open(Setup { sequences: 1, ..ALL })?;
     let request = Request::new(text(0, 10), 0, 20);
-    // 101 places, all of them taken.
-    let flood: Vec<_> = (0..101).map(|_| house.submit_of("flood", house.job(&request))).collect::<Result<_>>()?;
-    let refused = house.submit_of("flood", house.job(&request)).unwrap_err().to_string();
-    assert!(refused.contains("retry later"), "{refused}");
+    // 101 places, and some that were answered before the last of them was taken.
+    let mut flood = Vec::new();
+    let refused = loop {
+        match house.submit_of("flood", house.job(&request)) {
+            Ok(events) => flood.push(events),
+            Err(refused) => break refused.to_string(),
+        }
+        assert!(flood.len() < 1000, "it fills the queue");
+    };
+    assert!(flood.len() >= 101 && refused.contains("retry later"), "{}: {refused}", flood.len());
     let quiet: Vec<_> = (0..10).map(|_| house.submit_of("quiet", house.job(&request))).collect::<Result<_>>()?;
     for events in quiet {
         assert_eq!(collect(events)?.tokens.len(), 20);
     }
     let stats = house.engine.stats();
     assert!(stats.waiting > 60, "half of the places went to the other tenant: {stats:?}");
-    let (mut displaced, mut answered) = (0, 0);
+    let mut displaced = 0;
     for events in flood {
-        match collect(events) {
-            Ok(_) => answered += 1,
-            Err(error) => {
-                assert!(error.to_string().contains("other tenants took its place"), "{error}");
-                displaced += 1;
-            }
+        if let Err(error) = collect(events) {
+            assert!(error.to_string().contains("other tenants took its place"), "{error}");
+            displaced += 1;
         }
     }
-    assert_eq!((answered, displaced), (91, 10), "no more than were needed");
+    assert!((1..=10).contains(&displaced), "{displaced}: no more than were needed");
     house.close()
 }
 
