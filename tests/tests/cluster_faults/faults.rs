@@ -11,7 +11,7 @@ use slm_tests::swarm::quickstart_adapter;
 
 /// Failures that a caller can make sense of: the worker that it was on has gone.
 fn are_clear(failures: &[String]) -> bool {
-    failures.iter().all(|failure| failure.contains("worker http") && failure.contains("broke"))
+    failures.iter().all(|failure| failure.contains("the connection to the worker broke"))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

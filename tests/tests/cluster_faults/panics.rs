@@ -140,7 +140,7 @@ async fn worker_recovers() -> Result<()> {
     let load = steady.stop().await;
     // The streams that were on it: each of eight callers has one.
     ensure!(failed <= 8 && load.failures.len() == failed, "{:?}", load.failures);
-    let clear = load.failures.iter().all(|failure| failure.contains("worker http") && failure.contains("broke"));
+    let clear = load.failures.iter().all(|failure| failure.contains("the connection to the worker broke"));
     ensure!(clear, "{:?}", load.failures);
     Ok(())
 }
