@@ -24,7 +24,7 @@ pub(crate) struct Outcomes {
     pub(crate) rules: Vec<Result<bool, RuleError>>,
 }
 
-/// Operations of rules that are cheap: less than a millisecond.
+/// Operations of rules that are cheap, a hundredth of the whole budget.
 const CHEAP: u64 = 10_000;
 
 /// The evaluator of rules.

@@ -172,7 +172,7 @@ async fn a_server_that_trickles_is_given_up() {
 async fn a_server_that_does_not_begin_is_given_up() {
     let dir = tempfile::tempdir().unwrap();
     let server = FileServer::start(bytes(10, 1)).await;
-    server.script().late = Duration::from_secs(3600);
+    server.script().silent = true;
     let config = StoreConfig { answer_max: Duration::from_millis(50), ..config(dir.path()) };
     let store = Store::open(config).unwrap();
     for uri in [server.uri("x"), format!("oci://{}/team/model:v1", server.host)] {

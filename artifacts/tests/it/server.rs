@@ -33,8 +33,8 @@ pub struct Script {
     pub hold_after: Option<usize>,
     /// The bytes of each piece, and the time between two.
     pub trickle: Option<(usize, Duration)>,
-    /// Delay of every answer.
-    pub late: Duration,
+    /// Whether requests are left without an answer.
+    pub silent: bool,
     /// Without a `Content-Length`.
     pub chunked: bool,
     /// The headers of every request, in order.
@@ -67,7 +67,7 @@ impl FileServer {
             then: None,
             hold_after: None,
             trickle: None,
-            late: Duration::ZERO,
+            silent: false,
             chunked: false,
             seen: Vec::new(),
         }));
@@ -108,9 +108,9 @@ impl FileServer {
 }
 
 async fn answer(State(served): State<Served>, request: Request) -> Response {
-    let late = served.script.lock().unwrap().late;
-    // What this server does, not what a test waits for.
-    tokio::time::sleep(late).await;
+    if served.script.lock().unwrap().silent {
+        std::future::pending::<()>().await;
+    }
     let mut script = served.script.lock().unwrap();
     script.seen.push(request.headers().clone());
     if let Some((status, headers)) = script.refusals.pop_front() {
@@ -166,7 +166,8 @@ fn paced(
     trickle: Option<(usize, Duration)>,
     mut released: watch::Receiver<bool>,
 ) -> Body {
-    let (piece, pause) = trickle.unwrap_or((8 << 10, Duration::ZERO));
+    let piece = trickle.map_or(8 << 10, |(piece, _)| piece);
+    let mut metronome = trickle.map(|(_, period)| tokio::time::interval(period));
     let (pieces, receiver) = tokio::sync::mpsc::channel::<io::Result<Bytes>>(1);
     tokio::spawn(async move {
         let mut sent = 0;
@@ -187,8 +188,8 @@ fn paced(
                 return;
             }
             sent = next;
-            if !pause.is_zero() {
-                tokio::time::sleep(pause).await;
+            if let Some(metronome) = &mut metronome {
+                metronome.tick().await;
             }
         }
     });

@@ -17,8 +17,8 @@ use crate::{
     throttle::Throttle,
 };
 
-/// Bytes of a body that are parsed on the connection's task: less than a millisecond. Larger bodies are parsed on a background
-/// thread, callers in turn.
+/// Bytes of a body that are parsed on the connection's task. Larger bodies are parsed on a background thread, callers in
+/// turn.
 const INLINE_BYTES_MAX: usize = 64 << 10;
 
 /// Reads at most `limits.body_bytes_max`, for at most `limits.body`, and makes of it what `convert` does.
@@ -30,12 +30,13 @@ pub(super) async fn read<T: Send + 'static>(
 ) -> Result<T, ApiError> {
     let large = Large { permits: &dispatcher.large_bodies, rate: &dispatcher.large_bodies_rate, caller: caller.name() };
     let (bytes, permit) = collect(body, &dispatcher.limits, large).await?;
-    if permit.is_none() {
-        return parse(&bytes).and_then(convert);
-    }
-    let parse = move || parse(&bytes).and_then(convert);
+    let Some(permit) = permit else { return parse(&bytes).and_then(convert) };
+    let parse = move || {
+        // Held while the body is parsed, also when the caller has left meanwhile.
+        let _permit = permit;
+        parse(&bytes).and_then(convert)
+    };
     let parsed = dispatcher.expensive.run(&caller.tenant().into(), parse).await;
-    drop(permit);
     parsed.unwrap_or_else(|error| Err(ApiError::internal(error.to_string())))
 }
 
