@@ -148,6 +148,11 @@ impl KvCache {
         }
     }
 
+    /// Pages that `table` keeps from others, used or reserved, in shares of one of `sequences` sequences, rounded up.
+    pub(super) fn shares(&self, table: &Table, sequences: usize) -> usize {
+        ((table.nodes.len() + table.reserved) * sequences).div_ceil(self.pages)
+    }
+
     /// Extends the page table to `positions`, within the reservation.
     pub(super) fn grow(&mut self, table: &mut Table, positions: usize) -> Result<(), OutOfPages> {
         while table.pages.len() * PAGE < positions {

@@ -1,7 +1,9 @@
 //! Queue of waiting requests: by priority, then least-served tenant, then that tenant's least-served expert, then order
 //! of arrival.
 //!
-//! Service is counted in tokens of prompts and answers. A tenant or expert that returns after a pause starts level with
+//! Service is counted in tokens that were computed for prompts and answers. A sequence that claims more of the KV cache than
+//! its share, one of as many as may run at once, is charged for that instead: where the cache is what is scarce, long
+//! requests of one tenant would keep the short ones of others out, token for token. A tenant or expert that returns after a pause starts level with
 //! the least served of the others, without credit for the pause.
 //!
 //! Priorities cannot starve a request: one place in [`AGED_EVERY`] goes to the longest-waiting request of the

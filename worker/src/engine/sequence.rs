@@ -29,6 +29,8 @@ pub(super) struct Sequence {
     found: usize,
     /// Tokens whose keys and values are computed.
     past: usize,
+    /// Shares of the KV cache that it keeps from others: the least that a step is charged.
+    shares: usize,
 }
 
 /// State of a sequence after a step.
@@ -47,14 +49,16 @@ impl Sequence {
         cache.open(Origin { tenant, adapter }, &job.prompt, job.prompt.len() + job.tokens_max)
     }
 
-    pub(super) fn new(waiting: Waiting, table: Table) -> Self {
+    /// One of at most `sequences_max` that share the pages of `cache`.
+    pub(super) fn new(waiting: Waiting, table: Table, cache: &KvCache, sequences_max: usize) -> Self {
         let Waiting { mut submitted, account } = waiting;
         let tokens = std::mem::take(&mut submitted.job.prompt);
         let sampler = Sampler::new(submitted.job.sampling.clone(), &tokens);
         let found = table.shared();
         let prompt = tokens.len();
         let record = Record::new();
-        Self { submitted, account, sampler, table, tokens, prompt, drafted: 0, record, found, past: found }
+        let shares = cache.shares(&table, sequences_max);
+        Self { submitted, account, sampler, table, tokens, prompt, drafted: 0, record, found, past: found, shares }
     }
 
     pub(super) fn demand(&self) -> Demand {
@@ -144,7 +148,7 @@ impl Sequence {
         cache: &mut KvCache,
     ) -> (Progress, usize) {
         self.past += scheduled;
-        self.account.charge(scheduled);
+        self.account.charge(scheduled.max(self.shares));
         if self.past < self.known() {
             cache.publish(&mut self.table, &self.tokens[..self.past]);
             return (Progress::Goes, 0);

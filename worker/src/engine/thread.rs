@@ -101,7 +101,7 @@ impl EngineThread {
             };
             let Some(waiting) = self.queue.take(index) else { return };
             let runs = waiting.submitted.seat.0.run();
-            let sequence = Sequence::new(waiting, table);
+            let sequence = Sequence::new(waiting, table, &self.cache, self.sequences_max);
             if runs {
                 self.running.push(sequence);
             } else {

@@ -37,6 +37,21 @@ fn a_prompt_is_found_up_to_its_last_token() {
 }
 
 #[test]
+fn a_long_request_holds_more_than_one_share_of_the_pages() {
+    let mut cache = KvCache::new(16, 16);
+    let mut shares = |positions| {
+        let mut table = cache.open(Origin::default(), &text(PAGE, usize::MAX), positions).expect("room");
+        let reserved = cache.shares(&table, 4);
+        cache.grow(&mut table, PAGE).unwrap();
+        cache.publish(&mut table, &text(PAGE, usize::MAX));
+        assert_eq!(cache.shares(&table, 4), reserved, "used pages were reserved before");
+        cache.close(table);
+        reserved
+    };
+    assert_eq!([1, 4, 5, 8, 16].map(|pages| shares(pages * PAGE)), [1, 1, 2, 2, 4]);
+}
+
+#[test]
 fn no_tenant_finds_what_another_sent() {
     let of = |tenant: &str| Origin { tenant: tenant.into(), ..origin("sql") };
     let mut cache = KvCache::new(40, 40);
