@@ -60,7 +60,7 @@ impl ConvertArgs {
         }
         let bytes = self.written()?;
         let (layers, digest, seconds) =
-            (checkpoint.config().layers, checkpoint.digest(), begun.elapsed().as_secs_f64());
+            (checkpoint.architecture().layers.len(), checkpoint.digest(), begun.elapsed().as_secs_f64());
         if self.json {
             return output::json(&json!({
                 "source": self.source,

@@ -19,15 +19,15 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    architecture::Architecture,
     chat::{ChatError, ChatTemplate},
     checkpoint::{Checkpoint, CheckpointError},
-    config::ModelConfig,
     generation::GenerationDefaults,
     graph::{self, Flavour, GRAPH_FILE, GraphError, Precision, WEIGHTS_FILE},
 };
 
 /// Incremented whenever the same checkpoint would give another bundle: another graph, or other defaults.
-pub const CONVERTER_VERSION: u32 = 6;
+pub const CONVERTER_VERSION: u32 = 7;
 /// Bound on rotary tables: 2 x 16 MiB at head_dim 128. No CPU serves longer contexts in useful time.
 const CONTEXT_LENGTH_MAX: usize = 32 * 1024;
 
@@ -55,8 +55,8 @@ pub struct BundleInfo {
     pub precision: Precision,
     /// Longest sequence that the rotary tables cover.
     pub context_length: usize,
-    /// The model's shape.
-    pub config: ModelConfig,
+    /// Description of the model.
+    pub architecture: Architecture,
     /// Sampling defaults and end-of-sequence ids.
     pub generation: GenerationDefaults,
     /// Chat template, if the model has one.
@@ -128,7 +128,7 @@ impl PrecisionChoice {
     pub fn resolve(self, checkpoint: &Checkpoint) -> Precision {
         match self {
             Self::Exactly(precision) => precision,
-            Self::Auto => match checkpoint.native_bits("model.layers.0.self_attn.q_proj.weight") {
+            Self::Auto => match checkpoint.architecture().path((0, 0)).and_then(|path| checkpoint.native_bits(&format!("{path}.weight"))) {
                 Some(..=4) => Precision::Int4,
                 Some(_) => Precision::Int8,
                 None => Precision::F32,
@@ -278,7 +278,7 @@ impl Bundle {
         dir: &Path,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<(), BundleError> {
-        let context_length = checkpoint.config().context_length.min(CONTEXT_LENGTH_MAX);
+        let context_length = checkpoint.architecture().context_length.min(CONTEXT_LENGTH_MAX);
         if let Some(tokenizer) = checkpoint.tokenizer()? {
             tokenizer
                 .save(dir.join(TOKENIZER_FILE), false)
@@ -294,7 +294,7 @@ impl Bundle {
             digest: checkpoint.digest().into(),
             precision,
             context_length,
-            config: checkpoint.config().clone(),
+            architecture: checkpoint.architecture().clone(),
             generation: checkpoint.generation().clone(),
             chat_template: checkpoint.chat_template()?,
         };

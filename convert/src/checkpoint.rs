@@ -4,7 +4,6 @@ mod error;
 mod folder;
 mod gguf_file;
 mod lookalike;
-mod names;
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -13,7 +12,7 @@ use std::sync::OnceLock;
 pub use error::CheckpointError;
 
 use crate::chat::ChatTemplate;
-use crate::config::ModelConfig;
+use crate::architecture::Architecture;
 use crate::digest;
 use crate::generation::GenerationDefaults;
 use crate::gguf::TensorType;
@@ -70,12 +69,12 @@ impl Checkpoint {
         Ok(Self { source, digest: OnceLock::new() })
     }
 
-    /// Shape of the model.
+    /// Description of the model.
     #[must_use]
-    pub fn config(&self) -> &ModelConfig {
+    pub fn architecture(&self) -> &Architecture {
         match &self.source {
-            Source::Folder(folder) => folder.config(),
-            Source::Gguf(file) => file.config(),
+            Source::Folder(folder) => folder.architecture(),
+            Source::Gguf(file) => file.architecture(),
         }
     }
 
@@ -97,17 +96,18 @@ impl Checkpoint {
         }
     }
 
-    /// A weight by its Hugging Face name and in Hugging Face row order, as f32.
+    /// A tensor by its Hugging Face name and in Hugging Face row order, as f32; gains of norms as they are applied,
+    /// whatever the file stores.
     ///
-    /// A tied `lm_head.weight` is the embedding.
+    /// The weight of a tied head is the embedding.
     ///
     /// # Errors
     /// Names a tensor that this model does not have.
     pub fn tensor(&self, name: &str) -> Result<Tensor, CheckpointError> {
         let name = self.stored_name(name);
         match &self.source {
-            Source::Folder(folder) => folder.tensor(name),
-            Source::Gguf(file) => file.tensor(name),
+            Source::Folder(folder) => folder.tensor(&name),
+            Source::Gguf(file) => file.tensor(&name),
         }
     }
 
@@ -116,7 +116,7 @@ impl Checkpoint {
     pub fn native_bits(&self, name: &str) -> Option<u8> {
         match &self.source {
             Source::Folder(_) => None,
-            Source::Gguf(file) => file.kind(self.stored_name(name))?.quantised_bits(),
+            Source::Gguf(file) => file.kind(&self.stored_name(name))?.quantised_bits(),
         }
     }
 
@@ -124,7 +124,7 @@ impl Checkpoint {
     pub(crate) fn stored(&self, name: &str) -> Option<Stored<'_>> {
         match &self.source {
             Source::Folder(_) => None,
-            Source::Gguf(file) => file.stored(self.stored_name(name)),
+            Source::Gguf(file) => file.stored(&self.stored_name(name)),
         }
     }
 
@@ -160,7 +160,11 @@ impl Checkpoint {
         })
     }
 
-    fn stored_name<'n>(&self, name: &'n str) -> &'n str {
-        if name == names::HEAD && self.config().tie_word_embeddings { names::EMBEDDING } else { name }
+    fn stored_name<'n>(&self, name: &'n str) -> Cow<'n, str> {
+        let architecture = self.architecture();
+        if architecture.head.tied && name == architecture.head.name.weight() {
+            return architecture.embedding.weight().into();
+        }
+        name.into()
     }
 }

@@ -1,57 +1,126 @@
-//! Model families: recognition, and conversion of `config.json` or GGUF metadata to a [`ModelConfig`].
+//! Model families: recognition, and conversion of `config.json` or GGUF metadata to an [`Architecture`].
 //!
-//! A family is one small file with a [`FamilyReader`] and one line in [`ALL`].
+//! A family is one small file with a [`FamilyReader`] and one line in [`ALL`]; one more in [`GGUF`] for its GGUF files.
 
+mod changes;
+mod cohere2;
+mod ernie;
+mod exaone4;
+mod gemma;
 mod gguf;
+mod glm4;
+mod granite;
 mod hugging_face;
+mod hunyuan;
+mod lfm2;
 mod llama;
 mod mistral;
+mod nemotron;
+mod olmo;
+mod phi;
+mod phi3;
+mod qwen;
+mod seed_oss;
+mod smollm3;
+mod stablelm;
+mod starcoder2;
 
 use serde_json::{Map, Value};
 
-use crate::config::{ConfigError, Family, ModelConfig};
+use self::gguf::GgufReader;
+use crate::architecture::Architecture;
+use crate::config_error::ConfigError;
 use crate::fields::Fields;
 
-/// Recognition and readers of a family.
+/// Recognition and reader of a family.
 struct FamilyReader {
-    family: Family,
     /// `model_type` in config.json.
-    model_type: &'static str,
+    model_types: &'static [&'static str],
     from_hugging_face: Read,
-    /// `general.architecture` in GGUF and its reader, for families with one of their own.
-    gguf: Option<(&'static str, Read)>,
 }
 
-type Read = fn(&Fields<'_>) -> Result<ModelConfig, ConfigError>;
+type Read = fn(&Fields<'_>) -> Result<Architecture, ConfigError>;
 
-const ALL: [FamilyReader; 2] = [llama::READER, mistral::READER];
+/// All families.
+const ALL: &[FamilyReader] = &[
+    llama::READER,
+    mistral::MISTRAL,
+    mistral::MINISTRAL,
+    qwen::QWEN2,
+    qwen::QWEN3,
+    gemma::GEMMA2,
+    gemma::GEMMA3,
+    phi3::READER,
+    phi::READER,
+    smollm3::READER,
+    granite::READER,
+    olmo::OLMO2,
+    olmo::OLMO3,
+    exaone4::READER,
+    ernie::READER,
+    hunyuan::READER,
+    glm4::READER,
+    cohere2::READER,
+    starcoder2::READER,
+    stablelm::READER,
+    nemotron::READER,
+    seed_oss::READER,
+    lfm2::READER,
+];
+
+/// Families with GGUF files. Those of Mistral are of the architecture `llama`: its models have no window.
+const GGUF: &[GgufReader] = &[GgufReader { architecture: "llama", reader: &llama::READER, pairs: true }];
 
 /// Reads the `config.json` of a Hugging Face folder.
-pub(crate) fn from_hugging_face(file: &str, map: &Map<String, Value>) -> Result<ModelConfig, ConfigError> {
+pub(crate) fn from_hugging_face(file: &str, map: &Map<String, Value>) -> Result<Architecture, ConfigError> {
     let fields = Fields::new(file, map);
     let model_type = fields.opt_text("model_type")?.ok_or_else(|| fields.missing("model_type"))?;
-    let reader = ALL.iter().find(|reader| reader.model_type == model_type).ok_or_else(|| {
-        let known: Vec<_> = ALL.iter().map(|reader| reader.model_type).collect();
+    let reader = ALL.iter().find(|reader| reader.model_types.contains(&model_type)).ok_or_else(|| {
+        let known: Vec<_> = ALL.iter().flat_map(|reader| reader.model_types.iter().copied()).collect();
         fields.unsupported("model_type", &known.join(", "))
     })?;
-    let config = (reader.from_hugging_face)(&fields)?;
-    debug_assert_eq!(config.family, reader.family);
-    config.check(file)?;
-    Ok(config)
+    let architecture = (reader.from_hugging_face)(&fields)?;
+    architecture.check(file)?;
+    Ok(architecture)
 }
 
 /// Reads the metadata of a GGUF file.
 ///
-/// The vocabulary size and the divisors of rotary frequencies are in tensors; the caller fills them in and checks the
-/// whole.
-pub(crate) fn from_gguf(file: &str, map: &Map<String, Value>) -> Result<ModelConfig, ConfigError> {
+/// The vocabulary size, the divisors of rotary frequencies and a head of its own are in tensors; the caller fills them
+/// in and checks the whole.
+pub(crate) fn from_gguf(file: &str, map: &Map<String, Value>) -> Result<Architecture, ConfigError> {
     let fields = Fields::new(file, map);
     let key = "general.architecture";
     let architecture = fields.opt_text(key)?.ok_or_else(|| fields.missing(key))?;
-    let mut known = ALL.iter().filter_map(|reader| reader.gguf);
-    let (_, read) = known.find(|(name, _)| *name == architecture).ok_or_else(|| {
-        let known: Vec<_> = ALL.iter().filter_map(|reader| Some(reader.gguf?.0)).collect();
+    let reader = GGUF.iter().find(|reader| reader.architecture == architecture).ok_or_else(|| {
+        let known: Vec<_> = GGUF.iter().map(|reader| reader.architecture).collect();
         fields.unsupported(key, &known.join(", "))
     })?;
-    read(&fields)
+    gguf::read(&fields, reader)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn every_family_names_each_tensor_once_in_both_formats() {
+        for model_type in ALL.iter().flat_map(|reader| reader.model_types) {
+            let config = json!({
+                "model_type": model_type, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+                "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 128, "max_position_embeddings": 256
+            });
+            let architecture = from_hugging_face("config.json", config.as_object().unwrap())
+                .unwrap_or_else(|error| panic!("{model_type}: {error}"));
+            let tensors = architecture.tensors();
+            let hugging_face: BTreeSet<_> = tensors.iter().map(|tensor| &tensor.name).collect();
+            let gguf: BTreeSet<_> = tensors.iter().map(|tensor| &tensor.gguf).collect();
+            assert_eq!((hugging_face.len(), gguf.len()), (tensors.len(), tensors.len()), "{model_type}");
+            assert_eq!(architecture.family, *model_type);
+        }
+    }
 }

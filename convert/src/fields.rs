@@ -4,7 +4,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::config::ConfigError;
+use crate::config_error::ConfigError;
 
 /// Parses a JSON object. Numbers that Python writes and JSON lacks (`NaN`, `Infinity`) become strings, so that only the
 /// field is wrong and not the file.
@@ -123,6 +123,18 @@ impl<'a> Fields<'a> {
 
     pub(crate) fn opt_text(&self, key: &str) -> Result<Option<&'a str>, ConfigError> {
         self.typed(key, "a string", Value::as_str)
+    }
+
+    pub(crate) fn opt_texts(&self, key: &str) -> Result<Option<Vec<&'a str>>, ConfigError> {
+        self.typed(key, "a list of strings", |value| value.as_array()?.iter().map(Value::as_str).collect())
+    }
+
+    pub(crate) fn opt_numbers(&self, key: &str) -> Result<Option<Vec<f64>>, ConfigError> {
+        self.typed(key, "a list of numbers", |value| value.as_array()?.iter().map(Value::as_f64).collect())
+    }
+
+    pub(crate) fn numbers(&self, key: &str) -> Result<Vec<f64>, ConfigError> {
+        self.opt_numbers(key)?.ok_or_else(|| self.missing(key))
     }
 
     pub(crate) fn opt_object(&self, key: &str) -> Result<Option<Fields<'a>>, ConfigError> {

@@ -19,7 +19,7 @@ mod listing;
 mod mapped;
 mod safetensors_file;
 
-pub mod config;
+pub mod architecture;
 mod config_error;
 mod families;
 pub mod rope;
@@ -44,7 +44,8 @@ pub mod pack;
 
 pub mod bundle;
 
+pub use architecture::Architecture;
 pub use checkpoint::{Checkpoint, CheckpointError, Tensor};
-pub use config::{Family, ModelConfig};
+pub use config_error::ConfigError;
 pub use peft::{Adapter, AdapterError};
 pub use safetensors_file::SafetensorsError;

@@ -16,9 +16,9 @@ use slm_kernels::lora::{self, FactorError, Layout, Pair};
 
 use crate::{
     anonymous::Anonymous,
-    config::ModelConfig,
-    graph::{FusedProjection, Precision},
-    peft::{Adapter, Module},
+    architecture::{Architecture, Linear, Place, Projection},
+    graph::Precision,
+    peft::Adapter,
 };
 
 pub use packed_file::Key;
@@ -41,7 +41,7 @@ pub struct PackedAdapter {
 }
 
 /// Rank of each pair.
-type Ranks = BTreeMap<(usize, Module), usize>;
+type Ranks = BTreeMap<Place, usize>;
 
 /// Memory of the matrices.
 #[derive(Debug, Default)]
@@ -75,7 +75,7 @@ struct PackedProjection {
 }
 
 impl PackedAdapter {
-    /// The adapter for the projection with that [`FusedProjection::index`]; `None` if it does not change the
+    /// The adapter for the projection with that [`Projection::index`]; `None` if it does not change the
     /// projection.
     pub fn projection(&self, index: usize) -> Option<lora::Adapter<'_>> {
         let PackedProjection { layout, memory } = self.projections.get(index)?.as_ref()?;
@@ -125,17 +125,17 @@ pub enum PackError {
 /// The scaling is out of range, or there is no memory.
 pub fn pack(
     adapter: &Adapter,
-    config: &ModelConfig,
+    base: &Architecture,
     precision: Precision,
     scale: f32,
 ) -> Result<PackedAdapter, PackError> {
     let ranks = adapter.pairs.iter().map(|(&place, pair)| (place, pair.rank)).collect();
-    let (projections, bytes) = places(&ranks, config, precision);
+    let (projections, bytes) = places(&ranks, base, precision);
     let mut memory = Anonymous::zeroed(bytes).map_err(|source| PackError::Memory { bytes, source })?;
     let mut room = Room::default();
-    for ((layer, projection), place) in self::projections(config.layers).zip(&projections) {
+    for ((layer, projection), place) in self::projections(base.layers.len()).zip(&projections) {
         if let Some(PackedProjection { layout, memory: range }) = place {
-            pack_projection((adapter, scale), (layer, projection), layout, &mut room, &mut memory[range.clone()])?;
+            pack_projection((adapter, scale), base, (layer, projection), layout, &mut room, &mut memory[range.clone()])?;
         }
     }
     Ok(PackedAdapter {
@@ -149,34 +149,36 @@ pub fn pack(
 }
 
 /// Layout of each projection's matrices, one after another, and the total bytes.
-fn places(ranks: &Ranks, config: &ModelConfig, precision: Precision) -> (Vec<Option<PackedProjection>>, usize) {
+fn places(ranks: &Ranks, base: &Architecture, precision: Precision) -> (Vec<Option<PackedProjection>>, usize) {
     let mut bytes = 0;
     let place = |(layer, projection)| {
-        let layout = layout(ranks, config, layer, projection, precision)?;
+        let layout = layout(ranks, base, layer, projection, precision)?;
         let begin = bytes;
         bytes += layout.bytes();
         Some(PackedProjection { layout, memory: begin..bytes })
     };
-    (projections(config.layers).map(place).collect(), bytes)
+    (projections(base.layers.len()).map(place).collect(), bytes)
 }
 
-/// The fused projections of all layers, by [`FusedProjection::index`].
-fn projections(layers: usize) -> impl Iterator<Item = (usize, FusedProjection)> {
-    (0..layers).flat_map(|layer| FusedProjection::ALL.into_iter().map(move |projection| (layer, projection)))
+/// The fused projections of all layers, by [`Projection::index`].
+fn projections(layers: usize) -> impl Iterator<Item = (usize, Projection)> {
+    (0..layers).flat_map(|layer| Projection::ALL.into_iter().map(move |projection| (layer, projection)))
 }
 
 /// `None` if the adapter does not change the projection.
 fn layout(
     ranks: &Ranks,
-    config: &ModelConfig,
+    base: &Architecture,
     layer: usize,
-    projection: FusedProjection,
+    projection: Projection,
     precision: Precision,
 ) -> Option<Layout> {
     let (mut modules, mut columns_before) = (Vec::new(), 0);
-    for &module in projection.modules() {
-        let columns = module.dimensions(config).1;
-        if let Some(&rank) = ranks.get(&(layer, module)) {
+    let described = &base.layers[layer];
+    let (first, linears) = (described.first(projection), described.fused(projection));
+    for (index, linear) in linears.iter().enumerate() {
+        let columns = linear.outputs;
+        if let Some(&rank) = ranks.get(&(layer, first + index)) {
             modules.push(lora::Module { rank, column_begin: columns_before, columns });
         }
         columns_before += columns;
@@ -185,7 +187,7 @@ fn layout(
         Precision::F32 => Layout::in_32_bits,
         Precision::Int4 | Precision::Int8 => Layout::in_8_bits,
     };
-    (!modules.is_empty()).then(|| layout(projection.inputs(config), columns_before, &modules))
+    (!modules.is_empty()).then(|| layout(linears.first().map_or(0, |linear| linear.inputs), columns_before, &modules))
 }
 
 /// Scratch for a projection's matrices as f32, reused.
@@ -193,22 +195,24 @@ type Room = Vec<[Vec<f32>; 2]>;
 
 fn pack_projection(
     (adapter, scale): (&Adapter, f32),
-    (layer, projection): (usize, FusedProjection),
+    base: &Architecture,
+    (layer, projection): (usize, Projection),
     layout: &Layout,
     room: &mut Room,
     memory: &mut [u8],
 ) -> Result<(), PackError> {
-    let modules = projection.modules();
-    room.resize_with(room.len().max(modules.len()), Default::default);
-    let mut pairs = Vec::with_capacity(modules.len());
-    for (&module, [a, b]) in modules.iter().zip(room) {
-        let Some(pair) = adapter.pairs.get(&(layer, module)) else { continue };
-        pairs.push((module, Pair { a: pair.a.values_in(a), b: pair.b.values_in(b), factor: pair.scaling * scale }));
+    let described = &base.layers[layer];
+    let (first, linears) = (described.first(projection), described.fused(projection));
+    room.resize_with(room.len().max(linears.len()), Default::default);
+    let mut pairs = Vec::with_capacity(linears.len());
+    for ((index, linear), [a, b]) in linears.iter().enumerate().zip(room) {
+        let Some(pair) = adapter.pairs.get(&(layer, first + index)) else { continue };
+        pairs.push((linear, Pair { a: pair.a.values_in(a), b: pair.b.values_in(b), factor: pair.scaling * scale }));
     }
-    let (modules, pairs): (Vec<Module>, Vec<Pair<'_>>) = pairs.into_iter().unzip();
+    let (linears, pairs): (Vec<&Linear>, Vec<Pair<'_>>) = pairs.into_iter().unzip();
     layout.pack(&pairs, memory).map_err(|FactorError { pair }| PackError::OutOfRange {
         layer,
-        module: modules[pair].name().into(),
+        module: linears[pair].short_name().into(),
         factor: pairs[pair].factor,
     })
 }

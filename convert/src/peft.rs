@@ -8,21 +8,19 @@ mod config;
 mod error;
 mod lookalike;
 mod matrix;
-mod module;
 mod pattern;
 mod targets;
 mod weights;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 pub use chat::AdapterChat;
 pub use error::AdapterError;
 pub use matrix::Matrix;
-pub use module::Module;
 
 use crate::checkpoint::Tensor;
-use crate::config::ModelConfig;
+use crate::architecture::{Architecture, Place};
 use crate::{digest, listing, mapped};
 use config::LoraConfig;
 use weights::Weights;
@@ -44,10 +42,10 @@ pub struct Adapter {
     pub digest: String,
     /// Largest rank of its pairs.
     pub rank_max: usize,
-    /// Short names of the adapted projections, in the order of [`Module`].
+    /// Short names of the adapted linear layers, in the order of [`Architecture::linear_names`].
     pub target_modules: Vec<String>,
-    /// One pair for each adapted projection.
-    pub pairs: BTreeMap<(usize, Module), LoraPair>,
+    /// One pair for each adapted linear layer.
+    pub pairs: BTreeMap<Place, LoraPair>,
     /// Warnings about parts that have no effect, each with the file.
     pub notes: Vec<String>,
 }
@@ -71,7 +69,7 @@ impl Adapter {
     /// # Errors
     /// Names the field or tensor that cannot be applied exactly. A copy of the base's embedding or head is such a
     /// tensor; [`Self::open_on`] can tell a mere copy.
-    pub fn open(dir: &Path, base: &ModelConfig) -> Result<Self, AdapterError> {
+    pub fn open(dir: &Path, base: &Architecture) -> Result<Self, AdapterError> {
         Self::open_on(dir, base, &|_| None)
     }
 
@@ -79,7 +77,7 @@ impl Adapter {
     ///
     /// # Errors
     /// As [`Self::open`].
-    pub fn open_on(dir: &Path, base: &ModelConfig, embeddings: &Embeddings<'_>) -> Result<Self, AdapterError> {
+    pub fn open_on(dir: &Path, base: &Architecture, embeddings: &Embeddings<'_>) -> Result<Self, AdapterError> {
         let config_path = existing(dir, CONFIG_FILE)?;
         let weights_path = existing(dir, WEIGHTS_FILE)?;
         let config_bytes = mapped::read(&config_path, CONFIG_BYTES_MAX)
@@ -89,17 +87,21 @@ impl Adapter {
         let weights = Weights::open(&weights_path)?;
         let (pairs, note) = weights.pairs(&targets, base, embeddings)?;
 
-        let mut modules: Vec<Module> = pairs.keys().map(|(_, module)| *module).collect();
-        modules.sort_unstable();
-        modules.dedup();
         Ok(Self {
             digest: identity(dir, &config_bytes, weights.bytes()),
             rank_max: pairs.values().map(|pair| pair.rank).max().unwrap_or(0),
-            target_modules: modules.into_iter().map(|module| module.name().to_owned()).collect(),
+            target_modules: target_modules(base, pairs.keys().copied()),
             pairs,
             notes: note.into_iter().collect(),
         })
     }
+}
+
+/// Short names of the linear layers at `places`, in the order of [`Architecture::linear_names`].
+pub(crate) fn target_modules(base: &Architecture, places: impl Iterator<Item = Place>) -> Vec<String> {
+    let adapted: BTreeSet<&str> =
+        places.filter_map(|place| base.linear(place)).map(crate::architecture::Linear::short_name).collect();
+    base.linear_names().into_iter().filter(|name| adapted.contains(name)).map(str::to_owned).collect()
 }
 
 /// The digest of the adapter in `dir`, as [`Adapter::open`] computes it, without validating the files.

@@ -45,9 +45,11 @@ fn put(bytes: &mut [u8], name: &str, skip: usize, value: &[u8]) {
 #[test]
 fn weights_come_under_hugging_face_names_and_in_its_row_order() {
     let model = Checkpoint::open(&fixture("tiny.gguf")).unwrap();
-    let config = model.config();
-    assert_eq!((config.hidden_size, config.heads, config.kv_heads, config.head_dim), (32, 4, 2, 8));
-    assert!(config.tie_word_embeddings && config.vocab_size == 264);
+    let architecture = model.architecture();
+    let attention = &architecture.layers[0].attention;
+    let heads = (attention.heads, attention.kv_heads, attention.head_dim);
+    assert_eq!((architecture.hidden_size, heads), (32, (4, 2, 8)));
+    assert!(architecture.head.tied && architecture.vocab_size == 264);
     for (name, (_, shape, bytes)) in read_tensors(&fixture("tiny.safetensors")) {
         let tensor = model.tensor(&name).unwrap();
         assert_eq!((tensor.shape, tensor.data), (shape, values(&bytes)), "{name}");

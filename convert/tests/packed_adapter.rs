@@ -9,7 +9,7 @@ use std::{
 };
 
 use slm_convert::{
-    ModelConfig,
+    Architecture,
     graph::Precision,
     pack::{Key, PackedAdapter, pack},
     peft::Adapter,
@@ -18,9 +18,9 @@ use support::{base, parity};
 
 const ARTIFACT: &str = "sha256:00";
 
-fn packed(name: &str, config: &ModelConfig, precision: Precision, scale: f32) -> PackedAdapter {
-    let adapter = Adapter::open(&parity().join("llama/adapters").join(name), config).unwrap();
-    pack(&adapter, config, precision, scale).unwrap()
+fn packed(name: &str, base: &Architecture, precision: Precision, scale: f32) -> PackedAdapter {
+    let adapter = Adapter::open(&parity().join("llama/adapters").join(name), base).unwrap();
+    pack(&adapter, base, precision, scale).unwrap()
 }
 
 /// The only file of a folder.

@@ -6,9 +6,15 @@ mod support;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use slm_convert::peft::{Adapter, Module};
+use slm_convert::peft::Adapter;
 use support::{assert_says, base, bytes, copy, cut, edit, edit_tensors, parity, read_tensors, values};
 use tempfile::TempDir;
+
+/// Indices of Llama's linear layers within their layer.
+const Q: usize = 0;
+const O: usize = 3;
+const UP: usize = 5;
+const DOWN: usize = 6;
 
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
@@ -56,13 +62,13 @@ fn ranks_scales_and_values_are_those_of_peft() {
     assert_eq!((plain.pairs.len(), plain.rank_max), (14, 4));
     assert_eq!(plain.target_modules, ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]);
     let raw = read_tensors(&parity().join("llama/adapters/r4-all").join(WEIGHTS));
-    let pair = &plain.pairs[&(1, Module::Down)];
+    let pair = &plain.pairs[&(1, DOWN)];
     let tensor =
         |side: &str| values(&raw[&format!("base_model.model.model.layers.1.mlp.down_proj.lora_{side}.weight")].2);
     assert_eq!((pair.rank, pair.scaling, pair.a.values(), pair.b.values()), (4, 2.0, tensor("A"), tensor("B")));
 
     let stable = open(&parity().join("llama/adapters/rslora")).unwrap();
-    assert_eq!(stable.pairs[&(0, Module::Q)].scaling, (6.0 / 6f64.sqrt()) as f32);
+    assert_eq!(stable.pairs[&(0, Q)].scaling, (6.0 / 6f64.sqrt()) as f32);
     let attention = open(&parity().join("llama/adapters/r8-attn")).unwrap();
     assert_eq!(
         (attention.target_modules.as_slice(), attention.pairs.len()),
@@ -71,10 +77,10 @@ fn ranks_scales_and_values_are_those_of_peft() {
 
     let patterns = open(&parity().join("llama/adapters/patterns")).unwrap();
     let of = |layer, module| (patterns.pairs[&(layer, module)].rank, patterns.pairs[&(layer, module)].scaling);
-    assert_eq!(of(0, Module::Down), (4, 2.0));
-    assert_eq!(of(1, Module::Down), (2, 4.0), "layers.1.*down_proj");
-    assert_eq!(of(0, Module::Q), (3, 8.0 / 3.0), "q_proj");
-    assert_eq!(of(1, Module::O), (4, 8.0), "alpha 32 for o_proj");
+    assert_eq!(of(0, DOWN), (4, 2.0));
+    assert_eq!(of(1, DOWN), (2, 4.0), "layers.1.*down_proj");
+    assert_eq!(of(0, Q), (3, 8.0 / 3.0), "q_proj");
+    assert_eq!(of(1, O), (4, 8.0), "alpha 32 for o_proj");
     assert_eq!(patterns.rank_max, 4);
 }
 
@@ -116,7 +122,7 @@ fn exclusions_and_layers_take_modules_out() {
         edit_tensors(&dir.path().join(WEIGHTS), |tensors| tensors.retain(|name, _| keep(name)));
         open(dir.path()).unwrap().pairs.into_keys().collect::<Vec<_>>()
     };
-    let first = Module::ALL.map(|module| (0, module)).to_vec();
+    let first = (0..7).map(|linear| (0, linear)).collect::<Vec<_>>();
     assert_eq!(without(json!({"layers_to_transform": 0}), |name| name.contains("layers.0.")), first);
     assert_eq!(
         without(json!({"layers_to_transform": [0], "layers_pattern": ["h", "layers"]}), |name| name
@@ -125,20 +131,20 @@ fn exclusions_and_layers_take_modules_out() {
     );
     assert_eq!(without(json!({"exclude_modules": r"model\.layers\.1\..*"}), |name| name.contains("layers.0.")), first);
     let rest = without(json!({"exclude_modules": ["down_proj"]}), |name| !name.contains("down_proj"));
-    assert!(rest.len() == 12 && rest.iter().all(|(_, module)| *module != Module::Down));
+    assert!(rest.len() == 12 && rest.iter().all(|(_, module)| *module != DOWN));
     assert_says(&refused(&json!({"layers_to_transform": [0], "layers_pattern": "h"})), &["selects no module"]);
 }
 
 #[test]
 fn the_first_pattern_of_the_file_counts() {
     let alpha = |pattern: Value| changed("r4-all", &json!({"alpha_pattern": pattern})).unwrap().pairs;
-    assert_eq!(alpha(json!({"proj": 40}))[&(0, Module::Q)].scaling, 2.0, "a part of a name is no match");
+    assert_eq!(alpha(json!({"proj": 40}))[&(0, Q)].scaling, 2.0, "a part of a name is no match");
     let both = alpha(json!({"layers.0.*": 4, "q_proj": 40, "^model.layers.1.mlp.up_proj": 12}));
     let of = |layer, module| both[&(layer, module)].scaling;
-    assert_eq!((of(0, Module::Q), of(1, Module::Q)), (1.0, 10.0));
+    assert_eq!((of(0, Q), of(1, Q)), (1.0, 10.0));
     // PEFT puts `(.*\.)?(` before a key, so that `^` can still match at the start.
-    assert_eq!(of(1, Module::Up), 3.0);
-    assert_eq!(of(1, Module::Down), 2.0);
+    assert_eq!(of(1, UP), 3.0);
+    assert_eq!(of(1, DOWN), 2.0);
 }
 
 /// Expressions are anybody's: what would backtrack for hours ends at once, by the name of its field.
@@ -260,7 +266,7 @@ fn copies_of_embedding_and_head_are_only_copies_or_refused() {
         dir
     };
     let on_base = |dir: &Path| {
-        Adapter::open_on(dir, base.config(), &|name| base.tensor(name).ok()).map_err(|error| error.to_string())
+        Adapter::open_on(dir, base.architecture(), &|name| base.tensor(name).ok()).map_err(|error| error.to_string())
     };
     let half = |values: &[f32]| values.iter().flat_map(|x| half::f16::from_f32(*x).to_le_bytes()).collect::<Vec<u8>>();
     let brain =

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 use slm_convert::chat::ChatMessage;
-use slm_convert::{Checkpoint, Family};
+use slm_convert::Checkpoint;
 
 /// Values that transformers computes from the same file.
 #[derive(Deserialize)]
@@ -33,12 +33,14 @@ fn open() -> Checkpoint {
 #[test]
 fn the_metadata_read_as_transformers_reads_them() {
     let model = open();
-    let config = model.config();
-    assert_eq!(config.family, Family::Llama);
-    assert_eq!((config.hidden_size, config.intermediate_size, config.layers), (576, 1536, 30));
-    assert_eq!((config.heads, config.kv_heads, config.head_dim, config.vocab_size), (9, 3, 64, 49152));
-    assert_eq!((config.rope.theta, config.rms_norm_eps, config.context_length), (100_000.0, 1e-5, 8192));
-    assert!(config.tie_word_embeddings && config.sliding_window.is_none());
+    let architecture = model.architecture();
+    let layer = &architecture.layers[0];
+    let attention = &layer.attention;
+    assert_eq!((architecture.family.as_str(), architecture.layers.len()), ("llama", 30));
+    assert_eq!((architecture.hidden_size, layer.feed_forward.size, architecture.vocab_size), (576, 1536, 49152));
+    assert_eq!((attention.heads, attention.kv_heads, attention.head_dim), (9, 3, 64));
+    assert_eq!((architecture.ropes[0].theta, architecture.final_norm.epsilon), (100_000.0, 1e-5));
+    assert!(architecture.context_length == 8192 && architecture.head.tied && attention.window.is_none());
     assert_eq!(
         (model.generation().eos_token_ids.as_slice(), model.generation().bos_token_id),
         ([2, 0].as_slice(), Some(1))

@@ -5,7 +5,7 @@ mod support;
 
 use serde_json::json;
 use slm_convert::rope::RopeScaling;
-use slm_convert::{Checkpoint, Family};
+use slm_convert::Checkpoint;
 use support::{
     assert_says, bytes, copy, cut, edit, edit_tensors, parity, read_tensors, values, write_raw, write_tensors,
 };
@@ -18,13 +18,15 @@ fn refusal(path: &std::path::Path) -> String {
 fn every_family_of_the_parity_data_opens() {
     let open = |family: &str| Checkpoint::open(&parity().join(family)).unwrap();
     let llama = open("llama");
-    assert_eq!((llama.config().family, llama.config().layers, llama.config().kv_heads), (Family::Llama, 2, 2));
+    let architecture = llama.architecture();
+    let kv_heads = architecture.layers[0].attention.kv_heads;
+    assert_eq!((architecture.family.as_str(), architecture.layers.len(), kv_heads), ("llama", 2, 2));
     assert_eq!(llama.generation().eos_token_ids, [2]);
     assert_eq!(llama.generation().bos_token_id, Some(1));
     assert!(llama.tokenizer().unwrap().is_none() && llama.chat_template().unwrap().is_none());
-    assert!(matches!(open("llama3-rope").config().rope.scaling, RopeScaling::Llama3 { .. }));
-    assert_eq!(open("mistral").config().sliding_window, Some(16));
-    assert_eq!(open("smollm2").config().heads, 3);
+    assert!(matches!(open("llama3-rope").architecture().ropes[0].scaling, RopeScaling::Llama3 { .. }));
+    assert_eq!(open("mistral").architecture().layers[0].attention.window, Some(16));
+    assert_eq!(open("smollm2").architecture().layers[0].attention.heads, 3);
 }
 
 #[test]

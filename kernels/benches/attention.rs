@@ -119,7 +119,7 @@ fn line(name: &str, level: Level, case: &Case, bandwidth: f64, peak: f64) {
     let qkv: Vec<f32> =
         (0..plan.tokens() * shape.qkv_width()).map(|i| ((i * 37 + 11) % 199) as f32 / 99.0 - 1.0).collect();
     let table = vec![0.7; POSITIONS * shape.head_dim() / 2];
-    let rotary = Rotary { cos: &table, sin: &table, dim: shape.head_dim() };
+    let rotary = Rotary { cos: &table, sin: &table, dim: shape.head_dim(), interleaved: false };
     let (mut queries, mut out) = (vec![0.0; plan.tokens() * width], vec![0.0; plan.tokens() * width]);
     let out = Rows::new(&mut out, width);
     let mut append = f64::INFINITY;
@@ -135,6 +135,7 @@ fn line(name: &str, level: Level, case: &Case, bandwidth: f64, peak: f64) {
             scale: 0.125,
             window: None,
             soft_cap: None,
+            norm: None,
         };
         let call = Instant::now();
         // SAFETY: one thread.

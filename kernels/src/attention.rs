@@ -33,7 +33,7 @@ mod shape;
 
 use std::{num::NonZeroUsize, ops::Range};
 
-pub use append::Rotary;
+pub use append::{QkNorm, Rotary};
 pub use pages::{PAGE, Pages};
 pub use partition::PARTITION;
 pub use plan::{Plan, Sequence};
@@ -63,6 +63,8 @@ pub struct Attention<'a> {
     pub window: Option<NonZeroUsize>,
     /// Soft cap: scores become `cap * tanh(score / cap)`.
     pub soft_cap: Option<f32>,
+    /// Norms of queries and keys.
+    pub norm: Option<QkNorm<'a>>,
 }
 
 impl Attention<'_> {
@@ -81,6 +83,7 @@ impl Attention<'_> {
         assert!(tokens.end <= plan.tokens(), "tokens {tokens:?} of {}", plan.tokens());
         assert!(qkv.len() >= tokens.end * width, "{} floats are too few for {tokens:?} of {width}", qkv.len());
         rotary.check(plan.shape(), plan.positions());
+        self.norm.iter().for_each(|norm| norm.check(plan.shape()));
         for token in tokens {
             let (span, position) = plan.place(token);
             let append = Append {
@@ -89,6 +92,7 @@ impl Attention<'_> {
                 position,
                 qkv: &qkv[token * width..][..width],
                 rotary: *rotary,
+                norm: self.norm,
                 scale: self.scale,
                 // SAFETY: a row of `queries`, whose width was checked, and this thread's by the caller's promise.
                 queries: unsafe {

@@ -1,7 +1,7 @@
 //! Rows of floats, written by several threads.
 #![allow(unsafe_code)] // One address into borrowed floats; bounds are checked.
 
-use std::marker::PhantomData;
+use std::{marker::PhantomData, ops::Range};
 
 /// Rows of floats of equal length, written by several threads to cells that do not overlap.
 ///
@@ -52,6 +52,20 @@ impl<'a> Rows<'a> {
     pub unsafe fn row_mut(&self, index: usize) -> &mut [f32] {
         // SAFETY: within the borrowed range, checked by `row`; the rest is the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.row(index), self.width) }
+    }
+
+    /// Cells `columns` of row `index`, to write.
+    ///
+    /// # Panics
+    /// There are no such cells.
+    ///
+    /// # Safety
+    /// No other thread uses these cells while the slice lives.
+    #[allow(clippy::mut_from_ref)] // That is what this type is for; the caller promises.
+    pub unsafe fn cells_mut(&self, index: usize, columns: Range<usize>) -> &mut [f32] {
+        assert!(columns.start <= columns.end && columns.end <= self.width, "columns {columns:?} of {}", self.width);
+        // SAFETY: within the borrowed range, checked by `row` and above; the rest is the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.row(index).add(columns.start), columns.len()) }
     }
 
     pub(crate) fn row(&self, index: usize) -> *mut f32 {

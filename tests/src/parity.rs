@@ -118,7 +118,7 @@ impl Family {
         };
         for dir in folders(&dir.join("adapters"))? {
             let name = file_name(&dir);
-            let opened = Adapter::open(&dir, checkpoint.config());
+            let opened = Adapter::open(&dir, checkpoint.architecture());
             if dir.join("MUST_BE_REJECTED").exists() {
                 match opened {
                     Ok(_) => bail!("{}/{name}: loaded, but it must be refused", family.name),
@@ -127,7 +127,7 @@ impl Family {
                 continue;
             }
             let adapter = opened?;
-            let packed = pack(&adapter, checkpoint.config(), precision, 1.0)?;
+            let packed = pack(&adapter, checkpoint.architecture(), precision, 1.0)?;
             let info = AdapterInfo::new(&name, &packed, 1.0, std::time::Duration::ZERO);
             let lease = adapters.publish(info, packed)?;
             family.adapters.push((name, lease, Vectors::read(&dir)?));

@@ -60,9 +60,9 @@ impl House {
             if dir.join("MUST_BE_REJECTED").exists() {
                 continue;
             }
-            let adapter = Adapter::open(&dir, checkpoint.config())?;
+            let adapter = Adapter::open(&dir, checkpoint.architecture())?;
             let name = slm_tests::parity::file_name(&dir);
-            let packed = pack(&adapter, checkpoint.config(), Precision::Int4, 1.0)?;
+            let packed = pack(&adapter, checkpoint.architecture(), Precision::Int4, 1.0)?;
             let info = AdapterInfo::new(&name, &packed, 1.0, Duration::ZERO);
             experts.push(Some(adapters.publish(info, packed)?));
         }

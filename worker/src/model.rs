@@ -303,7 +303,7 @@ impl Model {
         if !(scale.is_finite() && *scale > 0.0) {
             return Err(LoadAdapterError::Scale(*scale));
         }
-        let (config, precision) = (&self.bundle.info.config, self.precision());
+        let (config, precision) = (&self.bundle.info.architecture, self.precision());
         let kept =
             derived.and_then(|dir| PackedAdapter::kept(dir, &self.key(source_digest, *scale), config, precision));
         // A file that was packed from other contents is packed again.
@@ -368,7 +368,7 @@ impl Model {
     }
 
     fn key(&self, artifact: &str, scale: f32) -> Key {
-        Key::new(artifact, &self.bundle.info.config, self.precision(), scale)
+        Key::new(artifact, &self.bundle.info.architecture, self.precision(), scale)
     }
 }
 

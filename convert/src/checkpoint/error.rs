@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::chat::ChatError;
-use crate::config::ConfigError;
+use crate::config_error::ConfigError;
 use crate::gguf::GgufError;
 use crate::safetensors_file::SafetensorsError;
 use crate::tokenizer::TokenizerError;

@@ -5,11 +5,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::names::{self, Expected};
 use super::{CheckpointError, Tensor, gguf_file, lookalike};
 use crate::chat::ChatTemplate;
 use crate::chat_files::{self, ChatFiles};
-use crate::config::ModelConfig;
+use crate::architecture::{Architecture, TensorSpec, Transform};
 use crate::fields;
 use crate::generation::{EndCandidates, GenerationDefaults, add_ends, well_known_in};
 use crate::listing;
@@ -41,7 +40,9 @@ const NOTES_MAX: usize = 4;
 #[derive(Debug)]
 pub(super) struct Folder {
     path: PathBuf,
-    config: ModelConfig,
+    architecture: Architecture,
+    /// Tensors of the architecture by name.
+    tensors: BTreeMap<String, TensorSpec>,
     generation: GenerationDefaults,
     /// Contents of small files by name.
     side: BTreeMap<String, Vec<u8>>,
@@ -72,12 +73,12 @@ impl Folder {
             );
             return Err(CheckpointError::NotAFile { path: config_path, problem });
         }
-        let config = families::from_hugging_face(&config_path.display().to_string(), &config_json)?;
+        let architecture = families::from_hugging_face(&config_path.display().to_string(), &config_json)?;
 
         let mut generation = GenerationDefaults::default();
         for name in ["generation_config.json", CONFIG] {
             if let Some(map) = side_json(path, &side, name)? {
-                generation.merge(&path.join(name).display().to_string(), &map, config.vocab_size);
+                generation.merge(&path.join(name).display().to_string(), &map, architecture.vocab_size);
             }
         }
         if let Some(found) = lookalike::other_tokenizer(path).filter(|_| !side.contains_key(TOKENIZER)) {
@@ -91,7 +92,8 @@ impl Folder {
             let shard = SafetensorsFile::open(&path.join(&name))?;
             shards.insert(name, shard);
         }
-        let mut folder = Self { path: path.to_owned(), config, generation, side, shards };
+        let tensors = architecture.tensors().into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
+        let mut folder = Self { path: path.to_owned(), architecture, tensors, generation, side, shards };
         folder.check_tensors()?;
         folder.find_ends()?;
         Ok(folder)
@@ -109,7 +111,7 @@ impl Folder {
             self.generation.notes.extend(notes);
             return Ok(());
         };
-        let vocab_size = self.config.vocab_size;
+        let vocab_size = self.architecture.vocab_size;
         let declared = self.declared(&files)?;
         let mut added = tokenizer::added_in_json(&self.path.join(TOKENIZER), bytes)?;
         added.retain(|(text, _)| !text.is_empty());
@@ -176,8 +178,8 @@ impl Folder {
         notes
     }
 
-    pub(super) fn config(&self) -> &ModelConfig {
-        &self.config
+    pub(super) fn architecture(&self) -> &Architecture {
+        &self.architecture
     }
 
     pub(super) fn generation(&self) -> &GenerationDefaults {
@@ -186,7 +188,10 @@ impl Folder {
 
     pub(super) fn tensor(&self, name: &str) -> Result<Tensor, CheckpointError> {
         for shard in self.shards.values() {
-            if let (Some(entry), Some(data)) = (shard.entry(name), shard.values(name)?) {
+            if let (Some(entry), Some(mut data)) = (shard.entry(name), shard.values(name)?) {
+                if self.tensors.get(name).is_some_and(|tensor| tensor.transform == Transform::AddOne) {
+                    data.iter_mut().for_each(|value| *value += 1.0);
+                }
                 return Ok(Tensor { shape: entry.shape.clone(), data });
             }
         }
@@ -196,7 +201,7 @@ impl Folder {
     pub(super) fn tokenizer(&self) -> Result<Option<tokenizers::Tokenizer>, CheckpointError> {
         let Some(bytes) = self.side.get(TOKENIZER) else { return Ok(None) };
         let mut tokenizer = tokenizer::from_json(&self.path.join(TOKENIZER), bytes)?;
-        tokenizer::add_declared(&mut tokenizer, &self.declared(&self.chat_files()?)?, self.config.vocab_size);
+        tokenizer::add_declared(&mut tokenizer, &self.declared(&self.chat_files()?)?, self.architecture.vocab_size);
         Ok(Some(tokenizer))
     }
 
@@ -214,8 +219,7 @@ impl Folder {
     }
 
     fn check_tensors(&self) -> Result<(), CheckpointError> {
-        let expected = names::expected(&self.config);
-        for Expected { name, shape, .. } in &expected {
+        for TensorSpec { name, shape, .. } in self.tensors.values() {
             let holder = self.shards.values().find_map(|shard| Some((shard, shard.entry(name)?)));
             let (shard, entry) = holder.ok_or_else(|| self.missing(name))?;
             shard.check_dtype(name)?;
@@ -228,15 +232,14 @@ impl Folder {
                 });
             }
         }
-        let known: BTreeSet<&str> = expected.iter().map(|tensor| tensor.name.as_str()).collect();
         let mut held = BTreeMap::new();
         for shard in self.shards.values() {
             for name in shard.names() {
-                if !known.contains(name) && !names::is_redundant(name, &self.config) {
+                if !self.tensors.contains_key(name) && !self.architecture.is_redundant(name) {
                     return Err(CheckpointError::UnexpectedTensor {
                         path: shard.path().to_owned(),
                         tensor: name.to_owned(),
-                        family: format!("{:?}", self.config.family),
+                        family: self.architecture.family.clone(),
                     });
                 }
                 if let Some(other) = held.insert(name, shard.path()) {

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use super::names::{self, Expected};
 use super::{CheckpointError, Stored, Tensor, lookalike};
 use crate::chat::{ChatError, ChatTemplate};
-use crate::config::ModelConfig;
+use crate::architecture::{Architecture, TensorSpec, Transform};
 use crate::generation::{GenerationDefaults, add_ends};
 use crate::gguf::{Gguf, TensorType};
 use crate::rope::RopeScaling;
@@ -22,10 +21,10 @@ const ROPE_DIVISORS: &str = "rope_freqs.weight";
 #[derive(Debug)]
 pub(super) struct GgufFile {
     gguf: Gguf,
-    config: ModelConfig,
+    architecture: Architecture,
     generation: GenerationDefaults,
     /// Expected tensors by Hugging Face name.
-    tensors: BTreeMap<String, Expected>,
+    tensors: BTreeMap<String, TensorSpec>,
 }
 
 /// The GGUF file for `path`: the file itself, or the only one in a folder without safetensors.
@@ -78,33 +77,33 @@ impl GgufFile {
         let gguf = Gguf::open(path)?;
         let file = path.display().to_string();
         let scalars = gguf.scalars();
-        let mut config = families::from_gguf(&file, &scalars)?;
-        config.tie_word_embeddings = gguf.tensor(HEAD).is_none();
-        if config.vocab_size == 0 {
-            config.vocab_size = gguf.tensor(EMBEDDING).and_then(|info| info.shape.first().copied()).unwrap_or(0);
+        let mut architecture = families::from_gguf(&file, &scalars)?;
+        architecture.head.tied = gguf.tensor(HEAD).is_none();
+        if architecture.vocab_size == 0 {
+            architecture.vocab_size = gguf.tensor(EMBEDDING).and_then(|info| info.shape.first().copied()).unwrap_or(0);
         }
         if let Some(divisors) = gguf.values(ROPE_DIVISORS) {
-            config.rope.scaling = RopeScaling::Divisors(divisors);
+            architecture.ropes.iter_mut().for_each(|rope| rope.scaling = RopeScaling::Divisors(divisors.clone()));
         }
-        config.check(&file)?;
+        architecture.check(&file)?;
 
-        let mut generation = generation(&gguf, &file, config.vocab_size);
+        let mut generation = generation(&gguf, &file, architecture.vocab_size);
         let template = chat_template(&gguf).ok().flatten();
-        add_ends(&mut generation, &tokenizer::candidates_of_gguf(&gguf), template.as_ref(), config.vocab_size);
+        add_ends(&mut generation, &tokenizer::candidates_of_gguf(&gguf), template.as_ref(), architecture.vocab_size);
         generation
             .notes
             .extend(template.as_ref().and_then(ChatTemplate::problem).map(|note| format!("{file}: {note}")));
         if scalars.get("tokenizer.chat_template").is_some_and(|value| !value.is_string()) {
             generation.notes.push(format!("{file}: tokenizer.chat_template is no text; it is ignored"));
         }
-        let expected = names::expected(&config);
-        check_tensors(&gguf, &config, &expected)?;
+        let expected = architecture.tensors();
+        check_tensors(&gguf, &architecture, &expected)?;
         let tensors = expected.into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
-        Ok(Self { gguf, config, generation, tensors })
+        Ok(Self { gguf, architecture, generation, tensors })
     }
 
-    pub(super) fn config(&self) -> &ModelConfig {
-        &self.config
+    pub(super) fn architecture(&self) -> &Architecture {
+        &self.architecture
     }
 
     pub(super) fn generation(&self) -> &GenerationDefaults {
@@ -115,9 +114,10 @@ impl GgufFile {
         let missing = || CheckpointError::MissingTensor { path: self.gguf.path().to_owned(), tensor: name.to_owned() };
         let expected = self.tensors.get(name).ok_or_else(missing)?;
         let data = self.gguf.values(&expected.gguf).ok_or_else(missing)?;
-        let data = match expected.rotary_heads {
-            Some(heads) => halves_from_pairs(&data, heads, expected.shape[0]),
-            None => data,
+        let data = match expected.transform {
+            Transform::SplitPairs { heads } => halves_from_pairs(&data, heads, expected.shape[0]),
+            // GGUF stores gains as they are applied.
+            Transform::AddOne | Transform::Nothing => data,
         };
         Ok(Tensor { shape: expected.shape.clone(), data })
     }
@@ -129,9 +129,9 @@ impl GgufFile {
     pub(super) fn stored(&self, name: &str) -> Option<Stored<'_>> {
         let expected = self.tensors.get(name)?;
         let (kind, bytes) = self.gguf.stored(&expected.gguf)?;
-        let bytes = match expected.rotary_heads {
-            Some(heads) => halves_from_pairs(bytes, heads, expected.shape[0]).into(),
-            None => bytes.into(),
+        let bytes = match expected.transform {
+            Transform::SplitPairs { heads } => halves_from_pairs(bytes, heads, expected.shape[0]).into(),
+            Transform::AddOne | Transform::Nothing => bytes.into(),
         };
         Some(Stored { kind, shape: expected.shape.clone(), bytes })
     }
@@ -194,9 +194,9 @@ fn halves_from_pairs<T: Copy>(data: &[T], heads: usize, rows: usize) -> Vec<T> {
     out
 }
 
-fn check_tensors(gguf: &Gguf, config: &ModelConfig, expected: &[Expected]) -> Result<(), CheckpointError> {
+fn check_tensors(gguf: &Gguf, architecture: &Architecture, expected: &[TensorSpec]) -> Result<(), CheckpointError> {
     let path = || gguf.path().to_owned();
-    for Expected { gguf: name, shape, .. } in expected {
+    for TensorSpec { gguf: name, shape, .. } in expected {
         let tensor = name.clone();
         let Some(info) = gguf.tensor(name) else {
             return Err(CheckpointError::MissingTensor { path: path(), tensor });
@@ -211,7 +211,7 @@ fn check_tensors(gguf: &Gguf, config: &ModelConfig, expected: &[Expected]) -> Re
         Some(name) => Err(CheckpointError::UnexpectedTensor {
             path: path(),
             tensor: name.to_owned(),
-            family: format!("{:?}", config.family),
+            family: architecture.family.clone(),
         }),
         None => Ok(()),
     }

@@ -1,15 +1,27 @@
-//! GGUF metadata shared by Llama-like architectures.
+//! GGUF metadata: translated to the fields of config.json, which the family's reader takes.
 
-use crate::config::{ConfigError, Family, ModelConfig};
+use serde_json::{Value, json};
+
+use super::{FamilyReader, Read};
+use crate::architecture::Architecture;
+use crate::config_error::ConfigError;
 use crate::fields::Fields;
-use crate::rope::{Rope, RopeScaling};
 
 const ROPE_THETA_DEFAULT: f64 = 10_000.0;
 
-/// Reads `ARCHITECTURE.*`. `vocab_size` is 0 if the metadata lack it, and `tie_word_embeddings` false: both follow from
-/// the tensors.
-pub(super) fn decoder(fields: &Fields<'_>, architecture: &str, family: Family) -> Result<ModelConfig, ConfigError> {
-    let key = |name: &str| format!("{architecture}.{name}");
+/// A family's name and layout in GGUF.
+pub(super) struct GgufReader {
+    /// `general.architecture`.
+    pub(super) architecture: &'static str,
+    pub(super) reader: &'static FamilyReader,
+    /// Whether rows of queries and keys have the halves of a rotation side by side.
+    pub(super) pairs: bool,
+}
+
+/// Reads `ARCHITECTURE.*`. `vocab_size` is 0 if the metadata lack it, and the head is not tied: both follow from the
+/// tensors.
+pub(super) fn read(fields: &Fields<'_>, gguf: &GgufReader) -> Result<Architecture, ConfigError> {
+    let key = |name: &str| format!("{}.{name}", gguf.architecture);
     for name in ["expert_count", "expert_used_count"] {
         if fields.opt_size(&key(name))?.is_some_and(|experts| experts > 0) {
             return Err(fields.unsupported(&key(name), "0: dense models only"));
@@ -24,21 +36,31 @@ pub(super) fn decoder(fields: &Fields<'_>, architecture: &str, family: Family) -
             return Err(fields.unsupported(&key(name), &format!("{head_dim}, the width of a head")));
         }
     }
-    Ok(ModelConfig {
-        family,
-        hidden_size,
-        intermediate_size: fields.size(&key("feed_forward_length"))?,
-        layers: fields.size(&key("block_count"))?,
-        heads,
-        kv_heads: fields.opt_size(&key("attention.head_count_kv"))?.unwrap_or(heads),
-        head_dim,
-        vocab_size: fields.opt_size(&key("vocab_size"))?.unwrap_or(0),
-        rms_norm_eps: fields.number(&key("attention.layer_norm_rms_epsilon"))? as f32,
-        rope: rope(fields, &key)?,
-        sliding_window: fields.opt_size(&key("attention.sliding_window"))?.filter(|window| *window > 0),
-        tie_word_embeddings: false,
-        context_length: fields.size(&key("context_length"))?,
-    })
+    let window = fields.opt_size(&key("attention.sliding_window"))?.filter(|window| *window > 0);
+    let config = json!({
+        "model_type": gguf.reader.model_types.first(),
+        "hidden_size": hidden_size,
+        "intermediate_size": fields.size(&key("feed_forward_length"))?,
+        "num_hidden_layers": fields.size(&key("block_count"))?,
+        "num_attention_heads": heads,
+        "num_key_value_heads": fields.opt_size(&key("attention.head_count_kv"))?.unwrap_or(heads),
+        "head_dim": head_dim,
+        "vocab_size": fields.opt_size(&key("vocab_size"))?.unwrap_or(0),
+        "rms_norm_eps": fields.number(&key("attention.layer_norm_rms_epsilon"))?,
+        "rope_theta": rope_theta(fields, &key)?,
+        "max_position_embeddings": fields.size(&key("context_length"))?,
+    });
+    let Value::Object(config) = config else { return Err(fields.missing("general.architecture")) };
+    let read: Read = gguf.reader.from_hugging_face;
+    let mut architecture = read(&Fields::new(fields.file(), &config))?;
+    architecture.each(|_, layer| {
+        let attention = &mut layer.attention;
+        attention.window = attention.window.or(window);
+        if let (true, [q, k, ..]) = (gguf.pairs, attention.qkv.as_mut_slice()) {
+            (q.gguf_pairs, k.gguf_pairs) = (Some(attention.heads), Some(attention.kv_heads));
+        }
+    });
+    Ok(architecture)
 }
 
 /// Supported rotary keys, and informative ones without influence on the graph: the original context and the training
@@ -85,7 +107,7 @@ fn refuse_unknown(fields: &Fields<'_>, key: &impl Fn(&str) -> String) -> Result<
     Ok(())
 }
 
-fn rope(fields: &Fields<'_>, key: &impl Fn(&str) -> String) -> Result<Rope, ConfigError> {
+fn rope_theta(fields: &Fields<'_>, key: &impl Fn(&str) -> String) -> Result<f64, ConfigError> {
     refuse_unknown(fields, key)?;
     let scaling = key("rope.scaling.type");
     if fields.opt_text(&scaling)?.is_some_and(|kind| kind != "none") {
@@ -97,8 +119,7 @@ fn rope(fields: &Fields<'_>, key: &impl Fn(&str) -> String) -> Result<Rope, Conf
             return Err(fields.unsupported(&key(name), "1.0"));
         }
     }
-    let theta = fields.opt_number(&key("rope.freq_base"))?.unwrap_or(ROPE_THETA_DEFAULT) as f32;
-    Ok(Rope { theta, scaling: RopeScaling::None })
+    Ok(fields.opt_number(&key("rope.freq_base"))?.unwrap_or(ROPE_THETA_DEFAULT))
 }
 
 #[cfg(test)]
@@ -106,7 +127,7 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
-    fn read(over: &Value) -> Result<ModelConfig, ConfigError> {
+    fn read(over: &Value) -> Result<Architecture, ConfigError> {
         let mut metadata = json!({
             "general.architecture": "llama", "llama.embedding_length": 64, "llama.attention.head_count": 4,
             "llama.feed_forward_length": 128, "llama.block_count": 2, "llama.context_length": 256,
@@ -141,6 +162,6 @@ mod tests {
             "llama.rope.scaling.original_context_length": 4096, "llama.rope.freq_base": 500000.0,
             "llama.rope.dimension_count": 16, "llama.rope.scaling.yarn_ext_factor": 0.0, "llama.logit_scale": 1.0
         });
-        assert_eq!(read(&said).unwrap().rope.theta, 500_000.0);
+        assert_eq!(read(&said).unwrap().ropes[0].theta, 500_000.0);
     }
 }

@@ -1,133 +1,151 @@
-//! `config.json` fields shared by most decoder-only families.
+//! Fields of `config.json` that most decoder-only families share, read to an architecture with Llama's layers. A family
+//! changes what is its own.
 
-use crate::config::{ConfigError, Family, ModelConfig};
+mod layers;
+mod rope;
+
+use crate::architecture::{
+    Activation, Architecture, Attention, BlockNorms, FeedForward, Head, LAYERS_MAX, Layer, Linear, Name, Norm, NormKind,
+    Residual,
+};
+use crate::config_error::ConfigError;
 use crate::fields::Fields;
-use crate::rope::{Rope, RopeScaling};
 
-const ROPE_THETA_DEFAULT: f64 = 10_000.0;
-const RMS_NORM_EPS_DEFAULT: f64 = 1e-6;
+pub(super) use layers::layer_types;
+pub(super) use rope::{Ropes, ropes};
+
+/// Names and defaults of fields that differ between families.
+pub(super) struct Conventions {
+    /// Epsilon of norms, and its default.
+    pub(super) epsilon: (&'static str, f64),
+    /// Activation, and its default.
+    pub(super) activation: (&'static str, &'static str),
+    /// Base of rotary frequencies.
+    pub(super) rope_theta: f64,
+    /// Part of a head that is turned.
+    pub(super) partial_rotary_factor: f64,
+    /// Default of `tie_word_embeddings`.
+    pub(super) tied: bool,
+    /// Kind of all norms over the residual stream.
+    pub(super) norm: NormKind,
+    /// Whether the checkpoint stores gains minus one.
+    pub(super) minus_one: bool,
+}
+
+/// Llama's.
+pub(super) const LLAMA: Conventions = Conventions {
+    epsilon: ("rms_norm_eps", 1e-6),
+    activation: ("hidden_act", "silu"),
+    rope_theta: 10_000.0,
+    partial_rotary_factor: 1.0,
+    tied: false,
+    norm: NormKind::Rms,
+    minus_one: false,
+};
 
 /// Reads the fields of Llama-like models; absent ones take the defaults of transformers.
-pub(super) fn decoder(fields: &Fields<'_>, family: Family) -> Result<ModelConfig, ConfigError> {
-    if fields.get("hidden_act").is_some_and(|act| act != "silu") {
-        return Err(fields.unsupported("hidden_act", "silu"));
-    }
+pub(super) fn decoder(fields: &Fields<'_>, conventions: &Conventions) -> Result<Architecture, ConfigError> {
     if fields.get("quantization_config").is_some() {
         return Err(fields.unsupported("quantization_config", "none: F32, F16 or BF16 weights, or a GGUF file"));
     }
     let hidden_size = fields.size("hidden_size")?;
     let heads = fields.size("num_attention_heads")?;
     let derived = hidden_size.checked_div(heads).unwrap_or(0);
-    Ok(ModelConfig {
-        family,
+    let head_dim = fields.opt_size("head_dim")?.unwrap_or(derived);
+    let kv_heads = fields.opt_size("num_key_value_heads")?.unwrap_or(heads);
+    let layers = fields.size("num_hidden_layers")?;
+    if layers > LAYERS_MAX {
+        return Err(fields.wrong("num_hidden_layers", &format!("at most {LAYERS_MAX} layers")));
+    }
+    let (key, default) = conventions.epsilon;
+    let epsilon = fields.opt_number(key)?.unwrap_or(default) as f32;
+    let norm = |hf: &str, gguf: &str| Norm {
+        name: Name::new(hf, gguf),
+        kind: conventions.norm,
+        epsilon,
+        minus_one: conventions.minus_one,
+    };
+    let size = fields.size("intermediate_size")?;
+    let Ropes { ropes, by_type } = ropes(fields, conventions, head_dim)?;
+    let types = layer_types(fields, layers)?;
+    let (q, kv) = (heads.saturating_mul(head_dim), kv_heads.saturating_mul(head_dim));
+    let layer = |index: usize| Layer {
+        attention: Attention {
+            heads,
+            kv_heads,
+            head_dim,
+            scale: 1.0 / (head_dim as f32).sqrt(),
+            soft_cap: None,
+            window: types.window(index),
+            rope: Some(if by_type && types.is_sliding(index) { 1 } else { 0 }),
+            qk_norm: None,
+            qkv: vec![
+                linear("self_attn.q_proj", "attn_q", hidden_size, q),
+                linear("self_attn.k_proj", "attn_k", hidden_size, kv),
+                linear("self_attn.v_proj", "attn_v", hidden_size, kv),
+            ],
+            output: linear("self_attn.o_proj", "attn_output", q, hidden_size),
+        },
+        feed_forward: FeedForward {
+            size,
+            activation: Activation::Silu,
+            gated: true,
+            up: vec![
+                linear("mlp.gate_proj", "ffn_gate", hidden_size, size),
+                linear("mlp.up_proj", "ffn_up", hidden_size, size),
+            ],
+            down: linear("mlp.down_proj", "ffn_down", size, hidden_size),
+        },
+        residual: Residual::Sequential {
+            attention: BlockNorms { pre: Some(norm("input_layernorm", "attn_norm")), post: None },
+            feed_forward: BlockNorms { pre: Some(norm("post_attention_layernorm", "ffn_norm")), post: None },
+        },
+        residual_scale: 1.0,
+    };
+    let mut architecture = Architecture {
+        family: fields.opt_text("model_type")?.unwrap_or_default().to_owned(),
         hidden_size,
-        intermediate_size: fields.size("intermediate_size")?,
-        layers: fields.size("num_hidden_layers")?,
-        heads,
-        kv_heads: fields.opt_size("num_key_value_heads")?.unwrap_or(heads),
-        head_dim: fields.opt_size("head_dim")?.unwrap_or(derived),
         vocab_size: fields.size("vocab_size")?,
-        rms_norm_eps: fields.opt_number("rms_norm_eps")?.unwrap_or(RMS_NORM_EPS_DEFAULT) as f32,
-        rope: rope(fields)?,
-        sliding_window: None,
-        tie_word_embeddings: fields.opt_flag("tie_word_embeddings")?.unwrap_or(false),
         context_length: fields.size("max_position_embeddings")?,
-    })
+        embedding: Name::new("model.embed_tokens", "token_embd"),
+        embedding_scale: 1.0,
+        ropes,
+        layers: (0..layers).map(layer).collect(),
+        final_norm: norm("model.norm", "output_norm"),
+        head: Head {
+            name: Name::new("lm_head", "output"),
+            tied: fields.opt_flag("tie_word_embeddings")?.unwrap_or(conventions.tied),
+            bias: false,
+            scale: 1.0,
+            soft_cap: None,
+        },
+    };
+    let activation = activation(fields, conventions.activation)?;
+    architecture.layers.iter_mut().for_each(|layer| layer.feed_forward.activation = activation);
+    Ok(architecture)
 }
 
-/// Reads `rope_parameters` of transformers 5, or `rope_theta` with `rope_scaling` of earlier versions.
-fn rope(fields: &Fields<'_>) -> Result<Rope, ConfigError> {
-    let outer_theta = fields.opt_number("rope_theta")?;
-    let parameters = match fields.opt_object("rope_parameters")? {
-        Some(parameters) => Some(parameters),
-        None => fields.opt_object("rope_scaling")?,
-    };
-    let Some(parameters) = parameters else {
-        return Ok(Rope { theta: outer_theta.unwrap_or(ROPE_THETA_DEFAULT) as f32, scaling: RopeScaling::None });
-    };
-    let theta = parameters.opt_number("rope_theta")?.or(outer_theta).unwrap_or(ROPE_THETA_DEFAULT) as f32;
-    for part in [fields, &parameters] {
-        if part.opt_number("partial_rotary_factor")?.is_some_and(|factor| factor != 1.0) {
-            return Err(part.unsupported("partial_rotary_factor", "1.0"));
-        }
+/// A linear layer without a bias.
+pub(super) fn linear(hf: &str, gguf: &str, inputs: usize, outputs: usize) -> Linear {
+    Linear { name: Name::new(hf, gguf), inputs, outputs, bias: false, gguf_pairs: None }
+}
+
+/// A positive number of config.json; absent ones are `default`.
+pub(super) fn positive(fields: &Fields<'_>, key: &str, default: f64) -> Result<f32, ConfigError> {
+    let value = fields.opt_number(key)?.unwrap_or(default);
+    if value > 0.0 { Ok(value as f32) } else { Err(fields.wrong(key, "a positive number")) }
+}
+
+/// The activation of the field, by the names of transformers.
+fn activation(fields: &Fields<'_>, (key, default): (&str, &str)) -> Result<Activation, ConfigError> {
+    match fields.opt_text(key)?.unwrap_or(default) {
+        "silu" | "swish" => Ok(Activation::Silu),
+        "gelu_pytorch_tanh" | "gelu_new" | "gelu_fast" => Ok(Activation::GeluTanh),
+        "gelu" => Ok(Activation::Gelu),
+        "relu2" => Ok(Activation::ReluSquared),
+        _ => Err(fields.unsupported(key, "silu, gelu_pytorch_tanh, gelu_new, gelu, relu2")),
     }
-    let key = if parameters.has("rope_type") { "rope_type" } else { "type" };
-    let scaling = match parameters.opt_text(key)? {
-        None | Some("default") => RopeScaling::None,
-        Some("llama3") => RopeScaling::Llama3 {
-            factor: parameters.number("factor")? as f32,
-            low_freq_factor: parameters.number("low_freq_factor")? as f32,
-            high_freq_factor: parameters.number("high_freq_factor")? as f32,
-            original_context: parameters.size("original_max_position_embeddings")?,
-        },
-        Some(_) => return Err(parameters.unsupported(key, "default, llama3")),
-    };
-    Ok(Rope { theta, scaling })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::{Value, json};
-
-    fn read(over: &Value) -> Result<ModelConfig, ConfigError> {
-        let mut config = json!({
-            "model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
-            "num_attention_heads": 4, "vocab_size": 128, "max_position_embeddings": 256
-        });
-        let map = config.as_object_mut().unwrap();
-        map.extend(over.as_object().unwrap().clone());
-        crate::families::from_hugging_face("config.json", map)
-    }
-
-    #[test]
-    fn what_is_not_said_takes_the_defaults_of_transformers() {
-        let config = read(&json!({})).unwrap();
-        assert_eq!((config.kv_heads, config.head_dim), (4, 16));
-        assert_eq!(config.rope, Rope { theta: 10_000.0, scaling: RopeScaling::None });
-        assert!(!config.tie_word_embeddings && config.sliding_window.is_none());
-        let mistral = read(&json!({"model_type": "mistral"})).unwrap();
-        assert_eq!(mistral.sliding_window, Some(4096));
-        let open = read(&json!({"model_type": "mistral", "sliding_window": null})).unwrap();
-        assert_eq!(open.sliding_window, None);
-    }
-
-    #[test]
-    fn both_spellings_of_llama3_rope_read_alike() {
-        let numbers = json!({"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-            "original_max_position_embeddings": 64, "rope_type": "llama3"});
-        let mut new = numbers.clone();
-        new["rope_theta"] = json!(500_000.0);
-        let new = read(&json!({"rope_parameters": new})).unwrap();
-        let old = read(&json!({"rope_theta": 500_000.0, "rope_scaling": numbers})).unwrap();
-        assert_eq!(new.rope, old.rope);
-        assert!(matches!(new.rope.scaling, RopeScaling::Llama3 { original_context: 64, .. }));
-    }
-
-    #[test]
-    fn what_cannot_be_served_is_refused_by_name() {
-        let cases = [
-            (json!({"rope_scaling": {"type": "linear", "factor": 2.0}}), "rope_scaling.type", "linear"),
-            (json!({"rope_parameters": {"rope_type": "yarn"}}), "rope_parameters.rope_type", "yarn"),
-            (json!({"partial_rotary_factor": 0.5, "rope_scaling": {}}), "partial_rotary_factor", "0.5"),
-            (json!({"hidden_act": "gelu"}), "hidden_act", "gelu"),
-            (json!({"attention_bias": true}), "attention_bias", "true"),
-            (json!({"mlp_bias": true}), "mlp_bias", "true"),
-            (json!({"quantization_config": {"quant_method": "gptq"}}), "quantization_config", "gptq"),
-            (json!({"model_type": "mamba"}), "model_type", "llama, mistral"),
-            (json!({"model_type": null}), "model_type", "missing"),
-            (json!({"hidden_size": null}), "hidden_size", "missing"),
-            (json!({"hidden_size": "64"}), "hidden_size", "whole number"),
-            (json!({"num_attention_heads": 0}), "head", "0"),
-            (json!({"num_key_value_heads": 3}), "key/value heads", "divisor of 4"),
-            (json!({"head_dim": 15}), "head dimension", "even"),
-            (json!({"num_hidden_layers": 1_000_000}), "layers", "1000000"),
-            (json!({"vocab_size": u64::MAX}), "vocab", "18446744073709551615"),
-            (json!({"rms_norm_eps": -1.0}), "rms_norm_eps", "-1"),
-        ];
-        for (over, field, word) in cases {
-            let message = read(&over).unwrap_err().to_string();
-            assert!(message.contains("config.json") && message.contains(field) && message.contains(word), "{message}");
-        }
-    }
-}
+mod tests;

@@ -1,18 +1,17 @@
 //! Llama: RMS norms, rotary embedding on the whole head, grouped queries, SiLU gates. SmolLM2 and many more share it.
 
 use super::FamilyReader;
-use crate::config::{ConfigError, Family, ModelConfig};
+use super::changes::flag;
+use super::hugging_face::{LLAMA, decoder};
+use crate::architecture::Architecture;
+use crate::config_error::ConfigError;
 use crate::fields::Fields;
 
-pub(super) const READER: FamilyReader =
-    FamilyReader { family: Family::Llama, model_type: "llama", from_hugging_face, gguf: Some(("llama", from_gguf)) };
+pub(super) const READER: FamilyReader = FamilyReader { model_types: &["llama"], from_hugging_face };
 
-fn from_hugging_face(fields: &Fields<'_>) -> Result<ModelConfig, ConfigError> {
-    fields.only_flag("attention_bias", false)?;
-    fields.only_flag("mlp_bias", false)?;
-    super::hugging_face::decoder(fields, Family::Llama)
-}
-
-fn from_gguf(fields: &Fields<'_>) -> Result<ModelConfig, ConfigError> {
-    super::gguf::decoder(fields, "llama", Family::Llama)
+pub(super) fn from_hugging_face(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
+    let mut architecture = decoder(fields, &LLAMA)?;
+    let attention = flag(fields, "attention_bias", false)?;
+    architecture.biases(attention, attention, flag(fields, "mlp_bias", false)?);
+    Ok(architecture)
 }

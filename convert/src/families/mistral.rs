@@ -1,19 +1,37 @@
-//! Mistral: Llama's layers with a sliding window.
-//!
-//! GGUF files of Mistral models are of architecture `llama`: those models have no window.
+//! Mistral and Ministral 3: Llama's layers with a sliding window.
 
 use super::FamilyReader;
-use crate::config::{ConfigError, Family, ModelConfig};
+use super::hugging_face::{LLAMA, decoder};
+use crate::architecture::Architecture;
+use crate::config_error::ConfigError;
 use crate::fields::Fields;
 
 /// Default of transformers when config.json has no window; null means full attention.
 const SLIDING_WINDOW_DEFAULT: usize = 4096;
 
-pub(super) const READER: FamilyReader =
-    FamilyReader { family: Family::Mistral, model_type: "mistral", from_hugging_face, gguf: None };
+pub(super) const MISTRAL: FamilyReader = FamilyReader { model_types: &["mistral"], from_hugging_face: mistral };
+pub(super) const MINISTRAL: FamilyReader = FamilyReader { model_types: &["ministral3"], from_hugging_face: ministral };
 
-fn from_hugging_face(fields: &Fields<'_>) -> Result<ModelConfig, ConfigError> {
-    let said = fields.opt_size("sliding_window")?;
-    let sliding_window = if fields.has("sliding_window") { said } else { Some(SLIDING_WINDOW_DEFAULT) };
-    Ok(ModelConfig { sliding_window, ..super::hugging_face::decoder(fields, Family::Mistral)? })
+fn mistral(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
+    let default = if fields.has("sliding_window") { None } else { Some(SLIDING_WINDOW_DEFAULT) };
+    windowed(fields, default)
+}
+
+fn ministral(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
+    let mut architecture = windowed(fields, None)?;
+    // From the original context on, queries grow with the logarithm of their position.
+    if let Some(parameters) = fields.opt_object("rope_parameters")?
+        && parameters.opt_number("llama_4_scaling_beta")?.is_some_and(|beta| beta != 0.0)
+        && let Some(original) = parameters.opt_size("original_max_position_embeddings")?
+    {
+        architecture.context_length = architecture.context_length.min(original);
+    }
+    Ok(architecture)
+}
+
+fn windowed(fields: &Fields<'_>, default: Option<usize>) -> Result<Architecture, ConfigError> {
+    let window = fields.opt_size("sliding_window")?.or(default);
+    let mut architecture = decoder(fields, &LLAMA)?;
+    architecture.each(|_, layer| layer.attention.window = window);
+    Ok(architecture)
 }

@@ -4,8 +4,8 @@ use std::io;
 
 use super::{Flavour, GraphError, OPERATOR_DOMAIN};
 use crate::{
+    architecture::Architecture,
     checkpoint::Checkpoint,
-    config::ModelConfig,
     onnx::{self, Attribute, ElementType, Node, ValueInfo},
     weights::WeightFile,
 };
@@ -30,8 +30,8 @@ impl<'a> Builder<'a> {
         Self { checkpoint, flavour, weights, nodes: Vec::new(), inputs: Vec::new(), outputs: Vec::new() }
     }
 
-    pub(super) fn config(&self) -> &'a ModelConfig {
-        self.checkpoint.config()
+    pub(super) fn architecture(&self) -> &'a Architecture {
+        self.checkpoint.architecture()
     }
 
     pub(super) fn input(&mut self, value: ValueInfo) {
@@ -42,7 +42,7 @@ impl<'a> Builder<'a> {
         self.outputs.push(value);
     }
 
-    /// Adds a node. An empty name is an omitted input or output.
+    /// Adds a node. An empty name is an omitted input or output; the last ones are left out.
     pub(super) fn node(
         &mut self,
         domain: &str,
@@ -52,8 +52,9 @@ impl<'a> Builder<'a> {
         attributes: Vec<Attribute>,
     ) {
         let strings = |names: &[&str]| names.iter().map(|&n| n.to_owned()).collect();
+        let given = inputs.iter().rposition(|name| !name.is_empty()).map_or(0, |last| last + 1);
         self.nodes.push(Node {
-            input: strings(inputs),
+            input: strings(&inputs[..given]),
             output: strings(outputs),
             name: format!("{}/{op}", outputs.iter().find(|n| !n.is_empty()).unwrap_or(&"")),
             op_type: op.into(),

@@ -1,28 +1,100 @@
 //! Nodes shared by both forms of the decoder.
 
-use super::{ATTENTION, OPERATOR_DOMAIN, builder::Builder};
-use crate::onnx::Attribute;
+use std::io;
 
-/// Attention over the fused QKV projection; gives the name of the result.
-pub(super) fn attention(b: &mut Builder<'_>, layer: usize, qkv: &str) -> String {
-    let config = b.config();
+use super::{ATTENTION, GraphError, OPERATOR_DOMAIN, builder::Builder};
+use crate::{
+    architecture::{Architecture, Attention, Head, QkSpan},
+    onnx::Attribute,
+};
+
+/// Attention of `layer` over its fused queries, keys and values; gives the name of the result.
+pub(super) fn attention(b: &mut Builder<'_>, layer: usize, qkv: &str) -> Result<String, GraphError> {
+    let Attention { heads, kv_heads, head_dim, scale, soft_cap, window, rope, qk_norm, .. } =
+        &b.architecture().layers[layer].attention;
     let out = format!("layers.{layer}.attended");
     let mut attributes = vec![
         Attribute::int("layer", layer as i64),
-        Attribute::int("heads", config.heads as i64),
-        Attribute::int("kv_heads", config.kv_heads as i64),
-        Attribute::int("head_dim", config.head_dim as i64),
-        Attribute::float("scale", 1.0 / (config.head_dim as f32).sqrt()),
+        Attribute::int("heads", *heads as i64),
+        Attribute::int("kv_heads", *kv_heads as i64),
+        Attribute::int("head_dim", *head_dim as i64),
+        Attribute::float("scale", *scale),
     ];
     // The operator counts the token itself as part of its window, as the reference does.
-    if let Some(window) = config.sliding_window {
-        attributes.push(Attribute::int("window", window as i64));
+    if let Some(window) = window {
+        attributes.push(Attribute::int("window", *window as i64));
     }
-    b.node(OPERATOR_DOMAIN, ATTENTION, &[qkv, "rotary.cos", "rotary.sin"], &[&out], attributes);
-    out
+    if let Some(cap) = soft_cap {
+        attributes.push(Attribute::float("softcap", *cap));
+    }
+    let mut inputs = vec![qkv.to_owned()];
+    match rope {
+        Some(index) => {
+            inputs.extend(["cos", "sin"].map(|part| format!("rotary.{index}.{part}")));
+            let interleaved = b.architecture().ropes[*index].interleaved;
+            attributes.push(Attribute::int("interleaved", i64::from(interleaved)));
+        }
+        None => inputs.extend([String::new(), String::new()]),
+    }
+    if let Some(norms) = qk_norm {
+        let prefix = Architecture::layer_prefix(layer);
+        for norm in [&norms.q, &norms.k] {
+            inputs.push(norm_gain(b, &norm.name.within(&prefix).weight(), 1.0)?);
+        }
+        attributes.push(Attribute::int("qk_norm", 1));
+        attributes.push(Attribute::float("epsilon", norms.q.epsilon));
+        attributes.push(Attribute::int("norm_span_token", i64::from(norms.span == QkSpan::Token)));
+        attributes.push(Attribute::int("norm_after_rotary", i64::from(norms.after_rope)));
+    }
+    let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
+    b.node(OPERATOR_DOMAIN, ATTENTION, &inputs, &[&out], attributes);
+    Ok(out)
+}
+
+/// Adds the gain of a norm, multiplied by `scale`; gives its name.
+pub(super) fn norm_gain(b: &mut Builder<'_>, name: &str, scale: f32) -> Result<String, GraphError> {
+    let mut tensor = b.checkpoint.tensor(name)?;
+    if scale != 1.0 {
+        tensor.data.iter_mut().for_each(|gain| *gain *= scale);
+    }
+    b.f32s(name, &tensor.shape, &tensor.data)?;
+    Ok(name.to_owned())
+}
+
+/// Adds a tensor of the checkpoint; gives its name.
+pub(super) fn tensor(b: &mut Builder<'_>, name: &str) -> Result<String, GraphError> {
+    norm_gain(b, name, 1.0)
+}
+
+/// `x * factor`; gives the name of the result, which is `x` for a factor of one.
+pub(super) fn scaled(b: &mut Builder<'_>, x: &str, factor: f32) -> io::Result<String> {
+    if factor == 1.0 {
+        return Ok(x.to_owned());
+    }
+    let (name, out) = (format!("{x}.factor"), format!("{x}.scaled"));
+    b.f32s(&name, &[], &[factor])?;
+    b.node("", "Mul", &[x, &name], &[&out], vec![]);
+    Ok(out)
 }
 
 /// Gathers rows `logits_indices` of `x`.
 pub(super) fn select_wanted(b: &mut Builder<'_>, x: &str, out: &str) {
     b.node("", "Gather", &[x, "logits_indices"], &[out], vec![]);
+}
+
+/// Name of the head's result: `logits`, unless [`capped`] follows.
+pub(super) fn logits(head: &Head) -> &'static str {
+    if head.soft_cap.is_some() { "logits.uncapped" } else { "logits" }
+}
+
+/// `logits`, after the soft cap of the head.
+pub(super) fn capped(b: &mut Builder<'_>) -> io::Result<()> {
+    let head = &b.architecture().head;
+    let Some(cap) = head.soft_cap else { return Ok(()) };
+    let uncapped = logits(head);
+    b.f32s("logits.cap", &[], &[cap])?;
+    b.node("", "Div", &[uncapped, "logits.cap"], &["logits.part"], vec![]);
+    b.node("", "Tanh", &["logits.part"], &["logits.tanh"], vec![]);
+    b.node("", "Mul", &["logits.tanh", "logits.cap"], &["logits"], vec![]);
+    Ok(())
 }

@@ -5,7 +5,7 @@ use crate::onnx::{Dim, ElementType, ValueInfo};
 
 /// Adds the decoder to `b`.
 pub(super) fn decoder(b: &mut Builder<'_>, progress: &mut dyn FnMut(usize, usize)) -> Result<(), GraphError> {
-    let layers = b.config().layers;
+    let layers = b.architecture().layers.len();
     declare(b);
     rotary_tables(b)?;
     match b.flavour.precision {
@@ -15,7 +15,7 @@ pub(super) fn decoder(b: &mut Builder<'_>, progress: &mut dyn FnMut(usize, usize
                 stream = plain::layer(b, layer, stream)?;
                 progress(layer + 1, layers);
             }
-            plain::head(b, &stream)
+            plain::head(b, stream)
         }
         Precision::Int4 | Precision::Int8 => {
             let mut stream = fused::embedding(b)?;
@@ -28,15 +28,19 @@ pub(super) fn decoder(b: &mut Builder<'_>, progress: &mut dyn FnMut(usize, usize
     }
 }
 
-/// `cos` and `sin` of every position and frequency, `[context, head_dim / 2]`.
+/// Tables of each rotary embedding: cosines and sines of every position and pair, `[context, dim / 2]`, multiplied by
+/// its attention factor.
 fn rotary_tables(b: &mut Builder<'_>) -> Result<(), GraphError> {
-    let (context, config) = (b.flavour.context_length, b.config());
-    let frequencies = config.rope.inv_freq(config.head_dim);
-    let angles = || (0..context).flat_map(|p| frequencies.iter().map(move |&f| p as f32 * f));
-    let shape = [context, frequencies.len()];
-    let (cos, sin): (Vec<f32>, Vec<f32>) = angles().map(|a| (a.cos(), a.sin())).unzip();
-    b.f32s("rotary.cos", &shape, &cos)?;
-    b.f32s("rotary.sin", &shape, &sin)?;
+    let context = b.flavour.context_length;
+    for (index, rope) in b.architecture().ropes.iter().enumerate() {
+        let frequencies = rope.inv_freq(context);
+        let angles = (0..context).flat_map(|p| frequencies.iter().map(move |&f| p as f32 * f));
+        let factor = rope.attention_factor;
+        let (cos, sin): (Vec<f32>, Vec<f32>) = angles.map(|a| (factor * a.cos(), factor * a.sin())).unzip();
+        let shape = [context, frequencies.len()];
+        b.f32s(&format!("rotary.{index}.cos"), &shape, &cos)?;
+        b.f32s(&format!("rotary.{index}.sin"), &shape, &sin)?;
+    }
     Ok(())
 }
 
@@ -44,5 +48,5 @@ fn declare(b: &mut Builder<'_>) {
     use Dim::{Fixed, Symbol};
     b.input(ValueInfo::tensor("input_ids", ElementType::I64, &[Symbol("tokens")]));
     b.input(ValueInfo::tensor("logits_indices", ElementType::I64, &[Symbol("wanted")]));
-    b.output(ValueInfo::tensor("logits", ElementType::F32, &[Symbol("wanted"), Fixed(b.config().vocab_size)]));
+    b.output(ValueInfo::tensor("logits", ElementType::F32, &[Symbol("wanted"), Fixed(b.architecture().vocab_size)]));
 }

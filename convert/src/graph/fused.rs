@@ -1,19 +1,20 @@
-//! Decoder with quantised weights: five nodes a layer. Norms, gates, residuals and adapters are fused into the linear
-//! operators.
+//! Decoder with quantised weights: five nodes a layer, and one more for each norm after a block. Norms before a block,
+//! activations, residuals and adapters are fused into the linear operators.
 
 use slm_kernels::Packed;
 
 use super::{
-    EMBEDDING, FusedProjection, GraphError, LINEAR_ADD, NORM_LINEAR, OPERATOR_DOMAIN, Precision,
+    EMBEDDING, GraphError, LINEAR_ADD, NORM_ADD, NORM_LINEAR, OPERATOR_DOMAIN, Precision,
     builder::Builder,
-    common::{attention, select_wanted},
+    common::{attention, capped, logits, norm_gain, scaled, select_wanted},
 };
 use crate::{
+    architecture::{Activation, Architecture, BlockNorms, Name, Norm, NormKind, Projection, Residual},
     onnx::Attribute,
     quantize::{Bits, quantize},
 };
 
-/// Residual stream, and the name of the embedding table for a tied head.
+/// Residual stream, and the attributes of the embedding table for a tied head.
 pub(super) struct Stream {
     total: String,
     table: Vec<Attribute>,
@@ -21,84 +22,160 @@ pub(super) struct Stream {
 
 /// Embeds `input_ids`.
 pub(super) fn embedding(b: &mut Builder<'_>) -> Result<Stream, GraphError> {
-    let table = matrix(b, "embedding", &["model.embed_tokens.weight".into()], Bits::Eight)?;
+    let architecture = b.architecture();
+    let table = matrix(b, "embedding", &[architecture.embedding.weight()], Bits::Eight)?;
     b.node(OPERATOR_DOMAIN, EMBEDDING, &["input_ids", "embedding"], &["hidden"], table.clone());
-    Ok(Stream { total: "hidden".into(), table })
+    Ok(Stream { total: scaled(b, "hidden", architecture.embedding_scale)?, table })
 }
 
 /// Adds one layer after `stream`.
 pub(super) fn layer(b: &mut Builder<'_>, layer: usize, stream: Stream) -> Result<Stream, GraphError> {
-    let norm = |which: &str| format!("model.layers.{layer}.{which}_layernorm.weight");
     let Stream { total, table } = stream;
-    let qkv = normed(b, layer, FusedProjection::Qkv, &total, &norm("input"))?;
-    let attended = attention(b, layer, &qkv);
-    let total = added(b, layer, FusedProjection::O, &attended, &total)?;
-    let gate_up = normed(b, layer, FusedProjection::GateUp, &total, &norm("post_attention"))?;
-    let total = added(b, layer, FusedProjection::Down, &gate_up, &total)?;
+    let total = match &b.architecture().layers[layer].residual {
+        Residual::Sequential { attention: around, feed_forward } => {
+            let attended = attend(b, layer, &total, around.pre.as_ref())?;
+            let total = added(b, layer, Projection::O, &attended, &total, around)?;
+            let up = normed(b, layer, Projection::GateUp, &total, feed_forward.pre.as_ref())?;
+            added(b, layer, Projection::Down, &up, &total, feed_forward)?
+        }
+        Residual::Parallel { norm } => {
+            let alone = BlockNorms { pre: None, post: None };
+            let attended = attend(b, layer, &total, Some(norm))?;
+            let up = normed(b, layer, Projection::GateUp, &total, Some(norm))?;
+            let total = added(b, layer, Projection::O, &attended, &total, &alone)?;
+            added(b, layer, Projection::Down, &up, &total, &alone)?
+        }
+    };
     Ok(Stream { total, table })
 }
 
 /// Final norm and head over the requested rows, as `logits`.
 pub(super) fn head(b: &mut Builder<'_>, stream: Stream) -> Result<(), GraphError> {
     select_wanted(b, &stream.total, "wanted");
-    let (weights, mut attributes) = if b.config().tie_word_embeddings {
+    let Architecture { head, final_norm, .. } = b.architecture();
+    let (weights, mut attributes) = if head.tied {
         ("embedding", stream.table)
     } else {
-        ("head", matrix(b, "head", &["lm_head.weight".into()], Bits::Eight)?)
+        ("head", matrix(b, "head", &[head.name.weight()], Bits::Eight)?)
     };
-    attributes.push(gain(b, "model.norm.weight")?);
-    b.node(OPERATOR_DOMAIN, NORM_LINEAR, &["wanted", weights, "model.norm.weight"], &["logits"], attributes);
-    Ok(())
+    let [gain, norm_bias] = norm(b, &Name::new("", ""), Some(final_norm), head.scale, &mut attributes)?;
+    let bias = if head.bias { norm_gain(b, &head.name.bias(), head.scale)? } else { String::new() };
+    attributes.push(Attribute::int("bias", i64::from(head.bias)));
+    let inputs = ["wanted", weights, &gain, &norm_bias, &bias];
+    b.node(OPERATOR_DOMAIN, NORM_LINEAR, &inputs, &[logits(head)], attributes);
+    Ok(capped(b)?)
 }
 
-/// `group` of `layer` applied to the normed stream.
+fn attend(b: &mut Builder<'_>, layer: usize, x: &str, pre: Option<&Norm>) -> Result<String, GraphError> {
+    let qkv = normed(b, layer, Projection::Qkv, x, pre)?;
+    attention(b, layer, &qkv)
+}
+
+/// `projection` of `layer` applied to the normed stream.
 fn normed(
     b: &mut Builder<'_>,
     layer: usize,
-    group: FusedProjection,
+    projection: Projection,
     x: &str,
-    norm: &str,
+    pre: Option<&Norm>,
 ) -> Result<String, GraphError> {
-    let (weights, out, mut attributes) = projection(b, layer, group)?;
-    attributes.push(gain(b, norm)?);
-    b.node(OPERATOR_DOMAIN, NORM_LINEAR, &[x, &weights, norm], &[&out], attributes);
+    let Weights { weights, bias, out, mut attributes } = weights(b, layer, projection)?;
+    let [gain, norm_bias] = norm(b, &Architecture::layer_prefix(layer), pre, 1.0, &mut attributes)?;
+    b.node(OPERATOR_DOMAIN, NORM_LINEAR, &[x, &weights, &gain, &norm_bias, &bias], &[&out], attributes);
     Ok(out)
 }
 
-/// `group` of `layer`, added to the stream. The input of `down` is gates and values side by side.
+/// `projection` of `layer`, the last of its block, added to the stream.
 fn added(
     b: &mut Builder<'_>,
     layer: usize,
-    group: FusedProjection,
+    projection: Projection,
     x: &str,
     stream: &str,
+    around: &BlockNorms,
 ) -> Result<String, GraphError> {
-    let (weights, out, mut attributes) = projection(b, layer, group)?;
-    attributes.push(Attribute::int("gated", i64::from(group == FusedProjection::Down)));
-    b.node(OPERATOR_DOMAIN, LINEAR_ADD, &[x, &weights, stream], &[&out], attributes);
-    Ok(out)
+    let described = &b.architecture().layers[layer];
+    let Weights { weights, bias, out, mut attributes } = weights(b, layer, projection)?;
+    if projection == Projection::Down {
+        attributes.push(Attribute::string("activation", activation(described.feed_forward.activation)));
+        attributes.push(Attribute::int("gated", i64::from(described.feed_forward.gated)));
+    }
+    let scale = Attribute::float("scale", described.residual_scale);
+    attributes.push(Attribute::int("residual", i64::from(around.post.is_none())));
+    let Some(post) = &around.post else {
+        attributes.push(scale);
+        b.node(OPERATOR_DOMAIN, LINEAR_ADD, &[x, &weights, stream, &bias], &[&out], attributes);
+        return Ok(out);
+    };
+    b.node(OPERATOR_DOMAIN, LINEAR_ADD, &[x, &weights, "", &bias], &[&out], attributes);
+    let mut attributes = vec![scale];
+    let [gain, norm_bias] = norm(b, &Architecture::layer_prefix(layer), Some(post), 1.0, &mut attributes)?;
+    let total = format!("{out}.added");
+    b.node(OPERATOR_DOMAIN, NORM_ADD, &[&out, stream, &gain, &norm_bias], &[&total], attributes);
+    Ok(total)
 }
 
-/// Names of the weights and of the output of `group` of `layer`, and the operator's attributes.
-fn projection(
+fn activation(activation: Activation) -> &'static str {
+    match activation {
+        Activation::Silu => "silu",
+        Activation::GeluTanh => "gelu_tanh",
+        Activation::Gelu => "gelu",
+        Activation::ReluSquared => "relu_squared",
+    }
+}
+
+/// Adds the tensors of a norm, multiplied by `scale`, and its attributes; gives the names of its gain and bias, empty
+/// where there is none.
+fn norm(
     b: &mut Builder<'_>,
-    layer: usize,
-    group: FusedProjection,
-) -> Result<(String, String, Vec<Attribute>), GraphError> {
-    let name = group.name(layer);
+    prefix: &Name,
+    of: Option<&Norm>,
+    scale: f32,
+    attributes: &mut Vec<Attribute>,
+) -> Result<[String; 2], GraphError> {
+    let Some(of) = of else { return Ok([String::new(), String::new()]) };
+    let tensors = of.name.within(prefix);
+    let kind = match of.kind {
+        NormKind::Rms => "rms",
+        NormKind::Layer { .. } => "layer",
+    };
+    attributes.push(Attribute::string("norm", kind));
+    attributes.push(Attribute::float("epsilon", of.epsilon));
+    let biased = of.kind == (NormKind::Layer { bias: true });
+    attributes.push(Attribute::int("norm_bias", i64::from(biased)));
+    let gain = norm_gain(b, &tensors.weight(), scale)?;
+    let bias = if biased { norm_gain(b, &tensors.bias(), scale)? } else { String::new() };
+    Ok([gain, bias])
+}
+
+/// Names of the initializers and of the output of a projection, and the operator's attributes.
+struct Weights {
+    weights: String,
+    /// Empty for none.
+    bias: String,
+    out: String,
+    attributes: Vec<Attribute>,
+}
+
+fn weights(b: &mut Builder<'_>, layer: usize, projection: Projection) -> Result<Weights, GraphError> {
+    let name = super::value_name(projection, layer);
     let weights = format!("{name}.weights");
-    let tensors: Vec<_> = group.modules().iter().map(|module| module.weight(layer)).collect();
+    let prefix = Architecture::layer_prefix(layer);
+    let linears = b.architecture().layers[layer].fused(projection);
+    let tensors: Vec<_> = linears.iter().map(|linear| linear.name.within(&prefix).weight()).collect();
     let bits = if b.flavour.precision == Precision::Int8 { Bits::Eight } else { Bits::Four };
     let mut attributes = matrix(b, &weights, &tensors, bits)?;
-    attributes.push(Attribute::int("group", group.index(layer) as i64));
-    Ok((weights, format!("{name}.out"), attributes))
-}
-
-/// Adds the gain of a norm; gives its epsilon attribute.
-fn gain(b: &mut Builder<'_>, name: &str) -> Result<Attribute, GraphError> {
-    let tensor = b.checkpoint.tensor(name)?;
-    b.f32s(name, &tensor.shape, &tensor.data)?;
-    Ok(Attribute::float("epsilon", b.config().rms_norm_eps))
+    attributes.push(Attribute::int("group", projection.index(layer) as i64));
+    let bias = match super::bias(b, layer, projection)? {
+        Some(bias) => {
+            let bias_name = format!("{name}.bias");
+            b.f32s(&bias_name, &[bias.len()], &bias)?;
+            bias_name
+        }
+        None => String::new(),
+    };
+    attributes.push(Attribute::int("bias", i64::from(!bias.is_empty())));
+    Ok(Weights { weights, bias, out: format!("{name}.out"), attributes })
 }
 
 /// Adds tensors, stacked along their outputs, as one packed matrix.

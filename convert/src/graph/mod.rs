@@ -26,9 +26,8 @@ use serde::{Deserialize, Serialize};
 use slm_kernels::attention::HEAD_DIM_MAX;
 
 use crate::{
+    architecture::{Architecture, Layer, Projection},
     checkpoint::{Checkpoint, CheckpointError},
-    config::ModelConfig,
-    peft::Module,
 };
 
 /// File names within a bundle.
@@ -41,15 +40,24 @@ pub const OPERATOR_DOMAIN: &str = "slm";
 pub const LORA_ADD: &str = "LoraAdd";
 /// `Embedding(ids, weights) -> x`: rows of a packed matrix. Attributes `format`, `inputs`, `outputs`.
 pub const EMBEDDING: &str = "Embedding";
-/// `NormLinear(x, weights, gain) -> y`: RMS norm of `x` times a packed matrix, plus each row's adapter. Attributes as
-/// `Embedding`, `epsilon`, and `group` if adapters may apply.
+/// `NormLinear(x, weights, gain, norm_bias, bias) -> y`: norm of `x` times a packed matrix, plus the bias and each row's
+/// adapter. Inputs after the second are optional: attributes `bias` and `norm_bias` (0 or 1) say which are there. Attributes
+/// as `Embedding`; `norm` (`rms` or `layer`; none without it) with `epsilon`; and `group` if adapters may apply.
 pub const NORM_LINEAR: &str = "NormLinear";
-/// `LinearAdd(x, weights, residual) -> y`: the residual plus `x` (with `gated` 1: `silu(gate) * value` of its two
-/// halves) times a packed matrix, plus each row's adapter. Attributes as `NormLinear`.
+/// `LinearAdd(x, weights, residual, bias) -> y`: `scale` times the product of `x` and a packed matrix, with the bias and
+/// each row's adapter in it, plus the residual. Inputs after the second are optional: attributes `residual` and `bias` (0 or
+/// 1) say which are there. Attributes as `Embedding`, `group` and `scale`; `activation` of `x` (`silu`, `gelu_tanh`, `gelu`, `relu_squared`; none without it), with `gated` 1 that of
+/// its first half times its second.
 pub const LINEAR_ADD: &str = "LinearAdd";
-/// `Attention(qkv, cos, sin) -> y`: applies rotary embedding to queries and keys, appends keys and values to the pages
-/// of their sequences, and attends to them. Attributes `layer`, `heads`, `kv_heads`, `head_dim`, `scale`, and `window`
-/// for a sliding window.
+/// `NormAdd(x, residual, gain, norm_bias) -> y`: the residual plus `scale` times the norm of `x`. The last input is
+/// optional: attribute `norm_bias` says whether it is there. Attributes `norm`, `epsilon`, `scale`.
+pub const NORM_ADD: &str = "NormAdd";
+/// `Attention(qkv, cos, sin, q_gain, k_gain) -> y`: norms queries and keys and applies rotary embedding to them, appends
+/// keys and values to the pages of their sequences, and attends to them. Inputs after the first are optional. Attributes
+/// `layer`, `heads`, `kv_heads`, `head_dim`, `scale`; `window` for a sliding window, `softcap` for a soft cap;
+/// `interleaved` (1 if the floats of a rotated pair are side by side; none without rotation); `qk_norm` (1 with gains),
+/// `epsilon`, `norm_span_token` (1 for a norm over all
+/// heads of a token) and `norm_after_rotary`.
 pub const ATTENTION: &str = "Attention";
 
 /// Storage type of the linear layers' weights.
@@ -73,54 +81,6 @@ impl std::fmt::Display for Precision {
     }
 }
 
-/// A fused projection: projections that are one matrix in the graph, with one place for adapters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum FusedProjection {
-    /// Query, key and value side by side.
-    Qkv,
-    /// Attention output.
-    O,
-    /// Gate and up side by side.
-    GateUp,
-    /// Feed-forward output.
-    Down,
-}
-
-impl FusedProjection {
-    /// All fused projections, in the order of their indices within a layer.
-    pub const ALL: [Self; 4] = [Self::Qkv, Self::O, Self::GateUp, Self::Down];
-
-    /// Its modules, in column order.
-    pub fn modules(self) -> &'static [Module] {
-        match self {
-            Self::Qkv => &[Module::Q, Module::K, Module::V],
-            Self::O => &[Module::O],
-            Self::GateUp => &[Module::Gate, Module::Up],
-            Self::Down => &[Module::Down],
-        }
-    }
-
-    /// Prefix of its values' names in `layer`.
-    fn name(self, layer: usize) -> String {
-        format!("layers.{layer}.{self:?}").to_lowercase()
-    }
-
-    /// Index of this projection of `layer` among all of the model: the attribute `group` of an operator.
-    pub fn index(self, layer: usize) -> usize {
-        layer * Self::ALL.len() + self as usize
-    }
-
-    /// Input columns of the matrix.
-    pub fn inputs(self, config: &ModelConfig) -> usize {
-        self.modules()[0].dimensions(config).0
-    }
-
-    /// Output columns of the matrix.
-    pub fn outputs(self, config: &ModelConfig) -> usize {
-        self.modules().iter().map(|module| module.dimensions(config).1).sum()
-    }
-}
-
 /// A build that failed; its output is not usable.
 #[derive(Debug, thiserror::Error)]
 pub enum GraphError {
@@ -136,6 +96,9 @@ pub enum GraphError {
     /// The attention operator does not support the model's head size.
     #[error("heads of {0}: attention takes multiples of 16 up to {HEAD_DIM_MAX}")]
     HeadDim(usize),
+    /// Layers differ in their heads.
+    #[error("layer {0} has other heads than the first: models whose layers differ in number or size of heads are not served yet")]
+    Heads(usize),
 }
 
 /// Settings of a graph.
@@ -154,9 +117,16 @@ pub fn build(
     dir: &Path,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<(), GraphError> {
-    let config = checkpoint.config();
-    if !config.head_dim.is_multiple_of(16) || config.head_dim > HEAD_DIM_MAX {
-        return Err(GraphError::HeadDim(config.head_dim));
+    let shape = |layer: &Layer| (layer.attention.heads, layer.attention.kv_heads, layer.attention.head_dim);
+    let layers = &checkpoint.architecture().layers;
+    for (index, layer) in layers.iter().enumerate() {
+        let head_dim = layer.attention.head_dim;
+        if !head_dim.is_multiple_of(16) || head_dim > HEAD_DIM_MAX {
+            return Err(GraphError::HeadDim(head_dim));
+        }
+        if shape(layer) != shape(&layers[0]) {
+            return Err(GraphError::Heads(index));
+        }
     }
     let weights = crate::weights::WeightFile::create(dir, WEIGHTS_FILE)?;
     let mut builder = builder::Builder::new(checkpoint, flavour, weights);
@@ -164,4 +134,27 @@ pub fn build(
     let model = builder.finish()?;
     std::fs::write(dir.join(GRAPH_FILE), prost::Message::encode_to_vec(&model))?;
     Ok(())
+}
+
+/// Prefix of the names of the values of `projection` of `layer`.
+fn value_name(projection: Projection, layer: usize) -> String {
+    format!("layers.{layer}.{projection:?}").to_lowercase()
+}
+
+/// Bias of `projection` of `layer`; zero for linear layers without one. `None` if none of its linear layers has one.
+fn bias(b: &builder::Builder<'_>, layer: usize, projection: Projection) -> Result<Option<Vec<f32>>, GraphError> {
+    let linears = b.architecture().layers[layer].fused(projection);
+    if linears.iter().all(|linear| !linear.bias) {
+        return Ok(None);
+    }
+    let prefix = Architecture::layer_prefix(layer);
+    let mut bias = Vec::new();
+    for linear in linears {
+        if linear.bias {
+            bias.extend(b.checkpoint.tensor(&linear.name.within(&prefix).bias())?.data);
+        } else {
+            bias.resize(bias.len() + linear.outputs, 0.0);
+        }
+    }
+    Ok(Some(bias))
 }

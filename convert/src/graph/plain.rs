@@ -2,11 +2,14 @@
 //! precisions.
 
 use super::{
-    FusedProjection, GraphError, LORA_ADD, OPERATOR_DOMAIN,
+    GraphError, LORA_ADD, OPERATOR_DOMAIN,
     builder::{Builder, MICROSOFT},
-    common::{attention, select_wanted},
+    common::{attention, capped, logits, norm_gain, scaled, select_wanted, tensor},
 };
-use crate::onnx::Attribute;
+use crate::{
+    architecture::{Activation, Architecture, Name, Norm, NormKind, Projection, Residual},
+    onnx::Attribute,
+};
 
 /// Residual stream: its total, and a pending update that the next norm adds.
 pub(super) struct Stream {
@@ -16,96 +19,203 @@ pub(super) struct Stream {
 
 /// Embeds `input_ids`.
 pub(super) fn embedding(b: &mut Builder<'_>) -> Result<Stream, GraphError> {
-    let (vocab, k) = (b.config().vocab_size, b.config().hidden_size);
-    let table = b.checkpoint.tensor("model.embed_tokens.weight")?.data;
-    b.f32s("embedding", &[vocab, k], &table)?;
+    let architecture = b.architecture();
+    let table = b.checkpoint.tensor(&architecture.embedding.weight())?;
+    b.f32s("embedding", &table.shape, &table.data)?;
     b.node("", "Gather", &["embedding", "input_ids"], &["hidden"], vec![]);
-    Ok(Stream { total: "hidden".into(), update: None })
+    Ok(Stream { total: scaled(b, "hidden", architecture.embedding_scale)?, update: None })
 }
 
 /// Adds one layer after `stream`.
 pub(super) fn layer(b: &mut Builder<'_>, layer: usize, stream: Stream) -> Result<Stream, GraphError> {
-    let prefix = format!("model.layers.{layer}");
-    let name = format!("layers.{layer}");
-
-    let (x, total) = norm(b, &format!("{prefix}.input_layernorm.weight"), &format!("{name}.attention"), &stream)?;
-    let qkv = projection(b, layer, FusedProjection::Qkv, &x)?;
-    let attended = attention(b, layer, &qkv);
-    let update = projection(b, layer, FusedProjection::O, &attended)?;
-
-    let stream = Stream { total, update: Some(update) };
-    let weight = format!("{prefix}.post_attention_layernorm.weight");
-    let (x, total) = norm(b, &weight, &format!("{name}.feed_forward"), &stream)?;
-    let gate_up = projection(b, layer, FusedProjection::GateUp, &x)?;
-    let activated = gated_silu(b, layer, &gate_up);
-    let update = projection(b, layer, FusedProjection::Down, &activated)?;
-    Ok(Stream { total, update: Some(update) })
+    match &b.architecture().layers[layer].residual {
+        Residual::Sequential { attention, feed_forward } => {
+            let (x, total) = pre_norm(b, layer, attention.pre.as_ref(), "attention", stream)?;
+            let result = attend(b, layer, &x)?;
+            let stream = added(b, layer, attention.post.as_ref(), total, result)?;
+            let (x, total) = pre_norm(b, layer, feed_forward.pre.as_ref(), "feed_forward", stream)?;
+            let result = feed(b, layer, &x)?;
+            added(b, layer, feed_forward.post.as_ref(), total, result)
+        }
+        Residual::Parallel { norm } => {
+            let (x, total) = pre_norm(b, layer, Some(norm), "attention", stream)?;
+            let (attended, fed) = (attend(b, layer, &x)?, feed(b, layer, &x)?);
+            let both = format!("layers.{layer}.both");
+            b.node("", "Add", &[&attended, &fed], &[&both], vec![]);
+            added(b, layer, None, total, both)
+        }
+    }
 }
 
 /// Final norm and head over the requested rows, as `logits`.
-pub(super) fn head(b: &mut Builder<'_>, stream: &Stream) -> Result<(), GraphError> {
-    let (normed, _) = norm(b, "model.norm.weight", "final", stream)?;
+pub(super) fn head(b: &mut Builder<'_>, stream: Stream) -> Result<(), GraphError> {
+    let Architecture { final_norm, head, hidden_size, vocab_size, .. } = b.architecture();
+    let (normed, _) = norm(b, &Name::new("", ""), final_norm, "final", stream)?;
+    let normed = scaled(b, &normed, head.scale)?;
     select_wanted(b, &normed, "wanted");
-    let (vocab, k) = (b.config().vocab_size, b.config().hidden_size);
-    let weight = b.checkpoint.tensor("lm_head.weight")?.data;
-    b.f32s("head", &[k, vocab], &transposed(&weight, k))?;
-    b.node("", "MatMul", &["wanted", "head"], &["logits"], vec![]);
-    Ok(())
+    let weight = b.checkpoint.tensor(&head.name.weight())?.data;
+    b.f32s("head", &[*hidden_size, *vocab_size], &transposed(&weight, *hidden_size))?;
+    let (out, plain) = (logits(head), if head.bias { "logits.plain" } else { logits(head) });
+    b.node("", "MatMul", &["wanted", "head"], &[plain], vec![]);
+    if head.bias {
+        let mut bias = b.checkpoint.tensor(&head.name.bias())?;
+        bias.data.iter_mut().for_each(|bias| *bias *= head.scale);
+        b.f32s("head.bias", &bias.shape, &bias.data)?;
+        b.node("", "Add", &[plain, "head.bias"], &[out], vec![]);
+    }
+    Ok(capped(b)?)
 }
 
-/// RMS norm of the stream; gives the names of the normed values and of the new total.
-fn norm(b: &mut Builder<'_>, weight: &str, name: &str, stream: &Stream) -> Result<(String, String), GraphError> {
-    let scale = b.checkpoint.tensor(weight)?;
-    b.f32s(weight, &scale.shape, &scale.data)?;
-    let epsilon = b.config().rms_norm_eps;
-    let out = format!("{name}.normed");
-    match &stream.update {
+fn attend(b: &mut Builder<'_>, layer: usize, x: &str) -> Result<String, GraphError> {
+    let qkv = projection(b, layer, Projection::Qkv, x)?;
+    let attended = attention(b, layer, &qkv)?;
+    projection(b, layer, Projection::O, &attended)
+}
+
+fn feed(b: &mut Builder<'_>, layer: usize, x: &str) -> Result<String, GraphError> {
+    let up = projection(b, layer, Projection::GateUp, x)?;
+    let activated = activated(b, layer, &up);
+    projection(b, layer, Projection::Down, &activated)
+}
+
+/// The normed stream, or the stream itself where there is no norm, and the new total.
+fn pre_norm(
+    b: &mut Builder<'_>,
+    layer: usize,
+    of: Option<&Norm>,
+    block: &str,
+    stream: Stream,
+) -> Result<(String, String), GraphError> {
+    let out = format!("layers.{layer}.{block}");
+    match of {
+        Some(of) => norm(b, &Architecture::layer_prefix(layer), of, &out, stream),
         None => {
-            let attributes =
-                vec![Attribute::float("epsilon", epsilon), Attribute::int("axis", -1), Attribute::int("stash_type", 1)];
-            b.node("", "SimplifiedLayerNormalization", &[&stream.total, weight], &[&out], attributes);
-            Ok((out, stream.total.clone()))
+            let total = total(b, &out, stream);
+            Ok((total.clone(), total))
         }
-        Some(update) => {
-            let total = format!("{name}.total");
-            b.node(
-                MICROSOFT,
-                "SkipSimplifiedLayerNormalization",
-                &[&stream.total, update, weight],
-                &[&out, "", "", &total],
-                vec![Attribute::float("epsilon", epsilon)],
-            );
+    }
+}
+
+/// The stream with the result of a block, after its norm, as a pending update.
+fn added(
+    b: &mut Builder<'_>,
+    layer: usize,
+    post: Option<&Norm>,
+    total: String,
+    result: String,
+) -> Result<Stream, GraphError> {
+    let result = match post {
+        Some(post) => {
+            let stream = Stream { total: result.clone(), update: None };
+            norm(b, &Architecture::layer_prefix(layer), post, &result, stream)?.0
+        }
+        None => result,
+    };
+    let update = scaled(b, &result, b.architecture().layers[layer].residual_scale)?;
+    Ok(Stream { total, update: Some(update) })
+}
+
+/// Total of the stream, with its pending update.
+fn total(b: &mut Builder<'_>, name: &str, stream: Stream) -> String {
+    let Stream { total, update } = stream;
+    let Some(update) = update else { return total };
+    let sum = format!("{name}.total");
+    b.node("", "Add", &[&total, &update], &[&sum], vec![]);
+    sum
+}
+
+/// Norm of the stream; gives the names of the normed values and of the new total.
+fn norm(
+    b: &mut Builder<'_>,
+    prefix: &Name,
+    of: &Norm,
+    name: &str,
+    stream: Stream,
+) -> Result<(String, String), GraphError> {
+    let tensors = of.name.within(prefix);
+    let gain = norm_gain(b, &tensors.weight(), 1.0)?;
+    let out = format!("{name}.normed");
+    let epsilon = || Attribute::float("epsilon", of.epsilon);
+    let attributes = || vec![epsilon(), Attribute::int("axis", -1), Attribute::int("stash_type", 1)];
+    match (of.kind, stream) {
+        (NormKind::Rms, Stream { total, update: Some(update) }) => {
+            let sum = format!("{name}.total");
+            let skip = "SkipSimplifiedLayerNormalization";
+            b.node(MICROSOFT, skip, &[&total, &update, &gain], &[&out, "", "", &sum], vec![epsilon()]);
+            Ok((out, sum))
+        }
+        (NormKind::Rms, Stream { total, update: None }) => {
+            b.node("", "SimplifiedLayerNormalization", &[&total, &gain], &[&out], attributes());
+            Ok((out, total))
+        }
+        (NormKind::Layer { bias }, stream) => {
+            let total = total(b, name, stream);
+            let bias = if bias { tensor(b, &tensors.bias())? } else { String::new() };
+            b.node("", "LayerNormalization", &[&total, &gain, &bias], &[&out], attributes());
             Ok((out, total))
         }
     }
 }
 
-/// `group` of `layer` applied to `x`; gives the name of the result.
-fn projection(b: &mut Builder<'_>, layer: usize, group: FusedProjection, x: &str) -> Result<String, GraphError> {
-    let (k, n) = (group.inputs(b.config()), group.outputs(b.config()));
+/// `projection` of `layer` applied to `x`; gives the name of the result.
+fn projection(b: &mut Builder<'_>, layer: usize, projection: Projection, x: &str) -> Result<String, GraphError> {
+    let linears = b.architecture().layers[layer].fused(projection);
+    let k = linears.first().map_or(0, |linear| linear.inputs);
+    let n: usize = linears.iter().map(|linear| linear.outputs).sum();
+    let prefix = Architecture::layer_prefix(layer);
     let mut weight = Vec::with_capacity(n * k);
-    for module in group.modules() {
-        weight.extend_from_slice(&b.checkpoint.tensor(&module.weight(layer))?.data);
+    for linear in linears {
+        weight.extend_from_slice(&b.checkpoint.tensor(&linear.name.within(&prefix).weight())?.data);
     }
-    let name = group.name(layer);
+    let name = super::value_name(projection, layer);
     let (weight_name, plain, out) = (format!("{name}.weight"), format!("{name}.base"), format!("{name}.out"));
     b.f32s(&weight_name, &[k, n], &transposed(&weight, k))?;
     b.node("", "MatMul", &[x, &weight_name], &[&plain], vec![]);
-    let attributes = vec![Attribute::int("group", group.index(layer) as i64)];
+    let plain = match super::bias(b, layer, projection)? {
+        Some(bias) => {
+            let (bias_name, biased) = (format!("{name}.bias"), format!("{name}.biased"));
+            b.f32s(&bias_name, &[n], &bias)?;
+            b.node("", "Add", &[&plain, &bias_name], &[&biased], vec![]);
+            biased
+        }
+        None => plain,
+    };
+    let attributes = vec![Attribute::int("group", projection.index(layer) as i64)];
     b.node(OPERATOR_DOMAIN, LORA_ADD, &[&plain, x], &[&out], attributes);
     Ok(out)
 }
 
-/// `silu(gate) * up` of the fused projection.
-fn gated_silu(b: &mut Builder<'_>, layer: usize, gate_up: &str) -> String {
+/// Activation of the first feed-forward projection, times its second half if it is gated.
+fn activated(b: &mut Builder<'_>, layer: usize, up: &str) -> String {
+    let feed_forward = &b.architecture().layers[layer].feed_forward;
     let name = |part: &str| format!("layers.{layer}.{part}");
-    let (gate, up, silu, out) = (name("gate"), name("up"), name("silu"), name("activated"));
+    let (gate, value, active, out) = (name("gate"), name("up"), name("active"), name("activated"));
+    if !feed_forward.gated {
+        activation(b, feed_forward.activation, up, &out);
+        return out;
+    }
     let split = vec![Attribute::int("axis", -1), Attribute::int("num_outputs", 2)];
-    b.node("", "Split", &[gate_up], &[&gate, &up], split);
-    // QuickGelu(x) = x * sigmoid(alpha * x), so alpha 1 is SiLU in one pass.
-    b.node(MICROSOFT, "QuickGelu", &[&gate], &[&silu], vec![Attribute::float("alpha", 1.0)]);
-    b.node("", "Mul", &[&silu, &up], &[&out], vec![]);
+    b.node("", "Split", &[up], &[&gate, &value], split);
+    activation(b, feed_forward.activation, &gate, &active);
+    b.node("", "Mul", &[&active, &value], &[&out], vec![]);
     out
+}
+
+fn activation(b: &mut Builder<'_>, activation: Activation, x: &str, out: &str) {
+    let gelu = |b: &mut Builder<'_>, approximate: &str| {
+        b.node("", "Gelu", &[x], &[out], vec![Attribute::string("approximate", approximate)]);
+    };
+    match activation {
+        // QuickGelu(x) = x * sigmoid(alpha * x), so alpha 1 is SiLU in one pass.
+        Activation::Silu => b.node(MICROSOFT, "QuickGelu", &[x], &[out], vec![Attribute::float("alpha", 1.0)]),
+        Activation::GeluTanh => gelu(b, "tanh"),
+        Activation::Gelu => gelu(b, "none"),
+        Activation::ReluSquared => {
+            let relu = format!("{out}.relu");
+            b.node("", "Relu", &[x], &[&relu], vec![]);
+            b.node("", "Mul", &[&relu, &relu], &[out], vec![]);
+        }
+    }
 }
 
 /// Transposes `[n, k]` to `[k, n]`, in tiles that fit the first-level cache.

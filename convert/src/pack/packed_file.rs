@@ -15,7 +15,6 @@
 //! any layout, and no scale may be NaN or infinite.
 
 use std::{
-    collections::BTreeSet,
     fs::{self, File, Permissions},
     io::{self, Write as _},
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
@@ -26,7 +25,7 @@ use memmap2::Mmap;
 use serde::{Deserialize, Serialize};
 
 use super::{Memory, PackedAdapter, Ranks, places};
-use crate::{config::ModelConfig, digest, graph::Precision, mapped, peft::Module};
+use crate::{architecture::Architecture, digest, graph::Precision, mapped, peft};
 
 /// Incremented whenever the layout of an adapter changes.
 const VERSION: u32 = 2;
@@ -43,8 +42,8 @@ pub struct Key(String);
 
 impl Key {
     /// Key for the artifact with that digest, the base's shape and precision, and the scale.
-    pub fn new(artifact: &str, config: &ModelConfig, precision: Precision, scale: f32) -> Self {
-        let about = format!("{VERSION} {artifact} {config:?} {precision} {:08x}", scale.to_bits());
+    pub fn new(artifact: &str, base: &Architecture, precision: Precision, scale: f32) -> Self {
+        let about = format!("{VERSION} {artifact} {base:?} {precision} {:08x}", scale.to_bits());
         Self(digest::of_bytes(about.as_bytes()))
     }
 
@@ -61,7 +60,7 @@ struct Header {
     digest: String,
     rank_max: usize,
     target_modules: Vec<String>,
-    /// Layer, index in [`Module::ALL`] and rank of each pair.
+    /// Place and rank of each pair.
     ranks: Vec<(usize, usize, usize)>,
 }
 
@@ -71,7 +70,7 @@ impl PackedAdapter {
     /// # Errors
     /// The file system refuses.
     pub fn keep(&self, dir: &Path, key: &Key) -> io::Result<()> {
-        let ranks = self.ranks.iter().map(|(&(layer, module), &rank)| (layer, module as usize, rank)).collect();
+        let ranks = self.ranks.iter().map(|(&(layer, index), &rank)| (layer, index, rank)).collect();
         let header = Header {
             key: key.0.clone(),
             digest: self.digest.clone(),
@@ -97,7 +96,7 @@ impl PackedAdapter {
     }
 
     /// Maps the file that [`PackedAdapter::keep`] wrote; `None` if there is no valid one.
-    pub fn kept(dir: &Path, key: &Key, config: &ModelConfig, precision: Precision) -> Option<Self> {
+    pub fn kept(dir: &Path, key: &Key, base: &Architecture, precision: Precision) -> Option<Self> {
         let path = dir.join(key.file_name());
         let file = File::open(&path).ok()?;
         if !is_ours(&file) {
@@ -105,14 +104,14 @@ impl PackedAdapter {
             return None;
         }
         let map = mapped::map(&file).ok()?;
-        let kept = Self::from_map(map, key, config, precision);
+        let kept = Self::from_map(map, key, base, precision);
         if kept.is_none() {
             tracing::warn!(path = %path.display(), "a packed adapter is damaged; packing it again");
         }
         kept
     }
 
-    fn from_map(map: Mmap, key: &Key, config: &ModelConfig, precision: Precision) -> Option<Self> {
+    fn from_map(map: Mmap, key: &Key, base: &Architecture, precision: Precision) -> Option<Self> {
         let (length, rest) = map.split_first_chunk::<8>()?;
         let (crc32, rest) = rest.split_first_chunk::<8>()?;
         if u64::from(crc32fast::hash(rest)) != u64::from_le_bytes(*crc32) {
@@ -121,9 +120,9 @@ impl PackedAdapter {
         let header = rest.get(..usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
         let begin = begin_of_matrices(header.len());
         let header: Header = serde_json::from_slice(header).ok()?;
-        let ranks = header.ranks(config, map.len())?;
+        let ranks = header.ranks(base, map.len())?;
         let Header { key: found, digest, rank_max, target_modules, .. } = header;
-        let (projections, bytes) = places(&ranks, config, precision);
+        let (projections, bytes) = places(&ranks, base, precision);
         if found != key.0 || map.len() != begin.checked_add(bytes)? {
             return None;
         }
@@ -139,19 +138,17 @@ impl PackedAdapter {
 impl Header {
     /// The ranks, if they are valid for this base, agree with the rest of the header, and fit in a file of `length`
     /// bytes; so no size computation can overflow.
-    fn ranks(&self, config: &ModelConfig, length: usize) -> Option<Ranks> {
+    fn ranks(&self, base: &Architecture, length: usize) -> Option<Ranks> {
         let (mut ranks, mut weights) = (Ranks::new(), 0_usize);
-        for &(layer, module, rank) in &self.ranks {
-            let module = *Module::ALL.get(module).filter(|_| layer < config.layers && rank > 0)?;
-            let (inputs, outputs) = module.dimensions(config);
-            weights = weights.checked_add(rank.checked_mul(inputs.checked_add(outputs)?)?)?;
+        for &(layer, index, rank) in &self.ranks {
+            let linear = base.linear((layer, index)).filter(|_| rank > 0)?;
+            weights = weights.checked_add(rank.checked_mul(linear.inputs.checked_add(linear.outputs)?)?)?;
             // A weight takes at least a byte.
-            if weights > length || ranks.insert((layer, module), rank).is_some() {
+            if weights > length || ranks.insert((layer, index), rank).is_some() {
                 return None;
             }
         }
-        let modules: BTreeSet<Module> = ranks.keys().map(|&(_, module)| module).collect();
-        let named = modules.into_iter().map(Module::name).eq(self.target_modules.iter().map(String::as_str));
+        let named = peft::target_modules(base, ranks.keys().copied()) == self.target_modules;
         (named && ranks.values().max().copied().unwrap_or(0) == self.rank_max).then_some(ranks)
     }
 }

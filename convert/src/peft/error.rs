@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::config::ConfigError;
+use crate::config_error::ConfigError;
 use crate::safetensors_file::SafetensorsError;
 
 /// An adapter that cannot be applied exactly, with the obstacle.

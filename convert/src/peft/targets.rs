@@ -1,12 +1,12 @@
 //! Target modules with rank and scale, by PEFT's rules (`check_target_module_exists` and
 //! `LoraModel._create_and_replace`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::config::{Layers, LoraConfig, Selection};
 use super::pattern::{Pattern, PatternError};
-use super::{AdapterError, Module};
-use crate::config::ModelConfig;
+use super::AdapterError;
+use crate::architecture::{Architecture, Norm, Place, Residual};
 
 /// Rank and scale of one pair.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -15,36 +15,34 @@ pub(super) struct Target {
     pub(super) scaling: f32,
 }
 
-pub(super) type Targets = BTreeMap<(usize, Module), Target>;
+pub(super) type Targets = BTreeMap<Place, Target>;
 
 /// Applies the configuration to the modules of the base.
-pub(super) fn resolve(config: &LoraConfig, base: &ModelConfig) -> Result<Targets, AdapterError> {
+pub(super) fn resolve(config: &LoraConfig, base: &Architecture) -> Result<Targets, AdapterError> {
     let target_error = |problem: String| AdapterError::Target { file: config.file.clone(), problem };
+    let known = || base.linear_names().join(", ");
     for name in others(base) {
         if !is_match(config, &config.exclude, &name)? && config.targets_by_name(&name)? {
-            let names = Module::ALL.map(Module::name).join(", ");
-            return Err(target_error(format!("`{name}` cannot be adapted; what can be: {names}")));
+            return Err(target_error(format!("`{name}` cannot be adapted; what can be: {}", known())));
         }
     }
     let mut targets = Targets::new();
     let mut paths = Vec::new();
-    for layer in 0..base.layers {
-        for module in Module::ALL {
-            let path = module.path(layer);
-            if config.selects(&path)? {
-                targets.insert((layer, module), config.target(&path)?);
-            }
-            paths.push(path);
+    for (place, linear) in base.linears() {
+        let path = linear.name.within(&Architecture::layer_prefix(place.0)).hf;
+        if config.selects(&path)? {
+            targets.insert(place, config.target(&path)?);
         }
+        paths.push(path);
     }
     if targets.is_empty() {
-        let known = Module::ALL.map(Module::name).join(", ");
         let problem = match unmatched(config, &paths).as_slice() {
             [] => "together with the other settings it selects no module of this base model".to_owned(),
             names => format!(
-                "`{}` is no module of this base model, which has {} layers with {known}",
+                "`{}` is no module of this base model, which has {} layers with {}",
                 names.join("`, `"),
-                base.layers
+                base.layers.len(),
+                known()
             ),
         };
         return Err(target_error(problem));
@@ -59,15 +57,31 @@ fn unmatched<'c>(config: &'c LoraConfig, paths: &[String]) -> Vec<&'c str> {
     unmatched.map(String::as_str).collect()
 }
 
-/// Modules of the base other than the projections of layers. They cannot be adapted.
-fn others(base: &ModelConfig) -> Vec<String> {
-    let mut names: Vec<String> =
-        ["lm_head", "model", "model.embed_tokens", "model.layers", "model.norm", "model.rotary_emb"]
-            .map(str::to_owned)
-            .into();
-    for layer in 0..base.layers {
-        let parts = ["", ".self_attn", ".mlp", ".mlp.act_fn", ".input_layernorm", ".post_attention_layernorm"];
-        names.extend(parts.map(|part| format!("model.layers.{layer}{part}")));
+/// Modules of the base other than the linear layers of decoder layers. They cannot be adapted.
+fn others(base: &Architecture) -> BTreeSet<String> {
+    let root = ["model", "model.layers", "model.rotary_emb"].map(str::to_owned);
+    let mut names: BTreeSet<String> = root.into();
+    names.extend([&base.embedding, &base.final_norm.name, &base.head.name].map(|name| name.hf.clone()));
+    for (index, layer) in base.layers.iter().enumerate() {
+        let prefix = Architecture::layer_prefix(index);
+        let mut add = |name: &str| names.insert(format!("{}{name}", prefix.hf).trim_end_matches('.').to_owned());
+        add("");
+        for linear in layer.linears() {
+            if let Some((block, _)) = linear.name.hf.rsplit_once('.') {
+                add(block);
+            }
+        }
+        add("mlp.act_fn");
+        let norms: Vec<&Norm> = match &layer.residual {
+            Residual::Sequential { attention, feed_forward } => {
+                [&attention.pre, &attention.post, &feed_forward.pre, &feed_forward.post].into_iter().flatten().collect()
+            }
+            Residual::Parallel { norm } => vec![norm],
+        };
+        let qk = layer.attention.qk_norm.iter().flat_map(|norms| [&norms.q, &norms.k]);
+        norms.into_iter().chain(qk).for_each(|norm| {
+            add(&norm.name.hf);
+        });
     }
     names
 }

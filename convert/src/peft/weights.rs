@@ -7,8 +7,8 @@ use std::sync::Arc;
 use half::{bf16, f16};
 
 use super::targets::{Target, Targets};
-use super::{AdapterError, Embeddings, LoraPair, Matrix, Module};
-use crate::config::ModelConfig;
+use super::{AdapterError, Embeddings, LoraPair, Matrix};
+use crate::architecture::{Architecture, Linear, Name, Place};
 use crate::safetensors_file::SafetensorsFile;
 
 const PREFIX: &str = "base_model.model.";
@@ -17,8 +17,8 @@ const PREFIX: &str = "base_model.model.";
 #[derive(Debug)]
 pub(super) struct Weights(Arc<SafetensorsFile>);
 
-/// One pair for each adapted projection.
-pub(super) type Pairs = BTreeMap<(usize, Module), LoraPair>;
+/// One pair for each adapted linear layer.
+pub(super) type Pairs = BTreeMap<Place, LoraPair>;
 
 /// Side of a pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,28 +41,28 @@ impl Weights {
     pub(super) fn pairs(
         &self,
         targets: &Targets,
-        base: &ModelConfig,
+        base: &Architecture,
         embeddings: &Embeddings<'_>,
     ) -> Result<(Pairs, Option<String>), AdapterError> {
         let names = self.assign(targets, base, embeddings)?;
         let (mut pairs, mut absent) = (BTreeMap::new(), Vec::new());
-        for ((layer, module), Target { rank, scaling }) in targets {
-            let has = |side| names.contains_key(&(*layer, *module, side));
+        for (&place, Target { rank, scaling }) in targets {
+            let (Some(linear), Some(linear_path)) = (base.linear(place), base.path(place)) else { continue };
+            let has = |side| names.contains_key(&(place, side));
             if !names.is_empty() && !has(Side::A) && !has(Side::B) {
-                absent.push(module.path(*layer));
+                absent.push(linear_path);
                 continue;
             }
-            let (inputs, outputs) = module.dimensions(base);
             let matrix = |side: Side, shape: [usize; 2]| {
                 let letter = if side == Side::A { "A" } else { "B" };
-                let name = names.get(&(*layer, *module, side)).ok_or_else(|| AdapterError::MissingTensor {
+                let name = names.get(&(place, side)).ok_or_else(|| AdapterError::MissingTensor {
                     path: self.0.path().to_owned(),
-                    tensor: format!("{PREFIX}{}.lora_{letter}.weight", module.path(*layer)),
+                    tensor: format!("{PREFIX}{linear_path}.lora_{letter}.weight"),
                 })?;
                 self.matrix(name, *rank, shape)
             };
-            let (a, b) = (matrix(Side::A, [*rank, inputs])?, matrix(Side::B, [outputs, *rank])?);
-            pairs.insert((*layer, *module), LoraPair { rank: *rank, scaling: *scaling, a, b });
+            let (a, b) = (matrix(Side::A, [*rank, linear.inputs])?, matrix(Side::B, [linear.outputs, *rank])?);
+            pairs.insert(place, LoraPair { rank: *rank, scaling: *scaling, a, b });
         }
         let note = absent.first().map(|first| {
             let (path, count, all) = (self.0.path().display(), absent.len(), targets.len());
@@ -108,9 +108,10 @@ impl Weights {
     fn assign(
         &self,
         targets: &Targets,
-        base: &ModelConfig,
+        base: &Architecture,
         embeddings: &Embeddings<'_>,
-    ) -> Result<BTreeMap<(usize, Module, Side), &str>, AdapterError> {
+    ) -> Result<BTreeMap<(Place, Side), &str>, AdapterError> {
+        let places: BTreeMap<String, Place> = base.linears().map(|(place, linear)| (linear_path(place, linear), place)).collect();
         let mut names = BTreeMap::new();
         for name in self.0.names() {
             let refuse = |problem: String| AdapterError::UnexpectedTensor {
@@ -118,22 +119,19 @@ impl Weights {
                 tensor: name.to_owned(),
                 problem,
             };
-            if let Some(of) = copied(name) {
-                self.check_copy(name, of, embeddings).map_err(&refuse)?;
+            if let Some(of) = copied(name, base) {
+                self.check_copy(name, &of, embeddings).map_err(&refuse)?;
                 continue;
             }
             if name.ends_with(".bias") && name.contains(".lora_B.") && self.is_zero(name) {
                 continue;
             }
-            let (layer, module, side) = parse(name).map_err(&refuse)?;
-            if layer >= base.layers {
-                let problem = format!("this base model has {} layers: the adapter was made for another", base.layers);
-                return Err(refuse(problem));
-            }
-            if !targets.contains_key(&(layer, module)) {
+            let (path, side) = parse(name).map_err(&refuse)?;
+            let Some(&place) = places.get(path) else { return Err(refuse(no_linear_layer(path, base))) };
+            if !targets.contains_key(&place) {
                 return Err(refuse("adapter_config.json does not target its module".to_owned()));
             }
-            if let Some(other) = names.insert((layer, module, side), name) {
+            if let Some(other) = names.insert((place, side), name) {
                 return Err(refuse(format!("`{other}` already stands for the same matrix")));
             }
         }
@@ -161,16 +159,29 @@ impl Weights {
 
 /// The base's tensor that a tensor would be a copy of: PEFT saves embedding and head too if the vocabulary was changed
 /// (`save_embedding_layers`).
-fn copied(name: &str) -> Option<&'static str> {
-    match name.strip_prefix(PREFIX)? {
-        "model.embed_tokens.weight" => Some("model.embed_tokens.weight"),
-        "lm_head.weight" => Some("lm_head.weight"),
-        _ => None,
+fn copied(name: &str, base: &Architecture) -> Option<String> {
+    let name = name.strip_prefix(PREFIX)?;
+    [&base.embedding, &base.head.name].into_iter().map(Name::weight).find(|copied| copied == name)
+}
+
+fn linear_path(place: Place, linear: &Linear) -> String {
+    linear.name.within(&Architecture::layer_prefix(place.0)).hf
+}
+
+/// Why an adapter of that path cannot be applied.
+fn no_linear_layer(path: &str, base: &Architecture) -> String {
+    let layers = base.layers.len();
+    let layer = path.strip_prefix(Architecture::LAYERS).and_then(|rest| rest.split_once('.')?.0.parse::<usize>().ok());
+    match layer {
+        Some(layer) if layer >= layers => {
+            format!("this base model has {layers} layers: the adapter was made for another")
+        }
+        _ => format!("`{path}` is no projection that can be adapted"),
     }
 }
 
 /// Parses `base_model.model.model.layers.3.self_attn.q_proj.lora_A.weight`, or `….lora_A.NAME.weight` of some tools.
-fn parse(name: &str) -> Result<(usize, Module, Side), String> {
+fn parse(name: &str) -> Result<(&str, Side), String> {
     let known = "it is neither lora_A nor lora_B of a projection";
     if name.contains(".lora_magnitude_vector") {
         return Err("it belongs to DoRA (use_dora), which is not supported".to_owned());
@@ -193,12 +204,7 @@ fn parse(name: &str) -> Result<(usize, Module, Side), String> {
     if !rest.is_empty() && !rest.strip_prefix('.').is_some_and(|name| !name.is_empty() && !name.contains('.')) {
         return Err(known.to_owned());
     }
-    let unknown = || format!("`{path}` is no projection that can be adapted");
-    let within = path.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.'));
-    let (layer, _) = within.ok_or_else(unknown)?;
-    let layer: usize = layer.parse().map_err(|_| unknown())?;
-    let module = Module::ALL.into_iter().find(|module| module.path(layer) == path).ok_or_else(unknown)?;
-    Ok((layer, module, side))
+    Ok((path, side))
 }
 
 #[cfg(test)]
@@ -208,8 +214,9 @@ mod tests {
     #[test]
     fn names_read_with_and_without_the_adapters_own() {
         let q = |tail: &str| parse(&format!("base_model.model.model.layers.12.self_attn.q_proj.{tail}"));
-        assert_eq!(q("lora_A.weight"), Ok((12, Module::Q, Side::A)));
-        assert_eq!(q("lora_B.default.weight"), Ok((12, Module::Q, Side::B)));
+        let path = "model.layers.12.self_attn.q_proj";
+        assert_eq!(q("lora_A.weight"), Ok((path, Side::A)));
+        assert_eq!(q("lora_B.default.weight"), Ok((path, Side::B)));
         assert!(q("lora_A.a.b.weight").is_err() && q("lora_AB.weight").is_err() && q("weight").is_err());
     }
 

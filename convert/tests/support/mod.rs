@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use slm_convert::ModelConfig;
+use slm_convert::Architecture;
 use tempfile::TempDir;
 
 /// The parity data of the repository.
@@ -20,8 +20,8 @@ pub fn fixture(name: &str) -> PathBuf {
 }
 
 /// The configuration of a family of the parity data.
-pub fn base(family: &str) -> ModelConfig {
-    slm_convert::Checkpoint::open(&parity().join(family)).unwrap().config().clone()
+pub fn base(family: &str) -> Architecture {
+    slm_convert::Checkpoint::open(&parity().join(family)).unwrap().architecture().clone()
 }
 
 /// A copy of a folder's files that a test may break.

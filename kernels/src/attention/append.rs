@@ -4,6 +4,7 @@
 use super::{HEAD_DIM_MAX, Shape, pages::Head};
 use crate::{
     level::Level,
+    rowwise::inverse_rms,
     memory::LINE,
     memory::fetch_line,
     simd::{Element, Simd, WIDTH, at_level},
@@ -15,6 +16,8 @@ use crate::{
 /// y[i] = x[i] * cos[p, i] - x[i + dim / 2] * sin[p, i]
 /// y[i + dim / 2] = x[i + dim / 2] * cos[p, i] + x[i] * sin[p, i]
 /// ```
+///
+/// With `interleaved`, pair `i` is `x[2 i]` and `x[2 i + 1]`, as in the original RoFormer and Hugging Face's GLM.
 #[derive(Debug, Clone, Copy)]
 pub struct Rotary<'a> {
     /// `[positions, dim / 2]`.
@@ -23,6 +26,67 @@ pub struct Rotary<'a> {
     pub sin: &'a [f32],
     /// Number of leading floats of a head that are rotated; even, zero for no rotation.
     pub dim: usize,
+    /// Whether the floats of a pair are side by side.
+    pub interleaved: bool,
+}
+
+/// RMS norms of queries and keys, as [`rowwise::rms_norm`](crate::rowwise::rms_norm).
+#[derive(Debug, Clone, Copy)]
+pub struct QkNorm<'a> {
+    /// Gains of queries: of a head, or of all heads of a token.
+    pub q: &'a [f32],
+    /// Gains of keys: of a head, or of all heads of a token.
+    pub k: &'a [f32],
+    /// Epsilon under the root.
+    pub epsilon: f32,
+    /// Whether the norm is over all heads of a token, instead of over each head.
+    pub whole_token: bool,
+    /// Whether it follows the rotation, instead of going before it. Only for a norm over each head.
+    pub after_rotary: bool,
+}
+
+impl QkNorm<'_> {
+    pub(super) fn check(&self, shape: &Shape) {
+        let widths = if self.whole_token {
+            [shape.queries_width(), shape.kv_heads() * shape.head_dim]
+        } else {
+            [shape.head_dim; 2]
+        };
+        let found = [self.q.len(), self.k.len()];
+        assert!(found == widths, "{found:?} gains of queries and keys for {widths:?}");
+        assert!(!(self.whole_token && self.after_rotary), "a norm over all heads goes before the rotation");
+    }
+}
+
+/// Norm of the heads of one token's queries or keys.
+#[derive(Clone, Copy)]
+struct HeadNorm<'a> {
+    gains: &'a [f32],
+    epsilon: f32,
+    /// Of a norm over all heads: what their floats are multiplied by.
+    of_token: Option<f32>,
+    after_rotary: bool,
+}
+
+impl<'a> HeadNorm<'a> {
+    #[inline(always)]
+    fn new(norm: Option<&QkNorm<'a>>, gains: impl Fn(&QkNorm<'a>) -> &'a [f32], x: &[f32]) -> Option<Self> {
+        let norm = norm?;
+        let of_token = norm.whole_token.then(|| inverse_rms(x, norm.epsilon));
+        Some(Self { gains: gains(norm), epsilon: norm.epsilon, of_token, after_rotary: norm.after_rotary })
+    }
+
+    /// `out = norm(x)` for head `head`.
+    #[inline(always)]
+    fn head(&self, head: usize, x: &[f32], out: &mut [f32]) {
+        let (scale, gains) = match self.of_token {
+            Some(scale) => (scale, &self.gains[head * x.len()..][..x.len()]),
+            None => (inverse_rms(x, self.epsilon), self.gains),
+        };
+        for ((out, x), gain) in out.iter_mut().zip(x).zip(gains) {
+            *out = x * scale * gain;
+        }
+    }
 }
 
 impl Rotary<'_> {
@@ -44,6 +108,16 @@ impl Rotary<'_> {
     fn rotate(&self, position: usize, x: &[f32], scale: f32, out: &mut [f32]) {
         let half = self.dim / 2;
         let (cos, sin) = (&self.cos[position * half..][..half], &self.sin[position * half..][..half]);
+        if self.interleaved {
+            let pairs = x[..self.dim].as_chunks::<2>().0.iter().zip(cos.iter().zip(sin));
+            for (out, ([x, y], (cos, sin))) in out[..self.dim].as_chunks_mut::<2>().0.iter_mut().zip(pairs) {
+                *out = [scale * x.mul_add(*cos, -(y * sin)), scale * y.mul_add(*cos, x * sin)];
+            }
+            for (out, x) in out[self.dim..].iter_mut().zip(&x[self.dim..]) {
+                *out = scale * x;
+            }
+            return;
+        }
         let ((lower, upper), (out_lower, out_upper)) = (x.split_at(half), out.split_at_mut(half));
         let pairs = lower.iter().zip(upper).zip(cos.iter().zip(sin));
         for ((y, z), ((x, upper), (cos, sin))) in out_lower.iter_mut().zip(out_upper).zip(pairs) {
@@ -56,6 +130,31 @@ impl Rotary<'_> {
     }
 }
 
+/// A rotation to one position.
+struct Place<'a> {
+    rotary: &'a Rotary<'a>,
+    position: usize,
+}
+
+impl Place<'_> {
+    /// `out = scale * x`, normed and rotated.
+    #[inline(always)]
+    fn turn(&self, norm: Option<&HeadNorm<'_>>, head: usize, x: &[f32], scale: f32, out: &mut [f32]) {
+        let Self { rotary, position } = *self;
+        let Some(norm) = norm else { return rotary.rotate(position, x, scale, out) };
+        let mut between = [0.0; HEAD_DIM_MAX];
+        let between = &mut between[..x.len()];
+        if norm.after_rotary {
+            rotary.rotate(position, x, 1.0, between);
+            norm.head(head, between, out);
+            out.iter_mut().for_each(|out| *out *= scale);
+        } else {
+            norm.head(head, x, between);
+            rotary.rotate(position, between, scale, out);
+        }
+    }
+}
+
 /// One token.
 pub(super) struct Append<'a> {
     pub(super) shape: Shape,
@@ -63,6 +162,7 @@ pub(super) struct Append<'a> {
     pub(super) position: usize,
     pub(super) qkv: &'a [f32],
     pub(super) rotary: Rotary<'a>,
+    pub(super) norm: Option<QkNorm<'a>>,
     pub(super) scale: f32,
     pub(super) queries: &'a mut [f32],
 }
@@ -76,7 +176,7 @@ pub(super) unsafe fn append_at<E: Element>(level: Level, memory: *mut E, append:
 
 #[inline(always)]
 unsafe fn append_with<S: Simd, E: Element>(memory: *mut E, append: Append<'_>) {
-    let Append { shape, table, position, qkv, rotary, scale, queries } = append;
+    let Append { shape, table, position, qkv, rotary, norm, scale, queries } = append;
     let dim = shape.head_dim;
     let (q, kv) = qkv.split_at(shape.queries_width());
     let (keys, values) = kv.split_at(shape.kv_heads() * dim);
@@ -91,13 +191,16 @@ unsafe fn append_with<S: Simd, E: Element>(memory: *mut E, append: Append<'_>) {
             fetch_line(head.value(position).cast());
         }
     }
-    for (query, rotated) in q.chunks_exact(dim).zip(queries.chunks_exact_mut(dim)) {
-        rotary.rotate(position, query, scale, rotated);
+    let place = Place { rotary: &rotary, position };
+    let q_norm = HeadNorm::new(norm.as_ref(), |norm| norm.q, q);
+    for (head, (query, rotated)) in q.chunks_exact(dim).zip(queries.chunks_exact_mut(dim)).enumerate() {
+        place.turn(q_norm.as_ref(), head, query, scale, rotated);
     }
+    let k_norm = HeadNorm::new(norm.as_ref(), |norm| norm.k, keys);
     let mut rotated = [0.0; HEAD_DIM_MAX];
     let mut narrow = [E::default(); HEAD_DIM_MAX];
     for (kv_head, (key, value)) in keys.chunks_exact(dim).zip(values.chunks_exact(dim)).enumerate() {
-        rotary.rotate(position, key, 1.0, &mut rotated[..dim]);
+        place.turn(k_norm.as_ref(), kv_head, key, 1.0, &mut rotated[..dim]);
         // SAFETY: `dim` is a multiple of the width, and the position's key and value are within their page.
         unsafe {
             let head = Head::new(memory, &shape, kv_head, table);

@@ -8,7 +8,7 @@ use rand::{Rng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use slm_kernels::{
     Level, Rows,
-    attention::{Attention, PAGE, Pages, Plan, Rotary, Sequence, Shape},
+    attention::{Attention, PAGE, Pages, Plan, QkNorm, Rotary, Sequence, Shape},
 };
 
 /// A layer and its rotary tables.
@@ -19,8 +19,31 @@ struct Layer {
     soft_cap: Option<f32>,
     narrow: bool,
     rotary_dim: usize,
+    interleaved: bool,
+    norm: Option<Norms>,
     cos: Vec<f32>,
     sin: Vec<f32>,
+}
+
+/// Norms of queries and keys.
+#[derive(Clone, Debug)]
+struct Norms {
+    q: Vec<f32>,
+    k: Vec<f32>,
+    whole_token: bool,
+    after_rotary: bool,
+}
+
+const EPSILON: f32 = 1e-5;
+
+impl Norms {
+    fn new(shape: &Shape, whole_token: bool, after_rotary: bool) -> Self {
+        let gains = |heads: usize| {
+            let width = if whole_token { heads * shape.head_dim() } else { shape.head_dim() };
+            (0..width).map(|i| 0.5 + (i % 7) as f32 / 8.0).collect()
+        };
+        Self { q: gains(shape.heads()), k: gains(shape.kv_heads()), whole_token, after_rotary }
+    }
 }
 
 const POSITIONS: usize = if cfg!(miri) { 40 } else { 800 };
@@ -35,6 +58,8 @@ impl Layer {
             soft_cap: None,
             narrow: false,
             rotary_dim: head_dim,
+            interleaved: false,
+            norm: None,
             cos: (0..POSITIONS * half).map(|i| angle(i).cos() as f32).collect(),
             sin: (0..POSITIONS * half).map(|i| angle(i).sin() as f32).collect(),
         }
@@ -45,7 +70,7 @@ impl Layer {
     }
 
     fn rotary(&self) -> Rotary<'_> {
-        Rotary { cos: &self.cos, sin: &self.sin, dim: self.rotary_dim }
+        Rotary { cos: &self.cos, sin: &self.sin, dim: self.rotary_dim, interleaved: self.interleaved }
     }
 
     /// Rows of queries, keys and values for so many positions.
@@ -53,15 +78,47 @@ impl Layer {
         (0..positions * self.shape.qkv_width()).map(|_| random.random_range(-3.0..3.0)).collect()
     }
 
-    /// Head `head` of a row, rotated for `position`.
+    fn norm(&self) -> Option<QkNorm<'_>> {
+        let Norms { q, k, whole_token, after_rotary } = self.norm.as_ref()?;
+        Some(QkNorm { q, k, epsilon: EPSILON, whole_token: *whole_token, after_rotary: *after_rotary })
+    }
+
+    /// Head `head` of a row, queries first, then keys, normed and rotated for `position`.
     fn rotated(&self, qkv: &[f32], head: usize, position: usize) -> Vec<f64> {
-        let (dim, half) = (self.shape.head_dim(), self.rotary_dim / 2);
-        let x: Vec<f64> = qkv[head * dim..][..dim].iter().map(|&x| f64::from(x)).collect();
-        let mut y = x.clone();
+        let dim = self.shape.head_dim();
+        let wide = |x: &[f32]| -> Vec<f64> { x.iter().map(|&x| f64::from(x)).collect() };
+        let x = wide(&qkv[head * dim..][..dim]);
+        let Some(norms) = &self.norm else { return self.turned(&x, position) };
+        let (heads, first) = if head < self.shape.heads() {
+            (self.shape.heads(), 0)
+        } else {
+            (self.shape.kv_heads(), self.shape.heads())
+        };
+        let gains = if first == 0 { &norms.q } else { &norms.k };
+        let normed = |x: &[f64], over: &[f64], gains: &[f32]| -> Vec<f64> {
+            let mean = over.iter().map(|x| x * x).sum::<f64>() / over.len() as f64;
+            let scale = 1.0 / (mean + f64::from(EPSILON)).sqrt();
+            x.iter().zip(gains).map(|(x, gain)| x * scale * f64::from(*gain)).collect()
+        };
+        if norms.whole_token {
+            let all = wide(&qkv[first * dim..][..heads * dim]);
+            return self.turned(&normed(&x, &all, &gains[(head - first) * dim..][..dim]), position);
+        }
+        if norms.after_rotary {
+            let turned = self.turned(&x, position);
+            return normed(&turned, &turned, gains);
+        }
+        self.turned(&normed(&x, &x, gains), position)
+    }
+
+    fn turned(&self, x: &[f64], position: usize) -> Vec<f64> {
+        let half = self.rotary_dim / 2;
+        let mut y = x.to_vec();
         for i in 0..half {
             let (cos, sin) = (f64::from(self.cos[position * half + i]), f64::from(self.sin[position * half + i]));
-            y[i] = x[i] * cos - x[half + i] * sin;
-            y[half + i] = x[half + i] * cos + x[i] * sin;
+            let (a, b) = if self.interleaved { (2 * i, 2 * i + 1) } else { (i, half + i) };
+            y[a] = x[a] * cos - x[b] * sin;
+            y[b] = x[b] * cos + x[a] * sin;
         }
         y
     }
@@ -173,6 +230,7 @@ fn step(how: How, layer: &Layer, memory: &mut Memory, pieces: &[Piece<'_>]) -> V
         scale: layer.scale(),
         window: layer.window.and_then(NonZeroUsize::new),
         soft_cap: layer.soft_cap,
+        norm: layer.norm(),
     };
     attention.all(how.level, &qkv, &layer.rotary(), &mut out);
     let mut rest = out.as_slice();
@@ -228,9 +286,22 @@ fn cases() -> Vec<(String, Layer, usize)> {
             layer.narrow = (i + j) % 2 == 0;
             layer.window = [None, Some(1), Some(20), Some(256), None, Some(300)][(i + 2 * j) % 6];
             layer.soft_cap = [None, Some(5.0), None, Some(50.0)][(i + j) % 4];
+            layer.interleaved = (i + j) % 3 == 1;
+            let norms = |whole_token, after_rotary| Some(Norms::new(&layer.shape, whole_token, after_rotary));
+            layer.norm = match (i + 3 * j) % 5 {
+                0 => norms(false, false),
+                1 => norms(false, true),
+                2 => norms(true, false),
+                _ => None,
+            };
             let name = format!(
-                "{heads}/{kv_heads} heads of {dim}, {length} positions, f16 {}, window {:?}, cap {:?}",
-                layer.narrow, layer.window, layer.soft_cap
+                "{heads}/{kv_heads} heads of {dim}, {length} positions, f16 {}, window {:?}, cap {:?}, interleaved {}, \
+                 norm {}",
+                layer.narrow,
+                layer.window,
+                layer.soft_cap,
+                layer.interleaved,
+                layer.norm.as_ref().map_or(0, |norm| 1 + usize::from(norm.whole_token) + 2 * usize::from(norm.after_rotary))
             );
             cases.push((name, layer, length));
         }
@@ -447,6 +518,7 @@ fn threads_may_share_the_work() {
             scale: layer.scale(),
             window: None,
             soft_cap: None,
+            norm: None,
         };
         let (tokens, out_rows) = (plan.tokens(), Rows::new(&mut out, out_width));
         let (qkv, rotary) = (&text[begin * width..end * width], layer.rotary());

@@ -1,6 +1,6 @@
 //! Adapters on every linear layer, with small random weights: their speed does not depend on what they say.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::{BTreeMap, BTreeSet}, fs, path::Path};
 
 use anyhow::Result;
 use half::f16;
@@ -8,7 +8,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use safetensors::{Dtype, tensor::TensorView};
 use serde_json::json;
-use slm_convert::{config::ModelConfig, peft::Module};
+use slm_convert::architecture::{Architecture, Name, Place};
 
 /// One adapter, before it has a file's form.
 pub(crate) struct RandomAdapter {
@@ -20,8 +20,9 @@ pub(crate) struct RandomAdapter {
 
 /// What it adds to one linear layer.
 pub(crate) struct RandomPair {
-    pub(crate) layer: usize,
-    pub(crate) module: Module,
+    pub(crate) place: Place,
+    /// Name within its layer, such as `self_attn.q_proj`.
+    pub(crate) name: Name,
     /// `[rank, inputs]`, row-major.
     pub(crate) a: Vec<f16>,
     /// `[outputs, rank]`, row-major.
@@ -29,21 +30,19 @@ pub(crate) struct RandomPair {
 }
 
 /// Writes adapter number `seed` to `dir` as PEFT does.
-pub(crate) fn write(dir: &Path, config: &ModelConfig, rank: usize, seed: u64) -> Result<()> {
-    RandomAdapter::new(config, rank, seed).write_peft(dir)
+pub(crate) fn write(dir: &Path, base: &Architecture, rank: usize, seed: u64) -> Result<()> {
+    RandomAdapter::new(base, rank, seed).write_peft(dir)
 }
 
 impl RandomAdapter {
     /// Adapter number `seed` for a model of that shape, its answers hardly different from the base's.
-    pub(crate) fn new(config: &ModelConfig, rank: usize, seed: u64) -> Self {
+    pub(crate) fn new(base: &Architecture, rank: usize, seed: u64) -> Self {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         let mut values = |count: usize| (0..count).map(|_| f16::from_f32(random.random_range(-0.01..0.01))).collect();
         let mut pairs = Vec::new();
-        for layer in 0..config.layers {
-            for module in Module::ALL {
-                let (inputs, outputs) = module.dimensions(config);
-                pairs.push(RandomPair { layer, module, a: values(rank * inputs), b: values(outputs * rank) });
-            }
+        for (place, linear) in base.linears() {
+            let (a, b) = (values(rank * linear.inputs), values(linear.outputs * rank));
+            pairs.push(RandomPair { place, name: linear.name.clone(), a, b });
         }
         Self { rank, alpha: rank as f32, pairs }
     }
@@ -51,7 +50,8 @@ impl RandomAdapter {
     /// Writes it to `dir` as PEFT does.
     pub(crate) fn write_peft(&self, dir: &Path) -> Result<()> {
         fs::create_dir_all(dir)?;
-        let names: Vec<_> = Module::ALL.iter().map(|module| module.name()).collect();
+        let names: BTreeSet<&str> =
+            self.pairs.iter().filter_map(|pair| pair.name.hf.rsplit('.').next()).collect();
         let description = json!({
             "peft_type": "LORA", "task_type": "CAUSAL_LM", "r": self.rank, "lora_alpha": self.alpha,
             "target_modules": names, "bias": "none", "lora_dropout": 0.0,
@@ -61,7 +61,7 @@ impl RandomAdapter {
         let mut views = BTreeMap::new();
         for pair in &self.pairs {
             for (part, shape, values) in pair.parts(self.rank) {
-                let name = format!("base_model.model.{}.lora_{part}.weight", pair.module.path(pair.layer));
+                let name = format!("base_model.model.{}.lora_{part}.weight", pair.name.within(&Architecture::layer_prefix(pair.place.0)).hf);
                 views.insert(name, TensorView::new(Dtype::F16, shape.to_vec(), bytemuck::cast_slice(values))?);
             }
         }

@@ -24,7 +24,7 @@ const ALPHA: f32 = RANK as f32 * 64.0;
 
 /// Starts both with one loud adapter, and compares how their answers begin.
 pub(crate) async fn check(slm: &Path, program: &Path, dir: &Path, bundle: &Bundle) -> Result<()> {
-    let config = &bundle.info.config;
+    let config = &bundle.info.architecture;
     let adapter = RandomAdapter { alpha: ALPHA, ..RandomAdapter::new(config, RANK, 1 << 32) };
     let (peft, gguf) = (dir.join("loud"), dir.join("loud.gguf"));
     adapter.write_peft(&peft)?;

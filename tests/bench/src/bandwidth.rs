@@ -44,7 +44,8 @@ pub(crate) fn weight_bytes(bundle: &Bundle) -> Result<u64> {
     let path = bundle.dir.join("model.onnx.data");
     let all = fs::metadata(&path).with_context(|| path.display().to_string())?.len();
     // Sine and cosine of half the dimensions of a head, as 32-bit floats, at each position.
-    let rotary = 2 * bundle.info.context_length * bundle.info.config.head_dim / 2 * size_of::<f32>();
+    let pairs: usize = bundle.info.architecture.ropes.iter().map(|rope| rope.dim / 2).sum();
+    let rotary = 2 * bundle.info.context_length * pairs * size_of::<f32>();
     Ok(all - rotary as u64)
 }
 

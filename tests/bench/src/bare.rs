@@ -30,7 +30,7 @@ impl Bare {
     /// Opens the model and makes the adapters in `dir`, which the swarm uses too.
     pub(crate) fn open(dir: &Path) -> Result<Self> {
         let bundle = real::bundle(Precision::Int4)?;
-        let config = &bundle.info.config;
+        let config = &bundle.info.architecture;
         let registry = Adapters::new(STREAMS, 0);
         let mut leases = Vec::new();
         for i in 0..STREAMS {

@@ -136,7 +136,7 @@ pub(crate) async fn measure(run: &Run, opponent: &Opponent) -> Result<Option<Com
 
 /// Writes the same adapters as PEFT's folders and as llama.cpp's files.
 fn adapters(run: &Run, dir: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
-    let config = &run.bundle.info.config;
+    let config = &run.bundle.info.architecture;
     let (mut folders, mut files) = (Vec::new(), Vec::new());
     for i in 0..STREAMS_MAX {
         let adapter = RandomAdapter::new(config, RANK, i as u64);

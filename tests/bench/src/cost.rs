@@ -20,7 +20,7 @@ pub(crate) async fn measure(run: &Run) -> Result<Option<Table>> {
     }
     let dir = run.folder("cost")?;
     let adapter = dir.join("adapter-0");
-    adapters::write(&adapter, &run.bundle.info.config, RANK, 0)?;
+    adapters::write(&adapter, &run.bundle.info.architecture, RANK, 0)?;
     let start = async |name: &str, adapters| {
         Served::start(&run.slm, &dir.join(name), &Swarm { sequences: 1, rank_max: RANK, adapters, guesses: false })
             .await

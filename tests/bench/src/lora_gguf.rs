@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use anyhow::Result;
 use half::f16;
-use slm_convert::{config::ModelConfig, peft::Module};
+use slm_convert::architecture::Architecture;
 
 use crate::adapters::{RandomAdapter, RandomPair};
 
@@ -24,8 +24,8 @@ struct Tensor {
 }
 
 /// Writes `adapter` of a model of that shape to `file`.
-pub(crate) fn write(file: &Path, adapter: &RandomAdapter, config: &ModelConfig) -> Result<()> {
-    let tensors: Vec<Tensor> = adapter.pairs.iter().flat_map(|pair| tensors(pair, adapter.rank, config)).collect();
+pub(crate) fn write(file: &Path, adapter: &RandomAdapter, base: &Architecture) -> Result<()> {
+    let tensors: Vec<Tensor> = adapter.pairs.iter().flat_map(|pair| tensors(pair, adapter.rank, base)).collect();
     let mut out = b"GGUF".to_vec();
     out.extend(3u32.to_le_bytes());
     out.extend((tensors.len() as u64).to_le_bytes());
@@ -64,22 +64,19 @@ fn put_text(out: &mut Vec<u8>, text: &str) {
 }
 
 /// A pair's two tensors.
-fn tensors(pair: &RandomPair, rank: usize, config: &ModelConfig) -> [Tensor; 2] {
-    let (name, rotary_heads) = match pair.module {
-        Module::Q => ("attn_q", Some(config.heads)),
-        Module::K => ("attn_k", Some(config.kv_heads)),
-        Module::V => ("attn_v", None),
-        Module::O => ("attn_output", None),
-        Module::Gate => ("ffn_gate", None),
-        Module::Up => ("ffn_up", None),
-        Module::Down => ("ffn_down", None),
+fn tensors(pair: &RandomPair, rank: usize, base: &Architecture) -> [Tensor; 2] {
+    let attention = &base.layers[pair.place.0].attention;
+    let rotary_heads = match pair.name.gguf.as_str() {
+        "attn_q" => Some(attention.heads),
+        "attn_k" => Some(attention.kv_heads),
+        _ => None,
     };
-    let (inputs, outputs) = pair.module.dimensions(config);
+    let (inputs, outputs) = (pair.a.len() / rank, pair.b.len() / rank);
     let b = match rotary_heads {
         Some(heads) => pairs_from_halves(&pair.b, heads, outputs),
         None => pair.b.clone(),
     };
-    let name = |part| format!("blk.{}.{name}.weight.lora_{part}", pair.layer);
+    let name = |part| format!("{}.weight.lora_{part}", pair.name.within(&Architecture::layer_prefix(pair.place.0)).gguf);
     [
         Tensor { name: name('a'), dimensions: [inputs, rank], values: pair.a.clone() },
         Tensor { name: name('b'), dimensions: [rank, outputs], values: b },

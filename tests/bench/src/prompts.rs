@@ -18,7 +18,7 @@ impl Prompts {
         let tokenizer = bundle.tokenizer()?.context("no tokenizer")?;
         let text = include_str!("../../../LICENSE");
         let encoding = tokenizer.encode_fast(text, false).map_err(anyhow::Error::msg)?;
-        let vocab_size = bundle.info.config.vocab_size;
+        let vocab_size = bundle.info.architecture.vocab_size;
         ensure!(vocab_size > 2 * FIRST_TOKEN_MIN, "a vocabulary of {vocab_size} tokens is too small");
         Ok(Self { text: encoding.get_ids().to_vec(), vocab_size, made: 0 })
     }

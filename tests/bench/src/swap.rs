@@ -91,7 +91,7 @@ impl Bench {
         let dir = run.folder("swap")?;
         let folders: Vec<_> = (0..=VERSIONS[1]).map(|i| dir.join(format!("adapter-{i}"))).collect();
         for (seed, folder) in folders.iter().enumerate() {
-            adapters::write(folder, &run.bundle.info.config, RANK, seed as u64)?;
+            adapters::write(folder, &run.bundle.info.architecture, RANK, seed as u64)?;
         }
         let archives = Archives::serve(&folders).await?;
         let room = Room { sequences: 2 * STREAMS.len(), adapters: SWAPPED + 1, rank_max: RANK };

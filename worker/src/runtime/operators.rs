@@ -4,6 +4,8 @@ mod attention;
 mod embedding;
 mod linear;
 mod lora_add;
+mod norm;
+mod norm_add;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -19,6 +21,7 @@ use self::{
     embedding::Embedding,
     linear::{LinearAdd, NormLinear},
     lora_add::LoraAdd,
+    norm_add::NormAdd,
 };
 use super::forward_pass::ForwardPass;
 
@@ -31,6 +34,7 @@ pub(super) fn domain(step: Arc<Mutex<ForwardPass>>, threads: usize) -> ort::Resu
         .add(LoraAdd { shared: shared.clone() })?
         .add(NormLinear { shared: shared.clone() })?
         .add(LinearAdd { shared: shared.clone() })?
+        .add(NormAdd { shared: shared.clone() })?
         .add(Attention { shared })?
         .add(Embedding)
 }

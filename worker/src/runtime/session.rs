@@ -8,7 +8,7 @@ use std::{
 };
 
 use ort::session::{Session, builder::GraphOptimizationLevel};
-use slm_convert::{bundle::Bundle, config::ModelConfig};
+use slm_convert::{bundle::Bundle, architecture::Architecture};
 use slm_kernels::attention::{PAGE, Shape};
 
 use super::{
@@ -85,12 +85,14 @@ pub const TOKENS_MAX: usize = 512;
 
 /// Bytes of a KV cache page over all layers.
 pub fn page_bytes(bundle: &Bundle) -> usize {
-    let model = &bundle.info.config;
-    model.layers * KvMemory::element_bytes(bundle.info.precision) * shape(model).page_elements()
+    let model = &bundle.info.architecture;
+    model.layers.len() * KvMemory::element_bytes(bundle.info.precision) * shape(model).page_elements()
 }
 
-fn shape(model: &ModelConfig) -> Shape {
-    Shape::new(model.heads, model.kv_heads, model.head_dim)
+/// Heads of every layer: graphs of models whose layers differ in them are not built.
+fn shape(model: &Architecture) -> Shape {
+    let attention = &model.layers[0].attention;
+    Shape::new(attention.heads, attention.kv_heads, attention.head_dim)
 }
 
 /// An open decoder.
@@ -116,11 +118,11 @@ impl DecoderSession {
         config: SessionConfig,
         table: Arc<AdapterTable>,
     ) -> Result<Self, SessionError> {
-        let model = &bundle.info.config;
+        let model = &bundle.info.architecture;
         if config.context_length > bundle.info.context_length {
             return Err(SessionError::ContextLength { asked: config.context_length, most: bundle.info.context_length });
         }
-        let kv = KvMemory::new(shape(model), config.pages, model.layers, bundle.info.precision);
+        let kv = KvMemory::new(shape(model), config.pages, model.layers.len(), bundle.info.precision);
         let step = Arc::new(Mutex::new(ForwardPass::new(kv, table)));
         let session = build_session(runtime, bundle, config.threads, &step)?;
         Ok(Self {

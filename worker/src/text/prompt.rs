@@ -112,7 +112,7 @@ impl Prompter {
             mark_ends(&mut tokenizer, &bundle.info.generation.eos_token_ids);
             Text::new(tokenizer)
         });
-        Ok(Self { text, template: bundle.info.chat_template.clone(), vocab_size: bundle.info.config.vocab_size })
+        Ok(Self { text, template: bundle.info.chat_template.clone(), vocab_size: bundle.info.architecture.vocab_size })
     }
 
     /// The tokenizer, if the model has one.

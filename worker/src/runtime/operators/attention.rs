@@ -1,4 +1,4 @@
-//! `Attention(qkv, cos, sin) -> y`: paged attention of each new token over its sequence, itself included.
+//! `Attention(qkv, cos, sin, q_gain, k_gain) -> y`: paged attention of each new token over its sequence, itself included.
 //!
 //! Two phases over all threads: append the new tokens' keys and values, then compute the plan's items.
 #![allow(unsafe_code)] // Tensor data comes as raw pointers; every block says what bounds it.
@@ -12,7 +12,7 @@ use ort::{
 use slm_convert::graph::ATTENTION;
 use slm_kernels::{
     Rows,
-    attention::{self, Rotary},
+    attention::{self, QkNorm, Rotary},
     phases::{Phase, cut},
 };
 
@@ -37,7 +37,8 @@ impl Operator for Attention {
     }
 
     fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
-        [TensorElementType::Float32; 3].map(OperatorInput::required)
+        let required = [OperatorInput::required(TensorElementType::Float32)];
+        required.into_iter().chain([TensorElementType::Float32; 4].map(OperatorInput::optional))
     }
 
     fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
@@ -50,12 +51,29 @@ impl Operator for Attention {
             number.and_then(|number| usize::try_from(number).ok()).ok_or_else(|| missing(name))
         };
         let window: Option<i64> = context.get("window");
+        let interleaved: Option<i64> = context.get("interleaved");
+        let flag = |name: &str| context.get::<i64>(name).is_some_and(|flag| flag != 0);
+        let norm = match flag("qk_norm") {
+            true => Some(Norm {
+                q: Constant::new(),
+                k: Constant::new(),
+                epsilon: context.get("epsilon").ok_or_else(|| missing("epsilon"))?,
+                whole_token: flag("norm_span_token"),
+                after_rotary: flag("norm_after_rotary"),
+            }),
+            false => None,
+        };
         let kernel = AttentionKernel {
             layer: number("layer")?,
             scale: context.get("scale").ok_or_else(|| missing("scale"))?,
             window: window.and_then(|window| NonZeroUsize::new(usize::try_from(window).ok()?)),
-            cos: Constant::new(),
-            sin: Constant::new(),
+            soft_cap: context.get("softcap"),
+            rotary: interleaved.map(|interleaved| Tables {
+                cos: Constant::new(),
+                sin: Constant::new(),
+                interleaved: interleaved != 0,
+            }),
+            norm,
             shared: self.shared.clone(),
         };
         let mut step = self.shared.step();
@@ -82,8 +100,25 @@ pub(super) struct AttentionKernel {
     layer: usize,
     scale: f32,
     window: Option<NonZeroUsize>,
+    soft_cap: Option<f32>,
+    rotary: Option<Tables>,
+    norm: Option<Norm>,
+}
+
+/// Tables of a rotary embedding.
+struct Tables {
     cos: Constant<f32>,
     sin: Constant<f32>,
+    interleaved: bool,
+}
+
+/// Norms of queries and keys.
+struct Norm {
+    q: Constant<f32>,
+    k: Constant<f32>,
+    epsilon: f32,
+    whole_token: bool,
+    after_rotary: bool,
 }
 
 impl Kernel for AttentionKernel {
@@ -95,8 +130,23 @@ impl Kernel for AttentionKernel {
 impl AttentionKernel {
     fn compute_node(&mut self, context: &ComputeContext) -> ort::Result<()> {
         let qkv = Tensor::<f32>::input(context, 0)?;
-        // SAFETY: the tables are initializers, and used in this call only.
-        let (cos, sin) = unsafe { (self.cos.input(context, 1)?, self.sin.input(context, 2)?) };
+        let rotary = match &mut self.rotary {
+            Some(Tables { cos, sin, interleaved }) => {
+                // SAFETY: the tables are initializers, and used in this call only.
+                let tables = unsafe { (cos.input(context, 1)?, sin.input(context, 2)?) };
+                Rotary { cos: tables.0, sin: tables.1, dim: 2 * cos.width(), interleaved: *interleaved }
+            }
+            None => Rotary { cos: &[], sin: &[], dim: 0, interleaved: false },
+        };
+        let norm = match &mut self.norm {
+            Some(Norm { q, k, epsilon, whole_token, after_rotary }) => {
+                // SAFETY: the gains are initializers, and used in this call only.
+                let (q, k) = unsafe { (q.input(context, 3)?, k.input(context, 4)?) };
+                let (epsilon, whole_token, after_rotary) = (*epsilon, *whole_token, *after_rotary);
+                Some(QkNorm { q, k, epsilon, whole_token, after_rotary })
+            }
+            None => None,
+        };
         let Shared { level, threads, .. } = self.shared;
         let mut step = self.shared.step();
         let ForwardPass { plan, kv, queries, .. } = &mut *step;
@@ -107,13 +157,11 @@ impl AttentionKernel {
         let mut out = Tensor::<f32>::output_like(context, 0, &qkv, shape.queries_width())?;
         // SAFETY: an input of this call, which nobody writes to, and its output, which nobody else touches meanwhile.
         let (qkv, out) = unsafe { (qkv.as_slice(), out.as_mut_slice()) };
-        let rotary = Rotary { cos, sin, dim: 2 * self.cos.width() };
-
         queries.resize(tokens * shape.queries_width(), 0.0);
         let pages = kv.layer(self.layer).ok_or_else(|| missing("layer"))?;
         let queries = Rows::new(queries, shape.queries_width());
-        let attention =
-            attention::Attention { plan, pages, queries, scale: self.scale, window: self.window, soft_cap: None };
+        let Self { scale, window, soft_cap, .. } = *self;
+        let attention = attention::Attention { plan, pages, queries, scale, window, soft_cap, norm };
         let out = Rows::new(out, shape.queries_width());
         let parts = if tokens <= APPEND_ALONE { 1 } else { threads };
         // SAFETY: parts of the tokens do not overlap, and nothing attends yet.

@@ -1,6 +1,6 @@
-//! `NormLinear` and `LinearAdd`: a packed matrix fused with norm or gate, residual, and the rows' adapters.
+//! `NormLinear` and `LinearAdd`: a packed matrix fused with norm or activation, bias, residual, and the rows' adapters.
 //!
-//! Two phases over all threads. First, the input's rows are normed or gated, and quantised. Then the adapters' first
+//! Two phases over all threads. First, the input's rows are normed or activated, and quantised. Then the adapters' first
 //! products (`x A`) and ranges of columns are computed, each range with the residual and the adapters' second products
 //! (`h B`) while it is in cache; first products are awaited only after a range's own multiplication.
 #![allow(unsafe_code)] // Tensor data comes as raw pointers; every block says what bounds it.
@@ -16,10 +16,10 @@ use slm_kernels::{
     Adapters, Level, Linear, Quantizer, Rows, Start,
     lora::Inputs,
     phases::{Gate, Phase, cut},
-    rowwise::{rms_norm, silu_gate},
+    rowwise::{Activation, activated, gated},
 };
 
-use super::{ForwardPass, Matrix, Shared, missing, rows_like};
+use super::{ForwardPass, Matrix, Shared, missing, norm::{Norm, NormOf}, rows_like};
 use crate::runtime::{
     adapter_batch::LoraShrink,
     phases::{self, caught},
@@ -37,13 +37,17 @@ pub(super) struct NormLinear {
     pub(super) shared: Shared,
 }
 
-/// Residual plus `x`, optionally gated, times the matrix.
+/// Residual plus the activation of `x` times the matrix.
 pub(super) struct LinearAdd {
     pub(super) shared: Shared,
 }
 
-const INPUTS: [TensorElementType; 3] =
-    [TensorElementType::Float32, TensorElementType::Uint8, TensorElementType::Float32];
+/// `x`, weights, and so many optional inputs.
+fn inputs(optional: usize) -> impl Iterator<Item = OperatorInput> {
+    let required = [TensorElementType::Float32, TensorElementType::Uint8].map(OperatorInput::required);
+    let optional = std::iter::repeat_with(|| OperatorInput::optional(TensorElementType::Float32)).take(optional);
+    required.into_iter().chain(optional)
+}
 
 impl Operator for NormLinear {
     type Kernel<'attr> = LinearKernel;
@@ -53,7 +57,7 @@ impl Operator for NormLinear {
     }
 
     fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
-        INPUTS.map(OperatorInput::required)
+        inputs(3)
     }
 
     fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
@@ -61,8 +65,11 @@ impl Operator for NormLinear {
     }
 
     fn create_kernel<'attr>(&self, context: &KernelContext<'attr>) -> ort::Result<Self::Kernel<'attr>> {
-        let epsilon: f32 = context.get("epsilon").ok_or_else(|| missing("epsilon"))?;
-        LinearKernel::read(&self.shared, context, Some(Before::Norm { epsilon }))
+        let before = match Norm::read(context, 2)? {
+            Some(norm) => Before::Norm(norm),
+            None => Before::Nothing,
+        };
+        LinearKernel::read(&self.shared, context, before, None, 4)
     }
 
     fn infer_shape(&self, context: &mut ShapeInferenceContext) -> ort::Result<()> {
@@ -86,7 +93,7 @@ impl Operator for LinearAdd {
     }
 
     fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
-        INPUTS.map(OperatorInput::required)
+        inputs(2)
     }
 
     fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
@@ -94,47 +101,75 @@ impl Operator for LinearAdd {
     }
 
     fn create_kernel<'attr>(&self, context: &KernelContext<'attr>) -> ort::Result<Self::Kernel<'attr>> {
-        let gated: i64 = context.get("gated").ok_or_else(|| missing("gated"))?;
-        let before = (gated != 0).then_some(Before::Gate);
-        LinearKernel::read(&self.shared, context, before)
+        let flag = |name: &str| context.get::<i64>(name).is_some_and(|flag| flag != 0);
+        let activation: Option<String> = context.get("activation");
+        let before = match activation {
+            Some(activation) => Before::Activation { activation: by_name(&activation)?, gated: flag("gated") },
+            None => Before::Nothing,
+        };
+        LinearKernel::read(&self.shared, context, before, flag("residual").then_some(2), 3)
     }
 
     fn infer_shape(&self, context: &mut ShapeInferenceContext) -> ort::Result<()> {
-        match context.inputs().get(2) {
-            Some(residual) => context.set_output(0, residual),
+        let outputs: i64 = context.attr("outputs")?;
+        match context.inputs().first().and_then(|x| rows_like(x, x.tensor_shape()?.len() - 1, outputs)) {
+            Some(y) => context.set_output(0, &y),
             None => Ok(()),
         }
     }
 }
 
+fn by_name(activation: &str) -> ort::Result<Activation> {
+    match activation {
+        "silu" => Ok(Activation::Silu),
+        "gelu_tanh" => Ok(Activation::GeluTanh),
+        "gelu" => Ok(Activation::Gelu),
+        "relu_squared" => Ok(Activation::ReluSquared),
+        other => Err(ort::Error::new(format!("the activation `{other}` is not known; convert the model anew"))),
+    }
+}
+
 /// Operation on a row before the multiplication.
-#[derive(Clone, Copy)]
 enum Before {
-    /// RMS norm with the gains of the third input.
-    Norm { epsilon: f32 },
-    /// `silu` of its first half times its second.
-    Gate,
+    Nothing,
+    Norm(Norm),
+    /// The activation, with `gated` that of its first half times its second.
+    Activation { activation: Activation, gated: bool },
 }
 
 pub(super) struct LinearKernel {
     shared: Shared,
     matrix: Matrix,
     weights: Constant<u8>,
-    gains: Constant<f32>,
-    before: Option<Before>,
+    before: Before,
+    /// Index of the input that is the residual.
+    residual: Option<usize>,
+    /// Bias, and the index of its input.
+    bias: Option<(Constant<f32>, usize)>,
+    /// Factor of the product, with bias and adapters.
+    scale: f32,
     /// Index of the fused projection in the model; `None` for the head.
     group: Option<usize>,
 }
 
 impl LinearKernel {
-    fn read(shared: &Shared, context: &KernelContext<'_>, before: Option<Before>) -> ort::Result<Self> {
+    fn read(
+        shared: &Shared,
+        context: &KernelContext<'_>,
+        before: Before,
+        residual: Option<usize>,
+        bias: usize,
+    ) -> ort::Result<Self> {
         let group: Option<i64> = context.get("group");
+        let biased: Option<i64> = context.get("bias");
         Ok(Self {
             shared: shared.clone(),
             matrix: Matrix::read(context)?,
             weights: Constant::new(),
-            gains: Constant::new(),
             before,
+            residual,
+            bias: biased.filter(|biased| *biased != 0).map(|_| (Constant::new(), bias)),
+            scale: context.get("scale").unwrap_or(1.0),
             group: group.and_then(|group| usize::try_from(group).ok()),
         })
     }
@@ -150,7 +185,7 @@ impl LinearKernel {
     fn compute_node(&mut self, context: &ComputeContext) -> ort::Result<()> {
         let x = Tensor::<f32>::input(context, 0)?;
         let Matrix { inputs, outputs, .. } = self.matrix;
-        let width = if matches!(self.before, Some(Before::Gate)) { 2 * inputs } else { inputs };
+        let width = if matches!(self.before, Before::Activation { gated: true, .. }) { 2 * inputs } else { inputs };
         if x.width() != width {
             return Err(ort::Error::new(format!("rows of {} for a matrix that takes {width}", x.width())));
         }
@@ -158,23 +193,35 @@ impl LinearKernel {
         let mut out = Tensor::<f32>::output_like(context, 0, &x, outputs)?;
         // SAFETY: the weights are an initializer, and used in this call only.
         let weights = unsafe { self.weights.input(context, 1)? };
-        let norm = matches!(self.before, Some(Before::Norm { .. }));
-        let (gains, start) = if norm {
-            // SAFETY: as above.
-            (unsafe { self.gains.input(context, 2)? }, Start::Zero)
-        } else {
-            let residual = Tensor::<f32>::input(context, 2)?;
-            if residual.len() != out.len() {
+        let residual = match self.residual {
+            Some(index) => Some(Tensor::<f32>::input(context, index)?),
+            None => None,
+        };
+        let start = match &residual {
+            Some(residual) if residual.len() != out.len() => {
                 return Err(ort::Error::new(format!("a residual of {} for {} outputs", residual.len(), out.len())));
             }
-            // If the residual aliases the output, it is only accessed through the output.
-            // SAFETY: an input of this call, which nobody writes to unless it is in place.
-            let residual = (residual.data != out.data).then(|| unsafe { residual.as_slice() });
-            (&[][..], residual.map_or(Start::InPlace, Start::Residual))
+            // It aliases the output: it is only accessed through the output.
+            Some(residual) if residual.data == out.data => Start::InPlace,
+            // SAFETY: an input of this call, which nobody writes to, because it is not in place.
+            Some(residual) => Start::Residual(unsafe { residual.as_slice() }),
+            None => Start::Zero,
         };
-        if norm && gains.len() != inputs {
-            return Err(ort::Error::new(format!("{} gains for rows of {inputs}", gains.len())));
+        let bias = match &mut self.bias {
+            // SAFETY: the bias is an initializer, and used in this call only.
+            Some((bias, index)) => Some(unsafe { bias.input(context, *index)? }),
+            None => None,
+        };
+        if bias.is_some_and(|bias| bias.len() != outputs) {
+            return Err(ort::Error::new(format!("a bias of another length than {outputs} outputs")));
         }
+        let row = match &mut self.before {
+            Before::Nothing => Row::Plain,
+            // SAFETY: the tensors of the norm are initializers, and used in this call only.
+            Before::Norm(norm) => Row::Normed(unsafe { norm.input(context, inputs)? }),
+            Before::Activation { activation, gated } => Row::Activated { activation: *activation, gated: *gated },
+        };
+        let scale = self.scale;
         // SAFETY: an input of this call, which nobody writes to, and its output, which nobody else touches meanwhile.
         let (x, y) = unsafe { (x.as_slice(), out.as_mut_slice()) };
         let weights = self.matrix.view(weights)?;
@@ -188,7 +235,7 @@ impl LinearKernel {
         let quantizer = activations.reshape(tokens, inputs);
         let tasks = tokens.min(threads * if tokens <= ROWS_FEW { 1 } else { RANGES_MANY });
         scratch.resize(tasks * inputs, 0.0);
-        let input = Input { x, gains, inputs, before: self.before, scratch: Rows::new(scratch, inputs) };
+        let input = Input { x, inputs, row, scale, scratch: Rows::new(scratch, inputs) };
 
         // SAFETY: ranges of rows do not overlap, and each has a row of scratch.
         let prepare = |task: usize| unsafe {
@@ -212,9 +259,15 @@ impl LinearKernel {
                 next: &shrink.next,
             });
             // SAFETY: all rows are quantised.
-            let linear = Linear { weights, x: unsafe { quantizer.filled() }, start, adapters };
+            let mut linear = Linear { weights, x: unsafe { quantizer.filled() }, start, adapters };
+            let columns = linear.range(part, parts);
+            if let Some(bias) = bias {
+                // SAFETY: ranges of columns do not overlap.
+                unsafe { begin_with(&y, tokens, columns.clone(), start, &bias[columns.clone()], scale) };
+                linear.start = Start::InPlace;
+            }
             // SAFETY: ranges of columns do not overlap, and first products are awaited.
-            unsafe { linear.columns(level, linear.range(part, parts), y) };
+            unsafe { linear.columns(level, columns, y) };
         };
         // First products have the lowest indices, because columns wait for them.
         let compute = |task: usize| if task < shrink_tasks { first(task) } else { multiply(task - shrink_tasks) };
@@ -222,33 +275,71 @@ impl LinearKernel {
     }
 }
 
-/// Inputs of a node.
+/// Fills the columns of all rows with the initial value that `start` says plus `scale * bias`.
+///
+/// # Safety
+/// No other thread uses these cells.
+unsafe fn begin_with(y: &Rows<'_>, tokens: usize, columns: Range<usize>, start: Start<'_>, bias: &[f32], scale: f32) {
+    for token in 0..tokens {
+        // SAFETY: passed on.
+        let cells = unsafe { y.cells_mut(token, columns.clone()) };
+        match start {
+            Start::Zero => cells.iter_mut().zip(bias).for_each(|(cell, bias)| *cell = scale * bias),
+            Start::InPlace => cells.iter_mut().zip(bias).for_each(|(cell, bias)| *cell += scale * bias),
+            Start::Residual(residual) => {
+                let residual = &residual[token * y.width()..][columns.clone()];
+                let values = residual.iter().zip(bias).map(|(residual, bias)| scale.mul_add(*bias, *residual));
+                cells.iter_mut().zip(values).for_each(|(cell, value)| *cell = value);
+            }
+        }
+    }
+}
+
+/// Rows of a node's input.
 #[derive(Clone, Copy)]
 struct Input<'a> {
     x: &'a [f32],
-    gains: &'a [f32],
     inputs: usize,
-    before: Option<Before>,
-    /// One scratch row for each task, to norm or gate in.
+    row: Row<'a>,
+    /// Factor after norm or activation.
+    scale: f32,
+    /// One scratch row for each task, to norm or activate in.
     scratch: Rows<'a>,
 }
 
+/// What is done to a row.
+#[derive(Clone, Copy)]
+enum Row<'a> {
+    Plain,
+    Normed(NormOf<'a>),
+    Activated { activation: Activation, gated: bool },
+}
+
 impl Input<'_> {
-    /// Norms or gates rows and quantises them.
+    /// Norms or activates rows and quantises them.
     ///
     /// # Safety
     /// No other thread uses the same rows, or row `task` of the scratch.
     unsafe fn prepare(&self, level: Level, quantizer: &Quantizer<'_>, rows: Range<usize>, task: usize) {
-        let Self { x, gains, inputs, before, scratch } = *self;
-        let Some(before) = before else {
+        let Self { x, inputs, row, scale, scratch } = *self;
+        if scale == 1.0 && matches!(row, Row::Plain) {
             // SAFETY: passed on.
             return unsafe { quantizer.rows(level, x, rows) };
-        };
-        let fill = |row: usize, out: &mut [f32]| match before {
-            Before::Norm { epsilon } => rms_norm(level, &x[row * inputs..][..inputs], gains, epsilon, out),
-            Before::Gate => {
-                let (gate, value) = x[row * 2 * inputs..][..2 * inputs].split_at(inputs);
-                silu_gate(level, gate, value, out);
+        }
+        let fill = |index: usize, out: &mut [f32]| {
+            match row {
+                Row::Plain => out.copy_from_slice(&x[index * inputs..][..inputs]),
+                Row::Normed(norm) => norm.row(level, &x[index * inputs..][..inputs], out),
+                Row::Activated { activation, gated: true } => {
+                    let (gate, value) = x[index * 2 * inputs..][..2 * inputs].split_at(inputs);
+                    gated(level, activation, gate, value, out);
+                }
+                Row::Activated { activation, gated: false } => {
+                    activated(level, activation, &x[index * inputs..][..inputs], out);
+                }
+            }
+            if scale != 1.0 {
+                out.iter_mut().for_each(|out| *out *= scale);
             }
         };
         // SAFETY: passed on.

@@ -1,0 +1,358 @@
+//! Architectures: a decoder-only transformer as data.
+//!
+//! A family's reader (`families`) describes a model once, with the names of its tensors. Everything else reads the
+//! description: checks of checkpoints, the graph, and the targets of adapters. So a new family is one reader, unless it
+//! computes something that no [`Layer`] can say.
+
+mod check;
+mod tensors;
+
+use serde::{Deserialize, Serialize};
+
+pub(crate) use check::LAYERS_MAX;
+pub(crate) use tensors::{TensorSpec, Transform};
+
+use crate::rope::Rope;
+
+/// A decoder-only transformer: embedding, layers, norm and head.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Architecture {
+    /// Family: `model_type` of config.json, or `general.architecture` of GGUF metadata.
+    pub family: String,
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Rows of the embedding and of the head.
+    pub vocab_size: usize,
+    /// Trained context length in positions.
+    pub context_length: usize,
+    /// Embedding table.
+    pub embedding: Name,
+    /// Factor of embedded tokens.
+    pub embedding_scale: f32,
+    /// Rotary position embeddings; [`Attention::rope`] is an index.
+    pub ropes: Vec<Rope>,
+    /// Decoder layers.
+    pub layers: Vec<Layer>,
+    /// Norm before the head.
+    pub final_norm: Norm,
+    /// Head, from the residual stream to logits.
+    pub head: Head,
+}
+
+/// Head of a model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Head {
+    /// Its tensors.
+    pub name: Name,
+    /// Whether its weights are those of the embedding (`tie_word_embeddings`).
+    pub tied: bool,
+    /// Whether it has a bias.
+    pub bias: bool,
+    /// Factor of logits.
+    pub scale: f32,
+    /// Soft cap: logits become `cap * tanh(logit / cap)`.
+    pub soft_cap: Option<f32>,
+}
+
+/// Decoder layer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Layer {
+    /// Attention block.
+    pub attention: Attention,
+    /// Feed-forward block.
+    pub feed_forward: FeedForward,
+    /// Norms, and the order of the two blocks.
+    pub residual: Residual,
+    /// Factor of each block's result before it is added to the residual stream.
+    pub residual_scale: f32,
+}
+
+/// How the two blocks of a layer add to the residual stream `x`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Residual {
+    /// `x += post(attention(pre(x)))`, then `x += post(feed_forward(pre(x)))`.
+    Sequential {
+        /// Norms of attention.
+        attention: BlockNorms,
+        /// Norms of the feed-forward block.
+        feed_forward: BlockNorms,
+    },
+    /// `x += attention(norm(x)) + feed_forward(norm(x))`.
+    Parallel {
+        /// Norm of both blocks.
+        norm: Norm,
+    },
+}
+
+/// Norms before and after a block.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BlockNorms {
+    /// Norm of the block's input.
+    pub pre: Option<Norm>,
+    /// Norm of the block's result.
+    pub post: Option<Norm>,
+}
+
+/// Norm with its tensors.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Norm {
+    /// Tensor of gains.
+    pub name: Name,
+    /// Kind.
+    pub kind: NormKind,
+    /// Epsilon under the root.
+    pub epsilon: f32,
+    /// Whether Hugging Face checkpoints store gains minus one.
+    pub minus_one: bool,
+}
+
+/// Kind of a norm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NormKind {
+    /// `x / sqrt(mean(x^2) + epsilon) * gain`.
+    Rms,
+    /// `(x - mean(x)) / sqrt(var(x) + epsilon) * gain`, plus a bias.
+    Layer {
+        /// Whether there is a bias.
+        bias: bool,
+    },
+}
+
+/// Name of a tensor, without `.weight` or `.bias`. Within a layer, it is relative to [`Architecture::layer_prefix`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Name {
+    /// Name in a Hugging Face checkpoint, such as `self_attn.q_proj`.
+    pub hf: String,
+    /// Name in a GGUF file, such as `attn_q`.
+    pub gguf: String,
+}
+
+/// Attention block.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Attention {
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads; divides `heads`.
+    pub kv_heads: usize,
+    /// Width of one head; not always `hidden_size / heads`.
+    pub head_dim: usize,
+    /// Factor of scores.
+    pub scale: f32,
+    /// Soft cap: scores become `cap * tanh(score / cap)`.
+    pub soft_cap: Option<f32>,
+    /// Sliding window: number of positions that a token attends to, itself included; `None` for all.
+    pub window: Option<usize>,
+    /// Index in [`Architecture::ropes`]; `None` for no rotation.
+    pub rope: Option<usize>,
+    /// Norms of queries and keys.
+    pub qk_norm: Option<QkNorm>,
+    /// Linear layers whose outputs, side by side, are queries, keys and values.
+    pub qkv: Vec<Linear>,
+    /// Output projection.
+    pub output: Linear,
+}
+
+/// Norms of queries and of keys.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct QkNorm {
+    /// Norm of queries.
+    pub q: Norm,
+    /// Norm of keys.
+    pub k: Norm,
+    /// What is normed at once.
+    pub span: QkSpan,
+    /// Whether norms follow the rotation, instead of going before it.
+    pub after_rope: bool,
+}
+
+/// What a norm of queries or keys takes the mean of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum QkSpan {
+    /// Each head.
+    Head,
+    /// All heads of a token.
+    Token,
+}
+
+/// Feed-forward block.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FeedForward {
+    /// Width between the two projections.
+    pub size: usize,
+    /// Activation.
+    pub activation: Activation,
+    /// Whether the activation of one half of the first projection multiplies the other half.
+    pub gated: bool,
+    /// Linear layers whose outputs, side by side, are gates and values, or values alone.
+    pub up: Vec<Linear>,
+    /// Output projection.
+    pub down: Linear,
+}
+
+/// Activation of a feed-forward block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Activation {
+    /// `x * sigmoid(x)`.
+    Silu,
+    /// `x * Phi(x)` by its tanh approximation.
+    GeluTanh,
+    /// `x * Phi(x)`.
+    Gelu,
+    /// `max(x, 0)^2`.
+    ReluSquared,
+}
+
+/// Linear layer `y = W x + b`, which an adapter can change.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Linear {
+    /// Name within its layer.
+    pub name: Name,
+    /// Input columns.
+    pub inputs: usize,
+    /// Output rows.
+    pub outputs: usize,
+    /// Whether it has a bias.
+    pub bias: bool,
+    /// Heads whose rows GGUF stores with the two halves of a rotation side by side.
+    pub gguf_pairs: Option<usize>,
+}
+
+/// Place of a linear layer in a model: the layer, and its index in [`Layer::linears`].
+pub type Place = (usize, usize);
+
+impl Architecture {
+    /// Begin of the Hugging Face names of all decoder layers.
+    pub const LAYERS: &str = "model.layers.";
+
+    /// Prefix of names in decoder layer `layer`.
+    #[must_use]
+    pub fn layer_prefix(layer: usize) -> Name {
+        Name { hf: format!("{}{layer}.", Self::LAYERS), gguf: format!("blk.{layer}.") }
+    }
+
+    /// The linear layer at `place`.
+    #[must_use]
+    pub fn linear(&self, place: Place) -> Option<&Linear> {
+        self.layers.get(place.0)?.linears().nth(place.1)
+    }
+
+    /// Hugging Face name of the linear layer at `place`, without `.weight`.
+    #[must_use]
+    pub fn path(&self, place: Place) -> Option<String> {
+        Some(self.linear(place)?.name.within(&Self::layer_prefix(place.0)).hf)
+    }
+
+    /// All linear layers of decoder layers, in the order of computation.
+    pub fn linears(&self) -> impl Iterator<Item = (Place, &Linear)> {
+        let layers = self.layers.iter().enumerate();
+        layers.flat_map(|(layer, of)| of.linears().enumerate().map(move |(index, linear)| ((layer, index), linear)))
+    }
+
+    /// Short names of all linear layers, in the order in which they are first computed.
+    #[must_use]
+    pub fn linear_names(&self) -> Vec<&str> {
+        let mut names = Vec::new();
+        for (_, linear) in self.linears() {
+            if !names.contains(&linear.short_name()) {
+                names.push(linear.short_name());
+            }
+        }
+        names
+    }
+}
+
+impl Layer {
+    /// Linear layers, in the order of computation.
+    pub fn linears(&self) -> impl Iterator<Item = &Linear> {
+        Projection::ALL.into_iter().flat_map(|projection| self.fused(projection))
+    }
+
+    /// Linear layers of a fused projection, in the order of their columns.
+    #[must_use]
+    pub fn fused(&self, projection: Projection) -> &[Linear] {
+        match projection {
+            Projection::Qkv => &self.attention.qkv,
+            Projection::O => std::slice::from_ref(&self.attention.output),
+            Projection::GateUp => &self.feed_forward.up,
+            Projection::Down => std::slice::from_ref(&self.feed_forward.down),
+        }
+    }
+
+    /// Index in [`Layer::linears`] of the first linear layer of `projection`.
+    #[must_use]
+    pub fn first(&self, projection: Projection) -> usize {
+        Projection::ALL.into_iter().take_while(|other| *other != projection).map(|other| self.fused(other).len()).sum()
+    }
+}
+
+impl Attention {
+    /// Width of all query heads together.
+    #[must_use]
+    pub fn q_size(&self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    /// Width of all key (or value) heads together.
+    #[must_use]
+    pub fn kv_size(&self) -> usize {
+        self.kv_heads * self.head_dim
+    }
+}
+
+impl Linear {
+    /// Last part of the Hugging Face name, such as `q_proj`.
+    #[must_use]
+    pub fn short_name(&self) -> &str {
+        self.name.hf.rsplit('.').next().unwrap_or_default()
+    }
+}
+
+impl Name {
+    /// A name in both formats.
+    #[must_use]
+    pub fn new(hf: &str, gguf: &str) -> Self {
+        Self { hf: hf.to_owned(), gguf: gguf.to_owned() }
+    }
+
+    /// Hugging Face name of the weight.
+    #[must_use]
+    pub fn weight(&self) -> String {
+        format!("{}.weight", self.hf)
+    }
+
+    /// Hugging Face name of the bias.
+    #[must_use]
+    pub fn bias(&self) -> String {
+        format!("{}.bias", self.hf)
+    }
+
+    /// The name within a prefix, such as [`Architecture::layer_prefix`].
+    #[must_use]
+    pub fn within(&self, prefix: &Self) -> Self {
+        Self { hf: format!("{}{}", prefix.hf, self.hf), gguf: format!("{}{}", prefix.gguf, self.gguf) }
+    }
+}
+
+/// Fused projection: linear layers that are one matrix in the graph, with one place for adapters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Projection {
+    /// Queries, keys and values side by side.
+    Qkv,
+    /// Attention output.
+    O,
+    /// Gates and values side by side, or values alone.
+    GateUp,
+    /// Feed-forward output.
+    Down,
+}
+
+impl Projection {
+    /// All fused projections, in the order of their indices within a layer.
+    pub const ALL: [Self; 4] = [Self::Qkv, Self::O, Self::GateUp, Self::Down];
+
+    /// Index of this projection of `layer` among all of the model: the attribute `group` of an operator.
+    #[must_use]
+    pub fn index(self, layer: usize) -> usize {
+        layer * Self::ALL.len() + self as usize
+    }
+}

@@ -1,0 +1,83 @@
+//! Checks of an architecture: shapes that no graph can be built from.
+
+use super::{Architecture, Attention};
+use crate::config_error::ConfigError;
+
+/// No real model comes near; below this, products of two dimensions cannot overflow.
+const DIMENSION_MAX: usize = 1 << 24;
+/// No real model has more.
+pub(crate) const LAYERS_MAX: usize = 1024;
+
+impl Architecture {
+    /// Refuses shapes that no graph can be built from; `file` is named in errors.
+    pub(crate) fn check(&self, file: &str) -> Result<(), ConfigError> {
+        let check = Check { file };
+        check.size("hidden size", self.hidden_size, DIMENSION_MAX)?;
+        check.size("vocabulary size", self.vocab_size, DIMENSION_MAX)?;
+        check.size("context length", self.context_length, DIMENSION_MAX)?;
+        check.size("number of layers", self.layers.len(), LAYERS_MAX)?;
+        check.epsilon(self.final_norm.epsilon)?;
+        for layer in &self.layers {
+            check.size("intermediate size", layer.feed_forward.size, DIMENSION_MAX)?;
+            check.attention(&layer.attention)?;
+            if let Some(rope) = layer.attention.rope.and_then(|rope| self.ropes.get(rope)) {
+                rope.check(layer.attention.head_dim, file)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Check<'a> {
+    file: &'a str,
+}
+
+impl Check<'_> {
+    fn wrong(&self, field: &str, found: impl ToString, expected: &str) -> ConfigError {
+        ConfigError::Wrong {
+            file: self.file.to_owned(),
+            field: field.to_owned(),
+            found: found.to_string(),
+            expected: expected.to_owned(),
+        }
+    }
+
+    fn size(&self, field: &str, value: usize, max: usize) -> Result<(), ConfigError> {
+        match value {
+            0 => Err(self.wrong(field, value, &format!("between 1 and {max}"))),
+            _ if value > max => Err(self.wrong(field, value, &format!("between 1 and {max}"))),
+            _ => Ok(()),
+        }
+    }
+
+    fn epsilon(&self, epsilon: f32) -> Result<(), ConfigError> {
+        if epsilon.is_finite() && epsilon >= 0.0 {
+            return Ok(());
+        }
+        Err(self.wrong("rms_norm_eps", epsilon, "a small positive number"))
+    }
+
+    fn attention(&self, attention: &Attention) -> Result<(), ConfigError> {
+        let Attention { heads, kv_heads, head_dim, .. } = *attention;
+        self.size("number of attention heads", heads, DIMENSION_MAX)?;
+        self.size("number of key/value heads", kv_heads, DIMENSION_MAX)?;
+        self.size("head dimension", head_dim, DIMENSION_MAX)?;
+        if !heads.is_multiple_of(kv_heads) {
+            return Err(self.wrong("number of key/value heads", kv_heads, &format!("a divisor of {heads} heads")));
+        }
+        if !head_dim.is_multiple_of(2) {
+            let expected = "an even number, as rotary embedding turns pairs";
+            return Err(self.wrong("head dimension", head_dim, expected));
+        }
+        if heads * head_dim > DIMENSION_MAX {
+            return Err(self.wrong("head dimension", head_dim, &format!("heads x dimension of at most {DIMENSION_MAX}")));
+        }
+        if attention.window == Some(0) {
+            return Err(self.wrong("sliding window", 0, "at least 1, or null"));
+        }
+        if !(attention.scale.is_finite() && attention.scale > 0.0) {
+            return Err(self.wrong("scale of attention", attention.scale, "a positive number"));
+        }
+        Ok(())
+    }
+}

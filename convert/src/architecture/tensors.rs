@@ -1,0 +1,94 @@
+//! Tensors of an architecture: names, shapes, and what is done to them.
+
+use super::{Architecture, Linear, Name, Norm, NormKind, QkSpan, Residual};
+
+/// A tensor that the model needs.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct TensorSpec {
+    /// Hugging Face name.
+    pub(crate) name: String,
+    /// Name in a GGUF file.
+    pub(crate) gguf: String,
+    /// `[outputs, inputs]` of a linear layer, `[vocabulary, hidden]` of the embedding, `[width]` of a norm or bias.
+    pub(crate) shape: Vec<usize>,
+    pub(crate) transform: Transform,
+}
+
+/// What is done to a tensor when it is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Transform {
+    Nothing,
+    /// Hugging Face stores the values minus one.
+    AddOne,
+    /// GGUF stores rows of each of so many heads with the halves of a rotation side by side.
+    SplitPairs { heads: usize },
+}
+
+impl Architecture {
+    /// All tensors, in the order in which they are used.
+    pub(crate) fn tensors(&self) -> Vec<TensorSpec> {
+        let mut all = Tensors(Vec::new());
+        let (vocab, hidden) = (self.vocab_size, self.hidden_size);
+        let root = Name::new("", "");
+        all.add(&root, &self.embedding, ".weight", vec![vocab, hidden], Transform::Nothing);
+        for (index, layer) in self.layers.iter().enumerate() {
+            let prefix = Self::layer_prefix(index);
+            match &layer.residual {
+                Residual::Sequential { attention, feed_forward } => {
+                    let norms = [&attention.pre, &attention.post, &feed_forward.pre, &feed_forward.post];
+                    norms.into_iter().flatten().for_each(|norm| all.norm(&prefix, norm, hidden));
+                }
+                Residual::Parallel { norm } => all.norm(&prefix, norm, hidden),
+            }
+            let attention = &layer.attention;
+            if let Some(norms) = &attention.qk_norm {
+                let widths = match norms.span {
+                    QkSpan::Head => [attention.head_dim; 2],
+                    QkSpan::Token => [attention.q_size(), attention.kv_size()],
+                };
+                [&norms.q, &norms.k].into_iter().zip(widths).for_each(|(norm, width)| all.norm(&prefix, norm, width));
+            }
+            layer.linears().for_each(|linear| all.linear(&prefix, linear));
+        }
+        all.norm(&root, &self.final_norm, hidden);
+        if !self.head.tied {
+            all.add(&root, &self.head.name, ".weight", vec![vocab, hidden], Transform::Nothing);
+        }
+        if self.head.bias {
+            all.add(&root, &self.head.name, ".bias", vec![vocab], Transform::Nothing);
+        }
+        all.0
+    }
+
+    /// Whether a Hugging Face checkpoint may hold this tensor beside those of [`Architecture::tensors`]: rotary frequencies
+    /// follow from the configuration, and a tied head is the embedding.
+    pub(crate) fn is_redundant(&self, name: &str) -> bool {
+        name.ends_with(".rotary_emb.inv_freq") || (self.head.tied && name.strip_suffix(".weight") == Some(&self.head.name.hf))
+    }
+}
+
+struct Tensors(Vec<TensorSpec>);
+
+impl Tensors {
+    fn add(&mut self, prefix: &Name, name: &Name, suffix: &str, shape: Vec<usize>, transform: Transform) {
+        let whole = |prefix: &str, name: &str| format!("{prefix}{name}{suffix}");
+        let (hf, gguf) = (whole(&prefix.hf, &name.hf), whole(&prefix.gguf, &name.gguf));
+        self.0.push(TensorSpec { name: hf, gguf, shape, transform });
+    }
+
+    fn norm(&mut self, prefix: &Name, norm: &Norm, width: usize) {
+        let transform = if norm.minus_one { Transform::AddOne } else { Transform::Nothing };
+        self.add(prefix, &norm.name, ".weight", vec![width], transform);
+        if norm.kind == (NormKind::Layer { bias: true }) {
+            self.add(prefix, &norm.name, ".bias", vec![width], Transform::Nothing);
+        }
+    }
+
+    fn linear(&mut self, prefix: &Name, linear: &Linear) {
+        let transform = linear.gguf_pairs.map_or(Transform::Nothing, |heads| Transform::SplitPairs { heads });
+        self.add(prefix, &linear.name, ".weight", vec![linear.outputs, linear.inputs], transform);
+        if linear.bias {
+            self.add(prefix, &linear.name, ".bias", vec![linear.outputs], transform);
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Gemma 2 and 3: norms before and after each block, embeddings scaled by the root of their width, GELU gates, windows in
+//! most layers. Gemma 2 caps scores and logits; Gemma 3 norms queries and keys.
+
+use super::FamilyReader;
+use super::changes::flag;
+use super::hugging_face::{Conventions, LLAMA, decoder};
+use crate::architecture::{Architecture, Name, QkSpan};
+use crate::config_error::ConfigError;
+use crate::fields::Fields;
+use crate::rope::Rope;
+
+const GEMMA: Conventions =
+    Conventions { activation: ("hidden_activation", "gelu_pytorch_tanh"), tied: true, minus_one: true, ..LLAMA };
+/// Every so many layers of Gemma 3 one attends to everything.
+const PATTERN_DEFAULT: usize = 6;
+
+pub(super) const GEMMA2: FamilyReader = FamilyReader { model_types: &["gemma2"], from_hugging_face: gemma2 };
+pub(super) const GEMMA3: FamilyReader = FamilyReader { model_types: &["gemma3_text"], from_hugging_face: gemma3 };
+
+fn gemma2(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
+    let mut architecture = gemma(fields, &GEMMA)?;
+    if !fields.has("layer_types") {
+        let window = fields.opt_size("sliding_window")?.or(Some(4096));
+        architecture.each(|index, layer| layer.attention.window = window.filter(|_| index % 2 == 0));
+    }
+    Ok(architecture)
+}
+
+fn gemma3(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
+    if flag(fields, "use_bidirectional_attention", false)? {
+        return Err(fields.unsupported("use_bidirectional_attention", "false"));
+    }
+    let mut architecture = gemma(fields, &Conventions { rope_theta: 1_000_000.0, ..GEMMA })?;
+    if !fields.has("layer_types") {
+        let window = fields.opt_size("sliding_window")?.or(Some(4096));
+        let pattern = match fields.opt_size("_sliding_window_pattern")? {
+            Some(pattern) => pattern,
+            None => fields.opt_size("sliding_window_pattern")?.unwrap_or(PATTERN_DEFAULT),
+        };
+        let slides = move |index: usize| pattern == 0 || (index + 1) % pattern != 0;
+        architecture.each(|index, layer| layer.attention.window = window.filter(|_| slides(index)));
+    }
+    if architecture.ropes.len() == 1 {
+        // Files of transformers 4: the scaling is that of full attention.
+        let theta = fields.opt_number("rope_local_base_freq")?.unwrap_or(10_000.0) as f32;
+        let head_dim = architecture.layers.first().map_or(0, |layer| layer.attention.head_dim);
+        architecture.ropes.push(Rope::new(theta, head_dim));
+    }
+    architecture.each(|_, layer| layer.attention.rope = Some(usize::from(layer.attention.window.is_some())));
+    architecture.qk_norms(["self_attn.q_norm", "self_attn.k_norm"], QkSpan::Head, false);
+    Ok(architecture)
+}
+
+fn gemma(fields: &Fields<'_>, conventions: &Conventions) -> Result<Architecture, ConfigError> {
+    let mut architecture = decoder(fields, conventions)?;
+    let bias = flag(fields, "attention_bias", false)?;
+    architecture.biases(bias, bias, false);
+    architecture.embedding_scale = (architecture.hidden_size as f32).sqrt();
+    architecture.head.soft_cap = fields.opt_number("final_logit_softcapping")?.map(|cap| cap as f32);
+    architecture.norms(
+        [
+            Some(Name::new("input_layernorm", "attn_norm")),
+            Some(Name::new("post_attention_layernorm", "post_attention_norm")),
+        ],
+        [
+            Some(Name::new("pre_feedforward_layernorm", "ffn_norm")),
+            Some(Name::new("post_feedforward_layernorm", "post_ffw_norm")),
+        ],
+    );
+    let scalar = fields.opt_number("query_pre_attn_scalar")?.unwrap_or(256.0);
+    let soft_cap = fields.opt_number("attn_logit_softcapping")?.map(|cap| cap as f32);
+    architecture.each(|_, layer| {
+        layer.attention.scale = scalar.powf(-0.5) as f32;
+        layer.attention.soft_cap = soft_cap;
+    });
+    Ok(architecture)
+}
