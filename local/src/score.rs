@@ -143,7 +143,7 @@ fn load_adapter(
     adapters: &Adapters,
 ) -> Result<Arc<AdapterLease>, ScoreError> {
     let begun = Instant::now();
-    let config = &bundle.info.config;
+    let config = &bundle.info.architecture;
     let embedding = |name: &str| Checkpoint::open(model).ok()?.tensor(name).ok();
     let adapter = Adapter::open_on(path, config, &embedding)?;
     let packed = pack(&adapter, config, bundle.info.precision, 1.0)?;

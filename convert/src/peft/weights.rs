@@ -213,9 +213,12 @@ mod tests {
 
     #[test]
     fn names_read_with_and_without_the_adapters_own() {
-        let q = |tail: &str| parse(&format!("base_model.model.model.layers.12.self_attn.q_proj.{tail}"));
-        let path = "model.layers.12.self_attn.q_proj";
-        assert_eq!(q("lora_A.weight"), Ok((path, Side::A)));
+        let q = |tail: &str| {
+            let name = format!("base_model.model.model.layers.12.self_attn.q_proj.{tail}");
+            parse(&name).map(|(path, side)| (path.to_owned(), side))
+        };
+        let path = "model.layers.12.self_attn.q_proj".to_owned();
+        assert_eq!(q("lora_A.weight"), Ok((path.clone(), Side::A)));
         assert_eq!(q("lora_B.default.weight"), Ok((path, Side::B)));
         assert!(q("lora_A.a.b.weight").is_err() && q("lora_AB.weight").is_err() && q("weight").is_err());
     }
@@ -225,14 +228,29 @@ mod tests {
         let cases = [
             ("base_model.model.model.layers.0.mlp.up_proj.lora_magnitude_vector", "use_dora"),
             ("base_model.model.model.layers.0.mlp.up_proj.lora_B.bias", "bias"),
-            ("base_model.model.lm_head.lora_A.weight", "lm_head"),
             ("base_model.model.model.embed_tokens.lora_embedding_A", "neither"),
-            ("base_model.model.model.layers.0.mlp.router.lora_A.weight", "router"),
             ("model.layers.0.mlp.up_proj.lora_A.weight", "neither"),
         ];
         for (name, word) in cases {
             let problem = parse(name).unwrap_err();
             assert!(problem.contains(word), "{name}: {problem}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_linear_layer_of_the_base_says_so() {
+        let config = serde_json::json!({
+            "model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+            "num_attention_heads": 4, "vocab_size": 128, "max_position_embeddings": 256
+        });
+        let base = crate::families::from_hugging_face("config.json", config.as_object().unwrap()).unwrap();
+        for (path, word) in [
+            ("lm_head", "`lm_head` is no projection"),
+            ("model.layers.0.mlp.router", "`model.layers.0.mlp.router` is no projection"),
+            ("model.layers.2.mlp.up_proj", "has 2 layers"),
+        ] {
+            let problem = no_linear_layer(path, &base);
+            assert!(problem.contains(word), "{path}: {problem}");
         }
     }
 }

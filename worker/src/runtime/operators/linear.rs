@@ -19,7 +19,7 @@ use slm_kernels::{
     rowwise::{Activation, activated, gated},
 };
 
-use super::{ForwardPass, Matrix, Shared, missing, norm::{Norm, NormOf}, rows_like};
+use super::{ForwardPass, Matrix, Shared, norm::{Norm, NormOf}, rows_like};
 use crate::runtime::{
     adapter_batch::LoraShrink,
     phases::{self, caught},
