@@ -167,7 +167,7 @@ impl From<&Model> for Expert {
             model: model.name.clone(),
             digest: model.digest.clone(),
             description: model.description.clone(),
-            refused: String::new(),
+            refused: model.refused.clone(),
         }
     }
 }

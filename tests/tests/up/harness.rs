@@ -18,7 +18,7 @@ use slm_tests::swarm::slm_binary;
 use tempfile::TempDir;
 
 /// Nothing here takes long; a test that waits longer has failed.
-const TIMEOUT: Duration = Duration::from_secs(120);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// `slm`, without the variables of the tests' own environment.
 pub(crate) fn slm() -> Command {
