@@ -217,7 +217,9 @@ impl Dispatcher {
         Ok(match decided.eligible(tried).rank(self.draw()) {
             Ok(Chosen { decided, worker }) => {
                 let expert = decided.expert.name.clone();
-                Plan::Send { worker: Arc::clone(worker), expert, decision: decision(decided, Some(worker)) }
+                let decision = decision(decided, Some(worker));
+                let decision = if request.explain { decision } else { brief(decision) };
+                Plan::Send { worker: Arc::clone(worker), expert, decision }
             }
             Err(unserved) => match (unserved.decided.expert.name, unserved.why) {
                 // Waiting does not help.
@@ -364,6 +366,11 @@ fn for_worker(request: &GenerateRequest, expert: &str, caller: &Caller) -> Gener
         metadata: std::collections::HashMap::new(),
         parse_special_tokens: request.parse_special_tokens,
     }
+}
+
+/// A decision for callers that did not ask for an explanation: rules and addresses of workers do not concern them.
+fn brief(decision: Decision) -> Decision {
+    Decision { reason: String::new(), worker: String::new(), ..decision }
 }
 
 fn decision(decided: Decided<'_>, worker: Option<&Arc<Worker>>) -> Decision {
