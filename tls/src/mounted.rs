@@ -18,6 +18,10 @@ use tokio_util::task::AbortOnDropHandle;
 const DATA: &str = "..data";
 /// Interval of unprompted reads: not every file system reports changes.
 const POLL: Duration = Duration::from_secs(10);
+/// A change counts when the folder has been quiet for so long,
+const QUIET: Duration = Duration::from_millis(300);
+/// or when this much time has passed, for a folder that never is.
+const QUIET_MAX: Duration = Duration::from_secs(3);
 /// Bound on the bytes of a file: the API server accepts no larger Secret.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
@@ -88,6 +92,9 @@ impl<const N: usize> Mounted<N> {
         loop {
             // Read the folder after a mark as well as after the interval.
             let _ = tokio::time::timeout(POLL, self.marks.recv()).await;
+            // A file that is written in place comes in several steps; a volume of Kubernetes changes in one.
+            let settled = async { while let Ok(Some(())) = tokio::time::timeout(QUIET, self.marks.recv()).await {} };
+            let _ = tokio::time::timeout(QUIET_MAX, settled).await;
             let (folder, names) = (self.folder.clone(), self.names);
             let Ok(read) = tokio::task::spawn_blocking(move || read(&folder, names)).await else { continue };
             let problem = match read {
