@@ -22,6 +22,7 @@ use crate::{
     absence::Absence,
     access::table::Caller,
     attempts::{Attempts, RETRY_AFTER},
+    body_memory::BodyMemory,
     classify::{Classifier, Outcomes},
     config::Limits,
     decide::Decided,
@@ -56,6 +57,7 @@ pub(crate) struct Dispatcher {
     /// Permits of large bodies, by caller.
     pub(crate) large_bodies: Permits,
     pub(crate) large_bodies_rate: Throttle,
+    pub(crate) body_memory: BodyMemory,
     draws: AtomicU64,
 }
 
@@ -94,6 +96,7 @@ impl Dispatcher {
             wait_queue: [limits.wait_queue_expert_max, limits.wait_queue_max / 2].map(of_wait_queue),
             answers: Permits::new(limits.answers_max, limits.answers_max / 2),
             large_bodies_rate: Throttle::new(limits.large_bodies_rate),
+            body_memory: BodyMemory::new(limits.large_bodies_bytes),
             large_bodies: Permits::new(limits.large_bodies_max, limits.large_bodies_max / 2),
             draws: AtomicU64::new(0),
             limits,
