@@ -86,6 +86,9 @@ impl ServerArgs {
                 let remedy = "name the certificate of its CA with --certificate";
                 return Failure::failed(format!("{server} is not trusted: {reason}; {remedy}"));
             }
+            if reason.to_string().contains("corrupt message") {
+                return Failure::failed(format!("{server} answers, but not by TLS: write http://HOST:PORT ({reason})"));
+            }
             Failure::failed(format!(
                 "no swarm answers at {server}: {reason}; start one by `slm up -f DIR`, or name another with --server"
             ))
