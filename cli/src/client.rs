@@ -219,3 +219,22 @@ pub fn kind_name(kind: ExpertKind) -> &'static str {
         ExpertKind::Unspecified => "",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_port_is_told_as_one() {
+        let cases = [
+            ("protocol error: received message with invalid compression flag: 60", "name the gRPC port with --server"),
+            ("invalid content-type: text/plain", "name the gRPC port with --server"),
+            ("h2 protocol error: http2 error", "write --server https://HOST:PORT"),
+        ];
+        for (message, hint) in cases {
+            let failure = refused(&Status::internal(message));
+            let Failure::Failed(told) = &failure else { panic!("{failure:?}") };
+            assert!(told.contains(hint) && told.contains(message), "{told}");
+        }
+    }
+}

@@ -226,7 +226,7 @@ impl Dispatcher {
             }
             Err(unserved) => match (unserved.decided.expert.name, unserved.why) {
                 // Waiting does not help.
-                (_, Absence::Refused { name, why }) => return Err(Refusal::AdapterRefused { name, why }),
+                (_, Absence::NotLoadable(refused)) => return Err(Refusal::NotLoadable(refused)),
                 (name, why) => Plan::Wait { name, why },
             },
         })

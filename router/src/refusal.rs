@@ -7,7 +7,7 @@ use slm_crds::nearest::did_you_mean;
 use thiserror::Error;
 use tonic::{Code, Status};
 
-use crate::permits::Full;
+use crate::{absence::NotLoadable, permits::Full};
 
 /// A refusal of a request.
 #[derive(Clone, Debug, Error)]
@@ -22,8 +22,8 @@ pub(crate) enum Refusal {
     #[error("`{name}` is not loaded on any worker now: {why}; try again in {} s", .retry_after.as_secs())]
     NotResident { name: String, why: String, retry_after: Duration },
     /// No worker can load it until its files or its manifest change.
-    #[error("adapter `{name}` cannot be loaded: {why}")]
-    AdapterRefused { name: String, why: String },
+    #[error("{0}")]
+    NotLoadable(NotLoadable),
     /// The wait queue is full.
     #[error("`{name}` is not loaded on any worker now and {waiting} requests wait already; try again later")]
     TooManyWaiting { name: String, waiting: usize },
@@ -67,7 +67,7 @@ impl Refusal {
             Self::NoModel => Code::InvalidArgument,
             Self::NotResident { .. } | Self::ShuttingDown => Code::Unavailable,
             // 400 over HTTP, as vLLM says it of an adapter that was found and cannot be loaded: clients do not try again.
-            Self::AdapterRefused { .. } => Code::FailedPrecondition,
+            Self::NotLoadable(_) => Code::FailedPrecondition,
             Self::TooManyWaiting { .. }
             | Self::TooManyOpen(_)
             | Self::LargeBodies(_)

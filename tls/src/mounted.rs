@@ -160,3 +160,28 @@ fn bytes(path: &Path) -> io::Result<Vec<u8>> {
     }
     fs::read(path)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_file_that_is_written_in_steps_is_taken_whole() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("tokens.yaml");
+        fs::write(&path, "former").expect("written");
+        let (sender, mut taken) = mpsc::unbounded_channel();
+        let mounted = Mounted::open(folder.path(), ["tokens.yaml"]).expect("a file");
+        let _following = mounted.follow(move |[file]| sender.send(file.clone()));
+        let mut file = fs::File::create(&path).expect("truncated");
+        for part in ["the ", "new ", "one"] {
+            // The writer is slow, but not as slow as the watch is patient.
+            tokio::time::sleep(QUIET / 3).await;
+            file.write_all(part.as_bytes()).expect("written");
+        }
+        let first = tokio::time::timeout(POLL * 2, taken.recv()).await.expect("taken").expect("followed");
+        assert_eq!(String::from_utf8_lossy(&first), "the new one");
+    }
+}

@@ -78,7 +78,7 @@ fn a_model_whose_files_are_missing_is_named_and_the_rest_follows() {
         .collect();
     assert_eq!((status, names), (503, vec!["other"]), "{readiness}");
     let (status, answer) = up.ask("POST", "/v1/completions", r#"{"model": "other", "prompt": "a"}"#);
-    assert_eq!((status, answer["error"]["code"].as_str()), (400, Some("adapter_not_loadable")), "{answer}");
+    assert_eq!((status, answer["error"]["code"].as_str()), (400, Some("model_not_loadable")), "{answer}");
 }
 
 /// A server that accepts and says nothing.

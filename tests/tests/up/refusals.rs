@@ -107,7 +107,7 @@ fn an_adapter_whose_files_cannot_be_used_is_told_and_the_rest_serves() {
         let entry =
             missing.iter().find(|missing| missing["name"] == name).unwrap_or_else(|| panic!("{name}: {readyz}"));
         let why = entry["why"].as_str().expect("a reason");
-        assert!(why.starts_with(&format!("{name} cannot be loaded: ")), "{why}");
+        assert!(why.starts_with(&format!("adapter `{name}` cannot be loaded: ")), "{why}");
     }
     assert_eq!(missing.len(), broken.len(), "{readyz}");
 
