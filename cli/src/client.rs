@@ -82,6 +82,13 @@ impl ServerArgs {
         }
         let unreachable = |error: &(dyn Error + 'static)| {
             let reason = innermost(error);
+            if reason.to_string().contains("certificate") {
+                let remedy = "name the certificate of its CA with --certificate";
+                return Failure::failed(format!("{server} is not trusted: {reason}; {remedy}"));
+            }
+            if reason.to_string().contains("corrupt message") {
+                return Failure::failed(format!("{server} answers, but not by TLS: write http://HOST:PORT ({reason})"));
+            }
             Failure::failed(format!(
                 "no swarm answers at {server}: {reason}; start one by `slm up -f DIR`, or name another with --server"
             ))
@@ -130,12 +137,26 @@ pub fn refused(status: &Status) -> Failure {
         "" => status.code().description(),
         message => message,
     };
+    if let Some(hint) = wrong_port(message) {
+        return Failure::failed(format!("{hint} ({message})"));
+    }
     match status.code() {
         Code::Unavailable => Failure::failed(format!("not available now: {message}")),
         Code::Unauthenticated => Failure::failed(format!("{message}; with slm, set SLM_TOKEN")),
         Code::ResourceExhausted => Failure::failed(format!("too busy now: {message}")),
         _ => Failure::failed(message),
     }
+}
+
+/// The likely mistake behind what a gRPC client says of a peer that does not speak gRPC.
+fn wrong_port(message: &str) -> Option<&'static str> {
+    if message.contains("invalid compression flag") || message.contains("invalid content-type") {
+        return Some("the server answers, but not by gRPC: is this its HTTP port? name the gRPC port with --server");
+    }
+    if message == "operation was canceled" || message.contains("h2 protocol error") {
+        return Some("the server ended the connection: if it speaks TLS, write --server https://HOST:PORT");
+    }
+    None
 }
 
 /// A prompt, and the name that answers it.
@@ -196,5 +217,24 @@ pub fn kind_name(kind: ExpertKind) -> &'static str {
         ExpertKind::SlmModel => "SlmModel",
         ExpertKind::LoraAdapter => "LoraAdapter",
         ExpertKind::Unspecified => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_port_is_told_as_one() {
+        let cases = [
+            ("protocol error: received message with invalid compression flag: 60", "name the gRPC port with --server"),
+            ("invalid content-type: text/plain", "name the gRPC port with --server"),
+            ("h2 protocol error: http2 error", "write --server https://HOST:PORT"),
+        ];
+        for (message, hint) in cases {
+            let failure = refused(&Status::internal(message));
+            let Failure::Failed(told) = &failure else { panic!("{failure:?}") };
+            assert!(told.contains(hint) && told.contains(message), "{told}");
+        }
     }
 }

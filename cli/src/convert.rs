@@ -14,7 +14,7 @@ use crate::{
     output, terminal,
 };
 
-/// Converts a checkpoint to an ONNX graph with room for adapters.
+/// Converts a checkpoint to an ONNX graph that LoRA adapters can be applied to.
 ///
 /// `slm up` does this by itself and keeps the result in the cache; this is for looking at it, or for preparing it on
 /// another machine.

@@ -12,10 +12,10 @@ use crate::{
     output::{self, short_digest},
 };
 
-/// Lists what a running swarm serves, on which workers, and what it takes of the memory of one: an adapter its matrices, a
-/// base model its weights and, when all their pages are in use, its keys and values.
+/// Lists models, adapters and routes of a running swarm, with their workers and memory per worker.
 ///
-/// The router tells what its workers tell it: an adapter is where its workers say that it is.
+/// Memory of an adapter: its matrices; of a base model: its weights and, when all pages are in use, its keys and values.
+/// The router reports what its workers report to it.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  slm get all\n  slm get adapters -o wide\n  slm get model smollm2 -o json")]
 pub struct GetArgs {

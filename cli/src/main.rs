@@ -52,7 +52,7 @@ Exit codes:
   130  interrupted by Ctrl-C
 
 Examples:
-  slm up -f examples/quickstart
+  slm up -f examples/quickstart    # `make setup` fetches its model
   slm run banking \"put a freeze on my bank account right now\"
   slm get all
   slm doctor";

@@ -24,7 +24,7 @@ pub struct OperatorArgs {
     /// The namespace to look after.
     #[arg(long, value_name = "NAME", env = "POD_NAMESPACE")]
     namespace: String,
-    /// Its name among its replicas: no two may have the same [default: this machine's name and something drawn by lot].
+    /// Its name among its replicas: no two may have the same [default: host name and a random suffix].
     #[arg(long, value_name = "NAME", env = "POD_NAME")]
     identity: Option<String>,
     /// Image of workers on CPUs.

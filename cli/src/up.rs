@@ -27,7 +27,7 @@ use crate::{
 /// adapters, and prints one line, `ready http=… grpc=…`, when every manifest is Ready. An adapter that cannot be used
 /// is reported, with the file and the reason, and everything else becomes ready. From then on it follows the folder: a manifest that is edited, added or deleted, or an adapter whose files change, is applied while everything
 /// else keeps serving, and `applied generation=N …` on standard error says so. Manifests that are not valid are
-/// reported, and what runs keeps running.
+/// reported, and the last valid ones stay in force.
 ///
 /// Ctrl-C or SIGTERM drains: nothing new is taken, running answers are finished. A second Ctrl-C ends it at once.
 #[derive(Args, Debug)]
@@ -36,7 +36,7 @@ use crate::{
     1    a model cannot be Ready; the message says what and why\n  \
     2    manifests that are not valid, each problem with file and line\n  \
     130  ended by Ctrl-C\n\n\
-    Examples:\n  slm up -f examples/quickstart\n  slm up -f swarm --http 0.0.0.0:8000 --grpc 0.0.0.0:50051")]
+    Examples:\n  slm up -f examples/quickstart    # `make setup` fetches its model\n  slm up -f swarm --http 0.0.0.0:8000 --grpc 0.0.0.0:50051 --access access    # TLS and tokens: docs/access.md")]
 pub struct UpArgs {
     /// The folder of manifests, or a single one.
     #[arg(short, long, value_name = "DIR")]
@@ -46,7 +46,7 @@ pub struct UpArgs {
     #[command(flatten)]
     store: StoreArgs,
     /// Threads of each worker whose manifest does not say [default: all that this process may use].
-    #[arg(long, value_name = "N", env = "SLM_THREADS")]
+    #[arg(long, value_name = "N", env = "SLM_THREADS", value_parser = clap::value_parser!(u32).range(1..=1024))]
     threads: Option<u32>,
     /// Folder with tls.crt, tls.key and tokens.yaml, followed: both endpoints speak TLS, and callers need a token of the list.
     /// Without it they speak plain text with everybody. See docs/access.md.

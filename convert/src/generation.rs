@@ -92,7 +92,8 @@ impl GenerationDefaults {
             x if x < 0.0 => Instead(0.0),
             x => Taken(x),
         });
-        let penalty = self.number(&fields, "repetition_penalty", |x| if x > 0.0 { Taken(x) } else { Ignored });
+        let penalty = self
+            .number(&fields, "repetition_penalty", |x| if (0.01..=100.0).contains(&x) { Taken(x) } else { Ignored });
         self.temperature = self.temperature.or(temperature);
         self.top_p = self.top_p.or(top_p);
         self.min_p = self.min_p.or(min_p);

@@ -26,11 +26,8 @@ pub(crate) enum Mapped {
 
 impl Mapped {
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        let mut file = File::open(path)?;
+        let mut file = open(path)?;
         let metadata = file.metadata()?;
-        if !metadata.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a file"));
-        }
         if metadata.len() <= READ_BYTES_MAX {
             // Copying into page-aligned memory is several times as fast.
             let mut bytes = Anonymous::zeroed(metadata.len() as usize)?;
@@ -40,6 +37,14 @@ impl Mapped {
         }
         Ok(Self::Mapped(map(&file)?))
     }
+}
+
+/// Opens a regular file. Another one is refused: opening a pipe would wait for a writer.
+pub(crate) fn open(path: &Path) -> io::Result<File> {
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "this is not a regular file"));
+    }
+    File::open(path)
 }
 
 /// Maps a file that was completed elsewhere and renamed into place.
@@ -66,7 +71,7 @@ impl Deref for Mapped {
 /// Reads a file of at most `bytes_max` bytes.
 pub(crate) fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(bytes_max + 1).read_to_end(&mut bytes)?;
+    open(path)?.take(bytes_max + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > bytes_max {
         let problem = format!("larger than the {bytes_max} bytes that such a file may have");
         return Err(io::Error::new(io::ErrorKind::InvalidData, problem));

@@ -32,7 +32,7 @@ pub enum SafetensorsError {
         source: std::io::Error,
     },
     /// The file ends before its header.
-    #[error("{}: header of {header} bytes in a file of {file} bytes; it is truncated: fetch it again", path.display())]
+    #[error("{}: header of {header} bytes in a file of {file} bytes; it is truncated, or no safetensors file: fetch it again", path.display())]
     HeaderLength {
         /// Path of the file.
         path: PathBuf,

@@ -481,5 +481,5 @@ fn files_that_are_damaged_or_not_there_are_named() {
     cut(&dir.path().join(CONFIG), 30);
     assert_says(&open(dir.path()).unwrap_err(), &[CONFIG, "JSON", "line"]);
     std::fs::remove_file(dir.path().join(CONFIG)).unwrap();
-    assert_says(&open(dir.path()).unwrap_err(), &[CONFIG, "is missing", "no PEFT adapter"]);
+    assert_says(&open(dir.path()).unwrap_err(), &[CONFIG, "is missing", "not a PEFT adapter"]);
 }

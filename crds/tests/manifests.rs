@@ -241,6 +241,16 @@ fn folders() {
 }
 
 #[test]
+fn what_has_the_name_of_a_manifest_and_is_no_file_is_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::create_dir(folder.path().join("folder.yaml")).expect("a folder");
+    std::os::unix::fs::symlink("/nowhere/model.yaml", folder.path().join("link.yaml")).expect("a link");
+    let problems = manifest::read(folder.path()).expect_err("problems").to_string();
+    assert!(problems.contains("folder.yaml") && problems.contains("not a regular file"), "{problems}");
+    assert!(problems.contains("link.yaml") && problems.contains("a link to a file that is not there"), "{problems}");
+}
+
+#[test]
 fn a_field_without_a_value_is_one_that_is_not_there() {
     let nulls = "\
 apiVersion: slmswarm.io/v1alpha1

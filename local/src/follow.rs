@@ -1,6 +1,7 @@
 //! The watch of the manifest folder: every change in or below it leads to a new reading.
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -15,18 +16,16 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 
 use crate::{
+    downloads::AGAIN,
     reconcile::Desired,
     report::Reporter,
-    resolve::{ArtifactProblems, SharedResolver},
+    resolve::{ArtifactProblems, SharedResolver, lock},
 };
 
 /// Editors write a file in several steps: a change counts when it has been quiet for so long,
 const QUIET: Duration = Duration::from_millis(50);
 /// or when this much time has passed, for a folder that never is.
 const QUIET_MAX: Duration = Duration::from_secs(1);
-
-/// Pause before what could not be used is read again without a change, as workers are asked again after a refusal.
-const AGAIN: Duration = Duration::from_secs(120);
 
 /// A folder that cannot be watched.
 #[derive(Debug, Error)]
@@ -78,10 +77,12 @@ impl Watch {
     /// Watches what `desired` is made of as well, as far as it lies outside of the folder.
     pub(crate) fn include(&mut self, desired: &Desired) {
         let models = desired.models.iter().map(|model| &model.launch.path);
-        let unusable = desired.unusable.iter().filter_map(|adapter| adapter.path.as_ref());
-        let adapters = desired.adapters.iter().map(|adapter| &adapter.path).chain(unusable);
+        let adapters = desired.adapters.iter().map(|adapter| &adapter.path);
+        let unusable_models = desired.unusable_models.iter().filter_map(|model| model.path.as_ref());
+        let unusable =
+            unusable_models.chain(desired.unusable_adapters.iter().filter_map(|adapter| adapter.path.as_ref()));
         let outside: Vec<PathBuf> =
-            models.chain(adapters).filter(|path| !path.starts_with(&self.folder)).cloned().collect();
+            models.chain(adapters).chain(unusable).filter(|path| !path.starts_with(&self.folder)).cloned().collect();
         // What is there may have been put in the place of what was watched, so the watch is set again each time; its
         // parent tells when that happens. One that is gone by now has told so already.
         for path in &outside {
@@ -111,7 +112,7 @@ fn changes(kind: EventKind) -> bool {
 }
 
 /// Reads again after every change of what was read `first`, and after a while when an artifact could not be used: its
-/// registry may be back. Manifests that are not valid are reported, and what runs keeps running.
+/// registry may be back. Manifests that are not valid are reported, and the last valid ones stay in force.
 pub(crate) async fn follow(
     path: PathBuf,
     mut watch: Watch,
@@ -121,17 +122,22 @@ pub(crate) async fn follow(
     desired: mpsc::Sender<Desired>,
 ) {
     let mut sent = first.revision;
-    let mut unusable = !first.unusable.is_empty();
+    let mut unusable = !first.unusable_models.is_empty() || !first.unusable_adapters.is_empty();
+    let news = lock(&resolver).news();
+    // Told since the last change; and whether the manifests were invalid then.
+    let (mut told, mut invalid) = (BTreeSet::new(), false);
     loop {
         let changed = tokio::select! {
             mark = watch.marks.recv() => match mark {
                 Some(()) => true,
                 None => return,
             },
+            () = news.notified() => false,
             () = tokio::time::sleep(AGAIN), if unusable => false,
         };
         if changed {
             quiet(&mut watch.marks).await;
+            told.clear();
         }
         let (path, resolver) = (path.clone(), Arc::clone(&resolver));
         let reading = tokio::task::spawn_blocking(move || read(&path, &resolver)).await;
@@ -144,7 +150,12 @@ pub(crate) async fn follow(
                     continue;
                 }
                 for problem in problems {
-                    reporter.problem(&format!("{problem}; what runs keeps running"));
+                    if told.insert(problem.clone()) {
+                        reporter.problem(&format!("{problem}; keeping what runs now"));
+                    }
+                }
+                if std::mem::take(&mut invalid) {
+                    reporter.note("the manifests are valid again");
                 }
                 watch.include(&next);
                 sent = next.revision;
@@ -158,21 +169,24 @@ pub(crate) async fn follow(
                 for problem in problems.iter() {
                     reporter.problem(&problem.to_string());
                 }
-                reporter.note("the manifests are not valid: what runs keeps running");
+                reporter.note("invalid manifests: keeping the last valid ones");
+                invalid = true;
             }
             Err(error) => reporter.problem(&format!("reading the manifests: {error}")),
         }
     }
 }
 
+/// A desired state, and what is wrong with artifacts.
+pub(crate) type Reading = (Desired, ArtifactProblems);
+
 /// Reads, checks and resolves.
 ///
 /// # Errors
 /// Everything that is wrong with the manifests.
-pub(crate) fn read(path: &Path, resolver: &SharedResolver) -> Result<(Desired, ArtifactProblems), manifest::Problems> {
+pub(crate) fn read(path: &Path, resolver: &SharedResolver) -> Result<Reading, manifest::Problems> {
     let manifests = manifest::read(path)?;
-    let mut resolver = resolver.lock().unwrap_or_else(PoisonError::into_inner);
-    Ok(resolver.resolve(&manifests))
+    Ok(lock(resolver).resolve(&manifests))
 }
 
 async fn quiet(marks: &mut mpsc::Receiver<()>) {

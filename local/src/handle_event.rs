@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use slm_launch::{RouterLine, WorkerLine};
 use slm_residency::{refusal::RetryWhen, worker_client};
-use slm_router::{Missing, Swarm, SwarmReadiness};
+use slm_router::{Missing, Swarm, SwarmReadiness, swarm::Adapter};
 
 use crate::{
     child::ChildOutput,
@@ -149,11 +149,20 @@ impl Supervisor {
     }
 }
 
+/// Whether `swarm` says that the adapter, or its base, is refused.
+fn is_refused(adapter: &Adapter, swarm: &Swarm) -> bool {
+    let base = swarm.models.iter().find(|model| model.name == adapter.model);
+    !adapter.refused.is_empty() || base.is_some_and(|base| !base.refused.is_empty())
+}
+
 /// What is missing although `swarm` does not say that it is refused.
 fn unexpected<'r>(readiness: &'r SwarmReadiness, swarm: &'r Swarm) -> impl Iterator<Item = &'r Missing> {
-    let refused = |missing: &Missing| {
-        missing.kind == "LoraAdapter"
-            && swarm.adapters.iter().any(|adapter| adapter.name == missing.name && !adapter.refused.is_empty())
+    let refused = |missing: &Missing| match missing.kind.as_ref() {
+        "SlmModel" => swarm.models.iter().any(|model| model.name == missing.name && !model.refused.is_empty()),
+        "LoraAdapter" => {
+            swarm.adapters.iter().any(|adapter| adapter.name == missing.name && is_refused(adapter, swarm))
+        }
+        _ => false,
     };
     readiness.missing.iter().filter(move |missing| !refused(missing))
 }

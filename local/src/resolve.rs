@@ -1,6 +1,10 @@
 //! Resolution of manifests to a desired state: every artifact is found and has its digest.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use slm_convert::{Checkpoint, peft};
 use slm_crds::{
@@ -11,10 +15,11 @@ use slm_crds::{
     source::Source,
 };
 use slm_router::swarm::Route;
+use tokio::sync::Notify;
 
-use crate::reconcile::{Desired, DesiredAdapter, DesiredModel, Launch, UnusableAdapter};
+use crate::reconcile::{Desired, DesiredAdapter, DesiredModel, Launch, UnusableAdapter, UnusableModel};
 use crate::{
-    downloads::Downloads,
+    downloads::{Downloads, NotFetched},
     fingerprint::{Fingerprint, fingerprint},
 };
 
@@ -23,6 +28,8 @@ use crate::{
 pub(crate) struct ArtifactProblems {
     pub(crate) of_models: Vec<String>,
     pub(crate) of_adapters: Vec<String>,
+    /// Models whose artifacts are being fetched.
+    pub(crate) fetching_models: Vec<String>,
 }
 
 impl ArtifactProblems {
@@ -49,32 +56,59 @@ impl Resolver {
         Self { digests: HashMap::new(), last: Desired::default(), threads, downloads }
     }
 
-    /// The desired state, and what is wrong with artifacts. An object with a problem is as it was before. A new model is
-    /// left out, a new adapter is named as one that cannot be used.
+    /// Notified when a reading would find more than the last one: an artifact was fetched, or failed to be.
+    pub(crate) fn news(&self) -> Arc<Notify> {
+        self.downloads.news()
+    }
+
+    /// The desired state, and what is wrong with artifacts. An object with a problem is as it was before, and so is one whose
+    /// artifact is being fetched; a new one is named as one that cannot be used.
     pub(crate) fn resolve(&mut self, manifests: &Manifests) -> (Desired, ArtifactProblems) {
         let mut problems = ArtifactProblems::default();
         let mut desired = Desired { revision: self.last.revision, ..Desired::default() };
+        self.downloads.begin();
         for model in &manifests.models {
             match self.model(model) {
                 Ok(wanted) => desired.models.push(wanted),
-                Err(problem) => {
-                    problems.of_models.push(problem);
+                Err(not_there) => {
                     let name = name_of(model.object.metadata.name.as_ref());
+                    let reason = match not_there {
+                        NotFetched::Fetching => {
+                            problems.fetching_models.push(name.clone());
+                            desired.fetching = true;
+                            String::new()
+                        }
+                        NotFetched::Failed(reason) => {
+                            problems.of_models.push(problem(model, "SlmModel", &name, &reason));
+                            reason
+                        }
+                    };
                     desired.models.extend(self.last.models.iter().find(|last| last.name == name).cloned());
+                    desired.unusable_models.push(unusable_model(model, name, reason));
                 }
             }
         }
         for adapter in &manifests.adapters {
             match self.adapter(adapter) {
                 Ok(wanted) => desired.adapters.push(wanted),
-                Err(reason) => {
+                Err(not_there) => {
                     let name = name_of(adapter.object.metadata.name.as_ref());
-                    problems.of_adapters.push(problem(adapter, "LoraAdapter", &name, &reason));
+                    let reason = match not_there {
+                        NotFetched::Fetching => {
+                            desired.fetching = true;
+                            String::new()
+                        }
+                        NotFetched::Failed(reason) => {
+                            problems.of_adapters.push(problem(adapter, "LoraAdapter", &name, &reason));
+                            reason
+                        }
+                    };
                     desired.adapters.extend(self.last.adapters.iter().find(|last| last.name == name).cloned());
-                    desired.unusable.push(unusable(adapter, name, reason));
+                    desired.unusable_adapters.push(unusable_adapter(adapter, name, reason));
                 }
             }
         }
+        self.downloads.end();
         let routes = manifests.routes.iter();
         desired.routes = routes
             .map(|route| Route { name: name_of(route.object.metadata.name.as_ref()), spec: route.object.spec.clone() })
@@ -87,17 +121,17 @@ impl Resolver {
         (desired, problems)
     }
 
-    fn model(&mut self, model: &Located<SlmModel>) -> Result<DesiredModel, String> {
+    fn model(&mut self, model: &Located<SlmModel>) -> Result<DesiredModel, NotFetched> {
         let spec = &model.object.spec;
-        let say = |reason: String| problem(model, "SlmModel", &name_of(model.object.metadata.name.as_ref()), &reason);
         let checkpoint = |path: &PathBuf| {
             Checkpoint::open(path).map(|open| open.digest().to_owned()).map_err(|error| error.to_string())
         };
         if spec.runtime.accelerator != CPU {
             let accelerator = &spec.runtime.accelerator;
-            return Err(say(format!("accelerator `{accelerator}` is for a cluster; on one machine there is {CPU}")));
+            let what = format!("accelerator `{accelerator}` is for a cluster; on one machine there is {CPU}");
+            return Err(NotFetched::Failed(what));
         }
-        let (path, digest) = self.artifact(&spec.source, model.folder(), checkpoint).map_err(say)?;
+        let (path, digest) = self.artifact(&spec.source, model.folder(), checkpoint)?;
         Ok(DesiredModel {
             name: name_of(model.object.metadata.name.as_ref()),
             description: description(spec.expert.as_ref()),
@@ -117,7 +151,7 @@ impl Resolver {
         })
     }
 
-    fn adapter(&mut self, adapter: &Located<LoraAdapter>) -> Result<DesiredAdapter, String> {
+    fn adapter(&mut self, adapter: &Located<LoraAdapter>) -> Result<DesiredAdapter, NotFetched> {
         let spec = &adapter.object.spec;
         let digest = |path: &PathBuf| peft::digest(path).map_err(|error| error.to_string());
         let (path, digest) = self.artifact(&spec.source, adapter.folder(), digest)?;
@@ -134,23 +168,24 @@ impl Resolver {
     fn artifact(
         &mut self,
         source: &Source,
-        folder: &std::path::Path,
+        folder: &Path,
         digest: impl Fn(&PathBuf) -> Result<String, String>,
-    ) -> Result<(PathBuf, String), String> {
+    ) -> Result<(PathBuf, String), NotFetched> {
+        let failed = NotFetched::Failed;
         let Some(path) = source.path(folder) else {
             // Its digest was compared on the way here; what is served has the digest of its contents.
             let path = self.downloads.get(source)?;
-            let found = self.known(&path, digest)?;
+            let found = self.known(&path, digest).map_err(failed)?;
             return Ok((path, found));
         };
         // A worker has its own working directory as far as we know.
-        let path = std::path::absolute(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-        let found = self.known(&path, digest)?;
+        let path = std::path::absolute(&path).map_err(|error| failed(format!("{}: {error}", path.display())))?;
+        let found = self.known(&path, digest).map_err(failed)?;
         match &source.digest {
             Some(expected) if *expected != found => {
                 let what =
                     format!("digest is {found}, but the manifest says {expected}; fix source.digest or the files");
-                Err(format!("{}: {what}", path.display()))
+                Err(failed(format!("{}: {what}", path.display())))
             }
             _ => Ok((path, found)),
         }
@@ -175,15 +210,25 @@ fn name_of(name: Option<&String>) -> String {
     name.cloned().unwrap_or_default()
 }
 
-fn unusable(adapter: &Located<LoraAdapter>, name: String, problem: String) -> UnusableAdapter {
+fn unusable_model(model: &Located<SlmModel>, name: String, problem: String) -> UnusableModel {
+    let spec = &model.object.spec;
+    let path = local_path(&spec.source, model.folder());
+    UnusableModel { name, description: description(spec.expert.as_ref()), path, problem }
+}
+
+fn unusable_adapter(adapter: &Located<LoraAdapter>, name: String, problem: String) -> UnusableAdapter {
     let spec = &adapter.object.spec;
     UnusableAdapter {
         name,
         model: spec.model_ref.name.clone(),
         description: description(spec.expert.as_ref()),
-        path: spec.source.path(adapter.folder()).and_then(|path| std::path::absolute(path).ok()),
+        path: local_path(&spec.source, adapter.folder()),
         problem,
     }
+}
+
+fn local_path(source: &Source, folder: &Path) -> Option<PathBuf> {
+    source.path(folder).and_then(|path| std::path::absolute(path).ok())
 }
 
 fn problem<T>(located: &Located<T>, kind: &str, name: &str, reason: &str) -> String {
@@ -191,4 +236,8 @@ fn problem<T>(located: &Located<T>, kind: &str, name: &str, reason: &str) -> Str
 }
 
 /// Shared by the command that reads manifests once and the task that follows them.
-pub(crate) type SharedResolver = Arc<std::sync::Mutex<Resolver>>;
+pub(crate) type SharedResolver = Arc<Mutex<Resolver>>;
+
+pub(crate) fn lock(resolver: &SharedResolver) -> MutexGuard<'_, Resolver> {
+    resolver.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -19,7 +19,7 @@ use crate::{
     follow::{Watch, WatchError, follow, read},
     reconcile::Desired,
     report::Reporter,
-    resolve::{Resolver, SharedResolver},
+    resolve::{Resolver, SharedResolver, lock},
     supervisor::{Bound, Settings, Stop, Supervisor, UpError},
 };
 
@@ -74,7 +74,11 @@ pub async fn run(
     let resolver = resolver(threads, artifacts, &reporter);
     // Before the first reading, so that no change falls between the two.
     let mut watch = Watch::start(&manifests)?;
-    let desired = first_reading(&manifests, &resolver, &reporter).await?;
+    let desired = tokio::select! {
+        desired = first_reading(&manifests, &resolver, &reporter, WaitFor::Models) => desired?,
+        () = stop.drain.cancelled() => return Ok(()),
+        () = stop.kill.cancelled() => return Ok(()),
+    };
     watch.include(&desired);
     let (changes, next) = mpsc::channel(1);
     let following = follow(manifests, watch, resolver, Arc::clone(&reporter), desired.clone(), changes);
@@ -118,7 +122,7 @@ impl Embedded {
     pub async fn start(options: Options, reporter: Arc<dyn Reporter>) -> Result<Option<Self>, RunError> {
         let Options { manifests, threads, artifacts, settings } = options;
         let resolver = resolver(threads, artifacts, &reporter);
-        let desired = first_reading(&manifests, &resolver, &reporter).await?;
+        let desired = first_reading(&manifests, &resolver, &reporter, WaitFor::All).await?;
         let (ready, is_ready) = oneshot::channel();
         let stop = Stop::default();
         let supervisor = Supervisor::new(settings, desired, reporter, ready);
@@ -146,20 +150,36 @@ fn resolver(threads: Option<u32>, artifacts: StoreConfig, reporter: &Arc<dyn Rep
     Arc::new(Mutex::new(Resolver::new(threads, downloads)))
 }
 
+/// Artifacts that the first reading waits for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum WaitFor {
+    /// Those of models; adapters may come later.
+    Models,
+    /// All: nothing is read again.
+    All,
+}
+
 /// An adapter that cannot be used is reported, as it is later. A model that cannot be used ends it: what its adapters and
 /// routes lead to would not be there.
 async fn first_reading(
     manifests: &Path,
     resolver: &SharedResolver,
     reporter: &Arc<dyn Reporter>,
+    wait: WaitFor,
 ) -> Result<Desired, RunError> {
-    let (path, resolver) = (manifests.to_owned(), Arc::clone(resolver));
-    let (desired, problems) = spawn_blocking(move || read(&path, &resolver)).await??;
-    if !problems.of_models.is_empty() {
-        return Err(RunError::Artifacts(problems.all()));
+    let news = lock(resolver).news();
+    loop {
+        let (path, resolver) = (manifests.to_owned(), Arc::clone(resolver));
+        let (desired, problems) = spawn_blocking(move || read(&path, &resolver)).await??;
+        if !problems.of_models.is_empty() {
+            return Err(RunError::Artifacts(problems.all()));
+        }
+        if problems.fetching_models.is_empty() && (wait == WaitFor::Models || !desired.fetching) {
+            for problem in problems.of_adapters {
+                reporter.problem(&format!("{problem}; everything else is served"));
+            }
+            return Ok(desired);
+        }
+        news.notified().await;
     }
-    for problem in problems.of_adapters {
-        reporter.problem(&format!("{problem}; everything else is served"));
-    }
-    Ok(desired)
 }

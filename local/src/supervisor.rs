@@ -176,15 +176,12 @@ impl Supervisor {
         match progress(&self.desired, &self.observed) {
             Progress::Working => Ok(()),
             Progress::Applied => {
-                self.tell_applied(true);
+                self.tell_applied(None);
                 Ok(())
             }
             Progress::Partly(problems) => {
-                let told_already = problems.is_empty();
-                self.tell_problems(problems);
-                if self.applied.is_none() || told_already {
-                    self.tell_applied(false);
-                }
+                self.tell_problems(problems.clone());
+                self.tell_applied(Some(&problems));
                 Ok(())
             }
             Progress::Stuck(problems) if self.applied.is_none() => Err(UpError::NotReady(problems)),
@@ -245,22 +242,28 @@ impl Supervisor {
         before
     }
 
-    /// `whole` is false when some adapters cannot be used.
-    fn tell_applied(&mut self, whole: bool) {
+    /// `refused`: problems of adapters that their workers refuse, `None` when everything is served.
+    fn tell_applied(&mut self, refused: Option<&[String]>) {
         if self.bound.is_none() {
             return;
         }
         let before = self.tell_ready();
         let generation = self.observed.published.swarm.generation;
-        if whole {
+        if refused.is_none() {
             self.told.clear();
         }
         match before {
             None => {}
             Some((_, told)) if told == generation => {}
             Some((before, _)) => {
-                let changes = self.desired.changes(&before);
-                if changes.is_empty() && !whole {
+                let mut changes = self.desired.changes(&before);
+                // The former version of a refused adapter serves on: nothing was applied.
+                let is_refused = |change: &String| {
+                    let refused = refused.unwrap_or_default().iter();
+                    refused.filter_map(|problem| problem.split_once(": ")).any(|(object, _)| change[1..] == *object)
+                };
+                changes.retain(|change| !is_refused(change));
+                if changes.is_empty() && refused.is_some() {
                     return;
                 }
                 let what = if changes.is_empty() { "everything serves again".to_owned() } else { changes.join(" ") };

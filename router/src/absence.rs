@@ -1,7 +1,8 @@
 //! Reasons why an expert is not served.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
+use slm_proto::v1::ExpertKind;
 use thiserror::Error;
 
 /// A reason. Displayed with the address of the worker, for logs, probes and decisions.
@@ -19,9 +20,9 @@ pub(crate) enum Absence {
     /// The worker has not loaded the adapter.
     #[error("worker {worker} has not loaded {name}")]
     NotLoaded { worker: Arc<str>, name: String },
-    /// No worker can load the adapter before its files or its manifest change.
-    #[error("{name} cannot be loaded: {why}")]
-    Refused { name: String, why: String },
+    /// No worker can load it before it changes.
+    #[error("{0}")]
+    NotLoadable(NotLoadable),
     /// The model has no worker.
     #[error("model {0} has no worker")]
     NoWorker(String),
@@ -36,6 +37,34 @@ pub(crate) enum Absence {
     NoSwarm,
 }
 
+/// A model or an adapter that no worker can load before its files or its manifest change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NotLoadable {
+    pub(crate) kind: ExpertKind,
+    pub(crate) name: String,
+    pub(crate) why: String,
+}
+
+impl NotLoadable {
+    /// Code of the error over HTTP.
+    pub(crate) fn code(&self) -> &'static str {
+        match self.kind {
+            ExpertKind::LoraAdapter => "adapter_not_loadable",
+            ExpertKind::SlmModel | ExpertKind::Unspecified => "model_not_loadable",
+        }
+    }
+}
+
+impl fmt::Display for NotLoadable {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            ExpertKind::LoraAdapter => "adapter",
+            ExpertKind::SlmModel | ExpertKind::Unspecified => "model",
+        };
+        write!(formatter, "{kind} `{}` cannot be loaded: {}", self.name, self.why)
+    }
+}
+
 impl Absence {
     /// For callers, whom addresses inside the swarm do not concern.
     pub(crate) fn for_callers(&self) -> String {
@@ -44,7 +73,7 @@ impl Absence {
             Self::OtherModel { .. } => "its worker serves another model".to_owned(),
             Self::Draining { .. } => "its worker is draining".to_owned(),
             Self::NotLoaded { .. } => "its workers have not loaded it".to_owned(),
-            Self::Refused { .. } | Self::NoWorker(_) | Self::NotPart(_) | Self::Failed | Self::NoSwarm => {
+            Self::NotLoadable(_) | Self::NoWorker(_) | Self::NotPart(_) | Self::Failed | Self::NoSwarm => {
                 self.to_string()
             }
         }

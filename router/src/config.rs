@@ -44,9 +44,12 @@ pub enum ReadyWhen {
 pub struct Limits {
     /// Bytes of one HTTP body or gRPC message.
     pub body_bytes_max: usize,
-    /// Large HTTP bodies, of more than 64 KiB, that are read or parsed at once; the next one is refused. One caller may have
-    /// half of them. They bound the memory that bodies take.
+    /// Large HTTP bodies, of more than 64 KiB, that wait, are read or are parsed at once; the next one is refused. One caller
+    /// may have half of them.
     pub large_bodies_max: usize,
+    /// Bytes of large bodies that are read at once, of HTTP until a worker has them, of gRPC until they are decoded; others
+    /// wait unread. One caller may have a quarter.
+    pub large_bodies_bytes: usize,
     /// Rate of the bytes of large bodies of one caller, on a router with tokens.
     pub large_bodies_rate: Rate,
     /// Longest wait of a request for a worker that has its expert loaded.
@@ -97,6 +100,7 @@ impl Default for Limits {
         Self {
             body_bytes_max: 4 << 20,
             large_bodies_max: 64,
+            large_bodies_bytes: 32 << 20,
             large_bodies_rate: Rate { bytes_per_second: 4 << 20, burst: 16 << 20 },
             wait_max: Duration::from_secs(10),
             wait_queue_max: 256,

@@ -62,7 +62,12 @@ fn follow(view: &View, route: &Route, outcomes: Option<&Outcomes>, explain: bool
     for (number, (compiled, outcome)) in (1..).zip(route.rules.iter().zip(outcomes)) {
         let (expert, expression) = (target(view, &compiled.to), &compiled.when);
         if chosen.is_some() {
-            note(&expert, expression, CandidateOutcome::NotReached, "an earlier rule decided".to_owned());
+            note(
+                &expert,
+                expression,
+                CandidateOutcome::NotReached,
+                "not evaluated: an earlier rule matched".to_owned(),
+            );
             if !explain {
                 break;
             }
@@ -70,7 +75,7 @@ fn follow(view: &View, route: &Route, outcomes: Option<&Outcomes>, explain: bool
         }
         match outcome {
             Err(error) => note(&expert, expression, CandidateOutcome::RuleError, error.to_string()),
-            Ok(false) => note(&expert, expression, CandidateOutcome::NoMatch, "the rule does not hold".to_owned()),
+            Ok(false) => note(&expert, expression, CandidateOutcome::NoMatch, "the rule did not match".to_owned()),
             Ok(true) => match absent(view, &expert) {
                 Some(why) => {
                     passed_over.get_or_insert_with(|| format!("rule {number} matched, but {why}"));
@@ -86,7 +91,7 @@ fn follow(view: &View, route: &Route, outcomes: Option<&Outcomes>, explain: bool
     let fallback = target(view, route.fallback());
     let (expert, reason) = match chosen {
         Some(chosen) => {
-            note(&fallback, "fallback", CandidateOutcome::NotReached, "a rule decided".to_owned());
+            note(&fallback, "fallback", CandidateOutcome::NotReached, "not needed: a rule matched".to_owned());
             chosen
         }
         None => {
@@ -122,7 +127,8 @@ pub(crate) fn absent(view: &View, expert: &Expert) -> Option<Absence> {
             Err(reason) => why = why.or(Some(reason)),
         }
     }
-    Some(expert.refusal().or(why).unwrap_or_else(|| match expert.model.as_str() {
+    let base = || view.index.expert(&expert.model).and_then(Expert::refusal);
+    Some(expert.refusal().or(why).or_else(base).unwrap_or_else(|| match expert.model.as_str() {
         "" => Absence::NotPart(expert.name.clone()),
         model => Absence::NoWorker(model.to_owned()),
     }))

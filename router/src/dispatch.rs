@@ -22,6 +22,7 @@ use crate::{
     absence::Absence,
     access::table::Caller,
     attempts::{Attempts, RETRY_AFTER},
+    body_memory::BodyMemory,
     classify::{Classifier, Outcomes},
     config::Limits,
     decide::Decided,
@@ -56,6 +57,7 @@ pub(crate) struct Dispatcher {
     /// Permits of large bodies, by caller.
     pub(crate) large_bodies: Permits,
     pub(crate) large_bodies_rate: Throttle,
+    pub(crate) body_memory: BodyMemory,
     draws: AtomicU64,
 }
 
@@ -94,6 +96,7 @@ impl Dispatcher {
             wait_queue: [limits.wait_queue_expert_max, limits.wait_queue_max / 2].map(of_wait_queue),
             answers: Permits::new(limits.answers_max, limits.answers_max / 2),
             large_bodies_rate: Throttle::new(limits.large_bodies_rate),
+            body_memory: BodyMemory::new(limits.large_bodies_bytes),
             large_bodies: Permits::new(limits.large_bodies_max, limits.large_bodies_max / 2),
             draws: AtomicU64::new(0),
             limits,
@@ -217,11 +220,13 @@ impl Dispatcher {
         Ok(match decided.eligible(tried).rank(self.draw()) {
             Ok(Chosen { decided, worker }) => {
                 let expert = decided.expert.name.clone();
-                Plan::Send { worker: Arc::clone(worker), expert, decision: decision(decided, Some(worker)) }
+                let decision = decision(decided, Some(worker));
+                let decision = if request.explain { decision } else { brief(decision) };
+                Plan::Send { worker: Arc::clone(worker), expert, decision }
             }
             Err(unserved) => match (unserved.decided.expert.name, unserved.why) {
                 // Waiting does not help.
-                (_, Absence::Refused { name, why }) => return Err(Refusal::AdapterRefused { name, why }),
+                (_, Absence::NotLoadable(refused)) => return Err(Refusal::NotLoadable(refused)),
                 (name, why) => Plan::Wait { name, why },
             },
         })
@@ -364,6 +369,11 @@ fn for_worker(request: &GenerateRequest, expert: &str, caller: &Caller) -> Gener
         metadata: std::collections::HashMap::new(),
         parse_special_tokens: request.parse_special_tokens,
     }
+}
+
+/// A decision for callers that did not ask for an explanation: rules and addresses of workers do not concern them.
+fn brief(decision: Decision) -> Decision {
+    Decision { reason: String::new(), worker: String::new(), ..decision }
 }
 
 fn decision(decided: Decided<'_>, worker: Option<&Arc<Worker>>) -> Decision {

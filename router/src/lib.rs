@@ -28,6 +28,7 @@ mod fleet;
 mod view;
 
 mod attempts;
+mod body_memory;
 mod classify;
 mod decide;
 mod dispatch;

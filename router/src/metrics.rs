@@ -115,10 +115,14 @@ impl Metrics {
             "Requests sent to another worker before their first token",
             metrics.retries.clone(),
         );
-        registry.register("requests_running", "Requests not ended yet", metrics.running.clone());
-        registry.register("requests_holding", "Of those, waiting for their expert", metrics.queued.clone());
+        registry.register("requests_running", "Requests that have not ended", metrics.running.clone());
+        registry.register(
+            "requests_holding",
+            "Requests that wait for their expert to be served",
+            metrics.queued.clone(),
+        );
         registry.register("workers", "Workers that the swarm lists", metrics.workers.clone());
-        registry.register("workers_connected", "Of those, with an open state stream", metrics.workers_up.clone());
+        registry.register("workers_connected", "Workers with an open state stream", metrics.workers_up.clone());
         registry.register("undecodable_objects", "Objects that do not decode", metrics.undecodable.clone());
         registry.register("swarm_generation", "Generation of the swarm's snapshot", metrics.generation.clone());
         metrics
@@ -201,6 +205,10 @@ impl Meter {
             Code::Unavailable => "unavailable",
             Code::DeadlineExceeded => "deadline_exceeded",
             Code::Cancelled => "cancelled",
+            Code::FailedPrecondition => "failed_precondition",
+            Code::PermissionDenied => "permission_denied",
+            Code::OutOfRange => "out_of_range",
+            Code::Unimplemented => "unimplemented",
             _ => "internal",
         };
     }

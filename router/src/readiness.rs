@@ -65,7 +65,8 @@ pub(crate) fn readiness(view: &View) -> SwarmReadiness {
     }
     for model in &swarm.models {
         if view.workers_of(&model.name).next().is_none() {
-            push("SlmModel", &model.name, "has no worker".to_owned());
+            let why = Expert::from(model).refusal().map_or_else(|| "has no worker".to_owned(), |why| why.to_string());
+            push("SlmModel", &model.name, why);
         }
         for worker in view.workers_of(&model.name) {
             if let Err(why) = right_model(worker, &model.digest) {

@@ -7,7 +7,7 @@ use slm_crds::nearest::did_you_mean;
 use thiserror::Error;
 use tonic::{Code, Status};
 
-use crate::permits::Full;
+use crate::{absence::NotLoadable, permits::Full};
 
 /// A refusal of a request.
 #[derive(Clone, Debug, Error)]
@@ -22,8 +22,8 @@ pub(crate) enum Refusal {
     #[error("`{name}` is not loaded on any worker now: {why}; try again in {} s", .retry_after.as_secs())]
     NotResident { name: String, why: String, retry_after: Duration },
     /// No worker can load it until its files or its manifest change.
-    #[error("adapter `{name}` cannot be loaded: {why}")]
-    AdapterRefused { name: String, why: String },
+    #[error("{0}")]
+    NotLoadable(NotLoadable),
     /// The wait queue is full.
     #[error("`{name}` is not loaded on any worker now and {waiting} requests wait already; try again later")]
     TooManyWaiting { name: String, waiting: usize },
@@ -33,6 +33,9 @@ pub(crate) enum Refusal {
     /// The limit of large bodies is reached.
     #[error("{} large request bodies are being read {}; send fewer at once, or try again later", .0.limit(), .0.scope())]
     LargeBodies(Full),
+    /// No memory for a large body was free for so long.
+    #[error("large request bodies had all the memory for {} s; send fewer at once, or try again later", .waited.as_secs())]
+    LargeBodiesWait { waited: Duration },
     /// More metadata than rules may look at.
     #[error("`metadata` has {entries} entries and {bytes} bytes; at most {} and {} are taken", .limits.0, .limits.1)]
     Metadata { entries: usize, bytes: usize, limits: (usize, usize) },
@@ -64,8 +67,11 @@ impl Refusal {
             Self::NoModel => Code::InvalidArgument,
             Self::NotResident { .. } | Self::ShuttingDown => Code::Unavailable,
             // 400 over HTTP, as vLLM says it of an adapter that was found and cannot be loaded: clients do not try again.
-            Self::AdapterRefused { .. } => Code::FailedPrecondition,
-            Self::TooManyWaiting { .. } | Self::TooManyOpen(_) | Self::LargeBodies(_) => Code::ResourceExhausted,
+            Self::NotLoadable(_) => Code::FailedPrecondition,
+            Self::TooManyWaiting { .. }
+            | Self::TooManyOpen(_)
+            | Self::LargeBodies(_)
+            | Self::LargeBodiesWait { .. } => Code::ResourceExhausted,
             Self::Metadata { .. } => Code::InvalidArgument,
             Self::Unread { .. } => Code::Aborted,
             Self::Silent { .. } => Code::Unavailable,
@@ -81,6 +87,7 @@ impl Refusal {
             Self::TooManyWaiting { .. }
             | Self::TooManyOpen(_)
             | Self::LargeBodies(_)
+            | Self::LargeBodiesWait { .. }
             | Self::Silent { .. }
             | Self::ShuttingDown => Some(Duration::from_secs(1)),
             Self::Worker(status) if matches!(status.code(), Code::Unavailable | Code::ResourceExhausted) => {

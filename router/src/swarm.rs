@@ -38,6 +38,9 @@ pub struct Model {
     /// Its workers, such as `http://127.0.0.1:4242`.
     #[serde(default)]
     pub workers: Vec<String>,
+    /// The reason why no worker can serve it before its files or its manifest change; empty for none.
+    #[serde(default)]
+    pub refused: String,
 }
 
 /// An expert.

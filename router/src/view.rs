@@ -11,7 +11,7 @@ use std::{
 use slm_proto::v1::{AdapterPhase, AdapterState, ExpertKind, WorkerState};
 
 use crate::{
-    absence::Absence,
+    absence::{Absence, NotLoadable},
     route::Route,
     swarm::{Adapter, Model, Swarm},
 };
@@ -167,7 +167,7 @@ impl From<&Model> for Expert {
             model: model.name.clone(),
             digest: model.digest.clone(),
             description: model.description.clone(),
-            refused: String::new(),
+            refused: model.refused.clone(),
         }
     }
 }
@@ -188,8 +188,8 @@ impl From<&Adapter> for Expert {
 impl Expert {
     /// The reason why no worker can load it until it changes.
     pub(crate) fn refusal(&self) -> Option<Absence> {
-        let refused = || Absence::Refused { name: self.name.clone(), why: self.refused.clone() };
-        (!self.refused.is_empty()).then(refused)
+        let refused = || NotLoadable { kind: self.kind, name: self.name.clone(), why: self.refused.clone() };
+        (!self.refused.is_empty()).then(refused).map(Absence::NotLoadable)
     }
 
     fn not_loaded_on(&self, worker: &Arc<str>) -> Absence {

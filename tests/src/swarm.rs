@@ -1,12 +1,14 @@
 //! A real swarm for a test: manifests in a folder of their own, `slm up` over them, clients of both endpoints.
 
 mod calls;
+mod command;
 mod folder;
 mod process;
 mod shared;
 mod watch;
 
 pub use calls::{Answer, Call, Client, Stream};
+pub use command::{clean, output};
 pub use folder::{Folder, adapter, base, quickstart_adapter, repository, route};
 pub use process::{Ended, Swarm, child_pid, run, slm, slm_binary};
 pub use shared::Shared;

@@ -18,6 +18,10 @@ use tokio_util::task::AbortOnDropHandle;
 const DATA: &str = "..data";
 /// Interval of unprompted reads: not every file system reports changes.
 const POLL: Duration = Duration::from_secs(10);
+/// A change counts when the folder has been quiet for so long,
+const QUIET: Duration = Duration::from_millis(300);
+/// or when this much time has passed, for a folder that never is.
+const QUIET_MAX: Duration = Duration::from_secs(3);
 /// Bound on the bytes of a file: the API server accepts no larger Secret.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
@@ -88,6 +92,9 @@ impl<const N: usize> Mounted<N> {
         loop {
             // Read the folder after a mark as well as after the interval.
             let _ = tokio::time::timeout(POLL, self.marks.recv()).await;
+            // A file that is written in place comes in several steps; a volume of Kubernetes changes in one.
+            let settled = async { while let Ok(Some(())) = tokio::time::timeout(QUIET, self.marks.recv()).await {} };
+            let _ = tokio::time::timeout(QUIET_MAX, settled).await;
             let (folder, names) = (self.folder.clone(), self.names);
             let Ok(read) = tokio::task::spawn_blocking(move || read(&folder, names)).await else { continue };
             let problem = match read {
@@ -152,4 +159,29 @@ fn bytes(path: &Path) -> io::Result<Vec<u8>> {
         return Err(io::Error::other(format!("has {size} bytes, more than the {FILE_BYTES_MAX} of a Secret")));
     }
     fs::read(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_file_that_is_written_in_steps_is_taken_whole() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("tokens.yaml");
+        fs::write(&path, "former").expect("written");
+        let (sender, mut taken) = mpsc::unbounded_channel();
+        let mounted = Mounted::open(folder.path(), ["tokens.yaml"]).expect("a file");
+        let _following = mounted.follow(move |[file]| sender.send(file.clone()));
+        let mut file = fs::File::create(&path).expect("truncated");
+        for part in ["the ", "new ", "one"] {
+            // The writer is slow, but not as slow as the watch is patient.
+            tokio::time::sleep(QUIET / 3).await;
+            file.write_all(part.as_bytes()).expect("written");
+        }
+        let first = tokio::time::timeout(POLL * 2, taken.recv()).await.expect("taken").expect("followed");
+        assert_eq!(String::from_utf8_lossy(&first), "the new one");
+    }
 }

@@ -16,6 +16,10 @@ pub const STOP_IDS_MAX: usize = 256;
 pub const LOGPROBS_MAX: u32 = 20;
 /// Bound on the temperature; also OpenAI's.
 pub const TEMPERATURE_MAX: f32 = 2.0;
+/// Bounds on the repetition penalty: beyond them, logits overflow.
+pub const REPETITION_PENALTY_MIN: f32 = 0.01;
+/// See [`REPETITION_PENALTY_MIN`].
+pub const REPETITION_PENALTY_MAX: f32 = 100.0;
 
 /// A request that cannot be served. The message begins with the field.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -29,6 +33,16 @@ pub enum AdmitError {
         found: String,
         /// Allowed values.
         expected: &'static str,
+    },
+    /// A list with too many entries.
+    #[error("{field} has {found} entries; at most {max} are accepted")]
+    TooMany {
+        /// Name of the request's field.
+        field: &'static str,
+        /// Number of entries.
+        found: usize,
+        /// Allowed entries.
+        max: usize,
     },
     /// No prompt.
     #[error("the request has no {0}; send messages, prompt or token_ids with at least one token")]
@@ -52,6 +66,7 @@ impl AdmitError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::OutOfRange { .. } => "OutOfRange",
+            Self::TooMany { .. } => "TooMany",
             Self::Empty(_) => "Empty",
             Self::ContextLengthExceeded { .. } => "ContextLengthExceeded",
         }
@@ -116,19 +131,15 @@ pub fn admit(
 }
 
 fn check_stops(request: &v1::GenerateRequest) -> Result<(), AdmitError> {
-    if request.stop.len() > STOP_STRINGS_MAX {
-        return Err(out_of_range("stop", request.stop.len(), "at most 16 strings"));
-    }
+    let bounded = |field, found, max| if found > max { Err(AdmitError::TooMany { field, found, max }) } else { Ok(()) };
+    bounded("stop", request.stop.len(), STOP_STRINGS_MAX)?;
     if request.stop.iter().any(String::is_empty) {
         return Err(out_of_range("stop", "an empty string", "strings of at least one character"));
     }
     if let Some(long) = request.stop.iter().find(|stop| stop.len() > STOP_STRING_BYTES_MAX) {
         return Err(out_of_range("stop", format!("{} bytes long", long.len()), "strings of at most 512 bytes"));
     }
-    if request.stop_token_ids.len() > STOP_IDS_MAX {
-        return Err(out_of_range("stop_token_ids", request.stop_token_ids.len(), "at most 256 ids"));
-    }
-    Ok(())
+    bounded("stop_token_ids", request.stop_token_ids.len(), STOP_IDS_MAX)
 }
 
 fn sampling(request: &v1::GenerateRequest, defaults: &GenerationDefaults) -> Result<SamplingParams, AdmitError> {
@@ -163,8 +174,8 @@ fn sampling(request: &v1::GenerateRequest, defaults: &GenerationDefaults) -> Res
         repetition_penalty: ranged(
             "repetition_penalty",
             repetition,
-            repetition > 0.0 && repetition.is_finite(),
-            "above 0",
+            (REPETITION_PENALTY_MIN..=REPETITION_PENALTY_MAX).contains(&repetition),
+            "between 0.01 and 100",
         )?,
         presence_penalty: ranged("presence_penalty", presence, two(presence), "between -2 and 2")?,
         frequency_penalty: ranged("frequency_penalty", frequency, two(frequency), "between -2 and 2")?,
@@ -207,7 +218,7 @@ mod tests {
             ),
             (
                 v1::GenerateRequest { stop: vec!["x".into(); 17], ..request() },
-                "stop is 17; it must be at most 16 strings",
+                "stop has 17 entries; at most 16 are accepted",
             ),
             (v1::GenerateRequest { logprobs: Some(21), ..request() }, "logprobs is 21; it must be at most 20"),
             (sampling(|s| s.temperature = Some(-0.1)), "temperature is -0.1; it must be between 0 and 2"),
@@ -215,7 +226,10 @@ mod tests {
             (sampling(|s| s.temperature = Some(2.5)), "temperature is 2.5; it must be between 0 and 2"),
             (sampling(|s| s.top_p = Some(-0.5)), "top_p is -0.5; it must be between 0 and 1"),
             (sampling(|s| s.min_p = Some(1.5)), "min_p is 1.5; it must be between 0 and 1"),
-            (sampling(|s| s.repetition_penalty = Some(0.0)), "repetition_penalty is 0; it must be above 0"),
+            (
+                sampling(|s| s.repetition_penalty = Some(0.0)),
+                "repetition_penalty is 0; it must be between 0.01 and 100",
+            ),
             (sampling(|s| s.presence_penalty = Some(2.5)), "presence_penalty is 2.5; it must be between -2 and 2"),
         ] {
             assert_eq!(refusal(&request, 10), message);

@@ -37,9 +37,15 @@ fn completions_name_the_commands() {
 
 #[test]
 fn wrong_usage_is_exit_code_2() {
-    for arguments in
-        [&["rnu"][..], &["up"], &["score", "--tokens", "1"], &["get", "nodes"], &["up", "-f", ".", "--drain", "2h"]]
-    {
+    for arguments in [
+        &["rnu"][..],
+        &["up"],
+        &["score", "--tokens", "1"],
+        &["get", "nodes"],
+        &["up", "-f", ".", "--drain", "2h"],
+        &["up", "-f", ".", "--threads", "0"],
+        &["up", "-f", ".", "--threads", "100000"],
+    ] {
         let (code, stdout, stderr) = output(slm().args(arguments));
         assert_eq!((code, stdout.as_str()), (2, ""), "{arguments:?}: {stderr}");
         assert!(stderr.contains("error:"), "{arguments:?}: {stderr}");

@@ -69,7 +69,7 @@ pub(super) fn beside(path: &Path) -> std::io::Result<Vec<PathBuf>> {
 
 fn begins_as_gguf(path: &Path) -> bool {
     let mut magic = [0; 4];
-    std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok_and(|()| magic == *b"GGUF")
+    crate::mapped::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok_and(|()| magic == *b"GGUF")
 }
 
 impl GgufFile {

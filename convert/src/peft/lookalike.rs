@@ -32,7 +32,7 @@ pub(super) fn adapter(path: &Path) -> String {
         return "this is a model, not an adapter: name it as the source of an SlmModel".to_owned();
     }
     match deeper(path).as_slice() {
-        [] => "this is no PEFT adapter folder".to_owned(),
+        [] => "this is not a PEFT adapter folder".to_owned(),
         [only] => format!("the adapter is a folder deeper: name {}", only.display()),
         [first, second, ..] => format!("adapters are in {} and {}: name one", first.display(), second.display()),
     }

@@ -152,7 +152,7 @@ fn manifests_in(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
         let path = entry?.path();
         let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
         let yaml = path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
-        if yaml && !hidden && path.is_file() {
+        if yaml && !hidden {
             files.push(path);
         }
     }
@@ -161,6 +161,13 @@ fn manifests_in(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
 }
 
 fn text(file: &Path) -> Result<String, Box<Problem>> {
+    let unreadable = |what: &str| Box::new(whole_file(file, Fault::Unreadable(what.to_owned())));
+    match fs::metadata(file) {
+        Ok(metadata) if metadata.is_file() => {}
+        Ok(_) => return Err(unreadable("this is not a regular file; move it elsewhere, or give it another ending")),
+        Err(_) if file.is_symlink() => return Err(unreadable("this is a link to a file that is not there")),
+        Err(error) => return Err(unreadable(&error.to_string())),
+    }
     let bytes = fs::read(file).map_err(|error| Box::new(whole_file(file, Fault::Unreadable(error.to_string()))))?;
     if bytes.len() > FILE_BYTES_MAX {
         let what = format!("{} bytes, but a manifest has at most {FILE_BYTES_MAX}", bytes.len());

@@ -20,7 +20,12 @@ pub(super) fn parse(text: &str) -> Result<IdedExpr, RuleError> {
 /// The first error, on one line with its column.
 fn first(errors: &ParseErrors) -> String {
     match errors.errors.first() {
-        Some(error) => format!("column {}: {}", error.pos.1, one_line(&error.msg)),
+        Some(error) => {
+            // What follows is the parser's own structure, as Rust prints it.
+            let message = one_line(&error.msg);
+            let message = message.split(": OtherError(").next().unwrap_or_default();
+            format!("column {}: {message}", error.pos.1)
+        }
         None => "empty".to_owned(),
     }
 }

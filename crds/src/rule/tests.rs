@@ -56,6 +56,14 @@ fn rules_hold() {
 }
 
 #[test]
+fn syntax_errors_are_in_words() {
+    for text in ["text.matches(", "text == 'a' &&", "a b", "'\\u{1f600}' =="] {
+        let message = Rule::compile(text).expect_err(text).to_string();
+        assert!(!message.contains("ParseError") && !message.contains('\n'), "{message}");
+    }
+}
+
+#[test]
 fn rules_are_refused() {
     let cases = [
         ("text.matches(", "not a CEL expression"),

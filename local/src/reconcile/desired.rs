@@ -13,12 +13,16 @@ pub struct Desired {
     pub revision: u64,
     /// Base models.
     pub models: Vec<DesiredModel>,
+    /// Base models whose artifacts cannot be used now. The version before stays in `models`, if there was one.
+    pub unusable_models: Vec<UnusableModel>,
     /// Experts on them.
     pub adapters: Vec<DesiredAdapter>,
     /// Experts whose artifacts cannot be used now. The version before stays in `adapters`, if there was one.
-    pub unusable: Vec<UnusableAdapter>,
+    pub unusable_adapters: Vec<UnusableAdapter>,
     /// Names with rules behind them.
     pub routes: Vec<Route>,
+    /// True while artifacts are fetched for the first time: there will be another desired state.
+    pub fetching: bool,
 }
 
 /// A base model.
@@ -30,6 +34,19 @@ pub struct DesiredModel {
     pub description: String,
     /// Launch options of its worker.
     pub launch: Launch,
+}
+
+/// A base model whose artifact cannot be used.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UnusableModel {
+    /// Its name.
+    pub name: String,
+    /// Description for people.
+    pub description: String,
+    /// Path of its files, of a local source.
+    pub path: Option<PathBuf>,
+    /// What is wrong with them; empty while they are fetched.
+    pub problem: String,
 }
 
 /// Launch options of a worker. When they change, a new worker replaces the old one.

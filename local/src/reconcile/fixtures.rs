@@ -61,8 +61,10 @@ pub(super) fn desired(revision: u64, models: &[(&str, &str)], adapters: &[(&str,
         revision,
         models: models.iter().map(model).collect(),
         adapters: adapters.iter().map(adapter).collect(),
-        unusable: Vec::new(),
+        unusable_models: Vec::new(),
+        unusable_adapters: Vec::new(),
         routes: Vec::new(),
+        fetching: false,
     }
 }
 

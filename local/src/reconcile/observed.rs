@@ -25,7 +25,8 @@ pub struct Published {
     pub revision: u64,
     /// True when the router has acknowledged its generation.
     pub acknowledged: bool,
-    /// True when the router reports all of it ready, but for adapters of which `swarm` says that they are refused.
+    /// True when the router reports all of it ready, but for models and adapters of which `swarm` says that they are
+    /// refused.
     pub ready: bool,
 }
 

@@ -1,7 +1,7 @@
 //! The plan as tables: from a state, the actions in short words.
 
 use super::{
-    super::{Progress, fixtures::*, progress},
+    super::{Progress, UnusableModel, fixtures::*, progress},
     *,
 };
 use tonic::Status;
@@ -166,7 +166,7 @@ fn an_adapter_that_is_refused_at_the_start_leaves_the_others_serving() {
 #[test]
 fn an_adapter_whose_files_cannot_be_used_leaves_the_others_serving() {
     let mut wanted = desired(1, &[("smol", "m1")], &[("travel", "smol", "t1")]);
-    wanted.unusable.push(unusable("banking", "smol", "adapter_model.safetensors is not here"));
+    wanted.unusable_adapters.push(unusable("banking", "smol", "adapter_model.safetensors is not here"));
     let mut observed = Observed::default();
     run(&wanted, &mut observed);
     assert_eq!(progress(&wanted, &observed), Progress::Partly(Vec::new()), "its problem was told with the manifests");
@@ -180,10 +180,30 @@ fn an_adapter_whose_files_cannot_be_used_leaves_the_others_serving() {
 }
 
 #[test]
+fn a_model_whose_files_cannot_be_used_leaves_the_others_serving_and_is_named() {
+    let mut wanted = desired(1, &[("smol", "m1")], &[("travel", "smol", "t1")]);
+    let problem = "two.gguf is not here".to_owned();
+    wanted.unusable_models.push(UnusableModel {
+        name: "two".to_owned(),
+        description: String::new(),
+        path: None,
+        problem: problem.clone(),
+    });
+    let mut observed = Observed::default();
+    run(&wanted, &mut observed);
+    assert_eq!(progress(&wanted, &observed), Progress::Partly(Vec::new()), "its problem was told with the manifests");
+    let entry = &observed.published.swarm.models[1];
+    assert_eq!((entry.name.as_str(), &entry.refused, entry.workers.len()), ("two", &problem, 0));
+    let mended = desired(2, &[("smol", "m1"), ("two", "m2")], &[("travel", "smol", "t1")]);
+    run(&mended, &mut observed);
+    assert!(observed.published.swarm.models.iter().all(|entry| entry.refused.is_empty() && entry.workers.len() == 1));
+}
+
+#[test]
 fn files_that_can_no_longer_be_used_leave_the_version_before() {
     let before = desired(1, &[("smol", "m1")], &[("banking", "smol", "b1")]);
     let mut after = Desired { revision: 2, ..before.clone() };
-    after.unusable.push(unusable("banking", "smol", "it is not here"));
+    after.unusable_adapters.push(unusable("banking", "smol", "it is not here"));
     let mut observed = at_rest(&before);
     run(&after, &mut observed);
     let adapters = &observed.published.swarm.adapters;

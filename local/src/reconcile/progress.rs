@@ -15,8 +15,8 @@ pub enum Progress {
     Working,
     /// All of it is served, and nothing else is left over.
     Applied,
-    /// All of it is served but for adapters that cannot be used. Those that their workers refuse are named, each with the
-    /// reason; those whose artifacts cannot be read were named when the manifests were.
+    /// All of it is served but for models and adapters that cannot be used. Adapters that their workers refuse are named, each
+    /// with the reason; objects whose artifacts cannot be read were named when the manifests were.
     Partly(Vec<String>),
     /// Nothing is under way, and problems remain: each names the object and the reason.
     Stuck(Vec<String>),
@@ -34,10 +34,11 @@ pub fn progress(desired: &Desired, observed: &Observed) -> Progress {
     if !models.is_empty() {
         return Progress::Stuck([models, adapters].concat());
     }
-    if !observed.published.ready || observed.published.revision != desired.revision {
+    if desired.fetching || !observed.published.ready || observed.published.revision != desired.revision {
         return Progress::Working;
     }
-    if adapters.is_empty() && desired.unusable.is_empty() { Progress::Applied } else { Progress::Partly(adapters) }
+    let usable = desired.unusable_models.is_empty() && desired.unusable_adapters.is_empty();
+    if adapters.is_empty() && usable { Progress::Applied } else { Progress::Partly(adapters) }
 }
 
 /// True when no desired worker is starting or loading.

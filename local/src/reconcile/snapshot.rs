@@ -9,7 +9,7 @@ use slm_router::{
 };
 
 use super::{
-    desired::{Desired, DesiredAdapter, DesiredModel, UnusableAdapter},
+    desired::{Desired, DesiredAdapter, DesiredModel, UnusableAdapter, UnusableModel},
     observed::{Observed, Phase, Worker},
 };
 
@@ -23,10 +23,17 @@ pub(super) fn desired_worker<'o>(model: &DesiredModel, observed: &'o Observed) -
 
 /// The snapshot for the router, with the generation of the one before.
 pub(super) fn snapshot(desired: &Desired, observed: &Observed, now: Instant) -> Swarm {
-    let models: Vec<Model> = desired.models.iter().map(|model| model_entry(model, desired, observed, now)).collect();
+    let mut models: Vec<Model> =
+        desired.models.iter().map(|model| model_entry(model, desired, observed, now)).collect();
+    for model in &desired.unusable_models {
+        if models.iter().all(|served| served.name != model.name) {
+            models.push(unusable_model_entry(model));
+        }
+    }
     let served = desired.adapters.iter().map(|adapter| adapter_entry(adapter, &models, desired, observed));
     let replaced = |name: &str| desired.adapters.iter().any(|adapter| adapter.name == name);
-    let unusable = desired.unusable.iter().filter(|adapter| !replaced(&adapter.name)).map(unusable_entry);
+    let unusable = desired.unusable_adapters.iter().filter(|adapter| !replaced(&adapter.name));
+    let unusable = unusable.map(unusable_adapter_entry);
     let adapters = served.chain(unusable).collect();
     let generation = observed.published.swarm.generation;
     Swarm { generation, models, adapters, routes: desired.routes.clone(), undecodable_objects: 0 }
@@ -38,6 +45,7 @@ fn model_entry(model: &DesiredModel, desired: &Desired, observed: &Observed, now
         description: model.description.clone(),
         digest: digest.to_owned(),
         workers,
+        refused: String::new(),
     };
     let wanted = desired.adapters_on(&model.name);
     let new = desired_worker(model, observed);
@@ -95,7 +103,17 @@ fn refusal(adapter: &DesiredAdapter, desired: &Desired, observed: &Observed) -> 
     }
 }
 
-fn unusable_entry(adapter: &UnusableAdapter) -> Adapter {
+fn unusable_model_entry(model: &UnusableModel) -> Model {
+    Model {
+        name: model.name.clone(),
+        description: model.description.clone(),
+        digest: String::new(),
+        workers: Vec::new(),
+        refused: model.problem.clone(),
+    }
+}
+
+fn unusable_adapter_entry(adapter: &UnusableAdapter) -> Adapter {
     Adapter {
         name: adapter.name.clone(),
         model: adapter.model.clone(),

@@ -31,7 +31,7 @@ pub(super) fn validate(model: &SlmModel, found: &References, objects: &Objects) 
     match slm_launch::provider(profile) {
         Ok(provider) => Ok(Valid { profile: profile.clone(), provider }),
         Err(unsupported) => {
-            let what = format!("AcceleratorProfile {name}: {unsupported}. What serves, serves on");
+            let what = format!("AcceleratorProfile {name}: {unsupported}. Existing workers keep serving");
             Err(Verdict::wrong("ExecutionProviderUnsupported", what))
         }
     }
@@ -39,7 +39,7 @@ pub(super) fn validate(model: &SlmModel, found: &References, objects: &Objects) 
 
 fn no_profile(name: &str, objects: &Objects) -> Verdict {
     if let Some(why) = objects.unreadable(Kind::AcceleratorProfile, name) {
-        let message = format!("{why}; mend it, or upgrade the operator. What serves, serves on");
+        let message = format!("{why}; fix it, or upgrade the operator. Existing workers keep serving");
         return Verdict::wrong("AcceleratorProfileUndecodable", message);
     }
     let known: Vec<String> =

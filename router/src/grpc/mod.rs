@@ -18,6 +18,7 @@ use self::auth::authorize;
 use crate::{
     RunError,
     access::{Access, table::Caller},
+    body_memory::HeldBody,
     dispatch::Dispatcher,
     resolve::resolve,
 };
@@ -46,6 +47,7 @@ pub(crate) async fn serve(
     let bytes_max = dispatcher.limits.body_bytes_max;
     let body = dispatcher.limits.body;
     let connections = listener.connections(access.grpc().as_ref(), dispatcher.limits.connections());
+    let (memory, token) = (dispatcher.body_memory.clone(), access.clone());
     let authorize = authorize(access, Arc::clone(&dispatcher));
     let generation = GenerationServer::new(GrpcServer { dispatcher: Arc::clone(&dispatcher) });
     let swarm = SwarmServer::new(GrpcServer { dispatcher });
@@ -66,7 +68,14 @@ pub(crate) async fn serve(
         .http2_max_header_list_size(HEADERS_BYTES_MAX)
         // A message that trickles in is no request.
         .layer(MapRequestLayer::new(move |request: http::Request<tonic::body::Body>| {
-            request.map(|message| grpc_body(message, body))
+            let headers = request.headers().get_all("authorization");
+            // Of a caller that is nobody, no message is read.
+            let caller = token.caller(headers.iter().map(http::HeaderValue::as_bytes)).ok();
+            let caller = caller.and_then(|caller| caller.name().cloned());
+            request.map(|message| {
+                let held = HeldBody::new(message, memory.clone(), caller, bytes_max);
+                grpc_body(tonic::body::Body::new(held), body)
+            })
         }))
         .add_service(health)
         .add_service(InterceptedService::new(reflection().build_v1()?, authorize.clone()))

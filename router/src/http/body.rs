@@ -2,14 +2,19 @@
 
 use std::{error::Error, sync::Arc};
 
-use axum::{body::Body, http::StatusCode};
+use axum::{
+    body::{Body, HttpBody as _},
+    http::StatusCode,
+};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde_json::Value;
 use slm_listen::timed::{TimedBody, TooSlow};
+use tokio::time::timeout;
 
 use super::{error::ApiError, fields::Fields};
 use crate::{
     access::table::Caller,
+    body_memory::{BodyHold, BodyMemory, SMALL_BYTES},
     config::Limits,
     dispatch::Dispatcher,
     permits::{Permit, Permits},
@@ -17,24 +22,31 @@ use crate::{
     throttle::Throttle,
 };
 
-/// Bytes of a body that are parsed on the connection's task. Larger bodies are parsed on a background thread, callers in
-/// turn.
-const INLINE_BYTES_MAX: usize = 64 << 10;
+/// A request that was read, and the memory that it holds until a worker has it.
+pub(super) type Read<T> = (T, Option<BodyHold>);
 
-/// Reads at most `limits.body_bytes_max`, for at most `limits.body`, and makes of it what `convert` does.
+/// Reads at most `limits.body_bytes_max`, for at most `limits.body`, and makes of it what `convert` does. A body of up to
+/// [`SMALL_BYTES`] is parsed on the connection's task, a larger one on a background thread, callers in turn.
 pub(super) async fn read<T: Send + 'static>(
     body: Body,
     dispatcher: &Dispatcher,
     caller: &Caller,
     convert: impl FnOnce(Fields) -> Result<T, ApiError> + Send + 'static,
-) -> Result<T, ApiError> {
-    let large = Large { permits: &dispatcher.large_bodies, rate: &dispatcher.large_bodies_rate, caller: caller.name() };
+) -> Result<Read<T>, ApiError> {
+    let large = Large {
+        permits: &dispatcher.large_bodies,
+        rate: &dispatcher.large_bodies_rate,
+        memory: &dispatcher.body_memory,
+        caller: caller.name(),
+    };
     let (bytes, permit) = collect(body, &dispatcher.limits, large).await?;
-    let Some(permit) = permit else { return parse(&bytes).and_then(convert) };
+    let Some((permit, hold)) = permit else { return Ok((parse(&bytes).and_then(convert)?, None)) };
     let parse = move || {
         // Held while the body is parsed, also when the caller has left meanwhile.
         let _permit = permit;
-        parse(&bytes).and_then(convert)
+        let fields = parse(&bytes)?;
+        drop(bytes);
+        Ok((convert(fields)?, Some(hold)))
     };
     let parsed = dispatcher.expensive.run(&caller.tenant().into(), parse).await;
     parsed.unwrap_or_else(|error| Err(ApiError::internal(error.to_string())))
@@ -44,18 +56,37 @@ pub(super) async fn read<T: Send + 'static>(
 struct Large<'a> {
     permits: &'a Permits,
     rate: &'a Throttle,
+    memory: &'a BodyMemory,
     caller: Option<&'a Arc<str>>,
 }
 
-/// The whole body, with its permit if it is larger than [`INLINE_BYTES_MAX`].
-async fn collect(body: Body, limits: &Limits, large: Large<'_>) -> Result<(Vec<u8>, Option<Permit>), ApiError> {
+impl Large<'_> {
+    async fn permit(&self, bytes: usize, limits: &Limits) -> Result<(Permit, BodyHold), ApiError> {
+        let permit = self.permits.take(self.caller).map_err(Refusal::LargeBodies)?;
+        match timeout(limits.body, self.memory.acquire(self.caller, bytes)).await {
+            Ok(hold) => Ok((permit, hold)),
+            Err(_) => Err(Refusal::LargeBodiesWait { waited: limits.body }.into()),
+        }
+    }
+}
+
+/// The whole body, with its permit if it is larger than [`SMALL_BYTES`].
+async fn collect(
+    body: Body,
+    limits: &Limits,
+    large: Large<'_>,
+) -> Result<(Vec<u8>, Option<(Permit, BodyHold)>), ApiError> {
+    // A body that is longer than it may be is refused when that shows.
+    let length = body.size_hint().exact().and_then(|length| usize::try_from(length).ok());
+    let length = length.unwrap_or(limits.body_bytes_max).min(limits.body_bytes_max);
     let mut limited = Limited::new(TimedBody::new(body, limits.body), limits.body_bytes_max);
     let (mut bytes, mut permit) = (Vec::new(), None);
     while let Some(frame) = limited.frame().await {
         let frame = frame.map_err(|error| refused(&*error, limits))?;
         let Some(data) = frame.data_ref() else { continue };
-        if permit.is_none() && bytes.len() + data.len() > INLINE_BYTES_MAX {
-            permit = Some(large.permits.take(large.caller).map_err(Refusal::LargeBodies)?);
+        if permit.is_none() && bytes.len() + data.len() > SMALL_BYTES {
+            permit = Some(large.permit(length, limits).await?);
+            bytes.reserve_exact(length.saturating_sub(bytes.len()));
         }
         bytes.extend_from_slice(data);
         if let (Some(_), Some(caller)) = (&permit, large.caller) {
@@ -105,8 +136,13 @@ fn in_words(error: &serde_json::Error) -> String {
 mod tests {
     use super::*;
 
-    fn large<'a>(permits: &'a Permits, rate: &'a Throttle, caller: Option<&'a Arc<str>>) -> Large<'a> {
-        Large { permits, rate, caller }
+    fn large<'a>(
+        permits: &'a Permits,
+        rate: &'a Throttle,
+        memory: &'a BodyMemory,
+        caller: Option<&'a Arc<str>>,
+    ) -> Large<'a> {
+        Large { permits, rate, memory, caller }
     }
 
     #[tokio::test]
@@ -122,9 +158,10 @@ mod tests {
             (b"{\"a\": \"0123456789012345678901234567890\"}", 413, "more than the 32 bytes"),
         ];
         let (permits, rate) = (Permits::new(1, 1), Throttle::new(Limits::default().large_bodies_rate));
+        let memory = BodyMemory::new(1 << 20);
         for (bytes, status, message) in cases {
             let limits = Limits { body_bytes_max: 32, ..Limits::default() };
-            let collected = collect(Body::from(bytes), &limits, large(&permits, &rate, None)).await;
+            let collected = collect(Body::from(bytes), &limits, large(&permits, &rate, &memory, None)).await;
             let error = collected.and_then(|(bytes, _)| parse(&bytes)).map(|_| ()).expect_err(message);
             assert_eq!(error.status.as_u16(), status, "{message}");
             assert!(error.body.message.contains(message), "{}", error.body.message);
@@ -136,17 +173,18 @@ mod tests {
         let permits = Permits::new(2, 1);
         let caller: Arc<str> = "mallory".into();
         let limits = Limits::default();
-        let rate = Throttle::new(limits.large_bodies_rate);
-        let body =
-            |bytes: usize| collect(Body::from(vec![b' '; bytes]), &limits, large(&permits, &rate, Some(&caller)));
-        let (_, small) = body(INLINE_BYTES_MAX).await.expect("a small one");
+        let (rate, memory) = (Throttle::new(limits.large_bodies_rate), BodyMemory::new(limits.large_bodies_bytes));
+        let body = |bytes: usize| {
+            collect(Body::from(vec![b' '; bytes]), &limits, large(&permits, &rate, &memory, Some(&caller)))
+        };
+        let (_, small) = body(SMALL_BYTES).await.expect("a small one");
         assert!(small.is_none());
-        let (bytes, held) = body(INLINE_BYTES_MAX + 1).await.expect("a large one");
-        assert!(held.is_some() && bytes.len() == INLINE_BYTES_MAX + 1);
-        let refused = body(INLINE_BYTES_MAX + 1).await.map(|_| ()).expect_err("a second one");
+        let (bytes, held) = body(SMALL_BYTES + 1).await.expect("a large one");
+        assert!(held.is_some() && bytes.len() == SMALL_BYTES + 1);
+        let refused = body(SMALL_BYTES + 1).await.map(|_| ()).expect_err("a second one");
         assert_eq!(refused.status.as_u16(), 429);
         assert!(refused.body.message.contains("1 large request bodies"), "{}", refused.body.message);
         drop(held);
-        assert!(body(INLINE_BYTES_MAX + 1).await.is_ok());
+        assert!(body(SMALL_BYTES + 1).await.is_ok());
     }
 }

@@ -26,10 +26,10 @@ pub(super) async fn handle(
     body: Body,
 ) -> Result<Response, ApiError> {
     content_type::check(&headers)?;
-    let (mut request, options) = body::read(body, &dispatcher, &caller, parse).await?;
+    let ((mut request, options), hold) = body::read(body, &dispatcher, &caller, parse).await?;
     request.request_id = reply::request_id(&headers);
     let call = Call { caller, api: Api::http_chat, deadline: None };
-    reply::respond(&dispatcher, vec![request], options, CompletionKind::Chat, &call).await
+    reply::respond(&dispatcher, (vec![request], hold), options, CompletionKind::Chat, &call).await
 }
 
 pub(super) fn parse(mut fields: Fields) -> Result<(GenerateRequest, ResponseOptions), ApiError> {

@@ -26,13 +26,13 @@ pub(super) async fn handle(
     content_type::check(&headers)?;
     let prompts_max = dispatcher.limits.prompts_max;
     let parsed = body::read(body, &dispatcher, &caller, move |fields| parse(fields, prompts_max));
-    let (mut requests, options) = parsed.await?;
+    let ((mut requests, options), hold) = parsed.await?;
     let id = reply::request_id(&headers);
     for request in &mut requests {
         request.request_id.clone_from(&id);
     }
     let call = Call { caller, api: Api::http_completions, deadline: None };
-    reply::respond(&dispatcher, requests, options, CompletionKind::Text, &call).await
+    reply::respond(&dispatcher, (requests, hold), options, CompletionKind::Text, &call).await
 }
 
 /// One request a prompt.

@@ -134,9 +134,9 @@ impl From<Refusal> for ApiError {
         };
         match &refusal {
             Refusal::NoModel => error.body.param = Some("model".to_owned()),
-            Refusal::AdapterRefused { .. } => {
+            Refusal::NotLoadable(refused) => {
                 error.body.param = Some("model".to_owned());
-                error = error.code("adapter_not_loadable");
+                error = error.code(refused.code());
             }
             Refusal::Metadata { .. } => error.body.param = Some("metadata".to_owned()),
             Refusal::Worker(status) => {
@@ -177,11 +177,16 @@ impl IntoResponse for ApiError {
 
 #[cfg(test)]
 mod tests {
+    use slm_proto::v1::ExpertKind;
+
     use super::*;
+    use crate::absence::NotLoadable;
 
     #[test]
     fn codes() {
         let worker = |code, message: &str| Refusal::Worker(Status::new(code, message));
+        let not_loadable =
+            |kind| Refusal::NotLoadable(NotLoadable { kind, name: "x".into(), why: "no tensors".into() });
         let mut long = Status::invalid_argument("the prompt has 9 tokens, but the context only 8");
         long.metadata_mut().insert(trailers::ERROR_CODE, "context_length_exceeded".parse().expect("a word"));
         long.metadata_mut().insert(trailers::ERROR_FIELD, "messages".parse().expect("a word"));
@@ -194,13 +199,8 @@ mod tests {
                 None,
             ),
             (Refusal::NoModel, 400, Some("model"), None, None),
-            (
-                Refusal::AdapterRefused { name: "x".into(), why: "no tensors".into() },
-                400,
-                Some("model"),
-                Some("adapter_not_loadable"),
-                None,
-            ),
+            (not_loadable(ExpertKind::LoraAdapter), 400, Some("model"), Some("adapter_not_loadable"), None),
+            (not_loadable(ExpertKind::SlmModel), 400, Some("model"), Some("model_not_loadable"), None),
             (Refusal::Worker(long), 400, Some("messages"), Some("context_length_exceeded"), None),
             (worker(Code::ResourceExhausted, "full"), 429, None, Some("overloaded"), Some(1)),
             (worker(Code::Unavailable, "gone"), 503, None, Some("unavailable"), Some(1)),

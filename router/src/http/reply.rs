@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use slm_proto::v1::{Completion, GenerateRequest};
 
 use super::{
-    Shared,
+    Shared, body,
     error::ApiError,
     head::{CompletionKind, Head, Usage, finish_reason},
     logprobs,
@@ -31,11 +31,11 @@ pub(super) fn request_id(headers: &HeaderMap) -> String {
     given.map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned)
 }
 
-/// Answers one choice a request. The status line is sent with the first token, so that what fails before it still has
+/// Answers one choice a request; their memory is free once workers have them. The status line is sent with the first token, so that what fails before it still has
 /// an HTTP status of its own.
 pub(super) async fn respond(
     dispatcher: &Shared,
-    requests: Vec<GenerateRequest>,
+    (requests, hold): body::Read<Vec<GenerateRequest>>,
     options: ResponseOptions,
     kind: CompletionKind,
     call: &Call,
@@ -49,6 +49,8 @@ pub(super) async fn respond(
         return Err(ApiError::internal("internal: the request has no prompt"));
     };
     let head = Head::new(kind, request, answers.first().map(|answer| &answer.started), options);
+    let id = request.request_id.clone();
+    drop((requests, hold));
     let expert = answers.first().and_then(|answer| answer.started.expert.as_ref()).map(|expert| expert.name.clone());
     let mut response = if options.stream {
         sse::response(head, answers, options)
@@ -56,7 +58,7 @@ pub(super) async fn respond(
         let completions = try_join_all(answers.into_iter().map(Answer::complete)).await?;
         Json(head.whole(&completions)).into_response()
     };
-    for (name, value) in [(EXPERT, expert.as_deref()), (REQUEST_ID, Some(request.request_id.as_str()))] {
+    for (name, value) in [(EXPERT, expert.as_deref()), (REQUEST_ID, Some(id.as_str()))] {
         if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
             response.headers_mut().insert(name, value);
         }

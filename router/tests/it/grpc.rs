@@ -25,6 +25,19 @@ fn prompt(model: &str, text: &str) -> GenerateRequest {
 }
 
 #[tokio::test]
+async fn without_an_explanation_no_rule_and_no_address_is_named() {
+    let (router, _worker) = Router::over_one_worker().await;
+    let mut client = GenerationClient::new(router.grpc().await);
+    let mut answers = client.generate(prompt("assistant", "my card")).await.expect("an answer").into_inner();
+    let Some(Event::Started(started)) = answers.message().await.expect("a message").expect("a message").event else {
+        panic!("Started comes first")
+    };
+    let decision = started.decision.expect("a decision");
+    assert_eq!((decision.route.as_str(), decision.chosen.expect("an expert").name.as_str()), ("assistant", "banking"));
+    assert_eq!((decision.reason, decision.worker, decision.candidates.len()), (String::new(), String::new(), 0));
+}
+
+#[tokio::test]
 async fn generate_streams_with_its_decision() {
     let (router, worker) = Router::over_one_worker().await;
     let mut client = GenerationClient::new(router.grpc().await);

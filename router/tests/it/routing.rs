@@ -104,7 +104,7 @@ async fn an_adapter_that_cannot_be_loaded_is_refused_at_once() {
     assert_eq!(status, 503);
     let missing = readyz["missing"].as_array().expect("a list");
     let why = missing.iter().find(|missing| missing["name"] == "banking").map(|missing| &missing["why"]);
-    assert_eq!(why, Some(&"banking cannot be loaded: the adapter uses DoRA".into()), "{readyz}");
+    assert_eq!(why, Some(&"adapter `banking` cannot be loaded: the adapter uses DoRA".into()), "{readyz}");
     // A route passes over it.
     assert_eq!(text(router.post("/v1/chat/completions", chat("assistant", "my card")).await).await, "smol: my card ");
     // Once it is loaded all the same, it answers.

@@ -31,8 +31,8 @@ pub(crate) async fn measure(run: &Run) -> Result<Option<Table>> {
     let mut prompts = Prompts::new(&run.bundle)?;
     let mut rows = [
         Row::time(&format!("time to first token, {COMMON} tokens of the prompt seen before")),
-        Row::rate("tokens tried before their turn, text that repeats itself"),
-        Row::rate("tokens tried before their turn, any text"),
+        Row::rate("speculative decoding by prompt lookup, text that repeats itself"),
+        Row::rate("speculative decoding by prompt lookup, any text"),
     ];
     for turn in 0..=run.repeat {
         let common = prompts.one(COMMON);

@@ -31,7 +31,7 @@ pub(crate) struct Swarm {
     pub(crate) rank_max: usize,
     /// Folders of the adapters; the first is `adapter-0`.
     pub(crate) adapters: Vec<PathBuf>,
-    /// Whether tokens are tried before their turn: how well that does depends on the text, so it is off where the engine is
+    /// Whether speculative decoding is on: how well that does depends on the text, so it is off where the engine is
     /// measured.
     pub(crate) guesses: bool,
 }

@@ -1,10 +1,13 @@
 //! Edits of manifests under a running swarm, and the ways it ends.
 
-use std::process::Stdio;
+use std::{net::TcpListener, process::Stdio, time::Instant};
 
-use nix::sys::signal::Signal;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 
-use super::harness::{Folder, Up, adapter, output, slm, wait_until_closed};
+use super::harness::{Folder, TIMEOUT, Up, adapter, model, output, slm, wait_until_closed};
 
 #[test]
 fn follows_its_manifests() {
@@ -26,7 +29,7 @@ fn follows_its_manifests() {
                  fallback:\n    kind: SlmModel\n    name: tiny\n";
     folder.write("route.yaml", &route.replace("fallback", "fallbak"));
     up.wait_for("route.yaml:6: SwarmRoute any: spec.fallbak: unknown field; did you mean `fallback`?");
-    up.wait_for("what runs keeps running");
+    up.wait_for("keeping the last valid ones");
     folder.write("route.yaml", route);
     assert!(up.wait_for("applied generation=").contains("+SwarmRoute any"));
 
@@ -54,6 +57,79 @@ fn another_model_takes_over_with_its_adapters() {
     assert_eq!(expert["workers"][0], format!("http://{}", up.worker()));
     assert_ne!(up.worker(), before);
     wait_until_closed(&before);
+}
+
+#[test]
+fn a_model_whose_files_are_missing_is_named_and_the_rest_follows() {
+    let folder = Folder::with_model();
+    let mut up = Up::ready(&folder);
+    let missing = model(&folder.path().join("missing.gguf")).replace("name: tiny", "name: other");
+    folder.write("other.yaml", &missing);
+    up.wait_for("SlmModel other: ");
+    folder.put_adapter("r4-all");
+    folder.write("expert.yaml", &adapter("expert", "adapter"));
+    assert!(up.wait_for("applied generation=").contains("+LoraAdapter expert"));
+    let (status, readiness) = up.ask("GET", "/readyz", "");
+    let names: Vec<&str> = readiness["missing"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter_map(|missing| missing["name"].as_str())
+        .collect();
+    assert_eq!((status, names), (503, vec!["other"]), "{readiness}");
+    let (status, answer) = up.ask("POST", "/v1/completions", r#"{"model": "other", "prompt": "a"}"#);
+    assert_eq!((status, answer["error"]["code"].as_str()), (400, Some("model_not_loadable")), "{answer}");
+}
+
+/// A server that accepts and says nothing.
+fn silent_server() -> (TcpListener, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let uri = format!("http://{}/a.tar.gz", listener.local_addr().expect("an address"));
+    (listener, uri)
+}
+
+#[test]
+fn a_source_that_is_silent_holds_up_nothing_else() {
+    let (_listener, uri) = silent_server();
+    let folder = Folder::with_model();
+    let up = Up::ready(&folder);
+    folder.write("silent.yaml", &adapter("silent", "x").replace("file:x", &uri));
+    folder.put_adapter("r4-all");
+    folder.write("expert.yaml", &adapter("expert", "adapter"));
+    let is_served = |name: &str| up.entry(name).is_some_and(|entry| entry["ready"] == true);
+    let deadline = Instant::now() + TIMEOUT;
+    while !is_served("expert") {
+        assert!(Instant::now() < deadline, "{:#}", up.get());
+        std::thread::yield_now();
+    }
+    assert!(up.entry("silent").is_some() && !is_served("silent"), "{:#}", up.get());
+    up.signal(Signal::SIGTERM);
+    assert_eq!(up.ended().0.code(), Some(0));
+}
+
+#[test]
+fn a_first_reading_that_waits_for_a_model_ends_when_it_is_told_to() {
+    let (listener, uri) = silent_server();
+    let folder = Folder::new();
+    let manifest = model(&folder.path().join("x"));
+    let of = manifest.lines().find(|line| line.contains("uri:")).expect("a source");
+    folder.write("model.yaml", &manifest.replace(of, &format!("    uri: {uri}")));
+    let mut command = slm();
+    command.args(["up", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "-f"]).arg(folder.path());
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("slm up");
+    listener.accept().expect("it asks the server");
+    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).expect("signalled");
+    assert_eq!(child.wait().expect("ended").code(), Some(0));
+}
+
+#[test]
+fn a_pipe_in_place_of_a_model_is_refused() {
+    let folder = Folder::new();
+    let pipe = folder.path().join("model.gguf");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    folder.write("model.yaml", &model(&pipe));
+    let (code, _, stderr) = output(slm().args(["up", "-f"]).arg(folder.path()));
+    assert!(code == 1 && stderr.contains("not a regular file"), "{code}: {stderr}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::{
     io::{BufRead as _, BufReader, Read, Write as _},
     net::TcpStream,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Output, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc::{Receiver, channel},
     time::Duration,
 };
@@ -14,28 +14,16 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use slm_tests::swarm::slm_binary;
+pub(crate) use slm_tests::swarm::output;
+use slm_tests::swarm::{clean, slm_binary};
 use tempfile::TempDir;
 
 /// Nothing here takes long; a test that waits longer has failed.
-const TIMEOUT: Duration = Duration::from_secs(120);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// `slm`, without the variables of the tests' own environment.
 pub(crate) fn slm() -> Command {
-    let mut command = Command::new(slm_binary().expect("slm"));
-    for variable in
-        ["SLM_SERVER", "SLM_HTTP", "SLM_GRPC", "SLM_THREADS", "RUST_LOG", "SLM_LOG_FORMAT", "SLM_DOCKER_CONFIG"]
-    {
-        command.env_remove(variable);
-    }
-    command
-}
-
-/// Runs it to its end.
-pub(crate) fn output(command: &mut Command) -> (i32, String, String) {
-    let Output { status, stdout, stderr } = command.output().expect("slm runs");
-    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
-    (status.code().unwrap_or(-1), text(stdout), text(stderr))
+    clean(&slm_binary().expect("slm"))
 }
 
 /// A family of the parity suite: a small model that is loaded in no time, with adapters.

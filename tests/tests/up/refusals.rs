@@ -107,7 +107,7 @@ fn an_adapter_whose_files_cannot_be_used_is_told_and_the_rest_serves() {
         let entry =
             missing.iter().find(|missing| missing["name"] == name).unwrap_or_else(|| panic!("{name}: {readyz}"));
         let why = entry["why"].as_str().expect("a reason");
-        assert!(why.starts_with(&format!("{name} cannot be loaded: ")), "{why}");
+        assert!(why.starts_with(&format!("adapter `{name}` cannot be loaded: ")), "{why}");
     }
     assert_eq!(missing.len(), broken.len(), "{readyz}");
 
@@ -119,7 +119,7 @@ fn an_adapter_whose_files_cannot_be_used_is_told_and_the_rest_serves() {
 
     // One that is added is told as well, and one that is mended is served.
     put("later", &[(config, None)]);
-    assert!(up.wait_for("LoraAdapter later: ").contains("what runs keeps running"));
+    assert!(up.wait_for("LoraAdapter later: ").contains("keeping what runs now"));
     for file in [config, weights] {
         let beside = folder.path().join("beside");
         std::fs::copy(family().join("adapters/r4-all").join(file), &beside).expect("copied");

@@ -3,8 +3,8 @@
 //!
 //! Service is counted in tokens that were computed for prompts and answers. A sequence that claims more of the KV cache than
 //! its share, one of as many as may run at once, is charged for that instead: where the cache is what is scarce, long
-//! requests of one tenant would keep the short ones of others out, token for token. A tenant or expert that returns after a pause starts level with
-//! the least served of the others, without credit for the pause.
+//! requests of one tenant would keep the short ones of others out, token for token. A tenant or expert that returns after
+//! a pause starts level with the least served of the others, without credit for the pause.
 //!
 //! Priorities cannot starve a request: one place in [`AGED_EVERY`] goes to the longest-waiting request of the
 //! least-served tenant, whatever its priority. So the lowest priority gets at least an eighth of the worker.

@@ -100,7 +100,9 @@ impl From<AdmitError> for Status {
     fn from(error: AdmitError) -> Self {
         let refused = status(Code::InvalidArgument, error.reason(), &error);
         match error {
-            AdmitError::OutOfRange { field, .. } | AdmitError::Empty(field) => at_field(refused, field),
+            AdmitError::OutOfRange { field, .. } | AdmitError::TooMany { field, .. } | AdmitError::Empty(field) => {
+                at_field(refused, field)
+            }
             AdmitError::ContextLengthExceeded { .. } => context_length_exceeded(refused),
         }
     }

@@ -52,6 +52,7 @@ pub(super) fn snapshot(
         // Which revision answers is the rollout's affair: any worker that serves will do.
         digest: String::new(),
         workers: workers(scheme, &model.name_any(), slices),
+        refused: String::new(),
     };
     let adapter = |adapter: &Arc<LoraAdapter>| Adapter {
         name: adapter.name_any(),
