@@ -128,7 +128,11 @@ impl PrecisionChoice {
     pub fn resolve(self, checkpoint: &Checkpoint) -> Precision {
         match self {
             Self::Exactly(precision) => precision,
-            Self::Auto => match checkpoint.architecture().path((0, 0)).and_then(|path| checkpoint.native_bits(&format!("{path}.weight"))) {
+            Self::Auto => match checkpoint
+                .architecture()
+                .path((0, 0))
+                .and_then(|path| checkpoint.native_bits(&format!("{path}.weight")))
+            {
                 Some(..=4) => Precision::Int4,
                 Some(_) => Precision::Int8,
                 None => Precision::F32,

@@ -135,7 +135,14 @@ pub fn pack(
     let mut room = Room::default();
     for ((layer, projection), place) in self::projections(base.layers.len()).zip(&projections) {
         if let Some(PackedProjection { layout, memory: range }) = place {
-            pack_projection((adapter, scale), base, (layer, projection), layout, &mut room, &mut memory[range.clone()])?;
+            pack_projection(
+                (adapter, scale),
+                base,
+                (layer, projection),
+                layout,
+                &mut room,
+                &mut memory[range.clone()],
+            )?;
         }
     }
     Ok(PackedAdapter {

@@ -19,8 +19,8 @@ pub use chat::AdapterChat;
 pub use error::AdapterError;
 pub use matrix::Matrix;
 
-use crate::checkpoint::Tensor;
 use crate::architecture::{Architecture, Place};
+use crate::checkpoint::Tensor;
 use crate::{digest, listing, mapped};
 use config::LoraConfig;
 use weights::Weights;

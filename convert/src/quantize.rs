@@ -110,7 +110,7 @@ fn four_bits(weights: &[f32]) -> Block {
             best = fitted;
         }
     }
-    Block { scale: best.scale, offset: best.offset, quants: best.levels.map(|level| level as u8) }
+    Block::new(best.scale, best.offset, best.levels.map(|level| level as u8))
 }
 
 /// A quantised block and its error.
@@ -201,7 +201,7 @@ mod tests {
             let mut block = [0.0; BLOCK];
             block[..n].copy_from_slice(&weights);
             let plain = Candidate::new(&block, (high - low) / 15.0, low);
-            let Block { scale, offset, quants } = four_bits(&weights);
+            let Block { scale, offset, quants, .. } = four_bits(&weights);
             let off =
                 |(quant, weight): (&u8, &f32)| (weight - (scale * f32::from(*quant) + offset)).powi(2) * weight.abs();
             let error: f32 = quants.iter().zip(&weights).map(off).sum();

@@ -4,8 +4,8 @@
 use std::path::PathBuf;
 
 use serde::Deserialize;
-use slm_convert::chat::ChatMessage;
 use slm_convert::Checkpoint;
+use slm_convert::chat::ChatMessage;
 
 /// Values that transformers computes from the same file.
 #[derive(Deserialize)]

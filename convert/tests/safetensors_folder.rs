@@ -4,8 +4,8 @@
 mod support;
 
 use serde_json::json;
-use slm_convert::rope::RopeScaling;
 use slm_convert::Checkpoint;
+use slm_convert::rope::RopeScaling;
 use support::{
     assert_says, bytes, copy, cut, edit, edit_tensors, parity, read_tensors, values, write_raw, write_tensors,
 };

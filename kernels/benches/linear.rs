@@ -22,7 +22,6 @@ use slm_kernels::{
 
 const ROWS: [usize; 7] = [1, 2, 4, 8, 16, 128, 512];
 const SHAPES: [(usize, usize); 3] = [(3072, 576), (576, 1536), (49152, 576)];
-const FORMATS: [Format; 3] = [Format::Q4Scale32, Format::Q4Min32, Format::Q8Scale32];
 /// Copies of a matrix together are at least this large.
 const COLD_BYTES: usize = 160 << 20;
 const CELL_TIME: Duration = Duration::from_millis(1000);
@@ -43,7 +42,7 @@ fn main() -> io::Result<()> {
         if let Some(peak) = roof.peak {
             println!("{level:?} peak, one thread: {:.0} GOP/s", peak / 1e9);
         }
-        for format in FORMATS {
+        for format in Format::ALL {
             for (n, k) in SHAPES {
                 let name = format!("{level:?} {format:?} {n}x{k}");
                 if filters.iter().all(|filter| name.contains(filter.as_str())) {
@@ -62,7 +61,7 @@ fn main() -> io::Result<()> {
 fn weights(format: Format, n: usize, k: usize) -> Packed {
     Packed::pack(format, k, n, |column, index| {
         let quants = std::array::from_fn(|i| ((column * 7 + index * 5 + i * 11) % 16) as u8);
-        Block { scale: 0.01, offset: 8.0, quants }
+        Block::new(0.01, 8.0, quants)
     })
 }
 

@@ -8,7 +8,7 @@
 //! a wide matrix does not collide in few cache sets.
 #![allow(unsafe_code)] // Rows are written by several threads; bounds are checked once per call.
 
-use std::{marker::PhantomData, ops::Range};
+use std::{array, marker::PhantomData, ops::Range};
 
 use crate::{format::BLOCK, level::Level, memory::Bytes, numbers::nearest};
 
@@ -34,6 +34,8 @@ pub(crate) struct Meta {
     pub(crate) sum: f32,
     pub(crate) minus: [i16; 2],
     pub(crate) minus8: [i16; 2],
+    /// Negated sums of the quants of each half of the block.
+    pub(crate) minus_halves: [i16; 2],
 }
 
 /// Rows of activations, quantised in blocks of [`BLOCK`]. Made once a step and read by every thread.
@@ -293,14 +295,15 @@ fn quantize_block(x: &[f32; BLOCK], unit: f32, units: f32, quants: &mut [i8; BLO
     let multiplier = if enough < 1.0 { 1.0 } else { enough };
     let multiplier = if multiplier > MULTIPLIER_MAX { MULTIPLIER_MAX } else { multiplier };
     let inverse = 1.0 / (unit * multiplier);
-    let mut sums = [0i32; 8];
-    for (q8, x8) in quants.as_chunks_mut::<8>().0.iter_mut().zip(x.as_chunks::<8>().0) {
-        let whole = x8.map(|x| nearest(x * inverse));
-        for (sum, q) in sums.iter_mut().zip(whole) {
-            *sum += q;
-        }
-        *q8 = whole.map(|q| q as i8);
+    // Sums of the four eights, by the place within an eight.
+    let mut sums = [[0i32; 8]; 4];
+    let eights = quants.as_chunks_mut::<8>().0.iter_mut().zip(x.as_chunks::<8>().0);
+    for ((q8, x8), sums) in eights.zip(&mut sums) {
+        *sums = x8.map(|x| nearest(x * inverse));
+        *q8 = sums.map(|q| q as i8);
     }
+    let [first, second] = [0, 2].map(|eight| array::from_fn::<i32, 8, _>(|i| sums[eight][i] + sums[eight + 1][i]));
+    let sums: [i32; 8] = array::from_fn(|i| first[i] + second[i]);
     let halves = [sums[0] + sums[1] + sums[4] + sums[5], sums[2] + sums[3] + sums[6] + sums[7]];
     Meta {
         multiplier,
@@ -308,6 +311,7 @@ fn quantize_block(x: &[f32; BLOCK], unit: f32, units: f32, quants: &mut [i8; BLO
         sum: multiplier * (halves[0] + halves[1]) as f32,
         minus: halves.map(|half| -half as i16),
         minus8: halves.map(|half| (-8 * half) as i16),
+        minus_halves: [first, second].map(|half| -half.iter().sum::<i32>() as i16),
     }
 }
 
@@ -344,6 +348,8 @@ mod tests {
                 assert_eq!(meta.minus.map(i32::from), [-half(0), -half(1)]);
                 assert_eq!(meta.minus8.map(i32::from), [-8 * half(0), -8 * half(1)]);
                 assert_eq!(meta.sum, meta.multiplier * (half(0) + half(1)) as f32);
+                let sum = |quants: &[u8]| quants.iter().map(|q| i32::from(q.cast_signed())).sum::<i32>();
+                assert_eq!(meta.minus_halves.map(i32::from), [-sum(&quants[..16]), -sum(&quants[16..])]);
                 assert_eq!(meta.multipliers.map(f32::from), [meta.multiplier; 2]);
             }
         }

@@ -8,7 +8,7 @@
 //! in one instruction: at most `2 * 30480 * 32767`, which just fits 32 bits.
 #![allow(unsafe_code)] // Intrinsics; the callers of `Isa` guarantee the instruction set and the bounds.
 
-use std::arch::x86_64::*;
+use std::{arch::x86_64::*, ops::Range};
 
 use crate::{
     activations::Meta,
@@ -43,6 +43,14 @@ macro_rules! floats_of_256_bits {
             }
         }
         #[inline(always)]
+        unsafe fn load_u8(p: *const u8) -> __m256 {
+            unsafe { _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(p.cast()))) }
+        }
+        #[inline(always)]
+        unsafe fn load_i8(p: *const i8) -> __m256 {
+            unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast()))) }
+        }
+        #[inline(always)]
         unsafe fn store(p: *mut f32, x: __m256) {
             unsafe { _mm256_storeu_ps(p, x) }
         }
@@ -70,11 +78,24 @@ unsafe impl Isa for Avx2 {
         meta: *const Meta,
     ) -> [[__m256; V]; R] {
         unsafe {
-            if L::BITS == 8 {
-                multiplied(dots8::<V, R>(quants, x), meta)
-            } else {
-                products4::<L, V, R>(quants, x, meta)
+            match L::BITS {
+                8 => multiplied(dots8::<V, R>(quants, x), meta),
+                6 => multiplied(dots6::<L, V, R>(quants, x, 0..BLOCK / 8), meta),
+                _ => products4::<L, V, R>(quants, x, meta),
             }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn half_sums<L: Layout, const V: usize, const R: usize>(
+        quants: *const u8,
+        x: *const i8,
+        _meta: *const Meta,
+        half: usize,
+    ) -> [[__m256; V]; R] {
+        unsafe {
+            let sums = dots6::<L, V, R>(quants, x, half * BLOCK / 16..(half + 1) * BLOCK / 16);
+            sums.map(|sums| sums.map(|sum| _mm256_cvtepi32_ps(sum)))
         }
     }
 }
@@ -172,6 +193,67 @@ unsafe fn products4<L: Layout, const V: usize, const R: usize>(
             }
         }
         products
+    }
+}
+
+/// The two fours of an octet, for V vectors of columns: a byte for each quant.
+#[inline(always)]
+pub(crate) unsafe fn fours<L: Layout, const V: usize>(quants: *const u8, octet: usize) -> [[__m256i; V]; 2] {
+    // SAFETY: V vectors of a block's quants are valid, and the octet is one of the block's.
+    unsafe {
+        let line = |line: usize, v: usize| _mm256_loadu_si256(quants.add(64 * line + 32 * v).cast());
+        let (low, mask) = (_mm256_set1_epi8(15), _mm256_set1_epi8(0x30));
+        let mut fours = [[low; V]; 2];
+        for v in 0..V {
+            if L::BITS == 8 {
+                (fours[0][v], fours[1][v]) = (line(2 * octet, v), line(2 * octet + 1, v));
+                continue;
+            }
+            let both = line(octet, v);
+            fours[0][v] = _mm256_and_si256(both, low);
+            fours[1][v] = _mm256_and_si256(_mm256_srli_epi16::<4>(both), low);
+            if L::BITS == 6 {
+                // Bits that a shift carries into a neighbouring byte are masked.
+                let upper = line(BLOCK / 8 + octet / 2, v);
+                let uppers = if octet.is_multiple_of(2) {
+                    [_mm256_slli_epi16::<4>(upper), _mm256_slli_epi16::<2>(upper)]
+                } else {
+                    [upper, _mm256_srli_epi16::<2>(upper)]
+                };
+                for (fours, upper) in fours.iter_mut().zip(uppers) {
+                    fours[v] = _mm256_or_si256(fours[v], _mm256_and_si256(upper, mask));
+                }
+            }
+        }
+        fours
+    }
+}
+
+/// As [`dots8`], over the inputs of some octets. Two `maddubs` of at most `2 * 63 * 127` each fit 16 bits.
+#[inline(always)]
+unsafe fn dots6<L: Layout, const V: usize, const R: usize>(
+    quants: *const u8,
+    x: *const i8,
+    octets: Range<usize>,
+) -> [[__m256i; V]; R] {
+    // SAFETY: the octets are the block's; V vectors of its quants and R blocks of x are valid.
+    unsafe {
+        let ones = _mm256_set1_epi16(1);
+        let offset = _mm256_set1_epi8(if matches!(L::OFFSET, Offset::Middle) { 32 } else { 0 });
+        let mut sums = [[_mm256_setzero_si256(); V]; R];
+        for octet in octets {
+            let signed = fours::<L, V>(quants, octet).map(|four| four.map(|four| _mm256_sub_epi8(four, offset)));
+            for (r, sums) in sums.iter_mut().enumerate() {
+                let x = [0, 4].map(|late| every_lane(x.add(r * BLOCK + 8 * octet + late)));
+                for v in 0..V {
+                    let [early, late] = [0, 1].map(|i| {
+                        _mm256_maddubs_epi16(_mm256_abs_epi8(signed[i][v]), _mm256_sign_epi8(x[i], signed[i][v]))
+                    });
+                    sums[v] = _mm256_add_epi32(sums[v], _mm256_madd_epi16(_mm256_add_epi16(early, late), ones));
+                }
+            }
+        }
+        sums
     }
 }
 

@@ -27,7 +27,11 @@ impl Choice {
         match format {
             Format::Q4Scale32 => Self::with::<format::Q4Scale32>(level, rows),
             Format::Q4Min32 => Self::with::<format::Q4Min32>(level, rows),
+            Format::Q6Scale32 => Self::with::<format::Q6Scale32>(level, rows),
             Format::Q8Scale32 => Self::with::<format::Q8Scale32>(level, rows),
+            Format::Q4K => Self::with::<format::Q4K>(level, rows),
+            Format::Q5K => Self::with::<format::Q5K>(level, rows),
+            Format::Q6K => Self::with::<format::Q6K>(level, rows),
         }
     }
 
@@ -79,6 +83,15 @@ mod x86 {
                     // SAFETY: passed on; the caller vouches for the instruction set.
                     unsafe { pass::<$isa, L, V, R>(p) }
                 }
+                if L::FACTORS == 2 {
+                    // Sums of a half stand beside those of the block, so there is room for fewer rows.
+                    return match rows {
+                        1 => Choice::new::<$isa, 2, 1>(run::<L, 2, 1>),
+                        2 => Choice::new::<$isa, 2, 2>(run::<L, 2, 2>),
+                        3 => Choice::new::<$isa, 1, 3>(run::<L, 1, 3>),
+                        _ => Choice::new::<$isa, 1, 4>(run::<L, 1, 4>),
+                    };
+                }
                 match rows {
                     1 => Choice::new::<$isa, 2, 1>(run::<L, 2, 1>),
                     2 => Choice::new::<$isa, 2, 2>(run::<L, 2, 2>),
@@ -101,6 +114,8 @@ mod x86 {
             // SAFETY: passed on; the caller vouches for the instruction set.
             unsafe { pass::<Avx512Vnni, L, 1, R>(p) }
         }
+        // Sums of a half stand beside those of the block, so there is room for fewer rows.
+        let rows = if L::FACTORS == 2 { rows.min(8) } else { rows };
         match rows {
             1 => Choice::new::<Avx512Vnni, 1, 1>(run::<L, 1>),
             2 => Choice::new::<Avx512Vnni, 1, 2>(run::<L, 2>),

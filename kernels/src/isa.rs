@@ -8,6 +8,9 @@
 //! y = y * u, or with a residual fma(y, u, residual)
 //! ```
 //!
+//! With a factor for each half of a block, `d` is the sum of both halves, each times its factor: at most 2^24, so still
+//! exact. Otherwise scales and minimums are multiplied by their factors first, which is exact as well: 11 bits times 8.
+//!
 //! Nothing in it depends on how many rows or columns are computed together, or on the width of a vector: a row gets
 //! the same bits alone and in company, on every instruction set. An instruction set may multiply by `m` before `d` is
 //! made a float, if it has the bits for it, or after.
@@ -15,7 +18,7 @@
 
 use crate::{
     activations::Meta,
-    format::{BLOCK, Layout, Offset, SCALE_BYTES, TILE_COLUMNS},
+    format::{BLOCK, GROUP_SCALES, Layout, Offset, SCALE_BYTES, TILE_COLUMNS},
 };
 
 /// An instruction set: multiplication of a block, and vectors of `LANES` floats or 32-bit integers.
@@ -35,10 +38,23 @@ pub(crate) unsafe trait Isa {
         meta: *const Meta,
     ) -> [[Self::Floats; V]; R];
 
+    /// Sum of `(q_w - offset) * q_x` over half a block, exact: `half` is 0 or 1, all else as for [`Isa::products`]. For
+    /// formats of six bits with the middle as offset.
+    unsafe fn half_sums<L: Layout, const V: usize, const R: usize>(
+        quants: *const u8,
+        x: *const i8,
+        meta: *const Meta,
+        half: usize,
+    ) -> [[Self::Floats; V]; R];
+
     unsafe fn splat(x: f32) -> Self::Floats;
     unsafe fn load(p: *const f32) -> Self::Floats;
     /// `LANES` halves, widened.
     unsafe fn load_f16(p: *const u8) -> Self::Floats;
+    /// `LANES` bytes, as floats.
+    unsafe fn load_u8(p: *const u8) -> Self::Floats;
+    /// `LANES` signed bytes, as floats.
+    unsafe fn load_i8(p: *const i8) -> Self::Floats;
     unsafe fn store(p: *mut f32, x: Self::Floats);
     unsafe fn multiply(a: Self::Floats, b: Self::Floats) -> Self::Floats;
     /// `a * b + c`, rounded once.
@@ -49,9 +65,12 @@ pub(crate) unsafe trait Isa {
 #[derive(Clone, Copy)]
 pub(crate) struct Pass {
     pub(crate) blocks: usize,
-    /// Scales, offsets and quants of the piece's first block.
+    /// First column of the piece in its tile.
+    pub(crate) lane: usize,
+    /// Scales and offsets of the tile.
     pub(crate) scales: *const u8,
     pub(crate) offsets: *const u8,
+    /// Quants of the piece's first block.
     pub(crate) quants: *const u8,
     /// Quants and the rest of the first row's first block.
     pub(crate) x: *const i8,
@@ -83,30 +102,37 @@ pub(crate) unsafe fn pass<I: Isa, L: Layout, const V: usize, const R: usize>(pas
         let mut sums = [[I::splat(0.0); V]; R];
         let (mut scales, mut offsets, mut quants) = (pass.scales, pass.offsets, pass.quants);
         let (mut x, mut meta, mut ahead) = (pass.x, pass.meta, pass.ahead);
-        for _ in 0..pass.blocks {
+        for block in 0..pass.blocks {
             let mut line = 0;
             while line < pass.ahead_step {
                 crate::memory::fetch_line(ahead.wrapping_add(line));
                 line += crate::memory::LINE;
             }
             ahead = ahead.wrapping_add(pass.ahead_step);
-            let products = I::products::<L, V, R>(quants, x, meta);
+            let index = block % L::GROUP;
+            let products = if L::FACTORS == 2 {
+                in_halves::<I, L, V, R>(quants, x, meta, factors(scales, 2 * index, pass.lane))
+            } else {
+                I::products::<L, V, R>(quants, x, meta)
+            };
             for v in 0..V {
-                let at = v * I::LANES;
-                let scale = I::load_f16(scales.add(SCALE_BYTES * at));
+                let lane = pass.lane + v * I::LANES;
+                let scale = scales_of::<I>(scales, lane, (L::FACTORS == 1).then_some(index));
                 for r in 0..R {
                     sums[r][v] = I::fma(products[r][v], scale, sums[r][v]);
                 }
                 if matches!(L::OFFSET, Offset::Minimum) {
-                    let minimum = I::load_f16(offsets.add(L::OFFSET_BYTES * at));
+                    let minimum = scales_of::<I>(offsets, lane, (L::FACTORS == 1).then_some(index));
                     for (r, sums) in sums.iter_mut().enumerate() {
                         sums[v] = I::fma(minimum, I::splat((*meta.add(r)).sum), sums[v]);
                     }
                 }
             }
             // After the last block these point nowhere, which is no more than that with a wrapping addition.
-            scales = scales.wrapping_add(TILE_COLUMNS * SCALE_BYTES);
-            offsets = offsets.wrapping_add(TILE_COLUMNS * L::OFFSET_BYTES);
+            if index + 1 == L::GROUP {
+                scales = scales.wrapping_add(L::SCALES);
+                offsets = offsets.wrapping_add(L::OFFSETS);
+            }
             quants = quants.wrapping_add(L::QUANTS);
             x = x.wrapping_add(pass.panel_rows * BLOCK);
             meta = meta.wrapping_add(pass.panel_rows);
@@ -114,6 +140,53 @@ pub(crate) unsafe fn pass<I: Isa, L: Layout, const V: usize, const R: usize>(pas
         for (r, sums) in sums.iter().enumerate() {
             finish::<I, V>(pass, r, sums);
         }
+    }
+}
+
+/// Factors `index` of the columns from `lane` on, of a group of scales.
+#[inline(always)]
+fn factors(group: *const u8, index: usize, lane: usize) -> *const u8 {
+    group.wrapping_add(GROUP_SCALES + index * TILE_COLUMNS + lane)
+}
+
+/// Scales (or minimums) of the columns from `lane` on, times the factors of block `factor` of the group.
+#[inline(always)]
+unsafe fn scales_of<I: Isa>(group: *const u8, lane: usize, factor: Option<usize>) -> I::Floats {
+    // SAFETY: the scales of a whole tile, and the factors of a block of the group, are valid.
+    unsafe {
+        let scale = I::load_f16(group.add(SCALE_BYTES * lane));
+        match factor {
+            Some(index) => I::multiply(scale, I::load_u8(factors(group, index, lane))),
+            None => scale,
+        }
+    }
+}
+
+/// `m * d` of a block with a factor for each half.
+#[inline(always)]
+unsafe fn in_halves<I: Isa, L: Layout, const V: usize, const R: usize>(
+    quants: *const u8,
+    x: *const i8,
+    meta: *const Meta,
+    factors: *const u8,
+) -> [[I::Floats; V]; R] {
+    // SAFETY: passed on; the factors of both halves of all columns of the tile are valid.
+    unsafe {
+        let mut products = I::half_sums::<L, V, R>(quants, x, meta, 0);
+        let factor = |half: usize, v: usize| I::load_i8(factors.add(half * TILE_COLUMNS + v * I::LANES).cast());
+        for v in 0..V {
+            let factor = factor(0, v);
+            products.iter_mut().for_each(|products| products[v] = I::multiply(products[v], factor));
+        }
+        let second = I::half_sums::<L, V, R>(quants, x, meta, 1);
+        for v in 0..V {
+            let factor = factor(1, v);
+            for (r, products) in products.iter_mut().enumerate() {
+                let both = I::fma(second[r][v], factor, products[v]);
+                products[v] = I::multiply(both, I::splat((*meta.add(r)).multiplier));
+            }
+        }
+        products
     }
 }
 

@@ -4,7 +4,10 @@
 //! `smmla`. Both instructions are written as assembly, since the compiler's own names for them are not stable yet.
 #![allow(unsafe_code)] // Intrinsics; the callers of `Isa` guarantee the instruction set and the bounds.
 
-use std::arch::{aarch64::*, asm};
+use std::{
+    arch::{aarch64::*, asm},
+    ops::Range,
+};
 
 use crate::{
     activations::Meta,
@@ -75,7 +78,7 @@ unsafe impl Isa for NeonI8mm {
         meta: *const Meta,
     ) -> [[float32x4_t; V]; R] {
         unsafe {
-            let sums = if R == 1 { alone::<L, V, R>(quants, x) } else { in_pairs::<L, V, R>(quants, x) };
+            let sums = sums::<L, V, R>(quants, x, 0..BLOCK / 8);
             let mut products = [[vdupq_n_f32(0.0); V]; R];
             for (r, (products, sums)) in products.iter_mut().zip(sums).enumerate() {
                 let multiplier = (*meta.add(r)).multiplier;
@@ -84,6 +87,19 @@ unsafe impl Isa for NeonI8mm {
                 }
             }
             products
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn half_sums<L: Layout, const V: usize, const R: usize>(
+        quants: *const u8,
+        x: *const i8,
+        _meta: *const Meta,
+        half: usize,
+    ) -> [[float32x4_t; V]; R] {
+        unsafe {
+            let sums = sums::<L, V, R>(quants, x, half * BLOCK / 16..(half + 1) * BLOCK / 16);
+            sums.map(|sums| sums.map(|sum| vcvtq_f32_s32(sum)))
         }
     }
 
@@ -98,6 +114,20 @@ unsafe impl Isa for NeonI8mm {
     #[inline(always)]
     unsafe fn load_f16(p: *const u8) -> float32x4_t {
         unsafe { widen(p) }
+    }
+    #[inline(always)]
+    unsafe fn load_u8(p: *const u8) -> float32x4_t {
+        unsafe {
+            let four = vreinterpret_u8_u32(vdup_n_u32(p.cast::<u32>().read_unaligned()));
+            vcvtq_f32_u32(vmovl_u16(vget_low_u16(vmovl_u8(four))))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_i8(p: *const i8) -> float32x4_t {
+        unsafe {
+            let four = vreinterpret_s8_u32(vdup_n_u32(p.cast::<u32>().read_unaligned()));
+            vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(four))))
+        }
     }
     #[inline(always)]
     unsafe fn store(p: *mut f32, x: float32x4_t) {
@@ -120,6 +150,7 @@ unsafe fn offset<L: Layout>() -> int8x16_t {
     unsafe {
         match L::OFFSET {
             Offset::Middle if L::BITS == 8 => vdupq_n_s8(-128),
+            Offset::Middle if L::BITS == 6 => vdupq_n_s8(32),
             Offset::Middle => vdupq_n_s8(8),
             Offset::Minimum => vdupq_n_s8(0),
         }
@@ -131,24 +162,49 @@ unsafe fn offset<L: Layout>() -> int8x16_t {
 unsafe fn groups<L: Layout>(quants: *const u8, octet: usize, v: usize, offset: int8x16_t) -> [int8x16_t; 2] {
     // SAFETY: the octet is one of the block's.
     unsafe {
-        let groups = if L::BITS == 4 {
-            let both = vld1q_u8(quants.add(64 * octet + 16 * v));
-            [vandq_u8(both, vdupq_n_u8(15)), vshrq_n_u8::<4>(both)]
+        let line = |line: usize| vld1q_u8(quants.add(64 * line + 16 * v));
+        let mut groups = if L::BITS == 8 {
+            [line(2 * octet), line(2 * octet + 1)]
         } else {
-            [vld1q_u8(quants.add(128 * octet + 16 * v)), vld1q_u8(quants.add(128 * octet + 64 + 16 * v))]
+            let both = line(octet);
+            [vandq_u8(both, vdupq_n_u8(15)), vshrq_n_u8::<4>(both)]
         };
+        if L::BITS == 6 {
+            let upper = line(BLOCK / 8 + octet / 2);
+            let uppers = if octet.is_multiple_of(2) {
+                [vshlq_n_u8::<4>(upper), vshlq_n_u8::<2>(upper)]
+            } else {
+                [upper, vshrq_n_u8::<2>(upper)]
+            };
+            groups = [0, 1].map(|i| vorrq_u8(groups[i], vandq_u8(uppers[i], vdupq_n_u8(0x30))));
+        }
         groups.map(|group| vsubq_s8(vreinterpretq_s8_u8(group), offset))
     }
 }
 
+/// Sums over the inputs of some octets.
 #[inline(always)]
-unsafe fn alone<L: Layout, const V: usize, const R: usize>(quants: *const u8, x: *const i8) -> [[int32x4_t; V]; R] {
+unsafe fn sums<L: Layout, const V: usize, const R: usize>(
+    quants: *const u8,
+    x: *const i8,
+    octets: Range<usize>,
+) -> [[int32x4_t; V]; R] {
+    // SAFETY: passed on.
+    unsafe { if R == 1 { alone::<L, V, R>(quants, x, octets) } else { in_pairs::<L, V, R>(quants, x, octets) } }
+}
+
+#[inline(always)]
+unsafe fn alone<L: Layout, const V: usize, const R: usize>(
+    quants: *const u8,
+    x: *const i8,
+    octets: Range<usize>,
+) -> [[int32x4_t; V]; R] {
     // SAFETY: V vectors of a block's quants and a block of x are valid.
     unsafe {
         let mut sums = [[vdupq_n_s32(0); V]; R];
         let offset = offset::<L>();
         for (v, sum) in sums[0].iter_mut().enumerate() {
-            for octet in 0..BLOCK / 8 {
+            for octet in octets.clone() {
                 for (i, group) in groups::<L>(quants, octet, v, offset).into_iter().enumerate() {
                     let four = vdupq_n_s32(x.add(8 * octet + 4 * i).cast::<i32>().read_unaligned());
                     *sum = sdot(*sum, group, vreinterpretq_s8_s32(four));
@@ -160,13 +216,17 @@ unsafe fn alone<L: Layout, const V: usize, const R: usize>(quants: *const u8, x:
 }
 
 #[inline(always)]
-unsafe fn in_pairs<L: Layout, const V: usize, const R: usize>(quants: *const u8, x: *const i8) -> [[int32x4_t; V]; R] {
+unsafe fn in_pairs<L: Layout, const V: usize, const R: usize>(
+    quants: *const u8,
+    x: *const i8,
+    octets: Range<usize>,
+) -> [[int32x4_t; V]; R] {
     // SAFETY: V vectors of a block's quants and R blocks of x are valid; R is even.
     unsafe {
         let nothing = vdupq_n_s32(0);
         let mut sums = [[nothing; V]; R];
         let offset = offset::<L>();
-        for octet in 0..BLOCK / 8 {
+        for octet in octets {
             for v in 0..V {
                 let [early, late] = groups::<L>(quants, octet, v, offset).map(|g| vreinterpretq_s32_s8(g));
                 // Columns 0 and 1, then 2 and 3, all eight inputs of each.

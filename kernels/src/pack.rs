@@ -3,7 +3,7 @@
 use half::f16;
 
 use crate::{
-    format::{BLOCK, Format, TILE_COLUMNS, TileShape},
+    format::{BLOCK, Format, GROUP_SCALES, Parts, TILE_COLUMNS, TileShape},
     memory::Bytes,
     numbers::{largest, nearest},
     source_error::SourceError,
@@ -36,15 +36,26 @@ pub struct Weights<'a> {
 /// One block of one column: quants in the order of the inputs, one in each byte.
 #[derive(Debug, Clone, Copy)]
 pub struct Block {
-    /// The scale, kept in f16.
+    /// The scale, kept in f16; of a group of eight blocks in formats with factors.
     pub scale: f32,
+    /// Factor of the scale, for each half of the block; ignored by formats without factors. Unsigned bytes, the first for
+    /// both halves, in formats with a minimum.
+    pub factors: [i8; 2],
     /// The minimum, kept in f16; ignored by formats without one.
     pub offset: f32,
-    /// Below 16 for 4 bits.
+    /// Factor of the minimum; ignored by formats without factors.
+    pub offset_factor: u8,
+    /// Below 16 for 4 bits, and below 64 for 6.
     pub quants: [u8; BLOCK],
 }
 
 impl Block {
+    /// A block of a format without factors.
+    #[inline(always)]
+    pub fn new(scale: f32, offset: f32, quants: [u8; BLOCK]) -> Self {
+        Self { scale, factors: [1; 2], offset, offset_factor: 1, quants }
+    }
+
     /// At most [`BLOCK`] weights, each times `factor`, in 8 bits for [`Format::Q8Scale32`]: the one of largest magnitude
     /// becomes 127 or -127.
     #[inline(always)]
@@ -57,7 +68,7 @@ impl Block {
         for (quant, weight) in quants.iter_mut().zip(weights) {
             *quant = (nearest(weight * factor * inverse).clamp(-127, 127) + 128) as u8;
         }
-        Self { scale, offset: 0.0, quants }
+        Self::new(scale, 0.0, quants)
     }
 }
 
@@ -141,13 +152,11 @@ impl<'a> Weights<'a> {
         let tile = &self.bytes[column / TILE_COLUMNS * self.tile.bytes..][..self.tile.bytes];
         for (index, out) in out.chunks_mut(BLOCK).enumerate() {
             let block = get(self.format, &self.tile, tile, column % TILE_COLUMNS, index);
-            let (factor, addend) = match self.format {
-                Format::Q4Min32 => (block.scale, block.offset),
-                Format::Q4Scale32 => (block.scale, -8.0 * block.scale),
-                Format::Q8Scale32 => (block.scale, -128.0 * block.scale),
-            };
-            for (out, &quant) in out.iter_mut().zip(&block.quants) {
-                *out = f32::from(quant).mul_add(factor, addend);
+            let halves = out.chunks_mut(BLOCK / 2).zip(block.quants.chunks(BLOCK / 2));
+            for ((out, quants), (factor, addend)) in halves.zip(block.values(self.format)) {
+                for (out, &quant) in out.iter_mut().zip(quants) {
+                    *out = f32::from(quant).mul_add(factor, addend);
+                }
             }
         }
     }
@@ -161,11 +170,15 @@ impl<'a> Weights<'a> {
     pub fn are_finite(&self) -> bool {
         // The exponent of a NaN or an infinity has all its bits.
         let finite = |half: &[u8; 2]| u16::from_le_bytes(*half) & 0x7c00 != 0x7c00;
-        let all = |cells: &[u8]| cells.as_chunks::<2>().0.iter().all(finite);
-        let cells = 2 * TILE_COLUMNS * self.tile.blocks;
+        let all = |groups: &[u8], bytes: usize| {
+            bytes == 0
+                || groups.chunks_exact(bytes).all(|group| group[..GROUP_SCALES].as_chunks::<2>().0.iter().all(finite))
+        };
+        let Parts { group, scales, offsets, .. } = self.format.parts();
+        let groups = self.tile.blocks.div_ceil(group);
         self.bytes.chunks_exact(self.tile.bytes).all(|tile| {
-            let offsets = if self.format == Format::Q4Min32 { &tile[self.tile.offsets..][..cells] } else { &[] };
-            all(&tile[..cells]) && all(offsets)
+            let (first, rest) = tile.split_at(self.tile.offsets);
+            all(&first[..groups * scales], scales) && all(&rest[..groups * offsets], offsets)
         })
     }
 
@@ -205,28 +218,93 @@ pub(crate) fn pack_into(bytes: &mut [u8], format: Format, inputs: usize, outputs
     }
 }
 
+impl Block {
+    /// Factor and addend of the quants of each half: a weight is `quant * factor + addend`, rounded once.
+    fn values(&self, format: Format) -> [(f32, f32); 2] {
+        let Parts { bits, minimum, factors, .. } = format.parts();
+        self.factors.map(|factor| {
+            // Products of an f16 and 8 bits are exact.
+            let scale = match (factors, minimum) {
+                (0, _) => self.scale,
+                (_, true) => self.scale * f32::from(self.factors[0].cast_unsigned()),
+                (_, false) => self.scale * f32::from(factor),
+            };
+            let addend = match (minimum, factors) {
+                (true, 0) => self.offset,
+                (true, _) => self.offset * f32::from(self.offset_factor),
+                (false, _) => -((1 << (bits - 1)) as f32) * scale,
+            };
+            (scale, addend)
+        })
+    }
+}
+
+/// Offsets in a tile of what belongs to block `index` of column `lane`.
+struct Cell {
+    scale: usize,
+    /// Factors of the scale, for each half.
+    factors: [usize; 2],
+    offset: usize,
+    offset_factor: usize,
+    quants: usize,
+}
+
+impl Cell {
+    #[inline(always)]
+    fn of(parts: &Parts, tile: &TileShape, lane: usize, index: usize) -> Self {
+        let (group, within) = (index / parts.group, index % parts.group);
+        let (scales, offsets) = (group * parts.scales, tile.offsets + group * parts.offsets);
+        let factor = |half: usize| scales + GROUP_SCALES + (within * parts.factors + half) * TILE_COLUMNS + lane;
+        Self {
+            scale: scales + 2 * lane,
+            factors: [factor(0), factor(parts.factors / 2)],
+            offset: offsets + 2 * lane,
+            offset_factor: offsets + GROUP_SCALES + within * TILE_COLUMNS + lane,
+            quants: tile.quants + index * parts.quants,
+        }
+    }
+}
+
 /// Writes one block of column `lane` into its tile.
 #[inline(always)]
 fn put(format: Format, tile: &TileShape, bytes: &mut [u8], lane: usize, index: usize, block: &Block) {
-    let cell = index * TILE_COLUMNS + lane;
-    bytes[2 * cell..][..2].copy_from_slice(&f16::from_f32_const(block.scale).to_le_bytes());
-    if format == Format::Q4Min32 {
-        let offsets = &mut bytes[tile.offsets..];
-        offsets[2 * cell..][..2].copy_from_slice(&f16::from_f32_const(block.offset).to_le_bytes());
+    let parts = format.parts();
+    let cell = Cell::of(&parts, tile, lane, index);
+    bytes[cell.scale..][..2].copy_from_slice(&f16::from_f32_const(block.scale).to_le_bytes());
+    if parts.factors > 0 {
+        cell.factors
+            .iter()
+            .zip(block.factors)
+            .take(parts.factors)
+            .for_each(|(at, factor)| bytes[*at] = factor.cast_unsigned());
+    }
+    if parts.minimum {
+        bytes[cell.offset..][..2].copy_from_slice(&f16::from_f32_const(block.offset).to_le_bytes());
+        if parts.factors > 0 {
+            bytes[cell.offset_factor] = block.offset_factor;
+        }
     }
     let quants = &block.quants;
-    let bits = if format == Format::Q8Scale32 { 8 } else { 4 };
-    let size = quants.len() * TILE_COLUMNS * bits / 8;
-    let out = &mut bytes[tile.quants + index * size..][..size];
-    if bits == 8 {
+    let out = &mut bytes[cell.quants..][..parts.quants];
+    if parts.bits == 8 {
         for (group, four) in quants.chunks_exact(4).enumerate() {
             out[64 * group + 4 * lane..][..4].copy_from_slice(four);
         }
-    } else {
-        for (group, eight) in quants.chunks_exact(8).enumerate() {
-            let out = &mut out[64 * group + 4 * lane..][..4];
+        return;
+    }
+    let (low, high) = out.split_at_mut(BLOCK * TILE_COLUMNS / 2);
+    for (group, eight) in quants.chunks_exact(8).enumerate() {
+        let out = &mut low[64 * group + 4 * lane..][..4];
+        for (i, byte) in out.iter_mut().enumerate() {
+            *byte = (eight[i] & 15) | (eight[i + 4] << 4);
+        }
+    }
+    if parts.bits == 6 {
+        for (group, sixteen) in quants.chunks_exact(16).enumerate() {
+            let out = &mut high[64 * group + 4 * lane..][..4];
             for (i, byte) in out.iter_mut().enumerate() {
-                *byte = (eight[i] & 15) | (eight[i + 4] << 4);
+                let pair = |four: usize| (sixteen[4 * four + i] >> 4 & 3) << (2 * four);
+                *byte = pair(0) | pair(1) | pair(2) | pair(3);
             }
         }
     }
@@ -234,26 +312,39 @@ fn put(format: Format, tile: &TileShape, bytes: &mut [u8], lane: usize, index: u
 
 /// Reads one block of column `lane` out of its tile.
 fn get(format: Format, tile: &TileShape, bytes: &[u8], lane: usize, index: usize) -> Block {
-    let cell = index * TILE_COLUMNS + lane;
-    let half = |bytes: &[u8]| f16::from_le_bytes([bytes[0], bytes[1]]).to_f32_const();
-    let scale = half(&bytes[2 * cell..]);
-    let offset = if format == Format::Q4Min32 { half(&bytes[tile.offsets + 2 * cell..]) } else { 0.0 };
-    let mut quants = [0; BLOCK];
-    let out = &mut quants;
-    let bits = if format == Format::Q8Scale32 { 8 } else { 4 };
-    let size = out.len() * TILE_COLUMNS * bits / 8;
-    let stored = &bytes[tile.quants + index * size..][..size];
-    if bits == 8 {
-        for (group, four) in out.chunks_exact_mut(4).enumerate() {
+    let parts = format.parts();
+    let cell = Cell::of(&parts, tile, lane, index);
+    let half = |at: usize| f16::from_le_bytes([bytes[at], bytes[at + 1]]).to_f32_const();
+    let mut block = Block::new(half(cell.scale), 0.0, [0; BLOCK]);
+    if parts.factors > 0 {
+        block.factors = cell.factors.map(|at| bytes[at].cast_signed());
+    }
+    if parts.minimum {
+        block.offset = half(cell.offset);
+        if parts.factors > 0 {
+            block.offset_factor = bytes[cell.offset_factor];
+        }
+    }
+    let stored = &bytes[cell.quants..][..parts.quants];
+    if parts.bits == 8 {
+        for (group, four) in block.quants.chunks_exact_mut(4).enumerate() {
             four.copy_from_slice(&stored[64 * group + 4 * lane..][..4]);
         }
-    } else {
-        for (group, eight) in out.chunks_exact_mut(8).enumerate() {
-            for (i, byte) in stored[64 * group + 4 * lane..][..4].iter().enumerate() {
-                eight[i] = byte & 15;
-                eight[i + 4] = byte >> 4;
+        return block;
+    }
+    let (low, high) = stored.split_at(BLOCK * TILE_COLUMNS / 2);
+    for (group, eight) in block.quants.chunks_exact_mut(8).enumerate() {
+        for (i, byte) in low[64 * group + 4 * lane..][..4].iter().enumerate() {
+            eight[i] = byte & 15;
+            eight[i + 4] = byte >> 4;
+        }
+    }
+    if parts.bits == 6 {
+        for (group, sixteen) in block.quants.chunks_exact_mut(16).enumerate() {
+            for (i, byte) in high[64 * group + 4 * lane..][..4].iter().enumerate() {
+                (0..4).for_each(|four| sixteen[4 * four + i] |= (byte >> (2 * four) & 3) << 4);
             }
         }
     }
-    Block { scale, offset, quants }
+    block
 }

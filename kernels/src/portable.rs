@@ -1,6 +1,8 @@
 //! Reference implementation in plain Rust: every other instruction set must match it bit for bit.
 #![allow(unsafe_code)] // Reads through the pointers of `Isa`.
 
+use std::ops::Range;
+
 use half::f16;
 
 use crate::{
@@ -25,18 +27,21 @@ unsafe impl Isa for Portable {
     ) -> [[Self::Floats; V]; R] {
         // SAFETY: `QUANTS` bytes of quants, and R blocks of x and of meta.
         unsafe {
-            let mut sums = [[0; TILE_COLUMNS]; R];
-            for group in 0..BLOCK / 4 {
-                let four = four::<L>(quants, group);
-                for (r, sums) in sums.iter_mut().enumerate() {
-                    let x = x.add(r * BLOCK + 4 * group).cast::<[i8; 4]>().read_unaligned().map(i32::from);
-                    for (sum, w) in sums.iter_mut().zip(&four) {
-                        *sum += w[0] * x[0] + w[1] * x[1] + w[2] * x[2] + w[3] * x[3];
-                    }
-                }
-            }
+            let sums = sums::<L, R>(quants, x, 0..BLOCK / 4);
             std::array::from_fn(|r| [sums[r].map(|sum| sum as f32 * (*meta.add(r)).multiplier); V])
         }
+    }
+
+    #[inline(always)]
+    unsafe fn half_sums<L: Layout, const V: usize, const R: usize>(
+        quants: *const u8,
+        x: *const i8,
+        _meta: *const Meta,
+        half: usize,
+    ) -> [[Self::Floats; V]; R] {
+        // SAFETY: as above.
+        let sums = unsafe { sums::<L, R>(quants, x, half * BLOCK / 8..(half + 1) * BLOCK / 8) };
+        sums.map(|sums| [sums.map(|sum| sum as f32); V])
     }
 
     #[inline(always)]
@@ -54,6 +59,16 @@ unsafe impl Isa for Portable {
         unsafe { p.cast::<[u16; TILE_COLUMNS]>().read_unaligned().map(|bits| f16::from_bits(bits).to_f32_const()) }
     }
     #[inline(always)]
+    unsafe fn load_u8(p: *const u8) -> Self::Floats {
+        // SAFETY: sixteen bytes.
+        unsafe { p.cast::<[u8; TILE_COLUMNS]>().read_unaligned().map(f32::from) }
+    }
+    #[inline(always)]
+    unsafe fn load_i8(p: *const i8) -> Self::Floats {
+        // SAFETY: sixteen bytes.
+        unsafe { p.cast::<[i8; TILE_COLUMNS]>().read_unaligned().map(f32::from) }
+    }
+    #[inline(always)]
     unsafe fn store(p: *mut f32, x: Self::Floats) {
         // SAFETY: sixteen floats.
         unsafe { p.cast::<Self::Floats>().write_unaligned(x) }
@@ -68,17 +83,43 @@ unsafe impl Isa for Portable {
     }
 }
 
+/// Sums over the inputs of some fours.
+#[inline(always)]
+unsafe fn sums<L: Layout, const R: usize>(
+    quants: *const u8,
+    x: *const i8,
+    fours: Range<usize>,
+) -> [[i32; TILE_COLUMNS]; R] {
+    let mut sums = [[0; TILE_COLUMNS]; R];
+    for group in fours {
+        // SAFETY: a four of the block's.
+        let four = unsafe { four::<L>(quants, group) };
+        for (r, sums) in sums.iter_mut().enumerate() {
+            // SAFETY: R blocks of x are valid.
+            let x = unsafe { x.add(r * BLOCK + 4 * group).cast::<[i8; 4]>().read_unaligned() }.map(i32::from);
+            for (sum, w) in sums.iter_mut().zip(&four) {
+                *sum += w[0] * x[0] + w[1] * x[1] + w[2] * x[2] + w[3] * x[3];
+            }
+        }
+    }
+    sums
+}
+
 /// Four successive weights of each column, less their offset.
 #[inline(always)]
 unsafe fn four<L: Layout>(quants: *const u8, group: usize) -> [[i32; 4]; TILE_COLUMNS] {
     // SAFETY: the group is one of the block's.
     unsafe {
         let bytes = |line: usize| quants.add(64 * line).cast::<[[u8; 4]; TILE_COLUMNS]>().read_unaligned();
-        let four = match (L::BITS, group % 2) {
+        let mut four = match (L::BITS, group % 2) {
             (8, _) => bytes(group),
             (_, 0) => bytes(group / 2).map(|q| q.map(|q| q & 15)),
             _ => bytes(group / 2).map(|q| q.map(|q| q >> 4)),
         };
+        if L::BITS == 6 {
+            let upper = bytes(BLOCK / 8 + group / 4).map(|q| q.map(|q| (q >> (2 * (group % 4)) & 3) << 4));
+            four = std::array::from_fn(|column| std::array::from_fn(|i| four[column][i] | upper[column][i]));
+        }
         let offset = match L::OFFSET {
             Offset::Middle => 1 << (L::BITS - 1),
             Offset::Minimum => 0,

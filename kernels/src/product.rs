@@ -7,7 +7,7 @@ use std::{ops::Range, ptr};
 use crate::{
     activations::{Activations, PANEL, Panel},
     dispatch::Choice,
-    format::{BLOCK, SCALE_BYTES, TILE_COLUMNS},
+    format::{BLOCK, TILE_COLUMNS},
     isa::Pass,
     level::Level,
     pack::Weights,
@@ -116,8 +116,9 @@ impl Product<'_> {
                     let (lines, step) = ahead.next(choice.rows, choice.columns, shape.blocks);
                     (choice.kernel)(&Pass {
                         blocks: shape.blocks,
-                        scales: tile.add(piece * SCALE_BYTES),
-                        offsets: tile.add(shape.offsets + piece * format.offset_bytes()),
+                        lane: piece,
+                        scales: tile,
+                        offsets: tile.add(shape.offsets),
                         quants: tile.add(shape.quants + piece * 4),
                         x: panel.quants.add(row * BLOCK),
                         meta: panel.meta.add(row),

@@ -288,7 +288,11 @@ mod tests {
             activated(Level::Portable, activation, &x, &mut first);
             for (x, y) in x.iter().zip(&first) {
                 let (x, y) = (f64::from(*x), f64::from(*y));
-                assert!((y - want(x)).abs() <= 3e-7 * x.abs().max(x * x), "{activation:?}({x}) is {y}, not {}", want(x));
+                assert!(
+                    (y - want(x)).abs() <= 3e-7 * x.abs().max(x * x),
+                    "{activation:?}({x}) is {y}, not {}",
+                    want(x)
+                );
             }
             for level in Level::available() {
                 let (mut plain, mut product) = (vec![0.0; x.len()], vec![0.0; x.len()]);
@@ -302,13 +306,15 @@ mod tests {
     #[test]
     fn layer_norms_are_alike_on_every_instruction_set() {
         for n in [1, 15, 64, 1000] {
-            let (x, gain, bias) = (numbers(n, 3.0), numbers(n + 1, 2.0)[1..].to_vec(), numbers(n + 2, 1.0)[2..].to_vec());
+            let (x, gain, bias) =
+                (numbers(n, 3.0), numbers(n + 1, 2.0)[1..].to_vec(), numbers(n + 2, 1.0)[2..].to_vec());
             let mean = x.iter().map(|&x| f64::from(x)).sum::<f64>() / n as f64;
             let variance = x.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / n as f64;
             let mut first = vec![0.0; n];
             layer_norm(Level::Portable, &x, &gain, &bias, 1e-5, &mut first);
             for i in 0..n {
-                let want = (f64::from(x[i]) - mean) / (variance + 1e-5).sqrt() * f64::from(gain[i]) + f64::from(bias[i]);
+                let want =
+                    (f64::from(x[i]) - mean) / (variance + 1e-5).sqrt() * f64::from(gain[i]) + f64::from(bias[i]);
                 assert!((f64::from(first[i]) - want).abs() <= 1e-5, "{i} of {n}: {} and {want}", first[i]);
             }
             for level in Level::available() {

@@ -1,11 +1,11 @@
 //! AVX-VNNI: `dpbusd` on 256 bits adds four products of unsigned weights and activations to a 32-bit sum.
 #![allow(unsafe_code)] // Intrinsics; the callers of `Isa` guarantee the instruction set and the bounds.
 
-use std::arch::x86_64::*;
+use std::{arch::x86_64::*, ops::Range};
 
 use crate::{
     activations::Meta,
-    avx2::{every_lane, floats_of_256_bits, multiplied},
+    avx2::{every_lane, floats_of_256_bits, fours, multiplied},
     format::{BLOCK, Layout, Offset},
     isa::Isa,
 };
@@ -25,37 +25,52 @@ unsafe impl Isa for AvxVnni {
         meta: *const Meta,
     ) -> [[__m256; V]; R] {
         unsafe {
-            let mut sums = start::<L, V, R>(meta);
-            let low = _mm256_set1_epi8(15);
-            for line in 0..L::QUANTS / 64 {
-                let mut first = [low; V];
-                let mut second = [low; V];
-                for v in 0..V {
-                    first[v] = _mm256_loadu_si256(quants.add(64 * line + 32 * v).cast());
-                    if L::BITS == 4 {
-                        second[v] = _mm256_and_si256(_mm256_srli_epi16::<4>(first[v]), low);
-                        first[v] = _mm256_and_si256(first[v], low);
-                    }
-                }
-                let inputs = 32 / L::BITS * line;
-                for (r, sums) in sums.iter_mut().enumerate() {
-                    let early = every_lane(x.add(r * BLOCK + inputs));
-                    for v in 0..V {
-                        sums[v] = _mm256_dpbusd_avx_epi32(sums[v], first[v], early);
-                    }
-                }
-                if L::BITS == 4 {
-                    for (r, sums) in sums.iter_mut().enumerate() {
-                        let late = every_lane(x.add(r * BLOCK + inputs + 4));
-                        for v in 0..V {
-                            sums[v] = _mm256_dpbusd_avx_epi32(sums[v], second[v], late);
-                        }
-                    }
-                }
-            }
+            let sums = sums::<L, V, R>(start::<L, V, R>(meta), quants, x, 0..BLOCK / 8);
             multiplied(sums, meta)
         }
     }
+
+    #[inline(always)]
+    unsafe fn half_sums<L: Layout, const V: usize, const R: usize>(
+        quants: *const u8,
+        x: *const i8,
+        meta: *const Meta,
+        half: usize,
+    ) -> [[__m256; V]; R] {
+        unsafe {
+            let mut start = [[_mm256_setzero_si256(); V]; R];
+            for (r, start) in start.iter_mut().enumerate() {
+                let minus = i32::from((*meta.add(r)).minus_halves[half]);
+                *start = [_mm256_set1_epi32(minus << (L::BITS - 1)); V];
+            }
+            let sums = sums::<L, V, R>(start, quants, x, half * BLOCK / 16..(half + 1) * BLOCK / 16);
+            sums.map(|sums| sums.map(|sum| _mm256_cvtepi32_ps(sum)))
+        }
+    }
+}
+
+/// Sums over the inputs of some octets, added to `sums`.
+#[inline(always)]
+unsafe fn sums<L: Layout, const V: usize, const R: usize>(
+    mut sums: [[__m256i; V]; R],
+    quants: *const u8,
+    x: *const i8,
+    octets: Range<usize>,
+) -> [[__m256i; V]; R] {
+    for octet in octets {
+        // SAFETY: the octets are the block's; V vectors of its quants and R blocks of x are valid.
+        unsafe {
+            for (late, four) in fours::<L, V>(quants, octet).into_iter().enumerate() {
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    let x = every_lane(x.add(r * BLOCK + 8 * octet + 4 * late));
+                    for v in 0..V {
+                        sums[v] = _mm256_dpbusd_avx_epi32(sums[v], four[v], x);
+                    }
+                }
+            }
+        }
+    }
+    sums
 }
 
 /// Initial value of the sums: minus the offset's part.

@@ -70,7 +70,11 @@ impl Check<'_> {
             return Err(self.wrong("head dimension", head_dim, expected));
         }
         if heads * head_dim > DIMENSION_MAX {
-            return Err(self.wrong("head dimension", head_dim, &format!("heads x dimension of at most {DIMENSION_MAX}")));
+            return Err(self.wrong(
+                "head dimension",
+                head_dim,
+                &format!("heads x dimension of at most {DIMENSION_MAX}"),
+            ));
         }
         if attention.window == Some(0) {
             return Err(self.wrong("sliding window", 0, "at least 1, or null"));

@@ -21,7 +21,9 @@ pub(crate) enum Transform {
     /// Hugging Face stores the values minus one.
     AddOne,
     /// GGUF stores rows of each of so many heads with the halves of a rotation side by side.
-    SplitPairs { heads: usize },
+    SplitPairs {
+        heads: usize,
+    },
 }
 
 impl Architecture {
@@ -63,7 +65,8 @@ impl Architecture {
     /// Whether a Hugging Face checkpoint may hold this tensor beside those of [`Architecture::tensors`]: rotary frequencies
     /// follow from the configuration, and a tied head is the embedding.
     pub(crate) fn is_redundant(&self, name: &str) -> bool {
-        name.ends_with(".rotary_emb.inv_freq") || (self.head.tied && name.strip_suffix(".weight") == Some(&self.head.name.hf))
+        name.ends_with(".rotary_emb.inv_freq")
+            || (self.head.tied && name.strip_suffix(".weight") == Some(&self.head.name.hf))
     }
 }
 

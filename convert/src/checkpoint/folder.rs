@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::{CheckpointError, Tensor, gguf_file, lookalike};
+use crate::architecture::{Architecture, TensorSpec, Transform};
 use crate::chat::ChatTemplate;
 use crate::chat_files::{self, ChatFiles};
-use crate::architecture::{Architecture, TensorSpec, Transform};
 use crate::fields;
 use crate::generation::{EndCandidates, GenerationDefaults, add_ends, well_known_in};
 use crate::listing;

@@ -5,8 +5,8 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use super::{CheckpointError, Stored, Tensor, lookalike};
-use crate::chat::{ChatError, ChatTemplate};
 use crate::architecture::{Architecture, TensorSpec, Transform};
+use crate::chat::{ChatError, ChatTemplate};
 use crate::generation::{GenerationDefaults, add_ends};
 use crate::gguf::{Gguf, TensorType};
 use crate::rope::RopeScaling;

@@ -8,12 +8,8 @@ use crate::architecture::{Architecture, NormKind};
 use crate::config_error::ConfigError;
 use crate::fields::Fields;
 
-const COHERE: Conventions = Conventions {
-    epsilon: ("layer_norm_eps", 1e-5),
-    tied: true,
-    norm: NormKind::Layer { bias: false },
-    ..LLAMA
-};
+const COHERE: Conventions =
+    Conventions { epsilon: ("layer_norm_eps", 1e-5), tied: true, norm: NormKind::Layer { bias: false }, ..LLAMA };
 
 pub(super) const READER: FamilyReader = FamilyReader { model_types: &["cohere2"], from_hugging_face };
 

@@ -7,8 +7,7 @@ use crate::architecture::Architecture;
 use crate::config_error::ConfigError;
 use crate::fields::Fields;
 
-const ERNIE: Conventions =
-    Conventions { epsilon: ("rms_norm_eps", 1e-5), rope_theta: 500_000.0, tied: true, ..LLAMA };
+const ERNIE: Conventions = Conventions { epsilon: ("rms_norm_eps", 1e-5), rope_theta: 500_000.0, tied: true, ..LLAMA };
 
 pub(super) const READER: FamilyReader = FamilyReader { model_types: &["ernie4_5"], from_hugging_face };
 

@@ -97,7 +97,9 @@ pub enum GraphError {
     #[error("heads of {0}: attention takes multiples of 16 up to {HEAD_DIM_MAX}")]
     HeadDim(usize),
     /// Layers differ in their heads.
-    #[error("layer {0} has other heads than the first: models whose layers differ in number or size of heads are not served yet")]
+    #[error(
+        "layer {0} has other heads than the first: models whose layers differ in number or size of heads are not served yet"
+    )]
     Heads(usize),
 }
 

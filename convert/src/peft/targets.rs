@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::AdapterError;
 use super::config::{Layers, LoraConfig, Selection};
 use super::pattern::{Pattern, PatternError};
-use super::AdapterError;
 use crate::architecture::{Architecture, Norm, Place, Residual};
 
 /// Rank and scale of one pair.

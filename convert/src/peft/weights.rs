@@ -111,7 +111,8 @@ impl Weights {
         base: &Architecture,
         embeddings: &Embeddings<'_>,
     ) -> Result<BTreeMap<(Place, Side), &str>, AdapterError> {
-        let places: BTreeMap<String, Place> = base.linears().map(|(place, linear)| (linear_path(place, linear), place)).collect();
+        let places: BTreeMap<String, Place> =
+            base.linears().map(|(place, linear)| (linear_path(place, linear), place)).collect();
         let mut names = BTreeMap::new();
         for name in self.0.names() {
             let refuse = |problem: String| AdapterError::UnexpectedTensor {

@@ -4,9 +4,9 @@
 use super::{HEAD_DIM_MAX, Shape, pages::Head};
 use crate::{
     level::Level,
-    rowwise::inverse_rms,
     memory::LINE,
     memory::fetch_line,
+    rowwise::inverse_rms,
     simd::{Element, Simd, WIDTH, at_level},
 };
 

@@ -301,7 +301,10 @@ fn cases() -> Vec<(String, Layer, usize)> {
                 layer.window,
                 layer.soft_cap,
                 layer.interleaved,
-                layer.norm.as_ref().map_or(0, |norm| 1 + usize::from(norm.whole_token) + 2 * usize::from(norm.after_rotary))
+                layer
+                    .norm
+                    .as_ref()
+                    .map_or(0, |norm| 1 + usize::from(norm.whole_token) + 2 * usize::from(norm.after_rotary))
             );
             cases.push((name, layer, length));
         }

@@ -30,10 +30,16 @@ pub(crate) struct Matrix {
 impl Matrix {
     pub(crate) fn random(format: Format, inputs: usize, outputs: usize, random: &mut ChaCha8Rng) -> Self {
         let mut weights = vec![0.0; inputs * outputs];
+        let mut group = Block::new(0.0, 0.0, [0; BLOCK]);
         let packed = Packed::pack(format, inputs, outputs, |column, index| {
-            let b = Self::block(format, random);
+            let mut b = Self::block(format, random);
+            // Blocks of a group share scale and minimum.
+            if has_factors(format) && index % 8 != 0 {
+                (b.scale, b.offset) = (group.scale, group.offset);
+            }
+            group = b;
             for (i, &q) in b.quants.iter().enumerate().take(BLOCK.min(inputs - index * BLOCK)) {
-                weights[column * inputs + index * BLOCK + i] = Self::weight(format, &b, q);
+                weights[column * inputs + index * BLOCK + i] = Self::weight(format, &b, i, q);
             }
             b
         });
@@ -41,7 +47,11 @@ impl Matrix {
     }
 
     fn block(format: Format, random: &mut ChaCha8Rng) -> Block {
-        let widest = if format == Format::Q8Scale32 { 255 } else { 15 };
+        let widest = match format {
+            Format::Q4Scale32 | Format::Q4Min32 | Format::Q4K => 15,
+            Format::Q6Scale32 | Format::Q5K | Format::Q6K => 63,
+            Format::Q8Scale32 => 255,
+        };
         let mut quants = [0; BLOCK];
         // Some blocks at the ends of the range, where sums are largest.
         match random.random_range(0..8) {
@@ -51,15 +61,29 @@ impl Matrix {
         }
         let narrow = |x: f32| f16::from_f32_const(x).to_f32_const();
         let offset = narrow(random.random_range(-0.2..0.1));
-        Block { scale: narrow(random.random_range(-0.05..0.05)), offset, quants }
+        let block = Block::new(narrow(random.random_range(-0.05..0.05)), offset, quants);
+        match (has_factors(format), random.random_range(0..8)) {
+            (false, _) => block,
+            // At the ends of the range, where products are largest.
+            (true, 0) => Block { factors: [-128; 2], offset_factor: 255, ..block },
+            (true, 1) => Block { factors: [127; 2], offset_factor: 0, ..block },
+            (true, _) => Block { factors: random.random(), offset_factor: random.random(), ..block },
+        }
     }
 
-    fn weight(format: Format, block: &Block, quant: u8) -> f64 {
+    /// The weight of input `i` of a block.
+    fn weight(format: Format, block: &Block, i: usize, quant: u8) -> f64 {
         let (scale, offset, quant) = (f64::from(block.scale), f64::from(block.offset), f64::from(quant));
         match format {
             Format::Q4Scale32 => scale * (quant - 8.0),
             Format::Q4Min32 => scale * quant + offset,
+            Format::Q6Scale32 => scale * (quant - 32.0),
             Format::Q8Scale32 => scale * (quant - 128.0),
+            Format::Q4K | Format::Q5K => {
+                let factor = f64::from(block.factors[0].cast_unsigned());
+                scale * factor * quant + offset * f64::from(block.offset_factor)
+            }
+            Format::Q6K => scale * f64::from(block.factors[i / 16]) * (quant - 32.0),
         }
     }
 
@@ -68,6 +92,10 @@ impl Matrix {
         let terms = || self.weights[column * x.len()..][..x.len()].iter().zip(x).map(|(w, x)| w * x);
         (terms().sum(), terms().map(f64::abs).sum())
     }
+}
+
+fn has_factors(format: Format) -> bool {
+    matches!(format, Format::Q4K | Format::Q5K | Format::Q6K)
 }
 
 /// `x` after its quantisation, and the scale of each input.

@@ -70,6 +70,34 @@ fn gguf_blocks_are_carried_over() {
     assert_close(&dequantize(&Packed::from_q8_0(&q8_0, k, n).unwrap()), &w8_0);
 }
 
+/// A type of GGUF, its reader, and blocks with the values that gguf-py computes; made by `convert/tests/fixtures/make_gguf.py`.
+macro_rules! fixture {
+    ($name:literal, $reader:path, $block:literal, $bytes:literal) => {{
+        let blocks = include_bytes!(concat!("../../../convert/tests/fixtures/blocks/", $name, ".bin")).as_slice();
+        let values = include_bytes!(concat!("../../../convert/tests/fixtures/blocks/", $name, ".f32")).as_slice();
+        let rows = blocks.len() / $bytes;
+        let packed = $reader(blocks, $block, rows).unwrap();
+        let mut column = vec![0.0; $block];
+        for row in 0..rows {
+            packed.weights().column(row, &mut column);
+            let expected = &values.as_chunks::<4>().0[row * $block..][..$block];
+            let expected: Vec<f32> = expected.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+            assert_eq!(column, expected, "{} row {row}", $name);
+        }
+        dequantize(&packed);
+    }};
+}
+
+#[test]
+fn types_of_gguf_have_the_very_values_of_gguf_py() {
+    fixture!("Q4_0", Packed::from_q4_0, 32, 18);
+    fixture!("Q5_0", Packed::from_q5_0, 32, 22);
+    fixture!("Q8_0", Packed::from_q8_0, 32, 34);
+    fixture!("Q4_K", Packed::from_q4_k, 256, 144);
+    fixture!("Q5_K", Packed::from_q5_k, 256, 176);
+    fixture!("Q6_K", Packed::from_q6_k, 256, 210);
+}
+
 #[test]
 fn what_does_not_fit_is_refused() {
     assert_eq!(Packed::from_q4_0(&[0; 17], 32, 1).unwrap_err(), SourceError::Size { what: "bytes", got: 17, want: 18 });

@@ -1,6 +1,10 @@
 //! Adapters on every linear layer, with small random weights: their speed does not depend on what they say.
 
-use std::{collections::{BTreeMap, BTreeSet}, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
 
 use anyhow::Result;
 use half::f16;
@@ -50,8 +54,7 @@ impl RandomAdapter {
     /// Writes it to `dir` as PEFT does.
     pub(crate) fn write_peft(&self, dir: &Path) -> Result<()> {
         fs::create_dir_all(dir)?;
-        let names: BTreeSet<&str> =
-            self.pairs.iter().filter_map(|pair| pair.name.hf.rsplit('.').next()).collect();
+        let names: BTreeSet<&str> = self.pairs.iter().filter_map(|pair| pair.name.hf.rsplit('.').next()).collect();
         let description = json!({
             "peft_type": "LORA", "task_type": "CAUSAL_LM", "r": self.rank, "lora_alpha": self.alpha,
             "target_modules": names, "bias": "none", "lora_dropout": 0.0,
@@ -61,7 +64,10 @@ impl RandomAdapter {
         let mut views = BTreeMap::new();
         for pair in &self.pairs {
             for (part, shape, values) in pair.parts(self.rank) {
-                let name = format!("base_model.model.{}.lora_{part}.weight", pair.name.within(&Architecture::layer_prefix(pair.place.0)).hf);
+                let name = format!(
+                    "base_model.model.{}.lora_{part}.weight",
+                    pair.name.within(&Architecture::layer_prefix(pair.place.0)).hf
+                );
                 views.insert(name, TensorView::new(Dtype::F16, shape.to_vec(), bytemuck::cast_slice(values))?);
             }
         }

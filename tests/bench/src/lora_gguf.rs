@@ -76,7 +76,8 @@ fn tensors(pair: &RandomPair, rank: usize, base: &Architecture) -> [Tensor; 2] {
         Some(heads) => pairs_from_halves(&pair.b, heads, outputs),
         None => pair.b.clone(),
     };
-    let name = |part| format!("{}.weight.lora_{part}", pair.name.within(&Architecture::layer_prefix(pair.place.0)).gguf);
+    let name =
+        |part| format!("{}.weight.lora_{part}", pair.name.within(&Architecture::layer_prefix(pair.place.0)).gguf);
     [
         Tensor { name: name('a'), dimensions: [inputs, rank], values: pair.a.clone() },
         Tensor { name: name('b'), dimensions: [rank, outputs], values: b },

@@ -8,7 +8,7 @@ use std::{
 };
 
 use ort::session::{Session, builder::GraphOptimizationLevel};
-use slm_convert::{bundle::Bundle, architecture::Architecture};
+use slm_convert::{architecture::Architecture, bundle::Bundle};
 use slm_kernels::attention::{PAGE, Shape};
 
 use super::{

@@ -120,8 +120,11 @@ fn rope(
             let factors = |key: &str| -> Result<Vec<f32>, ConfigError> {
                 Ok(parameters.numbers(key)?.into_iter().map(|factor| factor as f32).collect())
             };
-            rope.scaling =
-                RopeScaling::LongRope { short: factors("short_factor")?, long: factors("long_factor")?, original_context };
+            rope.scaling = RopeScaling::LongRope {
+                short: factors("short_factor")?,
+                long: factors("long_factor")?,
+                original_context,
+            };
         }
         _ => {
             let known = "default, linear, dynamic, llama3, yarn, longrope, proportional";

@@ -19,7 +19,11 @@ use slm_kernels::{
     rowwise::{Activation, activated, gated},
 };
 
-use super::{ForwardPass, Matrix, Shared, norm::{Norm, NormOf}, rows_like};
+use super::{
+    ForwardPass, Matrix, Shared,
+    norm::{Norm, NormOf},
+    rows_like,
+};
 use crate::runtime::{
     adapter_batch::LoraShrink,
     phases::{self, caught},
@@ -134,7 +138,10 @@ enum Before {
     Nothing,
     Norm(Norm),
     /// The activation, with `gated` that of its first half times its second.
-    Activation { activation: Activation, gated: bool },
+    Activation {
+        activation: Activation,
+        gated: bool,
+    },
 }
 
 pub(super) struct LinearKernel {
