@@ -23,13 +23,11 @@ use crate::{
     chat::{ChatError, ChatTemplate},
     checkpoint::{Checkpoint, CheckpointError},
     generation::GenerationDefaults,
-    graph::{self, Flavour, GRAPH_FILE, GraphError, Precision, WEIGHTS_FILE},
+    graph::{self, GRAPH_FILE, GraphError, Precision, WEIGHTS_FILE},
 };
 
 /// Incremented whenever the same checkpoint would give another bundle: another graph, or other defaults.
 pub const CONVERTER_VERSION: u32 = 7;
-/// Bound on rotary tables: 2 x 16 MiB at head_dim 128. No CPU serves longer contexts in useful time.
-const CONTEXT_LENGTH_MAX: usize = 32 * 1024;
 
 /// Polling interval while another process builds the bundle.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
@@ -53,8 +51,6 @@ pub struct BundleInfo {
     pub digest: String,
     /// Precision of the linear layers.
     pub precision: Precision,
-    /// Longest sequence that the rotary tables cover.
-    pub context_length: usize,
     /// Description of the model.
     pub architecture: Architecture,
     /// Sampling defaults and end-of-sequence ids.
@@ -282,22 +278,18 @@ impl Bundle {
         dir: &Path,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<(), BundleError> {
-        let context_length = checkpoint.architecture().context_length.min(CONTEXT_LENGTH_MAX);
         if let Some(tokenizer) = checkpoint.tokenizer()? {
             tokenizer
                 .save(dir.join(TOKENIZER_FILE), false)
                 .map_err(|error| BundleError::Tokenizer(error.to_string()))?;
         }
-        graph::build(checkpoint, Flavour { precision, context_length }, dir, progress).map_err(
-            |error| match error {
-                GraphError::Write(source) => BundleError::Cache { path: dir.into(), source },
-                other => other.into(),
-            },
-        )?;
+        graph::build(checkpoint, precision, dir, progress).map_err(|error| match error {
+            GraphError::Write(source) => BundleError::Cache { path: dir.into(), source },
+            other => other.into(),
+        })?;
         let info = BundleInfo {
             digest: checkpoint.digest().into(),
             precision,
-            context_length,
             architecture: checkpoint.architecture().clone(),
             generation: checkpoint.generation().clone(),
             chat_template: checkpoint.chat_template()?,

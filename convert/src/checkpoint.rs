@@ -120,6 +120,16 @@ impl Checkpoint {
         }
     }
 
+    /// Name of a tensor's type in the file, such as `BF16` or `Q4_K`.
+    pub(crate) fn type_name(&self, name: &str) -> String {
+        let name = self.stored_name(name);
+        match &self.source {
+            Source::Folder(folder) => folder.type_name(&name),
+            Source::Gguf(file) => file.kind(&name).map(|kind| format!("{kind:?}")),
+        }
+        .unwrap_or_else(|| "unknown".to_owned())
+    }
+
     /// A weight in the file's own bytes; `None` unless it is in a GGUF file.
     pub(crate) fn stored(&self, name: &str) -> Option<Stored<'_>> {
         match &self.source {

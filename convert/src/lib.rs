@@ -44,6 +44,8 @@ pub mod pack;
 
 pub mod bundle;
 
+pub mod estimate;
+
 pub use architecture::Architecture;
 pub use checkpoint::{Checkpoint, CheckpointError, Tensor};
 pub use config_error::ConfigError;

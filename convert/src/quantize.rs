@@ -2,40 +2,140 @@
 //!
 //! | in the file | requested 4 bits | requested 8 bits |
 //! |---|---|---|
-//! | Q4_0, Q4_1 | exact | exact |
-//! | Q8_0 | 4 bits with a minimum, blocks of 32 | exact |
-//! | Q5_0, Q5_1, Q5_K, Q6_K | 8 bits: the author chose more than 4 | 8 bits |
-//! | Q4_K, floats | 4 bits with a minimum, blocks of 32 | 8 bits, blocks of 32 |
+//! | Q4_0, Q4_1, Q5_0, Q4_K, Q5_K, Q6_K | exact | exact |
+//! | Q8_0 | exact in a file that mixes types, else 4 bits with a minimum, blocks of 32 | exact |
+//! | Q5_1 | 8 bits: the author chose more than 4 | 8 bits |
+//! | floats | 4 bits with a minimum, blocks of 32 | 8 bits, blocks of 32 |
 //!
-//! Matrices that are fused have one format: the widest of theirs.
+//! Matrices that are fused have a part for each format; where columns do not fall on tiles, they have one format: the
+//! widest of theirs.
 
 use std::array;
 
 use half::f16;
-use slm_kernels::{BLOCK, Block, Format, Packed, SourceError};
+use slm_kernels::{BLOCK, Block, Format, Packed, SourceError, TILE_COLUMNS};
 
 use crate::{
-    checkpoint::{Checkpoint, CheckpointError, Stored},
+    checkpoint::{Checkpoint, CheckpointError},
     gguf::TensorType,
     graph::GraphError,
 };
 
 /// Width of a quantised weight.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Bits {
     Four,
     Eight,
 }
 
-/// Packs the tensors of these names, all `[outputs, inputs]` with equal inputs, as one matrix with their outputs side
-/// by side. The file's own bits take precedence over `bits`, as in the table.
-pub(crate) fn quantize(checkpoint: &Checkpoint, names: &[String], bits: Bits) -> Result<Packed, GraphError> {
-    let stored: Vec<_> = names.iter().filter_map(|name| checkpoint.stored(name)).collect();
-    if let Some(take) = exactly(&stored, bits).filter(|_| stored.len() == names.len()) {
-        return taken_over(&stored, take);
+/// Packs the tensors of these names, all `[outputs, inputs]` with equal inputs, as parts of one matrix with their outputs
+/// side by side. The file's own bits take precedence over `bits`, as in the table.
+pub(crate) fn quantize(checkpoint: &Checkpoint, names: &[String], bits: Bits) -> Result<Vec<Packed>, GraphError> {
+    let plans: Vec<_> = names.iter().map(|name| Plan::of(checkpoint, name, bits)).collect();
+    let mut parts: Vec<(Plan, &[String])> = Vec::new();
+    for (index, plan) in plans.iter().enumerate() {
+        match parts.last_mut() {
+            // Names of one plan follow each other.
+            Some((last, of)) if last == plan => *of = &names[index - of.len()..=index],
+            _ => parts.push((*plan, &names[index..=index])),
+        }
     }
-    let wide = stored.iter().any(|stored| matches!(stored.kind.quantised_bits(), Some(5 | 6)));
-    let bits = if wide { Bits::Eight } else { bits };
+    let packed = parts.iter().map(|(plan, names)| plan.pack(checkpoint, names)).collect::<Result<Vec<_>, _>>()?;
+    let whole = |packed: &Packed| packed.weights().outputs().is_multiple_of(TILE_COLUMNS);
+    if packed.iter().rev().skip(1).all(whole) {
+        return Ok(packed);
+    }
+    let widest = plans.iter().map(Plan::bits).max().unwrap_or(bits);
+    Ok(vec![round(checkpoint, names, widest)?])
+}
+
+/// Format of the tensor of that name when it is quantised alone.
+pub(crate) fn format_of(checkpoint: &Checkpoint, name: &str, bits: Bits) -> Format {
+    Plan::of(checkpoint, name, bits).format()
+}
+
+/// What is done to a tensor.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Plan {
+    /// The blocks of this type are taken over.
+    Exact(TensorType),
+    Round(Bits),
+}
+
+impl Plan {
+    fn of(checkpoint: &Checkpoint, name: &str, bits: Bits) -> Self {
+        let kind = checkpoint.stored(name).map(|stored| stored.kind);
+        match kind {
+            Some(TensorType::Q8_0) if bits == Bits::Four && !mixes_types(checkpoint) => Self::Round(bits),
+            Some(kind) if exact(kind).is_some() => Self::Exact(kind),
+            Some(kind) if kind.quantised_bits().is_some_and(|bits| bits > 4) => Self::Round(Bits::Eight),
+            _ => Self::Round(bits),
+        }
+    }
+
+    fn format(self) -> Format {
+        match self {
+            Self::Exact(kind) => exact(kind).map_or(Format::Q8Scale32, |(format, _)| format),
+            Self::Round(Bits::Four) => Format::Q4Min32,
+            Self::Round(Bits::Eight) => Format::Q8Scale32,
+        }
+    }
+
+    fn bits(&self) -> Bits {
+        match self {
+            Self::Round(bits) => *bits,
+            Self::Exact(kind) if kind.quantised_bits().is_some_and(|bits| bits <= 4) => Bits::Four,
+            Self::Exact(_) => Bits::Eight,
+        }
+    }
+
+    fn pack(self, checkpoint: &Checkpoint, names: &[String]) -> Result<Packed, GraphError> {
+        match self {
+            Self::Round(bits) => round(checkpoint, names, bits),
+            Self::Exact(kind) => {
+                let stored: Vec<_> = names.iter().filter_map(|name| checkpoint.stored(name)).collect();
+                let bytes: Vec<&[u8]> = stored.iter().map(|stored| stored.bytes.as_ref()).collect();
+                let outputs = stored.iter().map(|stored| stored.shape[0]).sum();
+                let inputs = stored.first().map_or(0, |stored| stored.shape[1]);
+                match exact(kind) {
+                    Some((_, take_over)) => Ok(take_over(&bytes.concat(), inputs, outputs)?),
+                    None => round(checkpoint, names, self.bits()),
+                }
+            }
+        }
+    }
+}
+
+/// Whether some layers of the decoder have fewer bits than others: then each has what its author chose.
+fn mixes_types(checkpoint: &Checkpoint) -> bool {
+    let architecture = checkpoint.architecture();
+    let mut bits = architecture
+        .linears()
+        .filter_map(|(place, _)| checkpoint.native_bits(&format!("{}.weight", architecture.path(place)?)));
+    let Some(first) = bits.next() else { return false };
+    bits.any(|bits| bits != first)
+}
+
+/// Converts a tensor's bytes, given its inputs and outputs.
+type TakeOver = fn(&[u8], usize, usize) -> Result<Packed, SourceError>;
+
+/// Format of a type that the kernels support, and its exact conversion.
+fn exact(kind: TensorType) -> Option<(Format, TakeOver)> {
+    let exact = |format, take_over: TakeOver| Some((format, take_over));
+    match kind {
+        TensorType::Q4_0 => exact(Format::Q4Scale32, Packed::from_q4_0),
+        TensorType::Q4_1 => exact(Format::Q4Min32, Packed::from_q4_1),
+        TensorType::Q5_0 => exact(Format::Q6Scale32, Packed::from_q5_0),
+        TensorType::Q8_0 => exact(Format::Q8Scale32, Packed::from_q8_0),
+        TensorType::Q4_K => exact(Format::Q4K, Packed::from_q4_k),
+        TensorType::Q5_K => exact(Format::Q5K, Packed::from_q5_k),
+        TensorType::Q6_K => exact(Format::Q6K, Packed::from_q6_k),
+        TensorType::F32 | TensorType::F16 | TensorType::BF16 | TensorType::Q5_1 => None,
+    }
+}
+
+/// Quantises the dequantised tensors.
+fn round(checkpoint: &Checkpoint, names: &[String], bits: Bits) -> Result<Packed, GraphError> {
     let (data, inputs) = joined(checkpoint, names)?;
     let outputs = data.len() / inputs;
     let (format, round): (_, fn(&[f32]) -> Block) = match bits {
@@ -47,30 +147,6 @@ pub(crate) fn quantize(checkpoint: &Checkpoint, names: &[String], bits: Bits) ->
         let begin = index * BLOCK;
         round(&row[begin..inputs.min(begin + BLOCK)])
     }))
-}
-
-/// Converts a tensor's bytes, given its inputs and outputs.
-type TakeOver = fn(&[u8], usize, usize) -> Result<Packed, SourceError>;
-
-/// Exact conversion, if all tensors have one type that the kernels support.
-fn exactly(stored: &[Stored<'_>], bits: Bits) -> Option<TakeOver> {
-    let kind = stored.first()?.kind;
-    if stored.iter().any(|stored| stored.kind != kind) {
-        return None;
-    }
-    match (kind, bits) {
-        (TensorType::Q4_0, _) => Some(Packed::from_q4_0),
-        (TensorType::Q4_1, _) => Some(Packed::from_q4_1),
-        (TensorType::Q8_0, Bits::Eight) => Some(Packed::from_q8_0),
-        _ => None,
-    }
-}
-
-fn taken_over(stored: &[Stored<'_>], take: TakeOver) -> Result<Packed, GraphError> {
-    let bytes: Vec<u8> = stored.iter().flat_map(|stored| stored.bytes.iter().copied()).collect();
-    let outputs = stored.iter().map(|stored| stored.shape[0]).sum();
-    let inputs = stored.first().map_or(0, |stored| stored.shape[1]);
-    Ok(take(&bytes, inputs, outputs)?)
 }
 
 fn joined(checkpoint: &Checkpoint, names: &[String]) -> Result<(Vec<f32>, usize), CheckpointError> {

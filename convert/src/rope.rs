@@ -70,6 +70,19 @@ pub enum RopeScaling {
     Proportional(usize),
 }
 
+/// Tables of a [`Rope`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct RotaryTables {
+    /// Cosines, `[positions, dim / 2]`.
+    pub cos: Vec<f32>,
+    /// Sines, `[positions, dim / 2]`.
+    pub sin: Vec<f32>,
+    /// As [`Rope::dim`].
+    pub dim: usize,
+    /// As [`Rope::interleaved`].
+    pub interleaved: bool,
+}
+
 impl Rope {
     /// Rotation of a whole head without scaling.
     #[must_use]
@@ -85,6 +98,16 @@ impl Rope {
         let theta = f64::from(self.theta);
         let scale = self.scaling.frequencies(theta, self.dim, context_length);
         (0..self.dim / 2).map(|pair| scale(pair, theta.powf(-2.0 * pair as f64 / self.dim as f64)) as f32).collect()
+    }
+
+    /// Cosines and sines of every position and pair, times the attention factor, for contexts of `context_length`.
+    #[must_use]
+    pub fn tables(&self, context_length: usize) -> RotaryTables {
+        let frequencies = self.inv_freq(context_length);
+        let angles = (0..context_length).flat_map(|p| frequencies.iter().map(move |&f| p as f32 * f));
+        let factor = self.attention_factor;
+        let (cos, sin) = angles.map(|a| (factor * a.cos(), factor * a.sin())).unzip();
+        RotaryTables { cos, sin, dim: self.dim, interleaved: self.interleaved }
     }
 
     pub(crate) fn check(&self, head_dim: usize, file: &str) -> Result<(), ConfigError> {

@@ -135,7 +135,7 @@ fn adapters(name: &str, level: Level) -> io::Result<()> {
             let weights = &layers[round % layers.len()];
             // SAFETY: one thread.
             unsafe {
-                Linear { weights: weights.weights(), x: &activations, start: Start::Zero, adapters }.columns(
+                Linear { matrix: weights.weights().into(), x: &activations, start: Start::Zero, adapters }.columns(
                     level,
                     0..n,
                     y,
@@ -161,7 +161,7 @@ fn fastest_call(level: Level, weights: &[Packed], x: &Activations, y: &mut [f32]
     let mut calls = 0;
     while calls < weights.len().min(20) || begin.elapsed() < CELL_TIME {
         let linear =
-            Linear { weights: weights[calls % weights.len()].weights(), x, start: Start::Zero, adapters: None };
+            Linear { matrix: weights[calls % weights.len()].weights().into(), x, start: Start::Zero, adapters: None };
         for (part, fastest) in fastest.iter_mut().enumerate() {
             let range = linear.range(part, parts);
             let call = Instant::now();

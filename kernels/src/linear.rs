@@ -8,7 +8,7 @@ use crate::{
     format::TILE_COLUMNS,
     level::Level,
     lora::{self, AdapterRows},
-    pack::Weights,
+    matrix::Matrix,
     product::{Product, Start},
     rows::Rows,
 };
@@ -36,7 +36,7 @@ pub struct Adapters<'a> {
 #[derive(Clone, Copy)]
 pub struct Linear<'a> {
     /// The matrix.
-    pub weights: Weights<'a>,
+    pub matrix: Matrix<'a>,
     /// The inputs.
     pub x: &'a Activations,
     /// Initial value of the outputs.
@@ -48,7 +48,7 @@ pub struct Linear<'a> {
 impl Linear<'_> {
     /// Range `part` of `parts` roughly equal ranges of columns, on boundaries that [`Linear::columns`] allows.
     pub fn range(&self, part: usize, parts: usize) -> Range<usize> {
-        let outputs = self.weights.outputs();
+        let outputs = self.matrix.outputs();
         let tiles = outputs.div_ceil(TILE_COLUMNS);
         let cut = |part: usize| (part * tiles / parts * TILE_COLUMNS).min(outputs);
         cut(part)..cut(part + 1)
@@ -68,11 +68,9 @@ impl Linear<'_> {
     /// # Safety
     /// No other thread uses the same cells of `y` at the same time, nor writes to the adapters' hidden rows.
     pub unsafe fn columns(&self, level: Level, columns: Range<usize>, y: Rows<'_>) {
-        let product = Product { weights: self.weights, x: self.x, start: self.start };
-        product.check(level, &columns, &y);
-        let rows = 0..self.x.rows();
+        self.check(level, &columns, &y);
         let Some(adapters) = &self.adapters else {
-            return product.columns(level, rows, columns.clone(), columns.end, y);
+            return self.product(level, columns.clone(), columns.end, y);
         };
         let column_bytes: usize = adapters.adapter_rows.iter().map(|rows| rows.adapter.column_bytes()).sum();
         let step = (ADAPTED_BYTES / column_bytes.max(1)).clamp(ADAPTED_COLUMNS_MIN, ADAPTED_COLUMNS);
@@ -80,8 +78,8 @@ impl Linear<'_> {
         while begin < columns.end {
             let end = (begin + step / TILE_COLUMNS * TILE_COLUMNS).min(columns.end);
             adapters.adapter_rows.iter().for_each(|rows| rows.adapter.fetch_columns(begin..end));
-            adapters.next.iter().for_each(|rows| rows.adapter.fetch_hidden(begin..end, self.weights.outputs()));
-            product.columns(level, rows.clone(), begin..end, columns.end, y);
+            adapters.next.iter().for_each(|rows| rows.adapter.fetch_hidden(begin..end, self.matrix.outputs()));
+            self.product(level, begin..end, columns.end, y);
             (adapters.ready)();
             for rows in adapters.adapter_rows {
                 // SAFETY: the cells are this thread's by the caller's promise; the level was checked.
@@ -97,6 +95,29 @@ impl Linear<'_> {
     /// As [`Linear::columns`].
     pub fn all(&self, level: Level, y: &mut [f32]) {
         // SAFETY: `y` is borrowed exclusively; the hidden rows are only read, and their view outlives this call.
-        unsafe { self.columns(level, 0..self.weights.outputs(), Rows::new(y, self.weights.outputs())) };
+        unsafe { self.columns(level, 0..self.matrix.outputs(), Rows::new(y, self.matrix.outputs())) };
+    }
+
+    fn check(&self, level: Level, columns: &Range<usize>, y: &Rows<'_>) {
+        let outputs = self.matrix.outputs();
+        assert!(y.width() == outputs && columns.end <= outputs, "columns {columns:?} of {:?}", self.matrix);
+        self.products(columns.clone()).for_each(|(product, columns)| product.check(level, &columns, y));
+    }
+
+    /// The product without adapters, after [`Linear::check`]. The columns from `columns.end` to `next` are computed next.
+    fn product(&self, level: Level, columns: Range<usize>, next: usize, y: Rows<'_>) {
+        for (product, part) in self.products(columns.clone()) {
+            let next = (next - product.first).min(product.weights.outputs());
+            product.columns(level, 0..self.x.rows(), part, next, y);
+        }
+    }
+
+    /// Products of the parts of the matrix that have some of the columns, each with its own columns.
+    fn products(&self, columns: Range<usize>) -> impl Iterator<Item = (Product<'_>, Range<usize>)> {
+        self.matrix.parts().filter_map(move |(part, weights)| {
+            let (begin, end) = (columns.start.max(part.start), columns.end.min(part.end));
+            let product = Product { weights, first: part.start, x: self.x, start: self.start };
+            (begin < end).then(|| (product, begin - part.start..end - part.start))
+        })
     }
 }

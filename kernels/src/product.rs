@@ -32,6 +32,8 @@ pub enum Start<'a> {
 #[derive(Clone, Copy)]
 pub(crate) struct Product<'a> {
     pub(crate) weights: Weights<'a>,
+    /// Column of the outputs that is the first of the weights'.
+    pub(crate) first: usize,
     pub(crate) x: &'a Activations,
     pub(crate) start: Start<'a>,
 }
@@ -53,7 +55,7 @@ impl Product<'_> {
         let (weights, x) = (self.weights, self.x);
         assert!(level.is_available(), "this CPU has no {level:?}");
         assert!(x.inputs() == weights.inputs(), "{weights:?} cannot take rows of {}", x.inputs());
-        let wide = y.width() == weights.outputs() || matches!(self.start, Start::Zero) && y.width() > weights.outputs();
+        let wide = y.width() >= self.first + weights.outputs();
         assert!(wide && y.len() >= x.rows(), "outputs of {weights:?} do not fit");
         let whole = |column: usize| column.is_multiple_of(TILE_COLUMNS) || column == weights.outputs();
         assert!(
@@ -61,7 +63,7 @@ impl Product<'_> {
             "columns {columns:?} of {weights:?} are not whole tiles of {TILE_COLUMNS}"
         );
         if let Start::Residual(residual) = self.start {
-            assert!(residual.len() >= x.rows() * weights.outputs(), "the residual of {weights:?} is too short");
+            assert!(residual.len() >= x.rows() * y.width(), "the residual of {weights:?} is too short");
         }
     }
 
@@ -107,9 +109,9 @@ impl Product<'_> {
             let _last_row = y.row(panel.begin + row + choice.rows - 1);
             let mut piece = 0;
             while piece < columns.len() {
-                let begin = columns.start + piece;
+                let begin = self.first + columns.start + piece;
                 // SAFETY: the tile is one of the weights', `row..row + choice.rows` are rows of the panel, of `y` and
-                // of the residual, and `begin..` up to `columns.end` columns of theirs, all by `check` and the callers;
+                // of the residual, and the columns of the piece are ones of theirs, all by `check` and the callers;
                 // that the CPU has the level was checked there too.
                 unsafe {
                     let tile = weights.as_ptr().add(columns.start / TILE_COLUMNS * shape.bytes);
@@ -131,7 +133,7 @@ impl Product<'_> {
                             Start::InPlace => output.add(begin).cast_const(),
                             Start::Residual(residual) => residual.as_ptr().add((panel.begin + row) * y.width() + begin),
                         },
-                        columns: columns.end - begin,
+                        columns: columns.len() - piece,
                         ahead: lines,
                         ahead_step: step,
                     });

@@ -19,6 +19,20 @@ pub enum SourceError {
         /// Inputs of a block.
         block: usize,
     },
+    /// A part of a matrix, not the last, that does not end with a tile.
+    Unaligned {
+        /// Outputs of the part.
+        outputs: usize,
+        /// Columns of a tile.
+        tile: usize,
+    },
+    /// No parts, or too many.
+    Parts {
+        /// Parts of the matrix.
+        parts: usize,
+        /// Bound on the parts.
+        max: usize,
+    },
 }
 
 impl std::fmt::Display for SourceError {
@@ -36,6 +50,13 @@ impl std::fmt::Display for SourceError {
                     "a matrix of {inputs} inputs is not made of whole blocks of {block}; keep it in another format"
                 )
             }
+            Self::Unaligned { outputs, tile } => {
+                write!(
+                    f,
+                    "a part of a matrix has {outputs} outputs, which are no multiple of {tile}; give all one format"
+                )
+            }
+            Self::Parts { parts, max } => write!(f, "a matrix of {parts} parts; between 1 and {max} are possible"),
         }
     }
 }

@@ -83,6 +83,7 @@ pub struct Family {
     pub adapters: Vec<(String, Arc<AdapterLease>, Vectors)>,
     /// Adapters that must not, with what was said against them.
     pub refused: Vec<(String, String)>,
+    context_length: usize,
     session: DecoderSession,
 }
 
@@ -97,8 +98,6 @@ pub struct Answer {
 
 /// Sequences that a family's session holds.
 pub const SEQUENCES: usize = 16;
-/// Positions of each.
-const CONTEXT: usize = 96;
 
 impl Family {
     /// Opens the family in `dir`, converting into `cache`.
@@ -106,16 +105,14 @@ impl Family {
         let checkpoint = Checkpoint::open(dir)?;
         let bundle = Bundle::open_or_build(&checkpoint, PrecisionChoice::Exactly(precision), cache, &mut |_, _| ())?;
         let adapters = Adapters::new(SEQUENCES, 0);
-        let pages = SessionConfig::pages_for(SEQUENCES, CONTEXT);
-        let config = SessionConfig { context_length: CONTEXT, pages, logits: TOKENS_MAX, threads: 2 };
+        let vectors = Vectors::read(dir)?;
+        // No longer than the reference's sequences: LongRoPE depends on the context that is served.
+        let context_length = vectors.cases.iter().map(|case| case.prompt.len() + case.greedy.len()).max().unwrap_or(0);
+        let pages = SessionConfig::pages_for(SEQUENCES, context_length);
+        let config = SessionConfig { context_length, pages, logits: TOKENS_MAX, threads: 2 };
         let session = DecoderSession::open(&Runtime::load()?, &bundle, config, adapters.table())?;
-        let mut family = Self {
-            name: file_name(dir),
-            vectors: Vectors::read(dir)?,
-            adapters: Vec::new(),
-            refused: Vec::new(),
-            session,
-        };
+        let mut family =
+            Self { name: file_name(dir), vectors, adapters: Vec::new(), refused: Vec::new(), context_length, session };
         for dir in folders(&dir.join("adapters"))? {
             let name = file_name(&dir);
             let opened = Adapter::open(&dir, checkpoint.architecture());
@@ -137,7 +134,7 @@ impl Family {
 
     /// Logits after every token of `prompt`.
     pub fn logits(&mut self, prompt: &[u32], adapter: Option<usize>) -> Result<Vec<f32>> {
-        let mut sequence = Sequence::new(0, CONTEXT, adapter);
+        let mut sequence = Sequence::new(0, self.context_length, adapter);
         sequence.push(prompt);
         Ok(step(&mut self.session, &mut [sequence], LogitsRequest::All)?.to_vec())
     }
@@ -150,7 +147,7 @@ impl Family {
             prompts.iter().map(|_| Answer { tokens: Vec::new(), logits: Vec::new() }).collect();
         let mut sequences = Vec::new();
         for (index, &(prompt, adapter)) in prompts.iter().enumerate() {
-            let mut sequence = Sequence::new(index, CONTEXT, adapter);
+            let mut sequence = Sequence::new(index, self.context_length, adapter);
             sequence.push(prompt);
             sequences.push(sequence);
         }

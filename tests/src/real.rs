@@ -1,4 +1,4 @@
-//! The small real model that tests use: SmolLM2-135M-Instruct, which `make setup` fetches.
+//! The small real models that tests use.
 
 use std::{
     env,
@@ -17,32 +17,70 @@ use slm_worker::{
     runtime::{DecoderSession, Runtime, SessionConfig, TOKENS_MAX},
 };
 
-/// The model's file: `$SLM_TEST_GGUF`, else where `make setup` puts it.
+/// A real model that `make setup` or `make test` fetches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Model {
+    /// SmolLM2-135M-Instruct, Q4_1.
+    SmolLm2,
+    /// Gemma 3 270M, Q4_K_M: Q4_K, Q5_0, Q6_K and Q8_0.
+    Gemma3,
+}
+
+impl Model {
+    fn file(self) -> &'static str {
+        match self {
+            Self::SmolLm2 => "SmolLM2-135M-Instruct.Q4_1.gguf",
+            Self::Gemma3 => "gemma-3-270m-q4_k_m.gguf",
+        }
+    }
+
+    /// The model's file, where `scripts/setup` puts it; `$SLM_TEST_GGUF` for another SmolLM2.
+    pub fn gguf(self) -> Result<PathBuf> {
+        let named = env::var_os("SLM_TEST_GGUF").filter(|path| self == Self::SmolLm2 && !path.is_empty());
+        let path = match named.map(PathBuf::from) {
+            Some(path) => path,
+            None => cache_dir().context("no cache folder")?.join("models").join(self.file()),
+        };
+        ensure!(path.exists(), "{}: not there; run `scripts/setup model gemma`", path.display());
+        Ok(path)
+    }
+
+    /// Its bundle in the common cache.
+    pub fn bundle(self, precision: Precision) -> Result<Bundle> {
+        let checkpoint = Checkpoint::open(&self.gguf()?)?;
+        let cache = cache_dir().context("no cache folder")?.join("converted");
+        Ok(Bundle::open_or_build(&checkpoint, PrecisionChoice::Exactly(precision), &cache, &mut |_, _| ())?)
+    }
+
+    /// The reference in the repository.
+    pub fn reference(self) -> Result<Reference> {
+        let name = match self {
+            Self::SmolLm2 => "smollm2-135m.json",
+            Self::Gemma3 => "gemma-3-270m.json",
+        };
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("data").join(name);
+        Ok(serde_json::from_slice(&std::fs::read(path)?)?)
+    }
+}
+
+/// The file of SmolLM2.
 pub fn gguf() -> Result<PathBuf> {
-    let named = env::var_os("SLM_TEST_GGUF").filter(|path| !path.is_empty()).map(PathBuf::from);
-    let path = match named {
-        Some(path) => path,
-        None => cache_dir().context("no cache folder")?.join("models/SmolLM2-135M-Instruct.Q4_1.gguf"),
-    };
-    ensure!(path.exists(), "{}: not there; run `make setup`, or set SLM_TEST_GGUF", path.display());
-    Ok(path)
+    Model::SmolLm2.gguf()
 }
 
-/// Its bundle in the common cache.
+/// The bundle of SmolLM2.
 pub fn bundle(precision: Precision) -> Result<Bundle> {
-    let checkpoint = Checkpoint::open(&gguf()?)?;
-    let cache = cache_dir().context("no cache folder")?.join("converted");
-    Ok(Bundle::open_or_build(&checkpoint, PrecisionChoice::Exactly(precision), &cache, &mut |_, _| ())?)
+    Model::SmolLm2.bundle(precision)
 }
 
-/// A bare session of it, without adapters.
+/// A bare session of a bundle, without adapters.
 pub fn session(bundle: &Bundle, sequences_max: usize, context_length: usize) -> Result<DecoderSession> {
     let pages = SessionConfig::pages_for(sequences_max, context_length);
     let config = SessionConfig { context_length, pages, logits: TOKENS_MAX, threads: 2 };
     Ok(DecoderSession::open(&Runtime::load()?, bundle, config, AdapterTable::new(1).into())?)
 }
 
-/// The reference implementation's output for it.
+/// The reference implementation's output for a model.
 #[derive(Debug, Deserialize)]
 pub struct Reference {
     /// Perplexity over the first 1,024 tokens of the GPL-3 text.
@@ -64,12 +102,4 @@ pub struct ReferencePrompt {
     pub top5_logits: Vec<f32>,
     /// Greedy answer, the end-of-sequence token included.
     pub greedy_ids: Vec<u32>,
-}
-
-impl Reference {
-    /// The one in the repository.
-    pub fn read() -> Result<Self> {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/smollm2-135m.json");
-        Ok(serde_json::from_slice(&std::fs::read(path)?)?)
-    }
 }

@@ -232,7 +232,7 @@ impl Model {
         })?;
         progress(Opening::Loading);
         let context_length =
-            options.context_length.unwrap_or(bundle.info.context_length.min(CONTEXT_LENGTH_DEFAULT_MAX));
+            options.context_length.unwrap_or(bundle.info.architecture.context_length.min(CONTEXT_LENGTH_DEFAULT_MAX));
         let pages = pages(options, &bundle, context_length)?;
         let threads = options.threads.unwrap_or_else(available_threads);
         let drafted = if options.prompt_lookup { DRAFTED_MAX } else { 0 };
@@ -243,7 +243,7 @@ impl Model {
         // The session starts the compute threads.
         let session =
             with_priority(Priority::Compute, || DecoderSession::open(&runtime, &bundle, config, adapters.table()))?;
-        let cache_bytes = (page_bytes(&bundle) * pages) as u64;
+        let cache_bytes = (page_bytes(&bundle.info.architecture, bundle.info.precision) * pages) as u64;
         let logits_bytes = session.logits_bytes() as u64;
         let config = EngineConfig {
             sequences_max: options.sequences_max,
@@ -374,7 +374,7 @@ impl Model {
 
 /// Pages of the KV cache for `options`.
 fn pages(options: &ModelOptions, bundle: &Bundle, context_length: usize) -> Result<usize, ModelError> {
-    let page = page_bytes(bundle);
+    let page = page_bytes(&bundle.info.architecture, bundle.info.precision);
     let (one, all) =
         (SessionConfig::pages_for(1, context_length), SessionConfig::pages_for(options.sequences_max, context_length));
     match options.kv_cache_bytes {

@@ -198,6 +198,10 @@ impl Folder {
         Err(self.missing(name))
     }
 
+    pub(super) fn type_name(&self, name: &str) -> Option<String> {
+        self.shards.values().find_map(|shard| shard.dtype(name)).map(str::to_owned)
+    }
+
     pub(super) fn tokenizer(&self) -> Result<Option<tokenizers::Tokenizer>, CheckpointError> {
         let Some(bytes) = self.side.get(TOKENIZER) else { return Ok(None) };
         let mut tokenizer = tokenizer::from_json(&self.path.join(TOKENIZER), bytes)?;

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{Flavour, GraphError, OPERATOR_DOMAIN};
+use super::{GraphError, OPERATOR_DOMAIN, Precision};
 use crate::{
     architecture::Architecture,
     checkpoint::Checkpoint,
@@ -18,7 +18,7 @@ const OPSET: i64 = 21;
 /// A graph under construction.
 pub(super) struct Builder<'a> {
     pub(super) checkpoint: &'a Checkpoint,
-    pub(super) flavour: Flavour,
+    pub(super) precision: Precision,
     weights: WeightFile,
     nodes: Vec<Node>,
     inputs: Vec<ValueInfo>,
@@ -26,8 +26,8 @@ pub(super) struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    pub(super) fn new(checkpoint: &'a Checkpoint, flavour: Flavour, weights: WeightFile) -> Self {
-        Self { checkpoint, flavour, weights, nodes: Vec::new(), inputs: Vec::new(), outputs: Vec::new() }
+    pub(super) fn new(checkpoint: &'a Checkpoint, precision: Precision, weights: WeightFile) -> Self {
+        Self { checkpoint, precision, weights, nodes: Vec::new(), inputs: Vec::new(), outputs: Vec::new() }
     }
 
     pub(super) fn architecture(&self) -> &'a Architecture {

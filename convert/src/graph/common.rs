@@ -28,13 +28,8 @@ pub(super) fn attention(b: &mut Builder<'_>, layer: usize, qkv: &str) -> Result<
         attributes.push(Attribute::float("softcap", *cap));
     }
     let mut inputs = vec![qkv.to_owned()];
-    match rope {
-        Some(index) => {
-            inputs.extend(["cos", "sin"].map(|part| format!("rotary.{index}.{part}")));
-            let interleaved = b.architecture().ropes[*index].interleaved;
-            attributes.push(Attribute::int("interleaved", i64::from(interleaved)));
-        }
-        None => inputs.extend([String::new(), String::new()]),
+    if let Some(index) = rope {
+        attributes.push(Attribute::int("rope", *index as i64));
     }
     if let Some(norms) = qk_norm {
         let prefix = Architecture::layer_prefix(layer);

@@ -7,6 +7,7 @@ use super::{
     EMBEDDING, GraphError, LINEAR_ADD, NORM_ADD, NORM_LINEAR, OPERATOR_DOMAIN, Precision,
     builder::Builder,
     common::{attention, capped, logits, norm_gain, scaled, select_wanted},
+    formats::formats_of,
 };
 use crate::{
     architecture::{Activation, Architecture, BlockNorms, Name, Norm, NormKind, Projection, Residual},
@@ -163,7 +164,7 @@ fn weights(b: &mut Builder<'_>, layer: usize, projection: Projection) -> Result<
     let prefix = Architecture::layer_prefix(layer);
     let linears = b.architecture().layers[layer].fused(projection);
     let tensors: Vec<_> = linears.iter().map(|linear| linear.name.within(&prefix).weight()).collect();
-    let bits = if b.flavour.precision == Precision::Int8 { Bits::Eight } else { Bits::Four };
+    let bits = if b.precision == Precision::Int8 { Bits::Eight } else { Bits::Four };
     let mut attributes = matrix(b, &weights, &tensors, bits)?;
     attributes.push(Attribute::int("group", projection.index(layer) as i64));
     let bias = match super::bias(b, layer, projection)? {
@@ -180,17 +181,15 @@ fn weights(b: &mut Builder<'_>, layer: usize, projection: Projection) -> Result<
 
 /// Adds tensors, stacked along their outputs, as one packed matrix.
 fn matrix(b: &mut Builder<'_>, name: &str, tensors: &[String], bits: Bits) -> Result<Vec<Attribute>, GraphError> {
-    let packed = quantize(b.checkpoint, tensors, bits)?;
-    b.bytes(name, &[packed.bytes().len()], packed.bytes())?;
-    Ok(describe(&packed))
-}
-
-/// Attributes that describe a packed matrix.
-fn describe(packed: &Packed) -> Vec<Attribute> {
-    let weights = packed.weights();
-    vec![
-        Attribute::string("format", weights.format().name()),
-        Attribute::int("inputs", weights.inputs() as i64),
-        Attribute::int("outputs", weights.outputs() as i64),
-    ]
+    let parts = quantize(b.checkpoint, tensors, bits)?;
+    let bytes: Vec<&[u8]> = parts.iter().map(Packed::bytes).collect();
+    let bytes = bytes.concat();
+    b.bytes(name, &[bytes.len()], &bytes)?;
+    let weights = || parts.iter().map(Packed::weights);
+    let parts: Vec<_> = weights().map(|weights| (weights.format(), weights.outputs())).collect();
+    Ok(vec![
+        Attribute::string("formats", &formats_of(&parts)),
+        Attribute::int("inputs", weights().next().map_or(0, |weights| weights.inputs()) as i64),
+        Attribute::int("outputs", weights().map(|weights| weights.outputs()).sum::<usize>() as i64),
+    ])
 }

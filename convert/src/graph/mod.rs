@@ -17,10 +17,13 @@
 mod builder;
 mod common;
 mod decoder;
+mod formats;
 mod fused;
 mod plain;
 
 use std::{io, path::Path};
+
+pub use formats::part_formats;
 
 use serde::{Deserialize, Serialize};
 use slm_kernels::attention::HEAD_DIM_MAX;
@@ -38,7 +41,8 @@ pub(crate) const WEIGHTS_FILE: &str = "model.onnx.data";
 pub const OPERATOR_DOMAIN: &str = "slm";
 /// `LoraAdd(y, x) -> y`: adds the adapter's output for `x` to each row of `y`. Attribute `group`.
 pub const LORA_ADD: &str = "LoraAdd";
-/// `Embedding(ids, weights) -> x`: rows of a packed matrix. Attributes `format`, `inputs`, `outputs`.
+/// `Embedding(ids, weights) -> x`: rows of a packed matrix. Attributes `formats` (see [`part_formats`]), `inputs`,
+/// `outputs`.
 pub const EMBEDDING: &str = "Embedding";
 /// `NormLinear(x, weights, gain, norm_bias, bias) -> y`: norm of `x` times a packed matrix, plus the bias and each row's
 /// adapter. Inputs after the second are optional: attributes `bias` and `norm_bias` (0 or 1) say which are there. Attributes
@@ -52,10 +56,10 @@ pub const LINEAR_ADD: &str = "LinearAdd";
 /// `NormAdd(x, residual, gain, norm_bias) -> y`: the residual plus `scale` times the norm of `x`. The last input is
 /// optional: attribute `norm_bias` says whether it is there. Attributes `norm`, `epsilon`, `scale`.
 pub const NORM_ADD: &str = "NormAdd";
-/// `Attention(qkv, cos, sin, q_gain, k_gain) -> y`: norms queries and keys and applies rotary embedding to them, appends
+/// `Attention(qkv, q_gain, k_gain) -> y`: norms queries and keys and applies rotary embedding to them, appends
 /// keys and values to the pages of their sequences, and attends to them. Inputs after the first are optional. Attributes
 /// `layer`, `heads`, `kv_heads`, `head_dim`, `scale`; `window` for a sliding window, `softcap` for a soft cap;
-/// `interleaved` (1 if the floats of a rotated pair are side by side; none without rotation); `qk_norm` (1 with gains),
+/// `rope`, the index of the rotary embedding, whose tables are the session's (none without rotation); `qk_norm` (1 with gains),
 /// `epsilon`, `norm_span_token` (1 for a norm over all
 /// heads of a token) and `norm_after_rotary`.
 pub const ATTENTION: &str = "Attention";
@@ -103,19 +107,10 @@ pub enum GraphError {
     Heads(usize),
 }
 
-/// Settings of a graph.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Flavour {
-    /// Precision of the linear layers.
-    pub precision: Precision,
-    /// Positions of the rotary tables; longer sequences cannot run.
-    pub context_length: usize,
-}
-
 /// Builds the graph of `checkpoint` into `dir`. `progress` is called with finished and total layers.
 pub fn build(
     checkpoint: &Checkpoint,
-    flavour: Flavour,
+    precision: Precision,
     dir: &Path,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<(), GraphError> {
@@ -131,7 +126,7 @@ pub fn build(
         }
     }
     let weights = crate::weights::WeightFile::create(dir, WEIGHTS_FILE)?;
-    let mut builder = builder::Builder::new(checkpoint, flavour, weights);
+    let mut builder = builder::Builder::new(checkpoint, precision, weights);
     decoder::decoder(&mut builder, progress)?;
     let model = builder.finish()?;
     std::fs::write(dir.join(GRAPH_FILE), prost::Message::encode_to_vec(&model))?;

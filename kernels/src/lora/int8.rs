@@ -156,7 +156,7 @@ fn power_of_two(x: f32) -> f32 {
 
 /// See [`super::hidden`].
 pub(super) unsafe fn hidden(level: Level, rows: &AdapterRows<'_>, a: Weights<'_>, x: &Activations, h: Rows<'_>) {
-    let product = Product { weights: a, x, start: Start::Zero };
+    let product = Product { weights: a, first: 0, x, start: Start::Zero };
     // Successive tokens go through the kernels together.
     for tokens in rows.tokens.chunk_by(|a, b| a + 1 == *b) {
         let (Some(&first), Some(&last)) = (tokens.first(), tokens.last()) else { continue };

@@ -265,7 +265,7 @@ pub(crate) fn multiply(
         next: &adapter_rows,
     });
     let start = residual.map_or(Start::Zero, Start::Residual);
-    let linear = Linear { weights: matrix.packed.weights(), x: &activations, start, adapters };
+    let linear = Linear { matrix: matrix.packed.weights().into(), x: &activations, start, adapters };
     let mut y = vec![f32::NAN; rows * outputs];
     for part in 0..how.parts {
         // SAFETY: one thread.

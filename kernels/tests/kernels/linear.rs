@@ -1,8 +1,9 @@
 //! Every path over awkward shapes: against the definition in f64, against each other, and against itself alone.
+#![allow(unsafe_code)] // Ranges of columns are computed one after the other.
 
 use crate::common::{How, Matrix, OwnedAdapter, levels, multiply, quantized, random, rows};
 use rand::Rng;
-use slm_kernels::{Activations, BLOCK, Format, Level, Linear, Rows, Start, rowwise::rms_norm};
+use slm_kernels::{Activations, BLOCK, Format, Level, Linear, Rows, SourceError, Start, rowwise::rms_norm};
 
 /// Inputs, outputs, rows: blocks and tiles that do not fill up, and every number of rows that a kernel takes.
 const SHAPES: [(usize, usize, usize); 22] = [
@@ -123,7 +124,7 @@ fn a_residual_may_stand_where_the_outputs_go() {
         let mut activations = Activations::default();
         activations.quantize(level, &x, 40);
         let linear =
-            Linear { weights: matrix.packed.weights(), x: &activations, start: Start::InPlace, adapters: None };
+            Linear { matrix: matrix.packed.weights().into(), x: &activations, start: Start::InPlace, adapters: None };
         let mut y = residual.clone();
         linear.all(level, &mut y);
         assert_bits(&y, &expected, &format!("{level:?}"));
@@ -219,7 +220,7 @@ fn rows_may_be_made_and_quantized_at_once() {
         let mut y = vec![f32::NAN; 14 * 30];
         // SAFETY: all rows were filled by this thread.
         let x = unsafe { quantizer.filled() };
-        Linear { weights: matrix.packed.weights(), x, start: Start::Zero, adapters: None }.all(level, &mut y);
+        Linear { matrix: matrix.packed.weights().into(), x, start: Start::Zero, adapters: None }.all(level, &mut y);
         assert_bits(&y, &expected, &format!("{level:?}"));
     }
 }
@@ -244,7 +245,7 @@ fn threads_may_share_the_work() {
     }
     let mut y = vec![f32::NAN; 30 * 200];
     let out = Rows::new(&mut y, 200);
-    let linear = Linear { weights: matrix.packed.weights(), x: &activations, start: Start::Zero, adapters: None };
+    let linear = Linear { matrix: matrix.packed.weights().into(), x: &activations, start: Start::Zero, adapters: None };
     std::thread::scope(|scope| {
         for part in 0..4 {
             // SAFETY: ranges do not overlap.
@@ -260,4 +261,59 @@ fn assert_bits(got: &[f32], want: &[f32], what: &str) {
     for (i, (got, want)) in got.iter().zip(want).enumerate() {
         assert!(got.to_bits() == want.to_bits(), "{what}: [{i}] {got} for {want}");
     }
+}
+
+#[test]
+fn parts_in_different_formats_have_the_bits_of_each_alone() {
+    let mut random = random(12);
+    let (inputs, count) = (288, 13);
+    let x = rows(count, inputs, &mut random);
+    for level in levels() {
+        let parts: Vec<(Format, Matrix)> = [(Format::Q4K, 48), (Format::Q8Scale32, 16), (Format::Q6K, 21)]
+            .map(|(format, outputs)| (format, Matrix::random(format, inputs, outputs, &mut random)))
+            .into();
+        let outputs: usize = parts.iter().map(|(_, part)| part.packed.weights().outputs()).sum();
+        let residual = rows(count, outputs, &mut random);
+        let bytes: Vec<u8> = parts.iter().flat_map(|(_, part)| part.packed.bytes().iter().copied()).collect();
+        let shape: Vec<_> = parts.iter().map(|(format, part)| (*format, part.packed.weights().outputs())).collect();
+        let matrix = slm_kernels::Matrix::new(inputs, &shape, &bytes).unwrap();
+        let mut activations = Activations::default();
+        activations.quantize(level, &x, inputs);
+        for ranges in [1, 3] {
+            let mut y = vec![f32::NAN; count * outputs];
+            let linear = Linear { matrix, x: &activations, start: Start::Residual(&residual), adapters: None };
+            for part in 0..ranges {
+                // SAFETY: one thread.
+                unsafe { linear.columns(level, linear.range(part, ranges), Rows::new(&mut y, outputs)) };
+            }
+            let mut first = 0;
+            for (format, part) in &parts {
+                let width = part.packed.weights().outputs();
+                let cut = |of: &[f32]| -> Vec<f32> {
+                    of.chunks(outputs).flat_map(|row| row[first..first + width].to_vec()).collect()
+                };
+                let alone = multiply(How { level, parts: 1 }, part, &x, &[], Some(&cut(&residual)));
+                assert_bits(&cut(&y), &alone, &format!("{level:?} {format:?}"));
+                first += width;
+            }
+        }
+        let mut column = vec![0.0; inputs];
+        matrix.column(70, &mut column);
+        let wanted = &parts[2].1.weights[6 * inputs..][..inputs];
+        assert!(column.iter().zip(wanted).all(|(got, want)| (f64::from(*got) - want).abs() <= 1e-6 * want.abs()));
+    }
+}
+
+#[test]
+fn parts_that_do_not_fit_are_refused() {
+    let part =
+        |inputs, parts: &[(Format, usize)], bytes: &[u8]| slm_kernels::Matrix::new(inputs, parts, bytes).map(|_| ());
+    let q4 = Format::Q4Scale32;
+    assert_eq!(part(32, &[], &[]), Err(SourceError::Parts { parts: 0, max: 3 }));
+    assert_eq!(part(32, &[(q4, 16); 4], &[]), Err(SourceError::Parts { parts: 4, max: 3 }));
+    assert_eq!(part(32, &[(q4, 17), (q4, 16)], &[]), Err(SourceError::Unaligned { outputs: 17, tile: 16 }));
+    let bytes = vec![0; 2 * q4.packed_len(32, 16)];
+    assert_eq!(part(32, &[(q4, 16); 2], &bytes), Ok(()));
+    assert!(matches!(part(32, &[(q4, 16); 2], &bytes[1..]), Err(SourceError::Size { .. })));
+    assert!(matches!(part(32, &[(q4, 16)], &bytes), Err(SourceError::Size { .. })));
 }

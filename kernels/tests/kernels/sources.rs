@@ -18,7 +18,7 @@ fn dequantize(packed: &Packed) -> Vec<f64> {
         let mut x = Activations::default();
         x.quantize(level, &identity, k);
         let mut y = vec![f32::NAN; k * n];
-        let linear = Linear { weights, x: &x, start: Start::Zero, adapters: None };
+        let linear = Linear { matrix: weights.into(), x: &x, start: Start::Zero, adapters: None };
         linear.all(level, &mut y);
         for i in 0..k {
             for column in 0..n {

@@ -70,15 +70,20 @@ pub(super) fn cores() -> Check {
     Check::ok("cores", allowed.to_string())
 }
 
-/// The memory that the system and the cgroup leave to this process.
-pub(super) fn memory() -> Check {
+/// Bytes of memory that the system and the cgroup leave to this process; `None` where Linux does not say.
+pub(super) fn memory_left() -> Option<u64> {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    let Some(available) = available(&read("/proc/meminfo")) else {
-        return Check::warn("memory", "unknown", "could not read /proc/meminfo");
-    };
+    let available = available(&read("/proc/meminfo"))?;
     let limit = read("/sys/fs/cgroup/memory.max").trim().parse::<u64>().ok();
     let used = read("/sys/fs/cgroup/memory.current").trim().parse::<u64>().ok();
-    let left = limit.map_or(available, |limit| available.min(limit.saturating_sub(used.unwrap_or(0))));
+    Some(limit.map_or(available, |limit| available.min(limit.saturating_sub(used.unwrap_or(0)))))
+}
+
+/// The memory that the system and the cgroup leave to this process.
+pub(super) fn memory() -> Check {
+    let Some(left) = memory_left() else {
+        return Check::warn("memory", "unknown", "could not read /proc/meminfo");
+    };
     let found = format!("{} available", size(left));
     if left < MEMORY_BYTES_MIN {
         let remedy = format!("a worker of the quickstart needs up to {}: free some", size(MEMORY_BYTES_MIN));

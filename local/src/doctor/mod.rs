@@ -3,6 +3,7 @@
 //! A check looks and reports; it changes nothing but a probe file in the cache folder, which it removes.
 
 mod machine;
+mod model;
 mod runtime;
 mod storage;
 
@@ -48,6 +49,13 @@ impl Check {
     fn fail(name: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { name, verdict: Verdict::Fail, found: found.into(), remedy: remedy.into() }
     }
+}
+
+/// Checks of the model in a folder or file, as a worker would open it: whether it would run, its memory, and how fast it
+/// can be. Nothing is converted or loaded. Blocks on files, and measures the memory for a moment.
+#[must_use]
+pub fn model_checks(path: &Path) -> Vec<Check> {
+    model::checks(path)
 }
 
 /// All checks, in the order in which a person reads them: of this machine, the `cache` folder, and the addresses `http`

@@ -3,8 +3,6 @@
 use std::path::Path;
 
 use anyhow::{Result, ensure};
-use slm_convert::bundle::Bundle;
-use slm_tests::real;
 
 use crate::{
     RANK,
@@ -12,6 +10,7 @@ use crate::{
     llama::{LlamaOptions, LlamaServer},
     load::{Endpoint, Request},
     lora_gguf,
+    model::Model,
     prompts::Prompts,
     served::{Served, Swarm},
 };
@@ -23,19 +22,20 @@ const ANSWER: usize = 16;
 const ALPHA: f32 = RANK as f32 * 64.0;
 
 /// Starts both with one loud adapter, and compares how their answers begin.
-pub(crate) async fn check(slm: &Path, program: &Path, dir: &Path, bundle: &Bundle) -> Result<()> {
-    let config = &bundle.info.architecture;
+pub(crate) async fn check(slm: &Path, program: &Path, dir: &Path, model: &Model) -> Result<()> {
+    let config = &model.bundle.info.architecture;
     let adapter = RandomAdapter { alpha: ALPHA, ..RandomAdapter::new(config, RANK, 1 << 32) };
     let (peft, gguf) = (dir.join("loud"), dir.join("loud.gguf"));
     adapter.write_peft(&peft)?;
-    lora_gguf::write(&gguf, &adapter, config)?;
-    let swarm = Swarm { sequences: 1, rank_max: RANK, adapters: vec![peft], guesses: false };
+    lora_gguf::write(&gguf, &adapter, model)?;
+    let swarm =
+        Swarm { model: model.path().to_owned(), sequences: 1, rank_max: RANK, adapters: vec![peft], guesses: false };
     let ours = Served::start(slm, &dir.join("loud-manifest"), &swarm).await?;
     // The file whose blocks our weights are, so that what differs is the adapter.
-    let wanted = LlamaOptions { model: real::gguf()?, sequences: 1, adapters: vec![gguf] };
+    let wanted = LlamaOptions { model: model.path().to_owned(), sequences: 1, adapters: vec![gguf] };
     let theirs = LlamaServer::start(program, &dir.join("loud.log"), &wanted).await?;
 
-    let mut prompts = Prompts::new(bundle)?;
+    let mut prompts = Prompts::new(&model.bundle)?;
     // Letters that answers have in common before they part: of both bases, of both with the adapter, and of ours with
     // and without it.
     let (mut bases, mut adapted, mut unchanged) = (0, 0, 0);

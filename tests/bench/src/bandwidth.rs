@@ -38,15 +38,10 @@ pub(crate) fn measure() -> f64 {
     })
 }
 
-/// Bytes of weights that a step over `bundle` reads: all but the rotary tables, for the head of the model that is
-/// measured is its embedding.
+/// Bytes of weights that a step over `bundle` reads: all, for the head of every measured model is its embedding.
 pub(crate) fn weight_bytes(bundle: &Bundle) -> Result<u64> {
     let path = bundle.dir.join("model.onnx.data");
-    let all = fs::metadata(&path).with_context(|| path.display().to_string())?.len();
-    // Sine and cosine of half the dimensions of a head, as 32-bit floats, at each position.
-    let pairs: usize = bundle.info.architecture.ropes.iter().map(|rope| rope.dim / 2).sum();
-    let rotary = 2 * bundle.info.context_length * pairs * size_of::<f32>();
-    Ok(all - rotary as u64)
+    Ok(fs::metadata(&path).with_context(|| path.display().to_string())?.len())
 }
 
 /// A table of both sides.

@@ -4,10 +4,7 @@ use std::{path::Path, sync::Arc, time::Instant};
 
 use anyhow::{Context, Result};
 use slm_convert::{bundle::Bundle, graph::Precision, pack::pack, peft::Adapter};
-use slm_tests::{
-    real,
-    sequence::{Sequence, step},
-};
+use slm_tests::sequence::{Sequence, step};
 use slm_worker::{
     adapters::{AdapterInfo, AdapterLease, Adapters},
     model::available_threads,
@@ -23,13 +20,12 @@ const CONTEXT: usize = LONG_PROMPT * 2;
 pub(crate) struct Bare {
     session: DecoderSession,
     leases: Vec<Arc<AdapterLease>>,
-    bundle: Bundle,
+    prompt: Vec<u32>,
 }
 
 impl Bare {
     /// Opens the model and makes the adapters in `dir`, which the swarm uses too.
-    pub(crate) fn open(dir: &Path) -> Result<Self> {
-        let bundle = real::bundle(Precision::Int4)?;
+    pub(crate) fn open(dir: &Path, bundle: &Bundle) -> Result<Self> {
         let config = &bundle.info.architecture;
         let registry = Adapters::new(STREAMS, 0);
         let mut leases = Vec::new();
@@ -43,16 +39,13 @@ impl Bare {
         }
         let pages = SessionConfig::pages_for(STREAMS, CONTEXT);
         let config = SessionConfig { context_length: CONTEXT, pages, logits: TOKENS_MAX, threads: available_threads() };
-        let session = DecoderSession::open(&Runtime::load()?, &bundle, config, registry.table())?;
-        Ok(Self { session, leases, bundle })
+        let session = DecoderSession::open(&Runtime::load()?, bundle, config, registry.table())?;
+        Ok(Self { session, leases, prompt: prompt(bundle)? })
     }
 
     /// Some `count` tokens of English text.
-    pub(crate) fn prompt(&self, count: usize) -> Result<Vec<u32>> {
-        let tokenizer = self.bundle.tokenizer()?.context("no tokenizer")?;
-        let text = include_str!("../../../LICENSE");
-        let encoding = tokenizer.encode_fast(text, false).map_err(anyhow::Error::msg)?;
-        Ok(encoding.get_ids()[..count].to_vec())
+    pub(crate) fn prompt(&self, count: usize) -> Vec<u32> {
+        self.prompt[..count].to_vec()
     }
 
     /// Decoded tokens a second of `streams` sequences together.
@@ -89,4 +82,11 @@ impl Bare {
         }
         Ok(())
     }
+}
+
+fn prompt(bundle: &Bundle) -> Result<Vec<u32>> {
+    let tokenizer = bundle.tokenizer()?.context("no tokenizer")?;
+    let text = include_str!("../../../LICENSE");
+    let encoding = tokenizer.encode_fast(text, false).map_err(anyhow::Error::msg)?;
+    Ok(encoding.get_ids().to_vec())
 }

@@ -97,15 +97,23 @@ pub(crate) async fn measure(run: &Run, opponent: &Opponent) -> Result<Option<Com
         return Ok(None);
     }
     let dir = run.folder("llama")?;
-    agree::check(&run.slm, &opponent.program, &dir, &run.bundle).await?;
+    if run.model.is_trained() {
+        agree::check(&run.slm, &opponent.program, &dir, &run.model).await?;
+    }
     let (peft, gguf) = adapters(run, &dir)?;
-    let swarm = Swarm { sequences: STREAMS_MAX, rank_max: RANK, adapters: peft, guesses: false };
+    let swarm = Swarm {
+        model: run.model.path().to_owned(),
+        sequences: STREAMS_MAX,
+        rank_max: RANK,
+        adapters: peft,
+        guesses: false,
+    };
     let ours = Served::start(&run.slm, &dir.join("manifest"), &swarm).await?;
     let wanted = LlamaOptions { model: opponent.model.clone(), sequences: STREAMS_MAX, adapters: gguf };
     let theirs = LlamaServer::start(&opponent.program, &dir.join("llama.log"), &wanted).await?;
-    let weight_bytes = [bandwidth::weight_bytes(&run.bundle)?, theirs.weight_bytes().await?];
+    let weight_bytes = [bandwidth::weight_bytes(&run.model.bundle)?, theirs.weight_bytes().await?];
 
-    let mut prompts = Prompts::new(&run.bundle)?;
+    let mut prompts = Prompts::new(&run.model.bundle)?;
     let measured = cases.into_iter().map(|case| Measured { case, ours: Vec::new(), theirs: Vec::new() });
     let mut all = Comparisons { measured: measured.collect(), bandwidths: Vec::new(), weight_bytes };
     for turn in 0..=run.repeat {
@@ -136,13 +144,13 @@ pub(crate) async fn measure(run: &Run, opponent: &Opponent) -> Result<Option<Com
 
 /// Writes the same adapters as PEFT's folders and as llama.cpp's files.
 fn adapters(run: &Run, dir: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
-    let config = &run.bundle.info.architecture;
+    let config = &run.model.bundle.info.architecture;
     let (mut folders, mut files) = (Vec::new(), Vec::new());
     for i in 0..STREAMS_MAX {
         let adapter = RandomAdapter::new(config, RANK, i as u64);
         let (folder, file) = (dir.join(format!("adapter-{i}")), dir.join(format!("adapter-{i}.gguf")));
         adapter.write_peft(&folder)?;
-        lora_gguf::write(&file, &adapter, config)?;
+        lora_gguf::write(&file, &adapter, &run.model)?;
         folders.push(folder);
         files.push(file);
     }

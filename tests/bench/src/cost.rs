@@ -20,15 +20,19 @@ pub(crate) async fn measure(run: &Run) -> Result<Option<Table>> {
     }
     let dir = run.folder("cost")?;
     let adapter = dir.join("adapter-0");
-    adapters::write(&adapter, &run.bundle.info.architecture, RANK, 0)?;
+    adapters::write(&adapter, &run.model.bundle.info.architecture, RANK, 0)?;
     let start = async |name: &str, adapters| {
-        Served::start(&run.slm, &dir.join(name), &Swarm { sequences: 1, rank_max: RANK, adapters, guesses: false })
-            .await
+        Served::start(
+            &run.slm,
+            &dir.join(name),
+            &Swarm { model: run.model.path().to_owned(), sequences: 1, rank_max: RANK, adapters, guesses: false },
+        )
+        .await
     };
     let without = start("without", Vec::new()).await?;
     let with = start("with", vec![adapter]).await?;
 
-    let mut prompts = Prompts::new(&run.bundle)?;
+    let mut prompts = Prompts::new(&run.model.bundle)?;
     let mut rows = [Row::rate("rank-8 adapter loaded, not used"), Row::rate("rank-8 adapter used")];
     for turn in 0..=run.repeat {
         let prompt = prompts.one(PROMPT);

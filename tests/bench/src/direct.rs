@@ -6,7 +6,6 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use slm_convert::bundle::cache_dir;
 use slm_proto::v1::{AdapterState, LoadAdapterRequest, worker_control_client::WorkerControlClient};
-use slm_tests::real;
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     process::{Child, Command},
@@ -43,7 +42,7 @@ pub(crate) struct Room {
 
 impl Direct {
     /// Starts both. What the worker fetches is kept in `dir`.
-    pub(crate) async fn start(slm: &Path, dir: &Path, room: &Room) -> Result<Self> {
+    pub(crate) async fn start(slm: &Path, model: &Path, dir: &Path, room: &Room) -> Result<Self> {
         // The converted model is the one that everybody uses.
         let converted = cache_dir().context("no cache folder")?.join("converted");
         std::os::unix::fs::symlink(converted, dir.join("converted"))?;
@@ -52,7 +51,7 @@ impl Direct {
             .args(["worker", "--follow-stdin", "--name", "base", "--precision", "int4", "--speculative", "Off"])
             .args(["--context-length", &crate::CONTEXT.to_string(), "--max-sequences", &sequences.to_string()])
             .args(["--adapter-slots", &adapters.to_string(), "--adapter-max-rank", &rank_max.to_string()])
-            .args(["--model".as_ref(), real::gguf()?.as_os_str(), "--cache".as_ref(), dir.as_os_str()])
+            .args(["--model".as_ref(), model.as_os_str(), "--cache".as_ref(), dir.as_os_str()])
             .piped()
             .spawn()
             .with_context(|| slm.display().to_string())?;

@@ -1,87 +1,50 @@
-//! An adapter as llama.cpp's `--lora` takes it: GGUF version 3, as its `convert_lora_to_gguf.py` writes it.
+//! An adapter as llama.cpp's `--lora` takes it: GGUF, as its `convert_lora_to_gguf.py` writes it.
 
-use std::{fs, path::Path};
+use std::{collections::HashMap, path::Path};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use half::f16;
 use slm_convert::architecture::Architecture;
 
-use crate::adapters::{RandomAdapter, RandomPair};
+use crate::{
+    adapters::{RandomAdapter, RandomPair},
+    gguf_file::{GgufFile, TensorInfo},
+    model::Model,
+};
 
-/// Codes of the format.
-const TYPE_F32: u32 = 6;
-const TYPE_TEXT: u32 = 8;
-const TENSOR_F16: u32 = 1;
-/// Bytes to a multiple of which every tensor's data is padded; the format's default.
-const ALIGNMENT: usize = 32;
+/// Code of f16 (`ggml_type`).
+const F16: u32 = 1;
 
-/// A tensor of two dimensions, as it will stand in the file.
-struct Tensor {
-    name: String,
-    /// The one that varies fastest comes first, as GGUF has it.
-    dimensions: [usize; 2],
-    values: Vec<f16>,
-}
-
-/// Writes `adapter` of a model of that shape to `file`.
-pub(crate) fn write(file: &Path, adapter: &RandomAdapter, base: &Architecture) -> Result<()> {
-    let tensors: Vec<Tensor> = adapter.pairs.iter().flat_map(|pair| tensors(pair, adapter.rank, base)).collect();
-    let mut out = b"GGUF".to_vec();
-    out.extend(3u32.to_le_bytes());
-    out.extend((tensors.len() as u64).to_le_bytes());
-    let texts = [("general.type", "adapter"), ("general.architecture", "llama"), ("adapter.type", "lora")];
-    out.extend((texts.len() as u64 + 1).to_le_bytes());
-    for (key, value) in texts {
-        put_text(&mut out, key);
-        out.extend(TYPE_TEXT.to_le_bytes());
-        put_text(&mut out, value);
-    }
-    put_text(&mut out, "adapter.lora.alpha");
-    out.extend(TYPE_F32.to_le_bytes());
-    out.extend(adapter.alpha.to_le_bytes());
-
-    let mut offset = 0;
-    for tensor in &tensors {
-        put_text(&mut out, &tensor.name);
-        out.extend(2u32.to_le_bytes());
-        for dimension in tensor.dimensions {
-            out.extend((dimension as u64).to_le_bytes());
+/// Writes `adapter` of a model to `file`.
+pub(crate) fn write(file: &Path, adapter: &RandomAdapter, model: &Model) -> Result<()> {
+    let mut out = GgufFile::default();
+    let texts =
+        [("general.type", "adapter"), ("general.architecture", model.gguf_architecture()), ("adapter.type", "lora")];
+    texts.into_iter().for_each(|(key, value)| out.text(key, value));
+    out.f32("adapter.lora.alpha", adapter.alpha);
+    let mut values = HashMap::new();
+    for pair in &adapter.pairs {
+        for (part, dimensions, of) in matrices(pair, adapter.rank, &model.bundle.info.architecture)? {
+            let within = pair.name.within(&Architecture::layer_prefix(pair.place.0)).gguf;
+            let (name, bytes) = (format!("{within}.weight.lora_{part}"), size_of_val(&*of));
+            values.insert(name.clone(), bytemuck::cast_slice(&of).to_vec());
+            out.tensor(TensorInfo { name, dimensions: dimensions.to_vec(), code: F16, bytes });
         }
-        out.extend(TENSOR_F16.to_le_bytes());
-        out.extend((offset as u64).to_le_bytes());
-        offset += size_of_val(&*tensor.values).next_multiple_of(ALIGNMENT);
     }
-    for tensor in &tensors {
-        out.resize(out.len().next_multiple_of(ALIGNMENT), 0);
-        out.extend_from_slice(bytemuck::cast_slice(&tensor.values));
-    }
-    Ok(fs::write(file, out)?)
+    Ok(out.write(file, |tensor| values.remove(&tensor.name).unwrap_or_default())?)
 }
 
-fn put_text(out: &mut Vec<u8>, text: &str) {
-    out.extend((text.len() as u64).to_le_bytes());
-    out.extend_from_slice(text.as_bytes());
-}
+/// A matrix: its letter, its dimensions, the one that varies fastest first, and its values.
+type Matrix = (char, [usize; 2], Vec<f16>);
 
-/// A pair's two tensors.
-fn tensors(pair: &RandomPair, rank: usize, base: &Architecture) -> [Tensor; 2] {
-    let attention = &base.layers[pair.place.0].attention;
-    let rotary_heads = match pair.name.gguf.as_str() {
-        "attn_q" => Some(attention.heads),
-        "attn_k" => Some(attention.kv_heads),
-        _ => None,
-    };
+/// A pair's two matrices.
+fn matrices(pair: &RandomPair, rank: usize, base: &Architecture) -> Result<[Matrix; 2]> {
     let (inputs, outputs) = (pair.a.len() / rank, pair.b.len() / rank);
-    let b = match rotary_heads {
+    let b = match base.linear(pair.place).context("no such layer")?.gguf_pairs {
         Some(heads) => pairs_from_halves(&pair.b, heads, outputs),
         None => pair.b.clone(),
     };
-    let name =
-        |part| format!("{}.weight.lora_{part}", pair.name.within(&Architecture::layer_prefix(pair.place.0)).gguf);
-    [
-        Tensor { name: name('a'), dimensions: [inputs, rank], values: pair.a.clone() },
-        Tensor { name: name('b'), dimensions: [rank, outputs], values: b },
-    ]
+    Ok([('a', [inputs, rank], pair.a.clone()), ('b', [rank, outputs], b)])
 }
 
 /// Rows of a rotary projection from the order of Hugging Face (first halves of all pairs of a head, then the second

@@ -5,8 +5,11 @@
 //! range.
 
 mod adapters;
+mod gguf_file;
 mod lora_gguf;
+mod model;
 mod prompts;
+mod random_model;
 
 mod bare;
 mod direct;
@@ -37,10 +40,9 @@ use std::{
 use anyhow::{Context, Result};
 use clap::Parser;
 use serde_json::json;
-use slm_convert::{bundle::cache_dir, graph::Precision};
-use slm_tests::real;
 
 use compare::Opponent;
+use model::{Model, Size};
 use run::Run;
 use select::Selection;
 
@@ -61,13 +63,16 @@ struct Arguments {
     /// The `slm` binary to measure.
     #[arg(long, default_value = "target/release/slm")]
     slm: PathBuf,
+    /// The model to measure.
+    #[arg(long, value_enum, default_value = "smollm2-135m")]
+    model: Size,
     /// Times that each figure is taken.
     #[arg(long, default_value_t = 5)]
     repeat: usize,
     /// llama.cpp's server to compare with; `scripts/llama-server` builds it.
     #[arg(long)]
     llama_server: Option<PathBuf>,
-    /// The model in the form that is fastest for it [default: the one that `scripts/llama-server` makes].
+    /// The file that it serves [default: SmolLM2 as `scripts/llama-server` makes it, other models as we serve them].
     #[arg(long)]
     llama_model: Option<PathBuf>,
     /// Rows to measure, by name: `step/*`, `adapter`, `reuse`, `swap`, `llama/base-8`; all when not given.
@@ -112,11 +117,11 @@ async fn main() -> Result<()> {
         slm: arguments.slm,
         repeat: arguments.repeat,
         only: Selection(arguments.only),
-        bundle: real::bundle(Precision::Int4)?,
+        model: Model::open(arguments.model)?,
         dir: tempfile::tempdir()?,
     };
-    println!("{}\n", table::machine());
-    let mut raw = json!({"machine": table::machine()});
+    println!("{:?}, {}\n", run.model.size, table::machine());
+    let mut raw = json!({"machine": table::machine(), "model": format!("{:?}", run.model.size)});
     let tables = [
         ("step", step::measure(&run).await?),
         ("adapter", cost::measure(&run).await?),
@@ -134,7 +139,7 @@ async fn main() -> Result<()> {
     }
     match arguments.llama_server {
         Some(program) => {
-            let model = arguments.llama_model.map_or_else(llama_model, Ok)?;
+            let model = run.model.for_llama(arguments.llama_model)?;
             if let Some(all) = compare::measure(&run, &Opponent { program, model }).await? {
                 report::report(&all, &mut raw, &arguments.plot)?;
             }
@@ -147,9 +152,4 @@ async fn main() -> Result<()> {
         fs::write(&path, serde_json::to_vec_pretty(&raw)?).with_context(|| path.display().to_string())?;
     }
     Ok(())
-}
-
-/// Where `scripts/llama-server` puts it.
-fn llama_model() -> Result<PathBuf> {
-    Ok(cache_dir().context("no cache folder")?.join("models/SmolLM2-135M-Instruct.Q4_0.gguf"))
 }

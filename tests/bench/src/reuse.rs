@@ -24,11 +24,12 @@ pub(crate) async fn measure(run: &Run) -> Result<Option<Table>> {
     }
     let dir = run.folder("reuse")?;
     let start = async |name: &str, guesses| {
-        let swarm = Swarm { sequences: 1, rank_max: 1, adapters: Vec::new(), guesses };
+        let swarm =
+            Swarm { model: run.model.path().to_owned(), sequences: 1, rank_max: 1, adapters: Vec::new(), guesses };
         Served::start(&run.slm, &dir.join(name), &swarm).await
     };
     let (plain, guessing) = (start("plain", false).await?, start("guessing", true).await?);
-    let mut prompts = Prompts::new(&run.bundle)?;
+    let mut prompts = Prompts::new(&run.model.bundle)?;
     let mut rows = [
         Row::time(&format!("time to first token, {COMMON} tokens of the prompt seen before")),
         Row::rate("speculative decoding by prompt lookup, text that repeats itself"),

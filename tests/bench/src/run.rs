@@ -7,17 +7,16 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use slm_convert::bundle::Bundle;
 use tokio::{process::Child, time};
 
-use crate::select::Selection;
+use crate::{model::Model, select::Selection};
 
 /// How to measure, and with what.
 pub(crate) struct Run {
     pub(crate) slm: PathBuf,
     pub(crate) repeat: usize,
     pub(crate) only: Selection,
-    pub(crate) bundle: Bundle,
+    pub(crate) model: Model,
     pub(crate) dir: tempfile::TempDir,
 }
 

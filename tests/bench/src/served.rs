@@ -7,7 +7,6 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use slm_tests::real;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
@@ -25,6 +24,8 @@ pub(crate) struct Served {
 
 /// What a swarm is to serve.
 pub(crate) struct Swarm {
+    /// File of the base model.
+    pub(crate) model: PathBuf,
     /// Sequences that decode together.
     pub(crate) sequences: usize,
     /// Largest rank of the adapters.
@@ -40,7 +41,7 @@ impl Served {
     /// Starts a swarm; `dir` is where its manifest may be written.
     pub(crate) async fn start(slm: &Path, dir: &Path, wanted: &Swarm) -> Result<Self> {
         fs::create_dir_all(dir)?;
-        fs::write(dir.join("swarm.yaml"), wanted.manifest()?)?;
+        fs::write(dir.join("swarm.yaml"), wanted.manifest())?;
         let mut swarm = Command::new(slm)
             .args(["up", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "-f"])
             .arg(dir)
@@ -68,7 +69,7 @@ impl Served {
 }
 
 impl Swarm {
-    fn manifest(&self) -> Result<String> {
+    fn manifest(&self) -> String {
         let header = |kind: &str, name: &str| {
             format!("apiVersion: slmswarm.io/v1alpha1\nkind: {kind}\nmetadata: {{name: {name}}}\n")
         };
@@ -79,7 +80,7 @@ impl Swarm {
             "spec:\n  source: {{uri: \"file://{}\"}}\n  runtime: {{precision: Int4, maxSequences: {sequences}, \
              contextLength: {context}, speculative: {{method: {method}}}}}\n  \
              adapters: {{slots: {}, maxRank: {ranks}}}\n",
-            real::gguf()?.display(),
+            self.model.display(),
             self.adapters.len().max(1),
         );
         for (i, path) in self.adapters.iter().enumerate() {
@@ -87,6 +88,6 @@ impl Swarm {
             text += &header("LoraAdapter", &format!("adapter-{i}"));
             text += &format!("spec:\n  modelRef: {{name: base}}\n  source: {{uri: \"file://{}\"}}\n", path.display());
         }
-        Ok(text)
+        text
     }
 }

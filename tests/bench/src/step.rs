@@ -29,13 +29,14 @@ pub(crate) async fn measure(run: &Run) -> Result<Option<Table>> {
         return Ok(None);
     }
     let dir = run.folder("step")?;
-    let mut bare = Bare::open(&dir)?;
+    let mut bare = Bare::open(&dir, &run.model.bundle)?;
     let adapters = (0..STREAMS).map(|i| dir.join(format!("adapter-{i}"))).collect();
-    let swarm = Swarm { sequences: STREAMS, rank_max: RANK, adapters, guesses: false };
+    let swarm =
+        Swarm { model: run.model.path().to_owned(), sequences: STREAMS, rank_max: RANK, adapters, guesses: false };
     let served = Served::start(&run.slm, &dir.join("manifest"), &swarm).await?;
-    let prompt = bare.prompt(LONG_PROMPT)?;
+    let prompt = bare.prompt(LONG_PROMPT);
     // The swarm may keep prompts that it has seen, the bare session does not: each of its prompts is a new one.
-    let mut prompts = Prompts::new(&run.bundle)?;
+    let mut prompts = Prompts::new(&run.model.bundle)?;
 
     let mut rows: Vec<Row> = decoding.iter().map(|(_, name, ..)| Row::rate(name)).collect();
     for turn in 0..=run.repeat {

@@ -91,11 +91,11 @@ impl Bench {
         let dir = run.folder("swap")?;
         let folders: Vec<_> = (0..=VERSIONS[1]).map(|i| dir.join(format!("adapter-{i}"))).collect();
         for (seed, folder) in folders.iter().enumerate() {
-            adapters::write(folder, &run.bundle.info.architecture, RANK, seed as u64)?;
+            adapters::write(folder, &run.model.bundle.info.architecture, RANK, seed as u64)?;
         }
         let archives = Archives::serve(&folders).await?;
         let room = Room { sequences: 2 * STREAMS.len(), adapters: SWAPPED + 1, rank_max: RANK };
-        let served = Direct::start(&run.slm, &run.folder("swap/cache")?, &room).await?;
+        let served = Direct::start(&run.slm, run.model.path(), &run.folder("swap/cache")?, &room).await?;
         for number in 0..=SWAPPED {
             served.load(number, &archives.source(number)).await?;
         }
@@ -103,7 +103,7 @@ impl Bench {
         served.load(SWAPPED, &archives.source(VERSIONS[1])).await?;
         served.until_ready().await?;
         let versions = VERSIONS.map(|version| archives.source(version));
-        Ok(Self { served, prompts: Prompts::new(&run.bundle)?, versions, loaded: 1 })
+        Ok(Self { served, prompts: Prompts::new(&run.model.bundle)?, versions, loaded: 1 })
     }
 
     /// One answer of each stream.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use slm_convert::rope::RotaryTables;
 use slm_kernels::{
     Activations,
     attention::{PAGE, Plan, Sequence},
@@ -61,6 +62,8 @@ pub struct ChunkError {
 pub(super) struct ForwardPass {
     pub(super) plan: Plan,
     pub(super) kv: KvMemory,
+    /// Tables of the model's rotary embeddings, for the served context.
+    pub(super) ropes: Vec<RotaryTables>,
     pub(super) adapters: AdapterBatch,
     table: Arc<AdapterTable>,
     /// For each page, the chunk that writes it, plus one.
@@ -72,11 +75,12 @@ pub(super) struct ForwardPass {
 }
 
 impl ForwardPass {
-    pub(super) fn new(kv: KvMemory, table: Arc<AdapterTable>) -> Self {
+    pub(super) fn new(kv: KvMemory, ropes: Vec<RotaryTables>, table: Arc<AdapterTable>) -> Self {
         Self {
             plan: Plan::new(*kv.shape()),
             writers: vec![0; kv.pages()],
             kv,
+            ropes,
             adapters: AdapterBatch::default(),
             table,
             activations: Activations::default(),
@@ -140,7 +144,7 @@ mod tests {
 
     fn refusal(chunks: &[(usize, usize, &[u32])]) -> Option<String> {
         let kv = KvMemory::new(Shape::new(2, 1, 16), 4, 1, Precision::F32);
-        let mut step = ForwardPass::new(kv, AdapterTable::new(0).into());
+        let mut step = ForwardPass::new(kv, Vec::new(), AdapterTable::new(0).into());
         let tokens = [0; 2 * PAGE];
         let chunks: Vec<_> = chunks
             .iter()

@@ -13,7 +13,7 @@ use ort::{
     operator::OperatorDomain,
     value::{Shape, SymbolicDimensions, TensorElementType, ValueType},
 };
-use slm_convert::graph::OPERATOR_DOMAIN;
+use slm_convert::graph::{OPERATOR_DOMAIN, part_formats};
 use slm_kernels::{Format, Level};
 
 use self::{
@@ -55,27 +55,33 @@ impl Shared {
 }
 
 /// Attributes of a packed matrix.
-#[derive(Clone, Copy)]
-struct Matrix {
-    format: Format,
+#[derive(Clone)]
+struct MatrixShape {
+    /// Format and outputs of each part.
+    parts: Vec<(Format, usize)>,
     inputs: usize,
     outputs: usize,
 }
 
-impl Matrix {
+impl MatrixShape {
     fn read(context: &ort::operator::KernelContext<'_>) -> ort::Result<Self> {
         let size = |name: &str| {
             let size: Option<i64> = context.get(name);
             size.and_then(|size| usize::try_from(size).ok()).ok_or_else(|| missing(name))
         };
-        let format: String = context.get("format").ok_or_else(|| missing("format"))?;
-        let format = Format::by_name(&format)
-            .ok_or_else(|| ort::Error::new(format!("weights of the format `{format}` are not known; convert anew")))?;
-        Ok(Self { format, inputs: size("inputs")?, outputs: size("outputs")? })
+        let formats: String = context.get("formats").ok_or_else(|| missing("formats"))?;
+        let parts = part_formats(&formats).ok_or_else(|| {
+            ort::Error::new(format!("weights of the formats `{formats}` are not known; convert anew"))
+        })?;
+        let outputs = size("outputs")?;
+        if parts.iter().map(|(_, outputs)| outputs).sum::<usize>() != outputs {
+            return Err(ort::Error::new(format!("weights of the formats `{formats}` have not {outputs} outputs")));
+        }
+        Ok(Self { parts, inputs: size("inputs")?, outputs })
     }
 
-    fn view<'a>(&self, bytes: &'a [u8]) -> ort::Result<slm_kernels::Weights<'a>> {
-        slm_kernels::Weights::new(self.format, self.inputs, self.outputs, bytes).map_err(ort::Error::wrap)
+    fn view<'a>(&self, bytes: &'a [u8]) -> ort::Result<slm_kernels::Matrix<'a>> {
+        slm_kernels::Matrix::new(self.inputs, &self.parts, bytes).map_err(ort::Error::wrap)
     }
 }
 

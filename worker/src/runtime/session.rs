@@ -8,7 +8,7 @@ use std::{
 };
 
 use ort::session::{Session, builder::GraphOptimizationLevel};
-use slm_convert::{architecture::Architecture, bundle::Bundle};
+use slm_convert::{architecture::Architecture, bundle::Bundle, graph::Precision};
 use slm_kernels::attention::{PAGE, Shape};
 
 use super::{
@@ -54,7 +54,7 @@ pub enum SessionError {
         /// Error of ONNX Runtime.
         source: ort::Error,
     },
-    /// The context exceeds the graph's rotary tables.
+    /// The context exceeds the trained one.
     #[error("context length {asked} is more than the {most} positions that this model has")]
     ContextLength {
         /// Requested positions.
@@ -84,9 +84,8 @@ pub enum SessionError {
 pub const TOKENS_MAX: usize = 512;
 
 /// Bytes of a KV cache page over all layers.
-pub fn page_bytes(bundle: &Bundle) -> usize {
-    let model = &bundle.info.architecture;
-    model.layers.len() * KvMemory::element_bytes(bundle.info.precision) * shape(model).page_elements()
+pub fn page_bytes(model: &Architecture, precision: Precision) -> usize {
+    model.layers.len() * KvMemory::element_bytes(precision) * shape(model).page_elements()
 }
 
 /// Heads of every layer: graphs of models whose layers differ in them are not built.
@@ -119,11 +118,12 @@ impl DecoderSession {
         table: Arc<AdapterTable>,
     ) -> Result<Self, SessionError> {
         let model = &bundle.info.architecture;
-        if config.context_length > bundle.info.context_length {
-            return Err(SessionError::ContextLength { asked: config.context_length, most: bundle.info.context_length });
+        if config.context_length > model.context_length {
+            return Err(SessionError::ContextLength { asked: config.context_length, most: model.context_length });
         }
         let kv = KvMemory::new(shape(model), config.pages, model.layers.len(), bundle.info.precision);
-        let step = Arc::new(Mutex::new(ForwardPass::new(kv, table)));
+        let ropes = model.ropes.iter().map(|rope| rope.tables(config.context_length)).collect();
+        let step = Arc::new(Mutex::new(ForwardPass::new(kv, ropes, table)));
         let session = build_session(runtime, bundle, config.threads, &step)?;
         Ok(Self {
             binding: Binding::new(&session)?,

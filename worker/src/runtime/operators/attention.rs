@@ -1,4 +1,4 @@
-//! `Attention(qkv, cos, sin, q_gain, k_gain) -> y`: paged attention of each new token over its sequence, itself included.
+//! `Attention(qkv, q_gain, k_gain) -> y`: paged attention of each new token over its sequence, itself included.
 //!
 //! Two phases over all threads: append the new tokens' keys and values, then compute the plan's items.
 #![allow(unsafe_code)] // Tensor data comes as raw pointers; every block says what bounds it.
@@ -9,7 +9,7 @@ use ort::{
     operator::{ComputeContext, Kernel, KernelContext, Operator, OperatorInput, OperatorOutput, ShapeInferenceContext},
     value::TensorElementType,
 };
-use slm_convert::graph::ATTENTION;
+use slm_convert::{graph::ATTENTION, rope::RotaryTables};
 use slm_kernels::{
     Rows,
     attention::{self, QkNorm, Rotary},
@@ -38,7 +38,7 @@ impl Operator for Attention {
 
     fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
         let required = [OperatorInput::required(TensorElementType::Float32)];
-        required.into_iter().chain([TensorElementType::Float32; 4].map(OperatorInput::optional))
+        required.into_iter().chain([TensorElementType::Float32; 2].map(OperatorInput::optional))
     }
 
     fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
@@ -51,7 +51,7 @@ impl Operator for Attention {
             number.and_then(|number| usize::try_from(number).ok()).ok_or_else(|| missing(name))
         };
         let window: Option<i64> = context.get("window");
-        let interleaved: Option<i64> = context.get("interleaved");
+        let rope: Option<i64> = context.get("rope");
         let flag = |name: &str| context.get::<i64>(name).is_some_and(|flag| flag != 0);
         let norm = match flag("qk_norm") {
             true => Some(Norm {
@@ -68,11 +68,7 @@ impl Operator for Attention {
             scale: context.get("scale").ok_or_else(|| missing("scale"))?,
             window: window.and_then(|window| NonZeroUsize::new(usize::try_from(window).ok()?)),
             soft_cap: context.get("softcap"),
-            rotary: interleaved.map(|interleaved| Tables {
-                cos: Constant::new(),
-                sin: Constant::new(),
-                interleaved: interleaved != 0,
-            }),
+            rope: rope.and_then(|rope| usize::try_from(rope).ok()),
             norm,
             shared: self.shared.clone(),
         };
@@ -81,6 +77,12 @@ impl Operator for Attention {
         let heads = (number("heads")?, number("kv_heads")?, number("head_dim")?);
         if heads != (shape.heads(), shape.kv_heads(), shape.head_dim()) || step.kv.layer(kernel.layer).is_none() {
             return Err(ort::Error::new(format!("heads {heads:?} of layer {} are not this model's", kernel.layer)));
+        }
+        if kernel.rope.is_some_and(|rope| step.ropes.get(rope).is_none()) {
+            return Err(ort::Error::new(format!(
+                "layer {} has a rotary embedding that the model has not",
+                kernel.layer
+            )));
         }
         drop(step);
         Ok(kernel)
@@ -101,15 +103,9 @@ pub(super) struct AttentionKernel {
     scale: f32,
     window: Option<NonZeroUsize>,
     soft_cap: Option<f32>,
-    rotary: Option<Tables>,
+    /// Index of the rotary embedding.
+    rope: Option<usize>,
     norm: Option<Norm>,
-}
-
-/// Tables of a rotary embedding.
-struct Tables {
-    cos: Constant<f32>,
-    sin: Constant<f32>,
-    interleaved: bool,
 }
 
 /// Norms of queries and keys.
@@ -130,18 +126,10 @@ impl Kernel for AttentionKernel {
 impl AttentionKernel {
     fn compute_node(&mut self, context: &ComputeContext) -> ort::Result<()> {
         let qkv = Tensor::<f32>::input(context, 0)?;
-        let rotary = match &mut self.rotary {
-            Some(Tables { cos, sin, interleaved }) => {
-                // SAFETY: the tables are initializers, and used in this call only.
-                let tables = unsafe { (cos.input(context, 1)?, sin.input(context, 2)?) };
-                Rotary { cos: tables.0, sin: tables.1, dim: 2 * cos.width(), interleaved: *interleaved }
-            }
-            None => Rotary { cos: &[], sin: &[], dim: 0, interleaved: false },
-        };
         let norm = match &mut self.norm {
             Some(Norm { q, k, epsilon, whole_token, after_rotary }) => {
                 // SAFETY: the gains are initializers, and used in this call only.
-                let (q, k) = unsafe { (q.input(context, 3)?, k.input(context, 4)?) };
+                let (q, k) = unsafe { (q.input(context, 1)?, k.input(context, 2)?) };
                 let (epsilon, whole_token, after_rotary) = (*epsilon, *whole_token, *after_rotary);
                 Some(QkNorm { q, k, epsilon, whole_token, after_rotary })
             }
@@ -149,7 +137,13 @@ impl AttentionKernel {
         };
         let Shared { level, threads, .. } = self.shared;
         let mut step = self.shared.step();
-        let ForwardPass { plan, kv, queries, .. } = &mut *step;
+        let ForwardPass { plan, kv, queries, ropes, .. } = &mut *step;
+        let rotary = match self.rope.and_then(|rope| ropes.get(rope)) {
+            Some(RotaryTables { cos, sin, dim, interleaved }) => {
+                Rotary { cos, sin, dim: *dim, interleaved: *interleaved }
+            }
+            None => Rotary { cos: &[], sin: &[], dim: 0, interleaved: false },
+        };
         let (shape, tokens) = (*plan.shape(), plan.tokens());
         if qkv.shape() != [tokens as i64, shape.qkv_width() as i64] {
             return Err(ort::Error::new(format!("{:?} for {tokens} tokens of {shape:?}", qkv.shape())));

@@ -7,7 +7,7 @@ use ort::{
 };
 use slm_convert::graph::EMBEDDING;
 
-use super::{Matrix, rows_like};
+use super::{MatrixShape, rows_like};
 use crate::runtime::{
     phases::caught,
     tensor::{Constant, Tensor},
@@ -31,7 +31,7 @@ impl Operator for Embedding {
     }
 
     fn create_kernel<'attr>(&self, context: &KernelContext<'attr>) -> ort::Result<Self::Kernel<'attr>> {
-        Ok(EmbeddingKernel { matrix: Matrix::read(context)?, weights: Constant::new() })
+        Ok(EmbeddingKernel { matrix: MatrixShape::read(context)?, weights: Constant::new() })
     }
 
     fn infer_shape(&self, context: &mut ShapeInferenceContext) -> ort::Result<()> {
@@ -44,7 +44,7 @@ impl Operator for Embedding {
 }
 
 pub(super) struct EmbeddingKernel {
-    matrix: Matrix,
+    matrix: MatrixShape,
     weights: Constant<u8>,
 }
 
@@ -57,7 +57,7 @@ impl Kernel for EmbeddingKernel {
 impl EmbeddingKernel {
     fn compute_node(&mut self, context: &ComputeContext) -> ort::Result<()> {
         let ids = Tensor::<i64>::input(context, 0)?;
-        let Matrix { inputs, outputs, .. } = self.matrix;
+        let MatrixShape { inputs, outputs, .. } = self.matrix;
         let mut out = Tensor::<f32>::output_behind(context, 0, &ids, inputs)?;
         // SAFETY: inputs of this call, which nobody writes to, the weights an initializer, and its output, which nobody
         // else touches.

@@ -20,7 +20,7 @@ use slm_kernels::{
 };
 
 use super::{
-    ForwardPass, Matrix, Shared,
+    ForwardPass, MatrixShape, Shared,
     norm::{Norm, NormOf},
     rows_like,
 };
@@ -146,7 +146,7 @@ enum Before {
 
 pub(super) struct LinearKernel {
     shared: Shared,
-    matrix: Matrix,
+    matrix: MatrixShape,
     weights: Constant<u8>,
     before: Before,
     /// Index of the input that is the residual.
@@ -171,7 +171,7 @@ impl LinearKernel {
         let biased: Option<i64> = context.get("bias");
         Ok(Self {
             shared: shared.clone(),
-            matrix: Matrix::read(context)?,
+            matrix: MatrixShape::read(context)?,
             weights: Constant::new(),
             before,
             residual,
@@ -191,7 +191,7 @@ impl Kernel for LinearKernel {
 impl LinearKernel {
     fn compute_node(&mut self, context: &ComputeContext) -> ort::Result<()> {
         let x = Tensor::<f32>::input(context, 0)?;
-        let Matrix { inputs, outputs, .. } = self.matrix;
+        let MatrixShape { inputs, outputs, .. } = self.matrix;
         let width = if matches!(self.before, Before::Activation { gated: true, .. }) { 2 * inputs } else { inputs };
         if x.width() != width {
             return Err(ort::Error::new(format!("rows of {} for a matrix that takes {width}", x.width())));
@@ -231,7 +231,7 @@ impl LinearKernel {
         let scale = self.scale;
         // SAFETY: an input of this call, which nobody writes to, and its output, which nobody else touches meanwhile.
         let (x, y) = unsafe { (x.as_slice(), out.as_mut_slice()) };
-        let weights = self.matrix.view(weights)?;
+        let matrix = self.matrix.view(weights)?;
         let Shared { level, threads, .. } = self.shared;
         let mut step = self.shared.step();
         let ForwardPass { activations, scratch, adapters, plan, .. } = &mut *step;
@@ -266,7 +266,7 @@ impl LinearKernel {
                 next: &shrink.next,
             });
             // SAFETY: all rows are quantised.
-            let mut linear = Linear { weights, x: unsafe { quantizer.filled() }, start, adapters };
+            let mut linear = Linear { matrix, x: unsafe { quantizer.filled() }, start, adapters };
             let columns = linear.range(part, parts);
             if let Some(bias) = bias {
                 // SAFETY: ranges of columns do not overlap.
