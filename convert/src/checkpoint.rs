@@ -11,8 +11,8 @@ use std::sync::OnceLock;
 
 pub use error::CheckpointError;
 
-use crate::chat::ChatTemplate;
 use crate::architecture::Architecture;
+use crate::chat::ChatTemplate;
 use crate::digest;
 use crate::generation::GenerationDefaults;
 use crate::gguf::TensorType;

@@ -89,9 +89,9 @@ impl Gguf {
         Some((info.kind, &self.bytes[info.range.clone()]))
     }
 
-    /// All scalar metadata, as a map for [`Fields`](crate::fields::Fields).
-    pub(crate) fn scalars(&self) -> serde_json::Map<String, serde_json::Value> {
-        self.metadata.iter().filter_map(|(key, value)| Some((key.clone(), value.as_json()?))).collect()
+    /// Scalar metadata and short lists, as a map for [`Fields`](crate::fields::Fields).
+    pub(crate) fn fields(&self) -> serde_json::Map<String, serde_json::Value> {
+        self.metadata.iter().filter_map(|(key, value)| Some((key.clone(), value.as_json(&self.bytes)?))).collect()
     }
 
     pub(crate) fn text(&self, key: &str) -> Option<&str> {

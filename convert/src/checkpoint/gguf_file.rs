@@ -5,17 +5,13 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use super::{CheckpointError, Stored, Tensor, lookalike};
-use crate::chat::{ChatError, ChatTemplate};
 use crate::architecture::{Architecture, TensorSpec, Transform};
+use crate::chat::{ChatError, ChatTemplate};
 use crate::generation::{GenerationDefaults, add_ends};
 use crate::gguf::{Gguf, TensorType};
-use crate::rope::RopeScaling;
 use crate::{families, tokenizer};
 
-const EMBEDDING: &str = "token_embd.weight";
-const HEAD: &str = "output.weight";
 const BOS: &str = "tokenizer.ggml.bos_token_id";
-const ROPE_DIVISORS: &str = "rope_freqs.weight";
 
 /// An opened GGUF file whose tensors fit its metadata.
 #[derive(Debug)]
@@ -72,20 +68,22 @@ fn begins_as_gguf(path: &Path) -> bool {
     crate::mapped::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok_and(|()| magic == *b"GGUF")
 }
 
+impl families::Tensors for Gguf {
+    fn shape(&self, name: &str) -> Option<&[usize]> {
+        Some(&self.tensor(name)?.shape)
+    }
+
+    fn values(&self, name: &str) -> Option<Vec<f32>> {
+        Gguf::values(self, name)
+    }
+}
+
 impl GgufFile {
     pub(super) fn open(path: &Path) -> Result<Self, CheckpointError> {
         let gguf = Gguf::open(path)?;
         let file = path.display().to_string();
-        let scalars = gguf.scalars();
-        let mut architecture = families::from_gguf(&file, &scalars)?;
-        architecture.head.tied = gguf.tensor(HEAD).is_none();
-        if architecture.vocab_size == 0 {
-            architecture.vocab_size = gguf.tensor(EMBEDDING).and_then(|info| info.shape.first().copied()).unwrap_or(0);
-        }
-        if let Some(divisors) = gguf.values(ROPE_DIVISORS) {
-            architecture.ropes.iter_mut().for_each(|rope| rope.scaling = RopeScaling::Divisors(divisors.clone()));
-        }
-        architecture.check(&file)?;
+        let scalars = gguf.fields();
+        let architecture = families::from_gguf(&file, &scalars, &gguf)?;
 
         let mut generation = generation(&gguf, &file, architecture.vocab_size);
         let template = chat_template(&gguf).ok().flatten();
@@ -207,7 +205,7 @@ fn check_tensors(gguf: &Gguf, architecture: &Architecture, expected: &[TensorSpe
         }
     }
     let known: std::collections::BTreeSet<&str> = expected.iter().map(|tensor| tensor.gguf.as_str()).collect();
-    match gguf.tensor_names().find(|name| !known.contains(name) && *name != ROPE_DIVISORS) {
+    match gguf.tensor_names().find(|name| !known.contains(name) && !families::OF_METADATA.contains(name)) {
         Some(name) => Err(CheckpointError::UnexpectedTensor {
             path: path(),
             tensor: name.to_owned(),
@@ -220,7 +218,7 @@ fn check_tensors(gguf: &Gguf, architecture: &Architecture, expected: &[TensorSpe
 /// End and begin tokens of the metadata.
 fn generation(gguf: &Gguf, file: &str, vocab_size: usize) -> GenerationDefaults {
     let mut defaults = GenerationDefaults::default();
-    let scalars = gguf.scalars();
+    let scalars = gguf.fields();
     for key in ["tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"] {
         for id in defaults.token_ids(file, &scalars, key, vocab_size) {
             defaults.add_end(id, "", &format!("{file}: {key}"));
