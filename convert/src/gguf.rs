@@ -5,9 +5,11 @@
 
 mod blocks;
 mod error;
+mod grids;
 mod reader;
 mod super_blocks;
 mod tensor_type;
+mod ternary;
 mod value;
 
 use std::collections::BTreeMap;

@@ -149,7 +149,7 @@ fn no_cut_and_no_flipped_byte_makes_the_reader_panic() {
 #[test]
 fn tensors_must_be_those_of_the_metadata() {
     let q = "blk.0.attn_q.weight";
-    assert_says(&changed(|bytes| put(bytes, q, 4 + 16, &[20])), &[q, "20 (IQ4_NL)", "Q4_K"]);
+    assert_says(&changed(|bytes| put(bytes, q, 4 + 16, &[9])), &[q, "9 (Q8_1)", "Q2_K to Q6_K"]);
     assert_says(&changed(|bytes| put(bytes, q, 4 + 16, &[200])), &[q, "200", "not known"]);
     assert_says(&changed(|bytes| put(bytes, q, 0, &[9])), &[q, "9 dimensions"]);
     assert_says(&changed(|bytes| put(bytes, q, 4, &[33])), &[q, "rows of 33"]);
