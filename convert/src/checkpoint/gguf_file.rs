@@ -1,4 +1,4 @@
-//! GGUF models: one file, presented with Hugging Face names and row order.
+//! GGUF models: one file or several, presented with Hugging Face names and row order.
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -8,8 +8,8 @@ use super::{CheckpointError, Stored, Tensor, lookalike};
 use crate::architecture::{Architecture, TensorSpec, Transform};
 use crate::chat::{ChatError, ChatTemplate};
 use crate::generation::{GenerationDefaults, add_ends};
-use crate::gguf::{Gguf, TensorType};
-use crate::{families, tokenizer};
+use crate::gguf::{Gguf, PartName, TensorType};
+use crate::{digest, families, tokenizer};
 
 const BOS: &str = "tokenizer.ggml.bos_token_id";
 
@@ -23,7 +23,8 @@ pub(super) struct GgufFile {
     tensors: BTreeMap<String, TensorSpec>,
 }
 
-/// The GGUF file for `path`: the file itself, or the only one in a folder without safetensors.
+/// The GGUF file for `path`: the file itself, or, in a folder without safetensors, the only one or a part of the only
+/// model in parts.
 pub(super) fn find(path: &Path) -> Result<Option<PathBuf>, CheckpointError> {
     let io = |source| CheckpointError::Io { path: path.to_owned(), source };
     let no_model = |found: &str| CheckpointError::NoModel { path: path.to_owned(), found: found.to_owned() };
@@ -44,8 +45,15 @@ pub(super) fn find(path: &Path) -> Result<Option<PathBuf>, CheckpointError> {
     }
     match ggufs.as_slice() {
         [file] => Ok(Some(file.clone())),
+        [first, rest @ ..] if are_parts(first, rest) => Ok(Some(first.clone())),
         _ => Err(no_model(&lookalike::folder(path))),
     }
+}
+
+/// Whether all files are parts of one model, by their names.
+fn are_parts(first: &Path, rest: &[PathBuf]) -> bool {
+    let Some(first) = PartName::of(first) else { return false };
+    rest.iter().all(|other| PartName::of(other).is_some_and(|other| other.is_with(&first)))
 }
 
 /// The GGUF files of a folder that may be models, sorted; not vision projectors (`mmproj`).
@@ -150,8 +158,17 @@ impl GgufFile {
         self.generation.notes.iter().cloned().chain(note).collect()
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
-        self.gguf.bytes()
+    /// Digest of the file, or of all parts in their order, whatever they are called.
+    pub(super) fn digest(&self) -> String {
+        let mut files = self.gguf.files();
+        match (files.len(), files.next()) {
+            (1, Some(bytes)) => digest::of_bytes(bytes),
+            _ => {
+                let parts: Vec<_> =
+                    self.gguf.files().enumerate().map(|(part, bytes)| (part.to_string(), bytes)).collect();
+                digest::of_files(parts.iter().map(|(part, bytes)| (part.as_str(), *bytes)))
+            }
+        }
     }
 }
 

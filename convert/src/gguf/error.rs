@@ -75,6 +75,14 @@ pub enum GgufError {
         /// Description of the problem.
         problem: String,
     },
+    /// A part of a model in several files that cannot be opened.
+    #[error("{}: {problem}", path.display())]
+    Part {
+        /// Path of the part.
+        path: PathBuf,
+        /// Description of the problem.
+        problem: String,
+    },
     /// An unsupported tensor type.
     #[error(
         "{}: tensor `{tensor}` is of type {kind}; supported: F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K to Q6_K, \

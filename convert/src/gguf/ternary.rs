@@ -13,7 +13,7 @@ pub(super) fn tq1_0(block: &[u8], out: &mut Vec<f32>) {
     for (run, digits) in [(&block[..32], 5), (&block[32..48], 5), (&block[48..52], 4)] {
         for power in &POWERS[..digits] {
             out.extend(run.iter().map(|byte| {
-                let digit = u16::from(byte.wrapping_mul(*power)) * 3 >> 8;
+                let digit = (u16::from(byte.wrapping_mul(*power)) * 3) >> 8;
                 d * (f32::from(digit) - 1.0)
             }));
         }
