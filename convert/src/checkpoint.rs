@@ -3,6 +3,7 @@
 mod error;
 mod folder;
 mod gguf_file;
+mod gguf_places;
 mod lookalike;
 
 use std::borrow::Cow;

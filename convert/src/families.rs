@@ -28,7 +28,7 @@ mod starcoder2;
 use serde_json::{Map, Value};
 
 use self::gguf::GgufReader;
-pub(crate) use self::gguf::{OF_METADATA, Tensors};
+pub(crate) use self::gguf::{FUSED, OF_METADATA, Tensors};
 use crate::architecture::Architecture;
 use crate::config_error::ConfigError;
 use crate::fields::Fields;

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use super::gguf_places::{self, Place};
 use super::{CheckpointError, Stored, Tensor, lookalike};
-use crate::architecture::{Architecture, TensorSpec, Transform};
+use crate::architecture::{Architecture, Transform};
 use crate::chat::{ChatError, ChatTemplate};
 use crate::generation::{GenerationDefaults, add_ends};
 use crate::gguf::{Gguf, PartName, TensorType};
@@ -19,8 +20,8 @@ pub(super) struct GgufFile {
     gguf: Gguf,
     architecture: Architecture,
     generation: GenerationDefaults,
-    /// Expected tensors by Hugging Face name.
-    tensors: BTreeMap<String, TensorSpec>,
+    /// Tensors by Hugging Face name.
+    tensors: BTreeMap<String, Place>,
 }
 
 /// The GGUF file for `path`: the file itself, or, in a folder without safetensors, the only one or a part of the only
@@ -102,9 +103,9 @@ impl GgufFile {
         if scalars.get("tokenizer.chat_template").is_some_and(|value| !value.is_string()) {
             generation.notes.push(format!("{file}: tokenizer.chat_template is no text; it is ignored"));
         }
-        let expected = architecture.tensors();
-        check_tensors(&gguf, &architecture, &expected)?;
-        let tensors = expected.into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
+        let places = gguf_places::places(&architecture, &gguf);
+        check_tensors(&gguf, &architecture, &places)?;
+        let tensors = places.into_iter().map(|place| (place.spec.name.clone(), place)).collect();
         Ok(Self { gguf, architecture, generation, tensors })
     }
 
@@ -118,8 +119,9 @@ impl GgufFile {
 
     pub(super) fn tensor(&self, name: &str) -> Result<Tensor, CheckpointError> {
         let missing = || CheckpointError::MissingTensor { path: self.gguf.path().to_owned(), tensor: name.to_owned() };
-        let expected = self.tensors.get(name).ok_or_else(missing)?;
-        let data = self.gguf.values(&expected.gguf).ok_or_else(missing)?;
+        let place = self.tensors.get(name).ok_or_else(missing)?;
+        let (kind, bytes) = place.stored(&self.gguf).ok_or_else(missing)?;
+        let (expected, data) = (&place.spec, kind.dequantise(bytes));
         let data = match expected.transform {
             Transform::SplitPairs { heads } => halves_from_pairs(&data, heads, expected.shape[0]),
             // GGUF stores gains as they are applied.
@@ -129,12 +131,12 @@ impl GgufFile {
     }
 
     pub(super) fn kind(&self, name: &str) -> Option<TensorType> {
-        Some(self.gguf.tensor(&self.tensors.get(name)?.gguf)?.kind)
+        Some(self.gguf.tensor(&self.tensors.get(name)?.name)?.kind)
     }
 
     pub(super) fn stored(&self, name: &str) -> Option<Stored<'_>> {
-        let expected = self.tensors.get(name)?;
-        let (kind, bytes) = self.gguf.stored(&expected.gguf)?;
+        let place = self.tensors.get(name)?;
+        let (expected, (kind, bytes)) = (&place.spec, place.stored(&self.gguf)?);
         let bytes = match expected.transform {
             Transform::SplitPairs { heads } => halves_from_pairs(bytes, heads, expected.shape[0]).into(),
             Transform::AddOne | Transform::Nothing => bytes.into(),
@@ -209,9 +211,9 @@ fn halves_from_pairs<T: Copy>(data: &[T], heads: usize, rows: usize) -> Vec<T> {
     out
 }
 
-fn check_tensors(gguf: &Gguf, architecture: &Architecture, expected: &[TensorSpec]) -> Result<(), CheckpointError> {
+fn check_tensors(gguf: &Gguf, architecture: &Architecture, places: &[Place]) -> Result<(), CheckpointError> {
     let path = || gguf.path().to_owned();
-    for TensorSpec { gguf: name, shape, .. } in expected {
+    for Place { name, whole: shape, .. } in places {
         let tensor = name.clone();
         let Some(info) = gguf.tensor(name) else {
             return Err(CheckpointError::MissingTensor { path: path(), tensor });
@@ -221,7 +223,7 @@ fn check_tensors(gguf: &Gguf, architecture: &Architecture, expected: &[TensorSpe
             return Err(CheckpointError::Shape { path: path(), tensor, found, expected });
         }
     }
-    let known: std::collections::BTreeSet<&str> = expected.iter().map(|tensor| tensor.gguf.as_str()).collect();
+    let known: std::collections::BTreeSet<&str> = places.iter().map(|place| place.name.as_str()).collect();
     match gguf.tensor_names().find(|name| !known.contains(name) && !families::OF_METADATA.contains(name)) {
         Some(name) => Err(CheckpointError::UnexpectedTensor {
             path: path(),

@@ -27,6 +27,9 @@ pub(super) type Config = Map<String, Value>;
 pub(crate) const OF_METADATA: [&str; 3] = [rope::DIVISORS, rope::FACTORS[0], rope::FACTORS[1]];
 const EMBEDDING: &str = "token_embd.weight";
 const HEAD: &str = "output.weight";
+/// Queries, keys and values in one tensor, whether or not the family has them so: the first files of Phi 2 do, and those
+/// that `--fuse-qkv` makes.
+pub(crate) const FUSED: &str = "attn_qkv";
 
 /// A family's name and layout in GGUF.
 pub(super) struct GgufReader {
@@ -184,10 +187,11 @@ fn from_tensors(
         rope.scaling = RopeScaling::Divisors(divisors);
     }
     let prefix = Architecture::layer_prefix(0).gguf;
-    let has_bias = |linear: &Linear| metadata.has_tensor(&format!("{prefix}{}.bias", linear.name.gguf));
+    let has_bias = |name: &str| metadata.has_tensor(&format!("{prefix}{name}.bias"));
     architecture.each(|_, layer| {
-        linears_mut(layer).for_each(|linear| linear.bias = has_bias(linear));
+        linears_mut(layer).for_each(|linear| linear.bias = has_bias(&linear.name.gguf));
         let attention = &mut layer.attention;
+        attention.qkv.iter_mut().for_each(|linear| linear.bias |= has_bias(FUSED));
         if let (true, [q, k, ..]) = (gguf.pairs, attention.qkv.as_mut_slice()) {
             (q.gguf_pairs, k.gguf_pairs) = (Some(attention.heads), Some(attention.kv_heads));
         }

@@ -79,7 +79,7 @@ impl TensorType {
     }
 
     /// Bytes of a block.
-    pub(super) fn block_bytes(self) -> usize {
+    pub(crate) fn block_bytes(self) -> usize {
         match self {
             Self::F32 => 4,
             Self::F16 | Self::BF16 => 2,
@@ -123,7 +123,7 @@ impl TensorType {
     }
 
     /// Dequantises whole blocks.
-    pub(super) fn dequantise(self, bytes: &[u8]) -> Vec<f32> {
+    pub(crate) fn dequantise(self, bytes: &[u8]) -> Vec<f32> {
         let unfold: fn(&[u8], &mut Vec<f32>) = match self {
             Self::F32 => |b, out| out.push(f32::from_le_bytes([b[0], b[1], b[2], b[3]])),
             Self::F16 => |b, out| out.push(f16::from_le_bytes([b[0], b[1]]).to_f32()),
