@@ -33,6 +33,8 @@ const ALIGNMENT_DEFAULT: u64 = 32;
 /// of its shortest encoding.
 const METADATA_MAX: usize = 1 << 16;
 const TENSORS_MAX: usize = 1 << 18;
+/// Bound on values in all short lists together; a model has a few for each layer.
+const LISTED_MAX: usize = 1 << 18;
 /// Shortest tensor entry: empty name, one dimension, type, offset.
 const TENSOR_ENTRY_BYTES_MIN: usize = 8 + 4 + 8 + 4 + 8;
 /// Shortest metadata entry: empty key, type, one byte.
@@ -133,9 +135,10 @@ impl Gguf {
         Some((info.kind, self.files.get(info.file)?.bytes.get(info.range.clone())?))
     }
 
-    /// Scalar metadata and short lists, as a map for [`Fields`](crate::fields::Fields).
+    /// Scalar metadata and short lists but those of the tokenizer, as a map for [`Fields`](crate::fields::Fields).
     pub(crate) fn fields(&self) -> serde_json::Map<String, serde_json::Value> {
-        self.metadata.iter().filter_map(|(key, value)| Some((key.clone(), value.as_json(self.first())?))).collect()
+        let taken = self.metadata.iter().filter(|(key, value)| value.as_array().is_none() || is_listed(key));
+        taken.filter_map(|(key, value)| Some((key.clone(), value.as_json(self.first())?))).collect()
     }
 
     pub(crate) fn text(&self, key: &str) -> Option<&str> {
@@ -154,6 +157,11 @@ impl Gguf {
     pub(crate) fn array(&self, key: &str) -> Option<impl Iterator<Item = Element<'_>>> {
         Some(self.metadata.get(key)?.as_array()?.elements(self.first()))
     }
+}
+
+/// Whether a list under this key is read at once.
+fn is_listed(key: &str) -> bool {
+    !key.starts_with("tokenizer.")
 }
 
 type Parsed = (BTreeMap<String, Value>, BTreeMap<String, TensorInfo>);
@@ -175,10 +183,16 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Parsed, GgufError> {
         return Err(reader.bad("metadata count", &format!("{metadata_count} entries; the limit is {METADATA_MAX}")));
     }
 
-    let mut metadata = BTreeMap::new();
+    let (mut metadata, mut listed) = (BTreeMap::new(), 0);
     for _ in 0..metadata_count {
         let key = reader.text("a metadata key")?;
         let value = Value::read(&mut reader, key)?;
+        if is_listed(key) {
+            listed += value.listed();
+        }
+        if listed > LISTED_MAX {
+            return Err(reader.bad(key, &format!("more than {LISTED_MAX} values in short lists")));
+        }
         if metadata.insert(key.to_owned(), value).is_some() {
             return Err(reader.bad(key, "duplicate metadata key; the file is damaged"));
         }
@@ -296,5 +310,14 @@ mod tests {
         assert!(refusal(300_000, 0, &vec![0; 300_000 * 32]).contains("300000 tensors; the limit is 262144"));
         assert!(refusal(0, 70_000, &[0; 100]).contains("more than the remaining"));
         assert!(refusal(u64::MAX, 0, &[0; 100]).contains("more than the remaining"));
+        let list = |index: u64| {
+            let key = format!("k{index:04}");
+            // A list of 1,024 bytes.
+            let head =
+                [(key.len() as u64).to_le_bytes().to_vec(), key.into_bytes(), vec![9, 0, 0, 0, 0, 0, 0, 0]].concat();
+            [head, 1024u64.to_le_bytes().to_vec(), vec![7; 1024]].concat()
+        };
+        let lists: Vec<u8> = (0..257).flat_map(list).collect();
+        assert!(refusal(0, 257, &lists).contains("`k0256`: more than 262144 values in short lists"));
     }
 }

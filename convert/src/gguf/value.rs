@@ -73,6 +73,11 @@ impl Value {
         if let Self::Array(array) = self { Some(array) } else { None }
     }
 
+    /// Values of a list that is short enough for one value a layer.
+    pub(super) fn listed(&self) -> usize {
+        self.as_array().map(|array| array.length).filter(|length| *length <= JSON_ARRAY_LEN_MAX).unwrap_or(0)
+    }
+
     /// The value, of the `file` that it was read from, as JSON; `None` for arrays that are too long for one value a
     /// layer. A float that JSON cannot represent becomes null.
     pub(super) fn as_json(&self, file: &[u8]) -> Option<serde_json::Value> {

@@ -59,7 +59,7 @@ pub(super) fn named(name: &str) -> tokenizers::Result<Option<Pre>> {
         "dbrx" | "smaug-bpe" | "chatglm-bpe" => plain(splits(&[LLAMA3])?),
         "qwen2" => Pre { nfc: true, ..plain(splits(&[QWEN2])?) },
         "deepseek-r1-qwen" | "stablelm2" | "megrez" | "hunyuan" => plain(splits(&[QWEN2])?),
-        "qwen35" => Pre { nfc: true, ..plain(splits(&[QWEN35])?) },
+        "qwen35" => plain(splits(&[QWEN35])?),
         "tekken" => Pre { ignore_merges: true, bos: true, ..plain(splits(&[TEKKEN])?) },
         "gpt-4o" => plain(splits(&[GPT4O])?),
         "seed-coder" => plain(splits(&[SEED])?),
@@ -123,6 +123,8 @@ mod tests {
             assert!(named(name).unwrap().is_some(), "{name}");
         }
         assert!(named("glm4").unwrap().unwrap().ignore_merges && !named("dbrx").unwrap().unwrap().ignore_merges);
+        let normalised = |name: &str| named(name).unwrap().unwrap().nfc;
+        assert!(normalised("qwen2") && !normalised("qwen35"));
         assert!(named("tekken").unwrap().unwrap().bos && !named("glm4").unwrap().unwrap().bos);
     }
 
