@@ -92,8 +92,12 @@ fn gemma(fields: &Fields<'_>, conventions: &Conventions) -> Result<Architecture,
     Ok(architecture)
 }
 
-/// Defaults are those of Gemma 2.
+/// The first files of Gemma 2 say nothing of windows and caps, but have them.
 fn gguf2(metadata: &Metadata<'_>, config: &mut Config) -> Result<(), ConfigError> {
+    if metadata.get("attention.sliding_window").is_none() {
+        config.remove("sliding_window");
+        config.remove("layer_types");
+    }
     let cap = |key: &str, default: f64| Ok::<_, ConfigError>(metadata.opt_number(key)?.unwrap_or(default));
     config.insert("attn_logit_softcapping".to_owned(), cap("attn_logit_softcapping", 50.0)?.into());
     config.insert("final_logit_softcapping".to_owned(), cap("final_logit_softcapping", 30.0)?.into());

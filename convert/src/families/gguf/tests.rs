@@ -19,14 +19,23 @@ impl Tensors for Table {
 }
 
 fn read(over: &Value) -> Result<Architecture, ConfigError> {
-    let mut metadata = json!({
-        "general.architecture": "llama", "llama.embedding_length": 64, "llama.attention.head_count": 4,
-        "llama.feed_forward_length": 128, "llama.block_count": 2, "llama.context_length": 256,
-        "llama.attention.layer_norm_rms_epsilon": 1e-6, "llama.vocab_size": 32
+    read_with("llama", over, &[])
+}
+
+/// Reads metadata of an architecture, and tensors of one dimension by their values.
+fn read_with(architecture: &str, over: &Value, tensors: &[(&str, &[f32])]) -> Result<Architecture, ConfigError> {
+    let common = json!({
+        "embedding_length": 64, "attention.head_count": 4, "feed_forward_length": 128, "block_count": 2,
+        "context_length": 256, "attention.layer_norm_rms_epsilon": 1e-6, "attention.layer_norm_epsilon": 1e-6,
+        "vocab_size": 32
     });
-    let map = metadata.as_object_mut().unwrap();
+    let prefixed =
+        common.as_object().unwrap().iter().map(|(key, value)| (format!("{architecture}.{key}"), value.clone()));
+    let mut map: Config = prefixed.collect();
+    map.insert("general.architecture".to_owned(), architecture.into());
     map.extend(over.as_object().unwrap().clone());
-    crate::families::from_gguf("m.gguf", map, &Table::default())
+    let table = tensors.iter().map(|(name, values)| ((*name).to_owned(), (vec![values.len()], values.to_vec())));
+    crate::families::from_gguf("m.gguf", &map, &Table(table.collect()))
 }
 
 #[test]
@@ -102,6 +111,85 @@ fn factors_of_contexts_scale_the_rotation() {
     assert_eq!(yarn(json!({})), (expected.clone(), 1.0 + 0.1 * 4f32.ln()));
     assert_eq!(yarn(json!({"llama.rope.scaling.yarn_log_multiplier": 1.0})), (expected.clone(), 1.0));
     assert_eq!(yarn(json!({"llama.rope.scaling.yarn_attn_factor": 1.5})), (expected, 1.5));
+}
+
+#[test]
+fn divisors_of_pairs_are_tensors() {
+    let [short, long]: [&[f32]; 2] = [&[1.0; 8], &[2.0; 8]];
+    let both = [("rope_factors_short.weight", short), ("rope_factors_long.weight", long)];
+    let said = json!({"llama.rope.scaling.attn_factor": 1.5, "llama.rope.scaling.original_context_length": 64});
+    let rope = read_with("llama", &said, &both).unwrap().ropes[0].clone();
+    let expected = RopeScaling::LongRope { short: short.to_vec(), long: long.to_vec(), original_context: 64 };
+    assert_eq!((rope.scaling, rope.attention_factor), (expected, 1.5));
+    let divisors = [("rope_freqs.weight", long)];
+    let rope = read_with("llama", &json!({}), &divisors).unwrap().ropes[0].clone();
+    assert_eq!(rope.scaling, RopeScaling::Divisors(long.to_vec()));
+    let factor = json!({"llama.rope.scaling.factor": 4.0});
+    let few: &[f32] = &[1.0; 3];
+    let cases: [(&Value, &[(&str, &[f32])], &[&str]); 4] = [
+        (&said, &both[..1], &["rope_factors_long.weight"]),
+        (&factor, &both, &["llama.rope.scaling.factor", "1.0"]),
+        (&factor, &divisors, &["rope_freqs.weight"]),
+        (&json!({}), &[("rope_freqs.weight", few)], &["rope_freqs.weight", "8 values"]),
+    ];
+    for (over, tensors, words) in cases {
+        let message = read_with("llama", over, tensors).unwrap_err().to_string();
+        assert!(words.iter().all(|word| message.contains(word)), "{message}");
+    }
+}
+
+#[test]
+fn what_llama_cpp_takes_for_granted_is_taken() {
+    let windows = |architecture: &Architecture| -> Vec<Option<usize>> {
+        architecture.layers.iter().take(4).map(|layer| layer.attention.window).collect()
+    };
+    let gemma2 = |layers: usize| {
+        let said = json!({"gemma2.block_count": layers, "gemma2.attention.key_length": 64});
+        read_with("gemma2", &said, &[]).unwrap()
+    };
+    let (small, large) = (gemma2(4), gemma2(46));
+    assert_eq!(windows(&small), [Some(4096), None, Some(4096), None], "the first files do not say it");
+    assert_eq!((small.layers[0].attention.soft_cap, small.head.soft_cap), (Some(50.0), Some(30.0)));
+    assert_eq!((small.layers[0].attention.scale, large.layers[0].attention.scale), (0.125, 0.25));
+    assert_eq!(small.embedding_scale, 8.0);
+
+    let gemma3 = json!({"gemma3.block_count": 7, "gemma3.attention.sliding_window": 8, "gemma3.rope.freq_base": 1e6});
+    let gemma3 = read_with("gemma3", &gemma3, &[]).unwrap();
+    assert_eq!((gemma3.ropes[0].theta, gemma3.ropes[1].theta), (1e6, 10_000.0));
+    assert_eq!((gemma3.layers[4].attention.window, gemma3.layers[5].attention.window), (Some(8), None));
+    assert_eq!((gemma3.layers[4].attention.rope, gemma3.layers[5].attention.rope), (Some(1), Some(0)));
+
+    let exaone = |layers: usize| read_with("exaone4", &json!({"exaone4.block_count": layers}), &[]).unwrap();
+    assert_eq!(windows(&exaone(64)), [Some(4096), Some(4096), Some(4096), None]);
+    assert_eq!((windows(&exaone(30)), exaone(30).layers[3].attention.rope), (vec![None; 4], Some(0)));
+
+    let granite = |over: Value| read_with("granite", &over, &[]);
+    let plain = granite(json!({"granite.logit_scale": 8.0})).unwrap();
+    assert_eq!((plain.layers[0].attention.scale, plain.head.scale, plain.embedding_scale), (0.25, 0.125, 1.0));
+    let unturned = json!({"granite.logit_scale": 8.0, "granite.rope.scaling.finetuned": false});
+    assert!(granite(unturned).unwrap_err().to_string().contains("granite.rope.scaling.finetuned"));
+
+    let cohere2 = read_with("cohere2", &json!({"cohere2.logit_scale": 0.5}), &[]).unwrap_err().to_string();
+    assert!(cohere2.contains("cohere2.attention.sliding_window") && cohere2.contains("missing"), "{cohere2}");
+    let warmer = json!({
+        "mistral3.attention.temperature_scale": 0.1, "mistral3.rope.scaling.original_context_length": 128
+    });
+    assert_eq!(read_with("mistral3", &warmer, &[]).unwrap().context_length, 128);
+    let smollm3 = read_with("smollm3", &json!({"smollm3.block_count": 8}), &[]).unwrap();
+    let turned: Vec<_> = smollm3.layers.iter().map(|layer| layer.attention.rope.is_some()).collect();
+    assert_eq!(turned, [true, true, true, false, true, true, true, false]);
+}
+
+#[test]
+fn biases_are_those_that_the_first_layer_has() {
+    let one: &[f32] = &[0.0];
+    let model = read_with("qwen2", &json!({}), &[("blk.0.attn_v.bias", one)]).unwrap();
+    for layer in &model.layers {
+        let biases: Vec<_> = layer.linears().map(|linear| linear.bias).collect();
+        assert_eq!(biases, [false, false, true, false, false, false, false]);
+    }
+    let fused = read_with("llama", &json!({}), &[("blk.0.attn_qkv.bias", one)]).unwrap();
+    assert!(fused.layers[1].attention.qkv.iter().all(|linear| linear.bias) && !fused.layers[1].attention.output.bias);
 }
 
 /// Models of each family as llama.cpp's conversion describes them; made by `tests/fixtures/make_gguf_families.py`.
