@@ -3,6 +3,7 @@
 mod error;
 mod folder;
 mod gguf_file;
+mod gguf_places;
 mod lookalike;
 
 use std::borrow::Cow;
@@ -56,8 +57,8 @@ pub(crate) struct Stored<'a> {
 }
 
 impl Checkpoint {
-    /// Opens a Hugging Face folder (`config.json` with `model.safetensors` or its shards), a folder with exactly one
-    /// `.gguf` and no safetensors, or a `.gguf` file.
+    /// Opens a Hugging Face folder (`config.json` with `model.safetensors` or its shards), a `.gguf` file, any part of a
+    /// model in parts (`NAME-00001-of-00003.gguf`), or a folder with exactly one of these and no safetensors.
     ///
     /// # Errors
     /// Names the file, tensor or field that is missing, damaged or not supported.
@@ -160,13 +161,13 @@ impl Checkpoint {
         }
     }
 
-    /// `sha256:…` of the GGUF file, or of the names and contents of the files of the folder that the model is read
-    /// from. Computed on the first call.
+    /// `sha256:…` of the GGUF file, of all parts of a GGUF model in parts, or of the names and contents of the files of the
+    /// folder that the model is read from. Computed on the first call.
     #[must_use]
     pub fn digest(&self) -> &str {
         self.digest.get_or_init(|| match &self.source {
             Source::Folder(folder) => digest::of_files(folder.files()),
-            Source::Gguf(file) => digest::of_bytes(file.bytes()),
+            Source::Gguf(file) => file.digest(),
         })
     }
 

@@ -28,6 +28,7 @@ mod starcoder2;
 use serde_json::{Map, Value};
 
 use self::gguf::GgufReader;
+pub(crate) use self::gguf::{FUSED, OF_METADATA, Tensors};
 use crate::architecture::Architecture;
 use crate::config_error::ConfigError;
 use crate::fields::Fields;
@@ -68,8 +69,30 @@ const ALL: &[FamilyReader] = &[
     lfm2::READER,
 ];
 
-/// Families with GGUF files. Those of Mistral are of the architecture `llama`: its models have no window.
-const GGUF: &[GgufReader] = &[GgufReader { architecture: "llama", reader: &llama::READER, pairs: true }];
+/// Architectures of GGUF files.
+const GGUF: &[GgufReader] = &[
+    llama::GGUF,
+    mistral::GGUF,
+    GgufReader::new("qwen2", "qwen2"),
+    GgufReader::new("qwen3", "qwen3"),
+    gemma::GGUF2,
+    gemma::GGUF3,
+    phi3::GGUF,
+    phi::GGUF,
+    smollm3::GGUF,
+    granite::GGUF,
+    olmo::GGUF,
+    exaone4::GGUF,
+    GgufReader::new("ernie4_5", "ernie4_5"),
+    GgufReader::new("hunyuan-dense", "hunyuan_v1_dense"),
+    GgufReader::new("glm4", "glm4"),
+    cohere2::GGUF,
+    starcoder2::GGUF,
+    stablelm::GGUF,
+    nemotron::GGUF,
+    GgufReader::new("seed_oss", "seed_oss"),
+    lfm2::GGUF,
+];
 
 /// Reads the `config.json` of a Hugging Face folder.
 pub(crate) fn from_hugging_face(file: &str, map: &Map<String, Value>) -> Result<Architecture, ConfigError> {
@@ -84,11 +107,12 @@ pub(crate) fn from_hugging_face(file: &str, map: &Map<String, Value>) -> Result<
     Ok(architecture)
 }
 
-/// Reads the metadata of a GGUF file.
-///
-/// The vocabulary size, the divisors of rotary frequencies and a head of its own are in tensors; the caller fills them
-/// in and checks the whole.
-pub(crate) fn from_gguf(file: &str, map: &Map<String, Value>) -> Result<Architecture, ConfigError> {
+/// Reads the metadata of a GGUF file with its `tensors`.
+pub(crate) fn from_gguf(
+    file: &str,
+    map: &Map<String, Value>,
+    tensors: &dyn Tensors,
+) -> Result<Architecture, ConfigError> {
     let fields = Fields::new(file, map);
     let key = "general.architecture";
     let architecture = fields.opt_text(key)?.ok_or_else(|| fields.missing(key))?;
@@ -96,7 +120,9 @@ pub(crate) fn from_gguf(file: &str, map: &Map<String, Value>) -> Result<Architec
         let known: Vec<_> = GGUF.iter().map(|reader| reader.architecture).collect();
         fields.unsupported(key, &known.join(", "))
     })?;
-    gguf::read(&fields, reader)
+    let architecture = gguf::read(&fields, tensors, reader, ALL)?;
+    architecture.check(file)?;
+    Ok(architecture)
 }
 
 #[cfg(test)]

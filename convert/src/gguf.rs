@@ -1,19 +1,23 @@
-//! GGUF files, versions 2 and 3: metadata and tensors, dequantised as in `gguf-py`.
+//! GGUF files, versions 2 and 3, or models in several of them: metadata and tensors, dequantised as in `gguf-py`.
 //!
 //! Layout, little-endian: magic, version, counts; metadata (`key, type, value`); tensor entries (`name, dimensions,
 //! type, offset`); padding; data. Every length and offset is checked against the file's length before use.
 
 mod blocks;
 mod error;
+mod grids;
 mod reader;
+mod split;
 mod super_blocks;
 mod tensor_type;
+mod ternary;
 mod value;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub use error::GgufError;
+pub(crate) use split::PartName;
 pub(crate) use tensor_type::TensorType;
 pub(crate) use value::Element;
 use value::Value;
@@ -29,14 +33,31 @@ const ALIGNMENT_DEFAULT: u64 = 32;
 /// of its shortest encoding.
 const METADATA_MAX: usize = 1 << 16;
 const TENSORS_MAX: usize = 1 << 18;
+/// Bound on values in all short lists together; a model has a few for each layer.
+const LISTED_MAX: usize = 1 << 18;
 /// Shortest tensor entry: empty name, one dimension, type, offset.
 const TENSOR_ENTRY_BYTES_MIN: usize = 8 + 4 + 8 + 4 + 8;
 /// Shortest metadata entry: empty key, type, one byte.
 const METADATA_ENTRY_BYTES_MIN: usize = 8 + 4 + 1;
 
-/// An opened GGUF file.
+/// An opened GGUF file, or all parts of a model in several files.
 #[derive(Debug)]
 pub(crate) struct Gguf {
+    /// At least one; the first has the metadata.
+    files: Vec<File>,
+    metadata: BTreeMap<String, Value>,
+    tensors: BTreeMap<String, TensorInfo>,
+}
+
+#[derive(Debug)]
+struct File {
+    path: PathBuf,
+    bytes: Mapped,
+}
+
+/// One file, read on its own.
+#[derive(Debug)]
+struct Part {
     path: PathBuf,
     bytes: Mapped,
     metadata: BTreeMap<String, Value>,
@@ -49,24 +70,49 @@ pub(crate) struct TensorInfo {
     /// Row-major, slowest dimension first; the file has the reverse order.
     pub(crate) shape: Vec<usize>,
     pub(crate) kind: TensorType,
+    /// Index of its file.
+    file: usize,
     /// Byte range within the file.
     range: std::ops::Range<usize>,
 }
 
-impl Gguf {
-    pub(crate) fn open(path: &Path) -> Result<Self, GgufError> {
+impl Part {
+    fn open(path: &Path) -> Result<Self, GgufError> {
         let bytes = Mapped::open(path).map_err(|source| GgufError::Io { path: path.to_owned(), source })?;
         let (metadata, tensors) = parse(path, &bytes)?;
         Ok(Self { path: path.to_owned(), bytes, metadata, tensors })
     }
+}
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
+impl Gguf {
+    /// Opens a file, or all parts of the model that it is a part of.
+    pub(crate) fn open(path: &Path) -> Result<Self, GgufError> {
+        let mut gguf = Self { files: Vec::new(), metadata: BTreeMap::new(), tensors: BTreeMap::new() };
+        for (file, Part { path, bytes, metadata, tensors }) in
+            split::open_all(Part::open(path)?)?.into_iter().enumerate()
+        {
+            if file == 0 {
+                gguf.metadata = metadata;
+            }
+            gguf.files.push(File { path, bytes });
+            gguf.tensors.extend(tensors.into_iter().map(|(name, info)| (name, TensorInfo { file, ..info })));
+        }
+        Ok(gguf)
     }
 
-    /// Bytes of the whole file.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        &self.bytes
+    /// Path of the first file.
+    pub(crate) fn path(&self) -> &Path {
+        self.files.first().map_or(Path::new(""), |file| &file.path)
+    }
+
+    /// Bytes of each file, in the order of the parts.
+    pub(crate) fn files(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+        self.files.iter().map(|file| &*file.bytes)
+    }
+
+    /// Bytes of the file with the metadata.
+    fn first(&self) -> &[u8] {
+        self.files.first().map_or(&[], |file| &file.bytes)
     }
 
     pub(crate) fn tensor(&self, name: &str) -> Option<&TensorInfo> {
@@ -79,19 +125,20 @@ impl Gguf {
 
     /// A tensor's values as f32.
     pub(crate) fn values(&self, name: &str) -> Option<Vec<f32>> {
-        let info = self.tensors.get(name)?;
-        Some(info.kind.dequantise(&self.bytes[info.range.clone()]))
+        let (kind, bytes) = self.stored(name)?;
+        Some(kind.dequantise(bytes))
     }
 
     /// A tensor's blocks in the file's own format.
     pub(crate) fn stored(&self, name: &str) -> Option<(TensorType, &[u8])> {
         let info = self.tensors.get(name)?;
-        Some((info.kind, &self.bytes[info.range.clone()]))
+        Some((info.kind, self.files.get(info.file)?.bytes.get(info.range.clone())?))
     }
 
-    /// All scalar metadata, as a map for [`Fields`](crate::fields::Fields).
-    pub(crate) fn scalars(&self) -> serde_json::Map<String, serde_json::Value> {
-        self.metadata.iter().filter_map(|(key, value)| Some((key.clone(), value.as_json()?))).collect()
+    /// Scalar metadata and short lists but those of the tokenizer, as a map for [`Fields`](crate::fields::Fields).
+    pub(crate) fn fields(&self) -> serde_json::Map<String, serde_json::Value> {
+        let taken = self.metadata.iter().filter(|(key, value)| value.as_array().is_none() || is_listed(key));
+        taken.filter_map(|(key, value)| Some((key.clone(), value.as_json(self.first())?))).collect()
     }
 
     pub(crate) fn text(&self, key: &str) -> Option<&str> {
@@ -108,8 +155,13 @@ impl Gguf {
 
     /// Elements of a metadata array.
     pub(crate) fn array(&self, key: &str) -> Option<impl Iterator<Item = Element<'_>>> {
-        Some(self.metadata.get(key)?.as_array()?.elements(&self.bytes))
+        Some(self.metadata.get(key)?.as_array()?.elements(self.first()))
     }
+}
+
+/// Whether a list under this key is read at once.
+fn is_listed(key: &str) -> bool {
+    !key.starts_with("tokenizer.")
 }
 
 type Parsed = (BTreeMap<String, Value>, BTreeMap<String, TensorInfo>);
@@ -131,18 +183,19 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Parsed, GgufError> {
         return Err(reader.bad("metadata count", &format!("{metadata_count} entries; the limit is {METADATA_MAX}")));
     }
 
-    let mut metadata = BTreeMap::new();
+    let (mut metadata, mut listed) = (BTreeMap::new(), 0);
     for _ in 0..metadata_count {
         let key = reader.text("a metadata key")?;
         let value = Value::read(&mut reader, key)?;
+        if is_listed(key) {
+            listed += value.listed();
+        }
+        if listed > LISTED_MAX {
+            return Err(reader.bad(key, &format!("more than {LISTED_MAX} values in short lists")));
+        }
         if metadata.insert(key.to_owned(), value).is_some() {
             return Err(reader.bad(key, "duplicate metadata key; the file is damaged"));
         }
-    }
-    if metadata.get("split.count").and_then(Value::as_unsigned).is_some_and(|count| count > 1) {
-        return Err(
-            reader.bad("split.count", "models split over several files are not read; merge with llama-gguf-split")
-        );
     }
     let tensor_count = reader.fits("tensor count", tensor_count, TENSOR_ENTRY_BYTES_MIN)?;
     if tensor_count > TENSORS_MAX {
@@ -234,7 +287,7 @@ fn place(
         }
         end_before = offset + bytes;
         let range = (end - bytes) as usize..end as usize;
-        if tensors.insert(name.clone(), TensorInfo { shape, kind, range }).is_some() {
+        if tensors.insert(name.clone(), TensorInfo { shape, kind, file: 0, range }).is_some() {
             return Err(bad(&name, "duplicate tensor name; the file is damaged".to_owned()));
         }
     }
@@ -257,5 +310,14 @@ mod tests {
         assert!(refusal(300_000, 0, &vec![0; 300_000 * 32]).contains("300000 tensors; the limit is 262144"));
         assert!(refusal(0, 70_000, &[0; 100]).contains("more than the remaining"));
         assert!(refusal(u64::MAX, 0, &[0; 100]).contains("more than the remaining"));
+        let list = |index: u64| {
+            let key = format!("k{index:04}");
+            // A list of 1,024 bytes.
+            let head =
+                [(key.len() as u64).to_le_bytes().to_vec(), key.into_bytes(), vec![9, 0, 0, 0, 0, 0, 0, 0]].concat();
+            [head, 1024u64.to_le_bytes().to_vec(), vec![7; 1024]].concat()
+        };
+        let lists: Vec<u8> = (0..257).flat_map(list).collect();
+        assert!(refusal(0, 257, &lists).contains("`k0256`: more than 262144 values in short lists"));
     }
 }

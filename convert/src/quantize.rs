@@ -5,7 +5,7 @@
 //! | Q4_0, Q4_1, Q5_0, Q4_K, Q5_K, Q6_K | exact | exact |
 //! | Q8_0 | exact in a file that mixes types, else 4 bits with a minimum, blocks of 32 | exact |
 //! | Q5_1 | 8 bits: the author chose more than 4 | 8 bits |
-//! | floats | 4 bits with a minimum, blocks of 32 | 8 bits, blocks of 32 |
+//! | other types of at most 4 bits, floats | 4 bits with a minimum, blocks of 32 | 8 bits, blocks of 32 |
 //!
 //! Matrices that are fused have a part for each format; where columns do not fall on tiles, they have one format: the
 //! widest of theirs.
@@ -130,7 +130,7 @@ fn exact(kind: TensorType) -> Option<(Format, TakeOver)> {
         TensorType::Q4_K => exact(Format::Q4K, Packed::from_q4_k),
         TensorType::Q5_K => exact(Format::Q5K, Packed::from_q5_k),
         TensorType::Q6_K => exact(Format::Q6K, Packed::from_q6_k),
-        TensorType::F32 | TensorType::F16 | TensorType::BF16 | TensorType::Q5_1 => None,
+        _ => None,
     }
 }
 
@@ -301,5 +301,36 @@ mod tests {
         let block = four_bits(&[0.25; 32]);
         assert_eq!((block.scale, block.offset, block.quants[0]), (0.0, 0.25, 0));
         assert_eq!((Block::in_8_bits(&[0.0; 32], 1.0).scale, Block::in_8_bits(&[0.0; 32], 1.0).quants[0]), (0.0, 128));
+    }
+
+    #[test]
+    fn types_without_a_kernel_of_their_own_are_rounded_to_the_bits_that_are_asked_for() {
+        let name = "model.layers.0.self_attn.q_proj.weight".to_owned();
+        let file = include_bytes!("../tests/fixtures/tiny.gguf");
+        let stored = b"blk.0.attn_q.weight";
+        let at = file.windows(stored.len()).position(|window| window == stored).unwrap();
+        // Behind the name: the number of dimensions, two of them, and the type. Blocks of IQ4_NL are as large as those of Q4_0.
+        let kind = at + stored.len() + 4 + 16;
+        let dir = tempfile::tempdir().unwrap();
+        for (code, bits, format) in [
+            (2, Bits::Four, Format::Q4Scale32),
+            (20, Bits::Four, Format::Q4Min32),
+            (20, Bits::Eight, Format::Q8Scale32),
+        ] {
+            let mut bytes = file.to_vec();
+            bytes[kind] = code;
+            let path = dir.path().join("m.gguf");
+            std::fs::write(&path, bytes).unwrap();
+            let checkpoint = Checkpoint::open(&path).unwrap();
+            assert_eq!(checkpoint.native_bits(&name), Some(4));
+            let packed = quantize(&checkpoint, std::slice::from_ref(&name), bits).unwrap();
+            assert_eq!(packed.weights().format(), format, "type {code}");
+            let (mut column, weights) = (vec![0.0; 32], checkpoint.tensor(&name).unwrap().data);
+            packed.weights().column(0, &mut column);
+            let largest = weights[..32].iter().fold(0f32, |largest, weight| largest.max(weight.abs()));
+            for (found, weight) in column.iter().zip(&weights) {
+                assert!((found - weight).abs() <= largest / 8.0, "type {code}: {found}, {weight}");
+            }
+        }
     }
 }

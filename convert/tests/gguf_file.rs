@@ -61,6 +61,24 @@ fn weights_come_under_hugging_face_names_and_in_its_row_order() {
 }
 
 #[test]
+fn queries_keys_and_values_may_be_rows_of_one_tensor() {
+    let model = Checkpoint::open(&fixture("fused.gguf")).unwrap();
+    let whole = Checkpoint::open(&fixture("tiny.gguf")).unwrap();
+    let mut expected = whole.architecture().clone();
+    expected.layers[0].attention.qkv.iter_mut().for_each(|linear| linear.bias = true);
+    assert_eq!(*model.architecture(), expected);
+    for (name, (_, shape, bytes)) in read_tensors(&fixture("tiny.safetensors")) {
+        let tensor = model.tensor(&name).unwrap();
+        assert_eq!((tensor.shape, tensor.data), (shape, values(&bytes)), "{name}");
+    }
+    let bias = |name: &str| model.tensor(&format!("model.layers.0.self_attn.{name}_proj.bias")).unwrap().data;
+    // Rows of queries and keys are stored with the halves of a rotation side by side.
+    assert_eq!(bias("q")[..8], [0., 2., 4., 6., 1., 3., 5., 7.]);
+    assert_eq!(bias("k")[..8], [32., 34., 36., 38., 33., 35., 37., 39.]);
+    assert_eq!(bias("v"), (48..64).map(|row| row as f32).collect::<Vec<_>>());
+}
+
+#[test]
 fn a_folder_with_one_file_is_that_file() {
     let dir = tempfile::tempdir().unwrap();
     assert_says(&refusal(dir.path()), &["no model here", "exactly one .gguf", "the folder is empty"]);
@@ -149,7 +167,7 @@ fn no_cut_and_no_flipped_byte_makes_the_reader_panic() {
 #[test]
 fn tensors_must_be_those_of_the_metadata() {
     let q = "blk.0.attn_q.weight";
-    assert_says(&changed(|bytes| put(bytes, q, 4 + 16, &[20])), &[q, "20 (IQ4_NL)", "Q4_K"]);
+    assert_says(&changed(|bytes| put(bytes, q, 4 + 16, &[9])), &[q, "9 (Q8_1)", "Q2_K to Q6_K"]);
     assert_says(&changed(|bytes| put(bytes, q, 4 + 16, &[200])), &[q, "200", "not known"]);
     assert_says(&changed(|bytes| put(bytes, q, 0, &[9])), &[q, "9 dimensions"]);
     assert_says(&changed(|bytes| put(bytes, q, 4, &[33])), &[q, "rows of 33"]);

@@ -42,7 +42,7 @@ fn folders_without_a_model_say_what_they_are() {
         (&["bundle.json", "graph.onnx"], &["converted already", "checkpoint"]),
         (&["a.gguf", "b.gguf"], &["2 .gguf files", "a.gguf", "name one"]),
         (&["config.json", "a.gguf", "b.gguf"], &["2 .gguf files", "name one"]),
-        (&["m-00001-of-00002.gguf", "m-00002-of-00002.gguf"], &["parts", "llama-gguf-split --merge"]),
+        (&["m-00001-of-00002.gguf", "n-00001-of-00002.gguf"], &["parts of several models", "name one part"]),
         (&["config.json", "pytorch_model.bin"], &["pickled (pytorch_model.bin)", "safe_serialization=True"]),
         (&["config.json", "pytorch_model-00001-of-00002.bin"], &["pickled"]),
         (&["consolidated.00.pth", "params.json"], &["format of the model's makers"]),

@@ -1,21 +1,18 @@
-//! GGUF models: one file, presented with Hugging Face names and row order.
+//! GGUF models: one file or several, presented with Hugging Face names and row order.
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use super::gguf_places::{self, Place};
 use super::{CheckpointError, Stored, Tensor, lookalike};
-use crate::architecture::{Architecture, TensorSpec, Transform};
+use crate::architecture::{Architecture, Transform};
 use crate::chat::{ChatError, ChatTemplate};
 use crate::generation::{GenerationDefaults, add_ends};
-use crate::gguf::{Gguf, TensorType};
-use crate::rope::RopeScaling;
-use crate::{families, tokenizer};
+use crate::gguf::{Gguf, PartName, TensorType};
+use crate::{digest, families, tokenizer};
 
-const EMBEDDING: &str = "token_embd.weight";
-const HEAD: &str = "output.weight";
 const BOS: &str = "tokenizer.ggml.bos_token_id";
-const ROPE_DIVISORS: &str = "rope_freqs.weight";
 
 /// An opened GGUF file whose tensors fit its metadata.
 #[derive(Debug)]
@@ -23,11 +20,12 @@ pub(super) struct GgufFile {
     gguf: Gguf,
     architecture: Architecture,
     generation: GenerationDefaults,
-    /// Expected tensors by Hugging Face name.
-    tensors: BTreeMap<String, TensorSpec>,
+    /// Tensors by Hugging Face name.
+    tensors: BTreeMap<String, Place>,
 }
 
-/// The GGUF file for `path`: the file itself, or the only one in a folder without safetensors.
+/// The GGUF file for `path`: the file itself, or, in a folder without safetensors, the only one or a part of the only
+/// model in parts.
 pub(super) fn find(path: &Path) -> Result<Option<PathBuf>, CheckpointError> {
     let io = |source| CheckpointError::Io { path: path.to_owned(), source };
     let no_model = |found: &str| CheckpointError::NoModel { path: path.to_owned(), found: found.to_owned() };
@@ -48,8 +46,15 @@ pub(super) fn find(path: &Path) -> Result<Option<PathBuf>, CheckpointError> {
     }
     match ggufs.as_slice() {
         [file] => Ok(Some(file.clone())),
+        [first, rest @ ..] if are_parts(first, rest) => Ok(Some(first.clone())),
         _ => Err(no_model(&lookalike::folder(path))),
     }
+}
+
+/// Whether all files are parts of one model, by their names.
+fn are_parts(first: &Path, rest: &[PathBuf]) -> bool {
+    let Some(first) = PartName::of(first) else { return false };
+    rest.iter().all(|other| PartName::of(other).is_some_and(|other| other.is_with(&first)))
 }
 
 /// The GGUF files of a folder that may be models, sorted; not vision projectors (`mmproj`).
@@ -72,20 +77,22 @@ fn begins_as_gguf(path: &Path) -> bool {
     crate::mapped::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok_and(|()| magic == *b"GGUF")
 }
 
+impl families::Tensors for Gguf {
+    fn shape(&self, name: &str) -> Option<&[usize]> {
+        Some(&self.tensor(name)?.shape)
+    }
+
+    fn values(&self, name: &str) -> Option<Vec<f32>> {
+        Gguf::values(self, name)
+    }
+}
+
 impl GgufFile {
     pub(super) fn open(path: &Path) -> Result<Self, CheckpointError> {
         let gguf = Gguf::open(path)?;
         let file = path.display().to_string();
-        let scalars = gguf.scalars();
-        let mut architecture = families::from_gguf(&file, &scalars)?;
-        architecture.head.tied = gguf.tensor(HEAD).is_none();
-        if architecture.vocab_size == 0 {
-            architecture.vocab_size = gguf.tensor(EMBEDDING).and_then(|info| info.shape.first().copied()).unwrap_or(0);
-        }
-        if let Some(divisors) = gguf.values(ROPE_DIVISORS) {
-            architecture.ropes.iter_mut().for_each(|rope| rope.scaling = RopeScaling::Divisors(divisors.clone()));
-        }
-        architecture.check(&file)?;
+        let scalars = gguf.fields();
+        let architecture = families::from_gguf(&file, &scalars, &gguf)?;
 
         let mut generation = generation(&gguf, &file, architecture.vocab_size);
         let template = chat_template(&gguf).ok().flatten();
@@ -96,9 +103,9 @@ impl GgufFile {
         if scalars.get("tokenizer.chat_template").is_some_and(|value| !value.is_string()) {
             generation.notes.push(format!("{file}: tokenizer.chat_template is no text; it is ignored"));
         }
-        let expected = architecture.tensors();
-        check_tensors(&gguf, &architecture, &expected)?;
-        let tensors = expected.into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
+        let places = gguf_places::places(&architecture, &gguf);
+        check_tensors(&gguf, &architecture, &places)?;
+        let tensors = places.into_iter().map(|place| (place.spec.name.clone(), place)).collect();
         Ok(Self { gguf, architecture, generation, tensors })
     }
 
@@ -112,8 +119,9 @@ impl GgufFile {
 
     pub(super) fn tensor(&self, name: &str) -> Result<Tensor, CheckpointError> {
         let missing = || CheckpointError::MissingTensor { path: self.gguf.path().to_owned(), tensor: name.to_owned() };
-        let expected = self.tensors.get(name).ok_or_else(missing)?;
-        let data = self.gguf.values(&expected.gguf).ok_or_else(missing)?;
+        let place = self.tensors.get(name).ok_or_else(missing)?;
+        let (kind, bytes) = place.stored(&self.gguf).ok_or_else(missing)?;
+        let (expected, data) = (&place.spec, kind.dequantise(bytes));
         let data = match expected.transform {
             Transform::SplitPairs { heads } => halves_from_pairs(&data, heads, expected.shape[0]),
             // GGUF stores gains as they are applied.
@@ -123,12 +131,12 @@ impl GgufFile {
     }
 
     pub(super) fn kind(&self, name: &str) -> Option<TensorType> {
-        Some(self.gguf.tensor(&self.tensors.get(name)?.gguf)?.kind)
+        Some(self.gguf.tensor(&self.tensors.get(name)?.name)?.kind)
     }
 
     pub(super) fn stored(&self, name: &str) -> Option<Stored<'_>> {
-        let expected = self.tensors.get(name)?;
-        let (kind, bytes) = self.gguf.stored(&expected.gguf)?;
+        let place = self.tensors.get(name)?;
+        let (expected, (kind, bytes)) = (&place.spec, place.stored(&self.gguf)?);
         let bytes = match expected.transform {
             Transform::SplitPairs { heads } => halves_from_pairs(bytes, heads, expected.shape[0]).into(),
             Transform::AddOne | Transform::Nothing => bytes.into(),
@@ -152,8 +160,17 @@ impl GgufFile {
         self.generation.notes.iter().cloned().chain(note).collect()
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
-        self.gguf.bytes()
+    /// Digest of the file, or of all parts in their order, whatever they are called.
+    pub(super) fn digest(&self) -> String {
+        let mut files = self.gguf.files();
+        match (files.len(), files.next()) {
+            (1, Some(bytes)) => digest::of_bytes(bytes),
+            _ => {
+                let parts: Vec<_> =
+                    self.gguf.files().enumerate().map(|(part, bytes)| (part.to_string(), bytes)).collect();
+                digest::of_files(parts.iter().map(|(part, bytes)| (part.as_str(), *bytes)))
+            }
+        }
     }
 }
 
@@ -194,9 +211,9 @@ fn halves_from_pairs<T: Copy>(data: &[T], heads: usize, rows: usize) -> Vec<T> {
     out
 }
 
-fn check_tensors(gguf: &Gguf, architecture: &Architecture, expected: &[TensorSpec]) -> Result<(), CheckpointError> {
+fn check_tensors(gguf: &Gguf, architecture: &Architecture, places: &[Place]) -> Result<(), CheckpointError> {
     let path = || gguf.path().to_owned();
-    for TensorSpec { gguf: name, shape, .. } in expected {
+    for Place { name, whole: shape, .. } in places {
         let tensor = name.clone();
         let Some(info) = gguf.tensor(name) else {
             return Err(CheckpointError::MissingTensor { path: path(), tensor });
@@ -206,8 +223,8 @@ fn check_tensors(gguf: &Gguf, architecture: &Architecture, expected: &[TensorSpe
             return Err(CheckpointError::Shape { path: path(), tensor, found, expected });
         }
     }
-    let known: std::collections::BTreeSet<&str> = expected.iter().map(|tensor| tensor.gguf.as_str()).collect();
-    match gguf.tensor_names().find(|name| !known.contains(name) && *name != ROPE_DIVISORS) {
+    let known: std::collections::BTreeSet<&str> = places.iter().map(|place| place.name.as_str()).collect();
+    match gguf.tensor_names().find(|name| !known.contains(name) && !families::OF_METADATA.contains(name)) {
         Some(name) => Err(CheckpointError::UnexpectedTensor {
             path: path(),
             tensor: name.to_owned(),
@@ -220,7 +237,7 @@ fn check_tensors(gguf: &Gguf, architecture: &Architecture, expected: &[TensorSpe
 /// End and begin tokens of the metadata.
 fn generation(gguf: &Gguf, file: &str, vocab_size: usize) -> GenerationDefaults {
     let mut defaults = GenerationDefaults::default();
-    let scalars = gguf.scalars();
+    let scalars = gguf.fields();
     for key in ["tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"] {
         for id in defaults.token_ids(file, &scalars, key, vocab_size) {
             defaults.add_end(id, "", &format!("{file}: {key}"));

@@ -57,10 +57,7 @@ pub(super) fn folder(path: &Path) -> String {
     let ggufs: Vec<&String> = names.iter().filter(|name| name.ends_with(".gguf")).collect();
     if let [first, second, ..] = ggufs.as_slice() {
         if first.contains("-of-") {
-            let count = ggufs.len();
-            return format!(
-                "{count} parts of .gguf files are there ({first}, …): merge them with llama-gguf-split --merge"
-            );
+            return format!("parts of several models are there ({first}, {second}, …): name one part of the model");
         }
         return format!("{} .gguf files are there ({first}, {second}, …): name one of them", ggufs.len());
     }

@@ -3,6 +3,7 @@
 
 use super::FamilyReader;
 use super::changes::{flag, number};
+use super::gguf::{Config, GgufReader, Metadata, Windows};
 use super::hugging_face::{Conventions, LLAMA, decoder};
 use crate::architecture::{Architecture, NormKind};
 use crate::config_error::ConfigError;
@@ -12,6 +13,13 @@ const COHERE: Conventions =
     Conventions { epsilon: ("layer_norm_eps", 1e-5), tied: true, norm: NormKind::Layer { bias: false }, ..LLAMA };
 
 pub(super) const READER: FamilyReader = FamilyReader { model_types: &["cohere2"], from_hugging_face };
+pub(super) const GGUF: GgufReader = GgufReader {
+    layer_norm: true,
+    windows: Windows::AllBut(4),
+    keys: &["logit_scale"],
+    translate,
+    ..GgufReader::new("cohere2", "cohere2")
+};
 
 fn from_hugging_face(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
     let mut architecture = decoder(fields, &COHERE)?;
@@ -27,4 +35,10 @@ fn from_hugging_face(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
     architecture.interleaved();
     architecture.head.scale = number(fields, "logit_scale", 0.0625)?;
     Ok(architecture)
+}
+
+fn translate(metadata: &Metadata<'_>, config: &mut Config) -> Result<(), ConfigError> {
+    metadata.size("attention.sliding_window")?;
+    config.insert("logit_scale".to_owned(), metadata.number("logit_scale")?.into());
+    Ok(())
 }

@@ -2,14 +2,18 @@
 //! windows only.
 
 use super::FamilyReader;
+use super::gguf::{Config, GgufReader, Metadata, Windows};
 use super::hugging_face::{Conventions, LLAMA, decoder};
 use crate::architecture::{Architecture, Name, QkSpan};
 use crate::config_error::ConfigError;
 use crate::fields::Fields;
 
 const EXAONE: Conventions = Conventions { epsilon: ("rms_norm_eps", 1e-5), ..LLAMA };
+const LAYERS_OF_32B: usize = 64;
 
 pub(super) const READER: FamilyReader = FamilyReader { model_types: &["exaone4"], from_hugging_face };
+pub(super) const GGUF: GgufReader =
+    GgufReader { windows: Windows::AllBut(4), translate, ..GgufReader::new("exaone4", "exaone4") };
 
 fn from_hugging_face(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
     let mut architecture = decoder(fields, &EXAONE)?;
@@ -27,4 +31,14 @@ fn from_hugging_face(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
         architecture.rope_in_windows_only();
     }
     Ok(architecture)
+}
+
+/// The 32B model, known by its layers, has windows even where nothing is said of them.
+fn translate(metadata: &Metadata<'_>, config: &mut Config) -> Result<(), ConfigError> {
+    if metadata.size("block_count")? == LAYERS_OF_32B && metadata.get("attention.sliding_window").is_none() {
+        config.remove("layer_types");
+        config.insert("sliding_window".to_owned(), 4096.into());
+        config.insert("sliding_window_pattern".to_owned(), 4.into());
+    }
+    Ok(())
 }

@@ -3,6 +3,7 @@
 
 use super::FamilyReader;
 use super::changes::flag;
+use super::gguf::{Config, GgufReader, Metadata, Windows};
 use super::hugging_face::{Conventions, LLAMA, decoder};
 use crate::architecture::{Architecture, Name, QkSpan};
 use crate::config_error::ConfigError;
@@ -13,9 +14,24 @@ const GEMMA: Conventions =
     Conventions { activation: ("hidden_activation", "gelu_pytorch_tanh"), tied: true, minus_one: true, ..LLAMA };
 /// Every so many layers of Gemma 3 one attends to everything.
 const PATTERN_DEFAULT: usize = 6;
+/// Layers of Gemma 2 27B and Gemma 3 27B.
+const LAYERS_OF_27B: [usize; 2] = [46, 62];
 
 pub(super) const GEMMA2: FamilyReader = FamilyReader { model_types: &["gemma2"], from_hugging_face: gemma2 };
 pub(super) const GEMMA3: FamilyReader = FamilyReader { model_types: &["gemma3_text"], from_hugging_face: gemma3 };
+
+pub(super) const GGUF2: GgufReader = GgufReader {
+    windows: Windows::AllBut(2),
+    keys: &["attn_logit_softcapping", "final_logit_softcapping"],
+    translate: gguf2,
+    ..GgufReader::new("gemma2", "gemma2")
+};
+pub(super) const GGUF3: GgufReader = GgufReader {
+    windows: Windows::AllBut(PATTERN_DEFAULT),
+    keys: &["final_logit_softcapping", "rope.freq_base_swa"],
+    translate: gguf3,
+    ..GgufReader::new("gemma3", "gemma3_text")
+};
 
 fn gemma2(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
     let mut architecture = gemma(fields, &GEMMA)?;
@@ -74,4 +90,37 @@ fn gemma(fields: &Fields<'_>, conventions: &Conventions) -> Result<Architecture,
         layer.attention.soft_cap = soft_cap;
     });
     Ok(architecture)
+}
+
+/// The first files of Gemma 2 say nothing of windows and caps, but have them.
+fn gguf2(metadata: &Metadata<'_>, config: &mut Config) -> Result<(), ConfigError> {
+    if metadata.get("attention.sliding_window").is_none() {
+        config.remove("sliding_window");
+        config.remove("layer_types");
+    }
+    let cap = |key: &str, default: f64| Ok::<_, ConfigError>(metadata.opt_number(key)?.unwrap_or(default));
+    config.insert("attn_logit_softcapping".to_owned(), cap("attn_logit_softcapping", 50.0)?.into());
+    config.insert("final_logit_softcapping".to_owned(), cap("final_logit_softcapping", 30.0)?.into());
+    let scalar = query_scalar(metadata, LAYERS_OF_27B[0])?;
+    config.insert("query_pre_attn_scalar".to_owned(), scalar.into());
+    Ok(())
+}
+
+fn gguf3(metadata: &Metadata<'_>, config: &mut Config) -> Result<(), ConfigError> {
+    let cap = metadata.nonzero("final_logit_softcapping")?;
+    config.insert("final_logit_softcapping".to_owned(), cap.into());
+    let theta = metadata.nonzero("rope.freq_base_swa")?.unwrap_or(10_000.0);
+    config.insert("rope_local_base_freq".to_owned(), theta.into());
+    let scalar = query_scalar(metadata, LAYERS_OF_27B[1])?;
+    config.insert("query_pre_attn_scalar".to_owned(), scalar.into());
+    Ok(())
+}
+
+/// The width of a head; in the models of 27B, which are known by their layers, that of the residual stream for each head.
+fn query_scalar(metadata: &Metadata<'_>, layers_of_27b: usize) -> Result<usize, ConfigError> {
+    if metadata.size("block_count")? != layers_of_27b {
+        return metadata.head_dim();
+    }
+    let (hidden, heads) = (metadata.size("embedding_length")?, metadata.size("attention.head_count")?);
+    Ok(hidden.checked_div(heads).unwrap_or(0))
 }

@@ -1,167 +1,209 @@
 //! GGUF metadata: translated to the fields of config.json, which the family's reader takes.
+//!
+//! Keys and their defaults are those of llama.cpp (`src/llama-arch.cpp`, `src/models`), layouts those of its conversion
+//! from Hugging Face (`conversion`). Biases, a head of its own and divisors of rotary frequencies are in no metadata: they
+//! follow from the file's tensors.
 
-use serde_json::{Value, json};
+mod metadata;
+mod refusals;
+mod rope;
 
-use super::{FamilyReader, Read};
-use crate::architecture::Architecture;
+use serde_json::{Map, Value, json};
+
+use super::FamilyReader;
+use crate::architecture::{Architecture, LAYERS_MAX, Layer, Linear};
 use crate::config_error::ConfigError;
 use crate::fields::Fields;
+use crate::rope::RopeScaling;
 
-const ROPE_THETA_DEFAULT: f64 = 10_000.0;
+pub(super) use metadata::Metadata;
+pub(crate) use metadata::Tensors;
+pub(super) use rope::original_context;
+
+/// Fields of config.json.
+pub(super) type Config = Map<String, Value>;
+
+/// Tensors that are read with the metadata, and are none of the graph.
+pub(crate) const OF_METADATA: [&str; 3] = [rope::DIVISORS, rope::FACTORS[0], rope::FACTORS[1]];
+const EMBEDDING: &str = "token_embd.weight";
+const HEAD: &str = "output.weight";
+/// Queries, keys and values in one tensor, whether or not the family has them so: the first files of Phi 2 do, and those
+/// that `--fuse-qkv` makes.
+pub(crate) const FUSED: &str = "attn_qkv";
 
 /// A family's name and layout in GGUF.
 pub(super) struct GgufReader {
     /// `general.architecture`.
     pub(super) architecture: &'static str,
-    pub(super) reader: &'static FamilyReader,
+    /// `model_type` of the family's reader.
+    pub(super) model_type: &'static str,
     /// Whether rows of queries and keys have the halves of a rotation side by side.
     pub(super) pairs: bool,
+    /// Whether the norms over the residual stream are layer norms.
+    pub(super) layer_norm: bool,
+    /// Layers with a sliding window.
+    pub(super) windows: Windows,
+    /// Keys that `translate` takes and other architectures lack.
+    pub(super) keys: &'static [&'static str],
+    /// Adds, or changes, fields of config.json.
+    pub(super) translate: fn(&Metadata<'_>, &mut Config) -> Result<(), ConfigError>,
 }
 
-/// Reads `ARCHITECTURE.*`. `vocab_size` is 0 if the metadata lack it, and the head is not tied: both follow from the
-/// tensors.
-pub(super) fn read(fields: &Fields<'_>, gguf: &GgufReader) -> Result<Architecture, ConfigError> {
-    let key = |name: &str| format!("{}.{name}", gguf.architecture);
-    for name in ["expert_count", "expert_used_count"] {
-        if fields.opt_size(&key(name))?.is_some_and(|experts| experts > 0) {
-            return Err(fields.unsupported(&key(name), "0: dense models only"));
+/// Which layers have a sliding window, if the metadata say how wide it is.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Windows {
+    /// No layer.
+    None,
+    /// All layers.
+    All,
+    /// All but every so many, unless `attention.sliding_window_pattern` says other ones.
+    AllBut(usize),
+}
+
+impl GgufReader {
+    /// An architecture with the keys and layout that most have.
+    pub(super) const fn new(architecture: &'static str, model_type: &'static str) -> Self {
+        Self {
+            architecture,
+            model_type,
+            pairs: false,
+            layer_norm: false,
+            windows: Windows::None,
+            keys: &[],
+            translate: |_, _| Ok(()),
         }
     }
-    let hidden_size = fields.size(&key("embedding_length"))?;
-    let heads = fields.size(&key("attention.head_count"))?;
-    let derived = hidden_size.checked_div(heads).unwrap_or(0);
-    let head_dim = fields.opt_size(&key("attention.key_length"))?.unwrap_or(derived);
-    for name in ["attention.value_length", "rope.dimension_count"] {
-        if fields.opt_size(&key(name))?.is_some_and(|width| width != head_dim && head_dim != 0) {
-            return Err(fields.unsupported(&key(name), &format!("{head_dim}, the width of a head")));
+}
+
+/// Reads `ARCHITECTURE.*` with one of `readers`.
+pub(super) fn read(
+    fields: &Fields<'_>,
+    tensors: &dyn Tensors,
+    gguf: &GgufReader,
+    readers: &[FamilyReader],
+) -> Result<Architecture, ConfigError> {
+    let metadata = Metadata::new(fields, gguf.architecture, tensors);
+    refusals::refuse_unknown(&metadata, gguf)?;
+    let mut config = common(&metadata, gguf)?;
+    rope::translate(&metadata, &mut config)?;
+    add_windows(&metadata, gguf.windows, &mut config)?;
+    (gguf.translate)(&metadata, &mut config)?;
+    let read = Fields::new(metadata.file(), &config);
+    let model_type = read.opt_text("model_type")?.unwrap_or_default();
+    let reader = readers.iter().find(|reader| reader.model_types.contains(&model_type));
+    let reader = reader.ok_or_else(|| fields.unsupported("general.architecture", "architectures with a reader"))?;
+    let mut architecture = (reader.from_hugging_face)(&read)?;
+    from_tensors(&metadata, gguf, &mut architecture)?;
+    Ok(architecture)
+}
+
+fn common(metadata: &Metadata<'_>, gguf: &GgufReader) -> Result<Config, ConfigError> {
+    let layers = metadata.size("block_count")?;
+    if layers > LAYERS_MAX {
+        return Err(metadata.wrong("block_count", &format!("at most {LAYERS_MAX} layers")));
+    }
+    let heads = metadata.size_of_layers("attention.head_count")?;
+    let head_dim = metadata.head_dim()?;
+    for name in ["attention.value_length", "attention.key_length_swa", "attention.value_length_swa"] {
+        if metadata.opt_size(name)?.is_some_and(|width| width != head_dim && head_dim != 0) {
+            return Err(metadata.unsupported(name, &format!("{head_dim}, the width of a head")));
         }
     }
-    let window = fields.opt_size(&key("attention.sliding_window"))?.filter(|window| *window > 0);
+    let vocab_size = match metadata.opt_size("vocab_size")? {
+        Some(size) => size,
+        None => metadata.tensors.shape(EMBEDDING).and_then(|shape| shape.first().copied()).unwrap_or(0),
+    };
+    let kind = if gguf.layer_norm { "attention.layer_norm_epsilon" } else { "attention.layer_norm_rms_epsilon" };
+    let epsilon = metadata.number(kind)?;
     let config = json!({
-        "model_type": gguf.reader.model_types.first(),
-        "hidden_size": hidden_size,
-        "intermediate_size": fields.size(&key("feed_forward_length"))?,
-        "num_hidden_layers": fields.size(&key("block_count"))?,
+        "model_type": gguf.model_type,
+        "hidden_size": metadata.size("embedding_length")?,
+        "intermediate_size": metadata.size_of_layers("feed_forward_length")?,
+        "num_hidden_layers": layers,
         "num_attention_heads": heads,
-        "num_key_value_heads": fields.opt_size(&key("attention.head_count_kv"))?.unwrap_or(heads),
+        "num_key_value_heads": metadata.opt_size_of_layers("attention.head_count_kv")?.unwrap_or(heads),
         "head_dim": head_dim,
-        "vocab_size": fields.opt_size(&key("vocab_size"))?.unwrap_or(0),
-        "rms_norm_eps": fields.number(&key("attention.layer_norm_rms_epsilon"))?,
-        "rope_theta": rope_theta(fields, &key)?,
-        "max_position_embeddings": fields.size(&key("context_length"))?,
+        "vocab_size": vocab_size,
+        "max_position_embeddings": metadata.size("context_length")?,
+        "tie_word_embeddings": !metadata.has_tensor(HEAD),
+        // One number under the names of all families.
+        "rms_norm_eps": epsilon,
+        "layer_norm_eps": epsilon,
+        "norm_eps": epsilon,
+        "norm_epsilon": epsilon,
     });
-    let Value::Object(config) = config else { return Err(fields.missing("general.architecture")) };
-    let read: Read = gguf.reader.from_hugging_face;
-    let mut architecture = read(&Fields::new(fields.file(), &config))?;
+    match config {
+        Value::Object(config) => Ok(config),
+        _ => Ok(Config::new()),
+    }
+}
+
+/// Adds `sliding_window` and `layer_types`.
+fn add_windows(metadata: &Metadata<'_>, windows: Windows, config: &mut Config) -> Result<(), ConfigError> {
+    let every = match windows {
+        Windows::None => return Ok(()),
+        Windows::All => 0,
+        Windows::AllBut(every) => every,
+    };
+    let window = metadata.opt_size("attention.sliding_window")?.filter(|window| *window > 0);
+    let layers = metadata.size("block_count")?;
+    let pattern = "attention.sliding_window_pattern";
+    let slides: Vec<bool> = match (window, metadata.get(pattern)) {
+        (None, _) => vec![false; layers],
+        (Some(_), Some(Value::Array(flags))) => {
+            let flag = |flag: &Value| flag.as_bool().or_else(|| Some(flag.as_u64()? != 0));
+            let flags: Option<Vec<bool>> = flags.iter().map(flag).collect();
+            let flags = flags.filter(|flags| flags.len() >= layers);
+            flags.ok_or_else(|| metadata.wrong(pattern, "a number, or a flag for each layer"))?
+        }
+        (Some(_), _) => {
+            let every = metadata.opt_size(pattern)?.unwrap_or(every);
+            (0..layers).map(|index| every == 0 || (index + 1) % every != 0).collect()
+        }
+    };
+    let kind = |slides: &bool| if *slides { "sliding_attention" } else { "full_attention" };
+    config.insert("layer_types".to_owned(), slides.iter().map(kind).collect());
+    config.insert("sliding_window".to_owned(), window.into());
+    Ok(())
+}
+
+/// Sets what follows from the tensors, and the layout of the file.
+fn from_tensors(
+    metadata: &Metadata<'_>,
+    gguf: &GgufReader,
+    architecture: &mut Architecture,
+) -> Result<(), ConfigError> {
+    let head_dim = metadata.head_dim()?;
+    let dim = metadata.opt_size("rope.dimension_count")?.unwrap_or(head_dim);
+    if metadata.opt_size("rope.dimension_count_swa")?.is_some_and(|other| other != dim) {
+        return Err(metadata.unsupported("rope.dimension_count_swa", &format!("{dim}, as in other layers")));
+    }
+    // Rows are reordered over whole heads.
+    if gguf.pairs && dim != head_dim && head_dim != 0 {
+        return Err(metadata.unsupported("rope.dimension_count", &format!("{head_dim}, the width of a head")));
+    }
+    architecture.ropes.iter_mut().for_each(|rope| rope.dim = dim);
+    if let (Some(divisors), Some(rope)) = (metadata.tensors.values(rope::DIVISORS), architecture.ropes.first_mut()) {
+        rope.scaling = RopeScaling::Divisors(divisors);
+    }
+    let prefix = Architecture::layer_prefix(0).gguf;
+    let has_bias = |name: &str| metadata.has_tensor(&format!("{prefix}{name}.bias"));
     architecture.each(|_, layer| {
+        linears_mut(layer).for_each(|linear| linear.bias = has_bias(&linear.name.gguf));
         let attention = &mut layer.attention;
-        attention.window = attention.window.or(window);
+        attention.qkv.iter_mut().for_each(|linear| linear.bias |= has_bias(FUSED));
         if let (true, [q, k, ..]) = (gguf.pairs, attention.qkv.as_mut_slice()) {
             (q.gguf_pairs, k.gguf_pairs) = (Some(attention.heads), Some(attention.kv_heads));
         }
     });
-    Ok(architecture)
-}
-
-/// Supported rotary keys, and informative ones without influence on the graph: the original context and the training
-/// that extended it.
-const ROPE_KEYS: [&str; 7] = [
-    "dimension_count",
-    "freq_base",
-    "scale_linear",
-    "scaling.factor",
-    "scaling.finetuned",
-    "scaling.original_context_length",
-    "scaling.type",
-];
-/// Other keys that would change the computation, each with its neutral value.
-const NEUTRAL: [(&str, f64); 9] = [
-    ("attention.clamp_kqv", 0.0),
-    ("attention.max_alibi_bias", 0.0),
-    ("attention.scale", 0.0),
-    ("attn_logit_softcapping", 0.0),
-    ("embedding_scale", 1.0),
-    ("final_logit_softcapping", 0.0),
-    ("logit_scale", 1.0),
-    ("residual_scale", 1.0),
-    ("rope.scaling.attn_factor", 1.0),
-];
-
-/// Refuses, by name, settings that llama.cpp applies and this graph does not.
-fn refuse_unknown(fields: &Fields<'_>, key: &impl Fn(&str) -> String) -> Result<(), ConfigError> {
-    for (name, neutral) in NEUTRAL {
-        if fields.opt_number(&key(name))?.is_some_and(|value| value != neutral) {
-            return Err(fields.unsupported(&key(name), &format!("{neutral:?}")));
-        }
-    }
-    let prefix = key("rope.");
-    for full in fields.keys() {
-        let Some(name) = full.strip_prefix(prefix.as_str()) else { continue };
-        // A setting of zero or false is often one that is not used.
-        let unused = fields.get(full).is_none_or(|value| *value == false || value.as_f64() == Some(0.0));
-        let known = ROPE_KEYS.contains(&name) || name == "scaling.attn_factor";
-        if !known && !unused {
-            return Err(fields.unsupported(full, "files without it"));
-        }
-    }
     Ok(())
 }
 
-fn rope_theta(fields: &Fields<'_>, key: &impl Fn(&str) -> String) -> Result<f64, ConfigError> {
-    refuse_unknown(fields, key)?;
-    let scaling = key("rope.scaling.type");
-    if fields.opt_text(&scaling)?.is_some_and(|kind| kind != "none") {
-        return Err(fields.unsupported(&scaling, "none, or the tensor rope_freqs.weight"));
-    }
-    // Older files give only a factor.
-    for name in ["rope.scale_linear", "rope.scaling.factor"] {
-        if fields.opt_number(&key(name))?.is_some_and(|factor| factor != 1.0 && factor != 0.0) {
-            return Err(fields.unsupported(&key(name), "1.0"));
-        }
-    }
-    Ok(fields.opt_number(&key("rope.freq_base"))?.unwrap_or(ROPE_THETA_DEFAULT))
+fn linears_mut(layer: &mut Layer) -> impl Iterator<Item = &mut Linear> {
+    let (attention, feed_forward) = (&mut layer.attention, &mut layer.feed_forward);
+    let first = attention.qkv.iter_mut().chain([&mut attention.output]);
+    first.chain(feed_forward.up.iter_mut()).chain([&mut feed_forward.down])
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::{Value, json};
-
-    fn read(over: &Value) -> Result<Architecture, ConfigError> {
-        let mut metadata = json!({
-            "general.architecture": "llama", "llama.embedding_length": 64, "llama.attention.head_count": 4,
-            "llama.feed_forward_length": 128, "llama.block_count": 2, "llama.context_length": 256,
-            "llama.attention.layer_norm_rms_epsilon": 1e-6
-        });
-        let map = metadata.as_object_mut().unwrap();
-        map.extend(over.as_object().unwrap().clone());
-        crate::families::from_gguf("m.gguf", map)
-    }
-
-    #[test]
-    fn what_would_change_answers_is_refused_by_name() {
-        let cases = [
-            (json!({"llama.rope.scaling.attn_factor": 1.3}), "llama.rope.scaling.attn_factor", "1.3"),
-            (json!({"llama.rope.scaling.yarn_beta_fast": 32.0}), "llama.rope.scaling.yarn_beta_fast", "32"),
-            (json!({"llama.rope.freq_base_swa": 10000.0}), "llama.rope.freq_base_swa", "10000"),
-            (json!({"llama.rope.scaling.type": "yarn"}), "llama.rope.scaling.type", "yarn"),
-            (json!({"llama.rope.scaling.factor": 4.0}), "llama.rope.scaling.factor", "4"),
-            (json!({"llama.attention.scale": 0.5}), "llama.attention.scale", "0.5"),
-            (json!({"llama.logit_scale": 8.0}), "llama.logit_scale", "8"),
-        ];
-        for (over, field, word) in cases {
-            let message = read(&over).unwrap_err().to_string();
-            assert!(message.contains(field) && message.contains(word), "{message}");
-        }
-    }
-
-    #[test]
-    fn what_says_nothing_is_taken() {
-        let said = json!({
-            "llama.rope.scaling.attn_factor": 1.0, "llama.rope.scaling.type": "none", "llama.rope.scaling.finetuned": false,
-            "llama.rope.scaling.original_context_length": 4096, "llama.rope.freq_base": 500000.0,
-            "llama.rope.dimension_count": 16, "llama.rope.scaling.yarn_ext_factor": 0.0, "llama.logit_scale": 1.0
-        });
-        assert_eq!(read(&said).unwrap().ropes[0].theta, 500_000.0);
-    }
-}
+mod tests;

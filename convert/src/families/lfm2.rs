@@ -1,6 +1,7 @@
 //! LFM 2: norms of queries and keys. Its layers with short convolutions are not served yet.
 
 use super::FamilyReader;
+use super::gguf::{Config, GgufReader, Metadata};
 use super::hugging_face::{Conventions, LLAMA, decoder, linear};
 use crate::architecture::{Architecture, Name, QkSpan};
 use crate::config_error::ConfigError;
@@ -9,6 +10,8 @@ use crate::fields::Fields;
 const LFM2: Conventions = Conventions { epsilon: ("norm_eps", 1e-5), rope_theta: 1_000_000.0, tied: true, ..LLAMA };
 
 pub(super) const READER: FamilyReader = FamilyReader { model_types: &["lfm2"], from_hugging_face };
+pub(super) const GGUF: GgufReader =
+    GgufReader { keys: &["shortconv.l_cache"], translate, ..GgufReader::new("lfm2", "lfm2") };
 
 fn from_hugging_face(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
     let mut architecture = decoder(fields, &LFM2)?;
@@ -33,4 +36,10 @@ fn from_hugging_face(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
     architecture.qk_norms(["self_attn.q_layernorm", "self_attn.k_layernorm"], QkSpan::Head, false);
     architecture.final_norm.name = Name::new("model.embedding_norm", "token_embd_norm");
     Ok(architecture)
+}
+
+/// The width of the feed-forward block is the final one.
+fn translate(_: &Metadata<'_>, config: &mut Config) -> Result<(), ConfigError> {
+    config.insert("block_auto_adjust_ff_dim".to_owned(), false.into());
+    Ok(())
 }

@@ -2,12 +2,16 @@
 
 use super::FamilyReader;
 use super::changes::flag;
+use super::gguf::{GgufReader, Windows};
 use super::hugging_face::{LLAMA, decoder};
 use crate::architecture::Architecture;
 use crate::config_error::ConfigError;
 use crate::fields::Fields;
 
 pub(super) const READER: FamilyReader = FamilyReader { model_types: &["llama"], from_hugging_face };
+/// Its files include those of Mistral and of other families that llama.cpp takes for Llama.
+pub(super) const GGUF: GgufReader =
+    GgufReader { pairs: true, windows: Windows::All, ..GgufReader::new("llama", "llama") };
 
 pub(super) fn from_hugging_face(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
     let mut architecture = decoder(fields, &LLAMA)?;

@@ -1,6 +1,9 @@
 //! Mistral and Ministral 3: Llama's layers with a sliding window.
 
+use serde_json::json;
+
 use super::FamilyReader;
+use super::gguf::{Config, GgufReader, Metadata, original_context};
 use super::hugging_face::{LLAMA, decoder};
 use crate::architecture::Architecture;
 use crate::config_error::ConfigError;
@@ -11,6 +14,13 @@ const SLIDING_WINDOW_DEFAULT: usize = 4096;
 
 pub(super) const MISTRAL: FamilyReader = FamilyReader { model_types: &["mistral"], from_hugging_face: mistral };
 pub(super) const MINISTRAL: FamilyReader = FamilyReader { model_types: &["ministral3"], from_hugging_face: ministral };
+/// Ministral 3; Mistral's files are of the architecture `llama`.
+pub(super) const GGUF: GgufReader = GgufReader {
+    pairs: true,
+    keys: &["attention.temperature_scale"],
+    translate: temperature,
+    ..GgufReader::new("mistral3", "ministral3")
+};
 
 fn mistral(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
     let default = if fields.has("sliding_window") { None } else { Some(SLIDING_WINDOW_DEFAULT) };
@@ -34,4 +44,13 @@ fn windowed(fields: &Fields<'_>, default: Option<usize>) -> Result<Architecture,
     let mut architecture = decoder(fields, &LLAMA)?;
     architecture.each(|_, layer| layer.attention.window = window);
     Ok(architecture)
+}
+
+/// Growth of queries from the original context on.
+fn temperature(metadata: &Metadata<'_>, config: &mut Config) -> Result<(), ConfigError> {
+    let Some(beta) = metadata.nonzero("attention.temperature_scale")? else { return Ok(()) };
+    let parameters = config.entry("rope_parameters").or_insert_with(|| json!({}));
+    parameters["llama_4_scaling_beta"] = beta.into();
+    parameters["original_max_position_embeddings"] = original_context(metadata)?.into();
+    Ok(())
 }

@@ -3,6 +3,7 @@
 
 use super::FamilyReader;
 use super::changes::flag;
+use super::gguf::GgufReader;
 use super::hugging_face::{Conventions, LLAMA, decoder};
 use crate::architecture::{Architecture, Name, NormKind};
 use crate::config_error::ConfigError;
@@ -18,6 +19,7 @@ const NEMOTRON: Conventions = Conventions {
 };
 
 pub(super) const READER: FamilyReader = FamilyReader { model_types: &["nemotron"], from_hugging_face };
+pub(super) const GGUF: GgufReader = GgufReader { layer_norm: true, ..GgufReader::new("nemotron", "nemotron") };
 
 fn from_hugging_face(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
     let mut architecture = decoder(fields, &NEMOTRON)?;

@@ -3,6 +3,7 @@
 
 use super::FamilyReader;
 use super::changes::flag;
+use super::gguf::{Config, GgufReader, Metadata, Windows};
 use super::hugging_face::{Conventions, LLAMA, decoder};
 use crate::architecture::{Architecture, Name, QkSpan};
 use crate::config_error::ConfigError;
@@ -14,6 +15,8 @@ const WINDOW_DEFAULT: usize = 4096;
 
 pub(super) const OLMO2: FamilyReader = FamilyReader { model_types: &["olmo2"], from_hugging_face: olmo2 };
 pub(super) const OLMO3: FamilyReader = FamilyReader { model_types: &["olmo3"], from_hugging_face: olmo3 };
+pub(super) const GGUF: GgufReader =
+    GgufReader { windows: Windows::AllBut(4), translate, ..GgufReader::new("olmo2", "olmo2") };
 
 fn olmo2(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
     let mut architecture = decoder(fields, &OLMO)?;
@@ -40,4 +43,12 @@ fn olmo3(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
     }
     architecture.each(|_, layer| layer.attention.rope = Some(usize::from(layer.attention.window.is_some())));
     Ok(architecture)
+}
+
+/// Files with windows are of OLMo 3.
+fn translate(_: &Metadata<'_>, config: &mut Config) -> Result<(), ConfigError> {
+    if config.get("sliding_window").is_some_and(|window| !window.is_null()) {
+        config.insert("model_type".to_owned(), "olmo3".into());
+    }
+    Ok(())
 }

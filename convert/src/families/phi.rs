@@ -1,6 +1,7 @@
 //! Phi 1, 1.5 and 2: layer norms, attention beside the feed-forward block, biases everywhere, half of a head rotated.
 
 use super::FamilyReader;
+use super::gguf::GgufReader;
 use super::hugging_face::{Conventions, LLAMA, decoder};
 use crate::architecture::{Architecture, Name, NormKind};
 use crate::config_error::ConfigError;
@@ -15,6 +16,7 @@ const PHI: Conventions = Conventions {
 };
 
 pub(super) const READER: FamilyReader = FamilyReader { model_types: &["phi"], from_hugging_face };
+pub(super) const GGUF: GgufReader = GgufReader { layer_norm: true, ..GgufReader::new("phi2", "phi") };
 
 fn from_hugging_face(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
     fields.only_flag("qk_layernorm", false)?;

@@ -2,6 +2,7 @@
 //! another, and LongRoPE.
 
 use super::FamilyReader;
+use super::gguf::{GgufReader, Windows};
 use super::hugging_face::{Conventions, LLAMA, decoder};
 use crate::architecture::{Architecture, Name};
 use crate::config_error::ConfigError;
@@ -10,6 +11,7 @@ use crate::fields::Fields;
 const PHI3: Conventions = Conventions { epsilon: ("rms_norm_eps", 1e-5), ..LLAMA };
 
 pub(super) const READER: FamilyReader = FamilyReader { model_types: &["phi3"], from_hugging_face };
+pub(super) const GGUF: GgufReader = GgufReader { windows: Windows::All, ..GgufReader::new("phi3", "phi3") };
 
 fn from_hugging_face(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
     let window = fields.opt_size("sliding_window")?;

@@ -2,6 +2,7 @@
 
 use super::FamilyReader;
 use super::changes::flag;
+use super::gguf::GgufReader;
 use super::hugging_face::{Conventions, LLAMA, decoder};
 use crate::architecture::Architecture;
 use crate::config_error::ConfigError;
@@ -12,6 +13,7 @@ const SMOLLM3: Conventions = Conventions { rope_theta: 2_000_000.0, tied: true, 
 const INTERVAL_DEFAULT: usize = 4;
 
 pub(super) const READER: FamilyReader = FamilyReader { model_types: &["smollm3"], from_hugging_face };
+pub(super) const GGUF: GgufReader = GgufReader { pairs: true, ..GgufReader::new("smollm3", "smollm3") };
 
 fn from_hugging_face(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
     let mut architecture = decoder(fields, &SMOLLM3)?;

@@ -2,6 +2,7 @@
 
 use super::FamilyReader;
 use super::changes::flag;
+use super::gguf::{Config, GgufReader, Metadata};
 use super::hugging_face::{Conventions, LLAMA, decoder};
 use crate::architecture::{Architecture, NormKind};
 use crate::config_error::ConfigError;
@@ -15,6 +16,12 @@ const STABLELM: Conventions = Conventions {
 };
 
 pub(super) const READER: FamilyReader = FamilyReader { model_types: &["stablelm"], from_hugging_face };
+pub(super) const GGUF: GgufReader = GgufReader {
+    layer_norm: true,
+    keys: &["use_parallel_residual"],
+    translate,
+    ..GgufReader::new("stablelm", "stablelm")
+};
 
 fn from_hugging_face(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
     fields.only_flag("qk_layernorm", false)?;
@@ -24,4 +31,11 @@ fn from_hugging_face(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
         architecture.parallel();
     }
     Ok(architecture)
+}
+
+/// Blocks side by side share one norm.
+fn translate(metadata: &Metadata<'_>, config: &mut Config) -> Result<(), ConfigError> {
+    let parallel = !metadata.has_tensor("blk.0.ffn_norm.weight");
+    config.insert("use_parallel_residual".to_owned(), parallel.into());
+    Ok(())
 }

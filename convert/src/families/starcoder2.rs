@@ -2,6 +2,7 @@
 
 use super::FamilyReader;
 use super::changes::flag;
+use super::gguf::GgufReader;
 use super::hugging_face::{Conventions, LLAMA, decoder};
 use crate::architecture::{Architecture, Name, NormKind};
 use crate::config_error::ConfigError;
@@ -16,6 +17,7 @@ const STARCODER: Conventions = Conventions {
 };
 
 pub(super) const READER: FamilyReader = FamilyReader { model_types: &["starcoder2"], from_hugging_face };
+pub(super) const GGUF: GgufReader = GgufReader { layer_norm: true, ..GgufReader::new("starcoder2", "starcoder2") };
 
 fn from_hugging_face(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
     let window = fields.opt_size("sliding_window")?;

@@ -51,3 +51,28 @@ pub(super) fn q8_0(block: &[u8], out: &mut Vec<f32>) {
     let d = half(block, 0);
     out.extend(block[2..].iter().map(|q| f32::from(*q as i8) * d));
 }
+
+/// Levels of the types IQ4, denser around zero (ggml's `kvalues_iq4nl`).
+const IQ4_LEVELS: [f32; 16] =
+    [-127., -104., -83., -65., -49., -35., -22., -10., 1., 13., 25., 38., 53., 69., 89., 113.];
+/// Floats of four bits (E2M1 of OCP's microscaling formats), doubled.
+const E2M1: [f32; 16] = [0., 1., 2., 3., 4., 6., 8., 12., 0., -1., -2., -3., -4., -6., -8., -12.];
+
+/// Values of 16 bytes of nibbles, `scale · level`.
+pub(super) fn iq4(nibbles: &[u8], scale: f32, out: &mut Vec<f32>) {
+    out.extend((0..LEN).map(|i| scale * IQ4_LEVELS[usize::from(nibble(nibbles, i))]));
+}
+
+/// `d: f16, q: [nibble; 32]`; `d · level`.
+pub(super) fn iq4_nl(block: &[u8], out: &mut Vec<f32>) {
+    iq4(&block[2..], half(block, 0), out);
+}
+
+/// `e: u8, q: [nibble; 32]`; `2^(e - 128)` times a level that is doubled.
+pub(super) fn mxfp4(block: &[u8], out: &mut Vec<f32>) {
+    let exponent = u32::from(block[0]);
+    // The two smallest powers are subnormal.
+    let bits = if exponent < 2 { 0x0020_0000 << exponent } else { (exponent - 1) << 23 };
+    let scale = f32::from_bits(bits);
+    out.extend((0..LEN).map(|i| scale * E2M1[usize::from(nibble(&block[1..], i))]));
+}

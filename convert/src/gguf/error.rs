@@ -75,10 +75,18 @@ pub enum GgufError {
         /// Description of the problem.
         problem: String,
     },
+    /// A part of a model in several files that cannot be opened.
+    #[error("{}: {problem}", path.display())]
+    Part {
+        /// Path of the part.
+        path: PathBuf,
+        /// Description of the problem.
+        problem: String,
+    },
     /// An unsupported tensor type.
     #[error(
-        "{}: tensor `{tensor}` is of type {kind}; supported: F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, \
-         Q6_K: take a file of one of these",
+        "{}: tensor `{tensor}` is of type {kind}; supported: F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K to Q6_K, \
+         IQ1 to IQ4, TQ1_0, TQ2_0, MXFP4: take a file of one of these",
         path.display()
     )]
     TensorType {

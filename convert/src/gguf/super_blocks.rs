@@ -1,6 +1,6 @@
-//! Blocks of 256 values (the K types): one f16 scale over small integer scales of 16 or 32 values each.
+//! Blocks of 256 values (the K types and IQ4_XS): one f16 scale over small integer scales of 16 or 32 values each.
 
-use super::blocks::half;
+use super::blocks::{self, half};
 
 pub(super) const LEN: usize = 256;
 
@@ -63,4 +63,50 @@ pub(super) fn q6_k(block: &[u8], out: &mut Vec<f32>) {
         let scale = d * f32::from(scales[i / 16] as i8);
         scale * (f32::from(low | high << 4) - 32.0)
     }));
+}
+
+/// Pair of bits `index` of 256, in runs of 32 bytes (four shifts each).
+fn two_bits(bytes: &[u8], index: usize) -> u8 {
+    bytes[index / 128 * 32 + index % 32] >> (index / 32 % 4 * 2) & 3
+}
+
+/// `scales: [nibble, nibble of a minimum; 16], q: [2 bits; 256], d, dmin: f16`; `d · scale · q - dmin · minimum`.
+pub(super) fn q2_k(block: &[u8], out: &mut Vec<f32>) {
+    let (scales, rest) = block.split_at(LEN / 16);
+    let (quants, rest) = rest.split_at(LEN / 4);
+    let (d, d_min) = (half(rest, 0), half(rest, 2));
+    out.extend((0..LEN).map(|i| {
+        let packed = scales[i / 16];
+        let (scale, min) = (d * f32::from(packed & 0x0f), d_min * f32::from(packed >> 4));
+        scale * f32::from(two_bits(quants, i)) - min
+    }));
+}
+
+/// `high: [bit; 256], low: [2 bits; 256], scales: [6 bits; 16], d: f16`; `d · (scale - 32) · (q - 4)`.
+///
+/// Bit `g` of 32 bytes belongs to group `g` of 32 values. Scales: nibbles of eight bytes (low ones, then high ones), and
+/// pairs of bits of four bytes (four shifts).
+pub(super) fn q3_k(block: &[u8], out: &mut Vec<f32>) {
+    let (high, rest) = block.split_at(LEN / 8);
+    let (low, rest) = rest.split_at(LEN / 4);
+    let (packed, d) = rest.split_at(12);
+    let d = half(d, 0);
+    out.extend((0..LEN).map(|i| {
+        let group = i / 16;
+        let scale = packed[group % 8] >> (group / 8 * 4) & 0x0f | (packed[8 + group % 4] >> (group / 4 * 2) & 3) << 4;
+        let q = two_bits(low, i) | (high[i % 32] >> (i / 32) & 1) << 2;
+        d * (f32::from(scale) - 32.0) * (f32::from(q) - 4.0)
+    }));
+}
+
+/// `d: f16, high: [2 bits; 8], low: [nibble; 8], q: [nibble; 256]`; `d · (scale - 32) · level` of each 32 values.
+pub(super) fn iq4_xs(block: &[u8], out: &mut Vec<f32>) {
+    let d = half(block, 0);
+    let high = u16::from_le_bytes([block[2], block[3]]);
+    let (low, nibbles) = block[4..].split_at(4);
+    for (group, nibbles) in nibbles.chunks_exact(16).enumerate() {
+        let low = low[group / 2] >> (group % 2 * 4) & 0x0f;
+        let scale = u16::from(low) | (high >> (2 * group) & 3) << 4;
+        blocks::iq4(nibbles, d * (f32::from(scale) - 32.0), out);
+    }
 }

@@ -7,6 +7,8 @@ use super::reader::Reader;
 
 /// Bound on array lengths; several times the largest vocabulary or list of merges.
 const ARRAY_LEN_MAX: usize = 4 << 20;
+/// Bound on arrays that are read at once, such as one value for each layer.
+const JSON_ARRAY_LEN_MAX: usize = 1024;
 
 /// A metadata value.
 #[derive(Debug, Clone, PartialEq)]
@@ -71,20 +73,33 @@ impl Value {
         if let Self::Array(array) = self { Some(array) } else { None }
     }
 
-    /// The value as JSON; `None` for arrays. A float that JSON cannot represent becomes null.
-    pub(crate) fn as_json(&self) -> Option<serde_json::Value> {
-        Some(match self {
-            Self::Scalar(Scalar::Unsigned(n)) => (*n).into(),
-            Self::Scalar(Scalar::Signed(n)) => (*n).into(),
-            Self::Scalar(Scalar::Float(x)) => (*x).into(),
-            Self::Scalar(Scalar::Flag(flag)) => (*flag).into(),
-            Self::Text(text) => text.as_str().into(),
-            Self::Array(_) => return None,
-        })
+    /// Values of a list that is short enough for one value a layer.
+    pub(super) fn listed(&self) -> usize {
+        self.as_array().map(|array| array.length).filter(|length| *length <= JSON_ARRAY_LEN_MAX).unwrap_or(0)
+    }
+
+    /// The value, of the `file` that it was read from, as JSON; `None` for arrays that are too long for one value a
+    /// layer. A float that JSON cannot represent becomes null.
+    pub(super) fn as_json(&self, file: &[u8]) -> Option<serde_json::Value> {
+        match self {
+            Self::Scalar(scalar) => Some(scalar.as_json()),
+            Self::Text(text) => Some(text.as_str().into()),
+            Self::Array(array) if array.length > JSON_ARRAY_LEN_MAX => None,
+            Self::Array(array) => Some(array.elements(file).map(Element::as_json).collect()),
+        }
     }
 }
 
 impl Scalar {
+    fn as_json(self) -> serde_json::Value {
+        match self {
+            Self::Unsigned(n) => n.into(),
+            Self::Signed(n) => n.into(),
+            Self::Float(x) => x.into(),
+            Self::Flag(flag) => flag.into(),
+        }
+    }
+
     fn as_unsigned(self) -> Option<u64> {
         match self {
             Self::Unsigned(n) => Some(n),
@@ -112,6 +127,13 @@ impl<'a> Element<'a> {
             12 => Float(f64::from_le_bytes(reader.take(key)?)),
             code => return Err(reader.bad(key, &format!("a value of type {code} is not part of GGUF"))),
         }))
+    }
+
+    fn as_json(self) -> serde_json::Value {
+        match self {
+            Self::Scalar(scalar) => scalar.as_json(),
+            Self::Text(text) => text.into(),
+        }
     }
 
     pub(crate) fn as_text(self) -> Option<&'a str> {

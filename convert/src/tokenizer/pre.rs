@@ -20,12 +20,27 @@ pub(super) struct Pre {
     pub(super) bos: bool,
 }
 
-pub(super) const SUPPORTED: &str = "default, gpt-2, llama-bpe, qwen2, smollm";
+pub(super) const SUPPORTED: &str = "default, gpt-2, phi-2, olmo, exaone4, mpt, smollm, starcoder, refact, command-r, exaone, \
+    codeshell, llama-bpe, falcon3, lfm2, pixtral, midm-2.0, dbrx, smaug-bpe, glm4, chatglm-bpe, qwen2, deepseek-r1-qwen, \
+    stablelm2, megrez, hunyuan, qwen35, tekken, gpt-4o, seed-coder, hunyuan-dense, deepseek-v3";
 
 const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const QWEN2: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)";
+/// Marks belong to letters.
+const QWEN35: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// Words are cut before capitals that follow small letters.
+const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const GPT4O: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const SEED: &str =
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1}| ?[^\s\p{L}\p{N}\r\n]+|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// Numbers, then Chinese and Japanese, then the rest.
+const DEEPSEEK3: [&str; 3] = [
+    r"\p{N}{1,3}",
+    r"[\x{4e00}-\x{9fa5}\x{3040}-\x{309f}\x{30a0}-\x{30ff}]+",
+    r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"##,
+];
 /// llama.cpp's default for files that do not name one.
 const DEFAULT: [&str; 4] = [r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", r"[0-9][0-9][0-9]"];
 
@@ -33,10 +48,22 @@ const DEFAULT: [&str; 4] = [r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", r"[0-9][0-
 pub(super) fn named(name: &str) -> tokenizers::Result<Option<Pre>> {
     let plain = |cut| Pre { cut, nfc: false, ignore_merges: false, bos: false };
     Ok(Some(match name {
-        "smollm" => plain(sequence([Digits::new(true).into(), ByteLevel::new(false, true, true).into()])),
-        "gpt-2" | "gpt2" => plain(ByteLevel::new(false, true, true).into()),
-        "llama-bpe" | "llama3" | "llama-v3" => Pre { ignore_merges: true, bos: true, ..plain(splits(&[LLAMA3])?) },
+        "smollm" | "starcoder" | "refact" | "command-r" | "exaone" | "codeshell" => {
+            plain(sequence([Digits::new(true).into(), ByteLevel::new(false, true, true).into()]))
+        }
+        "gpt-2" | "gpt2" | "phi-2" | "olmo" | "exaone4" | "mpt" => plain(ByteLevel::new(false, true, true).into()),
+        "llama-bpe" | "llama3" | "llama-v3" | "falcon3" | "lfm2" | "pixtral" | "midm-2.0" => {
+            Pre { ignore_merges: true, bos: true, ..plain(splits(&[LLAMA3])?) }
+        }
+        "glm4" => Pre { ignore_merges: true, ..plain(splits(&[LLAMA3])?) },
+        "dbrx" | "smaug-bpe" | "chatglm-bpe" => plain(splits(&[LLAMA3])?),
         "qwen2" => Pre { nfc: true, ..plain(splits(&[QWEN2])?) },
+        "deepseek-r1-qwen" | "stablelm2" | "megrez" | "hunyuan" => plain(splits(&[QWEN2])?),
+        "qwen35" => plain(splits(&[QWEN35])?),
+        "tekken" => Pre { ignore_merges: true, bos: true, ..plain(splits(&[TEKKEN])?) },
+        "gpt-4o" => plain(splits(&[GPT4O])?),
+        "seed-coder" => plain(splits(&[SEED])?),
+        "hunyuan-dense" | "deepseek-v3" => plain(splits(&DEEPSEEK3)?),
         "default" => plain(splits(&DEFAULT)?),
         _ => return Ok(None),
     }))
@@ -76,6 +103,29 @@ mod tests {
         assert_eq!(cut("llama-bpe", text), ["It", "'s", "_", "202", "4", ",", "_", "_ok", "/"]);
         assert_eq!(cut("qwen2", text), ["It", "'s", "_", "2", "0", "2", "4", ",", "_", "_ok", "/"]);
         assert_eq!(cut("default", text), ["It", "'", "s", "_", "202", "4", ",", "_", "_ok", "/"]);
+    }
+
+    #[test]
+    fn newer_ways_cut_at_capitals_marks_and_scripts() {
+        let text = "camelCase's 2024";
+        assert_eq!(cut("tekken", text), ["camel", "Case", "'s", "_", "2", "0", "2", "4"]);
+        assert_eq!(cut("gpt-4o", text), ["camel", "Case's", "_", "202", "4"]);
+        assert_eq!(cut("seed-coder", "a!!\n1"), ["a", "!!", "/", "1"]);
+        assert_eq!(cut("qwen2", "a!!\n1"), ["a", "!!/", "1"]);
+        assert_eq!(cut("hunyuan-dense", "ab漢字1234").len(), 4);
+        assert_eq!(cut("qwen2", "क्ष").len(), 2);
+        assert_eq!(cut("qwen35", "क्ष").len(), 1);
+    }
+
+    #[test]
+    fn every_supported_way_can_be_built() {
+        for name in SUPPORTED.split(", ") {
+            assert!(named(name).unwrap().is_some(), "{name}");
+        }
+        assert!(named("glm4").unwrap().unwrap().ignore_merges && !named("dbrx").unwrap().unwrap().ignore_merges);
+        let normalised = |name: &str| named(name).unwrap().unwrap().nfc;
+        assert!(normalised("qwen2") && !normalised("qwen35"));
+        assert!(named("tekken").unwrap().unwrap().bos && !named("glm4").unwrap().unwrap().bos);
     }
 
     #[test]
