@@ -8,7 +8,6 @@ mod config;
 mod error;
 mod lookalike;
 mod matrix;
-mod pattern;
 mod targets;
 mod weights;
 
@@ -19,8 +18,8 @@ pub use chat::AdapterChat;
 pub use error::AdapterError;
 pub use matrix::Matrix;
 
-use crate::checkpoint::Tensor;
 use crate::architecture::{Architecture, Place};
+use crate::checkpoint::Tensor;
 use crate::{digest, listing, mapped};
 use config::LoraConfig;
 use weights::Weights;
