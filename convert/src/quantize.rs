@@ -2,21 +2,25 @@
 //!
 //! | in the file | requested 4 bits | requested 8 bits |
 //! |---|---|---|
-//! | Q4_0, Q4_1 | exact | exact |
-//! | Q8_0 | 4 bits with a minimum, blocks of 32 | exact |
-//! | Q5_0, Q5_1, Q5_K, Q6_K | 8 bits: the author chose more than 4 | 8 bits |
-//! | Q4_K, floats | 4 bits with a minimum, blocks of 32 | 8 bits, blocks of 32 |
+//! | GGUF Q4_0, Q4_1 | exact | exact |
+//! | GGUF Q8_0 | 4 bits with a minimum, blocks of 32 | exact |
+//! | GGUF Q5_0, Q5_1, Q5_K, Q6_K | 8 bits: the author chose more than 4 | 8 bits |
+//! | GGUF Q4_K, floats | 4 bits with a minimum, blocks of 32 | 8 bits, blocks of 32 |
+//! | GPTQ, AWQ, whole numbers of compressed-tensors: 2 to 4 bits | exact from -8 to 7, else the minimum in f16 | exact |
+//! | the same with 5 or 6 bits | 8 bits, exact | exact |
+//! | the same with 7 or 8 bits, LLM.int8 | 4 bits with a minimum, blocks of 32 | exact, or scales in f16; anew if outside of -128 to 127 |
+//! | the same in activation order | 4 bits with a minimum, blocks of 32 | 8 bits, blocks of 32 |
+//! | NF4, FP4, FP8 | 4 bits with a minimum, blocks of 32 | 8 bits, blocks of 32 |
 //!
-//! Matrices that are fused have one format: the widest of theirs.
+//! Matrices that are fused have one format, which must hold all of them; see [`Stored::fit`].
 
 use std::array;
 
 use half::f16;
-use slm_kernels::{BLOCK, Block, Format, Packed, SourceError};
+use slm_kernels::{BLOCK, Block, Format, Packed};
 
 use crate::{
-    checkpoint::{Checkpoint, CheckpointError, Stored},
-    gguf::TensorType,
+    checkpoint::{Checkpoint, CheckpointError, Fit, Stored},
     graph::GraphError,
 };
 
@@ -30,12 +34,14 @@ pub(crate) enum Bits {
 /// Packs the tensors of these names, all `[outputs, inputs]` with equal inputs, as one matrix with their outputs side
 /// by side. The file's own bits take precedence over `bits`, as in the table.
 pub(crate) fn quantize(checkpoint: &Checkpoint, names: &[String], bits: Bits) -> Result<Packed, GraphError> {
-    let stored: Vec<_> = names.iter().filter_map(|name| checkpoint.stored(name)).collect();
-    if let Some(take) = exactly(&stored, bits).filter(|_| stored.len() == names.len()) {
-        return taken_over(&stored, take);
-    }
-    let wide = stored.iter().any(|stored| matches!(stored.kind.quantised_bits(), Some(5 | 6)));
+    let wide = names.iter().any(|name| matches!(checkpoint.native_bits(name), Some(5 | 6)));
     let bits = if wide { Bits::Eight } else { bits };
+    let stored: Option<Vec<_>> = names.iter().map(|name| checkpoint.stored(name)).collect();
+    if let Some(stored) = stored.filter(|stored| !stored.is_empty())
+        && let Some(format) = held_by(&stored, bits)
+    {
+        return Ok(taken_over(&stored, format));
+    }
     let (data, inputs) = joined(checkpoint, names)?;
     let outputs = data.len() / inputs;
     let (format, round): (_, fn(&[f32]) -> Block) = match bits {
@@ -49,28 +55,25 @@ pub(crate) fn quantize(checkpoint: &Checkpoint, names: &[String], bits: Bits) ->
     }))
 }
 
-/// Converts a tensor's bytes, given its inputs and outputs.
-type TakeOver = fn(&[u8], usize, usize) -> Result<Packed, SourceError>;
-
-/// Exact conversion, if all tensors have one type that the kernels support.
-fn exactly(stored: &[Stored<'_>], bits: Bits) -> Option<TakeOver> {
-    let kind = stored.first()?.kind;
-    if stored.iter().any(|stored| stored.kind != kind) {
-        return None;
-    }
-    match (kind, bits) {
-        (TensorType::Q4_0, _) => Some(Packed::from_q4_0),
-        (TensorType::Q4_1, _) => Some(Packed::from_q4_1),
-        (TensorType::Q8_0, Bits::Eight) => Some(Packed::from_q8_0),
-        _ => None,
-    }
+/// The smallest format that holds all weights exactly; if there is none, the smallest that holds them nearly.
+fn held_by(stored: &[Stored<'_>], bits: Bits) -> Option<Format> {
+    let formats: &[Format] = match bits {
+        Bits::Four => &[Format::Q4Scale32, Format::Q4Min32],
+        Bits::Eight => &[Format::Q4Scale32, Format::Q4Min32, Format::Q8Scale32],
+    };
+    let fits = formats.iter().map(|format| (*format, stored.iter().map(|weight| weight.fit(*format)).min()));
+    let fits: Vec<_> = fits.collect();
+    let with = |least: Fit| fits.iter().find(|(_, fit)| *fit == Some(least)).map(|(format, _)| *format);
+    with(Fit::Exactly).or_else(|| with(Fit::Nearly))
 }
 
-fn taken_over(stored: &[Stored<'_>], take: TakeOver) -> Result<Packed, GraphError> {
-    let bytes: Vec<u8> = stored.iter().flat_map(|stored| stored.bytes.iter().copied()).collect();
-    let outputs = stored.iter().map(|stored| stored.shape[0]).sum();
-    let inputs = stored.first().map_or(0, |stored| stored.shape[1]);
-    Ok(take(&bytes, inputs, outputs)?)
+fn taken_over(stored: &[Stored<'_>], format: Format) -> Packed {
+    let rows: Vec<_> = stored.iter().flat_map(|weight| (0..weight.outputs()).map(move |row| (weight, row))).collect();
+    let inputs = stored.first().map_or(0, Stored::inputs);
+    Packed::pack(format, inputs, rows.len(), |column, index| {
+        let (weight, row) = rows[column];
+        weight.block(row, index, format)
+    })
 }
 
 fn joined(checkpoint: &Checkpoint, names: &[String]) -> Result<(Vec<f32>, usize), CheckpointError> {
@@ -171,6 +174,9 @@ fn sums<const N: usize>(weights: &[f32; BLOCK], levels: &[f32; BLOCK], of: impl 
 fn stored(x: f32) -> f32 {
     f16::from_f32(x).to_f32()
 }
+
+#[cfg(test)]
+mod carried;
 
 #[cfg(test)]
 mod tests {

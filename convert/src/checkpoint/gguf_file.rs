@@ -5,8 +5,8 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use super::{CheckpointError, Stored, Tensor, lookalike};
-use crate::chat::{ChatError, ChatTemplate};
 use crate::architecture::{Architecture, TensorSpec, Transform};
+use crate::chat::{ChatError, ChatTemplate};
 use crate::generation::{GenerationDefaults, add_ends};
 use crate::gguf::{Gguf, TensorType};
 use crate::rope::RopeScaling;
@@ -133,7 +133,8 @@ impl GgufFile {
             Transform::SplitPairs { heads } => halves_from_pairs(bytes, heads, expected.shape[0]).into(),
             Transform::AddOne | Transform::Nothing => bytes.into(),
         };
-        Some(Stored { kind, shape: expected.shape.clone(), bytes })
+        let &[outputs, inputs] = expected.shape.as_slice() else { return None };
+        Stored::gguf(kind, bytes, [outputs, inputs])
     }
 
     pub(super) fn tokenizer(&self) -> Result<Option<tokenizers::Tokenizer>, CheckpointError> {

@@ -87,9 +87,6 @@ pub enum GraphError {
     /// A tensor could not be read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// Quantised weights could not be repacked.
-    #[error(transparent)]
-    Weights(#[from] slm_kernels::SourceError),
     /// The graph or its weights could not be written.
     #[error("writing the graph: {0}")]
     Write(#[from] io::Error),
@@ -97,7 +94,9 @@ pub enum GraphError {
     #[error("heads of {0}: attention takes multiples of 16 up to {HEAD_DIM_MAX}")]
     HeadDim(usize),
     /// Layers differ in their heads.
-    #[error("layer {0} has other heads than the first: models whose layers differ in number or size of heads are not served yet")]
+    #[error(
+        "layer {0} has other heads than the first: models whose layers differ in number or size of heads are not served yet"
+    )]
     Heads(usize),
 }
 
