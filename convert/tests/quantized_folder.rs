@@ -62,12 +62,16 @@ fn refusal(case: &str, settings: &Value, change: impl FnOnce(&mut Tensors)) -> S
     Checkpoint::open(dir.path()).map(|_| case.to_owned()).unwrap_err().to_string()
 }
 
+fn refused(folder: &Path) -> String {
+    Checkpoint::open(folder).unwrap_err().to_string()
+}
+
 fn part<'t>(tensors: &'t mut Tensors, name: &str) -> &'t mut (String, Vec<usize>, Vec<u8>) {
     tensors.get_mut(&format!("model.layers.1.self_attn.k_proj.{name}")).unwrap()
 }
 
 fn assert_gives(folder: &Path, case: &str) {
-    let model = Checkpoint::open(folder).unwrap_or_else(|error| panic!("{case}: {error}"));
+    let model = Checkpoint::open(folder).map_err(|error| format!("{case}: {error}")).unwrap();
     let expected = parts(case).1;
     for module in MODULES {
         let tensor = model.tensor(&format!("{module}.weight")).unwrap();
@@ -129,6 +133,44 @@ fn parts_may_lie_in_several_shards() {
             .unwrap();
         assert_gives(dir.path(), case);
     }
+}
+
+#[test]
+fn settings_in_a_file_of_their_own_are_read() {
+    for (case, name, own) in [
+        ("gptq_4_order", "quantize_config.json", json!({"bits": 4, "group_size": 32, "desc_act": true, "sym": false})),
+        ("awq", "quant_config.json", json!({"w_bit": 4, "q_group_size": 32, "zero_point": true, "version": "GEMM"})),
+    ] {
+        let dir = folder(case);
+        edit(&dir.path().join("config.json"), &json!({"quantization_config": null}));
+        let before = refused(dir.path());
+        assert_says(&before, &["k_proj.weight`", "missing"]);
+        std::fs::write(dir.path().join(name), own.to_string()).unwrap();
+        assert_gives(dir.path(), case);
+        edit(&dir.path().join(name), &json!({"w_bit": 3, "bits": 7}));
+        assert_says(&refused(dir.path()), &[name, "bits"]);
+    }
+}
+
+#[test]
+fn nested_maxima_have_blocks_and_weights_another_storage() {
+    let dir = folder("bnb_nf4_nested");
+    let (_, expected) = parts("bnb_nf4_nested");
+    let state = "weight.quant_state.bitsandbytes__nf4";
+    edit_tensors(&dir.path().join("model.safetensors"), |tensors| {
+        let json = String::from_utf8(part(tensors, state).2.clone()).unwrap();
+        let json = json.replace("\"nested_blocksize\": 256", "\"nested_blocksize\": 8").into_bytes();
+        *part(tensors, state) = ("U8".to_owned(), vec![json.len()], json);
+        let one = values(&part(tensors, "weight.nested_absmax").2)[0];
+        let four = ("F32".to_owned(), vec![4], bytes(&[one, 0.0, one, one]));
+        *part(tensors, "weight.nested_absmax") = four;
+        let weight = part(tensors, "weight");
+        (weight.0, weight.1) = ("BF16".to_owned(), vec![512, 1]);
+    });
+    let weights = Checkpoint::open(dir.path()).unwrap().tensor(WEIGHT).unwrap().data;
+    // The second eight of 32 maxima are the offset alone now.
+    assert_eq!((&weights[..512], &weights[1024..]), (&expected[..512], &expected[1024..]));
+    assert!(weights[512..1024] != expected[512..1024]);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::quantized::{PackedWeight, Quantized};
+use super::quantized::{self, PackedWeight, Quantized};
 use super::shards::Shards;
 use super::{CheckpointError, Tensor, gguf_file, lookalike};
 use crate::architecture::{Architecture, TensorSpec, Transform};
@@ -54,7 +54,7 @@ pub(super) struct Folder {
 impl Folder {
     pub(super) fn open(path: &Path) -> Result<Self, CheckpointError> {
         let mut side = BTreeMap::new();
-        for name in SIDE_FILES.into_iter().chain([CONFIG]) {
+        for name in SIDE_FILES.into_iter().chain(quantized::FILES.map(|(name, _)| name)).chain([CONFIG]) {
             let file = path.join(name);
             if let Some(problem) = listing::obstacle(&file) {
                 return Err(CheckpointError::NotAFile { path: file, problem });
@@ -90,7 +90,7 @@ impl Folder {
         }
         let shards = Shards::open(path, shard_names(path, &side)?)?;
         let tensors = architecture.tensors().into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
-        let quantized = Quantized::read(path, &config_json, &architecture, &tensors, &shards)?;
+        let quantized = Quantized::read(path, |name| side_json(path, &side, name), &architecture, &tensors, &shards)?;
         let mut folder = Self { path: path.to_owned(), architecture, tensors, generation, side, shards, quantized };
         folder.check_tensors()?;
         folder.find_ends()?;

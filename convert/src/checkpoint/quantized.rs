@@ -32,6 +32,8 @@ use parts::Parts;
 const CONFIG: &str = "quantization_config";
 /// Older name of the settings of compressed-tensors.
 const CONFIG_BEFORE: &str = "compression_config";
+/// Files that AutoGPTQ and AutoAWQ wrote before there were settings in `config.json`, and their methods.
+pub(super) const FILES: [(&str, &str); 2] = [("quantize_config.json", "gptq"), ("quant_config.json", "awq")];
 const METHODS: &str = "fp8, fbgemm_fp8, bitsandbytes, gptq, awq, compressed-tensors";
 
 /// Keys of modules that are not quantised, one for each package.
@@ -91,17 +93,28 @@ pub(super) struct Quantized {
 }
 
 impl Quantized {
-    /// Finds and checks every quantised weight; none if the configuration does not speak of any.
+    /// Finds and checks every quantised weight; none if the settings of the folder do not speak of any. `json` gives
+    /// its small files.
     pub(super) fn read(
         folder: &Path,
-        config: &Map<String, Value>,
+        json: impl Fn(&str) -> Result<Option<Map<String, Value>>, CheckpointError>,
         architecture: &Architecture,
         tensors: &BTreeMap<String, TensorSpec>,
         shards: &Shards,
     ) -> Result<Self, CheckpointError> {
-        let file = folder.join("config.json").display().to_string();
-        let root = Fields::new(&file, config);
-        let Some(fields) = settings(&root)? else { return Ok(Self::default()) };
+        let config = json("config.json")?.unwrap_or_default();
+        let mut file = folder.join("config.json").display().to_string();
+        let root = Fields::new(&file, &config);
+        let older: Map<String, Value>;
+        let fields = match settings(&root)? {
+            Some(fields) => fields,
+            None => {
+                let Some((name, found)) = beside(json, shards)? else { return Ok(Self::default()) };
+                older = found;
+                file = folder.join(name).display().to_string();
+                Fields::new(&file, &older)
+            }
+        };
         let method = method(&fields, architecture)?;
         let plain = PLAIN.map(|key| Modules::read(&fields, key)).into_iter().collect::<Result<Vec<_>, _>>()?;
         let mut quantized = Self::default();
@@ -145,6 +158,23 @@ fn settings<'a>(root: &Fields<'a>) -> Result<Option<Fields<'a>>, ConfigError> {
         Some(text) => text.opt_object(CONFIG),
         None => Ok(None),
     }
+}
+
+/// Settings in a file of their own, with the method that such a file is of.
+fn beside(
+    json: impl Fn(&str) -> Result<Option<Map<String, Value>>, CheckpointError>,
+    shards: &Shards,
+) -> Result<Option<(&'static str, Map<String, Value>)>, CheckpointError> {
+    if !shards.iter().any(|shard| shard.names().any(|name| name.ends_with(".qweight"))) {
+        return Ok(None);
+    }
+    for (name, method) in FILES {
+        if let Some(mut settings) = json(name)? {
+            settings.entry("quant_method").or_insert_with(|| method.into());
+            return Ok(Some((name, settings)));
+        }
+    }
+    Ok(None)
 }
 
 /// Tensors of [`ASIDE`] in quantised layers and in attention blocks.

@@ -89,7 +89,7 @@ fn whole_numbers_are_carried_over_where_a_format_holds_them() {
         match (four, case) {
             (Q4Scale32, _) => assert_eq!(error, 0.0, "{case}"),
             // Only the minimum is rounded, by half an ulp.
-            (_, "gptq_4_asym" | "gptq_4_v2" | "awq" ) => assert!(error < 4.9e-4, "{case}: {error}"),
+            (_, "gptq_4_asym" | "gptq_4_v2" | "awq") => assert!(error < 4.9e-4, "{case}: {error}"),
             _ => assert!(error > 1e-2, "{case}: {error}"),
         }
     }
@@ -106,9 +106,16 @@ fn scales_that_f16_lacks_cost_half_an_ulp() {
 
 #[test]
 fn other_weights_are_rounded_anew() {
-    for case in
-        ["gptq_4_order", "gptq_8_asym", "ct_int_8_asym", "bnb_nf4", "bnb_fp4_nested", "fp8_block", "ct_float_channel", "ct_nvfp4"]
-    {
+    for case in [
+        "gptq_4_order",
+        "gptq_8_asym",
+        "ct_int_8_asym",
+        "bnb_nf4",
+        "bnb_fp4_nested",
+        "fp8_block",
+        "ct_float_channel",
+        "ct_nvfp4",
+    ] {
         for (bits, format, most) in [(Bits::Four, Format::Q4Min32, 0.2), (Bits::Eight, Format::Q8Scale32, 0.006)] {
             let (got, error) = carried(case, bits);
             assert_eq!(got, format, "{case}");

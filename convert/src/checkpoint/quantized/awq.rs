@@ -29,6 +29,7 @@ pub(super) struct Awq {
 
 impl Awq {
     pub(super) fn read(fields: &Fields<'_>) -> Result<Self, ConfigError> {
+        // Names in config.json, and in AutoAWQ's own file.
         let bits = if fields.has("bits") { "bits" } else { "w_bit" };
         if fields.size(bits)? != 4 {
             return Err(fields.unsupported(bits, "4"));
@@ -39,7 +40,8 @@ impl Awq {
                 return Err(fields.unsupported(key, "gemm"));
             }
         }
-        Ok(Self { group: group_size(fields)? })
+        let group = if fields.has("q_group_size") { "q_group_size" } else { "group_size" };
+        Ok(Self { group: group_size(fields, group)? })
     }
 }
 

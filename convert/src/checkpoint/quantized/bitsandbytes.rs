@@ -22,8 +22,8 @@ const STORAGE: [&str; 4] = ["U8", "F16", "BF16", "F32"];
 const STATES: [&str; 2] = ["weight.quant_state.bitsandbytes__nf4", "weight.quant_state.bitsandbytes__fp4"];
 /// Real settings have less than 200 bytes.
 const STATE_BYTES_MAX: usize = 1 << 16;
-/// 1 / 127, by which the package multiplies.
-const INVERSE_127: f32 = 7.874_015_7e-3;
+/// Factor of scales; the package multiplies, too.
+const INVERSE_127: f32 = 1.0 / 127.0;
 
 #[derive(Debug)]
 pub(super) struct BitsAndBytes;
@@ -148,12 +148,10 @@ impl EightBits {
     fn read(parts: &mut Parts<'_>, [outputs, inputs]: [usize; 2]) -> Result<Self, CheckpointError> {
         let weight = parts.get("weight")?.typed(&["I8"])?.shaped(&[&[outputs, inputs]], "the configuration")?;
         let scale = parts.get("SCB")?.typed(&["F32"])?.shaped(&[&[outputs]], "one scale a row")?;
-        if let Some(format) = parts.find("weight_format") {
-            if format.bytes().first().is_some_and(|format| *format != 0) {
-                return Err(format.bad(
-                    "is not 0: rows in the order of an old GPU; load and save the model with a newer bitsandbytes",
-                ));
-            }
+        let format = parts.find("weight_format");
+        if let Some(format) = format.filter(|part| part.bytes().first().is_some_and(|format| *format != 0)) {
+            let problem = "is not 0: an order of rows for one GPU; load and save the model with a newer bitsandbytes";
+            return Err(format.bad(problem));
         }
         Ok(Self { outputs, inputs, weight, scale })
     }

@@ -46,10 +46,10 @@ impl CompressedTensors {
         if fields.opt_object(key)?.is_some_and(|transforms| transforms.keys().next().is_some()) {
             return Err(fields.unsupported(key, "none: weights without rotations"));
         }
-        if let Some(sparsity) = fields.opt_object("sparsity_config")? {
-            if sparsity.opt_text("format")?.is_some_and(|format| format != "dense") {
-                return Err(sparsity.unsupported("format", "dense"));
-            }
+        if let Some(sparsity) = fields.opt_object("sparsity_config")?
+            && sparsity.opt_text("format")?.is_some_and(|format| format != "dense")
+        {
+            return Err(sparsity.unsupported("format", "dense"));
         }
         let (mut groups, mut notes) = (Vec::new(), Vec::new());
         let key = "config_groups";

@@ -46,13 +46,12 @@ impl Gptq {
         if fields.get("dynamic").is_some_and(|dynamic| dynamic.as_object().is_none_or(|of| !of.is_empty())) {
             return Err(fields.unsupported("dynamic", "one setting for all modules"));
         }
-        Ok(Self { bits, group: group_size(fields)?, minus_one })
+        Ok(Self { bits, group: group_size(fields, "group_size")?, minus_one })
     }
 }
 
 /// Inputs of a group; -1 stands for all.
-pub(super) fn group_size(fields: &Fields<'_>) -> Result<Option<usize>, ConfigError> {
-    let key = "group_size";
+pub(super) fn group_size(fields: &Fields<'_>, key: &str) -> Result<Option<usize>, ConfigError> {
     match fields.opt_number(key)? {
         None => Ok(None),
         Some(-1.0) => Ok(None),

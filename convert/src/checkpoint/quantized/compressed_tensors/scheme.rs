@@ -103,7 +103,7 @@ impl Scheme {
 }
 
 fn strategy(weights: &Fields<'_>) -> Result<Strategy, ConfigError> {
-    let group = group_size(weights)?;
+    let group = group_size(weights, "group_size")?;
     let named = weights.opt_text("strategy")?;
     // Without a strategy, the size of groups says it.
     match (named, group) {
