@@ -29,6 +29,9 @@ pub(crate) use levels::Levels;
 use modules::Modules;
 use parts::Parts;
 
+/// A small file of the folder.
+type Json = Map<String, Value>;
+
 const CONFIG: &str = "quantization_config";
 /// Older name of the settings of compressed-tensors.
 const CONFIG_BEFORE: &str = "compression_config";
@@ -97,26 +100,31 @@ impl Quantized {
     /// its small files.
     pub(super) fn read(
         folder: &Path,
-        json: impl Fn(&str) -> Result<Option<Map<String, Value>>, CheckpointError>,
+        json: impl Fn(&str) -> Result<Option<Json>, CheckpointError>,
         architecture: &Architecture,
         tensors: &BTreeMap<String, TensorSpec>,
         shards: &Shards,
     ) -> Result<Self, CheckpointError> {
         let config = json("config.json")?.unwrap_or_default();
-        let mut file = folder.join("config.json").display().to_string();
+        let file = folder.join("config.json").display().to_string();
         let root = Fields::new(&file, &config);
-        let older: Map<String, Value>;
-        let fields = match settings(&root)? {
-            Some(fields) => fields,
-            None => {
-                let Some((name, found)) = beside(json, shards)? else { return Ok(Self::default()) };
-                older = found;
-                file = folder.join(name).display().to_string();
-                Fields::new(&file, &older)
-            }
-        };
-        let method = method(&fields, architecture)?;
-        let plain = PLAIN.map(|key| Modules::read(&fields, key)).into_iter().collect::<Result<Vec<_>, _>>()?;
+        if let Some(fields) = settings(&root)? {
+            return Self::with(&fields, folder, architecture, tensors, shards);
+        }
+        let Some((name, settings)) = beside(json, shards)? else { return Ok(Self::default()) };
+        let file = folder.join(name).display().to_string();
+        Self::with(&Fields::new(&file, &settings), folder, architecture, tensors, shards)
+    }
+
+    fn with(
+        fields: &Fields<'_>,
+        folder: &Path,
+        architecture: &Architecture,
+        tensors: &BTreeMap<String, TensorSpec>,
+        shards: &Shards,
+    ) -> Result<Self, CheckpointError> {
+        let method = method(fields, architecture)?;
+        let plain = PLAIN.map(|key| Modules::read(fields, key)).into_iter().collect::<Result<Vec<_>, _>>()?;
         let mut quantized = Self::default();
         for (name, spec) in tensors {
             let (Some(module), &[outputs, inputs]) = (name.strip_suffix(".weight"), spec.shape.as_slice()) else {
@@ -125,12 +133,8 @@ impl Quantized {
             let mut parts = Parts { folder, shards, module, taken: Vec::new() };
             let Some(weight) = method.weight(&mut parts, [outputs, inputs])? else { continue };
             for list in &plain {
-                if let (true, Some(part)) =
-                    (list.include(module)?, parts.taken.first().and_then(|name| shards.part(name)))
-                {
-                    return Err(
-                        part.bad(format!("is part of a quantised weight; {} says that it is not", list.field()))
-                    );
+                if list.include(module)? {
+                    return Err(contradiction(folder, &parts, list));
                 }
             }
             quantized.parts.append(&mut parts.taken.into_iter().collect());
@@ -142,8 +146,17 @@ impl Quantized {
             notes.push("scales of quantised activations, keys and values are not used".to_owned());
         }
         quantized.parts.extend(aside);
-        quantized.notes = notes.into_iter().map(|note| format!("{file}: {note}")).collect();
+        quantized.notes = notes.into_iter().map(|note| format!("{}: {note}", fields.file())).collect();
         Ok(quantized)
+    }
+}
+
+/// A quantised weight whose module is on a list of plain ones.
+fn contradiction(folder: &Path, parts: &Parts<'_>, list: &Modules) -> CheckpointError {
+    CheckpointError::Part {
+        path: folder.to_owned(),
+        tensor: parts.taken.first().cloned().unwrap_or_default(),
+        problem: format!("is part of a quantised weight; {} says that it is not", list.field()),
     }
 }
 
@@ -162,9 +175,9 @@ fn settings<'a>(root: &Fields<'a>) -> Result<Option<Fields<'a>>, ConfigError> {
 
 /// Settings in a file of their own, with the method that such a file is of.
 fn beside(
-    json: impl Fn(&str) -> Result<Option<Map<String, Value>>, CheckpointError>,
+    json: impl Fn(&str) -> Result<Option<Json>, CheckpointError>,
     shards: &Shards,
-) -> Result<Option<(&'static str, Map<String, Value>)>, CheckpointError> {
+) -> Result<Option<(&'static str, Json)>, CheckpointError> {
     if !shards.iter().any(|shard| shard.names().any(|name| name.ends_with(".qweight"))) {
         return Ok(None);
     }
