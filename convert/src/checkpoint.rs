@@ -5,6 +5,9 @@ mod folder;
 mod gguf_file;
 mod gguf_places;
 mod lookalike;
+mod quantized;
+mod shards;
+mod stored;
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -16,9 +19,9 @@ use crate::architecture::Architecture;
 use crate::chat::ChatTemplate;
 use crate::digest;
 use crate::generation::GenerationDefaults;
-use crate::gguf::TensorType;
 use folder::Folder;
 use gguf_file::GgufFile;
+pub(crate) use stored::{Fit, Stored};
 
 /// An opened base model. Weights stay in the file and are read on demand.
 ///
@@ -44,16 +47,6 @@ pub struct Tensor {
     pub shape: Vec<usize>,
     /// Row-major values.
     pub data: Vec<f32>,
-}
-
-/// One weight in the file's own format.
-pub(crate) struct Stored<'a> {
-    /// Type of its blocks.
-    pub(crate) kind: TensorType,
-    /// Shape as in [`Tensor`].
-    pub(crate) shape: Vec<usize>,
-    /// Whole blocks, row by row.
-    pub(crate) bytes: Cow<'a, [u8]>,
 }
 
 impl Checkpoint {
@@ -116,7 +109,7 @@ impl Checkpoint {
     #[must_use]
     pub fn native_bits(&self, name: &str) -> Option<u8> {
         match &self.source {
-            Source::Folder(_) => None,
+            Source::Folder(folder) => Some(folder.packed(&self.stored_name(name))?.bits()),
             Source::Gguf(file) => file.kind(&self.stored_name(name))?.quantised_bits(),
         }
     }
@@ -131,11 +124,12 @@ impl Checkpoint {
         .unwrap_or_else(|| "unknown".to_owned())
     }
 
-    /// A weight in the file's own bytes; `None` unless it is in a GGUF file.
+    /// A weight in the file's own quantisation; `None` unless that has scales for levels at even distances.
     pub(crate) fn stored(&self, name: &str) -> Option<Stored<'_>> {
+        let name = self.stored_name(name);
         match &self.source {
-            Source::Folder(_) => None,
-            Source::Gguf(file) => file.stored(&self.stored_name(name)),
+            Source::Folder(folder) => folder.packed(&name)?.levels().map(Stored::Levels),
+            Source::Gguf(file) => file.stored(&name),
         }
     }
 

@@ -142,14 +142,19 @@ impl<'a> Fields<'a> {
         Ok(map.map(|map| Fields { file: self.file.clone(), within: format!("{}{key}.", self.within), map }))
     }
 
+    /// Path of a field in its file.
+    pub(crate) fn path(&self, key: &str) -> String {
+        format!("{}{key}", self.within)
+    }
+
     pub(crate) fn missing(&self, key: &str) -> ConfigError {
-        ConfigError::Missing { file: self.file.clone(), field: format!("{}{key}", self.within) }
+        ConfigError::Missing { file: self.file.clone(), field: self.path(key) }
     }
 
     pub(crate) fn wrong(&self, key: &str, expected: &str) -> ConfigError {
         ConfigError::Wrong {
             file: self.file.clone(),
-            field: format!("{}{key}", self.within),
+            field: self.path(key),
             found: self.shown(key),
             expected: expected.to_owned(),
         }
@@ -158,7 +163,7 @@ impl<'a> Fields<'a> {
     pub(crate) fn unsupported(&self, key: &str, supported: &str) -> ConfigError {
         ConfigError::Unsupported {
             file: self.file.clone(),
-            field: format!("{}{key}", self.within),
+            field: self.path(key),
             found: self.shown(key),
             supported: supported.to_owned(),
         }

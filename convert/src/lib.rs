@@ -17,6 +17,7 @@ mod disguise;
 mod fields;
 mod listing;
 mod mapped;
+mod pattern;
 mod safetensors_file;
 
 pub mod architecture;

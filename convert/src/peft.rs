@@ -8,7 +8,6 @@ mod config;
 mod error;
 mod lookalike;
 mod matrix;
-mod pattern;
 mod targets;
 mod weights;
 

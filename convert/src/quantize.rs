@@ -2,22 +2,26 @@
 //!
 //! | in the file | requested 4 bits | requested 8 bits |
 //! |---|---|---|
-//! | Q4_0, Q4_1, Q5_0, Q4_K, Q5_K, Q6_K | exact | exact |
-//! | Q8_0 | exact in a file that mixes types, else 4 bits with a minimum, blocks of 32 | exact |
-//! | Q5_1 | 8 bits: the author chose more than 4 | 8 bits |
-//! | other types of at most 4 bits, floats | 4 bits with a minimum, blocks of 32 | 8 bits, blocks of 32 |
+//! | GGUF Q4_0, Q4_1, Q5_0, Q4_K, Q5_K, Q6_K | exact | exact |
+//! | GGUF Q8_0 | exact in a file that mixes types, else 4 bits with a minimum, blocks of 32 | exact |
+//! | GGUF Q5_1 | 8 bits: the author chose more than 4 | 8 bits |
+//! | other types of GGUF, floats | 4 bits with a minimum, blocks of 32 | 8 bits, blocks of 32 |
+//! | GPTQ, AWQ, whole numbers of compressed-tensors: 2 to 4 bits | exact from -8 to 7, else the minimum in f16 | exact |
+//! | the same with 5 or 6 bits | exact | exact |
+//! | the same with 7 or 8 bits, LLM.int8 | 4 bits with a minimum, blocks of 32 | exact, or scales in f16; anew if outside of -128 to 127 |
+//! | the same in activation order | 4 bits with a minimum, blocks of 32 | 8 bits, blocks of 32 |
+//! | NF4, FP4, FP8 | 4 bits with a minimum, blocks of 32 | 8 bits, blocks of 32 |
 //!
-//! Matrices that are fused have a part for each format; where columns do not fall on tiles, they have one format: the
-//! widest of theirs.
+//! Matrices that are fused have a part for each format. Where a part would not end with a whole tile, they have one
+//! format, which must hold all of them; see [`Stored::fit`].
 
 use std::array;
 
 use half::f16;
-use slm_kernels::{BLOCK, Block, Format, Packed, SourceError, TILE_COLUMNS};
+use slm_kernels::{BLOCK, Block, Format, Packed, TILE_COLUMNS};
 
 use crate::{
-    checkpoint::{Checkpoint, CheckpointError},
-    gguf::TensorType,
+    checkpoint::{Checkpoint, CheckpointError, Fit, Stored},
     graph::GraphError,
 };
 
@@ -31,76 +35,62 @@ pub(crate) enum Bits {
 /// Packs the tensors of these names, all `[outputs, inputs]` with equal inputs, as parts of one matrix with their outputs
 /// side by side. The file's own bits take precedence over `bits`, as in the table.
 pub(crate) fn quantize(checkpoint: &Checkpoint, names: &[String], bits: Bits) -> Result<Vec<Packed>, GraphError> {
-    let plans: Vec<_> = names.iter().map(|name| Plan::of(checkpoint, name, bits)).collect();
-    let mut parts: Vec<(Plan, &[String])> = Vec::new();
-    for (index, plan) in plans.iter().enumerate() {
+    let plans: Vec<_> = names.iter().map(|name| Plan::of(checkpoint, &[name], bits)).collect();
+    let mut parts: Vec<(Plan, Vec<&String>)> = Vec::new();
+    for (plan, name) in plans.iter().zip(names) {
         match parts.last_mut() {
-            // Names of one plan follow each other.
-            Some((last, of)) if last == plan => *of = &names[index - of.len()..=index],
-            _ => parts.push((*plan, &names[index..=index])),
+            Some((last, names)) if last == plan => names.push(name),
+            _ => parts.push((*plan, vec![name])),
         }
     }
     let packed = parts.iter().map(|(plan, names)| plan.pack(checkpoint, names)).collect::<Result<Vec<_>, _>>()?;
-    let whole = |packed: &Packed| packed.weights().outputs().is_multiple_of(TILE_COLUMNS);
-    if packed.iter().rev().skip(1).all(whole) {
+    let ends_with_a_tile = |packed: &Packed| packed.weights().outputs().is_multiple_of(TILE_COLUMNS);
+    if packed.iter().rev().skip(1).all(ends_with_a_tile) {
         return Ok(packed);
     }
-    let widest = plans.iter().map(Plan::bits).max().unwrap_or(bits);
-    Ok(vec![round(checkpoint, names, widest)?])
+    let names: Vec<_> = names.iter().collect();
+    Ok(vec![Plan::of(checkpoint, &names, bits).pack(checkpoint, &names)?])
 }
 
 /// Format of the tensor of that name when it is quantised alone.
 pub(crate) fn format_of(checkpoint: &Checkpoint, name: &str, bits: Bits) -> Format {
-    Plan::of(checkpoint, name, bits).format()
+    Plan::of(checkpoint, &[name], bits).format()
 }
 
-/// What is done to a tensor.
+/// What is done to tensors that become one part.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Plan {
-    /// The blocks of this type are taken over.
-    Exact(TensorType),
-    Round(Bits),
+    /// The file's own levels are taken over.
+    Held(Format),
+    Rounded(Bits),
 }
 
 impl Plan {
-    fn of(checkpoint: &Checkpoint, name: &str, bits: Bits) -> Self {
-        let kind = checkpoint.stored(name).map(|stored| stored.kind);
-        match kind {
-            Some(TensorType::Q8_0) if bits == Bits::Four && !mixes_types(checkpoint) => Self::Round(bits),
-            Some(kind) if exact(kind).is_some() => Self::Exact(kind),
-            Some(kind) if kind.quantised_bits().is_some_and(|bits| bits > 4) => Self::Round(Bits::Eight),
-            _ => Self::Round(bits),
+    fn of(checkpoint: &Checkpoint, names: &[impl AsRef<str>], bits: Bits) -> Self {
+        let native = || names.iter().map(|name| checkpoint.native_bits(name.as_ref()));
+        let chosen_wider = |native: Option<u8>| matches!(native, Some(5 | 6)) || native == Some(8) && mixes_types(checkpoint);
+        let bits = if native().any(chosen_wider) { Bits::Eight } else { bits };
+        let stored: Option<Vec<_>> = names.iter().map(|name| checkpoint.stored(name.as_ref())).collect();
+        match stored.and_then(|stored| held_by(&stored, bits)) {
+            Some(format) => Self::Held(format),
+            None => Self::Rounded(bits),
         }
     }
 
     fn format(self) -> Format {
         match self {
-            Self::Exact(kind) => exact(kind).map_or(Format::Q8Scale32, |(format, _)| format),
-            Self::Round(Bits::Four) => Format::Q4Min32,
-            Self::Round(Bits::Eight) => Format::Q8Scale32,
+            Self::Held(format) => format,
+            Self::Rounded(Bits::Four) => Format::Q4Min32,
+            Self::Rounded(Bits::Eight) => Format::Q8Scale32,
         }
     }
 
-    fn bits(&self) -> Bits {
+    fn pack(self, checkpoint: &Checkpoint, names: &[&String]) -> Result<Packed, GraphError> {
         match self {
-            Self::Round(bits) => *bits,
-            Self::Exact(kind) if kind.quantised_bits().is_some_and(|bits| bits <= 4) => Bits::Four,
-            Self::Exact(_) => Bits::Eight,
-        }
-    }
-
-    fn pack(self, checkpoint: &Checkpoint, names: &[String]) -> Result<Packed, GraphError> {
-        match self {
-            Self::Round(bits) => round(checkpoint, names, bits),
-            Self::Exact(kind) => {
+            Self::Rounded(bits) => rounded(checkpoint, names, bits),
+            Self::Held(format) => {
                 let stored: Vec<_> = names.iter().filter_map(|name| checkpoint.stored(name)).collect();
-                let bytes: Vec<&[u8]> = stored.iter().map(|stored| stored.bytes.as_ref()).collect();
-                let outputs = stored.iter().map(|stored| stored.shape[0]).sum();
-                let inputs = stored.first().map_or(0, |stored| stored.shape[1]);
-                match exact(kind) {
-                    Some((_, take_over)) => Ok(take_over(&bytes.concat(), inputs, outputs)?),
-                    None => round(checkpoint, names, self.bits()),
-                }
+                Ok(taken_over(&stored, format))
             }
         }
     }
@@ -109,33 +99,42 @@ impl Plan {
 /// Whether some layers of the decoder have fewer bits than others: then each has what its author chose.
 fn mixes_types(checkpoint: &Checkpoint) -> bool {
     let architecture = checkpoint.architecture();
-    let mut bits = architecture
-        .linears()
-        .filter_map(|(place, _)| checkpoint.native_bits(&format!("{}.weight", architecture.path(place)?)));
+    let weights = architecture.linears().filter_map(|(place, _)| Some(format!("{}.weight", architecture.path(place)?)));
+    let mut bits = weights.filter_map(|name| checkpoint.native_bits(&name));
     let Some(first) = bits.next() else { return false };
     bits.any(|bits| bits != first)
 }
 
-/// Converts a tensor's bytes, given its inputs and outputs.
-type TakeOver = fn(&[u8], usize, usize) -> Result<Packed, SourceError>;
-
-/// Format of a type that the kernels support, and its exact conversion.
-fn exact(kind: TensorType) -> Option<(Format, TakeOver)> {
-    let exact = |format, take_over: TakeOver| Some((format, take_over));
-    match kind {
-        TensorType::Q4_0 => exact(Format::Q4Scale32, Packed::from_q4_0),
-        TensorType::Q4_1 => exact(Format::Q4Min32, Packed::from_q4_1),
-        TensorType::Q5_0 => exact(Format::Q6Scale32, Packed::from_q5_0),
-        TensorType::Q8_0 => exact(Format::Q8Scale32, Packed::from_q8_0),
-        TensorType::Q4_K => exact(Format::Q4K, Packed::from_q4_k),
-        TensorType::Q5_K => exact(Format::Q5K, Packed::from_q5_k),
-        TensorType::Q6_K => exact(Format::Q6K, Packed::from_q6_k),
-        _ => None,
+/// The smallest format that holds all weights exactly; if there is none, the smallest that holds them nearly. Blocks of
+/// GGUF keep theirs, but for 8 bits where fewer are requested.
+fn held_by(stored: &[Stored<'_>], bits: Bits) -> Option<Format> {
+    let own = stored.first()?.own_format();
+    if let Some(own) = own.filter(|own| *own != Format::Q8Scale32 || bits == Bits::Eight)
+        && stored.iter().all(|weight| weight.own_format() == Some(own))
+    {
+        return Some(own);
     }
+    let formats: &[Format] = match bits {
+        Bits::Four => &[Format::Q4Scale32, Format::Q4Min32],
+        Bits::Eight => &[Format::Q4Scale32, Format::Q4Min32, Format::Q6Scale32, Format::Q8Scale32],
+    };
+    let fits = formats.iter().map(|format| (*format, stored.iter().map(|weight| weight.fit(*format)).min()));
+    let fits: Vec<_> = fits.collect();
+    let with = |least: Fit| fits.iter().find(|(_, fit)| *fit == Some(least)).map(|(format, _)| *format);
+    with(Fit::Exactly).or_else(|| with(Fit::Nearly))
+}
+
+fn taken_over(stored: &[Stored<'_>], format: Format) -> Packed {
+    let rows: Vec<_> = stored.iter().flat_map(|weight| (0..weight.outputs()).map(move |row| (weight, row))).collect();
+    let inputs = stored.first().map_or(0, Stored::inputs);
+    Packed::pack(format, inputs, rows.len(), |column, index| {
+        let (weight, row) = rows[column];
+        weight.block(row, index, format)
+    })
 }
 
 /// Quantises the dequantised tensors.
-fn round(checkpoint: &Checkpoint, names: &[String], bits: Bits) -> Result<Packed, GraphError> {
+fn rounded(checkpoint: &Checkpoint, names: &[&String], bits: Bits) -> Result<Packed, GraphError> {
     let (data, inputs) = joined(checkpoint, names)?;
     let outputs = data.len() / inputs;
     let (format, round): (_, fn(&[f32]) -> Block) = match bits {
@@ -149,7 +148,7 @@ fn round(checkpoint: &Checkpoint, names: &[String], bits: Bits) -> Result<Packed
     }))
 }
 
-fn joined(checkpoint: &Checkpoint, names: &[String]) -> Result<(Vec<f32>, usize), CheckpointError> {
+fn joined(checkpoint: &Checkpoint, names: &[&String]) -> Result<(Vec<f32>, usize), CheckpointError> {
     let (mut data, mut inputs) = (Vec::new(), 0);
     for name in names {
         let tensor = checkpoint.tensor(name)?;
@@ -247,6 +246,9 @@ fn sums<const N: usize>(weights: &[f32; BLOCK], levels: &[f32; BLOCK], of: impl 
 fn stored(x: f32) -> f32 {
     f16::from_f32(x).to_f32()
 }
+
+#[cfg(test)]
+mod carried;
 
 #[cfg(test)]
 mod tests {

@@ -179,7 +179,7 @@ impl Entry {
             "F64" | "I64" | "U64" => Some(8),
             "F32" | "I32" | "U32" => Some(4),
             "F16" | "BF16" | "I16" | "U16" => Some(2),
-            "I8" | "U8" | "BOOL" | "F8_E4M3" | "F8_E5M2" => Some(1),
+            "I8" | "U8" | "BOOL" | "F8_E4M3" | "F8_E5M2" | "F8_E8M0" => Some(1),
             _ => None,
         }
     }
@@ -217,6 +217,12 @@ impl SafetensorsFile {
     /// A tensor's type in the format's spelling.
     pub(crate) fn dtype(&self, name: &str) -> Option<&str> {
         Some(self.entries.get(name)?.dtype.as_str())
+    }
+
+    /// A tensor's bytes, of whatever type.
+    pub(crate) fn data(&self, name: &str) -> Option<&[u8]> {
+        let (from, to) = self.entries.get(name)?.data_offsets;
+        self.bytes.get(self.data_start + from as usize..self.data_start + to as usize)
     }
 
     /// Refuses a tensor whose type [`Self::values`] cannot convert to f32.

@@ -52,16 +52,50 @@ def seed(target, name, data):
     (folder / name).write_bytes(data if isinstance(data, bytes) else data.encode())
 
 
-def safetensors(shapes, dtype="F16", size=2):
-    header, at = {"__metadata__": {"format": "pt"}}, 0
+def safetensors(shapes, dtype="F16", data=None):
+    """Zeros of these shapes, except where `data` has bytes; a shape may be a pair of type and shape."""
+    header, body = {"__metadata__": {"format": "pt"}}, b""
+    sizes = {"F32": 4, "I32": 4, "F16": 2, "U8": 1, "I8": 1, "F8_E4M3": 1}
     for name, shape in shapes.items():
-        length = size
+        kind, shape = shape if isinstance(shape, tuple) else (dtype, shape)
+        length = sizes[kind]
         for side in shape:
             length *= side
-        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [at, at + length]}
-        at += length
+        header[name] = {"dtype": kind, "shape": shape, "data_offsets": [len(body), len(body) + length]}
+        body += (data or {}).get(name, bytes(length))
     text = json.dumps(header, separators=(",", ":")).encode()
-    return struct.pack("<Q", len(text)) + text + bytes(at)
+    return struct.pack("<Q", len(text)) + text + body
+
+
+def quantized(settings, parts, data=None):
+    """A line of settings, and the model with one packed projection of 32 x 32."""
+    module = LAYER + "self_attn.q_proj."
+    shapes = {name: shape for name, shape in SHAPES.items() if name != module + "weight"}
+    shapes.update({module + name: part for name, part in parts.items()})
+    data = {module + name: part for name, part in (data or {}).items()}
+    return json.dumps(settings).encode() + b"\n" + safetensors(shapes, data=data)
+
+
+def seed_quantized():
+    seed("quantized", "fp8", quantized({"quant_method": "fp8", "weight_block_size": [16, 32]},
+         {"weight": ("F8_E4M3", [32, 32]), "weight_scale_inv": ("F32", [2, 1])}))
+    state = b'{"blocksize": 64, "shape": [32, 32], "nested_blocksize": 8, "nested_offset": 0.5}'
+    key = "weight.quant_state.bitsandbytes__nf4"
+    seed("quantized", "nf4", quantized({"quant_method": "bitsandbytes"},
+         {"weight": ("U8", [512, 1]), "weight.absmax": ("U8", [16]), "weight.quant_map": ("F32", [16]),
+          "weight.nested_absmax": ("F32", [2]), "weight.nested_quant_map": ("F32", [256]), key: ("U8", [len(state)])},
+         {key: state}))
+    seed("quantized", "int8", quantized({"quant_method": "bitsandbytes"}, {"weight": ("I8", [32, 32]), "SCB": ("F32", [32])}))
+    seed("quantized", "gptq", quantized({"quant_method": "gptq", "bits": 3, "group_size": 16},
+         {"qweight": ("I32", [3, 32]), "qzeros": ("I32", [2, 3]), "scales": ("F16", [2, 32]), "g_idx": ("I32", [32])}))
+    seed("quantized", "awq", quantized({"quant_method": "awq", "bits": 4, "group_size": 16},
+         {"qweight": ("I32", [32, 4]), "qzeros": ("I32", [2, 4]), "scales": ("F16", [2, 32])}))
+    weights = {"num_bits": 4, "symmetric": False, "strategy": "group", "group_size": 16}
+    group = {"group_0": {"targets": ["re:.*q_proj"], "weights": weights}}
+    seed("quantized", "packed", quantized(
+         {"quant_method": "compressed-tensors", "format": "pack-quantized", "ignore": ["lm_head"], "config_groups": group},
+         {"weight_packed": ("I32", [32, 4]), "weight_scale": ("F16", [32, 2]), "weight_zero_point": ("I32", [4, 2]),
+          "weight_shape": ("I32", [2])}, {"weight_shape": struct.pack("<ii", 32, 32)}))
 
 
 def gguf_text(text):
@@ -163,6 +197,7 @@ def main():
         pairs[path + ".lora_B.weight"] = [HIDDEN if name == "q_proj" else 8, 2]
     seed("model", "adapter_model.safetensors", safetensors(pairs))
     seed("safetensors", "model", safetensors(SHAPES))
+    seed_quantized()
 
     bpe = {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "gpt-2", "tokenizer.ggml.merges": ["a b", "b c", "\u0120 a"]}
     pieces = {"tokenizer.ggml.model": "llama", "tokenizer.ggml.scores": [-float(at) for at in range(len(TOKENS))]}

@@ -12,13 +12,6 @@ pub enum SourceError {
         /// Expected length, in elements.
         want: usize,
     },
-    /// The matrix does not consist of whole GGUF blocks.
-    Ragged {
-        /// Inputs of the matrix.
-        inputs: usize,
-        /// Inputs of a block.
-        block: usize,
-    },
     /// A part of a matrix, not the last, that does not end with a tile.
     Unaligned {
         /// Outputs of the part.
@@ -42,12 +35,6 @@ impl std::fmt::Display for SourceError {
                 write!(
                     f,
                     "the {what} of a matrix have {got} elements where its shape asks for {want}; pass whole tensors"
-                )
-            }
-            Self::Ragged { inputs, block } => {
-                write!(
-                    f,
-                    "a matrix of {inputs} inputs is not made of whole blocks of {block}; keep it in another format"
                 )
             }
             Self::Unaligned { outputs, tile } => {

@@ -98,6 +98,16 @@ pub enum CheckpointError {
         /// Shape according to the configuration.
         expected: Vec<usize>,
     },
+    /// A part of a quantised weight that does not fit the others.
+    #[error("{}: tensor `{tensor}` {problem}", path.display())]
+    Part {
+        /// Path of the file.
+        path: PathBuf,
+        /// Name of the tensor.
+        tensor: String,
+        /// Description of what is wrong with it, and of what was expected.
+        problem: String,
+    },
     /// The tokenizer cannot be built.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::quantized::{self, PackedWeight, Quantized};
+use super::shards::Shards;
 use super::{CheckpointError, Tensor, gguf_file, lookalike};
 use crate::architecture::{Architecture, TensorSpec, Transform};
 use crate::chat::ChatTemplate;
@@ -12,7 +14,6 @@ use crate::chat_files::{self, ChatFiles};
 use crate::fields;
 use crate::generation::{EndCandidates, GenerationDefaults, add_ends, well_known_in};
 use crate::listing;
-use crate::safetensors_file::SafetensorsFile;
 use crate::{families, mapped, tokenizer};
 
 const CONFIG: &str = "config.json";
@@ -46,14 +47,14 @@ pub(super) struct Folder {
     generation: GenerationDefaults,
     /// Contents of small files by name.
     side: BTreeMap<String, Vec<u8>>,
-    /// Safetensors files by name.
-    shards: BTreeMap<String, SafetensorsFile>,
+    shards: Shards,
+    quantized: Quantized,
 }
 
 impl Folder {
     pub(super) fn open(path: &Path) -> Result<Self, CheckpointError> {
         let mut side = BTreeMap::new();
-        for name in SIDE_FILES.into_iter().chain([CONFIG]) {
+        for name in SIDE_FILES.into_iter().chain(quantized::FILES.map(|(name, _)| name)).chain([CONFIG]) {
             let file = path.join(name);
             if let Some(problem) = listing::obstacle(&file) {
                 return Err(CheckpointError::NotAFile { path: file, problem });
@@ -87,13 +88,10 @@ impl Folder {
             mapped::read(&file, SIDE_FILE_BYTES_MAX).map_err(|source| CheckpointError::Io { path: file, source })?;
             return Err(CheckpointError::NoTokenizer { path: path.to_owned(), found });
         }
-        let mut shards = BTreeMap::new();
-        for name in shard_names(path, &side)? {
-            let shard = SafetensorsFile::open(&path.join(&name))?;
-            shards.insert(name, shard);
-        }
+        let shards = Shards::open(path, shard_names(path, &side)?)?;
         let tensors = architecture.tensors().into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
-        let mut folder = Self { path: path.to_owned(), architecture, tensors, generation, side, shards };
+        let quantized = Quantized::read(path, |name| side_json(path, &side, name), &architecture, &tensors, &shards)?;
+        let mut folder = Self { path: path.to_owned(), architecture, tensors, generation, side, shards, quantized };
         folder.check_tensors()?;
         folder.find_ends()?;
         Ok(folder)
@@ -167,6 +165,7 @@ impl Folder {
     /// Warnings for the load of the model.
     pub(super) fn notes(&self) -> Vec<String> {
         let mut notes = self.generation.notes.clone();
+        notes.extend(self.quantized.notes.iter().cloned());
         let shown = self.path.display();
         if !self.side.contains_key(TOKENIZER) {
             notes.push(format!("{shown}: tokenizer.json is missing: requests have to send token ids"));
@@ -187,19 +186,28 @@ impl Folder {
     }
 
     pub(super) fn tensor(&self, name: &str) -> Result<Tensor, CheckpointError> {
-        for shard in self.shards.values() {
-            if let (Some(entry), Some(mut data)) = (shard.entry(name), shard.values(name)?) {
-                if self.tensors.get(name).is_some_and(|tensor| tensor.transform == Transform::AddOne) {
-                    data.iter_mut().for_each(|value| *value += 1.0);
-                }
-                return Ok(Tensor { shape: entry.shape.clone(), data });
-            }
+        let expected = self.tensors.get(name);
+        if let (Some(weight), Some(expected)) = (self.packed(name), expected) {
+            return Ok(Tensor { shape: expected.shape.clone(), data: weight.values() });
         }
-        Err(self.missing(name))
+        let shard = self.shards.holder(name).ok_or_else(|| self.missing(name))?;
+        let (Some(entry), Some(mut data)) = (shard.entry(name), shard.values(name)?) else {
+            return Err(self.missing(name));
+        };
+        if expected.is_some_and(|tensor| tensor.transform == Transform::AddOne) {
+            data.iter_mut().for_each(|value| *value += 1.0);
+        }
+        Ok(Tensor { shape: entry.shape.clone(), data })
+    }
+
+    /// A quantised weight.
+    pub(super) fn packed(&self, name: &str) -> Option<&dyn PackedWeight> {
+        self.quantized.weights.get(name).map(Box::as_ref)
     }
 
     pub(super) fn type_name(&self, name: &str) -> Option<String> {
-        self.shards.values().find_map(|shard| shard.dtype(name)).map(str::to_owned)
+        let plain = self.shards.holder(name).and_then(|shard| shard.dtype(name)).map(str::to_owned);
+        plain.or_else(|| Some(format!("{}-bit", self.packed(name)?.bits())))
     }
 
     pub(super) fn tokenizer(&self) -> Result<Option<tokenizers::Tokenizer>, CheckpointError> {
@@ -217,14 +225,16 @@ impl Folder {
     /// Every file that the model is read from, sorted by name.
     pub(super) fn files(&self) -> impl Iterator<Item = (&str, &[u8])> {
         let side = self.side.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()));
-        let shards = self.shards.iter().map(|(name, shard)| (name.as_str(), shard.bytes()));
-        let all: BTreeMap<&str, &[u8]> = side.chain(shards).collect();
+        let all: BTreeMap<&str, &[u8]> = side.chain(self.shards.files()).collect();
         all.into_iter()
     }
 
     fn check_tensors(&self) -> Result<(), CheckpointError> {
         for TensorSpec { name, shape, .. } in self.tensors.values() {
-            let holder = self.shards.values().find_map(|shard| Some((shard, shard.entry(name)?)));
+            if self.packed(name).is_some() {
+                continue;
+            }
+            let holder = self.shards.holder(name).and_then(|shard| Some((shard, shard.entry(name)?)));
             let (shard, entry) = holder.ok_or_else(|| self.missing(name))?;
             shard.check_dtype(name)?;
             if entry.shape != *shape {
@@ -237,9 +247,10 @@ impl Folder {
             }
         }
         let mut held = BTreeMap::new();
-        for shard in self.shards.values() {
+        for shard in self.shards.iter() {
             for name in shard.names() {
-                if !self.tensors.contains_key(name) && !self.architecture.is_redundant(name) {
+                let known = self.tensors.contains_key(name) || self.quantized.parts.contains(name);
+                if !known && !self.architecture.is_redundant(name) {
                     return Err(CheckpointError::UnexpectedTensor {
                         path: shard.path().to_owned(),
                         tensor: name.to_owned(),

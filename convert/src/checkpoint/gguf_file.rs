@@ -141,7 +141,8 @@ impl GgufFile {
             Transform::SplitPairs { heads } => halves_from_pairs(bytes, heads, expected.shape[0]).into(),
             Transform::AddOne | Transform::Nothing => bytes.into(),
         };
-        Some(Stored { kind, shape: expected.shape.clone(), bytes })
+        let &[outputs, inputs] = expected.shape.as_slice() else { return None };
+        Stored::gguf(kind, bytes, [outputs, inputs])
     }
 
     pub(super) fn tokenizer(&self) -> Result<Option<tokenizers::Tokenizer>, CheckpointError> {

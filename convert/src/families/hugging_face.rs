@@ -45,9 +45,6 @@ pub(super) const LLAMA: Conventions = Conventions {
 
 /// Reads the fields of Llama-like models; absent ones take the defaults of transformers.
 pub(super) fn decoder(fields: &Fields<'_>, conventions: &Conventions) -> Result<Architecture, ConfigError> {
-    if fields.get("quantization_config").is_some() {
-        return Err(fields.unsupported("quantization_config", "none: F32, F16 or BF16 weights, or a GGUF file"));
-    }
     let hidden_size = fields.size("hidden_size")?;
     let heads = fields.size("num_attention_heads")?;
     let derived = hidden_size.checked_div(heads).unwrap_or(0);

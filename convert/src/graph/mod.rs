@@ -91,9 +91,6 @@ pub enum GraphError {
     /// A tensor could not be read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// Quantised weights could not be repacked.
-    #[error(transparent)]
-    Weights(#[from] slm_kernels::SourceError),
     /// The graph or its weights could not be written.
     #[error("writing the graph: {0}")]
     Write(#[from] io::Error),

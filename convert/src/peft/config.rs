@@ -4,11 +4,9 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::{
-    AdapterError,
-    pattern::{Budget, Pattern},
-};
+use super::AdapterError;
 use crate::fields::{self, Fields, shown};
+use crate::pattern::{Budget, Pattern};
 
 /// Defaults of `LoraConfig`.
 const RANK_DEFAULT: usize = 8;

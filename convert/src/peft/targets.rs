@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::AdapterError;
 use super::config::{Layers, LoraConfig, Selection};
-use super::pattern::{Pattern, PatternError};
 use crate::architecture::{Architecture, Norm, Place, Residual};
+use crate::pattern::{Pattern, PatternError};
 
 /// Rank and scale of one pair.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -3,7 +3,7 @@
 use crate::common::{levels, random};
 use half::f16;
 use rand::{Rng, RngCore};
-use slm_kernels::{Activations, Format, Linear, Packed, SourceError, Start, Weights};
+use slm_kernels::{Activations, Block, Format, Linear, Packed, SourceError, Start, Weights};
 
 /// Each weight, by multiplying with rows that have a single one: exact but for f32's roundings.
 fn dequantize(packed: &Packed) -> Vec<f64> {
@@ -65,18 +65,25 @@ fn gguf_blocks_are_carried_over() {
         q8_0.extend(d.to_le_bytes().iter().chain(&bytes));
         w8_0.extend(bytes.iter().map(|&byte| scale * f64::from(byte as i8)));
     }
-    assert_close(&dequantize(&Packed::from_q4_0(&q4_0, k, n).unwrap()), &w4_0);
-    assert_close(&dequantize(&Packed::from_q4_1(&q4_1, k, n).unwrap()), &w4_1);
-    assert_close(&dequantize(&Packed::from_q8_0(&q8_0, k, n).unwrap()), &w8_0);
+    let packed = |format, block: &dyn Fn(usize) -> Block| {
+        Packed::pack(format, k, n, |column, index| block(column * (k / 32) + index))
+    };
+    let q4_0 = packed(Format::Q4Scale32, &|index| Block::from_q4_0(&q4_0.as_chunks().0[index]));
+    let q4_1 = packed(Format::Q4Min32, &|index| Block::from_q4_1(&q4_1.as_chunks().0[index]));
+    let q8_0 = packed(Format::Q8Scale32, &|index| Block::from_q8_0(&q8_0.as_chunks().0[index]));
+    assert_close(&dequantize(&q4_0), &w4_0);
+    assert_close(&dequantize(&q4_1), &w4_1);
+    assert_close(&dequantize(&q8_0), &w8_0);
 }
 
 /// A type of GGUF, its reader, and blocks with the values that gguf-py computes; made by `convert/tests/fixtures/make_gguf.py`.
 macro_rules! fixture {
-    ($name:literal, $reader:path, $block:literal, $bytes:literal) => {{
+    ($name:literal, $format:expr, $reader:expr, $block:literal, $bytes:literal) => {{
         let blocks = include_bytes!(concat!("../../../convert/tests/fixtures/blocks/", $name, ".bin")).as_slice();
         let values = include_bytes!(concat!("../../../convert/tests/fixtures/blocks/", $name, ".f32")).as_slice();
         let rows = blocks.len() / $bytes;
-        let packed = $reader(blocks, $block, rows).unwrap();
+        let block = |row: usize, index: usize| $reader(&blocks.as_chunks::<$bytes>().0[row], index);
+        let packed = Packed::pack($format, $block, rows, block);
         let mut column = vec![0.0; $block];
         for row in 0..rows {
             packed.weights().column(row, &mut column);
@@ -90,19 +97,17 @@ macro_rules! fixture {
 
 #[test]
 fn types_of_gguf_have_the_very_values_of_gguf_py() {
-    fixture!("Q4_0", Packed::from_q4_0, 32, 18);
-    fixture!("Q5_0", Packed::from_q5_0, 32, 22);
-    fixture!("Q8_0", Packed::from_q8_0, 32, 34);
-    fixture!("Q4_K", Packed::from_q4_k, 256, 144);
-    fixture!("Q5_K", Packed::from_q5_k, 256, 176);
-    fixture!("Q6_K", Packed::from_q6_k, 256, 210);
+    fixture!("Q4_0", Format::Q4Scale32, |bytes, _| Block::from_q4_0(bytes), 32, 18);
+    fixture!("Q5_0", Format::Q6Scale32, |bytes, _| Block::from_q5_0(bytes), 32, 22);
+    fixture!("Q8_0", Format::Q8Scale32, |bytes, _| Block::from_q8_0(bytes), 32, 34);
+    fixture!("Q4_K", Format::Q4K, Block::from_q4_k, 256, 144);
+    fixture!("Q5_K", Format::Q5K, Block::from_q5_k, 256, 176);
+    fixture!("Q6_K", Format::Q6K, Block::from_q6_k, 256, 210);
 }
 
 #[test]
 fn what_does_not_fit_is_refused() {
-    assert_eq!(Packed::from_q4_0(&[0; 17], 32, 1).unwrap_err(), SourceError::Size { what: "bytes", got: 17, want: 18 });
-    assert_eq!(Packed::from_q8_0(&[], 33, 1).unwrap_err(), SourceError::Ragged { inputs: 33, block: 32 });
-    let packed = Packed::from_q4_0(&[0; 18], 32, 1).unwrap();
+    let packed = Packed::pack(Format::Q4Scale32, 32, 1, |_, _| Block::from_q4_0(&[0; 18]));
     let bytes = packed.bytes();
     assert!(Weights::new(Format::Q4Scale32, 32, 16, bytes).is_ok());
     for (format, inputs, outputs) in [(Format::Q8Scale32, 32, 1), (Format::Q4Scale32, 33, 1), (Format::Q4Scale32, 0, 0)]

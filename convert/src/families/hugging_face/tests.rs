@@ -49,7 +49,6 @@ fn what_cannot_be_served_is_refused_by_name() {
         (json!({"layer_types": ["full_attention"]}), "layer_types", "2 layers"),
         (json!({"model_type": "phi", "qk_layernorm": true}), "qk_layernorm", "true"),
         (json!({"model_type": "granite", "logits_scaling": 0.0}), "logits_scaling", "positive"),
-        (json!({"quantization_config": {"quant_method": "gptq"}}), "quantization_config", "gptq"),
         (json!({"model_type": "mamba"}), "model_type", "llama, mistral"),
         (json!({"model_type": null}), "model_type", "missing"),
         (json!({"hidden_size": null}), "hidden_size", "missing"),

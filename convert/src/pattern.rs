@@ -1,12 +1,12 @@
-//! Regular expressions of adapters, which are untrusted, in bounded time.
+//! Regular expressions of adapters and of lists of modules, which are untrusted, in bounded time.
 //!
-//! PEFT defines them as Python's `re`. An expression without look-around and back-references is matched in time linear
-//! in the name; others are matched by backtracking with a bounded number of steps. All expressions of an adapter share
-//! [`TIME_MAX`], compilation included.
+//! PEFT and compressed-tensors define them as Python's `re`. An expression without look-around and back-references is
+//! matched in time linear in the name; others are matched by backtracking with a bounded number of steps. All
+//! expressions of a file share [`TIME_MAX`], compilation included.
 
 use std::time::{Duration, Instant};
 
-/// Time for all expressions of an adapter on all modules of a base. The largest adapters take milliseconds.
+/// Time for all expressions of a file on all modules of a model. The largest take milliseconds.
 const TIME_MAX: Duration = Duration::from_secs(5);
 /// Bound on backtracking steps for a name; only expressions with exponential failure need more.
 const STEPS_MAX: usize = 10_000;
@@ -15,7 +15,7 @@ const COMPILED_BYTES_MAX: usize = 4 << 20;
 
 /// A regular expression that cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum PatternError {
+pub(crate) enum PatternError {
     /// It is malformed or too large.
     #[error("{0}")]
     Compile(String),
@@ -23,16 +23,16 @@ pub(super) enum PatternError {
     #[error("it needs more than {STEPS_MAX} steps for a module's name; write it without nested repetitions")]
     Steps,
     /// All expressions together exceed the time.
-    #[error("the expressions of this adapter take more than {}s on this base model; write fewer or simpler ones", TIME_MAX.as_secs())]
+    #[error("the expressions of this file take more than {}s on this model; write fewer or simpler ones", TIME_MAX.as_secs())]
     Time,
 }
 
-/// Deadline for the expressions of an adapter.
+/// Deadline for the expressions of a file.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Budget(Instant);
+pub(crate) struct Budget(Instant);
 
 impl Budget {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Instant::now() + TIME_MAX)
     }
 
@@ -43,7 +43,7 @@ impl Budget {
 
 /// A compiled regular expression.
 #[derive(Debug)]
-pub(super) struct Pattern {
+pub(crate) struct Pattern {
     text: String,
     engine: Engine,
 }
@@ -57,7 +57,7 @@ enum Engine {
 
 impl Pattern {
     /// Compiles `expression`.
-    pub(super) fn new(expression: &str, budget: Budget) -> Result<Self, PatternError> {
+    pub(crate) fn new(expression: &str, budget: Budget) -> Result<Self, PatternError> {
         budget.check()?;
         let expression = &*from_python(expression);
         let linear = regex::bytes::RegexBuilder::new(expression)
@@ -82,12 +82,12 @@ impl Pattern {
     }
 
     /// The expression.
-    pub(super) fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.text
     }
 
     /// Whether it matches in `name`.
-    pub(super) fn is_match(&self, name: &str, budget: Budget) -> Result<bool, PatternError> {
+    pub(crate) fn is_match(&self, name: &str, budget: Budget) -> Result<bool, PatternError> {
         budget.check()?;
         match &self.engine {
             Engine::Linear(regex) => Ok(regex.is_match(name.as_bytes())),
@@ -96,7 +96,7 @@ impl Pattern {
     }
 
     /// Content of its group `group` in `name`.
-    pub(super) fn group<'n>(
+    pub(crate) fn group<'n>(
         &self,
         group: &str,
         name: &'n str,
