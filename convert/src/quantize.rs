@@ -6,8 +6,7 @@
 //! | GGUF Q8_0 | exact in a file that mixes types, else 4 bits with a minimum, blocks of 32 | exact |
 //! | GGUF Q5_1 | 8 bits: the author chose more than 4 | 8 bits |
 //! | other types of GGUF, floats | 4 bits with a minimum, blocks of 32 | 8 bits, blocks of 32 |
-//! | GPTQ, AWQ, whole numbers of compressed-tensors: 2 to 4 bits | exact from -8 to 7, else the minimum in f16 | exact |
-//! | the same with 5 or 6 bits | exact | exact |
+//! | GPTQ, AWQ, whole numbers of compressed-tensors: 2 to 6 bits | exact: 4 bits from -8 to 7, else 6 bits | exact |
 //! | the same with 7 or 8 bits, LLM.int8 | 4 bits with a minimum, blocks of 32 | exact, or scales in f16; anew if outside of -128 to 127 |
 //! | the same in activation order | 4 bits with a minimum, blocks of 32 | 8 bits, blocks of 32 |
 //! | NF4, FP4, FP8 | 4 bits with a minimum, blocks of 32 | 8 bits, blocks of 32 |
@@ -68,7 +67,8 @@ enum Plan {
 impl Plan {
     fn of(checkpoint: &Checkpoint, names: &[impl AsRef<str>], bits: Bits) -> Self {
         let native = || names.iter().map(|name| checkpoint.native_bits(name.as_ref()));
-        let chosen_wider = |native: Option<u8>| matches!(native, Some(5 | 6)) || native == Some(8) && mixes_types(checkpoint);
+        let chosen_wider =
+            |native: Option<u8>| matches!(native, Some(5 | 6)) || native == Some(8) && mixes_types(checkpoint);
         let bits = if native().any(chosen_wider) { Bits::Eight } else { bits };
         let stored: Option<Vec<_>> = names.iter().map(|name| checkpoint.stored(name.as_ref())).collect();
         match stored.and_then(|stored| held_by(&stored, bits)) {
@@ -115,7 +115,7 @@ fn held_by(stored: &[Stored<'_>], bits: Bits) -> Option<Format> {
         return Some(own);
     }
     let formats: &[Format] = match bits {
-        Bits::Four => &[Format::Q4Scale32, Format::Q4Min32],
+        Bits::Four => &[Format::Q4Scale32, Format::Q4Min32, Format::Q6Scale32],
         Bits::Eight => &[Format::Q4Scale32, Format::Q4Min32, Format::Q6Scale32, Format::Q8Scale32],
     };
     let fits = formats.iter().map(|format| (*format, stored.iter().map(|weight| weight.fit(*format)).min()));
@@ -325,7 +325,7 @@ mod tests {
             std::fs::write(&path, bytes).unwrap();
             let checkpoint = Checkpoint::open(&path).unwrap();
             assert_eq!(checkpoint.native_bits(&name), Some(4));
-            let packed = quantize(&checkpoint, std::slice::from_ref(&name), bits).unwrap();
+            let [packed] = quantize(&checkpoint, std::slice::from_ref(&name), bits).unwrap().try_into().unwrap();
             assert_eq!(packed.weights().format(), format, "type {code}");
             let (mut column, weights) = (vec![0.0; 32], checkpoint.tensor(&name).unwrap().data);
             packed.weights().column(0, &mut column);

@@ -68,7 +68,7 @@ fn carried(case: &str, bits: Bits) -> (Format, f32) {
 
 #[test]
 fn whole_numbers_are_carried_over_where_a_format_holds_them() {
-    use Format::{Q4Min32, Q4Scale32, Q8Scale32};
+    use Format::{Q4Min32, Q4Scale32, Q6Scale32, Q8Scale32};
     for (case, four, eight) in [
         ("gptq_4", Q4Scale32, Q4Scale32),
         ("gptq_3", Q4Scale32, Q4Scale32),
@@ -77,19 +77,17 @@ fn whole_numbers_are_carried_over_where_a_format_holds_them() {
         ("ct_pack_3", Q4Scale32, Q4Scale32),
         // Its zero points differ, its levels are from -8 to 7 nevertheless.
         ("ct_pack_4_asym", Q4Scale32, Q4Scale32),
-        ("gptq_4_asym", Q4Min32, Q8Scale32),
-        ("gptq_4_v2", Q4Min32, Q8Scale32),
-        ("awq", Q4Min32, Q8Scale32),
+        ("gptq_4_asym", Q6Scale32, Q6Scale32),
+        ("gptq_4_v2", Q6Scale32, Q6Scale32),
+        ("awq", Q6Scale32, Q6Scale32),
         ("gptq_8", Q4Min32, Q8Scale32),
         ("ct_pack_8", Q4Min32, Q8Scale32),
     ] {
         assert_eq!(carried(case, Bits::Eight), (eight, 0.0), "{case} in 8 bits");
         let (format, error) = carried(case, Bits::Four);
         assert_eq!(format, four, "{case} in 4 bits");
-        match (four, case) {
-            (Q4Scale32, _) => assert_eq!(error, 0.0, "{case}"),
-            // Only the minimum is rounded, by half an ulp.
-            (_, "gptq_4_asym" | "gptq_4_v2" | "awq") => assert!(error < 4.9e-4, "{case}: {error}"),
+        match four {
+            Q4Scale32 | Q6Scale32 => assert_eq!(error, 0.0, "{case}"),
             _ => assert!(error > 1e-2, "{case}: {error}"),
         }
     }

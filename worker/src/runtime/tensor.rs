@@ -120,18 +120,12 @@ impl<T> Tensor<T> {
 pub(super) struct Constant<T> {
     address: usize,
     len: usize,
-    width: usize,
     element: PhantomData<fn() -> T>,
 }
 
 impl<T> Constant<T> {
     pub(super) fn new() -> Self {
-        Self { address: 0, len: 0, width: 0, element: PhantomData }
-    }
-
-    /// Size of its last dimension, once it was read.
-    pub(super) fn width(&self) -> usize {
-        self.width
+        Self { address: 0, len: 0, element: PhantomData }
     }
 
     /// Input `index`, whose element type the operator declared.
@@ -143,7 +137,7 @@ impl<T> Constant<T> {
         let data: *mut T = unsafe { data_of(input(context, index)?.cast_mut())? };
         if data.addr() != self.address {
             let tensor = Tensor::<T>::input(context, index)?;
-            (self.len, self.width) = (tensor.len(), tensor.width());
+            self.len = tensor.len();
             self.address = data.addr();
         }
         if self.len == 0 {
