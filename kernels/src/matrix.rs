@@ -77,8 +77,9 @@ impl<'a> Matrix<'a> {
     /// # Panics
     /// There is no such column, or `out` has not [`inputs`](Self::inputs) floats.
     pub fn column(&self, column: usize, out: &mut [f32]) {
-        let part = self.parts().find(|(columns, _)| columns.contains(&column));
-        let Some((columns, weights)) = part else { panic!("column {column} of {}", self.outputs) };
-        weights.column(column - columns.start, out);
+        assert!(column < self.outputs, "column {column} of {}", self.outputs);
+        if let Some((columns, weights)) = self.parts().find(|(columns, _)| columns.contains(&column)) {
+            weights.column(column - columns.start, out);
+        }
     }
 }

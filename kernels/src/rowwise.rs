@@ -171,7 +171,7 @@ fn silu(x: f32) -> f32 {
 
 #[inline(always)]
 fn gelu_tanh(x: f32) -> f32 {
-    const TWICE_ROOT: f32 = 1.595_769_1;
+    const TWICE_ROOT: f32 = 1.595_769;
     let inner = TWICE_ROOT * (x * x * x).mul_add(0.044_715, x);
     x / (1.0 + exp(-inner))
 }

@@ -65,7 +65,7 @@ impl Block {
         let mut quants = nibbles(&bytes[6..]);
         for (i, quant) in quants.iter_mut().enumerate() {
             // Stored as a number of five bits less 16; ours is one of six less 32.
-            *quant = (*quant | (high >> i & 1) as u8 * 16) + 16;
+            *quant = (*quant | (((high >> i) & 1) as u8) << 4) + 16;
         }
         Self::new(half([bytes[0], bytes[1]]), 0.0, quants)
     }

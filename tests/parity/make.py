@@ -1,7 +1,7 @@
 """Makes the parity data of this folder: tiny models with random weights, PEFT adapters on them, and what
 transformers and peft compute with both.
 
-usage: make.py OUT_DIR [SEED]
+usage: make.py OUT_DIR [SEED [FAMILY,…]]
 
 Needs torch, transformers, peft and safetensors; runs on a CPU in a minute. See README.md for the layout.
 """
@@ -15,7 +15,6 @@ import torch
 import transformers
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
-from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
 VOCABULARY = 128
 PROMPT_LENGTHS = (1, 7, 40)
@@ -30,21 +29,68 @@ LLAMA3_ROPE = dict(
     original_max_position_embeddings=64,
 )
 
+# Model type and configuration by family. Sliding windows are shorter than the longest prompt.
 FAMILIES = {
-    "llama": (LlamaConfig, LlamaForCausalLM, dict(tie_word_embeddings=False)),
-    "llama3-rope": (LlamaConfig, LlamaForCausalLM, dict(tie_word_embeddings=True, rope_parameters=LLAMA3_ROPE)),
+    "llama": ("llama", dict(tie_word_embeddings=False)),
+    "llama3-rope": ("llama", dict(tie_word_embeddings=True, rope_parameters=LLAMA3_ROPE)),
     # Three heads over one: an odd group, as SmolLM2 has it.
     "smollm2": (
-        LlamaConfig, LlamaForCausalLM,
+        "llama",
         dict(tie_word_embeddings=True, hidden_size=48, num_attention_heads=3, num_key_value_heads=1,
              rope_parameters=dict(rope_type="default", rope_theta=100000.0)),
     ),
-    # The longest prompt is longer than the window.
-    "mistral": (MistralConfig, MistralForCausalLM, dict(tie_word_embeddings=False, sliding_window=16)),
+    "mistral": ("mistral", dict(tie_word_embeddings=False, sliding_window=16)),
+}
+# As FAMILIES; in f16 and with two adapters only, to keep the repository small.
+MORE_FAMILIES = {
+    "cohere2": ("cohere2", dict(sliding_window=16, sliding_window_pattern=2, logit_scale=0.25)),
+    "ernie4_5": ("ernie4_5", dict(head_dim=32, tie_word_embeddings=True)),
+    "exaone4": ("exaone4", dict(sliding_window=16, sliding_window_pattern=2)),
+    "gemma2": (
+        "gemma2",
+        dict(head_dim=32, sliding_window=16, query_pre_attn_scalar=24, attn_logit_softcapping=5.0,
+             final_logit_softcapping=3.0),
+    ),
+    "gemma3": ("gemma3_text", dict(head_dim=32, sliding_window=16, query_pre_attn_scalar=24, sliding_window_pattern=2)),
+    "glm4": ("glm4", dict(head_dim=32, attention_bias=True)),
+    "granite": (
+        "granite",
+        dict(embedding_multiplier=3.0, attention_multiplier=0.1, residual_multiplier=0.4, logits_scaling=2.0,
+             tie_word_embeddings=True),
+    ),
+    "hunyuan": ("hunyuan_v1_dense", dict(head_dim=32)),
+    "lfm2": ("lfm2", dict(layer_types=["full_attention", "full_attention"])),
+    "ministral3": ("ministral3", dict(head_dim=32)),
+    "nemotron": ("nemotron", dict(head_dim=32, partial_rotary_factor=0.5)),
+    "olmo2": ("olmo2", dict()),
+    "olmo3": ("olmo3", dict(sliding_window=16, layer_types=["sliding_attention", "full_attention"])),
+    "phi2": ("phi", dict(num_key_value_heads=4)),
+    "phi3": ("phi3", dict(sliding_window=None, partial_rotary_factor=1.0)),
+    # Both factors: of the trained context, and of a longer one.
+    "phi3-longrope": (
+        "phi3",
+        dict(sliding_window=None, original_max_position_embeddings=64, partial_rotary_factor=0.5,
+             rope_parameters=dict(rope_type="longrope", rope_theta=10000.0, partial_rotary_factor=0.5,
+                                  original_max_position_embeddings=64,
+                                  short_factor=[1.0, 1.1, 1.2, 1.3], long_factor=[1.0, 2.0, 3.0, 4.0])),
+    ),
+    "qwen2": ("qwen2", dict(tie_word_embeddings=True)),
+    "qwen3": ("qwen3", dict(head_dim=32)),
+    "seed_oss": ("seed_oss", dict(head_dim=32, attention_bias=True)),
+    "smollm3": ("smollm3", dict(no_rope_layers=[1, 0])),
+    "stablelm": ("stablelm", dict(partial_rotary_factor=0.25, use_qkv_bias=True)),
+    "starcoder2": ("starcoder2", dict(sliding_window=16)),
+    # Rotary embeddings that any family may have.
+    "rope-linear": ("llama", dict(rope_parameters=dict(rope_type="linear", rope_theta=10000.0, factor=4.0))),
+    "rope-yarn": (
+        "llama",
+        dict(rope_parameters=dict(rope_type="yarn", rope_theta=10000.0, factor=4.0,
+                                  original_max_position_embeddings=64)),
+    ),
 }
 
 ATTENTION = ["q_proj", "v_proj"]
-LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+LINEAR = "all-linear"
 ADAPTERS = {
     "r4-all": dict(r=4, lora_alpha=8, target_modules=LINEAR),
     "r8-attn": dict(r=8, lora_alpha=16, target_modules=ATTENTION),
@@ -55,6 +101,7 @@ ADAPTERS = {
     ),
     "dora": dict(r=4, lora_alpha=8, use_dora=True, target_modules=LINEAR),
 }
+FEW_ADAPTERS = {name: ADAPTERS[name] for name in ("r4-all", "patterns")}
 MUST_BE_REJECTED = {"dora": "DoRA is not plain LoRA: loading must fail with a message that names use_dora\n"}
 
 
@@ -103,7 +150,8 @@ def make_adapter(base, folder, name, settings, prompts, seed):
     # PEFT writes the targets as a set, in another order each time.
     path = folder / "adapter_config.json"
     saved = json.loads(path.read_text())
-    saved.update(base_model_name_or_path=base.name, target_modules=sorted(saved["target_modules"]))
+    targets = saved["target_modules"]
+    saved.update(base_model_name_or_path=base.name, target_modules=targets if isinstance(targets, str) else sorted(targets))
     path.write_text(json.dumps(saved, indent=2, sort_keys=True) + "\n")
     if name in MUST_BE_REJECTED:
         (folder / "MUST_BE_REJECTED").write_text(MUST_BE_REJECTED[name])
@@ -118,18 +166,21 @@ def load(folder):
 
 def main():
     out, seed = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 2026
-    for number, (name, (config_type, model_type, over)) in enumerate(FAMILIES.items()):
+    only = sys.argv[3].split(",") if len(sys.argv) > 3 else None
+    for number, (name, (model_type, over)) in enumerate((FAMILIES | MORE_FAMILIES).items()):
+        if only and name not in only:
+            continue
         folder = out / name
         folder.mkdir(parents=True, exist_ok=True)
-        config = config_type(**{**SHAPE, **over}, attn_implementation="eager")
-        model = model_type(config).eval().float()
+        config = transformers.CONFIG_MAPPING[model_type](**{**SHAPE, **over}, attn_implementation="eager")
+        model = transformers.AutoModelForCausalLM.from_config(config).eval().float()
         randomise(model, seed + number)
-        model.save_pretrained(folder)
+        (model.half() if name in MORE_FAMILIES else model).save_pretrained(folder)
         model = load(folder)
         generator = torch.Generator().manual_seed(seed + 100 + number)
         prompts = [torch.randint(3, VOCABULARY, (length,), generator=generator) for length in PROMPT_LENGTHS]
         save_file(vectors(model, prompts), folder / "vectors.safetensors")
-        for index, (adapter, settings) in enumerate(ADAPTERS.items()):
+        for index, (adapter, settings) in enumerate((ADAPTERS if name in FAMILIES else FEW_ADAPTERS).items()):
             target = folder / "adapters" / adapter
             make_adapter(folder, target, adapter, settings, prompts, seed + 1000 + 10 * number + index)
         print(name, sum(parameter.numel() for parameter in model.parameters()), "weights", flush=True)

@@ -39,8 +39,8 @@ fn perplexity_in_f32_is_that_of_the_reference() -> Result<()> {
 #[test]
 fn perplexity_in_int4_is_that_of_the_files_own_weights() -> Result<()> {
     perplexity_is_near(Model::SmolLm2, Precision::Int4, 0.015)?;
-    // All four types of the file are carried over exactly.
-    perplexity_is_near(Model::Gemma3, Precision::Int4, 0.003)
+    // All four types of the file are carried over exactly; what differs are activations in 8 bits.
+    perplexity_is_near(Model::Gemma3, Precision::Int4, 0.006)
 }
 
 #[test]

@@ -24,7 +24,7 @@ fn from_hugging_face(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
     architecture.qk_norms(["self_attn.q_norm", "self_attn.k_norm"], QkSpan::Head, false);
     let window = fields.opt_size("sliding_window")?;
     if let (false, Some(pattern)) = (fields.has("layer_types"), fields.opt_size("sliding_window_pattern")?) {
-        let slides = move |index: usize| pattern == 0 || (index + 1) % pattern != 0;
+        let slides = move |index: usize| !(index + 1).is_multiple_of(pattern);
         architecture.each(|index, layer| layer.attention.window = window.filter(|_| slides(index)));
     }
     if window.is_some() {

@@ -53,7 +53,7 @@ fn gemma3(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
             Some(pattern) => pattern,
             None => fields.opt_size("sliding_window_pattern")?.unwrap_or(PATTERN_DEFAULT),
         };
-        let slides = move |index: usize| pattern == 0 || (index + 1) % pattern != 0;
+        let slides = move |index: usize| !(index + 1).is_multiple_of(pattern);
         architecture.each(|index, layer| layer.attention.window = window.filter(|_| slides(index)));
     }
     if architecture.ropes.len() == 1 {

@@ -49,9 +49,9 @@ pub const EMBEDDING: &str = "Embedding";
 /// as `Embedding`; `norm` (`rms` or `layer`; none without it) with `epsilon`; and `group` if adapters may apply.
 pub const NORM_LINEAR: &str = "NormLinear";
 /// `LinearAdd(x, weights, residual, bias) -> y`: `scale` times the product of `x` and a packed matrix, with the bias and
-/// each row's adapter in it, plus the residual. Inputs after the second are optional: attributes `residual` and `bias` (0 or
-/// 1) say which are there. Attributes as `Embedding`, `group` and `scale`; `activation` of `x` (`silu`, `gelu_tanh`, `gelu`, `relu_squared`; none without it), with `gated` 1 that of
-/// its first half times its second.
+/// each row's adapter in it, plus the residual. Inputs after the second are optional: attributes `residual` and `bias` (0
+/// or one) say which are there. Attributes as `Embedding`, `group` and `scale`; `activation` of `x` (`silu`, `gelu_tanh`,
+/// `gelu`, `relu_squared`; none without it), with `gated` that of its first half times its second.
 pub const LINEAR_ADD: &str = "LinearAdd";
 /// `NormAdd(x, residual, gain, norm_bias) -> y`: the residual plus `scale` times the norm of `x`. The last input is
 /// optional: attribute `norm_bias` says whether it is there. Attributes `norm`, `epsilon`, `scale`.

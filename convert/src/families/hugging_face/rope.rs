@@ -97,20 +97,7 @@ fn rope(
                 None => fields.size("max_position_embeddings")?,
             };
             let factor = factor(original_context)?;
-            let (scale, scale_all) = (parameters.opt_number("mscale")?, parameters.opt_number("mscale_all_dim")?);
-            attention_factor = attention_factor.or(Some(match (scale, scale_all) {
-                (Some(scale), Some(all)) if scale != 0.0 && all != 0.0 => {
-                    yarn_attention_factor(factor, scale) / yarn_attention_factor(factor, all)
-                }
-                _ => yarn_attention_factor(factor, 1.0),
-            }));
-            rope.scaling = RopeScaling::Yarn {
-                factor: factor as f32,
-                beta_fast: parameters.opt_number("beta_fast")?.unwrap_or(32.0) as f32,
-                beta_slow: parameters.opt_number("beta_slow")?.unwrap_or(1.0) as f32,
-                truncate: parameters.opt_flag("truncate")?.unwrap_or(true),
-                original_context,
-            };
+            (rope.scaling, attention_factor) = yarn(parameters, factor, original_context, attention_factor)?;
         }
         // The second name is that of the first Phi-3 files.
         "longrope" | "su" => {
@@ -133,4 +120,28 @@ fn rope(
     }
     rope.attention_factor = attention_factor.unwrap_or(1.0) as f32;
     Ok(rope)
+}
+
+/// YaRN's scaling, and the attention factor where none is given.
+fn yarn(
+    parameters: &Fields<'_>,
+    factor: f64,
+    original_context: usize,
+    attention_factor: Option<f64>,
+) -> Result<(RopeScaling, Option<f64>), ConfigError> {
+    let (scale, scale_all) = (parameters.opt_number("mscale")?, parameters.opt_number("mscale_all_dim")?);
+    let derived = match (scale, scale_all) {
+        (Some(scale), Some(all)) if scale != 0.0 && all != 0.0 => {
+            yarn_attention_factor(factor, scale) / yarn_attention_factor(factor, all)
+        }
+        _ => yarn_attention_factor(factor, 1.0),
+    };
+    let scaling = RopeScaling::Yarn {
+        factor: factor as f32,
+        beta_fast: parameters.opt_number("beta_fast")?.unwrap_or(32.0) as f32,
+        beta_slow: parameters.opt_number("beta_slow")?.unwrap_or(1.0) as f32,
+        truncate: parameters.opt_flag("truncate")?.unwrap_or(true),
+        original_context,
+    };
+    Ok((scaling, Some(attention_factor.unwrap_or(derived))))
 }
