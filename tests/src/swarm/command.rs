@@ -5,6 +5,8 @@ use std::{
     process::{Command, Output},
 };
 
+use anyhow::Result;
+
 /// The binary at `path`, without the variables that it reads.
 pub fn clean(path: &Path) -> Command {
     let mut command = Command::new(path);
@@ -17,11 +19,7 @@ pub fn clean(path: &Path) -> Command {
 }
 
 /// Runs it to its end; gives exit code (-1 after a signal), standard output and standard error.
-///
-/// # Panics
-/// It cannot be started, or its output is not UTF-8.
-pub fn output(command: &mut Command) -> (i32, String, String) {
-    let Output { status, stdout, stderr } = command.output().expect("the command starts");
-    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
-    (status.code().unwrap_or(-1), text(stdout), text(stderr))
+pub fn output(command: &mut Command) -> Result<(i32, String, String)> {
+    let Output { status, stdout, stderr } = command.output()?;
+    Ok((status.code().unwrap_or(-1), String::from_utf8(stdout)?, String::from_utf8(stderr)?))
 }

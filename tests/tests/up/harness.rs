@@ -14,7 +14,6 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-pub(crate) use slm_tests::swarm::output;
 use slm_tests::swarm::{clean, slm_binary};
 use tempfile::TempDir;
 
@@ -24,6 +23,11 @@ pub(crate) const TIMEOUT: Duration = Duration::from_secs(120);
 /// `slm`, without the variables of the tests' own environment.
 pub(crate) fn slm() -> Command {
     clean(&slm_binary().expect("slm"))
+}
+
+/// Runs it to its end; gives exit code, standard output and standard error.
+pub(crate) fn output(command: &mut Command) -> (i32, String, String) {
+    slm_tests::swarm::output(command).expect("slm runs")
 }
 
 /// A family of the parity suite: a small model that is loaded in no time, with adapters.
