@@ -126,7 +126,9 @@ fn divisors_of_pairs_are_tensors() {
     assert_eq!(rope.scaling, RopeScaling::Divisors(long.to_vec()));
     let factor = json!({"llama.rope.scaling.factor": 4.0});
     let few: &[f32] = &[1.0; 3];
-    let cases: [(&Value, &[(&str, &[f32])], &[&str]); 4] = [
+    /// Metadata, tensors, and words of the error.
+    type Case<'a> = (&'a Value, &'a [(&'a str, &'a [f32])], &'a [&'a str]);
+    let cases: [Case<'_>; 4] = [
         (&said, &both[..1], &["rope_factors_long.weight"]),
         (&factor, &both, &["llama.rope.scaling.factor", "1.0"]),
         (&factor, &divisors, &["rope_freqs.weight"]),
