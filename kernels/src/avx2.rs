@@ -95,7 +95,13 @@ unsafe impl Isa for Avx2 {
     ) -> [[__m256; V]; R] {
         unsafe {
             let sums = dots6::<L, V, R>(quants, x, half * BLOCK / 16..(half + 1) * BLOCK / 16);
-            sums.map(|sums| sums.map(|sum| _mm256_cvtepi32_ps(sum)))
+            let mut floats = [[_mm256_setzero_ps(); V]; R];
+            for (floats, sums) in floats.iter_mut().zip(sums) {
+                for (float, sum) in floats.iter_mut().zip(sums) {
+                    *float = _mm256_cvtepi32_ps(sum);
+                }
+            }
+            floats
         }
     }
 }
@@ -201,20 +207,19 @@ unsafe fn products4<L: Layout, const V: usize, const R: usize>(
 pub(crate) unsafe fn fours<L: Layout, const V: usize>(quants: *const u8, octet: usize) -> [[__m256i; V]; 2] {
     // SAFETY: V vectors of a block's quants are valid, and the octet is one of the block's.
     unsafe {
-        let line = |line: usize, v: usize| _mm256_loadu_si256(quants.add(64 * line + 32 * v).cast());
         let (low, mask) = (_mm256_set1_epi8(15), _mm256_set1_epi8(0x30));
         let mut fours = [[low; V]; 2];
         for v in 0..V {
             if L::BITS == 8 {
-                (fours[0][v], fours[1][v]) = (line(2 * octet, v), line(2 * octet + 1, v));
+                (fours[0][v], fours[1][v]) = (line(quants, 2 * octet, v), line(quants, 2 * octet + 1, v));
                 continue;
             }
-            let both = line(octet, v);
+            let both = line(quants, octet, v);
             fours[0][v] = _mm256_and_si256(both, low);
             fours[1][v] = _mm256_and_si256(_mm256_srli_epi16::<4>(both), low);
             if L::BITS == 6 {
                 // Bits that a shift carries into a neighbouring byte are masked.
-                let upper = line(BLOCK / 8 + octet / 2, v);
+                let upper = line(quants, BLOCK / 8 + octet / 2, v);
                 let uppers = if octet.is_multiple_of(2) {
                     [_mm256_slli_epi16::<4>(upper), _mm256_slli_epi16::<2>(upper)]
                 } else {
@@ -227,6 +232,13 @@ pub(crate) unsafe fn fours<L: Layout, const V: usize>(quants: *const u8, octet: 
         }
         fours
     }
+}
+
+/// Half `v` of line `index` of a block's quants.
+#[inline(always)]
+unsafe fn line(quants: *const u8, index: usize, v: usize) -> __m256i {
+    // SAFETY: the line is one of the block's.
+    unsafe { _mm256_loadu_si256(quants.add(64 * index + 32 * v).cast()) }
 }
 
 /// As [`dots8`], over the inputs of some octets. Two `maddubs` of at most `2 * 63 * 127` each fit 16 bits.
@@ -242,13 +254,19 @@ unsafe fn dots6<L: Layout, const V: usize, const R: usize>(
         let offset = _mm256_set1_epi8(if matches!(L::OFFSET, Offset::Middle) { 32 } else { 0 });
         let mut sums = [[_mm256_setzero_si256(); V]; R];
         for octet in octets {
-            let signed = fours::<L, V>(quants, octet).map(|four| four.map(|four| _mm256_sub_epi8(four, offset)));
+            let mut signed = fours::<L, V>(quants, octet);
+            for four in &mut signed {
+                for four in four {
+                    *four = _mm256_sub_epi8(*four, offset);
+                }
+            }
             for (r, sums) in sums.iter_mut().enumerate() {
-                let x = [0, 4].map(|late| every_lane(x.add(r * BLOCK + 8 * octet + late)));
+                let x = x.add(r * BLOCK + 8 * octet);
+                let x = [every_lane(x), every_lane(x.add(4))];
                 for v in 0..V {
-                    let [early, late] = [0, 1].map(|i| {
-                        _mm256_maddubs_epi16(_mm256_abs_epi8(signed[i][v]), _mm256_sign_epi8(x[i], signed[i][v]))
-                    });
+                    let (early, late) = (signed[0][v], signed[1][v]);
+                    let early = _mm256_maddubs_epi16(_mm256_abs_epi8(early), _mm256_sign_epi8(x[0], early));
+                    let late = _mm256_maddubs_epi16(_mm256_abs_epi8(late), _mm256_sign_epi8(x[1], late));
                     sums[v] = _mm256_add_epi32(sums[v], _mm256_madd_epi16(_mm256_add_epi16(early, late), ones));
                 }
             }

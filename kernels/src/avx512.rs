@@ -49,7 +49,11 @@ unsafe impl Isa for Avx512Vnni {
                 start[0] = _mm512_set1_epi32(minus << (L::BITS - 1));
             }
             let sums = sums::<L, V, R>(start, quants, x, half * BLOCK / 16..(half + 1) * BLOCK / 16);
-            sums.map(|sums| sums.map(|sum| _mm512_cvtepi32_ps(sum)))
+            let mut floats = [[_mm512_setzero_ps(); V]; R];
+            for (floats, sums) in floats.iter_mut().zip(sums) {
+                floats[0] = _mm512_cvtepi32_ps(sums[0]);
+            }
+            floats
         }
     }
 
@@ -126,25 +130,34 @@ unsafe fn sums<L: Layout, const V: usize, const R: usize>(
 unsafe fn fours<L: Layout>(quants: *const u8, octet: usize) -> [__m512i; 2] {
     // SAFETY: the octet is one of the block's.
     unsafe {
-        let line = |line: usize| _mm512_loadu_si512(quants.add(64 * line).cast());
         if L::BITS == 8 {
-            return [line(2 * octet), line(2 * octet + 1)];
+            return [line(quants, 2 * octet), line(quants, 2 * octet + 1)];
         }
-        let (low, both) = (_mm512_set1_epi8(15), line(octet));
+        let (low, both) = (_mm512_set1_epi8(15), line(quants, octet));
         let fours = [_mm512_and_si512(both, low), _mm512_and_si512(_mm512_srli_epi16::<4>(both), low)];
         if L::BITS == 4 {
             return fours;
         }
         // Bits that a shift carries into a neighbouring byte are masked.
-        let upper = line(BLOCK / 8 + octet / 2);
+        let upper = line(quants, BLOCK / 8 + octet / 2);
         let uppers = if octet.is_multiple_of(2) {
             [_mm512_slli_epi16::<4>(upper), _mm512_slli_epi16::<2>(upper)]
         } else {
             [upper, _mm512_srli_epi16::<2>(upper)]
         };
         let mask = _mm512_set1_epi8(0x30);
-        [0, 1].map(|i| _mm512_or_si512(fours[i], _mm512_and_si512(uppers[i], mask)))
+        [
+            _mm512_or_si512(fours[0], _mm512_and_si512(uppers[0], mask)),
+            _mm512_or_si512(fours[1], _mm512_and_si512(uppers[1], mask)),
+        ]
     }
+}
+
+/// Line `index` of a block's quants.
+#[inline(always)]
+unsafe fn line(quants: *const u8, index: usize) -> __m512i {
+    // SAFETY: the line is one of the block's.
+    unsafe { _mm512_loadu_si512(quants.add(64 * index).cast()) }
 }
 
 /// Initial value of the sums: minus the offset's part.

@@ -173,14 +173,16 @@ unsafe fn in_halves<I: Isa, L: Layout, const V: usize, const R: usize>(
     // SAFETY: passed on; the factors of both halves of all columns of the tile are valid.
     unsafe {
         let mut products = I::half_sums::<L, V, R>(quants, x, meta, 0);
-        let factor = |half: usize, v: usize| I::load_i8(factors.add(half * TILE_COLUMNS + v * I::LANES).cast());
+        // Loops, not closures: those would not be compiled for the instruction set.
         for v in 0..V {
-            let factor = factor(0, v);
-            products.iter_mut().for_each(|products| products[v] = I::multiply(products[v], factor));
+            let factor = I::load_i8(factors.add(v * I::LANES).cast());
+            for products in &mut products {
+                products[v] = I::multiply(products[v], factor);
+            }
         }
         let second = I::half_sums::<L, V, R>(quants, x, meta, 1);
         for v in 0..V {
-            let factor = factor(1, v);
+            let factor = I::load_i8(factors.add(TILE_COLUMNS + v * I::LANES).cast());
             for (r, products) in products.iter_mut().enumerate() {
                 let both = I::fma(second[r][v], factor, products[v]);
                 products[v] = I::multiply(both, I::splat((*meta.add(r)).multiplier));

@@ -44,7 +44,13 @@ unsafe impl Isa for AvxVnni {
                 *start = [_mm256_set1_epi32(minus << (L::BITS - 1)); V];
             }
             let sums = sums::<L, V, R>(start, quants, x, half * BLOCK / 16..(half + 1) * BLOCK / 16);
-            sums.map(|sums| sums.map(|sum| _mm256_cvtepi32_ps(sum)))
+            let mut floats = [[_mm256_setzero_ps(); V]; R];
+            for (floats, sums) in floats.iter_mut().zip(sums) {
+                for (float, sum) in floats.iter_mut().zip(sums) {
+                    *float = _mm256_cvtepi32_ps(sum);
+                }
+            }
+            floats
         }
     }
 }
