@@ -4,9 +4,6 @@ use half::f16;
 
 use crate::{format::BLOCK, pack::Block};
 
-/// Blocks of 32 inputs in a block of GGUF's K types.
-const SUB_BLOCKS: usize = Block::K_INPUTS / BLOCK;
-
 fn half(bytes: [u8; 2]) -> f32 {
     f16::from_le_bytes(bytes).to_f32_const()
 }
@@ -36,8 +33,10 @@ impl Block {
     pub const Q5_K_BYTES: usize = 176;
     /// Bytes of a block of GGUF's type Q6_K.
     pub const Q6_K_BYTES: usize = 210;
-    /// Inputs of a block of GGUF's K types: eight blocks of ours.
+    /// Inputs of a block of GGUF's K types: [`Block::K_BLOCKS`] of ours.
     pub const K_INPUTS: usize = 256;
+    /// Blocks of ours in a block of GGUF's K types.
+    pub const K_BLOCKS: usize = Self::K_INPUTS / BLOCK;
 
     /// A block of GGUF's type Q4_0, for [`Format::Q4Scale32`](crate::Format::Q4Scale32).
     pub fn from_q4_0(bytes: &[u8; Self::Q4_0_BYTES]) -> Self {
@@ -88,7 +87,7 @@ impl Block {
     /// Part `sub` of a block of GGUF's type Q6_K, for [`Format::Q6K`](crate::Format::Q6K).
     pub fn from_q6_k(bytes: &[u8; Self::Q6_K_BYTES], sub: usize) -> Self {
         // Of each 128 inputs: 64 bytes of nibbles, the low ones first, and 32 bytes of four pairs of bits each.
-        let (side, quarter) = (sub / (SUB_BLOCKS / 2), sub % (SUB_BLOCKS / 2));
+        let (side, quarter) = (sub / (Self::K_BLOCKS / 2), sub % (Self::K_BLOCKS / 2));
         let low = &bytes[64 * side + 32 * (quarter % 2)..][..BLOCK];
         let high = &bytes[128 + 32 * side..][..BLOCK];
         let mut quants = [0; BLOCK];

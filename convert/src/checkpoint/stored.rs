@@ -29,8 +29,6 @@ pub(crate) enum Stored<'a> {
     Levels(Levels),
 }
 
-/// Blocks of 32 inputs in a block of GGUF's K types.
-const SUB_BLOCKS: usize = Block::K_INPUTS / slm_kernels::BLOCK;
 /// Larger scales overflow f16 when eight times as large.
 const SCALE_MAX: f32 = 8188.0;
 
@@ -77,9 +75,12 @@ impl<'a> Stored<'a> {
             Self::Levels(levels) => levels.fit(format),
             Self::Gguf { format: own, .. } if *own == format => Fit::Exactly,
             Self::Gguf { format: Format::Q4Scale32, bytes, .. } => {
-                let blocks = bytes.as_chunks().0.iter().map(Block::from_q4_0);
-                let fits =
-                    format == Format::Q8Scale32 || blocks.into_iter().all(|block| block.scale.abs() <= SCALE_MAX);
+                let mut blocks = bytes.as_chunks().0.iter().map(Block::from_q4_0);
+                let fits = match format {
+                    Format::Q6Scale32 | Format::Q8Scale32 => true,
+                    Format::Q4Min32 => blocks.all(|block| block.scale.abs() <= SCALE_MAX),
+                    Format::Q4Scale32 | Format::Q4K | Format::Q5K | Format::Q6K => false,
+                };
                 if fits { Fit::Exactly } else { Fit::Not }
             }
             Self::Gguf { .. } => Fit::Not,
@@ -92,7 +93,7 @@ impl<'a> Stored<'a> {
             Self::Levels(levels) => return levels.block(row, index, format),
             Self::Gguf { format, bytes, shape } => (*format, bytes, row * (shape[1] / slm_kernels::BLOCK) + index),
         };
-        let (whole, sub) = (at / SUB_BLOCKS, at % SUB_BLOCKS);
+        let (whole, sub) = (at / Block::K_BLOCKS, at % Block::K_BLOCKS);
         let block = match own {
             Format::Q4Scale32 => Block::from_q4_0(&bytes.as_chunks().0[at]),
             Format::Q4Min32 => Block::from_q4_1(&bytes.as_chunks().0[at]),
@@ -104,6 +105,8 @@ impl<'a> Stored<'a> {
         };
         match (own, format) {
             (Format::Q4Scale32, Format::Q4Min32) => Block { offset: -8.0 * block.scale, ..block },
+            // From a middle of 8 to one of 32, or of 128.
+            (Format::Q4Scale32, Format::Q6Scale32) => Block { quants: block.quants.map(|quant| quant + 24), ..block },
             (Format::Q4Scale32, Format::Q8Scale32) => Block { quants: block.quants.map(|quant| quant + 120), ..block },
             _ => block,
         }
@@ -117,6 +120,7 @@ mod tests {
     use super::*;
 
     const FORMATS: [Format; 3] = [Format::Q4Scale32, Format::Q4Min32, Format::Q8Scale32];
+    const K: [Format; 3] = [Format::Q4K, Format::Q5K, Format::Q6K];
 
     #[test]
     fn a_block_around_its_middle_is_the_same_in_every_format() {
@@ -133,6 +137,8 @@ mod tests {
         };
         let [scale, min, eight] = FORMATS.map(weights);
         assert_eq!((scale, scale), (min, eight));
+        assert_eq!(scale, weights(Format::Q6Scale32));
+        assert_eq!(K.map(|format| stored.fit(format)), [Fit::Not; 3]);
     }
 
     #[test]
