@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Width of a quantised weight.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Bits {
     Four,
     Eight,

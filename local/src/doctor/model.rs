@@ -52,7 +52,9 @@ fn tokenizer(checkpoint: &Checkpoint) -> Check {
         Ok(None) => {
             Check::warn("tokenizer", "none", "requests have to send token ids; put tokenizer.json beside the weights")
         }
-        Err(error) => Check::fail("tokenizer", error.to_string(), "the model is not loaded with it"),
+        Err(error) => {
+            Check::fail("tokenizer", error.to_string(), "replace the file: a worker refuses the model with it")
+        }
     }
 }
 
@@ -60,7 +62,9 @@ fn chat_template(checkpoint: &Checkpoint) -> Check {
     match checkpoint.chat_template() {
         Ok(Some(_)) => Check::ok("chat template", "there"),
         Ok(None) => Check::warn("chat template", "none", "chat requests are refused; completions work"),
-        Err(error) => Check::fail("chat template", error.to_string(), "the model is not loaded with it"),
+        Err(error) => {
+            Check::fail("chat template", error.to_string(), "mend the template: a worker refuses the model with it")
+        }
     }
 }
 

@@ -75,7 +75,9 @@ impl MatrixShape {
         })?;
         let outputs = size("outputs")?;
         if parts.iter().map(|(_, outputs)| outputs).sum::<usize>() != outputs {
-            return Err(ort::Error::new(format!("weights of the formats `{formats}` have not {outputs} outputs")));
+            return Err(ort::Error::new(format!(
+                "weights of the formats `{formats}` have not {outputs} outputs; convert anew"
+            )));
         }
         Ok(Self { parts, inputs: size("inputs")?, outputs })
     }

@@ -80,7 +80,7 @@ impl Operator for Attention {
         }
         if kernel.rope.is_some_and(|rope| step.ropes.get(rope).is_none()) {
             return Err(ort::Error::new(format!(
-                "layer {} has a rotary embedding that the model has not",
+                "layer {} has a rotary embedding that the model has not; convert anew",
                 kernel.layer
             )));
         }
