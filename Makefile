@@ -82,10 +82,10 @@ e2e: cluster-setup setup images ## The swarm on a real cluster: the one of KUBEC
 e2e-faults: cluster-setup setup images ## The same, with eight callers that never pause while things break or are replaced
 	@CACHE="$(CACHE)" scripts/e2e --faults
 
-bench: setup ## Speed beside the bare ONNX Runtime step and llama-server, on this machine (BENCH="--repeat 9" for options)
+bench: setup ## Speed beside the bare ONNX Runtime step and llama-server, on this machine (BENCH="--model gemma-3-270m --repeat 9" for options)
 	@$(CARGO) build --release --workspace --bins
-	@opponent="$$(CACHE="$(CACHE)" scripts/llama-server)" && { read -r server && read -r model; } <<<"$$opponent" && \
-	  "$(TARGET)/release/slm-bench" --slm "$(SLM)" --llama-server "$$server" --llama-model "$$model" \
+	@opponent="$$(CACHE="$(CACHE)" scripts/llama-server)" && read -r server <<<"$$opponent" && \
+	  "$(TARGET)/release/slm-bench" --slm "$(SLM)" --llama-server "$$server" \
 	    --plot "$(TARGET)/bench.png" --json "$(TARGET)/bench.json" $(BENCH)
 
 soak: setup build ## Half an hour of everything at once, then two tenants beside a third that does everything wrong
