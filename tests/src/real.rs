@@ -68,11 +68,6 @@ pub fn gguf() -> Result<PathBuf> {
     Model::SmolLm2.gguf()
 }
 
-/// The bundle of SmolLM2.
-pub fn bundle(precision: Precision) -> Result<Bundle> {
-    Model::SmolLm2.bundle(precision)
-}
-
 /// A bare session of a bundle, without adapters.
 pub fn session(bundle: &Bundle, sequences_max: usize, context_length: usize) -> Result<DecoderSession> {
     let pages = SessionConfig::pages_for(sequences_max, context_length);
