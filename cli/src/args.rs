@@ -6,7 +6,9 @@ use slm_convert::{
     bundle::{PrecisionChoice, cache_dir},
     graph,
 };
+use slm_launch::ExecutionProvider;
 use slm_router::Origin;
+use slm_worker::runtime::Provider;
 
 pub use slm_launch::{CacheArgs, Precision, address, duration};
 
@@ -17,8 +19,18 @@ pub fn precision(precision: Precision) -> PrecisionChoice {
     match precision {
         Precision::Auto => PrecisionChoice::Auto,
         Precision::F32 => PrecisionChoice::Exactly(graph::Precision::F32),
+        Precision::F16 => PrecisionChoice::Exactly(graph::Precision::F16),
         Precision::Int4 => PrecisionChoice::Exactly(graph::Precision::Int4),
         Precision::Int8 => PrecisionChoice::Exactly(graph::Precision::Int8),
+    }
+}
+
+/// The worker's form of an execution provider.
+pub fn provider(provider: ExecutionProvider) -> Provider {
+    match provider {
+        ExecutionProvider::Cpu => Provider::Cpu,
+        // The first GPU of those that the node, or CUDA_VISIBLE_DEVICES, gives to this process.
+        ExecutionProvider::Cuda => Provider::Cuda(0),
     }
 }
 

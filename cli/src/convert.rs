@@ -6,7 +6,7 @@ use clap::Args;
 use indicatif::ProgressBar;
 use serde_json::json;
 use slm_convert::{bundle::Bundle, checkpoint::Checkpoint};
-use slm_launch::size;
+use slm_launch::{ExecutionProvider, size};
 
 use crate::{
     args::{self, Precision},
@@ -29,6 +29,9 @@ pub struct ConvertArgs {
     /// Precision of the weights.
     #[arg(long, value_enum, default_value_t, ignore_case = true)]
     precision: Precision,
+    /// Execution provider of ONNX Runtime that the graph is for.
+    #[arg(long, value_name = "PROVIDER", value_enum, default_value_t, ignore_case = true)]
+    execution_provider: ExecutionProvider,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -47,14 +50,16 @@ impl ConvertArgs {
             tracing::warn!("{note}");
         }
         self.prepare()?;
-        let precision = args::precision(self.precision).resolve(&checkpoint);
+        let flavour =
+            args::provider(self.execution_provider).flavour(args::precision(self.precision)).resolve(&checkpoint);
+        let precision = flavour.precision;
         let mut bar: Option<ProgressBar> = None;
         let progress = &mut |done: usize, total: usize| {
             if std::io::stderr().is_terminal() {
                 bar.get_or_insert_with(|| terminal::layers("the model", total)).set_position(done as u64);
             }
         };
-        Bundle::build(&checkpoint, precision, &self.output, progress).map_err(Failure::failed)?;
+        Bundle::build(&checkpoint, flavour, &self.output, progress).map_err(Failure::failed)?;
         if let Some(bar) = bar {
             bar.finish_and_clear();
         }

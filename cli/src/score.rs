@@ -5,10 +5,11 @@ use std::{io::IsTerminal as _, path::PathBuf, time::Instant};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
+use slm_launch::ExecutionProvider;
 use slm_local::score::{Score, ScoreOptions, ScoreProgress, score};
 
 use crate::{
-    args::{CacheArgs, Precision, cache_root, precision},
+    args::{CacheArgs, Precision, cache_root, precision, provider},
     exit::{self, Failure},
     output, terminal,
 };
@@ -39,6 +40,9 @@ pub struct ScoreArgs {
     /// Precision of the weights in memory.
     #[arg(long, value_enum, default_value_t, ignore_case = true)]
     precision: Precision,
+    /// Execution provider of ONNX Runtime.
+    #[arg(long, value_name = "PROVIDER", value_enum, default_value_t, ignore_case = true)]
+    execution_provider: ExecutionProvider,
     /// Threads that compute [default: all that this process may use].
     #[arg(long, value_name = "N", env = "SLM_THREADS")]
     threads: Option<usize>,
@@ -63,7 +67,7 @@ pub async fn execute(args: ScoreArgs) -> Result<(), Failure> {
             "model": args.model,
             "adapter": args.adapter,
             "digest": bundle.info.digest,
-            "precision": bundle.info.precision.to_string(),
+            "precision": bundle.info.flavour.precision.to_string(),
             "seconds": begun.elapsed().as_secs_f64(),
         }))
     })
@@ -77,6 +81,7 @@ impl ScoreArgs {
             adapter: self.adapter.clone(),
             text: self.text.clone(),
             tokens: self.tokens as usize,
+            provider: provider(self.execution_provider),
             precision: precision(self.precision),
             threads: self.threads,
             converted: cache_root(&self.cache)?.join("converted"),

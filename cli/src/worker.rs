@@ -7,7 +7,7 @@ use std::{
 
 use clap::Args;
 use slm_artifacts::{Progress, Source};
-use slm_launch::{ExecutionProvider, Speculative, WorkerLaunch, WorkerLine};
+use slm_launch::{Speculative, WorkerLaunch, WorkerLine};
 use slm_worker::{
     WorkerConfig, WorkerEvent,
     model::{ModelOptions, Opening},
@@ -15,7 +15,7 @@ use slm_worker::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    args::{cache_root, precision},
+    args::{cache_root, precision, provider},
     exit::Failure,
     output::say,
     stdin, store_args,
@@ -96,16 +96,13 @@ fn config(launch: WorkerLaunch) -> Result<WorkerConfig, Failure> {
     let credentials = launch.credentials.as_deref().map(slm_worker::mounted_credentials).transpose();
     let credentials = credentials.map_err(Failure::usage)?.flatten();
     let source = Source { uri: uri(&launch.model), digest: launch.digest, credentials };
-    // There is one, and it needs no word: another one has to be dealt with here.
-    match launch.execution_provider {
-        ExecutionProvider::Cpu => {}
-    }
     // What a u32 counts, this machine can count.
     let size = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
     let model = ModelOptions {
         name: launch.name,
         path: PathBuf::new(),
         digest: None,
+        provider: provider(launch.execution_provider),
         precision: precision(launch.precision),
         context_length: launch.context_length.map(size),
         sequences_max: size(launch.max_sequences),

@@ -1,6 +1,6 @@
 //! Bundles: converted models on disk, named after their source and settings.
 //!
-//! A bundle is a folder `DIGEST-PRECISION-vVERSION` of the cache with the graph, its weights, `tokenizer.json` and
+//! A bundle is a folder `DIGEST-FLAVOUR-vVERSION` of the cache with the graph, its weights, `tokenizer.json` and
 //! `bundle.json`. It is built in a temporary folder and renamed when complete, under a lock: an existing bundle is
 //! complete, and concurrent processes build it once. A process that uses a bundle holds the lock shared, so that the
 //! cache (`slm_artifacts`) evicts only unused ones. The lock's mtime is the last use.
@@ -23,7 +23,7 @@ use crate::{
     chat::{ChatError, ChatTemplate},
     checkpoint::{Checkpoint, CheckpointError},
     generation::GenerationDefaults,
-    graph::{self, GRAPH_FILE, GraphError, Precision, WEIGHTS_FILE},
+    graph::{self, Activations, Flavour, Form, GRAPH_FILE, GraphError, Precision, WEIGHTS_FILE},
 };
 
 /// Incremented whenever the same checkpoint would give another bundle: another graph, or other defaults.
@@ -49,8 +49,9 @@ pub fn cache_dir() -> Option<PathBuf> {
 pub struct BundleInfo {
     /// Digest of the checkpoint, `sha256:…`.
     pub digest: String,
-    /// Precision of the linear layers.
-    pub precision: Precision,
+    /// What the checkpoint was converted to.
+    #[serde(flatten)]
+    pub flavour: Flavour,
     /// Description of the model.
     pub architecture: Architecture,
     /// Sampling defaults and end-of-sequence ids.
@@ -137,6 +138,37 @@ impl PrecisionChoice {
     }
 }
 
+/// Requested flavour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FlavourChoice {
+    /// Form of the graph.
+    pub form: Form,
+    /// Type of activations.
+    pub activations: Activations,
+    /// Requested precision.
+    pub precision: PrecisionChoice,
+}
+
+impl FlavourChoice {
+    /// Effective flavour for `checkpoint`. With 16-bit activations, weights that would be F32 are F16.
+    #[must_use]
+    pub fn resolve(self, checkpoint: &Checkpoint) -> Flavour {
+        let Self { form, activations, precision } = self;
+        let precision = match (precision, precision.resolve(checkpoint), activations) {
+            (PrecisionChoice::Auto, Precision::F32, Activations::F16) => Precision::F16,
+            (_, precision, _) => precision,
+        };
+        Flavour { form, precision, activations }
+    }
+}
+
+/// For the CPU.
+impl From<PrecisionChoice> for FlavourChoice {
+    fn from(precision: PrecisionChoice) -> Self {
+        Self { form: Form::Paged, activations: Activations::F32, precision }
+    }
+}
+
 /// Location of a bundle in a cache.
 struct Cached<'a> {
     cache: &'a Path,
@@ -173,7 +205,7 @@ impl Cached<'_> {
     fn build(
         &self,
         checkpoint: &Checkpoint,
-        precision: Precision,
+        flavour: Flavour,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<(), BundleError> {
         fs::create_dir_all(self.cache).map_err(self.error(self.cache))?;
@@ -186,7 +218,7 @@ impl Cached<'_> {
             }
         }
         fs::create_dir_all(&staging).map_err(self.error(&staging))?;
-        Bundle::build(checkpoint, precision, &staging, progress).inspect_err(|_| {
+        Bundle::build(checkpoint, flavour, &staging, progress).inspect_err(|_| {
             // Frees space; the error being returned matters more.
             let _ = fs::remove_dir_all(&staging);
             let _ = fs::remove_file(self.lock_path());
@@ -254,27 +286,27 @@ impl Bundle {
     /// while it is built.
     pub fn open_or_build(
         checkpoint: &Checkpoint,
-        precision: PrecisionChoice,
+        flavour: impl Into<FlavourChoice>,
         cache: &Path,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Self, BundleError> {
-        let precision = precision.resolve(checkpoint);
+        let flavour = flavour.into().resolve(checkpoint);
         let digest = checkpoint.digest().trim_start_matches("sha256:");
-        let name = format!("{digest}-{precision}-v{CONVERTER_VERSION}").to_lowercase();
+        let name = format!("{digest}-{flavour}-v{CONVERTER_VERSION}").to_lowercase();
         let cached = Cached { cache, dir: cache.join(&name), name: &name };
         loop {
             if let Some(bundle) = cached.open()? {
                 return Ok(bundle);
             }
             // Reopened, because it may have been removed between the two locks.
-            cached.build(checkpoint, precision, progress)?;
+            cached.build(checkpoint, flavour, progress)?;
         }
     }
 
     /// Builds into the folder `dir`, for `slm convert`.
     pub fn build(
         checkpoint: &Checkpoint,
-        precision: Precision,
+        flavour: Flavour,
         dir: &Path,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<(), BundleError> {
@@ -283,13 +315,13 @@ impl Bundle {
                 .save(dir.join(TOKENIZER_FILE), false)
                 .map_err(|error| BundleError::Tokenizer(error.to_string()))?;
         }
-        graph::build(checkpoint, precision, dir, progress).map_err(|error| match error {
+        graph::build(checkpoint, flavour, dir, progress).map_err(|error| match error {
             GraphError::Write(source) => BundleError::Cache { path: dir.into(), source },
             other => other.into(),
         })?;
         let info = BundleInfo {
             digest: checkpoint.digest().into(),
-            precision,
+            flavour,
             architecture: checkpoint.architecture().clone(),
             generation: checkpoint.generation().clone(),
             chat_template: checkpoint.chat_template()?,

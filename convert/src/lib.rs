@@ -38,6 +38,7 @@ pub mod tokenizer;
 mod onnx;
 mod weights;
 
+mod block_bits;
 mod quantize;
 
 pub mod graph;

@@ -13,8 +13,14 @@ pub(crate) enum ElementType {
     F32 = 1,
     /// Bytes; also the container of packed 4-bit weights.
     U8 = 2,
+    /// 32-bit signed integer.
+    I32 = 6,
     /// 64-bit signed integer.
     I64 = 7,
+    /// Booleans, one byte each.
+    Bool = 9,
+    /// 16-bit float.
+    F16 = 10,
 }
 
 /// `ModelProto`.

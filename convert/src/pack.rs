@@ -191,7 +191,7 @@ fn layout(
         columns_before += columns;
     }
     let layout = match precision {
-        Precision::F32 => Layout::in_32_bits,
+        Precision::F32 | Precision::F16 => Layout::in_32_bits,
         Precision::Int4 | Precision::Int8 => Layout::in_8_bits,
     };
     (!modules.is_empty()).then(|| layout(linears.first().map_or(0, |linear| linear.inputs), columns_before, &modules))

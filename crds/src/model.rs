@@ -171,6 +171,8 @@ pub enum Precision {
     #[allow(missing_docs)]
     F32,
     #[allow(missing_docs)]
+    F16,
+    #[allow(missing_docs)]
     Int4,
     #[allow(missing_docs)]
     Int8,
@@ -182,6 +184,7 @@ impl Precision {
         match self {
             Self::Auto => "Auto",
             Self::F32 => "F32",
+            Self::F16 => "F16",
             Self::Int4 => "Int4",
             Self::Int8 => "Int8",
         }

@@ -11,12 +11,15 @@ pub enum ExecutionProvider {
     /// The kernels of this project.
     #[default]
     Cpu,
+    /// NVIDIA GPUs, by ONNX Runtime's CUDA provider.
+    Cuda,
 }
 
 impl fmt::Display for ExecutionProvider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Cpu => "Cpu",
+            Self::Cuda => "Cuda",
         })
     }
 }
@@ -25,7 +28,7 @@ impl fmt::Display for ExecutionProvider {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unsupported {
     /// It has no such provider.
-    #[error("workers of this release compute on Cpu; executionProvider {0} is not there yet")]
+    #[error("workers of this release compute on Cpu and Cuda; executionProvider {0} is not there yet")]
     Provider(accelerator::ExecutionProvider),
     /// The provider takes no options.
     #[error("executionProvider {provider} takes no providerOptions; take {options} away")]
@@ -44,9 +47,10 @@ pub enum Unsupported {
 pub fn provider(profile: &AcceleratorProfileSpec) -> Result<ExecutionProvider, Unsupported> {
     let provider = match profile.execution_provider {
         accelerator::ExecutionProvider::Cpu => ExecutionProvider::Cpu,
-        other @ (accelerator::ExecutionProvider::Cuda
-        | accelerator::ExecutionProvider::TensorRt
-        | accelerator::ExecutionProvider::OpenVino) => return Err(Unsupported::Provider(other)),
+        accelerator::ExecutionProvider::Cuda => ExecutionProvider::Cuda,
+        other @ (accelerator::ExecutionProvider::TensorRt | accelerator::ExecutionProvider::OpenVino) => {
+            return Err(Unsupported::Provider(other));
+        }
     };
     if profile.provider_options.is_empty() {
         return Ok(provider);

@@ -97,11 +97,13 @@ pub struct WorkerLaunch {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "PascalCase")]
 pub enum Precision {
-    /// Int4 when the file's own weights have 4 bits, Int8 when they have 5 to 8, else F32.
+    /// Int4 when the file's own weights have 4 bits, Int8 when they have 5 to 8, else F32, or F16 on a GPU.
     #[default]
     Auto,
     /// 32-bit floats.
     F32,
+    /// 16-bit floats, on GPUs.
+    F16,
     /// 4-bit integers.
     Int4,
     /// 8-bit integers.
@@ -124,6 +126,7 @@ impl From<model::Precision> for Precision {
         match precision {
             model::Precision::Auto => Self::Auto,
             model::Precision::F32 => Self::F32,
+            model::Precision::F16 => Self::F16,
             model::Precision::Int4 => Self::Int4,
             model::Precision::Int8 => Self::Int8,
         }

@@ -9,13 +9,14 @@ use std::{
 use slm_convert::{
     bundle::{Bundle, BundleError, PrecisionChoice},
     checkpoint::{Checkpoint, CheckpointError},
-    pack::{PackError, pack},
     peft::{Adapter, AdapterError},
 };
 use slm_worker::{
-    adapters::{AdapterInfo, AdapterLease, Adapters, PublishError},
+    adapters::{AdapterInfo, AdapterLease, Adapters, PrepareError, PublishError},
     model::available_threads,
-    runtime::{DecoderSession, LibraryError, Runtime, SessionConfig, SessionError, TOKENS_MAX},
+    runtime::{
+        AdapterLoader, AdapterRoom, LibraryError, Opened, Provider, Runtime, SessionConfig, SessionError, TOKENS_MAX,
+    },
     score::perplexity,
 };
 use thiserror::Error;
@@ -31,6 +32,8 @@ pub struct ScoreOptions {
     pub text: PathBuf,
     /// Tokens of the text that are scored, from its beginning; at least 2.
     pub tokens: usize,
+    /// Execution provider.
+    pub provider: Provider,
     /// Precision of the weights in memory.
     pub precision: PrecisionChoice,
     /// Threads that compute; unset: all that this process may use.
@@ -75,9 +78,9 @@ pub enum ScoreError {
     /// The adapter cannot be read.
     #[error(transparent)]
     Adapter(#[from] AdapterError),
-    /// The adapter cannot be packed.
+    /// The adapter cannot be brought into the form of the provider.
     #[error(transparent)]
-    Pack(#[from] PackError),
+    Prepare(#[from] PrepareError),
     /// The adapter found no slot.
     #[error(transparent)]
     Publish(#[from] PublishError),
@@ -91,28 +94,28 @@ pub enum ScoreError {
 /// # Errors
 /// Files that cannot be used, or a text with fewer tokens than asked for.
 pub fn score(options: &ScoreOptions, progress: &mut dyn FnMut(ScoreProgress)) -> Result<Score, ScoreError> {
-    let runtime = Runtime::load()?;
+    let (runtime, provider) = (Runtime::load()?, options.provider);
     let checkpoint = Checkpoint::open(&options.model)?;
     let converting = &mut |done, total| progress(ScoreProgress::Converting(done, total));
-    let bundle = Bundle::open_or_build(&checkpoint, options.precision, &options.converted, converting)?;
+    let bundle =
+        Bundle::open_or_build(&checkpoint, provider.flavour(options.precision), &options.converted, converting)?;
     let tokens = window(options, &bundle)?;
     let adapters = Adapters::new(1, 1);
     let config = SessionConfig {
         context_length: tokens.len(),
-        pages: SessionConfig::pages_for(1, tokens.len()),
+        pages: provider.pages_for(1, tokens.len()),
         logits: tokens.len().min(TOKENS_MAX),
         threads: options.threads.unwrap_or_else(available_threads),
     };
+    let adapter = options.adapter.as_ref().map(|path| open_adapter(path, &options.model, &bundle)).transpose()?;
+    let room = AdapterRoom { slots: 1, rank_max: adapter.as_ref().map_or(1, |adapter| adapter.rank_max) };
+    let Opened { mut backend, loader } = provider.open(&runtime, &bundle, config, room, adapters.table())?;
     // Held until the end: with its lease an adapter leaves its slot.
-    let lease = match &options.adapter {
-        Some(adapter) => Some(load_adapter(adapter, &options.model, &bundle, &adapters)?),
-        None => None,
-    };
-    let mut session = DecoderSession::open(&runtime, &bundle, config, adapters.table())?;
+    let lease = adapter.map(|adapter| publish(&adapter, &loader, &adapters)).transpose()?;
     let slot = lease.as_ref().map(|lease| lease.slot());
     let scored = &mut |done| progress(ScoreProgress::Scoring(done, tokens.len()));
     scored(0);
-    let perplexity = perplexity(&mut session, &tokens, slot, scored);
+    let perplexity = perplexity(&mut *backend, &tokens, slot, scored);
     drop(lease);
     Ok(Score { perplexity: perplexity?, bundle })
 }
@@ -136,17 +139,14 @@ fn window(options: &ScoreOptions, bundle: &Bundle) -> Result<Vec<u32>, ScoreErro
     Ok(first.to_vec())
 }
 
-fn load_adapter(
-    path: &Path,
-    model: &Path,
-    bundle: &Bundle,
-    adapters: &Adapters,
-) -> Result<Arc<AdapterLease>, ScoreError> {
-    let begun = Instant::now();
-    let config = &bundle.info.architecture;
+fn open_adapter(path: &Path, model: &Path, bundle: &Bundle) -> Result<Adapter, ScoreError> {
     let embedding = |name: &str| Checkpoint::open(model).ok()?.tensor(name).ok();
-    let adapter = Adapter::open_on(path, config, &embedding)?;
-    let packed = pack(&adapter, config, bundle.info.precision, 1.0)?;
-    let info = AdapterInfo::new("scored", &packed, 1.0, begun.elapsed());
-    Ok(adapters.publish(info, packed)?)
+    Ok(Adapter::open_on(path, &bundle.info.architecture, &embedding)?)
+}
+
+fn publish(adapter: &Adapter, loader: &AdapterLoader, adapters: &Adapters) -> Result<Arc<AdapterLease>, ScoreError> {
+    let begun = Instant::now();
+    let loaded = loader.prepare(adapter, 1.0)?;
+    let info = AdapterInfo::new("scored", &loaded, 1.0, begun.elapsed());
+    Ok(adapters.publish(info, loaded)?)
 }

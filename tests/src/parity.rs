@@ -15,12 +15,11 @@ use slm_convert::{
     bundle::{Bundle, PrecisionChoice},
     checkpoint::Checkpoint,
     graph::Precision,
-    pack::pack,
     peft::Adapter,
 };
 use slm_worker::{
     adapters::{AdapterInfo, AdapterLease, Adapters},
-    runtime::{DecoderSession, LogitsRequest, Runtime, SessionConfig, TOKENS_MAX},
+    runtime::{AdapterRoom, Backend, LogitsRequest, Opened, Provider, Runtime, SessionConfig, TOKENS_MAX},
     sample::argmax,
 };
 
@@ -84,7 +83,7 @@ pub struct Family {
     /// Adapters that must not, with what was said against them.
     pub refused: Vec<(String, String)>,
     context_length: usize,
-    session: DecoderSession,
+    backend: Box<dyn Backend>,
 }
 
 /// A greedy continuation.
@@ -99,20 +98,25 @@ pub struct Answer {
 /// Sequences that a family's session holds.
 pub const SEQUENCES: usize = 16;
 
+/// Bound on the rank of its adapters.
+const RANK_MAX: usize = 32;
+
 impl Family {
-    /// Opens the family in `dir`, converting into `cache`.
-    pub fn open(dir: &Path, cache: &Path, precision: Precision) -> Result<Self> {
+    /// Opens the family in `dir` on that provider, converting into `cache`.
+    pub fn open(dir: &Path, cache: &Path, provider: Provider, precision: Precision) -> Result<Self> {
         let checkpoint = Checkpoint::open(dir)?;
-        let bundle = Bundle::open_or_build(&checkpoint, PrecisionChoice::Exactly(precision), cache, &mut |_, _| ())?;
+        let flavour = provider.flavour(PrecisionChoice::Exactly(precision));
+        let bundle = Bundle::open_or_build(&checkpoint, flavour, cache, &mut |_, _| ())?;
         let adapters = Adapters::new(SEQUENCES, 0);
         let vectors = Vectors::read(dir)?;
         // No longer than the reference's sequences: LongRoPE depends on the context that is served.
         let context_length = vectors.cases.iter().map(|case| case.prompt.len() + case.greedy.len()).max().unwrap_or(0);
-        let pages = SessionConfig::pages_for(SEQUENCES, context_length);
+        let pages = provider.pages_for(SEQUENCES, context_length);
         let config = SessionConfig { context_length, pages, logits: TOKENS_MAX, threads: 2 };
-        let session = DecoderSession::open(&Runtime::load()?, &bundle, config, adapters.table())?;
+        let room = AdapterRoom { slots: SEQUENCES, rank_max: RANK_MAX };
+        let Opened { backend, loader } = provider.open(&Runtime::load()?, &bundle, config, room, adapters.table())?;
         let mut family =
-            Self { name: file_name(dir), vectors, adapters: Vec::new(), refused: Vec::new(), context_length, session };
+            Self { name: file_name(dir), vectors, adapters: Vec::new(), refused: Vec::new(), context_length, backend };
         for dir in folders(&dir.join("adapters"))? {
             let name = file_name(&dir);
             let opened = Adapter::open(&dir, checkpoint.architecture());
@@ -124,9 +128,9 @@ impl Family {
                 continue;
             }
             let adapter = opened?;
-            let packed = pack(&adapter, checkpoint.architecture(), precision, 1.0)?;
-            let info = AdapterInfo::new(&name, &packed, 1.0, std::time::Duration::ZERO);
-            let lease = adapters.publish(info, packed)?;
+            let loaded = loader.prepare(&adapter, 1.0)?;
+            let info = AdapterInfo::new(&name, &loaded, 1.0, std::time::Duration::ZERO);
+            let lease = adapters.publish(info, loaded)?;
             family.adapters.push((name, lease, Vectors::read(&dir)?));
         }
         Ok(family)
@@ -134,26 +138,28 @@ impl Family {
 
     /// Logits after every token of `prompt`.
     pub fn logits(&mut self, prompt: &[u32], adapter: Option<usize>) -> Result<Vec<f32>> {
-        let mut sequence = Sequence::new(0, self.context_length, adapter);
+        let mut sequence = Sequence::new(&self.backend.geometry(), 0, self.context_length, adapter);
         sequence.push(prompt);
-        Ok(step(&mut self.session, &mut [sequence], LogitsRequest::All)?.to_vec())
+        Ok(step(&mut *self.backend, &mut [sequence], LogitsRequest::All)?.to_vec())
     }
 
     /// Greedy continuations of several prompts at once, each with its own adapter: all prompts in one step, then all
     /// answers together.
     pub fn greedy(&mut self, prompts: &[(&[u32], Option<usize>)], count: usize) -> Result<Vec<Answer>> {
-        let vocab = self.session.vocab_size();
+        let geometry = self.backend.geometry();
         let mut answers: Vec<Answer> =
             prompts.iter().map(|_| Answer { tokens: Vec::new(), logits: Vec::new() }).collect();
         let mut sequences = Vec::new();
         for (index, &(prompt, adapter)) in prompts.iter().enumerate() {
-            let mut sequence = Sequence::new(index, self.context_length, adapter);
+            let mut sequence = Sequence::new(&geometry, index, self.context_length, adapter);
             sequence.push(prompt);
             sequences.push(sequence);
         }
         for _ in 0..count {
-            let logits = step(&mut self.session, &mut sequences, LogitsRequest::Last)?;
-            for (logits, (sequence, answer)) in logits.chunks_exact(vocab).zip(sequences.iter_mut().zip(&mut answers)) {
+            let logits = step(&mut *self.backend, &mut sequences, LogitsRequest::Last)?;
+            for (logits, (sequence, answer)) in
+                logits.chunks_exact(geometry.vocab_size).zip(sequences.iter_mut().zip(&mut answers))
+            {
                 let (token, _) = argmax(logits).context("no largest logit")?;
                 answer.tokens.push(token);
                 answer.logits.extend_from_slice(logits);

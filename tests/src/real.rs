@@ -14,7 +14,7 @@ use slm_convert::{
 };
 use slm_worker::{
     adapters::AdapterTable,
-    runtime::{DecoderSession, Runtime, SessionConfig, TOKENS_MAX},
+    runtime::{AdapterRoom, Backend, Provider, Runtime, SessionConfig, TOKENS_MAX},
 };
 
 /// A real model that `make setup` or `make test` fetches.
@@ -68,11 +68,12 @@ pub fn gguf() -> Result<PathBuf> {
     Model::SmolLm2.gguf()
 }
 
-/// A bare session of a bundle, without adapters.
-pub fn session(bundle: &Bundle, sequences_max: usize, context_length: usize) -> Result<DecoderSession> {
-    let pages = SessionConfig::pages_for(sequences_max, context_length);
+/// A bare backend of a bundle, without adapters.
+pub fn backend(bundle: &Bundle, sequences_max: usize, context_length: usize) -> Result<Box<dyn Backend>> {
+    let pages = Provider::Cpu.pages_for(sequences_max, context_length);
     let config = SessionConfig { context_length, pages, logits: TOKENS_MAX, threads: 2 };
-    Ok(DecoderSession::open(&Runtime::load()?, bundle, config, AdapterTable::new(1).into())?)
+    let room = AdapterRoom { slots: 1, rank_max: 1 };
+    Ok(Provider::Cpu.open(&Runtime::load()?, bundle, config, room, AdapterTable::new(1).into())?.backend)
 }
 
 /// The reference implementation's output for a model.

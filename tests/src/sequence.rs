@@ -1,7 +1,7 @@
 //! Sequences that a test drives by hand, each in pages of its own.
 
 use anyhow::Result;
-use slm_worker::runtime::{Chunk, DecoderSession, LogitsRequest, SessionConfig};
+use slm_worker::runtime::{Backend, Chunk, Geometry, LogitsRequest};
 
 /// Tokens of one sequence, and what of them the session has.
 #[derive(Debug)]
@@ -14,8 +14,8 @@ pub struct Sequence {
 
 impl Sequence {
     /// The `index`th of sequences that have `positions` at most, with the adapter in that slot.
-    pub fn new(index: usize, positions: usize, adapter: Option<usize>) -> Self {
-        let pages = SessionConfig::pages_for(1, positions) as u32;
+    pub fn new(geometry: &Geometry, index: usize, positions: usize, adapter: Option<usize>) -> Self {
+        let pages = geometry.pages_for(1, positions) as u32;
         let first = index as u32 * pages;
         Self { tokens: Vec::new(), past: 0, pages: (first..first + pages).collect(), adapter }
     }
@@ -27,11 +27,7 @@ impl Sequence {
 }
 
 /// Takes in whatever is new of all of them, at once; rows of logits as wanted of each.
-pub fn step<'a>(
-    session: &'a mut DecoderSession,
-    sequences: &mut [Sequence],
-    logits: LogitsRequest,
-) -> Result<&'a [f32]> {
+pub fn step<'a>(backend: &'a mut dyn Backend, sequences: &mut [Sequence], logits: LogitsRequest) -> Result<&'a [f32]> {
     let chunks: Vec<Chunk<'_>> = sequences
         .iter()
         .map(|Sequence { tokens, past, pages, adapter }| Chunk {
@@ -42,7 +38,7 @@ pub fn step<'a>(
             logits,
         })
         .collect();
-    let rows = session.step(&chunks)?;
+    let rows = backend.step(&chunks)?;
     for sequence in sequences {
         sequence.past = sequence.tokens.len();
     }

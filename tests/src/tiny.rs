@@ -15,7 +15,7 @@ use slm_proto::v1::{
     self, generate_request::Input, generate_response::Event, generation_client::GenerationClient,
     worker_control_client::WorkerControlClient,
 };
-use slm_worker::{WorkerConfig, WorkerError, WorkerEvent, model::ModelOptions};
+use slm_worker::{WorkerConfig, WorkerError, WorkerEvent, model::ModelOptions, runtime::Provider};
 use tempfile::TempDir;
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -54,6 +54,7 @@ pub fn worker(cache: &Path) -> Result<WorkerConfig> {
         name: "tiny".into(),
         path: PathBuf::new(),
         digest: None,
+        provider: Provider::Cpu,
         precision: PrecisionChoice::Exactly(Precision::F32),
         context_length: None,
         sequences_max: 4,

@@ -17,9 +17,9 @@ use slm_convert::{
 };
 use slm_tests::parity::folders;
 use slm_worker::{
-    adapters::{AdapterInfo, AdapterLease, Adapters},
+    adapters::{AdapterInfo, AdapterLease, Adapters, LoadedAdapter},
     engine::{Engine, EngineConfig, Event, FinishReason, Job, StepFailure},
-    runtime::{DecoderSession, Runtime, SessionConfig},
+    runtime::{AdapterRoom, Provider, Runtime, SessionConfig},
     sample::SamplingParams,
 };
 use tokio::sync::mpsc::Receiver;
@@ -62,14 +62,20 @@ impl House {
             }
             let adapter = Adapter::open(&dir, checkpoint.architecture())?;
             let name = slm_tests::parity::file_name(&dir);
-            let packed = pack(&adapter, checkpoint.architecture(), Precision::Int4, 1.0)?;
+            let packed = LoadedAdapter::from(pack(&adapter, checkpoint.architecture(), Precision::Int4, 1.0)?);
             let info = AdapterInfo::new(&name, &packed, 1.0, Duration::ZERO);
             experts.push(Some(adapters.publish(info, packed)?));
         }
         // Fewer rows for drafts than are found: a step with more would fail.
         let logits = setup.sequences + if setup.prompt_lookup { 3 } else { 0 };
         let config = SessionConfig { context_length: CONTEXT, pages: setup.pages, logits, threads: 2 };
-        let session = DecoderSession::open(&Runtime::load()?, &bundle, config, adapters.table())?;
+        let opened = Provider::Cpu.open(
+            &Runtime::load()?,
+            &bundle,
+            config,
+            AdapterRoom { slots: 8, rank_max: 8 },
+            adapters.table(),
+        )?;
         let config = EngineConfig {
             sequences_max: setup.sequences,
             queue_max: 100,
@@ -78,7 +84,7 @@ impl House {
             prompt_lookup: setup.prompt_lookup,
             step_max: Duration::from_millis(100),
         };
-        let (engine, thread) = Engine::start(session, config)?;
+        let (engine, thread) = Engine::start(opened.backend, config)?;
         Ok(Self { engine, thread, experts })
     }
 

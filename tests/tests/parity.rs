@@ -1,14 +1,41 @@
 //! The parity suite. `SLM_PARITY_DIR` names another folder than the project's own; `SLM_PARITY_FAMILIES` (comma
-//! separated) limits it to some families.
+//! separated) limits it to some families; `SLM_PARITY_PROVIDER` computes on another provider than the project's own
+//! operators: `CpuGqa` (the graphs for CUDA on ONNX Runtime's CPU provider), `CpuGqaF16` (the same in 16 bits) or `Cuda`.
 
 use std::{env, path::PathBuf};
 
 use anyhow::{Context, Result};
-use slm_convert::graph::Precision;
+use slm_convert::graph::{Activations, Precision};
 use slm_tests::parity::{Family, Vectors, file_name, folders, relative_error};
+use slm_worker::runtime::Provider;
 
 /// Largest difference of a logit, over the largest logit of its row.
 const ERROR_MAX: f32 = 1e-3;
+/// The same with activations, keys and values in 16 bits.
+const ERROR_MAX_F16: f32 = 1e-2;
+
+/// The provider, the precision without rounding of weights beyond it, and the bound on errors.
+#[derive(Clone, Copy)]
+struct On {
+    provider: Provider,
+    precision: Precision,
+    error_max: f32,
+    /// Whether greedy tokens must be the reference's.
+    greedy: bool,
+}
+
+/// What the environment asks for.
+fn on() -> Result<On> {
+    let exact = |provider| On { provider, precision: Precision::F32, error_max: ERROR_MAX, greedy: true };
+    let half = |provider| On { provider, precision: Precision::F16, error_max: ERROR_MAX_F16, greedy: false };
+    match env::var("SLM_PARITY_PROVIDER").unwrap_or_default().as_str() {
+        "" | "Cpu" => Ok(exact(Provider::Cpu)),
+        "CpuGqa" => Ok(exact(Provider::CpuGqa(Activations::F32))),
+        "CpuGqaF16" => Ok(half(Provider::CpuGqa(Activations::F16))),
+        "Cuda" => Ok(half(Provider::Cuda(0))),
+        other => anyhow::bail!("SLM_PARITY_PROVIDER={other}: Cpu, CpuGqa, CpuGqaF16 and Cuda are there"),
+    }
+}
 
 fn families() -> Result<Vec<PathBuf>> {
     let own = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("parity").join("data");
@@ -29,11 +56,22 @@ fn unsupported(error: &anyhow::Error) -> bool {
 
 #[test]
 fn logits_and_greedy_tokens_are_those_of_the_reference() -> Result<()> {
+    compare(on()?)
+}
+
+/// The graphs for CUDA, on the CPU provider: through the same backend, with the host's memory in the place of a GPU's.
+#[test]
+fn graphs_for_cuda_give_the_logits_and_greedy_tokens_of_the_reference() -> Result<()> {
+    let provider = Provider::CpuGqa(Activations::F32);
+    compare(On { provider, precision: Precision::F32, error_max: ERROR_MAX, greedy: true })
+}
+
+fn compare(On { provider, precision, error_max, greedy }: On) -> Result<()> {
     let cache = tempfile::tempdir()?;
     let mut failures = Vec::new();
     let mut compared = 0;
     for dir in families()? {
-        let mut family = match Family::open(&dir, cache.path(), Precision::F32) {
+        let mut family = match Family::open(&dir, cache.path(), provider, precision) {
             Ok(family) => family,
             Err(error) if unsupported(&error) => {
                 println!("{:<12} not compared: {error:#}", file_name(&dir));
@@ -59,7 +97,7 @@ fn logits_and_greedy_tokens_are_those_of_the_reference() -> Result<()> {
             }
             let verdict = if same { "identical" } else { "DIFFERENT" };
             println!("{:<12} {name:<10} largest relative error {error:.1e}  greedy tokens {verdict}", family.name);
-            if !(error <= ERROR_MAX && same) {
+            if !(error <= error_max && (same || !greedy)) {
                 failures.push(format!("{}/{name}", family.name));
             }
         }
@@ -80,9 +118,19 @@ fn logits_and_greedy_tokens_are_those_of_the_reference() -> Result<()> {
 /// Rows without an adapter, with different adapters and with different ranks in one step: each gets what it gets alone.
 #[test]
 fn a_mixed_batch_gives_each_row_what_it_gets_alone() -> Result<()> {
+    mixed_batch(on()?)
+}
+
+#[test]
+fn a_mixed_batch_of_a_graph_for_cuda_gives_each_row_what_it_gets_alone() -> Result<()> {
+    let provider = Provider::CpuGqa(Activations::F32);
+    mixed_batch(On { provider, precision: Precision::F32, error_max: ERROR_MAX, greedy: true })
+}
+
+fn mixed_batch(On { provider, precision, greedy, .. }: On) -> Result<()> {
     let cache = tempfile::tempdir()?;
     for dir in families()? {
-        let Ok(mut family) = Family::open(&dir, cache.path(), Precision::F32) else { continue };
+        let Ok(mut family) = Family::open(&dir, cache.path(), provider, precision) else { continue };
         let base = std::mem::replace(&mut family.vectors, Vectors { cases: Vec::new() });
         let adapters = std::mem::take(&mut family.adapters);
         let mut prompts = Vec::new();
@@ -100,8 +148,11 @@ fn a_mixed_batch_gives_each_row_what_it_gets_alone() -> Result<()> {
         }
         let rows: Vec<_> = prompts.iter().map(|(prompt, slot)| (prompt.as_slice(), *slot)).collect();
         let answers = family.greedy(&rows, expected[0].len())?;
-        assert!(answers.iter().map(|answer| &answer.tokens).eq(&expected), "{}", family.name);
-        println!("{}: {} rows in one batch", family.name, rows.len());
+        let same = answers.iter().zip(&expected).filter(|(answer, expected)| answer.tokens == **expected).count();
+        println!("{}: {same} of {} rows in one batch have the reference's tokens", family.name, rows.len());
+        // Where 16 bits round differently, some rows may part from the reference, but not most.
+        let least = if greedy { rows.len() } else { rows.len() / 2 };
+        assert!(same >= least, "{}: {same} of {}", family.name, rows.len());
     }
     Ok(())
 }
@@ -115,7 +166,7 @@ fn over_integers_a_mixed_batch_gives_each_row_the_bits_that_it_gets_alone() -> R
         .into_iter()
         .flat_map(|dir| [Precision::Int4, Precision::Int8].map(|precision| (dir.clone(), precision)));
     for (dir, precision) in all {
-        let Ok(mut family) = Family::open(&dir, cache.path(), precision) else { continue };
+        let Ok(mut family) = Family::open(&dir, cache.path(), Provider::Cpu, precision) else { continue };
         let cases = std::mem::replace(&mut family.vectors, Vectors { cases: Vec::new() }).cases;
         let adapters = std::mem::take(&mut family.adapters);
         let slots: Vec<_> =

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use anyhow::{Context, Result};
 use slm_convert::graph::Precision;
 use slm_tests::{
-    real::{Model, session},
+    real::{Model, backend},
     sequence::{Sequence, step},
 };
 use slm_worker::{runtime::LogitsRequest, sample::argmax, score::perplexity};
@@ -18,8 +18,8 @@ fn score(model: Model, precision: Precision) -> Result<f64> {
     let text = fs::read_to_string(Path::new(GPL3)).context(GPL3)?;
     let tokenizer = bundle.tokenizer()?.context("no tokenizer")?;
     let encoding = tokenizer.encode_fast(text, true).map_err(anyhow::Error::msg)?;
-    let mut session = session(&bundle, 1, 1024)?;
-    Ok(perplexity(&mut session, &encoding.get_ids()[..1024], None, &mut |_| ())?)
+    let mut backend = backend(&bundle, 1, 1024)?;
+    Ok(perplexity(&mut *backend, &encoding.get_ids()[..1024], None, &mut |_| ())?)
 }
 
 /// Compares the perplexity with the reference's: `tolerance` is relative.
@@ -51,11 +51,12 @@ fn greedy_answers_in_f32_are_those_of_the_reference() -> Result<()> {
 
 fn answers_are_those_of_the_reference(model: Model) -> Result<()> {
     let bundle = model.bundle(Precision::F32)?;
-    let mut session = session(&bundle, 1, 256)?;
+    let mut backend = backend(&bundle, 1, 256)?;
+    let geometry = backend.geometry();
     for prompt in model.reference()?.prompts {
-        let mut sequence = [Sequence::new(0, 256, None)];
+        let mut sequence = [Sequence::new(&geometry, 0, 256, None)];
         sequence[0].push(&prompt.ids);
-        let logits = step(&mut session, &mut sequence, LogitsRequest::Last)?;
+        let logits = step(&mut *backend, &mut sequence, LogitsRequest::Last)?;
         let largest = prompt.top5_logits[0].abs();
         for (&id, &expected) in prompt.top5_ids.iter().zip(&prompt.top5_logits) {
             let ours = logits[id as usize];
@@ -65,7 +66,7 @@ fn answers_are_those_of_the_reference(model: Model) -> Result<()> {
         let mut answer = vec![token];
         while answer.len() < prompt.greedy_ids.len() {
             sequence[0].push(&[token]);
-            let logits = step(&mut session, &mut sequence, LogitsRequest::Last)?;
+            let logits = step(&mut *backend, &mut sequence, LogitsRequest::Last)?;
             token = argmax(logits).context("no largest logit")?.0;
             answer.push(token);
         }

@@ -2,7 +2,9 @@
 //!
 //! A name points to one version, an [`AdapterLease`]; loading under a name that exists repoints it. A request takes a
 //! lease when it arrives and keeps it to its end, so it never sees two versions; the slot of a version that no name
-//! and no request holds any more is free again. The table that the operator reads knows slots only.
+//! and no request holds any more is free again. The table that the backend reads knows slots only.
+
+mod loaded;
 
 #[cfg(not(feature = "shuttle"))]
 use std::sync::{Mutex, MutexGuard};
@@ -18,12 +20,14 @@ use std::{
 use arc_swap::ArcSwapOption;
 #[cfg(feature = "shuttle")]
 use shuttle::sync::{Mutex, MutexGuard};
-use slm_convert::{pack::PackedAdapter, peft::AdapterChat};
+use slm_convert::peft::AdapterChat;
 
-/// What the operator sees: packed adapters by slot.
+pub use loaded::{LoadedAdapter, PrepareError};
+
+/// What the backend sees: adapters by slot.
 #[derive(Debug)]
 pub struct AdapterTable {
-    slots: Box<[ArcSwapOption<PackedAdapter>]>,
+    slots: Box<[ArcSwapOption<LoadedAdapter>]>,
 }
 
 impl AdapterTable {
@@ -32,7 +36,7 @@ impl AdapterTable {
         Self { slots: (0..slots).map(|_| ArcSwapOption::empty()).collect() }
     }
 
-    fn set(&self, slot: usize, adapter: Option<Arc<PackedAdapter>>) {
+    fn set(&self, slot: usize, adapter: Option<Arc<LoadedAdapter>>) {
         // Shuttle chooses anew who goes on where a lock is taken, and this takes none.
         #[cfg(feature = "shuttle")]
         shuttle::thread::yield_now();
@@ -42,7 +46,7 @@ impl AdapterTable {
     }
 
     /// The adapter in `slot`.
-    pub fn get(&self, slot: usize) -> Option<Arc<PackedAdapter>> {
+    pub fn get(&self, slot: usize) -> Option<Arc<LoadedAdapter>> {
         self.slots.get(slot)?.load_full()
     }
 }
@@ -74,15 +78,15 @@ pub struct AdapterInfo {
 
 impl AdapterInfo {
     /// Of `adapter` under that name, loaded now from files in place.
-    pub fn new(name: &str, adapter: &PackedAdapter, scale: f32, load_time: Duration) -> Self {
+    pub fn new(name: &str, adapter: &LoadedAdapter, scale: f32, load_time: Duration) -> Self {
         Self {
             name: name.to_owned(),
-            digest: adapter.digest.clone(),
+            digest: adapter.digest().to_owned(),
             source: String::new(),
             source_digest: String::new(),
             scale,
-            rank_max: adapter.rank_max,
-            target_modules: adapter.target_modules.clone(),
+            rank_max: adapter.rank_max(),
+            target_modules: adapter.target_modules().to_vec(),
             load_time,
             loaded_at: SystemTime::now(),
             chat: AdapterChat::default(),
@@ -271,19 +275,24 @@ impl Adapters {
         LoadTicket { name: name.to_owned(), number, registry: self.shared.clone() }
     }
 
-    /// Makes `packed` what `info.name` means from now on.
-    pub fn publish(&self, info: AdapterInfo, packed: PackedAdapter) -> Result<Arc<AdapterLease>, PublishError> {
+    /// Makes `adapter` what `info.name` means from now on.
+    pub fn publish(
+        &self,
+        info: AdapterInfo,
+        adapter: impl Into<LoadedAdapter>,
+    ) -> Result<Arc<AdapterLease>, PublishError> {
         let ticket = self.begin_load(&info.name);
-        self.publish_loaded(ticket.load(), info, packed)
+        self.publish_loaded(ticket.load(), info, adapter)
     }
 
-    /// Makes `packed`, which `load` brought, what `info.name` means from now on.
+    /// Makes `adapter`, which `load` brought, what `info.name` means from now on.
     pub fn publish_loaded(
         &self,
         load: Load,
         info: AdapterInfo,
-        packed: PackedAdapter,
+        adapter: impl Into<LoadedAdapter>,
     ) -> Result<Arc<AdapterLease>, PublishError> {
+        let adapter = adapter.into();
         let shared = &self.shared;
         let mut state = shared.lock();
         if state.loads.get(&info.name) != Some(&load.0) {
@@ -300,11 +309,11 @@ impl Adapters {
         let lease = Arc::new(AdapterLease {
             info,
             generation: shared.generation.fetch_add(1, Ordering::Relaxed) + 1,
-            bytes: packed.bytes(),
+            bytes: adapter.bytes(),
             slot,
             registry: shared.clone(),
         });
-        shared.table.set(slot, Some(Arc::new(packed)));
+        shared.table.set(slot, Some(Arc::new(adapter)));
         let replaced = state.names.insert(name, lease.clone());
         state.retire(replaced.as_ref());
         // The old version may go with this very drop, which takes the lock.

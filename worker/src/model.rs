@@ -13,16 +13,19 @@ use slm_convert::{
     checkpoint::{Checkpoint, CheckpointError, Tensor},
     generation::EndToken,
     graph::Precision,
-    pack::{Key, PackError, PackedAdapter, pack},
+    pack::{Key, PackedAdapter},
     peft::{Adapter, AdapterChat, AdapterError},
 };
 use slm_pool::{Priority, with_priority};
 
 use crate::{
-    adapters::{AdapterInfo, AdapterLease, Adapters, Load, PublishError},
+    adapters::{AdapterInfo, AdapterLease, Adapters, Load, LoadedAdapter, PrepareError, PublishError},
     admit::Limits,
     engine::{Engine, EngineConfig},
-    runtime::{DecoderSession, LibraryError, Runtime, SessionConfig, SessionError, TOKENS_MAX, page_bytes},
+    runtime::{
+        AdapterLoader, AdapterRoom, LibraryError, Opened, Provider, ProviderError, Runtime, SessionConfig,
+        SessionError, TOKENS_MAX,
+    },
     service::token_bytes_max,
     text::{Prompter, TokenBytes},
 };
@@ -36,6 +39,8 @@ pub struct ModelOptions {
     pub path: PathBuf,
     /// Digest that the checkpoint must have.
     pub digest: Option<String>,
+    /// Execution provider.
+    pub provider: Provider,
     /// Precision of the linear layers.
     pub precision: PrecisionChoice,
     /// Context length, prompt and answer together; unset: the trained one, at most [`CONTEXT_LENGTH_DEFAULT_MAX`].
@@ -99,6 +104,9 @@ pub enum ModelError {
     /// ONNX Runtime rejects the graph.
     #[error(transparent)]
     Session(#[from] SessionError),
+    /// The execution provider cannot be used.
+    #[error(transparent)]
+    Provider(#[from] ProviderError),
     /// The KV cache is too small for one sequence.
     #[error(
         "spec.runtime.kvCache.bytes is {bytes}, but the keys and values of one sequence of {context_length} tokens take {needed}; \
@@ -123,9 +131,9 @@ pub enum LoadAdapterError {
     /// The adapter does not fit the base.
     #[error(transparent)]
     Adapter(#[from] AdapterError),
-    /// The adapter cannot be packed.
+    /// The adapter cannot be brought into the form or the memory of the backend.
     #[error(transparent)]
-    Pack(#[from] PackError),
+    Prepare(#[from] PrepareError),
     /// The adapter has another digest.
     #[error("{path}: digest is {found}, but {expected} was asked for; fix source.digest or the files")]
     Digest {
@@ -194,6 +202,7 @@ pub struct Model {
     pub bundle: Bundle,
     /// Loaded adapters.
     pub adapters: Adapters,
+    loader: AdapterLoader,
     /// Handle of the engine.
     pub engine: Engine,
     /// Tokenizer and chat template.
@@ -227,7 +236,8 @@ impl Model {
         for note in checkpoint.notes() {
             tracing::warn!("{note}");
         }
-        let bundle = Bundle::open_or_build(&checkpoint, options.precision, &options.cache, &mut |done, total| {
+        let flavour = options.provider.flavour(options.precision);
+        let bundle = Bundle::open_or_build(&checkpoint, flavour, &options.cache, &mut |done, total| {
             progress(Opening::Converting(done, total));
         })?;
         progress(Opening::Loading);
@@ -241,19 +251,22 @@ impl Model {
         // Every request may hold another replaced version.
         let adapters = Adapters::new(options.adapter_slots, options.sequences_max + options.queue_max + 1);
         // The session starts the compute threads.
-        let session =
-            with_priority(Priority::Compute, || DecoderSession::open(&runtime, &bundle, config, adapters.table()))?;
-        let cache_bytes = (page_bytes(&bundle.info.architecture, bundle.info.precision) * pages) as u64;
-        let logits_bytes = session.logits_bytes() as u64;
+        let room = AdapterRoom { slots: options.adapter_slots, rank_max: options.adapter_rank_max };
+        let Opened { backend, loader } = with_priority(Priority::Compute, || {
+            options.provider.open(&runtime, &bundle, config, room, adapters.table())
+        })?;
+        let cache_bytes = (options.provider.page_bytes(&bundle, context_length) * pages) as u64;
+        let geometry = backend.geometry();
+        let logits_bytes = geometry.logits_bytes() as u64;
         let config = EngineConfig {
             sequences_max: options.sequences_max,
             queue_max: options.queue_max,
             unread_max: options.unread_max.unwrap_or(UNREAD_PER_SEQUENCE * options.sequences_max),
-            prefix_pages: if options.prefix_cache { pages } else { 0 },
-            prompt_lookup: options.prompt_lookup,
+            prefix_pages: if options.prefix_cache && geometry.shares_pages { pages } else { 0 },
+            prompt_lookup: options.prompt_lookup && geometry.drafts,
             step_max: STEP_MAX,
         };
-        let (engine, thread) = Engine::start(session, config).map_err(ModelError::Thread)?;
+        let (engine, thread) = Engine::start(backend, config).map_err(ModelError::Thread)?;
         let weight_bytes = bundle.weight_bytes()?;
         let prompter = Prompter::new(&bundle)?;
         let ends = &bundle.info.generation.eos_token_ids;
@@ -268,6 +281,7 @@ impl Model {
             name: options.name.clone(),
             bundle,
             adapters,
+            loader,
             engine,
             prompter,
             token_bytes,
@@ -284,7 +298,7 @@ impl Model {
 
     /// Precision of the linear layers.
     pub fn precision(&self) -> Precision {
-        self.bundle.info.precision
+        self.bundle.info.flavour.precision
     }
 
     /// Loads the adapter in the folder `path` and publishes it under its name. A packed file in `derived` is mapped;
@@ -304,14 +318,15 @@ impl Model {
             return Err(LoadAdapterError::Scale(*scale));
         }
         let (config, precision) = (&self.bundle.info.architecture, self.precision());
+        let derived = derived.filter(|_| self.loader.takes_packed());
         let kept =
             derived.and_then(|dir| PackedAdapter::kept(dir, &self.key(source_digest, *scale), config, precision));
         // A file that was packed from other contents is packed again.
         let kept = kept.filter(|kept| wanted.digest.as_ref().is_none_or(|digest| *digest == kept.digest));
-        let packed = match kept {
+        let adapter: LoadedAdapter = match kept {
             Some(packed) => {
                 self.check(wanted, path, &packed.digest, packed.rank_max)?;
-                packed
+                packed.into()
             }
             None => {
                 let adapter = Adapter::open_on(path, config, &|name| self.embedding(name))?;
@@ -319,7 +334,7 @@ impl Model {
                 for note in &adapter.notes {
                     tracing::warn!(adapter = name, "{note}");
                 }
-                pack(&adapter, config, precision, *scale)?
+                self.loader.prepare(&adapter, *scale)?
             }
         };
         let chat = AdapterChat::read(path, self.bundle.info.chat_template.as_ref(), self.prompter.tokenizer());
@@ -331,8 +346,8 @@ impl Model {
         }
         let (source, source_digest) = (source.clone(), source_digest.clone());
         let info =
-            AdapterInfo { source, source_digest, chat, ..AdapterInfo::new(name, &packed, *scale, since.elapsed()) };
-        Ok(self.adapters.publish_loaded(load, info, packed)?)
+            AdapterInfo { source, source_digest, chat, ..AdapterInfo::new(name, &adapter, *scale, since.elapsed()) };
+        Ok(self.adapters.publish_loaded(load, info, adapter)?)
     }
 
     /// Embedding or head of the checkpoint. Rarely needed, so the file is reopened.
@@ -361,7 +376,8 @@ impl Model {
 
     /// Writes the packed adapter to `derived`, for the next load. If that fails, it is packed again next time.
     pub fn keep_packed(&self, lease: &AdapterLease, derived: &Path) {
-        let Some(packed) = self.adapters.table().get(lease.slot()).filter(|packed| !packed.is_mapped()) else { return };
+        let loaded = self.adapters.table().get(lease.slot());
+        let Some(packed) = loaded.as_deref().and_then(LoadedAdapter::newly_packed) else { return };
         if let Err(error) = packed.keep(derived, &self.key(&lease.info.source_digest, lease.info.scale)) {
             tracing::debug!(adapter = lease.info.name, %error, "the packed adapter is not kept");
         }
@@ -374,16 +390,18 @@ impl Model {
 
 /// Pages of the KV cache for `options`.
 fn pages(options: &ModelOptions, bundle: &Bundle, context_length: usize) -> Result<usize, ModelError> {
-    let page = page_bytes(&bundle.info.architecture, bundle.info.precision);
-    let (one, all) =
-        (SessionConfig::pages_for(1, context_length), SessionConfig::pages_for(options.sequences_max, context_length));
+    let page = options.provider.page_bytes(bundle, context_length);
+    let [one, all] = [1, options.sequences_max].map(|sequences| options.provider.pages_for(sequences, context_length));
     match options.kv_cache_bytes {
         Some(bytes) => {
             let pages = usize::try_from(bytes).unwrap_or(usize::MAX) / page;
             let needed = (one * page) as u64;
             if pages < one { Err(ModelError::KvCache { bytes, context_length, needed }) } else { Ok(pages) }
         }
-        None => Ok(all.min((memory_limit() / 2) as usize / page).max(one)),
+        None => {
+            let limit = options.provider.free_bytes()?.unwrap_or_else(memory_limit);
+            Ok(all.min((limit / 2) as usize / page).max(one))
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Perplexity of a model on a text.
 
 use crate::{
-    runtime::{Chunk, DecoderSession, LogitsRequest, SessionError, TOKENS_MAX},
+    runtime::{Backend, Chunk, LogitsRequest, SessionError, TOKENS_MAX},
     sample::log_sum_exp,
 };
 
@@ -10,18 +10,19 @@ use crate::{
 /// `tokens` must have at least two and fit the session's context and pages. `progress` is called with the number of
 /// scored tokens.
 pub fn perplexity(
-    session: &mut DecoderSession,
+    backend: &mut dyn Backend,
     tokens: &[u32],
     adapter: Option<usize>,
     progress: &mut dyn FnMut(usize),
 ) -> Result<f64, SessionError> {
-    let vocab = session.vocab_size();
+    let geometry = backend.geometry();
+    let vocab = geometry.vocab_size;
     let mut total = 0.0;
     let mut past = 0;
-    let pages: Vec<u32> = (0..session.config().pages as u32).collect();
+    let pages: Vec<u32> = (0..geometry.pages_for(1, tokens.len()) as u32).collect();
     for chunk in tokens.chunks(TOKENS_MAX) {
         let logits =
-            session.step(&[Chunk { tokens: chunk, past, pages: &pages, adapter, logits: LogitsRequest::All }])?;
+            backend.step(&[Chunk { tokens: chunk, past, pages: &pages, adapter, logits: LogitsRequest::All }])?;
         past += chunk.len();
         let next = tokens[past - chunk.len() + 1..].iter();
         for (logits, &token) in logits.chunks_exact(vocab).zip(next) {

@@ -2,7 +2,9 @@
 
 use std::io;
 
-use super::{GraphError, OPERATOR_DOMAIN, Precision};
+use half::f16;
+
+use super::{Activations, Flavour, GraphError, OPERATOR_DOMAIN};
 use crate::{
     architecture::Architecture,
     checkpoint::Checkpoint,
@@ -18,7 +20,7 @@ const OPSET: i64 = 21;
 /// A graph under construction.
 pub(super) struct Builder<'a> {
     pub(super) checkpoint: &'a Checkpoint,
-    pub(super) precision: Precision,
+    pub(super) flavour: Flavour,
     weights: WeightFile,
     nodes: Vec<Node>,
     inputs: Vec<ValueInfo>,
@@ -26,8 +28,8 @@ pub(super) struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    pub(super) fn new(checkpoint: &'a Checkpoint, precision: Precision, weights: WeightFile) -> Self {
-        Self { checkpoint, precision, weights, nodes: Vec::new(), inputs: Vec::new(), outputs: Vec::new() }
+    pub(super) fn new(checkpoint: &'a Checkpoint, flavour: Flavour, weights: WeightFile) -> Self {
+        Self { checkpoint, flavour, weights, nodes: Vec::new(), inputs: Vec::new(), outputs: Vec::new() }
     }
 
     pub(super) fn architecture(&self) -> &'a Architecture {
@@ -61,6 +63,31 @@ impl<'a> Builder<'a> {
             attribute: attributes,
             domain: domain.into(),
         });
+    }
+
+    /// Adds a tensor of the activations' type.
+    pub(super) fn floats(&mut self, name: &str, shape: &[usize], data: &[f32]) -> io::Result<()> {
+        match self.flavour.activations {
+            Activations::F32 => self.f32s(name, shape, data),
+            Activations::F16 => self.f16s(name, shape, data),
+        }
+    }
+
+    /// Type of the activations.
+    pub(super) fn float(&self) -> ElementType {
+        match self.flavour.activations {
+            Activations::F32 => ElementType::F32,
+            Activations::F16 => ElementType::F16,
+        }
+    }
+
+    pub(super) fn i64s(&mut self, name: &str, data: &[i64]) -> io::Result<()> {
+        self.weights.add(name, ElementType::I64, &[data.len()], bytemuck::cast_slice(data))
+    }
+
+    fn f16s(&mut self, name: &str, shape: &[usize], data: &[f32]) -> io::Result<()> {
+        let data: Vec<f16> = data.iter().map(|&x| f16::from_f32(x)).collect();
+        self.weights.add(name, ElementType::F16, shape, bytemuck::cast_slice(&data))
     }
 
     pub(super) fn f32s(&mut self, name: &str, shape: &[usize], data: &[f32]) -> io::Result<()> {

@@ -52,7 +52,7 @@ pub(super) fn norm_gain(b: &mut Builder<'_>, name: &str, scale: f32) -> Result<S
     if scale != 1.0 {
         tensor.data.iter_mut().for_each(|gain| *gain *= scale);
     }
-    b.f32s(name, &tensor.shape, &tensor.data)?;
+    b.floats(name, &tensor.shape, &tensor.data)?;
     Ok(name.to_owned())
 }
 
@@ -67,7 +67,7 @@ pub(super) fn scaled(b: &mut Builder<'_>, x: &str, factor: f32) -> io::Result<St
         return Ok(x.to_owned());
     }
     let (name, out) = (format!("{x}.factor"), format!("{x}.scaled"));
-    b.f32s(&name, &[], &[factor])?;
+    b.floats(&name, &[], &[factor])?;
     b.node("", "Mul", &[x, &name], &[&out], vec![]);
     Ok(out)
 }

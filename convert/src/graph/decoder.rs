@@ -1,14 +1,17 @@
 //! Decoder graph: inputs and outputs, and the parts common to every precision.
 
-use super::{GraphError, Precision, builder::Builder, fused, plain};
+use super::{Form, GraphError, Precision, builder::Builder, fused, plain, rows};
 use crate::onnx::{Dim, ElementType, ValueInfo};
 
 /// Adds the decoder to `b`.
 pub(super) fn decoder(b: &mut Builder<'_>, progress: &mut dyn FnMut(usize, usize)) -> Result<(), GraphError> {
     let layers = b.architecture().layers.len();
-    declare(b);
-    match b.precision {
-        Precision::F32 => {
+    match b.flavour.form {
+        Form::Paged => declare(b),
+        Form::Gqa => rows::declare(b)?,
+    }
+    match (b.flavour.form, b.flavour.precision) {
+        (Form::Gqa, _) | (Form::Paged, Precision::F32 | Precision::F16) => {
             let mut stream = plain::embedding(b)?;
             for layer in 0..layers {
                 stream = plain::layer(b, layer, stream)?;
@@ -16,7 +19,7 @@ pub(super) fn decoder(b: &mut Builder<'_>, progress: &mut dyn FnMut(usize, usize
             }
             plain::head(b, stream)
         }
-        Precision::Int4 | Precision::Int8 => {
+        (Form::Paged, Precision::Int4 | Precision::Int8) => {
             let mut stream = fused::embedding(b)?;
             for layer in 0..layers {
                 stream = fused::layer(b, layer, stream)?;

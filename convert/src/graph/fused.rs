@@ -164,7 +164,7 @@ fn weights(b: &mut Builder<'_>, layer: usize, projection: Projection) -> Result<
     let prefix = Architecture::layer_prefix(layer);
     let linears = b.architecture().layers[layer].fused(projection);
     let tensors: Vec<_> = linears.iter().map(|linear| linear.name.within(&prefix).weight()).collect();
-    let bits = if b.precision == Precision::Int8 { Bits::Eight } else { Bits::Four };
+    let bits = if b.flavour.precision == Precision::Int8 { Bits::Eight } else { Bits::Four };
     let mut attributes = matrix(b, &weights, &tensors, bits)?;
     attributes.push(Attribute::int("group", projection.index(layer) as i64));
     let bias = match super::bias(b, layer, projection)? {

@@ -10,19 +10,24 @@
 //!
 //! It gives `logits` f32 `[wanted, vocab]`. State of the sequences is not in the graph: the token-to-sequence mapping,
 //! positions, pages of the KV cache (paged attention) and adapters. The project's own operators read it from the
-//! forward pass that the worker prepares.
+//! forward pass that the worker prepares. That is the form [`Form::Paged`]; [`rows`] has the inputs and outputs of the
+//! others.
 //!
 //! Elsewhere: quantisation (`quantize`), families (`families`), layout of adapters (`pack`).
 
 mod builder;
 mod common;
 mod decoder;
+mod flavour;
 mod formats;
 mod fused;
+mod gqa;
 mod plain;
+pub mod rows;
 
 use std::{io, path::Path};
 
+pub use flavour::{Activations, Flavour, Form};
 pub use formats::part_formats;
 
 use serde::{Deserialize, Serialize};
@@ -65,10 +70,12 @@ pub const NORM_ADD: &str = "NormAdd";
 pub const ATTENTION: &str = "Attention";
 
 /// Storage type of the linear layers' weights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Precision {
     /// 32-bit floats; the reference.
     F32,
+    /// 16-bit floats.
+    F16,
     /// 4-bit integers, the embedding and the head of 8 bits, but see `quantize`.
     Int4,
     /// 8-bit integers.
@@ -79,6 +86,7 @@ impl std::fmt::Display for Precision {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::F32 => "F32",
+            Self::F16 => "F16",
             Self::Int4 => "Int4",
             Self::Int8 => "Int8",
         })
@@ -97,6 +105,14 @@ pub enum GraphError {
     /// The attention operator does not support the model's head size.
     #[error("heads of {0}: attention takes multiples of 16 up to {HEAD_DIM_MAX}")]
     HeadDim(usize),
+    /// The flavour does not exist.
+    #[error("precision {}: {why}", .flavour.precision)]
+    Flavour {
+        /// The flavour.
+        flavour: Flavour,
+        /// The reason, and what to choose.
+        why: &'static str,
+    },
     /// Layers differ in their heads.
     #[error(
         "layer {0} has other heads than the first: models whose layers differ in number or size of heads are not served yet"
@@ -107,10 +123,13 @@ pub enum GraphError {
 /// Builds the graph of `checkpoint` into `dir`. `progress` is called with finished and total layers.
 pub fn build(
     checkpoint: &Checkpoint,
-    precision: Precision,
+    flavour: Flavour,
     dir: &Path,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<(), GraphError> {
+    if let Some(why) = flavour.refusal() {
+        return Err(GraphError::Flavour { flavour, why });
+    }
     let shape = |layer: &Layer| (layer.attention.heads, layer.attention.kv_heads, layer.attention.head_dim);
     let layers = &checkpoint.architecture().layers;
     for (index, layer) in layers.iter().enumerate() {
@@ -123,7 +142,7 @@ pub fn build(
         }
     }
     let weights = crate::weights::WeightFile::create(dir, WEIGHTS_FILE)?;
-    let mut builder = builder::Builder::new(checkpoint, precision, weights);
+    let mut builder = builder::Builder::new(checkpoint, flavour, weights);
     decoder::decoder(&mut builder, progress)?;
     let model = builder.finish()?;
     std::fs::write(dir.join(GRAPH_FILE), prost::Message::encode_to_vec(&model))?;

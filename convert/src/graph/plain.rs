@@ -1,10 +1,11 @@
-//! Decoder in 32-bit floats: standard operators, and a `LoraAdd` after each projection. The reference for the other
-//! precisions.
+//! Decoder of standard operators. In 32-bit floats and pages, with a `LoraAdd` after each projection, it is the reference
+//! for the other precisions; graphs of rows have their own projections and attention in it ([`rows`], [`gqa`]).
 
 use super::{
-    GraphError, LORA_ADD, OPERATOR_DOMAIN,
+    Form, GraphError, LORA_ADD, OPERATOR_DOMAIN,
     builder::{Builder, MICROSOFT},
     common::{attention, capped, logits, norm_gain, scaled, select_wanted, tensor},
+    gqa, rows,
 };
 use crate::{
     architecture::{Activation, Architecture, Name, Norm, NormKind, Projection, Residual},
@@ -21,7 +22,7 @@ pub(super) struct Stream {
 pub(super) fn embedding(b: &mut Builder<'_>) -> Result<Stream, GraphError> {
     let architecture = b.architecture();
     let table = b.checkpoint.tensor(&architecture.embedding.weight())?;
-    b.f32s("embedding", &table.shape, &table.data)?;
+    b.floats("embedding", &table.shape, &table.data)?;
     b.node("", "Gather", &["embedding", "input_ids"], &["hidden"], vec![]);
     Ok(Stream { total: scaled(b, "hidden", architecture.embedding_scale)?, update: None })
 }
@@ -52,6 +53,9 @@ pub(super) fn head(b: &mut Builder<'_>, stream: Stream) -> Result<(), GraphError
     let Architecture { final_norm, head, hidden_size, vocab_size, .. } = b.architecture();
     let (normed, _) = norm(b, &Name::new("", ""), final_norm, "final", stream)?;
     let normed = scaled(b, &normed, head.scale)?;
+    if b.flavour.form == Form::Gqa {
+        return rows::head(b, &normed);
+    }
     select_wanted(b, &normed, "wanted");
     let weight = b.checkpoint.tensor(&head.name.weight())?.data;
     b.f32s("head", &[*hidden_size, *vocab_size], &transposed(&weight, *hidden_size))?;
@@ -68,7 +72,10 @@ pub(super) fn head(b: &mut Builder<'_>, stream: Stream) -> Result<(), GraphError
 
 fn attend(b: &mut Builder<'_>, layer: usize, x: &str) -> Result<String, GraphError> {
     let qkv = projection(b, layer, Projection::Qkv, x)?;
-    let attended = attention(b, layer, &qkv)?;
+    let attended = match b.flavour.form {
+        Form::Paged => attention(b, layer, &qkv)?,
+        Form::Gqa => gqa::attention(b, layer, &qkv)?,
+    };
     projection(b, layer, Projection::O, &attended)
 }
 
@@ -159,6 +166,9 @@ fn norm(
 
 /// `projection` of `layer` applied to `x`; gives the name of the result.
 fn projection(b: &mut Builder<'_>, layer: usize, projection: Projection, x: &str) -> Result<String, GraphError> {
+    if b.flavour.form == Form::Gqa {
+        return rows::projection(b, layer, projection, x);
+    }
     let linears = b.architecture().layers[layer].fused(projection);
     let k = linears.first().map_or(0, |linear| linear.inputs);
     let n: usize = linears.iter().map(|linear| linear.outputs).sum();

@@ -3,12 +3,12 @@
 use std::{path::Path, sync::Arc, time::Instant};
 
 use anyhow::{Context, Result};
-use slm_convert::{bundle::Bundle, graph::Precision, pack::pack, peft::Adapter};
+use slm_convert::{bundle::Bundle, peft::Adapter};
 use slm_tests::sequence::{Sequence, step};
 use slm_worker::{
     adapters::{AdapterInfo, AdapterLease, Adapters},
     model::available_threads,
-    runtime::{DecoderSession, LogitsRequest, Runtime, SessionConfig, TOKENS_MAX},
+    runtime::{AdapterRoom, Backend, LogitsRequest, Opened, Provider, Runtime, SessionConfig, TOKENS_MAX},
     sample::argmax,
 };
 
@@ -18,7 +18,7 @@ use crate::{ANSWER, LONG_PROMPT, Mix, RANK, STREAMS, adapters};
 const CONTEXT: usize = LONG_PROMPT * 2;
 
 pub(crate) struct Bare {
-    session: DecoderSession,
+    backend: Box<dyn Backend>,
     leases: Vec<Arc<AdapterLease>>,
     prompt: Vec<u32>,
 }
@@ -28,19 +28,22 @@ impl Bare {
     pub(crate) fn open(dir: &Path, bundle: &Bundle) -> Result<Self> {
         let config = &bundle.info.architecture;
         let registry = Adapters::new(STREAMS, 0);
+        let pages = Provider::Cpu.pages_for(STREAMS, CONTEXT);
+        let threads = available_threads();
+        let session = SessionConfig { context_length: CONTEXT, pages, logits: TOKENS_MAX, threads };
+        let room = AdapterRoom { slots: STREAMS, rank_max: RANK };
+        let Opened { backend, loader } =
+            Provider::Cpu.open(&Runtime::load()?, bundle, session, room, registry.table())?;
         let mut leases = Vec::new();
         for i in 0..STREAMS {
             let path = dir.join(format!("adapter-{i}"));
             adapters::write(&path, config, RANK, i as u64)?;
             let adapter = Adapter::open(&path, config)?;
-            let packed = pack(&adapter, config, Precision::Int4, 1.0)?;
-            let info = AdapterInfo::new(&format!("adapter-{i}"), &packed, 1.0, std::time::Duration::ZERO);
-            leases.push(registry.publish(info, packed)?);
+            let loaded = loader.prepare(&adapter, 1.0)?;
+            let info = AdapterInfo::new(&format!("adapter-{i}"), &loaded, 1.0, std::time::Duration::ZERO);
+            leases.push(registry.publish(info, loaded)?);
         }
-        let pages = SessionConfig::pages_for(STREAMS, CONTEXT);
-        let config = SessionConfig { context_length: CONTEXT, pages, logits: TOKENS_MAX, threads: available_threads() };
-        let session = DecoderSession::open(&Runtime::load()?, bundle, config, registry.table())?;
-        Ok(Self { session, leases, prompt: prompt(bundle)? })
+        Ok(Self { backend, leases, prompt: prompt(bundle)? })
     }
 
     /// Some `count` tokens of English text.
@@ -50,9 +53,10 @@ impl Bare {
 
     /// Decoded tokens a second of `streams` sequences together.
     pub(crate) fn decode(&mut self, streams: usize, mix: Mix, prompt: &[u32]) -> Result<f64> {
-        let mut sequences = Vec::new();
+        let (geometry, mut sequences) = (self.backend.geometry(), Vec::new());
         for index in 0..streams {
-            let mut sequence = [Sequence::new(index, CONTEXT, mix.adapter(index).map(|i| self.leases[i].slot()))];
+            let mut sequence =
+                [Sequence::new(&geometry, index, CONTEXT, mix.adapter(index).map(|i| self.leases[i].slot()))];
             sequence[0].push(prompt);
             self.advance(&mut sequence)?;
             sequences.extend(sequence);
@@ -66,7 +70,7 @@ impl Bare {
 
     /// Seconds from a prompt to its first token.
     pub(crate) fn first_token(&mut self, prompt: &[u32]) -> Result<f64> {
-        let mut sequence = [Sequence::new(0, CONTEXT, None)];
+        let mut sequence = [Sequence::new(&self.backend.geometry(), 0, CONTEXT, None)];
         sequence[0].push(prompt);
         let begun = Instant::now();
         self.advance(&mut sequence)?;
@@ -75,8 +79,8 @@ impl Bare {
 
     /// A step of all, and the likeliest next token of each.
     fn advance(&mut self, sequences: &mut [Sequence]) -> Result<()> {
-        let vocab = self.session.vocab_size();
-        let logits = step(&mut self.session, sequences, LogitsRequest::Last)?;
+        let vocab = self.backend.geometry().vocab_size;
+        let logits = step(&mut *self.backend, sequences, LogitsRequest::Last)?;
         for (sequence, logits) in sequences.iter_mut().zip(logits.chunks_exact(vocab)) {
             sequence.push(&[argmax(logits).context("no largest logit")?.0]);
         }

@@ -15,8 +15,8 @@ pub(super) fn info(name: &str, digest: &str) -> AdapterInfo {
     }
 }
 
-pub(super) fn packed() -> PackedAdapter {
-    PackedAdapter::default()
+pub(super) fn packed() -> LoadedAdapter {
+    slm_convert::pack::PackedAdapter::default().into()
 }
 
 #[test]

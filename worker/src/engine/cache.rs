@@ -10,11 +10,9 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, BinaryHeap, HashMap},
     sync::Arc,
 };
-
-use slm_kernels::attention::PAGE;
 
 /// Root of a prefix tree. The adapter determines keys and values. The tenant does not, but cache hits reveal other
 /// prompts, so no tenant finds another's pages.
@@ -34,7 +32,7 @@ pub(super) struct OutOfPages;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct PrefixKey {
     parent: Parent,
-    tokens: [u32; PAGE],
+    tokens: Box<[u32]>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -64,6 +62,8 @@ pub(super) struct Table {
     nodes: Vec<u32>,
     /// Reserved private pages, those in use included.
     reserved: usize,
+    /// Positions of a page.
+    page: usize,
 }
 
 impl Table {
@@ -73,7 +73,7 @@ impl Table {
 
     /// Number of positions in shared pages.
     pub(super) fn shared(&self) -> usize {
-        self.nodes.len() * PAGE
+        self.nodes.len() * self.page
     }
 }
 
@@ -88,7 +88,10 @@ struct Tenant {
 /// The KV cache.
 #[derive(Debug)]
 pub(super) struct KvCache {
-    free: Vec<u32>,
+    /// Positions of a page.
+    page: usize,
+    /// Those that come first are used first, so that what is in use stays together.
+    free: BinaryHeap<Reverse<u32>>,
     /// Nodes of the prefix tree; those in `vacant` are unused.
     nodes: Vec<Node>,
     vacant: Vec<u32>,
@@ -104,11 +107,12 @@ pub(super) struct KvCache {
 }
 
 impl KvCache {
-    /// A cache of `pages` pages, of which `idle_max` may keep prefixes that no running sequence uses. Zero disables
+    /// A cache of `pages` pages of `page` positions, of which `idle_max` may keep prefixes that no running sequence uses. Zero disables
     /// sharing.
-    pub(super) fn new(pages: usize, idle_max: usize) -> Self {
+    pub(super) fn new(page: usize, pages: usize, idle_max: usize) -> Self {
         Self {
-            free: (0..pages as u32).rev().collect(),
+            page,
+            free: (0..pages as u32).map(Reverse).collect(),
             nodes: Vec::new(),
             vacant: Vec::new(),
             prefixes: HashMap::new(),
@@ -127,12 +131,12 @@ impl KvCache {
     pub(super) fn open(&mut self, origin: Origin, prompt: &[u32], positions: usize) -> Option<Table> {
         let found = self.find(Parent::Origin(origin.clone()), prompt);
         let newly_in_use = found.iter().filter(|&&node| self.node(node).users == 0).count();
-        let reserved = positions.div_ceil(PAGE) - found.len();
+        let reserved = positions.div_ceil(self.page) - found.len();
         if self.in_use + newly_in_use + self.reserved + reserved > self.pages {
             return None;
         }
         self.reserved += reserved;
-        let mut table = Table { origin, pages: Vec::new(), nodes: Vec::new(), reserved };
+        let mut table = Table { origin, pages: Vec::new(), nodes: Vec::new(), reserved, page: self.page };
         found.into_iter().for_each(|node| self.take(&mut table, node));
         Some(table)
     }
@@ -155,11 +159,11 @@ impl KvCache {
 
     /// Extends the page table to `positions`, within the reservation.
     pub(super) fn grow(&mut self, table: &mut Table, positions: usize) -> Result<(), OutOfPages> {
-        while table.pages.len() * PAGE < positions {
+        while table.pages.len() * self.page < positions {
             if table.pages.len() - table.nodes.len() >= table.reserved {
                 return Err(OutOfPages);
             }
-            table.pages.push(self.free.pop().or_else(|| self.evict()).ok_or(OutOfPages)?);
+            table.pages.push(self.free.pop().map(|Reverse(page)| page).or_else(|| self.evict()).ok_or(OutOfPages)?);
         }
         Ok(())
     }
@@ -169,8 +173,8 @@ impl KvCache {
         if self.idle_max == 0 {
             return;
         }
-        for tokens in tokens[table.shared()..].as_chunks::<PAGE>().0 {
-            let key = PrefixKey { parent: self.end(table), tokens: *tokens };
+        for tokens in tokens[table.shared()..].chunks_exact(self.page) {
+            let key = PrefixKey { parent: self.end(table), tokens: tokens.into() };
             let own = table.pages[table.nodes.len()];
             self.unreserve(table);
             if let Some(&node) = self.prefixes.get(&key) {
@@ -178,7 +182,7 @@ impl KvCache {
                 self.hold(node);
                 table.pages[table.nodes.len()] = self.node(node).page;
                 table.nodes.push(node);
-                self.free.push(own);
+                self.free.push(Reverse(own));
             } else {
                 let node = self.insert(table.origin.tenant.clone(), key, own);
                 table.nodes.push(node);
@@ -190,13 +194,13 @@ impl KvCache {
     pub(super) fn close(&mut self, mut table: Table) {
         self.clock += 1;
         self.reserved -= table.reserved;
-        self.free.extend(table.pages.drain(table.nodes.len()..));
+        self.free.extend(table.pages.drain(table.nodes.len()..).map(Reverse));
         for &node in table.nodes.iter().rev() {
             self.release(node);
         }
         while self.idle > self.idle_max {
             let Some(page) = self.evict() else { break };
-            self.free.push(page);
+            self.free.push(Reverse(page));
         }
     }
 
@@ -204,8 +208,8 @@ impl KvCache {
     fn find(&self, mut parent: Parent, tokens: &[u32]) -> Vec<u32> {
         let mut found = Vec::new();
         let whole = &tokens[..tokens.len().saturating_sub(1)];
-        for tokens in whole.as_chunks::<PAGE>().0 {
-            let Some(&node) = self.prefixes.get(&PrefixKey { parent, tokens: *tokens }) else { break };
+        for tokens in whole.chunks_exact(self.page) {
+            let Some(&node) = self.prefixes.get(&PrefixKey { parent, tokens: tokens.into() }) else { break };
             found.push(node);
             parent = Parent::Node(node);
         }

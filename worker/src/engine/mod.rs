@@ -22,14 +22,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use slm_kernels::attention::PAGE;
 use slm_pool::Priority;
 use tokio::sync::mpsc as events;
 
 use crate::{
     adapters::AdapterLease,
     permits::{Permit, PermitError, PermitLimits, Permits},
-    runtime::DecoderSession,
+    runtime::Backend,
     sample::{Logprobs, NotFinite, SamplingParams},
 };
 
@@ -225,22 +224,23 @@ impl std::fmt::Debug for Engine {
 
 impl Engine {
     /// Starts the thread.
-    pub fn start(session: DecoderSession, config: EngineConfig) -> std::io::Result<(Self, JoinHandle<()>)> {
+    pub fn start(backend: Box<dyn Backend>, config: EngineConfig) -> std::io::Result<(Self, JoinHandle<()>)> {
         let (jobs, receiver) = mpsc::channel();
         let gauges = Arc::new(Gauges::default());
         let active_max = config.sequences_max + config.queue_max;
         let limits = PermitLimits { active_max, open_max: active_max + config.unread_max };
+        let geometry = backend.geometry();
         let engine = Self {
             jobs,
             permits: Permits::new(limits),
             gauges: gauges.clone(),
             sequences_max: config.sequences_max,
-            context_length: session.config().context_length,
-            cache_tokens_max: session.config().pages * PAGE,
+            context_length: geometry.context_length,
+            cache_tokens_max: geometry.pages * geometry.page,
         };
         let thread = std::thread::Builder::new().name("engine".into()).spawn(move || {
             Priority::Compute.enter();
-            thread::EngineThread::new(session, config, receiver, gauges).run();
+            thread::EngineThread::new(backend, config, receiver, gauges).run();
         })?;
         Ok((engine, thread))
     }

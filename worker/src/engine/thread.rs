@@ -17,10 +17,11 @@ use super::{
     schedule::{self, Demand, Pace},
     sequence::{Progress, Sequence},
 };
-use crate::runtime::{Chunk, DecoderSession};
+use crate::runtime::{Backend, Chunk, Geometry};
 
 pub(super) struct EngineThread {
-    session: DecoderSession,
+    backend: Box<dyn Backend>,
+    geometry: Geometry,
     jobs: Receiver<Submitted>,
     gauges: Arc<Gauges>,
     sequences_max: usize,
@@ -37,23 +38,25 @@ pub(super) struct EngineThread {
 
 impl EngineThread {
     pub(super) fn new(
-        session: DecoderSession,
+        backend: Box<dyn Backend>,
         config: EngineConfig,
         jobs: Receiver<Submitted>,
         gauges: Arc<Gauges>,
     ) -> Self {
+        let geometry = backend.geometry();
         Self {
             jobs,
             gauges,
             sequences_max: config.sequences_max,
             queue: Queue::default(),
             running: Vec::new(),
-            cache: KvCache::new(session.config().pages, config.prefix_pages),
+            cache: KvCache::new(geometry.page, geometry.pages, config.prefix_pages),
             pace: Pace::new(config.step_max),
             cost: Cost::default(),
             prompt_lookup: config.prompt_lookup,
             scheduled_tokens: Vec::new(),
-            session,
+            backend,
+            geometry,
         }
     }
 
@@ -122,14 +125,14 @@ impl EngineThread {
         if self.running.is_empty() {
             return;
         }
-        let Self { session, running, scheduled_tokens, cache, pace, cost, gauges, .. } = self;
+        let Self { backend, geometry, running, scheduled_tokens, cache, pace, cost, gauges, .. } = self;
         let taking = || running.iter().zip(scheduled_tokens.iter()).filter(|(_, scheduled)| **scheduled > 0);
         let chunks: Vec<Chunk<'_>> = taking().map(|(sequence, &scheduled)| sequence.chunk(scheduled)).collect();
         let prompt_tokens: usize =
             taking().filter(|(sequence, _)| !sequence.generates()).map(|(_, &scheduled)| scheduled).sum();
         let drafted: usize = running.iter().map(Sequence::drafted).sum();
-        let vocab = session.vocab_size();
-        let result = session.step(&chunks);
+        let vocab = geometry.vocab_size;
+        let result = backend.step(&chunks);
         drop(chunks);
         match result {
             Ok(logits) => {
@@ -167,7 +170,7 @@ impl EngineThread {
 
     /// Distributes the tokens of a step, drafts included, and allocates pages. True if a sequence decodes.
     fn schedule(&mut self) -> bool {
-        let Self { session, running, scheduled_tokens, cache, pace, cost, prompt_lookup, .. } = self;
+        let Self { geometry, running, scheduled_tokens, cache, pace, cost, prompt_lookup, .. } = self;
         running.iter_mut().for_each(|sequence| sequence.follow(cache));
         let demands: Vec<Demand> = running.iter().map(Sequence::demand).collect();
         let generating = running.iter().any(Sequence::generates);
@@ -175,7 +178,7 @@ impl EngineThread {
         // Steps with prefill have enough rows without drafts.
         if *prompt_lookup && demands.iter().all(|demand| demand.left == 1) {
             let drafts: Vec<_> = running.iter_mut().map(Sequence::draft).collect();
-            let lengths = draft::lengths(&drafts, running.len()..session.config().logits, cost);
+            let lengths = draft::lengths(&drafts, running.len()..geometry.logits, cost);
             running.iter_mut().zip(lengths).for_each(|(sequence, length)| sequence.cut_draft(length));
         }
         let mut sequences = running.iter_mut().zip(scheduled_tokens.iter());

@@ -11,6 +11,9 @@ use std::{
 
 use ort::AsPointer;
 
+/// Bound on the dimensions of bound tensors.
+const DIMS_MAX: usize = 4;
+
 /// An element type that tensors may have.
 pub(super) trait Element: Copy {
     const TYPE: ort_sys::ONNXTensorElementDataType;
@@ -19,6 +22,18 @@ pub(super) trait Element: Copy {
 impl Element for f32 {
     const TYPE: ort_sys::ONNXTensorElementDataType =
         ort_sys::ONNXTensorElementDataType::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+}
+impl Element for i32 {
+    const TYPE: ort_sys::ONNXTensorElementDataType =
+        ort_sys::ONNXTensorElementDataType::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32;
+}
+impl Element for half::f16 {
+    const TYPE: ort_sys::ONNXTensorElementDataType =
+        ort_sys::ONNXTensorElementDataType::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16;
+}
+impl Element for bool {
+    const TYPE: ort_sys::ONNXTensorElementDataType =
+        ort_sys::ONNXTensorElementDataType::ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL;
 }
 impl Element for i64 {
     const TYPE: ort_sys::ONNXTensorElementDataType =
@@ -49,25 +64,13 @@ impl<T: Element> Buffer<T> {
         if len > self.data.len() {
             return Err(ort::Error::new(format!("view of {len} elements in {}", self.data.len())));
         }
-        let dims = shape.map(|size| size as i64);
-        let mut value = ptr::null_mut();
-        // SAFETY: the range lies within the buffer (checked above), whose memory neither moves nor shrinks; the
-        // runtime copies shape and memory info.
-        unsafe {
-            let data = self.data.as_ptr().cast::<c_void>();
-            let info = memory_info()?;
-            let status = (ort::api().CreateTensorWithDataAsOrtValue)(
-                info.0,
-                data,
-                len * size_of::<T>(),
-                dims.as_ptr(),
-                RANK,
-                T::TYPE,
-                &mut value,
-            );
-            ort::Error::result_from_status(status)?;
-        }
-        NonNull::new(value).map(Value).ok_or_else(|| ort::Error::new("no tensor was made"))
+        // SAFETY: the range lies within the buffer (checked above), whose memory neither moves nor shrinks.
+        unsafe { Value::over::<T>(&MemoryInfo::cpu()?, self.data.as_ptr().cast(), &shape) }
+    }
+
+    /// Address of the memory.
+    pub(super) fn address(&self) -> usize {
+        self.data.as_ptr().cast::<T>().expose_provenance()
     }
 
     pub(super) fn as_slice(&self) -> &[T] {
@@ -88,31 +91,79 @@ impl<T> Drop for Buffer<T> {
     }
 }
 
-struct CpuMemory(*mut ort_sys::OrtMemoryInfo);
+/// Where memory is, for ONNX Runtime.
+pub(super) struct MemoryInfo(*mut ort_sys::OrtMemoryInfo);
 
-impl Drop for CpuMemory {
+// SAFETY: a description that nobody changes.
+unsafe impl Send for MemoryInfo {}
+
+impl MemoryInfo {
+    /// Memory of the host.
+    pub(super) fn cpu() -> ort::Result<Self> {
+        Self::of(c"Cpu", 0)
+    }
+
+    /// Memory of device `index` of the kind that ONNX Runtime calls by that name.
+    pub(super) fn of(name: &CStr, index: usize) -> ort::Result<Self> {
+        let mut info = ptr::null_mut();
+        // SAFETY: name and out pointer are valid; the result is owned by the guard.
+        unsafe {
+            let status = (ort::api().CreateMemoryInfo)(
+                name.as_ptr(),
+                ort_sys::OrtAllocatorType::OrtDeviceAllocator,
+                index as i32,
+                ort_sys::OrtMemType::OrtMemTypeDefault,
+                &mut info,
+            );
+            ort::Error::result_from_status(status)?;
+        }
+        Ok(Self(info))
+    }
+}
+
+impl Drop for MemoryInfo {
     fn drop(&mut self) {
-        // SAFETY: made by CreateCpuMemoryInfo and released once.
+        // SAFETY: made by CreateMemoryInfo and released once.
         unsafe { (ort::api().ReleaseMemoryInfo)(self.0) }
     }
 }
 
-fn memory_info() -> ort::Result<CpuMemory> {
-    let mut info = ptr::null_mut();
-    // SAFETY: the out pointer is valid; the result is owned by the guard.
-    unsafe {
-        let status = (ort::api().CreateCpuMemoryInfo)(
-            ort_sys::OrtAllocatorType::OrtDeviceAllocator,
-            ort_sys::OrtMemType::OrtMemTypeDefault,
-            &mut info,
-        );
-        ort::Error::result_from_status(status)?;
-    }
-    Ok(CpuMemory(info))
-}
-
 /// A tensor over borrowed memory.
 pub(super) struct Value(NonNull<ort_sys::OrtValue>);
+
+impl Value {
+    /// A tensor of `shape` over the memory at `data`.
+    ///
+    /// # Safety
+    /// There are as many elements, in the memory of that description, and they outlive the value and whatever it is bound to.
+    pub(super) unsafe fn over<T: Element>(
+        memory: &MemoryInfo,
+        data: *mut c_void,
+        shape: &[usize],
+    ) -> ort::Result<Self> {
+        let mut dims = [0; DIMS_MAX];
+        let Some(dims) = dims.get_mut(..shape.len()) else {
+            return Err(ort::Error::new(format!("{} dimensions", shape.len())));
+        };
+        dims.iter_mut().zip(shape).for_each(|(dim, &size)| *dim = size as i64);
+        let bytes = shape.iter().product::<usize>() * size_of::<T>();
+        let mut value = ptr::null_mut();
+        // SAFETY: the caller's promise; the runtime copies shape and memory info.
+        unsafe {
+            let status = (ort::api().CreateTensorWithDataAsOrtValue)(
+                memory.0,
+                data,
+                bytes,
+                dims.as_ptr(),
+                dims.len(),
+                T::TYPE,
+                &mut value,
+            );
+            ort::Error::result_from_status(status)?;
+        }
+        NonNull::new(value).map(Self).ok_or_else(|| ort::Error::new("no tensor was made"))
+    }
+}
 
 impl Drop for Value {
     fn drop(&mut self) {
@@ -158,11 +209,16 @@ impl Binding {
     }
 
     /// Runs the session on the bound tensors.
-    pub(super) fn run(&mut self, session: &mut ort::session::Session) -> ort::Result<()> {
+    pub(super) fn run(
+        &mut self,
+        session: &mut ort::session::Session,
+        options: Option<&ort::session::RunOptions>,
+    ) -> ort::Result<()> {
+        let options = options.map_or(ptr::null(), AsPointer::ptr);
         // SAFETY: session and binding are alive and borrowed exclusively, the bound memory is owned by the caller,
         // which is borrowed exclusively too; null run options are the defaults.
         unsafe {
-            let status = (ort::api().RunWithBinding)(session.ptr().cast_mut(), ptr::null(), self.binding.as_ptr());
+            let status = (ort::api().RunWithBinding)(session.ptr().cast_mut(), options, self.binding.as_ptr());
             ort::Error::result_from_status(status)
         }
     }

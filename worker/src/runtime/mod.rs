@@ -1,18 +1,23 @@
-//! ONNX Runtime: the library, the decoder session, and the project's operators.
+//! ONNX Runtime: the library, and backends that run decoder graphs on its execution providers.
 //!
-//! The only module of this crate with `unsafe`. Its interface is safe: a step of [`DecoderSession`] takes `&mut self`,
-//! because `run` must not be called concurrently, and the session owns every buffer that ONNX Runtime writes.
+//! The only module of this crate with `unsafe`. Its interface is safe: a step of a [`Backend`] takes `&mut self`, because `run`
+//! must not be called concurrently, and a backend owns every buffer that ONNX Runtime writes.
+//!
+//! `cpu` has the project's operators over pages; `rows` runs graphs of standard operators over rows of device memory, for every
+//! other provider.
 
-mod adapter_batch;
+mod backend;
 mod binding;
-mod forward_pass;
+mod cpu;
+mod cuda;
+mod device;
 mod library;
-mod memory;
-mod operators;
-mod phases;
-mod session;
-mod tensor;
+mod provider;
+mod rows;
 
-pub use forward_pass::{Chunk, ChunkError, LogitsRequest};
+pub use backend::{Backend, Chunk, ChunkError, Geometry, LogitsRequest, SessionConfig, SessionError, TOKENS_MAX};
+pub use cpu::page_bytes;
+pub use device::DeviceError;
 pub use library::{LibraryError, Runtime};
-pub use session::{DecoderSession, SessionConfig, SessionError, TOKENS_MAX, page_bytes};
+pub use provider::{AdapterLoader, AdapterRoom, Opened, Provider, ProviderError};
+pub use rows::{BankError, BankedAdapter};

@@ -9,11 +9,12 @@ use tonic::{Code, Status, metadata::MetadataValue};
 
 use super::input::InputError;
 use crate::{
-    adapters::PublishError,
+    adapters::{PrepareError, PublishError},
     admit::AdmitError,
     engine::{StepFailure, SubmitError},
     model::LoadAdapterError,
     permits::PermitError,
+    runtime::BankError,
     text::PromptError,
 };
 
@@ -157,8 +158,16 @@ impl From<LoadAdapterError> for Status {
     fn from(error: LoadAdapterError) -> Self {
         let (code, reason) = match &error {
             LoadAdapterError::Adapter(_) => (Code::InvalidArgument, "InvalidAdapter"),
-            LoadAdapterError::Pack(PackError::OutOfRange { .. }) => (Code::InvalidArgument, "OutOfRange"),
-            LoadAdapterError::Pack(PackError::Memory { .. }) => (Code::ResourceExhausted, "Memory"),
+            LoadAdapterError::Prepare(
+                PrepareError::Pack(PackError::OutOfRange { .. }) | PrepareError::Bank(BankError::OutOfRange { .. }),
+            ) => (Code::InvalidArgument, "OutOfRange"),
+            LoadAdapterError::Prepare(PrepareError::Pack(PackError::Memory { .. })) => {
+                (Code::ResourceExhausted, "Memory")
+            }
+            LoadAdapterError::Prepare(PrepareError::Bank(BankError::Full { .. })) => {
+                (Code::ResourceExhausted, "BankFull")
+            }
+            LoadAdapterError::Prepare(PrepareError::Bank(BankError::Device(_))) => (Code::Internal, "Device"),
             LoadAdapterError::Digest { .. } => (Code::FailedPrecondition, "DigestMismatch"),
             LoadAdapterError::Rank { .. } => (Code::InvalidArgument, "Rank"),
             LoadAdapterError::NameTaken(_) => (Code::InvalidArgument, "NameTaken"),

@@ -2,6 +2,8 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use super::*;
 
+const PAGE: usize = 32;
+
 fn origin(name: &str) -> Origin {
     Origin { adapter: Some((name.into(), 1f32.to_bits())), ..Origin::default() }
 }
@@ -22,7 +24,7 @@ fn run(cache: &mut KvCache, origin: Origin, prompt: &[u32]) -> (usize, Table) {
 
 #[test]
 fn a_prompt_is_found_up_to_its_last_token() {
-    let mut cache = KvCache::new(20, 20);
+    let mut cache = KvCache::new(PAGE, 20, 20);
     let prompt = text(3 * PAGE, usize::MAX);
     let (found, table) = run(&mut cache, Origin::default(), &prompt);
     assert_eq!(found, 0);
@@ -38,7 +40,7 @@ fn a_prompt_is_found_up_to_its_last_token() {
 
 #[test]
 fn a_long_request_holds_more_than_one_share_of_the_pages() {
-    let mut cache = KvCache::new(16, 16);
+    let mut cache = KvCache::new(PAGE, 16, 16);
     let mut shares = |positions| {
         let mut table = cache.open(Origin::default(), &text(PAGE, usize::MAX), positions).expect("room");
         let reserved = cache.shares(&table, 4);
@@ -54,7 +56,7 @@ fn a_long_request_holds_more_than_one_share_of_the_pages() {
 #[test]
 fn no_tenant_finds_what_another_sent() {
     let of = |tenant: &str| Origin { tenant: tenant.into(), ..origin("sql") };
-    let mut cache = KvCache::new(40, 40);
+    let mut cache = KvCache::new(PAGE, 40, 40);
     let prompt = text(3 * PAGE, usize::MAX);
     let (_, running) = run(&mut cache, of("payroll"), &prompt);
     let (found, mut other) = run(&mut cache, of("support"), &prompt);
@@ -75,7 +77,7 @@ fn no_tenant_finds_what_another_sent() {
 #[test]
 fn a_flood_of_prompts_leaves_the_prefixes_of_others() {
     let of = |tenant: &str| Origin { tenant: tenant.into(), ..Origin::default() };
-    let mut cache = KvCache::new(20, 20);
+    let mut cache = KvCache::new(PAGE, 20, 20);
     let prompt = text(4 * PAGE + 1, usize::MAX);
     let (_, table) = run(&mut cache, of("quiet"), &prompt);
     cache.close(table);
@@ -92,7 +94,7 @@ fn a_flood_of_prompts_leaves_the_prefixes_of_others() {
 
 #[test]
 fn more_pages_than_were_reserved_are_an_error() {
-    let mut cache = KvCache::new(4, 4);
+    let mut cache = KvCache::new(PAGE, 4, 4);
     let mut table = cache.open(Origin::default(), &[1], PAGE).unwrap();
     assert_eq!(cache.grow(&mut table, PAGE + 1), Err(OutOfPages));
     cache.audit(&[(table, vec![1])]);
@@ -100,7 +102,7 @@ fn more_pages_than_were_reserved_are_an_error() {
 
 #[test]
 fn sequences_that_run_together_share_pages() {
-    let mut cache = KvCache::new(20, 20);
+    let mut cache = KvCache::new(PAGE, 20, 20);
     let prompt = text(2 * PAGE + 5, usize::MAX);
     let mut late = cache.open(origin("sql"), &prompt, 100).unwrap();
     let (_, early) = run(&mut cache, origin("sql"), &prompt);
@@ -118,7 +120,7 @@ fn sequences_that_run_together_share_pages() {
 
 #[test]
 fn what_was_idle_longest_goes_first_and_only_from_its_end() {
-    let mut cache = KvCache::new(4, 4);
+    let mut cache = KvCache::new(PAGE, 4, 4);
     for from in [0, PAGE] {
         let (_, table) = run(&mut cache, Origin::default(), &text(2 * PAGE, from));
         cache.close(table);
@@ -132,7 +134,7 @@ fn what_was_idle_longest_goes_first_and_only_from_its_end() {
 
 #[test]
 fn more_than_there_is_waits() {
-    let mut cache = KvCache::new(4, 4);
+    let mut cache = KvCache::new(PAGE, 4, 4);
     let first = cache.open(Origin::default(), &[1], 3 * PAGE).unwrap();
     assert!(cache.open(Origin::default(), &[1], PAGE + 1).is_none());
     cache.close(first);
@@ -141,7 +143,7 @@ fn more_than_there_is_waits() {
 
 #[test]
 fn without_room_for_idle_pages_nothing_is_shared() {
-    let mut cache = KvCache::new(8, 0);
+    let mut cache = KvCache::new(PAGE, 8, 0);
     let prompt = text(2 * PAGE + 1, usize::MAX);
     let (_, table) = run(&mut cache, Origin::default(), &prompt);
     assert_eq!(run(&mut cache, Origin::default(), &prompt).0, 0);
@@ -164,7 +166,13 @@ impl KvCache {
         let leaves = nodes().filter(|node| node.users == 0 && node.children == 0).count();
         assert_eq!(self.tenants.values().map(|tenant| tenant.evictable.len()).sum::<usize>(), leaves);
         let own = tables.iter().flat_map(|(table, _)| &table.pages[table.nodes.len()..]);
-        let mut all: Vec<u32> = self.free.iter().chain(own).copied().chain(nodes().map(|node| node.page)).collect();
+        let mut all: Vec<u32> = self
+            .free
+            .iter()
+            .map(|Reverse(page)| *page)
+            .chain(own.copied())
+            .chain(nodes().map(|node| node.page))
+            .collect();
         all.sort_unstable();
         assert!(all.iter().copied().eq(0..self.pages as u32), "every page is in one place: {all:?}");
         for (table, _) in tables {
@@ -179,7 +187,7 @@ fn no_page_is_lost_or_held_twice_whatever_comes() {
     for seed in 0..200 {
         let mut random = StdRng::seed_from_u64(seed);
         let idle_max = random.random_range(0..12);
-        let mut cache = KvCache::new(12, idle_max);
+        let mut cache = KvCache::new(PAGE, 12, idle_max);
         let mut tables: Vec<(Table, Vec<u32>)> = Vec::new();
         for _ in 0..200 {
             match random.random_range(0..10) {

@@ -12,7 +12,7 @@ use slm_kernels::{
 };
 
 use super::{ForwardPass, Shared, missing, norm::Norm};
-use crate::runtime::{
+use crate::runtime::cpu::{
     phases::{self, caught},
     tensor::Tensor,
 };

@@ -1,87 +1,22 @@
-//! The decoder session: runs new tokens of any number of sequences, prefill and decode, in one forward pass.
+//! The CPU's backend: runs new tokens of any number of sequences, prefill and decode, in one forward pass.
 //!
 //! The session owns the KV cache's pages; `engine::cache` assigns them.
 
-use std::{
-    path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ort::session::{Session, builder::GraphOptimizationLevel};
 use slm_convert::{architecture::Architecture, bundle::Bundle, graph::Precision};
 use slm_kernels::attention::{PAGE, Shape};
 
-use super::{
-    binding::{Binding, Buffer},
-    forward_pass::{Chunk, ChunkError, ForwardPass},
-    library::Runtime,
-    memory::KvMemory,
-    operators,
+use super::{forward_pass::ForwardPass, memory::KvMemory, operators};
+use crate::{
+    adapters::AdapterTable,
+    runtime::{
+        backend::{Backend, Chunk, Geometry, SessionConfig, SessionError, TOKENS_MAX},
+        binding::{Binding, Buffer},
+        library::Runtime,
+    },
 };
-use crate::adapters::AdapterTable;
-
-/// Configuration of a session.
-#[derive(Debug, Clone, Copy)]
-pub struct SessionConfig {
-    /// Bound on the positions of a sequence.
-    pub context_length: usize,
-    /// Pages of the KV cache, of [`PAGE`] positions each.
-    pub pages: usize,
-    /// Bound on the rows of logits of a step.
-    pub logits: usize,
-    /// Threads of a step, including the caller's.
-    pub threads: usize,
-}
-
-impl SessionConfig {
-    /// Pages needed by `sequences` of `positions` each.
-    pub fn pages_for(sequences: usize, positions: usize) -> usize {
-        sequences * positions.div_ceil(PAGE)
-    }
-}
-
-/// The session could not be opened, or a step failed.
-#[derive(Debug, thiserror::Error)]
-pub enum SessionError {
-    /// Error of ONNX Runtime.
-    #[error("ONNX Runtime: {0}")]
-    Runtime(#[from] ort::Error),
-    /// The converted model cannot be opened.
-    #[error("{}: {source}; if the folder is damaged, delete it and it will be made again", .bundle.display())]
-    Open {
-        /// Path of the bundle.
-        bundle: PathBuf,
-        /// Error of ONNX Runtime.
-        source: ort::Error,
-    },
-    /// The context exceeds the trained one.
-    #[error("context length {asked} is more than the {most} positions that this model has")]
-    ContextLength {
-        /// Requested positions.
-        asked: usize,
-        /// Available positions.
-        most: usize,
-    },
-    /// The step requests too many rows of logits.
-    #[error(
-        "{asked} rows of logits are wanted of a step; the session was opened for {most}: want fewer, or open it for more"
-    )]
-    Logits {
-        /// Requested rows.
-        asked: usize,
-        /// Available rows.
-        most: usize,
-    },
-    /// The step has too many tokens, or none.
-    #[error("a step of {0} tokens; it may have 1 to {TOKENS_MAX}")]
-    Tokens(usize),
-    /// A chunk is invalid.
-    #[error(transparent)]
-    Chunk(#[from] ChunkError),
-}
-
-/// Bound on the tokens of a step over all chunks; bounds the memory of activations.
-pub const TOKENS_MAX: usize = 512;
 
 /// Bytes of a KV cache page over all layers.
 pub fn page_bytes(model: &Architecture, precision: Precision) -> usize {
@@ -95,7 +30,7 @@ fn shape(model: &Architecture) -> Shape {
 }
 
 /// An open decoder.
-pub struct DecoderSession {
+pub(crate) struct DecoderSession {
     // First, because it must be dropped before the session and the memory that it points to.
     binding: Binding,
     session: Session,
@@ -105,13 +40,13 @@ pub struct DecoderSession {
     logits: Buffer<f32>,
     /// Bound numbers of tokens and rows of logits.
     bound: (usize, usize),
-    vocab: usize,
-    config: SessionConfig,
+    geometry: Geometry,
+    threads: usize,
 }
 
 impl DecoderSession {
     /// Opens the bundle's graph. Adapters are looked up in `table` by the slots of each step.
-    pub fn open(
+    pub(crate) fn open(
         runtime: &Runtime,
         bundle: &Bundle,
         config: SessionConfig,
@@ -121,7 +56,16 @@ impl DecoderSession {
         if config.context_length > model.context_length {
             return Err(SessionError::ContextLength { asked: config.context_length, most: model.context_length });
         }
-        let kv = KvMemory::new(shape(model), config.pages, model.layers.len(), bundle.info.precision);
+        let geometry = Geometry {
+            context_length: config.context_length,
+            page: PAGE,
+            pages: config.pages,
+            logits: config.logits,
+            vocab_size: model.vocab_size,
+            shares_pages: true,
+            drafts: true,
+        };
+        let kv = KvMemory::new(shape(model), config.pages, model.layers.len(), bundle.info.flavour.precision);
         let ropes = model.ropes.iter().map(|rope| rope.tables(config.context_length)).collect();
         let step = Arc::new(Mutex::new(ForwardPass::new(kv, ropes, table)));
         let session = build_session(runtime, bundle, config.threads, &step)?;
@@ -134,47 +78,31 @@ impl DecoderSession {
             // Written to now, so that the process's memory use shows at the start and not with its largest step.
             logits: Buffer::filled(config.logits.max(1) * model.vocab_size, f32::NAN),
             bound: (0, 0),
-            vocab: model.vocab_size,
-            config,
+            geometry,
+            threads: config.threads,
         })
     }
+}
 
-    /// Configuration of the session.
-    pub fn config(&self) -> &SessionConfig {
-        &self.config
+impl Backend for DecoderSession {
+    fn geometry(&self) -> Geometry {
+        self.geometry
     }
 
-    /// Bytes of the logits buffer.
-    pub fn logits_bytes(&self) -> usize {
-        size_of_val(self.logits.as_slice())
-    }
-
-    /// Length of a row of logits.
-    pub fn vocab_size(&self) -> usize {
-        self.vocab
-    }
-
-    /// Runs a forward pass over `chunks`. Returns the requested rows of logits, in order. After an error the contents
-    /// of the chunks' new positions are unspecified.
-    pub fn step(&mut self, chunks: &[Chunk<'_>]) -> Result<&[f32], SessionError> {
-        let tokens = chunks.iter().map(|chunk| chunk.tokens.len()).sum();
-        if tokens == 0 || tokens > TOKENS_MAX {
-            return Err(SessionError::Tokens(tokens));
-        }
-        let wanted = chunks.iter().map(|chunk| chunk.logits.count(chunk.tokens.len())).sum();
-        if wanted > self.config.logits {
-            return Err(SessionError::Logits { asked: wanted, most: self.config.logits });
-        }
-        self.lock().prepare(chunks, self.config.threads)?;
+    fn step(&mut self, chunks: &[Chunk<'_>]) -> Result<&[f32], SessionError> {
+        let (tokens, wanted) = self.geometry.check(chunks)?;
+        self.lock().prepare(chunks, self.threads)?;
         self.fill(chunks);
         // At least one row of logits is bound: an empty Gather is not covered by tests.
         self.bind(tokens, wanted.max(1))?;
-        let ran = self.binding.run(&mut self.session);
+        let ran = self.binding.run(&mut self.session, None);
         self.lock().adapters.release();
         ran?;
-        Ok(&self.logits.as_slice()[..wanted * self.vocab])
+        Ok(&self.logits.as_slice()[..wanted * self.geometry.vocab_size])
     }
+}
 
+impl DecoderSession {
     /// Writes the graph's inputs.
     fn fill(&mut self, chunks: &[Chunk<'_>]) {
         let (ids, indices) = (self.ids.as_mut_slice(), self.wanted.as_mut_slice());
@@ -200,7 +128,7 @@ impl DecoderSession {
         self.bound = (0, 0);
         self.binding.input(c"input_ids", &self.ids.view([tokens])?)?;
         self.binding.input(c"logits_indices", &self.wanted.view([wanted])?)?;
-        self.binding.output(c"logits", &self.logits.view([wanted, self.vocab])?)?;
+        self.binding.output(c"logits", &self.logits.view([wanted, self.geometry.vocab_size])?)?;
         self.bound = (tokens, wanted);
         Ok(())
     }

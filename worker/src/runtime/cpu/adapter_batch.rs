@@ -3,13 +3,12 @@
 
 use std::{ops::Range, sync::Arc};
 
-use slm_convert::pack::PackedAdapter;
 use slm_kernels::{
     Level, Rows,
     lora::{self, AdapterRows, Inputs},
 };
 
-use crate::adapters::AdapterTable;
+use crate::adapters::{AdapterTable, LoadedAdapter};
 
 /// Bound on the tokens of a task when there are several: a multiple of the kernels' panels.
 const TASK_TOKENS: usize = 48;
@@ -17,7 +16,7 @@ const TASK_TOKENS: usize = 48;
 /// Rows of a forward pass by adapter. Buffers are reused.
 #[derive(Default)]
 pub(super) struct AdapterBatch {
-    adapters: Vec<(Arc<PackedAdapter>, Range<usize>)>,
+    adapters: Vec<(Arc<LoadedAdapter>, Range<usize>)>,
     tokens: Vec<u32>,
     hidden: Vec<f32>,
 }

@@ -26,7 +26,9 @@ impl KvMemory {
     pub(super) fn new(shape: Shape, pages: usize, layers: usize, precision: Precision) -> Self {
         let elements = shape.page_elements() * pages;
         let layers = match precision {
-            Precision::F32 => Layers::F32((0..layers).map(|_| vec![0.0; elements + LINE / size_of::<f32>()]).collect()),
+            Precision::F32 | Precision::F16 => {
+                Layers::F32((0..layers).map(|_| vec![0.0; elements + LINE / size_of::<f32>()]).collect())
+            }
             Precision::Int4 | Precision::Int8 => {
                 Layers::F16((0..layers).map(|_| vec![0; elements + LINE / size_of::<u16>()]).collect())
             }
@@ -46,7 +48,7 @@ impl KvMemory {
     /// Bytes of a page's element.
     pub(super) fn element_bytes(precision: Precision) -> usize {
         match precision {
-            Precision::F32 => size_of::<f32>(),
+            Precision::F32 | Precision::F16 => size_of::<f32>(),
             Precision::Int4 | Precision::Int8 => size_of::<f16>(),
         }
     }

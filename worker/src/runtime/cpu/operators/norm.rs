@@ -8,7 +8,7 @@ use slm_kernels::{
 };
 
 use super::missing;
-use crate::runtime::tensor::Constant;
+use crate::runtime::cpu::tensor::Constant;
 
 /// Norm of a node.
 pub(super) struct Norm {

@@ -9,54 +9,10 @@ use slm_kernels::{
 };
 
 use super::{adapter_batch::AdapterBatch, memory::KvMemory};
-use crate::adapters::AdapterTable;
-
-/// New tokens of one sequence (vLLM: scheduled tokens).
-#[derive(Debug, Clone, Copy)]
-pub struct Chunk<'a> {
-    /// The new tokens; at least one.
-    pub tokens: &'a [u32],
-    /// Number of preceding tokens, whose keys and values are in the pages.
-    pub past: usize,
-    /// Page table: pages of positions `0..PAGE`, `PAGE..2 * PAGE` and so on. Chunks may share pages that none of them
-    /// writes.
-    pub pages: &'a [u32],
-    /// Adapter slot in the table.
-    pub adapter: Option<usize>,
-    /// Requested logits.
-    pub logits: LogitsRequest,
-}
-
-/// Tokens of a chunk that need logits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogitsRequest {
-    /// None: prefill continues after the chunk.
-    Nothing,
-    /// The last token.
-    Last,
-    /// Every token.
-    All,
-}
-
-impl LogitsRequest {
-    /// Number of rows for a chunk of `tokens`.
-    pub fn count(self, tokens: usize) -> usize {
-        match self {
-            Self::Nothing => 0,
-            Self::Last => 1,
-            Self::All => tokens,
-        }
-    }
-}
-
-/// A chunk that cannot be part of the pass, because of a fault in the page tables.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("chunk {chunk} of the step {wrong}")]
-pub struct ChunkError {
-    /// Index of the chunk.
-    pub chunk: usize,
-    wrong: &'static str,
-}
+use crate::{
+    adapters::AdapterTable,
+    runtime::backend::{Chunk, ChunkError},
+};
 
 /// Metadata and scratch memory of a forward pass.
 pub(super) struct ForwardPass {
@@ -105,7 +61,7 @@ impl ForwardPass {
     fn check(&mut self, chunks: &[Chunk<'_>]) -> Result<(), ChunkError> {
         let written = |chunk: &Chunk<'_>| chunk.past / PAGE..(chunk.past + chunk.tokens.len()).div_ceil(PAGE);
         for (index, chunk) in chunks.iter().enumerate() {
-            let wrong = |wrong| Err(ChunkError { chunk: index, wrong });
+            let wrong = |wrong| Err(ChunkError::new(index, wrong));
             if chunk.tokens.is_empty() {
                 return wrong("has no tokens");
             }
@@ -120,7 +76,7 @@ impl ForwardPass {
         for (index, chunk) in chunks.iter().enumerate() {
             for &page in &chunk.pages[written(chunk)] {
                 if self.writers[page as usize] != 0 {
-                    return Err(ChunkError { chunk: index, wrong: "writes to a page that another writes to" });
+                    return Err(ChunkError::new(index, "writes to a page that another writes to"));
                 }
                 self.writers[page as usize] = index as u32 + 1;
             }
@@ -128,7 +84,7 @@ impl ForwardPass {
         for (index, chunk) in chunks.iter().enumerate() {
             let others = |page: &u32| ![0, index as u32 + 1].contains(&self.writers[*page as usize]);
             if chunk.pages[..written(chunk).start].iter().any(others) {
-                return Err(ChunkError { chunk: index, wrong: "reads a page that another writes to" });
+                return Err(ChunkError::new(index, "reads a page that another writes to"));
             }
         }
         Ok(())
@@ -141,6 +97,7 @@ mod tests {
     use slm_kernels::attention::Shape;
 
     use super::*;
+    use crate::runtime::LogitsRequest;
 
     fn refusal(chunks: &[(usize, usize, &[u32])]) -> Option<String> {
         let kv = KvMemory::new(Shape::new(2, 1, 16), 4, 1, Precision::F32);

@@ -24,7 +24,7 @@ use super::{
     norm::{Norm, NormOf},
     rows_like,
 };
-use crate::runtime::{
+use crate::runtime::cpu::{
     adapter_batch::LoraShrink,
     phases::{self, caught},
     tensor::{Constant, Tensor},

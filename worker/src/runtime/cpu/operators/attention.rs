@@ -17,7 +17,7 @@ use slm_kernels::{
 };
 
 use super::{ForwardPass, Shared, missing, rows_like};
-use crate::runtime::{
+use crate::runtime::cpu::{
     phases::{self, caught},
     tensor::{Constant, Tensor},
 };

@@ -8,7 +8,7 @@ use ort::{
 use slm_convert::graph::EMBEDDING;
 
 use super::{MatrixShape, rows_like};
-use crate::runtime::{
+use crate::runtime::cpu::{
     phases::caught,
     tensor::{Constant, Tensor},
 };

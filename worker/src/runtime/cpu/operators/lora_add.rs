@@ -13,7 +13,7 @@ use slm_convert::graph::LORA_ADD;
 use slm_kernels::{Rows, lora, phases::Phase};
 
 use super::{Shared, missing};
-use crate::runtime::{
+use crate::runtime::cpu::{
     phases::{self, caught},
     tensor::Tensor,
 };

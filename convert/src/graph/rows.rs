@@ -1,0 +1,222 @@
+//! Graphs of rows: a batch of `rows` sequences, each with `tokens` new tokens, padded on the right.
+//!
+//! | input | type | meaning |
+//! |---|---|---|
+//! | `input_ids` | i64 `[rows, tokens]` | the new tokens |
+//! | `logits_indices` | i64 `[wanted]` | tokens that need logits: indices into the flat `[rows * tokens]` |
+//! | `seqlens_k` | i32 `[rows]` | position of each row's last new token, padding included |
+//! | `total_sequence_length` | i32 `[1]` | bound on the positions of any row, these included |
+//! | `past_key.L`, `past_value.L` | floats `[rows, kv_heads, positions, head_dim]` | keys and values of layer `L` |
+//! | `rope.I.cos`, `rope.I.sin` | floats `[positions, dim / 2]` | tables of rotary embedding `I` |
+//! | `position_ids` | i64 `[rows, tokens]` | positions; only where attention itself cannot turn queries and keys |
+//! | `lora.P.a`, `lora.P.b` | floats `[columns, inputs]`, `[columns, outputs]` | bank of adapters of projection `P` |
+//! | `lora_mask.M` | bool `[rows, 1, columns]` | for projections of `M` linear layers: whether a column is of the row's adapter |
+//!
+//! Outputs are `logits` f32 `[wanted, vocab]` and `present_key.L`, `present_value.L`: the memory of the inputs, in which the new
+//! positions are written. What padding writes lies behind a row's end, where the next tokens overwrite it.
+//!
+//! **Bank.** An adapter of rank `r` takes `r` units of the bank in every projection. A unit is `M` columns where the
+//! projection has `M` linear layers: the adapter's columns are those of its first linear layer (`r` of them), then those of
+//! the next. Column `c` of linear layer `j` has row `c` of its A, and column `c` of its B, times the scaling, at the outputs of
+//! layer `j`; elsewhere zeros. So an adapter is one range of bytes of each tensor.
+
+use super::{
+    GraphError, Precision,
+    builder::{Builder, MICROSOFT},
+    common::{capped, logits, select_wanted},
+    gqa,
+};
+use crate::{
+    architecture::{Architecture, Linear, Projection},
+    block_bits::{Width, in_blocks},
+    onnx::{Attribute, Dim, ElementType, ValueInfo},
+};
+
+/// Tokens of a block of 4-bit or 8-bit weights with one scale.
+const BLOCK: usize = slm_kernels::BLOCK;
+
+/// Name of the keys, or values, that a step of layer `layer` takes and gives.
+#[must_use]
+pub fn cache_names(layer: usize) -> [[String; 2]; 2] {
+    ["key", "value"].map(|which| ["past", "present"].map(|when| format!("{when}_{which}.{layer}")))
+}
+
+/// Names of the cosines and sines of rotary embedding `rope`.
+#[must_use]
+pub fn rope_names(rope: usize) -> [String; 2] {
+    ["cos", "sin"].map(|table| format!("rope.{rope}.{table}"))
+}
+
+/// Names of both tensors of the bank of `projection` of `layer`.
+#[must_use]
+pub fn bank_names(layer: usize, projection: Projection) -> [String; 2] {
+    ["a", "b"].map(|side| format!("lora.{}.{side}", super::value_name(projection, layer)))
+}
+
+/// Name of the mask of projections of `linears` linear layers.
+#[must_use]
+pub fn mask_name(linears: usize) -> String {
+    format!("lora_mask.{linears}")
+}
+
+/// Whether the graph has `position_ids`.
+#[must_use]
+pub fn has_positions(architecture: &Architecture) -> bool {
+    architecture.layers.iter().any(|layer| gqa::turns_before(architecture, &layer.attention))
+}
+
+/// Numbers of linear layers that projections have, each once.
+#[must_use]
+pub fn mask_widths(architecture: &Architecture) -> Vec<usize> {
+    let layers = architecture.layers.iter();
+    let counts = layers.flat_map(|layer| Projection::ALL.map(|projection| layer.fused(projection).len()));
+    let mut counts: Vec<_> = counts.collect();
+    counts.sort_unstable();
+    counts.dedup();
+    counts
+}
+
+pub(super) fn declare(b: &mut Builder<'_>) -> Result<(), GraphError> {
+    use Dim::{Fixed, Symbol};
+    let (architecture, float) = (b.architecture(), b.float());
+    b.input(ValueInfo::tensor("input_ids", ElementType::I64, &[Symbol("rows"), Symbol("tokens")]));
+    b.input(ValueInfo::tensor("logits_indices", ElementType::I64, &[Symbol("wanted")]));
+    b.input(ValueInfo::tensor("seqlens_k", ElementType::I32, &[Symbol("rows")]));
+    b.input(ValueInfo::tensor("total_sequence_length", ElementType::I32, &[Fixed(1)]));
+    if has_positions(architecture) {
+        b.input(ValueInfo::tensor("position_ids", ElementType::I64, &[Symbol("rows"), Symbol("tokens")]));
+    }
+    for (index, rope) in architecture.ropes.iter().enumerate() {
+        for name in rope_names(index) {
+            b.input(ValueInfo::tensor(name, float, &[Symbol("positions"), Fixed(rope.dim / 2)]));
+        }
+    }
+    for linears in mask_widths(architecture) {
+        b.input(ValueInfo::tensor(
+            mask_name(linears),
+            ElementType::Bool,
+            &[Symbol("rows"), Fixed(1), columns(linears)],
+        ));
+    }
+    for (index, layer) in architecture.layers.iter().enumerate() {
+        let (heads, width) = (layer.attention.kv_heads, layer.attention.head_dim);
+        for [past, present] in cache_names(index) {
+            let dims = [Symbol("rows"), Fixed(heads), Symbol("positions"), Fixed(width)];
+            b.input(ValueInfo::tensor(past, float, &dims));
+            b.output(ValueInfo::tensor(present, float, &dims));
+        }
+        for projection in Projection::ALL {
+            let linears = layer.fused(projection);
+            let [a, y] = bank_names(index, projection);
+            let rows = columns(linears.len());
+            b.input(ValueInfo::tensor(a, float, &[rows, Fixed(inputs(linears))]));
+            b.input(ValueInfo::tensor(y, float, &[rows, Fixed(outputs(linears))]));
+        }
+    }
+    b.output(ValueInfo::tensor("logits", ElementType::F32, &[Symbol("wanted"), Fixed(architecture.vocab_size)]));
+    b.i64s("flat", &[-1, architecture.hidden_size as i64])?;
+    b.floats("zero", &[], &[0.0])?;
+    Ok(())
+}
+
+/// Dimension of the columns of a bank.
+fn columns(linears: usize) -> Dim {
+    Dim::Symbol(["no_columns", "columns_1", "columns_2", "columns_3"].get(linears).copied().unwrap_or("columns"))
+}
+
+fn inputs(linears: &[Linear]) -> usize {
+    linears.first().map_or(0, |linear| linear.inputs)
+}
+
+fn outputs(linears: &[Linear]) -> usize {
+    linears.iter().map(|linear| linear.outputs).sum()
+}
+
+/// `projection` of `layer` applied to `x`, with each row's adapter; gives the name of the result.
+pub(super) fn projection(
+    b: &mut Builder<'_>,
+    layer: usize,
+    projection: Projection,
+    x: &str,
+) -> Result<String, GraphError> {
+    let linears = b.architecture().layers[layer].fused(projection);
+    let prefix = Architecture::layer_prefix(layer);
+    let name = super::value_name(projection, layer);
+    let part = |of: &str| format!("{name}.{of}");
+    let weights: Vec<String> = linears.iter().map(|linear| linear.name.within(&prefix).weight()).collect();
+    let mut base = linear(b, &weights, [outputs(linears), inputs(linears)], x, &name)?;
+    if let Some(bias) = super::bias(b, layer, projection)? {
+        b.floats(&part("bias"), &[bias.len()], &bias)?;
+        b.node("", "Add", &[&base, &part("bias")], &[&part("biased")], vec![]);
+        base = part("biased");
+    }
+    let [a, y] = bank_names(layer, projection);
+    b.node(MICROSOFT, "FusedMatMul", &[x, &a], &[&part("shrunk")], vec![Attribute::int("transB", 1)]);
+    // Chosen, not multiplied: what another's adapter makes of a row may be infinite.
+    b.node("", "Where", &[&mask_name(linears.len()), &part("shrunk"), "zero"], &[&part("masked")], vec![]);
+    b.node("", "MatMul", &[&part("masked"), &y], &[&part("delta")], vec![]);
+    b.node("", "Add", &[&base, &part("delta")], &[&part("out")], vec![]);
+    Ok(part("out"))
+}
+
+/// Product of `x` and the tensors of these names, `[outputs, inputs]` under one another; gives its name.
+fn linear(
+    b: &mut Builder<'_>,
+    weights: &[String],
+    [outputs, inputs]: [usize; 2],
+    x: &str,
+    name: &str,
+) -> Result<String, GraphError> {
+    let (weight, scale, out) = (format!("{name}.weight"), format!("{name}.scale"), format!("{name}.base"));
+    let width = match b.flavour.precision {
+        Precision::F32 | Precision::F16 => {
+            let mut data = Vec::with_capacity(outputs * inputs);
+            for name in weights {
+                data.extend_from_slice(&b.checkpoint.tensor(name)?.data);
+            }
+            b.floats(&weight, &[outputs, inputs], &data)?;
+            b.node(MICROSOFT, "FusedMatMul", &[x, &weight], &[&out], vec![Attribute::int("transB", 1)]);
+            return Ok(out);
+        }
+        Precision::Int4 => Width::Four,
+        Precision::Int8 => Width::Eight,
+    };
+    let blocks = in_blocks(b.checkpoint, weights, width)?;
+    let per_row = inputs.div_ceil(BLOCK);
+    b.bytes(&weight, &[outputs, per_row, width.bytes(BLOCK)], &blocks.quants)?;
+    b.floats(&scale, &[outputs, per_row], &blocks.scales)?;
+    let attributes = vec![
+        Attribute::int("K", inputs as i64),
+        Attribute::int("N", outputs as i64),
+        Attribute::int("bits", width.bits() as i64),
+        Attribute::int("block_size", BLOCK as i64),
+    ];
+    b.node(MICROSOFT, "MatMulNBits", &[x, &weight, &scale], &[&out], attributes);
+    Ok(out)
+}
+
+/// Head over the requested rows of the normed and scaled stream, as `logits`.
+pub(super) fn head(b: &mut Builder<'_>, normed: &str) -> Result<(), GraphError> {
+    let head = &b.architecture().head;
+    b.node("", "Reshape", &[normed, "flat"], &["normed.flat"], vec![]);
+    select_wanted(b, "normed.flat", "wanted");
+    let weight = if head.tied {
+        "embedding"
+    } else {
+        let weight = b.checkpoint.tensor(&head.name.weight())?;
+        b.floats("head", &weight.shape, &weight.data)?;
+        "head"
+    };
+    let attributes = vec![Attribute::int("transB", 1)];
+    b.node(MICROSOFT, "FusedMatMul", &["wanted", weight], &["logits.plain"], attributes);
+    let mut plain = "logits.plain";
+    if head.bias {
+        let mut bias = b.checkpoint.tensor(&head.name.bias())?;
+        bias.data.iter_mut().for_each(|bias| *bias *= head.scale);
+        b.floats("head.bias", &bias.shape, &bias.data)?;
+        b.node("", "Add", &[plain, "head.bias"], &["logits.biased"], vec![]);
+        plain = "logits.biased";
+    }
+    b.node("", "Cast", &[plain], &[logits(head)], vec![Attribute::int("to", ElementType::F32 as i64)]);
+    Ok(capped(b)?)
+}

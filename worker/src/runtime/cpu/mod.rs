@@ -1,0 +1,12 @@
+//! The backend on the CPU: the project's operators over pages of keys and values, with adapters beside the graph.
+
+mod adapter_batch;
+mod forward_pass;
+mod memory;
+mod operators;
+mod phases;
+mod session;
+mod tensor;
+
+pub(super) use session::DecoderSession;
+pub use session::page_bytes;

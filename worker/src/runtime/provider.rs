@@ -1,0 +1,281 @@
+//! Execution providers: which backend a model is opened on.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use ort::session::{
+    Session,
+    builder::{GraphOptimizationLevel, SessionBuilder},
+};
+use slm_convert::{
+    bundle::{Bundle, FlavourChoice, PrecisionChoice},
+    graph::{Activations, Form},
+    pack::pack,
+    peft::Adapter,
+};
+use slm_kernels::attention::PAGE;
+
+use super::{
+    backend::{Backend, SessionConfig, SessionError},
+    cpu::{self, DecoderSession},
+    cuda::Cuda,
+    device::{Device, Host},
+    library::Runtime,
+    rows::{Bank, RowsSession, row_bytes},
+};
+use crate::adapters::{AdapterTable, LoadedAdapter, PrepareError};
+
+/// Name of the CUDA execution provider, and its library beside ONNX Runtime's.
+const CUDA_NAME: &str = "CUDAExecutionProvider";
+const CUDA_LIBRARY: &str = "libonnxruntime_providers_cuda.so";
+
+/// An execution provider with its graphs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Provider {
+    /// The project's operators on the CPU.
+    #[default]
+    Cpu,
+    /// Graphs of the form for CUDA on ONNX Runtime's CPU provider: slow, for tests.
+    CpuGqa(Activations),
+    /// GPU of that index among those that the process sees.
+    Cuda(usize),
+}
+
+/// An execution provider cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProviderError {
+    /// The driver is not there.
+    #[error(
+        "no NVIDIA driver: libcuda.so.1 does not load; on a node with a GPU, install the driver and NVIDIA's container toolkit, and \
+         ask for the GPU in the pod's resources"
+    )]
+    NoDriver,
+    /// The driver is too old.
+    #[error("the NVIDIA driver supports CUDA {found}; ONNX Runtime needs CUDA 13, so a driver of series 580 or newer")]
+    OldDriver {
+        /// CUDA version that the driver supports.
+        found: String,
+    },
+    /// There is no such GPU.
+    #[error("no GPU {index}: this process sees {devices}; see CUDA_VISIBLE_DEVICES and the pod's resources")]
+    NoDevice {
+        /// Index of the GPU.
+        index: usize,
+        /// Number of visible GPUs.
+        devices: usize,
+    },
+    /// A call of the driver failed.
+    #[error("the NVIDIA driver: {call}: {error}")]
+    Driver {
+        /// What was called.
+        call: &'static str,
+        /// Message of the driver.
+        error: String,
+    },
+    /// The provider's library is not there.
+    #[error(
+        "{path}: no such file; ONNX Runtime's library must be that of `pip install onnxruntime-gpu`, with {CUDA_LIBRARY} beside it"
+    )]
+    NoLibrary {
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// The provider's library does not load.
+    #[error(
+        "{path}: {error}; it needs CUDA 13 and cuDNN 9 on the library path (wheels nvidia-cublas, nvidia-cuda-runtime, nvidia-curand, \
+         nvidia-cudnn-cu13)"
+    )]
+    Library {
+        /// The library.
+        path: PathBuf,
+        /// Message of ONNX Runtime.
+        error: String,
+    },
+    /// ONNX Runtime does not list the device.
+    #[error("ONNX Runtime lists no device {index} for {name}: {listed}")]
+    NotListed {
+        /// Name of the provider.
+        name: &'static str,
+        /// Index of the device.
+        index: usize,
+        /// Devices that it lists.
+        listed: String,
+    },
+}
+
+/// Bounds on adapters.
+#[derive(Debug, Clone, Copy)]
+pub struct AdapterRoom {
+    /// Loaded adapters.
+    pub slots: usize,
+    /// Rank of an adapter.
+    pub rank_max: usize,
+}
+
+/// An open model.
+pub struct Opened {
+    /// Its forward pass.
+    pub backend: Box<dyn Backend>,
+    /// Brings adapters into the form that the forward pass takes.
+    pub loader: AdapterLoader,
+}
+
+/// Brings adapters into the form and the memory of a backend, while it runs.
+#[derive(Debug, Clone)]
+pub struct AdapterLoader {
+    bundle: Bundle,
+    bank: Option<Arc<Bank>>,
+}
+
+impl AdapterLoader {
+    /// Prepares `adapter`, its scaling multiplied by `scale`.
+    ///
+    /// # Errors
+    /// There is no memory, or a value is too large.
+    pub fn prepare(&self, adapter: &Adapter, scale: f32) -> Result<LoadedAdapter, PrepareError> {
+        let info = &self.bundle.info;
+        match &self.bank {
+            Some(bank) => Ok(bank.load(adapter, scale)?.into()),
+            None => Ok(pack(adapter, &info.architecture, info.flavour.precision, scale)?.into()),
+        }
+    }
+
+    /// Whether adapters can be mapped from a packed file.
+    pub fn takes_packed(&self) -> bool {
+        self.bank.is_none()
+    }
+}
+
+impl Provider {
+    /// What a checkpoint is converted to for it.
+    pub fn flavour(self, precision: PrecisionChoice) -> FlavourChoice {
+        let (form, activations) = match self {
+            Self::Cpu => (Form::Paged, Activations::F32),
+            Self::CpuGqa(activations) => (Form::Gqa, activations),
+            Self::Cuda(_) => (Form::Gqa, Activations::F16),
+        };
+        FlavourChoice { form, activations, precision }
+    }
+
+    /// Positions of a page of keys and values.
+    pub fn page(self, context_length: usize) -> usize {
+        match self {
+            Self::Cpu => PAGE,
+            Self::CpuGqa(_) | Self::Cuda(_) => context_length,
+        }
+    }
+
+    /// Pages for `sequences` of `positions` each, where that is the context.
+    pub fn pages_for(self, sequences: usize, positions: usize) -> usize {
+        sequences * positions.div_ceil(self.page(positions))
+    }
+
+    /// Bytes of a page over all layers.
+    pub fn page_bytes(self, bundle: &Bundle, context_length: usize) -> usize {
+        let (model, flavour) = (&bundle.info.architecture, bundle.info.flavour);
+        match self {
+            Self::Cpu => cpu::page_bytes(model, flavour.precision),
+            Self::CpuGqa(_) | Self::Cuda(_) => row_bytes(model, flavour.activations, context_length),
+        }
+    }
+
+    /// Free bytes of the device; `None` for the host's memory.
+    ///
+    /// # Errors
+    /// There is no such device.
+    pub fn free_bytes(self) -> Result<Option<u64>, ProviderError> {
+        match self {
+            Self::Cpu | Self::CpuGqa(_) => Ok(None),
+            Self::Cuda(index) => Ok(Some(Cuda::open(index)?.free_bytes())),
+        }
+    }
+
+    /// Opens the bundle's graph, converted for this provider. Adapters are looked up in `table` by the slots of each step.
+    ///
+    /// # Errors
+    /// The provider cannot be used, the context is too long, there is too little memory, or ONNX Runtime refuses the graph.
+    pub fn open(
+        self,
+        runtime: &Runtime,
+        bundle: &Bundle,
+        config: SessionConfig,
+        room: AdapterRoom,
+        table: Arc<AdapterTable>,
+    ) -> Result<Opened, SessionError> {
+        let loader = |bank| AdapterLoader { bundle: bundle.clone(), bank };
+        let (device, session): (Arc<dyn Device>, _) = match self {
+            Self::Cpu => {
+                let backend = Box::new(DecoderSession::open(runtime, bundle, config, table)?);
+                return Ok(Opened { backend, loader: loader(None) });
+            }
+            Self::CpuGqa(_) => (Arc::new(Host), cpu_session(runtime, bundle, config.threads)?),
+            Self::Cuda(index) => (Arc::new(Cuda::open(index)?), cuda_session(runtime, bundle, index)?),
+        };
+        let (model, activations) = (&bundle.info.architecture, bundle.info.flavour.activations);
+        // Twice one adapter more: a version that is replaced is there until its last request ends.
+        let bank = Arc::new(Bank::new(&device, model, activations, (room.slots + 2) * room.rank_max)?);
+        let captures = matches!(self, Self::Cuda(_));
+        let backend = Box::new(RowsSession::new(session, bundle, config, (device, captures), bank.clone(), table)?);
+        Ok(Opened { backend, loader: loader(Some(bank)) })
+    }
+}
+
+/// What all sessions have: one run at a time.
+fn builder(runtime: &Runtime) -> ort::Result<SessionBuilder> {
+    let builder = Session::builder(&runtime.environment)?;
+    let builder = builder.with_optimization_level(GraphOptimizationLevel::Level3).map_err(plain)?;
+    let builder = builder.with_inter_threads(1).map_err(plain)?;
+    builder.with_memory_pattern(false).map_err(plain)
+}
+
+fn plain(error: ort::Error<SessionBuilder>) -> ort::Error {
+    error.into()
+}
+
+fn cpu_session(runtime: &Runtime, bundle: &Bundle, threads: usize) -> Result<Session, SessionError> {
+    let mut builder = builder(runtime)?.with_intra_threads(threads).map_err(plain)?;
+    commit(&mut builder, bundle)
+}
+
+fn cuda_session(runtime: &Runtime, bundle: &Bundle, index: usize) -> Result<Session, SessionError> {
+    register(runtime, CUDA_NAME, &library_beside(runtime.path(), CUDA_LIBRARY)?)?;
+    let mut listed = Vec::new();
+    let devices: Vec<_> =
+        runtime.environment.devices().filter(|device| device.ep().is_ok_and(|ep| ep == CUDA_NAME)).collect();
+    for device in runtime.environment.devices() {
+        listed.push(device.ep().unwrap_or("?").to_owned());
+    }
+    let not_listed = || ProviderError::NotListed { name: CUDA_NAME, index, listed: listed.join(", ") };
+    let device = devices.into_iter().nth(index).ok_or_else(not_listed)?;
+    let option = |key: &str, value: &str| (format!("{CUDA_NAME}.{key}"), value.to_owned());
+    let options = [option("enable_cuda_graph", "1"), option("use_tf32", "0")];
+    let builder = builder(runtime)?.with_disable_cpu_fallback().map_err(plain)?;
+    let mut builder = builder.with_devices([device], Some(&options)).map_err(plain)?;
+    commit(&mut builder, bundle)
+}
+
+fn commit(builder: &mut SessionBuilder, bundle: &Bundle) -> Result<Session, SessionError> {
+    let opened = builder.commit_from_file(bundle.graph());
+    opened.map_err(|source| SessionError::Open { bundle: bundle.dir.clone(), source })
+}
+
+/// The file of that name in the folder of ONNX Runtime's library.
+fn library_beside(runtime: &Path, name: &str) -> Result<PathBuf, ProviderError> {
+    let path = runtime.with_file_name(name);
+    if path.is_file() { Ok(path) } else { Err(ProviderError::NoLibrary { path }) }
+}
+
+/// Registers the library of a provider, once for each process.
+fn register(runtime: &Runtime, name: &'static str, path: &Path) -> Result<(), ProviderError> {
+    static REGISTERED: Mutex<Vec<&str>> = Mutex::new(Vec::new());
+    let mut registered = REGISTERED.lock().unwrap_or_else(PoisonError::into_inner);
+    if registered.contains(&name) {
+        return Ok(());
+    }
+    let failed = |error: ort::Error| ProviderError::Library { path: path.to_owned(), error: error.to_string() };
+    runtime.environment.register_ep_library(name, path).map_err(failed)?;
+    registered.push(name);
+    Ok(())
+}

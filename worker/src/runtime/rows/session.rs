@@ -1,0 +1,395 @@
+//! The session over rows.
+#![allow(unsafe_code)] // Tensors over memory of the device, by address; the blocks say who owns it.
+
+use std::{collections::HashMap, ffi::CString, ops::Range, sync::Arc};
+
+use ort::session::{RunOptions, Session};
+use slm_convert::{
+    architecture::Architecture,
+    bundle::Bundle,
+    graph::{Activations, rows as names},
+};
+
+use super::{
+    bank::{Bank, UNITS_MIN, element_bytes, encoded},
+    inputs::{Inputs, Places, mask},
+    plan::{self, Run},
+};
+use crate::{
+    adapters::AdapterTable,
+    runtime::{
+        backend::{Backend, Chunk, Geometry, LogitsRequest, SessionConfig, SessionError, TOKENS_MAX},
+        binding::{Binding, Buffer, Element, MemoryInfo, Value},
+        device::{Device, DeviceError, Memory},
+    },
+};
+
+/// Bound on the kept bindings.
+const BINDINGS_MAX: usize = 256;
+/// Least bound on the positions of a run of answers.
+const BOUND_MIN: usize = 256;
+
+/// Bytes of the keys and values of one sequence.
+pub(crate) fn row_bytes(model: &Architecture, activations: Activations, positions: usize) -> usize {
+    let heads = model.layers.iter().map(|layer| 2 * layer.attention.kv_size()).sum::<usize>();
+    heads * positions * element_bytes(activations)
+}
+
+/// Sizes of a run: those of its tensors, and where they lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Sizes {
+    first_row: usize,
+    rows: usize,
+    tokens: usize,
+    wanted: usize,
+    /// Units of the bank.
+    units: usize,
+    /// Bound on the positions of its rows.
+    total: usize,
+    /// Whether other runs have the same sizes, so that it is worth capturing.
+    recurs: bool,
+}
+
+/// A binding for runs of some sizes.
+struct Bound {
+    binding: Binding,
+    options: Option<RunOptions>,
+    /// An input of the host, so it has an address of its own.
+    _total: Buffer<i32>,
+}
+
+/// Tensors of a layer, or of a rotary embedding: names, memory, and bytes of a row.
+struct Named {
+    past: CString,
+    present: CString,
+    memory: Memory,
+    heads: usize,
+    width: usize,
+}
+
+/// An open decoder over rows.
+pub(crate) struct RowsSession {
+    // First, because bindings must be dropped before the session and the memory that they point to.
+    bindings: HashMap<Sizes, Bound>,
+    session: Session,
+    memory_info: MemoryInfo,
+    activations: Activations,
+    geometry: Geometry,
+    has_positions: bool,
+    cache: Vec<Named>,
+    ropes: Vec<(CString, Memory, usize)>,
+    bank: Arc<Bank>,
+    masks: Vec<(usize, Memory)>,
+    /// What the masks say: units for each row of a run.
+    masked: Option<(usize, Vec<Option<Range<usize>>>)>,
+    places: Places,
+    inputs: Memory,
+    device_logits: Memory,
+    // Before the logits, which it pins.
+    _pinned: Option<Box<dyn Send>>,
+    logits: Buffer<f32>,
+    /// Positions of each row that hold something.
+    lengths: Vec<usize>,
+    table: Arc<AdapterTable>,
+    /// Whether runs of answers are captured as CUDA graphs.
+    captures: bool,
+    captured: i32,
+}
+
+impl RowsSession {
+    /// Wraps the opened graph of `bundle`, whose memory is on `device`.
+    pub(crate) fn new(
+        session: Session,
+        bundle: &Bundle,
+        config: SessionConfig,
+        (device, captures): (Arc<dyn Device>, bool),
+        bank: Arc<Bank>,
+        table: Arc<AdapterTable>,
+    ) -> Result<Self, SessionError> {
+        let (model, activations) = (&bundle.info.architecture, bundle.info.flavour.activations);
+        if config.context_length > model.context_length {
+            return Err(SessionError::ContextLength { asked: config.context_length, most: model.context_length });
+        }
+        let geometry = Geometry {
+            context_length: config.context_length,
+            page: config.context_length,
+            pages: config.pages,
+            logits: config.logits,
+            vocab_size: model.vocab_size,
+            shares_pages: false,
+            drafts: false,
+        };
+        let places = Places::new(config.pages);
+        let logits_rows = config.logits.max(config.pages);
+        let zeroed = |bytes, what| Memory::zeroed(&device, bytes, what);
+        let masks = names::mask_widths(model)
+            .into_iter()
+            .map(|linears| Ok((linears, zeroed(config.pages * bank.units * linears, "the masks of adapters")?)));
+        let logits = Buffer::filled(config.logits.max(1) * model.vocab_size, f32::NAN);
+        let bytes = logits_rows * model.vocab_size * size_of::<f32>();
+        Ok(Self {
+            bindings: HashMap::new(),
+            session,
+            memory_info: device.memory_info()?,
+            activations,
+            geometry,
+            has_positions: names::has_positions(model),
+            cache: cache(&device, model, activations, &geometry)?,
+            ropes: ropes(&device, model, activations, config.context_length)?,
+            masks: masks.collect::<Result<_, DeviceError>>()?,
+            masked: None,
+            bank,
+            places,
+            inputs: zeroed(places.bytes(), "inputs")?,
+            device_logits: zeroed(bytes, "logits")?,
+            // SAFETY: the buffer is dropped after the guard (field order).
+            _pinned: unsafe { device.pin(logits.address(), size_of_val(logits.as_slice())) },
+            logits,
+            lengths: vec![0; config.pages],
+            table,
+            captures,
+            captured: 0,
+        })
+    }
+
+    fn run(&mut self, run: &Run, chunks: &[Chunk<'_>], places: &[usize]) -> Result<(), SessionError> {
+        let (first_row, rows, tokens) = match run {
+            Run::Decode { rows, .. } => (0, *rows, 1),
+            Run::Prefill { chunk, tokens } => (plan::row(&chunks[*chunk]), 1, *tokens),
+        };
+        let members: &[usize] = match run {
+            Run::Decode { chunks, .. } => chunks,
+            Run::Prefill { chunk, .. } => std::slice::from_ref(chunk),
+        };
+        let mut inputs = Inputs::new(self.places, tokens);
+        let last = self.geometry.context_length - 1;
+        for row in 0..rows {
+            // Rows of no chunk write where their next token will.
+            inputs.row(row, self.lengths[first_row + row].min(last), &[]);
+        }
+        let mut adapters = vec![None; rows];
+        let mut reached = 0;
+        for chunk in members.iter().map(|&index| &chunks[index]) {
+            let row = plan::row(chunk) - first_row;
+            inputs.row(row, chunk.past, chunk.tokens);
+            for token in chunk.tokens.len() - chunk.logits.count(chunk.tokens.len())..chunk.tokens.len() {
+                inputs.want(row, token);
+            }
+            let adapter = chunk.adapter.and_then(|slot| self.table.get(slot));
+            adapters[row] = adapter.and_then(|adapter| adapter.units());
+            reached = reached.max(chunk.past + tokens);
+        }
+        let units = adapters.iter().flatten().map(|units: &Range<usize>| units.end).max().unwrap_or(0);
+        let decode = matches!(run, Run::Decode { .. });
+        let positions = self.geometry.context_length;
+        let sizes = Sizes {
+            first_row,
+            rows,
+            tokens,
+            wanted: if decode { rows } else { inputs.wanted().max(1) },
+            units: units.next_power_of_two().clamp(UNITS_MIN, self.bank.units),
+            total: reached.next_power_of_two().max(BOUND_MIN).min(positions),
+            recurs: decode,
+        };
+        self.write(&inputs, adapters, sizes.units)?;
+        self.execute(sizes)?;
+        for chunk in members.iter().map(|&index| &chunks[index]) {
+            self.lengths[plan::row(chunk)] = chunk.past + chunk.tokens.len();
+        }
+        Ok(self.fetch(members, chunks, places)?)
+    }
+
+    /// Writes the inputs, and the masks if they have changed.
+    fn write(&mut self, inputs: &Inputs, adapters: Vec<Option<Range<usize>>>, units: usize) -> Result<(), DeviceError> {
+        // SAFETY: no run is under way, and nobody else has this memory.
+        unsafe { self.inputs.write(0, inputs.bytes())? };
+        let wanted = Some((units, adapters));
+        if self.masked != wanted {
+            self.masked = None;
+            let adapters = wanted.as_ref().map_or(&[][..], |(_, adapters)| adapters);
+            for (linears, memory) in &self.masks {
+                // SAFETY: as above.
+                unsafe { memory.write(0, &mask(adapters, units, *linears))? };
+            }
+            self.masked = wanted;
+        }
+        Ok(())
+    }
+
+    fn execute(&mut self, sizes: Sizes) -> Result<(), SessionError> {
+        if !self.bindings.contains_key(&sizes) {
+            if self.bindings.len() >= BINDINGS_MAX {
+                self.bindings.retain(|sizes, _| sizes.recurs);
+            }
+            let bound = self.bind(sizes)?;
+            self.bindings.insert(sizes, bound);
+        }
+        let Self { bindings, session, .. } = self;
+        match bindings.get_mut(&sizes) {
+            Some(Bound { binding, options, .. }) => Ok(binding.run(session, options.as_ref())?),
+            None => Ok(()),
+        }
+    }
+
+    /// Copies the logits of a run to the host, each chunk's to its place.
+    fn fetch(&mut self, members: &[usize], chunks: &[Chunk<'_>], places: &[usize]) -> Result<(), DeviceError> {
+        let row = self.geometry.vocab_size;
+        let host = self.logits.as_mut_slice();
+        let mut from = 0;
+        let mut members = members.iter().peekable();
+        while let Some(&first) = members.next() {
+            let count = |index: usize| chunks[index].logits.count(chunks[index].tokens.len());
+            let (to, mut rows) = (places[first], count(first));
+            // Neighbours on both sides are copied together.
+            while let Some(next) = members.next_if(|&&next| places[next] == to + rows) {
+                rows += count(*next);
+            }
+            let part = bytemuck::cast_slice_mut(&mut host[to * row..(to + rows) * row]);
+            // SAFETY: the run has ended, and nobody else has this memory.
+            unsafe { self.device_logits.read(from * row * size_of::<f32>(), part)? };
+            from += rows;
+        }
+        Ok(())
+    }
+
+    fn bind(&mut self, sizes: Sizes) -> Result<Bound, SessionError> {
+        let mut total = Buffer::filled(1, 0);
+        total.as_mut_slice()[0] = sizes.total as i32;
+        let mut binding = Binding::new(&self.session)?;
+        binding.input(c"total_sequence_length", &total.view([1])?)?;
+        self.bind_small(&mut binding, sizes)?;
+        match self.activations {
+            Activations::F32 => self.bind_floats::<f32>(&mut binding, sizes)?,
+            Activations::F16 => self.bind_floats::<half::f16>(&mut binding, sizes)?,
+        }
+        let options = if self.captures { Some(self.graph_id(sizes.recurs)?) } else { None };
+        Ok(Bound { binding, options, _total: total })
+    }
+
+    /// Options that name the graph to capture and replay; -1 is none.
+    fn graph_id(&mut self, recurs: bool) -> ort::Result<RunOptions> {
+        let mut options = RunOptions::new()?;
+        let id = if recurs { self.captured } else { -1 };
+        self.captured += i32::from(recurs);
+        options.set("gpu_graph_id", id.to_string())?;
+        Ok(options)
+    }
+
+    fn bind_small(&self, binding: &mut Binding, sizes: Sizes) -> Result<(), SessionError> {
+        let Sizes { rows, tokens, wanted, units, .. } = sizes;
+        let inputs = &self.inputs;
+        binding.input(c"input_ids", &self.view::<i64>(inputs, self.places.ids(), &[rows, tokens])?)?;
+        binding.input(c"logits_indices", &self.view::<i64>(inputs, self.places.logits_indices(), &[wanted])?)?;
+        binding.input(c"seqlens_k", &self.view::<i32>(inputs, self.places.seqlens(), &[rows])?)?;
+        if self.has_positions {
+            binding.input(c"position_ids", &self.view::<i64>(inputs, self.places.positions(), &[rows, tokens])?)?;
+        }
+        for (linears, memory) in &self.masks {
+            let name = c_string(names::mask_name(*linears))?;
+            binding.input(&name, &self.view::<bool>(memory, 0, &[rows, 1, units * linears])?)?;
+        }
+        let logits = self.view::<f32>(&self.device_logits, 0, &[wanted, self.geometry.vocab_size])?;
+        binding.output(c"logits", &logits)?;
+        Ok(())
+    }
+
+    fn bind_floats<T: Element>(&self, binding: &mut Binding, sizes: Sizes) -> Result<(), SessionError> {
+        let Sizes { first_row, rows, units, .. } = sizes;
+        let positions = self.geometry.context_length;
+        for Named { past, present, memory, heads, width } in &self.cache {
+            let offset = first_row * heads * positions * width * size_of::<T>();
+            let value = self.view::<T>(memory, offset, &[rows, *heads, positions, *width])?;
+            binding.input(past, &value)?;
+            binding.output(present, &value)?;
+        }
+        for (name, memory, half) in &self.ropes {
+            binding.input(name, &self.view::<T>(memory, 0, &[positions, *half])?)?;
+        }
+        for pair in &self.bank.pairs {
+            let sides = names::bank_names(pair.layer, pair.projection);
+            for ((name, memory), width) in sides.into_iter().zip([&pair.a, &pair.b]).zip(pair.widths) {
+                binding.input(&c_string(name)?, &self.view::<T>(memory, 0, &[units * pair.linears, width])?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A tensor over memory of this session.
+    fn view<T: Element>(&self, memory: &Memory, offset: usize, shape: &[usize]) -> ort::Result<Value> {
+        let bytes = shape.iter().product::<usize>() * size_of::<T>();
+        let address = memory.address(offset, bytes);
+        // SAFETY: the bytes are within the memory (checked), which outlives the bindings (field order, and the bank is held).
+        unsafe { Value::over::<T>(&self.memory_info, std::ptr::with_exposed_provenance_mut(address), shape) }
+    }
+}
+
+impl Backend for RowsSession {
+    fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    fn step(&mut self, chunks: &[Chunk<'_>]) -> Result<&[f32], SessionError> {
+        let (_, wanted) = self.geometry.check(chunks)?;
+        let runs = plan::runs(chunks, self.geometry.pages, self.geometry.context_length)?;
+        let count = |chunk: &Chunk<'_>| LogitsRequest::count(chunk.logits, chunk.tokens.len());
+        let places: Vec<usize> = chunks
+            .iter()
+            .scan(0, |rows, chunk| {
+                let place = *rows;
+                *rows += count(chunk);
+                Some(place)
+            })
+            .collect();
+        for run in &runs {
+            self.run(run, chunks, &places)?;
+        }
+        Ok(&self.logits.as_slice()[..wanted * self.geometry.vocab_size])
+    }
+}
+
+fn c_string(name: String) -> ort::Result<CString> {
+    CString::new(name).map_err(|error| ort::Error::new(error.to_string()))
+}
+
+/// Memory of keys and values: a row for each sequence.
+fn cache(
+    device: &Arc<dyn Device>,
+    model: &Architecture,
+    activations: Activations,
+    geometry: &Geometry,
+) -> Result<Vec<Named>, SessionError> {
+    let mut cache = Vec::new();
+    for (index, layer) in model.layers.iter().enumerate() {
+        let (heads, width) = (layer.attention.kv_heads, layer.attention.head_dim);
+        let bytes = geometry.pages * heads * geometry.page * width * element_bytes(activations);
+        for [past, present] in names::cache_names(index) {
+            let memory = Memory::zeroed(device, bytes, "keys and values")?;
+            cache.push(Named { past: c_string(past)?, present: c_string(present)?, memory, heads, width });
+        }
+    }
+    Ok(cache)
+}
+
+/// Tables of the rotary embeddings, for the served context.
+fn ropes(
+    device: &Arc<dyn Device>,
+    model: &Architecture,
+    activations: Activations,
+    context_length: usize,
+) -> Result<Vec<(CString, Memory, usize)>, SessionError> {
+    let mut ropes = Vec::new();
+    for (index, rope) in model.ropes.iter().enumerate() {
+        let tables = rope.tables(context_length);
+        for (name, values) in names::rope_names(index).into_iter().zip([&tables.cos, &tables.sin]) {
+            let bytes = encoded(values, activations);
+            let memory = Memory::zeroed(device, bytes.len(), "rotary tables")?;
+            // SAFETY: just allocated.
+            unsafe { memory.write(0, &bytes)? };
+            ropes.push((c_string(name)?, memory, rope.dim / 2));
+        }
+    }
+    Ok(ropes)
+}
+
+/// Tokens of a run are at most those of a step, padded.
+const _: () = assert!(TOKENS_MAX.is_power_of_two());
