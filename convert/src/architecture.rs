@@ -10,7 +10,7 @@ mod tensors;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use check::LAYERS_MAX;
-pub(crate) use tensors::{TensorSpec, Transform};
+pub(crate) use tensors::{Stack, TensorSpec, Transform};
 
 use crate::rope::Rope;
 
@@ -177,7 +177,7 @@ pub enum QkSpan {
 /// Feed-forward block.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FeedForward {
-    /// Width between the two projections.
+    /// Width between the two projections; of each expert, if there are experts.
     pub size: usize,
     /// Activation.
     pub activation: Activation,
@@ -187,6 +187,25 @@ pub struct FeedForward {
     pub up: Vec<Linear>,
     /// Output projection.
     pub down: Linear,
+    /// Experts, each a block of this shape; then names of the linear layers are relative to [`Experts::prefix`].
+    pub experts: Option<Experts>,
+}
+
+/// Experts of a feed-forward block (mixture of experts): a router chooses some of them for each token, and their results
+/// are added, each times its weight.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Experts {
+    /// Number of experts.
+    pub count: usize,
+    /// Experts of a token.
+    pub used: usize,
+    /// Whether the weights of a token's experts are divided by their sum. A weight is the softmax of the scores of all
+    /// experts.
+    pub normalized: bool,
+    /// Matrix of the router, from the block's input to a score for each expert.
+    pub router: Name,
+    /// Prefix of the names of one expert's linear layers, such as `mlp.experts`.
+    pub prefix: String,
 }
 
 /// Activation of a feed-forward block.
@@ -267,10 +286,12 @@ impl Layer {
         Projection::ALL.into_iter().flat_map(|projection| self.fused(projection))
     }
 
-    /// Linear layers of a fused projection, in the order of their columns.
+    /// Linear layers of a fused projection, in the order of their columns. Those of experts, which no adapter can change,
+    /// are not among them.
     #[must_use]
     pub fn fused(&self, projection: Projection) -> &[Linear] {
         match projection {
+            Projection::GateUp | Projection::Down if self.feed_forward.experts.is_some() => &[],
             Projection::Qkv => &self.attention.qkv,
             Projection::O => std::slice::from_ref(&self.attention.output),
             Projection::GateUp => &self.feed_forward.up,
@@ -296,6 +317,14 @@ impl Attention {
     #[must_use]
     pub fn kv_size(&self) -> usize {
         self.kv_heads * self.head_dim
+    }
+}
+
+impl Experts {
+    /// Prefix of the names of expert `index` within its layer. GGUF files hold the matrices of all experts as one tensor.
+    #[must_use]
+    pub fn expert(&self, index: usize) -> Name {
+        Name::new(&format!("{}.{index}.", self.prefix), "")
     }
 }
 

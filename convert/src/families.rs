@@ -20,6 +20,7 @@ mod olmo;
 mod phi;
 mod phi3;
 mod qwen;
+mod qwen_moe;
 mod seed_oss;
 mod smollm3;
 mod stablelm;
@@ -49,6 +50,7 @@ const ALL: &[FamilyReader] = &[
     mistral::MINISTRAL,
     qwen::QWEN2,
     qwen::QWEN3,
+    qwen_moe::READER,
     gemma::GEMMA2,
     gemma::GEMMA3,
     phi3::READER,
@@ -132,6 +134,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::architecture::TensorSpec;
 
     #[test]
     fn every_family_names_each_tensor_once_in_both_formats() {
@@ -144,7 +147,8 @@ mod tests {
                 .unwrap_or_else(|error| panic!("{model_type}: {error}"));
             let tensors = architecture.tensors();
             let hugging_face: BTreeSet<_> = tensors.iter().map(|tensor| &tensor.name).collect();
-            let gguf: BTreeSet<_> = tensors.iter().map(|tensor| &tensor.gguf).collect();
+            let expert = |tensor: &TensorSpec| tensor.stack.as_ref().map(|stack| stack.expert);
+            let gguf: BTreeSet<_> = tensors.iter().map(|tensor| (&tensor.gguf, expert(tensor))).collect();
             assert_eq!((hugging_face.len(), gguf.len()), (tensors.len(), tensors.len()), "{model_type}");
             assert_eq!(architecture.family, *model_type);
         }

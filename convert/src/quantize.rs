@@ -51,6 +51,22 @@ pub(crate) fn quantize(checkpoint: &Checkpoint, names: &[String], bits: Bits) ->
     Ok(vec![Plan::of(checkpoint, &names, bits).pack(checkpoint, &names)?])
 }
 
+/// Packs matrices that need one format, such as those of experts, each of tensors with their outputs side by side; gives
+/// their bytes one after the other. The format is that of one matrix of all these tensors.
+pub(crate) fn quantize_alike(
+    checkpoint: &Checkpoint,
+    matrices: &[Vec<String>],
+    bits: Bits,
+) -> Result<(Format, Vec<u8>), GraphError> {
+    let all: Vec<_> = matrices.iter().flatten().collect();
+    let plan = Plan::of(checkpoint, &all, bits);
+    let mut bytes = Vec::new();
+    for matrix in matrices {
+        bytes.extend_from_slice(plan.pack(checkpoint, &matrix.iter().collect::<Vec<_>>())?.bytes());
+    }
+    Ok((plan.format(), bytes))
+}
+
 /// Format of the tensor of that name when it is quantised alone.
 pub(crate) fn format_of(checkpoint: &Checkpoint, name: &str, bits: Bits) -> Format {
     Plan::of(checkpoint, &[name], bits).format()

@@ -7,6 +7,8 @@ use crate::config_error::ConfigError;
 const DIMENSION_MAX: usize = 1 << 24;
 /// No real model has more.
 pub(crate) const LAYERS_MAX: usize = 1024;
+/// Experts of all layers together; the largest models known have 25 thousand.
+const EXPERTS_MAX: usize = 1 << 16;
 
 impl Architecture {
     /// Refuses shapes that no graph can be built from; `file` is named in errors.
@@ -20,6 +22,10 @@ impl Architecture {
         for layer in &self.layers {
             check.size("intermediate size", layer.feed_forward.size, DIMENSION_MAX)?;
             check.attention(&layer.attention)?;
+            if let Some(experts) = &layer.feed_forward.experts {
+                check.size("number of experts", experts.count, EXPERTS_MAX / self.layers.len())?;
+                check.size("number of experts of a token", experts.used, experts.count)?;
+            }
             if let Some(rope) = layer.attention.rope.and_then(|rope| self.ropes.get(rope)) {
                 rope.check(layer.attention.head_dim, file)?;
             }

@@ -1,6 +1,6 @@
 //! Tensors of an architecture: names, shapes, and what is done to them.
 
-use super::{Architecture, Linear, Name, Norm, NormKind, QkSpan, Residual};
+use super::{Architecture, Experts, FeedForward, Linear, Name, Norm, NormKind, QkSpan, Residual};
 
 /// A tensor that the model needs.
 #[derive(Debug, Clone, PartialEq)]
@@ -12,6 +12,22 @@ pub(crate) struct TensorSpec {
     /// `[outputs, inputs]` of a linear layer, `[vocabulary, hidden]` of the embedding, `[width]` of a norm or bias.
     pub(crate) shape: Vec<usize>,
     pub(crate) transform: Transform,
+    /// Place of the matrix of an expert in a tensor with those of all.
+    pub(crate) stack: Option<Stack>,
+}
+
+/// A tensor with the matrices of all experts of a layer, `[experts, outputs, inputs]`, and the place of one of them in it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Stack {
+    /// Name in a Hugging Face checkpoint that has no tensor for each expert, as transformers 5 keeps them in memory. In a
+    /// GGUF file it is [`TensorSpec::gguf`].
+    pub(crate) name: String,
+    /// Shape of the tensor of that name. That in a GGUF file has the outputs of one linear layer only.
+    pub(crate) shape: [usize; 3],
+    /// Index of the expert.
+    pub(crate) expert: usize,
+    /// Its first output in the tensor of that name.
+    pub(crate) output: usize,
 }
 
 /// What is done to a tensor when it is read.
@@ -51,6 +67,9 @@ impl Architecture {
                 [&norms.q, &norms.k].into_iter().zip(widths).for_each(|(norm, width)| all.norm(&prefix, norm, width));
             }
             layer.linears().for_each(|linear| all.linear(&prefix, linear));
+            if let Some(experts) = &layer.feed_forward.experts {
+                all.experts(&prefix, &layer.feed_forward, experts, hidden);
+            }
         }
         all.norm(&root, &self.final_norm, hidden);
         if !self.head.tied {
@@ -76,7 +95,34 @@ impl Tensors {
     fn add(&mut self, prefix: &Name, name: &Name, suffix: &str, shape: Vec<usize>, transform: Transform) {
         let whole = |prefix: &str, name: &str| format!("{prefix}{name}{suffix}");
         let (hf, gguf) = (whole(&prefix.hf, &name.hf), whole(&prefix.gguf, &name.gguf));
-        self.0.push(TensorSpec { name: hf, gguf, shape, transform });
+        self.0.push(TensorSpec { name: hf, gguf, shape, transform, stack: None });
+    }
+
+    fn experts(&mut self, prefix: &Name, block: &FeedForward, experts: &Experts, hidden: usize) {
+        self.add(prefix, &experts.router, ".weight", vec![experts.count, hidden], Transform::Nothing);
+        let stack = |name: &str, linears: &[Linear]| {
+            let outputs = linears.iter().map(|linear| linear.outputs).sum();
+            let inputs = linears.first().map_or(0, |linear| linear.inputs);
+            let name = format!("{}{}.{name}", prefix.hf, experts.prefix);
+            Stack { name, shape: [experts.count, outputs, inputs], expert: 0, output: 0 }
+        };
+        let down = std::slice::from_ref(&block.down);
+        for expert in 0..experts.count {
+            let within = experts.expert(expert).within(prefix);
+            for (mut stack, linears) in
+                [(stack("gate_up_proj", &block.up), &block.up[..]), (stack("down_proj", down), down)]
+            {
+                stack.expert = expert;
+                for linear in linears {
+                    let shape = vec![linear.outputs, linear.inputs];
+                    self.add(&within, &linear.name, ".weight", shape, Transform::Nothing);
+                    if let Some(last) = self.0.last_mut() {
+                        last.stack = Some(stack.clone());
+                    }
+                    stack.output += linear.outputs;
+                }
+            }
+        }
     }
 
     fn norm(&mut self, prefix: &Name, norm: &Norm, width: usize) {

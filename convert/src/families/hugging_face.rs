@@ -92,6 +92,7 @@ pub(super) fn decoder(fields: &Fields<'_>, conventions: &Conventions) -> Result<
                 linear("mlp.up_proj", "ffn_up", hidden_size, size),
             ],
             down: linear("mlp.down_proj", "ffn_down", size, hidden_size),
+            experts: None,
         },
         residual: Residual::Sequential {
             attention: BlockNorms { pre: Some(norm("input_layernorm", "attn_norm")), post: None },

@@ -4,7 +4,7 @@ use std::io;
 
 use super::{ATTENTION, GraphError, OPERATOR_DOMAIN, builder::Builder};
 use crate::{
-    architecture::{Architecture, Attention, Head, QkSpan},
+    architecture::{Activation, Architecture, Attention, Head, QkSpan},
     onnx::Attribute,
 };
 
@@ -59,6 +59,16 @@ pub(super) fn norm_gain(b: &mut Builder<'_>, name: &str, scale: f32) -> Result<S
 /// Adds a tensor of the checkpoint; gives its name.
 pub(super) fn tensor(b: &mut Builder<'_>, name: &str) -> Result<String, GraphError> {
     norm_gain(b, name, 1.0)
+}
+
+/// Name of an activation in attributes.
+pub(super) fn activation_name(activation: Activation) -> &'static str {
+    match activation {
+        Activation::Silu => "silu",
+        Activation::GeluTanh => "gelu_tanh",
+        Activation::Gelu => "gelu",
+        Activation::ReluSquared => "relu_squared",
+    }
 }
 
 /// `x * factor`; gives the name of the result, which is `x` for a factor of one.

@@ -6,11 +6,12 @@ use slm_kernels::Packed;
 use super::{
     EMBEDDING, GraphError, LINEAR_ADD, NORM_ADD, NORM_LINEAR, OPERATOR_DOMAIN, Precision,
     builder::Builder,
-    common::{attention, capped, logits, norm_gain, scaled, select_wanted},
+    common::{activation_name, attention, capped, logits, norm_gain, scaled, select_wanted},
+    experts::Around,
     formats::formats_of,
 };
 use crate::{
-    architecture::{Activation, Architecture, BlockNorms, Name, Norm, NormKind, Projection, Residual},
+    architecture::{Architecture, BlockNorms, Name, Norm, NormKind, Projection, Residual},
     onnx::Attribute,
     quantize::{Bits, quantize},
 };
@@ -36,12 +37,16 @@ pub(super) fn layer(b: &mut Builder<'_>, layer: usize, stream: Stream) -> Result
         Residual::Sequential { attention: around, feed_forward } => {
             let attended = attend(b, layer, &total, around.pre.as_ref())?;
             let total = added(b, layer, Projection::O, &attended, &total, around)?;
-            let up = normed(b, layer, Projection::GateUp, &total, feed_forward.pre.as_ref())?;
-            added(b, layer, Projection::Down, &up, &total, feed_forward)?
+            feed(b, layer, &total, feed_forward)?
         }
         Residual::Parallel { norm } => {
             let alone = BlockNorms { pre: None, post: None };
             let attended = attend(b, layer, &total, Some(norm))?;
+            if b.architecture().layers[layer].feed_forward.experts.is_some() {
+                let around = BlockNorms { pre: Some(norm.clone()), post: None };
+                let total = feed(b, layer, &total, &around)?;
+                return Ok(Stream { total: added(b, layer, Projection::O, &attended, &total, &alone)?, table });
+            }
             let up = normed(b, layer, Projection::GateUp, &total, Some(norm))?;
             let total = added(b, layer, Projection::O, &attended, &total, &alone)?;
             added(b, layer, Projection::Down, &up, &total, &alone)?
@@ -72,6 +77,24 @@ fn attend(b: &mut Builder<'_>, layer: usize, x: &str, pre: Option<&Norm>) -> Res
     attention(b, layer, &qkv)
 }
 
+/// The feed-forward block of `layer`, added to the stream.
+fn feed(b: &mut Builder<'_>, layer: usize, stream: &str, around: &BlockNorms) -> Result<String, GraphError> {
+    let described = &b.architecture().layers[layer];
+    let Some(experts) = &described.feed_forward.experts else {
+        let up = normed(b, layer, Projection::GateUp, stream, around.pre.as_ref())?;
+        return added(b, layer, Projection::Down, &up, stream, around);
+    };
+    let mut attributes = Vec::new();
+    let norm = norm(b, &Architecture::layer_prefix(layer), around.pre.as_ref(), 1.0, &mut attributes)?;
+    if let Some(post) = &around.post {
+        let inside = Around { residual: "", norm, attributes };
+        let out = super::experts::experts(b, layer, experts, stream, inside)?;
+        return norm_added(b, layer, post, &out, stream);
+    }
+    attributes.push(Attribute::float("scale", described.residual_scale));
+    super::experts::experts(b, layer, experts, stream, Around { residual: stream, norm, attributes })
+}
+
 /// `projection` of `layer` applied to the normed stream.
 fn normed(
     b: &mut Builder<'_>,
@@ -98,31 +121,26 @@ fn added(
     let described = &b.architecture().layers[layer];
     let Weights { weights, bias, out, mut attributes } = weights(b, layer, projection)?;
     if projection == Projection::Down {
-        attributes.push(Attribute::string("activation", activation(described.feed_forward.activation)));
+        attributes.push(Attribute::string("activation", activation_name(described.feed_forward.activation)));
         attributes.push(Attribute::int("gated", i64::from(described.feed_forward.gated)));
     }
-    let scale = Attribute::float("scale", described.residual_scale);
     attributes.push(Attribute::int("residual", i64::from(around.post.is_none())));
     let Some(post) = &around.post else {
-        attributes.push(scale);
+        attributes.push(Attribute::float("scale", described.residual_scale));
         b.node(OPERATOR_DOMAIN, LINEAR_ADD, &[x, &weights, stream, &bias], &[&out], attributes);
         return Ok(out);
     };
     b.node(OPERATOR_DOMAIN, LINEAR_ADD, &[x, &weights, "", &bias], &[&out], attributes);
-    let mut attributes = vec![scale];
-    let [gain, norm_bias] = norm(b, &Architecture::layer_prefix(layer), Some(post), 1.0, &mut attributes)?;
-    let total = format!("{out}.added");
-    b.node(OPERATOR_DOMAIN, NORM_ADD, &[&out, stream, &gain, &norm_bias], &[&total], attributes);
-    Ok(total)
+    norm_added(b, layer, post, &out, stream)
 }
 
-fn activation(activation: Activation) -> &'static str {
-    match activation {
-        Activation::Silu => "silu",
-        Activation::GeluTanh => "gelu_tanh",
-        Activation::Gelu => "gelu",
-        Activation::ReluSquared => "relu_squared",
-    }
+/// The norm of a block's result, added to the stream.
+fn norm_added(b: &mut Builder<'_>, layer: usize, post: &Norm, out: &str, stream: &str) -> Result<String, GraphError> {
+    let mut attributes = vec![Attribute::float("scale", b.architecture().layers[layer].residual_scale)];
+    let [gain, norm_bias] = norm(b, &Architecture::layer_prefix(layer), Some(post), 1.0, &mut attributes)?;
+    let total = format!("{out}.added");
+    b.node(OPERATOR_DOMAIN, NORM_ADD, &[out, stream, &gain, &norm_bias], &[&total], attributes);
+    Ok(total)
 }
 
 /// Adds the tensors of a norm, multiplied by `scale`, and its attributes; gives the names of its gain and bias, empty

@@ -17,6 +17,7 @@
 mod builder;
 mod common;
 mod decoder;
+mod experts;
 mod formats;
 mod fused;
 mod plain;
@@ -49,13 +50,19 @@ pub const EMBEDDING: &str = "Embedding";
 /// as `Embedding`; `norm` (`rms` or `layer`; none without it) with `epsilon`; and `group` if adapters may apply.
 pub const NORM_LINEAR: &str = "NormLinear";
 /// `LinearAdd(x, weights, residual, bias) -> y`: `scale` times the product of `x` and a packed matrix, with the bias and
-/// each row's adapter in it, plus the residual. Inputs after the second are optional: attributes `residual` and `bias` (0
-/// or one) say which are there. Attributes as `Embedding`, `group` and `scale`; `activation` of `x` (`silu`, `gelu_tanh`,
-/// `gelu`, `relu_squared`; none without it), with `gated` that of its first half times its second.
+/// each row's adapter in it, plus the residual. Inputs after the second are optional: attributes `residual` and `bias` say
+/// which are there (0 or 1). Attributes as `Embedding`, `group` and `scale`; `activation` of `x` (`silu`, `gelu_tanh`,
+/// `gelu`, `relu_squared`; none without it), with `gated` 1 that of its first half times its second.
 pub const LINEAR_ADD: &str = "LinearAdd";
 /// `NormAdd(x, residual, gain, norm_bias) -> y`: the residual plus `scale` times the norm of `x`. The last input is
 /// optional: attribute `norm_bias` says whether it is there. Attributes `norm`, `epsilon`, `scale`.
 pub const NORM_ADD: &str = "NormAdd";
+/// `Experts(x, router, up, down, residual, gain, norm_bias) -> y`: a feed-forward block with experts of which each row of the
+/// norm of `x` uses those of the largest scores, its result times `scale` plus the residual. `router` is `[experts, inputs]`;
+/// `up` and `down` are the bytes of the matrices of all experts. Inputs after the fourth are optional: attributes `residual`
+/// and `norm_bias` (0 or 1) say which are there. Attributes `used`, `normalized`; `inputs`, `size`, `outputs`; `up_format`
+/// and `down_format` (the name of one format, or `f32`); `activation`, `gated`, `scale` as of `LinearAdd`; `norm`, `epsilon`.
+pub const EXPERTS: &str = "Experts";
 /// `Attention(qkv, q_gain, k_gain) -> y`: norms queries and keys and applies rotary embedding to them, appends
 /// keys and values to the pages of their sequences, and attends to them. Inputs after the first are optional. Attributes
 /// `layer`, `heads`, `kv_heads`, `head_dim`, `scale`; `window` for a sliding window, `softcap` for a soft cap;

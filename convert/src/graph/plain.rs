@@ -5,6 +5,7 @@ use super::{
     GraphError, LORA_ADD, OPERATOR_DOMAIN,
     builder::{Builder, MICROSOFT},
     common::{attention, capped, logits, norm_gain, scaled, select_wanted, tensor},
+    experts::Around,
 };
 use crate::{
     architecture::{Activation, Architecture, Name, Norm, NormKind, Projection, Residual},
@@ -73,6 +74,9 @@ fn attend(b: &mut Builder<'_>, layer: usize, x: &str) -> Result<String, GraphErr
 }
 
 fn feed(b: &mut Builder<'_>, layer: usize, x: &str) -> Result<String, GraphError> {
+    if let Some(experts) = &b.architecture().layers[layer].feed_forward.experts {
+        return super::experts::experts(b, layer, experts, x, Around::default());
+    }
     let up = projection(b, layer, Projection::GateUp, x)?;
     let activated = activated(b, layer, &up);
     projection(b, layer, Projection::Down, &activated)

@@ -72,6 +72,10 @@ fn others(base: &Architecture) -> BTreeSet<String> {
             }
         }
         add("mlp.act_fn");
+        if let Some(experts) = &layer.feed_forward.experts {
+            add(&experts.router.hf);
+            add(&experts.prefix);
+        }
         let norms: Vec<&Norm> = match &layer.residual {
             Residual::Sequential { attention, feed_forward } => {
                 [&attention.pre, &attention.post, &feed_forward.pre, &feed_forward.post].into_iter().flatten().collect()

@@ -6,6 +6,7 @@ use slm_convert::rope::RotaryTables;
 use slm_kernels::{
     Activations,
     attention::{PAGE, Plan, Sequence},
+    experts,
 };
 
 use super::{adapter_batch::AdapterBatch, memory::KvMemory};
@@ -72,6 +73,7 @@ pub(super) struct ForwardPass {
     pub(super) activations: Activations,
     pub(super) scratch: Vec<f32>,
     pub(super) queries: Vec<f32>,
+    pub(super) experts: experts::Buffers,
 }
 
 impl ForwardPass {
@@ -86,6 +88,7 @@ impl ForwardPass {
             activations: Activations::default(),
             scratch: Vec::new(),
             queries: Vec::new(),
+            experts: experts::Buffers::default(),
         }
     }
 
