@@ -7,6 +7,7 @@ mod cohere2;
 mod ernie;
 mod exaone4;
 mod gemma;
+mod gemma4;
 mod gguf;
 mod glm4;
 mod granite;
@@ -53,6 +54,7 @@ const ALL: &[FamilyReader] = &[
     qwen_moe::READER,
     gemma::GEMMA2,
     gemma::GEMMA3,
+    gemma4::READER,
     phi3::READER,
     phi::READER,
     smollm3::READER,

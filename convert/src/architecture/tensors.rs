@@ -1,6 +1,8 @@
 //! Tensors of an architecture: names, shapes, and what is done to them.
 
-use super::{Architecture, Experts, FeedForward, Linear, Name, Norm, NormKind, QkSpan, Residual};
+use super::{
+    Architecture, Experts, FeedForward, KeyValues, LayerInputs, Linear, Name, Norm, NormKind, QkSpan, Residual,
+};
 
 /// A tensor that the model needs.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,6 +51,12 @@ impl Architecture {
         let (vocab, hidden) = (self.vocab_size, self.hidden_size);
         let root = Name::new("", "");
         all.add(&root, &self.embedding, ".weight", vec![vocab, hidden], Transform::Nothing);
+        if let Some(LayerInputs { size, embedding, projection, norm, .. }) = &self.layer_inputs {
+            let width = self.layers.len() * size;
+            all.add(&root, embedding, ".weight", vec![vocab, width], Transform::Nothing);
+            all.linear(&root, projection);
+            all.norm(&root, norm, *size);
+        }
         for (index, layer) in self.layers.iter().enumerate() {
             let prefix = Self::layer_prefix(index);
             match &layer.residual {
@@ -64,8 +72,13 @@ impl Architecture {
                     QkSpan::Head => [attention.head_dim; 2],
                     QkSpan::Token => [attention.q_size(), attention.kv_size()],
                 };
-                [&norms.q, &norms.k].into_iter().zip(widths).for_each(|(norm, width)| all.norm(&prefix, norm, width));
+                all.norm(&prefix, &norms.q, widths[0]);
+                if !matches!(attention.kv, KeyValues::OfLayer(_)) {
+                    all.norm(&prefix, &norms.k, widths[1]);
+                }
             }
+            layer.input.iter().for_each(|input| all.norm(&prefix, &input.norm, hidden));
+            layer.output_scale.iter().for_each(|name| all.add(&prefix, name, "", vec![1], Transform::Nothing));
             layer.linears().for_each(|linear| all.linear(&prefix, linear));
             if let Some(experts) = &layer.feed_forward.experts {
                 all.experts(&prefix, &layer.feed_forward, experts, hidden);
@@ -82,9 +95,18 @@ impl Architecture {
     }
 
     /// Whether a Hugging Face checkpoint may hold this tensor beside those of [`Architecture::tensors`]: rotary frequencies
-    /// follow from the configuration, and a tied head is the embedding.
+    /// follow from the configuration, a tied head is the embedding, and keys and values that are those of another layer need
+    /// no weights.
     pub(crate) fn is_redundant(&self, name: &str) -> bool {
-        name.ends_with(".rotary_emb.inv_freq")
+        let in_layer = |name: &str| -> Option<bool> {
+            let (layer, name) = name.strip_prefix(Self::LAYERS)?.split_once('.')?;
+            let of = self.layers.get(layer.parse::<usize>().ok()?)?.attention.kv;
+            let unused = ["k_proj.", "v_proj.", "k_norm.", "v_norm."];
+            let name = name.strip_prefix("self_attn.")?;
+            Some(matches!(of, KeyValues::OfLayer(_)) && unused.iter().any(|unused| name.starts_with(unused)))
+        };
+        in_layer(name) == Some(true)
+            || name.ends_with(".rotary_emb.inv_freq")
             || (self.head.tied && name.strip_suffix(".weight") == Some(&self.head.name.hf))
     }
 }

@@ -271,9 +271,8 @@ impl Folder {
         let mut held = BTreeMap::new();
         for shard in self.shards.iter() {
             for name in shard.names() {
-                let known = self.tensors.contains_key(name)
-                    || stacks.contains(name)
-                    || self.quantized.parts.contains(name);
+                let known =
+                    self.tensors.contains_key(name) || stacks.contains(name) || self.quantized.parts.contains(name);
                 if !known && !self.architecture.is_redundant(name) {
                     return Err(CheckpointError::UnexpectedTensor {
                         path: shard.path().to_owned(),

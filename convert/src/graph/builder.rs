@@ -67,6 +67,10 @@ impl<'a> Builder<'a> {
         self.weights.add(name, ElementType::F32, shape, bytemuck::cast_slice(data))
     }
 
+    pub(super) fn i64s(&mut self, name: &str, data: &[i64]) -> io::Result<()> {
+        self.weights.add(name, ElementType::I64, &[data.len()], bytemuck::cast_slice(data))
+    }
+
     pub(super) fn bytes(&mut self, name: &str, shape: &[usize], data: &[u8]) -> io::Result<()> {
         self.weights.add(name, ElementType::U8, shape, data)
     }

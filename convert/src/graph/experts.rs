@@ -70,7 +70,8 @@ fn stack(b: &mut Builder<'_>, layer: usize, of: &Experts, name: &str, linears: &
         linears.iter().map(|linear| linear.name.within(&within).weight()).collect::<Vec<_>>()
     };
     let tensors: Vec<_> = (0..of.count).map(tensors).collect();
-    let packed = |bits: Bits| quantize_alike(b.checkpoint, &tensors, bits).map(|(format, bytes)| (format.name(), bytes));
+    let packed =
+        |bits: Bits| quantize_alike(b.checkpoint, &tensors, bits).map(|(format, bytes)| (format.name(), bytes));
     let (format, bytes) = match b.precision {
         Precision::F32 => ("f32", floats(b.checkpoint, tensors.iter().flatten())?),
         Precision::Int4 => packed(Bits::Four)?,
@@ -81,10 +82,7 @@ fn stack(b: &mut Builder<'_>, layer: usize, of: &Experts, name: &str, linears: &
     Ok(Stack { weights, format })
 }
 
-fn floats<'t>(
-    checkpoint: &Checkpoint,
-    tensors: impl Iterator<Item = &'t String>,
-) -> Result<Vec<u8>, CheckpointError> {
+fn floats<'t>(checkpoint: &Checkpoint, tensors: impl Iterator<Item = &'t String>) -> Result<Vec<u8>, CheckpointError> {
     let mut bytes = Vec::new();
     for tensor in tensors {
         bytes.extend_from_slice(bytemuck::cast_slice(&checkpoint.tensor(tensor)?.data));

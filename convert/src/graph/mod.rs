@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 use slm_kernels::attention::HEAD_DIM_MAX;
 
 use crate::{
-    architecture::{Architecture, Layer, Projection},
+    architecture::Projection,
     checkpoint::{Checkpoint, CheckpointError},
 };
 
@@ -65,10 +65,13 @@ pub const NORM_ADD: &str = "NormAdd";
 pub const EXPERTS: &str = "Experts";
 /// `Attention(qkv, q_gain, k_gain) -> y`: norms queries and keys and applies rotary embedding to them, appends
 /// keys and values to the pages of their sequences, and attends to them. Inputs after the first are optional. Attributes
-/// `layer`, `heads`, `kv_heads`, `head_dim`, `scale`; `window` for a sliding window, `softcap` for a soft cap;
-/// `rope`, the index of the rotary embedding, whose tables are the session's (none without rotation); `qk_norm` (1 with gains),
+/// `layer` (whose pages are used), `heads`, `kv_heads`, `head_dim`, `scale`; `window` for a sliding window, `softcap` for a
+/// soft cap; `rope`, the index of the rotary embedding, whose tables are the session's (none without rotation); `qk_norm` (1
+/// with gains),
 /// `epsilon`, `norm_span_token` (1 for a norm over all
-/// heads of a token) and `norm_after_rotary`.
+/// heads of a token) and `norm_after_rotary`; `shared` (1 if the pages are those of another layer: rows of `qkv` are queries
+/// alone), `keys_as_values` (1 if rows of `qkv` have no values, because the keys are the values, too), and `value_epsilon` for a
+/// norm of values.
 pub const ATTENTION: &str = "Attention";
 
 /// Storage type of the linear layers' weights.
@@ -104,11 +107,6 @@ pub enum GraphError {
     /// The attention operator does not support the model's head size.
     #[error("heads of {0}: attention takes multiples of 16 up to {HEAD_DIM_MAX}")]
     HeadDim(usize),
-    /// Layers differ in their heads.
-    #[error(
-        "layer {0} has other heads than the first: models whose layers differ in number or size of heads are not served yet"
-    )]
-    Heads(usize),
 }
 
 /// Builds the graph of `checkpoint` into `dir`. `progress` is called with finished and total layers.
@@ -118,15 +116,10 @@ pub fn build(
     dir: &Path,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<(), GraphError> {
-    let shape = |layer: &Layer| (layer.attention.heads, layer.attention.kv_heads, layer.attention.head_dim);
-    let layers = &checkpoint.architecture().layers;
-    for (index, layer) in layers.iter().enumerate() {
+    for layer in &checkpoint.architecture().layers {
         let head_dim = layer.attention.head_dim;
         if !head_dim.is_multiple_of(16) || head_dim > HEAD_DIM_MAX {
             return Err(GraphError::HeadDim(head_dim));
-        }
-        if shape(layer) != shape(&layers[0]) {
-            return Err(GraphError::Heads(index));
         }
     }
     let weights = crate::weights::WeightFile::create(dir, WEIGHTS_FILE)?;
@@ -144,11 +137,11 @@ fn value_name(projection: Projection, layer: usize) -> String {
 
 /// Bias of `projection` of `layer`; zero for linear layers without one. `None` if none of its linear layers has one.
 fn bias(b: &builder::Builder<'_>, layer: usize, projection: Projection) -> Result<Option<Vec<f32>>, GraphError> {
-    let linears = b.architecture().layers[layer].fused(projection);
+    let linears = b.architecture().fused(layer, projection);
     if linears.iter().all(|linear| !linear.bias) {
         return Ok(None);
     }
-    let prefix = Architecture::layer_prefix(layer);
+    let prefix = b.architecture().prefix(layer);
     let mut bias = Vec::new();
     for linear in linears {
         if linear.bias {

@@ -8,7 +8,11 @@ use std::{
 };
 
 use ort::session::{Session, builder::GraphOptimizationLevel};
-use slm_convert::{architecture::Architecture, bundle::Bundle, graph::Precision};
+use slm_convert::{
+    architecture::{Architecture, KeyValues, Layer},
+    bundle::Bundle,
+    graph::Precision,
+};
 use slm_kernels::attention::{PAGE, Shape};
 
 use super::{
@@ -85,13 +89,20 @@ pub const TOKENS_MAX: usize = 512;
 
 /// Bytes of a KV cache page over all layers.
 pub fn page_bytes(model: &Architecture, precision: Precision) -> usize {
-    model.layers.len() * KvMemory::element_bytes(precision) * shape(model).page_elements()
+    let elements: usize = kv_shapes(model).iter().flatten().map(Shape::page_elements).sum();
+    KvMemory::element_bytes(precision) * elements
 }
 
-/// Heads of every layer: graphs of models whose layers differ in them are not built.
-fn shape(model: &Architecture) -> Shape {
-    let attention = &model.layers[0].attention;
-    Shape::new(attention.heads, attention.kv_heads, attention.head_dim)
+/// Heads of each layer.
+fn shapes(model: &Architecture) -> Vec<Shape> {
+    let heads = model.layers.iter().map(|layer| &layer.attention);
+    heads.map(|attention| Shape::new(attention.heads, attention.kv_heads, attention.head_dim)).collect()
+}
+
+/// Heads of each layer with keys and values of its own.
+fn kv_shapes(model: &Architecture) -> Vec<Option<Shape>> {
+    let own = |layer: &Layer| !matches!(layer.attention.kv, KeyValues::OfLayer(_));
+    shapes(model).into_iter().zip(&model.layers).map(|(shape, layer)| own(layer).then_some(shape)).collect()
 }
 
 /// An open decoder.
@@ -121,9 +132,9 @@ impl DecoderSession {
         if config.context_length > model.context_length {
             return Err(SessionError::ContextLength { asked: config.context_length, most: model.context_length });
         }
-        let kv = KvMemory::new(shape(model), config.pages, model.layers.len(), bundle.info.precision);
+        let kv = KvMemory::new(&kv_shapes(model), config.pages, bundle.info.precision);
         let ropes = model.ropes.iter().map(|rope| rope.tables(config.context_length)).collect();
-        let step = Arc::new(Mutex::new(ForwardPass::new(kv, ropes, table)));
+        let step = Arc::new(Mutex::new(ForwardPass::new(&shapes(model), kv, ropes, table)));
         let session = build_session(runtime, bundle, config.threads, &step)?;
         Ok(Self {
             binding: Binding::new(&session)?,

@@ -226,9 +226,9 @@ impl LinearKernel {
         let matrix = self.matrix.view(weights)?;
         let Shared { level, threads, .. } = self.shared;
         let mut step = self.shared.step();
-        let ForwardPass { activations, scratch, adapters, plan, .. } = &mut *step;
-        if self.group.is_some() && tokens != plan.tokens() {
-            return Err(ort::Error::new(format!("{tokens} rows for {} tokens", plan.tokens())));
+        let ForwardPass { activations, scratch, adapters, tokens: expected, .. } = &mut *step;
+        if self.group.is_some() && tokens != *expected {
+            return Err(ort::Error::new(format!("{tokens} rows for {expected} tokens")));
         }
         let shrink = self.group.and_then(|group| adapters.shrink(group, tokens));
         let quantizer = activations.reshape(tokens, inputs);
