@@ -14,12 +14,13 @@
 //! Matrices that are fused have a part for each format. Where a part would not end with a whole tile, they have one
 //! format, which must hold all of them; see [`Stored::fit`].
 
-use std::array;
+use std::{array, cell::LazyCell};
 
 use half::f16;
 use slm_kernels::{BLOCK, Block, Format, Packed, TILE_COLUMNS};
 
 use crate::{
+    architecture::Architecture,
     checkpoint::{Checkpoint, CheckpointError, Fit, Stored},
     graph::GraphError,
 };
@@ -83,8 +84,8 @@ enum Plan {
 impl Plan {
     fn of(checkpoint: &Checkpoint, names: &[impl AsRef<str>], bits: Bits) -> Self {
         let native = || names.iter().map(|name| checkpoint.native_bits(name.as_ref()));
-        let chosen_wider =
-            |native: Option<u8>| matches!(native, Some(5 | 6)) || native == Some(8) && mixes_types(checkpoint);
+        let mixes_types = LazyCell::new(|| mixes_types(checkpoint));
+        let chosen_wider = |native: Option<u8>| matches!(native, Some(5 | 6)) || native == Some(8) && *mixes_types;
         let bits = if native().any(chosen_wider) { Bits::Eight } else { bits };
         let stored: Option<Vec<_>> = names.iter().map(|name| checkpoint.stored(name.as_ref())).collect();
         match stored.and_then(|stored| held_by(&stored, bits)) {
@@ -112,11 +113,19 @@ impl Plan {
     }
 }
 
-/// Whether some layers of the decoder have fewer bits than others: then each has what its author chose.
+/// Whether some layers of the decoder have fewer bits than others: then each has what its author chose. Of the experts of a
+/// layer, which are alike, the first is looked at.
 fn mixes_types(checkpoint: &Checkpoint) -> bool {
     let architecture = checkpoint.architecture();
-    let weights = architecture.linears().filter_map(|(place, _)| Some(format!("{}.weight", architecture.path(place)?)));
-    let mut bits = weights.filter_map(|name| checkpoint.native_bits(&name));
+    let linears = architecture.linears().filter_map(|(place, _)| Some(format!("{}.weight", architecture.path(place)?)));
+    let experts = architecture.layers.iter().enumerate().flat_map(|(index, layer)| {
+        let block = &layer.feed_forward;
+        let within = block.experts.as_ref().map(|of| of.expert(0).within(&Architecture::layer_prefix(index)));
+        let weights =
+            move |within| block.up.iter().chain([&block.down]).map(move |of| of.name.within(&within).weight());
+        within.into_iter().flat_map(weights)
+    });
+    let mut bits = linears.chain(experts).filter_map(|name| checkpoint.native_bits(&name));
     let Some(first) = bits.next() else { return false };
     bits.any(|bits| bits != first)
 }

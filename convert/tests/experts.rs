@@ -5,6 +5,7 @@ mod support;
 
 use serde_json::json;
 use slm_convert::Checkpoint;
+use slm_convert::estimate::Estimate;
 use slm_convert::graph::{self, Precision};
 use slm_convert::peft::Adapter;
 use support::{Tensors, assert_says, copy, edit, edit_tensors, parity, read_tensors};
@@ -95,6 +96,58 @@ fn experts_of_their_own_and_all_in_one_tensor_are_the_same_model() {
         });
         assert!(built[0] == built[1], "{precision}");
     }
+}
+
+/// Gates and values of all experts become whole numbers with one scale a row, but for those of `plain`.
+fn quantised(plain: Option<usize>) -> TempDir {
+    let dir = model();
+    let weights = json!({"num_bits": 4, "type": "int", "symmetric": true, "strategy": "channel"});
+    let group = json!({"targets": ["Linear"], "weights": weights});
+    let settings = json!({"quant_method": "compressed-tensors", "format": "int-quantized",
+        "config_groups": {"group_0": group}, "ignore": ["lm_head"]});
+    edit(&dir.path().join("config.json"), &json!({"quantization_config": settings}));
+    edit_tensors(&dir.path().join("model.safetensors"), |tensors| {
+        for expert in (0..COUNT).filter(|expert| Some(*expert) != plain) {
+            for name in ["gate_proj", "up_proj"] {
+                let module = format!("model.layers.1.mlp.experts.{expert}.{name}");
+                let quants = (0..SIZE * HIDDEN).map(|i| ((i * 5 + expert) % 16) as u8).map(|q| q.wrapping_sub(8));
+                let scales = (0..SIZE).flat_map(|_| 0.25f32.to_le_bytes()).collect();
+                tensors.insert(format!("{module}.weight"), ("I8".to_owned(), vec![SIZE, HIDDEN], quants.collect()));
+                tensors.insert(format!("{module}.weight_scale"), ("F32".to_owned(), vec![SIZE, 1], scales));
+            }
+        }
+    });
+    dir
+}
+
+#[test]
+fn quantised_experts_are_carried_over_in_one_format_or_rounded_anew_together() {
+    let (whole, mixed) = (quantised(None), quantised(Some(1)));
+    let [whole, mixed] = [&whole, &mixed].map(|dir| Checkpoint::open(dir.path()).unwrap());
+    let tensor = whole.tensor("model.layers.1.mlp.experts.2.up_proj.weight").unwrap();
+    assert_eq!(tensor.data[..4], [-1.5, -0.25, 1.0, -1.75]);
+    let formats = |checkpoint: &Checkpoint, precision| {
+        let dir = tempfile::tempdir().unwrap();
+        graph::build(checkpoint, precision, dir.path(), &mut |_, _| ()).unwrap();
+        let graph = std::fs::read(dir.path().join("model.onnx")).unwrap();
+        let holds = |format: &str| graph.windows(format.len()).any(|window| window == format.as_bytes());
+        ["q4_scale32", "q4_min32", "q8_scale32"].map(holds)
+    };
+    // Other matrices are rounded, and tables have 8 bits.
+    assert_eq!(formats(&whole, Precision::Int4), [true, true, true], "the experts' own 4 bits");
+    assert_eq!(formats(&whole, Precision::Int8), [true, false, true], "the same");
+    assert_eq!(formats(&mixed, Precision::Int4), [false, true, true], "one expert has floats");
+    assert_eq!(formats(&mixed, Precision::Int8), [false, false, true]);
+}
+
+#[test]
+fn a_step_reads_the_experts_of_one_token() {
+    let dir = model();
+    let checkpoint = Checkpoint::open(dir.path()).unwrap();
+    let estimate = Estimate::of(&checkpoint, Precision::F32);
+    let architecture = checkpoint.architecture();
+    let (expert, table) = (3 * SIZE * HIDDEN * 4, architecture.vocab_size * HIDDEN * 4);
+    assert_eq!(estimate.unread_bytes, (expert + table) as u64, "one of three experts, and the embedding");
 }
 
 #[test]
