@@ -79,6 +79,7 @@ const GGUF: &[GgufReader] = &[
     mistral::GGUF,
     GgufReader::new("qwen2", "qwen2"),
     GgufReader::new("qwen3", "qwen3"),
+    qwen_moe::GGUF,
     gemma::GGUF2,
     gemma::GGUF3,
     phi3::GGUF,

@@ -1,7 +1,10 @@
 //! Qwen 3 with experts: Qwen 3's attention, and in most layers a router that chooses some of many small feed-forward blocks.
 
+use serde_json::json;
+
 use super::FamilyReader;
 use super::changes::flag;
+use super::gguf::{Config, GgufReader, Metadata};
 use super::hugging_face::linear;
 use super::qwen::qwen3;
 use crate::architecture::{Architecture, Experts, Name};
@@ -14,6 +17,28 @@ const USED_DEFAULT: usize = 8;
 const SIZE_DEFAULT: usize = 768;
 
 pub(super) const READER: FamilyReader = FamilyReader { model_types: &["qwen3_moe"], from_hugging_face };
+
+/// All layers have experts, whose weights are divided by their sum, as llama.cpp takes for granted.
+pub(super) const GGUF: GgufReader = GgufReader {
+    keys: &["expert_count", "expert_used_count", "expert_feed_forward_length"],
+    translate: from_gguf,
+    ..GgufReader::new("qwen3moe", "qwen3_moe")
+};
+
+fn from_gguf(metadata: &Metadata<'_>, config: &mut Config) -> Result<(), ConfigError> {
+    let (count, used) = (metadata.size("expert_count")?, metadata.size("expert_used_count")?);
+    if count == 0 {
+        return Err(metadata.unsupported("expert_count", "at least 1"));
+    }
+    let size = match metadata.opt_size_of_layers("expert_feed_forward_length")?.filter(|size| *size > 0) {
+        Some(size) => size,
+        None => metadata.size_of_layers("feed_forward_length")?.checked_div(used).unwrap_or(0),
+    };
+    let fields = json!({"num_experts": count, "num_experts_per_tok": used, "moe_intermediate_size": size,
+        "norm_topk_prob": true});
+    config.extend(fields.as_object().cloned().unwrap_or_default());
+    Ok(())
+}
 
 fn from_hugging_face(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
     let mut architecture = qwen3(fields)?;
