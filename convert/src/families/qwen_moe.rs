@@ -26,13 +26,14 @@ pub(super) const GGUF: GgufReader = GgufReader {
 };
 
 fn from_gguf(metadata: &Metadata<'_>, config: &mut Config) -> Result<(), ConfigError> {
-    let (count, used) = (metadata.size("expert_count")?, metadata.size("expert_used_count")?);
-    if count == 0 {
-        return Err(metadata.unsupported("expert_count", "at least 1"));
-    }
+    let size = |name: &str| match metadata.size(name)? {
+        0 => Err(metadata.unsupported(name, "at least 1")),
+        size => Ok(size),
+    };
+    let (count, used) = (size("expert_count")?, size("expert_used_count")?);
     let size = match metadata.opt_size_of_layers("expert_feed_forward_length")?.filter(|size| *size > 0) {
         Some(size) => size,
-        None => metadata.size_of_layers("feed_forward_length")?.checked_div(used).unwrap_or(0),
+        None => metadata.size_of_layers("feed_forward_length")? / used,
     };
     let fields = json!({"num_experts": count, "num_experts_per_tok": used, "moe_intermediate_size": size,
         "norm_topk_prob": true});

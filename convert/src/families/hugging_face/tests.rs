@@ -74,6 +74,7 @@ fn what_cannot_be_served_is_refused_by_name() {
         ),
         (json!({"model_type": "gemma4_text", "num_hidden_layers": 0}), "num_hidden_layers", "at least 1"),
         (json!({"model_type": "mamba"}), "model_type", "llama, mistral"),
+        (json!({"model_type": "gemma4", "text_config": {"model_type": "gemma4_text"}}), "model_type", "gemma4_text"),
         (json!({"model_type": null}), "model_type", "missing"),
         (json!({"hidden_size": null}), "hidden_size", "missing"),
         (json!({"hidden_size": "64"}), "hidden_size", "whole number"),
