@@ -10,7 +10,7 @@ mod tensors;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use check::LAYERS_MAX;
-pub(crate) use tensors::{TensorSpec, Transform};
+pub(crate) use tensors::{Stack, TensorSpec, Transform};
 
 use crate::rope::Rope;
 
@@ -29,6 +29,8 @@ pub struct Architecture {
     pub embedding: Name,
     /// Factor of embedded tokens.
     pub embedding_scale: f32,
+    /// Inputs of their own that layers take besides the residual stream (per-layer inputs).
+    pub layer_inputs: Option<LayerInputs>,
     /// Rotary position embeddings; [`Attention::rope`] is an index.
     pub ropes: Vec<Rope>,
     /// Decoder layers.
@@ -37,6 +39,39 @@ pub struct Architecture {
     pub final_norm: Norm,
     /// Head, from the residual stream to logits.
     pub head: Head,
+}
+
+/// Inputs of their own of all layers, each of a few floats: `scale * (embedding_scale * E[token] + norm(projection_scale *
+/// P x))` for embedded tokens `x`, with the norm of each layer's part by itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LayerInputs {
+    /// Floats of a layer's input.
+    pub size: usize,
+    /// Embedding table, with the inputs of all layers side by side.
+    pub embedding: Name,
+    /// Factor of its rows.
+    pub embedding_scale: f32,
+    /// Projection to the inputs of all layers. Its name is that in the model, not in a layer.
+    pub projection: Linear,
+    /// Factor of its result.
+    pub projection_scale: f32,
+    /// Norm of each layer's part of that.
+    pub norm: Norm,
+    /// Factor of the sum.
+    pub scale: f32,
+}
+
+/// What a layer does with its own input `v`, after its other blocks: `x += norm(projection(activation(gate(x)) * v))`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LayerInput {
+    /// From the residual stream to the size of the input.
+    pub gate: Linear,
+    /// Activation of the gate.
+    pub activation: Activation,
+    /// Back to the residual stream.
+    pub projection: Linear,
+    /// Norm of the result.
+    pub norm: Norm,
 }
 
 /// Head of a model.
@@ -65,6 +100,11 @@ pub struct Layer {
     pub residual: Residual,
     /// Factor of each block's result before it is added to the residual stream.
     pub residual_scale: f32,
+    /// Use of the layer's own input.
+    pub input: Option<LayerInput>,
+    /// Tensor with one number by which the residual stream is multiplied after the layer. Its names have no `.weight`
+    /// added.
+    pub output_scale: Option<Name>,
 }
 
 /// How the two blocks of a layer add to the residual stream `x`.
@@ -146,10 +186,25 @@ pub struct Attention {
     pub rope: Option<usize>,
     /// Norms of queries and keys.
     pub qk_norm: Option<QkNorm>,
-    /// Linear layers whose outputs, side by side, are queries, keys and values.
+    /// Source of keys and values.
+    pub kv: KeyValues,
+    /// Epsilon of an RMS norm, without gains, of the values of each head; `None` for no norm.
+    pub value_norm: Option<f32>,
+    /// Linear layers whose outputs, side by side, are queries, keys and values, as far as [`Attention::kv`] has them.
     pub qkv: Vec<Linear>,
     /// Output projection.
     pub output: Linear,
+}
+
+/// Source of a layer's keys and values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum KeyValues {
+    /// Linear layers for both.
+    Own,
+    /// A linear layer for keys, whose outputs, before norm and rotation, are the values, too.
+    KeysAsValues,
+    /// None: the layer of this index, an earlier one with heads of the same shape, has them.
+    OfLayer(usize),
 }
 
 /// Norms of queries and of keys.
@@ -157,7 +212,7 @@ pub struct Attention {
 pub struct QkNorm {
     /// Norm of queries.
     pub q: Norm,
-    /// Norm of keys.
+    /// Norm of keys; unused where they are those of another layer.
     pub k: Norm,
     /// What is normed at once.
     pub span: QkSpan,
@@ -177,7 +232,7 @@ pub enum QkSpan {
 /// Feed-forward block.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FeedForward {
-    /// Width between the two projections.
+    /// Width between the two projections; of each expert, if there are experts.
     pub size: usize,
     /// Activation.
     pub activation: Activation,
@@ -187,6 +242,25 @@ pub struct FeedForward {
     pub up: Vec<Linear>,
     /// Output projection.
     pub down: Linear,
+    /// Experts, each a block of this shape; then names of the linear layers are relative to [`Experts::prefix`].
+    pub experts: Option<Experts>,
+}
+
+/// Experts of a feed-forward block (mixture of experts): a router chooses some of them for each token, and their results
+/// are added, each times its weight.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Experts {
+    /// Number of experts.
+    pub count: usize,
+    /// Experts of a token.
+    pub used: usize,
+    /// Whether the weights of a token's experts are divided by their sum. A weight is the softmax of the scores of all
+    /// experts.
+    pub normalized: bool,
+    /// Matrix of the router, from the block's input to a score for each expert.
+    pub router: Name,
+    /// Prefix of the names of one expert's linear layers, such as `mlp.experts`.
+    pub prefix: String,
 }
 
 /// Activation of a feed-forward block.
@@ -217,7 +291,8 @@ pub struct Linear {
     pub gguf_pairs: Option<usize>,
 }
 
-/// Place of a linear layer in a model: the layer, and its index in [`Layer::linears`].
+/// Place of a linear layer in a model: the layer, and its index among the linear layers of that. The layer after the last
+/// one has those that belong to no layer: [`LayerInputs::projection`].
 pub type Place = (usize, usize);
 
 impl Architecture {
@@ -230,22 +305,55 @@ impl Architecture {
         Name { hf: format!("{}{layer}.", Self::LAYERS), gguf: format!("blk.{layer}.") }
     }
 
+    /// Prefix of names at places of `layer`, which may be the one after the last.
+    #[must_use]
+    pub fn prefix(&self, layer: usize) -> Name {
+        if layer < self.layers.len() { Self::layer_prefix(layer) } else { Name::new("", "") }
+    }
+
     /// The linear layer at `place`.
     #[must_use]
     pub fn linear(&self, place: Place) -> Option<&Linear> {
-        self.layers.get(place.0)?.linears().nth(place.1)
+        self.linears_of(place.0).nth(place.1)
     }
 
     /// Hugging Face name of the linear layer at `place`, without `.weight`.
     #[must_use]
     pub fn path(&self, place: Place) -> Option<String> {
-        Some(self.linear(place)?.name.within(&Self::layer_prefix(place.0)).hf)
+        Some(self.linear(place)?.name.within(&self.prefix(place.0)).hf)
     }
 
-    /// All linear layers of decoder layers, in the order of computation.
+    /// All linear layers that an adapter can change, in the order of computation.
     pub fn linears(&self) -> impl Iterator<Item = (Place, &Linear)> {
-        let layers = self.layers.iter().enumerate();
-        layers.flat_map(|(layer, of)| of.linears().enumerate().map(move |(index, linear)| ((layer, index), linear)))
+        let layers = std::iter::once(self.layers.len()).chain(0..self.layers.len());
+        layers.flat_map(|layer| self.linears_of(layer).enumerate().map(move |(index, linear)| ((layer, index), linear)))
+    }
+
+    /// Linear layers of a fused projection, in the order of their columns.
+    #[must_use]
+    pub fn fused(&self, layer: usize, projection: Projection) -> &[Linear] {
+        match (self.layers.get(layer), &self.layer_inputs) {
+            (Some(layer), _) => layer.fused(projection),
+            (None, Some(inputs)) if projection == Projection::LayerInputs => std::slice::from_ref(&inputs.projection),
+            (None, _) => &[],
+        }
+    }
+
+    /// Index at places of `layer` of the first linear layer of `projection`.
+    #[must_use]
+    pub fn first(&self, layer: usize, projection: Projection) -> usize {
+        let before = Projection::ALL.into_iter().take_while(|other| *other != projection);
+        before.map(|other| self.fused(layer, other).len()).sum()
+    }
+
+    /// All fused projections with their layers, by [`Projection::index`]; some have no linear layer.
+    pub fn projections(&self) -> impl Iterator<Item = (usize, Projection)> + use<> {
+        let layers = self.layers.len() + usize::from(self.layer_inputs.is_some());
+        (0..layers).flat_map(|layer| Projection::ALL.into_iter().map(move |projection| (layer, projection)))
+    }
+
+    fn linears_of(&self, layer: usize) -> impl Iterator<Item = &Linear> {
+        Projection::ALL.into_iter().flat_map(move |projection| self.fused(layer, projection))
     }
 
     /// Short names of all linear layers, in the order in which they are first computed.
@@ -267,21 +375,20 @@ impl Layer {
         Projection::ALL.into_iter().flat_map(|projection| self.fused(projection))
     }
 
-    /// Linear layers of a fused projection, in the order of their columns.
+    /// Linear layers of a fused projection, in the order of their columns. Those of experts, which no adapter can change,
+    /// are not among them.
     #[must_use]
     pub fn fused(&self, projection: Projection) -> &[Linear] {
         match projection {
+            Projection::GateUp | Projection::Down if self.feed_forward.experts.is_some() => &[],
             Projection::Qkv => &self.attention.qkv,
             Projection::O => std::slice::from_ref(&self.attention.output),
             Projection::GateUp => &self.feed_forward.up,
             Projection::Down => std::slice::from_ref(&self.feed_forward.down),
+            Projection::InputGate => self.input.as_ref().map_or(&[], |input| std::slice::from_ref(&input.gate)),
+            Projection::Input => self.input.as_ref().map_or(&[], |input| std::slice::from_ref(&input.projection)),
+            Projection::LayerInputs => &[],
         }
-    }
-
-    /// Index in [`Layer::linears`] of the first linear layer of `projection`.
-    #[must_use]
-    pub fn first(&self, projection: Projection) -> usize {
-        Projection::ALL.into_iter().take_while(|other| *other != projection).map(|other| self.fused(other).len()).sum()
     }
 }
 
@@ -296,6 +403,14 @@ impl Attention {
     #[must_use]
     pub fn kv_size(&self) -> usize {
         self.kv_heads * self.head_dim
+    }
+}
+
+impl Experts {
+    /// Prefix of the names of expert `index` within its layer. GGUF files hold the matrices of all experts as one tensor.
+    #[must_use]
+    pub fn expert(&self, index: usize) -> Name {
+        Name::new(&format!("{}.{index}.", self.prefix), "")
     }
 }
 
@@ -344,11 +459,18 @@ pub enum Projection {
     GateUp,
     /// Feed-forward output.
     Down,
+    /// Gate of the layer's own input.
+    InputGate,
+    /// The layer's own input, gated, back to the residual stream.
+    Input,
+    /// To the own inputs of all layers; only in the layer after the last.
+    LayerInputs,
 }
 
 impl Projection {
     /// All fused projections, in the order of their indices within a layer.
-    pub const ALL: [Self; 4] = [Self::Qkv, Self::O, Self::GateUp, Self::Down];
+    pub const ALL: [Self; 7] =
+        [Self::Qkv, Self::O, Self::GateUp, Self::Down, Self::InputGate, Self::Input, Self::LayerInputs];
 
     /// Index of this projection of `layer` among all of the model: the attribute `group` of an operator.
     #[must_use]

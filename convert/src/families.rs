@@ -7,6 +7,7 @@ mod cohere2;
 mod ernie;
 mod exaone4;
 mod gemma;
+mod gemma4;
 mod gguf;
 mod glm4;
 mod granite;
@@ -20,6 +21,7 @@ mod olmo;
 mod phi;
 mod phi3;
 mod qwen;
+mod qwen_moe;
 mod seed_oss;
 mod smollm3;
 mod stablelm;
@@ -49,8 +51,10 @@ const ALL: &[FamilyReader] = &[
     mistral::MINISTRAL,
     qwen::QWEN2,
     qwen::QWEN3,
+    qwen_moe::READER,
     gemma::GEMMA2,
     gemma::GEMMA3,
+    gemma4::READER,
     phi3::READER,
     phi::READER,
     smollm3::READER,
@@ -75,6 +79,7 @@ const GGUF: &[GgufReader] = &[
     mistral::GGUF,
     GgufReader::new("qwen2", "qwen2"),
     GgufReader::new("qwen3", "qwen3"),
+    qwen_moe::GGUF,
     gemma::GGUF2,
     gemma::GGUF3,
     phi3::GGUF,
@@ -132,6 +137,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::architecture::TensorSpec;
 
     #[test]
     fn every_family_names_each_tensor_once_in_both_formats() {
@@ -144,7 +150,8 @@ mod tests {
                 .unwrap_or_else(|error| panic!("{model_type}: {error}"));
             let tensors = architecture.tensors();
             let hugging_face: BTreeSet<_> = tensors.iter().map(|tensor| &tensor.name).collect();
-            let gguf: BTreeSet<_> = tensors.iter().map(|tensor| &tensor.gguf).collect();
+            let expert = |tensor: &TensorSpec| tensor.stack.as_ref().map(|stack| stack.expert);
+            let gguf: BTreeSet<_> = tensors.iter().map(|tensor| (&tensor.gguf, expert(tensor))).collect();
             assert_eq!((hugging_face.len(), gguf.len()), (tensors.len(), tensors.len()), "{model_type}");
             assert_eq!(architecture.family, *model_type);
         }

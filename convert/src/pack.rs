@@ -133,7 +133,7 @@ pub fn pack(
     let (projections, bytes) = places(&ranks, base, precision);
     let mut memory = Anonymous::zeroed(bytes).map_err(|source| PackError::Memory { bytes, source })?;
     let mut room = Room::default();
-    for ((layer, projection), place) in self::projections(base.layers.len()).zip(&projections) {
+    for ((layer, projection), place) in base.projections().zip(&projections) {
         if let Some(PackedProjection { layout, memory: range }) = place {
             pack_projection(
                 (adapter, scale),
@@ -164,12 +164,7 @@ fn places(ranks: &Ranks, base: &Architecture, precision: Precision) -> (Vec<Opti
         bytes += layout.bytes();
         Some(PackedProjection { layout, memory: begin..bytes })
     };
-    (projections(base.layers.len()).map(place).collect(), bytes)
-}
-
-/// The fused projections of all layers, by [`Projection::index`].
-fn projections(layers: usize) -> impl Iterator<Item = (usize, Projection)> {
-    (0..layers).flat_map(|layer| Projection::ALL.into_iter().map(move |projection| (layer, projection)))
+    (base.projections().map(place).collect(), bytes)
 }
 
 /// `None` if the adapter does not change the projection.
@@ -181,8 +176,7 @@ fn layout(
     precision: Precision,
 ) -> Option<Layout> {
     let (mut modules, mut columns_before) = (Vec::new(), 0);
-    let described = &base.layers[layer];
-    let (first, linears) = (described.first(projection), described.fused(projection));
+    let (first, linears) = (base.first(layer, projection), base.fused(layer, projection));
     for (index, linear) in linears.iter().enumerate() {
         let columns = linear.outputs;
         if let Some(&rank) = ranks.get(&(layer, first + index)) {
@@ -208,8 +202,7 @@ fn pack_projection(
     room: &mut Room,
     memory: &mut [u8],
 ) -> Result<(), PackError> {
-    let described = &base.layers[layer];
-    let (first, linears) = (described.first(projection), described.fused(projection));
+    let (first, linears) = (base.first(layer, projection), base.fused(layer, projection));
     room.resize_with(room.len().max(linears.len()), Default::default);
     let mut pairs = Vec::with_capacity(linears.len());
     for ((index, linear), [a, b]) in linears.iter().enumerate().zip(room) {

@@ -14,12 +14,13 @@
 //! Matrices that are fused have a part for each format. Where a part would not end with a whole tile, they have one
 //! format, which must hold all of them; see [`Stored::fit`].
 
-use std::array;
+use std::{array, cell::LazyCell};
 
 use half::f16;
 use slm_kernels::{BLOCK, Block, Format, Packed, TILE_COLUMNS};
 
 use crate::{
+    architecture::Architecture,
     checkpoint::{Checkpoint, CheckpointError, Fit, Stored},
     graph::GraphError,
 };
@@ -51,6 +52,22 @@ pub(crate) fn quantize(checkpoint: &Checkpoint, names: &[String], bits: Bits) ->
     Ok(vec![Plan::of(checkpoint, &names, bits).pack(checkpoint, &names)?])
 }
 
+/// Packs matrices that need one format, such as those of experts, each of tensors with their outputs side by side; gives
+/// their bytes one after the other. The format is that of one matrix of all these tensors.
+pub(crate) fn quantize_alike(
+    checkpoint: &Checkpoint,
+    matrices: &[Vec<String>],
+    bits: Bits,
+) -> Result<(Format, Vec<u8>), GraphError> {
+    let all: Vec<_> = matrices.iter().flatten().collect();
+    let plan = Plan::of(checkpoint, &all, bits);
+    let mut bytes = Vec::new();
+    for matrix in matrices {
+        bytes.extend_from_slice(plan.pack(checkpoint, &matrix.iter().collect::<Vec<_>>())?.bytes());
+    }
+    Ok((plan.format(), bytes))
+}
+
 /// Format of the tensor of that name when it is quantised alone.
 pub(crate) fn format_of(checkpoint: &Checkpoint, name: &str, bits: Bits) -> Format {
     Plan::of(checkpoint, &[name], bits).format()
@@ -67,8 +84,8 @@ enum Plan {
 impl Plan {
     fn of(checkpoint: &Checkpoint, names: &[impl AsRef<str>], bits: Bits) -> Self {
         let native = || names.iter().map(|name| checkpoint.native_bits(name.as_ref()));
-        let chosen_wider =
-            |native: Option<u8>| matches!(native, Some(5 | 6)) || native == Some(8) && mixes_types(checkpoint);
+        let mixes_types = LazyCell::new(|| mixes_types(checkpoint));
+        let chosen_wider = |native: Option<u8>| matches!(native, Some(5 | 6)) || native == Some(8) && *mixes_types;
         let bits = if native().any(chosen_wider) { Bits::Eight } else { bits };
         let stored: Option<Vec<_>> = names.iter().map(|name| checkpoint.stored(name.as_ref())).collect();
         match stored.and_then(|stored| held_by(&stored, bits)) {
@@ -96,11 +113,19 @@ impl Plan {
     }
 }
 
-/// Whether some layers of the decoder have fewer bits than others: then each has what its author chose.
+/// Whether some layers of the decoder have fewer bits than others: then each has what its author chose. Of the experts of a
+/// layer, which are alike, the first is looked at.
 fn mixes_types(checkpoint: &Checkpoint) -> bool {
     let architecture = checkpoint.architecture();
-    let weights = architecture.linears().filter_map(|(place, _)| Some(format!("{}.weight", architecture.path(place)?)));
-    let mut bits = weights.filter_map(|name| checkpoint.native_bits(&name));
+    let linears = architecture.linears().filter_map(|(place, _)| Some(format!("{}.weight", architecture.path(place)?)));
+    let experts = architecture.layers.iter().enumerate().flat_map(|(index, layer)| {
+        let block = &layer.feed_forward;
+        let within = block.experts.as_ref().map(|of| of.expert(0).within(&Architecture::layer_prefix(index)));
+        let weights =
+            move |within| block.up.iter().chain([&block.down]).map(move |of| of.name.within(&within).weight());
+        within.into_iter().flat_map(weights)
+    });
+    let mut bits = linears.chain(experts).filter_map(|name| checkpoint.native_bits(&name));
     let Some(first) = bits.next() else { return false };
     bits.any(|bits| bits != first)
 }

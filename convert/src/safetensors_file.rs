@@ -257,6 +257,18 @@ impl SafetensorsFile {
         let found = self.place(name)?.map(|place| self.at(&place).append_to(&mut values));
         Ok(found.map(|()| values))
     }
+
+    /// Some of a tensor's values, in row-major order; `None` if it does not exist or has fewer.
+    pub(crate) fn some_values(&self, name: &str, elements: Range<usize>) -> Result<Option<Vec<f32>>, SafetensorsError> {
+        let Some(place) = self.place(name)? else { return Ok(None) };
+        let Floats { float, bytes } = self.at(&place);
+        let width = if float == Float::F32 { size_of::<f32>() } else { size_of::<f32>() / 2 };
+        let part = elements.start.checked_mul(width).zip(elements.end.checked_mul(width));
+        let Some(bytes) = part.and_then(|(begin, end)| bytes.get(begin..end)) else { return Ok(None) };
+        let mut values = Vec::new();
+        Floats { float, bytes }.append_to(&mut values);
+        Ok(Some(values))
+    }
 }
 
 fn read_header(path: &Path, bytes: &[u8]) -> Result<(usize, BTreeMap<String, Entry>), SafetensorsError> {

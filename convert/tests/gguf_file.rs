@@ -7,6 +7,7 @@ use std::path::Path;
 
 use slm_convert::Checkpoint;
 use slm_convert::chat::ChatMessage;
+use slm_convert::graph::{self, Flavour, Precision};
 use support::{assert_says, fixture, read_tensors, values};
 
 fn refusal(path: &Path) -> String {
@@ -76,6 +77,33 @@ fn queries_keys_and_values_may_be_rows_of_one_tensor() {
     assert_eq!(bias("q")[..8], [0., 2., 4., 6., 1., 3., 5., 7.]);
     assert_eq!(bias("k")[..8], [32., 34., 36., 38., 33., 35., 37., 39.]);
     assert_eq!(bias("v"), (48..64).map(|row| row as f32).collect::<Vec<_>>());
+}
+
+#[test]
+fn experts_are_matrices_of_one_tensor() {
+    let model = Checkpoint::open(&fixture("experts.gguf")).unwrap();
+    let experts = model.architecture().layers[0].feed_forward.experts.as_ref().unwrap();
+    assert_eq!((experts.count, experts.used, experts.normalized), (3, 2, true));
+    let expected = read_tensors(&fixture("experts.safetensors"));
+    assert_eq!(expected.len(), 11 + 3 * 3);
+    for (name, (_, shape, bytes)) in expected {
+        let tensor = model.tensor(&name).unwrap();
+        assert_eq!((tensor.shape, tensor.data), (shape, values(&bytes)), "{name}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    graph::build(&model, Flavour::paged(Precision::Int4), dir.path(), &mut |_, _| ()).unwrap();
+    let graph = std::fs::read(dir.path().join("model.onnx")).unwrap();
+    let holds = |text: &[u8]| graph.windows(text.len()).any(|window| window == text);
+    assert!(holds(b"q4_scale32") && holds(b"q8_scale32") && !holds(b"q4_min32"), "as the file has them");
+
+    let mut file = std::fs::read(fixture("experts.gguf")).unwrap();
+    let name = b"blk.0.ffn_up_exps.weight";
+    let at = file.windows(name.len()).position(|window| window == name).unwrap();
+    // Behind the name and the number of dimensions: inputs, outputs, experts.
+    file[at + name.len() + 4 + 16] = 2;
+    let path = dir.path().join("fewer.gguf");
+    std::fs::write(&path, file).unwrap();
+    assert_says(&refusal(&path), &["blk.0.ffn_up_exps.weight", "[2, 64, 32]", "[3, 64, 32]"]);
 }
 
 #[test]

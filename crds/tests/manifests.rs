@@ -106,7 +106,7 @@ const REFUSALS: &[(&str, &str, &str)] = &[
     (
         "    uri: file:models/smol.gguf",
         "    uri: file:m\n  runtime: {precision: int4}",
-        "swarm.yaml:8: SlmModel smol: spec.runtime.precision: expected one of Auto, F32, Int4, Int8, found the string \"int4\"; did you mean `Int4` or `Int8`?",
+        "swarm.yaml:8: SlmModel smol: spec.runtime.precision: expected one of Auto, F32, F16, Int4, Int8, found the string \"int4\"; did you mean `Int4` or `Int8`?",
     ),
     (
         "    uri: file:models/smol.gguf",

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use half::f16;
 use slm_kernels::{
     Level, Rows,
-    attention::{Attention, PAGE, Pages, Plan, Rotary, Sequence, Shape},
+    attention::{Attention, PAGE, Pages, Plan, Rotary, Sequence, Shape, Stored},
     roofline,
 };
 
@@ -136,6 +136,7 @@ fn line(name: &str, level: Level, case: &Case, bandwidth: f64, peak: f64) {
             window: None,
             soft_cap: None,
             norm: None,
+            stored: Stored::PLAIN,
         };
         let call = Instant::now();
         // SAFETY: one thread.

@@ -169,6 +169,20 @@ impl Quantizer<'_> {
         }
     }
 
+    /// Quantises `x` as row `row`.
+    ///
+    /// # Panics
+    /// As [`Quantizer::rows`]; or `x` has not the length of a row.
+    ///
+    /// # Safety
+    /// No other thread fills the same row at the same time.
+    pub(crate) unsafe fn one(&self, level: Level, row: usize, x: &[f32]) {
+        assert!(x.len() == self.inputs, "{} floats for rows of {}", x.len(), self.inputs);
+        self.check(level, &(row..row + 1));
+        // SAFETY: the row is this thread's by the caller's promise, and was checked.
+        unsafe { self.row(level, row, x) };
+    }
+
     /// The quantised activations.
     ///
     /// # Safety

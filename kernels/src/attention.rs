@@ -65,11 +65,43 @@ pub struct Attention<'a> {
     pub soft_cap: Option<f32>,
     /// Norms of queries and keys.
     pub norm: Option<QkNorm<'a>>,
+    /// What is appended to the pages.
+    pub stored: Stored,
+}
+
+/// What a token appends to its sequence's pages.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Stored {
+    /// Keys and values of its own.
+    Own {
+        /// Whether the values are the keys, before norm and rotation.
+        keys_as_values: bool,
+        /// Epsilon of a norm of each head's values, without gains.
+        value_norm: Option<f32>,
+    },
+    /// Nothing: the pages are those of another layer, which has appended the token before.
+    Nothing,
+}
+
+impl Stored {
+    /// Keys and values as they are.
+    pub const PLAIN: Self = Self::Own { keys_as_values: false, value_norm: None };
+
+    /// Floats of a row of inputs.
+    pub fn width(&self, shape: &Shape) -> usize {
+        shape.queries_width()
+            + match self {
+                Self::Own { keys_as_values: false, .. } => 2 * shape.kv_width(),
+                Self::Own { keys_as_values: true, .. } => shape.kv_width(),
+                Self::Nothing => 0,
+            }
+    }
 }
 
 impl Attention<'_> {
     /// Appends the step's tokens `tokens`: writes their queries to `queries`, their keys and values to their sequences'
-    /// pages. Rows of `qkv` are `[heads + 2 * kv_heads, head_dim]`: queries, keys, values.
+    /// pages. Rows of `qkv` are `[heads + 2 * kv_heads, head_dim]`: queries, keys, values; without those that
+    /// [`Attention::stored`] says are not there.
     ///
     /// # Panics
     /// Shapes do not fit each other, a position is beyond the rotary tables, or the CPU has not the level.
@@ -79,11 +111,11 @@ impl Attention<'_> {
     pub unsafe fn append(&self, level: Level, tokens: Range<usize>, qkv: &[f32], rotary: &Rotary<'_>) {
         self.check(level);
         let plan = self.plan;
-        let width = plan.shape().qkv_width();
+        let width = self.stored.width(plan.shape());
         assert!(tokens.end <= plan.tokens(), "tokens {tokens:?} of {}", plan.tokens());
         assert!(qkv.len() >= tokens.end * width, "{} floats are too few for {tokens:?} of {width}", qkv.len());
         rotary.check(plan.shape(), plan.positions());
-        self.norm.iter().for_each(|norm| norm.check(plan.shape()));
+        self.norm.iter().for_each(|norm| norm.check(plan.shape(), self.stored));
         for token in tokens {
             let (span, position) = plan.place(token);
             let append = Append {
@@ -93,6 +125,7 @@ impl Attention<'_> {
                 qkv: &qkv[token * width..][..width],
                 rotary: *rotary,
                 norm: self.norm,
+                stored: self.stored,
                 scale: self.scale,
                 // SAFETY: a row of `queries`, whose width was checked, and this thread's by the caller's promise.
                 queries: unsafe {

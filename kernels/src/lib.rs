@@ -1,5 +1,5 @@
-//! CPU kernels for decoders: quantised linear layers with LoRA, `y = x W (+ residual) + each row's adapter`, and paged
-//! attention ([`attention`]).
+//! CPU kernels for decoders: quantised linear layers with LoRA, `y = x W (+ residual) + each row's adapter`, paged
+//! attention ([`attention`]), and mixtures of experts ([`experts`]).
 //!
 //! Weights of 4 or 8 bits are packed once ([`Packed`]) and shared by every session ([`Weights`]); activations are
 //! quantised to 8 bits once a step ([`Activations`]); then any number of threads multiply ranges of columns
@@ -41,6 +41,7 @@ mod sources;
 
 mod activations;
 pub mod attention;
+pub mod experts;
 pub mod floats;
 mod linear;
 pub mod lora;

@@ -48,10 +48,7 @@ pub struct Linear<'a> {
 impl Linear<'_> {
     /// Range `part` of `parts` roughly equal ranges of columns, on boundaries that [`Linear::columns`] allows.
     pub fn range(&self, part: usize, parts: usize) -> Range<usize> {
-        let outputs = self.matrix.outputs();
-        let tiles = outputs.div_ceil(TILE_COLUMNS);
-        let cut = |part: usize| (part * tiles / parts * TILE_COLUMNS).min(outputs);
-        cut(part)..cut(part + 1)
+        range(self.matrix.outputs(), part, parts)
     }
 
     /// Computes the columns `columns` of every row: `y[row, column]`, rows of `weights.outputs()` floats.
@@ -120,4 +117,11 @@ impl Linear<'_> {
             (begin < end).then(|| (product, begin - part.start..end - part.start))
         })
     }
+}
+
+/// Range `part` of `parts` roughly equal ranges of so many columns, between tiles.
+pub(crate) fn range(columns: usize, part: usize, parts: usize) -> Range<usize> {
+    let tiles = columns.div_ceil(TILE_COLUMNS);
+    let cut = |part: usize| (part * tiles / parts * TILE_COLUMNS).min(columns);
+    cut(part)..cut(part + 1)
 }

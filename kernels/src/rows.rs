@@ -68,6 +68,15 @@ impl<'a> Rows<'a> {
         unsafe { std::slice::from_raw_parts_mut(self.row(index).add(columns.start), columns.len()) }
     }
 
+    /// Row `index`, to read.
+    ///
+    /// # Safety
+    /// No thread writes to the row while the slice lives.
+    pub(crate) unsafe fn read(&self, index: usize) -> &[f32] {
+        // SAFETY: within the borrowed range, checked by `row`; the rest is the caller's promise.
+        unsafe { std::slice::from_raw_parts(self.row(index), self.width) }
+    }
+
     pub(crate) fn row(&self, index: usize) -> *mut f32 {
         assert!(index < self.rows, "row {index} of {}", self.rows);
         // SAFETY: within the borrowed range, checked above.

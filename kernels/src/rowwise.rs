@@ -91,9 +91,51 @@ pub fn activated(level: Level, activation: Activation, x: &[f32], out: &mut [f32
     }
 }
 
+/// `out[i]` = row `i` of `matrix` times `x`, each sum in lanes of its own.
+///
+/// # Panics
+/// The lengths do not fit each other, or the CPU has not the level.
+pub fn dots(level: Level, matrix: &[f32], x: &[f32], out: &mut [f32]) {
+    assert!(matrix.len() == x.len() * out.len(), "{} weights for {} to {}", matrix.len(), x.len(), out.len());
+    at_level!(level, dots_body(matrix: &[f32], x: &[f32], out: &mut [f32]));
+}
+
+#[inline(always)]
+fn dots_body(matrix: &[f32], x: &[f32], out: &mut [f32]) {
+    for (out, row) in out.iter_mut().zip(matrix.chunks_exact(x.len())) {
+        let mut sums = [0.0f32; LANES];
+        let ((rows, row_rest), (xs, x_rest)) = (row.as_chunks::<LANES>(), x.as_chunks::<LANES>());
+        for (row, x) in rows.iter().zip(xs) {
+            for ((sum, row), x) in sums.iter_mut().zip(row).zip(x) {
+                *sum = row.mul_add(*x, *sum);
+            }
+        }
+        for ((sum, row), x) in sums.iter_mut().zip(row_rest).zip(x_rest) {
+            *sum = row.mul_add(*x, *sum);
+        }
+        *out = folded(sums);
+    }
+}
+
+/// `out += factor * x`, of one length.
+///
+/// # Panics
+/// The lengths differ, or the CPU has not the level.
+pub fn add_scaled(level: Level, x: &[f32], factor: f32, out: &mut [f32]) {
+    assert!(x.len() == out.len(), "{} values for {}", x.len(), out.len());
+    at_level!(level, add_scaled_body(x: &[f32], factor: f32, out: &mut [f32]));
+}
+
+#[inline(always)]
+fn add_scaled_body(x: &[f32], factor: f32, out: &mut [f32]) {
+    for (out, x) in out.iter_mut().zip(x) {
+        *out = factor.mul_add(*x, *out);
+    }
+}
+
 /// `add` over `x` from zero, in lanes, with the same bits on every instruction set.
 #[inline(always)]
-fn sum(x: &[f32], add: impl Fn(f32, f32) -> f32) -> f32 {
+pub(crate) fn sum(x: &[f32], add: impl Fn(f32, f32) -> f32) -> f32 {
     let mut sums = [0.0f32; LANES];
     let (whole, rest) = x.as_chunks::<LANES>();
     for part in whole {
@@ -104,6 +146,11 @@ fn sum(x: &[f32], add: impl Fn(f32, f32) -> f32) -> f32 {
     for (sum, x) in sums.iter_mut().zip(rest) {
         *sum = add(*sum, *x);
     }
+    folded(sums)
+}
+
+#[inline(always)]
+fn folded(mut sums: [f32; LANES]) -> f32 {
     let mut half = LANES / 2;
     while half > 0 {
         for i in 0..half {

@@ -87,6 +87,20 @@ MORE_FAMILIES = {
         dict(rope_parameters=dict(rope_type="yarn", rope_theta=10000.0, factor=4.0,
                                   original_max_position_embeddings=64)),
     ),
+    # New ones last: a family's numbers depend on its place. One of three layers is dense.
+    "qwen3_moe": (
+        "qwen3_moe",
+        dict(head_dim=32, num_hidden_layers=3, mlp_only_layers=[1], num_experts=6, num_experts_per_tok=2,
+             moe_intermediate_size=32, norm_topk_prob=True),
+    ),
+    # The last two layers take keys and values of the first ones; where attention is full, values are keys.
+    "gemma4": (
+        "gemma4_text",
+        dict(head_dim=32, global_head_dim=64, num_global_key_value_heads=1, attention_k_eq_v=True, num_hidden_layers=5,
+             layer_types=["sliding_attention", "full_attention", "sliding_attention", "sliding_attention", "full_attention"],
+             num_kv_shared_layers=2, sliding_window=16, use_double_wide_mlp=True, hidden_size_per_layer_input=16,
+             vocab_size_per_layer_input=VOCABULARY, final_logit_softcapping=3.0),
+    ),
 }
 
 ATTENTION = ["q_proj", "v_proj"]
@@ -102,7 +116,14 @@ ADAPTERS = {
     "dora": dict(r=4, lora_alpha=8, use_dora=True, target_modules=LINEAR),
 }
 FEW_ADAPTERS = {name: ADAPTERS[name] for name in ("r4-all", "patterns")}
-MUST_BE_REJECTED = {"dora": "DoRA is not plain LoRA: loading must fail with a message that names use_dora\n"}
+# PEFT takes names of dense blocks for those of experts, too.
+PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj"]
+ADAPTERS_OF_EXPERTS = {name: settings | dict(target_modules=PROJECTIONS) for name, settings in FEW_ADAPTERS.items()}
+ADAPTERS_OF_EXPERTS["experts"] = dict(r=1, lora_alpha=2, target_modules=LINEAR)
+MUST_BE_REJECTED = {
+    "dora": "DoRA is not plain LoRA: loading must fail with a message that names use_dora\n",
+    "experts": "Experts cannot be adapted: loading must fail with a message that names target_parameters\n",
+}
 
 
 def randomise(model, seed):
@@ -116,6 +137,9 @@ def randomise(model, seed):
             else:
                 width = 0.5 if "embed" in name else 1.2
                 parameter.copy_(width * noise / parameter.shape[-1] ** 0.5)
+        for name, buffer in model.named_buffers():
+            if name.endswith("layer_scalar"):
+                buffer.copy_(1 + 0.2 * torch.randn(buffer.shape, generator=generator))
 
 
 def randomise_adapter(model, seed):
@@ -150,8 +174,10 @@ def make_adapter(base, folder, name, settings, prompts, seed):
     # PEFT writes the targets as a set, in another order each time.
     path = folder / "adapter_config.json"
     saved = json.loads(path.read_text())
-    targets = saved["target_modules"]
-    saved.update(base_model_name_or_path=base.name, target_modules=targets if isinstance(targets, str) else sorted(targets))
+    for key in ("target_modules", "target_parameters"):
+        if isinstance(saved.get(key), list):
+            saved[key].sort()
+    saved["base_model_name_or_path"] = base.name
     path.write_text(json.dumps(saved, indent=2, sort_keys=True) + "\n")
     if name in MUST_BE_REJECTED:
         (folder / "MUST_BE_REJECTED").write_text(MUST_BE_REJECTED[name])
@@ -180,7 +206,8 @@ def main():
         generator = torch.Generator().manual_seed(seed + 100 + number)
         prompts = [torch.randint(3, VOCABULARY, (length,), generator=generator) for length in PROMPT_LENGTHS]
         save_file(vectors(model, prompts), folder / "vectors.safetensors")
-        for index, (adapter, settings) in enumerate((ADAPTERS if name in FAMILIES else FEW_ADAPTERS).items()):
+        adapters = ADAPTERS if name in FAMILIES else ADAPTERS_OF_EXPERTS if name == "qwen3_moe" else FEW_ADAPTERS
+        for index, (adapter, settings) in enumerate(adapters.items()):
             target = folder / "adapters" / adapter
             make_adapter(folder, target, adapter, settings, prompts, seed + 1000 + 10 * number + index)
         print(name, sum(parameter.numel() for parameter in model.parameters()), "weights", flush=True)

@@ -1,12 +1,14 @@
 //! Checks of an architecture: shapes that no graph can be built from.
 
-use super::{Architecture, Attention};
+use super::{Architecture, Attention, KeyValues, Layer};
 use crate::config_error::ConfigError;
 
 /// No real model comes near; below this, products of two dimensions cannot overflow.
 const DIMENSION_MAX: usize = 1 << 24;
 /// No real model has more.
 pub(crate) const LAYERS_MAX: usize = 1024;
+/// Experts of all layers together; the largest models known have 25 thousand.
+const EXPERTS_MAX: usize = 1 << 16;
 
 impl Architecture {
     /// Refuses shapes that no graph can be built from; `file` is named in errors.
@@ -17,9 +19,17 @@ impl Architecture {
         check.size("context length", self.context_length, DIMENSION_MAX)?;
         check.size("number of layers", self.layers.len(), LAYERS_MAX)?;
         check.epsilon(self.final_norm.epsilon)?;
-        for layer in &self.layers {
+        if let Some(inputs) = &self.layer_inputs {
+            check.size("size of the input of a layer", inputs.size, DIMENSION_MAX / self.layers.len())?;
+        }
+        for (index, layer) in self.layers.iter().enumerate() {
             check.size("intermediate size", layer.feed_forward.size, DIMENSION_MAX)?;
             check.attention(&layer.attention)?;
+            check.shared(&self.layers[..index], &layer.attention)?;
+            if let Some(experts) = &layer.feed_forward.experts {
+                check.size("number of experts", experts.count, EXPERTS_MAX / self.layers.len())?;
+                check.size("number of experts of a token", experts.used, experts.count)?;
+            }
             if let Some(rope) = layer.attention.rope.and_then(|rope| self.ropes.get(rope)) {
                 rope.check(layer.attention.head_dim, file)?;
             }
@@ -55,6 +65,19 @@ impl Check<'_> {
             return Ok(());
         }
         Err(self.wrong("rms_norm_eps", epsilon, "a small positive number"))
+    }
+
+    /// Keys and values of another layer must be there, and of the same shape.
+    fn shared(&self, before: &[Layer], attention: &Attention) -> Result<(), ConfigError> {
+        let KeyValues::OfLayer(source) = attention.kv else { return Ok(()) };
+        let shape = |attention: &Attention| (attention.heads, attention.kv_heads, attention.head_dim);
+        let fits =
+            |source: &Attention| shape(source) == shape(attention) && !matches!(source.kv, KeyValues::OfLayer(_));
+        if before.get(source).is_some_and(|source| fits(&source.attention)) {
+            return Ok(());
+        }
+        let expected = "an earlier layer with keys and values of its own and heads of the same size";
+        Err(self.wrong("layer whose keys and values are shared", source, expected))
     }
 
     fn attention(&self, attention: &Attention) -> Result<(), ConfigError> {

@@ -1,6 +1,8 @@
 //! Tensors of an architecture: names, shapes, and what is done to them.
 
-use super::{Architecture, Linear, Name, Norm, NormKind, QkSpan, Residual};
+use super::{
+    Architecture, Experts, FeedForward, KeyValues, LayerInputs, Linear, Name, Norm, NormKind, QkSpan, Residual,
+};
 
 /// A tensor that the model needs.
 #[derive(Debug, Clone, PartialEq)]
@@ -12,6 +14,22 @@ pub(crate) struct TensorSpec {
     /// `[outputs, inputs]` of a linear layer, `[vocabulary, hidden]` of the embedding, `[width]` of a norm or bias.
     pub(crate) shape: Vec<usize>,
     pub(crate) transform: Transform,
+    /// Place of the matrix of an expert in a tensor with those of all.
+    pub(crate) stack: Option<Stack>,
+}
+
+/// A tensor with the matrices of all experts of a layer, `[experts, outputs, inputs]`, and the place of one of them in it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Stack {
+    /// Name in a Hugging Face checkpoint that has no tensor for each expert, as transformers 5 keeps them in memory. In a
+    /// GGUF file it is [`TensorSpec::gguf`].
+    pub(crate) name: String,
+    /// Shape of the tensor of that name. That in a GGUF file has the outputs of one linear layer only.
+    pub(crate) shape: [usize; 3],
+    /// Index of the expert.
+    pub(crate) expert: usize,
+    /// Its first output in the tensor of that name.
+    pub(crate) output: usize,
 }
 
 /// What is done to a tensor when it is read.
@@ -33,6 +51,12 @@ impl Architecture {
         let (vocab, hidden) = (self.vocab_size, self.hidden_size);
         let root = Name::new("", "");
         all.add(&root, &self.embedding, ".weight", vec![vocab, hidden], Transform::Nothing);
+        if let Some(LayerInputs { size, embedding, projection, norm, .. }) = &self.layer_inputs {
+            let width = self.layers.len() * size;
+            all.add(&root, embedding, ".weight", vec![vocab, width], Transform::Nothing);
+            all.linear(&root, projection);
+            all.norm(&root, norm, *size);
+        }
         for (index, layer) in self.layers.iter().enumerate() {
             let prefix = Self::layer_prefix(index);
             match &layer.residual {
@@ -48,9 +72,17 @@ impl Architecture {
                     QkSpan::Head => [attention.head_dim; 2],
                     QkSpan::Token => [attention.q_size(), attention.kv_size()],
                 };
-                [&norms.q, &norms.k].into_iter().zip(widths).for_each(|(norm, width)| all.norm(&prefix, norm, width));
+                all.norm(&prefix, &norms.q, widths[0]);
+                if !matches!(attention.kv, KeyValues::OfLayer(_)) {
+                    all.norm(&prefix, &norms.k, widths[1]);
+                }
             }
+            layer.input.iter().for_each(|input| all.norm(&prefix, &input.norm, hidden));
+            layer.output_scale.iter().for_each(|name| all.add(&prefix, name, "", vec![1], Transform::Nothing));
             layer.linears().for_each(|linear| all.linear(&prefix, linear));
+            if let Some(experts) = &layer.feed_forward.experts {
+                all.experts(&prefix, &layer.feed_forward, experts, hidden);
+            }
         }
         all.norm(&root, &self.final_norm, hidden);
         if !self.head.tied {
@@ -63,9 +95,18 @@ impl Architecture {
     }
 
     /// Whether a Hugging Face checkpoint may hold this tensor beside those of [`Architecture::tensors`]: rotary frequencies
-    /// follow from the configuration, and a tied head is the embedding.
+    /// follow from the configuration, a tied head is the embedding, and keys and values that are those of another layer need
+    /// no weights.
     pub(crate) fn is_redundant(&self, name: &str) -> bool {
-        name.ends_with(".rotary_emb.inv_freq")
+        let in_layer = |name: &str| -> Option<bool> {
+            let (layer, name) = name.strip_prefix(Self::LAYERS)?.split_once('.')?;
+            let of = self.layers.get(layer.parse::<usize>().ok()?)?.attention.kv;
+            let unused = ["k_proj.", "v_proj.", "k_norm.", "v_norm."];
+            let name = name.strip_prefix("self_attn.")?;
+            Some(matches!(of, KeyValues::OfLayer(_)) && unused.iter().any(|unused| name.starts_with(unused)))
+        };
+        in_layer(name) == Some(true)
+            || name.ends_with(".rotary_emb.inv_freq")
             || (self.head.tied && name.strip_suffix(".weight") == Some(&self.head.name.hf))
     }
 }
@@ -76,7 +117,34 @@ impl Tensors {
     fn add(&mut self, prefix: &Name, name: &Name, suffix: &str, shape: Vec<usize>, transform: Transform) {
         let whole = |prefix: &str, name: &str| format!("{prefix}{name}{suffix}");
         let (hf, gguf) = (whole(&prefix.hf, &name.hf), whole(&prefix.gguf, &name.gguf));
-        self.0.push(TensorSpec { name: hf, gguf, shape, transform });
+        self.0.push(TensorSpec { name: hf, gguf, shape, transform, stack: None });
+    }
+
+    fn experts(&mut self, prefix: &Name, block: &FeedForward, experts: &Experts, hidden: usize) {
+        self.add(prefix, &experts.router, ".weight", vec![experts.count, hidden], Transform::Nothing);
+        let stack = |name: &str, linears: &[Linear]| {
+            let outputs = linears.iter().map(|linear| linear.outputs).sum();
+            let inputs = linears.first().map_or(0, |linear| linear.inputs);
+            let name = format!("{}{}.{name}", prefix.hf, experts.prefix);
+            Stack { name, shape: [experts.count, outputs, inputs], expert: 0, output: 0 }
+        };
+        let down = std::slice::from_ref(&block.down);
+        for expert in 0..experts.count {
+            let within = experts.expert(expert).within(prefix);
+            for (mut stack, linears) in
+                [(stack("gate_up_proj", &block.up), &block.up[..]), (stack("down_proj", down), down)]
+            {
+                stack.expert = expert;
+                for linear in linears {
+                    let shape = vec![linear.outputs, linear.inputs];
+                    self.add(&within, &linear.name, ".weight", shape, Transform::Nothing);
+                    if let Some(last) = self.0.last_mut() {
+                        last.stack = Some(stack.clone());
+                    }
+                    stack.output += linear.outputs;
+                }
+            }
+        }
     }
 
     fn norm(&mut self, prefix: &Name, norm: &Norm, width: usize) {

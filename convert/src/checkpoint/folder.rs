@@ -190,7 +190,9 @@ impl Folder {
         if let (Some(weight), Some(expected)) = (self.packed(name), expected) {
             return Ok(Tensor { shape: expected.shape.clone(), data: weight.values() });
         }
-        let shard = self.shards.holder(name).ok_or_else(|| self.missing(name))?;
+        let Some(shard) = self.shards.holder(name) else {
+            return self.of_stack(name)?.ok_or_else(|| self.missing(name));
+        };
         let (Some(entry), Some(mut data)) = (shard.entry(name), shard.values(name)?) else {
             return Err(self.missing(name));
         };
@@ -200,14 +202,25 @@ impl Folder {
         Ok(Tensor { shape: entry.shape.clone(), data })
     }
 
+    /// The matrix of an expert, if those of all experts are one tensor.
+    fn of_stack(&self, name: &str) -> Result<Option<Tensor>, CheckpointError> {
+        let Some(TensorSpec { shape, stack: Some(stack), .. }) = self.tensors.get(name) else { return Ok(None) };
+        let Some(shard) = self.shards.holder(&stack.name) else { return Ok(None) };
+        let [_, outputs, inputs] = stack.shape;
+        let begin = (stack.expert * outputs + stack.output) * inputs;
+        let data = shard.some_values(&stack.name, begin..begin + shape.iter().product::<usize>())?;
+        Ok(data.map(|data| Tensor { shape: shape.clone(), data }))
+    }
+
     /// A quantised weight.
     pub(super) fn packed(&self, name: &str) -> Option<&dyn PackedWeight> {
         self.quantized.weights.get(name).map(Box::as_ref)
     }
 
     pub(super) fn type_name(&self, name: &str) -> Option<String> {
-        let plain = self.shards.holder(name).and_then(|shard| shard.dtype(name)).map(str::to_owned);
-        plain.or_else(|| Some(format!("{}-bit", self.packed(name)?.bits())))
+        let dtype = |name: &str| self.shards.holder(name).and_then(|shard| shard.dtype(name)).map(str::to_owned);
+        let stacked = || dtype(&self.tensors.get(name)?.stack.as_ref()?.name);
+        dtype(name).or_else(stacked).or_else(|| Some(format!("{}-bit", self.packed(name)?.bits())))
     }
 
     pub(super) fn tokenizer(&self) -> Result<Option<tokenizers::Tokenizer>, CheckpointError> {
@@ -230,26 +243,36 @@ impl Folder {
     }
 
     fn check_tensors(&self) -> Result<(), CheckpointError> {
-        for TensorSpec { name, shape, .. } in self.tensors.values() {
+        let mut stacks = BTreeSet::new();
+        let holder = |name: &str| self.shards.holder(name).and_then(|shard| Some((shard, shard.entry(name)?)));
+        for TensorSpec { name, shape, stack, .. } in self.tensors.values() {
             if self.packed(name).is_some() {
                 continue;
             }
-            let holder = self.shards.holder(name).and_then(|shard| Some((shard, shard.entry(name)?)));
-            let (shard, entry) = holder.ok_or_else(|| self.missing(name))?;
+            let (name, shape, (shard, entry)) = match (holder(name), stack) {
+                (Some(found), _) => (name, &shape[..], found),
+                (None, Some(stack)) => {
+                    let found = holder(&stack.name).ok_or_else(|| self.missing(name))?;
+                    stacks.insert(stack.name.as_str());
+                    (&stack.name, &stack.shape[..], found)
+                }
+                (None, None) => return Err(self.missing(name)),
+            };
             shard.check_dtype(name)?;
             if entry.shape != *shape {
                 return Err(CheckpointError::Shape {
                     path: shard.path().to_owned(),
                     tensor: name.clone(),
                     found: entry.shape.clone(),
-                    expected: shape.clone(),
+                    expected: shape.to_vec(),
                 });
             }
         }
         let mut held = BTreeMap::new();
         for shard in self.shards.iter() {
             for name in shard.names() {
-                let known = self.tensors.contains_key(name) || self.quantized.parts.contains(name);
+                let known =
+                    self.tensors.contains_key(name) || stacks.contains(name) || self.quantized.parts.contains(name);
                 if !known && !self.architecture.is_redundant(name) {
                     return Err(CheckpointError::UnexpectedTensor {
                         path: shard.path().to_owned(),

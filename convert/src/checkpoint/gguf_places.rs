@@ -1,9 +1,10 @@
-//! Where the tensors of an architecture are in a GGUF file: each on its own, or queries, keys and values as rows of one.
+//! Where the tensors of an architecture are in a GGUF file: each on its own; queries, keys and values as rows of one; or the
+//! matrices of all experts in one.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use crate::architecture::{Architecture, TensorSpec};
+use crate::architecture::{Architecture, Stack, TensorSpec};
 use crate::families::FUSED;
 use crate::gguf::{Gguf, TensorType};
 
@@ -15,7 +16,7 @@ pub(super) struct Place {
     pub(super) name: String,
     /// Its shape.
     pub(super) whole: Vec<usize>,
-    /// Its rows that are the tensor of the architecture.
+    /// Its rows, or its matrices, that are the tensor of the architecture.
     rows: Range<usize>,
 }
 
@@ -39,6 +40,10 @@ impl Place {
 pub(super) fn places(architecture: &Architecture, gguf: &Gguf) -> Vec<Place> {
     let fused = fused(architecture, gguf);
     let place = |spec: TensorSpec| {
+        if let Some(Stack { shape: [experts, ..], expert, .. }) = spec.stack {
+            let whole = std::iter::once(experts).chain(spec.shape.iter().copied()).collect();
+            return Place { name: spec.gguf.clone(), spec, whole, rows: expert..expert + 1 };
+        }
         let (name, rows, total) = match fused.get(&spec.gguf) {
             Some((name, rows, total)) => (name.clone(), rows.clone(), *total),
             None => {

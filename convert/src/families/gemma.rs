@@ -10,7 +10,7 @@ use crate::config_error::ConfigError;
 use crate::fields::Fields;
 use crate::rope::Rope;
 
-const GEMMA: Conventions =
+pub(super) const GEMMA: Conventions =
     Conventions { activation: ("hidden_activation", "gelu_pytorch_tanh"), tied: true, minus_one: true, ..LLAMA };
 /// Every so many layers of Gemma 3 one attends to everything.
 const PATTERN_DEFAULT: usize = 6;
@@ -67,7 +67,7 @@ fn gemma3(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
     Ok(architecture)
 }
 
-fn gemma(fields: &Fields<'_>, conventions: &Conventions) -> Result<Architecture, ConfigError> {
+pub(super) fn gemma(fields: &Fields<'_>, conventions: &Conventions) -> Result<Architecture, ConfigError> {
     let mut architecture = decoder(fields, conventions)?;
     let bias = flag(fields, "attention_bias", false)?;
     architecture.biases(bias, bias, false);

@@ -5,8 +5,8 @@ mod layers;
 mod rope;
 
 use crate::architecture::{
-    Activation, Architecture, Attention, BlockNorms, FeedForward, Head, LAYERS_MAX, Layer, Linear, Name, Norm,
-    NormKind, Residual,
+    Activation, Architecture, Attention, BlockNorms, FeedForward, Head, KeyValues, LAYERS_MAX, Layer, Linear, Name,
+    Norm, NormKind, Residual,
 };
 use crate::config_error::ConfigError;
 use crate::fields::Fields;
@@ -76,6 +76,8 @@ pub(super) fn decoder(fields: &Fields<'_>, conventions: &Conventions) -> Result<
             window: types.window(index),
             rope: Some(if by_type && types.is_sliding(index) { 1 } else { 0 }),
             qk_norm: None,
+            kv: KeyValues::Own,
+            value_norm: None,
             qkv: vec![
                 linear("self_attn.q_proj", "attn_q", hidden_size, q),
                 linear("self_attn.k_proj", "attn_k", hidden_size, kv),
@@ -83,21 +85,14 @@ pub(super) fn decoder(fields: &Fields<'_>, conventions: &Conventions) -> Result<
             ],
             output: linear("self_attn.o_proj", "attn_output", q, hidden_size),
         },
-        feed_forward: FeedForward {
-            size,
-            activation: Activation::Silu,
-            gated: true,
-            up: vec![
-                linear("mlp.gate_proj", "ffn_gate", hidden_size, size),
-                linear("mlp.up_proj", "ffn_up", hidden_size, size),
-            ],
-            down: linear("mlp.down_proj", "ffn_down", size, hidden_size),
-        },
+        feed_forward: feed_forward(hidden_size, size),
         residual: Residual::Sequential {
             attention: BlockNorms { pre: Some(norm("input_layernorm", "attn_norm")), post: None },
             feed_forward: BlockNorms { pre: Some(norm("post_attention_layernorm", "ffn_norm")), post: None },
         },
         residual_scale: 1.0,
+        input: None,
+        output_scale: None,
     };
     let mut architecture = Architecture {
         family: fields.opt_text("model_type")?.unwrap_or_default().to_owned(),
@@ -106,6 +101,7 @@ pub(super) fn decoder(fields: &Fields<'_>, conventions: &Conventions) -> Result<
         context_length: fields.size("max_position_embeddings")?,
         embedding: Name::new("model.embed_tokens", "token_embd"),
         embedding_scale: 1.0,
+        layer_inputs: None,
         ropes,
         layers: (0..layers).map(layer).collect(),
         final_norm: norm("model.norm", "output_norm"),
@@ -120,6 +116,17 @@ pub(super) fn decoder(fields: &Fields<'_>, conventions: &Conventions) -> Result<
     let activation = activation(fields, conventions.activation)?;
     architecture.layers.iter_mut().for_each(|layer| layer.feed_forward.activation = activation);
     Ok(architecture)
+}
+
+fn feed_forward(hidden: usize, size: usize) -> FeedForward {
+    FeedForward {
+        size,
+        activation: Activation::Silu,
+        gated: true,
+        up: vec![linear("mlp.gate_proj", "ffn_gate", hidden, size), linear("mlp.up_proj", "ffn_up", hidden, size)],
+        down: linear("mlp.down_proj", "ffn_down", size, hidden),
+        experts: None,
+    }
 }
 
 /// A linear layer without a bias.

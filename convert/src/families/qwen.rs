@@ -19,7 +19,7 @@ fn qwen2(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
     Ok(architecture)
 }
 
-fn qwen3(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
+pub(super) fn qwen3(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
     let mut architecture = windowed(fields)?;
     let bias = flag(fields, "attention_bias", false)?;
     architecture.biases(bias, bias, false);

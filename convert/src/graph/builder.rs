@@ -81,10 +81,6 @@ impl<'a> Builder<'a> {
         }
     }
 
-    pub(super) fn i64s(&mut self, name: &str, data: &[i64]) -> io::Result<()> {
-        self.weights.add(name, ElementType::I64, &[data.len()], bytemuck::cast_slice(data))
-    }
-
     fn f16s(&mut self, name: &str, shape: &[usize], data: &[f32]) -> io::Result<()> {
         let data: Vec<f16> = data.iter().map(|&x| f16::from_f32(x)).collect();
         self.weights.add(name, ElementType::F16, shape, bytemuck::cast_slice(&data))
@@ -92,6 +88,10 @@ impl<'a> Builder<'a> {
 
     pub(super) fn f32s(&mut self, name: &str, shape: &[usize], data: &[f32]) -> io::Result<()> {
         self.weights.add(name, ElementType::F32, shape, bytemuck::cast_slice(data))
+    }
+
+    pub(super) fn i64s(&mut self, name: &str, data: &[i64]) -> io::Result<()> {
+        self.weights.add(name, ElementType::I64, &[data.len()], bytemuck::cast_slice(data))
     }
 
     pub(super) fn bytes(&mut self, name: &str, shape: &[usize], data: &[u8]) -> io::Result<()> {

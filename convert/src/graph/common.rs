@@ -4,17 +4,19 @@ use std::io;
 
 use super::{ATTENTION, GraphError, OPERATOR_DOMAIN, builder::Builder};
 use crate::{
-    architecture::{Architecture, Attention, Head, QkSpan},
+    architecture::{Activation, Architecture, Attention, Head, KeyValues, QkSpan},
     onnx::Attribute,
 };
 
 /// Attention of `layer` over its fused queries, keys and values; gives the name of the result.
 pub(super) fn attention(b: &mut Builder<'_>, layer: usize, qkv: &str) -> Result<String, GraphError> {
-    let Attention { heads, kv_heads, head_dim, scale, soft_cap, window, rope, qk_norm, .. } =
+    let Attention { heads, kv_heads, head_dim, scale, soft_cap, window, rope, qk_norm, kv, value_norm, .. } =
         &b.architecture().layers[layer].attention;
     let out = format!("layers.{layer}.attended");
     let mut attributes = vec![
-        Attribute::int("layer", layer as i64),
+        Attribute::int("layer", if let KeyValues::OfLayer(source) = kv { *source } else { layer } as i64),
+        Attribute::int("shared", i64::from(matches!(kv, KeyValues::OfLayer(_)))),
+        Attribute::int("keys_as_values", i64::from(*kv == KeyValues::KeysAsValues)),
         Attribute::int("heads", *heads as i64),
         Attribute::int("kv_heads", *kv_heads as i64),
         Attribute::int("head_dim", *head_dim as i64),
@@ -23,6 +25,9 @@ pub(super) fn attention(b: &mut Builder<'_>, layer: usize, qkv: &str) -> Result<
     // The operator counts the token itself as part of its window, as the reference does.
     if let Some(window) = window {
         attributes.push(Attribute::int("window", *window as i64));
+    }
+    if let Some(epsilon) = value_norm {
+        attributes.push(Attribute::float("value_epsilon", *epsilon));
     }
     if let Some(cap) = soft_cap {
         attributes.push(Attribute::float("softcap", *cap));
@@ -33,7 +38,8 @@ pub(super) fn attention(b: &mut Builder<'_>, layer: usize, qkv: &str) -> Result<
     }
     if let Some(norms) = qk_norm {
         let prefix = Architecture::layer_prefix(layer);
-        for norm in [&norms.q, &norms.k] {
+        let own = !matches!(kv, KeyValues::OfLayer(_));
+        for norm in std::iter::once(&norms.q).chain(own.then_some(&norms.k)) {
             inputs.push(norm_gain(b, &norm.name.within(&prefix).weight(), 1.0)?);
         }
         attributes.push(Attribute::int("qk_norm", 1));
@@ -61,6 +67,16 @@ pub(super) fn tensor(b: &mut Builder<'_>, name: &str) -> Result<String, GraphErr
     norm_gain(b, name, 1.0)
 }
 
+/// Name of an activation in attributes.
+pub(super) fn activation_name(activation: Activation) -> &'static str {
+    match activation {
+        Activation::Silu => "silu",
+        Activation::GeluTanh => "gelu_tanh",
+        Activation::Gelu => "gelu",
+        Activation::ReluSquared => "relu_squared",
+    }
+}
+
 /// `x * factor`; gives the name of the result, which is `x` for a factor of one.
 pub(super) fn scaled(b: &mut Builder<'_>, x: &str, factor: f32) -> io::Result<String> {
     if factor == 1.0 {
@@ -69,6 +85,37 @@ pub(super) fn scaled(b: &mut Builder<'_>, x: &str, factor: f32) -> io::Result<St
     let (name, out) = (format!("{x}.factor"), format!("{x}.scaled"));
     b.floats(&name, &[], &[factor])?;
     b.node("", "Mul", &[x, &name], &[&out], vec![]);
+    Ok(out)
+}
+
+/// `x` multiplied by the factor after `layer`, if it has one; gives the name of the result.
+pub(super) fn layer_scaled(b: &mut Builder<'_>, layer: usize, x: &str) -> Result<String, GraphError> {
+    let Some(name) = &b.architecture().layers[layer].output_scale else { return Ok(x.to_owned()) };
+    let factor = b.checkpoint.tensor(&name.within(&Architecture::layer_prefix(layer)).hf)?.data;
+    Ok(scaled(b, x, factor.first().copied().unwrap_or(1.0))?)
+}
+
+/// Name of the own input of `layer`.
+pub(super) fn layer_input(layer: usize) -> String {
+    format!("layers.{layer}.input")
+}
+
+/// Splits the own inputs of all layers, side by side.
+pub(super) fn split_layer_inputs(b: &mut Builder<'_>, all: &str) {
+    let names: Vec<String> = (0..b.architecture().layers.len()).map(layer_input).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let attributes = vec![Attribute::int("axis", -1), Attribute::int("num_outputs", names.len() as i64)];
+    b.node("", "Split", &[all], &names, attributes);
+}
+
+/// Rows of `x` cut into the parts of each layer, `[tokens, layers, size]`, or, `back`, whole again; gives the name of the
+/// result.
+pub(super) fn by_layer(b: &mut Builder<'_>, x: &str, size: usize, back: bool) -> io::Result<String> {
+    let layers = b.architecture().layers.len() as i64;
+    let (shape, out) = (format!("{x}.shape"), format!("{x}.reshaped"));
+    let shape_values = if back { vec![0, layers * size as i64] } else { vec![0, layers, size as i64] };
+    b.i64s(&shape, &shape_values)?;
+    b.node("", "Reshape", &[x, &shape], &[&out], vec![]);
     Ok(out)
 }
 

@@ -6,11 +6,15 @@ use slm_kernels::Packed;
 use super::{
     EMBEDDING, GraphError, LINEAR_ADD, NORM_ADD, NORM_LINEAR, OPERATOR_DOMAIN, Precision,
     builder::Builder,
-    common::{attention, capped, logits, norm_gain, scaled, select_wanted},
+    common::{
+        activation_name, attention, by_layer, capped, layer_input, layer_scaled, logits, norm_gain, scaled,
+        select_wanted, split_layer_inputs,
+    },
+    experts::Around,
     formats::formats_of,
 };
 use crate::{
-    architecture::{Activation, Architecture, BlockNorms, Name, Norm, NormKind, Projection, Residual},
+    architecture::{Architecture, BlockNorms, LayerInput, LayerInputs, Name, Norm, NormKind, Projection, Residual},
     onnx::Attribute,
     quantize::{Bits, quantize},
 };
@@ -26,28 +30,76 @@ pub(super) fn embedding(b: &mut Builder<'_>) -> Result<Stream, GraphError> {
     let architecture = b.architecture();
     let table = matrix(b, "embedding", &[architecture.embedding.weight()], Bits::Eight)?;
     b.node(OPERATOR_DOMAIN, EMBEDDING, &["input_ids", "embedding"], &["hidden"], table.clone());
-    Ok(Stream { total: scaled(b, "hidden", architecture.embedding_scale)?, table })
+    let total = scaled(b, "hidden", architecture.embedding_scale)?;
+    if let Some(inputs) = &architecture.layer_inputs {
+        layer_inputs(b, inputs, &total)?;
+    }
+    Ok(Stream { total, table })
+}
+
+/// The own inputs of all layers, made of the embedded tokens `x`. The factor of the sum is in its parts, and the square of
+/// that of the projection in the norm's epsilon.
+fn layer_inputs(b: &mut Builder<'_>, inputs: &LayerInputs, x: &str) -> Result<(), GraphError> {
+    let table = matrix(b, "inputs.embedding", &[inputs.embedding.weight()], bits(b))?;
+    b.node(OPERATOR_DOMAIN, EMBEDDING, &["input_ids", "inputs.embedding"], &["inputs.embedded"], table);
+    let embedded = scaled(b, "inputs.embedded", inputs.embedding_scale * inputs.scale)?;
+    let projected = normed(b, b.architecture().layers.len(), Projection::LayerInputs, x, None)?;
+    let [projected, embedded] =
+        [by_layer(b, &projected, inputs.size, false)?, by_layer(b, &embedded, inputs.size, false)?];
+    let epsilon = inputs.norm.epsilon / inputs.projection_scale.powi(2);
+    let of = Norm { epsilon, ..inputs.norm.clone() };
+    let mut attributes = vec![Attribute::float("scale", 1.0)];
+    let [gain, bias] = norm(b, &Name::new("", ""), Some(&of), inputs.scale, &mut attributes)?;
+    b.node(OPERATOR_DOMAIN, NORM_ADD, &[&projected, &embedded, &gain, &bias], &["inputs.sum"], attributes);
+    let all = by_layer(b, "inputs.sum", inputs.size, true)?;
+    split_layer_inputs(b, &all);
+    Ok(())
 }
 
 /// Adds one layer after `stream`.
 pub(super) fn layer(b: &mut Builder<'_>, layer: usize, stream: Stream) -> Result<Stream, GraphError> {
     let Stream { total, table } = stream;
-    let total = match &b.architecture().layers[layer].residual {
+    let total = blocks(b, layer, total)?;
+    let total = match &b.architecture().layers[layer].input {
+        Some(input) => take_input(b, layer, input, &total)?,
+        None => total,
+    };
+    Ok(Stream { total: layer_scaled(b, layer, &total)?, table })
+}
+
+/// Adds what `layer` makes of its own input to the stream.
+fn take_input(b: &mut Builder<'_>, layer: usize, input: &LayerInput, stream: &str) -> Result<String, GraphError> {
+    let gate = normed(b, layer, Projection::InputGate, stream, None)?;
+    let gated = format!("layers.{layer}.input.gated");
+    b.node("", "Concat", &[&gate, &layer_input(layer)], &[&gated], vec![Attribute::int("axis", -1)]);
+    let Weights { weights, bias, out, mut attributes } = weights(b, layer, Projection::Input)?;
+    attributes.push(Attribute::string("activation", activation_name(input.activation)));
+    attributes.push(Attribute::int("gated", 1));
+    b.node(OPERATOR_DOMAIN, LINEAR_ADD, &[&gated, &weights, "", &bias], &[&out], attributes);
+    norm_added(b, layer, &input.norm, &out, stream)
+}
+
+/// Attention and feed-forward block; gives the new stream.
+fn blocks(b: &mut Builder<'_>, layer: usize, total: String) -> Result<String, GraphError> {
+    match &b.architecture().layers[layer].residual {
         Residual::Sequential { attention: around, feed_forward } => {
             let attended = attend(b, layer, &total, around.pre.as_ref())?;
             let total = added(b, layer, Projection::O, &attended, &total, around)?;
-            let up = normed(b, layer, Projection::GateUp, &total, feed_forward.pre.as_ref())?;
-            added(b, layer, Projection::Down, &up, &total, feed_forward)?
+            feed(b, layer, &total, feed_forward)
         }
         Residual::Parallel { norm } => {
             let alone = BlockNorms { pre: None, post: None };
             let attended = attend(b, layer, &total, Some(norm))?;
+            if b.architecture().layers[layer].feed_forward.experts.is_some() {
+                let around = BlockNorms { pre: Some(norm.clone()), post: None };
+                let total = feed(b, layer, &total, &around)?;
+                return added(b, layer, Projection::O, &attended, &total, &alone);
+            }
             let up = normed(b, layer, Projection::GateUp, &total, Some(norm))?;
             let total = added(b, layer, Projection::O, &attended, &total, &alone)?;
-            added(b, layer, Projection::Down, &up, &total, &alone)?
+            added(b, layer, Projection::Down, &up, &total, &alone)
         }
-    };
-    Ok(Stream { total, table })
+    }
 }
 
 /// Final norm and head over the requested rows, as `logits`.
@@ -70,6 +122,24 @@ pub(super) fn head(b: &mut Builder<'_>, stream: Stream) -> Result<(), GraphError
 fn attend(b: &mut Builder<'_>, layer: usize, x: &str, pre: Option<&Norm>) -> Result<String, GraphError> {
     let qkv = normed(b, layer, Projection::Qkv, x, pre)?;
     attention(b, layer, &qkv)
+}
+
+/// The feed-forward block of `layer`, added to the stream.
+fn feed(b: &mut Builder<'_>, layer: usize, stream: &str, around: &BlockNorms) -> Result<String, GraphError> {
+    let described = &b.architecture().layers[layer];
+    let Some(experts) = &described.feed_forward.experts else {
+        let up = normed(b, layer, Projection::GateUp, stream, around.pre.as_ref())?;
+        return added(b, layer, Projection::Down, &up, stream, around);
+    };
+    let mut attributes = Vec::new();
+    let norm = norm(b, &Architecture::layer_prefix(layer), around.pre.as_ref(), 1.0, &mut attributes)?;
+    if let Some(post) = &around.post {
+        let inside = Around { residual: "", norm, attributes };
+        let out = super::experts::experts(b, layer, experts, stream, inside)?;
+        return norm_added(b, layer, post, &out, stream);
+    }
+    attributes.push(Attribute::float("scale", described.residual_scale));
+    super::experts::experts(b, layer, experts, stream, Around { residual: stream, norm, attributes })
 }
 
 /// `projection` of `layer` applied to the normed stream.
@@ -98,31 +168,26 @@ fn added(
     let described = &b.architecture().layers[layer];
     let Weights { weights, bias, out, mut attributes } = weights(b, layer, projection)?;
     if projection == Projection::Down {
-        attributes.push(Attribute::string("activation", activation(described.feed_forward.activation)));
+        attributes.push(Attribute::string("activation", activation_name(described.feed_forward.activation)));
         attributes.push(Attribute::int("gated", i64::from(described.feed_forward.gated)));
     }
-    let scale = Attribute::float("scale", described.residual_scale);
     attributes.push(Attribute::int("residual", i64::from(around.post.is_none())));
     let Some(post) = &around.post else {
-        attributes.push(scale);
+        attributes.push(Attribute::float("scale", described.residual_scale));
         b.node(OPERATOR_DOMAIN, LINEAR_ADD, &[x, &weights, stream, &bias], &[&out], attributes);
         return Ok(out);
     };
     b.node(OPERATOR_DOMAIN, LINEAR_ADD, &[x, &weights, "", &bias], &[&out], attributes);
-    let mut attributes = vec![scale];
-    let [gain, norm_bias] = norm(b, &Architecture::layer_prefix(layer), Some(post), 1.0, &mut attributes)?;
-    let total = format!("{out}.added");
-    b.node(OPERATOR_DOMAIN, NORM_ADD, &[&out, stream, &gain, &norm_bias], &[&total], attributes);
-    Ok(total)
+    norm_added(b, layer, post, &out, stream)
 }
 
-fn activation(activation: Activation) -> &'static str {
-    match activation {
-        Activation::Silu => "silu",
-        Activation::GeluTanh => "gelu_tanh",
-        Activation::Gelu => "gelu",
-        Activation::ReluSquared => "relu_squared",
-    }
+/// The norm of a block's result, added to the stream.
+fn norm_added(b: &mut Builder<'_>, layer: usize, post: &Norm, out: &str, stream: &str) -> Result<String, GraphError> {
+    let mut attributes = vec![Attribute::float("scale", b.architecture().layers[layer].residual_scale)];
+    let [gain, norm_bias] = norm(b, &Architecture::layer_prefix(layer), Some(post), 1.0, &mut attributes)?;
+    let total = format!("{out}.added");
+    b.node(OPERATOR_DOMAIN, NORM_ADD, &[out, stream, &gain, &norm_bias], &[&total], attributes);
+    Ok(total)
 }
 
 /// Adds the tensors of a norm, multiplied by `scale`, and its attributes; gives the names of its gain and bias, empty
@@ -158,14 +223,18 @@ struct Weights {
     attributes: Vec<Attribute>,
 }
 
+/// Width of the weights of linear layers.
+fn bits(b: &Builder<'_>) -> Bits {
+    if b.flavour.precision == Precision::Int8 { Bits::Eight } else { Bits::Four }
+}
+
 fn weights(b: &mut Builder<'_>, layer: usize, projection: Projection) -> Result<Weights, GraphError> {
     let name = super::value_name(projection, layer);
     let weights = format!("{name}.weights");
-    let prefix = Architecture::layer_prefix(layer);
-    let linears = b.architecture().layers[layer].fused(projection);
+    let prefix = b.architecture().prefix(layer);
+    let linears = b.architecture().fused(layer, projection);
     let tensors: Vec<_> = linears.iter().map(|linear| linear.name.within(&prefix).weight()).collect();
-    let bits = if b.flavour.precision == Precision::Int8 { Bits::Eight } else { Bits::Four };
-    let mut attributes = matrix(b, &weights, &tensors, bits)?;
+    let mut attributes = matrix(b, &weights, &tensors, bits(b))?;
     attributes.push(Attribute::int("group", projection.index(layer) as i64));
     let bias = match super::bias(b, layer, projection)? {
         Some(bias) => {

@@ -18,6 +18,7 @@
 mod builder;
 mod common;
 mod decoder;
+mod experts;
 mod flavour;
 mod formats;
 mod fused;
@@ -34,7 +35,7 @@ use serde::{Deserialize, Serialize};
 use slm_kernels::attention::HEAD_DIM_MAX;
 
 use crate::{
-    architecture::{Architecture, Layer, Projection},
+    architecture::Projection,
     checkpoint::{Checkpoint, CheckpointError},
 };
 
@@ -54,19 +55,28 @@ pub const EMBEDDING: &str = "Embedding";
 /// as `Embedding`; `norm` (`rms` or `layer`; none without it) with `epsilon`; and `group` if adapters may apply.
 pub const NORM_LINEAR: &str = "NormLinear";
 /// `LinearAdd(x, weights, residual, bias) -> y`: `scale` times the product of `x` and a packed matrix, with the bias and
-/// each row's adapter in it, plus the residual. Inputs after the second are optional: attributes `residual` and `bias` (0
-/// or one) say which are there. Attributes as `Embedding`, `group` and `scale`; `activation` of `x` (`silu`, `gelu_tanh`,
-/// `gelu`, `relu_squared`; none without it), with `gated` that of its first half times its second.
+/// each row's adapter in it, plus the residual. Inputs after the second are optional: attributes `residual` and `bias` say
+/// which are there (0 or 1). Attributes as `Embedding`, `group` and `scale`; `activation` of `x` (`silu`, `gelu_tanh`,
+/// `gelu`, `relu_squared`; none without it), with `gated` 1 that of its first half times its second.
 pub const LINEAR_ADD: &str = "LinearAdd";
 /// `NormAdd(x, residual, gain, norm_bias) -> y`: the residual plus `scale` times the norm of `x`. The last input is
 /// optional: attribute `norm_bias` says whether it is there. Attributes `norm`, `epsilon`, `scale`.
 pub const NORM_ADD: &str = "NormAdd";
+/// `Experts(x, router, up, down, residual, gain, norm_bias) -> y`: a feed-forward block with experts of which each row of the
+/// norm of `x` uses those of the largest scores, its result times `scale` plus the residual. `router` is `[experts, inputs]`;
+/// `up` and `down` are the bytes of the matrices of all experts. Inputs after the fourth are optional: attributes `residual`
+/// and `norm_bias` (0 or 1) say which are there. Attributes `used`, `normalized`; `inputs`, `size`, `outputs`; `up_format`
+/// and `down_format` (the name of one format, or `f32`); `activation`, `gated`, `scale` as of `LinearAdd`; `norm`, `epsilon`.
+pub const EXPERTS: &str = "Experts";
 /// `Attention(qkv, q_gain, k_gain) -> y`: norms queries and keys and applies rotary embedding to them, appends
 /// keys and values to the pages of their sequences, and attends to them. Inputs after the first are optional. Attributes
-/// `layer`, `heads`, `kv_heads`, `head_dim`, `scale`; `window` for a sliding window, `softcap` for a soft cap;
-/// `rope`, the index of the rotary embedding, whose tables are the session's (none without rotation); `qk_norm` (1 with gains),
+/// `layer` (whose pages are used), `heads`, `kv_heads`, `head_dim`, `scale`; `window` for a sliding window, `softcap` for a
+/// soft cap; `rope`, the index of the rotary embedding, whose tables are the session's (none without rotation); `qk_norm` (1
+/// with gains),
 /// `epsilon`, `norm_span_token` (1 for a norm over all
-/// heads of a token) and `norm_after_rotary`.
+/// heads of a token) and `norm_after_rotary`; `shared` (1 if the pages are those of another layer: rows of `qkv` are queries
+/// alone), `keys_as_values` (1 if rows of `qkv` have no values, because the keys are the values, too), and `value_epsilon` for a
+/// norm of values.
 pub const ATTENTION: &str = "Attention";
 
 /// Storage type of the linear layers' weights.
@@ -113,11 +123,9 @@ pub enum GraphError {
         /// The reason, and what to choose.
         why: &'static str,
     },
-    /// Layers differ in their heads.
-    #[error(
-        "layer {0} has other heads than the first: models whose layers differ in number or size of heads are not served yet"
-    )]
-    Heads(usize),
+    /// Graphs of rows cannot express the model.
+    #[error("{0} are not there yet in graphs for GPUs; serve the model on the CPU")]
+    Form(&'static str),
 }
 
 /// Builds the graph of `checkpoint` into `dir`. `progress` is called with finished and total layers.
@@ -130,15 +138,15 @@ pub fn build(
     if let Some(why) = flavour.refusal() {
         return Err(GraphError::Flavour { flavour, why });
     }
-    let shape = |layer: &Layer| (layer.attention.heads, layer.attention.kv_heads, layer.attention.head_dim);
-    let layers = &checkpoint.architecture().layers;
-    for (index, layer) in layers.iter().enumerate() {
+    if flavour.form == Form::Gqa
+        && let Some(part) = rows::beyond(checkpoint.architecture())
+    {
+        return Err(GraphError::Form(part));
+    }
+    for layer in &checkpoint.architecture().layers {
         let head_dim = layer.attention.head_dim;
         if !head_dim.is_multiple_of(16) || head_dim > HEAD_DIM_MAX {
             return Err(GraphError::HeadDim(head_dim));
-        }
-        if shape(layer) != shape(&layers[0]) {
-            return Err(GraphError::Heads(index));
         }
     }
     let weights = crate::weights::WeightFile::create(dir, WEIGHTS_FILE)?;
@@ -156,11 +164,11 @@ fn value_name(projection: Projection, layer: usize) -> String {
 
 /// Bias of `projection` of `layer`; zero for linear layers without one. `None` if none of its linear layers has one.
 fn bias(b: &builder::Builder<'_>, layer: usize, projection: Projection) -> Result<Option<Vec<f32>>, GraphError> {
-    let linears = b.architecture().layers[layer].fused(projection);
+    let linears = b.architecture().fused(layer, projection);
     if linears.iter().all(|linear| !linear.bias) {
         return Ok(None);
     }
-    let prefix = Architecture::layer_prefix(layer);
+    let prefix = b.architecture().prefix(layer);
     let mut bias = Vec::new();
     for linear in linears {
         if linear.bias {

@@ -4,11 +4,15 @@
 use super::{
     Form, GraphError, LORA_ADD, OPERATOR_DOMAIN,
     builder::{Builder, MICROSOFT},
-    common::{attention, capped, logits, norm_gain, scaled, select_wanted, tensor},
+    common::{
+        attention, by_layer, capped, layer_input, layer_scaled, logits, norm_gain, scaled, select_wanted,
+        split_layer_inputs, tensor,
+    },
+    experts::Around,
     gqa, rows,
 };
 use crate::{
-    architecture::{Activation, Architecture, Name, Norm, NormKind, Projection, Residual},
+    architecture::{Activation, Architecture, LayerInputs, Name, Norm, NormKind, Projection, Residual},
     onnx::Attribute,
 };
 
@@ -24,11 +28,56 @@ pub(super) fn embedding(b: &mut Builder<'_>) -> Result<Stream, GraphError> {
     let table = b.checkpoint.tensor(&architecture.embedding.weight())?;
     b.floats("embedding", &table.shape, &table.data)?;
     b.node("", "Gather", &["embedding", "input_ids"], &["hidden"], vec![]);
-    Ok(Stream { total: scaled(b, "hidden", architecture.embedding_scale)?, update: None })
+    let total = scaled(b, "hidden", architecture.embedding_scale)?;
+    if let Some(inputs) = &architecture.layer_inputs {
+        layer_inputs(b, inputs, &total)?;
+    }
+    Ok(Stream { total, update: None })
+}
+
+/// The own inputs of all layers, made of the embedded tokens `x`.
+fn layer_inputs(b: &mut Builder<'_>, inputs: &LayerInputs, x: &str) -> Result<(), GraphError> {
+    let table = b.checkpoint.tensor(&inputs.embedding.weight())?;
+    b.f32s("inputs.embedding", &table.shape, &table.data)?;
+    b.node("", "Gather", &["inputs.embedding", "input_ids"], &["inputs.embedded"], vec![]);
+    let embedded = scaled(b, "inputs.embedded", inputs.embedding_scale)?;
+    let projected = projection(b, b.architecture().layers.len(), Projection::LayerInputs, x)?;
+    let projected = scaled(b, &projected, inputs.projection_scale)?;
+    let projected = by_layer(b, &projected, inputs.size, false)?;
+    let stream = Stream { total: projected, update: None };
+    let (normed, _) = norm(b, &Name::new("", ""), &inputs.norm, "inputs", stream)?;
+    let normed = by_layer(b, &normed, inputs.size, true)?;
+    b.node("", "Add", &[&normed, &embedded], &["inputs.sum"], vec![]);
+    let all = scaled(b, "inputs.sum", inputs.scale)?;
+    split_layer_inputs(b, &all);
+    Ok(())
 }
 
 /// Adds one layer after `stream`.
 pub(super) fn layer(b: &mut Builder<'_>, layer: usize, stream: Stream) -> Result<Stream, GraphError> {
+    let described = &b.architecture().layers[layer];
+    let stream = blocks(b, layer, stream)?;
+    let stream = match &described.input {
+        Some(input) => {
+            let x = total(b, &format!("layers.{layer}.blocks"), stream);
+            let gate = projection(b, layer, Projection::InputGate, &x)?;
+            let (active, gated) = (format!("layers.{layer}.input.active"), format!("layers.{layer}.input.gated"));
+            activation(b, input.activation, &gate, &active);
+            b.node("", "Mul", &[&active, &layer_input(layer)], &[&gated], vec![]);
+            let result = projection(b, layer, Projection::Input, &gated)?;
+            added(b, layer, Some(&input.norm), x, result)?
+        }
+        None => stream,
+    };
+    if described.output_scale.is_none() {
+        return Ok(stream);
+    }
+    let total = total(b, &format!("layers.{layer}.out"), stream);
+    Ok(Stream { total: layer_scaled(b, layer, &total)?, update: None })
+}
+
+/// Attention and feed-forward block.
+fn blocks(b: &mut Builder<'_>, layer: usize, stream: Stream) -> Result<Stream, GraphError> {
     match &b.architecture().layers[layer].residual {
         Residual::Sequential { attention, feed_forward } => {
             let (x, total) = pre_norm(b, layer, attention.pre.as_ref(), "attention", stream)?;
@@ -80,6 +129,9 @@ fn attend(b: &mut Builder<'_>, layer: usize, x: &str) -> Result<String, GraphErr
 }
 
 fn feed(b: &mut Builder<'_>, layer: usize, x: &str) -> Result<String, GraphError> {
+    if let Some(experts) = &b.architecture().layers[layer].feed_forward.experts {
+        return super::experts::experts(b, layer, experts, x, Around::default());
+    }
     let up = projection(b, layer, Projection::GateUp, x)?;
     let activated = activated(b, layer, &up);
     projection(b, layer, Projection::Down, &activated)
@@ -169,10 +221,10 @@ fn projection(b: &mut Builder<'_>, layer: usize, projection: Projection, x: &str
     if b.flavour.form == Form::Gqa {
         return rows::projection(b, layer, projection, x);
     }
-    let linears = b.architecture().layers[layer].fused(projection);
+    let linears = b.architecture().fused(layer, projection);
     let k = linears.first().map_or(0, |linear| linear.inputs);
     let n: usize = linears.iter().map(|linear| linear.outputs).sum();
-    let prefix = Architecture::layer_prefix(layer);
+    let prefix = b.architecture().prefix(layer);
     let mut weight = Vec::with_capacity(n * k);
     for linear in linears {
         weight.extend_from_slice(&b.checkpoint.tensor(&linear.name.within(&prefix).weight())?.data);

@@ -27,7 +27,7 @@ use super::{
     gqa,
 };
 use crate::{
-    architecture::{Architecture, Linear, Projection},
+    architecture::{Architecture, KeyValues, Layer, Linear, Projection},
     block_bits::{Width, in_blocks},
     onnx::{Attribute, Dim, ElementType, ValueInfo},
 };
@@ -68,12 +68,30 @@ pub fn has_positions(architecture: &Architecture) -> bool {
 /// Numbers of linear layers that projections have, each once.
 #[must_use]
 pub fn mask_widths(architecture: &Architecture) -> Vec<usize> {
-    let layers = architecture.layers.iter();
-    let counts = layers.flat_map(|layer| Projection::ALL.map(|projection| layer.fused(projection).len()));
-    let mut counts: Vec<_> = counts.collect();
+    let mut counts: Vec<_> = projections(architecture).map(|(_, _, linears)| linears.len()).collect();
     counts.sort_unstable();
     counts.dedup();
     counts
+}
+
+/// Projections that have linear layers, with them.
+pub fn projections(architecture: &Architecture) -> impl Iterator<Item = (usize, Projection, &[Linear])> {
+    let all = architecture.projections();
+    let all = all.map(|(layer, projection)| (layer, projection, architecture.fused(layer, projection)));
+    all.filter(|(_, _, linears)| !linears.is_empty())
+}
+
+/// A part of the model that graphs of rows cannot express yet; `None` if they express all.
+pub(super) fn beyond(architecture: &Architecture) -> Option<&'static str> {
+    let any = |part: fn(&Layer) -> bool| architecture.layers.iter().any(part);
+    let parts = [
+        (architecture.layer_inputs.is_some(), "inputs of layers"),
+        (any(|layer| layer.feed_forward.experts.is_some()), "experts of feed-forward blocks"),
+        (any(|layer| layer.attention.kv != KeyValues::Own), "keys and values of other layers"),
+        (any(|layer| layer.attention.value_norm.is_some()), "norms of values"),
+        (any(|layer| layer.output_scale.is_some()), "scales of layers"),
+    ];
+    parts.into_iter().find(|(there, _)| *there).map(|(_, part)| part)
 }
 
 pub(super) fn declare(b: &mut Builder<'_>) -> Result<(), GraphError> {
@@ -105,13 +123,12 @@ pub(super) fn declare(b: &mut Builder<'_>) -> Result<(), GraphError> {
             b.input(ValueInfo::tensor(past, float, &dims));
             b.output(ValueInfo::tensor(present, float, &dims));
         }
-        for projection in Projection::ALL {
-            let linears = layer.fused(projection);
-            let [a, y] = bank_names(index, projection);
-            let rows = columns(linears.len());
-            b.input(ValueInfo::tensor(a, float, &[rows, Fixed(inputs(linears))]));
-            b.input(ValueInfo::tensor(y, float, &[rows, Fixed(outputs(linears))]));
-        }
+    }
+    for (layer, projection, linears) in projections(architecture) {
+        let [a, y] = bank_names(layer, projection);
+        let rows = columns(linears.len());
+        b.input(ValueInfo::tensor(a, float, &[rows, Fixed(inputs(linears))]));
+        b.input(ValueInfo::tensor(y, float, &[rows, Fixed(outputs(linears))]));
     }
     b.output(ValueInfo::tensor("logits", ElementType::F32, &[Symbol("wanted"), Fixed(architecture.vocab_size)]));
     b.i64s("flat", &[-1, architecture.hidden_size as i64])?;
@@ -139,8 +156,8 @@ pub(super) fn projection(
     projection: Projection,
     x: &str,
 ) -> Result<String, GraphError> {
-    let linears = b.architecture().layers[layer].fused(projection);
-    let prefix = Architecture::layer_prefix(layer);
+    let linears = b.architecture().fused(layer, projection);
+    let prefix = b.architecture().prefix(layer);
     let name = super::value_name(projection, layer);
     let part = |of: &str| format!("{name}.{of}");
     let weights: Vec<String> = linears.iter().map(|linear| linear.name.within(&prefix).weight()).collect();

@@ -29,7 +29,7 @@ pub(super) fn resolve(config: &LoraConfig, base: &Architecture) -> Result<Target
     let mut targets = Targets::new();
     let mut paths = Vec::new();
     for (place, linear) in base.linears() {
-        let path = linear.name.within(&Architecture::layer_prefix(place.0)).hf;
+        let path = linear.name.within(&base.prefix(place.0)).hf;
         if config.selects(&path)? {
             targets.insert(place, config.target(&path)?);
         }
@@ -62,6 +62,9 @@ fn others(base: &Architecture) -> BTreeSet<String> {
     let root = ["model", "model.layers", "model.rotary_emb"].map(str::to_owned);
     let mut names: BTreeSet<String> = root.into();
     names.extend([&base.embedding, &base.final_norm.name, &base.head.name].map(|name| name.hf.clone()));
+    if let Some(inputs) = &base.layer_inputs {
+        names.extend([&inputs.embedding, &inputs.norm.name].map(|name| name.hf.clone()));
+    }
     for (index, layer) in base.layers.iter().enumerate() {
         let prefix = Architecture::layer_prefix(index);
         let mut add = |name: &str| names.insert(format!("{}{name}", prefix.hf).trim_end_matches('.').to_owned());
@@ -72,6 +75,10 @@ fn others(base: &Architecture) -> BTreeSet<String> {
             }
         }
         add("mlp.act_fn");
+        if let Some(experts) = &layer.feed_forward.experts {
+            add(&experts.router.hf);
+            add(&experts.prefix);
+        }
         let norms: Vec<&Norm> = match &layer.residual {
             Residual::Sequential { attention, feed_forward } => {
                 [&attention.pre, &attention.post, &feed_forward.pre, &feed_forward.post].into_iter().flatten().collect()
@@ -79,7 +86,10 @@ fn others(base: &Architecture) -> BTreeSet<String> {
             Residual::Parallel { norm } => vec![norm],
         };
         let qk = layer.attention.qk_norm.iter().flat_map(|norms| [&norms.q, &norms.k]);
-        norms.into_iter().chain(qk).for_each(|norm| {
+        if layer.attention.value_norm.is_some() {
+            add("self_attn.v_norm");
+        }
+        norms.into_iter().chain(qk).chain(layer.input.as_ref().map(|input| &input.norm)).for_each(|norm| {
             add(&norm.name.hf);
         });
     }

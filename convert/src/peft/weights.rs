@@ -8,7 +8,7 @@ use half::{bf16, f16};
 
 use super::targets::{Target, Targets};
 use super::{AdapterError, Embeddings, LoraPair, Matrix};
-use crate::architecture::{Architecture, Linear, Name, Place};
+use crate::architecture::{Architecture, Name, Place};
 use crate::safetensors_file::SafetensorsFile;
 
 const PREFIX: &str = "base_model.model.";
@@ -112,7 +112,7 @@ impl Weights {
         embeddings: &Embeddings<'_>,
     ) -> Result<BTreeMap<(Place, Side), &str>, AdapterError> {
         let places: BTreeMap<String, Place> =
-            base.linears().map(|(place, linear)| (linear_path(place, linear), place)).collect();
+            base.linears().filter_map(|(place, _)| Some((base.path(place)?, place))).collect();
         let mut names = BTreeMap::new();
         for name in self.0.names() {
             let refuse = |problem: String| AdapterError::UnexpectedTensor {
@@ -163,10 +163,6 @@ impl Weights {
 fn copied(name: &str, base: &Architecture) -> Option<String> {
     let name = name.strip_prefix(PREFIX)?;
     [&base.embedding, &base.head.name].into_iter().map(Name::weight).find(|copied| copied == name)
-}
-
-fn linear_path(place: Place, linear: &Linear) -> String {
-    linear.name.within(&Architecture::layer_prefix(place.0)).hf
 }
 
 /// Why an adapter of that path cannot be applied.

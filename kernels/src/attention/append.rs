@@ -1,7 +1,7 @@
 //! Append step: rotary embedding of queries and keys, and storage of keys and values.
 #![allow(unsafe_code)] // Addresses of positions in pages; `Attention::append` checks them.
 
-use super::{HEAD_DIM_MAX, Shape, pages::Head};
+use super::{HEAD_DIM_MAX, Shape, Stored, pages::Head};
 use crate::{
     level::Level,
     memory::LINE,
@@ -35,7 +35,7 @@ pub struct Rotary<'a> {
 pub struct QkNorm<'a> {
     /// Gains of queries: of a head, or of all heads of a token.
     pub q: &'a [f32],
-    /// Gains of keys: of a head, or of all heads of a token.
+    /// Gains of keys: of a head, or of all heads of a token. Unused where no keys are stored.
     pub k: &'a [f32],
     /// Epsilon under the root.
     pub epsilon: f32,
@@ -46,14 +46,13 @@ pub struct QkNorm<'a> {
 }
 
 impl QkNorm<'_> {
-    pub(super) fn check(&self, shape: &Shape) {
-        let widths = if self.whole_token {
-            [shape.queries_width(), shape.kv_heads() * shape.head_dim]
-        } else {
-            [shape.head_dim; 2]
-        };
+    pub(super) fn check(&self, shape: &Shape, stored: Stored) {
+        let widths = if self.whole_token { [shape.queries_width(), shape.kv_width()] } else { [shape.head_dim; 2] };
         let found = [self.q.len(), self.k.len()];
-        assert!(found == widths, "{found:?} gains of queries and keys for {widths:?}");
+        assert!(
+            found[0] == widths[0] && (stored == Stored::Nothing || found[1] == widths[1]),
+            "{found:?} gains of queries and keys for {widths:?}"
+        );
         assert!(!(self.whole_token && self.after_rotary), "a norm over all heads goes before the rotation");
     }
 }
@@ -163,6 +162,7 @@ pub(super) struct Append<'a> {
     pub(super) qkv: &'a [f32],
     pub(super) rotary: Rotary<'a>,
     pub(super) norm: Option<QkNorm<'a>>,
+    pub(super) stored: Stored,
     pub(super) scale: f32,
     pub(super) queries: &'a mut [f32],
 }
@@ -176,10 +176,14 @@ pub(super) unsafe fn append_at<E: Element>(level: Level, memory: *mut E, append:
 
 #[inline(always)]
 unsafe fn append_with<S: Simd, E: Element>(memory: *mut E, append: Append<'_>) {
-    let Append { shape, table, position, qkv, rotary, norm, scale, queries } = append;
+    let Append { shape, table, position, qkv, rotary, norm, stored, scale, queries } = append;
     let dim = shape.head_dim;
     let (q, kv) = qkv.split_at(shape.queries_width());
-    let (keys, values) = kv.split_at(shape.kv_heads() * dim);
+    let place = Place { rotary: &rotary, position };
+    let Stored::Own { keys_as_values, value_norm } = stored else {
+        return turn_queries(&place, norm.as_ref(), q, scale, dim, queries);
+    };
+    let (keys, values) = if keys_as_values { (kv, kv) } else { kv.split_at(shape.kv_width()) };
     // Prefetch: a key spans many cache lines, which would be awaited one by one.
     for kv_head in 0..shape.kv_heads() {
         // SAFETY: addresses within the position's page, where nothing is read yet.
@@ -191,11 +195,7 @@ unsafe fn append_with<S: Simd, E: Element>(memory: *mut E, append: Append<'_>) {
             fetch_line(head.value(position).cast());
         }
     }
-    let place = Place { rotary: &rotary, position };
-    let q_norm = HeadNorm::new(norm.as_ref(), |norm| norm.q, q);
-    for (head, (query, rotated)) in q.chunks_exact(dim).zip(queries.chunks_exact_mut(dim)).enumerate() {
-        place.turn(q_norm.as_ref(), head, query, scale, rotated);
-    }
+    turn_queries(&place, norm.as_ref(), q, scale, dim, queries);
     let k_norm = HeadNorm::new(norm.as_ref(), |norm| norm.k, keys);
     let mut rotated = [0.0; HEAD_DIM_MAX];
     let mut narrow = [E::default(); HEAD_DIM_MAX];
@@ -207,11 +207,29 @@ unsafe fn append_with<S: Simd, E: Element>(memory: *mut E, append: Append<'_>) {
             let (to_key, to_value) = (head.key(position), head.value(position));
             for d in (0..dim).step_by(WIDTH) {
                 E::store(S::load(rotated.as_ptr().add(d)), narrow.as_mut_ptr().add(d));
-                E::store(S::load(value.as_ptr().add(d)), to_value.add(d));
             }
             for (d, &float) in narrow[..dim].iter().enumerate() {
                 *to_key.add(d * WIDTH) = float;
             }
+            let value = match value_norm {
+                Some(epsilon) => {
+                    let scale = inverse_rms(value, epsilon);
+                    rotated.iter_mut().zip(value).for_each(|(normed, value)| *normed = value * scale);
+                    &rotated[..dim]
+                }
+                None => value,
+            };
+            for d in (0..dim).step_by(WIDTH) {
+                E::store(S::load(value.as_ptr().add(d)), to_value.add(d));
+            }
         }
+    }
+}
+
+#[inline(always)]
+fn turn_queries(place: &Place<'_>, norm: Option<&QkNorm<'_>>, q: &[f32], scale: f32, dim: usize, queries: &mut [f32]) {
+    let norm = HeadNorm::new(norm, |norm| norm.q, q);
+    for (head, (query, rotated)) in q.chunks_exact(dim).zip(queries.chunks_exact_mut(dim)).enumerate() {
+        place.turn(norm.as_ref(), head, query, scale, rotated);
     }
 }

@@ -4,7 +4,7 @@ use super::PAGE;
 use crate::simd::WIDTH;
 
 /// Bound on the floats of a head.
-pub const HEAD_DIM_MAX: usize = 256;
+pub const HEAD_DIM_MAX: usize = 512;
 
 /// Head shape of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +54,11 @@ impl Shape {
     /// Floats of a token's queries, and of its output.
     pub fn queries_width(&self) -> usize {
         self.heads * self.head_dim
+    }
+
+    /// Floats of a token's keys, and of its values.
+    pub fn kv_width(&self) -> usize {
+        self.kv_heads * self.head_dim
     }
 
     /// Floats of a token's queries, keys and values together.

@@ -3,5 +3,6 @@
 
 mod attention;
 mod common;
+mod experts;
 mod linear;
 mod sources;

@@ -106,7 +106,7 @@ fn speed(estimate: &Estimate) -> Check {
         let reading: Vec<_> = (0..threads).map(|_| scope.spawn(|| read_bandwidth(READ_BYTES, 3))).collect();
         reading.into_iter().filter_map(|thread| thread.join().ok()).sum()
     });
-    let read = estimate.weight_bytes.saturating_sub(estimate.embedding_bytes).max(1);
+    let read = estimate.weight_bytes.saturating_sub(estimate.unread_bytes).max(1);
     let tokens = bandwidth / read as f64;
     Check::ok(
         "speed",

@@ -5,6 +5,7 @@
 //! range.
 
 mod adapters;
+mod backend;
 mod gguf_file;
 mod lora_gguf;
 mod model;
@@ -38,7 +39,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use serde_json::json;
 
 use compare::Opponent;
@@ -59,7 +60,10 @@ const RANK: usize = 16;
 
 /// Speed of a swarm beside the bare ONNX Runtime step and beside llama-server, on this machine.
 #[derive(Debug, Parser)]
+#[command(args_conflicts_with_subcommands = true)]
 struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// The `slm` binary to measure.
     #[arg(long, default_value = "target/release/slm")]
     slm: PathBuf,
@@ -86,6 +90,12 @@ struct Arguments {
     plot: PathBuf,
 }
 
+/// Other measurements.
+#[derive(Debug, Subcommand)]
+enum Command {
+    Backend(backend::BackendArgs),
+}
+
 /// Which adapters the streams of a row use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mix {
@@ -108,6 +118,9 @@ impl Mix {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     let arguments = Arguments::parse();
+    if let Some(Command::Backend(arguments)) = &arguments.command {
+        return backend::measure(arguments);
+    }
     // Found out now, not after half an hour.
     for file in [Some(&arguments.plot), arguments.json.as_ref()].into_iter().flatten() {
         let folder = file.parent().unwrap_or(Path::new(""));

@@ -62,7 +62,7 @@ impl<'a> Metadata<'a> {
     }
 
     /// A number, or a list of one number for each layer that are all alike.
-    pub(super) fn opt_size_of_layers(&self, name: &str) -> Result<Option<usize>, ConfigError> {
+    pub(in crate::families) fn opt_size_of_layers(&self, name: &str) -> Result<Option<usize>, ConfigError> {
         let Some(Value::Array(values)) = self.get(name) else { return self.opt_size(name) };
         match values.split_first() {
             Some((first, rest)) if rest.iter().all(|value| value == first) => {
@@ -73,7 +73,7 @@ impl<'a> Metadata<'a> {
         }
     }
 
-    pub(super) fn size_of_layers(&self, name: &str) -> Result<usize, ConfigError> {
+    pub(in crate::families) fn size_of_layers(&self, name: &str) -> Result<usize, ConfigError> {
         self.opt_size_of_layers(name)?.ok_or_else(|| self.missing(name))
     }
 

@@ -49,12 +49,12 @@ const FLAGS: [(&str, bool); 2] = [("attention.causal", true), ("use_parallel_res
 
 /// Refuses what is neither known nor one of the keys of `gguf`.
 pub(super) fn refuse_unknown(metadata: &Metadata<'_>, gguf: &GgufReader) -> Result<(), ConfigError> {
-    for name in ["expert_count", "expert_used_count"] {
-        if !metadata.is_unused(name) {
-            return Err(metadata.unsupported(name, "0: dense models only"));
+    let own = |name: &str| gguf.keys.contains(&name);
+    for name in metadata.names().filter(|name| name.starts_with("expert_")) {
+        if !own(name) && !metadata.is_unused(name) {
+            return Err(metadata.unsupported(name, "0, or files without it"));
         }
     }
-    let own = |name: &str| gguf.keys.contains(&name);
     for (name, neutral) in NEUTRAL {
         if !own(name) && !metadata.is_unused(name) && metadata.opt_number(name)? != Some(neutral) {
             return Err(metadata.unsupported(name, &format!("{neutral:?}")));

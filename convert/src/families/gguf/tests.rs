@@ -58,7 +58,7 @@ fn what_would_change_answers_is_refused_by_name() {
         (json!({"llama.attention.value_length": 8}), "llama.attention.value_length", "8"),
         (json!({"llama.attention.head_count_kv": [2, 4]}), "llama.attention.head_count_kv", "same number"),
         (json!({"llama.logit_scale": 8.0}), "llama.logit_scale", "8"),
-        (json!({"llama.expert_count": 8}), "llama.expert_count", "dense"),
+        (json!({"llama.expert_count": 8}), "llama.expert_count", "files without it"),
         (json!({"llama.nextn_predict_layers": 1}), "llama.nextn_predict_layers", "1"),
         (json!({"llama.block_count": 1_u64 << 40}), "llama.block_count", "1024"),
         (
@@ -183,6 +183,32 @@ fn what_llama_cpp_takes_for_granted_is_taken() {
 }
 
 #[test]
+fn experts_are_those_of_the_metadata() {
+    let read = |over: Value| read_with("qwen3moe", &over, &[]);
+    let experts = json!({"qwen3moe.expert_count": 8, "qwen3moe.expert_used_count": 2});
+    let block = read(experts.clone()).unwrap().layers[1].feed_forward.clone();
+    let of = block.experts.unwrap();
+    assert_eq!((of.count, of.used, of.normalized, block.size), (8, 2, true, 64), "the width of a block, over all used");
+    let with = |key: &str, value: Value| {
+        let mut all = experts.clone();
+        all[key] = value;
+        read(all)
+    };
+    assert_eq!(with("qwen3moe.expert_feed_forward_length", json!(48)).unwrap().layers[0].feed_forward.size, 48);
+    for (key, value) in [
+        ("qwen3moe.expert_count", json!(0)),
+        ("qwen3moe.expert_used_count", json!(0)),
+        ("qwen3moe.expert_shared_count", json!(1)),
+        ("qwen3moe.expert_feed_forward_length", json!([48, 64])),
+    ] {
+        let message = with(key, value).unwrap_err().to_string();
+        assert!(message.contains(key), "{message}");
+    }
+    let other = read_with("gemma4", &json!({}), &[]).unwrap_err().to_string();
+    assert!(other.contains("gemma4") && other.contains("qwen3moe"), "{other}");
+}
+
+#[test]
 fn biases_are_those_that_the_first_layer_has() {
     let one: &[f32] = &[0.0];
     let model = read_with("qwen2", &json!({}), &[("blk.0.attn_v.bias", one)]).unwrap();
@@ -231,8 +257,14 @@ fn metadata_of_every_family_describe_the_model_of_its_config() {
         for spec in
             found.tensors().iter().filter(|spec| !spec.gguf.starts_with("blk.") || spec.gguf.starts_with("blk.0."))
         {
+            // The experts of a layer are one tensor.
+            let experts = spec.stack.as_ref().map(|stack| stack.shape[0]);
+            if spec.stack.as_ref().is_some_and(|stack| stack.expert > 0) {
+                continue;
+            }
             let (shape, _) = table.0.remove(&spec.gguf).unwrap_or_else(|| panic!("{name}: no {}", spec.gguf));
-            assert_eq!(shape, spec.shape, "{name}: {}", spec.gguf);
+            let expected: Vec<_> = experts.into_iter().chain(spec.shape.iter().copied()).collect();
+            assert_eq!(shape, expected, "{name}: {}", spec.gguf);
         }
         table.0.retain(|tensor, _| !OF_METADATA.contains(&tensor.as_str()));
         assert!(table.0.is_empty(), "{name}: {:?} are left out", table.0.keys());

@@ -3,6 +3,7 @@
 
 use std::{ops::Range, sync::Arc};
 
+use slm_convert::architecture::Projection;
 use slm_kernels::{
     Level, Rows,
     lora::{self, AdapterRows, Inputs},
@@ -12,6 +13,9 @@ use crate::adapters::{AdapterTable, LoadedAdapter};
 
 /// Bound on the tokens of a task when there are several: a multiple of the kernels' panels.
 const TASK_TOKENS: usize = 48;
+/// Projections ahead whose matrices are prefetched: as many as from the last one of an ordinary layer to the first of the
+/// next, between which few layers have any.
+const LOOK_AHEAD: usize = Projection::ALL.len() - Projection::Down as usize;
 
 /// Rows of a forward pass by adapter. Buffers are reused.
 #[derive(Default)]
@@ -59,7 +63,8 @@ impl AdapterBatch {
         let adapter_rows = rows_of(projection);
         let rank_max = adapter_rows.iter().map(|rows| rows.adapter.rank()).max()?;
         hidden.resize(rows * rank_max, 0.0);
-        Some(LoraShrink { adapter_rows, hidden: Rows::new(hidden, rank_max), next: rows_of(projection + 1) })
+        let next = (1..=LOOK_AHEAD).map(|ahead| rows_of(projection + ahead)).find(|rows| !rows.is_empty());
+        Some(LoraShrink { adapter_rows, hidden: Rows::new(hidden, rank_max), next: next.unwrap_or_default() })
     }
 
     /// Drops the adapters: a replaced one is freed as soon as no request uses it.

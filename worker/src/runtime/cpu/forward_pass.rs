@@ -5,7 +5,8 @@ use std::sync::Arc;
 use slm_convert::rope::RotaryTables;
 use slm_kernels::{
     Activations,
-    attention::{PAGE, Plan, Sequence},
+    attention::{PAGE, Pages, Plan, Sequence, Shape},
+    experts,
 };
 
 use super::{adapter_batch::AdapterBatch, memory::KvMemory};
@@ -16,8 +17,11 @@ use crate::{
 
 /// Metadata and scratch memory of a forward pass.
 pub(super) struct ForwardPass {
-    pub(super) plan: Plan,
-    pub(super) kv: KvMemory,
+    /// Tokens of the pass.
+    pub(super) tokens: usize,
+    /// One plan for each head shape of the model's layers.
+    plans: Vec<Plan>,
+    kv: KvMemory,
     /// Tables of the model's rotary embeddings, for the served context.
     pub(super) ropes: Vec<RotaryTables>,
     pub(super) adapters: AdapterBatch,
@@ -27,13 +31,34 @@ pub(super) struct ForwardPass {
     // Scratch memory shared by all nodes, which run sequentially; one copy for each would be most of a model's size.
     pub(super) activations: Activations,
     pub(super) scratch: Vec<f32>,
-    pub(super) queries: Vec<f32>,
+    queries: Vec<f32>,
+    pub(super) experts: experts::Buffers,
+}
+
+/// Parts of a pass for the attention of one layer.
+pub(super) struct Attended<'a> {
+    /// The plan for the layer's heads.
+    pub(super) plan: &'a Plan,
+    /// The layer's pages, or those of the layer whose keys and values it takes.
+    pub(super) pages: Pages<'a>,
+    /// As [`ForwardPass::ropes`].
+    pub(super) ropes: &'a [RotaryTables],
+    /// Scratch memory for queries.
+    pub(super) queries: &'a mut Vec<f32>,
 }
 
 impl ForwardPass {
-    pub(super) fn new(kv: KvMemory, ropes: Vec<RotaryTables>, table: Arc<AdapterTable>) -> Self {
+    /// A pass over layers with heads of these shapes.
+    pub(super) fn new(shapes: &[Shape], kv: KvMemory, ropes: Vec<RotaryTables>, table: Arc<AdapterTable>) -> Self {
+        let mut plans: Vec<Plan> = Vec::new();
+        for shape in shapes {
+            if plans.iter().all(|plan| plan.shape() != shape) {
+                plans.push(Plan::new(*shape));
+            }
+        }
         Self {
-            plan: Plan::new(*kv.shape()),
+            tokens: 0,
+            plans,
             writers: vec![0; kv.pages()],
             kv,
             ropes,
@@ -42,6 +67,7 @@ impl ForwardPass {
             activations: Activations::default(),
             scratch: Vec::new(),
             queries: Vec::new(),
+            experts: experts::Buffers::default(),
         }
     }
 
@@ -52,9 +78,22 @@ impl ForwardPass {
             .iter()
             .map(|chunk| Sequence { pages: chunk.pages, begin: chunk.past, tokens: chunk.tokens.len() })
             .collect();
-        self.plan.update(&sequences, threads);
+        self.tokens = sequences.iter().map(|sequence| sequence.tokens).sum();
+        self.plans.iter_mut().for_each(|plan| plan.update(&sequences, threads));
         self.adapters.gather(&self.table, chunks.iter().map(|chunk| (chunk.adapter, chunk.tokens.len())));
         Ok(())
+    }
+
+    /// Index of the plan for so many heads, heads of keys, and floats of a head, for [`ForwardPass::attention`].
+    pub(super) fn plan(&self, heads: [usize; 3]) -> Option<usize> {
+        let of = |shape: &Shape| [shape.heads(), shape.kv_heads(), shape.head_dim()];
+        self.plans.iter().position(|plan| of(plan.shape()) == heads)
+    }
+
+    /// What attention with plan `plan` over the pages of `layer` needs.
+    pub(super) fn attention(&mut self, plan: usize, layer: usize) -> Option<Attended<'_>> {
+        let (plan, pages) = (self.plans.get(plan)?, self.kv.layer(layer)?);
+        Some(Attended { plan, pages, ropes: &self.ropes, queries: &mut self.queries })
     }
 
     /// Checks what kernels rely on when they write pages from several threads.
@@ -94,14 +133,14 @@ impl ForwardPass {
 #[cfg(test)]
 mod tests {
     use slm_convert::graph::Precision;
-    use slm_kernels::attention::Shape;
 
     use super::*;
     use crate::runtime::LogitsRequest;
 
     fn refusal(chunks: &[(usize, usize, &[u32])]) -> Option<String> {
-        let kv = KvMemory::new(Shape::new(2, 1, 16), 4, 1, Precision::F32);
-        let mut step = ForwardPass::new(kv, Vec::new(), AdapterTable::new(0).into());
+        let shape = Shape::new(2, 1, 16);
+        let kv = KvMemory::new(&[Some(shape)], 4, Precision::F32);
+        let mut step = ForwardPass::new(&[shape], kv, Vec::new(), AdapterTable::new(0).into());
         let tokens = [0; 2 * PAGE];
         let chunks: Vec<_> = chunks
             .iter()

@@ -10,34 +10,34 @@ const LINE: usize = 64;
 
 /// Pages of all layers. Memory is allocated by the system on first write.
 pub(super) struct KvMemory {
-    shape: Shape,
     pages: usize,
-    layers: Layers,
+    layers: Vec<Option<Layer>>,
 }
 
-enum Layers {
-    F32(Vec<Vec<f32>>),
+/// Pages of a layer.
+struct Layer {
+    shape: Shape,
+    elements: Elements,
+}
+
+enum Elements {
+    F32(Vec<f32>),
     /// f16 values by their bits: zero pages of the system stay untouched.
-    F16(Vec<Vec<u16>>),
+    F16(Vec<u16>),
 }
 
 impl KvMemory {
-    /// `pages` pages for each of `layers` layers: f32 for an F32 model, else f16.
-    pub(super) fn new(shape: Shape, pages: usize, layers: usize, precision: Precision) -> Self {
-        let elements = shape.page_elements() * pages;
-        let layers = match precision {
-            Precision::F32 | Precision::F16 => {
-                Layers::F32((0..layers).map(|_| vec![0.0; elements + LINE / size_of::<f32>()]).collect())
-            }
-            Precision::Int4 | Precision::Int8 => {
-                Layers::F16((0..layers).map(|_| vec![0; elements + LINE / size_of::<u16>()]).collect())
-            }
+    /// `pages` pages for each layer with keys and values of its own, whose heads are given: f32 for an F32 model, else f16.
+    pub(super) fn new(layers: &[Option<Shape>], pages: usize, precision: Precision) -> Self {
+        let layer = |shape: Shape| {
+            let elements = shape.page_elements() * pages;
+            let elements = match precision {
+                Precision::F32 | Precision::F16 => Elements::F32(vec![0.0; elements + LINE / size_of::<f32>()]),
+                Precision::Int4 | Precision::Int8 => Elements::F16(vec![0; elements + LINE / size_of::<u16>()]),
+            };
+            Layer { shape, elements }
         };
-        Self { shape, pages, layers }
-    }
-
-    pub(super) fn shape(&self) -> &Shape {
-        &self.shape
+        Self { pages, layers: layers.iter().map(|shape| shape.map(layer)).collect() }
     }
 
     /// Number of pages of a layer.
@@ -53,17 +53,15 @@ impl KvMemory {
         }
     }
 
-    /// Writable view of the pages of `layer`.
+    /// Writable view of the pages of `layer`; `None` if it has none.
     pub(super) fn layer(&mut self, layer: usize) -> Option<Pages<'_>> {
+        let Layer { shape, elements } = self.layers.get_mut(layer)?.as_mut()?;
         // SAFETY: initialised memory of so many pages from the line on where the first begins; borrowed
         // exclusively for as long as the view lives.
         Some(unsafe {
-            match &mut self.layers {
-                Layers::F32(layers) => Pages::from_raw_f32(self.shape, on_a_line(layers.get_mut(layer)?), self.pages),
-                Layers::F16(layers) => {
-                    let first = on_a_line(layers.get_mut(layer)?);
-                    Pages::from_raw_f16(self.shape, first.cast::<f16>(), self.pages)
-                }
+            match elements {
+                Elements::F32(elements) => Pages::from_raw_f32(*shape, on_a_line(elements), self.pages),
+                Elements::F16(elements) => Pages::from_raw_f16(*shape, on_a_line(elements).cast::<f16>(), self.pages),
             }
         })
     }

@@ -2,6 +2,7 @@
 
 mod attention;
 mod embedding;
+mod experts;
 mod linear;
 mod lora_add;
 mod norm;
@@ -14,11 +15,12 @@ use ort::{
     value::{Shape, SymbolicDimensions, TensorElementType, ValueType},
 };
 use slm_convert::graph::{OPERATOR_DOMAIN, part_formats};
-use slm_kernels::{Format, Level};
+use slm_kernels::{Format, Level, rowwise::Activation};
 
 use self::{
     attention::Attention,
     embedding::Embedding,
+    experts::Experts,
     linear::{LinearAdd, NormLinear},
     lora_add::LoraAdd,
     norm_add::NormAdd,
@@ -35,6 +37,7 @@ pub(super) fn domain(step: Arc<Mutex<ForwardPass>>, threads: usize) -> ort::Resu
         .add(NormLinear { shared: shared.clone() })?
         .add(LinearAdd { shared: shared.clone() })?
         .add(NormAdd { shared: shared.clone() })?
+        .add(Experts { shared: shared.clone() })?
         .add(Attention { shared })?
         .add(Embedding)
 }
@@ -84,6 +87,16 @@ impl MatrixShape {
 
     fn view<'a>(&self, bytes: &'a [u8]) -> ort::Result<slm_kernels::Matrix<'a>> {
         slm_kernels::Matrix::new(self.inputs, &self.parts, bytes).map_err(ort::Error::wrap)
+    }
+}
+
+fn activation_by_name(activation: &str) -> ort::Result<Activation> {
+    match activation {
+        "silu" => Ok(Activation::Silu),
+        "gelu_tanh" => Ok(Activation::GeluTanh),
+        "gelu" => Ok(Activation::Gelu),
+        "relu_squared" => Ok(Activation::ReluSquared),
+        other => Err(ort::Error::new(format!("the activation `{other}` is not known; convert the model anew"))),
     }
 }
 

@@ -5,7 +5,11 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ort::session::{Session, builder::GraphOptimizationLevel};
-use slm_convert::{architecture::Architecture, bundle::Bundle, graph::Precision};
+use slm_convert::{
+    architecture::{Architecture, KeyValues, Layer},
+    bundle::Bundle,
+    graph::Precision,
+};
 use slm_kernels::attention::{PAGE, Shape};
 
 use super::{forward_pass::ForwardPass, memory::KvMemory, operators};
@@ -20,13 +24,20 @@ use crate::{
 
 /// Bytes of a KV cache page over all layers.
 pub fn page_bytes(model: &Architecture, precision: Precision) -> usize {
-    model.layers.len() * KvMemory::element_bytes(precision) * shape(model).page_elements()
+    let elements: usize = kv_shapes(model).iter().flatten().map(Shape::page_elements).sum();
+    KvMemory::element_bytes(precision) * elements
 }
 
-/// Heads of every layer: graphs of models whose layers differ in them are not built.
-fn shape(model: &Architecture) -> Shape {
-    let attention = &model.layers[0].attention;
-    Shape::new(attention.heads, attention.kv_heads, attention.head_dim)
+/// Heads of each layer.
+fn shapes(model: &Architecture) -> Vec<Shape> {
+    let heads = model.layers.iter().map(|layer| &layer.attention);
+    heads.map(|attention| Shape::new(attention.heads, attention.kv_heads, attention.head_dim)).collect()
+}
+
+/// Heads of each layer with keys and values of its own.
+fn kv_shapes(model: &Architecture) -> Vec<Option<Shape>> {
+    let own = |layer: &Layer| !matches!(layer.attention.kv, KeyValues::OfLayer(_));
+    shapes(model).into_iter().zip(&model.layers).map(|(shape, layer)| own(layer).then_some(shape)).collect()
 }
 
 /// An open decoder.
@@ -65,9 +76,9 @@ impl DecoderSession {
             shares_pages: true,
             drafts: true,
         };
-        let kv = KvMemory::new(shape(model), config.pages, model.layers.len(), bundle.info.flavour.precision);
+        let kv = KvMemory::new(&kv_shapes(model), config.pages, bundle.info.flavour.precision);
         let ropes = model.ropes.iter().map(|rope| rope.tables(config.context_length)).collect();
-        let step = Arc::new(Mutex::new(ForwardPass::new(kv, ropes, table)));
+        let step = Arc::new(Mutex::new(ForwardPass::new(&shapes(model), kv, ropes, table)));
         let session = build_session(runtime, bundle, config.threads, &step)?;
         Ok(Self {
             binding: Binding::new(&session)?,

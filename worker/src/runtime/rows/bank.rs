@@ -10,7 +10,7 @@ use std::{
 use half::f16;
 use slm_convert::{
     architecture::{Architecture, Projection},
-    graph::Activations,
+    graph::{Activations, rows::projections},
     peft::Adapter,
 };
 
@@ -121,17 +121,14 @@ impl Bank {
         let units = units.next_multiple_of(UNITS_MIN).max(UNITS_MIN);
         let element = element_bytes(activations);
         let mut pairs = Vec::new();
-        for (layer, described) in architecture.layers.iter().enumerate() {
-            for projection in Projection::ALL {
-                let linears = described.fused(projection);
-                let inputs = linears.first().map_or(0, |linear| linear.inputs);
-                let widths = [inputs, linears.iter().map(|linear| linear.outputs).sum()];
-                let memory = |width: usize| {
-                    Memory::zeroed(device, units * linears.len() * width * element, "the matrices of adapters")
-                };
-                let [a, b] = [memory(widths[0])?, memory(widths[1])?];
-                pairs.push(Pair { layer, projection, a, b, linears: linears.len(), widths });
-            }
+        for (layer, projection, linears) in projections(architecture) {
+            let inputs = linears.first().map_or(0, |linear| linear.inputs);
+            let widths = [inputs, linears.iter().map(|linear| linear.outputs).sum()];
+            let memory = |width: usize| {
+                Memory::zeroed(device, units * linears.len() * width * element, "the matrices of adapters")
+            };
+            let [a, b] = [memory(widths[0])?, memory(widths[1])?];
+            pairs.push(Pair { layer, projection, a, b, linears: linears.len(), widths });
         }
         Ok(Self { pairs, architecture: architecture.clone(), activations, units, free: Mutex::new(Ranges::new(units)) })
     }
@@ -173,9 +170,8 @@ impl Bank {
     fn matrices(&self, adapter: &Adapter, scale: f32, pair: &Pair, rank: usize) -> Result<[Vec<f32>; 2], BankError> {
         let &Pair { layer, projection, linears, widths: [inputs, outputs], .. } = pair;
         let (mut a, mut b) = (vec![0.0; linears * rank * inputs], vec![0.0; linears * rank * outputs]);
-        let described = &self.architecture.layers[layer];
-        let (first, mut before) = (described.first(projection), 0);
-        for (index, linear) in described.fused(projection).iter().enumerate() {
+        let (first, mut before) = (self.architecture.first(layer, projection), 0);
+        for (index, linear) in self.architecture.fused(layer, projection).iter().enumerate() {
             if let Some(lora) = adapter.pairs.get(&(layer, first + index)) {
                 let out_of_range =
                     |side, value| BankError::OutOfRange { layer, module: linear.short_name().to_owned(), side, value };

@@ -12,12 +12,13 @@ use ort::{
 use slm_convert::{graph::ATTENTION, rope::RotaryTables};
 use slm_kernels::{
     Rows,
-    attention::{self, QkNorm, Rotary},
+    attention::{self, QkNorm, Rotary, Stored},
     phases::{Phase, cut},
 };
 
-use super::{ForwardPass, Shared, missing, rows_like};
+use super::{Shared, missing, rows_like};
 use crate::runtime::cpu::{
+    forward_pass::Attended,
     phases::{self, caught},
     tensor::{Constant, Tensor},
 };
@@ -63,8 +64,17 @@ impl Operator for Attention {
             }),
             false => None,
         };
+        let heads = [number("heads")?, number("kv_heads")?, number("head_dim")?];
+        let not_of_this_model = || ort::Error::new(format!("heads {heads:?} are not this model's; convert it anew"));
         let kernel = AttentionKernel {
             layer: number("layer")?,
+            plan: self.shared.step().plan(heads).ok_or_else(not_of_this_model)?,
+            stored: match flag("shared") {
+                true => Stored::Nothing,
+                false => {
+                    Stored::Own { keys_as_values: flag("keys_as_values"), value_norm: context.get("value_epsilon") }
+                }
+            },
             scale: context.get("scale").ok_or_else(|| missing("scale"))?,
             window: window.and_then(|window| NonZeroUsize::new(usize::try_from(window).ok()?)),
             soft_cap: context.get("softcap"),
@@ -73,10 +83,9 @@ impl Operator for Attention {
             shared: self.shared.clone(),
         };
         let mut step = self.shared.step();
-        let shape = *step.plan.shape();
-        let heads = (number("heads")?, number("kv_heads")?, number("head_dim")?);
-        if heads != (shape.heads(), shape.kv_heads(), shape.head_dim()) || step.kv.layer(kernel.layer).is_none() {
-            return Err(ort::Error::new(format!("heads {heads:?} of layer {} are not this model's", kernel.layer)));
+        let attended = step.attention(kernel.plan, kernel.layer);
+        if !attended.is_some_and(|Attended { plan, pages, .. }| pages.shape() == plan.shape()) {
+            return Err(not_of_this_model());
         }
         if kernel.rope.is_some_and(|rope| step.ropes.get(rope).is_none()) {
             return Err(ort::Error::new(format!(
@@ -99,7 +108,11 @@ impl Operator for Attention {
 
 pub(super) struct AttentionKernel {
     shared: Shared,
+    /// Layer whose pages are used.
     layer: usize,
+    /// Index of the plan for the layer's heads.
+    plan: usize,
+    stored: Stored,
     scale: f32,
     window: Option<NonZeroUsize>,
     soft_cap: Option<f32>,
@@ -129,7 +142,12 @@ impl AttentionKernel {
         let norm = match &mut self.norm {
             Some(Norm { q, k, epsilon, whole_token, after_rotary }) => {
                 // SAFETY: the gains are initializers, and used in this call only.
-                let (q, k) = unsafe { (q.input(context, 1)?, k.input(context, 2)?) };
+                let q = unsafe { q.input(context, 1)? };
+                let k = match self.stored {
+                    Stored::Nothing => &[][..],
+                    // SAFETY: as above.
+                    Stored::Own { .. } => unsafe { k.input(context, 2)? },
+                };
                 let (epsilon, whole_token, after_rotary) = (*epsilon, *whole_token, *after_rotary);
                 Some(QkNorm { q, k, epsilon, whole_token, after_rotary })
             }
@@ -137,7 +155,8 @@ impl AttentionKernel {
         };
         let Shared { level, threads, .. } = self.shared;
         let mut step = self.shared.step();
-        let ForwardPass { plan, kv, queries, ropes, .. } = &mut *step;
+        let Attended { plan, pages, queries, ropes } =
+            step.attention(self.plan, self.layer).ok_or_else(|| missing("layer"))?;
         let rotary = match self.rope.and_then(|rope| ropes.get(rope)) {
             Some(RotaryTables { cos, sin, dim, interleaved }) => {
                 Rotary { cos, sin, dim: *dim, interleaved: *interleaved }
@@ -145,17 +164,16 @@ impl AttentionKernel {
             None => Rotary { cos: &[], sin: &[], dim: 0, interleaved: false },
         };
         let (shape, tokens) = (*plan.shape(), plan.tokens());
-        if qkv.shape() != [tokens as i64, shape.qkv_width() as i64] {
+        if qkv.shape() != [tokens as i64, self.stored.width(&shape) as i64] {
             return Err(ort::Error::new(format!("{:?} for {tokens} tokens of {shape:?}", qkv.shape())));
         }
         let mut out = Tensor::<f32>::output_like(context, 0, &qkv, shape.queries_width())?;
         // SAFETY: an input of this call, which nobody writes to, and its output, which nobody else touches meanwhile.
         let (qkv, out) = unsafe { (qkv.as_slice(), out.as_mut_slice()) };
         queries.resize(tokens * shape.queries_width(), 0.0);
-        let pages = kv.layer(self.layer).ok_or_else(|| missing("layer"))?;
         let queries = Rows::new(queries, shape.queries_width());
-        let Self { scale, window, soft_cap, .. } = *self;
-        let attention = attention::Attention { plan, pages, queries, scale, window, soft_cap, norm };
+        let Self { scale, window, soft_cap, stored, .. } = *self;
+        let attention = attention::Attention { plan, pages, queries, scale, window, soft_cap, norm, stored };
         let out = Rows::new(out, shape.queries_width());
         let parts = if tokens <= APPEND_ALONE { 1 } else { threads };
         // SAFETY: parts of the tokens do not overlap, and nothing attends yet.

@@ -20,7 +20,7 @@ use slm_kernels::{
 };
 
 use super::{
-    ForwardPass, MatrixShape, Shared,
+    ForwardPass, MatrixShape, Shared, activation_by_name,
     norm::{Norm, NormOf},
     rows_like,
 };
@@ -108,7 +108,9 @@ impl Operator for LinearAdd {
         let flag = |name: &str| context.get::<i64>(name).is_some_and(|flag| flag != 0);
         let activation: Option<String> = context.get("activation");
         let before = match activation {
-            Some(activation) => Before::Activation { activation: by_name(&activation)?, gated: flag("gated") },
+            Some(activation) => {
+                Before::Activation { activation: activation_by_name(&activation)?, gated: flag("gated") }
+            }
             None => Before::Nothing,
         };
         LinearKernel::read(&self.shared, context, before, flag("residual").then_some(2), 3)
@@ -120,16 +122,6 @@ impl Operator for LinearAdd {
             Some(y) => context.set_output(0, &y),
             None => Ok(()),
         }
-    }
-}
-
-fn by_name(activation: &str) -> ort::Result<Activation> {
-    match activation {
-        "silu" => Ok(Activation::Silu),
-        "gelu_tanh" => Ok(Activation::GeluTanh),
-        "gelu" => Ok(Activation::Gelu),
-        "relu_squared" => Ok(Activation::ReluSquared),
-        other => Err(ort::Error::new(format!("the activation `{other}` is not known; convert the model anew"))),
     }
 }
 
@@ -234,9 +226,9 @@ impl LinearKernel {
         let matrix = self.matrix.view(weights)?;
         let Shared { level, threads, .. } = self.shared;
         let mut step = self.shared.step();
-        let ForwardPass { activations, scratch, adapters, plan, .. } = &mut *step;
-        if self.group.is_some() && tokens != plan.tokens() {
-            return Err(ort::Error::new(format!("{tokens} rows for {} tokens", plan.tokens())));
+        let ForwardPass { activations, scratch, adapters, tokens: expected, .. } = &mut *step;
+        if self.group.is_some() && tokens != *expected {
+            return Err(ort::Error::new(format!("{tokens} rows for {expected} tokens")));
         }
         let shrink = self.group.and_then(|group| adapters.shrink(group, tokens));
         let quantizer = activations.reshape(tokens, inputs);

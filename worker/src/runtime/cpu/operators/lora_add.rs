@@ -83,8 +83,8 @@ impl LoraAddKernel {
         let y = Rows::new(unsafe { out.as_mut_slice() }, outputs);
 
         let mut step = self.shared.step();
-        if y.len() != step.plan.tokens() {
-            return Err(ort::Error::new(format!("{} rows for {} tokens", y.len(), step.plan.tokens())));
+        if y.len() != step.tokens {
+            return Err(ort::Error::new(format!("{} rows for {} tokens", y.len(), step.tokens)));
         }
         let Some(shrink) = step.adapters.shrink(self.group, y.len()) else { return Ok(()) };
         // SAFETY: each task once, and nobody reads the hidden rows before all are done.
