@@ -5,7 +5,7 @@ use std::io;
 use super::{ATTENTION, GraphError, OPERATOR_DOMAIN, builder::Builder};
 use crate::{
     architecture::{Activation, Architecture, Attention, Head, KeyValues, QkSpan},
-    onnx::Attribute,
+    onnx::{Attribute, ElementType},
 };
 
 /// Attention of `layer` over its fused queries, keys and values; gives the name of the result.
@@ -62,6 +62,13 @@ pub(super) fn norm_gain(b: &mut Builder<'_>, name: &str, scale: f32) -> Result<S
     Ok(name.to_owned())
 }
 
+/// Adds a tensor that is applied to the residual stream, in 32 bits; gives its name.
+pub(super) fn stream_tensor(b: &mut Builder<'_>, name: &str) -> Result<String, GraphError> {
+    let tensor = b.checkpoint.tensor(name)?;
+    b.f32s(name, &tensor.shape, &tensor.data)?;
+    Ok(name.to_owned())
+}
+
 /// Adds a tensor of the checkpoint; gives its name.
 pub(super) fn tensor(b: &mut Builder<'_>, name: &str) -> Result<String, GraphError> {
     norm_gain(b, name, 1.0)
@@ -77,13 +84,13 @@ pub(super) fn activation_name(activation: Activation) -> &'static str {
     }
 }
 
-/// `x * factor`; gives the name of the result, which is `x` for a factor of one.
+/// `factor * x` of the residual stream; gives the name of the result, which is `x` for a factor of one.
 pub(super) fn scaled(b: &mut Builder<'_>, x: &str, factor: f32) -> io::Result<String> {
     if factor == 1.0 {
         return Ok(x.to_owned());
     }
     let (name, out) = (format!("{x}.factor"), format!("{x}.scaled"));
-    b.floats(&name, &[], &[factor])?;
+    b.f32s(&name, &[], &[factor])?;
     b.node("", "Mul", &[x, &name], &[&out], vec![]);
     Ok(out)
 }
@@ -117,6 +124,27 @@ pub(super) fn by_layer(b: &mut Builder<'_>, x: &str, size: usize, back: bool) ->
     b.i64s(&shape, &shape_values)?;
     b.node("", "Reshape", &[x, &shape], &[&out], vec![]);
     Ok(out)
+}
+
+/// `x` in 32 bits, as the residual stream has it: sums of many layers would lose too much in 16 bits, and overflow in some
+/// models.
+pub(super) fn widened(b: &mut Builder<'_>, x: &str) -> String {
+    cast(b, x, "wide", ElementType::F32)
+}
+
+/// `x` of the residual stream in the type of activations.
+pub(super) fn narrowed(b: &mut Builder<'_>, x: &str) -> String {
+    let float = b.float();
+    cast(b, x, "narrow", float)
+}
+
+fn cast(b: &mut Builder<'_>, x: &str, suffix: &str, to: ElementType) -> String {
+    if b.float() == ElementType::F32 {
+        return x.to_owned();
+    }
+    let out = format!("{x}.{suffix}");
+    b.node("", "Cast", &[x], &[&out], vec![Attribute::int("to", to as i64)]);
+    out
 }
 
 /// Gathers rows `logits_indices` of `x`.

@@ -5,8 +5,8 @@ use super::{
     Form, GraphError, LORA_ADD, OPERATOR_DOMAIN,
     builder::{Builder, MICROSOFT},
     common::{
-        attention, by_layer, capped, layer_input, layer_scaled, logits, norm_gain, scaled, select_wanted,
-        split_layer_inputs, tensor,
+        attention, by_layer, capped, layer_input, layer_scaled, logits, narrowed, scaled, select_wanted,
+        split_layer_inputs, stream_tensor, widened,
     },
     experts::Around,
     gqa, rows,
@@ -16,7 +16,7 @@ use crate::{
     onnx::Attribute,
 };
 
-/// Residual stream: its total, and a pending update that the next norm adds.
+/// Residual stream, in 32 bits: its total, and a pending update that the next norm adds.
 pub(super) struct Stream {
     total: String,
     update: Option<String>,
@@ -28,7 +28,8 @@ pub(super) fn embedding(b: &mut Builder<'_>) -> Result<Stream, GraphError> {
     let table = b.checkpoint.tensor(&architecture.embedding.weight())?;
     b.floats("embedding", &table.shape, &table.data)?;
     b.node("", "Gather", &["embedding", "input_ids"], &["hidden"], vec![]);
-    let total = scaled(b, "hidden", architecture.embedding_scale)?;
+    let hidden = widened(b, "hidden");
+    let total = scaled(b, &hidden, architecture.embedding_scale)?;
     if let Some(inputs) = &architecture.layer_inputs {
         layer_inputs(b, inputs, &total)?;
     }
@@ -147,10 +148,13 @@ fn pre_norm(
 ) -> Result<(String, String), GraphError> {
     let out = format!("layers.{layer}.{block}");
     match of {
-        Some(of) => norm(b, &Architecture::layer_prefix(layer), of, &out, stream),
+        Some(of) => {
+            let (normed, total) = norm(b, &Architecture::layer_prefix(layer), of, &out, stream)?;
+            Ok((narrowed(b, &normed), total))
+        }
         None => {
             let total = total(b, &out, stream);
-            Ok((total.clone(), total))
+            Ok((narrowed(b, &total), total))
         }
     }
 }
@@ -163,6 +167,7 @@ fn added(
     total: String,
     result: String,
 ) -> Result<Stream, GraphError> {
+    let result = widened(b, &result);
     let result = match post {
         Some(post) => {
             let stream = Stream { total: result.clone(), update: None };
@@ -192,7 +197,7 @@ fn norm(
     stream: Stream,
 ) -> Result<(String, String), GraphError> {
     let tensors = of.name.within(prefix);
-    let gain = norm_gain(b, &tensors.weight(), 1.0)?;
+    let gain = stream_tensor(b, &tensors.weight())?;
     let out = format!("{name}.normed");
     let epsilon = || Attribute::float("epsilon", of.epsilon);
     let attributes = || vec![epsilon(), Attribute::int("axis", -1), Attribute::int("stash_type", 1)];
@@ -209,7 +214,7 @@ fn norm(
         }
         (NormKind::Layer { bias }, stream) => {
             let total = total(b, name, stream);
-            let bias = if bias { tensor(b, &tensors.bias())? } else { String::new() };
+            let bias = if bias { stream_tensor(b, &tensors.bias())? } else { String::new() };
             b.node("", "LayerNormalization", &[&total, &gain, &bias], &[&out], attributes());
             Ok((out, total))
         }

@@ -23,7 +23,7 @@
 use super::{
     GraphError, Precision,
     builder::{Builder, MICROSOFT},
-    common::{capped, logits, select_wanted},
+    common::{capped, logits, narrowed, select_wanted},
     gqa,
 };
 use crate::{
@@ -216,7 +216,8 @@ fn linear(
 pub(super) fn head(b: &mut Builder<'_>, normed: &str) -> Result<(), GraphError> {
     let head = &b.architecture().head;
     b.node("", "Reshape", &[normed, "flat"], &["normed.flat"], vec![]);
-    select_wanted(b, "normed.flat", "wanted");
+    select_wanted(b, "normed.flat", "selected");
+    let wanted = narrowed(b, "selected");
     let weight = if head.tied {
         "embedding"
     } else {
@@ -225,7 +226,7 @@ pub(super) fn head(b: &mut Builder<'_>, normed: &str) -> Result<(), GraphError> 
         "head"
     };
     let attributes = vec![Attribute::int("transB", 1)];
-    b.node(MICROSOFT, "FusedMatMul", &["wanted", weight], &["logits.plain"], attributes);
+    b.node(MICROSOFT, "FusedMatMul", &[&wanted, weight], &["logits.plain"], attributes);
     let mut plain = "logits.plain";
     if head.bias {
         let mut bias = b.checkpoint.tensor(&head.name.bias())?;

@@ -163,7 +163,8 @@ fn loaded(
 impl Opponent {
     /// Seconds of a step of `streams` answers, of a prompt before anybody generates, and of a prompt of 512 tokens.
     fn decode(&mut self, streams: usize, count: usize, tokens: usize) -> Result<(f64, f64, f64)> {
-        let slot = |stream: usize| (count > 0).then(|| self.leases[stream % count].slot());
+        let slots: Vec<usize> = self.leases.iter().take(count).map(|lease| lease.slot()).collect();
+        let slot = |stream: usize| (count > 0).then(|| slots[stream % count]);
         let geometry = self.backend.geometry();
         let prompt = |len: usize| (0..len as u32).map(|i| i * 7 % geometry.vocab_size as u32).collect::<Vec<_>>();
         let sequences = (0..streams).map(|stream| Sequence::new(&geometry, stream, self.context, slot(stream)));
