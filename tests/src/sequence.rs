@@ -1,7 +1,10 @@
 //! Sequences that a test drives by hand, each in pages of its own.
 
-use anyhow::Result;
-use slm_worker::runtime::{Backend, Chunk, Geometry, LogitsRequest};
+use anyhow::{Context, Result};
+use slm_worker::{
+    runtime::{Backend, Chunk, Geometry, LogitsRequest},
+    sample::argmax,
+};
 
 /// Tokens of one sequence, and what of them the session has.
 #[derive(Debug)]
@@ -26,8 +29,28 @@ impl Sequence {
     }
 }
 
+/// Takes in whatever is new of all of them, at once; the likeliest next token of each.
+pub fn greedy(backend: &mut dyn Backend, sequences: &mut [Sequence]) -> Result<Vec<u32>> {
+    let rows = take_in(backend, sequences, LogitsRequest::Last, Some(1.0))?;
+    let mut token = |row| match backend.top(row) {
+        Some(top) => top.ids.first().copied().context("no candidates"),
+        None => Ok(argmax(backend.row(row)?).context("no largest logit")?.0),
+    };
+    (0..rows).map(&mut token).collect()
+}
+
 /// Takes in whatever is new of all of them, at once; rows of logits as wanted of each.
 pub fn step<'a>(backend: &'a mut dyn Backend, sequences: &mut [Sequence], logits: LogitsRequest) -> Result<&'a [f32]> {
+    take_in(backend, sequences, logits, None)?;
+    Ok(backend.rows()?)
+}
+
+fn take_in(
+    backend: &mut dyn Backend,
+    sequences: &mut [Sequence],
+    logits: LogitsRequest,
+    candidates: Option<f32>,
+) -> Result<usize> {
     let chunks: Vec<Chunk<'_>> = sequences
         .iter()
         .map(|Sequence { tokens, past, pages, adapter }| Chunk {
@@ -36,6 +59,7 @@ pub fn step<'a>(backend: &'a mut dyn Backend, sequences: &mut [Sequence], logits
             pages,
             adapter: *adapter,
             logits,
+            candidates,
         })
         .collect();
     let rows = backend.step(&chunks)?;

@@ -11,13 +11,12 @@ use anyhow::{Context, Result, anyhow, bail};
 use slm_convert::{
     bundle::{Bundle, PrecisionChoice},
     checkpoint::Checkpoint,
-    graph::Precision,
-    pack::pack,
+    graph::{Activations, Precision},
     peft::Adapter,
 };
 use slm_tests::parity::folders;
 use slm_worker::{
-    adapters::{AdapterInfo, AdapterLease, Adapters, LoadedAdapter},
+    adapters::{AdapterInfo, AdapterLease, Adapters},
     engine::{Engine, EngineConfig, Event, FinishReason, Job, StepFailure},
     runtime::{AdapterRoom, Provider, Runtime, SessionConfig},
     sample::SamplingParams,
@@ -34,12 +33,30 @@ struct Setup {
     pages: usize,
     prefix_pages: usize,
     prompt_lookup: bool,
+    provider: Provider,
+    precision: Precision,
 }
 
 /// Everything on.
-const ALL: Setup = Setup { sequences: 4, pages: 16, prefix_pages: 16, prompt_lookup: true };
+const ALL: Setup = Setup {
+    sequences: 4,
+    pages: 16,
+    prefix_pages: 16,
+    prompt_lookup: true,
+    provider: Provider::Cpu,
+    precision: Precision::Int4,
+};
 /// Nothing shared, nothing drafted, nobody beside.
-const ALONE: Setup = Setup { sequences: 1, pages: 3, prefix_pages: 0, prompt_lookup: false };
+const ALONE: Setup = Setup { sequences: 1, pages: 3, prefix_pages: 0, prompt_lookup: false, ..ALL };
+/// Over rows of a device, with adapters in its bank.
+const ROWS: Setup = Setup {
+    sequences: 4,
+    pages: 4,
+    prefix_pages: 0,
+    prompt_lookup: false,
+    provider: Provider::CpuGqa(Activations::F32),
+    precision: Precision::F32,
+};
 
 struct House {
     engine: Engine,
@@ -52,9 +69,20 @@ impl House {
         let family = Path::new(env!("CARGO_MANIFEST_DIR")).join("parity/data/smollm2");
         let cache = tempfile::tempdir()?;
         let checkpoint = Checkpoint::open(&family)?;
-        let precision = PrecisionChoice::Exactly(Precision::Int4);
-        let bundle = Bundle::open_or_build(&checkpoint, precision, cache.path(), &mut |_, _| ())?;
+        let Setup { provider, precision, .. } = setup;
+        let flavour = provider.flavour(PrecisionChoice::Exactly(precision));
+        let bundle = Bundle::open_or_build(&checkpoint, flavour, cache.path(), &mut |_, _| ())?;
         let adapters = Adapters::new(8, 0);
+        // Fewer rows for drafts than are found: a step with more would fail.
+        let logits = setup.sequences + if setup.prompt_lookup { 3 } else { 0 };
+        let config = SessionConfig { context_length: CONTEXT, pages: setup.pages, logits, threads: 2 };
+        let opened = provider.open(
+            &Runtime::load()?,
+            &bundle,
+            config,
+            AdapterRoom { slots: 8, rank_max: 8 },
+            adapters.table(),
+        )?;
         let mut experts = vec![None];
         for dir in folders(&family.join("adapters"))? {
             if dir.join("MUST_BE_REJECTED").exists() {
@@ -62,20 +90,10 @@ impl House {
             }
             let adapter = Adapter::open(&dir, checkpoint.architecture())?;
             let name = slm_tests::parity::file_name(&dir);
-            let packed = LoadedAdapter::from(pack(&adapter, checkpoint.architecture(), Precision::Int4, 1.0)?);
-            let info = AdapterInfo::new(&name, &packed, 1.0, Duration::ZERO);
-            experts.push(Some(adapters.publish(info, packed)?));
+            let loaded = opened.loader.prepare(&adapter, 1.0)?;
+            let info = AdapterInfo::new(&name, &loaded, 1.0, Duration::ZERO);
+            experts.push(Some(adapters.publish(info, loaded)?));
         }
-        // Fewer rows for drafts than are found: a step with more would fail.
-        let logits = setup.sequences + if setup.prompt_lookup { 3 } else { 0 };
-        let config = SessionConfig { context_length: CONTEXT, pages: setup.pages, logits, threads: 2 };
-        let opened = Provider::Cpu.open(
-            &Runtime::load()?,
-            &bundle,
-            config,
-            AdapterRoom { slots: 8, rank_max: 8 },
-            adapters.table(),
-        )?;
         let config = EngineConfig {
             sequences_max: setup.sequences,
             queue_max: 100,
@@ -202,6 +220,26 @@ fn an_answer_is_the_one_that_it_gets_alone() -> Result<()> {
     assert!(cached > 0);
     alone.close()?;
     house.close()
+}
+
+/// The same engine over rows: answers are those of the CPU's own operators, whoever else generates, and with adapters that
+/// differ from row to row. There is nothing to share and nothing to draft.
+#[test]
+fn over_rows_answers_are_those_over_pages() -> Result<()> {
+    let requests: Vec<_> = mix().into_iter().filter(|request| request.temperature == 0.0).collect();
+    let pages = House::open(Setup { precision: Precision::F32, ..ALONE })?;
+    let rows = House::open(ROWS)?;
+    let expected = pages.answers(&requests)?;
+    for turn in 0..2 {
+        let answers = rows.answers(&requests)?;
+        for (index, (answer, expected)) in answers.iter().zip(&expected).enumerate() {
+            assert_eq!(answer.tokens, expected.tokens, "turn {turn}, request {index}: {:?}", requests[index]);
+            assert_eq!(answer.cached, 0);
+        }
+    }
+    assert_eq!(rows.engine.stats().drafted, 0);
+    pages.close()?;
+    rows.close()
 }
 
 /// Whether a draft pays is for the engine to find out, so this goes on until it did.

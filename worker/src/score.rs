@@ -21,8 +21,15 @@ pub fn perplexity(
     let mut past = 0;
     let pages: Vec<u32> = (0..geometry.pages_for(1, tokens.len()) as u32).collect();
     for chunk in tokens.chunks(TOKENS_MAX) {
-        let logits =
-            backend.step(&[Chunk { tokens: chunk, past, pages: &pages, adapter, logits: LogitsRequest::All }])?;
+        backend.step(&[Chunk {
+            tokens: chunk,
+            past,
+            pages: &pages,
+            adapter,
+            logits: LogitsRequest::All,
+            candidates: None,
+        }])?;
+        let logits = backend.rows()?;
         past += chunk.len();
         let next = tokens[past - chunk.len() + 1..].iter();
         for (logits, &token) in logits.chunks_exact(vocab).zip(next) {

@@ -14,12 +14,11 @@ use slm_convert::{
     graph::{Activations, Precision},
     peft::Adapter,
 };
-use slm_tests::sequence::{Sequence, step};
+use slm_tests::sequence::{Sequence, greedy};
 use slm_worker::{
     adapters::{AdapterInfo, AdapterLease, Adapters},
     model::available_threads,
-    runtime::{AdapterRoom, Backend, LogitsRequest, Opened, Provider, Runtime, SessionConfig, TOKENS_MAX},
-    sample::argmax,
+    runtime::{AdapterRoom, Backend, Opened, Provider, Runtime, SessionConfig, TOKENS_MAX},
 };
 
 use crate::{RANK, adapters};
@@ -196,11 +195,8 @@ impl Opponent {
 
     /// A step of all, and the likeliest next token of each.
     fn advance(&mut self, sequences: &mut [Sequence]) -> Result<()> {
-        let vocab = self.backend.geometry().vocab_size;
-        let logits = step(&mut *self.backend, sequences, LogitsRequest::Last)?;
-        for (sequence, logits) in sequences.iter_mut().zip(logits.chunks_exact(vocab)) {
-            sequence.push(&[argmax(logits).context("no largest logit")?.0]);
-        }
+        let tokens = greedy(&mut *self.backend, sequences)?;
+        sequences.iter_mut().zip(tokens).for_each(|(sequence, token)| sequence.push(&[token]));
         Ok(())
     }
 }

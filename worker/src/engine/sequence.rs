@@ -1,6 +1,6 @@
 //! A sequence: an admitted request with its pages.
 
-use std::{rc::Rc, slice::ChunksExact, time::Instant};
+use std::{ops::Range, rc::Rc, time::Instant};
 
 use super::{
     Event, FinishReason, StepFailure, Submitted,
@@ -10,7 +10,7 @@ use super::{
     schedule::Demand,
 };
 use crate::{
-    runtime::{Chunk, LogitsRequest},
+    runtime::{Backend, Chunk, LogitsRequest, SessionError, Top},
     sample::Sampler,
 };
 
@@ -31,6 +31,33 @@ pub(super) struct Sequence {
     past: usize,
     /// Shares of the KV cache that it keeps from others: the least that a step is charged.
     shares: usize,
+}
+
+/// Rows of logits of a step, which sequences take in their order.
+pub(super) struct Rows<'a> {
+    backend: &'a mut dyn Backend,
+    next: usize,
+}
+
+impl<'a> Rows<'a> {
+    pub(super) fn new(backend: &'a mut dyn Backend) -> Self {
+        Self { backend, next: 0 }
+    }
+
+    /// Indices of the next `count` rows.
+    fn take(&mut self, count: usize) -> Range<usize> {
+        let first = self.next;
+        self.next += count;
+        first..self.next
+    }
+
+    fn top(&self, row: usize) -> Option<Top<'_>> {
+        self.backend.top(row)
+    }
+
+    fn row(&mut self, row: usize) -> Result<&[f32], SessionError> {
+        self.backend.row(row)
+    }
 }
 
 /// State of a sequence after a step.
@@ -130,6 +157,7 @@ impl Sequence {
             tokens: &self.tokens[self.past..end],
             past: self.past,
             pages: self.table.pages(),
+            candidates: self.sampler.candidates(),
             adapter: self.submitted.job.adapter.as_ref().map(|lease| lease.slot()),
             logits: match self.drafted {
                 _ if end < self.tokens.len() => LogitsRequest::Nothing,
@@ -139,14 +167,9 @@ impl Sequence {
         }
     }
 
-    /// Advances by `scheduled` computed tokens. Samples from `logits`, the rows after the last of them and after each
+    /// Advances by `scheduled` computed tokens. Samples from the next of `rows`, those after the last of them and after each
     /// drafted token, until the draft is rejected, and sends the tokens. Gives the number of sampled tokens.
-    pub(super) fn took(
-        &mut self,
-        scheduled: usize,
-        logits: &mut ChunksExact<'_, f32>,
-        cache: &mut KvCache,
-    ) -> (Progress, usize) {
+    pub(super) fn took(&mut self, scheduled: usize, rows: &mut Rows<'_>, cache: &mut KvCache) -> (Progress, usize) {
         self.past += scheduled;
         self.account.charge(scheduled.max(self.shares));
         if self.past < self.known() {
@@ -155,26 +178,32 @@ impl Sequence {
         }
         let draft = self.tokens.split_off(self.known());
         self.drafted = 0;
-        let mut rows = logits.by_ref().take(draft.len() + 1);
+        let own = rows.take(draft.len() + 1);
         let mut drafted = draft.iter();
         let (mut progress, mut chosen) = (Progress::Goes, 0_usize);
-        for logits in rows.by_ref() {
-            progress = self.advance(logits);
+        for row in own {
+            progress = self.advance(rows, row);
             chosen += 1;
             if progress == Progress::Ended || drafted.next() != self.tokens.last() {
                 break;
             }
             self.past += 1;
         }
-        rows.for_each(drop);
         self.record.observe(draft.len(), chosen.saturating_sub(1));
         cache.publish(&mut self.table, &self.tokens[..self.past]);
         (progress, chosen)
     }
 
-    /// Samples from one row of `logits` and sends the token.
-    fn advance(&mut self, logits: &[f32]) -> Progress {
-        let (id, logprobs) = match self.sampler.sample(logits) {
+    /// Samples from one row of logits and sends the token.
+    fn advance(&mut self, rows: &mut Rows<'_>, row: usize) -> Progress {
+        let sampled = match rows.top(row).and_then(|top| self.sampler.sample_top(&top)) {
+            Some(sampled) => sampled,
+            None => match rows.row(row) {
+                Ok(logits) => self.sampler.sample(logits),
+                Err(error) => return self.fail(StepFailure::Session(error.to_string())),
+            },
+        };
+        let (id, logprobs) = match sampled {
             Ok(sampled) => sampled,
             Err(error) => return self.fail(error.into()),
         };

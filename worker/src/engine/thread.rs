@@ -15,7 +15,7 @@ use super::{
     draft::{self, Cost},
     queue::Queue,
     schedule::{self, Demand, Pace},
-    sequence::{Progress, Sequence},
+    sequence::{Progress, Rows, Sequence},
 };
 use crate::runtime::{Backend, Chunk, Geometry};
 
@@ -125,31 +125,30 @@ impl EngineThread {
         if self.running.is_empty() {
             return;
         }
-        let Self { backend, geometry, running, scheduled_tokens, cache, pace, cost, gauges, .. } = self;
+        let Self { backend, running, scheduled_tokens, cache, pace, cost, gauges, .. } = self;
         let taking = || running.iter().zip(scheduled_tokens.iter()).filter(|(_, scheduled)| **scheduled > 0);
         let chunks: Vec<Chunk<'_>> = taking().map(|(sequence, &scheduled)| sequence.chunk(scheduled)).collect();
         let prompt_tokens: usize =
             taking().filter(|(sequence, _)| !sequence.generates()).map(|(_, &scheduled)| scheduled).sum();
         let drafted: usize = running.iter().map(Sequence::drafted).sum();
-        let vocab = geometry.vocab_size;
         let result = backend.step(&chunks);
         drop(chunks);
         match result {
-            Ok(logits) => {
+            Ok(sampled) => {
                 let took = begun.elapsed();
                 pace.observe(prompt_tokens, generating, took);
                 if prompt_tokens == 0 {
-                    cost.observe(logits.len() / vocab, took.as_secs_f64());
+                    cost.observe(sampled, took.as_secs_f64());
                 }
                 let mut scheduled_tokens = scheduled_tokens.iter();
-                let mut logits = logits.chunks_exact(vocab);
+                let mut rows = Rows::new(&mut **backend);
                 let (mut chosen, mut first) = (0, 0);
                 keep(running, cache, |sequence, cache| {
                     let scheduled = scheduled_tokens.next().copied().unwrap_or(0);
                     if scheduled == 0 {
                         return Progress::Goes;
                     }
-                    let (progress, tokens) = sequence.took(scheduled, &mut logits, cache);
+                    let (progress, tokens) = sequence.took(scheduled, &mut rows, cache);
                     chosen += tokens;
                     first += tokens.min(1);
                     progress

@@ -2,19 +2,36 @@
 
 use std::path::PathBuf;
 
-use super::{device::DeviceError, provider::ProviderError};
+use super::{device::DeviceError, provider::ProviderError, top::Top};
 
 /// A model's forward pass, with the memory of keys and values. Whoever drives it assigns pages to sequences.
 pub trait Backend: Send {
     /// Its sizes and abilities.
     fn geometry(&self) -> Geometry;
 
-    /// Runs a forward pass over `chunks`. Returns the requested rows of logits, in order. After an error the contents of
-    /// the chunks' new positions are unspecified.
+    /// Runs a forward pass over `chunks`. Returns the number of requested rows of logits, which are there until the next step, in
+    /// the order of the chunks. After an error the contents of the chunks' new positions are unspecified.
     ///
     /// # Errors
     /// The step is beyond the geometry, its pages are at fault, or ONNX Runtime failed.
-    fn step(&mut self, chunks: &[Chunk<'_>]) -> Result<&[f32], SessionError>;
+    fn step(&mut self, chunks: &[Chunk<'_>]) -> Result<usize, SessionError>;
+
+    /// The largest logits of row `row`, where [`Chunk::candidates`] asked for them and the backend selects them itself.
+    fn top(&self, _row: usize) -> Option<Top<'_>> {
+        None
+    }
+
+    /// Row `row` of the logits.
+    ///
+    /// # Errors
+    /// The device failed.
+    fn row(&mut self, row: usize) -> Result<&[f32], SessionError>;
+
+    /// All rows of the logits, one after another.
+    ///
+    /// # Errors
+    /// The device failed.
+    fn rows(&mut self) -> Result<&[f32], SessionError>;
 }
 
 /// Sizes and abilities of a [`Backend`].
@@ -77,6 +94,8 @@ pub struct Chunk<'a> {
     pub adapter: Option<usize>,
     /// Requested logits.
     pub logits: LogitsRequest,
+    /// Whether the largest logits suffice, which a device selects itself, and the temperature at which they are weighed.
+    pub candidates: Option<f32>,
 }
 
 /// Tokens of a chunk that need logits.

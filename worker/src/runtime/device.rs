@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use super::binding::MemoryInfo;
+use super::{binding::MemoryInfo, top::TopRows};
 
 /// Alignment of allocations, in bytes.
 const ALIGNMENT: usize = 256;
@@ -79,6 +79,19 @@ pub(super) trait Device: fmt::Debug + Send + Sync {
 
     /// Free bytes.
     fn free_bytes(&self) -> u64;
+
+    /// The largest of the f32 logits at an address, rows of `vocab`, one for each temperature. `work` has
+    /// [`top::work_bytes`] for so many rows.
+    ///
+    /// # Safety
+    /// The logits lie within an allocation, and nobody writes them or uses `work` meanwhile.
+    unsafe fn top(
+        &self,
+        logits: usize,
+        vocab: usize,
+        temperatures: &[f32],
+        work: &Memory,
+    ) -> Result<TopRows, DeviceError>;
 }
 
 /// An allocation.
@@ -178,6 +191,19 @@ impl Device for Host {
 
     fn free_bytes(&self) -> u64 {
         u64::MAX
+    }
+
+    unsafe fn top(
+        &self,
+        logits: usize,
+        vocab: usize,
+        temperatures: &[f32],
+        _: &Memory,
+    ) -> Result<TopRows, DeviceError> {
+        let from = std::ptr::with_exposed_provenance::<f32>(logits);
+        // SAFETY: the caller's promise; the host's allocations are aligned.
+        let logits = unsafe { std::slice::from_raw_parts(from, vocab * temperatures.len()) };
+        Ok(TopRows::of(logits, vocab, temperatures))
     }
 }
 

@@ -14,6 +14,7 @@ mod device;
 mod library;
 mod provider;
 mod rows;
+mod top;
 
 pub use backend::{Backend, Chunk, ChunkError, Geometry, LogitsRequest, SessionConfig, SessionError, TOKENS_MAX};
 pub use cpu::page_bytes;
@@ -21,3 +22,6 @@ pub use device::DeviceError;
 pub use library::{LibraryError, Runtime};
 pub use provider::{AdapterLoader, AdapterRoom, Opened, Provider, ProviderError};
 pub use rows::{BankError, BankedAdapter};
+#[cfg(test)]
+pub(crate) use top::TopRows;
+pub use top::{TOP, Top};

@@ -74,6 +74,15 @@ pub enum ProviderError {
         /// Message of the driver.
         error: String,
     },
+    /// The compiler of kernels is not there.
+    #[error("libnvrtc.so.13 does not load; put CUDA 13's NVRTC on the library path (wheel nvidia-cuda-nvrtc)")]
+    NoCompiler,
+    /// A kernel does not compile.
+    #[error("NVRTC: {error}; please report this with the GPU's name and the version of CUDA")]
+    Compile {
+        /// Message of the compiler.
+        error: String,
+    },
     /// The provider's library is not there.
     #[error(
         "{path}: no such file; ONNX Runtime's library must be that of `pip install onnxruntime-gpu`, with {CUDA_LIBRARY} beside it"

@@ -3,6 +3,7 @@
 use rand::Rng;
 
 use super::SamplingParams;
+use crate::runtime::Top;
 
 /// Samples from the softmax of `logits / temperature`. `largest` is the largest logit, and finite.
 pub(super) fn draw(logits: &[f32], largest: f32, params: &SamplingParams, random: &mut impl Rng) -> u32 {
@@ -16,6 +17,34 @@ pub(super) fn draw(logits: &[f32], largest: f32, params: &SamplingParams, random
         candidates.retain(|&(_, w)| w >= params.min_p);
     }
     pick(&candidates, random)
+}
+
+/// Place among a row's candidates of one sampled as by [`draw`]; `None` if the choice may be beyond them.
+pub(super) fn draw_top(top: &Top<'_>, params: &SamplingParams, random: &mut impl Rng) -> Option<usize> {
+    let largest = *top.logits.first()?;
+    let weight = |logit: &f32| ((logit - largest) / params.temperature).exp();
+    let mut candidates: Vec<(u32, f32)> = top.ids.iter().copied().zip(top.logits.iter().map(weight)).collect();
+    if params.top_k > 0 {
+        candidates.truncate(params.top_k);
+        candidates.sort_unstable_by_key(|&(token, _)| token);
+        keep_top_p(&mut candidates, params.top_p);
+    } else if params.top_p < 1.0 {
+        let (mut reached, enough) = (0.0, f64::from(params.top_p) * f64::from(top.total));
+        let last = candidates.iter().position(|&(_, w)| {
+            reached += f64::from(w);
+            reached >= enough
+        })?;
+        candidates.truncate(last + 1);
+    } else {
+        // Those beyond are no likelier than the last.
+        candidates.last().filter(|(_, w)| *w < params.min_p)?;
+        candidates.sort_unstable_by_key(|&(token, _)| token);
+    }
+    if params.min_p > 0.0 {
+        candidates.retain(|&(_, w)| w >= params.min_p);
+    }
+    let token = pick(&candidates, random);
+    top.ids.iter().position(|&id| id == token)
 }
 
 fn by_weight(a: &(u32, f32), b: &(u32, f32)) -> std::cmp::Ordering {

@@ -1,5 +1,7 @@
 //! Log-probabilities of tokens.
 
+use crate::runtime::Top;
+
 /// Log-probabilities at one generated token.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Logprobs {
@@ -19,6 +21,12 @@ pub struct TokenLogprob {
 }
 
 impl Logprobs {
+    /// Log-probabilities of the candidate at `place` and of the `count` likeliest tokens.
+    pub(super) fn of_top(top: &Top<'_>, place: usize, count: usize) -> Self {
+        let of = |place: usize| TokenLogprob { id: top.ids[place], logprob: top.logits[place] - top.log_sum_exp };
+        Self { chosen: of(place), top: (0..count.min(top.ids.len())).map(of).collect() }
+    }
+
     /// Log-probabilities of `chosen` and of the `top` likeliest tokens.
     pub fn of(logits: &[f32], chosen: u32, top: usize) -> Self {
         let log_sum = log_sum_exp(logits);

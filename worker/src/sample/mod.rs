@@ -8,6 +8,8 @@ mod logprobs;
 
 use std::collections::HashMap;
 
+use crate::runtime::{TOP, Top};
+
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
@@ -94,6 +96,32 @@ impl Sampler {
             self.choose(logits)?
         };
         Ok((token, self.params.logprobs.map(|top| Logprobs::of(logits, token, top))))
+    }
+
+    /// The temperature of the candidates that suffice for the next token; `None` if it takes a whole row: with penalties, which may
+    /// favour any token, and where no token is left out.
+    pub fn candidates(&self) -> Option<f32> {
+        let SamplingParams { temperature, top_k, top_p, min_p, logprobs, .. } = self.params;
+        if self.params.penalises() || logprobs.is_some_and(|top| top > TOP) {
+            return None;
+        }
+        if temperature == 0.0 {
+            return Some(1.0);
+        }
+        (1..=TOP).contains(&top_k).then_some(temperature).or((top_p < 1.0 || min_p > 0.0).then_some(temperature))
+    }
+
+    /// The next token of a row's candidates; `None` if it may be none of them.
+    pub fn sample_top(&mut self, top: &Top<'_>) -> Option<Result<(u32, Option<Logprobs>), NotFinite>> {
+        if top.log_sum_exp.is_nan() {
+            return Some(Err(NotFinite));
+        }
+        let place = match self.params.temperature {
+            0.0 => 0,
+            _ => draw::draw_top(top, &self.params, &mut self.random)?,
+        };
+        let logprobs = self.params.logprobs.map(|count| Logprobs::of_top(top, place, count));
+        Some(Ok((top.ids[place], logprobs)))
     }
 
     fn choose(&mut self, logits: &[f32]) -> Result<u32, NotFinite> {
@@ -198,6 +226,52 @@ mod tests {
                 let seen = drawn.iter().filter(|&&t| t == token as u32).count() as f64 / n as f64;
                 assert!((seen - share).abs() < 0.015, "{name}: token {token} came {seen}, expected {share}");
             }
+        }
+    }
+
+    /// Candidates give the tokens that whole rows give, draw by draw, or none.
+    #[test]
+    fn candidates_suffice_or_say_that_they_do_not() {
+        let logits = logits(500);
+        let rows = crate::runtime::TopRows::of;
+        for (params, suffices) in [
+            (SamplingParams::GREEDY, true),
+            (with(|p| p.top_k = 40), true),
+            (with(|p| (p.top_k, p.top_p, p.temperature) = (64, 0.9, 0.7)), true),
+            (with(|p| (p.top_k, p.min_p) = (20, 0.5)), true),
+            (with(|p| (p.top_p, p.temperature) = (0.3, 0.2)), true),
+            (with(|p| (p.min_p, p.temperature) = (0.9, 0.5)), true),
+            // More tokens than there are candidates.
+            (with(|p| p.top_p = 0.9), false),
+            (with(|p| p.min_p = 0.01), false),
+        ] {
+            let temperature = Sampler::new(params.clone(), &[]).candidates().expect("candidates may suffice");
+            let top = rows(&logits, 500, &[temperature]);
+            let top = top.row(0).unwrap();
+            let mut sampler = Sampler::new(params.clone(), &[]);
+            let drawn: Option<Vec<u32>> = (0..50).map(|_| Some(sampler.sample_top(&top)?.unwrap().0)).collect();
+            assert_eq!(drawn, suffices.then(|| tokens(&params, &logits, 50)), "{params:?}");
+        }
+        for whole in [with(|_| ()), with(|p| p.top_k = 65), with(|p| (p.top_k, p.presence_penalty) = (5, 0.1))] {
+            assert_eq!(Sampler::new(whole, &[]).candidates(), None);
+        }
+    }
+
+    #[test]
+    fn candidates_have_the_log_probabilities_of_the_row() {
+        let logits = logits(500);
+        let params = SamplingParams { logprobs: Some(5), ..SamplingParams::GREEDY };
+        let (token, expected) = Sampler::new(params.clone(), &[]).sample(&logits).unwrap();
+        let rows = crate::runtime::TopRows::of(&logits, 500, &[1.0]);
+        let (found, logprobs) = Sampler::new(params, &[]).sample_top(&rows.row(0).unwrap()).unwrap().unwrap();
+        let (expected, logprobs) = (expected.unwrap(), logprobs.unwrap());
+        assert_eq!(token, found);
+        assert_eq!(
+            logprobs.top.iter().map(|t| t.id).collect::<Vec<_>>(),
+            expected.top.iter().map(|t| t.id).collect::<Vec<_>>()
+        );
+        for (ours, theirs) in logprobs.top.iter().zip(&expected.top).chain([(&logprobs.chosen, &expected.chosen)]) {
+            assert!((ours.logprob - theirs.logprob).abs() < 1e-4, "{ours:?} {theirs:?}");
         }
     }
 

@@ -150,6 +150,7 @@ mod tests {
                 pages,
                 adapter: None,
                 logits: LogitsRequest::Last,
+                candidates: None,
             })
             .collect();
         step.prepare(&chunks, 1).err().map(|error| error.to_string())

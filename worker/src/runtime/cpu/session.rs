@@ -51,6 +51,8 @@ pub(crate) struct DecoderSession {
     logits: Buffer<f32>,
     /// Bound numbers of tokens and rows of logits.
     bound: (usize, usize),
+    /// Rows of logits of the last step.
+    rows: usize,
     geometry: Geometry,
     threads: usize,
 }
@@ -89,6 +91,7 @@ impl DecoderSession {
             // Written to now, so that the process's memory use shows at the start and not with its largest step.
             logits: Buffer::filled(config.logits.max(1) * model.vocab_size, f32::NAN),
             bound: (0, 0),
+            rows: 0,
             geometry,
             threads: config.threads,
         })
@@ -100,7 +103,7 @@ impl Backend for DecoderSession {
         self.geometry
     }
 
-    fn step(&mut self, chunks: &[Chunk<'_>]) -> Result<&[f32], SessionError> {
+    fn step(&mut self, chunks: &[Chunk<'_>]) -> Result<usize, SessionError> {
         let (tokens, wanted) = self.geometry.check(chunks)?;
         self.lock().prepare(chunks, self.threads)?;
         self.fill(chunks);
@@ -109,7 +112,17 @@ impl Backend for DecoderSession {
         let ran = self.binding.run(&mut self.session, None);
         self.lock().adapters.release();
         ran?;
-        Ok(&self.logits.as_slice()[..wanted * self.geometry.vocab_size])
+        self.rows = wanted;
+        Ok(wanted)
+    }
+
+    fn row(&mut self, row: usize) -> Result<&[f32], SessionError> {
+        let vocab = self.geometry.vocab_size;
+        Ok(&self.rows()?[row * vocab..(row + 1) * vocab])
+    }
+
+    fn rows(&mut self) -> Result<&[f32], SessionError> {
+        Ok(&self.logits.as_slice()[..self.rows * self.geometry.vocab_size])
     }
 }
 

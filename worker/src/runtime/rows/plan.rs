@@ -80,6 +80,7 @@ mod tests {
                 pages,
                 adapter: None,
                 logits: LogitsRequest::Last,
+                candidates: None,
             })
             .collect();
         runs(&chunks, 6, 64).map_err(|error| error.to_string())

@@ -21,6 +21,7 @@ use crate::{
         backend::{Backend, Chunk, Geometry, LogitsRequest, SessionConfig, SessionError, TOKENS_MAX},
         binding::{Binding, Buffer, Element, MemoryInfo, Value},
         device::{Device, DeviceError, Memory},
+        top::{Top, TopRows, work_bytes},
     },
 };
 
@@ -42,6 +43,8 @@ struct Sizes {
     rows: usize,
     tokens: usize,
     wanted: usize,
+    /// First row of its logits.
+    logits: usize,
     /// Units of the bank.
     units: usize,
     /// Bound on the positions of its rows.
@@ -67,11 +70,23 @@ struct Named {
     width: usize,
 }
 
+/// Where a row of logits is.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    /// Row in the device's memory.
+    on_device: usize,
+    /// Whether the host has it, too.
+    on_host: bool,
+    /// Run and row of its candidates.
+    top: Option<(usize, usize)>,
+}
+
 /// An open decoder over rows.
 pub(crate) struct RowsSession {
     // First, because bindings must be dropped before the session and the memory that they point to.
     bindings: HashMap<Sizes, Bound>,
     session: Session,
+    device: Arc<dyn Device>,
     memory_info: MemoryInfo,
     activations: Activations,
     geometry: Geometry,
@@ -82,12 +97,17 @@ pub(crate) struct RowsSession {
     masks: Vec<(usize, Memory)>,
     /// What the masks say: units for each row of a run.
     masked: Option<(usize, Vec<Option<Range<usize>>>)>,
-    places: Places,
+    input_places: Places,
     inputs: Memory,
     device_logits: Memory,
     // Before the logits, which it pins.
     _pinned: Option<Box<dyn Send>>,
     logits: Buffer<f32>,
+    /// Of each row of logits of the last step, in the order of its chunks: where it is.
+    places: Vec<Place>,
+    /// Candidates of the rows of each run.
+    tops: Vec<TopRows>,
+    work: Memory,
     /// Positions of each row that hold something.
     lengths: Vec<usize>,
     table: Arc<AdapterTable>,
@@ -119,8 +139,9 @@ impl RowsSession {
             shares_pages: false,
             drafts: false,
         };
-        let places = Places::new(config.pages);
-        let logits_rows = config.logits.max(config.pages);
+        let input_places = Places::new(config.pages);
+        // Runs of answers have theirs at the beginning, whatever rows they are of; prompts have theirs behind.
+        let logits_rows = config.pages + config.logits + 1;
         let zeroed = |bytes, what| Memory::zeroed(&device, bytes, what);
         let masks = names::mask_widths(model)
             .into_iter()
@@ -139,20 +160,30 @@ impl RowsSession {
             masks: masks.collect::<Result<_, DeviceError>>()?,
             masked: None,
             bank,
-            places,
-            inputs: zeroed(places.bytes(), "inputs")?,
+            input_places,
+            inputs: zeroed(input_places.bytes(), "inputs")?,
             device_logits: zeroed(bytes, "logits")?,
             // SAFETY: the buffer is dropped after the guard (field order).
             _pinned: unsafe { device.pin(logits.address(), size_of_val(logits.as_slice())) },
             logits,
+            places: Vec::new(),
+            tops: Vec::new(),
+            work: zeroed(work_bytes(logits_rows), "candidates")?,
             lengths: vec![0; config.pages],
             table,
             captures,
             captured: 0,
+            device,
         })
     }
 
-    fn run(&mut self, run: &Run, chunks: &[Chunk<'_>], places: &[usize]) -> Result<(), SessionError> {
+    fn run(
+        &mut self,
+        run: &Run,
+        chunks: &[Chunk<'_>],
+        places: &[usize],
+        prompts: usize,
+    ) -> Result<usize, SessionError> {
         let (first_row, rows, tokens) = match run {
             Run::Decode { rows, .. } => (0, *rows, 1),
             Run::Prefill { chunk, tokens } => (plan::row(&chunks[*chunk]), 1, *tokens),
@@ -161,7 +192,7 @@ impl RowsSession {
             Run::Decode { chunks, .. } => chunks,
             Run::Prefill { chunk, .. } => std::slice::from_ref(chunk),
         };
-        let mut inputs = Inputs::new(self.places, tokens);
+        let mut inputs = Inputs::new(self.input_places, tokens);
         let last = self.geometry.context_length - 1;
         for row in 0..rows {
             // Rows of no chunk write where their next token will.
@@ -187,6 +218,7 @@ impl RowsSession {
             rows,
             tokens,
             wanted: if decode { rows } else { inputs.wanted().max(1) },
+            logits: if decode { 0 } else { self.geometry.pages + prompts },
             units: units.next_power_of_two().clamp(UNITS_MIN, self.bank.units),
             total: reached.next_power_of_two().max(BOUND_MIN).min(positions),
             recurs: decode,
@@ -196,7 +228,8 @@ impl RowsSession {
         for chunk in members.iter().map(|&index| &chunks[index]) {
             self.lengths[plan::row(chunk)] = chunk.past + chunk.tokens.len();
         }
-        Ok(self.fetch(members, chunks, places)?)
+        self.take_in(sizes.logits, members, chunks, places)?;
+        Ok(if decode { 0 } else { inputs.wanted() })
     }
 
     /// Writes the inputs, and the masks if they have changed.
@@ -231,23 +264,58 @@ impl RowsSession {
         }
     }
 
-    /// Copies the logits of a run to the host, each chunk's to its place.
-    fn fetch(&mut self, members: &[usize], chunks: &[Chunk<'_>], places: &[usize]) -> Result<(), DeviceError> {
+    /// Notes where the logits of a run are, from row `first` of the device on, and selects candidates where they suffice.
+    fn take_in(
+        &mut self,
+        first: usize,
+        members: &[usize],
+        chunks: &[Chunk<'_>],
+        places: &[usize],
+    ) -> Result<(), DeviceError> {
+        let mut temperatures = Vec::new();
+        let mut any = false;
+        for &index in members {
+            let chunk = &chunks[index];
+            for row in 0..chunk.logits.count(chunk.tokens.len()) {
+                let top = chunk.candidates.map(|_| (self.tops.len(), temperatures.len()));
+                let on_device = first + temperatures.len();
+                self.places[places[index] + row] = Place { on_device, on_host: false, top };
+                temperatures.push(chunk.candidates.unwrap_or(1.0));
+                any |= top.is_some();
+            }
+        }
+        if any {
+            let vocab = self.geometry.vocab_size;
+            let bytes = vocab * size_of::<f32>();
+            let logits = self.device_logits.address(first * bytes, temperatures.len() * bytes);
+            // SAFETY: the run has ended, and nobody else has this memory.
+            self.tops.push(unsafe { self.device.top(logits, vocab, &temperatures, &self.work)? });
+        }
+        Ok(())
+    }
+
+    /// Copies rows of logits to the host, neighbours on the device together.
+    fn fetch(&mut self, rows: Range<usize>) -> Result<(), DeviceError> {
         let row = self.geometry.vocab_size;
         let host = self.logits.as_mut_slice();
-        let mut from = 0;
-        let mut members = members.iter().peekable();
-        while let Some(&first) = members.next() {
-            let count = |index: usize| chunks[index].logits.count(chunks[index].tokens.len());
-            let (to, mut rows) = (places[first], count(first));
-            // Neighbours on both sides are copied together.
-            while let Some(next) = members.next_if(|&&next| places[next] == to + rows) {
-                rows += count(*next);
+        let mut next = rows.start;
+        while next < rows.end {
+            let first = next;
+            let Place { on_device, on_host, .. } = self.places[first];
+            next += 1;
+            if on_host {
+                continue;
             }
-            let part = bytemuck::cast_slice_mut(&mut host[to * row..(to + rows) * row]);
+            while next < rows.end
+                && self.places[next].on_device == on_device + (next - first)
+                && !self.places[next].on_host
+            {
+                next += 1;
+            }
+            let part = bytemuck::cast_slice_mut(&mut host[first * row..next * row]);
             // SAFETY: the run has ended, and nobody else has this memory.
-            unsafe { self.device_logits.read(from * row * size_of::<f32>(), part)? };
-            from += rows;
+            unsafe { self.device_logits.read(on_device * row * size_of::<f32>(), part)? };
+            self.places[first..next].iter_mut().for_each(|place| place.on_host = true);
         }
         Ok(())
     }
@@ -278,17 +346,22 @@ impl RowsSession {
     fn bind_small(&self, binding: &mut Binding, sizes: Sizes) -> Result<(), SessionError> {
         let Sizes { rows, tokens, wanted, units, .. } = sizes;
         let inputs = &self.inputs;
-        binding.input(c"input_ids", &self.view::<i64>(inputs, self.places.ids(), &[rows, tokens])?)?;
-        binding.input(c"logits_indices", &self.view::<i64>(inputs, self.places.logits_indices(), &[wanted])?)?;
-        binding.input(c"seqlens_k", &self.view::<i32>(inputs, self.places.seqlens(), &[rows])?)?;
+        binding.input(c"input_ids", &self.view::<i64>(inputs, self.input_places.ids(), &[rows, tokens])?)?;
+        binding.input(c"logits_indices", &self.view::<i64>(inputs, self.input_places.logits_indices(), &[wanted])?)?;
+        binding.input(c"seqlens_k", &self.view::<i32>(inputs, self.input_places.seqlens(), &[rows])?)?;
         if self.has_positions {
-            binding.input(c"position_ids", &self.view::<i64>(inputs, self.places.positions(), &[rows, tokens])?)?;
+            binding
+                .input(c"position_ids", &self.view::<i64>(inputs, self.input_places.positions(), &[rows, tokens])?)?;
         }
         for (linears, memory) in &self.masks {
             let name = c_string(names::mask_name(*linears))?;
             binding.input(&name, &self.view::<bool>(memory, 0, &[rows, 1, units * linears])?)?;
         }
-        let logits = self.view::<f32>(&self.device_logits, 0, &[wanted, self.geometry.vocab_size])?;
+        let logits = self.view::<f32>(
+            &self.device_logits,
+            sizes.logits * self.geometry.vocab_size * size_of::<f32>(),
+            &[wanted, self.geometry.vocab_size],
+        )?;
         binding.output(c"logits", &logits)?;
         Ok(())
     }
@@ -328,22 +401,40 @@ impl Backend for RowsSession {
         self.geometry
     }
 
-    fn step(&mut self, chunks: &[Chunk<'_>]) -> Result<&[f32], SessionError> {
+    fn step(&mut self, chunks: &[Chunk<'_>]) -> Result<usize, SessionError> {
         let (_, wanted) = self.geometry.check(chunks)?;
         let runs = plan::runs(chunks, self.geometry.pages, self.geometry.context_length)?;
-        let count = |chunk: &Chunk<'_>| LogitsRequest::count(chunk.logits, chunk.tokens.len());
-        let places: Vec<usize> = chunks
-            .iter()
-            .scan(0, |rows, chunk| {
-                let place = *rows;
-                *rows += count(chunk);
-                Some(place)
-            })
-            .collect();
+        let mut rows = 0;
+        let mut place = |chunk: &Chunk<'_>| {
+            let first = rows;
+            rows += LogitsRequest::count(chunk.logits, chunk.tokens.len());
+            first
+        };
+        let places: Vec<usize> = chunks.iter().map(&mut place).collect();
+        self.places.clear();
+        self.places.resize(wanted, Place { on_device: 0, on_host: false, top: None });
+        self.tops.clear();
+        let mut prompts = 0;
         for run in &runs {
-            self.run(run, chunks, &places)?;
+            prompts += self.run(run, chunks, &places, prompts)?;
         }
-        Ok(&self.logits.as_slice()[..wanted * self.geometry.vocab_size])
+        Ok(wanted)
+    }
+
+    fn top(&self, row: usize) -> Option<Top<'_>> {
+        let (run, row) = self.places.get(row)?.top?;
+        self.tops.get(run)?.row(row)
+    }
+
+    fn row(&mut self, row: usize) -> Result<&[f32], SessionError> {
+        self.fetch(row..row + 1)?;
+        let vocab = self.geometry.vocab_size;
+        Ok(&self.logits.as_slice()[row * vocab..(row + 1) * vocab])
+    }
+
+    fn rows(&mut self) -> Result<&[f32], SessionError> {
+        self.fetch(0..self.places.len())?;
+        Ok(&self.logits.as_slice()[..self.places.len() * self.geometry.vocab_size])
     }
 }
 

@@ -1,18 +1,24 @@
 //! Memory of an NVIDIA GPU, by its driver.
 #![allow(unsafe_code)] // Calls of the driver; the blocks say why they are sound.
 
+mod compile;
+
 use std::{ffi::c_void, sync::Arc};
 
-use cudarc::driver::{CudaContext, DriverError, result, sys};
+use cudarc::driver::{CudaContext, CudaFunction, DriverError, LaunchConfig, PushKernelArg as _, result, sys};
 
 use super::{
     binding::MemoryInfo,
-    device::{Device, DeviceError},
+    device::{Device, DeviceError, Memory},
     provider::ProviderError,
+    top::{TOP, TopRows},
 };
 
 /// Oldest driver that CUDA 13 runs on, as `cuDriverGetVersion` counts: 1000 times the major version.
 const CUDA_VERSION_MIN: i32 = 13_000;
+
+/// Threads of a row in the kernel that selects the largest logits.
+const TOP_THREADS: u32 = 512;
 
 /// A GPU. Its context is the primary one, which ONNX Runtime uses, too.
 #[derive(Debug)]
@@ -20,6 +26,7 @@ pub(super) struct Cuda {
     context: Arc<CudaContext>,
     index: usize,
     name: String,
+    top: CudaFunction,
 }
 
 impl Cuda {
@@ -45,7 +52,10 @@ impl Cuda {
         }
         let context = CudaContext::new(index).map_err(failed("cuDevicePrimaryCtxRetain"))?;
         let name = context.name().map_err(failed("cuDeviceGetName"))?;
-        Ok(Self { context, index, name })
+        let capability = context.compute_capability().map_err(failed("cuDeviceGetAttribute"))?;
+        let module = context.load_module(compile::kernels(capability)?).map_err(failed("cuModuleLoadData"))?;
+        let top = module.load_function("top").map_err(failed("cuModuleGetFunction"))?;
+        Ok(Self { context, index, name, top })
     }
 
     fn failed(&self, call: &'static str) -> impl FnOnce(DriverError) -> DeviceError {
@@ -110,6 +120,46 @@ impl Device for Cuda {
 
     fn free_bytes(&self) -> u64 {
         self.memory().0 as u64
+    }
+
+    unsafe fn top(
+        &self,
+        logits: usize,
+        vocab: usize,
+        temperatures: &[f32],
+        work: &Memory,
+    ) -> Result<TopRows, DeviceError> {
+        let (rows, width, float) = (temperatures.len(), TOP.min(vocab), size_of::<f32>());
+        // Temperatures, then what comes back: tokens, logits and sums.
+        let results = rows * (2 * width + 2);
+        let address = |offset: usize| work.address(offset * float, 0) as u64;
+        let (ids, values, sums) = (rows, rows + rows * width, rows + 2 * rows * width);
+        // SAFETY: nobody else uses the memory (the caller's promise).
+        unsafe { work.write(0, bytemuck::cast_slice(temperatures))? };
+        let launch =
+            LaunchConfig { grid_dim: (rows as u32, 1, 1), block_dim: (TOP_THREADS, 1, 1), shared_mem_bytes: 0 };
+        let arguments =
+            (logits as u64, address(0), vocab as u32, width as u32, address(ids), address(values), address(sums));
+        let stream = self.context.default_stream();
+        let mut call = stream.launch_builder(&self.top);
+        call.arg(&arguments.0).arg(&arguments.1).arg(&arguments.2).arg(&arguments.3);
+        call.arg(&arguments.4).arg(&arguments.5).arg(&arguments.6);
+        // SAFETY: the kernel's parameters in its order; the logits are the caller's promise, and the results fit the memory.
+        unsafe { call.launch(launch) }.map_err(self.failed("cuLaunchKernel"))?;
+        let mut back = vec![0_u32; results];
+        // SAFETY: as above; the copy waits for the kernel, which is on the same stream.
+        unsafe { work.read(rows * float, bytemuck::cast_slice_mut(&mut back))? };
+        let floats = |part: &[u32]| part.iter().map(|&bits| f32::from_bits(bits)).collect::<Vec<_>>();
+        let (tokens, rest) = back.split_at(rows * width);
+        let (logits, sums) = rest.split_at(rows * width);
+        let sums = floats(sums);
+        Ok(TopRows {
+            ids: tokens.to_vec(),
+            logits: floats(logits),
+            log_sum_exp: sums.iter().copied().step_by(2).collect(),
+            total: sums.iter().copied().skip(1).step_by(2).collect(),
+            width,
+        })
     }
 }
 
