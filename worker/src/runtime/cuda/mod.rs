@@ -183,3 +183,46 @@ fn message(error: DriverError) -> String {
     let text = error.error_string().ok().map(|text| text.to_string_lossy().into_owned());
     text.unwrap_or_else(|| format!("{error:?}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::top::work_bytes;
+
+    /// Rows of many kinds: random ones, equal logits, few tokens, infinity and NaN.
+    #[test]
+    #[ignore = "needs an NVIDIA GPU"]
+    fn a_gpu_selects_the_logits_that_the_host_selects() {
+        let device: Arc<dyn Device> = Arc::new(Cuda::open(0).unwrap());
+        for vocab in [50, 64, 1000, 49_152, 151_936] {
+            let noise = |i: usize| ((i * 7919 + 13) % 100_003) as f32 / 5000.0 - 10.0;
+            let mut rows: Vec<Vec<f32>> =
+                (0..4).map(|row| (0..vocab).map(|i| noise(i * (row + 1))).collect()).collect();
+            rows.push((0..vocab).map(|i| (i % 3) as f32).collect());
+            rows.push(vec![-1.0; vocab]);
+            let mut wrong = rows[0].clone();
+            wrong[vocab / 2] = f32::NAN;
+            rows.push(wrong);
+            let logits: Vec<f32> = rows.concat();
+            let temperatures: Vec<f32> = (0..rows.len()).map(|row| 0.5 + row as f32 * 0.25).collect();
+            let memory = Memory::zeroed(&device, size_of_val(logits.as_slice()), "a test").unwrap();
+            let work = Memory::zeroed(&device, work_bytes(rows.len()), "a test").unwrap();
+            // SAFETY: the memory is this test's.
+            let top = unsafe {
+                memory.write(0, bytemuck::cast_slice(&logits)).unwrap();
+                device.top(memory.address(0, 0), vocab, &temperatures, &work).unwrap()
+            };
+            let expected = TopRows::of(&logits, vocab, &temperatures);
+            for row in 0..rows.len() {
+                let (ours, expected) = (top.row(row).unwrap(), expected.row(row).unwrap());
+                assert_eq!(ours.log_sum_exp.is_nan(), expected.log_sum_exp.is_nan(), "{vocab}, row {row}");
+                if expected.log_sum_exp.is_nan() {
+                    continue;
+                }
+                assert_eq!((ours.ids, ours.logits), (expected.ids, expected.logits), "{vocab}, row {row}");
+                assert!((ours.log_sum_exp - expected.log_sum_exp).abs() < 1e-3, "{vocab}, row {row}");
+                assert!((ours.total / expected.total - 1.0).abs() < 1e-3, "{vocab}, row {row}");
+            }
+        }
+    }
+}

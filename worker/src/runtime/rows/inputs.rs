@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::runtime::TOKENS_MAX;
+use super::plan::PREFILL_MAX;
 
 /// Where the inputs lie in one block of device memory, which is written with one copy.
 #[derive(Debug, Clone, Copy)]
@@ -15,7 +15,7 @@ pub(super) struct Places {
 impl Places {
     /// For runs of at most so many rows.
     pub(super) fn new(rows: usize) -> Self {
-        Self { tokens_max: rows.next_power_of_two().max(TOKENS_MAX), rows }
+        Self { tokens_max: rows.next_power_of_two().max(PREFILL_MAX), rows }
     }
 
     pub(super) fn logits_indices(self) -> usize {

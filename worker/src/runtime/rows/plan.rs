@@ -1,6 +1,10 @@
-//! What a step becomes: `GroupQueryAttention` takes one token of many rows, or many tokens of one row.
+//! What a step becomes: `GroupQueryAttention` takes one token of many rows, many first tokens of many rows, or many tokens of
+//! one row.
 
-use crate::runtime::{Chunk, backend::ChunkError};
+use crate::runtime::{
+    Chunk,
+    backend::{ChunkError, TOKENS_MAX},
+};
 
 /// One run of the graph.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,17 +16,23 @@ pub(super) enum Run {
         /// Indices of the chunks.
         chunks: Vec<usize>,
     },
-    /// Several tokens of one row.
+    /// Several tokens of one row, or the first tokens of rows side by side.
     Prefill {
-        /// Index of the chunk.
-        chunk: usize,
-        /// Tokens of the run, padding included.
+        /// Indices of the chunks, in the order of their rows.
+        chunks: Vec<usize>,
+        /// First row.
+        row: usize,
+        /// Tokens of each row, padding included.
         tokens: usize,
+        /// Whether they are the first of their rows.
+        first: bool,
     },
 }
 
-/// Fewest tokens of a prefill, padding included.
+/// Fewest tokens of a row in a prefill, padding included.
 const TOKENS_MIN: usize = 16;
+/// Bound on the tokens of a run, padding included: padding at most doubles those of a step.
+pub(super) const PREFILL_MAX: usize = 2 * TOKENS_MAX;
 
 /// The row of a chunk.
 pub(super) fn row(chunk: &Chunk<'_>) -> usize {
@@ -53,10 +63,24 @@ pub(super) fn runs(chunks: &[Chunk<'_>], rows: usize, positions: usize) -> Resul
         if chunk.tokens.len() == 1 {
             decoded.push(index);
             last = last.max(row(chunk));
-        } else {
-            let padded = chunk.tokens.len().next_power_of_two().max(TOKENS_MIN);
-            let fits = chunk.past + padded <= positions;
-            runs.push(Run::Prefill { chunk: index, tokens: if fits { padded } else { chunk.tokens.len() } });
+        }
+    }
+    let mut prompts: Vec<usize> = (0..chunks.len()).filter(|&index| chunks[index].tokens.len() > 1).collect();
+    prompts.sort_by_key(|&index| row(&chunks[index]));
+    for index in prompts {
+        let chunk = &chunks[index];
+        let padded = chunk.tokens.len().next_power_of_two().max(TOKENS_MIN);
+        let tokens = if chunk.past + padded <= positions { padded } else { chunk.tokens.len() };
+        match runs.last_mut() {
+            Some(Run::Prefill { chunks: others, row: begin, tokens: theirs, first: true })
+                if chunk.past == 0
+                    && *theirs == tokens
+                    && *begin + others.len() == row(chunk)
+                    && (others.len() + 1) * tokens <= PREFILL_MAX =>
+            {
+                others.push(index);
+            }
+            _ => runs.push(Run::Prefill { chunks: vec![index], row: row(chunk), tokens, first: chunk.past == 0 }),
         }
     }
     if !decoded.is_empty() {
@@ -86,13 +110,29 @@ mod tests {
         runs(&chunks, 6, 64).map_err(|error| error.to_string())
     }
 
+    fn prefill(chunks: &[usize], row: usize, tokens: usize, first: bool) -> Run {
+        Run::Prefill { chunks: chunks.to_vec(), row, tokens, first }
+    }
+
+    #[test]
+    fn prompts_that_begin_share_a_run_if_they_are_side_by_side_and_about_as_long() {
+        let runs = planned(&[(0, 30, &[2]), (0, 17, &[1]), (0, 9, &[3]), (8, 9, &[4]), (0, 9, &[5])]).unwrap();
+        let expected = [
+            prefill(&[1, 0], 1, 32, true),
+            prefill(&[2], 3, 16, true),
+            prefill(&[3], 4, 16, false),
+            prefill(&[4], 5, 16, true),
+        ];
+        assert_eq!(runs, expected);
+    }
+
     #[test]
     fn answers_share_a_run_and_prompts_have_their_own() {
-        let runs = planned(&[(9, 1, &[2]), (0, 20, &[0]), (3, 1, &[1]), (40, 20, &[3])]).unwrap();
+        let runs = planned(&[(9, 1, &[2]), (0, 20, &[0]), (3, 1, &[1]), (50, 10, &[3])]).unwrap();
         let expected = [
-            Run::Prefill { chunk: 1, tokens: 32 },
-            // Padding would not fit behind 40 others.
-            Run::Prefill { chunk: 3, tokens: 20 },
+            prefill(&[1], 0, 32, true),
+            // Padding would not fit behind 50 others.
+            prefill(&[3], 3, 10, false),
             Run::Decode { rows: 4, chunks: vec![0, 2] },
         ];
         assert_eq!(runs, expected);
@@ -101,7 +141,7 @@ mod tests {
             [Run::Decode { rows: 6, chunks: vec![0] }],
             "no more than there are"
         );
-        assert_eq!(planned(&[(0, 3, &[0])]).unwrap(), [Run::Prefill { chunk: 0, tokens: 16 }]);
+        assert_eq!(planned(&[(0, 3, &[0])]).unwrap(), [prefill(&[0], 0, 16, true)]);
     }
 
     #[test]

@@ -186,11 +186,10 @@ impl RowsSession {
     ) -> Result<usize, SessionError> {
         let (first_row, rows, tokens) = match run {
             Run::Decode { rows, .. } => (0, *rows, 1),
-            Run::Prefill { chunk, tokens } => (plan::row(&chunks[*chunk]), 1, *tokens),
+            Run::Prefill { chunks, row, tokens, .. } => (*row, chunks.len(), *tokens),
         };
         let members: &[usize] = match run {
-            Run::Decode { chunks, .. } => chunks,
-            Run::Prefill { chunk, .. } => std::slice::from_ref(chunk),
+            Run::Decode { chunks, .. } | Run::Prefill { chunks, .. } => chunks,
         };
         let mut inputs = Inputs::new(self.input_places, tokens);
         let last = self.geometry.context_length - 1;
@@ -220,7 +219,11 @@ impl RowsSession {
             wanted: if decode { rows } else { inputs.wanted().max(1) },
             logits: if decode { 0 } else { self.geometry.pages + prompts },
             units: units.next_power_of_two().clamp(UNITS_MIN, self.bank.units),
-            total: reached.next_power_of_two().max(BOUND_MIN).min(positions),
+            total: match run {
+                // As long as the new tokens: nothing was there before.
+                Run::Prefill { first: true, .. } => tokens,
+                _ => reached.next_power_of_two().max(BOUND_MIN).min(positions),
+            },
             recurs: decode,
         };
         self.write(&inputs, adapters, sizes.units)?;
