@@ -8,7 +8,7 @@ use std::{
 };
 
 use clap::Args;
-use slm_launch::StoreArgs;
+use slm_launch::{ExecutionProvider, StoreArgs};
 use slm_local::{Bound, Embedded, Options, RouterSettings, RunError, Settings, Stop, WorkerSettings};
 use slm_router::Origin;
 use tokio::sync::oneshot;
@@ -48,6 +48,9 @@ pub struct UpArgs {
     /// Threads of each worker whose manifest does not say [default: all that this process may use].
     #[arg(long, value_name = "N", env = "SLM_THREADS", value_parser = clap::value_parser!(u32).range(1..=1024))]
     threads: Option<u32>,
+    /// AcceleratorProfile of all workers, whatever the manifests say: cpu, or nvidia-cuda.
+    #[arg(long, value_name = "NAME", value_parser = accelerator)]
+    accelerator: Option<ExecutionProvider>,
     /// Folder with tls.crt, tls.key and tokens.yaml, followed: both endpoints speak TLS, and callers need a token of the list.
     /// Without it they speak plain text with everybody. See docs/access.md.
     #[arg(long, value_name = "DIR", env = "SLM_ACCESS_DIR")]
@@ -57,6 +60,10 @@ pub struct UpArgs {
     drain: Duration,
 }
 
+fn accelerator(name: &str) -> Result<ExecutionProvider, String> {
+    ExecutionProvider::of_profile(name)
+}
+
 /// Runs it.
 pub async fn execute(args: UpArgs) -> Result<(), Failure> {
     let stop = Stop::default();
@@ -64,6 +71,7 @@ pub async fn execute(args: UpArgs) -> Result<(), Failure> {
     let options = Options {
         manifests: args.filename,
         threads: args.threads,
+        accelerator: args.accelerator,
         artifacts: store_args::config(&args.store)?,
         settings: settings(args.listen, args.access, &args.store.cache, args.drain)?,
     };
@@ -86,6 +94,7 @@ pub async fn embedded(manifests: &Path, store: &StoreArgs) -> Result<Embedded, F
     let options = Options {
         manifests: manifests.to_owned(),
         threads: None,
+        accelerator: None,
         artifacts: store_args::config(store)?,
         settings: settings(listen, None, &store.cache, Duration::from_secs(5))?,
     };

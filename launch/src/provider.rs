@@ -24,6 +24,24 @@ impl fmt::Display for ExecutionProvider {
     }
 }
 
+/// Names of the AcceleratorProfiles that the chart makes and workers of this release run on.
+const PROFILES: [(&str, ExecutionProvider); 2] =
+    [(accelerator::CPU, ExecutionProvider::Cpu), ("nvidia-cuda", ExecutionProvider::Cuda)];
+
+impl ExecutionProvider {
+    /// The provider of the chart's AcceleratorProfile of that name, for a machine without a cluster.
+    ///
+    /// # Errors
+    /// No worker of this release runs on a profile of that name; says which there are.
+    pub fn of_profile(name: &str) -> Result<Self, String> {
+        let found = PROFILES.iter().find(|(profile, _)| *profile == name).map(|(_, provider)| *provider);
+        found.ok_or_else(|| {
+            let names: Vec<&str> = PROFILES.iter().map(|(profile, _)| *profile).collect();
+            format!("accelerator `{name}` is not for one machine; there are {}", names.join(" and "))
+        })
+    }
+}
+
 /// A profile on which no worker of this release runs.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unsupported {

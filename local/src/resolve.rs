@@ -9,11 +9,11 @@ use std::{
 use slm_convert::{Checkpoint, peft};
 use slm_crds::{
     LoraAdapter, SlmModel,
-    accelerator::CPU,
     expert::description,
     manifest::{Located, Manifests},
     source::Source,
 };
+use slm_launch::ExecutionProvider;
 use slm_router::swarm::Route;
 use tokio::sync::Notify;
 
@@ -46,14 +46,15 @@ pub(crate) struct Resolver {
     last: Desired,
     /// Threads of a worker whose manifest does not say.
     threads: Option<u32>,
+    accelerator: Option<ExecutionProvider>,
     /// Downloads of artifacts.
     downloads: Downloads,
 }
 
 impl Resolver {
-    /// `threads` are those of a worker whose manifest does not say.
-    pub(crate) fn new(threads: Option<u32>, downloads: Downloads) -> Self {
-        Self { digests: HashMap::new(), last: Desired::default(), threads, downloads }
+    /// `threads` are those of a worker whose manifest does not say; `accelerator` is that of all workers, whatever manifests say.
+    pub(crate) fn new(threads: Option<u32>, accelerator: Option<ExecutionProvider>, downloads: Downloads) -> Self {
+        Self { digests: HashMap::new(), last: Desired::default(), threads, accelerator, downloads }
     }
 
     /// Notified when a reading would find more than the last one: an artifact was fetched, or failed to be.
@@ -126,11 +127,8 @@ impl Resolver {
         let checkpoint = |path: &PathBuf| {
             Checkpoint::open(path).map(|open| open.digest().to_owned()).map_err(|error| error.to_string())
         };
-        if spec.runtime.accelerator != CPU {
-            let accelerator = &spec.runtime.accelerator;
-            let what = format!("accelerator `{accelerator}` is for a cluster; on one machine there is {CPU}");
-            return Err(NotFetched::Failed(what));
-        }
+        let accelerator = self.accelerator.map_or_else(|| ExecutionProvider::of_profile(&spec.runtime.accelerator), Ok);
+        let execution_provider = accelerator.map_err(NotFetched::Failed)?;
         let (path, digest) = self.artifact(&spec.source, model.folder(), checkpoint)?;
         Ok(DesiredModel {
             name: name_of(model.object.metadata.name.as_ref()),
@@ -138,6 +136,7 @@ impl Resolver {
             launch: Launch {
                 path,
                 digest,
+                execution_provider,
                 precision: spec.runtime.precision,
                 context_length: spec.runtime.context_length,
                 sequences_max: spec.runtime.max_sequences,

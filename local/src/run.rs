@@ -7,6 +7,7 @@ use std::{
 
 use slm_artifacts::StoreConfig;
 use slm_crds::manifest;
+use slm_launch::ExecutionProvider;
 use thiserror::Error;
 use tokio::{
     sync::{mpsc, oneshot},
@@ -30,6 +31,8 @@ pub struct Options {
     pub manifests: PathBuf,
     /// Threads of a worker whose manifest does not say; unset: all that the process may use.
     pub threads: Option<u32>,
+    /// Execution provider of all workers; unset: what manifests say.
+    pub accelerator: Option<ExecutionProvider>,
     /// The cache of downloads.
     pub artifacts: StoreConfig,
     /// Settings of the processes.
@@ -70,8 +73,8 @@ pub async fn run(
     stop: Stop,
     ready: oneshot::Sender<Bound>,
 ) -> Result<(), RunError> {
-    let Options { manifests, threads, artifacts, settings } = options;
-    let resolver = resolver(threads, artifacts, &reporter);
+    let Options { manifests, threads, accelerator, artifacts, settings } = options;
+    let resolver = resolver(threads, accelerator, artifacts, &reporter);
     // Before the first reading, so that no change falls between the two.
     let mut watch = Watch::start(&manifests)?;
     let desired = tokio::select! {
@@ -120,8 +123,8 @@ impl Embedded {
     /// # Errors
     /// Manifests that are not valid, or that cannot be Ready.
     pub async fn start(options: Options, reporter: Arc<dyn Reporter>) -> Result<Option<Self>, RunError> {
-        let Options { manifests, threads, artifacts, settings } = options;
-        let resolver = resolver(threads, artifacts, &reporter);
+        let Options { manifests, threads, accelerator, artifacts, settings } = options;
+        let resolver = resolver(threads, accelerator, artifacts, &reporter);
         let desired = first_reading(&manifests, &resolver, &reporter, WaitFor::All).await?;
         let (ready, is_ready) = oneshot::channel();
         let stop = Stop::default();
@@ -145,9 +148,14 @@ impl Embedded {
     }
 }
 
-fn resolver(threads: Option<u32>, artifacts: StoreConfig, reporter: &Arc<dyn Reporter>) -> SharedResolver {
+fn resolver(
+    threads: Option<u32>,
+    accelerator: Option<ExecutionProvider>,
+    artifacts: StoreConfig,
+    reporter: &Arc<dyn Reporter>,
+) -> SharedResolver {
     let downloads = Downloads::new(artifacts, Arc::clone(reporter));
-    Arc::new(Mutex::new(Resolver::new(threads, downloads)))
+    Arc::new(Mutex::new(Resolver::new(threads, accelerator, downloads)))
 }
 
 /// Artifacts that the first reading waits for.

@@ -167,6 +167,7 @@ fn arguments(model: &str, launch: &Launch, settings: &WorkerSettings) -> Vec<OsS
     let store = StoreArgs { cache: CacheArgs { cache: Some(settings.cache.clone()) }, ..StoreArgs::default() };
     let launch = WorkerLaunch {
         digest: Some(launch.digest.clone()),
+        execution_provider: launch.execution_provider,
         precision: launch.precision.into(),
         context_length: launch.context_length,
         max_sequences: launch.sequences_max,

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use slm_crds::model::{Precision, SpeculativeMethod};
+use slm_launch::ExecutionProvider;
 use slm_residency::{DesiredAdapters, Version};
 use slm_router::swarm::Route;
 
@@ -56,6 +57,8 @@ pub struct Launch {
     pub path: PathBuf,
     /// Its digest.
     pub digest: String,
+    /// Execution provider.
+    pub execution_provider: ExecutionProvider,
     /// Precision of the weights in memory.
     pub precision: Precision,
     /// Longest sequence in tokens; unset: the model's own.

@@ -7,6 +7,7 @@ use slm_crds::{
     model::{Precision, SpeculativeMethod},
     route::{Target, TargetKind},
 };
+use slm_launch::ExecutionProvider;
 use slm_proto::v1::{AdapterPhase, AdapterState, WorkerState};
 use slm_residency::{AdapterAction, Resident};
 use slm_router::swarm::Route;
@@ -17,6 +18,7 @@ pub(super) fn launch(digest: &str) -> Launch {
     Launch {
         path: PathBuf::from("model.gguf"),
         digest: digest.to_owned(),
+        execution_provider: ExecutionProvider::Cpu,
         precision: Precision::Auto,
         context_length: None,
         sequences_max: 8,
