@@ -44,6 +44,13 @@ pub(crate) struct Blocks {
     pub(crate) scales: Vec<f32>,
 }
 
+/// Whether the first linear layer of `checkpoint` has 4 bits that are taken over exactly.
+pub(crate) fn holds_first(checkpoint: &Checkpoint) -> bool {
+    let weight = checkpoint.architecture().path((0, 0)).map(|path| format!("{path}.weight"));
+    let stored = weight.as_deref().and_then(|name| checkpoint.stored(name));
+    stored.is_some_and(|stored| stored.fit(Format::Q4Scale32) == Fit::Exactly)
+}
+
 /// The tensors of these names under one another: the file's own levels where it has such, else rounded.
 pub(crate) fn in_blocks(checkpoint: &Checkpoint, names: &[String], width: Width) -> Result<Blocks, CheckpointError> {
     let mut blocks = Blocks::default();

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     architecture::Architecture,
+    block_bits,
     chat::{ChatError, ChatTemplate},
     checkpoint::{Checkpoint, CheckpointError},
     generation::GenerationDefaults,
@@ -150,12 +151,16 @@ pub struct FlavourChoice {
 }
 
 impl FlavourChoice {
-    /// Effective flavour for `checkpoint`. With 16-bit activations, weights that would be F32 are F16.
+    /// Effective flavour for `checkpoint`. With 16-bit activations, `Auto` is F16, but Int4 where the file's own 4 bits have no
+    /// minimum: those with one would be rounded.
     #[must_use]
     pub fn resolve(self, checkpoint: &Checkpoint) -> Flavour {
         let Self { form, activations, precision } = self;
         let precision = match (precision, precision.resolve(checkpoint), activations) {
-            (PrecisionChoice::Auto, Precision::F32, Activations::F16) => Precision::F16,
+            (PrecisionChoice::Auto, Precision::Int4, Activations::F16) if block_bits::holds_first(checkpoint) => {
+                Precision::Int4
+            }
+            (PrecisionChoice::Auto, _, Activations::F16) => Precision::F16,
             (_, precision, _) => precision,
         };
         Flavour { form, precision, activations }

@@ -17,8 +17,6 @@ pub(crate) enum ElementType {
     I32 = 6,
     /// 64-bit signed integer.
     I64 = 7,
-    /// Booleans, one byte each.
-    Bool = 9,
     /// 16-bit float.
     F16 = 10,
 }

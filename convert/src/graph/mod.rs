@@ -79,6 +79,10 @@ pub const EXPERTS: &str = "Experts";
 /// norm of values.
 pub const ATTENTION: &str = "Attention";
 
+/// `BankAdd(y, x, a, b, units) -> y`: adds each row's adapter, of which the bank has the units `units[row]`, to a projection; see
+/// [`rows`]. Attributes `linears`, and `outputs`: those of each linear layer, as in `576,192,192`.
+pub const BANK_ADD: &str = "BankAdd";
+
 /// Storage type of the linear layers' weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Precision {

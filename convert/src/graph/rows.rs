@@ -10,7 +10,7 @@
 //! | `rope.I.cos`, `rope.I.sin` | floats `[positions, dim / 2]` | tables of rotary embedding `I` |
 //! | `position_ids` | i64 `[rows, tokens]` | positions; only where attention itself cannot turn queries and keys |
 //! | `lora.P.a`, `lora.P.b` | floats `[columns, inputs]`, `[columns, outputs]` | bank of adapters of projection `P` |
-//! | `lora_mask.M` | bool `[rows, 1, columns]` | for projections of `M` linear layers: whether a column is of the row's adapter |
+//! | `adapter_units` | i32 `[rows, 2]` | units of the bank that each row's adapter has: the first, and that behind the last |
 //!
 //! Outputs are `logits` f32 `[wanted, vocab]` and `present_key.L`, `present_value.L`: the memory of the inputs, in which the new
 //! positions are written. What padding writes lies behind a row's end, where the next tokens overwrite it.
@@ -21,7 +21,7 @@
 //! layer `j`; elsewhere zeros. So an adapter is one range of bytes of each tensor.
 
 use super::{
-    GraphError, Precision,
+    BANK_ADD, GraphError, OPERATOR_DOMAIN, Precision,
     builder::{Builder, MICROSOFT},
     common::{capped, logits, narrowed, select_wanted},
     gqa,
@@ -53,25 +53,10 @@ pub fn bank_names(layer: usize, projection: Projection) -> [String; 2] {
     ["a", "b"].map(|side| format!("lora.{}.{side}", super::value_name(projection, layer)))
 }
 
-/// Name of the mask of projections of `linears` linear layers.
-#[must_use]
-pub fn mask_name(linears: usize) -> String {
-    format!("lora_mask.{linears}")
-}
-
 /// Whether the graph has `position_ids`.
 #[must_use]
 pub fn has_positions(architecture: &Architecture) -> bool {
     architecture.layers.iter().any(|layer| gqa::turns_before(architecture, &layer.attention))
-}
-
-/// Numbers of linear layers that projections have, each once.
-#[must_use]
-pub fn mask_widths(architecture: &Architecture) -> Vec<usize> {
-    let mut counts: Vec<_> = projections(architecture).map(|(_, _, linears)| linears.len()).collect();
-    counts.sort_unstable();
-    counts.dedup();
-    counts
 }
 
 /// Projections that have linear layers, with them.
@@ -109,13 +94,7 @@ pub(super) fn declare(b: &mut Builder<'_>) -> Result<(), GraphError> {
             b.input(ValueInfo::tensor(name, float, &[Symbol("positions"), Fixed(rope.dim / 2)]));
         }
     }
-    for linears in mask_widths(architecture) {
-        b.input(ValueInfo::tensor(
-            mask_name(linears),
-            ElementType::Bool,
-            &[Symbol("rows"), Fixed(1), columns(linears)],
-        ));
-    }
+    b.input(ValueInfo::tensor("adapter_units", ElementType::I32, &[Symbol("rows"), Fixed(2)]));
     for (index, layer) in architecture.layers.iter().enumerate() {
         let (heads, width) = (layer.attention.kv_heads, layer.attention.head_dim);
         for [past, present] in cache_names(index) {
@@ -132,7 +111,6 @@ pub(super) fn declare(b: &mut Builder<'_>) -> Result<(), GraphError> {
     }
     b.output(ValueInfo::tensor("logits", ElementType::F32, &[Symbol("wanted"), Fixed(architecture.vocab_size)]));
     b.i64s("flat", &[-1, architecture.hidden_size as i64])?;
-    b.floats("zero", &[], &[0.0])?;
     Ok(())
 }
 
@@ -168,11 +146,10 @@ pub(super) fn projection(
         base = part("biased");
     }
     let [a, y] = bank_names(layer, projection);
-    b.node(MICROSOFT, "FusedMatMul", &[x, &a], &[&part("shrunk")], vec![Attribute::int("transB", 1)]);
-    // Chosen, not multiplied: what another's adapter makes of a row may be infinite.
-    b.node("", "Where", &[&mask_name(linears.len()), &part("shrunk"), "zero"], &[&part("masked")], vec![]);
-    b.node("", "MatMul", &[&part("masked"), &y], &[&part("delta")], vec![]);
-    b.node("", "Add", &[&base, &part("delta")], &[&part("out")], vec![]);
+    let widths: Vec<String> = linears.iter().map(|linear| linear.outputs.to_string()).collect();
+    let attributes =
+        vec![Attribute::int("linears", linears.len() as i64), Attribute::string("outputs", &widths.join(","))];
+    b.node(OPERATOR_DOMAIN, BANK_ADD, &[&base, x, &a, &y, "adapter_units"], &[&part("out")], attributes);
     Ok(part("out"))
 }
 

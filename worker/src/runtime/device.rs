@@ -118,6 +118,11 @@ impl Memory {
         self.address + offset
     }
 
+    /// Bytes of it.
+    pub(super) fn len(&self) -> usize {
+        self.bytes
+    }
+
     /// Copies `bytes` to `offset`.
     ///
     /// # Safety

@@ -5,9 +5,12 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use ort::session::{
-    Session,
-    builder::{GraphOptimizationLevel, SessionBuilder},
+use ort::{
+    operator::OperatorDomain,
+    session::{
+        Session,
+        builder::{GraphOptimizationLevel, SessionBuilder},
+    },
 };
 use slm_convert::{
     bundle::{Bundle, FlavourChoice, PrecisionChoice},
@@ -20,15 +23,15 @@ use slm_kernels::attention::PAGE;
 use super::{
     backend::{Backend, SessionConfig, SessionError},
     cpu::{self, DecoderSession},
-    cuda::Cuda,
+    cuda::{self, Cuda, DomainError},
     device::{Device, Host},
     library::Runtime,
-    rows::{Bank, RowsSession, row_bytes},
+    rows::{Bank, RowsSession, bank_add, row_bytes, run_tokens},
 };
 use crate::adapters::{AdapterTable, LoadedAdapter, PrepareError};
 
 /// Name of the CUDA execution provider, and its library beside ONNX Runtime's.
-const CUDA_NAME: &str = "CUDAExecutionProvider";
+pub(super) const CUDA_NAME: &str = "CUDAExecutionProvider";
 const CUDA_LIBRARY: &str = "libonnxruntime_providers_cuda.so";
 
 /// An execution provider with its graphs.
@@ -214,15 +217,27 @@ impl Provider {
         table: Arc<AdapterTable>,
     ) -> Result<Opened, SessionError> {
         let loader = |bank| AdapterLoader { bundle: bundle.clone(), bank };
+        let activations = bundle.info.flavour.activations;
         let (device, session): (Arc<dyn Device>, _) = match self {
             Self::Cpu => {
                 let backend = Box::new(DecoderSession::open(runtime, bundle, config, table)?);
                 return Ok(Opened { backend, loader: loader(None) });
             }
-            Self::CpuGqa(_) => (Arc::new(Host), cpu_session(runtime, bundle, config.threads)?),
-            Self::Cuda(index) => (Arc::new(Cuda::open(index)?), cuda_session(runtime, bundle, index)?),
+            Self::CpuGqa(_) => {
+                let operators = bank_add::host_domain(activations)?;
+                (Arc::new(Host), cpu_session(runtime, bundle, operators, config.threads)?)
+            }
+            Self::Cuda(index) => {
+                let gpu = Arc::new(Cuda::open(index)?);
+                let operators = cuda::domain(&gpu, run_tokens(config.pages), room.rank_max);
+                let operators = operators.map_err(|error| match error {
+                    DomainError::Device(error) => SessionError::Device(error),
+                    DomainError::Runtime(error) => SessionError::Runtime(error),
+                })?;
+                (gpu, cuda_session(runtime, bundle, operators, index)?)
+            }
         };
-        let (model, activations) = (&bundle.info.architecture, bundle.info.flavour.activations);
+        let model = &bundle.info.architecture;
         // Twice one adapter more: a version that is replaced is there until its last request ends.
         let bank = Arc::new(Bank::new(&device, model, activations, (room.slots + 2) * room.rank_max)?);
         let captures = matches!(self, Self::Cuda(_));
@@ -243,12 +258,23 @@ fn plain(error: ort::Error<SessionBuilder>) -> ort::Error {
     error.into()
 }
 
-fn cpu_session(runtime: &Runtime, bundle: &Bundle, threads: usize) -> Result<Session, SessionError> {
-    let mut builder = builder(runtime)?.with_intra_threads(threads).map_err(plain)?;
+fn cpu_session(
+    runtime: &Runtime,
+    bundle: &Bundle,
+    operators: OperatorDomain,
+    threads: usize,
+) -> Result<Session, SessionError> {
+    let builder = builder(runtime)?.with_intra_threads(threads).map_err(plain)?;
+    let mut builder = builder.with_operators(operators).map_err(plain)?;
     commit(&mut builder, bundle)
 }
 
-fn cuda_session(runtime: &Runtime, bundle: &Bundle, index: usize) -> Result<Session, SessionError> {
+fn cuda_session(
+    runtime: &Runtime,
+    bundle: &Bundle,
+    operators: OperatorDomain,
+    index: usize,
+) -> Result<Session, SessionError> {
     register(runtime, CUDA_NAME, &library_beside(runtime.path(), CUDA_LIBRARY)?)?;
     let mut listed = Vec::new();
     let devices: Vec<_> =
@@ -259,8 +285,10 @@ fn cuda_session(runtime: &Runtime, bundle: &Bundle, index: usize) -> Result<Sess
     let not_listed = || ProviderError::NotListed { name: CUDA_NAME, index, listed: listed.join(", ") };
     let device = devices.into_iter().nth(index).ok_or_else(not_listed)?;
     let option = |key: &str, value: &str| (format!("{CUDA_NAME}.{key}"), value.to_owned());
-    let options = [option("enable_cuda_graph", "1"), option("use_tf32", "0")];
+    let sdpa = std::env::var("SLM_SDPA").unwrap_or("0".into());
+    let options = [option("enable_cuda_graph", "1"), option("use_tf32", "0"), option("sdpa_kernel", &sdpa)];
     let builder = builder(runtime)?.with_disable_cpu_fallback().map_err(plain)?;
+    let builder = builder.with_operators(operators).map_err(plain)?;
     let mut builder = builder.with_devices([device], Some(&options)).map_err(plain)?;
     commit(&mut builder, bundle)
 }

@@ -6,7 +6,7 @@ mod memory;
 mod operators;
 mod phases;
 mod session;
-mod tensor;
+pub(super) mod tensor;
 
 pub(super) use session::DecoderSession;
 pub use session::page_bytes;

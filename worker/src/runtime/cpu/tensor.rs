@@ -9,29 +9,29 @@ use ort::{AsPointer, operator::ComputeContext};
 const RANK_MAX: usize = 3;
 
 /// Address and shape of a tensor.
-pub(super) struct Tensor<T> {
-    pub(super) data: *mut T,
+pub(in crate::runtime) struct Tensor<T> {
+    pub(in crate::runtime) data: *mut T,
     dims: [i64; RANK_MAX],
     rank: usize,
 }
 
 impl<T> Tensor<T> {
     /// Number of elements.
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::runtime) fn len(&self) -> usize {
         self.shape().iter().product::<i64>() as usize
     }
 
-    pub(super) fn shape(&self) -> &[i64] {
+    pub(in crate::runtime) fn shape(&self) -> &[i64] {
         &self.dims[..self.rank]
     }
 
     /// Size of the last dimension.
-    pub(super) fn width(&self) -> usize {
+    pub(in crate::runtime) fn width(&self) -> usize {
         self.shape().last().map_or(1, |&width| width as usize)
     }
 
     /// Input `index`, whose element type the operator declared.
-    pub(super) fn input(context: &ComputeContext, index: usize) -> ort::Result<Self> {
+    pub(in crate::runtime) fn input(context: &ComputeContext, index: usize) -> ort::Result<Self> {
         let value = input(context, index)?;
         let api = ort::api();
         let (mut info, mut rank, mut dims) = (ptr::null_mut(), 0, [0; RANK_MAX]);
@@ -51,7 +51,7 @@ impl<T> Tensor<T> {
     }
 
     /// Creates output `index` with the shape of `like`, but with rows of `width`.
-    pub(super) fn output_like<U>(
+    pub(in crate::runtime) fn output_like<U>(
         context: &ComputeContext,
         index: usize,
         like: &Tensor<U>,
@@ -65,7 +65,7 @@ impl<T> Tensor<T> {
     }
 
     /// Creates output `index` with the shape of `like` and one more dimension of `width`.
-    pub(super) fn output_behind<U>(
+    pub(in crate::runtime) fn output_behind<U>(
         context: &ComputeContext,
         index: usize,
         like: &Tensor<U>,
@@ -94,7 +94,7 @@ impl<T> Tensor<T> {
     ///
     /// # Safety
     /// The tensor is not written while the slice lives, and the slice does not outlive the running call.
-    pub(super) unsafe fn as_slice<'a>(&self) -> &'a [T] {
+    pub(in crate::runtime) unsafe fn as_slice<'a>(&self) -> &'a [T] {
         if self.len() == 0 {
             return &[];
         }
@@ -106,7 +106,7 @@ impl<T> Tensor<T> {
     ///
     /// # Safety
     /// The tensor is not used otherwise while the slice lives, and the slice does not outlive the running call.
-    pub(super) unsafe fn as_mut_slice<'a>(&mut self) -> &'a mut [T] {
+    pub(in crate::runtime) unsafe fn as_mut_slice<'a>(&mut self) -> &'a mut [T] {
         if self.len() == 0 {
             return &mut [];
         }
@@ -117,14 +117,14 @@ impl<T> Tensor<T> {
 
 /// A constant input: an initializer. Its shape is queried once, since a query costs as much as the rest of a small
 /// node's overhead.
-pub(super) struct Constant<T> {
+pub(in crate::runtime) struct Constant<T> {
     address: usize,
     len: usize,
     element: PhantomData<fn() -> T>,
 }
 
 impl<T> Constant<T> {
-    pub(super) fn new() -> Self {
+    pub(in crate::runtime) fn new() -> Self {
         Self { address: 0, len: 0, element: PhantomData }
     }
 
@@ -132,7 +132,11 @@ impl<T> Constant<T> {
     ///
     /// # Safety
     /// The input is an initializer of the graph, and the slice does not outlive the running call.
-    pub(super) unsafe fn input<'a>(&mut self, context: &ComputeContext, index: usize) -> ort::Result<&'a [T]> {
+    pub(in crate::runtime) unsafe fn input<'a>(
+        &mut self,
+        context: &ComputeContext,
+        index: usize,
+    ) -> ort::Result<&'a [T]> {
         // SAFETY: an input of the running call.
         let data: *mut T = unsafe { data_of(input(context, index)?.cast_mut())? };
         if data.addr() != self.address {

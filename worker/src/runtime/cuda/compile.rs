@@ -1,25 +1,24 @@
 //! Machine code of kernels: compiled by NVRTC for the GPU at hand, so that neither the driver nor NVRTC must be of one age.
 
-use std::{
-    ffi::{CString, c_char},
-    ptr,
-};
+use std::ffi::{CString, c_char};
 
-use cudarc::nvrtc::{self, Ptx, result, sys};
+use cudarc::nvrtc::{self, result, sys};
 
 use crate::runtime::provider::ProviderError;
 
 /// Source of the kernel that selects the largest logits.
-const TOP: &str = include_str!("top.cu");
+pub(super) const TOP: &str = include_str!("top.cu");
+/// Source of the kernels that apply adapters.
+pub(super) const BANK_ADD: &str = include_str!("bank_add.cu");
 
-/// The kernels for GPUs of that compute capability.
-pub(super) fn kernels((major, minor): (i32, i32)) -> Result<Ptx, ProviderError> {
+/// Machine code of `source` for GPUs of that compute capability.
+pub(super) fn compiled(source: &str, (major, minor): (i32, i32)) -> Result<Vec<u8>, ProviderError> {
     // SAFETY: loading the compiler's library runs its initialisers.
     if !unsafe { sys::is_culib_present() } {
         return Err(ProviderError::NoCompiler);
     }
     let failed = |error: String| ProviderError::Compile { error };
-    let source = CString::new(TOP).map_err(|error| failed(error.to_string()))?;
+    let source = CString::new(source).map_err(|error| failed(error.to_string()))?;
     let program = Program(result::create_program(&source, None).map_err(|error| failed(format!("{error:?}")))?);
     let options = [format!("--gpu-architecture=sm_{major}{minor}")];
     // SAFETY: the program exists until the end.
@@ -29,7 +28,7 @@ pub(super) fn kernels((major, minor): (i32, i32)) -> Result<Ptx, ProviderError> 
         let log = log.map(|log| log.into_iter().map(|c| c as u8 as char).filter(|c| *c != '\0').collect::<String>());
         return Err(failed(format!("{error:?}: {}", log.unwrap_or_default().trim())));
     }
-    Ok(Ptx::from_binary(program.machine_code().map_err(|error| failed(format!("{error:?}")))?))
+    program.machine_code().map_err(|error| failed(format!("{error:?}")))
 }
 
 /// A program of NVRTC.
@@ -50,10 +49,8 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        if !ptr::eq(self.0, ptr::null()) {
-            // SAFETY: made by create_program and destroyed once.
-            let _ = unsafe { result::destroy_program(self.0) };
-        }
+        // SAFETY: made by create_program and destroyed once.
+        let _ = unsafe { result::destroy_program(self.0) };
     }
 }
 
@@ -65,7 +62,9 @@ mod tests {
     #[ignore = "needs NVRTC on the library path (wheel nvidia-cuda-nvrtc), but no GPU: make cuda-kernels"]
     fn kernels_compile_for_every_generation_of_gpus() {
         for capability in [(7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0)] {
-            kernels(capability).unwrap_or_else(|error| panic!("{capability:?}: {error}"));
+            for source in [TOP, BANK_ADD] {
+                compiled(source, capability).unwrap_or_else(|error| panic!("{capability:?}: {error}"));
+            }
         }
     }
 }

@@ -1,11 +1,17 @@
 //! Memory of an NVIDIA GPU, by its driver.
 #![allow(unsafe_code)] // Calls of the driver; the blocks say why they are sound.
 
+mod bank_add;
 mod compile;
+
+pub(super) use bank_add::{DomainError, domain};
 
 use std::{ffi::c_void, sync::Arc};
 
-use cudarc::driver::{CudaContext, CudaFunction, DriverError, LaunchConfig, PushKernelArg as _, result, sys};
+use cudarc::{
+    driver::{CudaContext, CudaFunction, DriverError, LaunchConfig, PushKernelArg as _, result, sys},
+    nvrtc::Ptx,
+};
 
 use super::{
     binding::MemoryInfo,
@@ -18,7 +24,7 @@ use super::{
 const CUDA_VERSION_MIN: i32 = 13_000;
 
 /// Threads of a row in the kernel that selects the largest logits.
-const TOP_THREADS: u32 = 512;
+const TOP_THREADS: u32 = 1024;
 
 /// A GPU. Its context is the primary one, which ONNX Runtime uses, too.
 #[derive(Debug)]
@@ -27,7 +33,17 @@ pub(super) struct Cuda {
     index: usize,
     name: String,
     top: CudaFunction,
+    bank_add: Module,
 }
+
+/// A module that is loaded as long as the process runs.
+#[derive(Debug)]
+struct Module(sys::CUmodule);
+
+// SAFETY: a handle; any thread may use it in its context.
+unsafe impl Send for Module {}
+// SAFETY: as above.
+unsafe impl Sync for Module {}
 
 impl Cuda {
     /// GPU `index` of those that this process sees.
@@ -38,7 +54,10 @@ impl Cuda {
         }
         let failed =
             |call: &'static str| move |error: DriverError| ProviderError::Driver { call, error: message(error) };
-        result::init().map_err(failed("cuInit"))?;
+        result::init().map_err(|error| match error.0 {
+            sys::cudaError_enum::CUDA_ERROR_NO_DEVICE => ProviderError::NoDevice { index, devices: 0 },
+            _ => failed("cuInit")(error),
+        })?;
         let mut version = 0;
         // SAFETY: the out pointer is valid.
         unsafe { sys::cuDriverGetVersion(&mut version) }.result().map_err(failed("cuDriverGetVersion"))?;
@@ -53,9 +72,14 @@ impl Cuda {
         let context = CudaContext::new(index).map_err(failed("cuDevicePrimaryCtxRetain"))?;
         let name = context.name().map_err(failed("cuDeviceGetName"))?;
         let capability = context.compute_capability().map_err(failed("cuDeviceGetAttribute"))?;
-        let module = context.load_module(compile::kernels(capability)?).map_err(failed("cuModuleLoadData"))?;
+        let top = Ptx::from_binary(compile::compiled(compile::TOP, capability)?);
+        let module = context.load_module(top).map_err(failed("cuModuleLoadData"))?;
         let top = module.load_function("top").map_err(failed("cuModuleGetFunction"))?;
-        Ok(Self { context, index, name, top })
+        let code = compile::compiled(compile::BANK_ADD, capability)?;
+        // SAFETY: machine code for this GPU, whose context is that of this thread.
+        let bank_add = unsafe { result::module::load_data(code.as_ptr().cast()) };
+        let bank_add = Module(bank_add.map_err(failed("cuModuleLoadData"))?);
+        Ok(Self { context, index, name, top, bank_add })
     }
 
     fn failed(&self, call: &'static str) -> impl FnOnce(DriverError) -> DeviceError {

@@ -3,7 +3,7 @@
 // Radix selection: the bits of a float, made to sort as integers, in three parts of 11, 11 and 10 bits. Each part narrows down
 // the key of the K-th largest; then larger ones are collected, and of those equal to it the first.
 
-#define THREADS 512
+#define THREADS 1024
 #define BINS 2048
 #define K_MAX 64
 #define INFINITE __int_as_float(0x7f800000)
@@ -29,6 +29,22 @@ __device__ float joined(float x, float* scratch, Join join) {
     return all;
 }
 
+__device__ void clear(unsigned* bins) {
+    for (unsigned bin = threadIdx.x; bin < BINS; bin += THREADS) bins[bin] = 0;
+    __syncthreads();
+}
+
+// Fills in the bits of the key of the K-th largest from `shift` on: those of the bin in which it is. `wanted` becomes its place
+// there.
+__device__ void narrow(const unsigned* bins, int shift, unsigned mask, unsigned& prefix, unsigned& wanted) {
+    if (threadIdx.x == 0) {
+        unsigned bin = mask;
+        while (bin > 0 && bins[bin] < wanted) wanted -= bins[bin--];
+        prefix |= bin << shift;
+    }
+    __syncthreads();
+}
+
 // logits: [rows, vocab]; temperatures: [rows]; ids, values: [rows, k]; sums: [rows, 2], of which the first is NaN for a row that is
 // not finite.
 extern "C" __global__ void top(const float* logits, const float* temperatures, unsigned vocab, unsigned k, unsigned* ids,
@@ -41,48 +57,47 @@ extern "C" __global__ void top(const float* logits, const float* temperatures, u
     const unsigned row = blockIdx.x, thread = threadIdx.x;
     const float* x = logits + (size_t)row * vocab;
 
+    if (thread == 0) prefix = 0, wanted = k, found = 0;
+    clear(bins);
     float largest = -INFINITE, wrong = 0.0f;
+#pragma unroll 4
     for (unsigned i = thread; i < vocab; i += THREADS) {
-        largest = fmaxf(largest, x[i]);
-        wrong += isnan(x[i]) ? 1.0f : 0.0f;
+        const float value = x[i];
+        largest = fmaxf(largest, value);
+        wrong += isnan(value) ? 1.0f : 0.0f;
+        atomicAdd(&bins[key_of(value) >> 21], 1u);
     }
     largest = joined(largest, scratch, [](float a, float b) { return fmaxf(a, b); });
     wrong = joined(wrong, scratch, [](float a, float b) { return a + b; });
+    narrow(bins, 21, 0x7ff, prefix, wanted);
+
+    clear(bins);
     const float inverse = 1.0f / temperatures[row];
     float sum = 0.0f, total = 0.0f;
+#pragma unroll 4
     for (unsigned i = thread; i < vocab; i += THREADS) {
-        sum += expf(x[i] - largest);
-        total += expf((x[i] - largest) * inverse);
+        const float value = x[i];
+        const unsigned key = key_of(value);
+        sum += expf(value - largest);
+        total += expf((value - largest) * inverse);
+        if (key >> 21 == prefix >> 21) atomicAdd(&bins[key >> 10 & 0x7ff], 1u);
     }
     sum = joined(sum, scratch, [](float a, float b) { return a + b; });
     total = joined(total, scratch, [](float a, float b) { return a + b; });
     if (thread == 0) {
         sums[2 * row] = wrong > 0.0f || !isfinite(largest) ? __int_as_float(0x7fffffff) : largest + logf(sum);
         sums[2 * row + 1] = total;
-        prefix = 0;
-        wanted = k;
-        found = 0;
     }
+    narrow(bins, 10, 0x7ff, prefix, wanted);
 
-    // The key of the K-th largest.
-    const unsigned shifts[3] = {21, 10, 0}, masks[3] = {0x7ff, 0x7ff, 0x3ff};
-    unsigned known = 0;
-    for (int part = 0; part < 3; part++) {
-        for (unsigned bin = thread; bin < BINS; bin += THREADS) bins[bin] = 0;
-        __syncthreads();
-        for (unsigned i = thread; i < vocab; i += THREADS) {
-            unsigned key = key_of(x[i]);
-            if ((key & known) == prefix) atomicAdd(&bins[(key >> shifts[part]) & masks[part]], 1u);
-        }
-        __syncthreads();
-        if (thread == 0) {
-            unsigned bin = masks[part];
-            while (bin > 0 && bins[bin] < wanted) wanted -= bins[bin--];
-            prefix |= bin << shifts[part];
-        }
-        known |= masks[part] << shifts[part];
-        __syncthreads();
+    clear(bins);
+#pragma unroll 4
+    for (unsigned i = thread; i < vocab; i += THREADS) {
+        const unsigned key = key_of(x[i]);
+        if (key >> 10 == prefix >> 10) atomicAdd(&bins[key & 0x3ff], 1u);
     }
+    __syncthreads();
+    narrow(bins, 0, 0x3ff, prefix, wanted);
 
     // Larger ones in any order; equal ones in the order of tokens, as many as are still wanted.
     const unsigned threshold = prefix, equal = wanted;

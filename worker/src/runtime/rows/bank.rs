@@ -17,8 +17,8 @@ use slm_convert::{
 use super::ranges::Ranges;
 use crate::runtime::device::{Device, DeviceError, Memory};
 
-/// Fewest units of the bank that a run takes.
-pub(super) const UNITS_MIN: usize = 16;
+/// Fewest units of a bank.
+const UNITS_MIN: usize = 16;
 
 /// An adapter does not get into the bank.
 #[derive(Debug, thiserror::Error)]

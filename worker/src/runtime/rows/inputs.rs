@@ -15,7 +15,7 @@ pub(super) struct Places {
 impl Places {
     /// For runs of at most so many rows.
     pub(super) fn new(rows: usize) -> Self {
-        Self { tokens_max: rows.next_power_of_two().max(PREFILL_MAX), rows }
+        Self { tokens_max: run_tokens(rows), rows }
     }
 
     pub(super) fn logits_indices(self) -> usize {
@@ -26,8 +26,12 @@ impl Places {
         self.tokens_max * size_of::<i64>()
     }
 
-    pub(super) fn ids(self) -> usize {
+    pub(super) fn units(self) -> usize {
         self.seqlens() + self.rows.next_multiple_of(2) * size_of::<i32>()
+    }
+
+    pub(super) fn ids(self) -> usize {
+        self.units() + 2 * self.rows * size_of::<i32>()
     }
 
     pub(super) fn positions(self) -> usize {
@@ -37,6 +41,11 @@ impl Places {
     pub(super) fn bytes(self) -> usize {
         self.positions() + self.tokens_max * size_of::<i64>()
     }
+}
+
+/// Bound on the tokens of a run where there are so many rows.
+pub(in crate::runtime) fn run_tokens(rows: usize) -> usize {
+    rows.next_power_of_two().max(PREFILL_MAX)
 }
 
 /// The inputs of a run of `rows` rows with `tokens` tokens each.
@@ -65,6 +74,13 @@ impl Inputs {
         }
     }
 
+    /// Units of the bank that the adapter of `row` has.
+    pub(super) fn adapter(&mut self, row: usize, units: &Range<usize>) {
+        let at = self.places.units() + 2 * row * size_of::<i32>();
+        self.put(at, (units.start as i32).to_le_bytes());
+        self.put(at + size_of::<i32>(), (units.end as i32).to_le_bytes());
+    }
+
     /// Token `token` of `row` needs the next row of logits.
     pub(super) fn want(&mut self, row: usize, token: usize) {
         let at = self.places.logits_indices() + self.wanted * size_of::<i64>();
@@ -86,17 +102,6 @@ impl Inputs {
     }
 }
 
-/// Mask of projections of `linears` linear layers: `units` units for each row, of which a row's own are true.
-pub(super) fn mask(rows: &[Option<Range<usize>>], units: usize, linears: usize) -> Vec<u8> {
-    let mut mask = vec![0; rows.len() * units * linears];
-    for (row, own) in mask.chunks_exact_mut((units * linears).max(1)).zip(rows) {
-        if let Some(own) = own {
-            row[own.start * linears..own.end * linears].fill(1);
-        }
-    }
-    mask
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,6 +112,7 @@ mod tests {
         let mut inputs = Inputs::new(places, 4);
         inputs.row(1, 7, &[5, 6]);
         inputs.want(1, 1);
+        inputs.adapter(1, &(3..7));
         let i64s = |at: usize, count: usize| -> Vec<i64> {
             inputs.bytes[at..][..count * 8].as_chunks().0.iter().map(|bytes| i64::from_le_bytes(*bytes)).collect()
         };
@@ -114,11 +120,7 @@ mod tests {
         assert_eq!(i64s(places.positions(), 8)[4..], [7, 8, 9, 10]);
         assert_eq!((i64s(places.logits_indices(), 1), inputs.wanted()), (vec![5], 1));
         assert_eq!(inputs.bytes[places.seqlens() + 4..][..4], 10i32.to_le_bytes());
+        assert_eq!(inputs.bytes[places.units()..][..16], [0, 0, 3, 7].map(i32::to_le_bytes).concat());
         assert!(places.ids().is_multiple_of(8), "aligned for 64 bits");
-    }
-
-    #[test]
-    fn a_row_sees_the_columns_of_its_adapter_in_every_linear_layer() {
-        assert_eq!(mask(&[None, Some(1..3)], 4, 2), [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 0, 0]);
     }
 }

@@ -5,6 +5,7 @@
 //! not change, so that runs of answers can be captured as CUDA graphs.
 
 mod bank;
+pub(super) mod bank_add;
 mod inputs;
 mod plan;
 mod ranges;
@@ -12,4 +13,5 @@ mod session;
 
 pub(super) use bank::Bank;
 pub use bank::{BankError, BankedAdapter};
+pub(super) use inputs::run_tokens;
 pub(super) use session::{RowsSession, row_bytes};

@@ -83,10 +83,25 @@ pub(super) fn runs(chunks: &[Chunk<'_>], rows: usize, positions: usize) -> Resul
             _ => runs.push(Run::Prefill { chunks: vec![index], row: row(chunk), tokens, first: chunk.past == 0 }),
         }
     }
+    let mut runs: Vec<Run> = runs.into_iter().flat_map(in_powers).collect();
     if !decoded.is_empty() {
         runs.push(Run::Decode { rows: (last + 1).next_power_of_two().min(rows), chunks: decoded });
     }
     Ok(runs)
+}
+
+/// The same prompts in runs of a power of two of rows each: providers prepare each size of a run when they first meet it, so
+/// there should be few.
+fn in_powers(run: Run) -> Vec<Run> {
+    let Run::Prefill { mut chunks, mut row, tokens, first } = run else { return vec![run] };
+    let mut runs = Vec::new();
+    while !chunks.is_empty() {
+        let rest = chunks.split_off(1 << chunks.len().ilog2());
+        let begin = row;
+        row += chunks.len();
+        runs.push(Run::Prefill { chunks: std::mem::replace(&mut chunks, rest), row: begin, tokens, first });
+    }
+    runs
 }
 
 #[cfg(test)]
@@ -124,6 +139,8 @@ mod tests {
             prefill(&[4], 5, 16, true),
         ];
         assert_eq!(runs, expected);
+        let runs = planned(&[(0, 9, &[0]), (0, 9, &[1]), (0, 9, &[2]), (0, 9, &[3]), (0, 9, &[4])]).unwrap();
+        assert_eq!(runs, [prefill(&[0, 1, 2, 3], 0, 16, true), prefill(&[4], 4, 16, true)]);
     }
 
     #[test]

@@ -11,8 +11,8 @@ use slm_convert::{
 };
 
 use super::{
-    bank::{Bank, UNITS_MIN, element_bytes, encoded},
-    inputs::{Inputs, Places, mask},
+    bank::{Bank, element_bytes, encoded},
+    inputs::{Inputs, Places},
     plan::{self, Run},
 };
 use crate::{
@@ -45,8 +45,6 @@ struct Sizes {
     wanted: usize,
     /// First row of its logits.
     logits: usize,
-    /// Units of the bank.
-    units: usize,
     /// Bound on the positions of its rows.
     total: usize,
     /// Whether other runs have the same sizes, so that it is worth capturing.
@@ -94,9 +92,6 @@ pub(crate) struct RowsSession {
     cache: Vec<Named>,
     ropes: Vec<(CString, Memory, usize)>,
     bank: Arc<Bank>,
-    masks: Vec<(usize, Memory)>,
-    /// What the masks say: units for each row of a run.
-    masked: Option<(usize, Vec<Option<Range<usize>>>)>,
     input_places: Places,
     inputs: Memory,
     device_logits: Memory,
@@ -143,9 +138,6 @@ impl RowsSession {
         // Runs of answers have theirs at the beginning, whatever rows they are of; prompts have theirs behind.
         let logits_rows = config.pages + config.logits + 1;
         let zeroed = |bytes, what| Memory::zeroed(&device, bytes, what);
-        let masks = names::mask_widths(model)
-            .into_iter()
-            .map(|linears| Ok((linears, zeroed(config.pages * bank.units * linears, "the masks of adapters")?)));
         let logits = Buffer::filled(config.logits.max(1) * model.vocab_size, f32::NAN);
         let bytes = logits_rows * model.vocab_size * size_of::<f32>();
         Ok(Self {
@@ -157,8 +149,6 @@ impl RowsSession {
             has_positions: names::has_positions(model),
             cache: cache(&device, model, activations, &geometry)?,
             ropes: ropes(&device, model, activations, config.context_length)?,
-            masks: masks.collect::<Result<_, DeviceError>>()?,
-            masked: None,
             bank,
             input_places,
             inputs: zeroed(input_places.bytes(), "inputs")?,
@@ -197,7 +187,6 @@ impl RowsSession {
             // Rows of no chunk write where their next token will.
             inputs.row(row, self.lengths[first_row + row].min(last), &[]);
         }
-        let mut adapters = vec![None; rows];
         let mut reached = 0;
         for chunk in members.iter().map(|&index| &chunks[index]) {
             let row = plan::row(chunk) - first_row;
@@ -206,10 +195,11 @@ impl RowsSession {
                 inputs.want(row, token);
             }
             let adapter = chunk.adapter.and_then(|slot| self.table.get(slot));
-            adapters[row] = adapter.and_then(|adapter| adapter.units());
+            if let Some(units) = adapter.and_then(|adapter| adapter.units()) {
+                inputs.adapter(row, &units);
+            }
             reached = reached.max(chunk.past + tokens);
         }
-        let units = adapters.iter().flatten().map(|units: &Range<usize>| units.end).max().unwrap_or(0);
         let decode = matches!(run, Run::Decode { .. });
         let positions = self.geometry.context_length;
         let sizes = Sizes {
@@ -218,7 +208,6 @@ impl RowsSession {
             tokens,
             wanted: if decode { rows } else { inputs.wanted().max(1) },
             logits: if decode { 0 } else { self.geometry.pages + prompts },
-            units: units.next_power_of_two().clamp(UNITS_MIN, self.bank.units),
             total: match run {
                 // As long as the new tokens: nothing was there before.
                 Run::Prefill { first: true, .. } => tokens,
@@ -226,30 +215,14 @@ impl RowsSession {
             },
             recurs: decode,
         };
-        self.write(&inputs, adapters, sizes.units)?;
+        // SAFETY: no run is under way, and nobody else has this memory.
+        unsafe { self.inputs.write(0, inputs.bytes())? };
         self.execute(sizes)?;
         for chunk in members.iter().map(|&index| &chunks[index]) {
             self.lengths[plan::row(chunk)] = chunk.past + chunk.tokens.len();
         }
         self.take_in(sizes.logits, members, chunks, places)?;
         Ok(if decode { 0 } else { inputs.wanted() })
-    }
-
-    /// Writes the inputs, and the masks if they have changed.
-    fn write(&mut self, inputs: &Inputs, adapters: Vec<Option<Range<usize>>>, units: usize) -> Result<(), DeviceError> {
-        // SAFETY: no run is under way, and nobody else has this memory.
-        unsafe { self.inputs.write(0, inputs.bytes())? };
-        let wanted = Some((units, adapters));
-        if self.masked != wanted {
-            self.masked = None;
-            let adapters = wanted.as_ref().map_or(&[][..], |(_, adapters)| adapters);
-            for (linears, memory) in &self.masks {
-                // SAFETY: as above.
-                unsafe { memory.write(0, &mask(adapters, units, *linears))? };
-            }
-            self.masked = wanted;
-        }
-        Ok(())
     }
 
     fn execute(&mut self, sizes: Sizes) -> Result<(), SessionError> {
@@ -347,7 +320,7 @@ impl RowsSession {
     }
 
     fn bind_small(&self, binding: &mut Binding, sizes: Sizes) -> Result<(), SessionError> {
-        let Sizes { rows, tokens, wanted, units, .. } = sizes;
+        let Sizes { rows, tokens, wanted, .. } = sizes;
         let inputs = &self.inputs;
         binding.input(c"input_ids", &self.view::<i64>(inputs, self.input_places.ids(), &[rows, tokens])?)?;
         binding.input(c"logits_indices", &self.view::<i64>(inputs, self.input_places.logits_indices(), &[wanted])?)?;
@@ -356,10 +329,7 @@ impl RowsSession {
             binding
                 .input(c"position_ids", &self.view::<i64>(inputs, self.input_places.positions(), &[rows, tokens])?)?;
         }
-        for (linears, memory) in &self.masks {
-            let name = c_string(names::mask_name(*linears))?;
-            binding.input(&name, &self.view::<bool>(memory, 0, &[rows, 1, units * linears])?)?;
-        }
+        binding.input(c"adapter_units", &self.view::<i32>(inputs, self.input_places.units(), &[rows, 2])?)?;
         let logits = self.view::<f32>(
             &self.device_logits,
             sizes.logits * self.geometry.vocab_size * size_of::<f32>(),
@@ -370,7 +340,8 @@ impl RowsSession {
     }
 
     fn bind_floats<T: Element>(&self, binding: &mut Binding, sizes: Sizes) -> Result<(), SessionError> {
-        let Sizes { first_row, rows, units, .. } = sizes;
+        let Sizes { first_row, rows, .. } = sizes;
+        let units = self.bank.units;
         let positions = self.geometry.context_length;
         for Named { past, present, memory, heads, width } in &self.cache {
             let offset = first_row * heads * positions * width * size_of::<T>();
