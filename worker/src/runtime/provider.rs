@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
 };
 
 use ort::{
@@ -218,6 +218,7 @@ impl Provider {
     ) -> Result<Opened, SessionError> {
         let loader = |bank| AdapterLoader { bundle: bundle.clone(), bank };
         let activations = bundle.info.flavour.activations;
+        let adapters = Arc::new(AtomicBool::new(false));
         let (device, session): (Arc<dyn Device>, _) = match self {
             Self::Cpu => {
                 let backend = Box::new(DecoderSession::open(runtime, bundle, config, table)?);
@@ -229,7 +230,7 @@ impl Provider {
             }
             Self::Cuda(index) => {
                 let gpu = Arc::new(Cuda::open(index)?);
-                let operators = cuda::domain(&gpu, run_tokens(config.pages), room.rank_max);
+                let operators = cuda::domain(&gpu, run_tokens(config.pages), room.rank_max, adapters.clone());
                 let operators = operators.map_err(|error| match error {
                     DomainError::Device(error) => SessionError::Device(error),
                     DomainError::Runtime(error) => SessionError::Runtime(error),
@@ -241,8 +242,10 @@ impl Provider {
         // Twice one adapter more: a version that is replaced is there until its last request ends.
         let bank = Arc::new(Bank::new(&device, model, activations, (room.slots + 2) * room.rank_max)?);
         let captures = matches!(self, Self::Cuda(_));
-        let backend = Box::new(RowsSession::new(session, bundle, config, (device, captures), bank.clone(), table)?);
-        Ok(Opened { backend, loader: loader(Some(bank)) })
+        let rows = RowsSession::new(session, bundle, config, (device, captures), (bank.clone(), adapters), table);
+        let mut backend = rows?;
+        backend.warm_up()?;
+        Ok(Opened { backend: Box::new(backend), loader: loader(Some(bank)) })
     }
 }
 
@@ -285,8 +288,7 @@ fn cuda_session(
     let not_listed = || ProviderError::NotListed { name: CUDA_NAME, index, listed: listed.join(", ") };
     let device = devices.into_iter().nth(index).ok_or_else(not_listed)?;
     let option = |key: &str, value: &str| (format!("{CUDA_NAME}.{key}"), value.to_owned());
-    let sdpa = std::env::var("SLM_SDPA").unwrap_or("0".into());
-    let options = [option("enable_cuda_graph", "1"), option("use_tf32", "0"), option("sdpa_kernel", &sdpa)];
+    let options = [option("enable_cuda_graph", "1"), option("use_tf32", "0")];
     let builder = builder(runtime)?.with_disable_cpu_fallback().map_err(plain)?;
     let builder = builder.with_operators(operators).map_err(plain)?;
     let mut builder = builder.with_devices([device], Some(&options)).map_err(plain)?;

@@ -1,7 +1,14 @@
 //! `slm:BankAdd` on a GPU: two kernels on the stream of the run, which a CUDA graph captures as any other.
 #![allow(unsafe_code)] // Calls of the driver and raw tensors; the blocks say why they are sound.
 
-use std::{ffi::c_void, ptr, sync::Arc};
+use std::{
+    ffi::c_void,
+    ptr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use cudarc::driver::{CudaContext, result, sys};
 use ort::{
@@ -34,6 +41,8 @@ pub(super) struct Shared {
     hidden: Memory,
     hidden_width: usize,
     rank_max: usize,
+    /// Whether any row of the run has an adapter.
+    adapters: Arc<AtomicBool>,
 }
 
 // SAFETY: functions of a module that is never unloaded; any thread may launch them in their context.
@@ -41,11 +50,13 @@ unsafe impl Send for Shared {}
 // SAFETY: as above.
 unsafe impl Sync for Shared {}
 
-/// The operator domain of graphs of rows on `gpu`, for runs of at most `tokens` tokens and adapters of at most `rank_max`.
+/// The operator domain of graphs of rows on `gpu`, for runs of at most `tokens` tokens and adapters of at most `rank_max`. Before each
+/// run, `adapters` says whether any row has one; else nodes launch nothing.
 pub(in crate::runtime) fn domain(
     gpu: &Arc<Cuda>,
     tokens: usize,
     rank_max: usize,
+    adapters: Arc<AtomicBool>,
 ) -> Result<OperatorDomain, DomainError> {
     /// Linear layers that a projection has at most.
     const LINEARS: usize = 3;
@@ -62,7 +73,7 @@ pub(in crate::runtime) fn domain(
     let hidden_width = LINEARS * rank_max;
     let hidden = Memory::zeroed(&device, tokens * hidden_width * size_of::<f32>(), "products of adapters")?;
     let (context, shrink, expand) = (gpu.context.clone(), function("bank_shrink")?, function("bank_expand")?);
-    let shared = Arc::new(Shared { context, shrink, expand, hidden, hidden_width, rank_max });
+    let shared = Arc::new(Shared { context, shrink, expand, hidden, hidden_width, rank_max, adapters });
     Ok(OperatorDomain::new(OPERATOR_DOMAIN)?.add(CudaBankAdd { shared })?)
 }
 
@@ -148,6 +159,9 @@ impl Kernel for CudaKernel {
             // SAFETY: two buffers of the running call with as many elements.
             unsafe { result::memcpy_dtod_async(to, y.data.addr() as u64, y.len() * size_of::<u16>(), stream) }
                 .map_err(failed)?;
+        }
+        if !self.shared.adapters.load(Ordering::Relaxed) {
+            return Ok(());
         }
         let mut hidden = self.shared.hidden.address(0, 0) as u64;
         let [mut x, mut a, mut b] = [x.data, a.data, b.data].map(|data| data.addr() as u64);

@@ -37,10 +37,23 @@ __device__ void clear(unsigned* bins) {
 // Fills in the bits of the key of the K-th largest from `shift` on: those of the bin in which it is. `wanted` becomes its place
 // there.
 __device__ void narrow(const unsigned* bins, int shift, unsigned mask, unsigned& prefix, unsigned& wanted) {
-    if (threadIdx.x == 0) {
-        unsigned bin = mask;
-        while (bin > 0 && bins[bin] < wanted) wanted -= bins[bin--];
-        prefix |= bin << shift;
+    if (threadIdx.x < 32) {
+        // Each lane has some bins side by side, the first lane the largest.
+        const unsigned each = (mask + 1) / 32, top = mask - threadIdx.x * each;
+        const unsigned want = wanted;
+        unsigned own = 0;
+        for (unsigned i = 0; i < each; i++) own += bins[top - i];
+        unsigned reached = own;
+        for (int other = 1; other < 32; other *= 2) {
+            const unsigned before = __shfl_up_sync(0xffffffffu, reached, other);
+            if (threadIdx.x >= other) reached += before;
+        }
+        if (reached >= want && reached - own < want) {
+            unsigned bin = top, left = want - (reached - own);
+            while (bins[bin] < left) left -= bins[bin--];
+            prefix |= bin << shift;
+            wanted = left;
+        }
     }
     __syncthreads();
 }

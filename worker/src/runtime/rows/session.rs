@@ -1,7 +1,15 @@
 //! The session over rows.
 #![allow(unsafe_code)] // Tensors over memory of the device, by address; the blocks say who owns it.
 
-use std::{collections::HashMap, ffi::CString, ops::Range, sync::Arc};
+use std::{
+    collections::HashMap,
+    ffi::CString,
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use ort::session::{RunOptions, Session};
 use slm_convert::{
@@ -47,6 +55,8 @@ struct Sizes {
     logits: usize,
     /// Bound on the positions of its rows.
     total: usize,
+    /// Whether any row has an adapter: runs without launch less, which a captured graph keeps.
+    adapters: bool,
     /// Whether other runs have the same sizes, so that it is worth capturing.
     recurs: bool,
 }
@@ -92,6 +102,8 @@ pub(crate) struct RowsSession {
     cache: Vec<Named>,
     ropes: Vec<(CString, Memory, usize)>,
     bank: Arc<Bank>,
+    /// Tells the operator whether any row of a run has an adapter.
+    adapters: Arc<AtomicBool>,
     input_places: Places,
     inputs: Memory,
     device_logits: Memory,
@@ -118,7 +130,7 @@ impl RowsSession {
         bundle: &Bundle,
         config: SessionConfig,
         (device, captures): (Arc<dyn Device>, bool),
-        bank: Arc<Bank>,
+        (bank, adapters): (Arc<Bank>, Arc<AtomicBool>),
         table: Arc<AdapterTable>,
     ) -> Result<Self, SessionError> {
         let (model, activations) = (&bundle.info.architecture, bundle.info.flavour.activations);
@@ -150,6 +162,7 @@ impl RowsSession {
             cache: cache(&device, model, activations, &geometry)?,
             ropes: ropes(&device, model, activations, config.context_length)?,
             bank,
+            adapters,
             input_places,
             inputs: zeroed(input_places.bytes(), "inputs")?,
             device_logits: zeroed(bytes, "logits")?,
@@ -165,6 +178,20 @@ impl RowsSession {
             captured: 0,
             device,
         })
+    }
+
+    /// Runs a prompt and a token, so that the provider has loaded its libraries before the first request.
+    pub(crate) fn warm_up(&mut self) -> Result<(), SessionError> {
+        let tokens = [0; 2];
+        for (past, count) in [(0, 2), (2, 1)] {
+            let logits = LogitsRequest::Last;
+            if past + count <= self.geometry.context_length {
+                let tokens = &tokens[..count];
+                self.step(&[Chunk { tokens, past, pages: &[0], adapter: None, logits, candidates: None }])?;
+            }
+        }
+        self.lengths.fill(0);
+        Ok(())
     }
 
     fn run(
@@ -187,7 +214,7 @@ impl RowsSession {
             // Rows of no chunk write where their next token will.
             inputs.row(row, self.lengths[first_row + row].min(last), &[]);
         }
-        let mut reached = 0;
+        let (mut reached, mut adapters) = (0, false);
         for chunk in members.iter().map(|&index| &chunks[index]) {
             let row = plan::row(chunk) - first_row;
             inputs.row(row, chunk.past, chunk.tokens);
@@ -197,6 +224,7 @@ impl RowsSession {
             let adapter = chunk.adapter.and_then(|slot| self.table.get(slot));
             if let Some(units) = adapter.and_then(|adapter| adapter.units()) {
                 inputs.adapter(row, &units);
+                adapters = true;
             }
             reached = reached.max(chunk.past + tokens);
         }
@@ -213,10 +241,12 @@ impl RowsSession {
                 Run::Prefill { first: true, .. } => tokens,
                 _ => reached.next_power_of_two().max(BOUND_MIN).min(positions),
             },
+            adapters,
             recurs: decode,
         };
         // SAFETY: no run is under way, and nobody else has this memory.
         unsafe { self.inputs.write(0, inputs.bytes())? };
+        self.adapters.store(adapters, Ordering::Relaxed);
         self.execute(sizes)?;
         for chunk in members.iter().map(|&index| &chunks[index]) {
             self.lengths[plan::row(chunk)] = chunk.past + chunk.tokens.len();
