@@ -4,7 +4,7 @@
 use std::{
     alloc::{Layout, alloc_zeroed, dealloc},
     fmt,
-    sync::Arc,
+    sync::{Arc, MutexGuard},
 };
 
 use super::{binding::MemoryInfo, top::TopRows};
@@ -76,6 +76,12 @@ pub(super) trait Device: fmt::Debug + Send + Sync {
     /// # Safety
     /// The host memory lives longer than the result.
     unsafe fn pin(&self, address: usize, bytes: usize) -> Option<Box<dyn Send>>;
+
+    /// Keeps all other calls away as long as the result lives: the capture of a CUDA graph fails if another thread allocates or
+    /// copies meanwhile. `None` where nothing is captured.
+    fn exclusive(&self) -> Option<MutexGuard<'static, ()>> {
+        None
+    }
 
     /// Free bytes.
     fn free_bytes(&self) -> u64;

@@ -289,6 +289,7 @@ fn cuda_session(
     let device = devices.into_iter().nth(index).ok_or_else(not_listed)?;
     let option = |key: &str, value: &str| (format!("{CUDA_NAME}.{key}"), value.to_owned());
     let options = [option("enable_cuda_graph", "1"), option("use_tf32", "0")];
+    let _alone = cuda::alone();
     let builder = builder(runtime)?.with_disable_cpu_fallback().map_err(plain)?;
     let builder = builder.with_operators(operators).map_err(plain)?;
     let mut builder = builder.with_devices([device], Some(&options)).map_err(plain)?;

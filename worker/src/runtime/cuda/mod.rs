@@ -6,7 +6,10 @@ mod compile;
 
 pub(super) use bank_add::{DomainError, domain};
 
-use std::{ffi::c_void, sync::Arc};
+use std::{
+    ffi::c_void,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use cudarc::{
     driver::{CudaContext, CudaFunction, DriverError, LaunchConfig, PushKernelArg as _, result, sys},
@@ -48,6 +51,7 @@ unsafe impl Sync for Module {}
 impl Cuda {
     /// GPU `index` of those that this process sees.
     pub(super) fn open(index: usize) -> Result<Self, ProviderError> {
+        let _alone = alone();
         // SAFETY: loading the driver's library runs its initialisers, which any CUDA program runs.
         if !unsafe { sys::is_culib_present() } {
             return Err(ProviderError::NoDriver);
@@ -87,23 +91,25 @@ impl Cuda {
         move |error| DeviceError::Failed { device, call, error: message(error) }
     }
 
-    /// Calls of the driver need the context on their thread.
-    fn enter(&self) -> Result<(), DeviceError> {
-        self.context.bind_to_thread().map_err(self.failed("cuCtxSetCurrent"))
+    /// Calls of the driver need the context on their thread, and wait for the capture of a graph.
+    fn enter(&self) -> Result<MutexGuard<'static, ()>, DeviceError> {
+        let alone = alone();
+        self.context.bind_to_thread().map_err(self.failed("cuCtxSetCurrent"))?;
+        Ok(alone)
     }
 
     /// Free and all bytes.
     fn memory(&self) -> (usize, usize) {
-        self.enter().ok().and_then(|()| result::mem_get_info().ok()).unwrap_or((0, 0))
+        self.enter().ok().and_then(|_alone| result::mem_get_info().ok()).unwrap_or((0, 0))
     }
 }
 
 impl Device for Cuda {
     fn allocate(&self, bytes: usize, what: &'static str) -> Result<usize, DeviceError> {
-        self.enter()?;
+        let _alone = self.enter()?;
         // SAFETY: the size is not zero; the memory is written below before anybody reads it.
         let address = unsafe { result::malloc_sync(bytes) }.map_err(|_| {
-            let (free, total) = self.memory();
+            let (free, total) = result::mem_get_info().unwrap_or((0, 0));
             DeviceError::Memory { device: self.name.clone(), what, bytes, free, total }
         })?;
         // SAFETY: allocated just now with that size.
@@ -112,20 +118,20 @@ impl Device for Cuda {
     }
 
     unsafe fn free(&self, address: usize, _bytes: usize) {
-        if self.enter().is_ok() {
+        if let Ok(_alone) = self.enter() {
             // SAFETY: the caller's promise. At the end of a process the driver may be gone, and the memory with it.
             let _ = unsafe { result::free_sync(address as u64) };
         }
     }
 
     unsafe fn write(&self, address: usize, bytes: &[u8]) -> Result<(), DeviceError> {
-        self.enter()?;
+        let _alone = self.enter()?;
         // SAFETY: the caller's promise.
         unsafe { result::memcpy_htod_sync(address as u64, bytes) }.map_err(self.failed("cuMemcpyHtoD"))
     }
 
     unsafe fn read(&self, address: usize, bytes: &mut [u8]) -> Result<(), DeviceError> {
-        self.enter()?;
+        let _alone = self.enter()?;
         // SAFETY: the caller's promise.
         unsafe { result::memcpy_dtoh_sync(bytes, address as u64) }.map_err(self.failed("cuMemcpyDtoH"))
     }
@@ -135,11 +141,15 @@ impl Device for Cuda {
     }
 
     unsafe fn pin(&self, address: usize, bytes: usize) -> Option<Box<dyn Send>> {
-        self.enter().ok()?;
+        let _alone = self.enter().ok()?;
         let host = std::ptr::with_exposed_provenance_mut::<c_void>(address);
         // SAFETY: host memory of that size, which outlives the guard (the caller's promise).
         unsafe { sys::cuMemHostRegister_v2(host, bytes, 0) }.result().ok()?;
         Some(Box::new(Pinned { context: self.context.clone(), address }))
+    }
+
+    fn exclusive(&self) -> Option<MutexGuard<'static, ()>> {
+        Some(alone())
     }
 
     fn free_bytes(&self) -> u64 {
@@ -168,8 +178,12 @@ impl Device for Cuda {
         let mut call = stream.launch_builder(&self.top);
         call.arg(&arguments.0).arg(&arguments.1).arg(&arguments.2).arg(&arguments.3);
         call.arg(&arguments.4).arg(&arguments.5).arg(&arguments.6);
-        // SAFETY: the kernel's parameters in its order; the logits are the caller's promise, and the results fit the memory.
-        unsafe { call.launch(launch) }.map_err(self.failed("cuLaunchKernel"))?;
+        let launched = {
+            let _alone = self.enter()?;
+            // SAFETY: the kernel's parameters in its order; the logits are the caller's promise, and the results fit the memory.
+            unsafe { call.launch(launch) }.map(drop)
+        };
+        launched.map_err(self.failed("cuLaunchKernel"))?;
         let mut back = vec![0_u32; results];
         // SAFETY: as above; the copy waits for the kernel, which is on the same stream.
         unsafe { work.read(rows * float, bytemuck::cast_slice_mut(&mut back))? };
@@ -195,12 +209,19 @@ struct Pinned {
 
 impl Drop for Pinned {
     fn drop(&mut self) {
+        let _alone = alone();
         if self.context.bind_to_thread().is_ok() {
             let host = std::ptr::with_exposed_provenance_mut::<c_void>(self.address);
             // SAFETY: registered when this was made.
             let _ = unsafe { sys::cuMemHostUnregister(host) };
         }
     }
+}
+
+/// One call of the driver, or one capture of a graph, at a time in this process.
+pub(super) fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn message(error: DriverError) -> String {

@@ -35,6 +35,8 @@ use crate::{
 
 /// Bound on the kept bindings.
 const BINDINGS_MAX: usize = 256;
+/// Runs of one size of which one is captured, with some to spare: ONNX Runtime captures the third.
+const CAPTURE_RUNS: usize = 6;
 /// Least bound on the positions of a run of answers.
 const BOUND_MIN: usize = 256;
 
@@ -65,6 +67,8 @@ struct Sizes {
 struct Bound {
     binding: Binding,
     options: Option<RunOptions>,
+    /// Runs so far.
+    runs: usize,
     /// An input of the host, so it has an address of its own.
     _total: Buffer<i32>,
 }
@@ -263,11 +267,11 @@ impl RowsSession {
             let bound = self.bind(sizes)?;
             self.bindings.insert(sizes, bound);
         }
-        let Self { bindings, session, .. } = self;
-        match bindings.get_mut(&sizes) {
-            Some(Bound { binding, options, .. }) => Ok(binding.run(session, options.as_ref())?),
-            None => Ok(()),
-        }
+        let Self { bindings, session, device, .. } = self;
+        let Some(Bound { binding, options, runs, .. }) = bindings.get_mut(&sizes) else { return Ok(()) };
+        let _alone = if sizes.recurs && *runs < CAPTURE_RUNS { device.exclusive() } else { None };
+        *runs += 1;
+        Ok(binding.run(session, options.as_ref())?)
     }
 
     /// Notes where the logits of a run are, from row `first` of the device on, and selects candidates where they suffice.
@@ -337,7 +341,7 @@ impl RowsSession {
             Activations::F16 => self.bind_floats::<half::f16>(&mut binding, sizes)?,
         }
         let options = if self.captures { Some(self.graph_id(sizes.recurs)?) } else { None };
-        Ok(Bound { binding, options, _total: total })
+        Ok(Bound { binding, options, runs: 0, _total: total })
     }
 
     /// Options that name the graph to capture and replay; -1 is none.
