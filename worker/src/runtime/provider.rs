@@ -39,6 +39,10 @@ pub enum Provider {
     Cpu,
     /// Graphs of the form for CUDA on ONNX Runtime's CPU provider: slow, for tests.
     CpuGqa(Activations),
+    /// Graphs of the form for TensorRT on ONNX Runtime's CPU provider: slow, for tests.
+    CpuStandard(Activations),
+    /// Graphs of the form for OpenVINO on ONNX Runtime's CPU provider: slow, for tests.
+    CpuDelta(Activations),
     /// GPU of that index among those that the process sees.
     Cuda(usize),
 }
@@ -163,6 +167,8 @@ impl Provider {
         let (form, activations) = match self {
             Self::Cpu => (Form::Paged, Activations::F32),
             Self::CpuGqa(activations) => (Form::Gqa, activations),
+            Self::CpuStandard(activations) => (Form::Standard, activations),
+            Self::CpuDelta(activations) => (Form::Delta, activations),
             Self::Cuda(_) => (Form::Gqa, Activations::F16),
         };
         FlavourChoice { form, activations, precision }
@@ -172,7 +178,7 @@ impl Provider {
     pub fn page(self, context_length: usize) -> usize {
         match self {
             Self::Cpu => PAGE,
-            Self::CpuGqa(_) | Self::Cuda(_) => context_length,
+            _ => context_length,
         }
     }
 
@@ -186,7 +192,7 @@ impl Provider {
         let (model, flavour) = (&bundle.info.architecture, bundle.info.flavour);
         match self {
             Self::Cpu => cpu::page_bytes(model, flavour.precision),
-            Self::CpuGqa(_) | Self::Cuda(_) => row_bytes(model, flavour.activations, context_length),
+            _ => row_bytes(model, flavour.activations, context_length),
         }
     }
 
@@ -196,8 +202,8 @@ impl Provider {
     /// There is no such device.
     pub fn free_bytes(self) -> Result<Option<u64>, ProviderError> {
         match self {
-            Self::Cpu | Self::CpuGqa(_) => Ok(None),
             Self::Cuda(index) => Ok(Some(Cuda::open(index)?.free_bytes())),
+            _ => Ok(None),
         }
     }
 
@@ -219,7 +225,9 @@ impl Provider {
                 let backend = Box::new(DecoderSession::open(runtime, bundle, config, table)?);
                 return Ok(Opened { backend, loader: loader(None) });
             }
-            Self::CpuGqa(_) => (Arc::new(Host), cpu_session(runtime, bundle, config.threads)?),
+            Self::CpuGqa(_) | Self::CpuStandard(_) | Self::CpuDelta(_) => {
+                (Arc::new(Host), cpu_session(runtime, bundle, config.threads)?)
+            }
             Self::Cuda(index) => (Arc::new(Cuda::open(index)?), cuda_session(runtime, bundle, index)?),
         };
         let (model, activations) = (&bundle.info.architecture, bundle.info.flavour.activations);

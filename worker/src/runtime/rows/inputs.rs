@@ -34,8 +34,17 @@ impl Places {
         self.ids() + self.tokens_max * size_of::<i64>()
     }
 
-    pub(super) fn bytes(self) -> usize {
+    pub(super) fn pasts(self) -> usize {
         self.positions() + self.tokens_max * size_of::<i64>()
+    }
+
+    pub(super) fn bytes(self) -> usize {
+        self.pasts() + self.rows * size_of::<i64>()
+    }
+
+    /// Bound on the tokens of a run, padding included.
+    pub(super) fn tokens_max(self) -> usize {
+        self.tokens_max
     }
 }
 
@@ -57,6 +66,7 @@ impl Inputs {
     pub(super) fn row(&mut self, row: usize, past: usize, ids: &[u32]) {
         let last = (past + self.tokens - 1) as i32;
         self.put(self.places.seqlens() + row * size_of::<i32>(), last.to_le_bytes());
+        self.put(self.places.pasts() + row * size_of::<i64>(), (past as i64).to_le_bytes());
         for index in 0..self.tokens {
             let at = (row * self.tokens + index) * size_of::<i64>();
             let id = ids.get(index).copied().unwrap_or(0);
@@ -112,6 +122,7 @@ mod tests {
         };
         assert_eq!(i64s(places.ids(), 8), [0, 0, 0, 0, 5, 6, 0, 0]);
         assert_eq!(i64s(places.positions(), 8)[4..], [7, 8, 9, 10]);
+        assert_eq!(i64s(places.pasts(), 3), [0, 7, 0]);
         assert_eq!((i64s(places.logits_indices(), 1), inputs.wanted()), (vec![5], 1));
         assert_eq!(inputs.bytes[places.seqlens() + 4..][..4], 10i32.to_le_bytes());
         assert!(places.ids().is_multiple_of(8), "aligned for 64 bits");

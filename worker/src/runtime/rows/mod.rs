@@ -5,6 +5,7 @@
 //! not change, so that runs of answers can be captured as CUDA graphs.
 
 mod bank;
+mod cache;
 mod inputs;
 mod plan;
 mod ranges;

@@ -7,11 +7,12 @@ use ort::session::{RunOptions, Session};
 use slm_convert::{
     architecture::Architecture,
     bundle::Bundle,
-    graph::{Activations, rows as names},
+    graph::{Activations, Form, rows as names, rows::Position},
 };
 
 use super::{
     bank::{Bank, UNITS_MIN, element_bytes, encoded},
+    cache::{Appended, Cache, Side, c_string},
     inputs::{Inputs, Places, mask},
     plan::{self, Run},
 };
@@ -61,15 +62,6 @@ struct Bound {
     _total: Buffer<i32>,
 }
 
-/// Tensors of a layer, or of a rotary embedding: names, memory, and bytes of a row.
-struct Named {
-    past: CString,
-    present: CString,
-    memory: Memory,
-    heads: usize,
-    width: usize,
-}
-
 /// Where a row of logits is.
 #[derive(Debug, Clone, Copy)]
 struct Place {
@@ -88,10 +80,13 @@ pub(crate) struct RowsSession {
     session: Session,
     device: Arc<dyn Device>,
     memory_info: MemoryInfo,
+    form: Form,
     activations: Activations,
     geometry: Geometry,
-    has_positions: bool,
-    cache: Vec<Named>,
+    positions: Vec<Position>,
+    /// 0, 1, 2 and so on.
+    key_positions: Memory,
+    cache: Cache,
     ropes: Vec<(CString, Memory, usize)>,
     bank: Arc<Bank>,
     masks: Vec<(usize, Memory)>,
@@ -126,7 +121,8 @@ impl RowsSession {
         bank: Arc<Bank>,
         table: Arc<AdapterTable>,
     ) -> Result<Self, SessionError> {
-        let (model, activations) = (&bundle.info.architecture, bundle.info.flavour.activations);
+        let (model, flavour) = (&bundle.info.architecture, bundle.info.flavour);
+        let activations = flavour.activations;
         if config.context_length > model.context_length {
             return Err(SessionError::ContextLength { asked: config.context_length, most: model.context_length });
         }
@@ -152,10 +148,12 @@ impl RowsSession {
             bindings: HashMap::new(),
             session,
             memory_info: device.memory_info()?,
+            form: flavour.form,
             activations,
             geometry,
-            has_positions: names::has_positions(model),
-            cache: cache(&device, model, activations, &geometry)?,
+            positions: names::positions(flavour.form, model),
+            key_positions: key_positions(&device, config.context_length)?,
+            cache: Cache::new(&device, model, flavour, &geometry, input_places.tokens_max())?,
             ropes: ropes(&device, model, activations, config.context_length)?,
             masks: masks.collect::<Result<_, DeviceError>>()?,
             masked: None,
@@ -220,6 +218,7 @@ impl RowsSession {
             logits: if decode { 0 } else { self.geometry.pages + prompts },
             units: units.next_power_of_two().clamp(UNITS_MIN, self.bank.units),
             total: match run {
+                _ if self.form != Form::Gqa => 0,
                 // As long as the new tokens: nothing was there before.
                 Run::Prefill { first: true, .. } => tokens,
                 _ => reached.next_power_of_two().max(BOUND_MIN).min(positions),
@@ -229,7 +228,9 @@ impl RowsSession {
         self.write(&inputs, adapters, sizes.units)?;
         self.execute(sizes)?;
         for chunk in members.iter().map(|&index| &chunks[index]) {
-            self.lengths[plan::row(chunk)] = chunk.past + chunk.tokens.len();
+            let (row, past, count) = (plan::row(chunk), chunk.past, chunk.tokens.len());
+            self.cache.append(tokens, Appended { row, in_run: row - first_row, past, count })?;
+            self.lengths[row] = past + count;
         }
         self.take_in(sizes.logits, members, chunks, places)?;
         Ok(if decode { 0 } else { inputs.wanted() })
@@ -327,8 +328,8 @@ impl RowsSession {
         let mut total = Buffer::filled(1, 0);
         total.as_mut_slice()[0] = sizes.total as i32;
         let mut binding = Binding::new(&self.session)?;
-        binding.input(c"total_sequence_length", &total.view([1])?)?;
         self.bind_small(&mut binding, sizes)?;
+        self.bind_positions(&mut binding, sizes, &total)?;
         match self.activations {
             Activations::F32 => self.bind_floats::<f32>(&mut binding, sizes)?,
             Activations::F16 => self.bind_floats::<half::f16>(&mut binding, sizes)?,
@@ -351,11 +352,6 @@ impl RowsSession {
         let inputs = &self.inputs;
         binding.input(c"input_ids", &self.view::<i64>(inputs, self.input_places.ids(), &[rows, tokens])?)?;
         binding.input(c"logits_indices", &self.view::<i64>(inputs, self.input_places.logits_indices(), &[wanted])?)?;
-        binding.input(c"seqlens_k", &self.view::<i32>(inputs, self.input_places.seqlens(), &[rows])?)?;
-        if self.has_positions {
-            binding
-                .input(c"position_ids", &self.view::<i64>(inputs, self.input_places.positions(), &[rows, tokens])?)?;
-        }
         for (linears, memory) in &self.masks {
             let name = c_string(names::mask_name(*linears))?;
             binding.input(&name, &self.view::<bool>(memory, 0, &[rows, 1, units * linears])?)?;
@@ -369,14 +365,34 @@ impl RowsSession {
         Ok(())
     }
 
+    /// Binds the inputs that say where tokens are.
+    fn bind_positions(&self, binding: &mut Binding, sizes: Sizes, total: &Buffer<i32>) -> Result<(), SessionError> {
+        let Sizes { rows, tokens, .. } = sizes;
+        let (inputs, places) = (&self.inputs, self.input_places);
+        for position in &self.positions {
+            let value = match position {
+                Position::Last => self.view::<i32>(inputs, places.seqlens(), &[rows])?,
+                Position::Bound => total.view([1])?,
+                Position::Past => self.view::<i64>(inputs, places.pasts(), &[rows])?,
+                Position::Tokens => self.view::<i64>(inputs, places.positions(), &[rows, tokens])?,
+                Position::Keys => self.view::<i64>(&self.key_positions, 0, &[self.geometry.context_length])?,
+            };
+            binding.input(position.name(), &value)?;
+        }
+        Ok(())
+    }
+
     fn bind_floats<T: Element>(&self, binding: &mut Binding, sizes: Sizes) -> Result<(), SessionError> {
-        let Sizes { first_row, rows, units, .. } = sizes;
+        let Sizes { first_row, rows, tokens, units, .. } = sizes;
         let positions = self.geometry.context_length;
-        for Named { past, present, memory, heads, width } in &self.cache {
+        for Side { names: [takes, gives], memory, fresh, heads, width } in &self.cache.sides {
             let offset = first_row * heads * positions * width * size_of::<T>();
             let value = self.view::<T>(memory, offset, &[rows, *heads, positions, *width])?;
-            binding.input(past, &value)?;
-            binding.output(present, &value)?;
+            binding.input(takes, &value)?;
+            match fresh {
+                Some(fresh) => binding.output(gives, &self.view::<T>(fresh, 0, &[rows, *heads, tokens, *width])?)?,
+                None => binding.output(gives, &value)?,
+            }
         }
         for (name, memory, half) in &self.ropes {
             binding.input(name, &self.view::<T>(memory, 0, &[positions, *half])?)?;
@@ -441,27 +457,13 @@ impl Backend for RowsSession {
     }
 }
 
-fn c_string(name: String) -> ort::Result<CString> {
-    CString::new(name).map_err(|error| ort::Error::new(error.to_string()))
-}
-
-/// Memory of keys and values: a row for each sequence.
-fn cache(
-    device: &Arc<dyn Device>,
-    model: &Architecture,
-    activations: Activations,
-    geometry: &Geometry,
-) -> Result<Vec<Named>, SessionError> {
-    let mut cache = Vec::new();
-    for (index, layer) in model.layers.iter().enumerate() {
-        let (heads, width) = (layer.attention.kv_heads, layer.attention.head_dim);
-        let bytes = geometry.pages * heads * geometry.page * width * element_bytes(activations);
-        for [past, present] in names::cache_names(index) {
-            let memory = Memory::zeroed(device, bytes, "keys and values")?;
-            cache.push(Named { past: c_string(past)?, present: c_string(present)?, memory, heads, width });
-        }
-    }
-    Ok(cache)
+/// Positions of keys, for the served context.
+fn key_positions(device: &Arc<dyn Device>, context_length: usize) -> Result<Memory, DeviceError> {
+    let positions: Vec<i64> = (0..context_length as i64).collect();
+    let memory = Memory::zeroed(device, size_of_val(positions.as_slice()), "positions")?;
+    // SAFETY: just allocated.
+    unsafe { memory.write(0, bytemuck::cast_slice(&positions))? };
+    Ok(memory)
 }
 
 /// Tables of the rotary embeddings, for the served context.
