@@ -17,6 +17,8 @@ pub(crate) enum ElementType {
     I32 = 6,
     /// 64-bit signed integer.
     I64 = 7,
+    /// Booleans, one byte each.
+    Bool = 9,
     /// 16-bit float.
     F16 = 10,
 }
@@ -88,6 +90,8 @@ pub(crate) struct Attribute {
     pub(crate) i: Option<i64>,
     #[prost(bytes = "vec", optional, tag = "4")]
     pub(crate) s: Option<Vec<u8>>,
+    #[prost(int64, repeated, packed = "false", tag = "8")]
+    pub(crate) ints: Vec<i64>,
     #[prost(int32, tag = "20")]
     pub(crate) r#type: i32,
 }
@@ -96,6 +100,11 @@ impl Attribute {
     /// An integer attribute.
     pub(crate) fn int(name: &str, value: i64) -> Self {
         Self { name: name.into(), i: Some(value), r#type: 2, ..Self::default() }
+    }
+
+    /// An attribute of several integers.
+    pub(crate) fn ints(name: &str, values: &[i64]) -> Self {
+        Self { name: name.into(), ints: values.to_vec(), r#type: 7, ..Self::default() }
     }
 
     /// A string attribute.

@@ -228,18 +228,22 @@ fn an_answer_is_the_one_that_it_gets_alone() -> Result<()> {
 fn over_rows_answers_are_those_over_pages() -> Result<()> {
     let requests: Vec<_> = mix().into_iter().filter(|request| request.temperature == 0.0).collect();
     let pages = House::open(Setup { precision: Precision::F32, ..ALONE })?;
-    let rows = House::open(ROWS)?;
     let expected = pages.answers(&requests)?;
-    for turn in 0..2 {
-        let answers = rows.answers(&requests)?;
-        for (index, (answer, expected)) in answers.iter().zip(&expected).enumerate() {
-            assert_eq!(answer.tokens, expected.tokens, "turn {turn}, request {index}: {:?}", requests[index]);
-            assert_eq!(answer.cached, 0);
-        }
-    }
-    assert_eq!(rows.engine.stats().drafted, 0);
     pages.close()?;
-    rows.close()
+    for provider in [Provider::CpuGqa, Provider::CpuStandard, Provider::CpuDelta].map(|of| of(Activations::F32)) {
+        let rows = House::open(Setup { provider, ..ROWS })?;
+        for turn in 0..2 {
+            let answers = rows.answers(&requests)?;
+            for (index, (answer, expected)) in answers.iter().zip(&expected).enumerate() {
+                let request = &requests[index];
+                assert_eq!(answer.tokens, expected.tokens, "{provider:?}, turn {turn}, request {index}: {request:?}");
+                assert_eq!(answer.cached, 0);
+            }
+        }
+        assert_eq!(rows.engine.stats().drafted, 0);
+        rows.close()?;
+    }
+    Ok(())
 }
 
 /// Whether a draft pays is for the engine to find out, so this goes on until it did.

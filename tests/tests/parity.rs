@@ -1,6 +1,7 @@
 //! The parity suite. `SLM_PARITY_DIR` names another folder than the project's own; `SLM_PARITY_FAMILIES` (comma
 //! separated) limits it to some families; `SLM_PARITY_PROVIDER` computes on another provider than the project's own
-//! operators: `CpuGqa` (the graphs for CUDA on ONNX Runtime's CPU provider), `CpuGqaF16` (the same in 16 bits) or `Cuda`.
+//! operators: `CpuGqa` (the graphs for CUDA on ONNX Runtime's CPU provider), `CpuStandard` (those for TensorRT), `CpuDelta`
+//! (those for OpenVINO), the same in 16 bits (`CpuGqaF16`, `CpuStandardF16`, `CpuDeltaF16`), or `Cuda`.
 
 use std::{env, path::PathBuf};
 
@@ -33,8 +34,14 @@ fn on() -> Result<On> {
         "" | "Cpu" => Ok(exact(Provider::Cpu)),
         "CpuGqa" => Ok(exact(Provider::CpuGqa(Activations::F32))),
         "CpuGqaF16" => Ok(half(Provider::CpuGqa(Activations::F16))),
+        "CpuStandard" => Ok(exact(Provider::CpuStandard(Activations::F32))),
+        "CpuStandardF16" => Ok(half(Provider::CpuStandard(Activations::F16))),
+        "CpuDelta" => Ok(exact(Provider::CpuDelta(Activations::F32))),
+        "CpuDeltaF16" => Ok(half(Provider::CpuDelta(Activations::F16))),
         "Cuda" => Ok(half(Provider::Cuda(0))),
-        other => anyhow::bail!("SLM_PARITY_PROVIDER={other}: Cpu, CpuGqa, CpuGqaF16 and Cuda are there"),
+        other => anyhow::bail!(
+            "SLM_PARITY_PROVIDER={other}: Cpu, Cuda, and CpuGqa, CpuStandard and CpuDelta, these also with F16 behind, are there"
+        ),
     }
 }
 
@@ -53,7 +60,7 @@ fn families() -> Result<Vec<PathBuf>> {
 /// The family is one that is not served yet, and says so; every other refusal is a failure.
 fn unsupported(error: &anyhow::Error) -> bool {
     let message = error.to_string();
-    message.contains("`model_type`") || message.contains("not there yet in graphs for GPUs")
+    message.contains("`model_type`") || message.contains("not there yet in graphs for accelerators")
 }
 
 #[test]
@@ -65,6 +72,20 @@ fn logits_and_greedy_tokens_are_those_of_the_reference() -> Result<()> {
 #[test]
 fn graphs_for_cuda_give_the_logits_and_greedy_tokens_of_the_reference() -> Result<()> {
     let provider = Provider::CpuGqa(Activations::F32);
+    compare(On { provider, precision: Precision::F32, error_max: ERROR_MAX, greedy: true })
+}
+
+/// The graphs for TensorRT, as above.
+#[test]
+fn graphs_for_tensorrt_give_the_logits_and_greedy_tokens_of_the_reference() -> Result<()> {
+    let provider = Provider::CpuStandard(Activations::F32);
+    compare(On { provider, precision: Precision::F32, error_max: ERROR_MAX, greedy: true })
+}
+
+/// The graphs for OpenVINO, as above.
+#[test]
+fn graphs_for_openvino_give_the_logits_and_greedy_tokens_of_the_reference() -> Result<()> {
+    let provider = Provider::CpuDelta(Activations::F32);
     compare(On { provider, precision: Precision::F32, error_max: ERROR_MAX, greedy: true })
 }
 
@@ -126,6 +147,18 @@ fn a_mixed_batch_gives_each_row_what_it_gets_alone() -> Result<()> {
 #[test]
 fn a_mixed_batch_of_a_graph_for_cuda_gives_each_row_what_it_gets_alone() -> Result<()> {
     let provider = Provider::CpuGqa(Activations::F32);
+    mixed_batch(On { provider, precision: Precision::F32, error_max: ERROR_MAX, greedy: true })
+}
+
+#[test]
+fn a_mixed_batch_of_a_graph_for_tensorrt_gives_each_row_what_it_gets_alone() -> Result<()> {
+    let provider = Provider::CpuStandard(Activations::F32);
+    mixed_batch(On { provider, precision: Precision::F32, error_max: ERROR_MAX, greedy: true })
+}
+
+#[test]
+fn a_mixed_batch_of_a_graph_for_openvino_gives_each_row_what_it_gets_alone() -> Result<()> {
+    let provider = Provider::CpuDelta(Activations::F32);
     mixed_batch(On { provider, precision: Precision::F32, error_max: ERROR_MAX, greedy: true })
 }
 

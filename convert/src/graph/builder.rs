@@ -4,7 +4,7 @@ use std::io;
 
 use half::f16;
 
-use super::{Activations, Flavour, GraphError, OPERATOR_DOMAIN};
+use super::{Activations, Flavour, Form, GraphError, OPERATOR_DOMAIN};
 use crate::{
     architecture::Architecture,
     checkpoint::Checkpoint,
@@ -14,8 +14,8 @@ use crate::{
 
 /// Domain of ONNX Runtime's operators outside the ONNX standard.
 pub(super) const MICROSOFT: &str = "com.microsoft";
-const IR_VERSION: i64 = 10;
-const OPSET: i64 = 21;
+/// Domain of the operators of the ONNX standard.
+const STANDARD: &str = "";
 
 /// A graph under construction.
 pub(super) struct Builder<'a> {
@@ -101,8 +101,15 @@ impl<'a> Builder<'a> {
     pub(super) fn finish(self) -> Result<onnx::Model, GraphError> {
         let (initializer, _bytes) = self.weights.finish()?;
         let opset = |domain: &str, version| onnx::OperatorSet { domain: domain.into(), version };
+        // `TensorScatter` and `Attention` with it came with opset 24.
+        let (ir_version, opset_import) = match self.flavour.form {
+            Form::Standard => (11, vec![opset(STANDARD, 24)]),
+            Form::Paged | Form::Gqa | Form::Delta => {
+                (10, vec![opset(STANDARD, 21), opset(MICROSOFT, 1), opset(OPERATOR_DOMAIN, 1)])
+            }
+        };
         Ok(onnx::Model {
-            ir_version: IR_VERSION,
+            ir_version,
             producer_name: env!("CARGO_PKG_NAME").into(),
             producer_version: env!("CARGO_PKG_VERSION").into(),
             graph: Some(onnx::Graph {
@@ -112,7 +119,7 @@ impl<'a> Builder<'a> {
                 input: self.inputs,
                 output: self.outputs,
             }),
-            opset_import: vec![opset("", OPSET), opset(MICROSOFT, 1), opset(OPERATOR_DOMAIN, 1)],
+            opset_import,
         })
     }
 }

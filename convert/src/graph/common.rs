@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{ATTENTION, GraphError, OPERATOR_DOMAIN, builder::Builder};
+use super::{ATTENTION, Form, GraphError, OPERATOR_DOMAIN, builder::Builder};
 use crate::{
     architecture::{Activation, Architecture, Attention, Head, KeyValues, QkSpan},
     onnx::{Attribute, ElementType},
@@ -72,6 +72,14 @@ pub(super) fn stream_tensor(b: &mut Builder<'_>, name: &str) -> Result<String, G
 /// Adds a tensor of the checkpoint; gives its name.
 pub(super) fn tensor(b: &mut Builder<'_>, name: &str) -> Result<String, GraphError> {
     norm_gain(b, name, 1.0)
+}
+
+/// Operator of RMS norms.
+pub(super) fn rms_norm(b: &Builder<'_>) -> &'static str {
+    match b.flavour.form {
+        Form::Standard => "RMSNormalization",
+        Form::Paged | Form::Gqa | Form::Delta => "SimplifiedLayerNormalization",
+    }
 }
 
 /// Name of an activation in attributes.

@@ -8,10 +8,10 @@ pub(super) fn decoder(b: &mut Builder<'_>, progress: &mut dyn FnMut(usize, usize
     let layers = b.architecture().layers.len();
     match b.flavour.form {
         Form::Paged => declare(b),
-        Form::Gqa => rows::declare(b)?,
+        Form::Gqa | Form::Standard | Form::Delta => rows::declare(b)?,
     }
     match (b.flavour.form, b.flavour.precision) {
-        (Form::Gqa, _) | (Form::Paged, Precision::F32 | Precision::F16) => {
+        (Form::Gqa | Form::Standard | Form::Delta, _) | (Form::Paged, Precision::F32 | Precision::F16) => {
             let mut stream = plain::embedding(b)?;
             for layer in 0..layers {
                 stream = plain::layer(b, layer, stream)?;

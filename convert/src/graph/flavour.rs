@@ -14,6 +14,11 @@ pub enum Form {
     /// A batch of rows of equal length. Keys and values are inputs and outputs with a row for each sequence, attention is
     /// `com.microsoft.GroupQueryAttention`, adapters are inputs. For CUDA.
     Gqa,
+    /// As `Gqa`, of operators of the ONNX standard alone: `TensorScatter` and `Attention` of opset 24. For TensorRT.
+    Standard,
+    /// As `Gqa`, of operators of opset 21, with attention in parts. Keys and values of earlier tokens are inputs, those of the
+    /// new tokens outputs, which the caller appends. For OpenVINO.
+    Delta,
 }
 
 /// Type of activations, keys and values of a graph of rows. Graphs of pages have f32 activations; the worker chooses the
@@ -54,8 +59,11 @@ impl Flavour {
                 Some("16-bit weights are for GPUs; on the CPU choose F32, Int8 or Int4")
             }
             Self { form: Form::Paged, activations: Activations::F16, .. } => Some("the CPU computes in 32-bit floats"),
-            Self { form: Form::Gqa, precision: Precision::F32, activations: Activations::F16 } => {
+            Self { precision: Precision::F32, activations: Activations::F16, .. } => {
                 Some("32-bit weights need 32-bit activations; choose F16")
+            }
+            Self { form: Form::Standard, precision: Precision::Int4 | Precision::Int8, .. } => {
+                Some("graphs of standard operators have weights of floats; choose F16 or F32")
             }
             _ => None,
         }
@@ -69,6 +77,8 @@ impl std::fmt::Display for Flavour {
         match form {
             Form::Paged => write!(f, "{precision}"),
             Form::Gqa => write!(f, "gqa-{precision}-{activations:?}"),
+            Form::Standard => write!(f, "standard-{precision}-{activations:?}"),
+            Form::Delta => write!(f, "delta-{precision}-{activations:?}"),
         }
     }
 }

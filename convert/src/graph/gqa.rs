@@ -2,7 +2,7 @@
 //! values to their row.
 
 use super::{
-    GraphError,
+    Form, GraphError,
     builder::{Builder, MICROSOFT},
     common::norm_gain,
     rows::{cache_names, rope_names},
@@ -47,7 +47,8 @@ pub(super) fn attention(b: &mut Builder<'_>, layer: usize, qkv: &str) -> Result<
         }
         None => Default::default(),
     };
-    let ([[past_key, present_key], [past_value, present_value]], out) = (cache_names(layer), name("attended"));
+    let [[past_key, present_key], [past_value, present_value]] = cache_names(Form::Gqa, layer);
+    let out = name("attended");
     let [cos, sin] = tables;
     let inputs: [&str; 9] =
         [&q.name, &k.name, &v, &past_key, &past_value, "seqlens_k", "total_sequence_length", &cos, &sin];
@@ -63,7 +64,12 @@ pub(super) fn turns_before(architecture: &Architecture, attention: &Attention) -
 }
 
 /// Queries, keys and values.
-fn split(b: &mut Builder<'_>, attention: &Attention, layer: usize, qkv: &str) -> Result<[String; 3], GraphError> {
+pub(super) fn split(
+    b: &mut Builder<'_>,
+    attention: &Attention,
+    layer: usize,
+    qkv: &str,
+) -> Result<[String; 3], GraphError> {
     let names = ["q", "k", "v"].map(|part| format!("layers.{layer}.{part}"));
     let (q_size, kv_size) = (attention.q_size() as i64, attention.kv_size() as i64);
     let sizes = format!("layers.{layer}.qkv.sizes");

@@ -18,13 +18,17 @@
 mod builder;
 mod common;
 mod decoder;
+mod delta;
 mod experts;
 mod flavour;
 mod formats;
 mod fused;
 mod gqa;
+mod heads;
+mod masks;
 mod plain;
 pub mod rows;
+mod standard;
 
 use std::{io, path::Path};
 
@@ -128,7 +132,7 @@ pub enum GraphError {
         why: &'static str,
     },
     /// Graphs of rows cannot express the model.
-    #[error("{0} are not there yet in graphs for GPUs; serve the model on the CPU")]
+    #[error("{0} are not there yet in graphs for accelerators; serve the model on the CPU")]
     Form(&'static str),
 }
 
@@ -142,8 +146,8 @@ pub fn build(
     if let Some(why) = flavour.refusal() {
         return Err(GraphError::Flavour { flavour, why });
     }
-    if flavour.form == Form::Gqa
-        && let Some(part) = rows::beyond(checkpoint.architecture())
+    if flavour.form != Form::Paged
+        && let Some(part) = rows::beyond(flavour.form, checkpoint.architecture())
     {
         return Err(GraphError::Form(part));
     }
@@ -182,4 +186,58 @@ fn bias(b: &builder::Builder<'_>, layer: usize, projection: Projection) -> Resul
         }
     }
     Ok(Some(bias))
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+
+    use super::*;
+    use crate::onnx::Model;
+
+    fn built(form: Form, precision: Precision) -> Model {
+        let family = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/parity/data/gemma2");
+        let dir = tempfile::tempdir().unwrap();
+        let flavour = Flavour { form, precision, activations: Activations::F32 };
+        build(&Checkpoint::open(&family).unwrap(), flavour, dir.path(), &mut |_, _| ()).unwrap();
+        Model::decode(std::fs::read(dir.path().join(GRAPH_FILE)).unwrap().as_slice()).unwrap()
+    }
+
+    /// Domains and names of operators, each once.
+    fn operators(model: &Model) -> std::collections::BTreeSet<(&str, &str)> {
+        let nodes = &model.graph.as_ref().unwrap().node;
+        nodes.iter().map(|node| (node.domain.as_str(), node.op_type.as_str())).collect()
+    }
+
+    #[test]
+    fn graphs_of_standard_operators_have_no_others() {
+        let model = built(Form::Standard, Precision::F32);
+        let operators = operators(&model);
+        assert!(operators.contains(&("", "TensorScatter")) && operators.contains(&("", "Attention")), "{operators:?}");
+        assert!(operators.iter().all(|(domain, _)| domain.is_empty()), "{operators:?}");
+        assert_eq!((model.ir_version, model.opset_import.len(), model.opset_import[0].version), (11, 1, 24));
+    }
+
+    #[test]
+    fn graphs_for_openvino_have_the_operators_that_it_takes() {
+        for (precision, own) in [(Precision::F32, None), (Precision::Int4, Some(("com.microsoft", "MatMulNBits")))] {
+            let model = built(Form::Delta, precision);
+            let others: Vec<_> = operators(&model).into_iter().filter(|(domain, _)| !domain.is_empty()).collect();
+            assert_eq!(others, Vec::from_iter(own));
+            let operators = operators(&model);
+            for newer in ["TensorScatter", "Attention", "RotaryEmbedding", "RMSNormalization"] {
+                assert!(!operators.contains(&("", newer)), "{newer}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_form_has_no_operators_for_is_refused() {
+        let flavour = |form, precision, activations| Flavour { form, precision, activations }.refusal();
+        let refused = flavour(Form::Standard, Precision::Int8, Activations::F16).unwrap();
+        assert!(refused.contains("choose F16"), "{refused}");
+        assert_eq!(flavour(Form::Delta, Precision::Int8, Activations::F16), None);
+        assert_eq!(flavour(Form::Standard, Precision::F16, Activations::F16), None);
+        assert!(flavour(Form::Delta, Precision::F32, Activations::F16).is_some());
+    }
 }

@@ -5,11 +5,12 @@ use super::{
     Form, GraphError, LORA_ADD, OPERATOR_DOMAIN,
     builder::{Builder, MICROSOFT},
     common::{
-        attention, by_layer, capped, layer_input, layer_scaled, logits, narrowed, scaled, select_wanted,
+        attention, by_layer, capped, layer_input, layer_scaled, logits, narrowed, rms_norm, scaled, select_wanted,
         split_layer_inputs, stream_tensor, widened,
     },
+    delta,
     experts::Around,
-    gqa, rows,
+    gqa, rows, standard,
 };
 use crate::{
     architecture::{Activation, Architecture, LayerInputs, Name, Norm, NormKind, Projection, Residual},
@@ -103,7 +104,7 @@ pub(super) fn head(b: &mut Builder<'_>, stream: Stream) -> Result<(), GraphError
     let Architecture { final_norm, head, hidden_size, vocab_size, .. } = b.architecture();
     let (normed, _) = norm(b, &Name::new("", ""), final_norm, "final", stream)?;
     let normed = scaled(b, &normed, head.scale)?;
-    if b.flavour.form == Form::Gqa {
+    if b.flavour.form != Form::Paged {
         return rows::head(b, &normed);
     }
     select_wanted(b, &normed, "wanted");
@@ -125,6 +126,8 @@ fn attend(b: &mut Builder<'_>, layer: usize, x: &str) -> Result<String, GraphErr
     let attended = match b.flavour.form {
         Form::Paged => attention(b, layer, &qkv)?,
         Form::Gqa => gqa::attention(b, layer, &qkv)?,
+        Form::Standard => standard::attention(b, layer, &qkv)?,
+        Form::Delta => delta::attention(b, layer, &qkv)?,
     };
     projection(b, layer, Projection::O, &attended)
 }
@@ -201,15 +204,17 @@ fn norm(
     let out = format!("{name}.normed");
     let epsilon = || Attribute::float("epsilon", of.epsilon);
     let attributes = || vec![epsilon(), Attribute::int("axis", -1), Attribute::int("stash_type", 1)];
+    let skips = matches!(b.flavour.form, Form::Paged | Form::Gqa);
     match (of.kind, stream) {
-        (NormKind::Rms, Stream { total, update: Some(update) }) => {
+        (NormKind::Rms, Stream { total, update: Some(update) }) if skips => {
             let sum = format!("{name}.total");
             let skip = "SkipSimplifiedLayerNormalization";
             b.node(MICROSOFT, skip, &[&total, &update, &gain], &[&out, "", "", &sum], vec![epsilon()]);
             Ok((out, sum))
         }
-        (NormKind::Rms, Stream { total, update: None }) => {
-            b.node("", "SimplifiedLayerNormalization", &[&total, &gain], &[&out], attributes());
+        (NormKind::Rms, stream) => {
+            let total = total(b, name, stream);
+            b.node("", rms_norm(b), &[&total, &gain], &[&out], attributes());
             Ok((out, total))
         }
         (NormKind::Layer { bias }, stream) => {
@@ -223,7 +228,7 @@ fn norm(
 
 /// `projection` of `layer` applied to `x`; gives the name of the result.
 fn projection(b: &mut Builder<'_>, layer: usize, projection: Projection, x: &str) -> Result<String, GraphError> {
-    if b.flavour.form == Form::Gqa {
+    if b.flavour.form != Form::Paged {
         return rows::projection(b, layer, projection, x);
     }
     let linears = b.architecture().fused(layer, projection);
@@ -273,6 +278,11 @@ fn activation(b: &mut Builder<'_>, activation: Activation, x: &str, out: &str) {
         b.node("", "Gelu", &[x], &[out], vec![Attribute::string("approximate", approximate)]);
     };
     match activation {
+        Activation::Silu if matches!(b.flavour.form, Form::Standard | Form::Delta) => {
+            let sigmoid = format!("{out}.sigmoid");
+            b.node("", "Sigmoid", &[x], &[&sigmoid], vec![]);
+            b.node("", "Mul", &[x, &sigmoid], &[out], vec![]);
+        }
         // QuickGelu(x) = x * sigmoid(alpha * x), so alpha 1 is SiLU in one pass.
         Activation::Silu => b.node(MICROSOFT, "QuickGelu", &[x], &[out], vec![Attribute::float("alpha", 1.0)]),
         Activation::GeluTanh => gelu(b, "tanh"),
@@ -286,7 +296,7 @@ fn activation(b: &mut Builder<'_>, activation: Activation, x: &str, out: &str) {
 }
 
 /// Transposes `[n, k]` to `[k, n]`, in tiles that fit the first-level cache.
-fn transposed(weight: &[f32], k: usize) -> Vec<f32> {
+pub(super) fn transposed(weight: &[f32], k: usize) -> Vec<f32> {
     const TILE: usize = 32;
     let n = weight.len() / k;
     let mut out = vec![0.0; weight.len()];

@@ -6,14 +6,20 @@
 //! | `logits_indices` | i64 `[wanted]` | tokens that need logits: indices into the flat `[rows * tokens]` |
 //! | `seqlens_k` | i32 `[rows]` | position of each row's last new token, padding included |
 //! | `total_sequence_length` | i32 `[1]` | bound on the positions of any row, these included |
+//! | `past` | i64 `[rows]` | tokens before the new ones |
+//! | `key_positions` | i64 `[positions]` | 0, 1, 2 and so on |
 //! | `past_key.L`, `past_value.L` | floats `[rows, kv_heads, positions, head_dim]` | keys and values of layer `L` |
 //! | `rope.I.cos`, `rope.I.sin` | floats `[positions, dim / 2]` | tables of rotary embedding `I` |
-//! | `position_ids` | i64 `[rows, tokens]` | positions; only where attention itself cannot turn queries and keys |
+//! | `position_ids` | i64 `[rows, tokens]` | positions of the new tokens |
 //! | `lora.P.a`, `lora.P.b` | floats `[columns, inputs]`, `[columns, outputs]` | bank of adapters of projection `P` |
-//! | `adapter_units` | i32 `[rows, 2]` | units of the bank that each row's adapter has: the first, and that behind the last |
+//! | `adapter_units` | i32 `[rows, 2]` | units of the bank that each row's adapter has: the first, and that behind the last; of the form `Gqa` |
+//! | `lora_mask.M` | bool `[rows, 1, columns]` | for projections of `M` linear layers: whether a column is of the row's adapter; of the other forms |
+//!
+//! Which of the inputs of positions there are depends on the form: [`positions`].
 //!
 //! Outputs are `logits` f32 `[wanted, vocab]` and `present_key.L`, `present_value.L`: the memory of the inputs, in which the new
-//! positions are written. What padding writes lies behind a row's end, where the next tokens overwrite it.
+//! positions are written. What padding writes lies behind a row's end, where the next tokens overwrite it. The form
+//! [`Form::Delta`] has `new_key.L`, `new_value.L`, floats `[rows, kv_heads, tokens, head_dim]`, instead, and writes nothing itself.
 //!
 //! **Bank.** An adapter of rank `r` takes `r` units of the bank in every projection. A unit is `M` columns where the
 //! projection has `M` linear layers: the adapter's columns are those of its first linear layer (`r` of them), then those of
@@ -21,10 +27,11 @@
 //! layer `j`; elsewhere zeros. So an adapter is one range of bytes of each tensor.
 
 use super::{
-    BANK_ADD, GraphError, OPERATOR_DOMAIN, Precision,
+    BANK_ADD, Form, GraphError, OPERATOR_DOMAIN, Precision,
     builder::{Builder, MICROSOFT},
     common::{capped, logits, narrowed, select_wanted},
-    gqa,
+    gqa, heads, masks,
+    plain::transposed,
 };
 use crate::{
     architecture::{Architecture, KeyValues, Layer, Linear, Projection},
@@ -37,8 +44,64 @@ const BLOCK: usize = slm_kernels::BLOCK;
 
 /// Name of the keys, or values, that a step of layer `layer` takes and gives.
 #[must_use]
-pub fn cache_names(layer: usize) -> [[String; 2]; 2] {
-    ["key", "value"].map(|which| ["past", "present"].map(|when| format!("{when}_{which}.{layer}")))
+pub fn cache_names(form: Form, layer: usize) -> [[String; 2]; 2] {
+    let gives = if form == Form::Delta { "new" } else { "present" };
+    ["key", "value"].map(|which| ["past", gives].map(|when| format!("{when}_{which}.{layer}")))
+}
+
+/// An input that says where tokens are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Position {
+    /// Position of each row's last new token.
+    Last,
+    /// Bound on the positions of any row.
+    Bound,
+    /// Tokens before the new ones.
+    Past,
+    /// Positions of the new tokens.
+    Tokens,
+    /// Positions of keys.
+    Keys,
+}
+
+impl Position {
+    /// Name of the input.
+    #[must_use]
+    pub fn name(self) -> &'static std::ffi::CStr {
+        match self {
+            Self::Last => c"seqlens_k",
+            Self::Bound => c"total_sequence_length",
+            Self::Past => c"past",
+            Self::Tokens => c"position_ids",
+            Self::Keys => c"key_positions",
+        }
+    }
+
+    fn declared(self) -> ValueInfo {
+        let (rows, tokens, positions) = (Dim::Symbol("rows"), Dim::Symbol("tokens"), Dim::Symbol("positions"));
+        let (element, dims) = match self {
+            Self::Last => (ElementType::I32, vec![rows]),
+            Self::Bound => (ElementType::I32, vec![Dim::Fixed(1)]),
+            Self::Past => (ElementType::I64, vec![rows]),
+            Self::Tokens => (ElementType::I64, vec![rows, tokens]),
+            Self::Keys => (ElementType::I64, vec![positions]),
+        };
+        ValueInfo::tensor(self.name().to_string_lossy(), element, &dims)
+    }
+}
+
+/// Inputs of positions that a graph of this form has.
+#[must_use]
+pub fn positions(form: Form, architecture: &Architecture) -> Vec<Position> {
+    match form {
+        Form::Paged => Vec::new(),
+        Form::Gqa => {
+            // Attention itself cannot turn some queries and keys.
+            let turned = architecture.layers.iter().any(|layer| gqa::turns_before(architecture, &layer.attention));
+            [Position::Last, Position::Bound].into_iter().chain(turned.then_some(Position::Tokens)).collect()
+        }
+        Form::Standard | Form::Delta => vec![Position::Past, Position::Tokens, Position::Keys],
+    }
 }
 
 /// Names of the cosines and sines of rotary embedding `rope`.
@@ -53,10 +116,19 @@ pub fn bank_names(layer: usize, projection: Projection) -> [String; 2] {
     ["a", "b"].map(|side| format!("lora.{}.{side}", super::value_name(projection, layer)))
 }
 
-/// Whether the graph has `position_ids`.
+/// Name of the mask of projections of `linears` linear layers.
 #[must_use]
-pub fn has_positions(architecture: &Architecture) -> bool {
-    architecture.layers.iter().any(|layer| gqa::turns_before(architecture, &layer.attention))
+pub fn mask_name(linears: usize) -> String {
+    format!("lora_mask.{linears}")
+}
+
+/// Numbers of linear layers that projections have, each once.
+#[must_use]
+pub fn mask_widths(architecture: &Architecture) -> Vec<usize> {
+    let mut counts: Vec<_> = projections(architecture).map(|(_, _, linears)| linears.len()).collect();
+    counts.sort_unstable();
+    counts.dedup();
+    counts
 }
 
 /// Projections that have linear layers, with them.
@@ -67,7 +139,7 @@ pub fn projections(architecture: &Architecture) -> impl Iterator<Item = (usize, 
 }
 
 /// A part of the model that graphs of rows cannot express yet; `None` if they express all.
-pub(super) fn beyond(architecture: &Architecture) -> Option<&'static str> {
+pub(super) fn beyond(form: Form, architecture: &Architecture) -> Option<&'static str> {
     let any = |part: fn(&Layer) -> bool| architecture.layers.iter().any(part);
     let parts = [
         (architecture.layer_inputs.is_some(), "inputs of layers"),
@@ -75,32 +147,39 @@ pub(super) fn beyond(architecture: &Architecture) -> Option<&'static str> {
         (any(|layer| layer.attention.kv != KeyValues::Own), "keys and values of other layers"),
         (any(|layer| layer.attention.value_norm.is_some()), "norms of values"),
         (any(|layer| layer.output_scale.is_some()), "scales of layers"),
+        (form != Form::Gqa && any(heads::norms_turned_tokens), "norms of turned queries over all heads"),
     ];
     parts.into_iter().find(|(there, _)| *there).map(|(_, part)| part)
 }
 
 pub(super) fn declare(b: &mut Builder<'_>) -> Result<(), GraphError> {
     use Dim::{Fixed, Symbol};
-    let (architecture, float) = (b.architecture(), b.float());
+    let (architecture, float, form) = (b.architecture(), b.float(), b.flavour.form);
     b.input(ValueInfo::tensor("input_ids", ElementType::I64, &[Symbol("rows"), Symbol("tokens")]));
     b.input(ValueInfo::tensor("logits_indices", ElementType::I64, &[Symbol("wanted")]));
-    b.input(ValueInfo::tensor("seqlens_k", ElementType::I32, &[Symbol("rows")]));
-    b.input(ValueInfo::tensor("total_sequence_length", ElementType::I32, &[Fixed(1)]));
-    if has_positions(architecture) {
-        b.input(ValueInfo::tensor("position_ids", ElementType::I64, &[Symbol("rows"), Symbol("tokens")]));
+    for position in positions(form, architecture) {
+        b.input(position.declared());
     }
     for (index, rope) in architecture.ropes.iter().enumerate() {
         for name in rope_names(index) {
             b.input(ValueInfo::tensor(name, float, &[Symbol("positions"), Fixed(rope.dim / 2)]));
         }
     }
-    b.input(ValueInfo::tensor("adapter_units", ElementType::I32, &[Symbol("rows"), Fixed(2)]));
+    if form == Form::Gqa {
+        b.input(ValueInfo::tensor("adapter_units", ElementType::I32, &[Symbol("rows"), Fixed(2)]));
+    } else {
+        b.floats("zero", &[], &[0.0])?;
+        for linears in mask_widths(architecture) {
+            let dims = [Symbol("rows"), Fixed(1), columns(linears)];
+            b.input(ValueInfo::tensor(mask_name(linears), ElementType::Bool, &dims));
+        }
+    }
     for (index, layer) in architecture.layers.iter().enumerate() {
         let (heads, width) = (layer.attention.kv_heads, layer.attention.head_dim);
-        for [past, present] in cache_names(index) {
-            let dims = [Symbol("rows"), Fixed(heads), Symbol("positions"), Fixed(width)];
-            b.input(ValueInfo::tensor(past, float, &dims));
-            b.output(ValueInfo::tensor(present, float, &dims));
+        for [takes, gives] in cache_names(form, index) {
+            let dims = |length| [Symbol("rows"), Fixed(heads), Symbol(length), Fixed(width)];
+            b.input(ValueInfo::tensor(takes, float, &dims("positions")));
+            b.output(ValueInfo::tensor(gives, float, &dims(if form == Form::Delta { "tokens" } else { "positions" })));
         }
     }
     for (layer, projection, linears) in projections(architecture) {
@@ -111,7 +190,11 @@ pub(super) fn declare(b: &mut Builder<'_>) -> Result<(), GraphError> {
     }
     b.output(ValueInfo::tensor("logits", ElementType::F32, &[Symbol("wanted"), Fixed(architecture.vocab_size)]));
     b.i64s("flat", &[-1, architecture.hidden_size as i64])?;
-    Ok(())
+    match form {
+        Form::Paged | Form::Gqa => Ok(()),
+        Form::Standard => masks::standard(b),
+        Form::Delta => masks::delta(b),
+    }
 }
 
 /// Dimension of the columns of a bank.
@@ -146,10 +229,18 @@ pub(super) fn projection(
         base = part("biased");
     }
     let [a, y] = bank_names(layer, projection);
-    let widths: Vec<String> = linears.iter().map(|linear| linear.outputs.to_string()).collect();
-    let attributes =
-        vec![Attribute::int("linears", linears.len() as i64), Attribute::string("outputs", &widths.join(","))];
-    b.node(OPERATOR_DOMAIN, BANK_ADD, &[&base, x, &a, &y, "adapter_units"], &[&part("out")], attributes);
+    if b.flavour.form == Form::Gqa {
+        let widths: Vec<String> = linears.iter().map(|linear| linear.outputs.to_string()).collect();
+        let attributes =
+            vec![Attribute::int("linears", linears.len() as i64), Attribute::string("outputs", &widths.join(","))];
+        b.node(OPERATOR_DOMAIN, BANK_ADD, &[&base, x, &a, &y, "adapter_units"], &[&part("out")], attributes);
+        return Ok(part("out"));
+    }
+    times_transposed(b, x, &a, &part("shrunk"));
+    // Chosen, not multiplied: what another's adapter makes of a row may be infinite.
+    b.node("", "Where", &[&mask_name(linears.len()), &part("shrunk"), "zero"], &[&part("masked")], vec![]);
+    b.node("", "MatMul", &[&part("masked"), &y], &[&part("delta")], vec![]);
+    b.node("", "Add", &[&base, &part("delta")], &[&part("out")], vec![]);
     Ok(part("out"))
 }
 
@@ -168,8 +259,7 @@ fn linear(
             for name in weights {
                 data.extend_from_slice(&b.checkpoint.tensor(name)?.data);
             }
-            b.floats(&weight, &[outputs, inputs], &data)?;
-            b.node(MICROSOFT, "FusedMatMul", &[x, &weight], &[&out], vec![Attribute::int("transB", 1)]);
+            matrix(b, x, (&weight, &data, [outputs, inputs]), &out)?;
             return Ok(out);
         }
         Precision::Int4 => Width::Four,
@@ -189,21 +279,46 @@ fn linear(
     Ok(out)
 }
 
+/// Product of `x` and a matrix `[outputs, inputs]`, which is added under its name in the order that suits the form.
+fn matrix(
+    b: &mut Builder<'_>,
+    x: &str,
+    (name, data, [outputs, inputs]): (&str, &[f32], [usize; 2]),
+    out: &str,
+) -> Result<(), GraphError> {
+    if b.flavour.form == Form::Gqa {
+        b.floats(name, &[outputs, inputs], data)?;
+        times_transposed(b, x, name, out);
+    } else {
+        b.floats(name, &[inputs, outputs], &transposed(data, inputs))?;
+        b.node("", "MatMul", &[x, name], &[out], vec![]);
+    }
+    Ok(())
+}
+
+/// Product of `x` and a transposed matrix.
+fn times_transposed(b: &mut Builder<'_>, x: &str, matrix: &str, out: &str) {
+    if b.flavour.form == Form::Gqa {
+        b.node(MICROSOFT, "FusedMatMul", &[x, matrix], &[out], vec![Attribute::int("transB", 1)]);
+        return;
+    }
+    let turned = format!("{out}.matrix");
+    b.node("", "Transpose", &[matrix], &[&turned], vec![]);
+    b.node("", "MatMul", &[x, &turned], &[out], vec![]);
+}
+
 /// Head over the requested rows of the normed and scaled stream, as `logits`.
 pub(super) fn head(b: &mut Builder<'_>, normed: &str) -> Result<(), GraphError> {
     let head = &b.architecture().head;
     b.node("", "Reshape", &[normed, "flat"], &["normed.flat"], vec![]);
     select_wanted(b, "normed.flat", "selected");
     let wanted = narrowed(b, "selected");
-    let weight = if head.tied {
-        "embedding"
+    if head.tied {
+        times_transposed(b, &wanted, "embedding", "logits.plain");
     } else {
         let weight = b.checkpoint.tensor(&head.name.weight())?;
-        b.floats("head", &weight.shape, &weight.data)?;
-        "head"
-    };
-    let attributes = vec![Attribute::int("transB", 1)];
-    b.node(MICROSOFT, "FusedMatMul", &[&wanted, weight], &["logits.plain"], attributes);
+        matrix(b, &wanted, ("head", &weight.data, [weight.shape[0], weight.shape[1]]), "logits.plain")?;
+    }
     let mut plain = "logits.plain";
     if head.bias {
         let mut bias = b.checkpoint.tensor(&head.name.bias())?;

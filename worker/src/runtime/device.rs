@@ -68,6 +68,12 @@ pub(super) trait Device: fmt::Debug + Send + Sync {
     /// As for `write`.
     unsafe fn read(&self, address: usize, bytes: &mut [u8]) -> Result<(), DeviceError>;
 
+    /// Copies within the device. The bytes are there when this returns.
+    ///
+    /// # Safety
+    /// As for `write`, of both ranges, which do not overlap.
+    unsafe fn copy(&self, to: usize, from: usize, bytes: usize) -> Result<(), DeviceError>;
+
     /// Description of its memory for ONNX Runtime.
     fn memory_info(&self) -> ort::Result<MemoryInfo>;
 
@@ -150,6 +156,24 @@ impl Memory {
     }
 }
 
+impl Memory {
+    /// Copies `bytes` from byte `from` of `other`, another allocation of the same device, to `offset`.
+    ///
+    /// # Safety
+    /// Nobody reads or writes these ranges meanwhile.
+    pub(super) unsafe fn copy(
+        &self,
+        offset: usize,
+        other: &Self,
+        from: usize,
+        bytes: usize,
+    ) -> Result<(), DeviceError> {
+        let (to, from) = (self.address(offset, bytes), other.address(from, bytes));
+        // SAFETY: both ranges lie within their allocations (checked); the rest is the caller's promise.
+        unsafe { self.device.copy(to, from, bytes) }
+    }
+}
+
 impl Drop for Memory {
     fn drop(&mut self) {
         // SAFETY: allocated in `zeroed` and freed once; users borrow the memory or are dropped before it.
@@ -189,6 +213,14 @@ impl Device for Host {
         let from = std::ptr::with_exposed_provenance::<u8>(address);
         // SAFETY: as above.
         unsafe { from.copy_to_nonoverlapping(bytes.as_mut_ptr(), bytes.len()) };
+        Ok(())
+    }
+
+    unsafe fn copy(&self, to: usize, from: usize, bytes: usize) -> Result<(), DeviceError> {
+        let (to, from) =
+            (std::ptr::with_exposed_provenance_mut::<u8>(to), std::ptr::with_exposed_provenance::<u8>(from));
+        // SAFETY: as above.
+        unsafe { to.copy_from_nonoverlapping(from, bytes) };
         Ok(())
     }
 

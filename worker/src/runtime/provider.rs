@@ -42,6 +42,10 @@ pub enum Provider {
     Cpu,
     /// Graphs of the form for CUDA on ONNX Runtime's CPU provider: slow, for tests.
     CpuGqa(Activations),
+    /// Graphs of the form for TensorRT on ONNX Runtime's CPU provider: slow, for tests.
+    CpuStandard(Activations),
+    /// Graphs of the form for OpenVINO on ONNX Runtime's CPU provider: slow, for tests.
+    CpuDelta(Activations),
     /// GPU of that index among those that the process sees.
     Cuda(usize),
 }
@@ -166,6 +170,8 @@ impl Provider {
         let (form, activations) = match self {
             Self::Cpu => (Form::Paged, Activations::F32),
             Self::CpuGqa(activations) => (Form::Gqa, activations),
+            Self::CpuStandard(activations) => (Form::Standard, activations),
+            Self::CpuDelta(activations) => (Form::Delta, activations),
             Self::Cuda(_) => (Form::Gqa, Activations::F16),
         };
         FlavourChoice { form, activations, precision }
@@ -175,7 +181,7 @@ impl Provider {
     pub fn page(self, context_length: usize) -> usize {
         match self {
             Self::Cpu => PAGE,
-            Self::CpuGqa(_) | Self::Cuda(_) => context_length,
+            _ => context_length,
         }
     }
 
@@ -189,7 +195,7 @@ impl Provider {
         let (model, flavour) = (&bundle.info.architecture, bundle.info.flavour);
         match self {
             Self::Cpu => cpu::page_bytes(model, flavour.precision),
-            Self::CpuGqa(_) | Self::Cuda(_) => row_bytes(model, flavour.activations, context_length),
+            _ => row_bytes(model, flavour.activations, context_length),
         }
     }
 
@@ -199,8 +205,8 @@ impl Provider {
     /// There is no such device.
     pub fn free_bytes(self) -> Result<Option<u64>, ProviderError> {
         match self {
-            Self::Cpu | Self::CpuGqa(_) => Ok(None),
             Self::Cuda(index) => Ok(Some(Cuda::open(index)?.free_bytes())),
+            _ => Ok(None),
         }
     }
 
@@ -224,7 +230,7 @@ impl Provider {
                 let backend = Box::new(DecoderSession::open(runtime, bundle, config, table)?);
                 return Ok(Opened { backend, loader: loader(None) });
             }
-            Self::CpuGqa(_) => {
+            Self::CpuGqa(_) | Self::CpuStandard(_) | Self::CpuDelta(_) => {
                 let operators = bank_add::host_domain(activations)?;
                 (Arc::new(Host), cpu_session(runtime, bundle, operators, config.threads)?)
             }

@@ -136,6 +136,12 @@ impl Device for Cuda {
         unsafe { result::memcpy_dtoh_sync(bytes, address as u64) }.map_err(self.failed("cuMemcpyDtoH"))
     }
 
+    unsafe fn copy(&self, to: usize, from: usize, bytes: usize) -> Result<(), DeviceError> {
+        let _alone = self.enter()?;
+        // SAFETY: the caller's promise.
+        unsafe { result::memcpy_dtod_sync(to as u64, from as u64, bytes) }.map_err(self.failed("cuMemcpyDtoD"))
+    }
+
     fn memory_info(&self) -> ort::Result<MemoryInfo> {
         MemoryInfo::of(c"Cuda", self.index)
     }

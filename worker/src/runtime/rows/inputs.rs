@@ -38,8 +38,17 @@ impl Places {
         self.ids() + self.tokens_max * size_of::<i64>()
     }
 
-    pub(super) fn bytes(self) -> usize {
+    pub(super) fn pasts(self) -> usize {
         self.positions() + self.tokens_max * size_of::<i64>()
+    }
+
+    pub(super) fn bytes(self) -> usize {
+        self.pasts() + self.rows * size_of::<i64>()
+    }
+
+    /// Bound on the tokens of a run, padding included.
+    pub(super) fn tokens_max(self) -> usize {
+        self.tokens_max
     }
 }
 
@@ -66,6 +75,7 @@ impl Inputs {
     pub(super) fn row(&mut self, row: usize, past: usize, ids: &[u32]) {
         let last = (past + self.tokens - 1) as i32;
         self.put(self.places.seqlens() + row * size_of::<i32>(), last.to_le_bytes());
+        self.put(self.places.pasts() + row * size_of::<i64>(), (past as i64).to_le_bytes());
         for index in 0..self.tokens {
             let at = (row * self.tokens + index) * size_of::<i64>();
             let id = ids.get(index).copied().unwrap_or(0);
@@ -102,6 +112,17 @@ impl Inputs {
     }
 }
 
+/// Mask of projections of `linears` linear layers: `units` units for each row, of which a row's own are true.
+pub(super) fn mask(rows: &[Option<Range<usize>>], units: usize, linears: usize) -> Vec<u8> {
+    let mut mask = vec![0; rows.len() * units * linears];
+    for (row, own) in mask.chunks_exact_mut((units * linears).max(1)).zip(rows) {
+        if let Some(own) = own {
+            row[own.start * linears..own.end * linears].fill(1);
+        }
+    }
+    mask
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,9 +139,15 @@ mod tests {
         };
         assert_eq!(i64s(places.ids(), 8), [0, 0, 0, 0, 5, 6, 0, 0]);
         assert_eq!(i64s(places.positions(), 8)[4..], [7, 8, 9, 10]);
+        assert_eq!(i64s(places.pasts(), 3), [0, 7, 0]);
         assert_eq!((i64s(places.logits_indices(), 1), inputs.wanted()), (vec![5], 1));
         assert_eq!(inputs.bytes[places.seqlens() + 4..][..4], 10i32.to_le_bytes());
         assert_eq!(inputs.bytes[places.units()..][..16], [0, 0, 3, 7].map(i32::to_le_bytes).concat());
         assert!(places.ids().is_multiple_of(8), "aligned for 64 bits");
+    }
+
+    #[test]
+    fn a_row_sees_the_columns_of_its_adapter_in_every_linear_layer() {
+        assert_eq!(mask(&[None, Some(1..3)], 4, 2), [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 0, 0]);
     }
 }

@@ -6,6 +6,7 @@
 
 mod bank;
 pub(super) mod bank_add;
+mod cache;
 mod inputs;
 mod plan;
 mod ranges;

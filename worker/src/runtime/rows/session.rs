@@ -15,12 +15,13 @@ use ort::session::{RunOptions, Session};
 use slm_convert::{
     architecture::Architecture,
     bundle::Bundle,
-    graph::{Activations, rows as names},
+    graph::{Activations, Form, rows as names, rows::Position},
 };
 
 use super::{
     bank::{Bank, element_bytes, encoded},
-    inputs::{Inputs, Places},
+    cache::{Appended, Cache, Side, c_string},
+    inputs::{Inputs, Places, mask},
     plan::{self, Run},
 };
 use crate::{
@@ -73,15 +74,6 @@ struct Bound {
     _total: Buffer<i32>,
 }
 
-/// Tensors of a layer, or of a rotary embedding: names, memory, and bytes of a row.
-struct Named {
-    past: CString,
-    present: CString,
-    memory: Memory,
-    heads: usize,
-    width: usize,
-}
-
 /// Where a row of logits is.
 #[derive(Debug, Clone, Copy)]
 struct Place {
@@ -100,14 +92,19 @@ pub(crate) struct RowsSession {
     session: Session,
     device: Arc<dyn Device>,
     memory_info: MemoryInfo,
+    form: Form,
     activations: Activations,
     geometry: Geometry,
-    has_positions: bool,
-    cache: Vec<Named>,
+    positions: Vec<Position>,
+    /// 0, 1, 2 and so on.
+    key_positions: Memory,
+    cache: Cache,
     ropes: Vec<(CString, Memory, usize)>,
     bank: Arc<Bank>,
     /// Tells the operator whether any row of a run has an adapter.
     adapters: Arc<AtomicBool>,
+    /// Masks of the forms that have no operator for the bank.
+    masks: Vec<(usize, Memory)>,
     input_places: Places,
     inputs: Memory,
     device_logits: Memory,
@@ -137,7 +134,8 @@ impl RowsSession {
         (bank, adapters): (Arc<Bank>, Arc<AtomicBool>),
         table: Arc<AdapterTable>,
     ) -> Result<Self, SessionError> {
-        let (model, activations) = (&bundle.info.architecture, bundle.info.flavour.activations);
+        let (model, flavour) = (&bundle.info.architecture, bundle.info.flavour);
+        let activations = flavour.activations;
         if config.context_length > model.context_length {
             return Err(SessionError::ContextLength { asked: config.context_length, most: model.context_length });
         }
@@ -154,19 +152,27 @@ impl RowsSession {
         // Runs of answers have theirs at the beginning, whatever rows they are of; prompts have theirs behind.
         let logits_rows = config.pages + config.logits + 1;
         let zeroed = |bytes, what| Memory::zeroed(&device, bytes, what);
+        let units = bank.units;
+        let widths = if flavour.form == Form::Gqa { Vec::new() } else { names::mask_widths(model) };
+        let masks = widths
+            .into_iter()
+            .map(|linears| Ok((linears, zeroed(config.pages * units * linears, "the masks of adapters")?)));
         let logits = Buffer::filled(config.logits.max(1) * model.vocab_size, f32::NAN);
         let bytes = logits_rows * model.vocab_size * size_of::<f32>();
         Ok(Self {
             bindings: HashMap::new(),
             session,
             memory_info: device.memory_info()?,
+            form: flavour.form,
             activations,
             geometry,
-            has_positions: names::has_positions(model),
-            cache: cache(&device, model, activations, &geometry)?,
+            positions: names::positions(flavour.form, model),
+            key_positions: key_positions(&device, config.context_length)?,
+            cache: Cache::new(&device, model, flavour, &geometry, input_places.tokens_max())?,
             ropes: ropes(&device, model, activations, config.context_length)?,
             bank,
             adapters,
+            masks: masks.collect::<Result<_, DeviceError>>()?,
             input_places,
             inputs: zeroed(input_places.bytes(), "inputs")?,
             device_logits: zeroed(bytes, "logits")?,
@@ -218,7 +224,7 @@ impl RowsSession {
             // Rows of no chunk write where their next token will.
             inputs.row(row, self.lengths[first_row + row].min(last), &[]);
         }
-        let (mut reached, mut adapters) = (0, false);
+        let (mut reached, mut adapters, mut masked) = (0, false, vec![None; rows]);
         for chunk in members.iter().map(|&index| &chunks[index]) {
             let row = plan::row(chunk) - first_row;
             inputs.row(row, chunk.past, chunk.tokens);
@@ -229,6 +235,7 @@ impl RowsSession {
             if let Some(units) = adapter.and_then(|adapter| adapter.units()) {
                 inputs.adapter(row, &units);
                 adapters = true;
+                masked[row] = Some(units);
             }
             reached = reached.max(chunk.past + tokens);
         }
@@ -241,6 +248,7 @@ impl RowsSession {
             wanted: if decode { rows } else { inputs.wanted().max(1) },
             logits: if decode { 0 } else { self.geometry.pages + prompts },
             total: match run {
+                _ if self.form != Form::Gqa => 0,
                 // As long as the new tokens: nothing was there before.
                 Run::Prefill { first: true, .. } => tokens,
                 _ => reached.next_power_of_two().max(BOUND_MIN).min(positions),
@@ -250,10 +258,16 @@ impl RowsSession {
         };
         // SAFETY: no run is under way, and nobody else has this memory.
         unsafe { self.inputs.write(0, inputs.bytes())? };
+        for (linears, memory) in &self.masks {
+            // SAFETY: as above.
+            unsafe { memory.write(0, &mask(&masked, self.bank.units, *linears))? };
+        }
         self.adapters.store(adapters, Ordering::Relaxed);
         self.execute(sizes)?;
         for chunk in members.iter().map(|&index| &chunks[index]) {
-            self.lengths[plan::row(chunk)] = chunk.past + chunk.tokens.len();
+            let (row, past, count) = (plan::row(chunk), chunk.past, chunk.tokens.len());
+            self.cache.append(tokens, Appended { row, in_run: row - first_row, past, count })?;
+            self.lengths[row] = past + count;
         }
         self.take_in(sizes.logits, members, chunks, places)?;
         Ok(if decode { 0 } else { inputs.wanted() })
@@ -334,8 +348,8 @@ impl RowsSession {
         let mut total = Buffer::filled(1, 0);
         total.as_mut_slice()[0] = sizes.total as i32;
         let mut binding = Binding::new(&self.session)?;
-        binding.input(c"total_sequence_length", &total.view([1])?)?;
         self.bind_small(&mut binding, sizes)?;
+        self.bind_positions(&mut binding, sizes, &total)?;
         match self.activations {
             Activations::F32 => self.bind_floats::<f32>(&mut binding, sizes)?,
             Activations::F16 => self.bind_floats::<half::f16>(&mut binding, sizes)?,
@@ -358,12 +372,13 @@ impl RowsSession {
         let inputs = &self.inputs;
         binding.input(c"input_ids", &self.view::<i64>(inputs, self.input_places.ids(), &[rows, tokens])?)?;
         binding.input(c"logits_indices", &self.view::<i64>(inputs, self.input_places.logits_indices(), &[wanted])?)?;
-        binding.input(c"seqlens_k", &self.view::<i32>(inputs, self.input_places.seqlens(), &[rows])?)?;
-        if self.has_positions {
-            binding
-                .input(c"position_ids", &self.view::<i64>(inputs, self.input_places.positions(), &[rows, tokens])?)?;
+        if self.form == Form::Gqa {
+            binding.input(c"adapter_units", &self.view::<i32>(inputs, self.input_places.units(), &[rows, 2])?)?;
         }
-        binding.input(c"adapter_units", &self.view::<i32>(inputs, self.input_places.units(), &[rows, 2])?)?;
+        for (linears, memory) in &self.masks {
+            let name = c_string(names::mask_name(*linears))?;
+            binding.input(&name, &self.view::<bool>(memory, 0, &[rows, 1, self.bank.units * linears])?)?;
+        }
         let logits = self.view::<f32>(
             &self.device_logits,
             sizes.logits * self.geometry.vocab_size * size_of::<f32>(),
@@ -373,15 +388,35 @@ impl RowsSession {
         Ok(())
     }
 
+    /// Binds the inputs that say where tokens are.
+    fn bind_positions(&self, binding: &mut Binding, sizes: Sizes, total: &Buffer<i32>) -> Result<(), SessionError> {
+        let Sizes { rows, tokens, .. } = sizes;
+        let (inputs, places) = (&self.inputs, self.input_places);
+        for position in &self.positions {
+            let value = match position {
+                Position::Last => self.view::<i32>(inputs, places.seqlens(), &[rows])?,
+                Position::Bound => total.view([1])?,
+                Position::Past => self.view::<i64>(inputs, places.pasts(), &[rows])?,
+                Position::Tokens => self.view::<i64>(inputs, places.positions(), &[rows, tokens])?,
+                Position::Keys => self.view::<i64>(&self.key_positions, 0, &[self.geometry.context_length])?,
+            };
+            binding.input(position.name(), &value)?;
+        }
+        Ok(())
+    }
+
     fn bind_floats<T: Element>(&self, binding: &mut Binding, sizes: Sizes) -> Result<(), SessionError> {
-        let Sizes { first_row, rows, .. } = sizes;
+        let Sizes { first_row, rows, tokens, .. } = sizes;
         let units = self.bank.units;
         let positions = self.geometry.context_length;
-        for Named { past, present, memory, heads, width } in &self.cache {
+        for Side { names: [takes, gives], memory, fresh, heads, width } in &self.cache.sides {
             let offset = first_row * heads * positions * width * size_of::<T>();
             let value = self.view::<T>(memory, offset, &[rows, *heads, positions, *width])?;
-            binding.input(past, &value)?;
-            binding.output(present, &value)?;
+            binding.input(takes, &value)?;
+            match fresh {
+                Some(fresh) => binding.output(gives, &self.view::<T>(fresh, 0, &[rows, *heads, tokens, *width])?)?,
+                None => binding.output(gives, &value)?,
+            }
         }
         for (name, memory, half) in &self.ropes {
             binding.input(name, &self.view::<T>(memory, 0, &[positions, *half])?)?;
@@ -446,27 +481,13 @@ impl Backend for RowsSession {
     }
 }
 
-fn c_string(name: String) -> ort::Result<CString> {
-    CString::new(name).map_err(|error| ort::Error::new(error.to_string()))
-}
-
-/// Memory of keys and values: a row for each sequence.
-fn cache(
-    device: &Arc<dyn Device>,
-    model: &Architecture,
-    activations: Activations,
-    geometry: &Geometry,
-) -> Result<Vec<Named>, SessionError> {
-    let mut cache = Vec::new();
-    for (index, layer) in model.layers.iter().enumerate() {
-        let (heads, width) = (layer.attention.kv_heads, layer.attention.head_dim);
-        let bytes = geometry.pages * heads * geometry.page * width * element_bytes(activations);
-        for [past, present] in names::cache_names(index) {
-            let memory = Memory::zeroed(device, bytes, "keys and values")?;
-            cache.push(Named { past: c_string(past)?, present: c_string(present)?, memory, heads, width });
-        }
-    }
-    Ok(cache)
+/// Positions of keys, for the served context.
+fn key_positions(device: &Arc<dyn Device>, context_length: usize) -> Result<Memory, DeviceError> {
+    let positions: Vec<i64> = (0..context_length as i64).collect();
+    let memory = Memory::zeroed(device, size_of_val(positions.as_slice()), "positions")?;
+    // SAFETY: just allocated.
+    unsafe { memory.write(0, bytemuck::cast_slice(&positions))? };
+    Ok(memory)
 }
 
 /// Tables of the rotary embeddings, for the served context.
