@@ -13,6 +13,8 @@ pub enum ExecutionProvider {
     Cpu,
     /// NVIDIA GPUs, by ONNX Runtime's CUDA provider.
     Cuda,
+    /// OpenVINO on the host's processor, with ONNX Runtime's library of the wheel onnxruntime-openvino.
+    OpenVino,
 }
 
 impl fmt::Display for ExecutionProvider {
@@ -20,6 +22,7 @@ impl fmt::Display for ExecutionProvider {
         f.write_str(match self {
             Self::Cpu => "Cpu",
             Self::Cuda => "Cuda",
+            Self::OpenVino => "OpenVino",
         })
     }
 }
@@ -28,7 +31,7 @@ impl fmt::Display for ExecutionProvider {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unsupported {
     /// It has no such provider.
-    #[error("workers of this release compute on Cpu and Cuda; executionProvider {0} is not there yet")]
+    #[error("workers of this release compute on Cpu and Cuda in pods; executionProvider {0} is not there yet")]
     Provider(accelerator::ExecutionProvider),
     /// The provider takes no options.
     #[error("executionProvider {provider} takes no providerOptions; take {options} away")]
@@ -48,6 +51,7 @@ pub fn provider(profile: &AcceleratorProfileSpec) -> Result<ExecutionProvider, U
     let provider = match profile.execution_provider {
         accelerator::ExecutionProvider::Cpu => ExecutionProvider::Cpu,
         accelerator::ExecutionProvider::Cuda => ExecutionProvider::Cuda,
+        // Images have no ONNX Runtime with OpenVINO.
         other @ (accelerator::ExecutionProvider::TensorRt | accelerator::ExecutionProvider::OpenVino) => {
             return Err(Unsupported::Provider(other));
         }

@@ -23,6 +23,7 @@ use super::{
     cuda::Cuda,
     device::{Device, Host},
     library::Runtime,
+    openvino::{self, OpenVinoDevice},
     rows::{Bank, RowsSession, row_bytes},
 };
 use crate::adapters::{AdapterTable, LoadedAdapter, PrepareError};
@@ -45,6 +46,11 @@ pub enum Provider {
     CpuDelta(Activations),
     /// GPU of that index among those that the process sees.
     Cuda(usize),
+    /// OpenVINO, with graphs of its form and 32-bit activations.
+    OpenVino {
+        /// What it computes on.
+        device: OpenVinoDevice,
+    },
 }
 
 /// An execution provider cannot be used.
@@ -102,6 +108,17 @@ pub enum ProviderError {
     )]
     Library {
         /// The library.
+        path: PathBuf,
+        /// Message of ONNX Runtime.
+        error: String,
+    },
+    /// The library has no OpenVINO.
+    #[error(
+        "{path}: no OpenVINO in this ONNX Runtime: {error}; set ORT_DYLIB_PATH to the libonnxruntime.so of the wheel \
+         onnxruntime-openvino 1.24.1 (folder onnxruntime/capi), with the other libraries of that folder beside it"
+    )]
+    NoOpenVino {
+        /// ONNX Runtime's library.
         path: PathBuf,
         /// Message of ONNX Runtime.
         error: String,
@@ -170,6 +187,7 @@ impl Provider {
             Self::CpuStandard(activations) => (Form::Standard, activations),
             Self::CpuDelta(activations) => (Form::Delta, activations),
             Self::Cuda(_) => (Form::Gqa, Activations::F16),
+            Self::OpenVino { .. } => (Form::Delta, Activations::F32),
         };
         FlavourChoice { form, activations, precision }
     }
@@ -228,6 +246,7 @@ impl Provider {
             Self::CpuGqa(_) | Self::CpuStandard(_) | Self::CpuDelta(_) => {
                 (Arc::new(Host), cpu_session(runtime, bundle, config.threads)?)
             }
+            Self::OpenVino { device } => (Arc::new(Host), openvino_session(runtime, bundle, device, config.threads)?),
             Self::Cuda(index) => (Arc::new(Cuda::open(index)?), cuda_session(runtime, bundle, index)?),
         };
         let (model, activations) = (&bundle.info.architecture, bundle.info.flavour.activations);
@@ -252,8 +271,10 @@ fn plain(error: ort::Error<SessionBuilder>) -> ort::Error {
 }
 
 fn cpu_session(runtime: &Runtime, bundle: &Bundle, threads: usize) -> Result<Session, SessionError> {
-    let mut builder = builder(runtime)?.with_intra_threads(threads).map_err(plain)?;
-    commit(&mut builder, bundle)
+    let builder = builder(runtime)?.with_intra_threads(threads).map_err(plain)?;
+    // Left to itself, it would round activations to 8 bits where weights have 4.
+    let exact = builder.with_config_entry("session.qdq_matmulnbits_accuracy_level", "1");
+    commit(&mut exact.map_err(plain)?, bundle)
 }
 
 fn cuda_session(runtime: &Runtime, bundle: &Bundle, index: usize) -> Result<Session, SessionError> {
@@ -270,6 +291,20 @@ fn cuda_session(runtime: &Runtime, bundle: &Bundle, index: usize) -> Result<Sess
     let options = [option("enable_cuda_graph", "1"), option("use_tf32", "0")];
     let builder = builder(runtime)?.with_disable_cpu_fallback().map_err(plain)?;
     let mut builder = builder.with_devices([device], Some(&options)).map_err(plain)?;
+    commit(&mut builder, bundle)
+}
+
+fn openvino_session(
+    runtime: &Runtime,
+    bundle: &Bundle,
+    device: OpenVinoDevice,
+    threads: usize,
+) -> Result<Session, SessionError> {
+    // Without this, what OpenVINO does not take would be computed elsewhere, and nobody would know.
+    let builder = builder(runtime)?.with_disable_cpu_fallback().map_err(plain)?;
+    let mut builder = builder.with_intra_threads(1).map_err(plain)?;
+    openvino::append(&mut builder, device, threads)
+        .map_err(|error| ProviderError::NoOpenVino { path: runtime.path().to_owned(), error: error.to_string() })?;
     commit(&mut builder, bundle)
 }
 
