@@ -8,7 +8,7 @@ use slm_convert::{
 };
 use slm_launch::ExecutionProvider;
 use slm_router::Origin;
-use slm_worker::runtime::Provider;
+use slm_worker::runtime::{OpenVinoDevice, Provider};
 
 pub use slm_launch::{CacheArgs, Precision, address, duration};
 
@@ -31,6 +31,7 @@ pub fn provider(provider: ExecutionProvider) -> Provider {
         ExecutionProvider::Cpu => Provider::Cpu,
         // The first GPU of those that the node, or CUDA_VISIBLE_DEVICES, gives to this process.
         ExecutionProvider::Cuda => Provider::Cuda(0),
+        ExecutionProvider::OpenVino => Provider::OpenVino { device: OpenVinoDevice::Cpu },
     }
 }
 

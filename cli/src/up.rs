@@ -48,7 +48,7 @@ pub struct UpArgs {
     /// Threads of each worker whose manifest does not say [default: all that this process may use].
     #[arg(long, value_name = "N", env = "SLM_THREADS", value_parser = clap::value_parser!(u32).range(1..=1024))]
     threads: Option<u32>,
-    /// AcceleratorProfile of all workers, whatever the manifests say: cpu, or nvidia-cuda.
+    /// AcceleratorProfile of all workers, whatever the manifests say: cpu, nvidia-cuda or intel-openvino-cpu.
     #[arg(long, value_name = "NAME", value_parser = accelerator)]
     accelerator: Option<ExecutionProvider>,
     /// Folder with tls.crt, tls.key and tokens.yaml, followed: both endpoints speak TLS, and callers need a token of the list.

@@ -79,6 +79,27 @@ pub(crate) fn in_blocks(checkpoint: &Checkpoint, names: &[String], width: Width)
 }
 
 impl Blocks {
+    /// The same matrix of 4-bit levels, `[outputs, inputs]`, as `DequantizeLinear` takes it: transposed, with signed levels,
+    /// two a byte, and without the padding of rows.
+    pub(crate) fn in_columns(&self, outputs: usize, inputs: usize) -> Self {
+        let per_row = inputs.div_ceil(BLOCK);
+        let mut columns =
+            Self { quants: vec![0; (outputs * inputs).div_ceil(2)], scales: vec![0.0; outputs * per_row] };
+        for row in 0..outputs {
+            for column in 0..inputs {
+                let byte = self.quants[(row * per_row * BLOCK + column) / 2];
+                // A level of 4 bits around 8 is a signed one with its highest bit turned over.
+                let level = (if column % 2 == 0 { byte & 15 } else { byte >> 4 }) ^ 8;
+                let at = column * outputs + row;
+                columns.quants[at / 2] |= level << (at % 2 * 4);
+            }
+            for block in 0..per_row {
+                columns.scales[block * outputs + row] = self.scales[row * per_row + block];
+            }
+        }
+        columns
+    }
+
     fn push(&mut self, block: &Block, width: Width) {
         self.scales.push(block.scale);
         match width {
@@ -136,6 +157,27 @@ mod tests {
         }
         assert_eq!(block.quants[29..], [8; 3], "padding is zero");
         assert_eq!(in_4_bits(&[0.0; 32]).scale, 0.0);
+    }
+
+    #[test]
+    fn columns_have_the_levels_and_scales_of_rows() {
+        let (outputs, inputs) = (3, 34);
+        let level = |row: usize, column: usize| ((row * 5 + column * 3) % 16) as u8;
+        let mut blocks = Blocks::default();
+        for (row, block) in (0..outputs).flat_map(|row| [(row, 0), (row, 1)]) {
+            let mut quants = [8; BLOCK];
+            (block * BLOCK..inputs.min((block + 1) * BLOCK))
+                .for_each(|column| quants[column % BLOCK] = level(row, column));
+            blocks.push(&Block::new((row * 2 + block) as f32, 0.0, quants), Width::Four);
+        }
+        let columns = blocks.in_columns(outputs, inputs);
+        assert_eq!(columns.quants.len(), outputs * inputs / 2);
+        for (row, column) in (0..outputs).flat_map(|row| (0..inputs).map(move |column| (row, column))) {
+            let at = column * outputs + row;
+            let signed = (columns.quants[at / 2] >> (at % 2 * 4) << 4) as i8 >> 4;
+            assert_eq!(signed, level(row, column) as i8 - 8, "{row}, {column}");
+        }
+        assert_eq!(columns.scales, [0.0, 2.0, 4.0, 1.0, 3.0, 5.0]);
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub(crate) enum ElementType {
     Bool = 9,
     /// 16-bit float.
     F16 = 10,
+    /// 4-bit signed integers, two a byte.
+    I4 = 22,
 }
 
 /// `ModelProto`.

@@ -13,6 +13,8 @@ pub enum ExecutionProvider {
     Cpu,
     /// NVIDIA GPUs, by ONNX Runtime's CUDA provider.
     Cuda,
+    /// OpenVINO on the host's processor, with ONNX Runtime's library of the wheel onnxruntime-openvino.
+    OpenVino,
 }
 
 impl fmt::Display for ExecutionProvider {
@@ -20,13 +22,17 @@ impl fmt::Display for ExecutionProvider {
         f.write_str(match self {
             Self::Cpu => "Cpu",
             Self::Cuda => "Cuda",
+            Self::OpenVino => "OpenVino",
         })
     }
 }
 
 /// Names of the AcceleratorProfiles that the chart makes and workers of this release run on.
-const PROFILES: [(&str, ExecutionProvider); 2] =
-    [(accelerator::CPU, ExecutionProvider::Cpu), ("nvidia-cuda", ExecutionProvider::Cuda)];
+const PROFILES: [(&str, ExecutionProvider); 3] = [
+    (accelerator::CPU, ExecutionProvider::Cpu),
+    ("nvidia-cuda", ExecutionProvider::Cuda),
+    ("intel-openvino-cpu", ExecutionProvider::OpenVino),
+];
 
 impl ExecutionProvider {
     /// The provider of the chart's AcceleratorProfile of that name, for a machine without a cluster.
@@ -37,7 +43,7 @@ impl ExecutionProvider {
         let found = PROFILES.iter().find(|(profile, _)| *profile == name).map(|(_, provider)| *provider);
         found.ok_or_else(|| {
             let names: Vec<&str> = PROFILES.iter().map(|(profile, _)| *profile).collect();
-            format!("accelerator `{name}` is not for one machine; there are {}", names.join(" and "))
+            format!("accelerator `{name}` is not for one machine; there are {}", names.join(", "))
         })
     }
 }
@@ -46,7 +52,7 @@ impl ExecutionProvider {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unsupported {
     /// It has no such provider.
-    #[error("workers of this release compute on Cpu and Cuda; executionProvider {0} is not there yet")]
+    #[error("workers of this release compute on Cpu and Cuda in pods; executionProvider {0} is not there yet")]
     Provider(accelerator::ExecutionProvider),
     /// The provider takes no options.
     #[error("executionProvider {provider} takes no providerOptions; take {options} away")]
@@ -66,6 +72,7 @@ pub fn provider(profile: &AcceleratorProfileSpec) -> Result<ExecutionProvider, U
     let provider = match profile.execution_provider {
         accelerator::ExecutionProvider::Cpu => ExecutionProvider::Cpu,
         accelerator::ExecutionProvider::Cuda => ExecutionProvider::Cuda,
+        // Images have no ONNX Runtime with OpenVINO.
         other @ (accelerator::ExecutionProvider::TensorRt | accelerator::ExecutionProvider::OpenVino) => {
             return Err(Unsupported::Provider(other));
         }

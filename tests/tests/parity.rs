@@ -1,14 +1,15 @@
 //! The parity suite. `SLM_PARITY_DIR` names another folder than the project's own; `SLM_PARITY_FAMILIES` (comma
 //! separated) limits it to some families; `SLM_PARITY_PROVIDER` computes on another provider than the project's own
 //! operators: `CpuGqa` (the graphs for CUDA on ONNX Runtime's CPU provider), `CpuStandard` (those for TensorRT), `CpuDelta`
-//! (those for OpenVINO), the same in 16 bits (`CpuGqaF16`, `CpuStandardF16`, `CpuDeltaF16`), or `Cuda`.
+//! (those for OpenVINO), the same in 16 bits (`CpuGqaF16`, `CpuStandardF16`, `CpuDeltaF16`), `Cuda` or
+//! `OpenVino`.
 
 use std::{env, path::PathBuf};
 
 use anyhow::{Context, Result};
 use slm_convert::graph::{Activations, Precision};
 use slm_tests::parity::{Family, Vectors, file_name, folders, relative_error};
-use slm_worker::runtime::Provider;
+use slm_worker::runtime::{OpenVinoDevice, Provider};
 
 /// Largest difference of a logit, over the largest logit of its row.
 const ERROR_MAX: f32 = 1e-3;
@@ -39,8 +40,9 @@ fn on() -> Result<On> {
         "CpuDelta" => Ok(exact(Provider::CpuDelta(Activations::F32))),
         "CpuDeltaF16" => Ok(half(Provider::CpuDelta(Activations::F16))),
         "Cuda" => Ok(half(Provider::Cuda(0))),
+        "OpenVino" => Ok(exact(Provider::OpenVino { device: OpenVinoDevice::Cpu })),
         other => anyhow::bail!(
-            "SLM_PARITY_PROVIDER={other}: Cpu, Cuda, and CpuGqa, CpuStandard and CpuDelta, these also with F16 behind, are there"
+            "SLM_PARITY_PROVIDER={other}: Cpu, Cuda, OpenVino, and CpuGqa, CpuStandard and CpuDelta, these also with F16 behind, are there"
         ),
     }
 }
@@ -224,5 +226,45 @@ fn over_integers_a_mixed_batch_gives_each_row_the_bits_that_it_gets_alone() -> R
         }
         println!("{}: {} rows in {precision}, bit for bit", family.name, rows.len());
     }
+    Ok(())
+}
+
+/// `SLM_PARITY_PROVIDER=OpenVino` computes them on OpenVINO.
+#[test]
+fn over_integers_graphs_for_openvino_give_what_those_for_cuda_give() -> Result<()> {
+    let provider = match on()?.provider {
+        asked @ Provider::OpenVino { .. } => asked,
+        _ => Provider::CpuDelta(Activations::F32),
+    };
+    as_for_cuda(provider, &[Precision::Int4, Precision::Int8])
+}
+
+#[test]
+fn over_integers_graphs_for_tensorrt_give_what_those_for_cuda_give() -> Result<()> {
+    as_for_cuda(Provider::CpuStandard(Activations::F32), &[Precision::Int4])
+}
+
+/// Graphs of rows take the same quantised weights, whatever their form, and make the same of them.
+fn as_for_cuda(provider: Provider, precisions: &[Precision]) -> Result<()> {
+    let cache = tempfile::tempdir()?;
+    let mut compared = 0;
+    for (dir, &precision) in
+        families()?.into_iter().flat_map(|dir| precisions.iter().map(move |precision| (dir.clone(), precision)))
+    {
+        let expected = Family::open(&dir, cache.path(), Provider::CpuGqa(Activations::F32), precision);
+        let Ok(mut expected) = expected else { continue };
+        let mut family = Family::open(&dir, cache.path(), provider, precision)?;
+        for case in &std::mem::take(&mut expected.vectors.cases) {
+            let slots = [None, family.adapters.first().map(|(_, lease, _)| lease.slot())];
+            for slot in slots {
+                let vocab = case.logits.len() / case.prompt.len();
+                let (ours, theirs) = (family.logits(&case.prompt, slot)?, expected.logits(&case.prompt, slot)?);
+                let error = relative_error(&ours, &theirs, vocab);
+                assert!(error <= 1e-4, "{} in {precision}: {error:.1e}", family.name);
+                compared += 1;
+            }
+        }
+    }
+    assert!(compared > 0, "nothing was compared");
     Ok(())
 }

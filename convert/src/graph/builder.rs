@@ -98,6 +98,11 @@ impl<'a> Builder<'a> {
         self.weights.add(name, ElementType::U8, shape, data)
     }
 
+    /// Adds signed integers of 4 bits, two a byte, the earlier one in the low half.
+    pub(super) fn i4s(&mut self, name: &str, shape: &[usize], data: &[u8]) -> io::Result<()> {
+        self.weights.add(name, ElementType::I4, shape, data)
+    }
+
     pub(super) fn finish(self) -> Result<onnx::Model, GraphError> {
         let (initializer, _bytes) = self.weights.finish()?;
         let opset = |domain: &str, version| onnx::OperatorSet { domain: domain.into(), version };

@@ -62,8 +62,8 @@ impl Flavour {
             Self { precision: Precision::F32, activations: Activations::F16, .. } => {
                 Some("32-bit weights need 32-bit activations; choose F16")
             }
-            Self { form: Form::Standard, precision: Precision::Int4 | Precision::Int8, .. } => {
-                Some("graphs of standard operators have weights of floats; choose F16 or F32")
+            Self { form: Form::Standard, precision: Precision::Int8, .. } => {
+                Some("graphs of standard operators have weights of floats or of 4 bits; choose F16 or Int4")
             }
             _ => None,
         }

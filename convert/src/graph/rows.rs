@@ -266,6 +266,16 @@ fn linear(
         Precision::Int8 => Width::Eight,
     };
     let blocks = in_blocks(b.checkpoint, weights, width)?;
+    if b.flavour.form == Form::Standard {
+        let columns = blocks.in_columns(outputs, inputs);
+        let matrix = format!("{name}.matrix");
+        b.i4s(&weight, &[inputs, outputs], &columns.quants)?;
+        b.floats(&scale, &[inputs.div_ceil(BLOCK), outputs], &columns.scales)?;
+        let attributes = vec![Attribute::int("axis", 0), Attribute::int("block_size", BLOCK as i64)];
+        b.node("", "DequantizeLinear", &[&weight, &scale], &[&matrix], attributes);
+        b.node("", "MatMul", &[x, &matrix], &[&out], vec![]);
+        return Ok(out);
+    }
     let per_row = inputs.div_ceil(BLOCK);
     b.bytes(&weight, &[outputs, per_row, width.bytes(BLOCK)], &blocks.quants)?;
     b.floats(&scale, &[outputs, per_row], &blocks.scales)?;

@@ -18,7 +18,7 @@ use slm_tests::sequence::{Sequence, greedy};
 use slm_worker::{
     adapters::{AdapterInfo, AdapterLease, Adapters},
     model::available_threads,
-    runtime::{AdapterRoom, Backend, Opened, Provider, Runtime, SessionConfig, TOKENS_MAX},
+    runtime::{AdapterRoom, Backend, OpenVinoDevice, Opened, Provider, Runtime, SessionConfig, TOKENS_MAX},
 };
 
 use crate::{RANK, adapters};
@@ -33,7 +33,7 @@ const WARM: usize = 4;
 pub(crate) struct BackendArgs {
     /// The checkpoint: a GGUF file, or a folder.
     model: PathBuf,
-    /// Execution provider: Cpu, CpuGqa or Cuda.
+    /// Execution provider: Cpu, CpuGqa, CpuStandard, CpuDelta, Cuda or OpenVino.
     #[arg(long, default_value = "Cpu", value_parser = provider)]
     provider: Provider,
     /// Precision of the weights: F32, F16, Int4 or Int8.
@@ -60,8 +60,11 @@ fn provider(name: &str) -> Result<Provider> {
     match name {
         "Cpu" => Ok(Provider::Cpu),
         "CpuGqa" => Ok(Provider::CpuGqa(Activations::F32)),
+        "CpuStandard" => Ok(Provider::CpuStandard(Activations::F32)),
+        "CpuDelta" => Ok(Provider::CpuDelta(Activations::F32)),
         "Cuda" => Ok(Provider::Cuda(0)),
-        _ => anyhow::bail!("Cpu, CpuGqa and Cuda are there"),
+        "OpenVino" => Ok(Provider::OpenVino { device: OpenVinoDevice::Cpu }),
+        _ => anyhow::bail!("Cpu, CpuGqa, CpuStandard, CpuDelta, Cuda and OpenVino are there"),
     }
 }
 
@@ -124,7 +127,7 @@ pub(crate) fn measure(arguments: &BackendArgs) -> Result<()> {
 fn open(arguments: &BackendArgs, bundle: &Bundle) -> Result<Opponent> {
     let most = |of: &[usize]| of.iter().copied().max().unwrap_or(0);
     let (streams, count) = (most(&arguments.streams), most(&arguments.adapters));
-    ensure!(arguments.context >= 512 + 1 && arguments.context > PROMPT + arguments.tokens + WARM, "a longer --context");
+    ensure!(arguments.context > 512 && arguments.context > PROMPT + arguments.tokens + WARM, "a longer --context");
     let registry = Adapters::new(count, 0);
     let session = SessionConfig {
         context_length: arguments.context,

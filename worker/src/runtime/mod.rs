@@ -12,6 +12,7 @@ mod cpu;
 mod cuda;
 mod device;
 mod library;
+mod openvino;
 mod provider;
 mod rows;
 mod top;
@@ -20,6 +21,7 @@ pub use backend::{Backend, Chunk, ChunkError, Geometry, LogitsRequest, SessionCo
 pub use cpu::page_bytes;
 pub use device::DeviceError;
 pub use library::{LibraryError, Runtime};
+pub use openvino::OpenVinoDevice;
 pub use provider::{AdapterLoader, AdapterRoom, Opened, Provider, ProviderError};
 pub use rows::{BankError, BankedAdapter};
 #[cfg(test)]

@@ -26,6 +26,7 @@ use super::{
     cuda::{self, Cuda, DomainError},
     device::{Device, Host},
     library::Runtime,
+    openvino::{self, OpenVinoDevice},
     rows::{Bank, RowsSession, bank_add, row_bytes, run_tokens},
 };
 use crate::adapters::{AdapterTable, LoadedAdapter, PrepareError};
@@ -48,6 +49,11 @@ pub enum Provider {
     CpuDelta(Activations),
     /// GPU of that index among those that the process sees.
     Cuda(usize),
+    /// OpenVINO, with graphs of its form and 32-bit activations.
+    OpenVino {
+        /// What it computes on.
+        device: OpenVinoDevice,
+    },
 }
 
 /// An execution provider cannot be used.
@@ -105,6 +111,17 @@ pub enum ProviderError {
     )]
     Library {
         /// The library.
+        path: PathBuf,
+        /// Message of ONNX Runtime.
+        error: String,
+    },
+    /// The library has no OpenVINO.
+    #[error(
+        "{path}: no OpenVINO in this ONNX Runtime: {error}; set ORT_DYLIB_PATH to the libonnxruntime.so of the wheel \
+         onnxruntime-openvino 1.24.1 (folder onnxruntime/capi), with the other libraries of that folder beside it"
+    )]
+    NoOpenVino {
+        /// ONNX Runtime's library.
         path: PathBuf,
         /// Message of ONNX Runtime.
         error: String,
@@ -173,6 +190,7 @@ impl Provider {
             Self::CpuStandard(activations) => (Form::Standard, activations),
             Self::CpuDelta(activations) => (Form::Delta, activations),
             Self::Cuda(_) => (Form::Gqa, Activations::F16),
+            Self::OpenVino { .. } => (Form::Delta, Activations::F32),
         };
         FlavourChoice { form, activations, precision }
     }
@@ -243,6 +261,7 @@ impl Provider {
                 })?;
                 (gpu, cuda_session(runtime, bundle, operators, index)?)
             }
+            Self::OpenVino { device } => (Arc::new(Host), openvino_session(runtime, bundle, device, config.threads)?),
         };
         let model = &bundle.info.architecture;
         // Twice one adapter more: a version that is replaced is there until its last request ends.
@@ -274,8 +293,10 @@ fn cpu_session(
     threads: usize,
 ) -> Result<Session, SessionError> {
     let builder = builder(runtime)?.with_intra_threads(threads).map_err(plain)?;
-    let mut builder = builder.with_operators(operators).map_err(plain)?;
-    commit(&mut builder, bundle)
+    let builder = builder.with_operators(operators).map_err(plain)?;
+    // Left to itself, it would round activations to 8 bits where weights have 4.
+    let exact = builder.with_config_entry("session.qdq_matmulnbits_accuracy_level", "1");
+    commit(&mut exact.map_err(plain)?, bundle)
 }
 
 fn cuda_session(
@@ -299,6 +320,20 @@ fn cuda_session(
     let builder = builder(runtime)?.with_disable_cpu_fallback().map_err(plain)?;
     let builder = builder.with_operators(operators).map_err(plain)?;
     let mut builder = builder.with_devices([device], Some(&options)).map_err(plain)?;
+    commit(&mut builder, bundle)
+}
+
+fn openvino_session(
+    runtime: &Runtime,
+    bundle: &Bundle,
+    device: OpenVinoDevice,
+    threads: usize,
+) -> Result<Session, SessionError> {
+    // Without this, what OpenVINO does not take would be computed elsewhere, and nobody would know.
+    let builder = builder(runtime)?.with_disable_cpu_fallback().map_err(plain)?;
+    let mut builder = builder.with_intra_threads(1).map_err(plain)?;
+    openvino::append(&mut builder, device, threads)
+        .map_err(|error| ProviderError::NoOpenVino { path: runtime.path().to_owned(), error: error.to_string() })?;
     commit(&mut builder, bundle)
 }
 
