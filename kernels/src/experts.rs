@@ -4,7 +4,7 @@
 //! w = route(R x);  y = sum over experts e with w_e != 0, in order, of w_e * (D_e activation(U_e x))
 //! ```
 //!
-//! Tokens are sorted by expert ([`routes`]), so that a step reads the weights of each expert once, and of those only that
+//! Tokens are sorted by expert (`routes`), so that a step reads the weights of each expert once, and of those only that
 //! its tokens use. In two parts, each of phases that any threads may compute: [`Buffers::route`], then
 //! [`Buffers::group`].
 //!
