@@ -9,7 +9,7 @@ PYTHON := $(CACHE)/venv/bin/python
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 SLM := $(TARGET)/release/slm
 
-.PHONY: help setup build demo up test check deny advisories machete msrv shellcheck actionlint fuzz loom memcheck generate parity e2e e2e-faults bench soak images \
+.PHONY: help setup build demo up test check deny advisories machete msrv shellcheck actionlint fuzz loom memcheck generate parity cuda-kernels e2e e2e-faults bench soak images \
 	chart chart-generate cluster-setup cluster-up cluster-down cluster-test clean
 
 help: ## Show what there is
@@ -72,6 +72,10 @@ generate: ## Write the generated files anew: the CRDs
 
 parity: setup ## Compare logits and greedy tokens with the reference (SLM_PARITY_DIR=DIR for another suite)
 	SLM_PARITY_DIR="$(abspath $(SLM_PARITY_DIR))" $(CARGO) test --release --workspace --test parity -- --nocapture --test-threads=1
+
+cuda-kernels: ## Compile the CUDA kernels for every generation of GPUs, without a GPU
+	@CACHE="$(CACHE)" scripts/setup nvrtc
+	LD_LIBRARY_PATH="$(CACHE)/nvrtc:$$LD_LIBRARY_PATH" $(CARGO) test --release --package slm-worker --lib -- --ignored kernels_compile
 
 cluster-setup: # What a cluster on this machine needs, before anything is built: not where KUBECONFIG names one.
 	@[ -n "$(KUBECONFIG)" ] || CACHE="$(CACHE)" scripts/setup cluster
