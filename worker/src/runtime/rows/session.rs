@@ -220,11 +220,13 @@ impl RowsSession {
         };
         let mut inputs = Inputs::new(self.input_places, tokens);
         let last = self.geometry.context_length - 1;
-        for row in 0..rows {
-            // Rows of no chunk write where their next token will.
-            inputs.row(row, self.lengths[first_row + row].min(last), &[]);
-        }
         let (mut reached, mut adapters, mut masked) = (0, false, vec![None; rows]);
+        for row in 0..rows {
+            // Rows of no chunk write where their next token will, and attend as far.
+            let past = self.lengths[first_row + row].min(last);
+            inputs.row(row, past, &[]);
+            reached = reached.max(past + 1);
+        }
         for chunk in members.iter().map(|&index| &chunks[index]) {
             let row = plan::row(chunk) - first_row;
             inputs.row(row, chunk.past, chunk.tokens);
