@@ -75,7 +75,7 @@ fn precision(name: &str) -> Result<Precision> {
         .context("F32, F16, Int4 and Int8 are there")
 }
 
-struct Opponent {
+struct Measured {
     backend: Box<dyn Backend>,
     leases: Vec<Arc<AdapterLease>>,
     load_times: Vec<Duration>,
@@ -90,7 +90,7 @@ pub(crate) fn measure(arguments: &BackendArgs) -> Result<()> {
     let bundle = Bundle::open_or_build(&checkpoint, flavour, &arguments.converted, &mut |_, _| ())?;
     let converted = begun.elapsed();
     let begun = Instant::now();
-    let mut opponent = open(arguments, &bundle)?;
+    let mut measured = open(arguments, &bundle)?;
     println!(
         "{} on {:?}, {}: {:.1} MB of weights, converted in {:.1} s, opened in {:.1} s",
         arguments.model.display(),
@@ -100,7 +100,7 @@ pub(crate) fn measure(arguments: &BackendArgs) -> Result<()> {
         converted.as_secs_f64(),
         begun.elapsed().as_secs_f64()
     );
-    let mut loads: Vec<f64> = opponent.load_times.iter().map(|time| time.as_secs_f64() * 1e3).collect();
+    let mut loads: Vec<f64> = measured.load_times.iter().map(|time| time.as_secs_f64() * 1e3).collect();
     loads.sort_by(f64::total_cmp);
     if let [first, .., last] = loads[..] {
         let middle = loads[loads.len() / 2];
@@ -111,7 +111,7 @@ pub(crate) fn measure(arguments: &BackendArgs) -> Result<()> {
     );
     for &count in &arguments.adapters {
         for &streams in &arguments.streams {
-            let (seconds, first, long) = opponent.decode(streams, count, arguments.tokens)?;
+            let (seconds, first, long) = measured.decode(streams, count, arguments.tokens)?;
             println!(
                 "| {count} | {streams} | {:.0} | {:.3} | {:.2} | {:.2} |",
                 streams as f64 / seconds,
@@ -124,7 +124,7 @@ pub(crate) fn measure(arguments: &BackendArgs) -> Result<()> {
     Ok(())
 }
 
-fn open(arguments: &BackendArgs, bundle: &Bundle) -> Result<Opponent> {
+fn open(arguments: &BackendArgs, bundle: &Bundle) -> Result<Measured> {
     let most = |of: &[usize]| of.iter().copied().max().unwrap_or(0);
     let (streams, count) = (most(&arguments.streams), most(&arguments.adapters));
     ensure!(arguments.context > 512 && arguments.context > PROMPT + arguments.tokens + WARM, "a longer --context");
@@ -148,7 +148,7 @@ fn open(arguments: &BackendArgs, bundle: &Bundle) -> Result<Opponent> {
         leases.push(registry.publish(info, loaded)?);
         load_times.push(took);
     }
-    Ok(Opponent { backend, leases, load_times, context: arguments.context })
+    Ok(Measured { backend, leases, load_times, context: arguments.context })
 }
 
 /// An adapter, from its files to the memory of the backend, and how long that took.
@@ -162,7 +162,7 @@ fn loaded(
     Ok((loader.prepare(&adapter, 1.0)?, begun.elapsed()))
 }
 
-impl Opponent {
+impl Measured {
     /// Seconds of a step of `streams` answers, of a prompt before anybody generates, and of a prompt of 512 tokens.
     fn decode(&mut self, streams: usize, count: usize, tokens: usize) -> Result<(f64, f64, f64)> {
         let slots: Vec<usize> = self.leases.iter().take(count).map(|lease| lease.slot()).collect();
