@@ -183,7 +183,8 @@ impl Bank {
                         b[(own + column) * outputs + before + output] = value * factor;
                     }
                 }
-                for (side, values) in [("A", &a), ("B", &b)] {
+                // Those of earlier linear layers are in range: they were looked at before.
+                for (side, values) in [("A", &a[own * inputs..]), ("B", &b[own * outputs..])] {
                     if let Some(&value) = values.iter().find(|value| !self.holds(**value)) {
                         return Err(out_of_range(side, value));
                     }
