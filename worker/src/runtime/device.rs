@@ -33,8 +33,18 @@ pub enum DeviceError {
         /// All bytes of the device.
         total: usize,
     },
+    /// The host has no memory.
+    #[error(
+        "no memory for {what}: {bytes} bytes are needed; give the worker more, or lower spec.runtime.maxSequences, spec.runtime.contextLength or spec.adapters.slots"
+    )]
+    HostMemory {
+        /// What it was for.
+        what: &'static str,
+        /// Bytes asked for.
+        bytes: usize,
+    },
     /// A call of the driver failed.
-    #[error("{device}: {call}: {error}")]
+    #[error("{device}: {call}: {error}; see what `nvidia-smi` says on this node")]
     Failed {
         /// Name of the device.
         device: String,
@@ -89,8 +99,10 @@ pub(super) trait Device: fmt::Debug + Send + Sync {
         None
     }
 
-    /// Free bytes.
-    fn free_bytes(&self) -> u64;
+    /// Whether it is worth selecting logits where they are.
+    fn selects(&self) -> bool {
+        true
+    }
 
     /// The largest of the f32 logits at an address, rows of `vocab`, one for each temperature. `work` has
     /// [`top::work_bytes`] for so many rows.
@@ -154,9 +166,7 @@ impl Memory {
         // SAFETY: as above.
         unsafe { self.device.read(address, bytes) }
     }
-}
 
-impl Memory {
     /// Copies `bytes` from byte `from` of `other`, another allocation of the same device, to `offset`.
     ///
     /// # Safety
@@ -183,11 +193,14 @@ impl Drop for Memory {
 
 /// The host's memory, for execution providers that compute on it.
 #[derive(Debug)]
-pub(super) struct Host;
+pub(super) struct Host {
+    /// Whether it selects logits, as a GPU does: nothing is gained, but tests go the same way.
+    pub(super) selects: bool,
+}
 
 impl Device for Host {
     fn allocate(&self, bytes: usize, what: &'static str) -> Result<usize, DeviceError> {
-        let failed = || DeviceError::Memory { device: "the host".into(), what, bytes, free: 0, total: 0 };
+        let failed = || DeviceError::HostMemory { what, bytes };
         let layout = Layout::from_size_align(bytes, ALIGNMENT).map_err(|_| failed())?;
         // SAFETY: the size is not zero (`Memory::zeroed`).
         let address = unsafe { alloc_zeroed(layout) };
@@ -232,8 +245,8 @@ impl Device for Host {
         None
     }
 
-    fn free_bytes(&self) -> u64 {
-        u64::MAX
+    fn selects(&self) -> bool {
+        self.selects
     }
 
     unsafe fn top(
@@ -256,7 +269,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_and_the_rest_is_zero() {
-        let device: Arc<dyn Device> = Arc::new(Host);
+        let device: Arc<dyn Device> = Arc::new(Host { selects: true });
         let memory = Memory::zeroed(&device, 1000, "a test").unwrap();
         assert!(memory.address(0, 1000).is_multiple_of(ALIGNMENT));
         let mut back = [9; 6];
@@ -271,7 +284,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "998 + 3 of 1000")]
     fn no_range_ends_beyond_the_memory() {
-        let device: Arc<dyn Device> = Arc::new(Host);
+        let device: Arc<dyn Device> = Arc::new(Host { selects: true });
         Memory::zeroed(&device, 1000, "a test").unwrap().address(998, 3);
     }
 }

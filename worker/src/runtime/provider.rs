@@ -23,7 +23,7 @@ use slm_kernels::attention::PAGE;
 use super::{
     backend::{Backend, SessionConfig, SessionError},
     cpu::{self, DecoderSession},
-    cuda::{self, Cuda, DomainError},
+    cuda::{self, Cuda},
     device::{Device, Host},
     library::Runtime,
     openvino::{self, OpenVinoDevice},
@@ -80,7 +80,7 @@ pub enum ProviderError {
         devices: usize,
     },
     /// A call of the driver failed.
-    #[error("the NVIDIA driver: {call}: {error}")]
+    #[error("the NVIDIA driver: {call}: {error}; see what `nvidia-smi` says on this node")]
     Driver {
         /// What was called.
         call: &'static str,
@@ -127,7 +127,10 @@ pub enum ProviderError {
         error: String,
     },
     /// ONNX Runtime does not list the device.
-    #[error("ONNX Runtime lists no device {index} for {name}: {listed}")]
+    #[error(
+        "ONNX Runtime lists no device {index} for {name}, only {listed}; its libraries must be of one version, and see \
+         CUDA_VISIBLE_DEVICES"
+    )]
     NotListed {
         /// Name of the provider.
         name: &'static str,
@@ -223,7 +226,7 @@ impl Provider {
     /// There is no such device.
     pub fn free_bytes(self) -> Result<Option<u64>, ProviderError> {
         match self {
-            Self::Cuda(index) => Ok(Some(Cuda::open(index)?.free_bytes())),
+            Self::Cuda(index) => Ok(Some(cuda::free_bytes(index)?)),
             _ => Ok(None),
         }
     }
@@ -250,21 +253,19 @@ impl Provider {
             }
             Self::CpuGqa(_) | Self::CpuStandard(_) | Self::CpuDelta(_) => {
                 let operators = bank_add::host_domain(activations)?;
-                (Arc::new(Host), cpu_session(runtime, bundle, operators, config.threads)?)
+                (Arc::new(Host { selects: true }), cpu_session(runtime, bundle, operators, config.threads)?)
             }
             Self::Cuda(index) => {
                 let gpu = Arc::new(Cuda::open(index)?);
-                let operators = cuda::domain(&gpu, run_tokens(config.pages), room.rank_max, adapters.clone());
-                let operators = operators.map_err(|error| match error {
-                    DomainError::Device(error) => SessionError::Device(error),
-                    DomainError::Runtime(error) => SessionError::Runtime(error),
-                })?;
+                let operators = cuda::domain(&gpu, run_tokens(config.pages), room.rank_max, adapters.clone())?;
                 (gpu, cuda_session(runtime, bundle, operators, index)?)
             }
-            Self::OpenVino { device } => (Arc::new(Host), openvino_session(runtime, bundle, device, config.threads)?),
+            Self::OpenVino { device } => {
+                (Arc::new(Host { selects: false }), openvino_session(runtime, bundle, device, config.threads)?)
+            }
         };
         let model = &bundle.info.architecture;
-        // Twice one adapter more: a version that is replaced is there until its last request ends.
+        // Room for two more: a replaced version stays until its last request ends.
         let bank = Arc::new(Bank::new(&device, model, activations, (room.slots + 2) * room.rank_max)?);
         let captures = matches!(self, Self::Cuda(_));
         let rows = RowsSession::new(session, bundle, config, (device, captures), (bank.clone(), adapters), table);
@@ -306,14 +307,11 @@ fn cuda_session(
     index: usize,
 ) -> Result<Session, SessionError> {
     register(runtime, CUDA_NAME, &library_beside(runtime.path(), CUDA_LIBRARY)?)?;
-    let mut listed = Vec::new();
-    let devices: Vec<_> =
-        runtime.environment.devices().filter(|device| device.ep().is_ok_and(|ep| ep == CUDA_NAME)).collect();
-    for device in runtime.environment.devices() {
-        listed.push(device.ep().unwrap_or("?").to_owned());
-    }
-    let not_listed = || ProviderError::NotListed { name: CUDA_NAME, index, listed: listed.join(", ") };
-    let device = devices.into_iter().nth(index).ok_or_else(not_listed)?;
+    let listed: Vec<_> = runtime.environment.devices().map(|device| (device.ep().unwrap_or("?"), device)).collect();
+    let names: Vec<&str> = listed.iter().map(|(name, _)| *name).collect();
+    let not_listed = ProviderError::NotListed { name: CUDA_NAME, index, listed: names.join(", ") };
+    let mut devices = listed.into_iter().filter(|(name, _)| *name == CUDA_NAME);
+    let (_, device) = devices.nth(index).ok_or(not_listed)?;
     let option = |key: &str, value: &str| (format!("{CUDA_NAME}.{key}"), value.to_owned());
     let options = [option("enable_cuda_graph", "1"), option("use_tf32", "0")];
     let _alone = cuda::alone();

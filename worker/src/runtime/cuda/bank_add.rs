@@ -22,6 +22,7 @@ use slm_convert::graph::{BANK_ADD, OPERATOR_DOMAIN};
 
 use super::{Cuda, message};
 use crate::runtime::{
+    backend::SessionError,
     cpu::tensor::Tensor,
     device::{Device, DeviceError, Memory},
     provider::CUDA_NAME,
@@ -57,7 +58,7 @@ pub(in crate::runtime) fn domain(
     tokens: usize,
     rank_max: usize,
     adapters: Arc<AtomicBool>,
-) -> Result<OperatorDomain, DomainError> {
+) -> Result<OperatorDomain, SessionError> {
     /// Linear layers that a projection has at most.
     const LINEARS: usize = 3;
     let function = |name: &str| {
@@ -75,17 +76,6 @@ pub(in crate::runtime) fn domain(
     let (context, shrink, expand) = (gpu.context.clone(), function("bank_shrink")?, function("bank_expand")?);
     let shared = Arc::new(Shared { context, shrink, expand, hidden, hidden_width, rank_max, adapters });
     Ok(OperatorDomain::new(OPERATOR_DOMAIN)?.add(CudaBankAdd { shared })?)
-}
-
-/// The operator cannot be made.
-#[derive(Debug, thiserror::Error)]
-pub(in crate::runtime) enum DomainError {
-    /// The device failed.
-    #[error(transparent)]
-    Device(#[from] DeviceError),
-    /// ONNX Runtime refused it.
-    #[error(transparent)]
-    Runtime(#[from] ort::Error),
 }
 
 struct CudaBankAdd {

@@ -1,4 +1,4 @@
-//! Machine code of kernels: compiled by NVRTC for the GPU at hand, so that neither the driver nor NVRTC must be of one age.
+//! Machine code of kernels, compiled by NVRTC for the GPU at hand. Unlike PTX, a driver loads it that is older than NVRTC.
 
 use std::ffi::{CString, c_char};
 

@@ -4,7 +4,7 @@
 mod bank_add;
 mod compile;
 
-pub(super) use bank_add::{DomainError, domain};
+pub(super) use bank_add::domain;
 
 use std::{
     ffi::c_void,
@@ -48,32 +48,47 @@ unsafe impl Send for Module {}
 // SAFETY: as above.
 unsafe impl Sync for Module {}
 
+/// The primary context of GPU `index` of those that this process sees.
+fn context(index: usize) -> Result<Arc<CudaContext>, ProviderError> {
+    // SAFETY: loading the driver's library runs its initialisers, which any CUDA program runs.
+    if !unsafe { sys::is_culib_present() } {
+        return Err(ProviderError::NoDriver);
+    }
+    result::init().map_err(|error| match error.0 {
+        sys::cudaError_enum::CUDA_ERROR_NO_DEVICE => ProviderError::NoDevice { index, devices: 0 },
+        _ => failed("cuInit")(error),
+    })?;
+    let mut version = 0;
+    // SAFETY: the out pointer is valid.
+    unsafe { sys::cuDriverGetVersion(&mut version) }.result().map_err(failed("cuDriverGetVersion"))?;
+    if version < CUDA_VERSION_MIN {
+        return Err(ProviderError::OldDriver { found: format!("{}.{}", version / 1000, version % 1000 / 10) });
+    }
+    let count = result::device::get_count().map_err(failed("cuDeviceGetCount"))?;
+    let devices = usize::try_from(count).unwrap_or(0);
+    if index >= devices {
+        return Err(ProviderError::NoDevice { index, devices });
+    }
+    CudaContext::new(index).map_err(failed("cuDevicePrimaryCtxRetain"))
+}
+
+fn failed(call: &'static str) -> impl FnOnce(DriverError) -> ProviderError {
+    move |error| ProviderError::Driver { call, error: message(error) }
+}
+
+/// Free bytes of GPU `index`.
+pub(super) fn free_bytes(index: usize) -> Result<u64, ProviderError> {
+    let _alone = alone();
+    let _context = context(index)?;
+    let (free, _) = result::mem_get_info().map_err(failed("cuMemGetInfo"))?;
+    Ok(free as u64)
+}
+
 impl Cuda {
-    /// GPU `index` of those that this process sees.
+    /// GPU `index` of those that this process sees, with its kernels.
     pub(super) fn open(index: usize) -> Result<Self, ProviderError> {
         let _alone = alone();
-        // SAFETY: loading the driver's library runs its initialisers, which any CUDA program runs.
-        if !unsafe { sys::is_culib_present() } {
-            return Err(ProviderError::NoDriver);
-        }
-        let failed =
-            |call: &'static str| move |error: DriverError| ProviderError::Driver { call, error: message(error) };
-        result::init().map_err(|error| match error.0 {
-            sys::cudaError_enum::CUDA_ERROR_NO_DEVICE => ProviderError::NoDevice { index, devices: 0 },
-            _ => failed("cuInit")(error),
-        })?;
-        let mut version = 0;
-        // SAFETY: the out pointer is valid.
-        unsafe { sys::cuDriverGetVersion(&mut version) }.result().map_err(failed("cuDriverGetVersion"))?;
-        if version < CUDA_VERSION_MIN {
-            return Err(ProviderError::OldDriver { found: format!("{}.{}", version / 1000, version % 1000 / 10) });
-        }
-        let count = result::device::get_count().map_err(failed("cuDeviceGetCount"))?;
-        let devices = usize::try_from(count).unwrap_or(0);
-        if index >= devices {
-            return Err(ProviderError::NoDevice { index, devices });
-        }
-        let context = CudaContext::new(index).map_err(failed("cuDevicePrimaryCtxRetain"))?;
+        let context = context(index)?;
         let name = context.name().map_err(failed("cuDeviceGetName"))?;
         let capability = context.compute_capability().map_err(failed("cuDeviceGetAttribute"))?;
         let top = Ptx::from_binary(compile::compiled(compile::TOP, capability)?);
@@ -96,11 +111,6 @@ impl Cuda {
         let alone = alone();
         self.context.bind_to_thread().map_err(self.failed("cuCtxSetCurrent"))?;
         Ok(alone)
-    }
-
-    /// Free and all bytes.
-    fn memory(&self) -> (usize, usize) {
-        self.enter().ok().and_then(|_alone| result::mem_get_info().ok()).unwrap_or((0, 0))
     }
 }
 
@@ -156,10 +166,6 @@ impl Device for Cuda {
 
     fn exclusive(&self) -> Option<MutexGuard<'static, ()>> {
         Some(alone())
-    }
-
-    fn free_bytes(&self) -> u64 {
-        self.memory().0 as u64
     }
 
     unsafe fn top(

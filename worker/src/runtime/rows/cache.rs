@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn new_tokens_go_behind_those_before_and_padding_goes_nowhere() {
-        let device: Arc<dyn Device> = Arc::new(Host);
+        let device: Arc<dyn Device> = Arc::new(Host { selects: true });
         let memory = |bytes| Memory::zeroed(&device, bytes, "a test").unwrap();
         let (heads, width, positions, tokens) = (2, 1, 5, 3);
         let side = Side {

@@ -34,6 +34,19 @@ const TOKENS_MIN: usize = 16;
 /// Bound on the tokens of a run, padding included: padding at most doubles those of a step.
 pub(super) const PREFILL_MAX: usize = 2 * TOKENS_MAX;
 
+/// Least bound on the positions of a run of answers, so that there are few.
+const BOUND_MIN: usize = 256;
+
+/// Bound on the positions of the rows of `run`, which end at `ends`: those of no chunk, too, since attention reads as far in
+/// them.
+pub(super) fn bound(run: &Run, ends: &[usize], positions: usize) -> usize {
+    match run {
+        // As long as the new tokens: `GroupQueryAttention` knows by it that nothing was there before.
+        Run::Prefill { first: true, tokens, .. } => *tokens,
+        _ => ends.iter().max().map_or(1, |end| *end).next_power_of_two().max(BOUND_MIN).min(positions),
+    }
+}
+
 /// The row of a chunk.
 pub(super) fn row(chunk: &Chunk<'_>) -> usize {
     chunk.pages.first().map_or(0, |&row| row as usize)
@@ -141,6 +154,16 @@ mod tests {
         assert_eq!(runs, expected);
         let runs = planned(&[(0, 9, &[0]), (0, 9, &[1]), (0, 9, &[2]), (0, 9, &[3]), (0, 9, &[4])]).unwrap();
         assert_eq!(runs, [prefill(&[0, 1, 2, 3], 0, 16, true), prefill(&[4], 4, 16, true)]);
+    }
+
+    #[test]
+    fn a_run_is_bounded_by_its_longest_row_and_first_prompts_by_their_tokens() {
+        let decode = Run::Decode { rows: 4, chunks: vec![0] };
+        assert_eq!(bound(&decode, &[9, 3], 4096), 256);
+        assert_eq!(bound(&decode, &[9, 257], 4096), 512, "the second is of no chunk");
+        assert_eq!(bound(&decode, &[9, 3000], 3500), 3500);
+        assert_eq!(bound(&prefill(&[0], 0, 32, true), &[32], 4096), 32);
+        assert_eq!(bound(&prefill(&[0], 0, 32, false), &[532], 4096), 1024);
     }
 
     #[test]

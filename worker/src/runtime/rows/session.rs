@@ -38,8 +38,6 @@ use crate::{
 const BINDINGS_MAX: usize = 256;
 /// Runs of one size of which one is captured, with some to spare: ONNX Runtime captures the third.
 const CAPTURE_RUNS: usize = 6;
-/// Least bound on the positions of a run of answers.
-const BOUND_MIN: usize = 256;
 
 /// Bytes of the keys and values of one sequence.
 pub(crate) fn row_bytes(model: &Architecture, activations: Activations, positions: usize) -> usize {
@@ -220,15 +218,10 @@ impl RowsSession {
         };
         let mut inputs = Inputs::new(self.input_places, tokens);
         let last = self.geometry.context_length - 1;
-        let (mut reached, mut adapters, mut masked) = (0, false, vec![None; rows]);
-        for row in 0..rows {
-            // Rows of no chunk write where their next token will, and attend as far.
-            let past = self.lengths[first_row + row].min(last);
-            inputs.row(row, past, &[]);
-            reached = reached.max(past + 1);
-        }
+        let (mut idle, mut adapters, mut masked) = (vec![true; rows], false, vec![None; rows]);
         for chunk in members.iter().map(|&index| &chunks[index]) {
             let row = plan::row(chunk) - first_row;
+            idle[row] = false;
             inputs.row(row, chunk.past, chunk.tokens);
             for token in chunk.tokens.len() - chunk.logits.count(chunk.tokens.len())..chunk.tokens.len() {
                 inputs.want(row, token);
@@ -239,7 +232,13 @@ impl RowsSession {
                 adapters = true;
                 masked[row] = Some(units);
             }
-            reached = reached.max(chunk.past + tokens);
+        }
+        let mut ends: Vec<usize> = members.iter().map(|&index| chunks[index].past + tokens).collect();
+        for (row, _) in idle.iter().enumerate().filter(|(_, idle)| **idle) {
+            // It writes where its next token will, and attends as far.
+            let past = self.lengths[first_row + row].min(last);
+            inputs.row(row, past, &[]);
+            ends.push(past + 1);
         }
         let decode = matches!(run, Run::Decode { .. });
         let positions = self.geometry.context_length;
@@ -249,12 +248,7 @@ impl RowsSession {
             tokens,
             wanted: if decode { rows } else { inputs.wanted().max(1) },
             logits: if decode { 0 } else { self.geometry.pages + prompts },
-            total: match run {
-                _ if self.form != Form::Gqa => 0,
-                // As long as the new tokens: nothing was there before.
-                Run::Prefill { first: true, .. } => tokens,
-                _ => reached.next_power_of_two().max(BOUND_MIN).min(positions),
-            },
+            total: if self.form == Form::Gqa { plan::bound(run, &ends, positions) } else { 0 },
             adapters,
             recurs: decode,
         };
@@ -303,7 +297,8 @@ impl RowsSession {
         for &index in members {
             let chunk = &chunks[index];
             for row in 0..chunk.logits.count(chunk.tokens.len()) {
-                let top = chunk.candidates.map(|_| (self.tops.len(), temperatures.len()));
+                let top = chunk.candidates.filter(|_| self.device.selects());
+                let top = top.map(|_| (self.tops.len(), temperatures.len()));
                 let on_device = first + temperatures.len();
                 self.places[places[index] + row] = Place { on_device, on_host: false, top };
                 temperatures.push(chunk.candidates.unwrap_or(1.0));
@@ -432,7 +427,7 @@ impl RowsSession {
         Ok(())
     }
 
-    /// A tensor over memory of this session.
+    /// A tensor over memory of the backend.
     fn view<T: Element>(&self, memory: &Memory, offset: usize, shape: &[usize]) -> ort::Result<Value> {
         let bytes = shape.iter().product::<usize>() * size_of::<T>();
         let address = memory.address(offset, bytes);
