@@ -4,7 +4,7 @@ use std::io;
 
 use super::{ATTENTION, Form, GraphError, OPERATOR_DOMAIN, builder::Builder};
 use crate::{
-    architecture::{Activation, Architecture, Attention, Head, KeyValues, QkSpan},
+    architecture::{Activation, Architecture, Attention, Head, KeyValues, Norm, QkSpan},
     onnx::{Attribute, ElementType},
 };
 
@@ -80,6 +80,16 @@ pub(super) fn rms_norm(b: &Builder<'_>) -> &'static str {
         Form::Standard => "RMSNormalization",
         Form::Paged | Form::Gqa | Form::Delta => "SimplifiedLayerNormalization",
     }
+}
+
+/// RMS norm over the last dimension of `x`, queries or keys of `layer`; gives the name of the result.
+pub(super) fn qk_normed(b: &mut Builder<'_>, layer: usize, norm: &Norm, x: &str) -> Result<String, GraphError> {
+    let gain = norm_gain(b, &norm.name.within(&Architecture::layer_prefix(layer)).weight(), 1.0)?;
+    let out = format!("{x}.normed");
+    let attributes =
+        vec![Attribute::float("epsilon", norm.epsilon), Attribute::int("axis", -1), Attribute::int("stash_type", 1)];
+    b.node("", rms_norm(b), &[x, &gain], &[&out], attributes);
+    Ok(out)
 }
 
 /// Name of an activation in attributes.

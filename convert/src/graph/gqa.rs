@@ -4,7 +4,7 @@
 use super::{
     Form, GraphError,
     builder::{Builder, MICROSOFT},
-    common::norm_gain,
+    common::qk_normed,
     rows::{cache_names, rope_names},
 };
 use crate::{
@@ -112,25 +112,15 @@ impl Turning<'_> {
         if norms.after_rope != after_rope {
             return Ok(());
         }
-        let gain = norm_gain(b, &norm.name.within(&Architecture::layer_prefix(layer)).weight(), 1.0)?;
         let part = |of: &str| format!("{}.{of}", self.name);
-        let (heads, normed, flat) = (part("heads"), part("normed"), part("flat"));
-        let attributes = vec![
-            Attribute::float("epsilon", norm.epsilon),
-            Attribute::int("axis", -1),
-            Attribute::int("stash_type", 1),
-        ];
-        let rms = "SimplifiedLayerNormalization";
         match norms.span {
-            QkSpan::Token => {
-                b.node("", rms, &[&self.name, &gain], &[&normed], attributes);
-                self.name = normed;
-            }
+            QkSpan::Token => self.name = qk_normed(b, layer, norm, &self.name)?,
             QkSpan::Head => {
+                let (heads, flat) = (part("heads"), part("flat"));
                 b.i64s(&part("heads.shape"), &[0, 0, self.heads as i64, attention.head_dim as i64])?;
                 b.i64s(&part("flat.shape"), &[0, 0, (self.heads * attention.head_dim) as i64])?;
                 b.node("", "Reshape", &[&self.name, &part("heads.shape")], &[&heads], vec![]);
-                b.node("", rms, &[&heads, &gain], &[&normed], attributes);
+                let normed = qk_normed(b, layer, norm, &heads)?;
                 b.node("", "Reshape", &[&normed, &part("flat.shape")], &[&flat], vec![]);
                 self.name = flat;
             }

@@ -2,15 +2,10 @@
 //! takes them so.
 
 use super::{
-    Form, GraphError,
-    builder::Builder,
-    common::{norm_gain, rms_norm},
-    gqa::split,
-    masks::gathered_names,
-    rows::rope_names,
+    Form, GraphError, builder::Builder, common::qk_normed, gqa::split, masks::gathered_names, rows::rope_names,
 };
 use crate::{
-    architecture::{Architecture, Attention, Layer, Norm, QkNorm, QkSpan},
+    architecture::{Attention, Layer, Norm, QkNorm, QkSpan},
     onnx::Attribute,
     rope::Rope,
 };
@@ -80,15 +75,7 @@ impl Part<'_> {
         if norms.span != span || norms.after_rope != after_rope {
             return Ok(());
         }
-        let gain = norm_gain(b, &norm.name.within(&Architecture::layer_prefix(self.layer)).weight(), 1.0)?;
-        let out = self.part("normed");
-        let attributes = vec![
-            Attribute::float("epsilon", norm.epsilon),
-            Attribute::int("axis", -1),
-            Attribute::int("stash_type", 1),
-        ];
-        b.node("", rms_norm(b), &[&self.name, &gain], &[&out], attributes);
-        self.name = out;
+        self.name = qk_normed(b, self.layer, norm, &self.name)?;
         Ok(())
     }
 
