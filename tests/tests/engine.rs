@@ -75,7 +75,8 @@ impl House {
         let adapters = Adapters::new(8, 0);
         // Fewer rows for drafts than are found: a step with more would fail.
         let logits = setup.sequences + if setup.prompt_lookup { 3 } else { 0 };
-        let config = SessionConfig { context_length: CONTEXT, pages: setup.pages, logits, threads: 2 };
+        let (pages, sequences) = (setup.pages, setup.sequences);
+        let config = SessionConfig { context_length: CONTEXT, pages, sequences, logits, threads: 2 };
         let opened = provider.open(
             &Runtime::load()?,
             &bundle,

@@ -75,7 +75,7 @@ pub(crate) fn describe(model: &Model, stats: EngineStats, tokens_per_second: f32
         kv_tokens_used: stats.cache_tokens as u64,
         kv_tokens_max: model.engine.cache_tokens_max() as u64,
         draining,
-        resident_bytes: model.weight_bytes + adapter_bytes + model.cache_bytes + model.logits_bytes,
+        resident_bytes: model.weight_bytes + adapter_bytes + model.cache_bytes + model.state_bytes + model.logits_bytes,
     }
 }
 

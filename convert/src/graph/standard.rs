@@ -5,13 +5,13 @@ use super::{
     builder::Builder,
     heads::{heads, side_by_side},
     masks::mask_name,
-    rows::cache_names,
+    rows::{attention_of, cache_names},
 };
 use crate::onnx::Attribute;
 
 /// Attention of `layer` over its fused queries, keys and values; gives the name of the result.
 pub(super) fn attention(b: &mut Builder<'_>, layer: usize, qkv: &str) -> Result<String, GraphError> {
-    let attention = &b.architecture().layers[layer].attention;
+    let attention = attention_of(b.architecture(), layer)?;
     let [q, k, v] = heads(b, layer, qkv)?;
     let [keys, values] = cache_names(Form::Standard, layer);
     for (new, [past, present]) in [(&k, &keys), (&v, &values)] {

@@ -8,6 +8,7 @@ use super::{
     draft::{self, Record},
     queue::{Account, Waiting},
     schedule::Demand,
+    states::State,
 };
 use crate::{
     runtime::{Backend, Chunk, LogitsRequest, SessionError, Top},
@@ -19,6 +20,7 @@ pub(super) struct Sequence {
     account: Rc<Account>,
     sampler: Sampler,
     table: Table,
+    state: State,
     /// Prompt, generated tokens, and draft.
     tokens: Vec<u32>,
     prompt: usize,
@@ -77,7 +79,7 @@ impl Sequence {
     }
 
     /// One of at most `sequences_max` that share the pages of `cache`.
-    pub(super) fn new(waiting: Waiting, table: Table, cache: &KvCache, sequences_max: usize) -> Self {
+    pub(super) fn new(waiting: Waiting, (table, state): (Table, State), cache: &KvCache, sequences_max: usize) -> Self {
         let Waiting { mut submitted, account } = waiting;
         let tokens = std::mem::take(&mut submitted.job.prompt);
         let sampler = Sampler::new(submitted.job.sampling.clone(), &tokens);
@@ -85,7 +87,8 @@ impl Sequence {
         let prompt = tokens.len();
         let record = Record::new();
         let shares = cache.shares(&table, sequences_max);
-        Self { submitted, account, sampler, table, tokens, prompt, drafted: 0, record, found, past: found, shares }
+        let (drafted, past) = (0, found);
+        Self { submitted, account, sampler, table, state, tokens, prompt, drafted, record, found, past, shares }
     }
 
     pub(super) fn demand(&self) -> Demand {
@@ -157,6 +160,7 @@ impl Sequence {
             tokens: &self.tokens[self.past..end],
             past: self.past,
             pages: self.table.pages(),
+            state: self.state.slot(),
             candidates: self.sampler.candidates(),
             adapter: self.submitted.job.adapter.as_ref().map(|lease| lease.slot()),
             logits: match self.drafted {
@@ -227,7 +231,7 @@ impl Sequence {
         Progress::Ended
     }
 
-    /// Releases its pages.
+    /// Releases its pages, and the slot of its state.
     pub(super) fn close(self, cache: &mut KvCache) {
         cache.close(self.table);
     }
