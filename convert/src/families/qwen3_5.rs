@@ -1,6 +1,6 @@
 //! Qwen 3.5, the text model: the gated delta rule in most layers, attention with an output gate in every fourth.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::FamilyReader;
 use super::changes::flag;
@@ -19,6 +19,8 @@ const QWEN: Conventions = Conventions {
     minus_one: true,
     ..LLAMA
 };
+/// Key of GGUF for a flag for each layer: whether it does not attend.
+const RECURRENT: &str = "attention.recurrent_layers";
 /// Defaults of transformers.
 const INTERVAL: usize = 4;
 const KERNEL: usize = 4;
@@ -28,7 +30,7 @@ const HEAD_DIM: usize = 128;
 
 pub(super) const READER: FamilyReader = FamilyReader { model_types: &["qwen3_5_text"], from_hugging_face };
 pub(super) const GGUF: GgufReader =
-    GgufReader { keys: &["rope.dimension_sections"], translate, ..GgufReader::new("qwen35", "qwen3_5_text") };
+    GgufReader { keys: &["rope.dimension_sections", RECURRENT], translate, ..GgufReader::new("qwen35", "qwen3_5_text") };
 
 /// The text model of a configuration that has it as `text_config`, if that is all that the folder holds.
 pub(super) fn text_of<'a>(fields: &Fields<'a>) -> Result<Fields<'a>, ConfigError> {
@@ -131,6 +133,12 @@ fn translate(metadata: &Metadata<'_>, config: &mut Config) -> Result<(), ConfigE
         "full_attention_interval": metadata.opt_size("full_attention_interval")?.unwrap_or(INTERVAL),
     });
     config.extend(fields.as_object().cloned().unwrap_or_default());
+    if let Some(flags) = metadata.get(RECURRENT) {
+        let flags = flags.as_array().map(|flags| flags.iter().map(Value::as_bool).collect::<Option<Vec<_>>>());
+        let flags = flags.flatten().ok_or_else(|| metadata.wrong(RECURRENT, "a flag for each layer"))?;
+        let kind = |recurrent: &bool| if *recurrent { LINEAR } else { "full_attention" };
+        config.insert("layer_types".to_owned(), flags.iter().map(kind).collect());
+    }
     Ok(())
 }
 

@@ -268,7 +268,7 @@ fn metadata_of_every_family_describe_the_model_of_its_config() {
         }
         table.0.retain(|tensor, _| !OF_METADATA.contains(&tensor.as_str()));
         assert!(table.0.is_empty(), "{name}: {:?} are left out", table.0.keys());
-        let pairs = found.layers[0].attention().unwrap().qkv[0].gguf_pairs.is_some();
+        let pairs = found.layers[0].mixer.inputs()[0].gguf_pairs.is_some();
         assert_eq!(model["pairs"], pairs, "{name}: order of rows");
         if expected.family == "mistral" {
             expected.family = "llama".to_owned();
