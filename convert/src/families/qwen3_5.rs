@@ -122,13 +122,12 @@ fn translate(metadata: &Metadata<'_>, config: &mut Config) -> Result<(), ConfigE
         let served = format!("{key_heads}, a head of values for each of keys; take the safetensors of the model");
         return Err(metadata.unsupported("ssm.time_step_rank", &served));
     }
-    let (width, inner) = (metadata.size("ssm.state_size")?, metadata.size("ssm.inner_size")?);
-    if Some(inner) != width.checked_mul(value_heads) {
-        return Err(metadata.wrong("ssm.inner_size", &format!("{value_heads} heads of {width}")));
-    }
+    let inner = metadata.size("ssm.inner_size")?;
+    let width = inner.checked_div(value_heads).filter(|width| width * value_heads == inner);
+    let width = width.ok_or_else(|| metadata.wrong("ssm.inner_size", &format!("a multiple of {value_heads} heads")))?;
     let fields = json!({
         "linear_num_key_heads": key_heads, "linear_num_value_heads": value_heads,
-        "linear_key_head_dim": width, "linear_value_head_dim": width,
+        "linear_key_head_dim": metadata.size("ssm.state_size")?, "linear_value_head_dim": width,
         "linear_conv_kernel_dim": metadata.size("ssm.conv_kernel")?,
         "full_attention_interval": metadata.opt_size("full_attention_interval")?.unwrap_or(INTERVAL),
     });

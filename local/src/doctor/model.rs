@@ -138,6 +138,14 @@ mod tests {
     }
 
     #[test]
+    fn states_of_sequences_are_memory_too() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/parity/data/qwen3_5");
+        let checks = checks(&path);
+        let memory = checks.iter().find(|check| check.name == "memory needed").expect("memory");
+        assert!(memory.found.contains(" of states for each sequence of 256 tokens"), "{memory:?}");
+    }
+
+    #[test]
     fn what_is_no_model_fails_with_the_reason() {
         let folder = tempfile::tempdir().expect("a folder");
         let checks = checks(folder.path());
