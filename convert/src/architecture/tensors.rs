@@ -1,8 +1,8 @@
 //! Tensors of an architecture: names, shapes, and what is done to them.
 
 use super::{
-    Architecture, Attention, DeltaRule, Experts, FeedForward, KeyValues, LayerInputs, Linear, Mixer, Name, Norm, NormKind,
-    QkSpan, Residual, ShortConvolution,
+    Architecture, Attention, DeltaRule, Experts, FeedForward, KeyValues, LayerInputs, Linear, Mixer, Name, Norm,
+    NormKind, QkSpan, Residual, ShortConvolution,
 };
 
 /// A tensor that the model needs.

@@ -1,7 +1,8 @@
 //! Changes to Llama's layers that several families share.
 
 use crate::architecture::{
-    Architecture, Attention, BlockNorms, FeedForward, Layer, Linear, Mixer, Name, Norm, NormKind, QkNorm, QkSpan, Residual,
+    Architecture, Attention, BlockNorms, FeedForward, Layer, Linear, Mixer, Name, Norm, NormKind, QkNorm, QkSpan,
+    Residual,
 };
 use crate::config_error::ConfigError;
 use crate::fields::Fields;

@@ -5,8 +5,8 @@ mod layers;
 mod rope;
 
 use crate::architecture::{
-    Activation, Architecture, Attention, BlockNorms, FeedForward, Head, KeyValues, LAYERS_MAX, Layer, Linear, Mixer, Name,
-    Norm, NormKind, Residual,
+    Activation, Architecture, Attention, BlockNorms, FeedForward, Head, KeyValues, LAYERS_MAX, Layer, Linear, Mixer,
+    Name, Norm, NormKind, Residual,
 };
 use crate::config_error::ConfigError;
 use crate::fields::Fields;

@@ -129,7 +129,8 @@ mod tests {
     #[test]
     fn files_of_both_kinds_say_which_layers_convolve() {
         let first = json!({"full_attn_idxs": [1], "block_ff_dim": 96, "tie_embedding": true, "conv_L_cache": 4});
-        let later = json!({"layer_types": ["conv", "full_attention", "conv"], "intermediate_size": 96, "conv_L_cache": 4});
+        let later =
+            json!({"layer_types": ["conv", "full_attention", "conv"], "intermediate_size": 96, "conv_L_cache": 4});
         let (first, later) = (read(&first), read(&later));
         assert_eq!(first, later);
         let attends: Vec<_> = first.layers.iter().map(|layer| layer.attention().is_some()).collect();

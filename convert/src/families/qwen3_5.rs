@@ -29,8 +29,11 @@ const VALUE_HEADS: usize = 32;
 const HEAD_DIM: usize = 128;
 
 pub(super) const READER: FamilyReader = FamilyReader { model_types: &["qwen3_5_text"], from_hugging_face };
-pub(super) const GGUF: GgufReader =
-    GgufReader { keys: &["rope.dimension_sections", RECURRENT], translate, ..GgufReader::new("qwen35", "qwen3_5_text") };
+pub(super) const GGUF: GgufReader = GgufReader {
+    keys: &["rope.dimension_sections", RECURRENT],
+    translate,
+    ..GgufReader::new("qwen35", "qwen3_5_text")
+};
 
 /// The text model of a configuration that has it as `text_config`, if that is all that the folder holds.
 pub(super) fn text_of<'a>(fields: &Fields<'a>) -> Result<Fields<'a>, ConfigError> {

@@ -7,8 +7,8 @@ use super::{
     EMBEDDING, GraphError, LINEAR_ADD, NORM_ADD, NORM_LINEAR, OPERATOR_DOMAIN, Precision,
     builder::Builder,
     common::{
-        activation_name, by_layer, capped, layer_input, layer_scaled, logits, mixed, norm_gain, scaled,
-        select_wanted, split_layer_inputs,
+        activation_name, by_layer, capped, layer_input, layer_scaled, logits, mixed, norm_gain, scaled, select_wanted,
+        split_layer_inputs,
     },
     experts::Around,
     formats::formats_of,

@@ -2,7 +2,12 @@
 //! takes them so.
 
 use super::{
-    Form, GraphError, builder::Builder, common::qk_normed, gqa::split, masks::gathered_names, rows::{attention_of, rope_names},
+    Form, GraphError,
+    builder::Builder,
+    common::qk_normed,
+    gqa::split,
+    masks::gathered_names,
+    rows::{attention_of, rope_names},
 };
 use crate::{
     architecture::{Attention, Layer, Norm, QkNorm, QkSpan},

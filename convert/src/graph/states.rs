@@ -1,10 +1,7 @@
 //! Token mixers with a state of fixed size for each sequence: one node, in both forms of the decoder.
 
 use super::{
-    DELTA_RULE, GraphError, OPERATOR_DOMAIN, SHORT_CONVOLUTION,
-    builder::Builder,
-    common::tensor,
-    plain::transposed,
+    DELTA_RULE, GraphError, OPERATOR_DOMAIN, SHORT_CONVOLUTION, builder::Builder, common::tensor, plain::transposed,
 };
 use crate::{
     architecture::{Architecture, DeltaRule, Name, ShortConvolution},

@@ -128,14 +128,7 @@ impl ShortConvolution<'_> {
 
 /// Only for [`ShortConvolution::columns`], whose promises it takes over.
 #[inline(always)]
-fn short(
-    of: ShortConvolution<'_>,
-    span: Span,
-    columns: Range<usize>,
-    x: &[f32],
-    states: Rows<'_>,
-    out: Rows<'_>,
-) {
+fn short(of: ShortConvolution<'_>, span: Span, columns: Range<usize>, x: &[f32], states: Rows<'_>, out: Rows<'_>) {
     let width = of.width;
     let part = |row: usize, part: usize, block: &Range<usize>| {
         let begin = (3 * row + part) * width;

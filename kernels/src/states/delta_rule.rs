@@ -158,15 +158,7 @@ fn convolved(of: DeltaRule<'_>, span: Span, columns: Range<usize>, x: &[f32], st
 
 /// Only for [`DeltaRule::head`], whose promises it takes over.
 #[inline(always)]
-fn headed(
-    of: DeltaRule<'_>,
-    span: Span,
-    head: usize,
-    x: &[f32],
-    mixed: Rows<'_>,
-    states: Rows<'_>,
-    out: Rows<'_>,
-) {
+fn headed(of: DeltaRule<'_>, span: Span, head: usize, x: &[f32], mixed: Rows<'_>, states: Rows<'_>, out: Rows<'_>) {
     let DeltaRule { key_heads, value_heads, key_dim, value_dim, .. } = of;
     let key_head = head / (value_heads / key_heads);
     let (channels, width, keys) = (of.channels(), of.input_width(), key_heads * key_dim);

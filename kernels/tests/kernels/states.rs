@@ -69,9 +69,8 @@ fn a_short_convolution_is_its_formula_however_tokens_are_cut() {
         let of = ShortConvolution { weights: &weights, bias, width, kernel };
         let mut want = vec![0.0; TOKENS * width];
         let wide = |token: usize, part: usize, column: usize| f64::from(x[(3 * token + part) * width + column]);
-        let inputs: Vec<f64> = (0..TOKENS * width)
-            .map(|at| wide(at / width, 0, at % width) * wide(at / width, 2, at % width))
-            .collect();
+        let inputs: Vec<f64> =
+            (0..TOKENS * width).map(|at| wide(at / width, 0, at % width) * wide(at / width, 2, at % width)).collect();
         for column in 0..width {
             for (token, sum) in convolved(&inputs, width, column, &weights, kernel).into_iter().enumerate() {
                 let biased = sum + bias.get(column).map_or(0.0, |bias| f64::from(*bias));
@@ -127,9 +126,7 @@ impl Rule {
         let Self { weights, rates, steps, gain, heads: [key_heads, value_heads], dims: [key_dim, value_dim] } = self;
         let (key_heads, value_heads, key_dim, value_dim) = (*key_heads, *value_heads, *key_dim, *value_dim);
         let kernel = KERNEL;
-        DeltaRule {
-            weights, rates, steps, gain, epsilon: EPSILON, key_heads, value_heads, key_dim, value_dim, kernel
-        }
+        DeltaRule { weights, rates, steps, gain, epsilon: EPSILON, key_heads, value_heads, key_dim, value_dim, kernel }
     }
 
     /// The results of all tokens, by the recurrence as it is defined.

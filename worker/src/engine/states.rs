@@ -3,12 +3,7 @@
 //! A running sequence has a slot from its admission to its end, however it ends. What a slot holds then is of no matter: the next
 //! sequence begins without preceding tokens, and so anew.
 
-use std::{
-    cell::RefCell,
-    cmp::Reverse,
-    collections::BinaryHeap,
-    rc::Rc,
-};
+use std::{cell::RefCell, cmp::Reverse, collections::BinaryHeap, rc::Rc};
 
 /// Free slots; those that come first are used first, so that what is in use stays together.
 type Free = Rc<RefCell<BinaryHeap<Reverse<usize>>>>;

@@ -159,8 +159,14 @@ fn what_llama_cpp_takes_for_granted_is_taken() {
     let gemma3 = json!({"gemma3.block_count": 7, "gemma3.attention.sliding_window": 8, "gemma3.rope.freq_base": 1e6});
     let gemma3 = read_with("gemma3", &gemma3, &[]).unwrap();
     assert_eq!((gemma3.ropes[0].theta, gemma3.ropes[1].theta), (1e6, 10_000.0));
-    assert_eq!((gemma3.layers[4].attention().unwrap().window, gemma3.layers[5].attention().unwrap().window), (Some(8), None));
-    assert_eq!((gemma3.layers[4].attention().unwrap().rope, gemma3.layers[5].attention().unwrap().rope), (Some(1), Some(0)));
+    assert_eq!(
+        (gemma3.layers[4].attention().unwrap().window, gemma3.layers[5].attention().unwrap().window),
+        (Some(8), None)
+    );
+    assert_eq!(
+        (gemma3.layers[4].attention().unwrap().rope, gemma3.layers[5].attention().unwrap().rope),
+        (Some(1), Some(0))
+    );
 
     let exaone = |layers: usize| read_with("exaone4", &json!({"exaone4.block_count": layers}), &[]).unwrap();
     assert_eq!(windows(&exaone(64)), [Some(4096), Some(4096), Some(4096), None]);
@@ -168,7 +174,10 @@ fn what_llama_cpp_takes_for_granted_is_taken() {
 
     let granite = |over: Value| read_with("granite", &over, &[]);
     let plain = granite(json!({"granite.logit_scale": 8.0})).unwrap();
-    assert_eq!((plain.layers[0].attention().unwrap().scale, plain.head.scale, plain.embedding_scale), (0.25, 0.125, 1.0));
+    assert_eq!(
+        (plain.layers[0].attention().unwrap().scale, plain.head.scale, plain.embedding_scale),
+        (0.25, 0.125, 1.0)
+    );
     let unturned = json!({"granite.logit_scale": 8.0, "granite.rope.scaling.finetuned": false});
     assert!(granite(unturned).unwrap_err().to_string().contains("granite.rope.scaling.finetuned"));
 
@@ -218,7 +227,10 @@ fn biases_are_those_that_the_first_layer_has() {
         assert_eq!(biases, [false, false, true, false, false, false, false]);
     }
     let fused = read_with("llama", &json!({}), &[("blk.0.attn_qkv.bias", one)]).unwrap();
-    assert!(fused.layers[1].attention().unwrap().qkv.iter().all(|linear| linear.bias) && !fused.layers[1].attention().unwrap().output.bias);
+    assert!(
+        fused.layers[1].attention().unwrap().qkv.iter().all(|linear| linear.bias)
+            && !fused.layers[1].attention().unwrap().output.bias
+    );
 }
 
 /// Models of each family as llama.cpp's conversion describes them; made by `tests/fixtures/make_gguf_families.py`.

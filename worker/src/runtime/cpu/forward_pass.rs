@@ -148,7 +148,8 @@ mod tests {
     fn refusal(chunks: &[(usize, usize, &[u32])]) -> Option<String> {
         let shape = Shape::new(2, 1, 16);
         let kv = KvMemory::new(&[Some(shape)], 4, Precision::F32);
-        let mut step = ForwardPass::new(&[shape], (kv, StateMemory::new(&[0], 0)), Vec::new(), AdapterTable::new(0).into());
+        let mut step =
+            ForwardPass::new(&[shape], (kv, StateMemory::new(&[0], 0)), Vec::new(), AdapterTable::new(0).into());
         let tokens = [0; 2 * PAGE];
         let chunks: Vec<_> = chunks
             .iter()

@@ -91,8 +91,7 @@ mod tests {
     /// What is said against a pass over chunks of past, tokens and slot; finished unless it `fails`.
     fn pass(memory: &mut StateMemory, chunks: &[(usize, usize, Option<usize>)], fails: bool) -> Option<String> {
         let tokens = [0; 8];
-        let chunks: Vec<_> =
-            chunks.iter().map(|&(past, count, slot)| chunk(past, &tokens[..count], slot)).collect();
+        let chunks: Vec<_> = chunks.iter().map(|&(past, count, slot)| chunk(past, &tokens[..count], slot)).collect();
         if let Err(error) = memory.prepare(&chunks) {
             return Some(error.to_string());
         }

@@ -197,7 +197,15 @@ impl RowsSession {
             let logits = LogitsRequest::Last;
             if past + count <= self.geometry.context_length {
                 let tokens = &tokens[..count];
-                self.step(&[Chunk { tokens, past, pages: &[0], state: None, adapter: None, logits, candidates: None }])?;
+                self.step(&[Chunk {
+                    tokens,
+                    past,
+                    pages: &[0],
+                    state: None,
+                    adapter: None,
+                    logits,
+                    candidates: None,
+                }])?;
             }
         }
         self.lengths.fill(0);

@@ -81,18 +81,7 @@ impl Kernel for DeltaRuleKernel {
 impl DeltaRuleKernel {
     fn of<'a>(&self, [weights, rates, steps, gain]: [&'a [f32]; 4]) -> states::DeltaRule<'a> {
         let Self { heads: [key_heads, value_heads], dims: [key_dim, value_dim], kernel, epsilon, .. } = *self;
-        states::DeltaRule {
-            weights,
-            rates,
-            steps,
-            gain,
-            epsilon,
-            key_heads,
-            value_heads,
-            key_dim,
-            value_dim,
-            kernel,
-        }
+        states::DeltaRule { weights, rates, steps, gain, epsilon, key_heads, value_heads, key_dim, value_dim, kernel }
     }
 
     fn compute_node(&mut self, context: &ComputeContext) -> ort::Result<()> {

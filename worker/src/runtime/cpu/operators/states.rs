@@ -29,7 +29,9 @@ pub(super) fn check(shared: &Shared, layer: usize, floats: usize) -> ort::Result
     if found == floats && floats > 0 {
         return Ok(());
     }
-    Err(ort::Error::new(format!("layer {layer} has states of {floats} floats, the model's own of {found}; convert it anew")))
+    Err(ort::Error::new(format!(
+        "layer {layer} has states of {floats} floats, the model's own of {found}; convert it anew"
+    )))
 }
 
 /// Columns of the tokens of a step, divided into tasks by sequence and column.
@@ -69,7 +71,8 @@ mod tests {
 
     #[test]
     fn every_column_of_every_sequence_is_in_one_task() {
-        for (sequences, tokens, width, threads) in [(1, 1, 64, 4), (1, 300, 100, 4), (3, 200, 128, 2), (40, 2, 1024, 3)] {
+        for (sequences, tokens, width, threads) in [(1, 1, 64, 4), (1, 300, 100, 4), (3, 200, 128, 2), (40, 2, 1024, 3)]
+        {
             let span = |index: usize| Span { first: index * tokens, tokens, slot: index, fresh: false };
             let spans: Vec<_> = (0..sequences).map(span).collect();
             let parts = Parts::new(&spans, (sequences * tokens, width), threads);
