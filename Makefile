@@ -86,7 +86,7 @@ e2e: cluster-setup setup images ## The swarm on a real cluster: the one of KUBEC
 e2e-faults: cluster-setup setup images ## The same, with eight callers that never pause while things break or are replaced
 	@CACHE="$(CACHE)" scripts/e2e --faults
 
-tensorrt-rtx: ## Parse and compile the graphs for TensorRT of every family with TensorRT-RTX, without a GPU (SLM_PARITY_DIR as above)
+tensorrt-rtx: setup ## Parse and compile the graphs for TensorRT of every family with TensorRT-RTX, without a GPU (SLM_PARITY_DIR as above)
 	@CACHE="$(CACHE)" scripts/setup tensorrt-rtx
 	SLM_TENSORRT_RTX_PYTHON="$(CACHE)/tensorrt-rtx/bin/python" SLM_PARITY_DIR="$(abspath $(SLM_PARITY_DIR))" \
 	  $(CARGO) test --release --workspace --test tensorrt_rtx -- --ignored --nocapture

@@ -1,25 +1,47 @@
 """Parses graphs for TensorRT with TensorRT-RTX's own parser, and compiles them ahead of time. Needs no GPU.
 
-usage: tensorrt_rtx.py OUT CAPABILITY[,CAPABILITY...] MODEL.onnx...
+usage: compile_with_tensorrt_rtx.py OUT CAPABILITY[,CAPABILITY...] MODEL.onnx...
 
 Each graph has to be one subgraph, whole, and has to compile for each of the compute capabilities (SM80, SM89, SM120) that this
 version of TensorRT-RTX offers. Writes to OUT, for each graph, a line of JSON: its layers, and seconds and bytes of each engine.
 """
 
 import json
+import pathlib
 import sys
 import time
 
+import onnx
 import tensorrt_rtx as trt
 
-# The least, the usual and the largest size of each symbolic dimension, by profile. A step of answers has a token for each row.
-POSITIONS = 64
+# What a session is opened for. TensorRT-RTX wants the length of the cache to be fixed, as an override of a free dimension makes it.
 UNITS = 32
-ALIKE = {"positions": (POSITIONS,) * 3, "columns_1": (UNITS,) * 3, "columns_2": (2 * UNITS,) * 3, "columns_3": (3 * UNITS,) * 3}
+FIXED = {"positions": 64, "columns_1": UNITS, "columns_2": 2 * UNITS, "columns_3": 3 * UNITS}
+# Smallest size of a head for which there are kernels of attention.
+KERNEL_HEADS_MIN = 64
+# The least, the usual and the largest size of each other symbolic dimension, by profile. A step of answers has a token for each row.
 PROFILES = {
-    "answers": {"rows": (1, 4, 8), "tokens": (1, 1, 1), "wanted": (1, 4, 8), **ALIKE},
-    "prompts": {"rows": (1, 1, 1), "tokens": (2, 16, 32), "wanted": (1, 1, 8), **ALIKE},
+    "answers": {"rows": (1, 4, 8), "tokens": (1, 1, 1), "wanted": (1, 4, 8)},
+    "prompts": {"rows": (1, 1, 1), "tokens": (2, 16, 32), "wanted": (1, 1, 8)},
 }
+
+
+def fix(path):
+    """A copy of the graph beside it, over the same weights, with fixed dimensions."""
+    model = onnx.load(path, load_external_data=False)
+    for value in [*model.graph.input, *model.graph.output, *model.graph.value_info]:
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param in FIXED:
+                dim.dim_value = FIXED[dim.dim_param]
+    # Heads of the tiny models of tests are smaller than those that TensorRT-RTX has kernels for; it takes them apart if allowed.
+    widths = {value.name: value.type.tensor_type.shape.dim[-1].dim_value for value in model.graph.input if value.name.startswith("past_key")}
+    if min(widths.values()) < KERNEL_HEADS_MIN:
+        for node in model.graph.node:
+            if node.op_type == "Attention":
+                node.attribute.append(onnx.helper.make_attribute("TRT_decomposable", 1))
+    fixed = pathlib.Path(path).with_name("fixed.onnx")
+    fixed.write_bytes(model.SerializeToString())
+    return str(fixed)
 
 
 class Log(trt.ILogger):
@@ -46,7 +68,10 @@ def parse(path, log):
 
 def whole(path, log):
     """Whether TensorRT-RTX takes the graph as one subgraph."""
-    parser = trt.OnnxParser(trt.Builder(log).create_network(0), log)
+    # Each of them lives as long as what was made of it.
+    builder = trt.Builder(log)
+    network = builder.create_network(0)
+    parser = trt.OnnxParser(network, log)
     with open(path, "rb") as file:
         return parser.supports_model_v2(file.read(), path)
 
@@ -80,7 +105,7 @@ def main():
     if not offered:
         sys.exit(f"TensorRT-RTX {trt.__version__} offers none of {wanted}")
     with open(out, "w", encoding="utf-8") as lines:
-        for path in paths:
+        for path in map(fix, paths):
             log = Log()
             if not whole(path, log):
                 sys.exit(f"{path}: TensorRT-RTX does not take all of it: {log.errors[:3]}")
