@@ -100,8 +100,9 @@ impl RunArgs {
 
 fn schema(file: &Path) -> Result<Constraint, Failure> {
     let read = std::fs::read_to_string(file);
-    read.map(Constraint::JsonSchema)
-        .map_err(|error| Failure::failed(format!("--schema {}: {error}; name a file with a JSON Schema", file.display())))
+    read.map(Constraint::JsonSchema).map_err(|error| {
+        Failure::failed(format!("--schema {}: {error}; name a file with a JSON Schema", file.display()))
+    })
 }
 
 /// All of an answer.

@@ -247,10 +247,7 @@ mod tests {
                 sampling(|s| s.repetition_penalty = Some(0.0)),
                 "repetition_penalty is 0; it must be between 0.01 and 100",
             ),
-            (
-                sampling(|s| s.logit_bias = [(1, 101.0)].into()),
-                "logit_bias is 101; it must be between -100 and 100",
-            ),
+            (sampling(|s| s.logit_bias = [(1, 101.0)].into()), "logit_bias is 101; it must be between -100 and 100"),
             (
                 sampling(|s| s.logit_bias = (0..301).map(|token| (token, 1.0)).collect()),
                 "logit_bias has 301 entries; at most 300 are accepted",

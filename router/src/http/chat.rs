@@ -214,8 +214,7 @@ mod tests {
 
     #[test]
     fn null_is_a_field_that_is_not_there() {
-        let names =
-            params::NAMES.into_iter().chain(["max_completion_tokens", "top_logprobs", "tools"]);
+        let names = params::NAMES.into_iter().chain(["max_completion_tokens", "top_logprobs", "tools"]);
         let nulls: Map<String, Value> =
             names.filter(|name| *name != "model").map(|name| (name.to_owned(), Value::Null)).collect();
         let (plain, _) = request(json!({})).expect("good");

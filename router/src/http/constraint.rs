@@ -216,7 +216,11 @@ mod tests {
                 "response_format.json_schema.shape",
                 "is not supported",
             ),
-            (format(json!({"type": "json_object", "schema": {"type": "null"}})), "response_format.schema", "not supported"),
+            (
+                format(json!({"type": "json_object", "schema": {"type": "null"}})),
+                "response_format.schema",
+                "not supported",
+            ),
             (json!({"guided_choice": "a"}), "guided_choice", "a list"),
             (json!({"guided_choice": ["a", 1]}), "guided_choice[1]", "a string, not 1"),
             (json!({"guided_regex": []}), "guided_regex", "a string"),
@@ -225,7 +229,11 @@ mod tests {
                 "structured_outputs.regex",
                 "`structured_outputs.json` and `structured_outputs.regex` are both given",
             ),
-            (json!({"structured_outputs": {"structural_tag": "x"}}), "structured_outputs.structural_tag", "not supported"),
+            (
+                json!({"structured_outputs": {"structural_tag": "x"}}),
+                "structured_outputs.structural_tag",
+                "not supported",
+            ),
             (
                 json!({"response_format": {"type": "json_object"}, "guided_regex": "a"}),
                 "guided_regex",

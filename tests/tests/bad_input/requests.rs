@@ -215,9 +215,7 @@ async fn a_caller_that_hangs_up() -> Result<()> {
 #[tokio::test]
 async fn constraints_that_cannot_be_kept() -> Result<()> {
     let running = running()?;
-    let strict = |schema: Value| {
-        json!({"response_format": {"type": "json_schema", "json_schema": {"name": "n", "strict": true, "schema": schema}}})
-    };
+    let strict = |schema: Value| json!({"response_format": {"type": "json_schema", "json_schema": {"name": "n", "strict": true, "schema": schema}}});
     let at = "response_format.json_schema.schema";
     for (change, param, parts) in [
         (strict(json!({"$ref": "https://example.com/s.json"})), at, [&*format!("{at} at /$ref"), "is not fetched"]),

@@ -55,7 +55,8 @@ async fn every_kind_of_constraint_is_kept() -> Result<()> {
         assert!(cities.contains(&chosen.text.as_str()) && is_whole(&chosen), "{chosen:?}");
         let number = ask(regex("[0-9]{3}-[0-9]{4}")).await?;
         assert!(number.text.len() == 8 && &number.text[3..4] == "-" && is_whole(&number), "{number:?}");
-        let sum = ask(Some(Constraint::Grammar("start: NUMBER (\"+\" NUMBER)* \"=\"\nNUMBER: /[0-9]{1,2}/".into()))).await?;
+        let sum =
+            ask(Some(Constraint::Grammar("start: NUMBER (\"+\" NUMBER)* \"=\"\nNUMBER: /[0-9]{1,2}/".into()))).await?;
         assert!(sum.text.chars().all(|letter| "0123456789+=".contains(letter)), "{sum:?}");
         let object = ask(Some(Constraint::JsonObject(JsonObject {}))).await?;
         if is_whole(&object) {
@@ -96,7 +97,12 @@ async fn other_parameters_work_with_a_constraint() -> Result<()> {
     let worker = worker(true).await?;
     let wanted = json!({"type": "array", "items": {"enum": ["red", "green"]}, "minItems": 5, "maxItems": 9});
     let base = || request("Name colours.", 1, 300, schema(&wanted));
-    let cut = complete(&worker, { let mut cut = base(); cut.max_tokens = Some(4); cut }).await?;
+    let cut = complete(&worker, {
+        let mut cut = base();
+        cut.max_tokens = Some(4);
+        cut
+    })
+    .await?;
     assert_eq!(cut.reason(), FinishReason::Length);
     assert!(cut.text.starts_with('[') && serde_json::from_str::<Value>(&cut.text).is_err(), "{cut:?}");
 

@@ -14,14 +14,22 @@ async fn refusals_name_the_field_and_the_place() -> Result<()> {
     let endless = json!({"$ref": "#"});
     let large = json!({"type": "string", "description": "x".repeat(1_000_000)});
     let cases = [
-        (of_a(json!({"$ref": "https://example.com/a.json"})), "json_schema", "/properties/a/$ref: `https://example.com/a.json` is outside"),
+        (
+            of_a(json!({"$ref": "https://example.com/a.json"})),
+            "json_schema",
+            "/properties/a/$ref: `https://example.com/a.json` is outside",
+        ),
         (of_a(endless), "json_schema", "/properties/a/$ref: a document would have to contain itself without end"),
         (schema(&large), "json_schema", "json_schema has 1000044 bytes; at most 524288 are accepted"),
-        (of_a(json!({"type": "string", "minLenght": 3})), "json_schema", "/properties/a/minLenght: `minLenght` is no keyword"),
+        (
+            of_a(json!({"type": "string", "minLenght": 3})),
+            "json_schema",
+            "/properties/a/minLenght: `minLenght` is no keyword",
+        ),
         (of_a(json!({"not": {"type": "string"}})), "json_schema", "/properties/a/not: `not` is not supported"),
         (of_a(json!({"type": "string", "format": "phone"})), "json_schema", "/properties/a: Unknown format: phone"),
         (Some(Constraint::JsonSchema("{".into())), "json_schema", "it is not JSON"),
-        (regex("((((a{1,1000}){1,1000}){1,1000}){1,1000})"), "regex", "regex cannot be used: "),
+        (regex(&"(".repeat(8000)), "regex", "regex cannot be used: "),
         (regex("(a"), "regex", "regex cannot be used: "),
         (Some(Constraint::Grammar("start: nobody".into())), "grammar", "grammar cannot be used: "),
         (choice(&[]), "choice", "choice is empty; send strings"),

@@ -31,7 +31,9 @@ fn any(random: &mut StdRng, depth: usize) -> Value {
             let least = random.random_range(0..5);
             json!({"type": "string", "minLength": least, "maxLength": least + random.random_range(1..20)})
         }
-        6 => json!({"type": "string", "pattern": ["^[A-Z]{2}-[0-9]{3,5}$", "^(a|bc)*d$", "^\\w+@\\w+\\.org$"].choose(random)}),
+        6 => {
+            json!({"type": "string", "pattern": ["^[A-Z]{2}-[0-9]{3,5}$", "^(a|bc)*d$", "^\\w+@\\w+\\.org$"].choose(random)})
+        }
         7 => json!({"type": "string", "format": ["date", "time", "date-time", "uuid", "ipv4", "email"].choose(random)}),
         8 => json!({"type": ["boolean", "null"]}),
         9 => json!({"type": "string", "enum": ["low", "medium", "high"]}),

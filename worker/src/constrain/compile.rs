@@ -98,7 +98,8 @@ fn parser(rule: &Rule, factory: &ParserFactory) -> Result<TokenParser, Constrain
     let grammar = match rule {
         Rule::Object => return document(&json!({"type": "object"}), factory).map_err(refused),
         Rule::Schema(text) => {
-            let asked: Value = serde_json::from_str(text).map_err(|error| refused(format!("it is not JSON: {error}")))?;
+            let asked: Value =
+                serde_json::from_str(text).map_err(|error| refused(format!("it is not JSON: {error}")))?;
             let schema = schema::check(&asked)?;
             return document(&schema, factory).map_err(|why| {
                 let pointer = culprit(&schema, &why, factory);

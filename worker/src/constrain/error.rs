@@ -117,9 +117,13 @@ impl ConstraintError {
 /// Bytes of a foreign message that are passed on.
 const FOREIGN_BYTES_MAX: usize = 300;
 
-/// The first line of llguidance's message, bounded.
+/// llguidance's message on one line, bounded.
 pub(super) fn foreign(message: &str) -> String {
-    let line = message.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("no reason is given");
+    if message.contains("missing special token prefix") {
+        return "a grammar cannot name control tokens; they are no text".to_owned();
+    }
+    let message = message.split("<backtrace>").next().unwrap_or_default();
+    let line = message.split_whitespace().collect::<Vec<_>>().join(" ");
     let mut end = line.len().min(FOREIGN_BYTES_MAX);
     while !line.is_char_boundary(end) {
         end -= 1;

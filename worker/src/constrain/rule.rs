@@ -103,7 +103,10 @@ mod tests {
         let choice = |strings: Vec<String>| Constraint::Choice(Choice { strings });
         for (constraint, message) in [
             (Constraint::JsonSchema(" ".into()), "json_schema is empty; leave it out"),
-            (Constraint::JsonSchema(" ".repeat(9) + &"x".repeat(1 << 20)), "json_schema has 1048585 bytes; at most 524288"),
+            (
+                Constraint::JsonSchema(" ".repeat(9) + &"x".repeat(1 << 20)),
+                "json_schema has 1048585 bytes; at most 524288",
+            ),
             (Constraint::Regex(String::new()), "regex is empty"),
             (Constraint::Regex("x".repeat(20_000)), "regex has 20000 bytes; at most 16384 are accepted"),
             (Constraint::Grammar("x".repeat(70_000)), "grammar has 70000 bytes; at most 65536 are accepted"),

@@ -14,7 +14,7 @@ use crate::{
 const VOCAB: usize = 257;
 const END: u32 = 256;
 
-/// Wants to go on as `script` does, from where it last heard its last two letters; else with `x`.
+/// Wants to go on as `script` does after the last letters of the step, two at most; else with `x`.
 struct Scripted {
     script: &'static [u8],
     rows: Vec<f32>,
@@ -36,7 +36,15 @@ impl Scripted {
 
 impl Backend for Scripted {
     fn geometry(&self) -> Geometry {
-        Geometry { context_length: 256, page: 32, pages: 64, logits: 24, vocab_size: VOCAB, shares_pages: false, drafts: true }
+        Geometry {
+            context_length: 256,
+            page: 32,
+            pages: 64,
+            logits: 24,
+            vocab_size: VOCAB,
+            shares_pages: false,
+            drafts: true,
+        }
     }
 
     fn step(&mut self, chunks: &[Chunk<'_>]) -> Result<usize, SessionError> {
@@ -74,8 +82,10 @@ fn engine(script: &'static [u8], prompt_lookup: bool) -> Engine {
 
 fn constraints(letters: &[u8]) -> Constraints {
     let bytes: Vec<[u8; 1]> = (0..=255).map(|byte| [byte]).collect();
-    let mut tokens: Vec<&[u8]> =
-        bytes.iter().map(|byte| if letters.is_empty() || letters.contains(&byte[0]) { &byte[..] } else { &[] }).collect();
+    let mut tokens: Vec<&[u8]> = bytes
+        .iter()
+        .map(|byte| if letters.is_empty() || letters.contains(&byte[0]) { &byte[..] } else { &[] })
+        .collect();
     tokens.push(b"</s>");
     Constraints::new(Arc::new(TokenBytes::of(&tokens, &["</s>"])), VOCAB)
 }
@@ -119,10 +129,18 @@ fn the_likeliest_of_the_allowed_tokens_come_and_the_answer_ends_by_itself() {
     let whole = |text: &str, reason| (text.to_owned(), Ok(reason));
     assert_eq!(answer(&engine, job(&constraints, "ab", None, 3)), whole("cdx", FinishReason::Length));
     assert_eq!(answer(&engine, job(&constraints, "ab", regex("[a-c]{2}[0-9]"), 9)), whole("ca0", FinishReason::Stop));
-    assert_eq!(answer(&engine, job(&constraints, "ab", regex("c+d"), 2)), whole("cd", FinishReason::Stop), "both at once");
-    assert_eq!(answer(&engine, job(&constraints, "ab", regex("[ab]{9}"), 4)), whole("abaa", FinishReason::Length));
+    assert_eq!(
+        answer(&engine, job(&constraints, "ab", regex("c+d"), 2)),
+        whole("cd", FinishReason::Stop),
+        "both at once"
+    );
+    assert_eq!(answer(&engine, job(&constraints, "ab", regex("[ab]{9}"), 4)), whole("abab", FinishReason::Length));
     assert_eq!(answer(&engine, job(&constraints, "ab", regex("c?"), 4)), whole("c", FinishReason::Stop));
-    assert_eq!(answer(&engine, job(&constraints, "zz", regex("(9|)"), 4)), whole("", FinishReason::Stop), "the likelier end");
+    assert_eq!(
+        answer(&engine, job(&constraints, "zz", regex("(9|)"), 4)),
+        whole("", FinishReason::Stop),
+        "the likelier end"
+    );
 }
 
 #[test]
@@ -148,7 +166,10 @@ fn an_answer_without_a_way_on_fails_alone() {
     let (text, failed) = answer(&engine, job(&constraints, "ab", regex("cd7"), 9));
     assert_eq!(text, "cd");
     let failed = failed.unwrap_err();
-    assert!(failed.starts_with("no token of the model's vocabulary continues the answer as regex wants it"), "{failed}");
+    assert!(
+        failed.starts_with("no token of the model's vocabulary continues the answer as regex wants it"),
+        "{failed}"
+    );
     let mut tokens = 0;
     while let Some(event) = beside.blocking_recv() {
         tokens += usize::from(matches!(event, Event::Token { .. }));

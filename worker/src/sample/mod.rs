@@ -93,11 +93,7 @@ impl Sampler {
     }
 
     /// The next token, with its log-probabilities if requested; one that `mask` allows, if there is one.
-    pub fn sample(
-        &mut self,
-        logits: &[f32],
-        mask: Option<&Mask>,
-    ) -> Result<(u32, Option<Logprobs>), NotFinite> {
+    pub fn sample(&mut self, logits: &[f32], mask: Option<&Mask>) -> Result<(u32, Option<Logprobs>), NotFinite> {
         let Some(mask) = mask else { return self.sample_any(logits) };
         let mut allowed = std::mem::take(&mut self.allowed);
         mask.keep(logits, &mut allowed);
@@ -340,7 +336,10 @@ mod tests {
         let drawn = |bias: &[(u32, f32)]| tokens(&with(|p| p.logit_bias = bias.to_vec()), &logits, 50);
         assert!(drawn(&[(0, 100.0)]).iter().all(|token| *token == 0));
         assert!(drawn(&[(2, -100.0), (9, 100.0)]).iter().all(|token| *token != 2));
-        assert_eq!(Sampler::new(SamplingParams { logit_bias: vec![(0, 1.0)], ..SamplingParams::GREEDY }, &[]).candidates(), None);
+        assert_eq!(
+            Sampler::new(SamplingParams { logit_bias: vec![(0, 1.0)], ..SamplingParams::GREEDY }, &[]).candidates(),
+            None
+        );
     }
 
     #[test]

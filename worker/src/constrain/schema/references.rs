@@ -31,7 +31,10 @@ impl<'s> Definitions<'s> {
     pub(super) fn count(&mut self, values: usize, at: &str) -> Result<(), ConstraintError> {
         self.values += values;
         if self.values > VALUES_MAX {
-            return Err(refused(at, format!("the schema has more than {VALUES_MAX} values up to here; make it smaller")));
+            return Err(refused(
+                at,
+                format!("the schema has more than {VALUES_MAX} values up to here; make it smaller"),
+            ));
         }
         Ok(())
     }

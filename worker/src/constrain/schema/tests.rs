@@ -35,10 +35,19 @@ fn what_cannot_be_honoured_is_refused_at_its_place() {
     let of_a = |schema: Value| json!({"type": "object", "properties": {"a": schema}});
     for (schema, message) in [
         (of_a(json!({"not": {}})), "json_schema at /properties/a/not: `not` is not supported; list what is allowed"),
-        (of_a(json!({"minLenght": 3})), "at /properties/a/minLenght: `minLenght` is no keyword of JSON Schema; did you mean `minLength`?"),
+        (
+            of_a(json!({"minLenght": 3})),
+            "at /properties/a/minLenght: `minLenght` is no keyword of JSON Schema; did you mean `minLength`?",
+        ),
         (of_a(json!({"frobnicate": 3})), "at /properties/a/frobnicate: `frobnicate` is no keyword of JSON Schema"),
-        (of_a(json!({"type": "array", "uniqueItems": true})), "at /properties/a/uniqueItems: `uniqueItems` is not supported"),
-        (of_a(json!({"$ref": "https://example.com/a.json"})), "at /properties/a/$ref: `https://example.com/a.json` is outside"),
+        (
+            of_a(json!({"type": "array", "uniqueItems": true})),
+            "at /properties/a/uniqueItems: `uniqueItems` is not supported",
+        ),
+        (
+            of_a(json!({"$ref": "https://example.com/a.json"})),
+            "at /properties/a/$ref: `https://example.com/a.json` is outside",
+        ),
         (of_a(json!({"$ref": "other.json#/a"})), "at /properties/a/$ref: `other.json#/a` is outside of this document"),
         (of_a(json!({"$ref": "#/$defs/nobody"})), "at /properties/a/$ref: `#/$defs/nobody` leads nowhere; define it"),
         (of_a(json!({"$ref": "#nobody"})), "at /properties/a/$ref: `#nobody` leads nowhere"),
@@ -63,8 +72,14 @@ fn what_needs_itself_has_no_end() {
         (of(json!({"$ref": "#"})), "at /properties/a/$ref: a document would have to contain itself"),
         (json!({"$ref": "#"}), "at /$ref"),
         (json!({"type": "array", "minItems": 1, "items": {"$ref": "#"}}), "at /items/$ref"),
-        (json!({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}}), "at /$defs/a/$ref"),
-        (json!({"properties": {"x": {"$ref": "#/$defs/a"}}, "$defs": {"a": of(json!({"$ref": "#/$defs/a"}))}}), "at /$defs/a/"),
+        (
+            json!({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}}),
+            "at /$defs/a/$ref",
+        ),
+        (
+            json!({"properties": {"x": {"$ref": "#/$defs/a"}}, "$defs": {"a": of(json!({"$ref": "#/$defs/a"}))}}),
+            "at /$defs/a/",
+        ),
         (json!({"anyOf": [of(json!({"$ref": "#"})), {"$ref": "#"}]}), "at /anyOf/0/properties/a/$ref"),
     ] {
         let refused = ends(&schema).unwrap_err();
@@ -82,7 +97,8 @@ fn what_needs_itself_has_no_end() {
 #[test]
 fn depth_is_bounded_over_references() {
     let chain = |length: usize| {
-        let link = |index: usize| json!({"type": "object", "properties": {"a": {"$ref": format!("#/$defs/d{}", index + 1)}}});
+        let link =
+            |index: usize| json!({"type": "object", "properties": {"a": {"$ref": format!("#/$defs/d{}", index + 1)}}});
         let mut definitions: Map<String, Value> = (0..length).map(|index| (format!("d{index}"), link(index))).collect();
         definitions.insert(format!("d{length}"), json!({"type": "null"}));
         json!({"$ref": "#/$defs/d0", "$defs": definitions})

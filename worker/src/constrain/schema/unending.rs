@@ -4,7 +4,11 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value};
 
-use super::{ConstraintError, children, references::{Definitions, referred}, refused};
+use super::{
+    ConstraintError, children,
+    references::{Definitions, referred},
+    refused,
+};
 
 /// Checks that the root and all definitions have documents of finite size.
 pub(super) fn check(
@@ -53,10 +57,8 @@ fn needed(keywords: &Map<String, Value>) -> Vec<&Value> {
     let is_only = |kind: &str| keywords.get("type").is_some_and(|kinds| kinds == kind);
     let mut needed = Vec::new();
     if is_only("object")
-        && let (Some(properties), Some(required)) = (
-            keywords.get("properties").and_then(Value::as_object),
-            keywords.get("required").and_then(Value::as_array),
-        )
+        && let (Some(properties), Some(required)) =
+            (keywords.get("properties").and_then(Value::as_object), keywords.get("required").and_then(Value::as_array))
     {
         needed.extend(required.iter().filter_map(|name| properties.get(name.as_str()?)));
     }
