@@ -59,7 +59,7 @@ fn logprobs(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
     }
 }
 
-fn messages(fields: &mut Fields) -> Result<Messages, ApiError> {
+pub(super) fn messages(fields: &mut Fields) -> Result<Messages, ApiError> {
     let Some(list) = fields.take::<Vec<Value>>("messages")? else {
         return Err(ApiError::param("messages", "`messages` is missing; send at least one message"));
     };

@@ -128,7 +128,7 @@ pub(super) fn max_tokens(fields: &mut Fields, name: &str) -> Result<Option<u32>,
 }
 
 /// -1 means "all" to many clients, as 0 does here.
-fn top_k(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
+pub(super) fn top_k(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
     match fields.raw("top_k") {
         None => Ok(None),
         Some(value) if integer(&value) == Some(-1) => Ok(Some(0)),
@@ -160,7 +160,7 @@ fn stream_options(fields: &mut Fields, stream: bool) -> Result<bool, ApiError> {
     Ok(include_usage)
 }
 
-fn stop(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
+pub(super) fn stop(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
     match fields.raw("stop") {
         None => Ok(Vec::new()),
         Some(Value::String(stop)) => Ok(vec![stop]),

@@ -58,6 +58,7 @@ impl Generation for Generate {
                 Some(Event::Finished(finished)) => {
                     completion.reason = finished.reason;
                     completion.usage = finished.usage;
+                    completion.stop = finished.stop;
                 }
                 Some(Event::Started(_)) | None => {}
             }
