@@ -111,6 +111,7 @@ impl House {
             prompt: request.prompt.clone(),
             adapter: self.experts[request.expert].clone(),
             sampling: SamplingParams { temperature: request.temperature, seed: 7, ..SamplingParams::GREEDY },
+            guide: None,
             tokens_max: request.tokens,
             stop_ids: Vec::new(),
             priority: request.priority,

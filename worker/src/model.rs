@@ -21,6 +21,7 @@ use slm_pool::{Priority, with_priority};
 use crate::{
     adapters::{AdapterInfo, AdapterLease, Adapters, Load, LoadedAdapter, PrepareError, PublishError},
     admit::Limits,
+    constrain::Constraints,
     engine::{Engine, EngineConfig},
     runtime::{
         AdapterLoader, AdapterRoom, Assignment, LibraryError, Opened, Provider, ProviderError, Runtime, SelfCheck,
@@ -218,6 +219,8 @@ pub struct Model {
     pub token_bytes: Option<Arc<TokenBytes>>,
     /// Most bytes of a token; `None` without a tokenizer.
     pub token_bytes_max: Option<usize>,
+    /// Compiles constraints on answers; `None` without a tokenizer.
+    pub constraints: Option<Arc<Constraints>>,
     /// Bounds on requests.
     pub limits: Limits,
     /// Bytes of the weights.
@@ -279,6 +282,7 @@ impl Model {
             .as_deref()
             .zip(prompter.tokenizer())
             .map(|(bytes, tokenizer)| token_bytes_max(bytes, tokenizer));
+        let constraints = token_bytes.clone().map(|bytes| Arc::new(Constraints::new(bytes, geometry.vocab_size)));
         tell_ends(&options.name, &bundle.info.generation.ends);
         let limits = Limits { model: options.name.clone(), context_length, defaults: bundle.info.generation.clone() };
         let model = Self {
@@ -292,6 +296,7 @@ impl Model {
             prompter,
             token_bytes,
             token_bytes_max,
+            constraints,
             limits,
             weight_bytes,
             cache_bytes,

@@ -57,6 +57,16 @@ impl ApiError {
         Self::new(status, "invalid_request_error", message)
     }
 
+    /// The same of a field within the object `path`.
+    pub(super) fn within(mut self, path: &str) -> Self {
+        if let Some(param) = self.body.param.take() {
+            let whole = format!("{path}.{param}");
+            self.body.message = self.body.message.replacen(&format!("`{param}`"), &format!("`{whole}`"), 1);
+            self.body.param = Some(whole);
+        }
+        self
+    }
+
     pub(super) fn code(mut self, code: &str) -> Self {
         self.body.code = Some(code.to_owned());
         self

@@ -14,6 +14,7 @@ mod body;
 mod browsers;
 mod chat;
 mod completions;
+mod constraint;
 mod content_type;
 mod error;
 mod fields;

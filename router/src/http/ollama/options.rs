@@ -65,6 +65,7 @@ fn read_into(options: &mut Fields, request: &mut GenerateRequest) -> Result<(), 
         presence_penalty: options.take("presence_penalty")?,
         frequency_penalty: options.take("frequency_penalty")?,
         seed: options.take::<i64>("seed")?.map(i64::cast_unsigned),
+        ..Default::default()
     });
     request.max_tokens = num_predict(options)?;
     request.stop = params::stop(options)?;

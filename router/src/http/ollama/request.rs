@@ -1,7 +1,8 @@
 //! Bodies of `/api/chat` and `/api/generate`.
 
+use serde_json::Value;
 use slm_crds::nearest::{did_you_mean, nearest};
-use slm_proto::v1::{GenerateRequest, Message, Messages, generate_request::Input};
+use slm_proto::v1::{GenerateRequest, JsonObject, Message, Messages, generate_request::Input, sampling::Constraint};
 
 use super::options;
 use crate::http::{
@@ -76,7 +77,22 @@ fn common(fields: &mut Fields) -> Result<(GenerateRequest, bool), ApiError> {
     let model = fields.take::<String>("model")?.unwrap_or_default();
     let mut request = GenerateRequest { model: without_tag(model), ..Default::default() };
     options::take(fields, &mut request)?;
+    request.sampling.get_or_insert_default().constraint = format(fields)?;
     Ok((request, fields.take::<bool>("stream")?.unwrap_or(true)))
+}
+
+/// Any JSON object, or a JSON Schema of the answer.
+fn format(fields: &mut Fields) -> Result<Option<Constraint>, ApiError> {
+    match fields.raw("format") {
+        None => Ok(None),
+        Some(Value::String(word)) if word.is_empty() => Ok(None),
+        Some(Value::String(word)) if word == "json" => Ok(Some(Constraint::JsonObject(JsonObject {}))),
+        Some(schema @ Value::Object(_)) => Ok(Some(Constraint::JsonSchema(schema.to_string()))),
+        Some(other) => {
+            let message = format!("`format` has to be \"json\" or a JSON Schema, not {}", shown(&other));
+            Err(ApiError::param("format", message))
+        }
+    }
 }
 
 /// `NAME:latest` is `NAME` to Ollama, and no name of ours has a colon.
@@ -103,9 +119,23 @@ fn refuse(rest: Fields, known: &[&str]) -> Result<(), ApiError> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_format_is_a_constraint() {
+        let constraint = |format: Value| {
+            let asked = generate(fields(&json!({"model": "m", "prompt": "p", "format": format})))?;
+            Ok::<_, ApiError>(asked.request.sampling.and_then(|sampling| sampling.constraint))
+        };
+        assert_eq!(constraint(json!("")), Ok(None));
+        assert_eq!(constraint(json!("json")), Ok(Some(Constraint::JsonObject(JsonObject {}))));
+        let schema = Constraint::JsonSchema(r#"{"type":"null"}"#.into());
+        assert_eq!(constraint(json!({"type": "null"})), Ok(Some(schema)));
+        let refused = constraint(json!("xml")).expect_err("a word");
+        assert!(refused.body.message.contains("has to be \"json\" or a JSON Schema, not \"xml\""), "{refused:?}");
+    }
 
     fn fields(body: &Value) -> Fields {
         Fields::new(body.as_object().expect("an object").clone())
