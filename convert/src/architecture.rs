@@ -5,11 +5,13 @@
 //! computes something that no [`Layer`] can say.
 
 mod check;
+mod states;
 mod tensors;
 
 use serde::{Deserialize, Serialize};
 
 pub(crate) use check::LAYERS_MAX;
+pub use states::{DeltaRule, ShortConvolution};
 pub(crate) use tensors::{Stack, TensorSpec, Transform};
 
 use crate::rope::Rope;
@@ -92,8 +94,9 @@ pub struct Head {
 /// Decoder layer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Layer {
-    /// Attention block.
-    pub attention: Attention,
+    /// Token mixer.
+    #[serde(flatten)]
+    pub mixer: Mixer,
     /// Feed-forward block.
     pub feed_forward: FeedForward,
     /// Norms, and the order of the two blocks.
@@ -107,12 +110,24 @@ pub struct Layer {
     pub output_scale: Option<Name>,
 }
 
+/// Token mixer: the block of a layer that sees earlier tokens.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mixer {
+    /// Attention to keys and values of earlier tokens.
+    Attention(Attention),
+    /// Gated convolution over the last few tokens.
+    ShortConvolution(ShortConvolution),
+    /// Linear attention with a state that each token corrects (gated delta net).
+    DeltaRule(DeltaRule),
+}
+
 /// How the two blocks of a layer add to the residual stream `x`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Residual {
     /// `x += post(attention(pre(x)))`, then `x += post(feed_forward(pre(x)))`.
     Sequential {
-        /// Norms of attention.
+        /// Norms of the token mixer.
         attention: BlockNorms,
         /// Norms of the feed-forward block.
         feed_forward: BlockNorms,
@@ -190,10 +205,20 @@ pub struct Attention {
     pub kv: KeyValues,
     /// Epsilon of an RMS norm, without gains, of the values of each head; `None` for no norm.
     pub value_norm: Option<f32>,
+    /// Whether the first linear layer gives a gate beside each query head, `[heads, query or gate, head_dim]`: the sigmoids of
+    /// the gates multiply the result.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub gated: bool,
     /// Linear layers whose outputs, side by side, are queries, keys and values, as far as [`Attention::kv`] has them.
     pub qkv: Vec<Linear>,
     /// Output projection.
     pub output: Linear,
+}
+
+/// Flags that are not set are left out: descriptions of models without them stay as they were.
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde passes references.
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// Source of a layer's keys and values.
@@ -370,6 +395,15 @@ impl Architecture {
 }
 
 impl Layer {
+    /// Its attention; `None` for another token mixer.
+    #[must_use]
+    pub fn attention(&self) -> Option<&Attention> {
+        match &self.mixer {
+            Mixer::Attention(attention) => Some(attention),
+            Mixer::ShortConvolution(_) | Mixer::DeltaRule(_) => None,
+        }
+    }
+
     /// Linear layers, in the order of computation.
     pub fn linears(&self) -> impl Iterator<Item = &Linear> {
         Projection::ALL.into_iter().flat_map(|projection| self.fused(projection))
@@ -381,13 +415,46 @@ impl Layer {
     pub fn fused(&self, projection: Projection) -> &[Linear] {
         match projection {
             Projection::GateUp | Projection::Down if self.feed_forward.experts.is_some() => &[],
-            Projection::Qkv => &self.attention.qkv,
-            Projection::O => std::slice::from_ref(&self.attention.output),
+            Projection::Qkv => self.mixer.inputs(),
+            Projection::O => std::slice::from_ref(self.mixer.output()),
             Projection::GateUp => &self.feed_forward.up,
             Projection::Down => std::slice::from_ref(&self.feed_forward.down),
             Projection::InputGate => self.input.as_ref().map_or(&[], |input| std::slice::from_ref(&input.gate)),
             Projection::Input => self.input.as_ref().map_or(&[], |input| std::slice::from_ref(&input.projection)),
             Projection::LayerInputs => &[],
+        }
+    }
+}
+
+impl Mixer {
+    /// Linear layers of the block's input, in the order of their columns.
+    #[must_use]
+    pub fn inputs(&self) -> &[Linear] {
+        match self {
+            Self::Attention(attention) => &attention.qkv,
+            Self::ShortConvolution(convolution) => std::slice::from_ref(&convolution.input),
+            Self::DeltaRule(rule) => &rule.inputs,
+        }
+    }
+
+    /// Linear layer of the block's result.
+    #[must_use]
+    pub fn output(&self) -> &Linear {
+        match self {
+            Self::Attention(attention) => &attention.output,
+            Self::ShortConvolution(convolution) => &convolution.output,
+            Self::DeltaRule(rule) => &rule.output,
+        }
+    }
+
+    /// Linear layers of the block's input, and that of its result.
+    pub(crate) fn linears_mut(&mut self) -> (&mut [Linear], &mut Linear) {
+        match self {
+            Self::Attention(attention) => (&mut attention.qkv, &mut attention.output),
+            Self::ShortConvolution(convolution) => {
+                (std::slice::from_mut(&mut convolution.input), &mut convolution.output)
+            }
+            Self::DeltaRule(rule) => (&mut rule.inputs, &mut rule.output),
         }
     }
 }
@@ -451,9 +518,9 @@ impl Name {
 /// Fused projection: linear layers that are one matrix in the graph, with one place for adapters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Projection {
-    /// Queries, keys and values side by side.
+    /// Queries, keys and values side by side, or other inputs of a token mixer.
     Qkv,
-    /// Attention output.
+    /// Output of attention, or of another token mixer.
     O,
     /// Gates and values side by side, or values alone.
     GateUp,

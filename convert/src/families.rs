@@ -21,6 +21,7 @@ mod olmo;
 mod phi;
 mod phi3;
 mod qwen;
+mod qwen3_5;
 mod qwen_moe;
 mod seed_oss;
 mod smollm3;
@@ -52,6 +53,7 @@ const ALL: &[FamilyReader] = &[
     qwen::QWEN2,
     qwen::QWEN3,
     qwen_moe::READER,
+    qwen3_5::READER,
     gemma::GEMMA2,
     gemma::GEMMA3,
     gemma4::READER,
@@ -80,6 +82,7 @@ const GGUF: &[GgufReader] = &[
     GgufReader::new("qwen2", "qwen2"),
     GgufReader::new("qwen3", "qwen3"),
     qwen_moe::GGUF,
+    qwen3_5::GGUF,
     gemma::GGUF2,
     gemma::GGUF3,
     phi3::GGUF,
@@ -101,7 +104,10 @@ const GGUF: &[GgufReader] = &[
 
 /// Reads the `config.json` of a Hugging Face folder.
 pub(crate) fn from_hugging_face(file: &str, map: &Map<String, Value>) -> Result<Architecture, ConfigError> {
-    let fields = Fields::new(file, map);
+    let mut fields = Fields::new(file, map);
+    if fields.opt_text("model_type")? == Some("qwen3_5") {
+        fields = qwen3_5::text_of(&fields)?;
+    }
     let model_type = fields.opt_text("model_type")?.ok_or_else(|| fields.missing("model_type"))?;
     let reader = ALL.iter().find(|reader| reader.model_types.contains(&model_type)).ok_or_else(|| {
         let known: Vec<_> = ALL.iter().flat_map(|reader| reader.model_types.iter().copied()).collect();

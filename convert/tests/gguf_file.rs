@@ -6,6 +6,7 @@ mod support;
 use std::path::Path;
 
 use slm_convert::Checkpoint;
+use slm_convert::architecture::Mixer;
 use slm_convert::chat::ChatMessage;
 use slm_convert::graph::{self, Flavour, Precision};
 use support::{assert_says, fixture, read_tensors, values};
@@ -47,7 +48,7 @@ fn put(bytes: &mut [u8], name: &str, skip: usize, value: &[u8]) {
 fn weights_come_under_hugging_face_names_and_in_its_row_order() {
     let model = Checkpoint::open(&fixture("tiny.gguf")).unwrap();
     let architecture = model.architecture();
-    let attention = &architecture.layers[0].attention;
+    let attention = architecture.layers[0].attention().unwrap();
     let heads = (attention.heads, attention.kv_heads, attention.head_dim);
     assert_eq!((architecture.hidden_size, heads), (32, (4, 2, 8)));
     assert!(architecture.head.tied && architecture.vocab_size == 264);
@@ -66,7 +67,8 @@ fn queries_keys_and_values_may_be_rows_of_one_tensor() {
     let model = Checkpoint::open(&fixture("fused.gguf")).unwrap();
     let whole = Checkpoint::open(&fixture("tiny.gguf")).unwrap();
     let mut expected = whole.architecture().clone();
-    expected.layers[0].attention.qkv.iter_mut().for_each(|linear| linear.bias = true);
+    let Mixer::Attention(attention) = &mut expected.layers[0].mixer else { panic!("its layers attend") };
+    attention.qkv.iter_mut().for_each(|linear| linear.bias = true);
     assert_eq!(*model.architecture(), expected);
     for (name, (_, shape, bytes)) in read_tensors(&fixture("tiny.safetensors")) {
         let tensor = model.tensor(&name).unwrap();

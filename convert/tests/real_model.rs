@@ -35,7 +35,7 @@ fn the_metadata_read_as_transformers_reads_them() {
     let model = open();
     let architecture = model.architecture();
     let layer = &architecture.layers[0];
-    let attention = &layer.attention;
+    let attention = layer.attention().unwrap();
     assert_eq!((architecture.family.as_str(), architecture.layers.len()), ("llama", 30));
     assert_eq!((architecture.hidden_size, layer.feed_forward.size, architecture.vocab_size), (576, 1536, 49152));
     assert_eq!((attention.heads, attention.kv_heads, attention.head_dim), (9, 3, 64));

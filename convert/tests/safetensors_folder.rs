@@ -19,14 +19,14 @@ fn every_family_of_the_parity_data_opens() {
     let open = |family: &str| Checkpoint::open(&parity().join(family)).unwrap();
     let llama = open("llama");
     let architecture = llama.architecture();
-    let kv_heads = architecture.layers[0].attention.kv_heads;
+    let kv_heads = architecture.layers[0].attention().unwrap().kv_heads;
     assert_eq!((architecture.family.as_str(), architecture.layers.len(), kv_heads), ("llama", 2, 2));
     assert_eq!(llama.generation().eos_token_ids, [2]);
     assert_eq!(llama.generation().bos_token_id, Some(1));
     assert!(llama.tokenizer().unwrap().is_none() && llama.chat_template().unwrap().is_none());
     assert!(matches!(open("llama3-rope").architecture().ropes[0].scaling, RopeScaling::Llama3 { .. }));
-    assert_eq!(open("mistral").architecture().layers[0].attention.window, Some(16));
-    assert_eq!(open("smollm2").architecture().layers[0].attention.heads, 3);
+    assert_eq!(open("mistral").architecture().layers[0].attention().unwrap().window, Some(16));
+    assert_eq!(open("smollm2").architecture().layers[0].attention().unwrap().heads, 3);
 }
 
 #[test]

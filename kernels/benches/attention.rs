@@ -137,6 +137,7 @@ fn line(name: &str, level: Level, case: &Case, bandwidth: f64, peak: f64) {
             soft_cap: None,
             norm: None,
             stored: Stored::PLAIN,
+            gated: false,
         };
         let call = Instant::now();
         // SAFETY: one thread.

@@ -44,7 +44,7 @@ use self::{
     pages::Memory,
     partition::{Row, Work},
 };
-use crate::{level::Level, rows::Rows};
+use crate::{level::Level, rows::Rows, rowwise::times_sigmoid};
 
 /// Attention of one layer in one step, to be computed by several threads.
 #[derive(Clone, Copy)]
@@ -67,6 +67,8 @@ pub struct Attention<'a> {
     pub norm: Option<QkNorm<'a>>,
     /// What is appended to the pages.
     pub stored: Stored,
+    /// Whether each query head has a gate behind it in the inputs, of the same width; see [`Attention::gate`].
+    pub gated: bool,
 }
 
 /// What a token appends to its sequence's pages.
@@ -101,7 +103,7 @@ impl Stored {
 impl Attention<'_> {
     /// Appends the step's tokens `tokens`: writes their queries to `queries`, their keys and values to their sequences'
     /// pages. Rows of `qkv` are `[heads + 2 * kv_heads, head_dim]`: queries, keys, values; without those that
-    /// [`Attention::stored`] says are not there.
+    /// [`Attention::stored`] says are not there, and with a gate behind each query if it is [`Attention::gated`].
     ///
     /// # Panics
     /// Shapes do not fit each other, a position is beyond the rotary tables, or the CPU has not the level.
@@ -111,11 +113,11 @@ impl Attention<'_> {
     pub unsafe fn append(&self, level: Level, tokens: Range<usize>, qkv: &[f32], rotary: &Rotary<'_>) {
         self.check(level);
         let plan = self.plan;
-        let width = self.stored.width(plan.shape());
+        let width = self.input_width();
         assert!(tokens.end <= plan.tokens(), "tokens {tokens:?} of {}", plan.tokens());
         assert!(qkv.len() >= tokens.end * width, "{} floats are too few for {tokens:?} of {width}", qkv.len());
         rotary.check(plan.shape(), plan.positions());
-        self.norm.iter().for_each(|norm| norm.check(plan.shape(), self.stored));
+        self.norm.iter().for_each(|norm| norm.check(plan.shape(), self.stored, self.gated));
         for token in tokens {
             let (span, position) = plan.place(token);
             let append = Append {
@@ -126,6 +128,7 @@ impl Attention<'_> {
                 rotary: *rotary,
                 norm: self.norm,
                 stored: self.stored,
+                gated: self.gated,
                 scale: self.scale,
                 // SAFETY: a row of `queries`, whose width was checked, and this thread's by the caller's promise.
                 queries: unsafe {
@@ -205,6 +208,35 @@ impl Attention<'_> {
         }
     }
 
+    /// Multiplies the results of tokens `tokens` by the sigmoids of their gates, if they have any. `qkv` and `out` are as in
+    /// [`Attention::append`] and [`Attention::attend`].
+    ///
+    /// # Panics
+    /// Shapes do not fit each other, or the CPU has not the level.
+    ///
+    /// # Safety
+    /// All items are computed, and no other thread uses these rows of `out` at the same time.
+    pub unsafe fn gate(&self, level: Level, tokens: Range<usize>, qkv: &[f32], out: Rows<'_>) {
+        if !self.gated {
+            return;
+        }
+        let (dim, width) = (self.plan.shape().head_dim, self.input_width());
+        for token in tokens {
+            let row = &qkv[token * width..][..width];
+            // SAFETY: this thread's row, by the caller's promise.
+            let results = unsafe { out.row_mut(token) };
+            for (result, pair) in results.chunks_exact_mut(dim).zip(row.chunks_exact(2 * dim)) {
+                times_sigmoid(level, &pair[dim..], result);
+            }
+        }
+    }
+
+    /// Floats of a row of inputs.
+    pub fn input_width(&self) -> usize {
+        let shape = self.plan.shape();
+        self.stored.width(shape) + if self.gated { shape.queries_width() } else { 0 }
+    }
+
     /// Appends all tokens and computes all items on this thread. Shapes as in [`Attention::append`] and
     /// [`Attention::attend`].
     ///
@@ -219,6 +251,7 @@ impl Attention<'_> {
             for item in 0..self.plan.items() {
                 self.attend(level, item, out);
             }
+            self.gate(level, 0..self.plan.tokens(), qkv, out);
         }
     }
 

@@ -1,5 +1,5 @@
 //! CPU kernels for decoders: quantised linear layers with LoRA, `y = x W (+ residual) + each row's adapter`, paged
-//! attention ([`attention`]), and mixtures of experts ([`experts`]).
+//! attention ([`attention`]), layers with a state for each sequence ([`states`]), and mixtures of experts ([`experts`]).
 //!
 //! Weights of 4 or 8 bits are packed once ([`Packed`]) and shared by every session ([`Weights`]); activations are
 //! quantised to 8 bits once a step ([`Activations`]); then any number of threads multiply ranges of columns
@@ -50,6 +50,7 @@ pub mod phases;
 mod product;
 pub mod rowwise;
 mod simd;
+pub mod states;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;

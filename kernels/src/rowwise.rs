@@ -117,6 +117,22 @@ fn dots_body(matrix: &[f32], x: &[f32], out: &mut [f32]) {
     }
 }
 
+/// `out *= 1 / (1 + exp(-gate))`, of one length.
+///
+/// # Panics
+/// The lengths differ, or the CPU has not the level.
+pub fn times_sigmoid(level: Level, gate: &[f32], out: &mut [f32]) {
+    assert!(gate.len() == out.len(), "{} gates for {} values", gate.len(), out.len());
+    at_level!(level, times_sigmoid_body(gate: &[f32], out: &mut [f32]));
+}
+
+#[inline(always)]
+fn times_sigmoid_body(gate: &[f32], out: &mut [f32]) {
+    for (out, gate) in out.iter_mut().zip(gate) {
+        *out /= 1.0 + exp(-gate);
+    }
+}
+
 /// `out += factor * x`, of one length.
 ///
 /// # Panics
@@ -212,7 +228,7 @@ bodies!(gelu, gelu_gate, gelu_all);
 bodies!(relu_squared, relu_squared_gate, relu_squared_all);
 
 #[inline(always)]
-fn silu(x: f32) -> f32 {
+pub(crate) fn silu(x: f32) -> f32 {
     x / (1.0 + exp(-x))
 }
 

@@ -104,6 +104,7 @@ pub fn score(options: &ScoreOptions, progress: &mut dyn FnMut(ScoreProgress)) ->
     let config = SessionConfig {
         context_length: tokens.len(),
         pages: provider.pages_for(1, tokens.len()),
+        sequences: 1,
         logits: tokens.len().min(TOKENS_MAX),
         threads: options.threads.unwrap_or_else(available_threads),
     };

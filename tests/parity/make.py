@@ -101,6 +101,17 @@ MORE_FAMILIES = {
              num_kv_shared_layers=2, sliding_window=16, use_double_wide_mlp=True, hidden_size_per_layer_input=16,
              vocab_size_per_layer_input=VOCABULARY, final_logit_softcapping=3.0),
     ),
+    # Short convolutions with biases, and a linear attention.
+    "lfm2-conv": (
+        "lfm2",
+        dict(layer_types=["conv", "full_attention"], conv_bias=True, conv_L_cache=4, block_auto_adjust_ff_dim=False),
+    ),
+    "qwen3_5": (
+        "qwen3_5_text",
+        dict(head_dim=32, layer_types=["linear_attention", "full_attention"], linear_num_key_heads=2,
+             linear_num_value_heads=4, linear_key_head_dim=16, linear_value_head_dim=32,
+             tie_word_embeddings=True),
+    ),
 }
 
 ATTENTION = ["q_proj", "v_proj"]
@@ -132,7 +143,10 @@ def randomise(model, seed):
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
-            if parameter.dim() == 1:
+            if name.endswith("A_log"):
+                # Heads that forget within a few tokens, and heads that remember the whole prompt.
+                parameter.copy_(-3 + 1.5 * noise)
+            elif parameter.dim() == 1:
                 parameter.copy_(1 + 0.2 * noise)
             else:
                 width = 0.5 if "embed" in name else 1.2

@@ -112,7 +112,7 @@ impl Family {
         // No longer than the reference's sequences: LongRoPE depends on the context that is served.
         let context_length = vectors.cases.iter().map(|case| case.prompt.len() + case.greedy.len()).max().unwrap_or(0);
         let pages = provider.pages_for(SEQUENCES, context_length);
-        let config = SessionConfig { context_length, pages, logits: TOKENS_MAX, threads: 2 };
+        let config = SessionConfig { context_length, pages, sequences: SEQUENCES, logits: TOKENS_MAX, threads: 2 };
         let room = AdapterRoom { slots: SEQUENCES, rank_max: RANK_MAX };
         let Opened { backend, loader, .. } =
             provider.open(&Runtime::load()?, &bundle, config, room, adapters.table())?;

@@ -71,7 +71,8 @@ pub fn gguf() -> Result<PathBuf> {
 /// A bare backend of a bundle, without adapters.
 pub fn backend(bundle: &Bundle, sequences_max: usize, context_length: usize) -> Result<Box<dyn Backend>> {
     let pages = Provider::Cpu.pages_for(sequences_max, context_length);
-    let config = SessionConfig { context_length, pages, logits: TOKENS_MAX, threads: 2 };
+    let sequences = sequences_max;
+    let config = SessionConfig { context_length, pages, sequences, logits: TOKENS_MAX, threads: 2 };
     let room = AdapterRoom { slots: 1, rank_max: 1 };
     Ok(Provider::Cpu.open(&Runtime::load()?, bundle, config, room, AdapterTable::new(1).into())?.backend)
 }

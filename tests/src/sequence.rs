@@ -12,6 +12,7 @@ pub struct Sequence {
     tokens: Vec<u32>,
     past: usize,
     pages: Vec<u32>,
+    state: usize,
     adapter: Option<usize>,
 }
 
@@ -20,7 +21,7 @@ impl Sequence {
     pub fn new(geometry: &Geometry, index: usize, positions: usize, adapter: Option<usize>) -> Self {
         let pages = geometry.pages_for(1, positions) as u32;
         let first = index as u32 * pages;
-        Self { tokens: Vec::new(), past: 0, pages: (first..first + pages).collect(), adapter }
+        Self { tokens: Vec::new(), past: 0, pages: (first..first + pages).collect(), state: index, adapter }
     }
 
     /// Tokens for the next step.
@@ -53,10 +54,11 @@ fn take_in(
 ) -> Result<usize> {
     let chunks: Vec<Chunk<'_>> = sequences
         .iter()
-        .map(|Sequence { tokens, past, pages, adapter }| Chunk {
+        .map(|Sequence { tokens, past, pages, state, adapter }| Chunk {
             tokens: &tokens[*past..],
             past: *past,
             pages,
+            state: Some(*state),
             adapter: *adapter,
             logits,
             candidates,

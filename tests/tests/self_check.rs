@@ -24,7 +24,7 @@ fn family() -> PathBuf {
 }
 
 fn config(pages: usize) -> SessionConfig {
-    SessionConfig { context_length: 64, pages, logits: pages, threads: 1 }
+    SessionConfig { context_length: 64, pages, sequences: pages, logits: pages, threads: 1 }
 }
 
 fn bundle(checkpoint: &Path, provider: Provider, precision: Precision, cache: &Path) -> Result<Bundle> {

@@ -25,7 +25,7 @@ use crate::{
     engine::{Engine, EngineConfig},
     runtime::{
         AdapterLoader, AdapterRoom, Assignment, LibraryError, Opened, Provider, ProviderError, Runtime, SelfCheck,
-        SelfCheckError, SessionConfig, SessionError, TOKENS_MAX,
+        SelfCheckError, SessionConfig, SessionError, TOKENS_MAX, state_bytes,
     },
     service::token_bytes_max,
     text::{Prompter, TokenBytes},
@@ -227,6 +227,8 @@ pub struct Model {
     pub weight_bytes: u64,
     /// Bytes of the KV cache when full.
     pub cache_bytes: u64,
+    /// Bytes of the states of sequences; zero for a model without states.
+    pub state_bytes: u64,
     /// Bytes of the logits buffer.
     pub logits_bytes: u64,
     adapter_rank_max: usize,
@@ -257,20 +259,22 @@ impl Model {
         let threads = options.threads.unwrap_or_else(available_threads);
         let drafted = if options.prompt_lookup { DRAFTED_MAX } else { 0 };
         let logits = (options.sequences_max + drafted).min(TOKENS_MAX);
-        let config = SessionConfig { context_length, pages, logits, threads };
+        let sequences = options.sequences_max;
+        let config = SessionConfig { context_length, pages, sequences, logits, threads };
         // Every request may hold another replaced version.
         let adapters = Adapters::new(options.adapter_slots, options.sequences_max + options.queue_max + 1);
         let room = AdapterRoom { slots: options.adapter_slots, rank_max: options.adapter_rank_max };
         let Opened { backend, loader, nodes } = open(options.provider, &runtime, &bundle, config, room, &adapters)?;
         let cache_bytes = (options.provider.page_bytes(&bundle, context_length) * pages) as u64;
         let geometry = backend.geometry();
+        let state_bytes = (state_bytes(&bundle.info.architecture) * geometry.states) as u64;
         let logits_bytes = geometry.logits_bytes() as u64;
         let config = EngineConfig {
             sequences_max: options.sequences_max,
             queue_max: options.queue_max,
             unread_max: options.unread_max.unwrap_or(UNREAD_PER_SEQUENCE * options.sequences_max),
-            prefix_pages: if options.prefix_cache && geometry.shares_pages { pages } else { 0 },
-            prompt_lookup: options.prompt_lookup && geometry.drafts,
+            prefix_pages: if options.prefix_cache { pages } else { 0 },
+            prompt_lookup: options.prompt_lookup,
             step_max: STEP_MAX,
         };
         let (engine, thread) = Engine::start(backend, config).map_err(ModelError::Thread)?;
@@ -300,6 +304,7 @@ impl Model {
             limits,
             weight_bytes,
             cache_bytes,
+            state_bytes,
             logits_bytes,
             adapter_rank_max: options.adapter_rank_max,
             checkpoint: options.path.clone(),
@@ -404,6 +409,8 @@ fn pages(options: &ModelOptions, bundle: &Bundle, context_length: usize) -> Resu
     let page = options.provider.page_bytes(bundle, context_length);
     let [one, all] = [1, options.sequences_max].map(|sequences| options.provider.pages_for(sequences, context_length));
     match options.kv_cache_bytes {
+        // No layer attends.
+        _ if page == 0 => Ok(all),
         Some(bytes) => {
             let pages = usize::try_from(bytes).unwrap_or(usize::MAX) / page;
             let needed = (one * page) as u64;

@@ -25,6 +25,7 @@ pub fn perplexity(
             tokens: chunk,
             past,
             pages: &pages,
+            state: Some(0),
             adapter,
             logits: LogitsRequest::All,
             candidates: None,

@@ -78,7 +78,7 @@ pub(crate) fn describe(model: &Model, stats: EngineStats, tokens_per_second: f32
         execution_provider: model.provider.to_string(),
         flavour: model.bundle.info.flavour.to_string(),
         nodes: model.nodes.iter().map(|(provider, &nodes)| provider_nodes(provider, nodes)).collect(),
-        resident_bytes: model.weight_bytes + adapter_bytes + model.cache_bytes + model.logits_bytes,
+        resident_bytes: model.weight_bytes + adapter_bytes + model.cache_bytes + model.state_bytes + model.logits_bytes,
     }
 }
 

@@ -1,6 +1,8 @@
 //! Checks of an architecture: shapes that no graph can be built from.
 
-use super::{Architecture, Attention, KeyValues, Layer};
+use slm_kernels::states::{HEAD_DIM_MAX, KERNEL_MAX, LANES};
+
+use super::{Architecture, Attention, DeltaRule, KeyValues, Layer, Mixer};
 use crate::config_error::ConfigError;
 
 /// No real model comes near; below this, products of two dimensions cannot overflow.
@@ -24,14 +26,15 @@ impl Architecture {
         }
         for (index, layer) in self.layers.iter().enumerate() {
             check.size("intermediate size", layer.feed_forward.size, DIMENSION_MAX)?;
-            check.attention(&layer.attention)?;
-            check.shared(&self.layers[..index], &layer.attention)?;
+            check.mixer(&self.layers[..index], &layer.mixer)?;
             if let Some(experts) = &layer.feed_forward.experts {
                 check.size("number of experts", experts.count, EXPERTS_MAX / self.layers.len())?;
                 check.size("number of experts of a token", experts.used, experts.count)?;
             }
-            if let Some(rope) = layer.attention.rope.and_then(|rope| self.ropes.get(rope)) {
-                rope.check(layer.attention.head_dim, file)?;
+            if let Some(attention) = layer.attention()
+                && let Some(rope) = attention.rope.and_then(|rope| self.ropes.get(rope))
+            {
+                rope.check(attention.head_dim, file)?;
             }
         }
         Ok(())
@@ -67,13 +70,53 @@ impl Check<'_> {
         Err(self.wrong("rms_norm_eps", epsilon, "a small positive number"))
     }
 
+    fn mixer(&self, before: &[Layer], mixer: &Mixer) -> Result<(), ConfigError> {
+        match mixer {
+            Mixer::Attention(attention) => {
+                self.attention(attention)?;
+                self.shared(before, attention)
+            }
+            Mixer::ShortConvolution(of) => {
+                self.size("width of a convolution", of.width, DIMENSION_MAX)?;
+                self.kernel(of.kernel)
+            }
+            Mixer::DeltaRule(of) => self.delta_rule(of),
+        }
+    }
+
+    /// A convolution over one token would have no state.
+    fn kernel(&self, kernel: usize) -> Result<(), ConfigError> {
+        if (2..=KERNEL_MAX).contains(&kernel) {
+            return Ok(());
+        }
+        Err(self.wrong("tokens of a convolution", kernel, &format!("between 2 and {KERNEL_MAX}")))
+    }
+
+    fn delta_rule(&self, of: &DeltaRule) -> Result<(), ConfigError> {
+        let DeltaRule { key_heads, value_heads, key_dim, value_dim, kernel, .. } = *of;
+        self.kernel(kernel)?;
+        self.size("number of key heads of linear attention", key_heads, DIMENSION_MAX)?;
+        self.size("number of value heads of linear attention", value_heads, DIMENSION_MAX)?;
+        let divided = format!("a multiple of {key_heads} key heads");
+        if !value_heads.is_multiple_of(key_heads) {
+            return Err(self.wrong("number of value heads of linear attention", value_heads, &divided));
+        }
+        for dim in [key_dim, value_dim] {
+            if dim == 0 || dim > HEAD_DIM_MAX || !dim.is_multiple_of(LANES) {
+                let expected = format!("a multiple of {LANES} up to {HEAD_DIM_MAX}");
+                return Err(self.wrong("head dimension of linear attention", dim, &expected));
+            }
+        }
+        self.size("width of linear attention", value_heads * key_dim.max(value_dim), DIMENSION_MAX / 4)
+    }
+
     /// Keys and values of another layer must be there, and of the same shape.
     fn shared(&self, before: &[Layer], attention: &Attention) -> Result<(), ConfigError> {
         let KeyValues::OfLayer(source) = attention.kv else { return Ok(()) };
         let shape = |attention: &Attention| (attention.heads, attention.kv_heads, attention.head_dim);
         let fits =
             |source: &Attention| shape(source) == shape(attention) && !matches!(source.kv, KeyValues::OfLayer(_));
-        if before.get(source).is_some_and(|source| fits(&source.attention)) {
+        if before.get(source).and_then(Layer::attention).is_some_and(fits) {
             return Ok(());
         }
         let expected = "an earlier layer with keys and values of its own and heads of the same size";

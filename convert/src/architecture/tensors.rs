@@ -1,7 +1,8 @@
 //! Tensors of an architecture: names, shapes, and what is done to them.
 
 use super::{
-    Architecture, Experts, FeedForward, KeyValues, LayerInputs, Linear, Name, Norm, NormKind, QkSpan, Residual,
+    Architecture, Attention, DeltaRule, Experts, FeedForward, KeyValues, LayerInputs, Linear, Mixer, Name, Norm,
+    NormKind, QkSpan, Residual, ShortConvolution,
 };
 
 /// A tensor that the model needs.
@@ -42,6 +43,10 @@ pub(crate) enum Transform {
     SplitPairs {
         heads: usize,
     },
+    /// `[channels, 1, kernel]`, which GGUF stores as `[channels, kernel]`.
+    Convolution,
+    /// GGUF stores minus the exponentials of the values.
+    LogOfNegative,
 }
 
 impl Architecture {
@@ -66,17 +71,7 @@ impl Architecture {
                 }
                 Residual::Parallel { norm } => all.norm(&prefix, norm, hidden),
             }
-            let attention = &layer.attention;
-            if let Some(norms) = &attention.qk_norm {
-                let widths = match norms.span {
-                    QkSpan::Head => [attention.head_dim; 2],
-                    QkSpan::Token => [attention.q_size(), attention.kv_size()],
-                };
-                all.norm(&prefix, &norms.q, widths[0]);
-                if !matches!(attention.kv, KeyValues::OfLayer(_)) {
-                    all.norm(&prefix, &norms.k, widths[1]);
-                }
-            }
+            all.mixer(&prefix, &layer.mixer);
             layer.input.iter().for_each(|input| all.norm(&prefix, &input.norm, hidden));
             layer.output_scale.iter().for_each(|name| all.add(&prefix, name, "", vec![1], Transform::Nothing));
             layer.linears().for_each(|linear| all.linear(&prefix, linear));
@@ -100,7 +95,7 @@ impl Architecture {
     pub(crate) fn is_redundant(&self, name: &str) -> bool {
         let in_layer = |name: &str| -> Option<bool> {
             let (layer, name) = name.strip_prefix(Self::LAYERS)?.split_once('.')?;
-            let of = self.layers.get(layer.parse::<usize>().ok()?)?.attention.kv;
+            let of = self.layers.get(layer.parse::<usize>().ok()?)?.attention()?.kv;
             let unused = ["k_proj.", "v_proj.", "k_norm.", "v_norm."];
             let name = name.strip_prefix("self_attn.")?;
             Some(matches!(of, KeyValues::OfLayer(_)) && unused.iter().any(|unused| name.starts_with(unused)))
@@ -118,6 +113,39 @@ impl Tensors {
         let whole = |prefix: &str, name: &str| format!("{prefix}{name}{suffix}");
         let (hf, gguf) = (whole(&prefix.hf, &name.hf), whole(&prefix.gguf, &name.gguf));
         self.0.push(TensorSpec { name: hf, gguf, shape, transform, stack: None });
+    }
+
+    /// Tensors of a token mixer beside those of its linear layers.
+    fn mixer(&mut self, prefix: &Name, mixer: &Mixer) {
+        match mixer {
+            Mixer::Attention(attention) => self.attention(prefix, attention),
+            Mixer::ShortConvolution(ShortConvolution { width, kernel, convolution, bias, .. }) => {
+                self.add(prefix, convolution, ".weight", vec![*width, 1, *kernel], Transform::Convolution);
+                if *bias {
+                    self.add(prefix, convolution, ".bias", vec![*width], Transform::Nothing);
+                }
+            }
+            Mixer::DeltaRule(rule) => {
+                let DeltaRule { value_heads, value_dim, kernel, convolution, decay, step, norm, .. } = rule;
+                let shape = vec![rule.channels(), 1, *kernel];
+                self.add(prefix, convolution, ".weight", shape, Transform::Convolution);
+                self.add(prefix, decay, "", vec![*value_heads], Transform::LogOfNegative);
+                self.add(prefix, step, "", vec![*value_heads], Transform::Nothing);
+                self.norm(prefix, norm, *value_dim);
+            }
+        }
+    }
+
+    fn attention(&mut self, prefix: &Name, attention: &Attention) {
+        let Some(norms) = &attention.qk_norm else { return };
+        let widths = match norms.span {
+            QkSpan::Head => [attention.head_dim; 2],
+            QkSpan::Token => [attention.q_size(), attention.kv_size()],
+        };
+        self.norm(prefix, &norms.q, widths[0]);
+        if !matches!(attention.kv, KeyValues::OfLayer(_)) {
+            self.norm(prefix, &norms.k, widths[1]);
+        }
     }
 
     fn experts(&mut self, prefix: &Name, block: &FeedForward, experts: &Experts, hidden: usize) {

@@ -124,8 +124,9 @@ impl GgufFile {
         let (expected, data) = (&place.spec, kind.dequantise(bytes));
         let data = match expected.transform {
             Transform::SplitPairs { heads } => halves_from_pairs(&data, heads, expected.shape[0]),
+            Transform::LogOfNegative => data.iter().map(|value| (-value).ln()).collect(),
             // GGUF stores gains as they are applied.
-            Transform::AddOne | Transform::Nothing => data,
+            Transform::AddOne | Transform::Convolution | Transform::Nothing => data,
         };
         Ok(Tensor { shape: expected.shape.clone(), data })
     }
@@ -139,7 +140,7 @@ impl GgufFile {
         let (expected, (kind, bytes)) = (&place.spec, place.stored(&self.gguf)?);
         let bytes = match expected.transform {
             Transform::SplitPairs { heads } => halves_from_pairs(bytes, heads, expected.shape[0]).into(),
-            Transform::AddOne | Transform::Nothing => bytes.into(),
+            Transform::AddOne | Transform::Convolution | Transform::LogOfNegative | Transform::Nothing => bytes.into(),
         };
         let &[outputs, inputs] = expected.shape.as_slice() else { return None };
         Stored::gguf(kind, bytes, [outputs, inputs])

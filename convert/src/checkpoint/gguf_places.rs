@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use crate::architecture::{Architecture, Stack, TensorSpec};
+use crate::architecture::{Architecture, Attention, Stack, TensorSpec, Transform};
 use crate::families::FUSED;
 use crate::gguf::{Gguf, TensorType};
 
@@ -51,7 +51,9 @@ pub(super) fn places(architecture: &Architecture, gguf: &Gguf) -> Vec<Place> {
                 (spec.gguf.clone(), 0..total, total)
             }
         };
-        let whole = std::iter::once(total).chain(spec.shape.iter().skip(1).copied()).collect();
+        // The convolution of a channel by itself has no dimension of inputs there.
+        let behind = if spec.transform == Transform::Convolution { 2 } else { 1 };
+        let whole = std::iter::once(total).chain(spec.shape.iter().skip(behind).copied()).collect();
         Place { spec, name, whole, rows }
     };
     architecture.tensors().into_iter().map(place).collect()
@@ -64,7 +66,7 @@ fn fused(architecture: &Architecture, gguf: &Gguf) -> BTreeMap<String, (String, 
         let prefix = Architecture::layer_prefix(index).gguf;
         for suffix in ["weight", "bias"] {
             let whole = format!("{prefix}{FUSED}.{suffix}");
-            let linears = &layer.attention.qkv;
+            let Some(Attention { qkv: linears, .. }) = layer.attention() else { continue };
             if linears.len() < 2 || gguf.tensor(&whole).is_none() {
                 continue;
             }

@@ -1,7 +1,8 @@
 //! Changes to Llama's layers that several families share.
 
 use crate::architecture::{
-    Architecture, BlockNorms, FeedForward, Layer, Linear, Name, Norm, NormKind, QkNorm, QkSpan, Residual,
+    Architecture, Attention, BlockNorms, FeedForward, Layer, Linear, Mixer, Name, Norm, NormKind, QkNorm, QkSpan,
+    Residual,
 };
 use crate::config_error::ConfigError;
 use crate::fields::Fields;
@@ -12,12 +13,23 @@ impl Architecture {
         self.layers.iter_mut().enumerate().for_each(|(index, layer)| change(index, layer));
     }
 
+    /// Applies `change` to the attention of each layer that has one, given its index.
+    pub(super) fn each_attention(&mut self, change: impl Fn(usize, &mut Attention)) {
+        self.each(|index, layer| {
+            if let Mixer::Attention(attention) = &mut layer.mixer {
+                change(index, attention);
+            }
+        });
+    }
+
     /// Biases as the flags of config.json say: of queries, keys and values, of the attention output, and of the
     /// feed-forward block.
     pub(super) fn biases(&mut self, qkv: bool, output: bool, feed_forward: bool) {
+        self.each_attention(|_, attention| {
+            attention.qkv.iter_mut().for_each(|linear| linear.bias = qkv);
+            attention.output.bias = output;
+        });
         self.each(|_, layer| {
-            layer.attention.qkv.iter_mut().for_each(|linear| linear.bias = qkv);
-            layer.attention.output.bias = output;
             layer.feed_forward.up.iter_mut().for_each(|linear| linear.bias = feed_forward);
             layer.feed_forward.down.bias = feed_forward;
         });
@@ -26,10 +38,10 @@ impl Architecture {
     /// Norms of queries and keys, over `span`. GGUF calls them `attn_q_norm` and `attn_k_norm`.
     pub(super) fn qk_norms(&mut self, [q, k]: [&str; 2], span: QkSpan, after_rope: bool) {
         let like = self.final_norm.clone();
-        self.each(|_, layer| {
+        self.each_attention(|_, attention| {
             let named = |hf: &str, gguf: &str| Norm { name: Name::new(hf, gguf), kind: NormKind::Rms, ..like.clone() };
             let (q, k) = (named(q, "attn_q_norm"), named(k, "attn_k_norm"));
-            layer.attention.qk_norm = Some(QkNorm { q, k, span, after_rope });
+            attention.qk_norm = Some(QkNorm { q, k, span, after_rope });
         });
     }
 
@@ -60,7 +72,7 @@ impl Architecture {
 
     /// Only layers with a sliding window have a rotation.
     pub(super) fn rope_in_windows_only(&mut self) {
-        self.each(|_, layer| layer.attention.rope = layer.attention.rope.filter(|_| layer.attention.window.is_some()));
+        self.each_attention(|_, attention| attention.rope = attention.rope.filter(|_| attention.window.is_some()));
     }
 }
 
@@ -72,7 +84,9 @@ impl Layer {
 
     /// Queries, keys and values from one linear layer.
     pub(super) fn fuse_qkv(&mut self, name: Name) {
-        self.attention.qkv = fused(&self.attention.qkv, name);
+        if let Mixer::Attention(attention) = &mut self.mixer {
+            attention.qkv = fused(&attention.qkv, name);
+        }
     }
 
     /// A feed-forward block without gates.

@@ -29,7 +29,7 @@ fn from_hugging_face(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
     if let (false, Some(window)) = (fields.has("layer_types"), fields.opt_size("sliding_window")?) {
         let pattern = fields.opt_size("sliding_window_pattern")?.unwrap_or(4);
         let slides = move |index: usize| !(index + 1).is_multiple_of(pattern);
-        architecture.each(|index, layer| layer.attention.window = Some(window).filter(|_| slides(index)));
+        architecture.each_attention(|index, attention| attention.window = Some(window).filter(|_| slides(index)));
     }
     architecture.rope_in_windows_only();
     architecture.interleaved();

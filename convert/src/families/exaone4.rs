@@ -25,7 +25,7 @@ fn from_hugging_face(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
     let window = fields.opt_size("sliding_window")?;
     if let (false, Some(pattern)) = (fields.has("layer_types"), fields.opt_size("sliding_window_pattern")?) {
         let slides = move |index: usize| !(index + 1).is_multiple_of(pattern);
-        architecture.each(|index, layer| layer.attention.window = window.filter(|_| slides(index)));
+        architecture.each_attention(|index, attention| attention.window = window.filter(|_| slides(index)));
     }
     if window.is_some() {
         architecture.rope_in_windows_only();

@@ -5,7 +5,7 @@ use super::FamilyReader;
 use super::changes::flag;
 use super::gguf::{Config, GgufReader, Metadata, Windows};
 use super::hugging_face::{Conventions, LLAMA, decoder};
-use crate::architecture::{Architecture, Name, QkSpan};
+use crate::architecture::{Architecture, Layer, Name, QkSpan};
 use crate::config_error::ConfigError;
 use crate::fields::Fields;
 use crate::rope::Rope;
@@ -37,7 +37,7 @@ fn gemma2(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
     let mut architecture = gemma(fields, &GEMMA)?;
     if !fields.has("layer_types") {
         let window = fields.opt_size("sliding_window")?.or(Some(4096));
-        architecture.each(|index, layer| layer.attention.window = window.filter(|_| index % 2 == 0));
+        architecture.each_attention(|index, attention| attention.window = window.filter(|_| index % 2 == 0));
     }
     Ok(architecture)
 }
@@ -54,15 +54,15 @@ fn gemma3(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
             None => fields.opt_size("sliding_window_pattern")?.unwrap_or(PATTERN_DEFAULT),
         };
         let slides = move |index: usize| !(index + 1).is_multiple_of(pattern);
-        architecture.each(|index, layer| layer.attention.window = window.filter(|_| slides(index)));
+        architecture.each_attention(|index, attention| attention.window = window.filter(|_| slides(index)));
     }
     if architecture.ropes.len() == 1 {
         // Files of transformers 4: the scaling is that of full attention.
         let theta = fields.opt_number("rope_local_base_freq")?.unwrap_or(10_000.0) as f32;
-        let head_dim = architecture.layers.first().map_or(0, |layer| layer.attention.head_dim);
+        let head_dim = architecture.layers.first().and_then(Layer::attention).map_or(0, |attention| attention.head_dim);
         architecture.ropes.push(Rope::new(theta, head_dim));
     }
-    architecture.each(|_, layer| layer.attention.rope = Some(usize::from(layer.attention.window.is_some())));
+    architecture.each_attention(|_, attention| attention.rope = Some(usize::from(attention.window.is_some())));
     architecture.qk_norms(["self_attn.q_norm", "self_attn.k_norm"], QkSpan::Head, false);
     Ok(architecture)
 }
@@ -85,9 +85,9 @@ pub(super) fn gemma(fields: &Fields<'_>, conventions: &Conventions) -> Result<Ar
     );
     let scalar = fields.opt_number("query_pre_attn_scalar")?.unwrap_or(256.0);
     let soft_cap = fields.opt_number("attn_logit_softcapping")?.map(|cap| cap as f32);
-    architecture.each(|_, layer| {
-        layer.attention.scale = scalar.powf(-0.5) as f32;
-        layer.attention.soft_cap = soft_cap;
+    architecture.each_attention(|_, attention| {
+        attention.scale = scalar.powf(-0.5) as f32;
+        attention.soft_cap = soft_cap;
     });
     Ok(architecture)
 }

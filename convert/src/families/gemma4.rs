@@ -8,7 +8,7 @@ use super::changes::flag;
 use super::gemma::{GEMMA, gemma};
 use super::hugging_face::{Conventions, Ropes, linear, ropes};
 use crate::architecture::{
-    Architecture, Attention, KeyValues, LAYERS_MAX, LayerInput, LayerInputs, Name, Norm, QkSpan,
+    Architecture, Attention, KeyValues, LAYERS_MAX, LayerInput, LayerInputs, Mixer, Name, Norm, QkSpan,
 };
 use crate::config_error::ConfigError;
 use crate::fields::Fields;
@@ -48,7 +48,7 @@ fn from_hugging_face(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
     architecture.qk_norms(["self_attn.q_norm", "self_attn.k_norm"], QkSpan::Head, false);
     architecture.ropes.clear();
     for ((layer, of), kv) in architecture.layers.iter_mut().zip(&heads).zip(sources) {
-        let attention = &mut layer.attention;
+        let Mixer::Attention(attention) = &mut layer.mixer else { continue };
         attention.rope = Some(rope_of(fields, &mut architecture.ropes, of)?);
         attention.scale = 1.0;
         attention.value_norm = Some(epsilon);
@@ -235,6 +235,10 @@ mod tests {
         from_hugging_face("config.json", config.as_object().unwrap()).unwrap()
     }
 
+    fn of_attention(layer: &crate::architecture::Layer) -> &Attention {
+        layer.attention().unwrap()
+    }
+
     fn each<T>(architecture: &Architecture, of: impl Fn(&crate::architecture::Layer) -> T) -> Vec<T> {
         architecture.layers.iter().map(of).collect()
     }
@@ -251,17 +255,17 @@ mod tests {
         ]);
         let architecture = read(&json!({"layer_types": types, "global_head_dim": 64}));
         assert_eq!(
-            each(&architecture, |layer| layer.attention.head_dim),
+            each(&architecture, |layer| of_attention(layer).head_dim),
             [32, 64, 32, 32, 32, 64],
             "the last one, too"
         );
-        assert_eq!(each(&architecture, |layer| layer.attention.rope), [0, 1, 0, 0, 0, 1].map(Some));
+        assert_eq!(each(&architecture, |layer| of_attention(layer).rope), [0, 1, 0, 0, 0, 1].map(Some));
         assert_eq!(architecture.ropes[0], Rope::new(10_000.0, 32));
         let turned = RopeScaling::Proportional(8);
         assert_eq!(architecture.ropes[1], Rope { scaling: turned, ..Rope::new(1_000_000.0, 64) });
         let configured = json!({"layer_types": types, "per_layer_config": {"1": {"head_dim": 48}}});
         let own = read(&configured);
-        assert_eq!(each(&own, |layer| layer.attention.head_dim), [32, 48, 32, 32, 32, 32]);
+        assert_eq!(each(&own, |layer| of_attention(layer).head_dim), [32, 48, 32, 32, 32, 32]);
         assert_eq!(own.ropes.len(), 3, "one for each size of full attention, and that of windows");
     }
 
@@ -280,9 +284,9 @@ mod tests {
         let architecture = read(&over);
         let (full, sliding) = (KeyValues::OfLayer(1), KeyValues::OfLayer(2));
         let expected = [KeyValues::Own, KeyValues::KeysAsValues, KeyValues::Own, sliding, full, full];
-        assert_eq!(each(&architecture, |layer| layer.attention.kv), expected);
-        assert_eq!(each(&architecture, |layer| layer.attention.qkv.len()), [3, 2, 3, 1, 1, 1]);
-        assert_eq!(each(&architecture, |layer| layer.attention.kv_heads), [2, 1, 2, 2, 1, 1]);
+        assert_eq!(each(&architecture, |layer| of_attention(layer).kv), expected);
+        assert_eq!(each(&architecture, |layer| of_attention(layer).qkv.len()), [3, 2, 3, 1, 1, 1]);
+        assert_eq!(each(&architecture, |layer| of_attention(layer).kv_heads), [2, 1, 2, 2, 1, 1]);
         assert_eq!(each(&architecture, |layer| layer.feed_forward.size), [128, 128, 128, 256, 256, 256]);
         let names: Vec<String> = architecture.tensors().into_iter().map(|tensor| tensor.name).collect();
         let unused = "model.layers.4.self_attn.k_norm.weight";

@@ -11,7 +11,7 @@ mod rope;
 use serde_json::{Map, Value, json};
 
 use super::FamilyReader;
-use crate::architecture::{Architecture, LAYERS_MAX, Layer, Linear};
+use crate::architecture::{Architecture, LAYERS_MAX, Layer, Linear, Mixer};
 use crate::config_error::ConfigError;
 use crate::fields::Fields;
 use crate::rope::RopeScaling;
@@ -43,6 +43,8 @@ pub(super) struct GgufReader {
     pub(super) layer_norm: bool,
     /// Layers with a sliding window.
     pub(super) windows: Windows,
+    /// Whether lists of key and value heads have zeros, for layers that are no attention.
+    pub(super) some_attend: bool,
     /// Keys that `translate` takes and other architectures lack.
     pub(super) keys: &'static [&'static str],
     /// Adds, or changes, fields of config.json.
@@ -69,6 +71,7 @@ impl GgufReader {
             pairs: false,
             layer_norm: false,
             windows: Windows::None,
+            some_attend: false,
             keys: &[],
             translate: |_, _| Ok(()),
         }
@@ -115,13 +118,17 @@ fn common(metadata: &Metadata<'_>, gguf: &GgufReader) -> Result<Config, ConfigEr
     };
     let kind = if gguf.layer_norm { "attention.layer_norm_epsilon" } else { "attention.layer_norm_rms_epsilon" };
     let epsilon = metadata.number(kind)?;
+    let kv_heads = match gguf.some_attend {
+        true => metadata.opt_size_of_layers_but_zeros("attention.head_count_kv")?,
+        false => metadata.opt_size_of_layers("attention.head_count_kv")?,
+    };
     let config = json!({
         "model_type": gguf.model_type,
         "hidden_size": metadata.size("embedding_length")?,
         "intermediate_size": metadata.size_of_layers("feed_forward_length")?,
         "num_hidden_layers": layers,
         "num_attention_heads": heads,
-        "num_key_value_heads": metadata.opt_size_of_layers("attention.head_count_kv")?.unwrap_or(heads),
+        "num_key_value_heads": kv_heads.unwrap_or(heads),
         "head_dim": head_dim,
         "vocab_size": vocab_size,
         "max_position_embeddings": metadata.size("context_length")?,
@@ -190,7 +197,7 @@ fn from_tensors(
     let has_bias = |name: &str| metadata.has_tensor(&format!("{prefix}{name}.bias"));
     architecture.each(|_, layer| {
         linears_mut(layer).for_each(|linear| linear.bias = has_bias(&linear.name.gguf));
-        let attention = &mut layer.attention;
+        let Mixer::Attention(attention) = &mut layer.mixer else { return };
         attention.qkv.iter_mut().for_each(|linear| linear.bias |= has_bias(FUSED));
         if let (true, [q, k, ..]) = (gguf.pairs, attention.qkv.as_mut_slice()) {
             (q.gguf_pairs, k.gguf_pairs) = (Some(attention.heads), Some(attention.kv_heads));
@@ -200,8 +207,8 @@ fn from_tensors(
 }
 
 fn linears_mut(layer: &mut Layer) -> impl Iterator<Item = &mut Linear> {
-    let (attention, feed_forward) = (&mut layer.attention, &mut layer.feed_forward);
-    let first = attention.qkv.iter_mut().chain([&mut attention.output]);
+    let ((inputs, output), feed_forward) = (layer.mixer.linears_mut(), &mut layer.feed_forward);
+    let first = inputs.iter_mut().chain([output]);
     first.chain(feed_forward.up.iter_mut()).chain([&mut feed_forward.down])
 }
 

@@ -21,10 +21,8 @@ fn from_hugging_face(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
     architecture.embedding_scale = number(fields, "embedding_multiplier", 1.0)?;
     architecture.head.scale = 1.0 / hugging_face::positive(fields, "logits_scaling", 1.0)?;
     let (scale, residual) = (number(fields, "attention_multiplier", 1.0)?, number(fields, "residual_multiplier", 1.0)?);
-    architecture.each(|_, layer| {
-        layer.attention.scale = scale;
-        layer.residual_scale = residual;
-    });
+    architecture.each_attention(|_, attention| attention.scale = scale);
+    architecture.each(|_, layer| layer.residual_scale = residual);
     Ok(architecture)
 }
 

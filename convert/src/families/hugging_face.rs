@@ -5,8 +5,8 @@ mod layers;
 mod rope;
 
 use crate::architecture::{
-    Activation, Architecture, Attention, BlockNorms, FeedForward, Head, KeyValues, LAYERS_MAX, Layer, Linear, Name,
-    Norm, NormKind, Residual,
+    Activation, Architecture, Attention, BlockNorms, FeedForward, Head, KeyValues, LAYERS_MAX, Layer, Linear, Mixer,
+    Name, Norm, NormKind, Residual,
 };
 use crate::config_error::ConfigError;
 use crate::fields::Fields;
@@ -24,8 +24,16 @@ pub(super) struct Conventions {
     pub(super) rope_theta: f64,
     /// Part of a head that is turned.
     pub(super) partial_rotary_factor: f64,
-    /// Default of `tie_word_embeddings`.
+    /// Width of a head where none is given; `None` for equal parts of the residual stream.
+    pub(super) head_dim: Option<usize>,
+    /// Names of the width of the feed-forward block; the first one that is there counts.
+    pub(super) size: &'static [&'static str],
+    /// Names of the flag for a tied head; the first one that is there counts.
+    pub(super) ties: &'static [&'static str],
+    /// Its default.
     pub(super) tied: bool,
+    /// Type of layers that are no attention, in `layer_types`.
+    pub(super) other_layers: Option<&'static str>,
     /// Kind of all norms over the residual stream.
     pub(super) norm: NormKind,
     /// Whether the checkpoint stores gains minus one.
@@ -38,7 +46,11 @@ pub(super) const LLAMA: Conventions = Conventions {
     activation: ("hidden_act", "silu"),
     rope_theta: 10_000.0,
     partial_rotary_factor: 1.0,
+    head_dim: None,
+    size: &["intermediate_size"],
+    ties: &["tie_word_embeddings"],
     tied: false,
+    other_layers: None,
     norm: NormKind::Rms,
     minus_one: false,
 };
@@ -48,7 +60,7 @@ pub(super) fn decoder(fields: &Fields<'_>, conventions: &Conventions) -> Result<
     let hidden_size = fields.size("hidden_size")?;
     let heads = fields.size("num_attention_heads")?;
     let derived = hidden_size.checked_div(heads).unwrap_or(0);
-    let head_dim = fields.opt_size("head_dim")?.unwrap_or(derived);
+    let head_dim = fields.opt_size("head_dim")?.or(conventions.head_dim).unwrap_or(derived);
     let kv_heads = fields.opt_size("num_key_value_heads")?.unwrap_or(heads);
     let layers = fields.size("num_hidden_layers")?;
     if layers > LAYERS_MAX {
@@ -62,12 +74,12 @@ pub(super) fn decoder(fields: &Fields<'_>, conventions: &Conventions) -> Result<
         epsilon,
         minus_one: conventions.minus_one,
     };
-    let size = fields.size("intermediate_size")?;
+    let size = fields.size(first(fields, conventions.size))?;
     let Ropes { ropes, by_type } = ropes(fields, conventions, head_dim)?;
-    let types = layer_types(fields, layers)?;
+    let types = layer_types(fields, layers, conventions.other_layers)?;
     let (q, kv) = (heads.saturating_mul(head_dim), kv_heads.saturating_mul(head_dim));
     let layer = |index: usize| Layer {
-        attention: Attention {
+        mixer: Mixer::Attention(Attention {
             heads,
             kv_heads,
             head_dim,
@@ -78,13 +90,14 @@ pub(super) fn decoder(fields: &Fields<'_>, conventions: &Conventions) -> Result<
             qk_norm: None,
             kv: KeyValues::Own,
             value_norm: None,
+            gated: false,
             qkv: vec![
                 linear("self_attn.q_proj", "attn_q", hidden_size, q),
                 linear("self_attn.k_proj", "attn_k", hidden_size, kv),
                 linear("self_attn.v_proj", "attn_v", hidden_size, kv),
             ],
             output: linear("self_attn.o_proj", "attn_output", q, hidden_size),
-        },
+        }),
         feed_forward: feed_forward(hidden_size, size),
         residual: Residual::Sequential {
             attention: BlockNorms { pre: Some(norm("input_layernorm", "attn_norm")), post: None },
@@ -107,7 +120,7 @@ pub(super) fn decoder(fields: &Fields<'_>, conventions: &Conventions) -> Result<
         final_norm: norm("model.norm", "output_norm"),
         head: Head {
             name: Name::new("lm_head", "output"),
-            tied: fields.opt_flag("tie_word_embeddings")?.unwrap_or(conventions.tied),
+            tied: fields.opt_flag(first(fields, conventions.ties))?.unwrap_or(conventions.tied),
             bias: false,
             scale: 1.0,
             soft_cap: None,
@@ -116,6 +129,12 @@ pub(super) fn decoder(fields: &Fields<'_>, conventions: &Conventions) -> Result<
     let activation = activation(fields, conventions.activation)?;
     architecture.layers.iter_mut().for_each(|layer| layer.feed_forward.activation = activation);
     Ok(architecture)
+}
+
+/// The first of these names that is there, or the last one.
+pub(super) fn first(fields: &Fields<'_>, names: &[&'static str]) -> &'static str {
+    let there = names.iter().find(|name| fields.get(name).is_some());
+    there.or(names.last()).copied().unwrap_or_default()
 }
 
 fn feed_forward(hidden: usize, size: usize) -> FeedForward {

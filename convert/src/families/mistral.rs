@@ -42,7 +42,7 @@ fn ministral(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
 fn windowed(fields: &Fields<'_>, default: Option<usize>) -> Result<Architecture, ConfigError> {
     let window = fields.opt_size("sliding_window")?.or(default);
     let mut architecture = decoder(fields, &LLAMA)?;
-    architecture.each(|_, layer| layer.attention.window = window);
+    architecture.each_attention(|_, attention| attention.window = window);
     Ok(architecture)
 }
 

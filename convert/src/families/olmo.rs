@@ -34,14 +34,14 @@ fn olmo3(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
     let mut architecture = olmo2(fields)?;
     if !fields.has("layer_types") {
         let window = fields.opt_size("sliding_window")?.or(Some(WINDOW_DEFAULT));
-        architecture.each(|index, layer| layer.attention.window = window.filter(|_| (index + 1) % 4 != 0));
+        architecture.each_attention(|index, attention| attention.window = window.filter(|_| (index + 1) % 4 != 0));
     }
     if let [full] = architecture.ropes.as_slice() {
         // Files of transformers 4: the scaling is that of full attention.
         let sliding = Rope::new(full.theta, full.dim);
         architecture.ropes.push(sliding);
     }
-    architecture.each(|_, layer| layer.attention.rope = Some(usize::from(layer.attention.window.is_some())));
+    architecture.each_attention(|_, attention| attention.rope = Some(usize::from(attention.window.is_some())));
     Ok(architecture)
 }
 

@@ -23,8 +23,8 @@ fn from_hugging_face(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
     let mut architecture = decoder(fields, &PHI)?;
     architecture.parallel();
     architecture.biases(true, true, true);
+    architecture.each_attention(|_, attention| attention.output.name = Name::new("self_attn.dense", "attn_output"));
     architecture.each(|_, layer| {
-        layer.attention.output.name = Name::new("self_attn.dense", "attn_output");
         layer.without_gate(Name::new("mlp.fc1", "ffn_up"), Name::new("mlp.fc2", "ffn_down"));
     });
     architecture.final_norm.name.hf = "model.final_layernorm".to_owned();

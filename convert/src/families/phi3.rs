@@ -16,8 +16,8 @@ pub(super) const GGUF: GgufReader = GgufReader { windows: Windows::All, ..GgufRe
 fn from_hugging_face(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
     let window = fields.opt_size("sliding_window")?;
     let mut architecture = decoder(fields, &PHI3)?;
+    architecture.each_attention(|_, attention| attention.window = window);
     architecture.each(|_, layer| {
-        layer.attention.window = window;
         layer.fuse_qkv(Name::new("self_attn.qkv_proj", "attn_qkv"));
         layer.fuse_gate_up(Name::new("mlp.gate_up_proj", "ffn_up"));
     });

@@ -31,11 +31,11 @@ pub(super) fn qwen3(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
 fn windowed(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
     let mut architecture = decoder(fields, &LLAMA)?;
     if !flag(fields, "use_sliding_window", false)? {
-        architecture.each(|_, layer| layer.attention.window = None);
+        architecture.each_attention(|_, attention| attention.window = None);
     } else if !fields.has("layer_types") {
         let window = fields.opt_size("sliding_window")?;
         let full = fields.opt_size("max_window_layers")?.unwrap_or(FULL_LAYERS_DEFAULT);
-        architecture.each(|index, layer| layer.attention.window = window.filter(|_| index >= full));
+        architecture.each_attention(|index, attention| attention.window = window.filter(|_| index >= full));
     }
     Ok(architecture)
 }

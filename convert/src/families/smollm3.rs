@@ -20,7 +20,7 @@ fn from_hugging_face(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
     let attention = flag(fields, "attention_bias", false)?;
     architecture.biases(attention, attention, flag(fields, "mlp_bias", false)?);
     if !flag(fields, "use_sliding_window", false)? {
-        architecture.each(|_, layer| layer.attention.window = None);
+        architecture.each_attention(|_, attention| attention.window = None);
     }
     // 1 for a rotation, though the field is called `no_rope_layers`.
     let rotated = fields.opt_numbers("no_rope_layers")?;
@@ -28,12 +28,12 @@ fn from_hugging_face(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
     if rotated.as_ref().is_some_and(|rotated| rotated.len() < architecture.layers.len()) {
         return Err(fields.wrong("no_rope_layers", "a number for each layer"));
     }
-    architecture.each(|index, layer| {
+    architecture.each_attention(|index, attention| {
         let turns = match &rotated {
             Some(rotated) => rotated[index] != 0.0,
             None => interval == 0 || (index + 1) % interval != 0,
         };
-        layer.attention.rope = layer.attention.rope.filter(|_| turns);
+        attention.rope = attention.rope.filter(|_| turns);
     });
     Ok(architecture)
 }

@@ -24,8 +24,8 @@ fn from_hugging_face(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
     let mut architecture = decoder(fields, &STARCODER)?;
     let bias = flag(fields, "use_bias", true)?;
     architecture.biases(bias, bias, bias);
+    architecture.each_attention(|_, attention| attention.window = window);
     architecture.each(|_, layer| {
-        layer.attention.window = window;
         layer.without_gate(Name::new("mlp.c_fc", "ffn_up"), Name::new("mlp.c_proj", "ffn_down"));
     });
     Ok(architecture)

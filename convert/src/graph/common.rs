@@ -2,16 +2,24 @@
 
 use std::io;
 
-use super::{ATTENTION, Form, GraphError, OPERATOR_DOMAIN, builder::Builder};
+use super::{ATTENTION, Form, GraphError, OPERATOR_DOMAIN, builder::Builder, states};
 use crate::{
-    architecture::{Activation, Architecture, Attention, Head, KeyValues, Norm, QkSpan},
+    architecture::{Activation, Architecture, Attention, Head, KeyValues, Mixer, Norm, QkSpan},
     onnx::{Attribute, ElementType},
 };
 
+/// Token mixer of `layer` over the results of the linear layers of its input; gives the name of the result.
+pub(super) fn mixed(b: &mut Builder<'_>, layer: usize, x: &str) -> Result<String, GraphError> {
+    match &b.architecture().layers[layer].mixer {
+        Mixer::Attention(of) => attention(b, layer, of, x),
+        Mixer::ShortConvolution(of) => states::short_convolution(b, layer, of, x),
+        Mixer::DeltaRule(of) => states::delta_rule(b, layer, of, x),
+    }
+}
+
 /// Attention of `layer` over its fused queries, keys and values; gives the name of the result.
-pub(super) fn attention(b: &mut Builder<'_>, layer: usize, qkv: &str) -> Result<String, GraphError> {
-    let Attention { heads, kv_heads, head_dim, scale, soft_cap, window, rope, qk_norm, kv, value_norm, .. } =
-        &b.architecture().layers[layer].attention;
+fn attention(b: &mut Builder<'_>, layer: usize, of: &Attention, qkv: &str) -> Result<String, GraphError> {
+    let Attention { heads, kv_heads, head_dim, scale, soft_cap, window, rope, qk_norm, kv, value_norm, gated, .. } = of;
     let out = format!("layers.{layer}.attended");
     let mut attributes = vec![
         Attribute::int("layer", if let KeyValues::OfLayer(source) = kv { *source } else { layer } as i64),
@@ -31,6 +39,9 @@ pub(super) fn attention(b: &mut Builder<'_>, layer: usize, qkv: &str) -> Result<
     }
     if let Some(cap) = soft_cap {
         attributes.push(Attribute::float("softcap", *cap));
+    }
+    if *gated {
+        attributes.push(Attribute::int("gated", 1));
     }
     let mut inputs = vec![qkv.to_owned()];
     if let Some(index) = rope {

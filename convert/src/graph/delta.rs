@@ -10,13 +10,13 @@ use super::{
     common::soft_capped,
     heads::{heads, side_by_side},
     masks::mask_names,
-    rows::cache_names,
+    rows::{attention_of, cache_names},
 };
 use crate::{architecture::Attention, onnx::Attribute};
 
 /// Attention of `layer` over its fused queries, keys and values; gives the name of the result.
 pub(super) fn attention(b: &mut Builder<'_>, layer: usize, qkv: &str) -> Result<String, GraphError> {
-    let attention = &b.architecture().layers[layer].attention;
+    let attention = attention_of(b.architecture(), layer)?;
     let Attention { heads: count, kv_heads, scale, .. } = attention;
     let [q, k, v] = heads(b, layer, qkv)?;
     let [[past_keys, new_keys], [past_values, new_values]] = cache_names(Form::Delta, layer);

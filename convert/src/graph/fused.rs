@@ -7,8 +7,8 @@ use super::{
     EMBEDDING, GraphError, LINEAR_ADD, NORM_ADD, NORM_LINEAR, OPERATOR_DOMAIN, Precision,
     builder::Builder,
     common::{
-        activation_name, attention, by_layer, capped, layer_input, layer_scaled, logits, norm_gain, scaled,
-        select_wanted, split_layer_inputs,
+        activation_name, by_layer, capped, layer_input, layer_scaled, logits, mixed, norm_gain, scaled, select_wanted,
+        split_layer_inputs,
     },
     experts::Around,
     formats::formats_of,
@@ -121,7 +121,7 @@ pub(super) fn head(b: &mut Builder<'_>, stream: Stream) -> Result<(), GraphError
 
 fn attend(b: &mut Builder<'_>, layer: usize, x: &str, pre: Option<&Norm>) -> Result<String, GraphError> {
     let qkv = normed(b, layer, Projection::Qkv, x, pre)?;
-    attention(b, layer, &qkv)
+    mixed(b, layer, &qkv)
 }
 
 /// The feed-forward block of `layer`, added to the stream.

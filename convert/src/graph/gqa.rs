@@ -5,7 +5,7 @@ use super::{
     Form, GraphError,
     builder::{Builder, MICROSOFT},
     common::qk_normed,
-    rows::{cache_names, rope_names},
+    rows::{attention_of, cache_names, rope_names},
 };
 use crate::{
     architecture::{Architecture, Attention, Norm, QkSpan},
@@ -15,7 +15,7 @@ use crate::{
 /// Attention of `layer` over its fused queries, keys and values; gives the name of the result.
 pub(super) fn attention(b: &mut Builder<'_>, layer: usize, qkv: &str) -> Result<String, GraphError> {
     let architecture = b.architecture();
-    let attention = &architecture.layers[layer].attention;
+    let attention = attention_of(architecture, layer)?;
     let Attention { heads, kv_heads, scale, soft_cap, window, rope, qk_norm, .. } = attention;
     let name = |part: &str| format!("layers.{layer}.{part}");
     let [q, k, v] = split(b, attention, layer, qkv)?;

@@ -2,7 +2,12 @@
 //! takes them so.
 
 use super::{
-    Form, GraphError, builder::Builder, common::qk_normed, gqa::split, masks::gathered_names, rows::rope_names,
+    Form, GraphError,
+    builder::Builder,
+    common::qk_normed,
+    gqa::split,
+    masks::gathered_names,
+    rows::{attention_of, rope_names},
 };
 use crate::{
     architecture::{Attention, Layer, Norm, QkNorm, QkSpan},
@@ -12,13 +17,14 @@ use crate::{
 
 /// Whether queries and keys are normed over all heads after they are turned, which is not there.
 pub(super) fn norms_turned_tokens(layer: &Layer) -> bool {
-    layer.attention.qk_norm.as_ref().is_some_and(|norms| norms.after_rope && norms.span == QkSpan::Token)
+    let norms = layer.attention().and_then(|attention| attention.qk_norm.as_ref());
+    norms.is_some_and(|norms| norms.after_rope && norms.span == QkSpan::Token)
 }
 
 /// Queries, keys and values out of the fused ones of `layer`; gives their names.
 pub(super) fn heads(b: &mut Builder<'_>, layer: usize, qkv: &str) -> Result<[String; 3], GraphError> {
     let architecture = b.architecture();
-    let attention = &architecture.layers[layer].attention;
+    let attention = attention_of(architecture, layer)?;
     let Attention { heads, kv_heads, rope, qk_norm, .. } = attention;
     let [q, k, v] = split(b, attention, layer, qkv)?;
     let norm = |which: fn(&QkNorm) -> &Norm| qk_norm.as_ref().map(|norms| (norms, which(norms)));
@@ -31,7 +37,7 @@ pub(super) fn heads(b: &mut Builder<'_>, layer: usize, qkv: &str) -> Result<[Str
 
 /// What attention gives, `[rows, heads, tokens, head_dim]`, with the heads of a token side by side; gives its name.
 pub(super) fn side_by_side(b: &mut Builder<'_>, layer: usize, x: &str) -> Result<String, GraphError> {
-    let size = b.architecture().layers[layer].attention.q_size() as i64;
+    let size = attention_of(b.architecture(), layer)?.q_size() as i64;
     let name = |part: &str| format!("layers.{layer}.{part}");
     let (turned, shape, out) = (name("attended.tokens"), name("attended.shape"), name("attended"));
     b.node("", "Transpose", &[x], &[&turned], vec![Attribute::ints("perm", &[0, 2, 1, 3])]);

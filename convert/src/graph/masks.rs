@@ -32,7 +32,7 @@ pub(super) fn group(attention: &Attention) -> usize {
 pub(super) fn standard(b: &mut Builder<'_>) -> Result<(), GraphError> {
     column(b)?;
     b.node("", "LessOrEqual", &["key_positions", "position.column"], &[&seen("keys", None)], vec![]);
-    let windows: BTreeSet<_> = b.architecture().layers.iter().filter_map(|layer| layer.attention.window).collect();
+    let windows: BTreeSet<_> = b.architecture().layers.iter().filter_map(|layer| layer.attention()?.window).collect();
     for window in windows {
         begin(b, window)?;
         near(b, "keys", "key_positions", window);
@@ -58,7 +58,8 @@ pub(super) fn delta(b: &mut Builder<'_>) -> Result<(), GraphError> {
     b.i64s("axis.last", &[-1])?;
     b.i64s("end", &[i64::MAX])?;
     let layers = b.architecture().layers.iter();
-    let kinds: BTreeSet<_> = layers.map(|layer| (layer.attention.window, group(&layer.attention))).collect();
+    let kinds = layers.filter_map(|layer| layer.attention()).map(|attention| (attention.window, group(attention)));
+    let kinds: BTreeSet<_> = kinds.collect();
     let windows: BTreeSet<_> = kinds.iter().map(|(window, _)| *window).collect();
     for window in windows {
         if let Some(window) = window {

@@ -29,6 +29,7 @@ mod masks;
 mod plain;
 pub mod rows;
 mod standard;
+mod states;
 
 use std::{io, path::Path};
 
@@ -39,7 +40,7 @@ use serde::{Deserialize, Serialize};
 use slm_kernels::attention::HEAD_DIM_MAX;
 
 use crate::{
-    architecture::Projection,
+    architecture::{Layer, Projection},
     checkpoint::{Checkpoint, CheckpointError},
 };
 
@@ -80,8 +81,17 @@ pub const EXPERTS: &str = "Experts";
 /// `epsilon`, `norm_span_token` (1 for a norm over all
 /// heads of a token) and `norm_after_rotary`; `shared` (1 if the pages are those of another layer: rows of `qkv` are queries
 /// alone), `keys_as_values` (1 if rows of `qkv` have no values, because the keys are the values, too), and `value_epsilon` for a
-/// norm of values.
+/// norm of values; `gated` (1 if each query head has a gate behind it, whose sigmoid multiplies the head's result).
 pub const ATTENTION: &str = "Attention";
+/// `ShortConvolution(x, weights, bias) -> y`: `c * (convolution(b * x) + bias)` of rows that are `b`, `c` and `x` side by side, with the
+/// sequence's state before them. Weights are `[kernel, width]`, the last one that of the token itself. The last input is optional:
+/// attribute `bias` says whether it is there. Attributes `layer` (whose states are used), `width`, `kernel`.
+pub const SHORT_CONVOLUTION: &str = "ShortConvolution";
+/// `DeltaRule(x, weights, rates, steps, gain) -> y`: the gated delta rule over rows that are queries, keys, values, gates `z`, `b`
+/// and `a` side by side, from the sequence's state on, normed and gated. Weights of the convolution are `[kernel, channels]`; `rates`
+/// are exponentials of the logarithms of the checkpoint. Attributes `layer` (whose states are used), `key_heads`, `value_heads`,
+/// `key_dim`, `value_dim`, `kernel`, `epsilon`.
+pub const DELTA_RULE: &str = "DeltaRule";
 
 /// `BankAdd(y, x, a, b, units) -> y`: adds each row's adapter, of which the bank has the units `units[row]`, to a projection; see
 /// [`rows`]. Attributes `linears`, and `outputs`: those of each linear layer, as in `576,192,192`.
@@ -151,8 +161,8 @@ pub fn build(
     {
         return Err(GraphError::Form(part));
     }
-    for layer in &checkpoint.architecture().layers {
-        let head_dim = layer.attention.head_dim;
+    for attention in checkpoint.architecture().layers.iter().filter_map(Layer::attention) {
+        let head_dim = attention.head_dim;
         if !head_dim.is_multiple_of(16) || head_dim > HEAD_DIM_MAX {
             return Err(GraphError::HeadDim(head_dim));
         }

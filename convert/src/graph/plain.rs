@@ -5,7 +5,7 @@ use super::{
     Form, GraphError, LORA_ADD, OPERATOR_DOMAIN,
     builder::{Builder, MICROSOFT},
     common::{
-        attention, by_layer, capped, layer_input, layer_scaled, logits, narrowed, rms_norm, scaled, select_wanted,
+        by_layer, capped, layer_input, layer_scaled, logits, mixed, narrowed, rms_norm, scaled, select_wanted,
         split_layer_inputs, stream_tensor, widened,
     },
     delta,
@@ -124,7 +124,7 @@ pub(super) fn head(b: &mut Builder<'_>, stream: Stream) -> Result<(), GraphError
 fn attend(b: &mut Builder<'_>, layer: usize, x: &str) -> Result<String, GraphError> {
     let qkv = projection(b, layer, Projection::Qkv, x)?;
     let attended = match b.flavour.form {
-        Form::Paged => attention(b, layer, &qkv)?,
+        Form::Paged => mixed(b, layer, &qkv)?,
         Form::Gqa => gqa::attention(b, layer, &qkv)?,
         Form::Standard => standard::attention(b, layer, &qkv)?,
         Form::Delta => delta::attention(b, layer, &qkv)?,

@@ -34,7 +34,7 @@ use super::{
     plain::transposed,
 };
 use crate::{
-    architecture::{Architecture, KeyValues, Layer, Linear, Projection},
+    architecture::{Architecture, Attention, KeyValues, Layer, Linear, Mixer, Projection},
     block_bits::{Width, in_blocks},
     onnx::{Attribute, Dim, ElementType, ValueInfo},
 };
@@ -97,7 +97,8 @@ pub fn positions(form: Form, architecture: &Architecture) -> Vec<Position> {
         Form::Paged => Vec::new(),
         Form::Gqa => {
             // Attention itself cannot turn some queries and keys.
-            let turned = architecture.layers.iter().any(|layer| gqa::turns_before(architecture, &layer.attention));
+            let mut attentions = architecture.layers.iter().filter_map(Layer::attention);
+            let turned = attentions.any(|attention| gqa::turns_before(architecture, attention));
             [Position::Last, Position::Bound].into_iter().chain(turned.then_some(Position::Tokens)).collect()
         }
         Form::Standard | Form::Delta => vec![Position::Past, Position::Tokens, Position::Keys],
@@ -141,15 +142,25 @@ pub fn projections(architecture: &Architecture) -> impl Iterator<Item = (usize, 
 /// A part of the model that graphs of rows cannot express yet; `None` if they express all.
 pub(super) fn beyond(form: Form, architecture: &Architecture) -> Option<&'static str> {
     let any = |part: fn(&Layer) -> bool| architecture.layers.iter().any(part);
+    let any_attention =
+        |part: fn(&Attention) -> bool| architecture.layers.iter().filter_map(Layer::attention).any(part);
     let parts = [
         (architecture.layer_inputs.is_some(), "inputs of layers"),
         (any(|layer| layer.feed_forward.experts.is_some()), "experts of feed-forward blocks"),
-        (any(|layer| layer.attention.kv != KeyValues::Own), "keys and values of other layers"),
-        (any(|layer| layer.attention.value_norm.is_some()), "norms of values"),
+        (any(|layer| matches!(layer.mixer, Mixer::ShortConvolution(_))), "short convolutions"),
+        (any(|layer| matches!(layer.mixer, Mixer::DeltaRule(_))), "layers with linear attention"),
+        (any_attention(|attention| attention.gated), "gates of attention"),
+        (any_attention(|attention| attention.kv != KeyValues::Own), "keys and values of other layers"),
+        (any_attention(|attention| attention.value_norm.is_some()), "norms of values"),
         (any(|layer| layer.output_scale.is_some()), "scales of layers"),
         (form != Form::Gqa && any(heads::norms_turned_tokens), "norms of turned queries over all heads"),
     ];
     parts.into_iter().find(|(there, _)| *there).map(|(_, part)| part)
+}
+
+/// Attention of `layer`; graphs of rows have no other token mixers, see [`beyond`].
+pub(super) fn attention_of(architecture: &Architecture, layer: usize) -> Result<&Attention, GraphError> {
+    architecture.layers[layer].attention().ok_or(GraphError::Form("layers without keys and values"))
 }
 
 pub(super) fn declare(b: &mut Builder<'_>) -> Result<(), GraphError> {
@@ -175,9 +186,9 @@ pub(super) fn declare(b: &mut Builder<'_>) -> Result<(), GraphError> {
         }
     }
     for (index, layer) in architecture.layers.iter().enumerate() {
-        let (heads, width) = (layer.attention.kv_heads, layer.attention.head_dim);
+        let Some(Attention { kv_heads: heads, head_dim: width, .. }) = layer.attention() else { continue };
         for [takes, gives] in cache_names(form, index) {
-            let dims = |length| [Symbol("rows"), Fixed(heads), Symbol(length), Fixed(width)];
+            let dims = |length| [Symbol("rows"), Fixed(*heads), Symbol(length), Fixed(*width)];
             b.input(ValueInfo::tensor(takes, float, &dims("positions")));
             b.output(ValueInfo::tensor(gives, float, &dims(if form == Form::Delta { "tokens" } else { "positions" })));
         }

@@ -7,13 +7,13 @@ use super::{
     common::soft_capped,
     heads::{heads, side_by_side},
     masks::{UNSEEN, group, mask_name},
-    rows::cache_names,
+    rows::{attention_of, cache_names},
 };
 use crate::{architecture::Attention, onnx::Attribute};
 
 /// Attention of `layer` over its fused queries, keys and values; gives the name of the result.
 pub(super) fn attention(b: &mut Builder<'_>, layer: usize, qkv: &str) -> Result<String, GraphError> {
-    let attention = &b.architecture().layers[layer].attention;
+    let attention = attention_of(b.architecture(), layer)?;
     let [q, k, v] = heads(b, layer, qkv)?;
     let [keys, values] = cache_names(Form::Standard, layer);
     for (new, [past, present]) in [(&k, &keys), (&v, &values)] {
@@ -33,7 +33,7 @@ pub(super) fn attention(b: &mut Builder<'_>, layer: usize, qkv: &str) -> Result<
 /// Attention with a soft cap. Queries of the heads that share keys are beside one another, `[rows, kv_heads, group, tokens,
 /// head_dim]`, so that keys are never repeated.
 fn in_parts(b: &mut Builder<'_>, layer: usize, [q, keys, values]: [&str; 3], out: &str) -> Result<(), GraphError> {
-    let attention = &b.architecture().layers[layer].attention;
+    let attention = attention_of(b.architecture(), layer)?;
     let Attention { heads: count, kv_heads, scale, head_dim, .. } = attention;
     let name = |part: &str| format!("layers.{layer}.{part}");
     b.floats(&name("scale"), &[], &[*scale])?;

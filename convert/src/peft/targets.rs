@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::AdapterError;
 use super::config::{Layers, LoraConfig, Selection};
-use crate::architecture::{Architecture, Norm, Place, Residual};
+use crate::architecture::{Architecture, Mixer, Norm, Place, Residual};
 use crate::pattern::{Pattern, PatternError};
 
 /// Rank and scale of one pair.
@@ -85,11 +85,23 @@ fn others(base: &Architecture) -> BTreeSet<String> {
             }
             Residual::Parallel { norm } => vec![norm],
         };
-        let qk = layer.attention.qk_norm.iter().flat_map(|norms| [&norms.q, &norms.k]);
-        if layer.attention.value_norm.is_some() {
-            add("self_attn.v_norm");
-        }
-        norms.into_iter().chain(qk).chain(layer.input.as_ref().map(|input| &input.norm)).for_each(|norm| {
+        let of_mixer: Vec<&Norm> = match &layer.mixer {
+            Mixer::Attention(attention) => {
+                if attention.value_norm.is_some() {
+                    add("self_attn.v_norm");
+                }
+                attention.qk_norm.iter().flat_map(|norms| [&norms.q, &norms.k]).collect()
+            }
+            Mixer::ShortConvolution(of) => {
+                add(&of.convolution.hf);
+                Vec::new()
+            }
+            Mixer::DeltaRule(of) => {
+                add(&of.convolution.hf);
+                vec![&of.norm]
+            }
+        };
+        norms.into_iter().chain(of_mixer).chain(layer.input.as_ref().map(|input| &input.norm)).for_each(|norm| {
             add(&norm.name.hf);
         });
     }

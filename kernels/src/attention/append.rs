@@ -46,7 +46,8 @@ pub struct QkNorm<'a> {
 }
 
 impl QkNorm<'_> {
-    pub(super) fn check(&self, shape: &Shape, stored: Stored) {
+    pub(super) fn check(&self, shape: &Shape, stored: Stored, gated: bool) {
+        assert!(!(gated && self.whole_token), "a norm over all heads takes queries without gates");
         let widths = if self.whole_token { [shape.queries_width(), shape.kv_width()] } else { [shape.head_dim; 2] };
         let found = [self.q.len(), self.k.len()];
         assert!(
@@ -163,6 +164,7 @@ pub(super) struct Append<'a> {
     pub(super) rotary: Rotary<'a>,
     pub(super) norm: Option<QkNorm<'a>>,
     pub(super) stored: Stored,
+    pub(super) gated: bool,
     pub(super) scale: f32,
     pub(super) queries: &'a mut [f32],
 }
@@ -176,12 +178,15 @@ pub(super) unsafe fn append_at<E: Element>(level: Level, memory: *mut E, append:
 
 #[inline(always)]
 unsafe fn append_with<S: Simd, E: Element>(memory: *mut E, append: Append<'_>) {
-    let Append { shape, table, position, qkv, rotary, norm, stored, scale, queries } = append;
+    let Append { shape, table, position, qkv, rotary, norm, stored, gated, scale, queries } = append;
     let dim = shape.head_dim;
-    let (q, kv) = qkv.split_at(shape.queries_width());
+    // With gates, every second head is a query.
+    let stride = if gated { 2 } else { 1 };
+    let (q, kv) = qkv.split_at(stride * shape.queries_width());
+    let q = Queries { floats: q, stride };
     let place = Place { rotary: &rotary, position };
     let Stored::Own { keys_as_values, value_norm } = stored else {
-        return turn_queries(&place, norm.as_ref(), q, scale, dim, queries);
+        return turn_queries(&place, norm.as_ref(), &q, scale, dim, queries);
     };
     let (keys, values) = if keys_as_values { (kv, kv) } else { kv.split_at(shape.kv_width()) };
     // Prefetch: a key spans many cache lines, which would be awaited one by one.
@@ -195,7 +200,7 @@ unsafe fn append_with<S: Simd, E: Element>(memory: *mut E, append: Append<'_>) {
             fetch_line(head.value(position).cast());
         }
     }
-    turn_queries(&place, norm.as_ref(), q, scale, dim, queries);
+    turn_queries(&place, norm.as_ref(), &q, scale, dim, queries);
     let k_norm = HeadNorm::new(norm.as_ref(), |norm| norm.k, keys);
     let mut rotated = [0.0; HEAD_DIM_MAX];
     let mut narrow = [E::default(); HEAD_DIM_MAX];
@@ -226,10 +231,24 @@ unsafe fn append_with<S: Simd, E: Element>(memory: *mut E, append: Append<'_>) {
     }
 }
 
+/// Queries of a token: the first of every `stride` heads.
+struct Queries<'a> {
+    floats: &'a [f32],
+    stride: usize,
+}
+
 #[inline(always)]
-fn turn_queries(place: &Place<'_>, norm: Option<&QkNorm<'_>>, q: &[f32], scale: f32, dim: usize, queries: &mut [f32]) {
-    let norm = HeadNorm::new(norm, |norm| norm.q, q);
-    for (head, (query, rotated)) in q.chunks_exact(dim).zip(queries.chunks_exact_mut(dim)).enumerate() {
+fn turn_queries(
+    place: &Place<'_>,
+    norm: Option<&QkNorm<'_>>,
+    q: &Queries<'_>,
+    scale: f32,
+    dim: usize,
+    queries: &mut [f32],
+) {
+    let norm = HeadNorm::new(norm, |norm| norm.q, q.floats);
+    let heads = q.floats.chunks_exact(dim).step_by(q.stride);
+    for (head, (query, rotated)) in heads.zip(queries.chunks_exact_mut(dim)).enumerate() {
         place.turn(norm.as_ref(), head, query, scale, rotated);
     }
 }

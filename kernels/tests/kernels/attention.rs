@@ -65,7 +65,7 @@ const ALONE: How = How { level: Level::Portable, threads: 1 };
 
 /// One step: the outputs of each piece.
 fn step(how: How, layer: &Layer, memory: &mut Memory, pieces: &[Piece<'_>]) -> Vec<Vec<f32>> {
-    let (shape, width) = (&layer.shape, layer.stored.width(&layer.shape));
+    let (shape, width) = (&layer.shape, layer.width());
     let sequences: Vec<Sequence<'_>> =
         pieces.iter().map(|p| Sequence { pages: p.pages, begin: p.begin, tokens: p.end - p.begin }).collect();
     let mut plan = Plan::new(*shape);
@@ -82,6 +82,7 @@ fn step(how: How, layer: &Layer, memory: &mut Memory, pieces: &[Piece<'_>]) -> V
         soft_cap: layer.soft_cap,
         norm: layer.norm(),
         stored: layer.stored,
+        gated: layer.gated,
     };
     attention.all(how.level, &qkv, &layer.rotary(), &mut out);
     let mut rest = out.as_slice();
@@ -96,7 +97,7 @@ fn step(how: How, layer: &Layer, memory: &mut Memory, pieces: &[Piece<'_>]) -> V
 
 /// A text at once, alone.
 fn whole(how: How, layer: &Layer, text: &[f32]) -> Vec<f32> {
-    let positions = text.len() / layer.stored.width(&layer.shape);
+    let positions = text.len() / layer.width();
     let mut memory = Memory::new(layer, positions.div_ceil(PAGE), &mut random(1));
     let pages = memory.take(positions);
     step(how, layer, &mut memory, &[Piece { text, begin: 0, end: positions, pages: &pages }]).remove(0)
@@ -395,6 +396,36 @@ fn what_is_stored_may_be_less_than_keys_and_values() {
 }
 
 #[test]
+fn sigmoids_of_gates_multiply_the_results_of_their_heads() {
+    let mut random = random(31);
+    let mut layer = Layer::new(4, 2, 32);
+    layer.norm = Some(Norms::new(&layer.shape, false, false));
+    let (dim, heads) = (layer.shape.head_dim(), layer.shape.heads());
+    let text = layer.text(40, &mut random);
+    let mut gates = || -> Vec<f32> { (0..40 * heads * dim).map(|_| random.random_range(-6.0..6.0)).collect() };
+    let gates = gates();
+    let plain = whole(ALONE, &layer, &text);
+    let mut with_gates = Vec::new();
+    for (row, gates) in text.chunks(layer.width()).zip(gates.chunks(heads * dim)) {
+        let (queries, rest) = row.split_at(heads * dim);
+        for (query, gate) in queries.chunks(dim).zip(gates.chunks(dim)) {
+            with_gates.extend_from_slice(query);
+            with_gates.extend_from_slice(gate);
+        }
+        with_gates.extend_from_slice(rest);
+    }
+    layer.gated = true;
+    let first = whole(ALONE, &layer, &with_gates);
+    for ((result, plain), gate) in first.iter().zip(&plain).zip(&gates) {
+        let want = f64::from(*plain) / (1.0 + (-f64::from(*gate)).exp());
+        assert!((f64::from(*result) - want).abs() <= 1e-6 * want.abs(), "{result} for {want}");
+    }
+    for level in levels() {
+        assert_bits(&whole(How { level, threads: 2 }, &layer, &with_gates), &first, "gates");
+    }
+}
+
+#[test]
 fn threads_may_share_the_work() {
     let mut random = random(29);
     let layer = Layer::new(6, 2, 64);
@@ -417,6 +448,7 @@ fn threads_may_share_the_work() {
             soft_cap: None,
             norm: None,
             stored: Stored::PLAIN,
+            gated: false,
         };
         let (tokens, out_rows) = (plan.tokens(), Rows::new(&mut out, out_width));
         let (qkv, rotary) = (&text[begin * width..end * width], layer.rotary());

@@ -6,3 +6,4 @@ mod common;
 mod experts;
 mod linear;
 mod sources;
+mod states;

@@ -7,7 +7,7 @@ use slm_kernels::{attention::PAGE, roofline::read_bandwidth};
 use slm_launch::size;
 use slm_worker::{
     model::{CONTEXT_LENGTH_DEFAULT_MAX, available_threads},
-    runtime::page_bytes,
+    runtime::{page_bytes, state_bytes},
 };
 
 use super::{Check, machine::memory_left};
@@ -83,9 +83,11 @@ fn memory(checkpoint: &Checkpoint, precision: Precision, estimate: &Estimate) ->
     let model = checkpoint.architecture();
     let context = model.context_length.min(CONTEXT_LENGTH_DEFAULT_MAX);
     let kv = (page_bytes(model, precision) * context.div_ceil(PAGE)) as u64;
-    let needed = estimate.weight_bytes + kv + BESIDE_BYTES;
+    let states = state_bytes(model) as u64;
+    let needed = estimate.weight_bytes + kv + states + BESIDE_BYTES;
+    let of_states = if states > 0 { format!(" and {} of states", size(states)) } else { String::new() };
     let found = format!(
-        "{} of weights, {} of KV cache for each sequence of {context} tokens, about {} beside",
+        "{} of weights, {} of KV cache{of_states} for each sequence of {context} tokens, about {} beside",
         size(estimate.weight_bytes),
         size(kv),
         size(BESIDE_BYTES)
@@ -133,6 +135,14 @@ mod tests {
         assert!(of("model").found.starts_with("llama: 0 million parameters, 2 layers, context 256; tensors: "));
         assert_eq!((of("tokenizer").verdict, of("precision").verdict), (Verdict::Warn, Verdict::Warn));
         assert!(of("speed").found.contains("tokens/s"), "{checks:?}");
+    }
+
+    #[test]
+    fn states_of_sequences_are_memory_too() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/parity/data/qwen3_5");
+        let checks = checks(&path);
+        let memory = checks.iter().find(|check| check.name == "memory needed").expect("memory");
+        assert!(memory.found.contains(" of states for each sequence of 256 tokens"), "{memory:?}");
     }
 
     #[test]

@@ -132,6 +132,7 @@ fn open(arguments: &BackendArgs, bundle: &Bundle) -> Result<Measured> {
     let session = SessionConfig {
         context_length: arguments.context,
         pages: arguments.provider.pages_for(streams, arguments.context),
+        sequences: streams,
         logits: streams.min(TOKENS_MAX),
         threads: available_threads(),
     };

@@ -30,7 +30,7 @@ impl Bare {
         let registry = Adapters::new(STREAMS, 0);
         let pages = Provider::Cpu.pages_for(STREAMS, CONTEXT);
         let threads = available_threads();
-        let session = SessionConfig { context_length: CONTEXT, pages, logits: TOKENS_MAX, threads };
+        let session = SessionConfig { context_length: CONTEXT, pages, sequences: STREAMS, logits: TOKENS_MAX, threads };
         let room = AdapterRoom { slots: STREAMS, rank_max: RANK };
         let Opened { backend, loader, .. } =
             Provider::Cpu.open(&Runtime::load()?, bundle, session, room, registry.table())?;

@@ -20,7 +20,7 @@ fn any(random: &mut StdRng, depth: usize) -> Value {
     let kinds = if depth < DEPTH_MAX { 14 } else { 10 };
     match random.random_range(0..kinds) {
         0 => json!({"enum": ["red", "green", 7, null, true, "gelb: \"ü\""]}),
-        1 => json!({"const": ["fixed", {"a": 1.5}].choose(random)}),
+        1 => json!({"const": ([json!("fixed"), json!({"a": 1.5})].choose(random))}),
         2 => {
             let least = random.random_range(-1000..1000);
             json!({"type": "integer", "minimum": least, "maximum": least + random.random_range(0..300)})
@@ -32,9 +32,11 @@ fn any(random: &mut StdRng, depth: usize) -> Value {
             json!({"type": "string", "minLength": least, "maxLength": least + random.random_range(1..20)})
         }
         6 => {
-            json!({"type": "string", "pattern": ["^[A-Z]{2}-[0-9]{3,5}$", "^(a|bc)*d$", "^\\w+@\\w+\\.org$"].choose(random)})
+            json!({"type": "string", "pattern": (["^[A-Z]{2}-[0-9]{3,5}$", "^(a|bc)*d$", "^\\w+@\\w+\\.org$"].choose(random))})
         }
-        7 => json!({"type": "string", "format": ["date", "time", "date-time", "uuid", "ipv4", "email"].choose(random)}),
+        7 => {
+            json!({"type": "string", "format": (["date", "time", "date-time", "uuid", "ipv4", "email"].choose(random))})
+        }
         8 => json!({"type": ["boolean", "null"]}),
         9 => json!({"type": "string", "enum": ["low", "medium", "high"]}),
         10 => {

@@ -11,6 +11,7 @@ mod draft;
 mod queue;
 mod schedule;
 mod sequence;
+mod states;
 mod thread;
 
 use std::{
@@ -189,9 +190,9 @@ pub struct EngineConfig {
     pub queue_max: usize,
     /// Bound on complete answers that were not read.
     pub unread_max: usize,
-    /// Bound on pages with prefixes that no sequence uses; zero disables prefix caching.
+    /// Bound on pages with prefixes that no sequence uses; zero disables prefix caching, as does a backend that cannot share pages.
     pub prefix_pages: usize,
-    /// Whether to draft by prompt lookup.
+    /// Whether to draft by prompt lookup, if that pays on the backend.
     pub prompt_lookup: bool,
     /// Bound on the duration of a step while a sequence decodes; prefill is chunked accordingly.
     pub step_max: Duration,

@@ -9,6 +9,7 @@ use super::{
     draft::{self, Record},
     queue::{Account, Waiting},
     schedule::Demand,
+    states::State,
 };
 use crate::{
     constrain::{ConstraintFailure, Guide, Next},
@@ -27,6 +28,7 @@ pub(super) struct Sequence {
     /// What the guide allows after the step's tokens.
     next: Result<Vec<Next>, ConstraintFailure>,
     table: Table,
+    state: State,
     /// Prompt, generated tokens, and draft.
     tokens: Vec<u32>,
     prompt: usize,
@@ -96,7 +98,7 @@ impl Sequence {
     }
 
     /// One of at most `sequences_max` that share the pages of `cache`.
-    pub(super) fn new(waiting: Waiting, table: Table, cache: &KvCache, sequences_max: usize) -> Self {
+    pub(super) fn new(waiting: Waiting, (table, state): (Table, State), cache: &KvCache, sequences_max: usize) -> Self {
         let Waiting { mut submitted, account } = waiting;
         let tokens = std::mem::take(&mut submitted.job.prompt);
         let sampler = Sampler::new(submitted.job.sampling.clone(), &tokens);
@@ -113,6 +115,7 @@ impl Sequence {
             guide,
             next: Err(ConstraintFailure::Stopped),
             table,
+            state,
             tokens,
             prompt,
             drafted: 0,
@@ -195,6 +198,7 @@ impl Sequence {
             tokens: &self.tokens[self.past..end],
             past: self.past,
             pages: self.table.pages(),
+            state: self.state.slot(),
             // Any token may be the only one that a constraint allows.
             candidates: self.sampler.candidates().filter(|_| !self.constrained),
             adapter: self.submitted.job.adapter.as_ref().map(|lease| lease.slot()),
@@ -333,7 +337,7 @@ impl Sequence {
         Progress::Ended
     }
 
-    /// Releases its pages.
+    /// Releases its pages, and the slot of its state.
     pub(super) fn close(self, cache: &mut KvCache) {
         cache.close(self.table);
     }

@@ -42,6 +42,7 @@ impl Backend for Scripted {
             pages: 64,
             logits: 24,
             vocab_size: VOCAB,
+            states: 0,
             shares_pages: false,
             drafts: true,
         }

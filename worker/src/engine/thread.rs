@@ -17,6 +17,7 @@ use super::{
     queue::Queue,
     schedule::{self, Demand, Pace},
     sequence::{Progress, Rows, Sequence},
+    states::States,
 };
 use crate::runtime::{Backend, Chunk, Geometry};
 
@@ -31,6 +32,7 @@ pub(super) struct EngineThread {
     /// Running sequences in the order of admission.
     running: Vec<Sequence>,
     cache: KvCache,
+    states: States,
     pace: Pace,
     cost: Cost,
     prompt_lookup: bool,
@@ -47,16 +49,18 @@ impl EngineThread {
         gauges: Arc<Gauges>,
     ) -> Self {
         let geometry = backend.geometry();
+        let prefix_pages = if geometry.shares_pages { config.prefix_pages } else { 0 };
         Self {
             jobs,
             gauges,
             sequences_max: config.sequences_max,
             queue: Queue::default(),
             running: Vec::new(),
-            cache: KvCache::new(geometry.page, geometry.pages, config.prefix_pages),
+            cache: KvCache::new(geometry.page, geometry.pages, prefix_pages),
+            states: States::new(geometry.states),
             pace: Pace::new(config.step_max),
             cost: Cost::default(),
-            prompt_lookup: config.prompt_lookup,
+            prompt_lookup: config.prompt_lookup && geometry.drafts,
             scheduled_tokens: Vec::new(),
             backend,
             ahead,
@@ -103,12 +107,13 @@ impl EngineThread {
     fn admit(&mut self) {
         while self.running.len() < self.sequences_max {
             let Some(index) = self.queue.next() else { return };
+            let Some(state) = self.states.take() else { return };
             let Some(table) = self.queue.get(index).and_then(|waiting| Sequence::room(waiting, &mut self.cache)) else {
                 return;
             };
             let Some(waiting) = self.queue.take(index) else { return };
             let runs = waiting.submitted.seat.0.run();
-            let sequence = Sequence::new(waiting, table, &self.cache, self.sequences_max);
+            let sequence = Sequence::new(waiting, (table, state), &self.cache, self.sequences_max);
             if runs {
                 self.running.push(sequence);
             } else {

@@ -47,6 +47,8 @@ pub struct Geometry {
     pub logits: usize,
     /// Length of a row of logits.
     pub vocab_size: usize,
+    /// Slots for states of sequences; zero for a model without any.
+    pub states: usize,
     /// Whether sequences may share pages that none of them writes.
     pub shares_pages: bool,
     /// Whether a step takes several tokens of an answer at about the price of one.
@@ -90,6 +92,9 @@ pub struct Chunk<'a> {
     /// Page table: pages of positions `0..PAGE`, `PAGE..2 * PAGE` and so on. Chunks may share pages that none of them
     /// writes.
     pub pages: &'a [u32],
+    /// Slot of the sequence's state, if the model has states. Without preceding tokens it begins anew; else the slot holds what
+    /// the preceding tokens left there.
+    pub state: Option<usize>,
     /// Adapter slot in the table.
     pub adapter: Option<usize>,
     /// Requested logits.
@@ -120,7 +125,7 @@ impl LogitsRequest {
     }
 }
 
-/// A chunk that cannot be part of the pass, because of a fault in the page tables.
+/// A chunk that cannot be part of the pass, because of a fault in the page tables or in its state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("chunk {chunk} of the step {wrong}")]
 pub struct ChunkError {
@@ -142,6 +147,8 @@ pub struct SessionConfig {
     pub context_length: usize,
     /// Pages of the KV cache, of [`Provider::page`](super::Provider::page) positions each.
     pub pages: usize,
+    /// Bound on sequences at a time: slots for their states, if the model has states.
+    pub sequences: usize,
     /// Bound on the rows of logits of a step.
     pub logits: usize,
     /// Threads of a step, including the caller's.

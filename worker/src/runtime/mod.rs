@@ -21,7 +21,7 @@ mod top;
 
 pub use assignment::Assignment;
 pub use backend::{Backend, Chunk, ChunkError, Geometry, LogitsRequest, SessionConfig, SessionError, TOKENS_MAX};
-pub use cpu::page_bytes;
+pub use cpu::{page_bytes, state_bytes};
 pub use device::DeviceError;
 pub use library::{LibraryError, Runtime};
 pub use openvino::OpenVinoDevice;

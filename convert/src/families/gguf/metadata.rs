@@ -63,8 +63,19 @@ impl<'a> Metadata<'a> {
 
     /// A number, or a list of one number for each layer that are all alike.
     pub(in crate::families) fn opt_size_of_layers(&self, name: &str) -> Result<Option<usize>, ConfigError> {
+        self.size_of_some_layers(name, |_| true)
+    }
+
+    /// As [`Metadata::opt_size_of_layers`], of those layers alone for which it is not zero.
+    pub(super) fn opt_size_of_layers_but_zeros(&self, name: &str) -> Result<Option<usize>, ConfigError> {
+        self.size_of_some_layers(name, |value| value.as_u64() != Some(0))
+    }
+
+    fn size_of_some_layers(&self, name: &str, some: fn(&Value) -> bool) -> Result<Option<usize>, ConfigError> {
         let Some(Value::Array(values)) = self.get(name) else { return self.opt_size(name) };
+        let values: Vec<_> = values.iter().filter(|value| some(value)).collect();
         match values.split_first() {
+            None if self.get(name).is_some_and(|all| all.as_array().is_some_and(|all| !all.is_empty())) => Ok(None),
             Some((first, rest)) if rest.iter().all(|value| value == first) => {
                 let size = first.as_u64().and_then(|size| usize::try_from(size).ok());
                 size.map(Some).ok_or_else(|| self.fields.wrong(&self.key(name), "whole numbers, not negative"))
@@ -102,7 +113,7 @@ impl<'a> Metadata<'a> {
         self.fields.missing(&self.key(name))
     }
 
-    pub(super) fn wrong(&self, name: &str, expected: &str) -> ConfigError {
+    pub(in crate::families) fn wrong(&self, name: &str, expected: &str) -> ConfigError {
         self.fields.wrong(&self.key(name), expected)
     }
 

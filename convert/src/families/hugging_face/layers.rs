@@ -21,8 +21,12 @@ impl LayerTypes {
     }
 }
 
-/// Reads `layer_types`; without it, no layer has a window.
-pub(in crate::families) fn layer_types(fields: &Fields<'_>, layers: usize) -> Result<LayerTypes, ConfigError> {
+/// Reads `layer_types`; without it, no layer has a window. `other` is a type of layers that are no attention.
+pub(in crate::families) fn layer_types(
+    fields: &Fields<'_>,
+    layers: usize,
+    other: Option<&str>,
+) -> Result<LayerTypes, ConfigError> {
     let window = fields.opt_size("sliding_window")?;
     let Some(types) = fields.opt_texts("layer_types")? else { return Ok(LayerTypes { sliding: Vec::new(), window }) };
     if types.len() < layers {
@@ -31,7 +35,11 @@ pub(in crate::families) fn layer_types(fields: &Fields<'_>, layers: usize) -> Re
     let sliding = types.iter().take(layers).map(|kind| match *kind {
         "sliding_attention" => Ok(true),
         "full_attention" => Ok(false),
-        _ => Err(fields.unsupported("layer_types", "full_attention, sliding_attention")),
+        kind if Some(kind) == other => Ok(false),
+        _ => {
+            let known = ["full_attention", "sliding_attention"].into_iter().chain(other).collect::<Vec<_>>();
+            Err(fields.unsupported("layer_types", &known.join(", ")))
+        }
     });
     let types = LayerTypes { sliding: sliding.collect::<Result<_, _>>()?, window };
     if window.is_none() && types.sliding.contains(&true) {

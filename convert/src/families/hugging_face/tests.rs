@@ -17,11 +17,11 @@ fn read(over: &Value) -> Result<Architecture, ConfigError> {
 #[test]
 fn what_is_not_said_takes_the_defaults_of_transformers() {
     let config = read(&json!({})).unwrap();
-    let attention = &config.layers[0].attention;
+    let attention = config.layers[0].attention().unwrap();
     assert_eq!((attention.kv_heads, attention.head_dim), (4, 16));
     assert_eq!(config.ropes, [Rope::new(10_000.0, 16)]);
     assert!(!config.head.tied && attention.window.is_none());
-    let window = |config: Architecture| config.layers[0].attention.window;
+    let window = |config: Architecture| config.layers[0].attention().unwrap().window;
     assert_eq!(window(read(&json!({"model_type": "mistral"})).unwrap()), Some(4096));
     assert_eq!(window(read(&json!({"model_type": "mistral", "sliding_window": null})).unwrap()), None);
 }

@@ -16,6 +16,7 @@ pub(super) struct Layer {
     pub(super) interleaved: bool,
     pub(super) norm: Option<Norms>,
     pub(super) stored: Stored,
+    pub(super) gated: bool,
     pub(super) cos: Vec<f32>,
     pub(super) sin: Vec<f32>,
 }
@@ -56,6 +57,7 @@ impl Layer {
             interleaved: false,
             norm: None,
             stored: Stored::PLAIN,
+            gated: false,
             cos: (0..POSITIONS * half).map(|i| angle(i).cos() as f32).collect(),
             sin: (0..POSITIONS * half).map(|i| angle(i).sin() as f32).collect(),
         }
@@ -63,6 +65,11 @@ impl Layer {
 
     pub(super) fn scale(&self) -> f32 {
         1.0 / (self.shape.head_dim() as f32).sqrt()
+    }
+
+    /// Floats of a row of inputs.
+    pub(super) fn width(&self) -> usize {
+        self.stored.width(&self.shape) + if self.gated { self.shape.queries_width() } else { 0 }
     }
 
     pub(super) fn rotary(&self) -> Rotary<'_> {

@@ -9,7 +9,7 @@ use slm_kernels::{
     experts,
 };
 
-use super::{adapter_batch::AdapterBatch, memory::KvMemory};
+use super::{adapter_batch::AdapterBatch, memory::KvMemory, states::StateMemory};
 use crate::{
     adapters::AdapterTable,
     runtime::backend::{Chunk, ChunkError},
@@ -22,6 +22,7 @@ pub(super) struct ForwardPass {
     /// One plan for each head shape of the model's layers.
     plans: Vec<Plan>,
     kv: KvMemory,
+    pub(super) states: StateMemory,
     /// Tables of the model's rotary embeddings, for the served context.
     pub(super) ropes: Vec<RotaryTables>,
     pub(super) adapters: AdapterBatch,
@@ -49,7 +50,12 @@ pub(super) struct Attended<'a> {
 
 impl ForwardPass {
     /// A pass over layers with heads of these shapes.
-    pub(super) fn new(shapes: &[Shape], kv: KvMemory, ropes: Vec<RotaryTables>, table: Arc<AdapterTable>) -> Self {
+    pub(super) fn new(
+        shapes: &[Shape],
+        (kv, states): (KvMemory, StateMemory),
+        ropes: Vec<RotaryTables>,
+        table: Arc<AdapterTable>,
+    ) -> Self {
         let mut plans: Vec<Plan> = Vec::new();
         for shape in shapes {
             if plans.iter().all(|plan| plan.shape() != shape) {
@@ -61,6 +67,7 @@ impl ForwardPass {
             plans,
             writers: vec![0; kv.pages()],
             kv,
+            states,
             ropes,
             adapters: AdapterBatch::default(),
             table,
@@ -74,6 +81,7 @@ impl ForwardPass {
     /// Prepares a pass over `chunks` on `threads` threads.
     pub(super) fn prepare(&mut self, chunks: &[Chunk<'_>], threads: usize) -> Result<(), ChunkError> {
         self.check(chunks)?;
+        self.states.prepare(chunks)?;
         let sequences: Vec<_> = chunks
             .iter()
             .map(|chunk| Sequence { pages: chunk.pages, begin: chunk.past, tokens: chunk.tokens.len() })
@@ -140,7 +148,8 @@ mod tests {
     fn refusal(chunks: &[(usize, usize, &[u32])]) -> Option<String> {
         let shape = Shape::new(2, 1, 16);
         let kv = KvMemory::new(&[Some(shape)], 4, Precision::F32);
-        let mut step = ForwardPass::new(&[shape], kv, Vec::new(), AdapterTable::new(0).into());
+        let mut step =
+            ForwardPass::new(&[shape], (kv, StateMemory::new(&[0], 0)), Vec::new(), AdapterTable::new(0).into());
         let tokens = [0; 2 * PAGE];
         let chunks: Vec<_> = chunks
             .iter()
@@ -148,6 +157,7 @@ mod tests {
                 tokens: &tokens[..count],
                 past,
                 pages,
+                state: None,
                 adapter: None,
                 logits: LogitsRequest::Last,
                 candidates: None,

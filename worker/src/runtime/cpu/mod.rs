@@ -6,7 +6,8 @@ mod memory;
 mod operators;
 mod phases;
 mod session;
+mod states;
 pub(super) mod tensor;
 
 pub(super) use session::DecoderSession;
-pub use session::page_bytes;
+pub use session::{page_bytes, state_bytes};

@@ -1,12 +1,15 @@
 //! The project's operators in ONNX Runtime.
 
 mod attention;
+mod delta_rule;
 mod embedding;
 mod experts;
 mod linear;
 mod lora_add;
 mod norm;
 mod norm_add;
+mod short_convolution;
+mod states;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -19,11 +22,13 @@ use slm_kernels::{Format, Level, rowwise::Activation};
 
 use self::{
     attention::Attention,
+    delta_rule::DeltaRule,
     embedding::Embedding,
     experts::Experts,
     linear::{LinearAdd, NormLinear},
     lora_add::LoraAdd,
     norm_add::NormAdd,
+    short_convolution::ShortConvolution,
 };
 use super::forward_pass::ForwardPass;
 
@@ -38,6 +43,8 @@ pub(super) fn domain(step: Arc<Mutex<ForwardPass>>, threads: usize) -> ort::Resu
         .add(LinearAdd { shared: shared.clone() })?
         .add(NormAdd { shared: shared.clone() })?
         .add(Experts { shared: shared.clone() })?
+        .add(ShortConvolution { shared: shared.clone() })?
+        .add(DeltaRule { shared: shared.clone() })?
         .add(Attention { shared })?
         .add(Embedding)
 }

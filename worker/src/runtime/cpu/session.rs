@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ort::session::{Session, builder::GraphOptimizationLevel};
 use slm_convert::{
-    architecture::{Architecture, KeyValues, Layer},
+    architecture::{Architecture, Attention, KeyValues, Layer},
     bundle::Bundle,
     graph::Precision,
 };
 use slm_kernels::attention::{PAGE, Shape};
 
-use super::{forward_pass::ForwardPass, memory::KvMemory, operators};
+use super::{forward_pass::ForwardPass, memory::KvMemory, operators, states::StateMemory};
 use crate::{
     adapters::AdapterTable,
     runtime::{
@@ -29,16 +29,24 @@ pub fn page_bytes(model: &Architecture, precision: Precision) -> usize {
     KvMemory::element_bytes(precision) * elements
 }
 
-/// Heads of each layer.
+/// Bytes of the state of a sequence over all layers.
+pub fn state_bytes(model: &Architecture) -> usize {
+    model.state_floats() * size_of::<f32>()
+}
+
+fn shape(attention: &Attention) -> Shape {
+    Shape::new(attention.heads, attention.kv_heads, attention.head_dim)
+}
+
+/// Heads of all layers that attend.
 fn shapes(model: &Architecture) -> Vec<Shape> {
-    let heads = model.layers.iter().map(|layer| &layer.attention);
-    heads.map(|attention| Shape::new(attention.heads, attention.kv_heads, attention.head_dim)).collect()
+    model.layers.iter().filter_map(Layer::attention).map(shape).collect()
 }
 
 /// Heads of each layer with keys and values of its own.
 fn kv_shapes(model: &Architecture) -> Vec<Option<Shape>> {
-    let own = |layer: &Layer| !matches!(layer.attention.kv, KeyValues::OfLayer(_));
-    shapes(model).into_iter().zip(&model.layers).map(|(shape, layer)| own(layer).then_some(shape)).collect()
+    let own = |attention: &&Attention| !matches!(attention.kv, KeyValues::OfLayer(_));
+    model.layers.iter().map(|layer| layer.attention().filter(own).map(shape)).collect()
 }
 
 /// An open decoder.
@@ -70,18 +78,23 @@ impl DecoderSession {
         if config.context_length > model.context_length {
             return Err(SessionError::ContextLength { asked: config.context_length, most: model.context_length });
         }
+        let floats: Vec<usize> = model.layers.iter().map(|layer| layer.mixer.state_floats()).collect();
+        let states = StateMemory::new(&floats, config.sequences);
+        // A page says nothing of the state at its end, and a state does not go back to the tokens before a wrong draft.
+        let only_pages = states.slots() == 0;
         let geometry = Geometry {
             context_length: config.context_length,
             page: PAGE,
             pages: config.pages,
             logits: config.logits,
             vocab_size: model.vocab_size,
-            shares_pages: true,
-            drafts: true,
+            states: states.slots(),
+            shares_pages: only_pages,
+            drafts: only_pages,
         };
         let kv = KvMemory::new(&kv_shapes(model), config.pages, bundle.info.flavour.precision);
         let ropes = model.ropes.iter().map(|rope| rope.tables(config.context_length)).collect();
-        let step = Arc::new(Mutex::new(ForwardPass::new(&shapes(model), kv, ropes, table)));
+        let step = Arc::new(Mutex::new(ForwardPass::new(&shapes(model), (kv, states), ropes, table)));
         let session = build_session(runtime, bundle, config.threads, &step)?;
         Ok(Self {
             binding: Binding::new(&session)?,
@@ -118,8 +131,11 @@ impl Backend for DecoderSession {
         // At least one row of logits is bound: an empty Gather is not covered by tests.
         self.bind(tokens, wanted.max(1))?;
         let ran = self.binding.run(&mut self.session, None);
-        self.lock().adapters.release();
+        let mut step = self.lock();
+        step.adapters.release();
         ran?;
+        step.states.finish(chunks);
+        drop(step);
         self.rows = wanted;
         Ok(wanted)
     }

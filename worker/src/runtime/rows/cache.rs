@@ -4,7 +4,7 @@
 use std::{ffi::CString, sync::Arc};
 
 use slm_convert::{
-    architecture::Architecture,
+    architecture::{Architecture, Attention},
     graph::{Flavour, Form, rows::cache_names},
 };
 
@@ -58,7 +58,7 @@ impl Cache {
         let element = element_bytes(flavour.activations);
         let mut sides = Vec::new();
         for (index, layer) in model.layers.iter().enumerate() {
-            let (heads, width) = (layer.attention.kv_heads, layer.attention.head_dim);
+            let Some(&Attention { kv_heads: heads, head_dim: width, .. }) = layer.attention() else { continue };
             let position = heads * width * element;
             for [takes, gives] in cache_names(flavour.form, index) {
                 let names = [c_string(takes)?, c_string(gives)?];

@@ -130,6 +130,7 @@ mod tests {
                 tokens: &tokens[..count],
                 past,
                 pages,
+                state: None,
                 adapter: None,
                 logits: LogitsRequest::Last,
                 candidates: None,

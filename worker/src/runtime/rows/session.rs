@@ -13,7 +13,7 @@ use std::{
 
 use ort::session::{RunOptions, Session};
 use slm_convert::{
-    architecture::Architecture,
+    architecture::{Architecture, Layer},
     bundle::Bundle,
     graph::{Activations, Form, rows as names, rows::Position},
 };
@@ -41,7 +41,8 @@ const CAPTURE_RUNS: usize = 6;
 
 /// Bytes of the keys and values of one sequence.
 pub(crate) fn row_bytes(model: &Architecture, activations: Activations, positions: usize) -> usize {
-    let heads = model.layers.iter().map(|layer| 2 * layer.attention.kv_size()).sum::<usize>();
+    let attentions = model.layers.iter().filter_map(Layer::attention);
+    let heads = attentions.map(|attention| 2 * attention.kv_size()).sum::<usize>();
     heads * positions * element_bytes(activations)
 }
 
@@ -143,6 +144,7 @@ impl RowsSession {
             pages: config.pages,
             logits: config.logits,
             vocab_size: model.vocab_size,
+            states: 0,
             shares_pages: false,
             drafts: false,
         };
@@ -195,7 +197,15 @@ impl RowsSession {
             let logits = LogitsRequest::Last;
             if past + count <= self.geometry.context_length {
                 let tokens = &tokens[..count];
-                self.step(&[Chunk { tokens, past, pages: &[0], adapter: None, logits, candidates: None }])?;
+                self.step(&[Chunk {
+                    tokens,
+                    past,
+                    pages: &[0],
+                    state: None,
+                    adapter: None,
+                    logits,
+                    candidates: None,
+                }])?;
             }
         }
         self.lengths.fill(0);

@@ -55,7 +55,7 @@ impl Golden {
     /// Sizes of a session that is opened for this alone, beside one with this configuration. The context is the same, because
     /// some rotary embeddings depend on it.
     pub(super) fn session(served: SessionConfig) -> SessionConfig {
-        SessionConfig { pages: 2, logits: 2, ..served }
+        SessionConfig { pages: 2, sequences: 2, logits: 2, ..served }
     }
 
     /// Room for its adapter.
@@ -130,6 +130,7 @@ impl Golden {
                     tokens,
                     past,
                     pages: PAGES[page],
+                    state: None,
                     adapter,
                     logits: LogitsRequest::Last,
                     candidates: None,

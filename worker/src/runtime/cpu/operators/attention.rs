@@ -1,6 +1,6 @@
 //! `Attention(qkv, q_gain, k_gain) -> y`: paged attention of each new token over its sequence, itself included.
 //!
-//! Two phases over all threads: append the new tokens' keys and values, then compute the plan's items.
+//! Phases over all threads: append the new tokens' keys and values, then compute the plan's items, then apply gates.
 #![allow(unsafe_code)] // Tensor data comes as raw pointers; every block says what bounds it.
 
 use std::num::NonZeroUsize;
@@ -78,6 +78,7 @@ impl Operator for Attention {
             scale: context.get("scale").ok_or_else(|| missing("scale"))?,
             window: window.and_then(|window| NonZeroUsize::new(usize::try_from(window).ok()?)),
             soft_cap: context.get("softcap"),
+            gated: flag("gated"),
             rope: rope.and_then(|rope| usize::try_from(rope).ok()),
             norm,
             shared: self.shared.clone(),
@@ -116,6 +117,8 @@ pub(super) struct AttentionKernel {
     scale: f32,
     window: Option<NonZeroUsize>,
     soft_cap: Option<f32>,
+    /// Whether each query head has a gate.
+    gated: bool,
     /// Index of the rotary embedding.
     rope: Option<usize>,
     norm: Option<Norm>,
@@ -164,16 +167,16 @@ impl AttentionKernel {
             None => Rotary { cos: &[], sin: &[], dim: 0, interleaved: false },
         };
         let (shape, tokens) = (*plan.shape(), plan.tokens());
-        if qkv.shape() != [tokens as i64, self.stored.width(&shape) as i64] {
+        queries.resize(tokens * shape.queries_width(), 0.0);
+        let queries = Rows::new(queries, shape.queries_width());
+        let Self { scale, window, soft_cap, stored, gated, .. } = *self;
+        let attention = attention::Attention { plan, pages, queries, scale, window, soft_cap, norm, stored, gated };
+        if qkv.shape() != [tokens as i64, attention.input_width() as i64] {
             return Err(ort::Error::new(format!("{:?} for {tokens} tokens of {shape:?}", qkv.shape())));
         }
         let mut out = Tensor::<f32>::output_like(context, 0, &qkv, shape.queries_width())?;
         // SAFETY: an input of this call, which nobody writes to, and its output, which nobody else touches meanwhile.
         let (qkv, out) = unsafe { (qkv.as_slice(), out.as_mut_slice()) };
-        queries.resize(tokens * shape.queries_width(), 0.0);
-        let queries = Rows::new(queries, shape.queries_width());
-        let Self { scale, window, soft_cap, stored, .. } = *self;
-        let attention = attention::Attention { plan, pages, queries, scale, window, soft_cap, norm, stored };
         let out = Rows::new(out, shape.queries_width());
         let parts = if tokens <= APPEND_ALONE { 1 } else { threads };
         // SAFETY: parts of the tokens do not overlap, and nothing attends yet.
@@ -182,6 +185,11 @@ impl AttentionKernel {
         };
         // SAFETY: all tokens are appended; items are computed once each, and nobody else has the rows of `out`.
         let attend = |item: usize| unsafe { attention.attend(level, item, out) };
-        phases::run(context, threads, &[Phase::new(parts, &append), Phase::new(plan.items(), &attend)])
+        // SAFETY: parts of the tokens do not overlap, and everything is attended to.
+        let gate = |part: usize| unsafe {
+            attention.gate(level, cut(tokens, part, parts)..cut(tokens, part + 1, parts), qkv, out);
+        };
+        let phases = [Phase::new(parts, &append), Phase::new(plan.items(), &attend), Phase::new(parts, &gate)];
+        phases::run(context, threads, &phases[..if gated { 3 } else { 2 }])
     }
 }
