@@ -9,7 +9,7 @@ PYTHON := $(CACHE)/venv/bin/python
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 SLM := $(TARGET)/release/slm
 
-.PHONY: help setup build demo up test check deny advisories machete msrv shellcheck actionlint fuzz loom memcheck generate parity cuda-kernels e2e e2e-faults bench soak images \
+.PHONY: help setup build demo up test check deny advisories machete msrv shellcheck actionlint fuzz loom memcheck generate parity cuda-kernels tensorrt-rtx e2e e2e-faults bench soak soak-openvino images \
 	chart chart-generate cluster-setup cluster-up cluster-down cluster-test clean
 
 help: ## Show what there is
@@ -30,7 +30,7 @@ up: setup build ## Start the quickstart swarm and serve until Ctrl-C
 	@exec "$(SLM)" up -f examples/quickstart
 
 test: setup ## Everything that CI runs
-	@CACHE="$(CACHE)" scripts/setup gemma clients registry
+	@CACHE="$(CACHE)" scripts/setup gemma clients registry openvino
 	@$(MAKE) --no-print-directory check build
 	SLM_TEST_PYTHON="$(PYTHON)" $(CARGO) test --release --workspace
 
@@ -86,11 +86,20 @@ e2e: cluster-setup setup images ## The swarm on a real cluster: the one of KUBEC
 e2e-faults: cluster-setup setup images ## The same, with eight callers that never pause while things break or are replaced
 	@CACHE="$(CACHE)" scripts/e2e --faults
 
+tensorrt-rtx: setup ## Parse and compile the graphs for TensorRT of every family with TensorRT-RTX, without a GPU (SLM_PARITY_DIR as above)
+	@CACHE="$(CACHE)" scripts/setup tensorrt-rtx
+	SLM_TENSORRT_RTX_PYTHON="$(CACHE)/tensorrt-rtx/bin/python" SLM_PARITY_DIR="$(abspath $(SLM_PARITY_DIR))" \
+	  $(CARGO) test --release --workspace --test tensorrt_rtx -- --ignored --nocapture
+
 bench: setup ## Speed beside the bare ONNX Runtime step and llama-server, on this machine (BENCH="--model gemma-3-270m --repeat 9" for options)
 	@$(CARGO) build --release --workspace --bins
 	@opponent="$$(CACHE="$(CACHE)" scripts/llama-server)" && read -r server <<<"$$opponent" && \
 	  "$(TARGET)/release/slm-bench" --slm "$(SLM)" --llama-server "$$server" \
 	    --plot "$(TARGET)/bench.png" --json "$(TARGET)/bench.json" $(BENCH)
+
+soak-openvino: setup build ## Ten minutes of experts that come and go on OpenVINO's CPU device, under load
+	@CACHE="$(CACHE)" scripts/setup openvino
+	SLM_OPENVINO_SECONDS=$(or $(SLM_OPENVINO_SECONDS),600) $(CARGO) test --release --workspace --test openvino -- --nocapture
 
 soak: setup build ## Half an hour of everything at once, then two tenants beside a third that does everything wrong
 	SLM_SOAK_SECONDS=$(or $(SLM_SOAK_SECONDS),1800) $(CARGO) test --release --workspace --test soak -- --nocapture

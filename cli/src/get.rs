@@ -1,5 +1,7 @@
 //! `slm get`: models, adapters and routes, and the workers that have them loaded.
 
+use std::collections::BTreeMap;
+
 use clap::{Args, ValueEnum};
 use indicatif::BinaryBytes;
 use serde_json::{Value, json};
@@ -96,7 +98,7 @@ fn select(models: Vec<ModelInfo>, what: KindFilter, name: Option<&str>) -> Resul
 fn table(models: &[ModelInfo], wide: bool) -> (Vec<&'static str>, Vec<Vec<String>>) {
     let mut heading = vec!["KIND", "NAME", "READY", "MODEL", "WORKERS", "MEMORY", "DIGEST"];
     if wide {
-        heading.extend(["ADDRESSES", "DESCRIPTION"]);
+        heading.extend(["PROVIDER", "FLAVOUR", "NODES", "ADDRESSES", "DESCRIPTION"]);
     }
     let row = |model: &ModelInfo| {
         let is_route = model.kind == "SwarmRoute";
@@ -110,6 +112,8 @@ fn table(models: &[ModelInfo], wide: bool) -> (Vec<&'static str>, Vec<Vec<String
             or_dash(&if wide { model.digest.clone() } else { short_digest(&model.digest) }),
         ];
         if wide {
+            let nodes = model.nodes.iter().map(|part| format!("{}:{}", part.provider, part.nodes)).collect::<Vec<_>>();
+            row.extend([or_dash(&model.execution_provider), or_dash(&model.flavour), or_dash(&nodes.join(","))]);
             row.extend([or_dash(&model.workers.join(",")), or_dash(&model.description)]);
         }
         row
@@ -131,6 +135,9 @@ fn json(model: &ModelInfo) -> Value {
         "digest": model.digest,
         "workers": model.workers,
         "bytes": model.bytes,
+        "executionProvider": model.execution_provider,
+        "flavour": model.flavour,
+        "nodes": model.nodes.iter().map(|part| (part.provider.clone(), part.nodes)).collect::<BTreeMap<_, _>>(),
     })
 }
 

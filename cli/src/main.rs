@@ -7,6 +7,11 @@
 // A binary has no public interface: `pub` says what leaves a module.
 #![allow(unreachable_pub)]
 
+/// The system's allocator keeps what a large request has left behind for as long as anything small lies above it: under a flood of
+/// large bodies a router grew by 60 MB at a time. This one gives free pages back wherever they are.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 mod args;
 mod exit;
 mod logs;

@@ -1,11 +1,13 @@
 //! `slm run`: one answer, printed as it is generated.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::{Value, json};
 use slm_launch::StoreArgs;
-use slm_proto::v1::{FinishReason, Finished, GenerateRequest, Started, Usage, generate_response::Event};
+use slm_proto::v1::{
+    FinishReason, Finished, GenerateRequest, Started, Usage, generate_response::Event, sampling::Constraint,
+};
 
 use crate::{
     client::{Client, PromptArgs, ServerArgs, refused},
@@ -21,6 +23,7 @@ use crate::{
 #[command(after_help = "Examples:\n  slm run banking \"put a freeze on my bank account right now\"\n  \
     slm run assistant \"book me a flight to oslo\" --explain\n  \
     slm run smollm2 \"Write a haiku about the sea.\" --temperature 0.8 --seed 7\n  \
+    slm run smollm2 \"Name a city.\" --schema city.json --max-tokens 100\n  \
     slm run -f examples/quickstart kitchen \"find me a good recipe for onion soup\"")]
 pub struct RunArgs {
     #[command(flatten)]
@@ -49,6 +52,9 @@ pub struct RunArgs {
     /// End before this text; may be given several times.
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
+    /// A file with a JSON Schema: the answer is a JSON document that it describes, unless --max-tokens cuts it.
+    #[arg(long, value_name = "FILE")]
+    schema: Option<PathBuf>,
     /// Print one JSON object at the end instead of text.
     #[arg(long)]
     json: bool,
@@ -84,11 +90,19 @@ impl RunArgs {
         sampling.min_p = self.min_p;
         sampling.repetition_penalty = self.repetition_penalty;
         sampling.seed = self.seed;
+        sampling.constraint = self.schema.as_deref().map(schema).transpose()?;
         request.max_tokens = self.max_tokens;
         request.stop.clone_from(&self.stop);
         request.explain = self.explain;
         Ok(request)
     }
+}
+
+fn schema(file: &Path) -> Result<Constraint, Failure> {
+    let read = std::fs::read_to_string(file);
+    read.map(Constraint::JsonSchema).map_err(|error| {
+        Failure::failed(format!("--schema {}: {error}; name a file with a JSON Schema", file.display()))
+    })
 }
 
 /// All of an answer.

@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// Incremented whenever the same checkpoint would give another bundle: another graph, or other defaults.
-pub const CONVERTER_VERSION: u32 = 10;
+pub const CONVERTER_VERSION: u32 = 11;
 
 /// Polling interval while another process builds the bundle.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);

@@ -8,6 +8,7 @@ mod config;
 mod error;
 mod lookalike;
 mod matrix;
+mod synthetic;
 mod targets;
 mod weights;
 

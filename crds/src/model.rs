@@ -247,6 +247,12 @@ pub struct SlmModelStatus {
     /// Digest of the artifact that the workers serve.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
+    /// ExecutionProvider of ONNX Runtime on which the workers compute: Cpu, Cuda or OpenVino.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub execution_provider: Option<String>,
+    /// Flavour of the converted model: the form of its graph, its precision and its activations; on the CPU, the precision alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flavour: Option<String>,
     /// Conditions of the SlmModel: Ready.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "status::conditions")]

@@ -52,10 +52,15 @@ impl ExecutionProvider {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unsupported {
     /// It has no such provider.
-    #[error("workers of this release compute on Cpu and Cuda in pods; executionProvider {0} is not there yet")]
+    #[error("workers of this release compute on Cpu, Cuda and OpenVino; executionProvider {0} is not there yet")]
     Provider(accelerator::ExecutionProvider),
-    /// The provider takes no options.
-    #[error("executionProvider {provider} takes no providerOptions; take {options} away")]
+    /// OpenVINO's device is another than the processor.
+    #[error(
+        "OpenVINO computes on device_type CPU in this release; providerOptions has device_type {0}, which is not there yet"
+    )]
+    OpenVinoDevice(String),
+    /// The provider does not take these options.
+    #[error("executionProvider {provider} takes {}; take {options} out of providerOptions", taken(.provider))]
     Options {
         /// The provider.
         provider: ExecutionProvider,
@@ -63,6 +68,25 @@ pub enum Unsupported {
         options: String,
     },
 }
+
+/// Options that a profile may have.
+fn known(provider: ExecutionProvider) -> &'static [&'static str] {
+    match provider {
+        ExecutionProvider::OpenVino => &[DEVICE_TYPE],
+        ExecutionProvider::Cpu | ExecutionProvider::Cuda => &[],
+    }
+}
+
+fn taken(provider: &ExecutionProvider) -> String {
+    match known(*provider) {
+        [] => "no options".to_owned(),
+        names => format!("no other option than {}", names.join(", ")),
+    }
+}
+
+/// OpenVINO's option with the device, and the value that workers of this release run on.
+const DEVICE_TYPE: &str = "device_type";
+const CPU_DEVICE: &str = "CPU";
 
 /// The provider that a worker on this profile is started with.
 ///
@@ -72,14 +96,16 @@ pub fn provider(profile: &AcceleratorProfileSpec) -> Result<ExecutionProvider, U
     let provider = match profile.execution_provider {
         accelerator::ExecutionProvider::Cpu => ExecutionProvider::Cpu,
         accelerator::ExecutionProvider::Cuda => ExecutionProvider::Cuda,
-        // Images have no ONNX Runtime with OpenVINO.
-        other @ (accelerator::ExecutionProvider::TensorRt | accelerator::ExecutionProvider::OpenVino) => {
-            return Err(Unsupported::Provider(other));
-        }
+        accelerator::ExecutionProvider::OpenVino => ExecutionProvider::OpenVino,
+        other @ accelerator::ExecutionProvider::TensorRt => return Err(Unsupported::Provider(other)),
     };
-    if profile.provider_options.is_empty() {
-        return Ok(provider);
+    let options = profile.provider_options.keys().map(String::as_str);
+    let unknown: Vec<&str> = options.filter(|name| !known(provider).contains(name)).collect();
+    if !unknown.is_empty() {
+        return Err(Unsupported::Options { provider, options: unknown.join(", ") });
     }
-    let options: Vec<&str> = profile.provider_options.keys().map(String::as_str).collect();
-    Err(Unsupported::Options { provider, options: options.join(", ") })
+    match profile.provider_options.get(DEVICE_TYPE) {
+        Some(device) if device != CPU_DEVICE => Err(Unsupported::OpenVinoDevice(device.clone())),
+        _ => Ok(provider),
+    }
 }

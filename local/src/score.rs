@@ -110,7 +110,7 @@ pub fn score(options: &ScoreOptions, progress: &mut dyn FnMut(ScoreProgress)) ->
     };
     let adapter = options.adapter.as_ref().map(|path| open_adapter(path, &options.model, &bundle)).transpose()?;
     let room = AdapterRoom { slots: 1, rank_max: adapter.as_ref().map_or(1, |adapter| adapter.rank_max) };
-    let Opened { mut backend, loader } = provider.open(&runtime, &bundle, config, room, adapters.table())?;
+    let Opened { mut backend, loader, .. } = provider.open(&runtime, &bundle, config, room, adapters.table())?;
     // Held until the end: with its lease an adapter leaves its slot.
     let lease = adapter.map(|adapter| publish(&adapter, &loader, &adapters)).transpose()?;
     let slot = lease.as_ref().map(|lease| lease.slot());

@@ -41,6 +41,7 @@ fn of_expert(view: &View, expert: &Expert) -> ModelInfo {
         .workers_of(&expert.model)
         .filter_map(|worker| Some((&*worker.url, worker.resident(expert).ok()?)))
         .collect();
+    let state = view.workers_of(&expert.model).find_map(|worker| worker.state.as_deref().ok());
     let is_adapter = expert.kind == ExpertKind::LoraAdapter;
     ModelInfo {
         name: expert.name.clone(),
@@ -50,6 +51,9 @@ fn of_expert(view: &View, expert: &Expert) -> ModelInfo {
         ready: !resident.is_empty(),
         digest: resident.first().map_or(expert.digest.as_str(), |(_, digest)| digest).to_owned(),
         bytes: view.workers_of(&expert.model).find_map(|worker| worker.bytes_of(expert)).unwrap_or(0),
+        execution_provider: state.map(|state| state.execution_provider.clone()).unwrap_or_default(),
+        flavour: state.map(|state| state.flavour.clone()).unwrap_or_default(),
+        nodes: state.map(|state| state.nodes.clone()).unwrap_or_default(),
         workers: resident.into_iter().map(|(url, _)| url.to_owned()).collect(),
     }
 }

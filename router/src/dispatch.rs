@@ -356,7 +356,7 @@ fn for_worker(request: &GenerateRequest, expert: &str, caller: &Caller) -> Gener
     GenerateRequest {
         model: expert.to_owned(),
         input: request.input.clone(),
-        sampling: request.sampling,
+        sampling: request.sampling.clone(),
         max_tokens: request.max_tokens,
         stop: request.stop.clone(),
         stop_token_ids: request.stop_token_ids.clone(),

@@ -174,6 +174,7 @@ impl Answer {
                 Event::Finished(finished) => {
                     completion.reason = finished.reason;
                     completion.usage = finished.usage;
+                    completion.stop = finished.stop;
                 }
             }
         }

@@ -26,6 +26,9 @@ pub(crate) enum Api {
     grpc_complete,
     http_chat,
     http_completions,
+    anthropic_messages,
+    ollama_chat,
+    ollama_generate,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]

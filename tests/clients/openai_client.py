@@ -8,12 +8,20 @@ Each check prints its name before it runs; the first that fails ends the script 
 import json
 import math
 import sys
+from typing import Annotated, Literal, Optional
 
 import openai
+import pydantic
 
 client = openai.OpenAI(base_url=sys.argv[1], api_key="none", max_retries=0, timeout=120)
 expected = json.load(open(sys.argv[2], encoding="utf-8"))
 TOWER = [{"role": "user", "content": "Where is the Eiffel Tower?"}]
+
+
+class Building(pydantic.BaseModel):
+    kind: Literal["tower", "bridge"]
+    floors: Annotated[int, pydantic.Field(ge=1, le=200)]
+    owner: Optional[Literal["city", "state"]]
 
 
 def user(text):
@@ -165,6 +173,54 @@ def refused(kind, call, *parts, param=None, code=None):
     raise AssertionError(f"not refused with {kind.__name__}: {parts}")
 
 
+def structured_outputs():
+    schema = {
+        "type": "object",
+        "properties": {
+            "city": {"type": "string", "minLength": 1, "maxLength": 20},
+            "kind": {"enum": ["tower", "bridge"]},
+            "floors": {"type": "integer", "minimum": 1, "maximum": 200},
+        },
+        "required": ["city", "kind", "floors"],
+        "additionalProperties": False,
+    }
+    form = {"type": "json_schema", "json_schema": {"name": "building", "strict": True, "schema": schema}}
+    for number in range(3):
+        choice = chat(temperature=1, seed=number, response_format=form, max_tokens=200).choices[0]
+        building = json.loads(choice.message.content)
+        assert choice.finish_reason == "stop" and list(building) == ["city", "kind", "floors"], building
+        assert building["kind"] in ("tower", "bridge") and 1 <= building["floors"] <= 200, building
+    pieces = chat(temperature=1, seed=2, response_format=form, max_tokens=200, stream=True)
+    streamed = "".join(piece.choices[0].delta.content or "" for piece in pieces)
+    assert streamed == choice.message.content, (streamed, choice)
+    cut = chat(response_format=form, max_tokens=3).choices[0]
+    assert cut.finish_reason == "length", cut
+    # An adapter, which would answer with a label.
+    label = chat("banking", user("freeze my card"), response_format=form, max_tokens=200).choices[0].message.content
+    assert list(json.loads(label)) == ["city", "kind", "floors"], label
+    text = chat(response_format={"type": "text"}, max_tokens=24).choices[0].message.content
+    assert text == chat(max_tokens=24).choices[0].message.content, text
+    chosen = chat(extra_body={"structured_outputs": {"choice": ["yes", "no"]}}).choices[0].message.content
+    assert chosen in ("yes", "no"), chosen
+    number = client.completions.create(
+        model="smollm2", prompt="Call me at ", max_tokens=16, extra_body={"guided_regex": "[0-9]{3}-[0-9]{4}"}
+    )
+    assert len(number.choices[0].text) == 8 and number.choices[0].finish_reason == "stop", number
+    parsed = client.chat.completions.parse(
+        model="smollm2", messages=TOWER, temperature=1, seed=1, max_tokens=200, response_format=Building
+    )
+    assert isinstance(parsed.choices[0].message.parsed, Building), parsed
+
+
+def logit_bias():
+    first = chat(max_tokens=1, logprobs=True, top_logprobs=2, extra_body={"return_tokens_as_token_ids": True})
+    best, second = (int(one.token.split(":")[1]) for one in first.choices[0].logprobs.content[0].top_logprobs)
+    biased = chat(
+        max_tokens=1, logprobs=True, logit_bias={str(best): -100}, extra_body={"return_tokens_as_token_ids": True}
+    )
+    assert biased.choices[0].logprobs.content[0].token == f"token_id:{second}", biased
+
+
 def errors():
     bad = openai.BadRequestError
     refused(openai.NotFoundError, lambda: chat("bankin"), "`bankin`", "`banking`", param="model", code="model_not_found")
@@ -176,6 +232,10 @@ def errors():
     refused(bad, lambda: chat(logprobs=True, top_logprobs=21), "at most 20")
     refused(bad, lambda: chat(extra_body={"temprature": 1}), "`temprature`", "`temperature`", code="unknown_parameter")
     refused(bad, lambda: chat(messages=[]), "messages", param="messages")
+    form = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"properties": {"a": {"not": {}}}}}}
+    where = "response_format.json_schema.schema"
+    refused(bad, lambda: chat(response_format=form), "/properties/a/not", "`not` is not supported", param=where)
+    refused(bad, lambda: chat(logit_bias={"7": 101}), "between -100 and 100", param="logit_bias")
     refused(bad, lambda: chat(messages=[{"role": "user", "content": [{"type": "image_url"}]}]), "text")
     long = user("very " * 20000 + "long")
     refused(bad, lambda: chat(messages=long), "tokens", "context", code="context_length_exceeded")
@@ -193,6 +253,8 @@ for check in (
     length,
     experts_by_name,
     route_picks_the_expert,
+    structured_outputs,
+    logit_bias,
     errors,
 ):
     print(check.__name__, flush=True)

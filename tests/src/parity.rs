@@ -114,7 +114,8 @@ impl Family {
         let pages = provider.pages_for(SEQUENCES, context_length);
         let config = SessionConfig { context_length, pages, sequences: SEQUENCES, logits: TOKENS_MAX, threads: 2 };
         let room = AdapterRoom { slots: SEQUENCES, rank_max: RANK_MAX };
-        let Opened { backend, loader } = provider.open(&Runtime::load()?, &bundle, config, room, adapters.table())?;
+        let Opened { backend, loader, .. } =
+            provider.open(&Runtime::load()?, &bundle, config, room, adapters.table())?;
         let mut family =
             Self { name: file_name(dir), vectors, adapters: Vec::new(), refused: Vec::new(), context_length, backend };
         for dir in folders(&dir.join("adapters"))? {

@@ -24,6 +24,20 @@ fn the_official_openai_client() -> Result<()> {
     python("openai_client.py", &[format!("{}/v1", swarm.http), expected.display().to_string()])
 }
 
+#[test]
+fn the_official_ollama_client() -> Result<()> {
+    let swarm = quickstart()?;
+    let expected = repository().join("examples/quickstart/expected.json");
+    python("ollama_client.py", &[swarm.http.clone(), expected.display().to_string()])
+}
+
+#[test]
+fn the_official_anthropic_client() -> Result<()> {
+    let swarm = quickstart()?;
+    let expected = repository().join("examples/quickstart/expected.json");
+    python("anthropic_client.py", &[swarm.http.clone(), expected.display().to_string()])
+}
+
 /// Every label of `expected.json`, eight at a time.
 #[tokio::test]
 async fn every_expert_gives_its_labels_in_f32() -> Result<()> {

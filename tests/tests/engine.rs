@@ -116,6 +116,7 @@ impl House {
             prompt: request.prompt.clone(),
             adapter: self.experts[request.expert % self.experts.len()].clone(),
             sampling: SamplingParams { temperature: request.temperature, seed: 7, ..SamplingParams::GREEDY },
+            guide: None,
             tokens_max: request.tokens,
             stop_ids: Vec::new(),
             priority: request.priority,

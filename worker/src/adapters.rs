@@ -36,7 +36,8 @@ impl AdapterTable {
         Self { slots: (0..slots).map(|_| ArcSwapOption::empty()).collect() }
     }
 
-    fn set(&self, slot: usize, adapter: Option<Arc<LoadedAdapter>>) {
+    /// Puts an adapter into `slot`, or empties it.
+    pub(crate) fn set(&self, slot: usize, adapter: Option<Arc<LoadedAdapter>>) {
         // Shuttle chooses anew who goes on where a lock is taken, and this takes none.
         #[cfg(feature = "shuttle")]
         shuttle::thread::yield_now();

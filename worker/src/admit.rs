@@ -16,6 +16,8 @@ pub const STOP_IDS_MAX: usize = 256;
 pub const LOGPROBS_MAX: u32 = 20;
 /// Bound on the temperature; also OpenAI's.
 pub const TEMPERATURE_MAX: f32 = 2.0;
+/// Bound on the biased tokens of a request; also OpenAI's.
+pub const LOGIT_BIAS_MAX: usize = 300;
 /// Bounds on the repetition penalty: beyond them, logits overflow.
 pub const REPETITION_PENALTY_MIN: f32 = 0.01;
 /// See [`REPETITION_PENALTY_MIN`].
@@ -143,7 +145,8 @@ fn check_stops(request: &v1::GenerateRequest) -> Result<(), AdmitError> {
 }
 
 fn sampling(request: &v1::GenerateRequest, defaults: &GenerationDefaults) -> Result<SamplingParams, AdmitError> {
-    let asked = request.sampling.unwrap_or_default();
+    let unset = v1::Sampling::default();
+    let asked = request.sampling.as_ref().unwrap_or(&unset);
     // As in transformers, sampling fields of generation_config apply only with do_sample.
     let sampled = defaults.do_sample.unwrap_or(false);
     let default = |value: Option<f32>| value.filter(|_| sampled);
@@ -181,7 +184,21 @@ fn sampling(request: &v1::GenerateRequest, defaults: &GenerationDefaults) -> Res
         frequency_penalty: ranged("frequency_penalty", frequency, two(frequency), "between -2 and 2")?,
         seed: asked.seed.unwrap_or_else(|| rand::rng().random()),
         logprobs,
+        logit_bias: logit_bias(asked)?,
     })
+}
+
+fn logit_bias(asked: &v1::Sampling) -> Result<Vec<(u32, f32)>, AdmitError> {
+    let (field, found) = ("logit_bias", asked.logit_bias.len());
+    if found > LOGIT_BIAS_MAX {
+        return Err(AdmitError::TooMany { field, found, max: LOGIT_BIAS_MAX });
+    }
+    let mut biases: Vec<_> = asked.logit_bias.iter().map(|(&token, &bias)| (token, bias)).collect();
+    if let Some((_, bias)) = biases.iter().find(|(_, bias)| !(-100.0..=100.0).contains(bias)) {
+        return Err(out_of_range(field, bias, "between -100 and 100"));
+    }
+    biases.sort_unstable_by_key(|(token, _)| *token);
+    Ok(biases)
 }
 
 fn out_of_range(field: &'static str, found: impl ToString, expected: &'static str) -> AdmitError {
@@ -229,6 +246,11 @@ mod tests {
             (
                 sampling(|s| s.repetition_penalty = Some(0.0)),
                 "repetition_penalty is 0; it must be between 0.01 and 100",
+            ),
+            (sampling(|s| s.logit_bias = [(1, 101.0)].into()), "logit_bias is 101; it must be between -100 and 100"),
+            (
+                sampling(|s| s.logit_bias = (0..301).map(|token| (token, 1.0)).collect()),
+                "logit_bias has 301 entries; at most 300 are accepted",
             ),
             (sampling(|s| s.presence_penalty = Some(2.5)), "presence_penalty is 2.5; it must be between -2 and 2"),
         ] {

@@ -3,7 +3,8 @@
 //!
 //! A request passes through the modules in order: it takes a [permit](permits), is converted to [tokens](text) and
 //! checked by [admission](admit), waits for the [engine], runs on the [session](runtime) in a batch with other
-//! requests, each with its own [adapter](adapters), has its next token [sampled](sample), and returns as [text] over
+//! requests, each with its own [adapter](adapters), has its next token [sampled](sample) from those that a
+//! [constraint](constrain) allows, and returns as [text] over
 //! gRPC.
 //!
 //! Not in this crate: the choice of a worker for a request, and of the adapters to load. A worker executes loads and
@@ -12,6 +13,7 @@
 pub mod permits;
 
 pub mod admit;
+pub mod constrain;
 pub mod text;
 
 pub mod engine;

@@ -21,10 +21,11 @@ use slm_pool::{Priority, with_priority};
 use crate::{
     adapters::{AdapterInfo, AdapterLease, Adapters, Load, LoadedAdapter, PrepareError, PublishError},
     admit::Limits,
+    constrain::Constraints,
     engine::{Engine, EngineConfig},
     runtime::{
-        AdapterLoader, AdapterRoom, LibraryError, Opened, Provider, ProviderError, Runtime, SessionConfig,
-        SessionError, TOKENS_MAX, state_bytes,
+        AdapterLoader, AdapterRoom, Assignment, LibraryError, Opened, Provider, ProviderError, Runtime, SelfCheck,
+        SelfCheckError, SessionConfig, SessionError, TOKENS_MAX, state_bytes,
     },
     service::token_bytes_max,
     text::{Prompter, TokenBytes},
@@ -107,6 +108,9 @@ pub enum ModelError {
     /// The execution provider cannot be used.
     #[error(transparent)]
     Provider(#[from] ProviderError),
+    /// The device computes wrongly.
+    #[error(transparent)]
+    SelfCheck(#[from] SelfCheckError),
     /// The KV cache is too small for one sequence.
     #[error(
         "spec.runtime.kvCache.bytes is {bytes}, but the keys and values of one sequence of {context_length} tokens take {needed}; \
@@ -203,6 +207,10 @@ pub struct Model {
     /// Loaded adapters.
     pub adapters: Adapters,
     loader: AdapterLoader,
+    /// Execution provider.
+    pub provider: Provider,
+    /// Number of the graph's nodes that each execution provider computes.
+    pub nodes: Assignment,
     /// Handle of the engine.
     pub engine: Engine,
     /// Tokenizer and chat template.
@@ -211,6 +219,8 @@ pub struct Model {
     pub token_bytes: Option<Arc<TokenBytes>>,
     /// Most bytes of a token; `None` without a tokenizer.
     pub token_bytes_max: Option<usize>,
+    /// Compiles constraints on answers; `None` without a tokenizer.
+    pub constraints: Option<Arc<Constraints>>,
     /// Bounds on requests.
     pub limits: Limits,
     /// Bytes of the weights.
@@ -253,11 +263,8 @@ impl Model {
         let config = SessionConfig { context_length, pages, sequences, logits, threads };
         // Every request may hold another replaced version.
         let adapters = Adapters::new(options.adapter_slots, options.sequences_max + options.queue_max + 1);
-        // The session starts the compute threads.
         let room = AdapterRoom { slots: options.adapter_slots, rank_max: options.adapter_rank_max };
-        let Opened { backend, loader } = with_priority(Priority::Compute, || {
-            options.provider.open(&runtime, &bundle, config, room, adapters.table())
-        })?;
+        let Opened { backend, loader, nodes } = open(options.provider, &runtime, &bundle, config, room, &adapters)?;
         let cache_bytes = (options.provider.page_bytes(&bundle, context_length) * pages) as u64;
         let geometry = backend.geometry();
         let state_bytes = (state_bytes(&bundle.info.architecture) * geometry.states) as u64;
@@ -279,6 +286,7 @@ impl Model {
             .as_deref()
             .zip(prompter.tokenizer())
             .map(|(bytes, tokenizer)| token_bytes_max(bytes, tokenizer));
+        let constraints = token_bytes.clone().map(|bytes| Arc::new(Constraints::new(bytes, geometry.vocab_size)));
         tell_ends(&options.name, &bundle.info.generation.ends);
         let limits = Limits { model: options.name.clone(), context_length, defaults: bundle.info.generation.clone() };
         let model = Self {
@@ -286,10 +294,13 @@ impl Model {
             bundle,
             adapters,
             loader,
+            provider: options.provider,
+            nodes,
             engine,
             prompter,
             token_bytes,
             token_bytes_max,
+            constraints,
             limits,
             weight_bytes,
             cache_bytes,
@@ -428,6 +439,27 @@ fn memory_limit() -> u64 {
     system.refresh_memory();
     let container = system.cgroup_limits().map_or(u64::MAX, |limits| limits.total_memory);
     container.min(system.total_memory())
+}
+
+/// Opens the session and checks it where its provider asks for that.
+fn open(
+    provider: Provider,
+    runtime: &Runtime,
+    bundle: &Bundle,
+    config: SessionConfig,
+    room: AdapterRoom,
+    adapters: &Adapters,
+) -> Result<Opened, ModelError> {
+    // The sessions start the compute threads.
+    with_priority(Priority::Compute, || {
+        let check = SelfCheck::prepare(provider, runtime, bundle, config, room)?;
+        let mut opened = provider.open(runtime, bundle, config, room, adapters.table())?;
+        if let Some(check) = check {
+            let difference = check.compare(&mut *opened.backend, &opened.loader, &adapters.table())?;
+            tracing::info!(difference, nodes = ?opened.nodes, "the self-check passed");
+        }
+        Ok(opened)
+    })
 }
 
 fn check_digest(found: &str, options: &ModelOptions) -> Result<(), ModelError> {

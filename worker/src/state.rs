@@ -75,8 +75,15 @@ pub(crate) fn describe(model: &Model, stats: EngineStats, tokens_per_second: f32
         kv_tokens_used: stats.cache_tokens as u64,
         kv_tokens_max: model.engine.cache_tokens_max() as u64,
         draining,
+        execution_provider: model.provider.to_string(),
+        flavour: model.bundle.info.flavour.to_string(),
+        nodes: model.nodes.iter().map(|(provider, &nodes)| provider_nodes(provider, nodes)).collect(),
         resident_bytes: model.weight_bytes + adapter_bytes + model.cache_bytes + model.state_bytes + model.logits_bytes,
     }
+}
+
+fn provider_nodes(provider: &str, nodes: usize) -> v1::ProviderNodes {
+    v1::ProviderNodes { provider: provider.to_owned(), nodes: u32::try_from(nodes).unwrap_or(u32::MAX) }
 }
 
 /// A loaded version in the protocol's terms.

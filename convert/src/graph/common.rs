@@ -197,3 +197,14 @@ pub(super) fn capped(b: &mut Builder<'_>) -> io::Result<()> {
     b.node("", "Mul", &["logits.tanh", "logits.cap"], &["logits"], vec![]);
     Ok(())
 }
+
+/// Scores of attention after its soft cap, if there is one; gives their name.
+pub(super) fn soft_capped(b: &mut Builder<'_>, attention: &Attention, scores: &str) -> Result<String, GraphError> {
+    let Some(cap) = attention.soft_cap else { return Ok(scores.to_owned()) };
+    let part = |of: &str| format!("{scores}.{of}");
+    b.floats(&part("cap"), &[], &[cap])?;
+    b.node("", "Div", &[scores, &part("cap")], &[&part("part")], vec![]);
+    b.node("", "Tanh", &[&part("part")], &[&part("tanh")], vec![]);
+    b.node("", "Mul", &[&part("tanh"), &part("cap")], &[&part("capped")], vec![]);
+    Ok(part("capped"))
+}

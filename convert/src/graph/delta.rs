@@ -7,6 +7,7 @@
 use super::{
     Form, GraphError,
     builder::Builder,
+    common::soft_capped,
     heads::{heads, side_by_side},
     masks::mask_names,
     rows::{attention_of, cache_names},
@@ -33,7 +34,7 @@ pub(super) fn attention(b: &mut Builder<'_>, layer: usize, qkv: &str) -> Result<
         let part = |of: &str| name(&format!("{which}.{of}"));
         b.node("", "Transpose", &[keys], &[&part("columns")], vec![Attribute::ints("perm", &[0, 1, 3, 2])]);
         b.node("", "MatMul", &[&name("q.grouped"), &part("columns")], &[&part("products")], vec![]);
-        let scores = capped(b, attention, &part("products"))?;
+        let scores = soft_capped(b, attention, &part("products"))?;
         b.node("", "Add", &[&scores, &mask], &[&part("scores")], vec![]);
         parts.push(part("scores"));
     }
@@ -49,15 +50,4 @@ pub(super) fn attention(b: &mut Builder<'_>, layer: usize, qkv: &str) -> Result<
     b.node("", "Add", &[&name("past.sum"), &name("new.sum")], &[&name("grouped")], vec![]);
     b.node("", "Reshape", &[&name("grouped"), &name("heads")], &[&name("attended.heads")], vec![]);
     side_by_side(b, layer, &name("attended.heads"))
-}
-
-/// Scores after the soft cap, if there is one; gives their name.
-fn capped(b: &mut Builder<'_>, attention: &Attention, scores: &str) -> Result<String, GraphError> {
-    let Some(cap) = attention.soft_cap else { return Ok(scores.to_owned()) };
-    let part = |of: &str| format!("{scores}.{of}");
-    b.floats(&part("cap"), &[], &[cap])?;
-    b.node("", "Div", &[scores, &part("cap")], &[&part("part")], vec![]);
-    b.node("", "Tanh", &[&part("part")], &[&part("tanh")], vec![]);
-    b.node("", "Mul", &[&part("tanh"), &part("cap")], &[&part("capped")], vec![]);
-    Ok(part("capped"))
 }

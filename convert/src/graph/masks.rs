@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use super::{GraphError, builder::Builder, rows::rope_names};
 use crate::{architecture::Attention, onnx::Attribute};
 
-/// Added to scores of keys that a token does not see: the exponential is zero, and 16 bits hold it.
-const UNSEEN: f32 = -30000.0;
+/// Score of a key that a token does not see, or what is added to it: the exponential is zero, and 16 bits hold it.
+pub(super) const UNSEEN: f32 = -30000.0;
 
 /// Name of the mask of [`standard`] for `attention`.
 pub(super) fn mask_name(attention: &Attention) -> String {

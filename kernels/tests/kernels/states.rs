@@ -33,14 +33,12 @@ fn assert_close(got: &[f32], want: &[f64], bound: f64) {
     }
 }
 
+/// A run over the tokens of a span, with its state.
+type Run<'a> = dyn Fn(Span, &[f32], Rows<'_>, Rows<'_>) + 'a;
+
 /// Two sequences in one step, the second one with fewer tokens, cut into steps after `cuts` tokens of the first: the rows of
 /// outputs of the first.
-fn in_steps(
-    (width, outputs, floats): (usize, usize, usize),
-    x: &[f32],
-    cuts: &[usize],
-    run: &dyn Fn(Span, &[f32], Rows<'_>, Rows<'_>),
-) -> Vec<f32> {
+fn in_steps((width, outputs, floats): (usize, usize, usize), x: &[f32], cuts: &[usize], run: &Run<'_>) -> Vec<f32> {
     // What the slots hold before is of no matter.
     let mut states = vec![f32::NAN; 3 * floats];
     let mut results = Vec::new();

@@ -2,6 +2,7 @@
 //!
 //! A check looks and reports; it changes nothing but a probe file in the cache folder, which it removes.
 
+mod accelerators;
 mod machine;
 mod model;
 mod runtime;
@@ -32,7 +33,7 @@ pub struct Check {
     pub verdict: Verdict,
     /// The state in which it was found.
     pub found: String,
-    /// The way to mend it; empty when all is well.
+    /// The way to mend it, or to get what is absent; empty when all is well.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub remedy: String,
 }
@@ -40,6 +41,11 @@ pub struct Check {
 impl Check {
     fn ok(name: &'static str, found: impl Into<String>) -> Self {
         Self { name, verdict: Verdict::Ok, found: found.into(), remedy: String::new() }
+    }
+
+    /// Something that a swarm on CPUs does without, and how to get it.
+    fn absent(name: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { name, verdict: Verdict::Ok, found: found.into(), remedy: remedy.into() }
     }
 
     fn warn(name: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Self {
@@ -68,6 +74,8 @@ pub fn checks(cache: &Path, http: SocketAddr, grpc: SocketAddr) -> Vec<Check> {
         machine::cores(),
         machine::memory(),
         runtime::onnx_runtime(),
+        accelerators::cuda(),
+        accelerators::openvino(),
         storage::cache(cache),
         storage::quickstart_model(cache),
         storage::port("HTTP port", "--http", http),

@@ -24,7 +24,9 @@ pub(super) fn changed(before: &WorkerState, now: &WorkerState) -> Vec<String> {
 
 /// Whether the worker itself changed.
 pub(super) fn worker_changed(before: &WorkerState, now: &WorkerState) -> bool {
-    before.model_digest != now.model_digest || before.draining != now.draining
+    let said =
+        |state: &WorkerState| [&state.model_digest, &state.execution_provider, &state.flavour].map(String::clone);
+    said(before) != said(now) || before.draining != now.draining
 }
 
 #[cfg(test)]

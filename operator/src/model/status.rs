@@ -3,6 +3,7 @@
 use k8s_openapi::api::apps::v1::DeploymentStatus;
 use kube::{ResourceExt as _, runtime::controller::Action};
 use slm_crds::{SlmModel, model::SlmModelStatus, status::Condition};
+use slm_proto::v1::WorkerState;
 
 use super::{apply::Applied, pods::trouble};
 use crate::{
@@ -41,7 +42,10 @@ pub(super) async fn applied(context: &Context, model: &SlmModel, applied: &Appli
     };
     let selector = names::selector(&name).into_iter().map(|(key, value)| format!("{key}={value}"));
     let selector = selector.collect::<Vec<_>>().join(",");
-    let digest = workers.iter().find_map(|worker| Some(worker.state.as_ref().ok()?.model_digest.clone()));
+    let state = workers.iter().find_map(|worker| worker.state.as_deref().ok());
+    let said = |field: fn(&WorkerState) -> &String| state.map(field).filter(|value| !value.is_empty()).cloned();
+    let (provider, flavour) = (said(|state| &state.execution_provider), said(|state| &state.flavour));
+    let digest = state.map(|state| state.model_digest.clone());
     let former = model.status.clone().unwrap_or_default();
     let next = |conditions: Vec<Condition>| SlmModelStatus {
         observed_generation: model.metadata.generation,
@@ -49,6 +53,8 @@ pub(super) async fn applied(context: &Context, model: &SlmModel, applied: &Appli
         ready_replicas: counts.ready,
         selector: Some(selector.clone()),
         digest: digest.clone().or_else(|| former.digest.clone()),
+        execution_provider: provider.clone().or_else(|| former.execution_provider.clone()),
+        flavour: flavour.clone().or_else(|| former.flavour.clone()),
         conditions,
     };
     context.report(model, &former.conditions, &verdict, next, model.status.as_ref()).await

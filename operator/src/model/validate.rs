@@ -71,10 +71,21 @@ mod tests {
         };
         assert_eq!(validated(json!({ "executionProvider": "Cpu" })), Ok(ExecutionProvider::Cpu));
         assert_eq!(validated(json!({ "executionProvider": "Cuda" })), Ok(ExecutionProvider::Cuda));
-        for provider in ["TensorRt", "OpenVino"] {
-            let refused = validated(json!({ "executionProvider": provider })).expect_err(provider);
+        let refused = validated(json!({ "executionProvider": "TensorRt" })).expect_err("TensorRt");
+        assert_eq!(refused.reason, "ExecutionProviderUnsupported");
+        assert!(refused.message.contains("TensorRt is not there yet"), "{}", refused.message);
+        let openvino =
+            |options: Value| validated(json!({ "executionProvider": "OpenVino", "providerOptions": options }));
+        for options in [json!({}), json!({ "device_type": "CPU" })] {
+            assert_eq!(openvino(options), Ok(ExecutionProvider::OpenVino));
+        }
+        for (options, word) in [
+            (json!({ "device_type": "NPU" }), "device_type NPU, which is not there yet"),
+            (json!({ "device_typ": "CPU" }), "no other option than device_type; take device_typ out of"),
+        ] {
+            let refused = openvino(options).expect_err(word);
             assert_eq!(refused.reason, "ExecutionProviderUnsupported");
-            assert!(refused.message.contains(provider) && refused.message.contains("cpu"), "{}", refused.message);
+            assert!(refused.message.contains(word), "{}", refused.message);
         }
         let options = json!({ "executionProvider": "Cpu", "providerOptions": { "arena_extend_strategy": "x" } });
         let refused = validated(options).expect_err("options");

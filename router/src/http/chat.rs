@@ -59,7 +59,7 @@ fn logprobs(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
     }
 }
 
-fn messages(fields: &mut Fields) -> Result<Messages, ApiError> {
+pub(super) fn messages(fields: &mut Fields) -> Result<Messages, ApiError> {
     let Some(list) = fields.take::<Vec<Value>>("messages")? else {
         return Err(ApiError::param("messages", "`messages` is missing; send at least one message"));
     };
@@ -161,6 +161,7 @@ fn at(path: &str, mut error: ApiError) -> ApiError {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use slm_proto::v1::sampling::Constraint;
 
     use super::{super::names::FieldNames, *};
 
@@ -185,16 +186,21 @@ mod tests {
                 {"role": "assistant", "content": "c", "refusal": null, "tool_calls": [], "reasoning_content": ""},
                 {"role": "user", "content": "d", "name": "bob"},
             ],
-            "parse_special_tokens": true, "return_tokens_as_token_ids": true,
+            "parse_special_tokens": true, "return_tokens_as_token_ids": true, "logit_bias": {"50256": -100, "7": 1.5},
+            "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "null"}}},
         }))
         .expect("good");
         let sampling = request.sampling.expect("sampling");
+        assert_eq!(sampling.logit_bias, [(50256, -100.0), (7, 1.5)].into());
+        assert_eq!(sampling.constraint, Some(Constraint::JsonSchema(r#"{"type":"null"}"#.into())));
         assert_eq!((sampling.temperature, sampling.top_k, sampling.seed), (Some(0.5), Some(0), Some(7)));
         assert_eq!((sampling.presence_penalty, sampling.frequency_penalty), (Some(1.0), Some(-1.0)));
         assert_eq!((request.max_tokens, request.logprobs, request.stop), (Some(9), Some(3), vec!["x".to_owned()]));
         assert_eq!((request.stop_token_ids, request.ignore_eos, request.priority), (vec![1, 2], true, -2));
         assert_eq!(request.metadata["lang"], "de");
-        let names = FieldNames { max_tokens: "max_completion_tokens", ..FieldNames::new(CompletionKind::Chat) };
+        let constraint = "response_format.json_schema.schema";
+        let names =
+            FieldNames { max_tokens: "max_completion_tokens", constraint, ..FieldNames::new(CompletionKind::Chat) };
         assert_eq!(
             options,
             ResponseOptions { stream: true, include_usage: true, explain: true, token_ids: true, names }
@@ -208,8 +214,7 @@ mod tests {
 
     #[test]
     fn null_is_a_field_that_is_not_there() {
-        let names =
-            params::NAMES.into_iter().chain(["max_completion_tokens", "top_logprobs", "tools", "response_format"]);
+        let names = params::NAMES.into_iter().chain(["max_completion_tokens", "top_logprobs", "tools"]);
         let nulls: Map<String, Value> =
             names.filter(|name| *name != "model").map(|name| (name.to_owned(), Value::Null)).collect();
         let (plain, _) = request(json!({})).expect("good");
@@ -280,6 +285,9 @@ mod tests {
             (json!({"messages": [{"role": "user", "content": "x", "nam": "n"}]}), "messages[0].nam", "not supported"),
             (json!({"messages": [{"role": 1, "content": "x"}]}), "messages[0].role", "has to be a string"),
             (json!({"temperature": "hot"}), "temperature", "`temperature` has to be a number, not \"hot\""),
+            (json!({"logit_bias": {"a": 1}}), "logit_bias.a", "keys of `logit_bias` have to be token ids, not \"a\""),
+            (json!({"logit_bias": {"7": "x"}}), "logit_bias.7", "`logit_bias.7` has to be a number"),
+            (json!({"logit_bias": [1]}), "logit_bias", "has to be an object, not a list"),
             (json!({"max_tokens": -1}), "max_tokens", "an integer of at least 1, not -1"),
             (json!({"max_completion_tokens": -1}), "max_completion_tokens", "an integer of at least 1, not -1"),
             (json!({"max_tokens": 1.5}), "max_tokens", "an integer of at least 1, not 1.5"),

@@ -4,7 +4,7 @@ use axum::{
     Json,
     http::{
         HeaderValue, StatusCode,
-        header::{RETRY_AFTER, WWW_AUTHENTICATE},
+        header::{CONTENT_LENGTH, RETRY_AFTER, WWW_AUTHENTICATE},
     },
     response::{IntoResponse, Response},
 };
@@ -57,6 +57,16 @@ impl ApiError {
         Self::new(status, "invalid_request_error", message)
     }
 
+    /// The same of a field within the object `path`.
+    pub(super) fn within(mut self, path: &str) -> Self {
+        if let Some(param) = self.body.param.take() {
+            let whole = format!("{path}.{param}");
+            self.body.message = self.body.message.replacen(&format!("`{param}`"), &format!("`{whole}`"), 1);
+            self.body.param = Some(whole);
+        }
+        self
+    }
+
     pub(super) fn code(mut self, code: &str) -> Self {
         self.body.code = Some(code.to_owned());
         self
@@ -65,7 +75,7 @@ impl ApiError {
     pub(super) fn no_such_path(path: &str) -> Self {
         Self::body(
             StatusCode::NOT_FOUND,
-            format!("no endpoint at {path}; there are /v1/models, /v1/chat/completions and /v1/completions"),
+            format!("no endpoint at {path}; there are /v1/models, /v1/chat/completions, /v1/completions, /v1/messages, /api/chat, /api/generate, /api/tags, /api/ps, /api/show and /api/version"),
         )
         .code("unknown_url")
     }
@@ -173,6 +183,15 @@ impl IntoResponse for ApiError {
         }
         response
     }
+}
+
+/// The response to a refusal with a body of another shape. Status and headers are the same for every API.
+pub(super) fn with_body(error: ApiError, body: impl IntoResponse) -> Response {
+    let (mut parts, _) = error.into_response().into_parts();
+    let (body_parts, body) = body.into_response().into_parts();
+    parts.headers.remove(CONTENT_LENGTH);
+    parts.headers.extend(body_parts.headers);
+    Response::from_parts(parts, body)
 }
 
 #[cfg(test)]

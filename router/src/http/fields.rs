@@ -27,6 +27,10 @@ impl Fields {
         Self(object)
     }
 
+    pub(super) fn peek(&self, name: &str) -> Option<&Value> {
+        self.0.get(name)
+    }
+
     pub(super) fn raw(&mut self, name: &str) -> Option<Value> {
         self.0.remove(name)
     }

@@ -5,13 +5,16 @@
 //! loopback, `content_type` the check that a body is JSON, `names`
 //! the caller's own names of fields that a worker refuses. `params` are shared by both kinds of completion, `chat` and
 //! `completions` are the two kinds, `sse` the events of a stream, `logprobs` their log-probabilities, `error` every refusal in
-//! OpenAI's shape.
+//! OpenAI's shape, `shape` a refusal in that of another API. `ollama` and `anthropic` are
+//! the APIs of these.
 
+mod anthropic;
 mod auth;
 mod body;
 mod browsers;
 mod chat;
 mod completions;
+mod constraint;
 mod content_type;
 mod error;
 mod fields;
@@ -19,9 +22,11 @@ mod head;
 mod logprobs;
 mod models;
 mod names;
+mod ollama;
 mod params;
 mod probes;
 mod reply;
+mod shape;
 mod sse;
 mod unsupported;
 
@@ -81,8 +86,12 @@ fn routes(dispatcher: Shared, access: Access) -> Router {
         .route("/v1/completions", post(completions::handle))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{id}", get(models::one))
-        .method_not_allowed_fallback(|uri: Uri| async move { ApiError::wrong_method(uri.path()) })
-        .fallback(|uri: Uri| async move { ApiError::no_such_path(uri.path()) })
+        .merge(anthropic::routes())
+        .merge(ollama::routes())
+        .method_not_allowed_fallback(|uri: Uri| async move {
+            shape::refused(uri.path(), ApiError::wrong_method(uri.path()))
+        })
+        .fallback(|uri: Uri| async move { shape::refused(uri.path(), ApiError::no_such_path(uri.path())) })
         .layer(middleware::from_fn_with_state((access, Arc::clone(&dispatcher)), authorize))
         .merge(open.method_not_allowed_fallback(|uri: Uri| async move { ApiError::wrong_method(uri.path()) }))
         .with_state(dispatcher)

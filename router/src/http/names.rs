@@ -12,13 +12,15 @@ pub(super) struct FieldNames {
     pub(super) kind: CompletionKind,
     /// `max_tokens`, or its newer name.
     pub(super) max_tokens: &'static str,
+    /// What the constraint was given as.
+    pub(super) constraint: &'static str,
     /// Whether `prompt` was a list of prompts.
     pub(super) several: bool,
 }
 
 impl FieldNames {
     pub(super) fn new(kind: CompletionKind) -> Self {
-        Self { kind, max_tokens: "max_tokens", several: false }
+        Self { kind, max_tokens: "max_tokens", constraint: "response_format", several: false }
     }
 
     /// A refusal of the request's prompt of that number, in the caller's words.
@@ -69,6 +71,7 @@ impl FieldNames {
             "max_tokens" => self.max_tokens.to_owned(),
             "logprobs" if self.kind == CompletionKind::Chat => "top_logprobs".to_owned(),
             "prompt" | "messages" => input.to_owned(),
+            "json_schema" | "json_object" | "regex" | "grammar" | "choice" => self.constraint.to_owned(),
             _ => match field.strip_prefix("token_ids") {
                 Some(index) => format!("{input}{index}"),
                 None => field.to_owned(),
@@ -141,6 +144,12 @@ mod tests {
                 ("model `m` has no chat template; send", "messages", "NoChatTemplate"),
                 "messages",
                 "to /v1/completions",
+            ),
+            (
+                FieldNames { constraint: "guided_json", ..chat },
+                ("json_schema at /not: `not` is not supported", "json_schema", "Constraint"),
+                "guided_json",
+                "guided_json at /not: `not` is not",
             ),
             (text, ("the request has no prompt; send", "prompt", "Empty"), "prompt", "`prompt` is empty"),
         ];

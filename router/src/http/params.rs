@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use slm_proto::v1::{GenerateRequest, Sampling};
 
 use super::{
+    constraint,
     error::ApiError,
     fields::{Clamped, Fields, integer, read, read_as, shown},
     head::CompletionKind,
@@ -16,7 +17,7 @@ use super::{
 pub(super) const LOGPROBS: &str = "an integer from 0 to 20";
 
 /// FieldNames taken by [`take`], for suggestions.
-pub(super) const NAMES: [&str; 23] = [
+pub(super) const NAMES: [&str; 30] = [
     "model",
     "stream",
     "stream_options",
@@ -40,6 +41,13 @@ pub(super) const NAMES: [&str; 23] = [
     "logprobs",
     "user",
     "n",
+    "logit_bias",
+    constraint::NAMES[0],
+    constraint::NAMES[1],
+    constraint::NAMES[2],
+    constraint::NAMES[3],
+    constraint::NAMES[4],
+    constraint::NAMES[5],
 ];
 
 /// Options on the form of the answer.
@@ -59,9 +67,15 @@ pub(super) fn take(fields: &mut Fields, kind: CompletionKind) -> Result<(Generat
     let stream = fields.take::<bool>("stream")?.unwrap_or(false);
     let include_usage = stream_options(fields, stream)?;
     let explain = fields.take::<bool>("explain")?.unwrap_or(false);
+    let mut names = FieldNames::new(kind);
+    let mut sampling = sampling(fields)?;
+    if let Some((name, constraint)) = constraint::take(fields)? {
+        names.constraint = name;
+        sampling.constraint = Some(constraint);
+    }
     let request = GenerateRequest {
         model: fields.take::<String>("model")?.unwrap_or_default(),
-        sampling: Some(sampling(fields)?),
+        sampling: Some(sampling),
         max_tokens: max_tokens(fields, "max_tokens")?,
         stop: stop(fields)?,
         stop_token_ids: stop_token_ids(fields)?,
@@ -73,7 +87,7 @@ pub(super) fn take(fields: &mut Fields, kind: CompletionKind) -> Result<(Generat
         ..Default::default()
     };
     let token_ids = fields.take("return_tokens_as_token_ids")?.unwrap_or(false);
-    Ok((request, ResponseOptions { stream, include_usage, explain, token_ids, names: FieldNames::new(kind) }))
+    Ok((request, ResponseOptions { stream, include_usage, explain, token_ids, names }))
 }
 
 fn sampling(fields: &mut Fields) -> Result<Sampling, ApiError> {
@@ -87,7 +101,24 @@ fn sampling(fields: &mut Fields) -> Result<Sampling, ApiError> {
         frequency_penalty: fields.take("frequency_penalty")?,
         // OpenAI's seed is signed; the bits are what matters.
         seed: fields.take::<i64>("seed")?.map(i64::cast_unsigned),
+        logit_bias: logit_bias(fields)?,
+        constraint: None,
     })
+}
+
+/// By token id, which JSON writes as a string.
+fn logit_bias(fields: &mut Fields) -> Result<HashMap<u32, f32>, ApiError> {
+    let biases = fields.take::<Map<String, Value>>("logit_bias")?.unwrap_or_default();
+    let bias = |(token, bias): (String, Value)| {
+        let token: String = token.chars().take(40).collect();
+        let path = format!("logit_bias.{token}");
+        let Ok(id) = token.parse() else {
+            let message = format!("`{path}`: keys of `logit_bias` have to be token ids, not {token:?}");
+            return Err(ApiError::param(&path, message));
+        };
+        Ok((id, read(&path, &bias)?))
+    };
+    Fields::new(biases).rest().map(bias).collect()
 }
 
 /// More than a context can hold is as much as it can hold. Nothing at all is for the worker to refuse.
@@ -97,7 +128,7 @@ pub(super) fn max_tokens(fields: &mut Fields, name: &str) -> Result<Option<u32>,
 }
 
 /// -1 means "all" to many clients, as 0 does here.
-fn top_k(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
+pub(super) fn top_k(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
     match fields.raw("top_k") {
         None => Ok(None),
         Some(value) if integer(&value) == Some(-1) => Ok(Some(0)),
@@ -129,7 +160,7 @@ fn stream_options(fields: &mut Fields, stream: bool) -> Result<bool, ApiError> {
     Ok(include_usage)
 }
 
-fn stop(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
+pub(super) fn stop(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
     match fields.raw("stop") {
         None => Ok(Vec::new()),
         Some(Value::String(stop)) => Ok(vec![stop]),

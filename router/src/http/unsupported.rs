@@ -22,15 +22,13 @@ const HARMLESS: [&str; 8] = [
 
 /// Parameters of OpenAI's API that are not supported, and the value that means "not used".
 type Neutral = fn(&Value) -> bool;
-const UNSUPPORTED: [(&str, Neutral); 20] = [
+const UNSUPPORTED: [(&str, Neutral); 17] = [
     ("n", is_one),
     ("best_of", is_one),
-    ("logit_bias", is_empty),
     ("tools", is_empty),
     ("tool_choice", is_no_tool),
     ("functions", is_empty),
     ("function_call", is_no_tool),
-    ("response_format", is_text_format),
     ("echo", is_false),
     ("suffix", is_empty),
     ("modalities", is_text_only),
@@ -41,7 +39,6 @@ const UNSUPPORTED: [(&str, Neutral); 20] = [
     ("web_search_options", never),
     ("max_prompt_tokens", never),
     ("best_effort", never),
-    ("guided_json", never),
     ("moderation", never),
 ];
 
@@ -108,10 +105,6 @@ fn is_none_word(value: &Value) -> bool {
     value == "none"
 }
 
-fn is_text_format(value: &Value) -> bool {
-    value["type"] == "text"
-}
-
 fn is_text_only(value: &Value) -> bool {
     value == &serde_json::json!(["text"])
 }
@@ -125,8 +118,8 @@ mod tests {
     #[test]
     fn what_means_something_is_refused_by_name() {
         let cases = [
-            (json!({"user": "u", "store": true, "n": 1, "tools": [], "response_format": {"type": "text"}}), None),
-            (json!({"logit_bias": {}, "echo": false, "suffix": null, "tool_choice": "none"}), None),
+            (json!({"user": "u", "store": true, "n": 1, "tools": []}), None),
+            (json!({"echo": false, "suffix": null, "tool_choice": "none"}), None),
             (
                 json!({"verbosity": "medium", "parallel_tool_calls": false, "service_tier": "auto", "modalities": ["text"]}),
                 None,
@@ -134,7 +127,6 @@ mod tests {
             (json!({"verbosity": "low"}), Some(("verbosity", "not supported"))),
             (json!({"n": 2}), Some(("n", "`n` is not supported here with this value; leave it out"))),
             (json!({"tools": [{}]}), Some(("tools", "`tools` is not supported"))),
-            (json!({"response_format": {"type": "json_object"}}), Some(("response_format", "not supported"))),
             (json!({"best_of": 3}), Some(("best_of", "not supported"))),
             (
                 json!({"temprature": 1}),

@@ -28,7 +28,7 @@ async fn chat_answers_whole() {
     assert_eq!(answer["usage"], usage);
     assert!(answer.get("x_slm_decision").is_none());
     let requests = worker.script.requests.lock().expect("no panic");
-    assert_eq!(requests[0].0.sampling.expect("sampling").seed, Some(7));
+    assert_eq!(requests[0].0.sampling.as_ref().expect("sampling").seed, Some(7));
 }
 
 #[tokio::test]

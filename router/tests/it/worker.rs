@@ -236,8 +236,11 @@ fn events(request: &GenerateRequest, text: &str) -> Vec<ScriptedEvent> {
     }
     let usage =
         Usage { prompt_tokens: 3, completion_tokens: u32::try_from(events.len()).expect("few") - 1, cached_tokens: 2 };
-    events
-        .push(ScriptedEvent::Send(Event::Finished(Finished { reason: FinishReason::Stop.into(), usage: Some(usage) })));
+    events.push(ScriptedEvent::Send(Event::Finished(Finished {
+        reason: FinishReason::Stop.into(),
+        usage: Some(usage),
+        ..Default::default()
+    })));
     events
 }
 

@@ -58,7 +58,7 @@ pub(crate) async fn check(slm: &Path, program: &Path, dir: &Path, model: &Model)
 }
 
 async fn answer(endpoint: &Endpoint, prompt: &[u32], adapter: Option<usize>) -> Result<String> {
-    let mut load = endpoint.ask(Request { prompt: prompt.to_vec(), adapter, answer: ANSWER }).await?;
+    let mut load = endpoint.ask(Request { prompt: prompt.to_vec(), adapter, answer: ANSWER, rule: None }).await?;
     Ok(load.answers.swap_remove(0).text)
 }
 

@@ -137,7 +137,7 @@ fn open(arguments: &BackendArgs, bundle: &Bundle) -> Result<Measured> {
         threads: available_threads(),
     };
     let room = AdapterRoom { slots: count, rank_max: RANK };
-    let Opened { backend, loader } =
+    let Opened { backend, loader, .. } =
         arguments.provider.open(&Runtime::load()?, bundle, session, room, registry.table())?;
     let dir = tempfile::tempdir()?;
     let (mut leases, mut load_times) = (Vec::new(), Vec::new());

@@ -32,7 +32,7 @@ impl Bare {
         let threads = available_threads();
         let session = SessionConfig { context_length: CONTEXT, pages, sequences: STREAMS, logits: TOKENS_MAX, threads };
         let room = AdapterRoom { slots: STREAMS, rank_max: RANK };
-        let Opened { backend, loader } =
+        let Opened { backend, loader, .. } =
             Provider::Cpu.open(&Runtime::load()?, bundle, session, room, registry.table())?;
         let mut leases = Vec::new();
         for i in 0..STREAMS {

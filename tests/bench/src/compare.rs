@@ -167,7 +167,8 @@ impl Case {
         prompts: &mut Prompts,
     ) -> Result<(Sample, Sample)> {
         let prompts = prompts.next(self.streams, self.prompt);
-        let request = |(stream, prompt)| Request { prompt, adapter: self.mix.adapter(stream), answer: self.answer };
+        let request =
+            |(stream, prompt)| Request { prompt, adapter: self.mix.adapter(stream), answer: self.answer, rule: None };
         let requests: Vec<_> = prompts.into_iter().enumerate().map(request).collect();
         if turn.is_multiple_of(2) {
             let our = Sample::of(&ours.run(&requests).await?)?;

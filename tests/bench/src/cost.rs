@@ -53,5 +53,5 @@ pub(crate) async fn measure(run: &Run) -> Result<Option<Table>> {
 }
 
 async fn decode(endpoint: &Endpoint, prompt: &[u32], adapter: Option<usize>) -> Result<f64> {
-    endpoint.ask(Request { prompt: prompt.to_vec(), adapter, answer: ANSWER }).await?.decode_rate()
+    endpoint.ask(Request { prompt: prompt.to_vec(), adapter, answer: ANSWER, rule: None }).await?.decode_rate()
 }

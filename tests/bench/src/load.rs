@@ -31,6 +31,8 @@ pub(crate) struct Request {
     pub(crate) adapter: Option<usize>,
     /// Tokens wanted; no fewer will come.
     pub(crate) answer: usize,
+    /// JSON Schema of the answer.
+    pub(crate) rule: Option<Value>,
 }
 
 /// Answers of requests that were sent together.
@@ -127,7 +129,7 @@ fn openai_body(request: &Request) -> Value {
     let model = request.adapter.map_or("base".to_owned(), |i| format!("adapter-{i}"));
     json!({
         "model": model, "prompt": request.prompt, "max_tokens": request.answer, "temperature": 0, "ignore_eos": true,
-        "stream": true, "stream_options": {"include_usage": true},
+        "stream": true, "stream_options": {"include_usage": true}, "guided_json": request.rule,
     })
 }
 

@@ -22,6 +22,7 @@ mod load;
 mod agree;
 mod bandwidth;
 mod compare;
+mod constrained;
 mod cost;
 mod reuse;
 mod step;
@@ -79,7 +80,7 @@ struct Arguments {
     /// The file that it serves [default: SmolLM2 as `scripts/llama-server` makes it, other models as we serve them].
     #[arg(long)]
     llama_model: Option<PathBuf>,
-    /// Rows to measure, by name: `step/*`, `adapter`, `reuse`, `swap`, `llama/base-8`; all when not given.
+    /// Rows to measure, by name: `step/*`, `adapter`, `reuse`, `swap`, `constrained`, `llama/base-8`; all when not given.
     #[arg(long)]
     only: Vec<String>,
     /// Where every figure is written.
@@ -139,6 +140,7 @@ async fn main() -> Result<()> {
         ("step", step::measure(&run).await?),
         ("adapter", cost::measure(&run).await?),
         ("reuse", reuse::measure(&run).await?),
+        ("constrained", constrained::measure(&run).await?),
     ];
     for (name, table) in tables {
         if let Some(table) = table {

@@ -59,10 +59,10 @@ pub(crate) async fn measure(run: &Run) -> Result<Option<Table>> {
 }
 
 async fn first_token(endpoint: &Endpoint, prompt: Vec<u32>) -> Result<f64> {
-    let load = endpoint.ask(Request { prompt, adapter: None, answer: 1 }).await?;
+    let load = endpoint.ask(Request { prompt, adapter: None, answer: 1, rule: None }).await?;
     Ok(load.first_tokens()[0])
 }
 
 async fn decode(endpoint: &Endpoint, prompt: &[u32]) -> Result<f64> {
-    endpoint.ask(Request { prompt: prompt.to_vec(), adapter: None, answer: ANSWER }).await?.decode_rate()
+    endpoint.ask(Request { prompt: prompt.to_vec(), adapter: None, answer: ANSWER, rule: None }).await?.decode_rate()
 }

@@ -50,7 +50,7 @@ pub(crate) async fn measure(run: &Run) -> Result<Option<Table>> {
         }
         if let Some(row) = &mut waiting {
             let bare = bare.first_token(&prompt)?;
-            let asked = Request { prompt: prompts.one(LONG_PROMPT), adapter: None, answer: 1 };
+            let asked = Request { prompt: prompts.one(LONG_PROMPT), adapter: None, answer: 1, rule: None };
             let served = served.endpoint.ask(asked).await?.first_tokens()[0];
             if turn > 0 {
                 row.add(bare, served);
@@ -66,7 +66,7 @@ pub(crate) async fn measure(run: &Run) -> Result<Option<Table>> {
 
 /// Decoded tokens a second of a request for each prompt while all of them run.
 async fn decode(endpoint: &Endpoint, mix: Mix, prompts: Vec<Vec<u32>>) -> Result<f64> {
-    let request = |(stream, prompt)| Request { prompt, adapter: mix.adapter(stream), answer: ANSWER };
+    let request = |(stream, prompt)| Request { prompt, adapter: mix.adapter(stream), answer: ANSWER, rule: None };
     let requests: Vec<_> = prompts.into_iter().enumerate().map(request).collect();
     endpoint.run(&requests).await?.decode_rate()
 }

@@ -134,7 +134,7 @@ impl Bench {
     }
 
     fn requests(&mut self) -> Vec<Request> {
-        let one = |adapter| Request { prompt: self.prompts.one(PROMPT), adapter, answer: LONG_ANSWER };
+        let one = |adapter| Request { prompt: self.prompts.one(PROMPT), adapter, answer: LONG_ANSWER, rule: None };
         STREAMS.map(one).into()
     }
 }
@@ -144,7 +144,7 @@ async fn swap(served: &Direct, version: &(String, String), prompt: Vec<u32>) -> 
     let begun = Instant::now();
     let state = served.load(SWAPPED, version).await?;
     let loaded = Instant::now();
-    let answer = served.endpoint.ask(Request { prompt, adapter: Some(SWAPPED), answer: 1 }).await?;
+    let answer = served.endpoint.ask(Request { prompt, adapter: Some(SWAPPED), answer: 1, rule: None }).await?;
     let answered = loaded + Duration::from_secs_f64(answer.first_tokens()[0]);
     let versions = answer.answers.iter().map(|answer| answer.version.as_str());
     ensure!(versions.eq([state.digest.as_str()]), "another version answered than {}", state.digest);

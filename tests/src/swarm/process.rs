@@ -111,7 +111,18 @@ impl Swarm {
 
     /// The same with further arguments.
     pub fn start_with(folder: &Path, arguments: &[&str]) -> Result<Self> {
-        let (mut process, lines) = Process::spawn(up(folder, arguments)?)?;
+        Self::start_command(up(folder, arguments)?)
+    }
+
+    /// The same with environment variables.
+    pub fn start_in(folder: &Path, arguments: &[&str], environment: &[(&str, &Path)]) -> Result<Self> {
+        let mut command = up(folder, arguments)?;
+        command.envs(environment.iter().copied());
+        Self::start_command(command)
+    }
+
+    fn start_command(command: Command) -> Result<Self> {
+        let (mut process, lines) = Process::spawn(command)?;
         let begun = Instant::now();
         let ready = loop {
             match lines.recv_timeout(READY_LIMIT.saturating_sub(begun.elapsed())) {

@@ -211,3 +211,28 @@ async fn a_caller_that_hangs_up() -> Result<()> {
     assert!(state.adapters.iter().all(|adapter| adapter.active_requests == 0), "{state:?}");
     Ok(())
 }
+
+#[tokio::test]
+async fn constraints_that_cannot_be_kept() -> Result<()> {
+    let running = running()?;
+    let strict = |schema: Value| json!({"response_format": {"type": "json_schema", "json_schema": {"name": "n", "strict": true, "schema": schema}}});
+    let at = "response_format.json_schema.schema";
+    for (change, param, parts) in [
+        (strict(json!({"$ref": "https://example.com/s.json"})), at, [&*format!("{at} at /$ref"), "is not fetched"]),
+        (strict(json!({"not": {}})), at, ["at /not", "`not` is not supported"]),
+        (json!({"guided_json": {"$ref": "#"}}), "guided_json", ["guided_json at /$ref", "without end"]),
+        (json!({"guided_regex": "(a"}), "guided_regex", ["guided_regex cannot be used", ""]),
+        (json!({"structured_outputs": {"choice": []}}), "structured_outputs.choice", ["is empty", "send strings"]),
+        (
+            json!({"guided_choice": ["a"], "response_format": {"type": "json_object"}}),
+            "guided_choice",
+            ["`response_format` and `guided_choice`", "one constraint at most"],
+        ),
+        (json!({"logit_bias": {"7": 101}}), "logit_bias", ["logit_bias is 101", "between -100 and 100"]),
+    ] {
+        let (status, error) = running.refusal(chat(change).to_string()).await?;
+        says(&error, &parts);
+        assert_eq!((status, &error["param"]), (400, &json!(param)), "{error}");
+    }
+    Ok(())
+}

@@ -5,6 +5,7 @@
 //! adapters. Everything else (templates, text, stop strings, network) happens elsewhere, behind the two channels of a
 //! [`Job`].
 
+mod ahead;
 mod cache;
 mod draft;
 mod queue;
@@ -28,6 +29,7 @@ use tokio::sync::mpsc as events;
 
 use crate::{
     adapters::AdapterLease,
+    constrain::{ConstraintFailure, Guide},
     permits::{Permit, PermitError, PermitLimits, Permits},
     runtime::Backend,
     sample::{Logprobs, NotFinite, SamplingParams},
@@ -42,6 +44,8 @@ pub struct Job {
     pub adapter: Option<Arc<AdapterLease>>,
     /// Sampling parameters.
     pub sampling: SamplingParams,
+    /// What the answer has to be.
+    pub guide: Option<Guide>,
     /// Bound on generated tokens; at least one, and within the context together with the prompt.
     pub tokens_max: usize,
     /// Token ids that end the answer.
@@ -89,7 +93,7 @@ pub enum Event {
 /// Reason why an answer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FinishReason {
-    /// A stop token or end-of-sequence token.
+    /// A stop token or end-of-sequence token, or the end of all that a constraint allows.
     Stop,
     /// The bound on generated tokens.
     Length,
@@ -107,6 +111,9 @@ pub enum StepFailure {
     /// The model's logits are unusable.
     #[error(transparent)]
     NotFinite(#[from] NotFinite),
+    /// The constraint cannot be kept any longer.
+    #[error(transparent)]
+    Constraint(#[from] ConstraintFailure),
     /// ONNX Runtime failed.
     #[error("a step failed: {0}")]
     Session(String),
@@ -231,6 +238,7 @@ impl Engine {
         let active_max = config.sequences_max + config.queue_max;
         let limits = PermitLimits { active_max, open_max: active_max + config.unread_max };
         let geometry = backend.geometry();
+        let ahead = ahead::LookAhead::start()?;
         let engine = Self {
             jobs,
             permits: Permits::new(limits),
@@ -241,7 +249,7 @@ impl Engine {
         };
         let thread = std::thread::Builder::new().name("engine".into()).spawn(move || {
             Priority::Compute.enter();
-            thread::EngineThread::new(backend, config, receiver, gauges).run();
+            thread::EngineThread::new(backend, ahead, config, receiver, gauges).run();
         })?;
         Ok((engine, thread))
     }
@@ -284,3 +292,6 @@ impl Engine {
         self.context_length
     }
 }
+
+#[cfg(test)]
+mod tests;

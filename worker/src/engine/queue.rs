@@ -180,6 +180,7 @@ mod tests {
             prompt: vec![0; tokens],
             adapter: Some(adapter.clone()),
             sampling: SamplingParams::GREEDY,
+            guide: None,
             tokens_max: 1,
             stop_ids: Vec::new(),
             priority,

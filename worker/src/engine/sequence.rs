@@ -4,6 +4,7 @@ use std::{ops::Range, rc::Rc, time::Instant};
 
 use super::{
     Event, FinishReason, StepFailure, Submitted,
+    ahead::{Look, Seen},
     cache::{KvCache, Origin, OutOfPages, Table},
     draft::{self, Record},
     queue::{Account, Waiting},
@@ -11,14 +12,21 @@ use super::{
     states::State,
 };
 use crate::{
+    constrain::{ConstraintFailure, Guide, Next},
     runtime::{Backend, Chunk, LogitsRequest, SessionError, Top},
-    sample::Sampler,
+    sample::{Mask, Sampler},
 };
 
 pub(super) struct Sequence {
     submitted: Submitted,
     account: Rc<Account>,
     sampler: Sampler,
+    /// Whether the answer is constrained.
+    constrained: bool,
+    /// Its guide, except during a step.
+    guide: Option<Guide>,
+    /// What the guide allows after the step's tokens.
+    next: Result<Vec<Next>, ConstraintFailure>,
     table: Table,
     state: State,
     /// Prompt, generated tokens, and draft.
@@ -62,6 +70,17 @@ impl<'a> Rows<'a> {
     }
 }
 
+/// A drafted token.
+#[derive(Debug, Clone, Copy)]
+struct Guess {
+    /// `None` after the draft.
+    token: Option<u32>,
+    /// Drafted tokens before it, all sampled.
+    right: usize,
+    /// Whether a constraint allows nothing after it.
+    ends: bool,
+}
+
 /// State of a sequence after a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Progress {
@@ -87,8 +106,24 @@ impl Sequence {
         let prompt = tokens.len();
         let record = Record::new();
         let shares = cache.shares(&table, sequences_max);
-        let (drafted, past) = (0, found);
-        Self { submitted, account, sampler, table, state, tokens, prompt, drafted, record, found, past, shares }
+        let guide = submitted.job.guide.take();
+        Self {
+            submitted,
+            account,
+            sampler,
+            constrained: guide.is_some(),
+            guide,
+            next: Err(ConstraintFailure::Stopped),
+            table,
+            state,
+            tokens,
+            prompt,
+            drafted: 0,
+            record,
+            found,
+            past: found,
+            shares,
+        }
     }
 
     pub(super) fn demand(&self) -> Demand {
@@ -110,7 +145,10 @@ impl Sequence {
         if self.generates() {
             // A fully accepted draft is followed by one more token.
             let most = self.submitted.job.tokens_max - self.generated() - 1;
-            let draft = draft::propose(&self.tokens, most, &mut self.record);
+            let mut draft = draft::propose(&self.tokens, most, &mut self.record);
+            if self.constrained {
+                draft.truncate(self.guide.as_mut().map_or(0, |guide| guide.admits(&draft)));
+            }
             self.drafted = draft.len();
             self.tokens.extend(draft);
         }
@@ -161,14 +199,36 @@ impl Sequence {
             past: self.past,
             pages: self.table.pages(),
             state: self.state.slot(),
-            candidates: self.sampler.candidates(),
+            // Any token may be the only one that a constraint allows.
+            candidates: self.sampler.candidates().filter(|_| !self.constrained),
             adapter: self.submitted.job.adapter.as_ref().map(|lease| lease.slot()),
             logits: match self.drafted {
-                _ if end < self.tokens.len() => LogitsRequest::Nothing,
+                _ if !self.samples(scheduled) => LogitsRequest::Nothing,
                 0 => LogitsRequest::Last,
                 _ => LogitsRequest::All,
             },
         }
+    }
+
+    /// Whether a token is sampled after a step of `scheduled` tokens.
+    fn samples(&self, scheduled: usize) -> bool {
+        scheduled > 0 && self.past + scheduled >= self.known()
+    }
+
+    /// What its guide has to find out while such a step runs.
+    pub(super) fn look(&mut self, place: usize, scheduled: usize) -> Option<Look> {
+        if !self.samples(scheduled) {
+            return None;
+        }
+        let guide = self.guide.take()?;
+        self.next = Err(ConstraintFailure::Stopped);
+        Some(Look { place, guide, draft: self.tokens[self.known()..].to_vec() })
+    }
+
+    /// What its guide found out.
+    pub(super) fn saw(&mut self, seen: Seen) {
+        self.guide = Some(seen.guide);
+        self.next = seen.next;
     }
 
     /// Advances by `scheduled` computed tokens. Samples from the next of `rows`, those after the last of them and after each
@@ -182,28 +242,57 @@ impl Sequence {
         }
         let draft = self.tokens.split_off(self.known());
         self.drafted = 0;
+        let next = std::mem::replace(&mut self.next, Err(ConstraintFailure::Stopped));
         let own = rows.take(draft.len() + 1);
-        let mut drafted = draft.iter();
-        let (mut progress, mut chosen) = (Progress::Goes, 0_usize);
+        let (mut progress, mut chosen, mut right) = (Progress::Goes, 0_usize, 0_usize);
         for row in own {
-            progress = self.advance(rows, row);
+            let mask = match self.allowed(&next, right) {
+                Ok(Some(Next::Tokens(mask))) => Some(mask),
+                Ok(None) => None,
+                Ok(Some(Next::End)) => {
+                    self.tell_read();
+                    progress = self.finish(FinishReason::Stop);
+                    break;
+                }
+                Err(failure) => {
+                    progress = self.fail(failure.into());
+                    break;
+                }
+            };
+            let guess = Guess { token: draft.get(right).copied(), right, ends: ends(&next, right + 1) };
+            progress = self.advance(rows, row, mask, guess);
             chosen += 1;
-            if progress == Progress::Ended || drafted.next() != self.tokens.last() {
+            if progress == Progress::Ended || guess.token.is_none() || guess.token != self.tokens.last().copied() {
                 break;
             }
             self.past += 1;
+            right += 1;
         }
-        self.record.observe(draft.len(), chosen.saturating_sub(1));
+        self.record.observe(draft.len(), right);
         cache.publish(&mut self.table, &self.tokens[..self.past]);
         (progress, chosen)
     }
 
+    /// What a constraint allows after `right` tokens of the draft; `None` without a constraint.
+    fn allowed<'n>(
+        &self,
+        next: &'n Result<Vec<Next>, ConstraintFailure>,
+        right: usize,
+    ) -> Result<Option<&'n Next>, ConstraintFailure> {
+        if !self.constrained {
+            return Ok(None);
+        }
+        let next = next.as_ref().map_err(Clone::clone)?;
+        next.get(right).map(Some).ok_or(ConstraintFailure::Stopped)
+    }
+
     /// Samples from one row of logits and sends the token.
-    fn advance(&mut self, rows: &mut Rows<'_>, row: usize) -> Progress {
-        let sampled = match rows.top(row).and_then(|top| self.sampler.sample_top(&top)) {
+    fn advance(&mut self, rows: &mut Rows<'_>, row: usize, mask: Option<&Mask>, guess: Guess) -> Progress {
+        let top = rows.top(row).filter(|_| mask.is_none());
+        let sampled = match top.and_then(|top| self.sampler.sample_top(&top)) {
             Some(sampled) => sampled,
             None => match rows.row(row) {
-                Ok(logits) => self.sampler.sample(logits),
+                Ok(logits) => self.sampler.sample(logits, mask),
                 Err(error) => return self.fail(StepFailure::Session(error.to_string())),
             },
         };
@@ -211,19 +300,36 @@ impl Sequence {
             Ok(sampled) => sampled,
             Err(error) => return self.fail(error.into()),
         };
-        if !self.generates() {
-            self.send(Event::Read { cached: self.found });
-        }
+        self.tell_read();
         self.tokens.push(id);
         if self.submitted.job.stop_ids.contains(&id) {
             self.send(Event::End { id, logprobs });
             return self.finish(FinishReason::Stop);
         }
         self.send(Event::Token { id, logprobs });
-        if self.generated() == self.submitted.job.tokens_max {
-            return self.finish(FinishReason::Length);
+        match self.completes(id, guess) {
+            Ok(true) => self.finish(FinishReason::Stop),
+            Ok(false) if self.generated() == self.submitted.job.tokens_max => self.finish(FinishReason::Length),
+            Ok(false) => Progress::Goes,
+            Err(failure) => self.fail(failure.into()),
         }
-        Progress::Goes
+    }
+
+    /// Tells the guide the sampled token. Whether a constraint allows nothing more.
+    fn completes(&mut self, id: u32, guess: Guess) -> Result<bool, ConstraintFailure> {
+        match &mut self.guide {
+            // It went on with the right guess already.
+            Some(_) if guess.token == Some(id) => Ok(guess.ends),
+            Some(guide) => guide.take(guess.right, id),
+            None => Ok(false),
+        }
+    }
+
+    /// Reports the end of prefill before the first token.
+    fn tell_read(&self) {
+        if !self.generates() {
+            self.send(Event::Read { cached: self.found });
+        }
     }
 
     pub(super) fn fail(&mut self, failure: StepFailure) -> Progress {
@@ -250,6 +356,11 @@ impl Sequence {
         // detects.
         let _ = self.submitted.events.try_send(event);
     }
+}
+
+/// Whether a constraint allows nothing after that many tokens of the draft.
+fn ends(next: &Result<Vec<Next>, ConstraintFailure>, right: usize) -> bool {
+    next.as_ref().is_ok_and(|next| next.get(right) == Some(&Next::End))
 }
 
 impl Submitted {

@@ -11,6 +11,7 @@ use std::{
 
 use super::{
     EngineConfig, Gauges, StepFailure, Submitted,
+    ahead::{Look, LookAhead},
     cache::{KvCache, OutOfPages},
     draft::{self, Cost},
     queue::Queue,
@@ -22,6 +23,7 @@ use crate::runtime::{Backend, Chunk, Geometry};
 
 pub(super) struct EngineThread {
     backend: Box<dyn Backend>,
+    ahead: LookAhead,
     geometry: Geometry,
     jobs: Receiver<Submitted>,
     gauges: Arc<Gauges>,
@@ -41,6 +43,7 @@ pub(super) struct EngineThread {
 impl EngineThread {
     pub(super) fn new(
         backend: Box<dyn Backend>,
+        ahead: LookAhead,
         config: EngineConfig,
         jobs: Receiver<Submitted>,
         gauges: Arc<Gauges>,
@@ -60,6 +63,7 @@ impl EngineThread {
             prompt_lookup: config.prompt_lookup && geometry.drafts,
             scheduled_tokens: Vec::new(),
             backend,
+            ahead,
             geometry,
         }
     }
@@ -130,7 +134,10 @@ impl EngineThread {
         if self.running.is_empty() {
             return;
         }
-        let Self { backend, running, scheduled_tokens, cache, pace, cost, gauges, .. } = self;
+        let Self { backend, ahead, running, scheduled_tokens, cache, pace, cost, gauges, .. } = self;
+        let looks = running.iter_mut().zip(scheduled_tokens.iter()).enumerate();
+        let looks = looks.filter_map(|(place, (sequence, &scheduled))| sequence.look(place, scheduled));
+        let looking = ahead.begin(looks.collect::<Vec<Look>>());
         let taking = || running.iter().zip(scheduled_tokens.iter()).filter(|(_, scheduled)| **scheduled > 0);
         let chunks: Vec<Chunk<'_>> = taking().map(|(sequence, &scheduled)| sequence.chunk(scheduled)).collect();
         let prompt_tokens: usize =
@@ -138,9 +145,12 @@ impl EngineThread {
         let drafted: usize = running.iter().map(Sequence::drafted).sum();
         let result = backend.step(&chunks);
         drop(chunks);
+        let took = begun.elapsed();
+        if looking {
+            ahead.finish().into_iter().for_each(|seen| running[seen.place].saw(seen));
+        }
         match result {
             Ok(sampled) => {
-                let took = begun.elapsed();
                 pace.observe(prompt_tokens, generating, took);
                 if prompt_tokens == 0 {
                     cost.observe(sampled, took.as_secs_f64());

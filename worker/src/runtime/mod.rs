@@ -6,6 +6,7 @@
 //! `cpu` has the project's operators over pages; `rows` runs graphs of standard operators over rows of device memory, for every
 //! other provider.
 
+mod assignment;
 mod backend;
 mod binding;
 mod cpu;
@@ -15,8 +16,10 @@ mod library;
 mod openvino;
 mod provider;
 mod rows;
+mod self_check;
 mod top;
 
+pub use assignment::Assignment;
 pub use backend::{Backend, Chunk, ChunkError, Geometry, LogitsRequest, SessionConfig, SessionError, TOKENS_MAX};
 pub use cpu::{page_bytes, state_bytes};
 pub use device::DeviceError;
@@ -24,6 +27,7 @@ pub use library::{LibraryError, Runtime};
 pub use openvino::OpenVinoDevice;
 pub use provider::{AdapterLoader, AdapterRoom, Opened, Provider, ProviderError};
 pub use rows::{BankError, BankedAdapter};
+pub use self_check::{SelfCheck, SelfCheckError};
 #[cfg(test)]
 pub(crate) use top::TopRows;
 pub use top::{TOP, Top};

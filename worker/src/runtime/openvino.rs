@@ -15,7 +15,7 @@ pub enum OpenVinoDevice {
 
 impl OpenVinoDevice {
     /// OpenVINO's name for it.
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Cpu => "CPU",
         }

@@ -1,6 +1,7 @@
 //! Execution providers: which backend a model is opened on.
 
 use std::{
+    fmt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
 };
@@ -21,6 +22,7 @@ use slm_convert::{
 use slm_kernels::attention::PAGE;
 
 use super::{
+    assignment::{self, Assignment},
     backend::{Backend, SessionConfig, SessionError},
     cpu::{self, DecoderSession},
     cuda::{self, Cuda},
@@ -54,6 +56,20 @@ pub enum Provider {
         /// What it computes on.
         device: OpenVinoDevice,
     },
+}
+
+/// As the flag `--execution-provider` has it; graphs for tests by their own names.
+impl fmt::Display for Provider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cpu => "Cpu",
+            Self::CpuGqa(_) => "CpuGqa",
+            Self::CpuStandard(_) => "CpuStandard",
+            Self::CpuDelta(_) => "CpuDelta",
+            Self::Cuda(_) => "Cuda",
+            Self::OpenVino { .. } => "OpenVino",
+        })
+    }
 }
 
 /// An execution provider cannot be used.
@@ -156,6 +172,8 @@ pub struct Opened {
     pub backend: Box<dyn Backend>,
     /// Brings adapters into the form that the forward pass takes.
     pub loader: AdapterLoader,
+    /// Number of the graph's nodes that each execution provider computes.
+    pub nodes: Assignment,
 }
 
 /// Brings adapters into the form and the memory of a backend, while it runs.
@@ -198,6 +216,16 @@ impl Provider {
         FlavourChoice { form, activations, precision }
     }
 
+    /// The provider whose logits a worker on this one is checked with before it serves: the same graphs on ONNX Runtime's CPU
+    /// provider. `None` for those of the CPU provider itself.
+    pub fn reference(self) -> Option<Self> {
+        match self {
+            Self::Cpu | Self::CpuGqa(_) | Self::CpuStandard(_) | Self::CpuDelta(_) => None,
+            Self::Cuda(_) => Some(Self::CpuGqa(Activations::F16)),
+            Self::OpenVino { .. } => Some(Self::CpuDelta(Activations::F32)),
+        }
+    }
+
     /// Positions of a page of keys and values.
     pub fn page(self, context_length: usize) -> usize {
         match self {
@@ -231,6 +259,30 @@ impl Provider {
         }
     }
 
+    /// Checks that this machine has the devices and libraries that it needs, as far as that shows without a model. Gives the
+    /// devices: names, with bytes of memory where they have their own.
+    ///
+    /// # Errors
+    /// Something is missing.
+    pub fn devices(self, runtime: &Runtime) -> Result<Vec<(String, Option<u64>)>, ProviderError> {
+        match self {
+            Self::Cuda(_) => {
+                let devices = cuda::devices()?;
+                cuda::check_compiler()?;
+                register(runtime, CUDA_NAME, &library_beside(runtime.path(), CUDA_LIBRARY)?)?;
+                Ok(devices.into_iter().map(|(name, bytes)| (name, Some(bytes))).collect())
+            }
+            Self::OpenVino { device } => {
+                let no = |error: ort::Error| no_openvino(runtime, &error);
+                openvino::append(&mut builder(runtime).map_err(no)?, device, 1).map_err(no)?;
+                Ok(vec![(device.name().to_owned(), None)])
+            }
+            Self::Cpu | Self::CpuGqa(_) | Self::CpuStandard(_) | Self::CpuDelta(_) => {
+                Ok(vec![("CPU".to_owned(), None)])
+            }
+        }
+    }
+
     /// Opens the bundle's graph, converted for this provider. Adapters are looked up in `table` by the slots of each step.
     ///
     /// # Errors
@@ -248,8 +300,9 @@ impl Provider {
         let adapters = Arc::new(AtomicBool::new(false));
         let (device, session): (Arc<dyn Device>, _) = match self {
             Self::Cpu => {
-                let backend = Box::new(DecoderSession::open(runtime, bundle, config, table)?);
-                return Ok(Opened { backend, loader: loader(None) });
+                let backend = DecoderSession::open(runtime, bundle, config, table)?;
+                let nodes = backend.nodes()?;
+                return Ok(Opened { backend: Box::new(backend), loader: loader(None), nodes });
             }
             Self::CpuGqa(_) | Self::CpuStandard(_) | Self::CpuDelta(_) => {
                 let operators = bank_add::host_domain(activations)?;
@@ -268,10 +321,11 @@ impl Provider {
         // Room for two more: a replaced version stays until its last request ends.
         let bank = Arc::new(Bank::new(&device, model, activations, (room.slots + 2) * room.rank_max)?);
         let captures = matches!(self, Self::Cuda(_));
+        let nodes = assignment::of(&session)?;
         let rows = RowsSession::new(session, bundle, config, (device, captures), (bank.clone(), adapters), table);
         let mut backend = rows?;
         backend.warm_up()?;
-        Ok(Opened { backend: Box::new(backend), loader: loader(Some(bank)) })
+        Ok(Opened { backend: Box::new(backend), loader: loader(Some(bank)), nodes })
     }
 }
 
@@ -280,6 +334,7 @@ fn builder(runtime: &Runtime) -> ort::Result<SessionBuilder> {
     let builder = Session::builder(&runtime.environment)?;
     let builder = builder.with_optimization_level(GraphOptimizationLevel::Level3).map_err(plain)?;
     let builder = builder.with_inter_threads(1).map_err(plain)?;
+    let builder = builder.with_config_entry(assignment::RECORD.0, assignment::RECORD.1).map_err(plain)?;
     builder.with_memory_pattern(false).map_err(plain)
 }
 
@@ -330,9 +385,12 @@ fn openvino_session(
     // Without this, what OpenVINO does not take would be computed elsewhere, and nobody would know.
     let builder = builder(runtime)?.with_disable_cpu_fallback().map_err(plain)?;
     let mut builder = builder.with_intra_threads(1).map_err(plain)?;
-    openvino::append(&mut builder, device, threads)
-        .map_err(|error| ProviderError::NoOpenVino { path: runtime.path().to_owned(), error: error.to_string() })?;
+    openvino::append(&mut builder, device, threads).map_err(|error| no_openvino(runtime, &error))?;
     commit(&mut builder, bundle)
+}
+
+fn no_openvino(runtime: &Runtime, error: &ort::Error) -> ProviderError {
+    ProviderError::NoOpenVino { path: runtime.path().to_owned(), error: error.to_string() }
 }
 
 fn commit(builder: &mut SessionBuilder, bundle: &Bundle) -> Result<Session, SessionError> {

@@ -8,8 +8,9 @@ use crate::runtime::Top;
 /// Samples from the softmax of `logits / temperature`. `largest` is the largest logit, and finite.
 pub(super) fn draw(logits: &[f32], largest: f32, params: &SamplingParams, random: &mut impl Rng) -> u32 {
     let weight = |logit: f32| ((logit - largest) / params.temperature).exp();
-    let mut candidates: Vec<(u32, f32)> =
-        logits.iter().map(|&l| weight(l)).enumerate().map(|(i, w)| (i as u32, w)).collect();
+    // Most tokens of a constrained answer are not allowed.
+    let possible = logits.iter().enumerate().filter(|(_, logit)| **logit > f32::NEG_INFINITY);
+    let mut candidates: Vec<(u32, f32)> = possible.map(|(token, logit)| (token as u32, weight(*logit))).collect();
     keep_top_k(&mut candidates, params.top_k);
     keep_top_p(&mut candidates, params.top_p);
     // The likeliest token has weight 1, so min_p is a threshold on the weights themselves.

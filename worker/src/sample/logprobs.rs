@@ -16,7 +16,7 @@ pub struct Logprobs {
 pub struct TokenLogprob {
     /// Token id.
     pub id: u32,
-    /// `ln p` at temperature 1, before penalties.
+    /// `ln p` at temperature 1, before penalties and biases, among the allowed tokens.
     pub logprob: f32,
 }
 
@@ -31,7 +31,8 @@ impl Logprobs {
     pub fn of(logits: &[f32], chosen: u32, top: usize) -> Self {
         let log_sum = log_sum_exp(logits);
         let of = |id: u32| TokenLogprob { id, logprob: logits[id as usize] - log_sum };
-        let mut ids: Vec<u32> = (0..logits.len() as u32).collect();
+        let mut ids: Vec<u32> =
+            (0..logits.len() as u32).filter(|id| logits[*id as usize] > f32::NEG_INFINITY).collect();
         let likelier = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
         let top = top.min(ids.len());
         if top > 0 {

@@ -1,10 +1,11 @@
 //! Sampling: from a row of logits to a token.
 //!
-//! Order: log-probabilities from the raw logits; then penalties, temperature, top-k, top-p, min-p, and the random
-//! choice. Greedy decoding (temperature 0) stops after the penalties.
+//! Order: the tokens that a constraint allows; log-probabilities of these from the raw logits; then penalties and biases,
+//! temperature, top-k, top-p, min-p, and the random choice. Greedy decoding (temperature 0) stops after the penalties.
 
 mod draw;
 mod logprobs;
+mod mask;
 
 use std::collections::HashMap;
 
@@ -15,6 +16,7 @@ use rand_chacha::ChaCha8Rng;
 
 pub(crate) use logprobs::log_sum_exp;
 pub use logprobs::{Logprobs, TokenLogprob};
+pub use mask::Mask;
 
 /// Sampling parameters, validated by [`crate::admit`].
 #[derive(Debug, Clone, PartialEq)]
@@ -37,6 +39,8 @@ pub struct SamplingParams {
     pub seed: u64,
     /// Number of likeliest tokens to report log-probabilities of, besides the sampled one; `None` for no report.
     pub logprobs: Option<usize>,
+    /// What is added to the logits of tokens.
+    pub logit_bias: Vec<(u32, f32)>,
 }
 
 impl SamplingParams {
@@ -51,10 +55,16 @@ impl SamplingParams {
         frequency_penalty: 0.0,
         seed: 0,
         logprobs: None,
+        logit_bias: Vec::new(),
     };
 
     fn penalises(&self) -> bool {
         self.repetition_penalty != 1.0 || self.presence_penalty != 0.0 || self.frequency_penalty != 0.0
+    }
+
+    /// Whether logits change before the choice.
+    fn changes_logits(&self) -> bool {
+        self.penalises() || !self.logit_bias.is_empty()
     }
 }
 
@@ -71,26 +81,39 @@ pub struct Sampler {
     /// Number of times each token was generated; 0 for tokens of the prompt alone.
     seen: HashMap<u32, u32>,
     scratch: Vec<f32>,
+    /// Logits of the allowed tokens.
+    allowed: Vec<f32>,
 }
 
 impl Sampler {
     /// A sampler for an answer to `prompt`.
     pub fn new(params: SamplingParams, prompt: &[u32]) -> Self {
         let seen = if params.penalises() { prompt.iter().map(|&token| (token, 0)).collect() } else { HashMap::new() };
-        Self { random: ChaCha8Rng::seed_from_u64(params.seed), params, seen, scratch: Vec::new() }
+        Self { random: ChaCha8Rng::seed_from_u64(params.seed), params, seen, scratch: Vec::new(), allowed: Vec::new() }
     }
 
-    /// The next token, with its log-probabilities if requested.
-    pub fn sample(&mut self, logits: &[f32]) -> Result<(u32, Option<Logprobs>), NotFinite> {
-        let token = if self.params.penalises() {
+    /// The next token, with its log-probabilities if requested; one that `mask` allows, if there is one.
+    pub fn sample(&mut self, logits: &[f32], mask: Option<&Mask>) -> Result<(u32, Option<Logprobs>), NotFinite> {
+        let Some(mask) = mask else { return self.sample_any(logits) };
+        let mut allowed = std::mem::take(&mut self.allowed);
+        mask.keep(logits, &mut allowed);
+        let sampled = self.sample_any(&allowed);
+        self.allowed = allowed;
+        sampled
+    }
+
+    fn sample_any(&mut self, logits: &[f32]) -> Result<(u32, Option<Logprobs>), NotFinite> {
+        let token = if self.params.changes_logits() {
             self.scratch.clear();
             self.scratch.extend_from_slice(logits);
             self.penalise();
-            let penalised = std::mem::take(&mut self.scratch);
-            let token = self.choose(&penalised);
-            self.scratch = penalised;
+            let changed = std::mem::take(&mut self.scratch);
+            let token = self.choose(&changed);
+            self.scratch = changed;
             let token = token?;
-            *self.seen.entry(token).or_insert(0) += 1;
+            if self.params.penalises() {
+                *self.seen.entry(token).or_insert(0) += 1;
+            }
             token
         } else {
             self.choose(logits)?
@@ -98,11 +121,11 @@ impl Sampler {
         Ok((token, self.params.logprobs.map(|top| Logprobs::of(logits, token, top))))
     }
 
-    /// The temperature of the candidates that suffice for the next token; `None` if it takes a whole row: with penalties, which may
-    /// favour any token, and where no token is left out.
+    /// The temperature of the candidates that suffice for the next token without a mask; `None` if it takes a whole row: with penalties
+    /// or biases, which may favour any token, and where no token is left out.
     pub fn candidates(&self) -> Option<f32> {
         let SamplingParams { temperature, top_k, top_p, min_p, logprobs, .. } = self.params;
-        if self.params.penalises() || logprobs.is_some_and(|top| top > TOP) {
+        if self.params.changes_logits() || logprobs.is_some_and(|top| top > TOP) {
             return None;
         }
         if temperature == 0.0 {
@@ -139,6 +162,11 @@ impl Sampler {
             *logit = if *logit > 0.0 { *logit / repetition_penalty } else { *logit * repetition_penalty };
             if count > 0 {
                 *logit -= presence_penalty + frequency_penalty * count as f32;
+            }
+        }
+        for &(token, bias) in &self.params.logit_bias {
+            if let Some(logit) = self.scratch.get_mut(token as usize) {
+                *logit += bias;
             }
         }
     }
@@ -182,7 +210,7 @@ mod tests {
 
     fn tokens(params: &SamplingParams, logits: &[f32], n: usize) -> Vec<u32> {
         let mut sampler = Sampler::new(params.clone(), &[]);
-        (0..n).map(|_| sampler.sample(logits).unwrap().0).collect()
+        (0..n).map(|_| sampler.sample(logits, None).unwrap().0).collect()
     }
 
     #[test]
@@ -261,7 +289,7 @@ mod tests {
     fn candidates_have_the_log_probabilities_of_the_row() {
         let logits = logits(500);
         let params = SamplingParams { logprobs: Some(5), ..SamplingParams::GREEDY };
-        let (token, expected) = Sampler::new(params.clone(), &[]).sample(&logits).unwrap();
+        let (token, expected) = Sampler::new(params.clone(), &[]).sample(&logits, None).unwrap();
         let rows = crate::runtime::TopRows::of(&logits, 500, &[1.0]);
         let (found, logprobs) = Sampler::new(params, &[]).sample_top(&rows.row(0).unwrap()).unwrap().unwrap();
         let (expected, logprobs) = (expected.unwrap(), logprobs.unwrap());
@@ -276,13 +304,52 @@ mod tests {
     }
 
     #[test]
+    fn only_what_a_mask_allows_is_sampled() {
+        let logits = logits(500);
+        let mut mask = Mask::new(&[0; 16]);
+        [3, 77, 401].into_iter().for_each(|token| mask.set(token, true));
+        for params in [
+            SamplingParams::GREEDY,
+            with(|_| ()),
+            with(|p| p.top_k = 40),
+            with(|p| (p.top_p, p.min_p) = (0.9, 0.01)),
+            with(|p| p.repetition_penalty = 1.3),
+            with(|p| p.logit_bias = vec![(4, 100.0)]),
+        ] {
+            let params = SamplingParams { logprobs: Some(5), ..params };
+            let mut sampler = Sampler::new(params, &[]);
+            for _ in 0..50 {
+                let (token, logprobs) = sampler.sample(&logits, Some(&mask)).unwrap();
+                assert!(mask.allows(token), "{token}");
+                let logprobs = logprobs.unwrap();
+                assert_eq!(logprobs.top.len(), 3, "of the allowed tokens only");
+                let sum: f32 = logprobs.top.iter().map(|top| top.logprob.exp()).sum();
+                assert!((sum - 1.0).abs() < 1e-5, "{sum}");
+            }
+        }
+        assert_eq!(Sampler::new(with(|_| ()), &[]).sample(&logits, Some(&Mask::new(&[0; 16]))), Err(NotFinite));
+    }
+
+    #[test]
+    fn biases_make_tokens_likelier_or_impossible() {
+        let logits = [1.0, 2.0, 3.0];
+        let drawn = |bias: &[(u32, f32)]| tokens(&with(|p| p.logit_bias = bias.to_vec()), &logits, 50);
+        assert!(drawn(&[(0, 100.0)]).iter().all(|token| *token == 0));
+        assert!(drawn(&[(2, -100.0), (9, 100.0)]).iter().all(|token| *token != 2));
+        assert_eq!(
+            Sampler::new(SamplingParams { logit_bias: vec![(0, 1.0)], ..SamplingParams::GREEDY }, &[]).candidates(),
+            None
+        );
+    }
+
+    #[test]
     fn penalties_change_what_was_seen() {
         let logits = [3.0, 2.9, -1.0];
         let greedy = |change: fn(&mut SamplingParams), prompt: &[u32]| {
             let mut params = SamplingParams::GREEDY;
             change(&mut params);
             let mut sampler = Sampler::new(params, prompt);
-            (0..4).map(|_| sampler.sample(&logits).unwrap().0).collect::<Vec<_>>()
+            (0..4).map(|_| sampler.sample(&logits, None).unwrap().0).collect::<Vec<_>>()
         };
         assert_eq!(greedy(|_| (), &[]), [0, 0, 0, 0]);
         // Presence counts once, so after both were seen the better one stays.

@@ -179,7 +179,8 @@ impl Answer {
             completion_tokens: self.generated,
             cached_tokens: self.cached,
         };
-        self.last = Some(v1::Finished { reason: reason.into(), usage: Some(usage) });
+        let stop = self.text.as_ref().and_then(TextStream::matched).unwrap_or_default().to_owned();
+        self.last = Some(v1::Finished { reason: reason.into(), usage: Some(usage), stop });
     }
 }
 

@@ -1,11 +1,15 @@
 //! `slm.v1.Generation`: validates, tokenises and submits a request, and streams its answer.
 
-use std::{pin::Pin, sync::Arc, time::Instant};
+use std::{
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures::{Stream, StreamExt, stream};
 use slm_proto::{
     timeout,
-    v1::{self, generate_response::Event, generation_server::Generation},
+    v1::{self, generate_response::Event, generation_server::Generation, sampling::Constraint},
 };
 use tonic::{Request, Response, Status};
 
@@ -18,10 +22,14 @@ use super::{
 use crate::{
     adapters::AdapterLease,
     admit::admit,
+    constrain::{ConstraintError, Prototype, Rule},
     engine::{Job, StepFailure},
     permits::Permit,
     text::{Input, Reading, TextStream},
 };
+
+/// Bound on the time in which a constraint is compiled.
+const COMPILE_MAX: Duration = Duration::from_secs(10);
 
 pub(crate) struct Generate(pub(crate) Shared);
 
@@ -50,6 +58,7 @@ impl Generation for Generate {
                 Some(Event::Finished(finished)) => {
                     completion.reason = finished.reason;
                     completion.usage = finished.usage;
+                    completion.stop = finished.stop;
                 }
                 Some(Event::Started(_)) | None => {}
             }
@@ -71,13 +80,18 @@ impl Generate {
         // Before any work, so that a request without a place costs nothing.
         let permit = self.0.model.engine.enter(&tenant, request.priority)?;
         let input = input::input(request.input.take(), self.bounds())?;
+        let asked = request.sampling.as_mut().and_then(|sampling| sampling.constraint.take());
         let reading = self.tokens(input, request.parse_special_tokens, adapter.clone(), &tenant);
         let prompt = within(deadline, reading).await?;
+        let constraint = match asked {
+            None => None,
+            Some(asked) => Some(within(deadline, self.constraint(asked, &tenant)).await?),
+        };
         if permit.is_withdrawn() {
             return Err(StepFailure::Displaced.into());
         }
         let expert = self.describe(adapter.as_deref());
-        let answer = self.submit(&request, prompt, adapter, permit, deadline)?;
+        let answer = self.submit(&request, prompt, constraint, adapter, permit, deadline)?;
         let prompt_tokens = answer.prompt_tokens();
         let started =
             v1::Started { request_id: request.request_id, expert: Some(expert), prompt_tokens, decision: None };
@@ -88,6 +102,7 @@ impl Generate {
         &self,
         request: &v1::GenerateRequest,
         prompt: Vec<u32>,
+        constraint: Option<Arc<Prototype>>,
         adapter: Option<Arc<AdapterLease>>,
         permit: Arc<Permit>,
         deadline: Option<Instant>,
@@ -100,6 +115,7 @@ impl Generate {
             prompt,
             adapter,
             sampling: admitted.sampling,
+            guide: constraint.map(|constraint| constraint.guide(&admitted.stop_ids)),
             tokens_max: admitted.tokens_max,
             stop_ids: admitted.stop_ids,
             priority: request.priority,
@@ -139,6 +155,22 @@ impl Generate {
             Some(lease) => (v1::ExpertKind::LoraAdapter, &lease.info.name, &lease.info.digest),
         };
         v1::Expert { kind: kind.into(), name: name.clone(), model: model.name.clone(), digest: digest.clone() }
+    }
+
+    /// The compiled constraint: of the cache, or compiled on the threads for long prompts.
+    async fn constraint(&self, asked: Constraint, tenant: &Arc<str>) -> Result<Arc<Prototype>, Status> {
+        let rule = Rule::new(asked)?;
+        let model = &self.0.model;
+        let Some(constraints) = model.constraints.clone() else {
+            return Err(ConstraintError::NoTokenizer { field: rule.field(), model: model.name.clone() }.into());
+        };
+        if let Some(known) = constraints.known(&rule) {
+            return Ok(known?);
+        }
+        let slow = ConstraintError::Slow { field: rule.field(), limit: COMPILE_MAX };
+        let compiling = self.0.text.run(tenant, move || constraints.compile(&rule));
+        let compiled = tokio::time::timeout(COMPILE_MAX, compiling).await.map_err(|_| slow)?;
+        Ok(compiled.map_err(|error| Status::internal(error.to_string()))??)
     }
 
     async fn tokens(

@@ -11,6 +11,7 @@ use super::input::InputError;
 use crate::{
     adapters::{PrepareError, PublishError},
     admit::AdmitError,
+    constrain::{ConstraintError, ConstraintFailure},
     engine::{StepFailure, SubmitError},
     model::LoadAdapterError,
     permits::PermitError,
@@ -128,6 +129,19 @@ impl From<PromptError> for Status {
     }
 }
 
+impl From<ConstraintError> for Status {
+    fn from(error: ConstraintError) -> Self {
+        let (code, reason) = match &error {
+            ConstraintError::Empty { .. } => (Code::InvalidArgument, "EmptyConstraint"),
+            ConstraintError::Bytes { .. } | ConstraintError::Choices { .. } => (Code::InvalidArgument, "OutOfRange"),
+            ConstraintError::Schema { .. } | ConstraintError::Refused { .. } => (Code::InvalidArgument, "Constraint"),
+            ConstraintError::NoTokenizer { .. } => (Code::InvalidArgument, "ConstraintWithoutText"),
+            ConstraintError::Slow { .. } => (Code::InvalidArgument, "ConstraintSlow"),
+        };
+        at_field(status(code, reason, &error), error.field())
+    }
+}
+
 impl From<SubmitError> for Status {
     fn from(error: SubmitError) -> Self {
         match error {
@@ -141,6 +155,12 @@ impl From<StepFailure> for Status {
         let (code, reason) = match &error {
             StepFailure::Displaced => (Code::ResourceExhausted, "Full"),
             StepFailure::Deadline => (Code::DeadlineExceeded, "Deadline"),
+            StepFailure::Constraint(ConstraintFailure::DeadEnd { .. } | ConstraintFailure::Parser { .. }) => {
+                (Code::FailedPrecondition, "Constraint")
+            }
+            StepFailure::Constraint(ConstraintFailure::Panicked | ConstraintFailure::Stopped) => {
+                (Code::Internal, "Constraint")
+            }
             StepFailure::NotFinite(_) => (Code::Internal, "NotFinite"),
             StepFailure::Session(_) => (Code::Internal, "Session"),
         };

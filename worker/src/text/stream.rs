@@ -21,6 +21,8 @@ pub struct TextStream {
     held: String,
     /// Ranges of control tokens in `held`. Kept only if a stop string contains one.
     hidden: Vec<Range<usize>>,
+    /// The stop string that was matched.
+    matched: Option<String>,
 }
 
 /// Result of a token.
@@ -36,7 +38,12 @@ impl TextStream {
     /// A stream that ends before the first match of `stop`, none of which is empty.
     pub fn new(tokens: Arc<TokenBytes>, stop: Vec<String>) -> Self {
         let (special, plain) = stop.into_iter().partition(|stop| tokens.specials().occur_in(stop));
-        Self { tokens, plain, special, partial: Vec::new(), held: String::new(), hidden: Vec::new() }
+        Self { tokens, plain, special, partial: Vec::new(), held: String::new(), hidden: Vec::new(), matched: None }
+    }
+
+    /// The stop string that ended the text.
+    pub fn matched(&self) -> Option<&str> {
+        self.matched.as_deref()
     }
 
     /// Adds token `id` and gives the text that is complete.
@@ -71,10 +78,12 @@ impl TextStream {
             return Piece::Text(std::mem::take(&mut self.held));
         }
         let visible = self.visible(self.held.len());
-        let plain = self.plain.iter().filter_map(|stop| visible.find(stop.as_str())).min().map(|at| self.place(at));
-        let special = self.special.iter().filter_map(|stop| self.find(stop)).min();
-        if let Some(at) = plain.into_iter().chain(special).min() {
+        let plain = self.plain.iter().filter_map(|stop| Some((self.place(visible.find(stop.as_str())?), stop)));
+        let special = self.special.iter().filter_map(|stop| Some((self.find(stop)?, stop)));
+        let first = plain.chain(special).min_by_key(|(at, _)| *at).map(|(at, stop)| (at, stop.clone()));
+        if let Some((at, stop)) = first {
             let text = self.take(at);
+            self.matched = Some(stop);
             (self.held, self.hidden) = (String::new(), Vec::new());
             return Piece::Stopped(text);
         }
@@ -205,6 +214,15 @@ mod tests {
     #[test]
     fn bytes_that_are_no_character_are_replaced_and_lose_nothing_else() {
         assert_eq!(text(&[b"a\xffb", &"€".as_bytes()[..2]], &[]).0.concat(), "a\u{fffd}b\u{fffd}");
+    }
+
+    #[test]
+    fn the_stop_string_that_was_matched_is_told() {
+        for (token, matched) in [(&b"one END two. END"[..], Some("END")), (b"one. END", Some(". ")), (b"one", None)] {
+            let mut stream = stream(&[token], &["END", ". "]);
+            stream.push(0);
+            assert_eq!(stream.matched(), matched);
+        }
     }
 
     #[test]

@@ -48,13 +48,23 @@ impl TokenBytes {
     }
 
     #[cfg(test)]
-    pub(super) fn of(tokens: &[&[u8]], specials: &[&str]) -> Self {
+    pub(crate) fn of(tokens: &[&[u8]], specials: &[&str]) -> Self {
         use tokenizers::{AddedToken, models::bpe::BPE};
         let mut tokenizer = Tokenizer::new(BPE::default());
         tokenizer.add_special_tokens(&specials.iter().map(|&text| AddedToken::from(text, true)).collect::<Vec<_>>());
         let special = |bytes: &[u8]| specials.iter().any(|text| text.as_bytes() == bytes);
         let tokens = tokens.iter().map(|&bytes| Token { bytes: bytes.into(), special: special(bytes) }).collect();
         Self { tokens, specials: Specials::new(&tokenizer) }
+    }
+
+    /// Number of tokens.
+    pub fn len(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// Whether there are no tokens.
+    pub fn is_empty(&self) -> bool {
+        self.tokens.is_empty()
     }
 
     /// Bytes of token `id`, or text of a control token; empty beyond the vocabulary.

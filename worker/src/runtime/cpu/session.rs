@@ -16,6 +16,7 @@ use super::{forward_pass::ForwardPass, memory::KvMemory, operators, states::Stat
 use crate::{
     adapters::AdapterTable,
     runtime::{
+        assignment::{self, Assignment},
         backend::{Backend, Chunk, Geometry, SessionConfig, SessionError, TOKENS_MAX},
         binding::{Binding, Buffer},
         library::Runtime,
@@ -111,6 +112,13 @@ impl DecoderSession {
     }
 }
 
+impl DecoderSession {
+    /// Number of the graph's nodes that each execution provider computes.
+    pub(crate) fn nodes(&self) -> ort::Result<Assignment> {
+        assignment::of(&self.session)
+    }
+}
+
 impl Backend for DecoderSession {
     fn geometry(&self) -> Geometry {
         self.geometry
@@ -190,6 +198,7 @@ fn build_session(
     let builder = builder.with_optimization_level(GraphOptimizationLevel::Level3).map_err(ort::Error::from)?;
     let builder = builder.with_intra_threads(threads).map_err(ort::Error::from)?;
     let builder = builder.with_inter_threads(1).map_err(ort::Error::from)?;
+    let builder = builder.with_config_entry(assignment::RECORD.0, assignment::RECORD.1).map_err(ort::Error::from)?;
     // A memory pattern would be kept for every pair of sizes that ever occurred, which are thousands.
     let builder = builder.with_memory_pattern(false).map_err(ort::Error::from)?;
     let mut builder = builder.with_operators(operators).map_err(ort::Error::from)?;

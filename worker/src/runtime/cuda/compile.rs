@@ -11,12 +11,15 @@ pub(super) const TOP: &str = include_str!("top.cu");
 /// Source of the kernels that apply adapters.
 pub(super) const BANK_ADD: &str = include_str!("bank_add.cu");
 
+/// Checks that the compiler is there.
+pub(in crate::runtime) fn available() -> Result<(), ProviderError> {
+    // SAFETY: loading the compiler's library runs its initialisers.
+    if unsafe { sys::is_culib_present() } { Ok(()) } else { Err(ProviderError::NoCompiler) }
+}
+
 /// Machine code of `source` for GPUs of that compute capability.
 pub(super) fn compiled(source: &str, (major, minor): (i32, i32)) -> Result<Vec<u8>, ProviderError> {
-    // SAFETY: loading the compiler's library runs its initialisers.
-    if !unsafe { sys::is_culib_present() } {
-        return Err(ProviderError::NoCompiler);
-    }
+    available()?;
     let failed = |error: String| ProviderError::Compile { error };
     let source = CString::new(source).map_err(|error| failed(error.to_string()))?;
     let program = Program(result::create_program(&source, None).map_err(|error| failed(format!("{error:?}")))?);

@@ -5,6 +5,7 @@ mod bank_add;
 mod compile;
 
 pub(super) use bank_add::domain;
+pub(super) use compile::available as check_compiler;
 
 use std::{
     ffi::c_void,
@@ -48,14 +49,14 @@ unsafe impl Send for Module {}
 // SAFETY: as above.
 unsafe impl Sync for Module {}
 
-/// The primary context of GPU `index` of those that this process sees.
-fn context(index: usize) -> Result<Arc<CudaContext>, ProviderError> {
+/// Number of GPUs that this process sees.
+fn count() -> Result<usize, ProviderError> {
     // SAFETY: loading the driver's library runs its initialisers, which any CUDA program runs.
     if !unsafe { sys::is_culib_present() } {
         return Err(ProviderError::NoDriver);
     }
     result::init().map_err(|error| match error.0 {
-        sys::cudaError_enum::CUDA_ERROR_NO_DEVICE => ProviderError::NoDevice { index, devices: 0 },
+        sys::cudaError_enum::CUDA_ERROR_NO_DEVICE => ProviderError::NoDevice { index: 0, devices: 0 },
         _ => failed("cuInit")(error),
     })?;
     let mut version = 0;
@@ -65,7 +66,12 @@ fn context(index: usize) -> Result<Arc<CudaContext>, ProviderError> {
         return Err(ProviderError::OldDriver { found: format!("{}.{}", version / 1000, version % 1000 / 10) });
     }
     let count = result::device::get_count().map_err(failed("cuDeviceGetCount"))?;
-    let devices = usize::try_from(count).unwrap_or(0);
+    Ok(usize::try_from(count).unwrap_or(0))
+}
+
+/// The primary context of GPU `index` of those that this process sees.
+fn context(index: usize) -> Result<Arc<CudaContext>, ProviderError> {
+    let devices = count()?;
     if index >= devices {
         return Err(ProviderError::NoDevice { index, devices });
     }
@@ -74,6 +80,23 @@ fn context(index: usize) -> Result<Arc<CudaContext>, ProviderError> {
 
 fn failed(call: &'static str) -> impl FnOnce(DriverError) -> ProviderError {
     move |error| ProviderError::Driver { call, error: message(error) }
+}
+
+/// Name and bytes of memory of each GPU that this process sees; an error instead of none.
+pub(super) fn devices() -> Result<Vec<(String, u64)>, ProviderError> {
+    let _alone = alone();
+    let devices = count()?;
+    if devices == 0 {
+        return Err(ProviderError::NoDevice { index: 0, devices });
+    }
+    let of = |index| {
+        let device = result::device::get(index).map_err(failed("cuDeviceGet"))?;
+        let name = result::device::get_name(device).map_err(failed("cuDeviceGetName"))?;
+        // SAFETY: a device of the driver.
+        let bytes = unsafe { result::device::total_mem(device) }.map_err(failed("cuDeviceTotalMem"))?;
+        Ok((name, bytes as u64))
+    };
+    (0..devices as i32).map(of).collect()
 }
 
 /// Free bytes of GPU `index`.

@@ -1,0 +1,100 @@
+//! Ollama's API, for tools that were made for it: `/api/chat`, `/api/generate`, `/api/tags`, `/api/ps`, `/api/show` and
+//! `/api/version`.
+//!
+//! `request` makes the one [`GenerateRequest`] of a body, `options` reads its `options`, `reply` writes answers as lines of JSON,
+//! `models` lists what the swarm has, `error` has every refusal in Ollama's shape. Models are made by manifests, so what makes, copies
+//! or deletes them in Ollama is no endpoint here.
+
+mod error;
+mod models;
+mod options;
+mod reply;
+mod request;
+
+use axum::{
+    Extension, Json, Router,
+    body::Body,
+    extract::State,
+    http::{HeaderMap, header},
+    response::Response,
+    routing::{get, post},
+};
+use serde_json::json;
+
+pub(super) use self::error::OllamaError;
+use self::{
+    reply::{Kind, respond},
+    request::Asked,
+};
+use super::{Shared, body, content_type, error::ApiError, fields::Fields, reply::request_id};
+use crate::{access::table::Caller, dispatch::Call, metrics::Api};
+
+/// Begin of every path of this API.
+pub(super) const PREFIX: &str = "/api/";
+
+pub(super) fn routes() -> Router<Shared> {
+    Router::new()
+        .route("/api/chat", post(chat))
+        .route("/api/generate", post(generate))
+        .route("/api/tags", get(models::tags))
+        .route("/api/ps", get(models::ps))
+        .route("/api/show", post(models::show))
+        .route("/api/version", get(|| async { Json(json!({ "version": env!("CARGO_PKG_VERSION") })) }))
+}
+
+async fn chat(
+    state: State<Shared>,
+    caller: Extension<Caller>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, OllamaError> {
+    answer(state, caller, headers, body, (Kind::Chat, Api::ollama_chat, request::chat)).await
+}
+
+async fn generate(
+    state: State<Shared>,
+    caller: Extension<Caller>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, OllamaError> {
+    answer(state, caller, headers, body, (Kind::Generate, Api::ollama_generate, request::generate)).await
+}
+
+/// Makes a request of the fields of a body.
+type Parse = fn(Fields) -> Result<Asked, ApiError>;
+
+async fn answer(
+    State(dispatcher): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    body: Body,
+    (kind, api, parse): (Kind, Api, Parse),
+) -> Result<Response, OllamaError> {
+    check_content_type(&headers)?;
+    let (mut asked, hold) = body::read(body, &dispatcher, &caller, parse).await?;
+    if asked.loads {
+        return Ok(models::loaded(&dispatcher, &caller, &asked.request.model, kind)?);
+    }
+    asked.request.request_id = request_id(&headers);
+    respond(&dispatcher, (asked, hold), kind, &Call { caller, api, deadline: None }).await
+}
+
+/// Ollama reads JSON whatever the content type says, and its documentation calls it with `curl -d`, which says that it is a form. A
+/// browser sends the origin of the page, and has to say that it is JSON.
+fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
+    if headers.contains_key(header::ORIGIN) { content_type::check(headers) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_form_is_taken_from_programs_and_not_from_pages() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_TYPE, "application/x-www-form-urlencoded".parse().expect("a value"));
+        assert!(check_content_type(&headers).is_ok());
+        headers.insert(header::ORIGIN, "http://evil.example".parse().expect("a value"));
+        assert_eq!(check_content_type(&headers).map_err(|error| error.status.as_u16()), Err(415));
+    }
+}

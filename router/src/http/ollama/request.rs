@@ -1,0 +1,214 @@
+//! Bodies of `/api/chat` and `/api/generate`.
+
+use serde_json::Value;
+use slm_crds::nearest::{did_you_mean, nearest};
+use slm_proto::v1::{GenerateRequest, JsonObject, Message, Messages, generate_request::Input, sampling::Constraint};
+
+use super::options;
+use crate::http::{
+    chat,
+    error::ApiError,
+    fields::{Fields, shown},
+    unsupported::says_nothing,
+};
+
+/// A request.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) request: GenerateRequest,
+    /// Whether to answer in lines; Ollama's default.
+    pub(super) stream: bool,
+    /// Without a prompt, Ollama loads the model and answers nothing.
+    pub(super) loads: bool,
+}
+
+/// Fields that change nothing about an answer: how long Ollama keeps a model loaded.
+const HARMLESS: [&str; 1] = ["keep_alive"];
+const CHAT: [&str; 8] = ["model", "messages", "stream", "options", "format", "tools", "think", "keep_alive"];
+const GENERATE: [&str; 12] = [
+    "model",
+    "prompt",
+    "system",
+    "raw",
+    "stream",
+    "options",
+    "format",
+    "suffix",
+    "images",
+    "think",
+    "template",
+    "keep_alive",
+];
+
+pub(super) fn chat(mut fields: Fields) -> Result<Asked, ApiError> {
+    let (mut request, stream) = common(&mut fields)?;
+    let none = fields.peek("messages").is_none_or(|messages| messages.as_array().is_some_and(Vec::is_empty));
+    if none {
+        fields.raw("messages");
+    } else {
+        request.input = Some(Input::Messages(chat::messages(&mut fields)?));
+    }
+    refuse(fields, &CHAT)?;
+    Ok(Asked { request, stream, loads: none })
+}
+
+pub(super) fn generate(mut fields: Fields) -> Result<Asked, ApiError> {
+    let (mut request, stream) = common(&mut fields)?;
+    let prompt = fields.take::<String>("prompt")?.unwrap_or_default();
+    let system = fields.take::<String>("system")?.unwrap_or_default();
+    let raw = fields.take::<bool>("raw")?.unwrap_or(false);
+    if raw && !system.is_empty() {
+        let message = "`system` has no effect with `raw`: write it into `prompt`";
+        return Err(ApiError::param("system", message));
+    }
+    let loads = prompt.is_empty();
+    request.input = Some(if raw {
+        Input::Prompt(prompt)
+    } else {
+        let said = |role: &str, content| Message { role: role.to_owned(), content, name: String::new() };
+        let system = Some(system).filter(|system| !system.is_empty()).map(|system| said("system", system));
+        Input::Messages(Messages { messages: system.into_iter().chain([said("user", prompt)]).collect() })
+    });
+    refuse(fields, &GENERATE)?;
+    Ok(Asked { request, stream, loads })
+}
+
+fn common(fields: &mut Fields) -> Result<(GenerateRequest, bool), ApiError> {
+    let model = fields.take::<String>("model")?.unwrap_or_default();
+    let mut request = GenerateRequest { model: without_tag(model), ..Default::default() };
+    options::take(fields, &mut request)?;
+    request.sampling.get_or_insert_default().constraint = format(fields)?;
+    Ok((request, fields.take::<bool>("stream")?.unwrap_or(true)))
+}
+
+/// Any JSON object, or a JSON Schema of the answer.
+fn format(fields: &mut Fields) -> Result<Option<Constraint>, ApiError> {
+    match fields.raw("format") {
+        None => Ok(None),
+        Some(Value::String(word)) if word.is_empty() => Ok(None),
+        Some(Value::String(word)) if word == "json" => Ok(Some(Constraint::JsonObject(JsonObject {}))),
+        Some(schema @ Value::Object(_)) => Ok(Some(Constraint::JsonSchema(schema.to_string()))),
+        Some(other) => {
+            let message = format!("`format` has to be \"json\" or a JSON Schema, not {}", shown(&other));
+            Err(ApiError::param("format", message))
+        }
+    }
+}
+
+/// `NAME:latest` is `NAME` to Ollama, and no name of ours has a colon.
+fn without_tag(model: String) -> String {
+    model.strip_suffix(":latest").map_or(model.clone(), str::to_owned)
+}
+
+/// The fields that remain: harmless, empty, not supported, or unknown.
+fn refuse(rest: Fields, known: &[&str]) -> Result<(), ApiError> {
+    for (name, value) in rest.rest() {
+        if HARMLESS.contains(&name.as_str()) || says_nothing(&value) {
+            continue;
+        }
+        let name: String = name.chars().take(80).collect();
+        if known.contains(&name.as_str()) || name == "context" || name == "logprobs" || name == "top_logprobs" {
+            let message = format!("`{name}` is not supported here with the value {}; leave it out", shown(&value));
+            return Err(ApiError::param(&name, message).code("unsupported_parameter"));
+        }
+        let near = did_you_mean(&nearest(&name, known.iter().copied()));
+        return Err(ApiError::param(&name, format!("unknown field `{name}`{near}")).code("unknown_parameter"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_format_is_a_constraint() {
+        let constraint = |format: Value| {
+            let asked = generate(fields(&json!({"model": "m", "prompt": "p", "format": format})))?;
+            Ok::<_, ApiError>(asked.request.sampling.and_then(|sampling| sampling.constraint))
+        };
+        assert_eq!(constraint(json!("")), Ok(None));
+        assert_eq!(constraint(json!("json")), Ok(Some(Constraint::JsonObject(JsonObject {}))));
+        let schema = Constraint::JsonSchema(r#"{"type":"null"}"#.into());
+        assert_eq!(constraint(json!({"type": "null"})), Ok(Some(schema)));
+        let refused = constraint(json!("xml")).expect_err("a word");
+        assert!(refused.body.message.contains("has to be \"json\" or a JSON Schema, not \"xml\""), "{refused:?}");
+    }
+
+    fn fields(body: &Value) -> Fields {
+        Fields::new(body.as_object().expect("an object").clone())
+    }
+
+    fn turns(request: &GenerateRequest) -> Vec<String> {
+        let Some(Input::Messages(messages)) = &request.input else { panic!("messages: {request:?}") };
+        messages.messages.iter().map(|message| format!("{}: {}", message.role, message.content)).collect()
+    }
+
+    #[test]
+    fn a_chat_as_the_official_client_sends_it() {
+        let asked = chat(fields(&json!({
+            "model": "smollm2:latest", "stream": true, "tools": [], "format": "", "keep_alive": "5m", "think": false,
+            "options": { "temperature": 0 },
+            "messages": [
+                { "role": "system", "content": "Be brief." },
+                { "role": "user", "content": "hi", "images": null, "tool_calls": null },
+            ],
+        })))
+        .expect("good");
+        assert_eq!((asked.request.model.as_str(), asked.stream, asked.loads), ("smollm2", true, false));
+        assert_eq!(asked.request.sampling.and_then(|sampling| sampling.temperature), Some(0.0));
+        assert_eq!(
+            turns(&chat(fields(&json!({ "messages": [{ "role": "user", "content": "hi" }] }))).expect("good").request),
+            ["user: hi"]
+        );
+    }
+
+    #[test]
+    fn a_prompt_goes_through_the_template_unless_it_is_raw() {
+        let of = |body: Value| generate(fields(&body)).expect("good");
+        let asked = of(json!({ "model": "m", "prompt": "hi", "system": "Be brief.", "stream": false }));
+        assert_eq!(
+            (turns(&asked.request), asked.stream),
+            (vec!["system: Be brief.".to_owned(), "user: hi".to_owned()], false)
+        );
+        let raw = of(json!({ "model": "m", "prompt": "once upon", "raw": true }));
+        assert_eq!(raw.request.input, Some(Input::Prompt("once upon".to_owned())));
+    }
+
+    #[test]
+    fn without_a_prompt_the_model_is_loaded() {
+        for asked in [chat(fields(&json!({ "model": "m" }))), chat(fields(&json!({ "model": "m", "messages": [] })))] {
+            assert!(asked.expect("good").loads);
+        }
+        assert!(generate(fields(&json!({ "model": "m" }))).expect("good").loads);
+    }
+
+    #[test]
+    fn refusals_name_the_field() {
+        let error = |parse: fn(Fields) -> Result<Asked, ApiError>, body: Value| {
+            let error = parse(fields(&body)).expect_err("refused");
+            (error.body.param.unwrap_or_default(), error.body.message)
+        };
+        let message = json!([{ "role": "user", "content": "hi" }]);
+        for (parse, body, param, words) in [
+            (
+                chat as fn(Fields) -> _,
+                json!({ "messages": message, "tools": [{ "type": "function" }] }),
+                "tools",
+                "not supported here with the value a list",
+            ),
+            (chat, json!({ "messages": message, "think": true }), "think", "with the value true"),
+            (chat, json!({ "messages": message, "option": {"a": 1} }), "option", "did you mean `options`"),
+            (chat, json!({ "messages": [{ "role": "tool", "content": "x" }] }), "messages[0].role", "not \"tool\""),
+            (generate, json!({ "prompt": "a", "suffix": "b" }), "suffix", "not supported"),
+            (generate, json!({ "prompt": "a", "raw": true, "system": "b" }), "system", "no effect with `raw`"),
+            (generate, json!({ "prompt": ["a"] }), "prompt", "has to be a string, not a list"),
+        ] {
+            let (found, message) = error(parse, body);
+            assert_eq!(found, param, "{message}");
+            assert!(message.contains(words), "{message}");
+        }
+    }
+}

@@ -1,0 +1,81 @@
+"""The official `anthropic` client against a running quickstart swarm.
+
+    anthropic_client.py BASE_URL EXPECTED_JSON
+
+Each check prints its name before it runs; the first that fails ends the script with its traceback.
+"""
+
+import json
+import sys
+
+import anthropic
+
+client = anthropic.Anthropic(base_url=sys.argv[1], api_key="none", max_retries=0, timeout=120)
+expected = json.load(open(sys.argv[2], encoding="utf-8"))
+TOWER = [{"role": "user", "content": "Where is the Eiffel Tower?"}]
+
+
+# This version of the client has no argument for the temperature any more.
+def create(model="smollm2", messages=TOWER, max_tokens=24, temperature=0, **more):
+    return client.messages.create(model=model, messages=messages, max_tokens=max_tokens, extra_body={"temperature": temperature}, **more)
+
+
+def message():
+    answer = create()
+    assert answer.type == "message" and answer.role == "assistant" and answer.id.startswith("msg_"), answer
+    assert "Paris" in answer.content[0].text and answer.model == "smollm2", answer
+    assert answer.stop_reason in ("end_turn", "max_tokens"), answer
+    assert answer.usage.input_tokens + answer.usage.cache_read_input_tokens > 0 and answer.usage.output_tokens > 0, answer.usage
+    blocks = create(messages=[{"role": "user", "content": [{"type": "text", "text": "Where is "}, {"type": "text", "text": "the Eiffel Tower?"}]}])
+    assert blocks.content[0].text == answer.content[0].text, blocks
+
+
+def stops():
+    cut = create(max_tokens=3)
+    assert cut.stop_reason == "max_tokens" and cut.usage.output_tokens == 3, cut
+    stopped = create(stop_sequences=["nothing like it", "Paris"])
+    assert (stopped.stop_reason, stopped.stop_sequence) == ("stop_sequence", "Paris"), stopped
+    assert "Paris" not in stopped.content[0].text, stopped
+
+
+def streaming():
+    whole = create()
+    with client.messages.stream(model="smollm2", messages=TOWER, max_tokens=24, extra_body={"temperature": 0}) as stream:
+        text = "".join(stream.text_stream)
+        final = stream.get_final_message()
+    assert text == whole.content[0].text == final.content[0].text, (text, whole, final)
+    assert (final.stop_reason, final.usage.output_tokens) == (whole.stop_reason, whole.usage.output_tokens), final
+
+
+def system():
+    answer = create(system="You only ever answer with the word blue.", messages=[{"role": "user", "content": "What colour is grass?"}])
+    assert answer.content[0].text and answer.usage.input_tokens > 0, answer
+
+
+def experts():
+    for name, cases in expected.items():
+        case = cases[0]
+        answer = create(model=name, messages=[{"role": "user", "content": case["prompt"]}])
+        assert answer.content[0].text.strip() == case["answer"], (name, case, answer)
+
+
+def refused(kind, words, call):
+    try:
+        call()
+    except kind as error:
+        assert error.body["type"] == "error" and words in error.body["error"]["message"], error.body
+        return
+    raise AssertionError(f"not refused: {words}")
+
+
+def refusals():
+    refused(anthropic.NotFoundError, "smollm3", lambda: create(model="smollm3"))
+    refused(anthropic.BadRequestError, "temperature", lambda: create(temperature=9))
+    refused(anthropic.BadRequestError, "`tools` is not supported", lambda: create(tools=[{"name": "f", "input_schema": {"type": "object"}}]))
+    image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGk="}}
+    refused(anthropic.BadRequestError, "text only", lambda: create(messages=[{"role": "user", "content": [image]}]))
+
+
+for check in [message, stops, streaming, system, experts, refusals]:
+    print(check.__name__, flush=True)
+    check()
