@@ -26,7 +26,9 @@ fn any(random: &mut StdRng, depth: usize) -> Value {
             let least = random.random_range(-1000..1000);
             json!({"type": "integer", "minimum": least, "maximum": least + random.random_range(0..300)})
         }
-        3 => json!({"type": "number", "exclusiveMinimum": 0, "maximum": random.random_range(1..50), "multipleOf": 0.25}),
+        3 => {
+            json!({"type": "number", "exclusiveMinimum": 0, "maximum": random.random_range(1..50), "multipleOf": 0.25})
+        }
         4 => json!({"type": "integer", "multipleOf": 5, "minimum": 0, "maximum": 100}),
         5 => {
             let least = random.random_range(0..5);
