@@ -1,6 +1,6 @@
 //! Token mixers that carry a state of fixed size from token to token: gated short convolutions and the gated delta rule.
 //!
-//! The new tokens of all sequences are rows of one step without padding; each sequence has a row of [`Rows`] with its state
+//! The new tokens of all sequences are rows of one step without padding; each sequence has a row of [`Rows`](crate::rows::Rows) with its state
 //! ([`Span::slot`]). Tokens of a sequence go through its state one after the other, so threads divide sequences, and channels or
 //! heads within them.
 //!
