@@ -394,6 +394,7 @@ fn no_openvino(runtime: &Runtime, error: &ort::Error) -> ProviderError {
 }
 
 fn commit(builder: &mut SessionBuilder, bundle: &Bundle) -> Result<Session, SessionError> {
+    let _opening = Runtime::opening();
     let opened = builder.commit_from_file(bundle.graph());
     opened.map_err(|source| SessionError::Open { bundle: bundle.dir.clone(), source })
 }

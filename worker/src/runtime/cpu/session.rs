@@ -202,10 +202,7 @@ fn build_session(
     // A memory pattern would be kept for every pair of sizes that ever occurred, which are thousands.
     let builder = builder.with_memory_pattern(false).map_err(ort::Error::from)?;
     let mut builder = builder.with_operators(operators).map_err(ort::Error::from)?;
-    // ONNX Runtime registers the operator domains of all sessions in one table without a lock. If the first two
-    // sessions of a process were opened concurrently, one would fail.
-    static OPENING: Mutex<()> = Mutex::new(());
-    let _opening = OPENING.lock().unwrap_or_else(PoisonError::into_inner);
+    let _opening = Runtime::opening();
     let opened = builder.commit_from_file(bundle.graph());
     opened.map_err(|source| SessionError::Open { bundle: bundle.dir.clone(), source })
 }
