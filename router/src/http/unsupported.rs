@@ -5,7 +5,7 @@ use slm_crds::nearest::{did_you_mean, nearest};
 
 use super::{
     error::ApiError,
-    fields::{Fields, integer},
+    fields::{Fields, integer, shown},
 };
 
 /// Book-keeping of other services. They change nothing about an answer, so leaving them out changes nothing either.
@@ -64,6 +64,32 @@ pub(super) fn refuse(rest: Fields, known: &[&str]) -> Result<(), ApiError> {
         }
     }
     Ok(())
+}
+
+/// What another API makes of fields that are left over.
+pub(super) struct LeftOver<'f> {
+    /// Fields that change nothing about an answer.
+    pub(super) harmless: &'f [&'f str],
+    /// Fields of that API that are not supported.
+    pub(super) unsupported: &'f [&'f str],
+    /// Fields that are read, for suggestions.
+    pub(super) read: &'f [&'f str],
+}
+
+impl LeftOver<'_> {
+    /// # Errors
+    /// The first field that is left over and means something.
+    pub(super) fn refuse(&self, rest: Fields) -> Result<(), ApiError> {
+        let meant = |(name, value): &(String, Value)| !self.harmless.contains(&name.as_str()) && !says_nothing(value);
+        let Some((name, value)) = rest.rest().find(meant) else { return Ok(()) };
+        let name: String = name.chars().take(80).collect();
+        if self.unsupported.contains(&name.as_str()) {
+            let message = format!("`{name}` is not supported here with the value {}; leave it out", shown(&value));
+            return Err(ApiError::param(&name, message).code("unsupported_parameter"));
+        }
+        let near = did_you_mean(&nearest(&name, self.read.iter().copied()));
+        Err(ApiError::param(&name, format!("unknown parameter `{name}`{near}")).code("unknown_parameter"))
+    }
 }
 
 /// Whether a value is only a way to say nothing, such as clients that send every field do.

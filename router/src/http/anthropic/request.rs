@@ -1,14 +1,13 @@
 //! Bodies of `/v1/messages`.
 
 use serde_json::{Map, Value};
-use slm_crds::nearest::{did_you_mean, nearest};
 use slm_proto::v1::{GenerateRequest, Message, Messages, Sampling, generate_request::Input};
 
 use crate::http::{
     error::ApiError,
     fields::{Fields, read, shown},
     params,
-    unsupported::says_nothing,
+    unsupported::LeftOver,
 };
 
 /// A request.
@@ -18,24 +17,12 @@ pub(super) struct Asked {
     pub(super) stream: bool,
 }
 
-/// Book-keeping of Anthropic's service, which changes nothing about an answer.
-const HARMLESS: [&str; 4] = ["metadata", "service_tier", "inference_geo", "cache_control"];
-const NAMES: [&str; 14] = [
-    "model",
-    "messages",
-    "max_tokens",
-    "system",
-    "stop_sequences",
-    "stream",
-    "temperature",
-    "top_k",
-    "top_p",
-    "tools",
-    "tool_choice",
-    "thinking",
-    "metadata",
-    "service_tier",
-];
+const LEFT_OVER: LeftOver<'_> = LeftOver {
+    // Book-keeping of Anthropic's service.
+    harmless: &["metadata", "service_tier", "inference_geo", "cache_control"],
+    unsupported: &["tools", "tool_choice", "thinking"],
+    read: &["model", "messages", "max_tokens", "system", "stop_sequences", "stream", "temperature", "top_k", "top_p"],
+};
 /// The same bound as of chat completions.
 const MESSAGES_MAX: usize = 16_384;
 
@@ -63,7 +50,7 @@ pub(super) fn parse(mut fields: Fields) -> Result<Asked, ApiError> {
     };
     let stream = fields.take::<bool>("stream")?.unwrap_or(false);
     thinking(&mut fields)?;
-    refuse(fields)?;
+    LEFT_OVER.refuse(fields)?;
     Ok(Asked { request, stream })
 }
 
@@ -141,22 +128,6 @@ fn thinking(fields: &mut Fields) -> Result<(), ApiError> {
         }
         _ => Ok(()),
     }
-}
-
-fn refuse(rest: Fields) -> Result<(), ApiError> {
-    for (name, value) in rest.rest() {
-        if HARMLESS.contains(&name.as_str()) || says_nothing(&value) {
-            continue;
-        }
-        let name: String = name.chars().take(80).collect();
-        if NAMES.contains(&name.as_str()) {
-            let message = format!("`{name}` is not supported here with this value; leave it out");
-            return Err(ApiError::param(&name, message).code("unsupported_parameter"));
-        }
-        let near = did_you_mean(&nearest(&name, NAMES));
-        return Err(ApiError::param(&name, format!("unknown parameter `{name}`{near}")).code("unknown_parameter"));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

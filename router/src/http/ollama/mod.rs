@@ -79,6 +79,11 @@ async fn answer(
     respond(&dispatcher, (asked, hold), kind, &Call { caller, api, deadline: None }).await
 }
 
+/// `NAME:latest` is `NAME` to Ollama, and no name of ours has a colon.
+fn without_tag(model: &str) -> &str {
+    model.strip_suffix(":latest").unwrap_or(model)
+}
+
 /// Ollama reads JSON whatever the content type says, and its documentation calls it with `curl -d`, which says that it is a form. A
 /// browser sends the origin of the page, and has to say that it is JSON.
 fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {

@@ -10,11 +10,11 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 use slm_proto::v1::ModelInfo;
 
-use super::{OllamaError, reply::Kind};
+use super::{OllamaError, reply::Kind, without_tag};
 use crate::{
     access::table::Caller,
     catalog,
-    http::{Shared, body, error::ApiError},
+    http::{Shared, body, error::ApiError, fields::Fields},
     refusal::Refusal,
     resolve::resolve,
 };
@@ -47,12 +47,12 @@ pub(super) async fn show(
     Extension(caller): Extension<Caller>,
     body: Body,
 ) -> Result<Json<Value>, OllamaError> {
-    let named = |mut fields: crate::http::fields::Fields| {
+    let named = |mut fields: Fields| {
         let name = fields.take::<String>("model")?.or(fields.take::<String>("name")?);
         name.ok_or_else(|| ApiError::param("model", "`model` is missing; name one of /api/tags"))
     };
     let (name, _hold) = body::read(body, &dispatcher, &caller, named).await?;
-    let info = find(&dispatcher, &caller, name.strip_suffix(":latest").unwrap_or(&name))?;
+    let info = find(&dispatcher, &caller, without_tag(&name))?;
     Ok(Json(json!({
         "modified_at": NEVER,
         "details": details(&info),

@@ -10,6 +10,9 @@ use crate::http::{
     params,
 };
 
+/// Name of the field.
+pub(super) const PATH: &str = "options";
+
 /// Options that are read.
 const NAMES: [&str; 10] = [
     "temperature",
@@ -49,9 +52,9 @@ const UNSUPPORTED: [(&str, f64); 4] = [("typical_p", 1.0), ("tfs_z", 1.0), ("mir
 /// # Errors
 /// An option has a value that it cannot have, or is not supported; the parameter is its path.
 pub(super) fn take(fields: &mut Fields, request: &mut GenerateRequest) -> Result<(), ApiError> {
-    let options = fields.take::<Map<String, Value>>("options")?.unwrap_or_default();
+    let options = fields.take::<Map<String, Value>>(PATH)?.unwrap_or_default();
     let mut options = Fields::new(options);
-    read_into(&mut options, request).map_err(within_options)?;
+    read_into(&mut options, request).map_err(|error| error.within(PATH))?;
     options.rest().try_for_each(|(name, value)| refuse(&name, &value))
 }
 
@@ -86,7 +89,7 @@ fn refuse(name: &str, value: &Value) -> Result<(), ApiError> {
         return Ok(());
     }
     let shown_name: String = name.chars().take(80).collect();
-    let path = format!("options.{shown_name}");
+    let path = format!("{PATH}.{shown_name}");
     match UNSUPPORTED.iter().find(|(unsupported, _)| *unsupported == name) {
         Some((_, neutral)) if value.as_f64() == Some(*neutral) => Ok(()),
         Some((_, neutral)) => {
@@ -98,16 +101,6 @@ fn refuse(name: &str, value: &Value) -> Result<(), ApiError> {
             Err(ApiError::param(&path, format!("unknown option `{path}`{near}")).code("unknown_parameter"))
         }
     }
-}
-
-/// The message begins with the name of the option.
-pub(super) fn within_options(mut error: ApiError) -> ApiError {
-    if let Some(param) = error.body.param.take() {
-        let path = format!("options.{param}");
-        error.body.message = error.body.message.replacen(&format!("`{param}`"), &format!("`{path}`"), 1);
-        error.body.param = Some(path);
-    }
-    error
 }
 
 #[cfg(test)]

@@ -71,7 +71,7 @@ fn named(refusal: Refusal) -> ApiError {
     if let Some(rest) = error.body.message.strip_prefix(&field) {
         error.body.message = format!("`{own}`{rest}");
         error.body.param = Some(own.to_owned());
-        error = options::within_options(error);
+        error = error.within(options::PATH);
     }
     error
 }

@@ -1,15 +1,14 @@
 //! Bodies of `/api/chat` and `/api/generate`.
 
 use serde_json::Value;
-use slm_crds::nearest::{did_you_mean, nearest};
 use slm_proto::v1::{GenerateRequest, JsonObject, Message, Messages, generate_request::Input, sampling::Constraint};
 
-use super::options;
+use super::{options, without_tag};
 use crate::http::{
     chat,
     error::ApiError,
     fields::{Fields, shown},
-    unsupported::says_nothing,
+    unsupported::LeftOver,
 };
 
 /// A request.
@@ -22,23 +21,19 @@ pub(super) struct Asked {
     pub(super) loads: bool,
 }
 
-/// Fields that change nothing about an answer: how long Ollama keeps a model loaded.
-const HARMLESS: [&str; 1] = ["keep_alive"];
-const CHAT: [&str; 8] = ["model", "messages", "stream", "options", "format", "tools", "think", "keep_alive"];
-const GENERATE: [&str; 12] = [
-    "model",
-    "prompt",
-    "system",
-    "raw",
-    "stream",
-    "options",
-    "format",
-    "suffix",
-    "images",
-    "think",
-    "template",
-    "keep_alive",
-];
+const CHAT: LeftOver<'_> = LeftOver {
+    harmless: HARMLESS,
+    unsupported: UNSUPPORTED,
+    read: &["model", "messages", "stream", "options", "format"],
+};
+const GENERATE: LeftOver<'_> = LeftOver {
+    harmless: HARMLESS,
+    unsupported: UNSUPPORTED,
+    read: &["model", "prompt", "system", "raw", "stream", "options", "format"],
+};
+/// How long Ollama keeps a model loaded.
+const HARMLESS: &[&str] = &["keep_alive"];
+const UNSUPPORTED: &[&str] = &["tools", "think", "suffix", "images", "template", "context", "logprobs", "top_logprobs"];
 
 pub(super) fn chat(mut fields: Fields) -> Result<Asked, ApiError> {
     let (mut request, stream) = common(&mut fields)?;
@@ -48,7 +43,7 @@ pub(super) fn chat(mut fields: Fields) -> Result<Asked, ApiError> {
     } else {
         request.input = Some(Input::Messages(chat::messages(&mut fields)?));
     }
-    refuse(fields, &CHAT)?;
+    CHAT.refuse(fields)?;
     Ok(Asked { request, stream, loads: none })
 }
 
@@ -69,13 +64,13 @@ pub(super) fn generate(mut fields: Fields) -> Result<Asked, ApiError> {
         let system = Some(system).filter(|system| !system.is_empty()).map(|system| said("system", system));
         Input::Messages(Messages { messages: system.into_iter().chain([said("user", prompt)]).collect() })
     });
-    refuse(fields, &GENERATE)?;
+    GENERATE.refuse(fields)?;
     Ok(Asked { request, stream, loads })
 }
 
 fn common(fields: &mut Fields) -> Result<(GenerateRequest, bool), ApiError> {
     let model = fields.take::<String>("model")?.unwrap_or_default();
-    let mut request = GenerateRequest { model: without_tag(model), ..Default::default() };
+    let mut request = GenerateRequest { model: without_tag(&model).to_owned(), ..Default::default() };
     options::take(fields, &mut request)?;
     request.sampling.get_or_insert_default().constraint = format(fields)?;
     Ok((request, fields.take::<bool>("stream")?.unwrap_or(true)))
@@ -93,28 +88,6 @@ fn format(fields: &mut Fields) -> Result<Option<Constraint>, ApiError> {
             Err(ApiError::param("format", message))
         }
     }
-}
-
-/// `NAME:latest` is `NAME` to Ollama, and no name of ours has a colon.
-fn without_tag(model: String) -> String {
-    model.strip_suffix(":latest").map_or(model.clone(), str::to_owned)
-}
-
-/// The fields that remain: harmless, empty, not supported, or unknown.
-fn refuse(rest: Fields, known: &[&str]) -> Result<(), ApiError> {
-    for (name, value) in rest.rest() {
-        if HARMLESS.contains(&name.as_str()) || says_nothing(&value) {
-            continue;
-        }
-        let name: String = name.chars().take(80).collect();
-        if known.contains(&name.as_str()) || name == "context" || name == "logprobs" || name == "top_logprobs" {
-            let message = format!("`{name}` is not supported here with the value {}; leave it out", shown(&value));
-            return Err(ApiError::param(&name, message).code("unsupported_parameter"));
-        }
-        let near = did_you_mean(&nearest(&name, known.iter().copied()));
-        return Err(ApiError::param(&name, format!("unknown field `{name}`{near}")).code("unknown_parameter"));
-    }
-    Ok(())
 }
 
 #[cfg(test)]
