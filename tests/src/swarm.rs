@@ -3,6 +3,7 @@
 mod calls;
 mod command;
 mod folder;
+mod labels;
 mod process;
 mod shared;
 mod watch;
@@ -10,6 +11,7 @@ mod watch;
 pub use calls::{Answer, Call, Client, Stream};
 pub use command::{clean, output};
 pub use folder::{Folder, adapter, base, quickstart_adapter, repository, route};
-pub use process::{Ended, Swarm, child_pid, run, slm, slm_binary};
+pub use labels::{Labelled, labelled};
+pub use process::{Ended, Swarm, anonymous_bytes, child_pid, run, slm, slm_binary};
 pub use shared::Shared;
 pub use watch::{worker_state, worker_state_until};

@@ -16,13 +16,13 @@ mod manifests;
 mod tenants;
 
 use std::{
-    env, fs,
+    env,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
-use slm_tests::swarm::{Folder, Swarm, adapter, child_pid, quickstart_adapter};
+use slm_tests::swarm::{Folder, Swarm, adapter, anonymous_bytes, child_pid, quickstart_adapter};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -46,20 +46,13 @@ fn duration() -> Result<Duration> {
     Ok(Duration::from_secs(seconds.parse().context("SLM_CHAOS_SECONDS")?))
 }
 
-/// Anonymous bytes of a process.
-fn anonymous(pid: u32) -> Result<f64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).context("RssAnon")?;
-    Ok(line.trim().trim_end_matches(" kB").trim().parse::<f64>()? * 1024.0)
-}
-
 /// Once a second, until `stop`.
 async fn watch(pid: u32, stop: CancellationToken) -> Result<Vec<f64>> {
     let mut seen = Vec::new();
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     while !stop.is_cancelled() {
         tick.tick().await;
-        seen.push(anonymous(pid)?);
+        seen.push(anonymous_bytes(pid)? as f64);
     }
     Ok(seen)
 }

@@ -3,8 +3,7 @@
 #![cfg(target_arch = "x86_64")]
 
 use std::{
-    collections::BTreeMap,
-    env, fs,
+    env,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -13,16 +12,16 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use futures::{StreamExt, TryStreamExt, stream};
-use serde::Deserialize;
 use slm_convert::bundle::cache_dir;
-use slm_tests::swarm::{Call, Client, Folder, Shared, Swarm, adapter, child_pid, quickstart_adapter, repository};
+use slm_tests::swarm::{
+    Call, Client, Folder, Labelled, Shared, Swarm, adapter, anonymous_bytes, child_pid, labelled, quickstart_adapter,
+};
 use tokio::task::JoinSet;
 
 /// Streams that run without pause.
 const STREAMS: usize = 8;
 const RUNTIME: &str = "precision: Int8, contextLength: 256, maxSequences: 10, accelerator: intel-openvino-cpu";
-/// What resident memory may grow by in the second half of a run of at least [`LONG`].
+/// What anonymous memory may grow by in the second half of a run of at least [`LONG`].
 const GROWTH_MAX: f64 = 1.02;
 const LONG: Duration = Duration::from_secs(300);
 
@@ -38,30 +37,11 @@ fn quickstart() -> Result<Arc<(Folder, Swarm)>> {
     })
 }
 
-/// One prompt of `expected.json`.
-#[derive(Deserialize)]
-struct Expected {
-    prompt: String,
-    answer: String,
-}
-
-fn expected() -> Result<BTreeMap<String, Vec<Expected>>> {
-    Ok(serde_json::from_slice(&fs::read(repository().join("examples/quickstart/expected.json"))?)?)
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_expert_gives_its_labels() -> Result<()> {
     let quickstart = quickstart()?;
     let client = quickstart.1.client()?;
-    let expected = expected()?;
-    let cases: Vec<_> = expected.iter().flat_map(|(name, cases)| cases.iter().map(move |case| (name, case))).collect();
-    let (client, asked) = (&client, cases.len());
-    let answers = stream::iter(cases).map(|(name, case)| async move {
-        let answer = client.ask(&Call::new(name, &case.prompt)).await?;
-        anyhow::Ok((answer.text.trim() != case.answer).then(|| format!("{name}: {:?}: {:?}", case.prompt, answer.text)))
-    });
-    let wrong: Vec<_> = answers.buffer_unordered(8).try_collect().await?;
-    let wrong: Vec<_> = wrong.into_iter().flatten().collect();
+    let (asked, wrong) = client.wrong_labels().await?;
     assert!(wrong.is_empty() && asked == 36, "of {asked}: {wrong:#?}");
 
     // What computes it is seen.
@@ -75,8 +55,7 @@ async fn every_expert_gives_its_labels() -> Result<()> {
 /// What the callers know.
 struct Scene {
     client: Client,
-    /// Experts, prompts and labels.
-    cases: Vec<(String, String, String)>,
+    cases: Vec<Labelled>,
     over: AtomicBool,
     answers: AtomicUsize,
 }
@@ -87,12 +66,9 @@ async fn experts_come_and_go_under_load() -> Result<()> {
     let (folder, swarm) = &*quickstart;
     let seconds = env::var("SLM_OPENVINO_SECONDS").unwrap_or_else(|_| "10".into());
     let duration = Duration::from_secs(seconds.parse().context("SLM_OPENVINO_SECONDS")?);
-    let cases = expected()?
-        .into_iter()
-        .flat_map(|(name, cases)| cases.into_iter().map(move |case| (name.clone(), case.prompt, case.answer)));
     let scene = Scene {
         client: swarm.client()?,
-        cases: cases.collect(),
+        cases: labelled()?,
         over: AtomicBool::new(false),
         answers: AtomicUsize::new(0),
     };
@@ -107,10 +83,10 @@ async fn experts_come_and_go_under_load() -> Result<()> {
     while begun.elapsed() < duration || latencies.len() < 3 {
         latencies.push(guest(&scene.client, folder, latencies.len()).await?);
         if begun.elapsed() * 2 > duration && half.is_none() {
-            half = Some(resident_bytes(worker)?);
+            half = Some(anonymous_bytes(worker)?);
         }
     }
-    let (half, end) = (half.context("no half")?, resident_bytes(worker)?);
+    let (half, end) = (half.context("no half")?, anonymous_bytes(worker)?);
     scene.over.store(true, Ordering::Relaxed);
     while let Some(caller) = callers.join_next().await {
         caller??;
@@ -118,7 +94,7 @@ async fn experts_come_and_go_under_load() -> Result<()> {
     latencies.sort();
     let at = |part: f64| latencies[((latencies.len() - 1) as f64 * part).round() as usize];
     println!(
-        "{} answers of {STREAMS} streams, {} experts loaded and unloaded; manifest to first token: p50 {:?}, p99 {:?}; resident {} -> {} MB",
+        "{} answers of {STREAMS} streams, {} experts loaded and unloaded; manifest to first token: p50 {:?}, p99 {:?}; {} -> {} MB anonymous",
         scene.answers.load(Ordering::Relaxed),
         latencies.len(),
         at(0.5),
@@ -127,7 +103,7 @@ async fn experts_come_and_go_under_load() -> Result<()> {
         end / 1_000_000,
     );
     let growth = end as f64 / half as f64;
-    ensure!(duration < LONG || growth < GROWTH_MAX, "resident memory grew {growth:.3} times");
+    ensure!(duration < LONG || growth < GROWTH_MAX, "memory grew {growth:.3} times");
     Ok(())
 }
 
@@ -136,9 +112,9 @@ async fn ask_without_pause(scene: Arc<Scene>, number: usize) -> Result<()> {
         if scene.over.load(Ordering::Relaxed) {
             break;
         }
-        let (name, prompt, label) = &scene.cases[round % scene.cases.len()];
-        let answer = scene.client.ask(&Call::new(name, prompt)).await?;
-        ensure!(answer.text.trim() == label, "{name}: {prompt:?}: {:?} instead of {label}", answer.text);
+        let Labelled { expert, prompt, label } = &scene.cases[round % scene.cases.len()];
+        let answer = scene.client.ask(&Call::new(expert, prompt)).await?;
+        ensure!(answer.text.trim() == label, "{expert}: {prompt:?}: {:?} instead of {label}", answer.text);
         scene.answers.fetch_add(1, Ordering::Relaxed);
     }
     Ok(())
@@ -157,10 +133,4 @@ async fn guest(client: &Client, folder: &Folder, round: usize) -> Result<Duratio
     folder.remove("guest")?;
     client.until("guest", |model| model.is_none()).await?;
     Ok(took)
-}
-
-fn resident_bytes(pid: u32) -> Result<usize> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("VmRSS")?;
-    Ok(line.split_whitespace().nth(1).context("kilobytes")?.parse::<usize>()? * 1000)
 }

@@ -6,7 +6,7 @@
 
 use std::{
     collections::HashMap,
-    env, fs,
+    env,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -17,7 +17,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use slm_tests::swarm::{
-    Answer, Call, Client, Folder, Swarm, adapter, child_pid, quickstart_adapter, worker_state_until,
+    Answer, Call, Client, Folder, Swarm, adapter, anonymous_bytes, child_pid, quickstart_adapter, worker_state_until,
 };
 
 const STREAMS: usize = 16;
@@ -117,9 +117,7 @@ async fn watch(pid: u32, until: Instant) -> Result<Vec<u64>> {
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     while Instant::now() < until {
         tick.tick().await;
-        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).context("RssAnon")?;
-        seen.push(line.trim().trim_end_matches(" kB").trim().parse::<u64>()? * 1024);
+        seen.push(anonymous_bytes(pid)?);
     }
     Ok(seen)
 }

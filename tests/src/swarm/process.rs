@@ -72,6 +72,13 @@ pub fn child_pid(parent: u32, command: &str) -> Result<u32> {
     bail!("no {command} among the children of {parent}")
 }
 
+/// Resident bytes of a process that no file stands behind.
+pub fn anonymous_bytes(pid: u32) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).context("RssAnon")?;
+    Ok(line.trim().trim_end_matches(" kB").trim().parse::<u64>()? * 1024)
+}
+
 /// The binary: `$SLM_BIN`, else `slm` of the build that this test belongs to.
 pub fn slm_binary() -> Result<PathBuf> {
     if let Some(path) = env::var_os("SLM_BIN").filter(|path| !path.is_empty()) {
