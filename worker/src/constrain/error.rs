@@ -87,7 +87,7 @@ pub enum ConstraintFailure {
         why: String,
     },
     /// A defect of the worker's.
-    #[error("the code for constrained answers panicked; the log says where")]
+    #[error("the code for constrained answers panicked; the log says where: report it with the constraint")]
     Panicked,
     /// The thread that computes what may follow is gone.
     #[error("the thread for constrained answers ended; restart the worker")]

@@ -3,7 +3,7 @@
 use std::{
     env, fs,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, PoisonError},
 };
 
 /// Environment variable with the path of the library.
@@ -96,13 +96,6 @@ impl Runtime {
     /// Path of the loaded library.
     pub fn path(&self) -> &Path {
         &self.path
-    }
-
-    /// To be held while a session is opened. ONNX Runtime registers the operator domains of all sessions in one table without a lock:
-    /// of two that are opened concurrently, one could fail.
-    pub(super) fn opening() -> MutexGuard<'static, ()> {
-        static OPENING: Mutex<()> = Mutex::new(());
-        OPENING.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Version and build of the loaded library.

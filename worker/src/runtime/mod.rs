@@ -17,6 +17,7 @@ mod openvino;
 mod provider;
 mod rows;
 mod self_check;
+mod sessions;
 mod top;
 
 pub use assignment::Assignment;

@@ -6,13 +6,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
 };
 
-use ort::{
-    operator::OperatorDomain,
-    session::{
-        Session,
-        builder::{GraphOptimizationLevel, SessionBuilder},
-    },
-};
+use ort::{operator::OperatorDomain, session::Session};
 use slm_convert::{
     bundle::{Bundle, FlavourChoice, PrecisionChoice},
     graph::{Activations, Form},
@@ -30,6 +24,7 @@ use super::{
     library::Runtime,
     openvino::{self, OpenVinoDevice},
     rows::{Bank, RowsSession, bank_add, row_bytes, run_tokens},
+    sessions::{builder, commit, plain},
 };
 use crate::adapters::{AdapterTable, LoadedAdapter, PrepareError};
 
@@ -329,19 +324,6 @@ impl Provider {
     }
 }
 
-/// What all sessions have: one run at a time.
-fn builder(runtime: &Runtime) -> ort::Result<SessionBuilder> {
-    let builder = Session::builder(&runtime.environment)?;
-    let builder = builder.with_optimization_level(GraphOptimizationLevel::Level3).map_err(plain)?;
-    let builder = builder.with_inter_threads(1).map_err(plain)?;
-    let builder = builder.with_config_entry(assignment::RECORD.0, assignment::RECORD.1).map_err(plain)?;
-    builder.with_memory_pattern(false).map_err(plain)
-}
-
-fn plain(error: ort::Error<SessionBuilder>) -> ort::Error {
-    error.into()
-}
-
 fn cpu_session(
     runtime: &Runtime,
     bundle: &Bundle,
@@ -391,12 +373,6 @@ fn openvino_session(
 
 fn no_openvino(runtime: &Runtime, error: &ort::Error) -> ProviderError {
     ProviderError::NoOpenVino { path: runtime.path().to_owned(), error: error.to_string() }
-}
-
-fn commit(builder: &mut SessionBuilder, bundle: &Bundle) -> Result<Session, SessionError> {
-    let _opening = Runtime::opening();
-    let opened = builder.commit_from_file(bundle.graph());
-    opened.map_err(|source| SessionError::Open { bundle: bundle.dir.clone(), source })
 }
 
 /// The file of that name in the folder of ONNX Runtime's library.

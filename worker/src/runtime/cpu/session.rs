@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ort::session::{Session, builder::GraphOptimizationLevel};
+use ort::session::Session;
 use slm_convert::{
     architecture::{Architecture, Attention, KeyValues, Layer},
     bundle::Bundle,
@@ -20,6 +20,7 @@ use crate::{
         backend::{Backend, Chunk, Geometry, SessionConfig, SessionError, TOKENS_MAX},
         binding::{Binding, Buffer},
         library::Runtime,
+        sessions::{builder, commit, plain},
     },
 };
 
@@ -110,9 +111,7 @@ impl DecoderSession {
             threads: config.threads,
         })
     }
-}
 
-impl DecoderSession {
     /// Number of the graph's nodes that each execution provider computes.
     pub(crate) fn nodes(&self) -> ort::Result<Assignment> {
         assignment::of(&self.session)
@@ -194,15 +193,6 @@ fn build_session(
     step: &Arc<Mutex<ForwardPass>>,
 ) -> Result<Session, SessionError> {
     let operators = operators::domain(step.clone(), threads)?;
-    let builder = Session::builder(&runtime.environment)?;
-    let builder = builder.with_optimization_level(GraphOptimizationLevel::Level3).map_err(ort::Error::from)?;
-    let builder = builder.with_intra_threads(threads).map_err(ort::Error::from)?;
-    let builder = builder.with_inter_threads(1).map_err(ort::Error::from)?;
-    let builder = builder.with_config_entry(assignment::RECORD.0, assignment::RECORD.1).map_err(ort::Error::from)?;
-    // A memory pattern would be kept for every pair of sizes that ever occurred, which are thousands.
-    let builder = builder.with_memory_pattern(false).map_err(ort::Error::from)?;
-    let mut builder = builder.with_operators(operators).map_err(ort::Error::from)?;
-    let _opening = Runtime::opening();
-    let opened = builder.commit_from_file(bundle.graph());
-    opened.map_err(|source| SessionError::Open { bundle: bundle.dir.clone(), source })
+    let builder = builder(runtime)?.with_intra_threads(threads).map_err(plain)?;
+    commit(&mut builder.with_operators(operators).map_err(plain)?, bundle)
 }
