@@ -32,7 +32,7 @@ up: setup build ## Start the quickstart swarm and serve until Ctrl-C
 test: setup ## Everything that CI runs
 	@CACHE="$(CACHE)" scripts/setup gemma clients registry openvino
 	@$(MAKE) --no-print-directory check build
-	SLM_TEST_PYTHON="$(PYTHON)" $(CARGO) test --release --workspace
+	SLM_TEST_PYTHON="$(PYTHON)" $(CARGO) test --release --workspace --no-fail-fast
 
 check: ## Format, lints, documentation
 	$(CARGO) fmt --all --check

@@ -3,12 +3,14 @@
 //! - `bind`: a port, or the reason why it cannot be bound;
 //! - `connections`: accepted connections, plain or after a TLS handshake, up to a limit;
 //! - [`timed`]: deadlines for a peer's first bytes, for its reading, and for the bodies of its requests;
+//! - [`deadline`]: deadlines of gRPC callers;
 //! - [`http`]: HTTP/1.1 and HTTP/2 over such connections. gRPC servers take the connections themselves.
 //!
 //! No routes, no callers, no policy.
 
 mod bind;
 mod connections;
+pub mod deadline;
 pub mod http;
 pub mod timed;
 

@@ -4,10 +4,6 @@
 //! descriptors that gRPC reflection serves, with the headers and trailers that every server of it reads and writes.
 //! Nothing else lives here: no conversion, no transport, no policy.
 
-mod timeout;
-
-pub use timeout::timeout;
-
 /// Package `slm.v1`: the messages, clients and servers.
 #[allow(missing_docs, clippy::all, clippy::pedantic, clippy::too_many_lines, unreachable_pub)]
 pub mod v1 {

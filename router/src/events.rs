@@ -16,7 +16,7 @@ use std::{
 use futures::Stream;
 use slm_proto::v1::{Completion, Delta, Finished, GenerateResponse, Started, generate_response};
 use tokio::time::{Instant, Sleep};
-use tonic::{Status, Streaming};
+use tonic::{Status, Streaming, TimeoutExpired};
 
 use crate::{
     metrics::Meter,
@@ -146,10 +146,13 @@ impl Stream for Events {
     }
 }
 
-/// A broken connection becomes UNAVAILABLE; what a worker said itself stays as it is.
+/// A broken connection becomes UNAVAILABLE, and a deadline that tonic was the first to notice what it is; what a worker said itself
+/// stays as it is.
 pub(crate) fn attributed(status: Status) -> Status {
-    if std::error::Error::source(&status).is_none() {
-        return status;
+    match std::error::Error::source(&status) {
+        None => return status,
+        Some(source) if source.is::<TimeoutExpired>() => return Refusal::DeadlineExceeded.into(),
+        Some(_) => {}
     }
     Status::unavailable(format!("the connection to the worker broke: {}", status.message()))
 }

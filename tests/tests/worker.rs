@@ -173,9 +173,9 @@ async fn a_deadline_ends_the_answer_with_its_status() -> Result<()> {
         Err(status) => Err(status),
         Ok(stream) => ids(&mut stream.into_inner()).await,
     };
-    // tonic itself may be the first to notice, on either side; it then says Cancelled.
-    let code = outcome.unwrap_err().code();
-    assert!(matches!(code, Code::DeadlineExceeded | Code::Cancelled), "{code:?}");
+    // The client's own clock may be the first; tonic then says Cancelled, with a source that no server's status has.
+    let status = outcome.unwrap_err();
+    assert!(status.code() == Code::DeadlineExceeded || std::error::Error::source(&status).is_some(), "{status:?}");
     worker.state(|state| state.sequences_running == 0).await?;
     worker.stop().await
 }

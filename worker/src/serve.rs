@@ -10,6 +10,7 @@ use futures::{
     future::{BoxFuture, pending},
 };
 use slm_artifacts::{FetchError, Source, Store, StoreConfig};
+use slm_listen::deadline::DeadlineLayer;
 use slm_pool::{FairPool, Priority};
 use slm_probes::faults::panics_when_asked;
 use slm_proto::v1::{generation_server::GenerationServer, worker_control_server::WorkerControlServer};
@@ -228,7 +229,7 @@ async fn live(config: WorkerConfig, shutdown: CancellationToken, events: Arc<Eve
 async fn router(
     shared: Shared,
     guarded: bool,
-) -> Result<(HealthReporter, Router<Stack<Access, NoLayer>>), WorkerError> {
+) -> Result<(HealthReporter, Router<Stack<Access, Stack<DeadlineLayer, NoLayer>>>), WorkerError> {
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<GenerationServer<Generate>>().await;
     health.set_serving::<WorkerControlServer<Control>>().await;
@@ -245,6 +246,7 @@ async fn router(
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_concurrent_streams(streams_max)
+        .layer(DeadlineLayer)
         .layer(Access { guarded })
         .add_service(health_service)
         .add_service(reflection)

@@ -3,11 +3,8 @@
 use std::pin::Pin;
 
 use futures::{Stream, StreamExt as _, stream};
-use slm_proto::{
-    timeout,
-    v1::{Completion, GenerateRequest, GenerateResponse, generate_response, generation_server::Generation},
-};
-use tokio::time::Instant;
+use slm_listen::deadline::Deadline;
+use slm_proto::v1::{Completion, GenerateRequest, GenerateResponse, generate_response, generation_server::Generation};
 use tonic::{Request, Response, Status};
 
 use super::{GrpcServer, caller};
@@ -42,8 +39,7 @@ impl Generation for GrpcServer {
 
 impl GrpcServer {
     async fn answer(&self, request: Request<GenerateRequest>, api: Api) -> Result<Answer, Status> {
-        let deadline = timeout(request.metadata()).and_then(|timeout| Instant::now().checked_add(timeout));
-        let call = Call { caller: caller(&request)?, api, deadline };
+        let call = Call { caller: caller(&request)?, api, deadline: Deadline::of(&request) };
         let mut request = request.into_inner();
         self.known(&request.model, &call.caller)?;
         if request.input.is_none() {

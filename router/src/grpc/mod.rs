@@ -6,7 +6,7 @@ mod swarm;
 
 use std::{sync::Arc, time::Duration};
 
-use slm_listen::{Listener, timed::grpc_body};
+use slm_listen::{Listener, deadline::DeadlineLayer, timed::grpc_body};
 use slm_proto::v1::{generation_server::GenerationServer, swarm_server::SwarmServer};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status, service::interceptor::InterceptedService, transport::Server};
@@ -66,6 +66,7 @@ pub(crate) async fn serve(
         .http2_keepalive_timeout(Some(PING_TIMEOUT))
         .max_concurrent_streams(STREAMS_MAX)
         .http2_max_header_list_size(HEADERS_BYTES_MAX)
+        .layer(DeadlineLayer)
         // A message that trickles in is no request.
         .layer(MapRequestLayer::new(move |request: http::Request<tonic::body::Body>| {
             let headers = request.headers().get_all("authorization");

@@ -7,10 +7,8 @@ use std::{
 };
 
 use futures::{Stream, StreamExt, stream};
-use slm_proto::{
-    timeout,
-    v1::{self, generate_response::Event, generation_server::Generation, sampling::Constraint},
-};
+use slm_listen::deadline::Deadline;
+use slm_proto::v1::{self, generate_response::Event, generation_server::Generation, sampling::Constraint};
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -72,7 +70,7 @@ impl Generate {
         if *self.0.draining.borrow() {
             return Err(status::draining());
         }
-        let deadline = timeout(request.metadata()).and_then(|timeout| Instant::now().checked_add(timeout));
+        let deadline = Deadline::of(&request).map(Into::into);
         let mut request = request.into_inner();
         let tenant = input::tenant(&request.tenant)?;
         // Fixes the version: later loads of this name affect only later requests.
