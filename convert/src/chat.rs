@@ -5,6 +5,7 @@
 //! computation and output are bounded.
 
 mod clock;
+mod conversation;
 mod format;
 mod json;
 mod methods;
@@ -22,7 +23,9 @@ use minijinja::value::Serde;
 use minijinja::{Environment, Error, ErrorKind, Value, context};
 use serde::{Deserialize, Serialize};
 
+pub use conversation::{ChatMessage, ChatTool, ChatToolCall, Conversation, ToolsPlace};
 use output::Limited;
+pub use probe::Abilities;
 
 const NAME: &str = "chat_template";
 /// Real templates have up to about 20 KiB.
@@ -31,31 +34,6 @@ const TEMPLATE_BYTES_MAX: usize = 1 << 20;
 const OUTPUT_BYTES_MAX: usize = 16 << 20;
 /// Bound on instructions; a long conversation takes some ten thousands.
 const FUEL: u64 = 5_000_000;
-
-/// One message of a conversation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ChatMessage {
-    /// `system`, `user`, `assistant`, or another role that the template knows.
-    pub role: String,
-    /// Text of the message.
-    pub content: String,
-    /// Name of the participant, for templates that distinguish participants of one role.
-    #[serde(default)]
-    pub name: Option<String>,
-}
-
-impl ChatMessage {
-    /// A message without a name.
-    #[must_use]
-    pub fn new(role: &str, content: &str) -> Self {
-        Self { role: role.to_owned(), content: content.to_owned(), name: None }
-    }
-
-    fn to_value(&self) -> Value {
-        let name = self.name.as_deref().map(|name| ("name", name));
-        Value::from_pairs([("role", self.role.as_str()), ("content", self.content.as_str())].into_iter().chain(name))
-    }
-}
 
 /// A parsed template. Stored as its [`ChatSource`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -71,6 +49,8 @@ pub struct ChatTemplate {
     written: OnceLock<String>,
     /// See [`Self::literals`].
     literals: OnceLock<Vec<String>>,
+    /// See [`Self::abilities`].
+    abilities: OnceLock<Abilities>,
 }
 
 /// Source of a [`ChatTemplate`].
@@ -178,15 +158,24 @@ impl ChatTemplate {
             line: error.line().unwrap_or(0),
             problem: describe(&error),
         })?;
-        let (special_tokens, written, literals) = (BTreeMap::new(), OnceLock::new(), OnceLock::new());
-        let file = file.to_owned();
-        Ok(Self { environment, template: source, file, bos_token, eos_token, special_tokens, written, literals })
+        Ok(Self {
+            environment,
+            template: source,
+            file: file.to_owned(),
+            bos_token,
+            eos_token,
+            special_tokens: BTreeMap::new(),
+            written: OnceLock::new(),
+            literals: OnceLock::new(),
+            abilities: OnceLock::new(),
+        })
     }
 
     /// The template with more of the variables that transformers passes (`special_tokens_map`).
     #[must_use]
     pub fn with_special_tokens(self, special_tokens: BTreeMap<String, serde_json::Value>) -> Self {
-        Self { special_tokens, written: OnceLock::new(), literals: OnceLock::new(), ..self }
+        let (written, literals, abilities) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+        Self { special_tokens, written, literals, abilities, ..self }
     }
 
     /// Its special tokens by name.
@@ -196,30 +185,52 @@ impl ChatTemplate {
         self.special_tokens.clone().into_iter().chain(named).collect()
     }
 
+    /// Its text.
+    #[must_use]
+    pub fn source(&self) -> &str {
+        &self.template
+    }
+
     /// Name of its file.
     #[must_use]
     pub fn file(&self) -> &str {
         &self.file
     }
 
-    /// The prompt for a conversation; with `add_generation_prompt` it ends at the assistant's turn.
+    /// The prompt for messages; with `add_generation_prompt` it ends at the assistant's turn.
     ///
     /// The template writes special tokens itself: encode the prompt without adding any.
     ///
     /// # Errors
     /// The template's refusal, or the line on which it fails.
     pub fn render(&self, messages: &[ChatMessage], add_generation_prompt: bool) -> Result<String, ChatError> {
+        self.rendered(&Conversation::new(messages.to_vec()), None, add_generation_prompt)
+    }
+
+    /// The prompt for a conversation, which ends at the assistant's turn. Tools are put where the template looks for them.
+    ///
+    /// # Errors
+    /// The template's refusal, or the line on which it fails.
+    pub fn prompt(&self, conversation: &Conversation) -> Result<String, ChatError> {
+        let place = if conversation.tools.is_empty() { None } else { self.abilities().tools };
+        self.rendered(conversation, place, true)
+    }
+
+    fn rendered(
+        &self,
+        conversation: &Conversation,
+        place: Option<ToolsPlace>,
+        add_generation_prompt: bool,
+    ) -> Result<String, ChatError> {
         let mut output = Limited::new(OUTPUT_BYTES_MAX);
         let rendered = self.environment.get_template(NAME).and_then(|template| {
+            let tokens = self.special_tokens.iter().map(|(name, token)| (name.clone(), Value::from(Serde(token.clone()))));
             let context = context! {
-                messages => messages.iter().map(ChatMessage::to_value).collect::<Value>(),
                 add_generation_prompt,
                 // A token that the model does not have renders as an empty string.
                 bos_token => self.bos_token.as_deref().unwrap_or_default(),
                 eos_token => self.eos_token.as_deref().unwrap_or_default(),
-                tools => Value::from(()),
-                documents => Value::from(()),
-                ..Value::from(Serde(&self.special_tokens))
+                ..Value::from_pairs(tokens.chain(conversation.variables(place)))
             };
             template.render_captured_to(context, &mut output).map(drop)
         });

@@ -170,15 +170,8 @@ impl Answer {
         let mut completion = Completion { started: Some(started), ..Default::default() };
         while let Some(event) = events.next().await {
             match event? {
-                Event::Delta(mut delta) => {
-                    completion.text.push_str(&delta.text);
-                    completion.logprobs.append(&mut delta.logprobs);
-                }
-                Event::Finished(finished) => {
-                    completion.reason = finished.reason;
-                    completion.usage = finished.usage;
-                    completion.stop = finished.stop;
-                }
+                Event::Delta(delta) => completion.add(delta),
+                Event::Finished(finished) => completion.finish(finished),
             }
         }
         Ok(completion)

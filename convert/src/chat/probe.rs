@@ -1,6 +1,8 @@
 //! What a template does, found out by rendering sample conversations.
 
-use super::{ChatError, ChatMessage, ChatTemplate, percent};
+use serde_json::json;
+
+use super::{ChatError, ChatMessage, ChatTemplate, ChatTool, ChatToolCall, Conversation, ToolsPlace, percent};
 
 /// Content of the sample messages: text that no template contains.
 const SAID: &str = "qzvxkj";
@@ -14,7 +16,62 @@ const CONVERSATIONS: [&[&str]; 6] = [
     &["user", "assistant"],
 ];
 
+/// An id that every template accepts: some want nine letters or digits.
+const CALL_ID: &str = "qzvxkj123";
+/// Where templates look for tools, the usual place first.
+const PLACES: [ToolsPlace; 3] = [ToolsPlace::Variable("tools"), ToolsPlace::Variable("xml_tools"), ToolsPlace::System];
+
+/// What a template renders besides messages of text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Abilities {
+    /// Where it looks for tools; `None` if it shows none.
+    pub tools: Option<ToolsPlace>,
+    /// Whether it renders the calls of an assistant's message.
+    pub calls: bool,
+    /// Whether it renders messages with the role `tool`.
+    pub results: bool,
+    /// Whether it renders a system message.
+    pub system: bool,
+}
+
 impl ChatTemplate {
+    /// What it renders, found out by sample conversations. Rendered once.
+    #[must_use]
+    pub fn abilities(&self) -> Abilities {
+        *self.abilities.get_or_init(|| {
+            let shows = |messages: Vec<ChatMessage>, tools: Vec<ChatTool>, place| {
+                let conversation = Conversation { messages, tools, ..Conversation::default() };
+                self.rendered(&conversation, place, true).is_ok_and(|text| text.contains(SAID))
+            };
+            let said = |role: &str| ChatMessage::new(role, "a");
+            let named = ChatTool { name: SAID.to_owned(), description: None, parameters: json!({"type": "object", "properties": {}}) };
+            let shows_tools = |place: &ToolsPlace| {
+                let messages = match place {
+                    ToolsPlace::System => vec![said("system"), said("user")],
+                    ToolsPlace::Variable(_) => vec![said("user")],
+                };
+                shows(messages, vec![named.clone()], Some(*place))
+            };
+            let tools = PLACES.into_iter().find(shows_tools);
+            let called = |name: &str| ChatMessage {
+                tool_calls: vec![ChatToolCall { id: CALL_ID.to_owned(), name: name.to_owned(), arguments: json!({}) }],
+                ..ChatMessage::new("assistant", "")
+            };
+            let result = |content: &str| ChatMessage {
+                name: Some("f".to_owned()),
+                tool_call_id: Some(CALL_ID.to_owned()),
+                ..ChatMessage::new("tool", content)
+            };
+            Abilities {
+                tools,
+                calls: shows(vec![said("user"), called(SAID), result("a")], Vec::new(), None)
+                    || shows(vec![said("user"), called(SAID)], Vec::new(), None),
+                results: shows(vec![said("user"), called("f"), result(SAID)], Vec::new(), None),
+                system: shows(vec![ChatMessage::new("system", SAID), said("user")], Vec::new(), None),
+            }
+        })
+    }
+
     /// What the template writes around the messages of sample conversations. Rendered once.
     #[must_use]
     pub fn written(&self) -> &str {
@@ -74,6 +131,34 @@ mod tests {
         let template = template(source);
         assert!(template.written().contains("<system>") && template.written().contains("<tool>"));
         assert_eq!(template.literals(), ["</th'ink>", "</s>"]);
+    }
+
+    #[test]
+    fn what_a_template_knows_of_tools_is_found() {
+        let loops = |body: &str| format!("{{% for m in messages %}}{body}{{% endfor %}}");
+        let text = "{{ m.role }}: {{ m.content }}";
+        let of = |tools, calls, results, system| Abilities { tools, calls, results, system };
+        for (source, expected) in [
+            (loops(text), of(None, false, true, true)),
+            (
+                loops("{% if m.role in ['user', 'assistant'] %}{{ m.content }}{% else %}{{ raise_exception('no') }}{% endif %}"),
+                of(None, false, false, false),
+            ),
+            (
+                "{% if tools %}{{ tools | tojson }}{% endif %}".to_owned() + &loops(text),
+                of(Some(ToolsPlace::Variable("tools")), false, true, true),
+            ),
+            (
+                "{% if xml_tools %}{{ xml_tools | tojson }}{% endif %}".to_owned() + &loops(text),
+                of(Some(ToolsPlace::Variable("xml_tools")), false, true, true),
+            ),
+            (
+                loops("{{ m.content }}{% if 'tools' in m %}{{ '<|tool|>' + m.tools }}{% endif %}{% for c in m.tool_calls %}{{ c.function.name }}{% endfor %}"),
+                of(Some(ToolsPlace::System), true, true, true),
+            ),
+        ] {
+            assert_eq!(template(&source).abilities(), expected, "{source}");
+        }
     }
 
     #[test]

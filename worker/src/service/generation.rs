@@ -49,15 +49,8 @@ impl Generation for Generate {
         let mut completion = v1::Completion { started: Some(started), ..Default::default() };
         while let Some(response) = answer.next().await {
             match response?.event {
-                Some(Event::Delta(delta)) => {
-                    completion.text.push_str(&delta.text);
-                    completion.logprobs.extend(delta.logprobs);
-                }
-                Some(Event::Finished(finished)) => {
-                    completion.reason = finished.reason;
-                    completion.usage = finished.usage;
-                    completion.stop = finished.stop;
-                }
+                Some(Event::Delta(delta)) => completion.add(delta),
+                Some(Event::Finished(finished)) => completion.finish(finished),
                 Some(Event::Started(_)) | None => {}
             }
         }
