@@ -138,7 +138,7 @@ async fn infer(
 ) -> Result<Response, InferenceError> {
     let json_bytes = request::json_bytes(&headers)?;
     if json_bytes.is_none() {
-        content_type::check(&headers)?;
+        content_type::check_pages(&headers)?;
     }
     inference::same_version(&model.version)?;
     let texts_max = dispatcher.limits.prompts_max;
@@ -193,7 +193,7 @@ async fn read_generate(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<body::Read<Asked>, ApiError> {
-    content_type::check(headers)?;
+    content_type::check_pages(headers)?;
     inference::same_version(&model.version)?;
     let texts_max = dispatcher.limits.prompts_max;
     body::read(body, dispatcher, caller, move |fields| request::generate(fields)?.asked(texts_max)).await
