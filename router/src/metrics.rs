@@ -26,6 +26,7 @@ pub(crate) enum Api {
     grpc_complete,
     http_chat,
     http_completions,
+    http_responses,
     anthropic_messages,
     ollama_chat,
     ollama_generate,

@@ -77,7 +77,8 @@ impl ChatMessage {
 
     /// As transformers passes it: what a message does not have is not there.
     fn to_value(&self, tools: Option<&str>) -> Value {
-        let text = |name: &'static str, value: &Option<String>| value.as_deref().map(|value| (name, Value::from(value)));
+        let text =
+            |name: &'static str, value: &Option<String>| value.as_deref().map(|value| (name, Value::from(value)));
         let calls = Some(&self.tool_calls).filter(|calls| !calls.is_empty());
         let calls = calls.map(|calls| ("tool_calls", calls.iter().map(ChatToolCall::to_value).collect::<Value>()));
         let named = [("role", Value::from(self.role.as_str())), ("content", Value::from(self.content.as_str()))];

@@ -44,7 +44,11 @@ impl ChatTemplate {
                 self.rendered(&conversation, place, true).is_ok_and(|text| text.contains(SAID))
             };
             let said = |role: &str| ChatMessage::new(role, "a");
-            let named = ChatTool { name: SAID.to_owned(), description: None, parameters: json!({"type": "object", "properties": {}}) };
+            let named = ChatTool {
+                name: SAID.to_owned(),
+                description: None,
+                parameters: json!({"type": "object", "properties": {}}),
+            };
             let shows_tools = |place: &ToolsPlace| {
                 let messages = match place {
                     ToolsPlace::System => vec![said("system"), said("user")],
@@ -141,7 +145,9 @@ mod tests {
         for (source, expected) in [
             (loops(text), of(None, false, true, true)),
             (
-                loops("{% if m.role in ['user', 'assistant'] %}{{ m.content }}{% else %}{{ raise_exception('no') }}{% endif %}"),
+                loops(
+                    "{% if m.role in ['user', 'assistant'] %}{{ m.content }}{% else %}{{ raise_exception('no') }}{% endif %}",
+                ),
                 of(None, false, false, false),
             ),
             (
@@ -153,7 +159,9 @@ mod tests {
                 of(Some(ToolsPlace::Variable("xml_tools")), false, true, true),
             ),
             (
-                loops("{{ m.content }}{% if 'tools' in m %}{{ '<|tool|>' + m.tools }}{% endif %}{% for c in m.tool_calls %}{{ c.function.name }}{% endfor %}"),
+                loops(
+                    "{{ m.content }}{% if 'tools' in m %}{{ '<|tool|>' + m.tools }}{% endif %}{% for c in m.tool_calls %}{{ c.function.name }}{% endfor %}",
+                ),
                 of(Some(ToolsPlace::System), true, true, true),
             ),
         ] {

@@ -65,6 +65,13 @@ pub(super) fn chat(tokens: &[TokenLogprob], names: TokenNames) -> Chat {
     Chat { content: content.collect(), refusal: None }
 }
 
+/// The tokens of a part of a response.
+pub(super) fn list(tokens: &[TokenLogprob], names: TokenNames) -> Vec<Value> {
+    let tokens = chat(tokens, names).content.into_iter();
+    // Strings and numbers always serialise.
+    tokens.map(|token| serde_json::to_value(token).unwrap_or_default()).collect()
+}
+
 /// `offset` counts the characters of the text so far.
 pub(super) fn text(tokens: &[TokenLogprob], names: TokenNames, offset: &mut usize) -> Text {
     let mut text = Text {

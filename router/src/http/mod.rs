@@ -5,7 +5,8 @@
 //! loopback, `content_type` the check that a body is JSON, `names`
 //! the caller's own names of fields that a worker refuses. `params` are shared by both kinds of completion, `chat` and
 //! `completions` are the two kinds, `sse` the events of a stream, `logprobs` their log-probabilities, `error` every refusal in
-//! OpenAI's shape, `shape` a refusal in that of another API. `ollama` and `anthropic` are
+//! OpenAI's shape, `shape` a refusal in that of another API. `responses` is
+//! OpenAI's Responses API, `ollama` and `anthropic` are
 //! the APIs of these, `inference` is the Open Inference Protocol.
 
 mod anthropic;
@@ -27,6 +28,7 @@ mod ollama;
 pub(crate) mod params;
 mod probes;
 mod reply;
+mod responses;
 mod shape;
 mod sse;
 pub(crate) mod unsupported;
@@ -87,6 +89,7 @@ fn routes(dispatcher: Shared, access: Access) -> Router {
         .route("/v1/completions", post(completions::handle))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{id}", get(models::one))
+        .merge(responses::routes())
         .merge(anthropic::routes())
         .merge(ollama::routes())
         .merge(inference::routes())
