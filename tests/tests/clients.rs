@@ -23,6 +23,13 @@ fn the_official_openai_client() -> Result<()> {
 }
 
 #[test]
+fn responses_by_the_official_openai_client() -> Result<()> {
+    let swarm = quickstart()?;
+    let expected = repository().join("examples/quickstart/expected.json");
+    python("responses_client.py", &[format!("{}/v1", swarm.http), expected.display().to_string()])
+}
+
+#[test]
 fn the_official_ollama_client() -> Result<()> {
     let swarm = quickstart()?;
     let expected = repository().join("examples/quickstart/expected.json");
