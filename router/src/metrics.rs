@@ -29,6 +29,10 @@ pub(crate) enum Api {
     anthropic_messages,
     ollama_chat,
     ollama_generate,
+    inference_http_infer,
+    inference_http_generate,
+    inference_grpc_infer,
+    inference_grpc_stream,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]

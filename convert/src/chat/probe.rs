@@ -72,12 +72,12 @@ impl ChatTemplate {
         })
     }
 
-    /// What the template writes around the messages of sample conversations. Rendered once.
+    /// What the template writes around the messages of sample conversations, around tools, calls and results too. Rendered once.
     #[must_use]
     pub fn written(&self) -> &str {
         self.written.get_or_init(|| {
             let rendered = CONVERSATIONS.iter().filter_map(|roles| self.sample(roles).ok());
-            rendered.collect::<Vec<_>>().join("\n")
+            rendered.chain(self.sample_with_tools()).collect::<Vec<_>>().join("\n")
         })
     }
 
@@ -111,6 +111,24 @@ impl ChatTemplate {
         problem.map(|error| format!("{error}; requests with messages will be refused: repair the template"))
     }
 
+    /// A conversation with a tool, a call and its result.
+    fn sample_with_tools(&self) -> Option<String> {
+        let arguments = json!({ SAID: SAID });
+        let call = ChatToolCall { id: CALL_ID.to_owned(), name: SAID.to_owned(), arguments };
+        let tool = ChatTool { name: SAID.to_owned(), description: None, parameters: json!({"type": "object"}) };
+        let result = ChatMessage {
+            name: Some(SAID.to_owned()),
+            tool_call_id: Some(CALL_ID.to_owned()),
+            ..ChatMessage::new("tool", SAID)
+        };
+        let messages = vec![
+            ChatMessage::new("user", SAID),
+            ChatMessage { tool_calls: vec![call], ..ChatMessage::new("assistant", "") },
+            result,
+        ];
+        self.prompt(&Conversation { messages, tools: vec![tool], ..Conversation::default() }).ok()
+    }
+
     fn sample(&self, roles: &[&str]) -> Result<String, ChatError> {
         let messages: Vec<ChatMessage> = roles.iter().map(|role| ChatMessage::new(role, SAID)).collect();
         self.render(&messages, true)
@@ -131,6 +149,14 @@ mod tests {
         let template = template(source);
         assert!(template.written().contains("<system>") && template.written().contains("<tool>"));
         assert_eq!(template.literals(), ["</th'ink>", "</s>"]);
+    }
+
+    #[test]
+    fn what_a_template_writes_around_calls_is_found() {
+        let source = "{% for m in messages %}{{ m.content }}{% for c in m.tool_calls %}<call>{{ c.function.name }}{% endfor %}\
+                      {% if m.role == 'tool' %}<result>{{ m.content }}{% endif %}{% endfor %}{% if tools %}<tools>{% endif %}";
+        let template = template(source);
+        assert!(["<call>", "<result>"].iter().all(|mark| template.written().contains(mark)), "{}", template.written());
     }
 
     #[test]

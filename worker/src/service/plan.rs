@@ -1,6 +1,6 @@
 //! What a request for an answer to messages means for its prompt and for the reading of its answer.
 
-use slm_convert::chat::ChatTemplate;
+use slm_convert::chat::{ChatMessage, ChatTemplate};
 use slm_proto::v1::GenerateRequest;
 
 use crate::{
@@ -47,7 +47,12 @@ impl Plan {
         }
         // Without a template the prompt is refused.
         let Some(template) = template else { return Ok(None) };
-        let form = Form::of(template, variables.contains_key("python_tools"));
+        let calls = |message: &ChatMessage| message.role == "tool" || !message.tool_calls.is_empty();
+        let form = if tools.is_some() || conversation.messages.iter().any(calls) {
+            Form::of(template, variables.contains_key("python_tools"))
+        } else {
+            Form::Json
+        };
         conversation.variables = variables;
         conversation.tools = tools.iter().flat_map(|set| &set.tools).map(|tool| tool.shown.clone()).collect();
         *conversation = tools::adapted(std::mem::take(conversation), template, form);
