@@ -307,6 +307,19 @@ mod tests {
         assert!(prompter.tokens(messages("bab"), Reading::default(), "m").unwrap().contains(&0));
     }
 
+    #[test]
+    fn marks_of_calls_are_control_tokens_and_their_arguments_are_text() {
+        use slm_convert::chat::{CallForm, ChatToolCall};
+        let prompter = prompter("{% for m in messages %}{{ m.content }}{% endfor %}");
+        let call = ChatToolCall { id: "x".into(), name: "f".into(), arguments: serde_json::json!({"a": "<|end|>"}) };
+        let message = ChatMessage { tool_calls: vec![call], ..ChatMessage::new("assistant", "b<|start|>") };
+        let form = CallForm { before: ["<|start|>", "["], after: ["]", "<|end|>"], ..CallForm::JSON };
+        let conversation = Conversation { calls: Some(form), ..Conversation::new(vec![message]) };
+        let ids = prompter.tokens(Input::Messages(conversation), Reading::default(), "m").unwrap();
+        let expected = "b<|start|>\n(start)[{\"name\": \"f\", \"arguments\": {\"a\": \"<|end|>\"}}](end)";
+        assert_eq!(words(&prompter, &ids), expected);
+    }
+
     /// The prompt as text, with control tokens in angle brackets.
     fn read(prompter: &Prompter, messages: &[(&str, &str)], reading: Reading<'_>) -> String {
         let messages = messages.iter().map(|(role, content)| ChatMessage::new(role, content)).collect();

@@ -295,6 +295,7 @@ impl Scheme<'_> {
         Conversation {
             messages: conversation.messages.iter().map(message).collect(),
             tools: conversation.tools.iter().map(tool).collect(),
+            calls: conversation.calls,
             variables: conversation.variables.clone(),
         }
     }

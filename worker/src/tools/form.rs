@@ -1,11 +1,10 @@
 //! How a model writes calls, found from the text of its chat template.
 
-use serde_json::Value;
-use slm_convert::chat::{ChatTemplate, ChatToolCall};
+use slm_convert::chat::{CallForm, ChatTemplate};
 
 use super::{
     ToolSet,
-    forms::{self, Read, Wire, gemma::Dialect},
+    forms::{self, Read, gemma::Dialect},
 };
 
 /// A form of calls.
@@ -118,55 +117,35 @@ impl Form {
     }
 
     /// How calls with arguments in JSON are written.
-    pub(super) fn wire(self) -> Wire {
+    pub(super) fn wire(self) -> CallForm {
         match self {
             // Those that have no JSON in them read it nevertheless.
-            Self::Hermes | Self::Xml => Wire {
+            Self::Hermes | Self::Xml => CallForm {
                 item: ["<tool_call>", "\n{\"name\": \"", "", "\", \"arguments\": ", "}\n", "</tool_call>"],
                 between: "\n",
-                ..Wire::BARE
+                ..CallForm::JSON
             },
-            Self::MistralArgs => Wire { item: ["[TOOL_CALLS]", "", "[ARGS]", "", "", ""], between: "", ..Wire::BARE },
-            Self::MistralList => Wire { before: ["[TOOL_CALLS]", "["], between: ", ", after: ["]", ""], ..Wire::BARE },
+            Self::MistralArgs => CallForm { item: ["[TOOL_CALLS]", "", "[ARGS]", "", "", ""], between: "", ..CallForm::JSON },
+            Self::MistralList => CallForm { before: ["[TOOL_CALLS]", "["], between: ", ", after: ["]", ""], ..CallForm::JSON },
             Self::Phi => {
-                Wire { before: ["<|tool_call|>", "["], between: ", ", after: ["]", "<|/tool_call|>"], ..Wire::BARE }
+                CallForm { before: ["<|tool_call|>", "["], between: ", ", after: ["]", "<|/tool_call|>"], ..CallForm::JSON }
             }
-            Self::Granite => Wire { before: ["<|tool_call|>", "["], between: ", ", after: ["]", ""], ..Wire::BARE },
-            Self::FunctionGemma => Wire {
+            Self::Granite => CallForm { before: ["<|tool_call|>", "["], between: ", ", after: ["]", ""], ..CallForm::JSON },
+            Self::FunctionGemma => CallForm {
                 item: ["<start_function_call>", "call:", "", "", "", "<end_function_call>"],
                 between: "",
-                ..Wire::BARE
+                ..CallForm::JSON
             },
             Self::Gemma => {
-                Wire { item: ["<|tool_call>", "call:", "", "", "", "<tool_call|>"], between: "", ..Wire::BARE }
+                CallForm { item: ["<|tool_call>", "call:", "", "", "", "<tool_call|>"], between: "", ..CallForm::JSON }
             }
             Self::Llama => {
-                Wire { item: ["", "{\"name\": \"", "", "\", \"parameters\": ", "}", ""], between: "; ", ..Wire::BARE }
+                CallForm { item: ["", "{\"name\": \"", "", "\", \"parameters\": ", "}", ""], between: "; ", ..CallForm::JSON }
             }
             Self::Code => {
-                Wire { item: ["<code>", "\n", "(**", "", ")\n", "</code>"], between: "\n", ..Wire::BARE }
+                CallForm { item: ["<code>", "\n", "(**", "", ")\n", "</code>"], between: "\n", ..CallForm::JSON }
             }
-            Self::Json => Wire::BARE,
+            Self::Json => CallForm::JSON,
         }
-    }
-
-    /// Calls as the text of an assistant's message, for templates that do not write them.
-    #[must_use]
-    pub fn write(self, calls: &[ChatToolCall]) -> String {
-        let wire = self.wire();
-        let items: Vec<String> = calls.iter().map(|call| wire.call(&call.name, &spaced(&call.arguments))).collect();
-        [&wire.before.concat(), &items.join(wire.between), &wire.after.concat()].map(String::as_str).concat()
-    }
-}
-
-/// JSON as models are shown it, with a space after each comma and colon.
-fn spaced(value: &Value) -> String {
-    match value {
-        Value::Object(fields) => {
-            let fields = fields.iter().map(|(key, value)| format!("{}: {}", Value::from(key.as_str()), spaced(value)));
-            format!("{{{}}}", fields.collect::<Vec<_>>().join(", "))
-        }
-        Value::Array(items) => format!("[{}]", items.iter().map(spaced).collect::<Vec<_>>().join(", ")),
-        other => other.to_string(),
     }
 }

@@ -13,9 +13,7 @@ pub fn adapted(mut conversation: Conversation, template: &ChatTemplate, form: Fo
         return conversation;
     }
     let abilities = template.abilities();
-    if !abilities.calls {
-        conversation.messages.iter_mut().for_each(|message| write_calls(message, form));
-    }
+    conversation.calls = (!abilities.calls).then(|| form.wire());
     if !abilities.results {
         conversation.messages = with_results_said(conversation.messages);
     }
@@ -32,17 +30,6 @@ pub fn adapted(mut conversation: Conversation, template: &ChatTemplate, form: Fo
         Some(_) | None => {}
     }
     conversation
-}
-
-/// Says the calls of a message in its text.
-fn write_calls(message: &mut ChatMessage, form: Form) {
-    if message.tool_calls.is_empty() {
-        return;
-    }
-    if !message.content.is_empty() {
-        message.content.push('\n');
-    }
-    message.content.push_str(&form.write(&std::mem::take(&mut message.tool_calls)));
 }
 
 /// Results that follow one another are one message of the user's: many templates want turns.
