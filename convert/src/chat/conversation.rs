@@ -44,8 +44,8 @@ pub struct ChatToolCall {
 pub struct ChatTool {
     /// Its name.
     pub name: String,
-    /// What it does, if it says so.
-    pub description: Option<String>,
+    /// What it does. Templates expect a text, if only an empty one.
+    pub description: String,
     /// A JSON Schema of its arguments.
     pub parameters: serde_json::Value,
 }
@@ -115,9 +115,7 @@ impl ChatTool {
     pub fn function(&self) -> serde_json::Value {
         let mut function = Map::new();
         function.insert("name".to_owned(), self.name.as_str().into());
-        if let Some(description) = &self.description {
-            function.insert("description".to_owned(), description.as_str().into());
-        }
+        function.insert("description".to_owned(), self.description.as_str().into());
         function.insert("parameters".to_owned(), self.parameters.clone());
         function.into()
     }

@@ -44,7 +44,7 @@ impl ChatTemplate {
                 self.rendered(&conversation, place, true).is_ok_and(|text| text.contains(SAID))
             };
             let said = |role: &str| ChatMessage::new(role, "a");
-            let named = ChatTool { name: SAID.to_owned(), description: None, parameters: json!({"type": "object", "properties": {}}) };
+            let named = sample_tool();
             let shows_tools = |place: &ToolsPlace| {
                 let messages = match place {
                     ToolsPlace::System => vec![said("system"), said("user")],
@@ -115,7 +115,7 @@ impl ChatTemplate {
     fn sample_with_tools(&self) -> Option<String> {
         let arguments = json!({ SAID: SAID });
         let call = ChatToolCall { id: CALL_ID.to_owned(), name: SAID.to_owned(), arguments };
-        let tool = ChatTool { name: SAID.to_owned(), description: None, parameters: json!({"type": "object"}) };
+        let tool = sample_tool();
         let result = ChatMessage {
             name: Some(SAID.to_owned()),
             tool_call_id: Some(CALL_ID.to_owned()),
@@ -133,6 +133,13 @@ impl ChatTemplate {
         let messages: Vec<ChatMessage> = roles.iter().map(|role| ChatMessage::new(role, SAID)).collect();
         self.render(&messages, true)
     }
+}
+
+/// With everything that templates expect of a tool.
+fn sample_tool() -> ChatTool {
+    let text = json!({"type": "string", "description": "a"});
+    let parameters = json!({"type": "object", "properties": {"a": text}, "required": ["a"]});
+    ChatTool { name: SAID.to_owned(), description: "a".to_owned(), parameters }
 }
 
 #[cfg(test)]
@@ -172,6 +179,12 @@ mod tests {
             ),
             (
                 "{% if tools %}{{ tools | tojson }}{% endif %}".to_owned() + &loops(text),
+                of(Some(ToolsPlace::Variable("tools")), false, true, true),
+            ),
+            (
+                "{% for t in tools or [] %}{{ t.function.name + ': ' + t.function.description + t.function.parameters.properties.a.type }}{% endfor %}"
+                    .to_owned()
+                    + &loops(text),
                 of(Some(ToolsPlace::Variable("tools")), false, true, true),
             ),
             (

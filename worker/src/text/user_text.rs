@@ -289,7 +289,7 @@ impl Scheme<'_> {
         };
         let tool = |tool: &ChatTool| ChatTool {
             name: self.replaced(&tool.name),
-            description: optional(&tool.description),
+            description: self.replaced(&tool.description),
             parameters: roles.replaced_in(&tool.parameters),
         };
         Conversation {
@@ -352,8 +352,7 @@ fn texts(conversation: &Conversation) -> Vec<&str> {
         }
     }
     for tool in &conversation.tools {
-        texts.push(&tool.name);
-        texts.extend(tool.description.as_deref());
+        texts.extend([tool.name.as_str(), tool.description.as_str()]);
         add_texts(&tool.parameters, &mut texts);
     }
     texts

@@ -123,7 +123,6 @@ impl Tool {
             return Err(ToolsError::TooMany { field: at("description"), found, unit: "bytes", most });
         }
         let parameters = parameters_of(&at("parameters"), &parameters)?;
-        let description = Some(description).filter(|description| !description.is_empty());
         Ok(Self { shown: ChatTool { name, description, parameters }, strict })
     }
 }

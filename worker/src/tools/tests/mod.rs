@@ -11,7 +11,7 @@ use slm_proto::v1::Delta;
 use super::*;
 
 fn tool(name: &str, parameters: Value) -> Tool {
-    Tool { shown: ChatTool { name: name.to_owned(), description: Some("It does.".to_owned()), parameters }, strict: true }
+    Tool { shown: ChatTool { name: name.to_owned(), description: "It does.".to_owned(), parameters }, strict: true }
 }
 
 fn set(choice: Choice, parallel: bool) -> ToolSet {
