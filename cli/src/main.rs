@@ -20,6 +20,7 @@ mod output;
 mod store_args;
 mod style;
 mod terminal;
+mod tools;
 
 // The processes of a swarm.
 mod operator;

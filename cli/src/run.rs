@@ -6,13 +6,13 @@ use clap::Args;
 use serde_json::{Value, json};
 use slm_launch::StoreArgs;
 use slm_proto::v1::{
-    FinishReason, Finished, GenerateRequest, Started, Usage, generate_response::Event, sampling::Constraint,
+    Completion, FinishReason, GenerateRequest, ToolCall, Usage, generate_response::Event, sampling::Constraint,
 };
 
 use crate::{
     client::{Client, PromptArgs, ServerArgs, refused},
     exit::Failure,
-    explain, output, up,
+    explain, output, tools, up,
 };
 
 /// Prints one answer as it is generated.
@@ -24,6 +24,7 @@ use crate::{
     slm run assistant \"book me a flight to oslo\" --explain\n  \
     slm run smollm2 \"Write a haiku about the sea.\" --temperature 0.8 --seed 7\n  \
     slm run smollm2 \"Name a city.\" --schema city.json --max-tokens 100\n  \
+    slm run smollm2 \"Add 2 and 3.\" --tool add.json --tool-choice required\n  \
     slm run -f examples/quickstart kitchen \"find me a good recipe for onion soup\"")]
 pub struct RunArgs {
     #[command(flatten)]
@@ -55,6 +56,12 @@ pub struct RunArgs {
     /// A file with a JSON Schema: the answer is a JSON document that it describes, unless --max-tokens cuts it.
     #[arg(long, value_name = "FILE")]
     schema: Option<PathBuf>,
+    /// A file with a tool, or a list of tools, as JSON; the answer's calls are printed as `NAME ARGUMENTS`, a line each.
+    #[arg(long, value_name = "FILE", conflicts_with = "schema")]
+    tool: Option<PathBuf>,
+    /// auto, none, required, or the name of the tool to call.
+    #[arg(long, value_name = "CHOICE", requires = "tool")]
+    tool_choice: Option<String>,
     /// Print one JSON object at the end instead of text.
     #[arg(long)]
     json: bool,
@@ -91,6 +98,8 @@ impl RunArgs {
         sampling.repetition_penalty = self.repetition_penalty;
         sampling.seed = self.seed;
         sampling.constraint = self.schema.as_deref().map(schema).transpose()?;
+        request.tools = self.tool.as_deref().map(tools::read).transpose()?.unwrap_or_default();
+        request.tool_choice = self.tool_choice.as_deref().map(tools::choice);
         request.max_tokens = self.max_tokens;
         request.stop.clone_from(&self.stop);
         request.explain = self.explain;
@@ -105,62 +114,62 @@ fn schema(file: &Path) -> Result<Constraint, Failure> {
     })
 }
 
-/// All of an answer.
-#[derive(Default)]
-struct Answer {
-    started: Started,
-    text: String,
-    finished: Finished,
-}
-
 async fn answer(args: &RunArgs, server: &ServerArgs, request: GenerateRequest) -> Result<(), Failure> {
     let mut client = Client::connect(server).await?;
     let mut events = client.generation.generate(request).await.map_err(|status| refused(&status))?.into_inner();
-    let mut answer = Answer::default();
+    let mut answer = Completion::default();
     while let Some(response) = events.message().await.map_err(|status| refused(&status))? {
         match response.event {
             Some(Event::Started(started)) => {
                 if let (true, Some(decision)) = (args.explain, &started.decision) {
                     anstream::eprint!("{}", explain::words(decision));
                 }
-                answer.started = started;
+                answer.started = Some(started);
             }
             Some(Event::Delta(delta)) => {
                 if !args.json {
                     output::text(&delta.text)?;
                 }
-                answer.text.push_str(&delta.text);
+                answer.add(delta);
             }
-            Some(Event::Finished(finished)) => answer.finished = finished,
+            Some(Event::Finished(finished)) => answer.finish(finished),
             None => {}
         }
     }
     if args.json {
-        output::json(&answer.json())
-    } else if answer.text.ends_with('\n') {
-        Ok(())
-    } else {
-        output::line("")
+        return output::json(&json(&answer));
     }
+    if !answer.text.is_empty() && !answer.text.ends_with('\n') || answer.tool_calls.is_empty() && answer.text.is_empty() {
+        output::line("")?;
+    }
+    answer.tool_calls.iter().try_for_each(|call| output::line(&tools::line(call)))
 }
 
-impl Answer {
-    fn json(&self) -> Value {
-        let reason = match self.finished.reason() {
-            FinishReason::Stop => "stop",
-            FinishReason::Length => "length",
-            FinishReason::Unspecified => "",
-        };
-        let Usage { prompt_tokens, completion_tokens, cached_tokens } = self.finished.usage.unwrap_or_default();
-        json!({
-            "request_id": self.started.request_id,
-            "expert": self.started.expert.as_ref().map(explain::expert_json),
-            "decision": self.started.decision.as_ref().map(explain::json),
-            "text": self.text,
-            "finish_reason": reason,
-            "usage": {
-                "prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens, "cached_tokens": cached_tokens,
-            },
-        })
+fn json(answer: &Completion) -> Value {
+    let reason = match answer.reason() {
+        FinishReason::Stop => "stop",
+        FinishReason::Length => "length",
+        FinishReason::ToolCalls => "tool_calls",
+        FinishReason::Unspecified => "",
+    };
+    let started = answer.started.clone().unwrap_or_default();
+    let Usage { prompt_tokens, completion_tokens, cached_tokens } = answer.usage.unwrap_or_default();
+    let mut shown = json!({
+        "request_id": started.request_id,
+        "expert": started.expert.as_ref().map(explain::expert_json),
+        "decision": started.decision.as_ref().map(explain::json),
+        "text": answer.text,
+        "finish_reason": reason,
+        "usage": {
+            "prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens, "cached_tokens": cached_tokens,
+        },
+    });
+    if !answer.reasoning.is_empty() {
+        shown["reasoning"] = answer.reasoning.as_str().into();
     }
+    if !answer.tool_calls.is_empty() {
+        let call = |call: &ToolCall| json!({ "id": call.id, "name": call.name, "arguments": call.arguments });
+        shown["tool_calls"] = answer.tool_calls.iter().map(call).collect();
+    }
+    shown
 }

@@ -4,6 +4,7 @@
 //! methods, trimmed blocks, and the functions that transformers adds. Templates are untrusted programs, so their
 //! computation and output are bounded.
 
+mod calls;
 mod clock;
 mod conversation;
 mod format;
@@ -23,6 +24,7 @@ use minijinja::value::Serde;
 use minijinja::{Environment, Error, ErrorKind, Value, context};
 use serde::{Deserialize, Serialize};
 
+pub use calls::CallForm;
 pub use conversation::{ChatMessage, ChatTool, ChatToolCall, Conversation, ToolsPlace};
 use output::Limited;
 pub use probe::Abilities;

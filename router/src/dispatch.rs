@@ -368,6 +368,10 @@ fn for_worker(request: &GenerateRequest, expert: &str, caller: &Caller) -> Gener
         request_id: request.request_id.clone(),
         metadata: std::collections::HashMap::new(),
         parse_special_tokens: request.parse_special_tokens,
+        tools: request.tools.clone(),
+        tool_choice: request.tool_choice.clone(),
+        parallel_tool_calls: request.parallel_tool_calls,
+        chat_template_kwargs: request.chat_template_kwargs.clone(),
     }
 }
 

@@ -59,6 +59,26 @@ def experts():
         assert answer.content[0].text.strip() == case["answer"], (name, case, answer)
 
 
+def tools():
+    schema = {"type": "object", "properties": {"city": {"enum": ["Oslo", "Paris"]}}, "required": ["city"], "additionalProperties": False}
+    ask = {
+        "tools": [{"name": "get_weather", "description": "The weather of a city.", "input_schema": schema}],
+        "tool_choice": {"type": "any", "disable_parallel_tool_use": True},
+        "max_tokens": 200,
+    }
+    answer = create(**ask)
+    (call,) = answer.content
+    assert answer.stop_reason == "tool_use" and call.type == "tool_use" and call.name == "get_weather", answer
+    assert call.input["city"] in ("Oslo", "Paris"), call
+    with client.messages.stream(model="smollm2", messages=TOWER, extra_body={"temperature": 0}, **ask) as stream:
+        final = stream.get_final_message()
+    assert final.content[0].input == call.input and final.stop_reason == "tool_use", final
+    result = [{"type": "tool_result", "tool_use_id": call.id, "content": [{"type": "text", "text": "18 degrees"}]}]
+    messages = TOWER + [{"role": "assistant", "content": answer.content}, {"role": "user", "content": result}]
+    last = create(messages=messages, **{**ask, "tool_choice": {"type": "none"}})
+    assert last.content[0].type == "text" and last.content[0].text, last
+
+
 def refused(kind, words, call):
     try:
         call()
@@ -71,11 +91,14 @@ def refused(kind, words, call):
 def refusals():
     refused(anthropic.NotFoundError, "smollm3", lambda: create(model="smollm3"))
     refused(anthropic.BadRequestError, "temperature", lambda: create(temperature=9))
-    refused(anthropic.BadRequestError, "`tools` is not supported", lambda: create(tools=[{"name": "f", "input_schema": {"type": "object"}}]))
+    refused(anthropic.BadRequestError, "`tools[0].name` is missing", lambda: create(tools=[{"name": "", "input_schema": {"type": "object"}}]))
+    schema = {"type": "object", "properties": {"a": {"not": {}}}}
+    any_tool = {"tools": [{"name": "f", "input_schema": schema}], "tool_choice": {"type": "any"}}
+    refused(anthropic.BadRequestError, "tools[0].input_schema at /properties/a/not", lambda: create(**any_tool))
     image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGk="}}
     refused(anthropic.BadRequestError, "text only", lambda: create(messages=[{"role": "user", "content": [image]}]))
 
 
-for check in [message, stops, streaming, system, experts, refusals]:
+for check in [message, stops, streaming, system, experts, tools, refusals]:
     print(check.__name__, flush=True)
     check()

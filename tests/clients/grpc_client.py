@@ -5,6 +5,7 @@
 Each check prints its name before it runs; the first that fails ends the script with its traceback.
 """
 
+import json
 import pathlib
 import sys
 import tempfile
@@ -174,6 +175,22 @@ def errors():
     status(code.DEADLINE_EXCEEDED, lambda: call(request(max_tokens=2000, ignore_eos=True), timeout=0.3))
 
 
-for check in (complete, generate, stop, expert, list_models, explain, health, reflection, errors):
+def tools():
+    schema = json.dumps({"type": "object", "properties": {"city": {"enum": ["Oslo", "Paris"]}}, "required": ["city"]})
+    more = {
+        "tools": [pb.Tool(name="get_weather", description="The weather of a city.", parameters=schema)],
+        "tool_choice": pb.ToolChoice(mode=pb.TOOL_CHOICE_MODE_REQUIRED, name="get_weather"),
+        "max_tokens": 200,
+    }
+    answer = generation.Complete(request(**more), timeout=60)
+    (call,) = answer.tool_calls
+    assert answer.reason == pb.FINISH_REASON_TOOL_CALLS and not answer.text and call.id, answer
+    assert json.loads(call.arguments)["city"] in ("Oslo", "Paris"), call
+    events = list(generation.Generate(request(**more), timeout=60))
+    parts = [part for event in events for part in event.delta.tool_calls]
+    assert "".join(part.arguments for part in parts) == call.arguments and parts[0].name == call.name, parts
+
+
+for check in (complete, generate, stop, tools, expert, list_models, explain, health, reflection, errors):
     print(check.__name__, flush=True)
     check()

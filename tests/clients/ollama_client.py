@@ -58,6 +58,32 @@ def experts():
         assert answer.message.content.strip() == case["answer"], (name, case, answer)
 
 
+def get_weather(city: str) -> str:
+    """The weather of a city.
+
+    Args:
+        city: Name of the city.
+    """
+    return f"18 degrees in {city}"
+
+
+def tools():
+    # Ollama's API cannot ask for a call: the model decides.
+    ask = {"model": "smollm2", "tools": [get_weather], "options": GREEDY}
+    answer = client.chat(messages=TOWER, **ask)
+    assert answer.message.content or answer.message.tool_calls, answer
+    call = {"function": {"name": "get_weather", "arguments": {"city": "Paris"}}}
+    messages = TOWER + [
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": get_weather("Paris"), "tool_name": "get_weather"},
+    ]
+    last = client.chat(messages=messages, **ask)
+    assert last.prompt_eval_count > answer.prompt_eval_count, (last, answer)
+    assert last.message.content or last.message.tool_calls, last
+    assert client.chat(model="smollm2", messages=TOWER, options=GREEDY, think=False).message.content
+    refused(400, "no call before is without a result", lambda: client.chat(messages=TOWER + messages[-1:], **ask))
+
+
 def refused(status, words, call):
     try:
         call()
@@ -76,6 +102,6 @@ def refusals():
     refused(404, "no endpoint at /api/embed", lambda: client.embed(model="smollm2", input="hi"))
 
 
-for check in [lists, chat, streaming, generate, experts, refusals]:
+for check in [lists, chat, streaming, generate, experts, tools, refusals]:
     print(check.__name__, flush=True)
     check()

@@ -212,6 +212,63 @@ def structured_outputs():
     assert isinstance(parsed.choices[0].message.parsed, Building), parsed
 
 
+class GetWeather(pydantic.BaseModel):
+    """The weather of a city."""
+
+    city: Annotated[str, pydantic.Field(max_length=20)]
+    unit: Literal["celsius", "fahrenheit"]
+
+
+def tools():
+    add = {
+        "type": "object",
+        "properties": {"a": {"type": "integer", "minimum": 0, "maximum": 99}, "b": {"type": "integer", "minimum": 0, "maximum": 99}},
+        "required": ["a", "b"],
+    }
+    known = [
+        {"type": "function", "function": {"name": "add", "description": "Adds two numbers.", "parameters": add}},
+        openai.pydantic_function_tool(GetWeather),
+    ]
+    ask = {"messages": user("What is 2 and 3?"), "tools": known, "temperature": 1, "max_tokens": 200, "parallel_tool_calls": False}
+    for number in range(3):
+        answer = chat(tool_choice="required", seed=number, **ask).choices[0]
+        assert answer.finish_reason == "tool_calls" and answer.message.content is None, answer
+        (call,) = answer.message.tool_calls
+        assert call.type == "function" and call.id and call.function.name in ("add", "GetWeather"), call
+        assert isinstance(json.loads(call.function.arguments), dict), call
+    pieces = list(chat(tool_choice="required", seed=2, stream=True, **ask))
+    parts = [part for piece in pieces for part in piece.choices[0].delta.tool_calls or []]
+    assert parts[0].index == 0 and parts[0].id and parts[0].type == "function" and parts[0].function.name == call.function.name, parts
+    assert "".join(part.function.arguments for part in parts) == call.function.arguments, (parts, call)
+    assert pieces[-1].choices[0].finish_reason == "tool_calls", pieces[-1]
+    with client.chat.completions.stream(model="smollm2", tool_choice="required", seed=2, **ask) as stream:
+        for _ in stream:
+            pass
+        assert stream.get_final_completion().choices[0].message.tool_calls[0].function.name == call.function.name
+    # One by name, and what the client's own parser makes of it.
+    named = {"type": "function", "function": {"name": "GetWeather"}}
+    ask["tools"] = known[1:]
+    parsed = client.chat.completions.parse(model="smollm2", tool_choice=named, seed=1, **ask).choices[0]
+    (call,) = parsed.message.tool_calls
+    assert isinstance(call.function.parsed_arguments, GetWeather), call
+    # The call and its result go back; then the model decides, and strict arguments stay guaranteed.
+    called = {"role": "assistant", "content": None, "tool_calls": [{"id": call.id, "type": "function", "function": {"name": "GetWeather", "arguments": call.function.arguments}}]}
+    result = {"role": "tool", "tool_call_id": call.id, "content": "18 degrees"}
+    ask["messages"] = user("How is the weather?") + [called, result]
+    last = chat(seed=1, **ask).choices[0]
+    assert last.message.content or last.message.tool_calls, last
+    assert chat(tool_choice="none", seed=1, **ask).choices[0].message.tool_calls is None
+    bad = openai.BadRequestError
+    ask["messages"] = user("x") + [result]
+    refused(bad, lambda: chat(**ask), "no message before makes that call", param="messages[1].tool_call_id")
+    ask["messages"] = user("x")
+    ask["tools"] = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {"a": {"not": {}}}}}}]
+    where = "tools[0].function.parameters"
+    refused(bad, lambda: chat(tool_choice="required", **ask), where, "/properties/a/not", param=where)
+    ask["tools"] = known + known
+    refused(bad, lambda: chat(**ask), "tools[2].function.name", "names have to differ", param="tools[2].function.name")
+
+
 def logit_bias():
     first = chat(max_tokens=1, logprobs=True, top_logprobs=2, extra_body={"return_tokens_as_token_ids": True})
     best, second = (int(one.token.split(":")[1]) for one in first.choices[0].logprobs.content[0].top_logprobs)
@@ -254,6 +311,7 @@ for check in (
     experts_by_name,
     route_picks_the_expert,
     structured_outputs,
+    tools,
     logit_bias,
     errors,
 ):

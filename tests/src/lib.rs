@@ -6,5 +6,6 @@ pub mod cluster;
 pub mod parity;
 pub mod real;
 pub mod sequence;
+pub mod smollm2;
 pub mod swarm;
 pub mod tiny;

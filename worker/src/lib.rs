@@ -4,7 +4,7 @@
 //! A request passes through the modules in order: it takes a [permit](permits), is converted to [tokens](text) and
 //! checked by [admission](admit), waits for the [engine], runs on the [session](runtime) in a batch with other
 //! requests, each with its own [adapter](adapters), has its next token [sampled](sample) from those that a
-//! [constraint](constrain) allows, and returns as [text] over
+//! [constraint](constrain) allows, and returns as [text], with calls of [tools] taken out, over
 //! gRPC.
 //!
 //! Not in this crate: the choice of a worker for a request, and of the adapters to load. A worker executes loads and
@@ -15,6 +15,7 @@ pub mod permits;
 pub mod admit;
 pub mod constrain;
 pub mod text;
+pub mod tools;
 
 pub mod engine;
 pub mod runtime;

@@ -5,6 +5,8 @@ use minijinja::value::Serde;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, json};
 
+use super::CallForm;
+
 /// One message of a conversation.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChatMessage {
@@ -42,8 +44,8 @@ pub struct ChatToolCall {
 pub struct ChatTool {
     /// Its name.
     pub name: String,
-    /// What it does, if it says so.
-    pub description: Option<String>,
+    /// What it does. Templates expect a text, if only an empty one.
+    pub description: String,
     /// A JSON Schema of its arguments.
     pub parameters: serde_json::Value,
 }
@@ -55,6 +57,8 @@ pub struct Conversation {
     pub messages: Vec<ChatMessage>,
     /// Tools that the template shows to the model.
     pub tools: Vec<ChatTool>,
+    /// How calls are written into the text of messages, for a template that writes none.
+    pub calls: Option<CallForm>,
     /// Variables of the caller's, such as `enable_thinking`.
     pub variables: Map<String, serde_json::Value>,
 }
@@ -76,12 +80,17 @@ impl ChatMessage {
     }
 
     /// As transformers passes it: what a message does not have is not there.
-    fn to_value(&self, tools: Option<&str>) -> Value {
-        let text =
-            |name: &'static str, value: &Option<String>| value.as_deref().map(|value| (name, Value::from(value)));
+    fn to_value(&self, tools: Option<&str>, form: Option<&CallForm>) -> Value {
+        let text = |name: &'static str, value: &Option<String>| value.as_deref().map(|value| (name, Value::from(value)));
         let calls = Some(&self.tool_calls).filter(|calls| !calls.is_empty());
+        let written = calls.zip(form).map(|(calls, form)| {
+            let between = if self.content.is_empty() { "" } else { "\n" };
+            [&self.content, between, &form.write(calls)].concat()
+        });
+        let calls = calls.filter(|_| written.is_none());
         let calls = calls.map(|calls| ("tool_calls", calls.iter().map(ChatToolCall::to_value).collect::<Value>()));
-        let named = [("role", Value::from(self.role.as_str())), ("content", Value::from(self.content.as_str()))];
+        let content = written.as_deref().unwrap_or(&self.content);
+        let named = [("role", Value::from(self.role.as_str())), ("content", Value::from(content))];
         let more = [
             text("name", &self.name),
             calls,
@@ -106,9 +115,7 @@ impl ChatTool {
     pub fn function(&self) -> serde_json::Value {
         let mut function = Map::new();
         function.insert("name".to_owned(), self.name.as_str().into());
-        if let Some(description) = &self.description {
-            function.insert("description".to_owned(), description.as_str().into());
-        }
+        function.insert("description".to_owned(), self.description.as_str().into());
         function.insert("parameters".to_owned(), self.parameters.clone());
         function.into()
     }
@@ -146,7 +153,7 @@ impl Conversation {
         all.push(("tools".to_owned(), tools));
         let first = self.messages.iter().position(|message| message.role == "system");
         let of = |index: usize| in_system.as_deref().filter(|_| first == Some(index));
-        let messages = self.messages.iter().enumerate().map(|(index, message)| message.to_value(of(index)));
+        let messages = self.messages.iter().enumerate().map(|(index, message)| message.to_value(of(index), self.calls.as_ref()));
         all.push(("messages".to_owned(), messages.collect::<Value>()));
         all
     }

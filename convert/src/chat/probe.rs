@@ -44,11 +44,7 @@ impl ChatTemplate {
                 self.rendered(&conversation, place, true).is_ok_and(|text| text.contains(SAID))
             };
             let said = |role: &str| ChatMessage::new(role, "a");
-            let named = ChatTool {
-                name: SAID.to_owned(),
-                description: None,
-                parameters: json!({"type": "object", "properties": {}}),
-            };
+            let named = sample_tool();
             let shows_tools = |place: &ToolsPlace| {
                 let messages = match place {
                     ToolsPlace::System => vec![said("system"), said("user")],
@@ -76,12 +72,12 @@ impl ChatTemplate {
         })
     }
 
-    /// What the template writes around the messages of sample conversations. Rendered once.
+    /// What the template writes around the messages of sample conversations, around tools, calls and results too. Rendered once.
     #[must_use]
     pub fn written(&self) -> &str {
         self.written.get_or_init(|| {
             let rendered = CONVERSATIONS.iter().filter_map(|roles| self.sample(roles).ok());
-            rendered.collect::<Vec<_>>().join("\n")
+            rendered.chain(self.sample_with_tools()).collect::<Vec<_>>().join("\n")
         })
     }
 
@@ -115,10 +111,35 @@ impl ChatTemplate {
         problem.map(|error| format!("{error}; requests with messages will be refused: repair the template"))
     }
 
+    /// A conversation with a tool, a call and its result.
+    fn sample_with_tools(&self) -> Option<String> {
+        let arguments = json!({ SAID: SAID });
+        let call = ChatToolCall { id: CALL_ID.to_owned(), name: SAID.to_owned(), arguments };
+        let tool = sample_tool();
+        let result = ChatMessage {
+            name: Some(SAID.to_owned()),
+            tool_call_id: Some(CALL_ID.to_owned()),
+            ..ChatMessage::new("tool", SAID)
+        };
+        let messages = vec![
+            ChatMessage::new("user", SAID),
+            ChatMessage { tool_calls: vec![call], ..ChatMessage::new("assistant", "") },
+            result,
+        ];
+        self.prompt(&Conversation { messages, tools: vec![tool], ..Conversation::default() }).ok()
+    }
+
     fn sample(&self, roles: &[&str]) -> Result<String, ChatError> {
         let messages: Vec<ChatMessage> = roles.iter().map(|role| ChatMessage::new(role, SAID)).collect();
         self.render(&messages, true)
     }
+}
+
+/// With everything that templates expect of a tool.
+fn sample_tool() -> ChatTool {
+    let text = json!({"type": "string", "description": "a"});
+    let parameters = json!({"type": "object", "properties": {"a": text}, "required": ["a"]});
+    ChatTool { name: SAID.to_owned(), description: "a".to_owned(), parameters }
 }
 
 #[cfg(test)]
@@ -138,6 +159,14 @@ mod tests {
     }
 
     #[test]
+    fn what_a_template_writes_around_calls_is_found() {
+        let source = "{% for m in messages %}{{ m.content }}{% for c in m.tool_calls %}<call>{{ c.function.name }}{% endfor %}\
+                      {% if m.role == 'tool' %}<result>{{ m.content }}{% endif %}{% endfor %}{% if tools %}<tools>{% endif %}";
+        let template = template(source);
+        assert!(["<call>", "<result>"].iter().all(|mark| template.written().contains(mark)), "{}", template.written());
+    }
+
+    #[test]
     fn what_a_template_knows_of_tools_is_found() {
         let loops = |body: &str| format!("{{% for m in messages %}}{body}{{% endfor %}}");
         let text = "{{ m.role }}: {{ m.content }}";
@@ -145,9 +174,7 @@ mod tests {
         for (source, expected) in [
             (loops(text), of(None, false, true, true)),
             (
-                loops(
-                    "{% if m.role in ['user', 'assistant'] %}{{ m.content }}{% else %}{{ raise_exception('no') }}{% endif %}",
-                ),
+                loops("{% if m.role in ['user', 'assistant'] %}{{ m.content }}{% else %}{{ raise_exception('no') }}{% endif %}"),
                 of(None, false, false, false),
             ),
             (
@@ -155,13 +182,17 @@ mod tests {
                 of(Some(ToolsPlace::Variable("tools")), false, true, true),
             ),
             (
+                "{% for t in tools or [] %}{{ t.function.name + ': ' + t.function.description + t.function.parameters.properties.a.type }}{% endfor %}"
+                    .to_owned()
+                    + &loops(text),
+                of(Some(ToolsPlace::Variable("tools")), false, true, true),
+            ),
+            (
                 "{% if xml_tools %}{{ xml_tools | tojson }}{% endif %}".to_owned() + &loops(text),
                 of(Some(ToolsPlace::Variable("xml_tools")), false, true, true),
             ),
             (
-                loops(
-                    "{{ m.content }}{% if 'tools' in m %}{{ '<|tool|>' + m.tools }}{% endif %}{% for c in m.tool_calls %}{{ c.function.name }}{% endfor %}",
-                ),
+                loops("{{ m.content }}{% if 'tools' in m %}{{ '<|tool|>' + m.tools }}{% endif %}{% for c in m.tool_calls %}{{ c.function.name }}{% endfor %}"),
                 of(Some(ToolsPlace::System), true, true, true),
             ),
         ] {

@@ -10,7 +10,7 @@ use super::{
     fields::{Fields, read, shown},
     head::CompletionKind,
     params::{self, ResponseOptions},
-    reply, unsupported,
+    reply, tools, unsupported,
 };
 use crate::{access::table::Caller, dispatch::Call, metrics::Api};
 
@@ -44,9 +44,10 @@ pub(super) fn parse(mut fields: Fields) -> Result<(GenerateRequest, ResponseOpti
     }
     request.max_tokens = newer.or(request.max_tokens);
     request.logprobs = logprobs(&mut fields)?;
-    request.input = Some(Input::Messages(messages(&mut fields)?));
+    request.input = Some(Input::Messages(messages(&mut fields, Dialect::OpenAi)?));
+    tools::take(&mut fields, &mut request)?;
     let own = ["messages", "max_completion_tokens", "top_logprobs"];
-    unsupported::refuse(fields, &[params::NAMES.as_slice(), &own].concat())?;
+    unsupported::refuse(fields, &[params::NAMES.as_slice(), &tools::NAMES, &own].concat())?;
     Ok((request, options))
 }
 
@@ -59,7 +60,14 @@ fn logprobs(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
     }
 }
 
-pub(super) fn messages(fields: &mut Fields) -> Result<Messages, ApiError> {
+/// Whose messages are read: they differ in calls and their results.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dialect {
+    OpenAi,
+    Ollama,
+}
+
+pub(super) fn messages(fields: &mut Fields, dialect: Dialect) -> Result<Messages, ApiError> {
     let Some(list) = fields.take::<Vec<Value>>("messages")? else {
         return Err(ApiError::param("messages", "`messages` is missing; send at least one message"));
     };
@@ -70,20 +78,20 @@ pub(super) fn messages(fields: &mut Fields) -> Result<Messages, ApiError> {
     if list.is_empty() {
         return Err(ApiError::param("messages", "`messages` is empty; send at least one message"));
     }
-    let messages = list.iter().enumerate().map(|(index, value)| message(&format!("messages[{index}]"), value));
+    let messages = list.iter().enumerate().map(|(index, value)| message(&format!("messages[{index}]"), value, dialect));
     Ok(Messages { messages: messages.collect::<Result<_, _>>()? })
 }
 
-fn message(path: &str, value: &Value) -> Result<Message, ApiError> {
+fn message(path: &str, value: &Value, dialect: Dialect) -> Result<Message, ApiError> {
     let mut fields = Fields::new(read::<Map<String, Value>>(path, value)?);
     let role = match fields.take::<String>("role").map_err(|error| at(path, error))?.as_deref() {
         None => return Err(ApiError::param(&format!("{path}.role"), format!("`{path}.role` is missing"))),
         // The newer name of the same thing; models know the older one.
         Some("developer") => "system".to_owned(),
-        Some(role @ ("system" | "user" | "assistant")) => role.to_owned(),
+        Some(role @ ("system" | "user" | "assistant" | "tool")) => role.to_owned(),
         Some(role) => {
             let role: String = role.chars().take(40).collect();
-            let message = format!("`{path}.role` has to be system, developer, user or assistant, not {role:?}");
+            let message = format!("`{path}.role` has to be system, developer, user, assistant or tool, not {role:?}");
             return Err(ApiError::param(&format!("{path}.role"), message));
         }
     };
@@ -94,9 +102,16 @@ fn message(path: &str, value: &Value) -> Result<Message, ApiError> {
     let refusal = refusal.map(|refusal| read::<String>(&format!("{path}.refusal"), &refusal)).transpose()?;
     // A null field counts as absent, but for an assistant that said nothing.
     let null = value.get("content").filter(|content| content.is_null()).cloned();
-    let content = content(&role, &format!("{path}.content"), fields.raw("content").or(null), refusal)?;
+    let mut message = calls_and_results(path, &role, &mut fields, dialect)?;
+    let may_be_absent = refusal.is_some() || !message.tool_calls.is_empty();
+    let given = fields.raw("content").or(null);
+    message.content = content(&role, &format!("{path}.content"), given, may_be_absent)?;
+    message.content.push_str(&refusal.unwrap_or_default());
     let participant = fields.take::<String>("name").map_err(|error| at(path, error))?.unwrap_or_default();
     check_name(&format!("{path}.name"), &participant)?;
+    if !participant.is_empty() {
+        message.name = participant;
+    }
     for (name, value) in fields.rest() {
         // Clients send back what they were given, empty fields included.
         if !unsupported::says_nothing(&value) {
@@ -104,7 +119,39 @@ fn message(path: &str, value: &Value) -> Result<Message, ApiError> {
             return Err(ApiError::param(&path, format!("`{path}` is not supported")).code("unsupported_parameter"));
         }
     }
-    Ok(Message { role, content, name: participant })
+    Ok(Message { role, ..message })
+}
+
+/// What a message says of calls, results and thoughts, without its role and content.
+fn calls_and_results(path: &str, role: &str, fields: &mut Fields, dialect: Dialect) -> Result<Message, ApiError> {
+    let mut message = Message::default();
+    let mut text = |name: &str| fields.take::<String>(name).map_err(|error| at(path, error)).map(Option::unwrap_or_default);
+    match (role, dialect) {
+        ("assistant", Dialect::OpenAi) => {
+            // vLLM has called it both.
+            message.reasoning = text("reasoning_content")?;
+            let newer = text("reasoning")?;
+            if message.reasoning.is_empty() {
+                message.reasoning = newer;
+            }
+        }
+        ("assistant", Dialect::Ollama) => message.reasoning = text("thinking")?,
+        ("tool", _) => {
+            message.tool_call_id = text("tool_call_id")?;
+            if dialect == Dialect::Ollama {
+                message.name = text("tool_name")?;
+            } else if message.tool_call_id.is_empty() {
+                let path = format!("{path}.tool_call_id");
+                return Err(ApiError::param(&path, format!("`{path}` is missing; send the id of the call that it answers")));
+            }
+        }
+        _ => {}
+    }
+    if let Some(calls) = fields.peek("tool_calls").filter(|calls| role == "assistant" && !unsupported::says_nothing(calls)) {
+        message.tool_calls = tools::calls(&format!("{path}.tool_calls"), calls, dialect == Dialect::OpenAi)?;
+        fields.raw("tool_calls");
+    }
+    Ok(message)
 }
 
 /// OpenAI's rule for the name of a participant, which a template may put beside its control tokens.
@@ -118,28 +165,24 @@ fn check_name(path: &str, name: &str) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// The text of a message. An assistant's own message comes back as it was given: its `content` may be null, and a refusal is
-/// what it said.
-fn content(role: &str, path: &str, value: Option<Value>, refusal: Option<String>) -> Result<String, ApiError> {
+/// The text of a message. An assistant's own message comes back as it was given: its `content` may be null, and a refusal, or a
+/// call, is what it said.
+fn content(role: &str, path: &str, value: Option<Value>, may_be_absent: bool) -> Result<String, ApiError> {
     let may_refuse = role == "assistant";
-    let mut text = match value {
-        Some(Value::String(text)) => text,
+    match value {
+        Some(Value::String(text)) => Ok(text),
         Some(Value::Array(parts)) => {
             let parts = parts.iter().enumerate();
-            parts
-                .map(|(index, part)| text_of(&format!("{path}[{index}]"), part, may_refuse))
-                .collect::<Result<_, _>>()?
+            parts.map(|(index, part)| text_of(&format!("{path}[{index}]"), part, may_refuse)).collect()
         }
-        Some(Value::Null) if may_refuse => String::new(),
-        None if refusal.is_some() => String::new(),
-        None | Some(Value::Null) => return Err(ApiError::param(path, format!("`{path}` is missing"))),
+        Some(Value::Null) if may_refuse => Ok(String::new()),
+        None if may_be_absent => Ok(String::new()),
+        None | Some(Value::Null) => Err(ApiError::param(path, format!("`{path}` is missing"))),
         Some(other) => {
             let message = format!("`{path}` has to be a string or a list of text parts, not {}", shown(&other));
-            return Err(ApiError::param(path, message));
+            Err(ApiError::param(path, message))
         }
-    };
-    text.push_str(&refusal.unwrap_or_default());
-    Ok(text)
+    }
 }
 
 fn text_of<'p>(path: &str, part: &'p Value, may_refuse: bool) -> Result<&'p str, ApiError> {
@@ -255,14 +298,46 @@ mod tests {
     }
 
     #[test]
+    fn calls_and_their_results_are_messages() {
+        let (request, _) = request(json!({
+            "messages": [
+                {"role": "user", "content": "hi"},
+                {"role": "assistant", "content": null, "reasoning_content": "hm", "refusal": null, "tool_calls": [
+                    {"id": "x", "type": "function", "function": {"name": "f", "arguments": "{}"}},
+                ]},
+                {"role": "tool", "content": [{"type": "text", "text": "42"}], "tool_call_id": "x"},
+                {"role": "assistant", "tool_calls": [{"id": "y", "function": {"name": "f", "arguments": "{}"}}]},
+            ],
+            "tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": "auto", "parallel_tool_calls": true,
+        }))
+        .expect("good");
+        let Some(Input::Messages(messages)) = request.input else { panic!("messages") };
+        let [_, called, result, _] = &messages.messages[..] else { panic!("four") };
+        assert_eq!((called.content.as_str(), called.reasoning.as_str(), called.tool_calls.len()), ("", "hm", 1));
+        assert_eq!((result.role.as_str(), result.content.as_str(), result.tool_call_id.as_str()), ("tool", "42", "x"));
+        assert_eq!((request.tools.len(), request.parallel_tool_calls), (1, Some(true)));
+    }
+
+    #[test]
     fn refusals_name_the_parameter() {
         let cases = [
             (json!({"messages": []}), "messages", "is empty"),
             (json!({"messages": null}), "messages", "is missing"),
             (
-                json!({"messages": [{"role": "tool", "content": "x"}]}),
+                json!({"messages": [{"role": "function", "content": "x"}]}),
                 "messages[0].role",
-                "system, developer, user or assistant",
+                "system, developer, user, assistant or tool, not \"function\"",
+            ),
+            (json!({"messages": [{"role": "tool", "content": "x"}]}), "messages[0].tool_call_id", "is missing"),
+            (
+                json!({"messages": [{"role": "assistant", "tool_calls": [{"id": "x"}]}]}),
+                "messages[0].tool_calls[0].function",
+                "is missing",
+            ),
+            (
+                json!({"messages": [{"role": "user", "content": "x", "tool_calls": [{}]}]}),
+                "messages[0].tool_calls",
+                "not supported",
             ),
             (json!({"messages": [{"content": "x"}]}), "messages[0].role", "missing"),
             (json!({"messages": [{"role": "user"}]}), "messages[0].content", "missing"),

@@ -4,9 +4,9 @@
 //! because a parameter that is silently ignored is a wrong answer. `browsers` is CORS and the checks of `Host` and `Origin` on
 //! loopback, `content_type` the check that a body is JSON, `names`
 //! the caller's own names of fields that a worker refuses. `params` are shared by both kinds of completion, `chat` and
-//! `completions` are the two kinds, `sse` the events of a stream, `logprobs` their log-probabilities, `error` every refusal in
-//! OpenAI's shape, `shape` a refusal in that of another API. `responses` is
-//! OpenAI's Responses API, `ollama` and `anthropic` are
+//! `completions` are the two kinds, `tools` the functions that an answer may call, `sse` the events of a stream, `logprobs` their
+//! log-probabilities, `error` every refusal in OpenAI's shape, `shape` a refusal in that of another API. `responses` is OpenAI's
+//! Responses API, `ollama` and `anthropic` are
 //! the APIs of these, `inference` is the Open Inference Protocol.
 
 mod anthropic;
@@ -31,6 +31,7 @@ mod reply;
 mod responses;
 mod shape;
 mod sse;
+mod tools;
 pub(crate) mod unsupported;
 
 use std::sync::Arc;

@@ -72,11 +72,22 @@ impl FieldNames {
             "logprobs" if self.kind == CompletionKind::Chat => "top_logprobs".to_owned(),
             "prompt" | "messages" => input.to_owned(),
             "json_schema" | "json_object" | "regex" | "grammar" | "choice" => self.constraint.to_owned(),
+            "tool_choice.name" => "tool_choice.function.name".to_owned(),
             _ => match field.strip_prefix("token_ids") {
                 Some(index) => format!("{input}{index}"),
-                None => field.to_owned(),
+                None => in_function(field),
             },
         }
+    }
+}
+
+/// A field of a tool, or of a call: in OpenAI's shape it is one of its function.
+pub(super) fn in_function(field: &str) -> String {
+    match field.rsplit_once("].") {
+        Some((item, name)) if item.starts_with("tools[") || item.contains(".tool_calls[") => {
+            format!("{item}].function.{name}")
+        }
+        _ => field.to_owned(),
     }
 }
 
@@ -151,6 +162,21 @@ mod tests {
                 "guided_json",
                 "guided_json at /not: `not` is not",
             ),
+            (
+                chat,
+                ("tools[1].parameters at /not: no", "tools[1].parameters", "Constraint"),
+                "tools[1].function.parameters",
+                "tools[1].function.parameters at /not: no",
+            ),
+            (chat, ("tools has 200 entries", "tools", "OutOfRange"), "tools", "tools has 200"),
+            (
+                chat,
+                ("messages[2].tool_calls[0].arguments no", "messages[2].tool_calls[0].arguments", "Tools"),
+                "messages[2].tool_calls[0].function.arguments",
+                "function.arguments no",
+            ),
+            (chat, ("messages[2].tool_call_id is", "messages[2].tool_call_id", "Tools"), "messages[2].tool_call_id", "_id is"),
+            (chat, ("tool_choice.name is", "tool_choice.name", "Tools"), "tool_choice.function.name", "function.name is"),
             (text, ("the request has no prompt; send", "prompt", "Empty"), "prompt", "`prompt` is empty"),
         ];
         for (names, (message, field, reason), param, words) in cases {

@@ -7,7 +7,7 @@ use axum::{
 };
 use futures::future::try_join_all;
 use serde_json::{Value, json};
-use slm_proto::v1::{Completion, GenerateRequest};
+use slm_proto::v1::{Completion, GenerateRequest, ToolCall};
 
 use super::{
     Shared, body,
@@ -66,6 +66,24 @@ pub(super) async fn respond(
     Ok(response)
 }
 
+/// What the assistant says and calls. Without a call there is always a text.
+fn message(completion: &Completion) -> Value {
+    let calls = &completion.tool_calls;
+    let text = Some(&completion.text).filter(|text| calls.is_empty() || !text.is_empty());
+    let mut message = json!({ "role": "assistant", "content": text, "refusal": null });
+    if !completion.reasoning.is_empty() {
+        message["reasoning_content"] = completion.reasoning.as_str().into();
+    }
+    if !calls.is_empty() {
+        let call = |call: &ToolCall| {
+            let function = json!({ "name": call.name, "arguments": call.arguments });
+            json!({ "id": call.id, "type": "function", "function": function })
+        };
+        message["tool_calls"] = calls.iter().map(call).collect();
+    }
+    message
+}
+
 /// The whole answer as one object.
 impl Head {
     fn whole(&self, completions: &[Completion]) -> Value {
@@ -96,7 +114,7 @@ impl Head {
         match self.kind {
             CompletionKind::Chat => json!({
                 "index": index,
-                "message": { "role": "assistant", "content": completion.text, "refusal": null },
+                "message": message(completion),
                 "logprobs": tokens.map(|(tokens, names)| logprobs::chat(tokens, names)),
                 "finish_reason": finish_reason,
             }),
@@ -107,5 +125,23 @@ impl Head {
                 "finish_reason": finish_reason,
             }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_has_calls_and_thoughts_where_there_are_some() {
+        let text = Completion { text: String::new(), ..Default::default() };
+        assert_eq!(message(&text), json!({ "role": "assistant", "content": "", "refusal": null }));
+        let call = ToolCall { id: "x".to_owned(), name: "f".to_owned(), arguments: "{}".to_owned() };
+        let called = Completion { reasoning: "hm".to_owned(), tool_calls: vec![call], ..Default::default() };
+        let call = json!({ "id": "x", "type": "function", "function": { "name": "f", "arguments": "{}" } });
+        let expected = json!({
+            "role": "assistant", "content": null, "refusal": null, "reasoning_content": "hm", "tool_calls": [call],
+        });
+        assert_eq!(message(&called), expected);
     }
 }

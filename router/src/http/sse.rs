@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt as _, stream};
 use serde::Serialize;
 use serde_json::Value;
-use slm_proto::v1::Delta;
+use slm_proto::v1::{Delta, ToolCallDelta};
 
 use super::{
     error::{ApiError, ErrorEnvelope},
@@ -104,12 +104,52 @@ enum Choice<'c> {
     Text { index: usize, text: &'c str, logprobs: Option<logprobs::Text>, finish_reason: Option<&'static str> },
 }
 
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct ChatDelta<'c> {
     #[serde(skip_serializing_if = "Option::is_none")]
     role: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     content: Option<&'c str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning_content: Option<&'c str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tool_calls: Vec<CallDelta<'c>>,
+}
+
+/// A part of a call; id, type and name are in the first.
+#[derive(Serialize)]
+struct CallDelta<'c> {
+    index: u32,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    id: &'c str,
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    kind: Option<&'static str>,
+    function: FunctionDelta<'c>,
+}
+
+#[derive(Serialize)]
+struct FunctionDelta<'c> {
+    #[serde(skip_serializing_if = "str::is_empty")]
+    name: &'c str,
+    arguments: &'c str,
+}
+
+impl<'c> ChatDelta<'c> {
+    fn of(delta: &'c Delta) -> Self {
+        let call = |part: &'c ToolCallDelta| CallDelta {
+            index: part.index,
+            id: &part.id,
+            kind: (!part.id.is_empty()).then_some("function"),
+            function: FunctionDelta { name: &part.name, arguments: &part.arguments },
+        };
+        let only_others = delta.text.is_empty() && !(delta.reasoning.is_empty() && delta.tool_calls.is_empty());
+        Self {
+            role: None,
+            content: (!only_others).then_some(delta.text.as_str()),
+            reasoning_content: Some(delta.reasoning.as_str()).filter(|reasoning| !reasoning.is_empty()),
+            tool_calls: delta.tool_calls.iter().map(call).collect(),
+        }
+    }
 }
 
 impl Writer {
@@ -122,7 +162,7 @@ impl Writer {
         let choices: Vec<Choice<'_>> = (0..self.offsets.len())
             .map(|index| match self.head.kind {
                 CompletionKind::Chat => {
-                    let delta = ChatDelta { role: Some("assistant"), content: Some("") };
+                    let delta = ChatDelta { role: Some("assistant"), content: Some(""), ..Default::default() };
                     Choice::Chat { index, delta, logprobs: None, finish_reason: None }
                 }
                 CompletionKind::Text => Choice::Text { index, text: "", logprobs: None, finish_reason: None },
@@ -134,14 +174,14 @@ impl Writer {
     /// `None` for a step without text, such as one that holds only part of a character.
     fn event(&mut self, index: usize, event: Event) -> Option<Bytes> {
         match event {
-            Event::Delta(delta) if delta.text.is_empty() && delta.logprobs.is_empty() => None,
+            Event::Delta(delta) if says_nothing(&delta) => None,
             Event::Delta(delta) => Some(self.delta(index, &delta)),
             Event::Finished(finished) => {
                 self.usage.add(finished.usage);
                 let finish_reason = Some(finish_reason(finished.reason()));
                 let choice = match self.head.kind {
                     CompletionKind::Chat => {
-                        let delta = ChatDelta { role: None, content: None };
+                        let delta = ChatDelta::default();
                         Choice::Chat { index, delta, logprobs: None, finish_reason }
                     }
                     CompletionKind::Text => Choice::Text { index, text: "", logprobs: None, finish_reason },
@@ -156,7 +196,7 @@ impl Writer {
         let choice = match self.head.kind {
             CompletionKind::Chat => Choice::Chat {
                 index,
-                delta: ChatDelta { role: None, content: Some(&delta.text) },
+                delta: ChatDelta::of(delta),
                 logprobs: tokens.map(|(tokens, names)| logprobs::chat(tokens, names)),
                 finish_reason: None,
             },
@@ -198,6 +238,10 @@ impl Writer {
     }
 }
 
+fn says_nothing(delta: &Delta) -> bool {
+    delta.text.is_empty() && delta.logprobs.is_empty() && delta.reasoning.is_empty() && delta.tool_calls.is_empty()
+}
+
 fn error(refusal: Refusal) -> Bytes {
     data(&ErrorEnvelope { error: &ApiError::from(refusal).body })
 }
@@ -214,4 +258,33 @@ fn data(value: &impl Serialize) -> Bytes {
     }
     bytes.extend_from_slice(b"\n\n");
     bytes.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn parts_of_calls_are_what_openais_client_puts_together() {
+        let part = |id: &str, name: &str, arguments: &str| ToolCallDelta {
+            index: 1,
+            id: id.to_owned(),
+            name: name.to_owned(),
+            arguments: arguments.to_owned(),
+        };
+        let shown = |delta: &Delta| serde_json::to_value(ChatDelta::of(delta)).expect("JSON");
+        let first = Delta { tool_calls: vec![part("x", "f", "")], ..Default::default() };
+        let function = json!({ "name": "f", "arguments": "" });
+        let call = json!({ "index": 1, "id": "x", "type": "function", "function": function });
+        assert_eq!(shown(&first), json!({ "tool_calls": [call] }));
+        let second = Delta { tool_calls: vec![part("", "", "{}")], ..Default::default() };
+        let call = json!({ "index": 1, "function": { "arguments": "{}" } });
+        assert_eq!(shown(&second), json!({ "tool_calls": [call] }));
+        let thought = Delta { reasoning: "hm".to_owned(), ..Default::default() };
+        assert_eq!(shown(&thought), json!({ "reasoning_content": "hm" }));
+        assert_eq!(shown(&Delta { text: "a".to_owned(), ..Default::default() }), json!({ "content": "a" }));
+        assert!(says_nothing(&Delta { tokens: 1, ..Default::default() }) && !says_nothing(&thought));
+    }
 }

@@ -220,11 +220,11 @@ fn events(request: &GenerateRequest, text: &str) -> Vec<ScriptedEvent> {
             "!gate" => events.push(ScriptedEvent::Gate),
             // A long answer: a megabyte in a thousand pieces.
             "!much" => {
-                let piece = Delta { text: "x".repeat(1024), tokens: 1, logprobs: vec![] };
+                let piece = Delta { text: "x".repeat(1024), tokens: 1, ..Default::default() };
                 events.extend(vec![ScriptedEvent::Send(Event::Delta(piece)); 1024]);
             }
             word => {
-                let mut delta = Delta { text: format!("{word} "), tokens: 1, logprobs: vec![] };
+                let mut delta = Delta { text: format!("{word} "), tokens: 1, ..Default::default() };
                 if request.logprobs.is_some() {
                     let token = format!("{word} ").into_bytes();
                     let top = vec![TopLogprob { id: 1, token: token.clone(), logprob: -0.25 }];
@@ -245,7 +245,7 @@ fn events(request: &GenerateRequest, text: &str) -> Vec<ScriptedEvent> {
 }
 
 fn delta(text: &str) -> GenerateResponse {
-    GenerateResponse { event: Some(Event::Delta(Delta { text: text.to_owned(), tokens: 1, logprobs: vec![] })) }
+    GenerateResponse { event: Some(Event::Delta(Delta { text: text.to_owned(), tokens: 1, ..Default::default() })) }
 }
 
 fn text(request: &GenerateRequest) -> String {

@@ -1,37 +1,12 @@
-//! A worker of SmolLM2 in this process.
+//! Requests to a worker of SmolLM2 in this process.
 
-use anyhow::{Context, Result};
-use slm_artifacts::Source;
-use slm_convert::{
-    bundle::{PrecisionChoice, cache_dir},
-    graph::Precision,
-};
 use slm_proto::v1::{
     self, Choice, Completion, GenerateRequest, Message, Messages, Sampling, generate_request::Input,
     sampling::Constraint,
 };
-use slm_tests::{real, tiny::Worker};
+pub(crate) use slm_tests::smollm2::worker;
+use slm_tests::{smollm2::MODEL, tiny::Worker};
 use tonic::Status;
-
-pub(crate) const MODEL: &str = "smollm2";
-
-/// Starts one, with drafts or without.
-pub(crate) async fn worker(drafts: bool) -> Result<Worker> {
-    let converted = cache_dir().context("no cache folder")?.join("converted");
-    let gguf = real::gguf()?;
-    Worker::start(|config| {
-        config.source = Source::new(format!("file:{}", gguf.display()));
-        config.artifacts.converted = Some(converted.clone());
-        config.model.name = MODEL.into();
-        config.model.cache = converted;
-        config.model.precision = PrecisionChoice::Exactly(Precision::Int4);
-        config.model.context_length = Some(2048);
-        config.model.sequences_max = 8;
-        config.model.queue_max = 64;
-        config.model.prompt_lookup = drafts;
-    })
-    .await
-}
 
 /// A request for an answer of that kind, sampled at temperature 1.
 pub(crate) fn request(prompt: &str, seed: u64, max_tokens: u32, constraint: Option<Constraint>) -> GenerateRequest {

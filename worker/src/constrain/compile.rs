@@ -12,7 +12,7 @@ use std::{
 use llguidance::{Matcher, ParserFactory, TokenParser, api::TopLevelGrammar};
 use serde_json::{Value, json};
 
-use super::{ConstraintError, Guide, Rule, error::foreign, schema};
+use super::{ConstraintError, Guide, Rule, error::foreign, rule::ToolsRule, schema};
 
 /// Stack of the thread that compiles: parsers of foreign text descend by recursion. Only what is touched takes memory.
 const STACK_BYTES: usize = 256 << 20;
@@ -113,13 +113,35 @@ fn parser(rule: &Rule, factory: &ParserFactory) -> Result<TokenParser, Constrain
             }
             TopLevelGrammar::from_lark(text.clone())
         }
+        Rule::Tools(rule) => return calls(rule, factory),
         Rule::Choice(strings) => TopLevelGrammar::from_lark(alternatives(strings)),
     };
     factory.create_parser(grammar).map_err(|error| refused(foreign(&error.to_string())))
 }
 
+/// A parser of answers with calls.
+fn calls(rule: &ToolsRule, factory: &ParserFactory) -> Result<TokenParser, ConstraintError> {
+    let parser = factory.create_parser(TopLevelGrammar::from_lark(rule.grammar.clone()));
+    parser.map_err(|error| {
+        for (index, schema) in &rule.schemas {
+            let Ok(schema) = serde_json::from_str(schema) else { continue };
+            if let Err(why) = document(&schema, factory) {
+                let pointer = culprit(&schema, &why, factory);
+                return ConstraintError::Tool { index: *index, pointer, why: hint(why) };
+            }
+        }
+        ConstraintError::Refused { field: "tools", why: foreign(&error.to_string()) }
+    })
+}
+
 /// A parser of JSON documents of a checked schema.
 fn document(schema: &Value, factory: &ParserFactory) -> Result<TokenParser, String> {
+    let parser = factory.create_parser(TopLevelGrammar::from_json_schema(with_bounded_space(schema)));
+    parser.map_err(|error| foreign(&error.to_string()))
+}
+
+/// The schema, with little white space between the parts of a document.
+pub(crate) fn with_bounded_space(schema: &Value) -> Value {
     let mut schema = match schema {
         // An object has room for options.
         Value::Bool(true) => json!({}),
@@ -128,8 +150,7 @@ fn document(schema: &Value, factory: &ParserFactory) -> Result<TokenParser, Stri
     if let Some(keywords) = schema.as_object_mut() {
         keywords.insert("x-guidance".to_owned(), json!({"whitespace_pattern": WHITE_SPACE}));
     }
-    let parser = factory.create_parser(TopLevelGrammar::from_json_schema(schema));
-    parser.map_err(|error| foreign(&error.to_string()))
+    schema
 }
 
 /// JSON pointer of the innermost subschema that is refused for the same reason.

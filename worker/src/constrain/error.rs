@@ -1,6 +1,6 @@
 //! Refusals of constraints, and failures of constrained answers.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use super::Rule;
 
@@ -36,6 +36,16 @@ pub enum ConstraintError {
     /// A part of a JSON Schema.
     #[error("json_schema at {}: {why}", shown(.pointer))]
     Schema {
+        /// JSON pointer of the keyword or the subschema.
+        pointer: String,
+        /// What is wrong, and what to do.
+        why: String,
+    },
+    /// A part of the JSON Schema of a tool's parameters.
+    #[error("tools[{index}].parameters at {}: {why}", shown(.pointer))]
+    Tool {
+        /// Index of the tool.
+        index: usize,
         /// JSON pointer of the keyword or the subschema.
         pointer: String,
         /// What is wrong, and what to do.
@@ -97,15 +107,24 @@ pub enum ConstraintFailure {
 impl ConstraintError {
     /// Name of the request's field.
     #[must_use]
-    pub fn field(&self) -> &'static str {
+    pub fn field(&self) -> Cow<'static, str> {
         match self {
-            Self::Choices { .. } => "choice",
-            Self::Schema { .. } => "json_schema",
+            Self::Choices { .. } => "choice".into(),
+            Self::Schema { .. } => "json_schema".into(),
+            Self::Tool { index, .. } => format!("tools[{index}].parameters").into(),
             Self::Empty { field, .. }
             | Self::Bytes { field, .. }
             | Self::Refused { field, .. }
             | Self::Slow { field, .. }
-            | Self::NoTokenizer { field, .. } => field,
+            | Self::NoTokenizer { field, .. } => (*field).into(),
+        }
+    }
+
+    /// The same of a tool's parameters.
+    pub(crate) fn of_tool(self, index: usize) -> Self {
+        match self {
+            Self::Schema { pointer, why } => Self::Tool { index, pointer, why },
+            other => other,
         }
     }
 

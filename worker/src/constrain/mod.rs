@@ -23,6 +23,9 @@ pub use rule::Rule;
 
 use cache::Cache;
 pub use compile::Prototype;
+pub(crate) use compile::with_bounded_space;
+pub use rule::ToolsRule;
+pub(crate) use schema::check as checked_schema;
 
 /// Compiles the rules of one model's requests.
 #[derive(Debug)]

@@ -27,6 +27,17 @@ pub enum Rule {
     Grammar(String),
     /// One of these strings.
     Choice(Vec<String>),
+    /// Calls of tools.
+    Tools(ToolsRule),
+}
+
+/// Calls whose arguments are guaranteed.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ToolsRule {
+    /// The grammar of the answer.
+    pub grammar: String,
+    /// The schemas in it, each with the index of its tool.
+    pub schemas: Vec<(usize, String)>,
 }
 
 impl Rule {
@@ -54,6 +65,7 @@ impl Rule {
             Self::Regex(_) => "regex",
             Self::Grammar(_) => "grammar",
             Self::Choice(_) => "choice",
+            Self::Tools(_) => "tools",
         }
     }
 
@@ -61,6 +73,7 @@ impl Rule {
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Schema(text) | Self::Regex(text) | Self::Grammar(text) => text.len(),
+            Self::Tools(rule) => rule.grammar.len(),
             Self::Object => 0,
             Self::Choice(strings) => strings.iter().map(String::len).sum(),
         }

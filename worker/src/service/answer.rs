@@ -16,6 +16,7 @@ use crate::{
     permits::Permit,
     sample::{Logprobs, TokenLogprob},
     text::{Piece, TextStream, TokenBytes},
+    tools::AnswerReader,
 };
 
 /// Bound on the tokens of a message. Small, because a stalled reader's messages stay in the connection's buffers.
@@ -27,6 +28,8 @@ pub(super) struct Answer {
     permit: Arc<Permit>,
     /// `None` for a model without a tokenizer, whose answers have no text.
     text: Option<TextStream>,
+    /// Takes thoughts and calls out of the text; `None` where all is text.
+    reader: Option<AnswerReader>,
     /// Names of tokens in log-probabilities; `None` without a tokenizer.
     bytes: Option<Arc<TokenBytes>>,
     prompt_tokens: u32,
@@ -48,7 +51,13 @@ impl Answer {
         prompt_tokens: u32,
     ) -> Self {
         let delta = v1::Delta::default();
-        Self { events: Some(events), permit, text, bytes, prompt_tokens, cached: 0, generated: 0, delta, last: None }
+        Self { events: Some(events), permit, text, reader: None, bytes, prompt_tokens, cached: 0, generated: 0, delta, last: None }
+    }
+
+    /// The same answer, read by `reader`, which sees these control tokens.
+    pub(super) fn read_by(self, reader: Option<(AnswerReader, Vec<u32>)>) -> Self {
+        let Some((reader, shown)) = reader else { return self };
+        Self { text: self.text.map(|text| text.showing(shown)), reader: Some(reader), ..self }
     }
 
     /// Number of prompt tokens.
@@ -134,11 +143,21 @@ impl Answer {
         }
         let Some(text) = &mut self.text else { return };
         match text.push(id) {
-            Piece::Text(text) => delta.text.push_str(&text),
+            Piece::Text(text) => self.read(text, delta),
             Piece::Stopped(text) => {
-                delta.text.push_str(&text);
-                self.end(v1::FinishReason::Stop);
+                self.read(text, delta);
+                return self.end(v1::FinishReason::Stop, delta);
             }
+        }
+        if self.reader.as_ref().is_some_and(AnswerReader::is_done) {
+            self.end(v1::FinishReason::Stop, delta);
+        }
+    }
+
+    fn read(&mut self, text: String, delta: &mut v1::Delta) {
+        match &mut self.reader {
+            Some(reader) => reader.push(text, delta),
+            None => delta.text.push_str(&text),
         }
     }
 
@@ -161,19 +180,25 @@ impl Answer {
             FinishReason::Length => v1::FinishReason::Length,
         };
         match self.text.as_mut().map(TextStream::finish) {
-            Some(Piece::Text(text)) => delta.text.push_str(&text),
+            Some(Piece::Text(text)) => self.read(text, delta),
             Some(Piece::Stopped(text)) => {
-                delta.text.push_str(&text);
+                self.read(text, delta);
                 reason = v1::FinishReason::Stop;
             }
             None => {}
         }
-        self.end(reason);
+        self.end(reason, delta);
     }
 
     /// Closes the event channel; the engine frees the place on its next step.
-    fn end(&mut self, reason: v1::FinishReason) {
+    fn end(&mut self, mut reason: v1::FinishReason, delta: &mut v1::Delta) {
         self.events = None;
+        if let Some(reader) = &mut self.reader {
+            reader.finish(delta);
+            if reader.has_called() && reason == v1::FinishReason::Stop {
+                reason = v1::FinishReason::ToolCalls;
+            }
+        }
         let usage = v1::Usage {
             prompt_tokens: self.prompt_tokens,
             completion_tokens: self.generated,
@@ -185,7 +210,10 @@ impl Answer {
 }
 
 fn is_empty(delta: &v1::Delta) -> bool {
-    delta.text.is_empty() && delta.logprobs.is_empty()
+    delta.text.is_empty()
+        && delta.logprobs.is_empty()
+        && delta.reasoning.is_empty()
+        && delta.tool_calls.is_empty()
 }
 
 fn message(event: Response) -> v1::GenerateResponse {

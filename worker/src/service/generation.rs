@@ -8,13 +8,14 @@ use std::{
 
 use futures::{Stream, StreamExt, stream};
 use slm_listen::deadline::Deadline;
-use slm_proto::v1::{self, generate_response::Event, generation_server::Generation, sampling::Constraint};
+use slm_proto::v1::{self, generate_response::Event, generation_server::Generation};
 use tonic::{Request, Response, Status};
 
 use super::{
     Shared,
     answer::Answer,
     input::{self, PromptBounds},
+    plan::Plan,
     status,
 };
 use crate::{
@@ -70,19 +71,22 @@ impl Generate {
         let adapter = self.expert(&request.model)?;
         // Before any work, so that a request without a place costs nothing.
         let permit = self.0.model.engine.enter(&tenant, request.priority)?;
-        let input = input::input(request.input.take(), self.bounds())?;
+        let mut input = input::input(request.input.take(), self.bounds())?;
+        let own = adapter.as_ref().and_then(|lease| lease.info.chat.template.as_ref());
+        let plan = Plan::new(&mut request, &mut input, self.0.model.prompter.template(own))?;
         let asked = request.sampling.as_mut().and_then(|sampling| sampling.constraint.take());
         let reading = self.tokens(input, request.parse_special_tokens, adapter.clone(), &tenant);
         let prompt = within(deadline, reading).await?;
         let constraint = match asked {
-            None => None,
-            Some(asked) => Some(within(deadline, self.constraint(asked, &tenant)).await?),
+            None => within(deadline, self.calls(plan.as_ref(), &prompt, &tenant)).await?,
+            Some(asked) => Some(within(deadline, self.constraint(Rule::new(asked)?, &tenant)).await?),
         };
         if permit.is_withdrawn() {
             return Err(StepFailure::Displaced.into());
         }
         let expert = self.describe(adapter.as_deref());
-        let answer = self.submit(&request, prompt, constraint, adapter, permit, deadline)?;
+        let reader = plan.zip(self.0.model.token_bytes.as_ref()).and_then(|(plan, bytes)| plan.reader(&prompt, bytes));
+        let answer = self.submit(&request, prompt, constraint, adapter, permit, deadline)?.read_by(reader);
         let prompt_tokens = answer.prompt_tokens();
         let started =
             v1::Started { request_id: request.request_id, expert: Some(expert), prompt_tokens, decision: None };
@@ -148,9 +152,26 @@ impl Generate {
         v1::Expert { kind: kind.into(), name: name.clone(), model: model.name.clone(), digest: digest.clone() }
     }
 
+    /// The compiled rule of an answer whose calls are guaranteed.
+    async fn calls(
+        &self,
+        plan: Option<&Plan>,
+        prompt: &[u32],
+        tenant: &Arc<str>,
+    ) -> Result<Option<Arc<Prototype>>, Status> {
+        let Some((plan, bytes)) = plan.filter(|plan| plan.has_rule()).zip(self.0.model.token_bytes.clone()) else {
+            return Ok(None);
+        };
+        let (plan, prompt) = (plan.clone(), prompt.to_vec());
+        let rule = self.0.text.run(tenant, move || plan.rule(&prompt, &bytes)).await;
+        match rule.map_err(|error| Status::internal(error.to_string()))? {
+            None => Ok(None),
+            Some(rule) => self.constraint(rule?, tenant).await.map(Some),
+        }
+    }
+
     /// The compiled constraint: of the cache, or compiled on the threads for long prompts.
-    async fn constraint(&self, asked: Constraint, tenant: &Arc<str>) -> Result<Arc<Prototype>, Status> {
-        let rule = Rule::new(asked)?;
+    async fn constraint(&self, rule: Rule, tenant: &Arc<str>) -> Result<Arc<Prototype>, Status> {
         let model = &self.0.model;
         let Some(constraints) = model.constraints.clone() else {
             return Err(ConstraintError::NoTokenizer { field: rule.field(), model: model.name.clone() }.into());

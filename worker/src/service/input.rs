@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
-use slm_convert::chat::ChatMessage;
-use slm_proto::v1::{self, generate_request};
+use slm_convert::chat::Conversation;
+use slm_proto::v1::generate_request;
 
-use crate::text::{Input, TokenBytes};
+use crate::{
+    text::{Input, TokenBytes},
+    tools::{self, ToolsError},
+};
 
 /// Bound on the messages of a conversation; lower if the context has fewer tokens, since each message takes at least
 /// one.
@@ -34,6 +37,9 @@ pub(super) enum InputError {
     /// The tenant's name is too long.
     #[error("tenant has {0} bytes; it must be at most {TENANT_BYTES_MAX}")]
     Tenant(usize),
+    /// A message about tools is wrong.
+    #[error(transparent)]
+    Tools(#[from] ToolsError),
 }
 
 /// Bounds on a prompt.
@@ -72,9 +78,7 @@ pub(super) fn input(input: Option<generate_request::Input>, bounds: PromptBounds
                 return Err(InputError::Messages { found, most, model: bounds.model.to_owned() });
             }
             bounds.check_bytes(messages.iter().map(|message| message.role.len() + message.content.len()).sum())?;
-            let name = |name: String| Some(name).filter(|name| !name.is_empty());
-            let message = |m: v1::Message| ChatMessage { role: m.role, content: m.content, name: name(m.name) };
-            Ok(Input::Messages(messages.into_iter().map(message).collect()))
+            Ok(Input::Messages(Conversation::new(tools::conversation(messages)?)))
         }
     }
 }
@@ -94,9 +98,12 @@ impl PromptBounds<'_> {
 /// Whether tokenising is faster than a hand-over to another thread.
 pub(super) fn is_short(input: &Input) -> bool {
     match input {
-        Input::Messages(messages) => {
+        Input::Messages(conversation) => {
+            let messages = &conversation.messages;
             let bytes: usize = messages.iter().map(|message| message.role.len() + message.content.len()).sum();
-            messages.len() <= INLINE_MESSAGES_MAX && bytes <= INLINE_BYTES_MAX
+            let has_calls = || messages.iter().any(|message| !message.tool_calls.is_empty());
+            let is_plain = conversation.tools.is_empty() && !has_calls();
+            is_plain && messages.len() <= INLINE_MESSAGES_MAX && bytes <= INLINE_BYTES_MAX
         }
         Input::Prompt(text) => text.len() <= INLINE_BYTES_MAX,
         Input::TokenIds(_) => true,
@@ -113,6 +120,8 @@ pub(crate) fn token_bytes_max(bytes: &TokenBytes, tokenizer: &tokenizers::Tokeni
 
 #[cfg(test)]
 mod tests {
+    use slm_proto::v1;
+
     use super::*;
 
     const BOUNDS: PromptBounds<'_> = PromptBounds { model: "tiny", context_length: 100, token_bytes_max: Some(8) };

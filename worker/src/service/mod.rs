@@ -6,6 +6,7 @@ mod control;
 mod generation;
 mod input;
 mod open_answers;
+mod plan;
 mod status;
 
 use std::{sync::Arc, time::Duration};

@@ -17,6 +17,7 @@ use crate::{
     permits::PermitError,
     runtime::BankError,
     text::PromptError,
+    tools::ToolsError,
 };
 
 /// Adds the name of the invalid field, in the proto's spelling.
@@ -77,6 +78,7 @@ impl From<InputError> for Status {
             InputError::Missing { field, .. } => at_field(invalid("Empty"), field),
             InputError::Messages { .. } => at_field(invalid("OutOfRange"), "messages"),
             InputError::Tenant(_) => at_field(invalid("OutOfRange"), "tenant"),
+            InputError::Tools(error) => error.clone().into(),
             InputError::TooLong { .. } => context_length_exceeded(invalid("ContextLengthExceeded")),
         }
     }
@@ -86,6 +88,16 @@ fn context_length_exceeded(mut refused: Status) -> Status {
     let code = MetadataValue::from_static(trailers::CONTEXT_LENGTH_EXCEEDED);
     refused.metadata_mut().insert(trailers::ERROR_CODE, code);
     refused
+}
+
+impl From<ToolsError> for Status {
+    fn from(error: ToolsError) -> Self {
+        let reason = match &error {
+            ToolsError::TooMany { .. } => "OutOfRange",
+            ToolsError::Invalid { .. } => "Tools",
+        };
+        at_field(status(Code::InvalidArgument, reason, &error), error.field())
+    }
 }
 
 impl From<PermitError> for Status {
@@ -134,11 +146,11 @@ impl From<ConstraintError> for Status {
         let (code, reason) = match &error {
             ConstraintError::Empty { .. } => (Code::InvalidArgument, "EmptyConstraint"),
             ConstraintError::Bytes { .. } | ConstraintError::Choices { .. } => (Code::InvalidArgument, "OutOfRange"),
-            ConstraintError::Schema { .. } | ConstraintError::Refused { .. } => (Code::InvalidArgument, "Constraint"),
+            ConstraintError::Schema { .. } | ConstraintError::Tool { .. } | ConstraintError::Refused { .. } => (Code::InvalidArgument, "Constraint"),
             ConstraintError::NoTokenizer { .. } => (Code::InvalidArgument, "ConstraintWithoutText"),
             ConstraintError::Slow { .. } => (Code::InvalidArgument, "ConstraintSlow"),
         };
-        at_field(status(code, reason, &error), error.field())
+        at_field(status(code, reason, &error), &error.field())
     }
 }
 

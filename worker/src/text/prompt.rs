@@ -8,7 +8,7 @@ use std::{
 
 use slm_convert::{
     bundle::{Bundle, BundleError},
-    chat::{ChatError, ChatMessage, ChatTemplate},
+    chat::{ChatError, ChatTemplate, Conversation},
 };
 use tokenizers::{AddedToken, Tokenizer};
 
@@ -97,8 +97,8 @@ pub enum PromptError {
 /// Input of a request.
 #[derive(Debug)]
 pub enum Input {
-    /// Messages for the chat template.
-    Messages(Vec<ChatMessage>),
+    /// Messages for the chat template, with tools.
+    Messages(Conversation),
     /// Raw text.
     Prompt(String),
     /// Token ids.
@@ -113,6 +113,11 @@ impl Prompter {
             Text::new(tokenizer)
         });
         Ok(Self { text, template: bundle.info.chat_template.clone(), vocab_size: bundle.info.architecture.vocab_size })
+    }
+
+    /// The chat template of a request: an adapter's own, or the base's.
+    pub fn template<'t>(&'t self, own: Option<&'t ChatTemplate>) -> Option<&'t ChatTemplate> {
+        own.or(self.template.as_ref())
     }
 
     /// The tokenizer, if the model has one.
@@ -131,14 +136,14 @@ impl Prompter {
     fn tokens_or_panic(&self, input: Input, reading: Reading<'_>, model: &str) -> Result<Vec<u32>, PromptError> {
         let text = || self.text.as_ref().ok_or_else(|| PromptError::NoTokenizer { model: model.into() });
         match input {
-            Input::Messages(messages) => {
+            Input::Messages(conversation) => {
                 let no_template = || PromptError::NoChatTemplate { model: model.into() };
-                let template = reading.template.or(self.template.as_ref()).ok_or_else(no_template)?;
-                text()?.conversation(&messages, template, reading.parse_special_tokens.unwrap_or(false))
+                let template = self.template(reading.template).ok_or_else(no_template)?;
+                text()?.conversation(&conversation, template, reading.parse_special_tokens.unwrap_or(false))
             }
             Input::Prompt(prompt) if reading.parse_special_tokens.unwrap_or(true) => text()?.encode(&prompt, true),
             Input::Prompt(prompt) => {
-                let (text, template) = (text()?, reading.template.or(self.template.as_ref()));
+                let (text, template) = (text()?, self.template(reading.template));
                 text.guard(template).plain(&text.tokenizer).encode(&prompt, true).map_err(failed)
             }
             Input::TokenIds(ids) => match ids.iter().position(|&id| id as usize >= self.vocab_size) {
@@ -162,15 +167,15 @@ impl Text {
     /// The template has written the control tokens itself, so none is added.
     fn conversation(
         &self,
-        messages: &[ChatMessage],
+        conversation: &Conversation,
         template: &ChatTemplate,
         parse_special_tokens: bool,
     ) -> Result<Vec<u32>, PromptError> {
         if parse_special_tokens {
-            return self.encode(&template.render(messages, true)?, false);
+            return self.encode(&template.prompt(conversation)?, false);
         }
         let guard = self.guard(Some(template));
-        let (text, own) = match user_text::render(template, messages, &guard.specials, &guard.letters)? {
+        let (text, own) = match user_text::render(template, conversation, &guard.specials, &guard.letters)? {
             Rendered::AsItIs(text) => {
                 let ids = self.encode(&text, false)?;
                 let own: Vec<_> = guard.specials.places_in(&text).collect();
@@ -252,6 +257,8 @@ fn failed(error: tokenizers::Error) -> PromptError {
 
 #[cfg(test)]
 mod tests {
+    use slm_convert::chat::ChatMessage;
+
     use super::*;
 
     /// Byte-level letters, one token each; two control tokens.
@@ -294,16 +301,29 @@ mod tests {
         let bytes = crate::text::TokenBytes::new(&tokenizer, &[id, 0]);
         prompter.text = Some(Text::new(tokenizer));
         assert!(bytes.is_special(id) && bytes.is_special(0) && !bytes.is_special(1));
-        let messages = |content: &str| Input::Messages(vec![ChatMessage::new("user", content)]);
+        let messages = |content: &str| Input::Messages(Conversation::new(vec![ChatMessage::new("user", content)]));
         assert!(!prompter.tokens(messages("<|stop|>"), Reading::default(), "m").unwrap().contains(&id));
         // A plain word that ends answers stays a word in prompts.
         assert!(prompter.tokens(messages("bab"), Reading::default(), "m").unwrap().contains(&0));
     }
 
+    #[test]
+    fn marks_of_calls_are_control_tokens_and_their_arguments_are_text() {
+        use slm_convert::chat::{CallForm, ChatToolCall};
+        let prompter = prompter("{% for m in messages %}{{ m.content }}{% endfor %}");
+        let call = ChatToolCall { id: "x".into(), name: "f".into(), arguments: serde_json::json!({"a": "<|end|>"}) };
+        let message = ChatMessage { tool_calls: vec![call], ..ChatMessage::new("assistant", "b<|start|>") };
+        let form = CallForm { before: ["<|start|>", "["], after: ["]", "<|end|>"], ..CallForm::JSON };
+        let conversation = Conversation { calls: Some(form), ..Conversation::new(vec![message]) };
+        let ids = prompter.tokens(Input::Messages(conversation), Reading::default(), "m").unwrap();
+        let expected = "b<|start|>\n(start)[{\"name\": \"f\", \"arguments\": {\"a\": \"<|end|>\"}}](end)";
+        assert_eq!(words(&prompter, &ids), expected);
+    }
+
     /// The prompt as text, with control tokens in angle brackets.
     fn read(prompter: &Prompter, messages: &[(&str, &str)], reading: Reading<'_>) -> String {
         let messages = messages.iter().map(|(role, content)| ChatMessage::new(role, content)).collect();
-        words(prompter, &prompter.tokens(Input::Messages(messages), reading, "m").unwrap())
+        words(prompter, &prompter.tokens(Input::Messages(Conversation::new(messages)), reading, "m").unwrap())
     }
 
     fn words(prompter: &Prompter, ids: &[u32]) -> String {
@@ -422,13 +442,13 @@ mod tests {
         let [open, tool] = ["[open]", "[tool]"].map(|text| tokenizer.token_to_id(text).unwrap());
         prompter.text = Some(Text::new(tokenizer));
         let messages = vec![ChatMessage::new("user", "a[open]system[tool]")];
-        let ids = prompter.tokens(Input::Messages(messages.clone()), Reading::default(), "m").unwrap();
+        let ids = prompter.tokens(Input::Messages(Conversation::new(messages.clone())), Reading::default(), "m").unwrap();
         let count = |ids: &[u32], token| ids.iter().filter(|id| **id == token).count();
         assert_eq!((count(&ids, open), count(&ids, tool)), (1, 1), "text that no template writes stays a token");
         // An adapter's template may write others.
         let own = ChatTemplate::new("own", "[tool]{{ messages[0].content }}".into(), None, None).unwrap();
         let reading = Reading { template: Some(&own), ..Reading::default() };
-        let ids = prompter.tokens(Input::Messages(messages), reading, "m").unwrap();
+        let ids = prompter.tokens(Input::Messages(Conversation::new(messages)), reading, "m").unwrap();
         assert_eq!((count(&ids, open), count(&ids, tool)), (1, 1));
         assert_eq!(ids[0], tool);
     }
@@ -459,7 +479,7 @@ mod tests {
         let template = ChatTemplate::new("t", "{{ messages[0].content }}<|end|>".into(), None, None).unwrap();
         let prompter = Prompter { text: Some(Text::new(tokenizer)), template: Some(template), vocab_size: 9 };
         let messages = vec![ChatMessage::new("user", "<|end|>")];
-        let ids = prompter.tokens(Input::Messages(messages), Reading::default(), "m").unwrap();
+        let ids = prompter.tokens(Input::Messages(Conversation::new(messages)), Reading::default(), "m").unwrap();
         assert_eq!(ids, [3, 4, 6, 7, 8, 4, 5, 1]);
     }
 

@@ -11,6 +11,8 @@ use super::TokenBytes;
 #[derive(Debug)]
 pub struct TextStream {
     tokens: Arc<TokenBytes>,
+    /// Control tokens that are a part of the text nevertheless.
+    shown: Vec<u32>,
     /// Stop strings without control tokens, matched against the visible text.
     plain: Vec<String>,
     /// Stop strings with a control token, matched against the text with its control tokens.
@@ -38,7 +40,14 @@ impl TextStream {
     /// A stream that ends before the first match of `stop`, none of which is empty.
     pub fn new(tokens: Arc<TokenBytes>, stop: Vec<String>) -> Self {
         let (special, plain) = stop.into_iter().partition(|stop| tokens.specials().occur_in(stop));
-        Self { tokens, plain, special, partial: Vec::new(), held: String::new(), hidden: Vec::new(), matched: None }
+        let shown = Vec::new();
+        Self { tokens, shown, plain, special, partial: Vec::new(), held: String::new(), hidden: Vec::new(), matched: None }
+    }
+
+    /// The same stream, in whose text these control tokens are shown.
+    #[must_use]
+    pub fn showing(self, shown: Vec<u32>) -> Self {
+        Self { shown, ..self }
     }
 
     /// The stop string that ended the text.
@@ -49,7 +58,7 @@ impl TextStream {
     /// Adds token `id` and gives the text that is complete.
     pub fn push(&mut self, id: u32) -> Piece {
         let bytes = self.tokens.get(id);
-        if !self.tokens.is_special(id) {
+        if !self.tokens.is_special(id) || self.shown.contains(&id) {
             self.partial.extend_from_slice(bytes);
             take_characters(&mut self.partial, &mut self.held, false);
         } else if !self.special.is_empty() {
@@ -263,6 +272,14 @@ mod tests {
             let (parts, stopped) = text(tokens, stop);
             assert_eq!((parts.concat().as_str(), stopped), (expected, stops), "{tokens:?} {stop:?}");
         }
+    }
+
+    #[test]
+    fn a_control_token_that_is_asked_for_is_text() {
+        let mut stream = stream(&[b"a", b"<x>", b"b", b"<end>"], &["x>b"]).showing(vec![1]);
+        let pieces: Vec<Piece> = (0..3).map(|id| stream.push(id)).collect();
+        assert_eq!(pieces[0], Piece::Text("a".to_owned()));
+        assert_eq!(pieces[1..], [Piece::Text("<".to_owned()), Piece::Stopped(String::new())], "stop strings see what the caller sees");
     }
 
     #[test]

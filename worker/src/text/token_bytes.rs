@@ -77,6 +77,18 @@ impl TokenBytes {
         self.tokens.get(id as usize).is_some_and(|token| token.special)
     }
 
+    /// The control token of this text.
+    pub fn control(&self, text: &str) -> Option<u32> {
+        let token = self.specials.tokens().iter().find(|(_, token)| token.content == text);
+        token.map(|(id, _)| *id).filter(|id| self.is_special(*id))
+    }
+
+    /// Text of these tokens, control tokens by their names.
+    pub fn text(&self, ids: &[u32]) -> String {
+        let bytes: Vec<u8> = ids.iter().flat_map(|id| self.get(*id)).copied().collect();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
     /// The control tokens.
     pub fn specials(&self) -> &Specials {
         &self.specials

@@ -19,7 +19,8 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use slm_convert::chat::{ChatError, ChatMessage, ChatTemplate};
+use serde_json::Value;
+use slm_convert::chat::{ChatError, ChatMessage, ChatTemplate, ChatTool, ChatToolCall, Conversation};
 
 use super::Specials;
 
@@ -96,32 +97,33 @@ impl Letters {
     }
 
     /// Whether the messages could contribute to a control token.
-    fn occur_in(&self, messages: &[ChatMessage]) -> bool {
-        self.normalized || texts(messages).any(|text| text.contains(|letter| self.is_sign(letter)))
+    fn occur_in(&self, texts: &[&str]) -> bool {
+        self.normalized || texts.iter().any(|text| text.contains(|letter| self.is_sign(letter)))
     }
 }
 
 /// Renders a conversation and finds the control tokens that are the template's own.
 pub(super) fn render(
     template: &ChatTemplate,
-    messages: &[ChatMessage],
+    conversation: &Conversation,
     specials: &Specials,
     letters: &Letters,
 ) -> Result<Rendered, ChatError> {
-    let text = template.render(messages, true)?;
-    if !letters.occur_in(messages) {
+    let text = template.prompt(conversation)?;
+    let said = texts(conversation);
+    if !letters.occur_in(&said) {
         return Ok(Rendered::AsItIs(text));
     }
-    let Some(stand_ins) = StandIns::new(letters, messages) else { return Ok(Rendered::Own(text, Vec::new())) };
-    let used = |literal: &&String| texts(messages).any(|text| text.contains(literal.as_str()));
+    let Some(stand_ins) = StandIns::new(letters, &said) else { return Ok(Rendered::Own(text, Vec::new())) };
+    let used = |literal: &&String| said.iter().any(|text| text.contains(literal.as_str()));
     let literals: Vec<&str> = template.literals().iter().take(LITERALS_MAX).filter(used).map(String::as_str).collect();
     let mut closest = None;
     for kept in [&[][..], &literals[..]] {
         for signs_only in [false, true] {
             let scheme = Scheme { stand_ins: &stand_ins, signs_only, kept, marks: false };
-            let Ok(rendered) = template.render(&scheme.applied(messages), true) else { continue };
+            let Ok(rendered) = template.prompt(&scheme.applied(conversation)) else { continue };
             if stand_ins.undone(&rendered) == text {
-                let own = own(&rendered, &scheme, template, messages, specials);
+                let own = own(&rendered, &scheme, template, conversation, specials);
                 return Ok(finished(text, own, specials, &stand_ins, &rendered));
             }
             closest = Some(rendered);
@@ -139,7 +141,7 @@ fn own(
     rendered: &str,
     scheme: &Scheme<'_>,
     template: &ChatTemplate,
-    messages: &[ChatMessage],
+    conversation: &Conversation,
     specials: &Specials,
 ) -> Vec<(usize, std::ops::Range<usize>)> {
     let found: Vec<_> = specials.places_in(rendered).collect();
@@ -153,7 +155,7 @@ fn own(
         return found;
     }
     let marked = Scheme { marks: true, ..*scheme };
-    let marked = template.render(&marked.applied(messages), true).unwrap_or_default();
+    let marked = template.prompt(&marked.applied(conversation)).unwrap_or_default();
     let places: Vec<_> = specials.places_in(&marked).collect();
     let aligned = places.len() == found.len() && places.iter().zip(&found).all(|(a, b)| a.0 == b.0);
     let [before, after] = scheme.stand_ins.marks;
@@ -232,10 +234,10 @@ struct StandIns<'l> {
 
 impl<'l> StandIns<'l> {
     /// `None` if the messages use all ranges.
-    fn new(letters: &'l Letters, messages: &[ChatMessage]) -> Option<Self> {
+    fn new(letters: &'l Letters, texts: &[&str]) -> Option<Self> {
         let is_used = |first: u32| {
             let range = first..first + RANGE as u32;
-            texts(messages).any(|text| text.contains(|letter| range.contains(&u32::from(letter))))
+            texts.iter().any(|text| text.contains(|letter| range.contains(&u32::from(letter))))
         };
         let first = RANGES.into_iter().find(|first| !is_used(*first))?;
         let mark = |index: usize| char::from_u32(first + index as u32);
@@ -268,15 +270,47 @@ struct Scheme<'s> {
 }
 
 impl Scheme<'_> {
-    /// Roles are compared and written by templates as words, so only their signs are replaced.
-    fn applied(&self, messages: &[ChatMessage]) -> Vec<ChatMessage> {
+    /// Roles are compared and written by templates as words, so only their signs are replaced. Variables are the template's.
+    fn applied(&self, conversation: &Conversation) -> Conversation {
         let roles = Scheme { signs_only: true, marks: false, ..*self };
+        let optional = |text: &Option<String>| text.as_deref().map(|text| self.replaced(text));
+        let call = |call: &ChatToolCall| ChatToolCall {
+            id: self.replaced(&call.id),
+            name: self.replaced(&call.name),
+            arguments: self.replaced_in(&call.arguments),
+        };
         let message = |message: &ChatMessage| ChatMessage {
             role: roles.replaced(&message.role),
             content: self.replaced(&message.content),
-            name: message.name.as_deref().map(|name| self.replaced(name)),
+            name: optional(&message.name),
+            tool_calls: message.tool_calls.iter().map(call).collect(),
+            tool_call_id: optional(&message.tool_call_id),
+            reasoning: optional(&message.reasoning),
         };
-        messages.iter().map(message).collect()
+        let tool = |tool: &ChatTool| ChatTool {
+            name: self.replaced(&tool.name),
+            description: self.replaced(&tool.description),
+            parameters: roles.replaced_in(&tool.parameters),
+        };
+        Conversation {
+            messages: conversation.messages.iter().map(message).collect(),
+            tools: conversation.tools.iter().map(tool).collect(),
+            calls: conversation.calls,
+            variables: conversation.variables.clone(),
+        }
+    }
+
+    /// In a JSON value. Templates compare the keywords and types of a schema, which have no signs but `_` and `$`.
+    fn replaced_in(&self, value: &Value) -> Value {
+        match value {
+            Value::String(text) => Value::String(self.replaced(text)),
+            Value::Array(items) => items.iter().map(|item| self.replaced_in(item)).collect(),
+            Value::Object(fields) => {
+                let fields = fields.iter().map(|(key, value)| (self.replaced(key), self.replaced_in(value)));
+                Value::Object(fields.collect())
+            }
+            other => other.clone(),
+        }
     }
 
     fn stand_in(&self, letter: char) -> Option<char> {
@@ -306,8 +340,32 @@ impl Scheme<'_> {
     }
 }
 
-fn texts(messages: &[ChatMessage]) -> impl Iterator<Item = &str> {
-    messages.iter().flat_map(|message| {
-        [message.role.as_str(), message.content.as_str()].into_iter().chain(message.name.as_deref())
-    })
+/// Everything that others wrote.
+fn texts(conversation: &Conversation) -> Vec<&str> {
+    let mut texts = Vec::new();
+    for message in &conversation.messages {
+        texts.extend([message.role.as_str(), message.content.as_str()]);
+        texts.extend([&message.name, &message.tool_call_id, &message.reasoning].into_iter().filter_map(|text| text.as_deref()));
+        for call in &message.tool_calls {
+            texts.extend([call.id.as_str(), call.name.as_str()]);
+            add_texts(&call.arguments, &mut texts);
+        }
+    }
+    for tool in &conversation.tools {
+        texts.extend([tool.name.as_str(), tool.description.as_str()]);
+        add_texts(&tool.parameters, &mut texts);
+    }
+    texts
+}
+
+fn add_texts<'v>(value: &'v Value, texts: &mut Vec<&'v str>) {
+    match value {
+        Value::String(text) => texts.push(text),
+        Value::Array(items) => items.iter().for_each(|item| add_texts(item, texts)),
+        Value::Object(fields) => fields.iter().for_each(|(key, value)| {
+            texts.push(key);
+            add_texts(value, texts);
+        }),
+        _ => {}
+    }
 }

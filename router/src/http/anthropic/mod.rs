@@ -1,11 +1,14 @@
 //! Anthropic's Messages API: `/v1/messages`.
 //!
-//! `request` makes the one [`GenerateRequest`](slm_proto::v1::GenerateRequest) of a body, `reply` writes whole messages and the events of
-//! streams, `error` has every refusal in Anthropic's shape. There is no state and no tool yet.
+//! `request` makes the one [`GenerateRequest`](slm_proto::v1::GenerateRequest) of a body, with the `blocks` of its messages and its `tools`;
+//! `reply` writes whole messages and `events` those of streams, `error` has every refusal in Anthropic's shape. There is no state.
 
+mod blocks;
 mod error;
+mod events;
 mod reply;
 mod request;
+mod tools;
 
 use axum::{Extension, Router, body::Body, extract::State, http::HeaderMap, response::Response, routing::post};
 

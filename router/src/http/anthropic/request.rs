@@ -1,8 +1,9 @@
 //! Bodies of `/v1/messages`.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use slm_proto::v1::{GenerateRequest, Message, Messages, Sampling, generate_request::Input};
 
+use super::{blocks, tools};
 use crate::http::{
     error::ApiError,
     fields::{Fields, read, shown},
@@ -20,8 +21,21 @@ pub(super) struct Asked {
 const LEFT_OVER: LeftOver<'_> = LeftOver {
     // Book-keeping of Anthropic's service.
     harmless: &["metadata", "service_tier", "inference_geo", "cache_control"],
-    unsupported: &["tools", "tool_choice", "thinking"],
-    read: &["model", "messages", "max_tokens", "system", "stop_sequences", "stream", "temperature", "top_k", "top_p"],
+    unsupported: &["mcp_servers", "container", "context_management"],
+    read: &[
+        "model",
+        "messages",
+        "max_tokens",
+        "system",
+        "stop_sequences",
+        "stream",
+        "temperature",
+        "top_k",
+        "top_p",
+        "tools",
+        "tool_choice",
+        "thinking",
+    ],
 };
 /// The same bound as of chat completions.
 const MESSAGES_MAX: usize = 16_384;
@@ -32,10 +46,10 @@ pub(super) fn parse(mut fields: Fields) -> Result<Asked, ApiError> {
         max_tokens.ok_or_else(|| ApiError::param("max_tokens", "`max_tokens` is missing; it is required here"))?;
     let mut messages = Vec::new();
     if let Some(system) = fields.raw("system") {
-        messages.push(said("system", text("system", &system)?));
+        messages.push(blocks::said("system", blocks::text("system", &system)?));
     }
     messages.extend(conversation(&mut fields)?);
-    let request = GenerateRequest {
+    let mut request = GenerateRequest {
         model: fields.take::<String>("model")?.unwrap_or_default(),
         input: Some(Input::Messages(Messages { messages })),
         max_tokens: Some(max_tokens),
@@ -49,7 +63,8 @@ pub(super) fn parse(mut fields: Fields) -> Result<Asked, ApiError> {
         ..Default::default()
     };
     let stream = fields.take::<bool>("stream")?.unwrap_or(false);
-    thinking(&mut fields)?;
+    tools::take(&mut fields, &mut request)?;
+    request.chat_template_kwargs = thinking(&mut fields)?;
     LEFT_OVER.refuse(fields)?;
     Ok(Asked { request, stream })
 }
@@ -60,10 +75,14 @@ fn conversation(fields: &mut Fields) -> Result<Vec<Message>, ApiError> {
         let message = format!("`messages` has {} entries; send 1 to {MESSAGES_MAX}", list.len());
         return Err(ApiError::param("messages", message));
     }
-    list.iter().enumerate().map(|(index, value)| message(&format!("messages[{index}]"), value)).collect()
+    let mut all = Vec::with_capacity(list.len());
+    for (index, value) in list.iter().enumerate() {
+        all.extend(message(&format!("messages[{index}]"), value)?);
+    }
+    Ok(all)
 }
 
-fn message(path: &str, value: &Value) -> Result<Message, ApiError> {
+fn message(path: &str, value: &Value) -> Result<Vec<Message>, ApiError> {
     let mut fields = Fields::new(read::<Map<String, Value>>(path, value)?);
     let role = fields.raw("role").unwrap_or_default();
     let role = match role.as_str() {
@@ -80,39 +99,7 @@ fn message(path: &str, value: &Value) -> Result<Message, ApiError> {
     let Some(value) = fields.raw("content") else {
         return Err(ApiError::param(&content, format!("`{content}` is missing")));
     };
-    Ok(said(&role, text(&content, &value)?))
-}
-
-fn said(role: &str, content: String) -> Message {
-    Message { role: role.to_owned(), content, name: String::new() }
-}
-
-/// A string, or blocks of text.
-fn text(path: &str, value: &Value) -> Result<String, ApiError> {
-    match value {
-        Value::String(text) => Ok(text.clone()),
-        Value::Array(blocks) => {
-            let blocks = blocks.iter().enumerate();
-            blocks.map(|(index, block)| block_text(&format!("{path}[{index}]"), block)).collect()
-        }
-        other => {
-            let message = format!("`{path}` has to be a string or a list of text blocks, not {}", shown(other));
-            Err(ApiError::param(path, message))
-        }
-    }
-}
-
-fn block_text<'b>(path: &str, block: &'b Value) -> Result<&'b str, ApiError> {
-    match (block["type"].as_str(), block["text"].as_str()) {
-        (Some("text"), Some(text)) => Ok(text),
-        (kind, _) => {
-            let kind = kind.map_or_else(|| shown(block), |kind| kind.chars().take(40).collect());
-            let message = format!(
-                "`{path}` has to be {{\"type\": \"text\", \"text\": …}}, not {kind}; models here read text only"
-            );
-            Err(ApiError::param(path, message))
-        }
-    }
+    blocks::messages(&role, &content, &value)
 }
 
 fn stop_sequences(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
@@ -120,20 +107,22 @@ fn stop_sequences(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
     stops.iter().enumerate().map(|(index, stop)| read(&format!("stop_sequences[{index}]"), stop)).collect()
 }
 
-fn thinking(fields: &mut Fields) -> Result<(), ApiError> {
-    match fields.raw("thinking") {
-        Some(thinking) if thinking["type"] != "disabled" => {
-            let message = "`thinking` is not supported here with this value; leave it out";
-            Err(ApiError::param("thinking", message).code("unsupported_parameter"))
+/// Variables of the chat template for a model that thinks, or does not. A budget says nothing: `max_tokens` bounds an answer.
+fn thinking(fields: &mut Fields) -> Result<String, ApiError> {
+    let Some(thinking) = fields.raw("thinking") else { return Ok(String::new()) };
+    let thinks = match thinking["type"].as_str() {
+        Some("enabled" | "adaptive") => true,
+        Some("disabled") => false,
+        _ => {
+            let message = "`thinking.type` has to be enabled, adaptive or disabled";
+            return Err(ApiError::param("thinking.type", message));
         }
-        _ => Ok(()),
-    }
+    };
+    Ok(json!({ "enable_thinking": thinks }).to_string())
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn parsed(change: Value) -> Result<Asked, ApiError> {
@@ -166,6 +155,21 @@ mod tests {
     }
 
     #[test]
+    fn thinking_is_a_variable_of_the_template() {
+        let of = |kind: &str| parsed(json!({ "thinking": { "type": kind, "budget_tokens": 1024 } })).expect(kind);
+        assert_eq!(of("enabled").request.chat_template_kwargs, r#"{"enable_thinking":true}"#);
+        assert_eq!(of("disabled").request.chat_template_kwargs, r#"{"enable_thinking":false}"#);
+        let calls = json!({ "tools": [{ "name": "f" }], "messages": [
+            { "role": "user", "content": "hi" },
+            { "role": "assistant", "content": [{ "type": "tool_use", "id": "x", "name": "f", "input": {} }] },
+            { "role": "user", "content": [{ "type": "tool_result", "tool_use_id": "x", "content": "42" }, { "type": "text", "text": "Well?" }] },
+        ]});
+        let Some(Input::Messages(messages)) = parsed(calls).expect("good").request.input else { panic!("messages") };
+        let roles: Vec<_> = messages.messages.iter().map(|message| message.role.as_str()).collect();
+        assert_eq!(roles, ["user", "assistant", "tool", "user"]);
+    }
+
+    #[test]
     fn refusals_name_the_parameter() {
         for (change, param, words) in [
             (json!({ "max_tokens": null }), "max_tokens", "is required"),
@@ -182,8 +186,9 @@ mod tests {
                 "not image; models here read text only",
             ),
             (json!({ "system": 5 }), "system", "not 5"),
-            (json!({ "tools": [{ "name": "f" }] }), "tools", "not supported"),
-            (json!({ "thinking": { "type": "enabled", "budget_tokens": 1024 } }), "thinking", "not supported"),
+            (json!({ "tools": [{ "name": "" }] }), "tools[0].name", "missing"),
+            (json!({ "thinking": { "type": "deep" } }), "thinking.type", "enabled, adaptive or disabled"),
+            (json!({ "mcp_servers": [{}] }), "mcp_servers", "not supported"),
             (json!({ "stop_sequence": ["x"] }), "stop_sequence", "did you mean `stop_sequences`"),
         ] {
             let error = parsed(change).expect_err(words);

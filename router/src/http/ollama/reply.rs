@@ -14,8 +14,9 @@ use axum::{
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 use k8s_openapi::jiff::Timestamp;
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
-use slm_proto::v1::{FinishReason, Usage};
+use slm_proto::v1::{FinishReason, ToolCall, ToolCallDelta, Usage};
 
 use super::{OllamaError, options, request::Asked};
 use crate::{
@@ -25,6 +26,7 @@ use crate::{
         Shared, body,
         error::{ApiError, Refused},
         head::finish_reason,
+        names::in_function,
     },
     refusal::Refusal,
     relay::Relayed,
@@ -53,7 +55,9 @@ pub(super) async fn respond(
         return Ok(lines(head, answer));
     }
     let completion = answer.complete().await.map_err(ApiError::from)?;
-    let end = head.end(&completion.text, completion.reason(), completion.usage);
+    let parts: Vec<ToolCallDelta> = completion.tool_calls.iter().map(whole).collect();
+    let said = Said { text: &completion.text, thoughts: &completion.reasoning, calls: &parts };
+    let end = head.end(said, completion.reason(), completion.usage);
     Ok(Json(end).into_response())
 }
 
@@ -64,6 +68,14 @@ fn named(refusal: Refusal) -> ApiError {
     let Some(field) = refused.and_then(|refused| refused.field) else { return error };
     let own = match field.as_str() {
         "messages" | "prompt" => return error,
+        field if field.starts_with("tools") || field.starts_with("messages[") => {
+            let own = in_function(field);
+            if let Some(rest) = error.body.message.strip_prefix(field) {
+                error.body.message = format!("`{own}`{rest}");
+            }
+            error.body.param = Some(own);
+            return error;
+        }
         "max_tokens" => "num_predict",
         "repetition_penalty" => "repeat_penalty",
         other => other,
@@ -76,6 +88,26 @@ fn named(refusal: Refusal) -> ApiError {
     error
 }
 
+/// What a line says.
+#[derive(Clone, Copy, Default)]
+struct Said<'s> {
+    text: &'s str,
+    thoughts: &'s str,
+    /// Whole calls: Ollama's are objects, never parts.
+    calls: &'s [ToolCallDelta],
+}
+
+fn whole(call: &ToolCall) -> ToolCallDelta {
+    let ToolCall { id, name, arguments } = call.clone();
+    ToolCallDelta { index: 0, id, name, arguments }
+}
+
+fn call_json(call: &ToolCallDelta) -> Value {
+    // The worker's text is a JSON object.
+    let arguments: Value = serde_json::from_str(&call.arguments).unwrap_or_default();
+    json!({ "function": { "name": call.name, "arguments": arguments } })
+}
+
 /// What every line has.
 struct Head {
     kind: Kind,
@@ -86,24 +118,40 @@ struct Head {
 }
 
 impl Head {
-    fn line(&self, text: &str) -> Map<String, Value> {
+    fn line(&self, said: Said<'_>) -> Map<String, Value> {
         let mut line = Map::new();
         line.insert("model".to_owned(), self.model.clone().into());
         line.insert("created_at".to_owned(), Timestamp::now().to_string().into());
         match self.kind {
-            Kind::Chat => line.insert("message".to_owned(), json!({ "role": "assistant", "content": text })),
-            Kind::Generate => line.insert("response".to_owned(), text.into()),
-        };
+            Kind::Chat => {
+                let mut message = json!({ "role": "assistant", "content": said.text });
+                if !said.thoughts.is_empty() {
+                    message["thinking"] = said.thoughts.into();
+                }
+                if !said.calls.is_empty() {
+                    message["tool_calls"] = said.calls.iter().map(call_json).collect();
+                }
+                line.insert("message".to_owned(), message);
+            }
+            Kind::Generate => {
+                line.insert("response".to_owned(), said.text.into());
+                if !said.thoughts.is_empty() {
+                    line.insert("thinking".to_owned(), said.thoughts.into());
+                }
+            }
+        }
         line.insert("done".to_owned(), false.into());
         line
     }
 
     /// The last line, or the only one. Durations are nanoseconds; the prompt's includes the wait for a place.
-    fn end(&self, text: &str, reason: FinishReason, usage: Option<Usage>) -> Value {
+    fn end(&self, said: Said<'_>, reason: FinishReason, usage: Option<Usage>) -> Value {
         let usage = usage.unwrap_or_default();
         let total = self.begun.elapsed();
         let nanoseconds = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-        let mut line = self.line(text);
+        let mut line = self.line(said);
+        // Ollama's answers that call end as others do.
+        let reason = if reason == FinishReason::ToolCalls { FinishReason::Stop } else { reason };
         let more = json!({
             "done": true,
             "done_reason": finish_reason(reason),
@@ -123,23 +171,57 @@ impl Head {
 
 fn lines(head: Head, answer: Answer) -> Response {
     let relayed = answer.relayed().1;
-    let lines = stream::unfold(Some((head, relayed)), |state| async move {
-        let (head, mut relayed) = state?;
-        let (line, goes_on) = next(&head, &mut relayed).await?;
-        Some((Ok::<_, Infallible>(bytes(&line)), goes_on.then_some((head, relayed))))
+    let lines = stream::unfold(Some((head, relayed, Calls::default())), |state| async move {
+        let (head, mut relayed, mut calls) = state?;
+        let (line, goes_on) = next(&head, &mut relayed, &mut calls).await?;
+        Some((Ok::<_, Infallible>(bytes(&line)), goes_on.then_some((head, relayed, calls))))
     });
     let mut response = Response::new(Body::from_stream(lines));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
     response
 }
 
+/// Calls put together from their parts.
+#[derive(Default)]
+struct Calls(Vec<ToolCallDelta>);
+
+impl Calls {
+    fn add(&mut self, parts: &[ToolCallDelta]) {
+        for part in parts {
+            match self.0.iter_mut().find(|call| call.index == part.index) {
+                Some(call) => call.arguments.push_str(&part.arguments),
+                None => self.0.push(part.clone()),
+            }
+        }
+    }
+
+    /// Takes those that are whole: a later one has begun, their arguments are, or the answer ends.
+    fn ready(&mut self, ends: bool) -> Vec<ToolCallDelta> {
+        let is_whole = |call: &ToolCallDelta| serde_json::from_str::<IgnoredAny>(&call.arguments).is_ok();
+        let last_is_ready = ends || self.0.last().is_some_and(is_whole);
+        let count = if last_is_ready { self.0.len() } else { self.0.len().saturating_sub(1) };
+        self.0.drain(..count).collect()
+    }
+}
+
 /// The next line, and whether others follow.
-async fn next(head: &Head, relayed: &mut Relayed) -> Option<(Value, bool)> {
+async fn next(head: &Head, relayed: &mut Relayed, calls: &mut Calls) -> Option<(Value, bool)> {
     loop {
         return Some(match relayed.next().await? {
-            Ok(Event::Delta(delta)) if delta.text.is_empty() => continue,
-            Ok(Event::Delta(delta)) => (Value::Object(head.line(&delta.text)), true),
-            Ok(Event::Finished(finished)) => (head.end("", finished.reason(), finished.usage), false),
+            Ok(Event::Delta(delta)) => {
+                calls.add(&delta.tool_calls);
+                let ready = calls.ready(false);
+                let said = Said { text: &delta.text, thoughts: &delta.reasoning, calls: &ready };
+                if said.text.is_empty() && said.thoughts.is_empty() && ready.is_empty() {
+                    continue;
+                }
+                (Value::Object(head.line(said)), true)
+            }
+            Ok(Event::Finished(finished)) => {
+                let ready = calls.ready(true);
+                let said = Said { calls: &ready, ..Said::default() };
+                (head.end(said, finished.reason(), finished.usage), false)
+            }
             Err(refusal) => (json!({ "error": ApiError::from(refusal).body.message }), false),
         });
     }
@@ -159,15 +241,38 @@ mod tests {
     #[test]
     fn lines_have_what_ollamas_clients_read() {
         let head = |kind| Head { kind, model: "m".to_owned(), begun: Instant::now(), first: Duration::from_millis(2) };
-        let line = head(Kind::Chat).line("hi");
+        let said = Said { text: "hi", ..Said::default() };
+        let line = head(Kind::Chat).line(said);
         assert_eq!(line["message"], json!({ "role": "assistant", "content": "hi" }));
         assert_eq!((&line["model"], &line["done"]), (&json!("m"), &json!(false)));
         assert!(line["created_at"].as_str().is_some_and(|at| at.ends_with('Z') && at.contains('T')), "{line:?}");
         let usage = Usage { prompt_tokens: 5, completion_tokens: 7, ..Default::default() };
-        let end = head(Kind::Generate).end("", FinishReason::Length, Some(usage));
+        let end = head(Kind::Generate).end(Said::default(), FinishReason::Length, Some(usage));
         assert_eq!((&end["response"], &end["done"], &end["done_reason"]), (&json!(""), &json!(true), &json!("length")));
         assert_eq!((&end["prompt_eval_count"], &end["eval_count"]), (&json!(5), &json!(7)));
         assert_eq!(end["prompt_eval_duration"], json!(2_000_000));
+    }
+
+    #[test]
+    fn calls_and_thoughts_are_in_the_message() {
+        let head = Head { kind: Kind::Chat, model: "m".to_owned(), begun: Instant::now(), first: Duration::ZERO };
+        let mut calls = Calls::default();
+        let part = |index, name: &str, arguments: &str| ToolCallDelta {
+            index,
+            name: name.to_owned(),
+            arguments: arguments.to_owned(),
+            ..Default::default()
+        };
+        calls.add(&[part(0, "f", "{\"a\":")]);
+        assert_eq!(calls.ready(false), []);
+        calls.add(&[part(0, "", "1}")]);
+        let ready = calls.ready(false);
+        let said = Said { text: "", thoughts: "hm", calls: &ready };
+        let end = head.end(said, FinishReason::ToolCalls, None);
+        let call = json!({ "function": { "name": "f", "arguments": { "a": 1 } } });
+        let message = json!({ "role": "assistant", "content": "", "thinking": "hm", "tool_calls": [call] });
+        assert_eq!((&end["message"], &end["done_reason"]), (&message, &json!("stop")));
+        assert_eq!(calls.ready(true), []);
     }
 
     #[test]

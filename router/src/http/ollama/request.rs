@@ -1,6 +1,6 @@
 //! Bodies of `/api/chat` and `/api/generate`.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use slm_proto::v1::{GenerateRequest, JsonObject, Message, Messages, generate_request::Input, sampling::Constraint};
 
 use super::{options, without_tag};
@@ -8,6 +8,7 @@ use crate::http::{
     chat,
     error::ApiError,
     fields::{Fields, shown},
+    tools,
     unsupported::LeftOver,
 };
 
@@ -24,16 +25,16 @@ pub(super) struct Asked {
 const CHAT: LeftOver<'_> = LeftOver {
     harmless: HARMLESS,
     unsupported: UNSUPPORTED,
-    read: &["model", "messages", "stream", "options", "format"],
+    read: &["model", "messages", "stream", "options", "format", "tools", "think"],
 };
 const GENERATE: LeftOver<'_> = LeftOver {
     harmless: HARMLESS,
     unsupported: UNSUPPORTED,
-    read: &["model", "prompt", "system", "raw", "stream", "options", "format"],
+    read: &["model", "prompt", "system", "raw", "stream", "options", "format", "think"],
 };
 /// How long Ollama keeps a model loaded.
 const HARMLESS: &[&str] = &["keep_alive"];
-const UNSUPPORTED: &[&str] = &["tools", "think", "suffix", "images", "template", "context", "logprobs", "top_logprobs"];
+const UNSUPPORTED: &[&str] = &["tools", "suffix", "images", "template", "context", "logprobs", "top_logprobs"];
 
 pub(super) fn chat(mut fields: Fields) -> Result<Asked, ApiError> {
     let (mut request, stream) = common(&mut fields)?;
@@ -41,8 +42,9 @@ pub(super) fn chat(mut fields: Fields) -> Result<Asked, ApiError> {
     if none {
         fields.raw("messages");
     } else {
-        request.input = Some(Input::Messages(chat::messages(&mut fields)?));
+        request.input = Some(Input::Messages(chat::messages(&mut fields, chat::Dialect::Ollama)?));
     }
+    request.tools = fields.raw("tools").map_or(Ok(Vec::new()), |list| tools::tools("tools", &list))?;
     CHAT.refuse(fields)?;
     Ok(Asked { request, stream, loads: none })
 }
@@ -57,10 +59,14 @@ pub(super) fn generate(mut fields: Fields) -> Result<Asked, ApiError> {
         return Err(ApiError::param("system", message));
     }
     let loads = prompt.is_empty();
+    if raw {
+        // A raw prompt says itself whether the model thinks.
+        request.chat_template_kwargs.clear();
+    }
     request.input = Some(if raw {
         Input::Prompt(prompt)
     } else {
-        let said = |role: &str, content| Message { role: role.to_owned(), content, name: String::new() };
+        let said = |role: &str, content| Message { role: role.to_owned(), content, ..Default::default() };
         let system = Some(system).filter(|system| !system.is_empty()).map(|system| said("system", system));
         Input::Messages(Messages { messages: system.into_iter().chain([said("user", prompt)]).collect() })
     });
@@ -73,6 +79,9 @@ fn common(fields: &mut Fields) -> Result<(GenerateRequest, bool), ApiError> {
     let mut request = GenerateRequest { model: without_tag(&model).to_owned(), ..Default::default() };
     options::take(fields, &mut request)?;
     request.sampling.get_or_insert_default().constraint = format(fields)?;
+    if let Some(thinks) = fields.take::<bool>("think")? {
+        request.chat_template_kwargs = json!({ "enable_thinking": thinks }).to_string();
+    }
     Ok((request, fields.take::<bool>("stream")?.unwrap_or(true)))
 }
 
@@ -92,8 +101,6 @@ fn format(fields: &mut Fields) -> Result<Option<Constraint>, ApiError> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
@@ -139,6 +146,26 @@ mod tests {
     }
 
     #[test]
+    fn tools_and_thoughts_are_read() {
+        let asked = chat(fields(&json!({
+            "think": true,
+            "tools": [{ "type": "function", "function": { "name": "f", "parameters": { "type": "object" } } }],
+            "messages": [
+                { "role": "user", "content": "hi" },
+                { "role": "assistant", "content": "", "thinking": "hm", "tool_calls": [{ "function": { "name": "f", "arguments": { "a": 1 } } }] },
+                { "role": "tool", "content": "42", "tool_name": "f" },
+            ],
+        })))
+        .expect("good");
+        assert_eq!(asked.request.tools[0].parameters, r#"{"type":"object"}"#);
+        assert_eq!(asked.request.chat_template_kwargs, r#"{"enable_thinking":true}"#);
+        let Some(Input::Messages(messages)) = asked.request.input else { panic!("messages") };
+        let [_, called, result] = &messages.messages[..] else { panic!("three") };
+        assert_eq!((called.tool_calls[0].arguments.as_str(), called.reasoning.as_str()), ("{\"a\":1}", "hm"));
+        assert_eq!((result.name.as_str(), result.tool_call_id.as_str()), ("f", ""));
+    }
+
+    #[test]
     fn a_prompt_goes_through_the_template_unless_it_is_raw() {
         let of = |body: Value| generate(fields(&body)).expect("good");
         let asked = of(json!({ "model": "m", "prompt": "hi", "system": "Be brief.", "stream": false }));
@@ -169,12 +196,13 @@ mod tests {
             (
                 chat as fn(Fields) -> _,
                 json!({ "messages": message, "tools": [{ "type": "function" }] }),
-                "tools",
-                "not supported here with the value a list",
+                "tools[0].function",
+                "is missing",
             ),
-            (chat, json!({ "messages": message, "think": true }), "think", "with the value true"),
+            (generate, json!({ "prompt": "a", "tools": [1] }), "tools", "not supported here with the value a list"),
+            (chat, json!({ "messages": message, "think": "high" }), "think", "true or false, not \"high\""),
             (chat, json!({ "messages": message, "option": {"a": 1} }), "option", "did you mean `options`"),
-            (chat, json!({ "messages": [{ "role": "tool", "content": "x" }] }), "messages[0].role", "not \"tool\""),
+            (chat, json!({ "messages": [{ "role": "ape", "content": "x" }] }), "messages[0].role", "not \"ape\""),
             (generate, json!({ "prompt": "a", "suffix": "b" }), "suffix", "not supported"),
             (generate, json!({ "prompt": "a", "raw": true, "system": "b" }), "system", "no effect with `raw`"),
             (generate, json!({ "prompt": ["a"] }), "prompt", "has to be a string, not a list"),

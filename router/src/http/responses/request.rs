@@ -9,6 +9,7 @@ use crate::http::{
     fields::{Fields, read, shown},
     head::CompletionKind,
     params::{self, ResponseOptions},
+    tools::{nothing_else, text_of},
     unsupported::LeftOver,
 };
 
@@ -73,14 +74,9 @@ pub(super) fn parse(mut fields: Fields) -> Result<Asked, ApiError> {
     }
     text(&mut fields, &mut request, &mut options)?;
     request.input = Some(Input::Messages(items::conversation(&mut fields, instructions.as_deref())?));
-    request.tools = tools::tools(&fields)?;
-    request.tool_choice = tools::choice(&fields, &request.tools)?;
-    request.parallel_tool_calls = fields.take("parallel_tool_calls")?;
+    tools::take(&mut fields, &mut request)?;
     request.logprobs = logprobs(&mut fields)?;
     reasoning(&mut fields, &mut request)?;
-    for read in ["tools", "tool_choice"] {
-        fields.raw(read);
-    }
     one_of(&mut fields, "truncation", "disabled")?;
     LEFT_OVER.refuse(fields)?;
     echo.insert("metadata".to_owned(), json!(request.metadata));
@@ -127,7 +123,7 @@ fn text(fields: &mut Fields, request: &mut GenerateRequest, options: &mut Respon
     let mut text = Fields::new(text);
     let format = text.take::<Map<String, Value>>("format").map_err(|error| error.within("text"))?;
     one_of(&mut text, "verbosity", "medium").map_err(|error| error.within("text"))?;
-    nothing_left(text, "text")?;
+    nothing_else("text", text)?;
     let Some(format) = format else { return Ok(()) };
     let mut format = Fields::new(format);
     let kind = format.take::<String>("type").map_err(|error| error.within("text.format"))?;
@@ -141,7 +137,7 @@ fn text(fields: &mut Fields, request: &mut GenerateRequest, options: &mut Respon
             return Err(ApiError::param("text.format.type", message));
         }
     };
-    nothing_left(format, "text.format")?;
+    nothing_else("text.format", format)?;
     let Some((name, constraint)) = constraint else { return Ok(()) };
     let sampling = request.sampling.get_or_insert_default();
     if sampling.constraint.replace(constraint).is_some() {
@@ -191,9 +187,7 @@ fn logprobs(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
 
 /// `reasoning`: the chat template decides whether there is any; `effort: none` asks it for none.
 fn reasoning(fields: &mut Fields, request: &mut GenerateRequest) -> Result<(), ApiError> {
-    if let Some(kwargs) = fields.take::<Map<String, Value>>("chat_template_kwargs")? {
-        request.chat_template_kwargs = Value::Object(kwargs).to_string();
-    }
+    request.chat_template_kwargs = text_of(fields.take("chat_template_kwargs")?.unwrap_or_default());
     let Some(reasoning) = fields.take::<Map<String, Value>>("reasoning")? else { return Ok(()) };
     let mut reasoning = Fields::new(reasoning);
     let effort = reasoning.take::<String>("effort").map_err(|error| error.within("reasoning"))?;
@@ -201,7 +195,7 @@ fn reasoning(fields: &mut Fields, request: &mut GenerateRequest) -> Result<(), A
     for summary in ["summary", "generate_summary"] {
         reasoning.take::<String>(summary).map_err(|error| error.within("reasoning"))?;
     }
-    nothing_left(reasoning, "reasoning")?;
+    nothing_else("reasoning", reasoning)?;
     match effort.as_deref() {
         None | Some("medium") => Ok(()),
         Some("none") if request.chat_template_kwargs.is_empty() => {
@@ -232,10 +226,6 @@ fn one_of(fields: &mut Fields, name: &str, only: &str) -> Result<(), ApiError> {
         }
         _ => Ok(()),
     }
-}
-
-fn nothing_left(fields: Fields, path: &str) -> Result<(), ApiError> {
-    LeftOver { harmless: &[], unsupported: &[], read: &[] }.refuse(fields).map_err(|error| error.within(path))
 }
 
 #[cfg(test)]
@@ -304,7 +294,7 @@ mod tests {
                 "tools[0].parameters",
                 "not 5",
             ),
-            (json!({ "tool_choice": "required" }), "tool_choice", "there is no tool to call"),
+            (json!({ "tool_choice": "required" }), "tool_choice", "there are no `tools`"),
             (json!({ "max_token": 5 }), "max_token", "unknown parameter"),
         ] {
             let error = parsed(change).expect_err(words);

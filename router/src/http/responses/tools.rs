@@ -1,26 +1,26 @@
-//! The functions that an answer may call. Their fields stand beside `type` here, not below `function`.
+//! The functions that an answer may call. Their fields stand beside `type` here, and below `function` in chat completions.
 
 use serde_json::{Map, Value};
-use slm_proto::v1::{Tool, ToolChoice, ToolChoiceMode};
+use slm_proto::v1::{GenerateRequest, Tool, ToolChoice, ToolChoiceMode};
 
 use crate::http::{
     error::ApiError,
     fields::{Fields, read, shown},
-    unsupported::says_nothing,
+    tools::{name, nothing_else, parameters},
 };
 
-/// The same bound as of chat completions.
-const TOOLS_MAX: usize = 128;
-
-/// `tools`.
-pub(super) fn tools(fields: &Fields) -> Result<Vec<Tool>, ApiError> {
-    let Some(value) = fields.peek("tools") else { return Ok(Vec::new()) };
-    let tools = read::<Vec<Value>>("tools", value)?;
-    if tools.len() > TOOLS_MAX {
-        let message = format!("`tools` has {} entries; at most {TOOLS_MAX} are accepted", tools.len());
-        return Err(ApiError::param("tools", message));
+/// Takes `tools`, `tool_choice` and `parallel_tool_calls` into `request`.
+pub(super) fn take(fields: &mut Fields, request: &mut GenerateRequest) -> Result<(), ApiError> {
+    let list = fields.take::<Vec<Value>>("tools")?.unwrap_or_default();
+    let tools = list.iter().enumerate().map(|(index, value)| tool(&format!("tools[{index}]"), value));
+    request.tools = tools.collect::<Result<_, _>>()?;
+    request.tool_choice = fields.raw("tool_choice").map(|choice| choice_of(&choice)).transpose()?;
+    if request.tools.is_empty() && request.tool_choice.as_ref().is_some_and(|choice| choice.mode() == ToolChoiceMode::Required) {
+        let message = "`tool_choice` wants a call, and there are no `tools`; send some";
+        return Err(ApiError::param("tool_choice", message));
     }
-    tools.iter().enumerate().map(|(index, value)| tool(&format!("tools[{index}]"), value)).collect()
+    request.parallel_tool_calls = fields.take("parallel_tool_calls")?;
+    Ok(())
 }
 
 fn tool(path: &str, value: &Value) -> Result<Tool, ApiError> {
@@ -34,39 +34,18 @@ fn tool(path: &str, value: &Value) -> Result<Tool, ApiError> {
             return Err(ApiError::param(&format!("{path}.type"), message).code("unsupported_parameter"));
         }
     }
-    let name = format!("{path}.name");
-    let named = fields.take::<String>("name").map_err(within)?.filter(|name| !name.is_empty());
     let tool = Tool {
-        name: named.ok_or_else(|| ApiError::param(&name, format!("`{name}` is missing; name the function")))?,
+        name: name(&format!("{path}.name"), fields.take("name").map_err(within)?)?,
         description: fields.take("description").map_err(within)?.unwrap_or_default(),
-        parameters: parameters(path, fields.raw("parameters"))?,
+        parameters: parameters(&format!("{path}.parameters"), fields.raw("parameters"))?,
         strict: fields.take("strict").map_err(within)?.unwrap_or(false),
     };
-    match fields.rest().find(|(_, value)| !says_nothing(value)) {
-        None => Ok(tool),
-        Some((name, _)) => {
-            let path = format!("{path}.{}", name.chars().take(80).collect::<String>());
-            Err(ApiError::param(&path, format!("`{path}` is not supported")).code("unsupported_parameter"))
-        }
-    }
+    nothing_else(path, fields)?;
+    Ok(tool)
 }
 
-fn parameters(path: &str, value: Option<Value>) -> Result<String, ApiError> {
-    match value {
-        None => Ok(String::new()),
-        Some(value @ Value::Object(_)) => Ok(value.to_string()),
-        Some(other) => {
-            let path = format!("{path}.parameters");
-            let message = format!("`{path}` has to be a JSON Schema, an object, not {}", shown(&other));
-            Err(ApiError::param(&path, message))
-        }
-    }
-}
-
-/// `tool_choice`.
-pub(super) fn choice(fields: &Fields, tools: &[Tool]) -> Result<Option<ToolChoice>, ApiError> {
-    const AT: &str = "tool_choice";
-    let Some(value) = fields.peek(AT) else { return Ok(None) };
+/// A word, or the name of one function.
+fn choice_of(value: &Value) -> Result<ToolChoice, ApiError> {
     let (mode, name) = match (value.as_str(), value["type"].as_str(), value["name"].as_str()) {
         (Some("auto"), ..) => (ToolChoiceMode::Auto, ""),
         (Some("none"), ..) => (ToolChoiceMode::None, ""),
@@ -74,16 +53,11 @@ pub(super) fn choice(fields: &Fields, tools: &[Tool]) -> Result<Option<ToolChoic
         (None, Some("function"), Some(name)) => (ToolChoiceMode::Required, name),
         _ => {
             let message = format!(
-                "`{AT}` has to be auto, none, required or {{\"type\": \"function\", \"name\": …}}, not {}",
+                "`tool_choice` has to be auto, none, required or {{\"type\": \"function\", \"name\": …}}, not {}",
                 shown(value)
             );
-            return Err(ApiError::param(AT, message));
+            return Err(ApiError::param("tool_choice", message));
         }
     };
-    if mode == ToolChoiceMode::Required && !tools.iter().any(|tool| name.is_empty() || tool.name == name) {
-        let what =
-            if name.is_empty() { "there is no tool to call".to_owned() } else { format!("no tool is named {name:?}") };
-        return Err(ApiError::param(AT, format!("`{AT}`: {what}; send it in `tools`")));
-    }
-    Ok(Some(ToolChoice { mode: mode.into(), name: name.to_owned() }))
+    Ok(ToolChoice { mode: mode.into(), name: name.to_owned() })
 }

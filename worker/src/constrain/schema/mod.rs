@@ -26,7 +26,7 @@ const VALUES_MAX: usize = 100_000;
 ///
 /// # Errors
 /// A keyword is not supported, a reference leads nowhere, or no document could be finished.
-pub(super) fn check(schema: &Value) -> Result<Value, ConstraintError> {
+pub(crate) fn check(schema: &Value) -> Result<Value, ConstraintError> {
     let mut definitions = Definitions::new(schema);
     let mut root = clean(schema, "", &mut definitions)?;
     let mut cleaned = Map::new();
