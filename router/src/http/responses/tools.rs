@@ -15,7 +15,9 @@ pub(super) fn take(fields: &mut Fields, request: &mut GenerateRequest) -> Result
     let tools = list.iter().enumerate().map(|(index, value)| tool(&format!("tools[{index}]"), value));
     request.tools = tools.collect::<Result<_, _>>()?;
     request.tool_choice = fields.raw("tool_choice").map(|choice| choice_of(&choice)).transpose()?;
-    if request.tools.is_empty() && request.tool_choice.as_ref().is_some_and(|choice| choice.mode() == ToolChoiceMode::Required) {
+    if request.tools.is_empty()
+        && request.tool_choice.as_ref().is_some_and(|choice| choice.mode() == ToolChoiceMode::Required)
+    {
         let message = "`tool_choice` wants a call, and there are no `tools`; send some";
         return Err(ApiError::param("tool_choice", message));
     }
