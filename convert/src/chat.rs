@@ -226,7 +226,8 @@ impl ChatTemplate {
     ) -> Result<String, ChatError> {
         let mut output = Limited::new(OUTPUT_BYTES_MAX);
         let rendered = self.environment.get_template(NAME).and_then(|template| {
-            let tokens = self.special_tokens.iter().map(|(name, token)| (name.clone(), Value::from(Serde(token.clone()))));
+            let tokens =
+                self.special_tokens.iter().map(|(name, token)| (name.clone(), Value::from(Serde(token.clone()))));
             let context = context! {
                 add_generation_prompt,
                 // A token that the model does not have renders as an empty string.
