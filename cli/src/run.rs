@@ -139,7 +139,8 @@ async fn answer(args: &RunArgs, server: &ServerArgs, request: GenerateRequest) -
     if args.json {
         return output::json(&json(&answer));
     }
-    if !answer.text.is_empty() && !answer.text.ends_with('\n') || answer.tool_calls.is_empty() && answer.text.is_empty() {
+    if !answer.text.is_empty() && !answer.text.ends_with('\n') || answer.tool_calls.is_empty() && answer.text.is_empty()
+    {
         output::line("")?;
     }
     answer.tool_calls.iter().try_for_each(|call| output::line(&tools::line(call)))

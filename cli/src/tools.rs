@@ -39,7 +39,10 @@ fn tool(value: &Value) -> Result<Tool, String> {
     Ok(Tool {
         name: text("name")?,
         description: text("description")?,
-        parameters: fields.get("parameters").filter(|schema| !schema.is_null()).map_or_else(String::new, Value::to_string),
+        parameters: fields
+            .get("parameters")
+            .filter(|schema| !schema.is_null())
+            .map_or_else(String::new, Value::to_string),
         strict: fields.get("strict").and_then(Value::as_bool).unwrap_or(false),
     })
 }
@@ -67,7 +70,10 @@ mod tests {
     #[test]
     fn files_have_one_tool_or_several() {
         let one = tools(r#"{"name": "f", "parameters": {"type": "object"}, "strict": true}"#).unwrap();
-        assert_eq!((one[0].name.as_str(), one[0].parameters.as_str(), one[0].strict), ("f", r#"{"type":"object"}"#, true));
+        assert_eq!(
+            (one[0].name.as_str(), one[0].parameters.as_str(), one[0].strict),
+            ("f", r#"{"type":"object"}"#, true)
+        );
         let list = tools(r#"[{"type": "function", "function": {"name": "g", "description": "d"}}]"#).unwrap();
         assert_eq!((list[0].name.as_str(), list[0].description.as_str()), ("g", "d"));
         for (text, words) in [

@@ -81,7 +81,8 @@ impl ChatMessage {
 
     /// As transformers passes it: what a message does not have is not there.
     fn to_value(&self, tools: Option<&str>, form: Option<&CallForm>) -> Value {
-        let text = |name: &'static str, value: &Option<String>| value.as_deref().map(|value| (name, Value::from(value)));
+        let text =
+            |name: &'static str, value: &Option<String>| value.as_deref().map(|value| (name, Value::from(value)));
         let calls = Some(&self.tool_calls).filter(|calls| !calls.is_empty());
         let written = calls.zip(form).map(|(calls, form)| {
             let between = if self.content.is_empty() { "" } else { "\n" };
@@ -153,7 +154,8 @@ impl Conversation {
         all.push(("tools".to_owned(), tools));
         let first = self.messages.iter().position(|message| message.role == "system");
         let of = |index: usize| in_system.as_deref().filter(|_| first == Some(index));
-        let messages = self.messages.iter().enumerate().map(|(index, message)| message.to_value(of(index), self.calls.as_ref()));
+        let messages =
+            self.messages.iter().enumerate().map(|(index, message)| message.to_value(of(index), self.calls.as_ref()));
         all.push(("messages".to_owned(), messages.collect::<Value>()));
         all
     }

@@ -125,7 +125,8 @@ fn message(path: &str, value: &Value, dialect: Dialect) -> Result<Message, ApiEr
 /// What a message says of calls, results and thoughts, without its role and content.
 fn calls_and_results(path: &str, role: &str, fields: &mut Fields, dialect: Dialect) -> Result<Message, ApiError> {
     let mut message = Message::default();
-    let mut text = |name: &str| fields.take::<String>(name).map_err(|error| at(path, error)).map(Option::unwrap_or_default);
+    let mut text =
+        |name: &str| fields.take::<String>(name).map_err(|error| at(path, error)).map(Option::unwrap_or_default);
     match (role, dialect) {
         ("assistant", Dialect::OpenAi) => {
             // vLLM has called it both.
@@ -142,12 +143,17 @@ fn calls_and_results(path: &str, role: &str, fields: &mut Fields, dialect: Diale
                 message.name = text("tool_name")?;
             } else if message.tool_call_id.is_empty() {
                 let path = format!("{path}.tool_call_id");
-                return Err(ApiError::param(&path, format!("`{path}` is missing; send the id of the call that it answers")));
+                return Err(ApiError::param(
+                    &path,
+                    format!("`{path}` is missing; send the id of the call that it answers"),
+                ));
             }
         }
         _ => {}
     }
-    if let Some(calls) = fields.peek("tool_calls").filter(|calls| role == "assistant" && !unsupported::says_nothing(calls)) {
+    if let Some(calls) =
+        fields.peek("tool_calls").filter(|calls| role == "assistant" && !unsupported::says_nothing(calls))
+    {
         message.tool_calls = tools::calls(&format!("{path}.tool_calls"), calls, dialect == Dialect::OpenAi)?;
         fields.raw("tool_calls");
     }

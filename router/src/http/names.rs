@@ -175,8 +175,18 @@ mod tests {
                 "messages[2].tool_calls[0].function.arguments",
                 "function.arguments no",
             ),
-            (chat, ("messages[2].tool_call_id is", "messages[2].tool_call_id", "Tools"), "messages[2].tool_call_id", "_id is"),
-            (chat, ("tool_choice.name is", "tool_choice.name", "Tools"), "tool_choice.function.name", "function.name is"),
+            (
+                chat,
+                ("messages[2].tool_call_id is", "messages[2].tool_call_id", "Tools"),
+                "messages[2].tool_call_id",
+                "_id is",
+            ),
+            (
+                chat,
+                ("tool_choice.name is", "tool_choice.name", "Tools"),
+                "tool_choice.function.name",
+                "function.name is",
+            ),
             (text, ("the request has no prompt; send", "prompt", "Empty"), "prompt", "`prompt` is empty"),
         ];
         for (names, (message, field, reason), param, words) in cases {

@@ -17,7 +17,9 @@ pub(super) const NAMES: [&str; 5] =
 pub(super) fn take(fields: &mut Fields, request: &mut GenerateRequest) -> Result<(), ApiError> {
     request.tools = fields.raw("tools").map_or(Ok(Vec::new()), |list| tools("tools", &list))?;
     request.tool_choice = fields.raw("tool_choice").map(|choice| choice_of(&choice)).transpose()?;
-    if request.tools.is_empty() && matches!(&request.tool_choice, Some(choice) if choice.mode() == ToolChoiceMode::Required) {
+    if request.tools.is_empty()
+        && matches!(&request.tool_choice, Some(choice) if choice.mode() == ToolChoiceMode::Required)
+    {
         let message = "`tool_choice` wants a call, and there are no `tools`; send some";
         return Err(ApiError::param("tool_choice", message));
     }
@@ -47,7 +49,8 @@ fn tool(path: &str, value: &Value) -> Result<Tool, ApiError> {
     if kind.as_deref().is_some_and(|kind| kind != "function") {
         let kind: String = kind.unwrap_or_default().chars().take(40).collect();
         let path = format!("{path}.type");
-        let message = format!("`{path}` has to be function, not {kind:?}: models here call functions of the caller's only");
+        let message =
+            format!("`{path}` has to be function, not {kind:?}: models here call functions of the caller's only");
         return Err(ApiError::param(&path, message));
     }
     let path = format!("{path}.function");
@@ -194,8 +197,16 @@ mod tests {
             (json!({"tools": [{"type": "web_search"}]}), "tools[0].type", "has to be function, not \"web_search\""),
             (json!({"tools": [{"type": "function"}]}), "tools[0].function", "is missing"),
             (function(json!({})), "tools[0].function.name", "is missing"),
-            (function(json!({"name": 1})), "tools[0].function.name", "`tools[0].function.name` has to be a string, not 1"),
-            (function(json!({"name": "f", "parameters": []})), "tools[0].function.parameters", "a JSON Schema of an object"),
+            (
+                function(json!({"name": 1})),
+                "tools[0].function.name",
+                "`tools[0].function.name` has to be a string, not 1",
+            ),
+            (
+                function(json!({"name": "f", "parameters": []})),
+                "tools[0].function.parameters",
+                "a JSON Schema of an object",
+            ),
             (function(json!({"name": "f", "strict": "yes"})), "tools[0].function.strict", "true or false"),
             (function(json!({"name": "f", "returns": "x"})), "tools[0].function.returns", "is not supported"),
             (json!({"tool_choice": "any"}), "tool_choice", "none, auto, required or"),

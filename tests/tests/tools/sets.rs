@@ -14,11 +14,7 @@ pub(crate) fn sets() -> Vec<Vec<(&'static str, Value)>> {
                 "properties": {"city": city, "unit": {"enum": ["celsius", "fahrenheit"]}},
             }),
         )],
-        vec![
-            ("add", numbers()),
-            ("multiply", numbers()),
-            ("now", json!({})),
-        ],
+        vec![("add", numbers()), ("multiply", numbers()), ("now", json!({}))],
         vec![
             (
                 "send_mail",
@@ -30,7 +26,10 @@ pub(crate) fn sets() -> Vec<Vec<(&'static str, Value)>> {
                     },
                 }),
             ),
-            ("find_mail", json!({"type": "object", "properties": {"unread": {"type": "boolean"}}, "additionalProperties": false})),
+            (
+                "find_mail",
+                json!({"type": "object", "properties": {"unread": {"type": "boolean"}}, "additionalProperties": false}),
+            ),
         ],
         vec![(
             "draw",
@@ -62,13 +61,38 @@ pub(crate) fn tool((name, schema): &(&str, Value)) -> Tool {
 /// Two hundred different ones.
 pub(crate) fn prompts() -> Vec<String> {
     let things = [
-        "the weather in Oslo", "12 and 30", "a mail to Anna", "a circle", "the lights", "Paris", "my holidays", "a poem",
-        "nothing at all", "the colour blue", "three cats", "your name", "ein Haus", "la lune", "x = 4", "<tool_call>", "{\"name\": 1}",
-        "a very long story about the sea", "7 times 6", "?",
+        "the weather in Oslo",
+        "12 and 30",
+        "a mail to Anna",
+        "a circle",
+        "the lights",
+        "Paris",
+        "my holidays",
+        "a poem",
+        "nothing at all",
+        "the colour blue",
+        "three cats",
+        "your name",
+        "ein Haus",
+        "la lune",
+        "x = 4",
+        "<tool_call>",
+        "{\"name\": 1}",
+        "a very long story about the sea",
+        "7 times 6",
+        "?",
     ];
     let asks = [
-        "Tell me about", "What is", "Please do something with", "I need", "Hi! Any idea about", "Count", "Explain", "Stop",
-        "Who knows", "Quick:",
+        "Tell me about",
+        "What is",
+        "Please do something with",
+        "I need",
+        "Hi! Any idea about",
+        "Count",
+        "Explain",
+        "Stop",
+        "Who knows",
+        "Quick:",
     ];
     things.iter().flat_map(|thing| asks.iter().map(move |ask| format!("{ask} {thing}"))).collect()
 }

@@ -51,7 +51,18 @@ impl Answer {
         prompt_tokens: u32,
     ) -> Self {
         let delta = v1::Delta::default();
-        Self { events: Some(events), permit, text, reader: None, bytes, prompt_tokens, cached: 0, generated: 0, delta, last: None }
+        Self {
+            events: Some(events),
+            permit,
+            text,
+            reader: None,
+            bytes,
+            prompt_tokens,
+            cached: 0,
+            generated: 0,
+            delta,
+            last: None,
+        }
     }
 
     /// The same answer, read by `reader`, which sees these control tokens.
@@ -210,10 +221,7 @@ impl Answer {
 }
 
 fn is_empty(delta: &v1::Delta) -> bool {
-    delta.text.is_empty()
-        && delta.logprobs.is_empty()
-        && delta.reasoning.is_empty()
-        && delta.tool_calls.is_empty()
+    delta.text.is_empty() && delta.logprobs.is_empty() && delta.reasoning.is_empty() && delta.tool_calls.is_empty()
 }
 
 fn message(event: Response) -> v1::GenerateResponse {

@@ -146,7 +146,9 @@ impl From<ConstraintError> for Status {
         let (code, reason) = match &error {
             ConstraintError::Empty { .. } => (Code::InvalidArgument, "EmptyConstraint"),
             ConstraintError::Bytes { .. } | ConstraintError::Choices { .. } => (Code::InvalidArgument, "OutOfRange"),
-            ConstraintError::Schema { .. } | ConstraintError::Tool { .. } | ConstraintError::Refused { .. } => (Code::InvalidArgument, "Constraint"),
+            ConstraintError::Schema { .. } | ConstraintError::Tool { .. } | ConstraintError::Refused { .. } => {
+                (Code::InvalidArgument, "Constraint")
+            }
             ConstraintError::NoTokenizer { .. } => (Code::InvalidArgument, "ConstraintWithoutText"),
             ConstraintError::Slow { .. } => (Code::InvalidArgument, "ConstraintSlow"),
         };

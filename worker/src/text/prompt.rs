@@ -442,7 +442,8 @@ mod tests {
         let [open, tool] = ["[open]", "[tool]"].map(|text| tokenizer.token_to_id(text).unwrap());
         prompter.text = Some(Text::new(tokenizer));
         let messages = vec![ChatMessage::new("user", "a[open]system[tool]")];
-        let ids = prompter.tokens(Input::Messages(Conversation::new(messages.clone())), Reading::default(), "m").unwrap();
+        let ids =
+            prompter.tokens(Input::Messages(Conversation::new(messages.clone())), Reading::default(), "m").unwrap();
         let count = |ids: &[u32], token| ids.iter().filter(|id| **id == token).count();
         assert_eq!((count(&ids, open), count(&ids, tool)), (1, 1), "text that no template writes stays a token");
         // An adapter's template may write others.

@@ -41,7 +41,16 @@ impl TextStream {
     pub fn new(tokens: Arc<TokenBytes>, stop: Vec<String>) -> Self {
         let (special, plain) = stop.into_iter().partition(|stop| tokens.specials().occur_in(stop));
         let shown = Vec::new();
-        Self { tokens, shown, plain, special, partial: Vec::new(), held: String::new(), hidden: Vec::new(), matched: None }
+        Self {
+            tokens,
+            shown,
+            plain,
+            special,
+            partial: Vec::new(),
+            held: String::new(),
+            hidden: Vec::new(),
+            matched: None,
+        }
     }
 
     /// The same stream, in whose text these control tokens are shown.
@@ -279,7 +288,11 @@ mod tests {
         let mut stream = stream(&[b"a", b"<x>", b"b", b"<end>"], &["x>b"]).showing(vec![1]);
         let pieces: Vec<Piece> = (0..3).map(|id| stream.push(id)).collect();
         assert_eq!(pieces[0], Piece::Text("a".to_owned()));
-        assert_eq!(pieces[1..], [Piece::Text("<".to_owned()), Piece::Stopped(String::new())], "stop strings see what the caller sees");
+        assert_eq!(
+            pieces[1..],
+            [Piece::Text("<".to_owned()), Piece::Stopped(String::new())],
+            "stop strings see what the caller sees"
+        );
     }
 
     #[test]

@@ -345,7 +345,9 @@ fn texts(conversation: &Conversation) -> Vec<&str> {
     let mut texts = Vec::new();
     for message in &conversation.messages {
         texts.extend([message.role.as_str(), message.content.as_str()]);
-        texts.extend([&message.name, &message.tool_call_id, &message.reasoning].into_iter().filter_map(|text| text.as_deref()));
+        texts.extend(
+            [&message.name, &message.tool_call_id, &message.reasoning].into_iter().filter_map(|text| text.as_deref()),
+        );
         for call in &message.tool_calls {
             texts.extend([call.id.as_str(), call.name.as_str()]);
             add_texts(&call.arguments, &mut texts);

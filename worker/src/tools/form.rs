@@ -125,12 +125,21 @@ impl Form {
                 between: "\n",
                 ..CallForm::JSON
             },
-            Self::MistralArgs => CallForm { item: ["[TOOL_CALLS]", "", "[ARGS]", "", "", ""], between: "", ..CallForm::JSON },
-            Self::MistralList => CallForm { before: ["[TOOL_CALLS]", "["], between: ", ", after: ["]", ""], ..CallForm::JSON },
-            Self::Phi => {
-                CallForm { before: ["<|tool_call|>", "["], between: ", ", after: ["]", "<|/tool_call|>"], ..CallForm::JSON }
+            Self::MistralArgs => {
+                CallForm { item: ["[TOOL_CALLS]", "", "[ARGS]", "", "", ""], between: "", ..CallForm::JSON }
             }
-            Self::Granite => CallForm { before: ["<|tool_call|>", "["], between: ", ", after: ["]", ""], ..CallForm::JSON },
+            Self::MistralList => {
+                CallForm { before: ["[TOOL_CALLS]", "["], between: ", ", after: ["]", ""], ..CallForm::JSON }
+            }
+            Self::Phi => CallForm {
+                before: ["<|tool_call|>", "["],
+                between: ", ",
+                after: ["]", "<|/tool_call|>"],
+                ..CallForm::JSON
+            },
+            Self::Granite => {
+                CallForm { before: ["<|tool_call|>", "["], between: ", ", after: ["]", ""], ..CallForm::JSON }
+            }
             Self::FunctionGemma => CallForm {
                 item: ["<start_function_call>", "call:", "", "", "", "<end_function_call>"],
                 between: "",
@@ -139,9 +148,11 @@ impl Form {
             Self::Gemma => {
                 CallForm { item: ["<|tool_call>", "call:", "", "", "", "<tool_call|>"], between: "", ..CallForm::JSON }
             }
-            Self::Llama => {
-                CallForm { item: ["", "{\"name\": \"", "", "\", \"parameters\": ", "}", ""], between: "; ", ..CallForm::JSON }
-            }
+            Self::Llama => CallForm {
+                item: ["", "{\"name\": \"", "", "\", \"parameters\": ", "}", ""],
+                between: "; ",
+                ..CallForm::JSON
+            },
             Self::Code => {
                 CallForm { item: ["<code>", "\n", "(**", "", ")\n", "</code>"], between: "\n", ..CallForm::JSON }
             }

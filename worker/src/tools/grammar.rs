@@ -140,7 +140,11 @@ impl Grammar<'_> {
 /// A text in a regular expression between slashes.
 fn escaped(text: &str) -> String {
     let letter = |letter: char| {
-        if letter.is_alphanumeric() || matches!(letter, '<' | '>' | '_' | ' ') { letter.to_string() } else { format!("\\{letter}") }
+        if letter.is_alphanumeric() || matches!(letter, '<' | '>' | '_' | ' ') {
+            letter.to_string()
+        } else {
+            format!("\\{letter}")
+        }
     };
     text.chars().map(letter).collect()
 }

@@ -71,7 +71,9 @@ fn answered<'m>(path: &str, id: &str, name: Option<&str>, made: &'m mut [Made]) 
         let why = if id.is_empty() {
             "is missing, and no call before is without a result".to_owned()
         } else {
-            format!("is `{id}`: no message before makes that call; send the assistant's message with its `tool_calls`, too")
+            format!(
+                "is `{id}`: no message before makes that call; send the assistant's message with its `tool_calls`, too"
+            )
         };
         return Err(ToolsError::invalid(field, why));
     };
@@ -108,7 +110,12 @@ mod tests {
     #[test]
     fn results_find_their_calls() {
         let calls = vec![call("x", "f", r#"{"b": 1, "a": 2}"#), call("y", "g", "")];
-        let all = vec![said("user", vec![], ""), said("assistant", calls, ""), said("tool", vec![], "y"), said("tool", vec![], "")];
+        let all = vec![
+            said("user", vec![], ""),
+            said("assistant", calls, ""),
+            said("tool", vec![], "y"),
+            said("tool", vec![], ""),
+        ];
         let read = conversation(all).unwrap();
         assert_eq!(read[1].tool_calls[0].arguments.to_string(), r#"{"b":1,"a":2}"#);
         assert_eq!((read[2].name.as_deref(), read[2].tool_call_id.as_deref()), (Some("g"), Some("y")));
@@ -122,10 +129,18 @@ mod tests {
             (vec![said("tool", vec![], "x")], "messages[0].tool_call_id", "no message before makes that call"),
             (vec![made(), said("tool", vec![], "z")], "messages[1].tool_call_id", "is `z`"),
             (vec![said("tool", vec![], "")], "messages[0].tool_call_id", "no call before is without a result"),
-            (vec![said("user", vec![call("x", "f", "{}")], "")], "messages[0].tool_calls", "only for messages of an assistant"),
+            (
+                vec![said("user", vec![call("x", "f", "{}")], "")],
+                "messages[0].tool_calls",
+                "only for messages of an assistant",
+            ),
             (vec![said("user", vec![], "x")], "messages[0].tool_call_id", "only for messages with the role tool"),
             (vec![said("assistant", vec![call("x", "", "{}")], "")], "messages[0].tool_calls[0].name", "is missing"),
-            (vec![said("assistant", vec![call("x", "f", "[]")], "")], "messages[0].tool_calls[0].arguments", "text of a JSON object"),
+            (
+                vec![said("assistant", vec![call("x", "f", "[]")], "")],
+                "messages[0].tool_calls[0].arguments",
+                "text of a JSON object",
+            ),
         ] {
             let refused = conversation(messages).unwrap_err();
             assert_eq!(refused.field(), field, "{refused}");

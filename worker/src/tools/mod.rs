@@ -25,8 +25,5 @@ pub(crate) use request::variables;
 pub use request::{Choice, Tool, ToolSet};
 pub use thinking::Thinking;
 
-
-
-
 #[cfg(test)]
 mod tests;

@@ -72,7 +72,12 @@ impl ToolSet {
         let bytes = tools.iter().map(|tool| tool.parameters.len()).sum();
         if bytes > PARAMETERS_BYTES_MAX {
             let field = "tools".to_owned();
-            return Err(ToolsError::TooMany { field, found: bytes, unit: "bytes of parameters", most: PARAMETERS_BYTES_MAX });
+            return Err(ToolsError::TooMany {
+                field,
+                found: bytes,
+                unit: "bytes of parameters",
+                most: PARAMETERS_BYTES_MAX,
+            });
         }
         let read = |(index, tool)| Tool::new(&format!("tools[{index}]"), tool);
         let tools = tools.into_iter().enumerate().map(read).collect::<Result<Vec<_>, _>>()?;
@@ -243,7 +248,9 @@ mod tests {
 
     #[test]
     fn choices_are_read() {
-        let of = |mode, name: &str| ToolSet::new(vec![tool("f", ""), tool("g", "")], choice(mode, name), Some(false)).unwrap();
+        let of = |mode, name: &str| {
+            ToolSet::new(vec![tool("f", ""), tool("g", "")], choice(mode, name), Some(false)).unwrap()
+        };
         assert_eq!(of(ToolChoiceMode::None, ""), None);
         assert_eq!(of(ToolChoiceMode::Auto, "").unwrap().choice, Choice::Auto);
         assert_eq!(of(ToolChoiceMode::Required, "").unwrap().choice, Choice::Required);

@@ -131,7 +131,12 @@ mod tests {
     #[test]
     fn thoughts_are_set_apart_wherever_the_text_is_cut() {
         for (is_open, text, thoughts, answer) in [
-            (false, "<think>\nSo: a < b.\n\n</think>\n\nYes. <think> is a tag.", "So: a < b.", "Yes. <think> is a tag."),
+            (
+                false,
+                "<think>\nSo: a < b.\n\n</think>\n\nYes. <think> is a tag.",
+                "So: a < b.",
+                "Yes. <think> is a tag.",
+            ),
             (false, "\n<think>a</think>b", "a", "b"),
             (true, "\nHm.\n</think>\nYes.", "Hm.", "Yes."),
             (true, "Hm, and cut </thi", "Hm, and cut </thi", ""),
@@ -153,7 +158,10 @@ mod tests {
     #[test]
     fn templates_say_how_they_mark_it() {
         let marks = Thinking::of("{{ '<think>' }}…{{ '</think>' }}").unwrap();
-        assert!(marks.is_open_at_end("<|im_start|>assistant\n<think>\n") && !marks.is_open_at_end("<think>\n\n</think>\n\n"));
+        assert!(
+            marks.is_open_at_end("<|im_start|>assistant\n<think>\n")
+                && !marks.is_open_at_end("<think>\n\n</think>\n\n")
+        );
         assert_eq!(Thinking::of("[THINK][/THINK]"), Some(MARKS[1]));
         assert_eq!(Thinking::of("{{ messages }}"), None);
     }

@@ -122,7 +122,11 @@ mod tests {
             ("assistant", json!({"type": "tool_use", "id": "x"}), "c[0].name"),
             ("assistant", json!({"type": "tool_use", "id": "x", "name": "f", "input": "{}"}), "c[0].input"),
             ("user", json!({"type": "tool_result", "content": "x"}), "c[0].tool_use_id"),
-            ("user", json!({"type": "tool_result", "tool_use_id": "x", "content": [{"type": "image"}]}), "c[0].content[0]"),
+            (
+                "user",
+                json!({"type": "tool_result", "tool_use_id": "x", "content": [{"type": "image"}]}),
+                "c[0].content[0]",
+            ),
         ] {
             let error = messages(role, "c", &json!([block])).expect_err(param);
             assert_eq!(error.body.param.as_deref(), Some(param));

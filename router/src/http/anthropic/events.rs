@@ -74,7 +74,11 @@ impl Writer {
         }
         for part in &delta.tool_calls {
             let ToolCallDelta { index, id, name, arguments } = part;
-            self.enter(Block::Call(*index), &json!({ "type": "tool_use", "id": id, "name": name, "input": {} }), &mut bytes);
+            self.enter(
+                Block::Call(*index),
+                &json!({ "type": "tool_use", "id": id, "name": name, "input": {} }),
+                &mut bytes,
+            );
             if !arguments.is_empty() {
                 self.say(&json!({ "type": "input_json_delta", "partial_json": arguments }), &mut bytes);
             }
@@ -195,8 +199,19 @@ mod tests {
             Some(format!("{index} {}", what.unwrap_or("end")))
         });
         let expected = [
-            "0 thinking", "0 thinking_delta", "0 end", "1 text", "1 text_delta", "1 end", "2 tool_use", "2 input_json_delta",
-            "2 input_json_delta", "2 end", "3 tool_use", "3 input_json_delta", "3 end",
+            "0 thinking",
+            "0 thinking_delta",
+            "0 end",
+            "1 text",
+            "1 text_delta",
+            "1 end",
+            "2 tool_use",
+            "2 input_json_delta",
+            "2 input_json_delta",
+            "2 end",
+            "3 tool_use",
+            "3 input_json_delta",
+            "3 end",
         ];
         assert_eq!(shown.collect::<Vec<_>>(), expected);
         assert!(text.contains(r#""stop_reason":"tool_use""#), "{text}");
@@ -205,7 +220,10 @@ mod tests {
     #[test]
     fn an_empty_answer_has_a_block_and_an_error_is_the_last_event() {
         let empty = said(vec![Ok(Event::Finished(Finished::default()))]);
-        assert_eq!(names(&empty), ["message_start", "content_block_start", "content_block_stop", "message_delta", "message_stop"]);
+        assert_eq!(
+            names(&empty),
+            ["message_start", "content_block_start", "content_block_stop", "message_delta", "message_stop"]
+        );
         let text = said(vec![Err(Refusal::DeadlineExceeded)]);
         assert_eq!(names(&text), ["message_start", "error"]);
         assert!(text.contains("timeout_error"), "{text}");

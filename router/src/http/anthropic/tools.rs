@@ -33,7 +33,8 @@ fn tool(path: &str, value: &Value) -> Result<Tool, ApiError> {
     if let Some(kind) = kind.filter(|kind| kind != "custom") {
         let kind: String = kind.chars().take(40).collect();
         let path = format!("{path}.type");
-        let message = format!("`{path}` has to be custom, not {kind:?}: models here call functions of the caller's only");
+        let message =
+            format!("`{path}` has to be custom, not {kind:?}: models here call functions of the caller's only");
         return Err(ApiError::param(&path, message));
     }
     let tool = Tool {
@@ -95,9 +96,15 @@ mod tests {
         let request = of(json!({"type": "tool", "name": "f", "disable_parallel_tool_use": true}));
         let choice = request.tool_choice.expect("a choice");
         assert_eq!((choice.mode(), choice.name.as_str()), (ToolChoiceMode::Required, "f"));
-        assert_eq!((request.parallel_tool_calls, request.tools[0].parameters.as_str()), (Some(false), r#"{"type":"object"}"#));
+        assert_eq!(
+            (request.parallel_tool_calls, request.tools[0].parameters.as_str()),
+            (Some(false), r#"{"type":"object"}"#)
+        );
         let mode = |kind: &str| of(json!({"type": kind})).tool_choice.expect("a choice").mode();
-        assert_eq!([mode("auto"), mode("any"), mode("none")], [ToolChoiceMode::Auto, ToolChoiceMode::Required, ToolChoiceMode::None]);
+        assert_eq!(
+            [mode("auto"), mode("any"), mode("none")],
+            [ToolChoiceMode::Auto, ToolChoiceMode::Required, ToolChoiceMode::None]
+        );
     }
 
     #[test]
@@ -116,6 +123,9 @@ mod tests {
             assert!(error.body.message.contains(words), "{}", error.body.message);
         }
         assert_eq!(own("tools[0].parameters"), "tools[0].input_schema");
-        assert_eq!((own("messages[3].tool_call_id").as_str(), own("tools[0].name").as_str()), ("messages", "tools[0].name"));
+        assert_eq!(
+            (own("messages[3].tool_call_id").as_str(), own("tools[0].name").as_str()),
+            ("messages", "tools[0].name")
+        );
     }
 }

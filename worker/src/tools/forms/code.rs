@@ -146,7 +146,12 @@ impl<'t> Reader<'t> {
             "True" => Some(true.into()),
             "False" => Some(false.into()),
             "None" => Some(Value::Null),
-            word => word.parse::<i64>().map(Number::from).ok().or_else(|| Number::from_f64(word.parse().ok()?)).map(Value::Number),
+            word => word
+                .parse::<i64>()
+                .map(Number::from)
+                .ok()
+                .or_else(|| Number::from_f64(word.parse().ok()?))
+                .map(Value::Number),
         }
     }
 

@@ -12,8 +12,16 @@ use crate::{
     text::TokenBytes,
 };
 
-const CONTROL: [&str; 8] =
-    ["</s>", "[TOOL_CALLS]", "[ARGS]", "<|tool_call|>", "<|/tool_call|>", "<start_function_call>", "<end_function_call>", "</think>"];
+const CONTROL: [&str; 8] = [
+    "</s>",
+    "[TOOL_CALLS]",
+    "[ARGS]",
+    "<|tool_call|>",
+    "<|/tool_call|>",
+    "<start_function_call>",
+    "<end_function_call>",
+    "</think>",
+];
 const FORMS: [Form; 11] = [
     Form::Hermes,
     Form::Llama,
@@ -63,12 +71,18 @@ impl Model {
             let Next::Tokens(mask) = &next[0] else { break };
             let token = match begin.get(tokens.len()) {
                 Some(token) => {
-                    assert!(mask.allows(*token), "{:?} after {:?}", self.bytes.text(&[*token]), self.bytes.text(&tokens));
+                    assert!(
+                        mask.allows(*token),
+                        "{:?} after {:?}",
+                        self.bytes.text(&[*token]),
+                        self.bytes.text(&tokens)
+                    );
                     *token
                 }
                 None if mask.allows(end) && tokens.len() >= least => end,
                 None => {
-                    let allowed: Vec<u32> = (0..self.bytes.len() as u32).filter(|id| mask.allows(*id) && *id != end).collect();
+                    let allowed: Vec<u32> =
+                        (0..self.bytes.len() as u32).filter(|id| mask.allows(*id) && *id != end).collect();
                     if allowed.is_empty() {
                         break;
                     }
@@ -135,7 +149,11 @@ fn an_answer_that_has_to_call_does() {
 fn marks_are_the_control_tokens_that_they_are() {
     let model = Model::new();
     let tools = set(Choice::Required, false);
-    for (form, mark) in [(Form::MistralArgs, "[TOOL_CALLS]"), (Form::Phi, "<|tool_call|>"), (Form::FunctionGemma, "<start_function_call>")] {
+    for (form, mark) in [
+        (Form::MistralArgs, "[TOOL_CALLS]"),
+        (Form::Phi, "<|tool_call|>"),
+        (Form::FunctionGemma, "<start_function_call>"),
+    ] {
         let rule = rule(&tools, form, None, |text| model.control(text)).unwrap();
         let mut guide = model.constraints.compile(&rule).unwrap().guide(&[]);
         let next = guide.look_ahead(&[]).unwrap();
@@ -151,7 +169,8 @@ fn an_answer_that_may_call_is_text_or_a_valid_call() {
     let tools = set(Choice::Auto, true);
     for form in FORMS {
         let rule = rule(&tools, form, None, |text| model.control(text)).unwrap();
-        let letters = |text: &str| text.bytes().map(|byte| model.id(&String::from(char::from(byte)))).collect::<Vec<_>>();
+        let letters =
+            |text: &str| text.bytes().map(|byte| model.id(&String::from(char::from(byte)))).collect::<Vec<_>>();
         let hello = letters("Hello.");
         assert_eq!(model.answer(&rule, &hello, 0, 1), "Hello.", "{form:?}");
         let Some(mark) = form.marks().first() else {

@@ -30,7 +30,12 @@ fn set(choice: Choice, parallel: bool) -> ToolSet {
 }
 
 /// An answer given in these parts: its thoughts, its text, and its calls as `name arguments`.
-fn read(form: Form, thinking: Option<(Thinking, bool)>, tools: &ToolSet, parts: &[&str]) -> (String, String, Vec<String>) {
+fn read(
+    form: Form,
+    thinking: Option<(Thinking, bool)>,
+    tools: &ToolSet,
+    parts: &[&str],
+) -> (String, String, Vec<String>) {
     let mut reader = AnswerReader::new(thinking, Some((form, tools.clone())));
     let mut delta = Delta::default();
     for part in parts {

@@ -24,14 +24,24 @@ fn calls_of_every_form_are_found() {
     let add = r#"{"name": "add", "arguments": {"a": 1}}"#;
     for (form, text, said, calls) in [
         (Hermes, format!("<tool_call>\n{json}\n</tool_call>"), "", vec![OSLO]),
-        (Hermes, format!("I look.\n\n<tool_call>\n{json}\n</tool_call>\n<tool_call>{add}</tool_call>\n"), "I look.", vec![OSLO, ADD]),
+        (
+            Hermes,
+            format!("I look.\n\n<tool_call>\n{json}\n</tool_call>\n<tool_call>{add}</tool_call>\n"),
+            "I look.",
+            vec![OSLO, ADD],
+        ),
         (Hermes, format!("<tool_call>\n{json}\n{add}\n</tool_call>"), "", vec![OSLO, ADD]),
         (Hermes, format!("<tool_call>{json}"), "", vec![OSLO]),
         (Hermes, r#"<tool_call>{"name": "add", "arguments": "{\"a\": 1}"}</tool_call>"#.into(), "", vec![ADD]),
         (Llama, r#"{"name": "get_weather", "parameters": {"city": "Oslo"}}"#.into(), "", vec![OSLO]),
         (Llama, format!("<|python_tag|>{json}; {add}"), "", vec![OSLO, ADD]),
         (MistralList, format!("[TOOL_CALLS][{json}, {add}]"), "", vec![OSLO, ADD]),
-        (MistralArgs, r#"Well. [TOOL_CALLS]get_weather[ARGS]{"city": "Oslo"}[TOOL_CALLS]add[ARGS]{"a": 1}"#.into(), "Well.", vec![OSLO, ADD]),
+        (
+            MistralArgs,
+            r#"Well. [TOOL_CALLS]get_weather[ARGS]{"city": "Oslo"}[TOOL_CALLS]add[ARGS]{"a": 1}"#.into(),
+            "Well.",
+            vec![OSLO, ADD],
+        ),
         (MistralArgs, r#"[TOOL_CALLS]add[CALL_ID]abcdefghi[ARGS]{"a": 1}"#.into(), "", vec![ADD]),
         (Phi, format!("<|tool_call|>[{json}]<|/tool_call|>"), "", vec![OSLO]),
         (Granite, format!("<|tool_call|>[{json}]"), "", vec![OSLO]),
@@ -52,7 +62,8 @@ fn calls_of_every_form_are_found() {
         (Gemma, "<|tool_call>call:get_weather{city:<|\"|>Oslo<|\"|>}<tool_call|>".into(), "", vec![OSLO]),
         (
             Xml,
-            "<tool_call>\n<function=get_weather>\n<parameter=city>\nOslo\n</parameter>\n</function>\n</tool_call>".into(),
+            "<tool_call>\n<function=get_weather>\n<parameter=city>\nOslo\n</parameter>\n</function>\n</tool_call>"
+                .into(),
             "",
             vec![OSLO],
         ),
@@ -135,7 +146,8 @@ fn one_call_is_the_last_where_only_one_may_be() {
 fn thoughts_come_before_calls() {
     let tools = set(Choice::Auto, true);
     let marks = Thinking::of("</think>");
-    let text = "I could <tool_call>.\n</think>\n\n<tool_call>{\"name\": \"add\", \"arguments\": {\"a\": 1}}</tool_call>";
+    let text =
+        "I could <tool_call>.\n</think>\n\n<tool_call>{\"name\": \"add\", \"arguments\": {\"a\": 1}}</tool_call>";
     let expected = ("I could <tool_call>.".to_owned(), String::new(), vec![ADD.to_owned()]);
     assert_eq!(read(Form::Hermes, marks.map(|marks| (marks, true)), &tools, &[text]), expected);
     let opened = format!("<think>\n{text}");

@@ -26,7 +26,8 @@ fn the_form_is_found_in_the_template() {
         ("{\"name\": function name, \"parameters\": dictionary of argument name and its value}", Form::Llama),
         ("something else", Form::Json),
     ] {
-        let source = format!("{{% if tools %}}{{{{ tools | tojson }}}}{{% raw %}}{sign}{{% endraw %}}{{% endif %}}{TURNS}");
+        let source =
+            format!("{{% if tools %}}{{{{ tools | tojson }}}}{{% raw %}}{sign}{{% endraw %}}{{% endif %}}{TURNS}");
         assert_eq!(Form::of(&template(&source), false), form, "{sign}");
     }
     assert_eq!(Form::of(&template(&format!("{TURNS}<tool_call>")), false), Form::Json, "it shows no tools");
@@ -64,7 +65,10 @@ fn rendered(source: &str) -> String {
 fn a_template_without_tools_gets_them_in_words() {
     let text = rendered(TURNS);
     assert!(text.starts_with("[system]You can call functions."), "{text}");
-    assert!(text.contains("\n{\"name\":\"add\",\"description\":\"It does.\",\"parameters\":{\"type\":\"object\""), "{text}");
+    assert!(
+        text.contains("\n{\"name\":\"add\",\"description\":\"It does.\",\"parameters\":{\"type\":\"object\""),
+        "{text}"
+    );
     let call = r#"{"name": "add", "arguments": {"a": 1, "b": [true]}}"#;
     let turns = text.split_once("[user]").unwrap().1;
     assert_eq!(turns, format!("1+1?[assistant]So.\n{call}[tool]2[tool]3[user]Well?"));
@@ -96,8 +100,13 @@ fn calls_that_a_template_leaves_out_are_said_in_its_form() {
     let phi = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% if m.tools %}<|tool|>{{ m.tools }}<|/tool|>{% endif %}{% endfor %}";
     let text = rendered(phi);
     assert!(text.starts_with(r#"[system]<|tool|>[{"name":"add","#), "{text}");
-    assert!(text.contains(r#"So.
-<|tool_call|>[{"name": "add", "arguments": {"a": 1, "b": [true]}}]<|/tool_call|>[tool]2"#), "{text}");
+    assert!(
+        text.contains(
+            r#"So.
+<|tool_call|>[{"name": "add", "arguments": {"a": 1, "b": [true]}}]<|/tool_call|>[tool]2"#
+        ),
+        "{text}"
+    );
 }
 
 #[test]
