@@ -109,12 +109,31 @@ impl Dispatcher {
 
     /// The answer, from its first token on.
     pub(crate) async fn generate(&self, request: &GenerateRequest, call: &Call) -> Result<Answer, Refusal> {
+        self.answer(request, call, None).await
+    }
+
+    /// Another answer of the worker at this URL, which has the prompt's keys and values; of another one if it has left or is full.
+    pub(crate) async fn generate_beside(
+        &self,
+        request: &GenerateRequest,
+        call: &Call,
+        worker: &str,
+    ) -> Result<Answer, Refusal> {
+        self.answer(request, call, Some(worker)).await
+    }
+
+    async fn answer(
+        &self,
+        request: &GenerateRequest,
+        call: &Call,
+        beside: Option<&str>,
+    ) -> Result<Answer, Refusal> {
         let mut meter = Meter::new(&self.metrics, call.api, call.caller.name());
         let latest = Instant::now() + self.limits.request;
         let deadline = call.deadline.map_or(latest, |deadline| deadline.min(latest));
         let answer = async {
             let permit = self.admit(request, &call.caller)?;
-            match timeout_at(deadline, self.try_workers(request, call, deadline)).await {
+            match timeout_at(deadline, self.try_workers(request, call, deadline, beside)).await {
                 Ok(begun) => Ok((begun?, permit)),
                 Err(_) => Err(Refusal::DeadlineExceeded),
             }
@@ -166,6 +185,7 @@ impl Dispatcher {
         request: &GenerateRequest,
         call: &Call,
         deadline: Instant,
+        beside: Option<&str>,
     ) -> Result<StartedAnswer, Refusal> {
         let mut view = self.view.clone();
         let mut outcomes = None;
@@ -178,7 +198,7 @@ impl Dispatcher {
                 resolve(&now, &request.model, &call.caller)?;
                 self.classifier.classify(&now, request, &call.caller, &mut outcomes).await;
             }
-            match self.plan(&now, request, &call.caller, outcomes.as_ref(), &attempts.tried)? {
+            match self.plan(&now, request, &call.caller, outcomes.as_ref(), (&attempts.tried, beside))? {
                 Plan::Wait { name, why } => {
                     if let Some(refusal) = attempts.no_room() {
                         return Err(refusal);
@@ -211,13 +231,13 @@ impl Dispatcher {
         request: &GenerateRequest,
         caller: &Caller,
         outcomes: Option<&Outcomes>,
-        tried: &ExcludedWorkers,
+        (tried, beside): (&ExcludedWorkers, Option<&str>),
     ) -> Result<Plan, Refusal> {
         if view.index.swarm.generation == 0 {
             return Ok(Plan::Wait { name: request.model.clone(), why: Absence::NoSwarm });
         }
         let decided = resolve(view, &request.model, caller)?.decide(request, outcomes);
-        Ok(match decided.eligible(tried).rank(self.draw()) {
+        Ok(match decided.eligible(tried).beside(beside).rank(self.draw()) {
             Ok(Chosen { decided, worker }) => {
                 let expert = decided.expert.name.clone();
                 let decision = decision(decided, Some(worker));

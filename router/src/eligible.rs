@@ -30,6 +30,16 @@ pub(crate) struct Eligible<'v> {
     pub(crate) why_none: Option<Absence>,
 }
 
+impl Eligible<'_> {
+    /// Only the worker at `url`, if it is one of them.
+    pub(crate) fn beside(mut self, url: Option<&str>) -> Self {
+        if let Some(worker) = self.workers.iter().find(|worker| Some(&*worker.url) == url) {
+            self.workers = vec![*worker];
+        }
+        self
+    }
+}
+
 impl ExcludedWorkers {
     /// Excludes a worker until its next state.
     pub(crate) fn push(&mut self, worker: &Worker) {

@@ -158,6 +158,11 @@ pub(crate) fn attributed(status: Status) -> Status {
 }
 
 impl Answer {
+    /// The worker that gives it.
+    pub(crate) fn worker(&self) -> Arc<str> {
+        Arc::clone(&self.events.worker)
+    }
+
     /// Event by event, to a caller that may read slowly.
     pub(crate) fn relayed(self) -> (Started, Relayed) {
         (self.started, relay(self.events, self.reader_idle, self.permit))

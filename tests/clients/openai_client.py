@@ -269,6 +269,34 @@ def tools():
     refused(bad, lambda: chat(**ask), "tools[2].function.name", "names have to differ", param="tools[2].function.name")
 
 
+def several_answers():
+    one = chat(max_tokens=16, temperature=1, seed=5)
+    three = chat(max_tokens=16, temperature=1, seed=5, n=3)
+    assert [choice.index for choice in three.choices] == [0, 1, 2], three
+    texts = [choice.message.content for choice in three.choices]
+    assert texts[0] == one.choices[0].message.content and len(set(texts)) == 3, texts
+    assert texts == [choice.message.content for choice in chat(max_tokens=16, temperature=1, seed=5, n=3).choices]
+    # A prompt counts once.
+    usage = three.usage
+    assert usage.prompt_tokens == one.usage.prompt_tokens and usage.completion_tokens > one.usage.completion_tokens, usage
+    pieces = ["", "", ""]
+    for event in chat(max_tokens=16, temperature=1, seed=5, n=3, stream=True):
+        for choice in event.choices:
+            pieces[choice.index] += choice.delta.content or ""
+    assert pieces == texts, pieces
+    best = client.completions.create(
+        model="smollm2", prompt="The capital of France is", max_tokens=8, temperature=1, seed=1, n=2, best_of=4, logprobs=0
+    )
+    means = [sum(choice.logprobs.token_logprobs) / len(choice.logprobs.tokens) for choice in best.choices]
+    assert len(means) == 2 and means[0] >= means[1], means
+    refused(
+        openai.BadRequestError,
+        lambda: client.completions.create(model="smollm2", prompt="x", n=3, best_of=2),
+        "`best_of` is 2, but 3 answers are wanted",
+        param="best_of",
+    )
+
+
 def logit_bias():
     first = chat(max_tokens=1, logprobs=True, top_logprobs=2, extra_body={"return_tokens_as_token_ids": True})
     best, second = (int(one.token.split(":")[1]) for one in first.choices[0].logprobs.content[0].top_logprobs)
@@ -283,7 +311,7 @@ def errors():
     refused(openai.NotFoundError, lambda: chat("bankin"), "`bankin`", "`banking`", param="model", code="model_not_found")
     refused(openai.NotFoundError, lambda: client.models.retrieve("bankin"), "`banking`")
     refused(bad, lambda: chat(max_tokens=0), "max_tokens", "at least 1", param="max_tokens")
-    refused(bad, lambda: chat(n=2), "`n`", param="n", code="unsupported_parameter")
+    refused(bad, lambda: chat(n=65), "`n`", "from 1 to 64", param="n")
     refused(bad, lambda: chat(temperature=-1), "temperature", "between 0 and", param="temperature")
     refused(bad, lambda: chat(top_p=1.5), "top_p", "between 0 and 1", param="top_p")
     refused(bad, lambda: chat(logprobs=True, top_logprobs=21), "at most 20")
@@ -312,6 +340,7 @@ for check in (
     route_picks_the_expert,
     structured_outputs,
     tools,
+    several_answers,
     logit_bias,
     errors,
 ):

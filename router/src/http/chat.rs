@@ -5,7 +5,9 @@ use serde_json::{Map, Value};
 use slm_proto::v1::{GenerateRequest, Message, Messages, generate_request::Input};
 
 use super::{
-    Shared, body, content_type,
+    Shared, body,
+    choices::Choices,
+    content_type,
     error::ApiError,
     fields::{Fields, read, shown},
     head::CompletionKind,
@@ -43,6 +45,7 @@ pub(super) fn parse(mut fields: Fields) -> Result<(GenerateRequest, ResponseOpti
         options.names.max_tokens = "max_completion_tokens";
     }
     request.max_tokens = newer.or(request.max_tokens);
+    options.choices = Choices::n(&mut fields)?;
     request.logprobs = logprobs(&mut fields)?;
     request.input = Some(Input::Messages(messages(&mut fields, Dialect::OpenAi)?));
     tools::take(&mut fields, &mut request)?;
@@ -228,7 +231,7 @@ mod tests {
             "temperature": 0.5, "top_p": 0.9, "top_k": -1, "min_p": 0.1, "repetition_penalty": 1.1,
             "presence_penalty": 1, "frequency_penalty": -1, "seed": 7, "max_completion_tokens": 9, "stop": "x",
             "stop_token_ids": [1, 2], "ignore_eos": true, "priority": -2, "logprobs": true,
-            "top_logprobs": 3, "stream": true,
+            "top_logprobs": 3, "stream": true, "n": 3,
             "stream_options": {"include_usage": true}, "explain": true, "metadata": {"lang": "de"},
             "messages": [
                 {"role": "developer", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
@@ -250,9 +253,10 @@ mod tests {
         let constraint = "response_format.json_schema.schema";
         let names =
             FieldNames { max_tokens: "max_completion_tokens", constraint, ..FieldNames::new(CompletionKind::Chat) };
+        let choices = Choices { given: 3, computed: 3 };
         assert_eq!(
             options,
-            ResponseOptions { stream: true, include_usage: true, explain: true, token_ids: true, names }
+            ResponseOptions { stream: true, include_usage: true, explain: true, token_ids: true, choices, names }
         );
         assert_eq!(request.parse_special_tokens, Some(true));
         let Some(Input::Messages(messages)) = request.input else { panic!("messages") };
@@ -408,7 +412,7 @@ mod tests {
             (json!({"stream_options": {"include_usage": true}}), "stream_options", "only for `stream: true`"),
             (json!({"metadata": {"a": 1}}), "metadata.a", "a string"),
             (json!({"parse_special_tokens": "yes"}), "parse_special_tokens", "true or false"),
-            (json!({"n": 2}), "n", "not supported"),
+            (json!({"n": 65}), "n", "from 1 to 64"),
             (json!({"maxtokens": 2}), "maxtokens", "did you mean `max_tokens`"),
         ];
         for (change, param, message) in cases {

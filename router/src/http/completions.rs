@@ -5,7 +5,9 @@ use serde_json::Value;
 use slm_proto::v1::{GenerateRequest, TokenIds, generate_request::Input};
 
 use super::{
-    Shared, body, content_type,
+    Shared, body,
+    choices::Choices,
+    content_type,
     error::ApiError,
     fields::{Fields, read, shown},
     head::CompletionKind,
@@ -41,6 +43,7 @@ pub(super) fn parse(
     prompts_max: usize,
 ) -> Result<(Vec<GenerateRequest>, ResponseOptions), ApiError> {
     let (mut request, mut options) = params::take(&mut fields, CompletionKind::Text)?;
+    options.choices = Choices::best_of(&mut fields, options.stream)?;
     request.max_tokens.get_or_insert(MAX_TOKENS);
     request.logprobs = fields.take_as("logprobs", params::LOGPROBS)?;
     let prompt = fields.raw("prompt");
@@ -49,6 +52,11 @@ pub(super) fn parse(
     if inputs.len() > prompts_max {
         let message = format!("`prompt` holds {} prompts; at most {prompts_max} are taken at once", inputs.len());
         return Err(ApiError::param("prompt", message));
+    }
+    let computed = options.choices.computed;
+    if inputs.len().saturating_mul(computed) > prompts_max.max(computed) {
+        let message = format!("{} prompts of {computed} answers each are more than {prompts_max} answers; ask for fewer at once", inputs.len());
+        return Err(ApiError::param("n", message));
     }
     unsupported::refuse(fields, &[params::NAMES.as_slice(), &["prompt"]].concat())?;
     let requests = inputs.into_iter().map(|input| GenerateRequest { input: Some(input), ..request.clone() });

@@ -47,11 +47,14 @@ struct PromptTokensDetails {
 }
 
 impl Usage {
-    pub(crate) fn add(&mut self, usage: Option<slm_proto::v1::Usage>) {
+    /// A prompt counts once, with its first answer.
+    pub(crate) fn add(&mut self, usage: Option<slm_proto::v1::Usage>, is_first: bool) {
         let usage = usage.unwrap_or_default();
-        self.prompt_tokens += usage.prompt_tokens;
+        if is_first {
+            self.prompt_tokens += usage.prompt_tokens;
+            self.prompt_tokens_details.cached_tokens += usage.cached_tokens;
+        }
         self.completion_tokens += usage.completion_tokens;
-        self.prompt_tokens_details.cached_tokens += usage.cached_tokens;
         self.total_tokens = self.prompt_tokens + self.completion_tokens;
     }
 }

@@ -4,7 +4,7 @@
 //! because a parameter that is silently ignored is a wrong answer. `browsers` is CORS and the checks of `Host` and `Origin` on
 //! loopback, `content_type` the check that a body is JSON, `names`
 //! the caller's own names of fields that a worker refuses. `params` are shared by both kinds of completion, `chat` and
-//! `completions` are the two kinds, `tools` the functions that an answer may call, `sse` the events of a stream, `logprobs` their
+//! `completions` are the two kinds, `choices` several answers to one prompt, `tools` the functions that an answer may call, `sse` the events of a stream, `logprobs` their
 //! log-probabilities, `error` every refusal in OpenAI's shape, `shape` a refusal in that of another API. `responses` is OpenAI's
 //! Responses API, `ollama` and `anthropic` are
 //! the APIs of these, `inference` is the Open Inference Protocol. `page` is the page at `/`.
@@ -14,6 +14,7 @@ mod auth;
 mod body;
 mod browsers;
 mod chat;
+mod choices;
 mod completions;
 mod constraint;
 mod content_type;

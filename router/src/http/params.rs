@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use slm_proto::v1::{GenerateRequest, Sampling};
 
 use super::{
+    choices::Choices,
     constraint,
     error::ApiError,
     fields::{Clamped, Fields, integer, read, read_as, shown},
@@ -58,6 +59,8 @@ pub(crate) struct ResponseOptions {
     pub(crate) explain: bool,
     /// Tokens of log-probabilities are called `token_id:N`.
     pub(crate) token_ids: bool,
+    /// Answers to each prompt.
+    pub(super) choices: Choices,
     /// The caller's names of its fields.
     pub(crate) names: FieldNames,
 }
@@ -87,7 +90,7 @@ pub(crate) fn take(fields: &mut Fields, kind: CompletionKind) -> Result<(Generat
         ..Default::default()
     };
     let token_ids = fields.take("return_tokens_as_token_ids")?.unwrap_or(false);
-    Ok((request, ResponseOptions { stream, include_usage, explain, token_ids, names }))
+    Ok((request, ResponseOptions { stream, include_usage, explain, token_ids, choices: Choices::ONE, names }))
 }
 
 fn sampling(fields: &mut Fields) -> Result<Sampling, ApiError> {

@@ -11,6 +11,7 @@ use slm_proto::v1::{Completion, GenerateRequest, ToolCall};
 
 use super::{
     Shared, body,
+    choices::Choices,
     error::ApiError,
     head::{CompletionKind, Head, Usage, finish_reason},
     logprobs,
@@ -40,11 +41,7 @@ pub(super) async fn respond(
     kind: CompletionKind,
     call: &Call,
 ) -> Result<Response, ApiError> {
-    let names = options.names;
-    let begun = requests.iter().enumerate().map(|(index, request)| async move {
-        dispatcher.generate(request, call).await.map_err(|refusal| names.error(refusal, index))
-    });
-    let answers = try_join_all(begun).await?;
+    let answers = options.choices.begin(dispatcher, &requests, options.names, call).await?;
     let Some(request) = requests.first() else {
         return Err(ApiError::internal("internal: the request has no prompt"));
     };
@@ -56,7 +53,7 @@ pub(super) async fn respond(
         sse::response(head, answers, options)
     } else {
         let completions = try_join_all(answers.into_iter().map(Answer::complete)).await?;
-        Json(head.whole(&completions)).into_response()
+        Json(head.whole(completions, options.choices)).into_response()
     };
     for (name, value) in [(EXPERT, expert.as_deref()), (REQUEST_ID, Some(id.as_str()))] {
         if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
@@ -86,11 +83,12 @@ fn message(completion: &Completion) -> Value {
 
 /// The whole answer as one object.
 impl Head {
-    fn whole(&self, completions: &[Completion]) -> Value {
+    fn whole(&self, completions: Vec<Completion>, choices: Choices) -> Value {
         let mut usage = Usage::default();
-        for completion in completions {
-            usage.add(completion.usage);
+        for (index, completion) in completions.iter().enumerate() {
+            usage.add(completion.usage, index % choices.computed == 0);
         }
+        let completions = choices.chosen(completions);
         let choices: Vec<Value> =
             completions.iter().enumerate().map(|(index, completion)| self.choice(index, completion)).collect();
         let mut body = json!({

@@ -77,6 +77,7 @@ fn written(
 struct Writer {
     head: Head,
     include_usage: bool,
+    answers_per_prompt: usize,
     usage: Usage,
     /// Characters of each choice so far, for `text_offset`.
     offsets: Vec<usize>,
@@ -154,7 +155,13 @@ impl<'c> ChatDelta<'c> {
 
 impl Writer {
     fn new(head: Head, options: ResponseOptions, choices: usize) -> Self {
-        Self { head, include_usage: options.include_usage, usage: Usage::default(), offsets: vec![0; choices] }
+        Self {
+            head,
+            include_usage: options.include_usage,
+            answers_per_prompt: options.choices.computed,
+            usage: Usage::default(),
+            offsets: vec![0; choices],
+        }
     }
 
     /// Chat begins with the role. Both kinds carry the decision here, when it was asked for.
@@ -177,7 +184,7 @@ impl Writer {
             Event::Delta(delta) if says_nothing(&delta) => None,
             Event::Delta(delta) => Some(self.delta(index, &delta)),
             Event::Finished(finished) => {
-                self.usage.add(finished.usage);
+                self.usage.add(finished.usage, index % self.answers_per_prompt == 0);
                 let finish_reason = Some(finish_reason(finished.reason()));
                 let choice = match self.head.kind {
                     CompletionKind::Chat => {

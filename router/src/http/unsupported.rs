@@ -22,8 +22,7 @@ const HARMLESS: [&str; 8] = [
 
 /// Parameters of OpenAI's API that are not supported, and the value that means "not used".
 type Neutral = fn(&Value) -> bool;
-const UNSUPPORTED: [(&str, Neutral); 17] = [
-    ("n", is_one),
+const UNSUPPORTED: [(&str, Neutral); 16] = [
     ("best_of", is_one),
     ("tools", is_empty),
     ("tool_choice", is_no_tool),
@@ -144,16 +143,15 @@ mod tests {
     #[test]
     fn what_means_something_is_refused_by_name() {
         let cases = [
-            (json!({"user": "u", "store": true, "n": 1, "tools": []}), None),
+            (json!({"user": "u", "store": true, "best_of": 1, "tools": []}), None),
             (json!({"echo": false, "suffix": null, "tool_choice": "none"}), None),
             (
                 json!({"verbosity": "medium", "parallel_tool_calls": false, "service_tier": "auto", "modalities": ["text"]}),
                 None,
             ),
             (json!({"verbosity": "low"}), Some(("verbosity", "not supported"))),
-            (json!({"n": 2}), Some(("n", "`n` is not supported here with this value; leave it out"))),
+            (json!({"best_of": 2}), Some(("best_of", "`best_of` is not supported here with this value; leave it out"))),
             (json!({"tools": [{}]}), Some(("tools", "`tools` is not supported"))),
-            (json!({"best_of": 3}), Some(("best_of", "not supported"))),
             (
                 json!({"temprature": 1}),
                 Some(("temprature", "unknown parameter `temprature`; did you mean `temperature`?")),

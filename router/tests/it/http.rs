@@ -201,3 +201,25 @@ async fn the_page_is_for_everybody_and_takes_nothing_from_elsewhere() {
         assert_eq!(header("x-content-type-options"), "nosniff");
     }
 }
+
+#[tokio::test]
+async fn several_answers_come_from_the_worker_that_has_the_prompt() {
+    let workers = [Worker::start("smol", &[]).await, Worker::start("smol", &[]).await];
+    let router = Router::start(swarm(&[&workers[0], &workers[1]]), limits()).await;
+    router.ready().await;
+    let mut body = chat("smol", "hello");
+    (body["n"], body["seed"]) = (6.into(), 7.into());
+    let answer: Value = router.post("/v1/chat/completions", body).await.json().await.expect("JSON");
+    let choices = answer["choices"].as_array().expect("choices");
+    let indices: Vec<_> = choices.iter().map(|choice| choice["index"].as_u64()).collect();
+    assert_eq!(indices, (0..6).map(Some).collect::<Vec<_>>());
+    // The prompt counts once.
+    assert_eq!((&answer["usage"]["prompt_tokens"], &answer["usage"]["completion_tokens"]), (&json!(3), &json!(12)));
+    let mut asked = workers.iter().map(Worker::asked).collect::<Vec<_>>();
+    asked.sort_unstable();
+    assert_eq!(asked, [0, 6]);
+    let requests = workers.iter().flat_map(|worker| worker.script.requests.lock().expect("no panic").clone());
+    let mut seeds: Vec<_> = requests.filter_map(|(request, _)| request.sampling.and_then(|sampling| sampling.seed)).collect();
+    seeds.sort_unstable();
+    assert_eq!(seeds, [7, 8, 9, 10, 11, 12]);
+}
