@@ -166,7 +166,7 @@ impl Session {
                 Err(status) => return Some((Err(status), None)),
             };
             match self.begin(request).await {
-                Ok(Begun::Running(begun)) => running = Some(begun),
+                Ok(Begun::Running(begun)) => running = Some(*begun),
                 Ok(Begun::Whole(response)) => return Some((Ok(answered(*response)), None)),
                 Err(error) => return Some((Ok(failed(&error)), None)),
             }
@@ -189,12 +189,12 @@ impl Session {
         let answer = answers.pop().ok_or_else(|| Status::internal("the request has no text"))?;
         let (started, relayed) = answer.relayed();
         let response = with_expert(response, inference::expert(Some(&started)));
-        Ok(Begun::Running(Running { relayed, form: asked.form, response }))
+        Ok(Begun::Running(Box::new(Running { relayed, form: asked.form, response })))
     }
 }
 
 enum Begun {
-    Running(Running),
+    Running(Box<Running>),
     Whole(Box<ModelInferResponse>),
 }
 
