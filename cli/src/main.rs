@@ -32,6 +32,7 @@ mod worker;
 mod up;
 
 // Callers of a running swarm.
+mod chat;
 mod client;
 mod explain;
 mod get;
@@ -79,6 +80,7 @@ struct Cli {
 enum Command {
     Up(up::UpArgs),
     Run(run::RunArgs),
+    Chat(chat::ChatArgs),
     Get(get::GetArgs),
     Explain(explain::ExplainArgs),
     Ping(ping::PingArgs),
@@ -120,6 +122,8 @@ async fn execute(command: Command) -> Result<(), Failure> {
         Command::Worker(args) => worker::execute(args).await,
         Command::Router(args) => router::execute(args).await,
         Command::Operator(args) => operator::execute(args).await,
+        // Ctrl-C is its own: it ends an answer.
+        Command::Chat(args) => chat::execute(args).await,
         Command::Run(args) => exit::or_interrupted(run::execute(args)).await,
         Command::Get(args) => exit::or_interrupted(get::execute(args)).await,
         Command::Explain(args) => exit::or_interrupted(explain::execute(args)).await,

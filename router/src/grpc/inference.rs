@@ -166,8 +166,8 @@ impl Session {
                 Err(status) => return Some((Err(status), None)),
             };
             match self.begin(request).await {
-                Ok(Begun::Running(begun)) => running = Some(*begun),
-                Ok(Begun::Whole(response)) => return Some((Ok(answered(*response)), None)),
+                Ok(Begun::Running(begun)) => running = Some(begun),
+                Ok(Begun::Whole(response)) => return Some((Ok(answered(response)), None)),
                 Err(error) => return Some((Ok(failed(&error)), None)),
             }
         }
@@ -184,18 +184,18 @@ impl Session {
         if !streamed {
             let mut response = whole(answers, &asked.form, response).await?;
             response.parameters.insert(FINAL.to_owned(), parameter(true));
-            return Ok(Begun::Whole(Box::new(response)));
+            return Ok(Begun::Whole(response));
         }
         let answer = answers.pop().ok_or_else(|| Status::internal("the request has no text"))?;
         let (started, relayed) = answer.relayed();
         let response = with_expert(response, inference::expert(Some(&started)));
-        Ok(Begun::Running(Box::new(Running { relayed, form: asked.form, response })))
+        Ok(Begun::Running(Running { relayed, form: asked.form, response }))
     }
 }
 
 enum Begun {
-    Running(Box<Running>),
-    Whole(Box<ModelInferResponse>),
+    Running(Running),
+    Whole(ModelInferResponse),
 }
 
 /// The parameter of the last response to a request.
