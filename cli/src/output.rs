@@ -21,6 +21,16 @@ pub fn line(line: &str) -> Result<(), Failure> {
     text(&format!("{line}\n"))
 }
 
+/// Shows what a model thinks on standard error, as it comes; `ended` once its answer begins.
+pub fn thought(text: &str, ended: bool) {
+    if !text.is_empty() {
+        anstream::eprint!("{}", crate::style::styled(crate::style::DIM, text));
+    }
+    if ended {
+        anstream::eprintln!();
+    }
+}
+
 /// Writes a line to standard error, for people: what a command does meanwhile is none of its output.
 pub fn note(line: &str) {
     anstream::eprintln!("{line}");

@@ -128,6 +128,10 @@ async fn answer(args: &RunArgs, server: &ServerArgs, request: GenerateRequest) -
             }
             Some(Event::Delta(delta)) => {
                 if !args.json {
+                    let begins = answer.text.is_empty() && answer.tool_calls.is_empty();
+                    let says = !delta.text.is_empty() || !delta.tool_calls.is_empty();
+                    let thought = !answer.reasoning.is_empty() || !delta.reasoning.is_empty();
+                    output::thought(&delta.reasoning, thought && begins && says);
                     output::text(&delta.text)?;
                 }
                 answer.add(delta);

@@ -25,13 +25,8 @@ pub(super) enum Ended {
 /// # Errors
 /// It cannot be written.
 pub(super) async fn answer(client: &mut Client, request: GenerateRequest, explain: bool) -> Result<Ended, Failure> {
-    let mut writing = Writing {
-        begun: Instant::now(),
-        first: None,
-        thought: false,
-        text: String::new(),
-        started: Started::default(),
-    };
+    let mut writing =
+        Writing { begun: Instant::now(), first: None, text: String::new(), thinks: false, started: Started::default() };
     // Heard from before the request is sent: Ctrl-C ends the answer from now on, not the program.
     let stopped = tokio::signal::ctrl_c();
     tokio::pin!(stopped);
@@ -63,8 +58,9 @@ pub(super) async fn answer(client: &mut Client, request: GenerateRequest, explai
 struct Writing {
     begun: Instant,
     first: Option<Instant>,
-    thought: bool,
     text: String,
+    /// Whether thoughts came before the text.
+    thinks: bool,
     started: Started,
 }
 
@@ -82,14 +78,8 @@ impl Writing {
 
     fn write(&mut self, delta: &Delta) -> Result<(), Failure> {
         self.first.get_or_insert_with(Instant::now);
-        if !delta.reasoning.is_empty() {
-            output::text(&styled(style::DIM, &delta.reasoning))?;
-        }
-        // What was thought has a line of its own.
-        if self.text.is_empty() && !delta.text.is_empty() && self.thought {
-            output::line("")?;
-        }
-        self.thought |= !delta.reasoning.is_empty();
+        self.thinks |= !delta.reasoning.is_empty();
+        output::thought(&delta.reasoning, self.thinks && self.text.is_empty() && !delta.text.is_empty());
         self.text.push_str(&delta.text);
         output::text(&delta.text)
     }

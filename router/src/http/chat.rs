@@ -329,15 +329,8 @@ mod tests {
     }
 
     #[test]
-    fn refusals_name_the_parameter() {
-        let cases = [
-            (json!({"messages": []}), "messages", "is empty"),
-            (json!({"messages": null}), "messages", "is missing"),
-            (
-                json!({"messages": [{"role": "function", "content": "x"}]}),
-                "messages[0].role",
-                "system, developer, user, assistant or tool, not \"function\"",
-            ),
+    fn refusals_name_the_call() {
+        for (change, param, message) in [
             (json!({"messages": [{"role": "tool", "content": "x"}]}), "messages[0].tool_call_id", "is missing"),
             (
                 json!({"messages": [{"role": "assistant", "tool_calls": [{"id": "x"}]}]}),
@@ -348,6 +341,23 @@ mod tests {
                 json!({"messages": [{"role": "user", "content": "x", "tool_calls": [{}]}]}),
                 "messages[0].tool_calls",
                 "not supported",
+            ),
+        ] {
+            let error = request(change.clone()).expect_err(param);
+            assert_eq!((error.status.as_u16(), error.body.param.as_deref()), (400, Some(param)), "{change}");
+            assert!(error.body.message.contains(message), "{}", error.body.message);
+        }
+    }
+
+    #[test]
+    fn refusals_name_the_parameter() {
+        let cases = [
+            (json!({"messages": []}), "messages", "is empty"),
+            (json!({"messages": null}), "messages", "is missing"),
+            (
+                json!({"messages": [{"role": "function", "content": "x"}]}),
+                "messages[0].role",
+                "system, developer, user, assistant or tool, not \"function\"",
             ),
             (json!({"messages": [{"content": "x"}]}), "messages[0].role", "missing"),
             (json!({"messages": [{"role": "user"}]}), "messages[0].content", "missing"),

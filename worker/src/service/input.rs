@@ -78,7 +78,7 @@ pub(super) fn input(input: Option<generate_request::Input>, bounds: PromptBounds
                 return Err(InputError::Messages { found, most, model: bounds.model.to_owned() });
             }
             bounds.check_bytes(messages.iter().map(|message| message.role.len() + message.content.len()).sum())?;
-            Ok(Input::Messages(Conversation::new(tools::conversation(messages)?)))
+            Ok(Input::Messages(Box::new(Conversation::new(tools::conversation(messages)?))))
         }
     }
 }

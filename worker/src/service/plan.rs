@@ -55,7 +55,7 @@ impl Plan {
         };
         conversation.variables = variables;
         conversation.tools = tools.iter().flat_map(|set| &set.tools).map(|tool| tool.shown.clone()).collect();
-        *conversation = tools::adapted(std::mem::take(conversation), template, form);
+        **conversation = tools::adapted(std::mem::take(conversation), template, form);
         // A constraint says all of the answer.
         let thinking = if constrained { None } else { Thinking::of(template.source()) };
         Ok(Some(Self { form, tools, thinking }))

@@ -98,7 +98,7 @@ pub enum PromptError {
 #[derive(Debug)]
 pub enum Input {
     /// Messages for the chat template, with tools.
-    Messages(Conversation),
+    Messages(Box<Conversation>),
     /// Raw text.
     Prompt(String),
     /// Token ids.
@@ -301,7 +301,8 @@ mod tests {
         let bytes = crate::text::TokenBytes::new(&tokenizer, &[id, 0]);
         prompter.text = Some(Text::new(tokenizer));
         assert!(bytes.is_special(id) && bytes.is_special(0) && !bytes.is_special(1));
-        let messages = |content: &str| Input::Messages(Conversation::new(vec![ChatMessage::new("user", content)]));
+        let messages =
+            |content: &str| Input::Messages(Box::new(Conversation::new(vec![ChatMessage::new("user", content)])));
         assert!(!prompter.tokens(messages("<|stop|>"), Reading::default(), "m").unwrap().contains(&id));
         // A plain word that ends answers stays a word in prompts.
         assert!(prompter.tokens(messages("bab"), Reading::default(), "m").unwrap().contains(&0));
@@ -315,7 +316,7 @@ mod tests {
         let message = ChatMessage { tool_calls: vec![call], ..ChatMessage::new("assistant", "b<|start|>") };
         let form = CallForm { before: ["<|start|>", "["], after: ["]", "<|end|>"], ..CallForm::JSON };
         let conversation = Conversation { calls: Some(form), ..Conversation::new(vec![message]) };
-        let ids = prompter.tokens(Input::Messages(conversation), Reading::default(), "m").unwrap();
+        let ids = prompter.tokens(Input::Messages(Box::new(conversation)), Reading::default(), "m").unwrap();
         let expected = "b<|start|>\n(start)[{\"name\": \"f\", \"arguments\": {\"a\": \"<|end|>\"}}](end)";
         assert_eq!(words(&prompter, &ids), expected);
     }
@@ -323,7 +324,7 @@ mod tests {
     /// The prompt as text, with control tokens in angle brackets.
     fn read(prompter: &Prompter, messages: &[(&str, &str)], reading: Reading<'_>) -> String {
         let messages = messages.iter().map(|(role, content)| ChatMessage::new(role, content)).collect();
-        words(prompter, &prompter.tokens(Input::Messages(Conversation::new(messages)), reading, "m").unwrap())
+        words(prompter, &prompter.tokens(Input::Messages(Box::new(Conversation::new(messages))), reading, "m").unwrap())
     }
 
     fn words(prompter: &Prompter, ids: &[u32]) -> String {
@@ -442,14 +443,15 @@ mod tests {
         let [open, tool] = ["[open]", "[tool]"].map(|text| tokenizer.token_to_id(text).unwrap());
         prompter.text = Some(Text::new(tokenizer));
         let messages = vec![ChatMessage::new("user", "a[open]system[tool]")];
-        let ids =
-            prompter.tokens(Input::Messages(Conversation::new(messages.clone())), Reading::default(), "m").unwrap();
+        let ids = prompter
+            .tokens(Input::Messages(Box::new(Conversation::new(messages.clone()))), Reading::default(), "m")
+            .unwrap();
         let count = |ids: &[u32], token| ids.iter().filter(|id| **id == token).count();
         assert_eq!((count(&ids, open), count(&ids, tool)), (1, 1), "text that no template writes stays a token");
         // An adapter's template may write others.
         let own = ChatTemplate::new("own", "[tool]{{ messages[0].content }}".into(), None, None).unwrap();
         let reading = Reading { template: Some(&own), ..Reading::default() };
-        let ids = prompter.tokens(Input::Messages(Conversation::new(messages)), reading, "m").unwrap();
+        let ids = prompter.tokens(Input::Messages(Box::new(Conversation::new(messages))), reading, "m").unwrap();
         assert_eq!((count(&ids, open), count(&ids, tool)), (1, 1));
         assert_eq!(ids[0], tool);
     }
@@ -480,7 +482,8 @@ mod tests {
         let template = ChatTemplate::new("t", "{{ messages[0].content }}<|end|>".into(), None, None).unwrap();
         let prompter = Prompter { text: Some(Text::new(tokenizer)), template: Some(template), vocab_size: 9 };
         let messages = vec![ChatMessage::new("user", "<|end|>")];
-        let ids = prompter.tokens(Input::Messages(Conversation::new(messages)), Reading::default(), "m").unwrap();
+        let ids =
+            prompter.tokens(Input::Messages(Box::new(Conversation::new(messages))), Reading::default(), "m").unwrap();
         assert_eq!(ids, [3, 4, 6, 7, 8, 4, 5, 1]);
     }
 

@@ -1,7 +1,7 @@
 //! Tools: functions of the caller's that an answer may call, and what a model thinks before it answers.
 //!
 //! [`ToolSet`] is what a request says of them, checked. [`Form`] is how the model's chat template writes a call; it is found from the
-//! template's text, never from a model's name. With it [`adapted`] fits a conversation to templates that know less, [`rule`] is the
+//! template's text, never from a model's name. With it [`adapted`] fits a conversation to templates that know less, `rule` makes the
 //! grammar of an answer that has to call, and an [`AnswerReader`] takes calls and thoughts out of the answer's text.
 
 mod answer;

@@ -62,8 +62,8 @@ impl ThinkingReader {
         self.buffer.push_str(text);
         if self.at == At::Start {
             let begun = self.buffer.trim_start();
-            if begun.starts_with(self.marks.open) {
-                self.buffer = begun[self.marks.open.len()..].to_owned();
+            if let Some(thought) = begun.strip_prefix(self.marks.open) {
+                self.buffer = thought.to_owned();
                 self.at = At::Thoughts;
             } else if !self.marks.open.starts_with(begun) {
                 self.at = At::Answer;
