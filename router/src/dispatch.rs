@@ -122,12 +122,7 @@ impl Dispatcher {
         self.answer(request, call, Some(worker)).await
     }
 
-    async fn answer(
-        &self,
-        request: &GenerateRequest,
-        call: &Call,
-        beside: Option<&str>,
-    ) -> Result<Answer, Refusal> {
+    async fn answer(&self, request: &GenerateRequest, call: &Call, beside: Option<&str>) -> Result<Answer, Refusal> {
         let mut meter = Meter::new(&self.metrics, call.api, call.caller.name());
         let latest = Instant::now() + self.limits.request;
         let deadline = call.deadline.map_or(latest, |deadline| deadline.min(latest));

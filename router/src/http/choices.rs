@@ -33,7 +33,9 @@ impl Choices {
         let wrong = |why: String| Err(ApiError::param("best_of", format!("`best_of` {why}")));
         match (computed > given, stream) {
             _ if computed < given => wrong(format!("is {computed}, but {given} answers are wanted by `n`")),
-            (true, true) => wrong("is for whole answers: the best is known at the end only; leave out `stream`".to_owned()),
+            (true, true) => {
+                wrong("is for whole answers: the best is known at the end only; leave out `stream`".to_owned())
+            }
             _ => Ok(Self { given, computed }),
         }
     }

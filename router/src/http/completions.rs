@@ -55,7 +55,10 @@ pub(super) fn parse(
     }
     let computed = options.choices.computed;
     if inputs.len().saturating_mul(computed) > prompts_max.max(computed) {
-        let message = format!("{} prompts of {computed} answers each are more than {prompts_max} answers; ask for fewer at once", inputs.len());
+        let message = format!(
+            "{} prompts of {computed} answers each are more than {prompts_max} answers; ask for fewer at once",
+            inputs.len()
+        );
         return Err(ApiError::param("n", message));
     }
     unsupported::refuse(fields, &[params::NAMES.as_slice(), &["prompt"]].concat())?;

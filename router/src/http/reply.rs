@@ -86,7 +86,7 @@ impl Head {
     fn whole(&self, completions: Vec<Completion>, choices: Choices) -> Value {
         let mut usage = Usage::default();
         for (index, completion) in completions.iter().enumerate() {
-            usage.add(completion.usage, index % choices.computed == 0);
+            usage.add(completion.usage, index.is_multiple_of(choices.computed));
         }
         let completions = choices.chosen(completions);
         let choices: Vec<Value> =

@@ -219,7 +219,8 @@ async fn several_answers_come_from_the_worker_that_has_the_prompt() {
     asked.sort_unstable();
     assert_eq!(asked, [0, 6]);
     let requests = workers.iter().flat_map(|worker| worker.script.requests.lock().expect("no panic").clone());
-    let mut seeds: Vec<_> = requests.filter_map(|(request, _)| request.sampling.and_then(|sampling| sampling.seed)).collect();
+    let mut seeds: Vec<_> =
+        requests.filter_map(|(request, _)| request.sampling.and_then(|sampling| sampling.seed)).collect();
     seeds.sort_unstable();
     assert_eq!(seeds, [7, 8, 9, 10, 11, 12]);
 }
