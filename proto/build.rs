@@ -4,7 +4,8 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 2] = ["proto/slm/v1/generation.proto", "proto/slm/v1/worker.proto"];
+const FILES: [&str; 3] =
+    ["proto/slm/v1/embeddings.proto", "proto/slm/v1/generation.proto", "proto/slm/v1/worker.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");

@@ -2,6 +2,7 @@
 //!
 //! A family is one small file with a [`FamilyReader`] and one line in [`ALL`]; one more in [`GGUF`] for its GGUF files.
 
+mod bert;
 mod changes;
 mod cohere2;
 mod ernie;
@@ -73,6 +74,9 @@ const ALL: &[FamilyReader] = &[
     nemotron::READER,
     seed_oss::READER,
     lfm2::READER,
+    bert::BERT,
+    bert::ROBERTA,
+    bert::DISTILBERT,
 ];
 
 /// Architectures of GGUF files.

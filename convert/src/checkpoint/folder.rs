@@ -11,6 +11,7 @@ use super::{CheckpointError, Tensor, gguf_file, lookalike};
 use crate::architecture::{Architecture, TensorSpec, Transform};
 use crate::chat::ChatTemplate;
 use crate::chat_files::{self, ChatFiles};
+use crate::embedding::{self, EmbeddingSettings};
 use crate::fields;
 use crate::generation::{EndCandidates, GenerationDefaults, add_ends, well_known_in};
 use crate::listing;
@@ -65,6 +66,7 @@ impl Folder {
                 side.insert(name.to_owned(), bytes);
             }
         }
+        embedding::read_files(path, &mut side, SIDE_FILE_BYTES_MAX)?;
         let config_path = path.join(CONFIG);
         let config_json = side_json(path, &side, CONFIG)?.ok_or_else(|| no_model(path))?;
         if let Some(error) = config_json.get("error").filter(|_| !config_json.contains_key("hidden_size")) {
@@ -228,6 +230,10 @@ impl Folder {
         let mut tokenizer = tokenizer::from_json(&self.path.join(TOKENIZER), bytes)?;
         tokenizer::add_declared(&mut tokenizer, &self.declared(&self.chat_files()?)?, self.architecture.vocab_size);
         Ok(Some(tokenizer))
+    }
+
+    pub(super) fn embedding(&self) -> Result<EmbeddingSettings, CheckpointError> {
+        embedding::settings(&self.path, &self.side)
     }
 
     pub(super) fn chat_template(&self) -> Result<Option<ChatTemplate>, CheckpointError> {

@@ -117,7 +117,7 @@ pub(super) fn decoder(fields: &Fields<'_>, conventions: &Conventions) -> Result<
         layer_inputs: None,
         ropes,
         layers: (0..layers).map(layer).collect(),
-        final_norm: norm("model.norm", "output_norm"),
+        final_norm: Some(norm("model.norm", "output_norm")),
         head: Head {
             name: Name::new("lm_head", "output"),
             tied: fields.opt_flag(first(fields, conventions.ties))?.unwrap_or(conventions.tied),
@@ -125,6 +125,7 @@ pub(super) fn decoder(fields: &Fields<'_>, conventions: &Conventions) -> Result<
             scale: 1.0,
             soft_cap: None,
         },
+        encoder: None,
     };
     let activation = activation(fields, conventions.activation)?;
     architecture.layers.iter_mut().for_each(|layer| layer.feed_forward.activation = activation);
@@ -160,7 +161,7 @@ pub(super) fn positive(fields: &Fields<'_>, key: &str, default: f64) -> Result<f
 }
 
 /// The activation of the field, by the names of transformers.
-fn activation(fields: &Fields<'_>, (key, default): (&str, &str)) -> Result<Activation, ConfigError> {
+pub(super) fn activation(fields: &Fields<'_>, (key, default): (&str, &str)) -> Result<Activation, ConfigError> {
     match fields.opt_text(key)?.unwrap_or(default) {
         "silu" | "swish" => Ok(Activation::Silu),
         "gelu_pytorch_tanh" | "gelu_new" | "gelu_fast" => Ok(Activation::GeluTanh),
