@@ -32,6 +32,7 @@ mod up;
 
 // Callers of a running swarm.
 mod client;
+mod embed;
 mod explain;
 mod get;
 mod ping;
@@ -78,6 +79,7 @@ struct Cli {
 enum Command {
     Up(up::UpArgs),
     Run(run::RunArgs),
+    Embed(embed::EmbedArgs),
     Get(get::GetArgs),
     Explain(explain::ExplainArgs),
     Ping(ping::PingArgs),
@@ -119,6 +121,7 @@ async fn execute(command: Command) -> Result<(), Failure> {
         Command::Worker(args) => worker::execute(args).await,
         Command::Router(args) => router::execute(args).await,
         Command::Operator(args) => operator::execute(args).await,
+        Command::Embed(args) => exit::or_interrupted(embed::execute(args)).await,
         Command::Run(args) => exit::or_interrupted(run::execute(args)).await,
         Command::Get(args) => exit::or_interrupted(get::execute(args)).await,
         Command::Explain(args) => exit::or_interrupted(explain::execute(args)).await,

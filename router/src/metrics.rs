@@ -24,11 +24,14 @@ const DURATIONS: [f64; 12] = [0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5
 pub(crate) enum Api {
     grpc_generate,
     grpc_complete,
+    grpc_embed,
     http_chat,
     http_completions,
+    http_embeddings,
     anthropic_messages,
     ollama_chat,
     ollama_generate,
+    ollama_embed,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]

@@ -7,7 +7,9 @@ use slm_artifacts::Source;
 use slm_convert::{bundle::PrecisionChoice, graph::Precision};
 use slm_proto::v1::{self, embed_input::Input, embeddings_client::EmbeddingsClient};
 use slm_tests::{
+    clients::python,
     embeddings::{cosine, fixture, minilm, request, texts, vectors},
+    swarm::{Folder, Swarm, adapter, base, output, slm},
     tiny::{self, Worker, greedy},
 };
 use slm_worker::model::Task;
@@ -74,11 +76,11 @@ async fn lengths_are_those_of_the_reference() -> Result<()> {
 #[tokio::test]
 async fn an_adapter_changes_vectors_as_peft_does() -> Result<()> {
     let texts = texts(&fixture("texts.json"))?;
-    let adapter = fixture("bert-adapter");
-    let (base, want) = (vectors(&fixture("bert/vectors.safetensors"))?, vectors(&adapter.join("vectors.safetensors"))?);
+    let folder = fixture("bert-adapter");
+    let (base, want) = (vectors(&fixture("bert/vectors.safetensors"))?, vectors(&folder.join("vectors.safetensors"))?);
     for (precision, bound) in [(Precision::F32, 0.999_999), (Precision::Int8, 0.995)] {
         let (mut worker, mut client) = start(&fixture("bert"), precision).await?;
-        worker.load("expert", &adapter).await?;
+        worker.load("expert", &folder).await?;
         let asked = [request("tiny", &texts), request("expert", &texts)];
         let mut other = client.clone();
         let [plain, adapted] = asked;
@@ -195,4 +197,26 @@ async fn a_drain_waits_for_what_was_taken() -> Result<()> {
     let late = embed(&mut client, request("tiny", &["a".to_owned()])).await.unwrap_err();
     assert_eq!(late.code(), Code::Unavailable, "{late}");
     Ok(worker.done.await??)
+}
+
+/// `slm up` over a folder with a model that embeds and an adapter on it, asked by the clients that people use and by `slm embed`.
+#[test]
+fn a_swarm_embeds_for_the_official_clients() -> Result<()> {
+    let folder = Folder::new()?;
+    let model = base("minilm", &fixture("bert"), "precision: F32");
+    folder.write("model.yaml", &model.replacen("spec:\n", "spec:\n  task: Embed\n", 1))?;
+    folder.write("expert.yaml", &adapter("expert", "minilm", &fixture("bert-adapter")))?;
+    let swarm = Swarm::start(folder.path())?;
+    python("embeddings_client.py", &[swarm.http.clone(), fixture("texts.json").display().to_string()])?;
+
+    let server = swarm.grpc.trim_start_matches("http://").to_owned();
+    let (code, out, err) = output(&mut slm(&["embed", "minilm", "hello world", "a", "--server", &server])?)?;
+    assert_eq!((code, out.lines().count()), (0, 2), "{err}");
+    let vector: Vec<f32> = serde_json::from_str(out.lines().next().unwrap_or_default())?;
+    let want = vectors(&fixture("bert/vectors.safetensors"))?;
+    assert!(cosine(&vector, &want[1]) > 0.999_999, "{out}");
+    let (code, _, err) = output(&mut slm(&["run", "minilm", "hello", "--server", &server])?)?;
+    assert!(code == 1 && err.contains("embeds texts"), "{err}");
+    swarm.end()?;
+    Ok(())
 }

@@ -75,7 +75,7 @@ impl ApiError {
     pub(super) fn no_such_path(path: &str) -> Self {
         Self::body(
             StatusCode::NOT_FOUND,
-            format!("no endpoint at {path}; there are /v1/models, /v1/chat/completions, /v1/completions, /v1/messages, /api/chat, /api/generate, /api/tags, /api/ps, /api/show and /api/version"),
+            format!("no endpoint at {path}; there are /v1/models, /v1/chat/completions, /v1/completions, /v1/embeddings, /v1/messages, /api/chat, /api/generate, /api/embed, /api/tags, /api/ps, /api/show and /api/version"),
         )
         .code("unknown_url")
     }

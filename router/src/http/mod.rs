@@ -4,7 +4,7 @@
 //! because a parameter that is silently ignored is a wrong answer. `browsers` is CORS and the checks of `Host` and `Origin` on
 //! loopback, `content_type` the check that a body is JSON, `names`
 //! the caller's own names of fields that a worker refuses. `params` are shared by both kinds of completion, `chat` and
-//! `completions` are the two kinds, `sse` the events of a stream, `logprobs` their log-probabilities, `error` every refusal in
+//! `completions` are the two kinds, `embeddings` the vectors of texts, `sse` the events of a stream, `logprobs` their log-probabilities, `error` every refusal in
 //! OpenAI's shape, `shape` a refusal in that of another API. `ollama` and `anthropic` are
 //! the APIs of these.
 
@@ -16,6 +16,7 @@ mod chat;
 mod completions;
 mod constraint;
 mod content_type;
+mod embeddings;
 mod error;
 mod fields;
 mod head;
@@ -84,6 +85,7 @@ fn routes(dispatcher: Shared, access: Access) -> Router {
     Router::new()
         .route("/v1/chat/completions", post(chat::handle))
         .route("/v1/completions", post(completions::handle))
+        .route("/v1/embeddings", post(embeddings::handle))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{id}", get(models::one))
         .merge(anthropic::routes())

@@ -19,8 +19,8 @@ use super::{
 };
 use crate::{dispatch::Call, events::Answer};
 
-const EXPERT: HeaderName = HeaderName::from_static("x-slm-expert");
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const EXPERT: HeaderName = HeaderName::from_static("x-slm-expert");
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Characters of a caller's own request id; longer ones are replaced.
 const REQUEST_ID_MAX: usize = 128;
 

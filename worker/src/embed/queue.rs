@@ -21,7 +21,6 @@ impl<T> Waiting<T> {
     fn next(&self) -> Option<usize> {
         self.lengths.get(self.taken).copied()
     }
-
 }
 
 /// The requests in the order of their arrival.
