@@ -10,7 +10,16 @@ pub mod v1 {
     tonic::include_proto!("slm.v1");
 }
 
-/// The encoded `FileDescriptorSet` of the package, for gRPC reflection.
+/// Package `inference`: the Open Inference Protocol.
+#[allow(missing_docs, clippy::all, clippy::pedantic, clippy::too_many_lines, unreachable_pub)]
+pub mod inference {
+    tonic::include_proto!("inference");
+
+    /// The encoded `FileDescriptorSet` of the package, for gRPC reflection.
+    pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/inference.bin"));
+}
+
+/// The encoded `FileDescriptorSet` of `slm.v1`, for gRPC reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
 /// Trailers of a refused request, for programs that have to tell refusals apart without reading messages.

@@ -45,6 +45,7 @@ mod grpc;
 mod http;
 
 mod health;
+mod inference;
 mod metrics;
 mod origins;
 mod permits;

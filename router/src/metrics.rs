@@ -32,6 +32,10 @@ pub(crate) enum Api {
     ollama_chat,
     ollama_generate,
     ollama_embed,
+    inference_http_infer,
+    inference_http_generate,
+    inference_grpc_infer,
+    inference_grpc_stream,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]

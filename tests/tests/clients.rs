@@ -36,6 +36,14 @@ fn the_official_anthropic_client() -> Result<()> {
     python("anthropic_client.py", &[swarm.http.clone(), expected.display().to_string()])
 }
 
+#[test]
+fn the_official_triton_client() -> Result<()> {
+    let swarm = quickstart()?;
+    let address = |url: &str| url.trim_start_matches("http://").to_owned();
+    let expected = repository().join("examples/quickstart/expected.json");
+    python("triton_client.py", &[address(&swarm.grpc), address(&swarm.http), expected.display().to_string()])
+}
+
 /// Every label of `expected.json`, eight at a time.
 #[tokio::test]
 async fn every_expert_gives_its_labels_in_f32() -> Result<()> {

@@ -3,13 +3,15 @@
 mod auth;
 mod embeddings;
 mod generation;
+mod inference;
 mod swarm;
 
 use std::{sync::Arc, time::Duration};
 
 use slm_listen::{Listener, deadline::DeadlineLayer, timed::grpc_body};
-use slm_proto::v1::{
-    embeddings_server::EmbeddingsServer, generation_server::GenerationServer, swarm_server::SwarmServer,
+use slm_proto::{
+    inference::grpc_inference_service_server::GrpcInferenceServiceServer,
+    v1::{embeddings_server::EmbeddingsServer, generation_server::GenerationServer, swarm_server::SwarmServer},
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status, service::interceptor::InterceptedService, transport::Server};
@@ -54,15 +56,18 @@ pub(crate) async fn serve(
     let authorize = authorize(access, Arc::clone(&dispatcher));
     let generation = GenerationServer::new(GrpcServer { dispatcher: Arc::clone(&dispatcher) });
     let embeddings = EmbeddingsServer::new(GrpcServer { dispatcher: Arc::clone(&dispatcher) });
+    let inference = GrpcInferenceServiceServer::new(GrpcServer { dispatcher: Arc::clone(&dispatcher) });
     let swarm = SwarmServer::new(GrpcServer { dispatcher });
     let reflection = || {
         Builder::configure()
             .register_encoded_file_descriptor_set(slm_proto::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(slm_proto::inference::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             // A worker's control is not served here, though the descriptors describe it.
             .with_service_name("slm.v1.Generation")
             .with_service_name("slm.v1.Embeddings")
             .with_service_name("slm.v1.Swarm")
+            .with_service_name("inference.GRPCInferenceService")
             .with_service_name("grpc.health.v1.Health")
     };
     Server::builder()
@@ -88,6 +93,7 @@ pub(crate) async fn serve(
         .add_service(InterceptedService::new(reflection().build_v1alpha()?, authorize.clone()))
         .add_service(InterceptedService::new(generation.max_decoding_message_size(bytes_max), authorize.clone()))
         .add_service(InterceptedService::new(embeddings.max_decoding_message_size(bytes_max), authorize.clone()))
+        .add_service(InterceptedService::new(inference.max_decoding_message_size(bytes_max), authorize.clone()))
         .add_service(InterceptedService::new(swarm.max_decoding_message_size(bytes_max), authorize))
         .serve_with_incoming_shutdown(connections, shutdown.cancelled_owned())
         .await

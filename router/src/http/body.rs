@@ -33,6 +33,21 @@ pub(super) async fn read<T: Send + 'static>(
     caller: &Caller,
     convert: impl FnOnce(Fields) -> Result<T, ApiError> + Send + 'static,
 ) -> Result<Read<T>, ApiError> {
+    read_bytes(body, dispatcher, caller, |bytes| {
+        let fields = parse(&bytes)?;
+        drop(bytes);
+        convert(fields)
+    })
+    .await
+}
+
+/// As [`read`], of bodies that are not JSON alone.
+pub(super) async fn read_bytes<T: Send + 'static>(
+    body: Body,
+    dispatcher: &Dispatcher,
+    caller: &Caller,
+    convert: impl FnOnce(Vec<u8>) -> Result<T, ApiError> + Send + 'static,
+) -> Result<Read<T>, ApiError> {
     let large = Large {
         permits: &dispatcher.large_bodies,
         rate: &dispatcher.large_bodies_rate,
@@ -40,13 +55,11 @@ pub(super) async fn read<T: Send + 'static>(
         caller: caller.name(),
     };
     let (bytes, permit) = collect(body, &dispatcher.limits, large).await?;
-    let Some((permit, hold)) = permit else { return Ok((parse(&bytes).and_then(convert)?, None)) };
+    let Some((permit, hold)) = permit else { return Ok((convert(bytes)?, None)) };
     let parse = move || {
         // Held while the body is parsed, also when the caller has left meanwhile.
         let _permit = permit;
-        let fields = parse(&bytes)?;
-        drop(bytes);
-        Ok((convert(fields)?, Some(hold)))
+        Ok((convert(bytes)?, Some(hold)))
     };
     let parsed = dispatcher.expensive.run(&caller.tenant().into(), parse).await;
     parsed.unwrap_or_else(|error| Err(ApiError::internal(error.to_string())))

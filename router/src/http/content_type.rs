@@ -28,6 +28,15 @@ pub(super) fn check(headers: &HeaderMap) -> Result<(), ApiError> {
     }
 }
 
+/// As [`check`], for APIs whose documentation calls them with `curl -d`, which says that the body is a form: only what a web page sends has
+/// to say that it is JSON. A browser sends the origin of the page.
+///
+/// # Errors
+/// The content type is not JSON, and the request comes from a page.
+pub(super) fn check_pages(headers: &HeaderMap) -> Result<(), ApiError> {
+    if headers.contains_key(header::ORIGIN) { check(headers) } else { Ok(()) }
+}
+
 /// `application/json` or `application/….+json`, with or without parameters.
 fn is_json(value: &str) -> bool {
     let essence = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -97,5 +106,14 @@ mod tests {
         assert_eq!(status(&[]), 200);
         assert_eq!(status(&[("origin", b"https://evil.example")]), 415);
         assert_eq!(status(&[("origin", b"null")]), 415);
+    }
+
+    #[test]
+    fn a_form_is_taken_from_programs_and_not_from_pages() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
+        assert!(check_pages(&headers).is_ok());
+        headers.insert(header::ORIGIN, HeaderValue::from_static("http://evil.example"));
+        assert_eq!(check_pages(&headers).map_err(|error| error.status.as_u16()), Err(415));
     }
 }

@@ -16,27 +16,27 @@ use crate::{access::bearer::Unauthorized, refusal::Refusal};
 
 /// A refused request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct ApiError {
-    pub(super) status: StatusCode,
-    pub(super) body: ErrorBody,
+pub(crate) struct ApiError {
+    pub(crate) status: StatusCode,
+    pub(crate) body: ErrorBody,
     retry_after_seconds: Option<u64>,
     /// The error of authentication.
     unauthorized: Option<Unauthorized>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct ErrorBody {
-    pub(super) message: String,
+pub(crate) struct ErrorBody {
+    pub(crate) message: String,
     #[serde(rename = "type")]
     kind: &'static str,
-    pub(super) param: Option<String>,
-    pub(super) code: Option<String>,
+    pub(crate) param: Option<String>,
+    pub(crate) code: Option<String>,
 }
 
 /// The body of a refusal: of a response, or of an event in a stream.
 #[derive(Serialize)]
-pub(super) struct ErrorEnvelope<'e> {
-    pub(super) error: &'e ErrorBody,
+pub(crate) struct ErrorEnvelope<'e> {
+    pub(crate) error: &'e ErrorBody,
 }
 
 impl ApiError {
@@ -46,19 +46,19 @@ impl ApiError {
     }
 
     /// A parameter that is wrong.
-    pub(super) fn param(param: &str, message: impl Into<String>) -> Self {
+    pub(crate) fn param(param: &str, message: impl Into<String>) -> Self {
         let mut error = Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", message);
         error.body.param = Some(param.to_owned());
         error
     }
 
     /// A request that is no request.
-    pub(super) fn body(status: StatusCode, message: impl Into<String>) -> Self {
+    pub(crate) fn body(status: StatusCode, message: impl Into<String>) -> Self {
         Self::new(status, "invalid_request_error", message)
     }
 
     /// The same of a field within the object `path`.
-    pub(super) fn within(mut self, path: &str) -> Self {
+    pub(crate) fn within(mut self, path: &str) -> Self {
         if let Some(param) = self.body.param.take() {
             let whole = format!("{path}.{param}");
             self.body.message = self.body.message.replacen(&format!("`{param}`"), &format!("`{whole}`"), 1);
@@ -67,45 +67,45 @@ impl ApiError {
         self
     }
 
-    pub(super) fn code(mut self, code: &str) -> Self {
+    pub(crate) fn code(mut self, code: &str) -> Self {
         self.body.code = Some(code.to_owned());
         self
     }
 
-    pub(super) fn no_such_path(path: &str) -> Self {
+    pub(crate) fn no_such_path(path: &str) -> Self {
         Self::body(
             StatusCode::NOT_FOUND,
-            format!("no endpoint at {path}; there are /v1/models, /v1/chat/completions, /v1/completions, /v1/embeddings, /v1/messages, /api/chat, /api/generate, /api/embed, /api/tags, /api/ps, /api/show and /api/version"),
+            format!("no endpoint at {path}; there are /v1/models, /v1/chat/completions, /v1/completions, /v1/embeddings, /v1/messages, /api/chat, /api/generate, /api/embed, /api/tags, /api/ps, /api/show, /api/version and /v2"),
         )
         .code("unknown_url")
     }
 
-    pub(super) fn no_such_model() -> Self {
+    pub(crate) fn no_such_model() -> Self {
         let mut error = Self::body(StatusCode::NOT_FOUND, "the name of a model is UTF-8; no model has this one");
         error.body.param = Some("model".to_owned());
         error.code("model_not_found")
     }
 
-    pub(super) fn wrong_method(path: &str) -> Self {
+    pub(crate) fn wrong_method(path: &str) -> Self {
         Self::body(StatusCode::METHOD_NOT_ALLOWED, format!("{path} does not take this method"))
             .code("method_not_allowed")
     }
 
-    pub(super) fn internal(message: impl Into<String>) -> Self {
+    pub(crate) fn internal(message: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", message)
     }
 }
 
 /// Machine-readable part of a worker's refusal.
-pub(super) struct Refused {
-    pub(super) field: Option<String>,
-    pub(super) reason: Option<String>,
-    pub(super) is_too_long: bool,
+pub(crate) struct Refused {
+    pub(crate) field: Option<String>,
+    pub(crate) reason: Option<String>,
+    pub(crate) is_too_long: bool,
 }
 
 impl Refused {
     /// `None` for a refusal that is not a worker's judgement of the request.
-    pub(super) fn of(refusal: &Refusal) -> Option<Self> {
+    pub(crate) fn of(refusal: &Refusal) -> Option<Self> {
         let Refusal::Worker(status) = refusal else { return None };
         if status.code() != Code::InvalidArgument {
             return None;
@@ -186,7 +186,7 @@ impl IntoResponse for ApiError {
 }
 
 /// The response to a refusal with a body of another shape. Status and headers are the same for every API.
-pub(super) fn with_body(error: ApiError, body: impl IntoResponse) -> Response {
+pub(crate) fn with_body(error: ApiError, body: impl IntoResponse) -> Response {
     let (mut parts, _) = error.into_response().into_parts();
     let (body_parts, body) = body.into_response().into_parts();
     parts.headers.remove(CONTENT_LENGTH);

@@ -6,69 +6,69 @@ use super::error::ApiError;
 
 /// Fields that have not been taken yet.
 #[derive(Debug)]
-pub(super) struct Fields(Map<String, Value>);
+pub(crate) struct Fields(Map<String, Value>);
 
 /// A type that a field may have.
-pub(super) trait Field: Sized {
+pub(crate) trait Field: Sized {
     /// In words, for a message.
     const EXPECTED: &'static str;
     fn read(value: &Value) -> Option<Self>;
 }
 
 /// An integer of which anything too large is the largest.
-pub(super) struct Clamped(pub(super) u32);
+pub(crate) struct Clamped(pub(super) u32);
 
 /// Largest number up to which every integer is one of `f64`.
 const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 
 impl Fields {
-    pub(super) fn new(mut object: Map<String, Value>) -> Self {
+    pub(crate) fn new(mut object: Map<String, Value>) -> Self {
         object.retain(|_, value| !value.is_null());
         Self(object)
     }
 
-    pub(super) fn peek(&self, name: &str) -> Option<&Value> {
+    pub(crate) fn peek(&self, name: &str) -> Option<&Value> {
         self.0.get(name)
     }
 
-    pub(super) fn raw(&mut self, name: &str) -> Option<Value> {
+    pub(crate) fn raw(&mut self, name: &str) -> Option<Value> {
         self.0.remove(name)
     }
 
-    pub(super) fn take<T: Field>(&mut self, name: &str) -> Result<Option<T>, ApiError> {
+    pub(crate) fn take<T: Field>(&mut self, name: &str) -> Result<Option<T>, ApiError> {
         self.raw(name).map(|value| read(name, &value)).transpose()
     }
 
     /// As [`take`](Self::take), with other words for what is expected.
-    pub(super) fn take_as<T: Field>(&mut self, name: &str, expected: &str) -> Result<Option<T>, ApiError> {
+    pub(crate) fn take_as<T: Field>(&mut self, name: &str, expected: &str) -> Result<Option<T>, ApiError> {
         self.raw(name).map(|value| read_as(name, &value, expected)).transpose()
     }
 
     /// The fields that remain.
-    pub(super) fn rest(self) -> impl Iterator<Item = (String, Value)> {
+    pub(crate) fn rest(self) -> impl Iterator<Item = (String, Value)> {
         self.0.into_iter()
     }
 }
 
 /// A value of the type that is expected at `path`.
-pub(super) fn read<T: Field>(path: &str, value: &Value) -> Result<T, ApiError> {
+pub(crate) fn read<T: Field>(path: &str, value: &Value) -> Result<T, ApiError> {
     read_as(path, value, T::EXPECTED)
 }
 
 /// As [`read`], with other words for what is expected.
-pub(super) fn read_as<T: Field>(path: &str, value: &Value, expected: &str) -> Result<T, ApiError> {
+pub(crate) fn read_as<T: Field>(path: &str, value: &Value, expected: &str) -> Result<T, ApiError> {
     T::read(value).ok_or_else(|| ApiError::param(path, format!("`{path}` has to be {expected}, not {}", shown(value))))
 }
 
 /// An integer. JSON has one kind of number: 16.0 is one too.
 #[allow(clippy::cast_possible_truncation)] // Whole and in range.
-pub(super) fn integer(value: &Value) -> Option<i64> {
+pub(crate) fn integer(value: &Value) -> Option<i64> {
     let whole = |number: &f64| number.fract() == 0.0 && number.abs() <= EXACT_MAX;
     value.as_i64().or_else(|| value.as_f64().filter(whole).map(|number| number as i64))
 }
 
 /// A value in a message: short, and by its type where it is long.
-pub(super) fn shown(value: &Value) -> String {
+pub(crate) fn shown(value: &Value) -> String {
     match value {
         Value::Array(_) => "a list".to_owned(),
         Value::Object(_) => "an object".to_owned(),

@@ -10,30 +10,30 @@ use super::{logprobs::TokenNames, params::ResponseOptions};
 
 /// Chat completion or completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum CompletionKind {
+pub(crate) enum CompletionKind {
     Chat,
     Text,
 }
 
 /// The head of every object of one answer.
 #[derive(Clone, Debug)]
-pub(super) struct Head {
-    pub(super) kind: CompletionKind,
-    pub(super) id: String,
+pub(crate) struct Head {
+    pub(crate) kind: CompletionKind,
+    pub(crate) id: String,
     /// Unix seconds.
-    pub(super) created: u64,
+    pub(crate) created: u64,
     /// The name in the request.
-    pub(super) model: String,
+    pub(crate) model: String,
     /// Digest of the version that answers: the same fingerprint, the same weights.
-    pub(super) fingerprint: String,
-    pub(super) decision: Option<Value>,
+    pub(crate) fingerprint: String,
+    pub(crate) decision: Option<Value>,
     /// Token names of log-probabilities; `None` without any.
     pub(super) logprobs: Option<TokenNames>,
 }
 
 /// Tokens, as OpenAI counts them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub(super) struct Usage {
+pub(crate) struct Usage {
     prompt_tokens: u32,
     completion_tokens: u32,
     total_tokens: u32,
@@ -47,7 +47,7 @@ struct PromptTokensDetails {
 }
 
 impl Usage {
-    pub(super) fn add(&mut self, usage: Option<slm_proto::v1::Usage>) {
+    pub(crate) fn add(&mut self, usage: Option<slm_proto::v1::Usage>) {
         let usage = usage.unwrap_or_default();
         self.prompt_tokens += usage.prompt_tokens;
         self.completion_tokens += usage.completion_tokens;
@@ -57,7 +57,7 @@ impl Usage {
 }
 
 impl Head {
-    pub(super) fn new(
+    pub(crate) fn new(
         kind: CompletionKind,
         request: &GenerateRequest,
         started: Option<&Started>,
@@ -81,7 +81,7 @@ impl Head {
     }
 }
 
-pub(super) fn finish_reason(reason: FinishReason) -> &'static str {
+pub(crate) fn finish_reason(reason: FinishReason) -> &'static str {
     match reason {
         FinishReason::Length => "length",
         FinishReason::Stop | FinishReason::Unspecified => "stop",

@@ -6,7 +6,7 @@
 //! the caller's own names of fields that a worker refuses. `params` are shared by both kinds of completion, `chat` and
 //! `completions` are the two kinds, `embeddings` the vectors of texts, `sse` the events of a stream, `logprobs` their log-probabilities, `error` every refusal in
 //! OpenAI's shape, `shape` a refusal in that of another API. `ollama` and `anthropic` are
-//! the APIs of these.
+//! the APIs of these, `inference` is the Open Inference Protocol.
 
 mod anthropic;
 mod auth;
@@ -17,19 +17,20 @@ mod completions;
 mod constraint;
 mod content_type;
 mod embeddings;
-mod error;
-mod fields;
-mod head;
+pub(crate) mod error;
+pub(crate) mod fields;
+pub(crate) mod head;
+mod inference;
 mod logprobs;
 mod models;
-mod names;
+pub(crate) mod names;
 mod ollama;
-mod params;
+pub(crate) mod params;
 mod probes;
 mod reply;
 mod shape;
 mod sse;
-mod unsupported;
+pub(crate) mod unsupported;
 
 use std::sync::Arc;
 
@@ -90,6 +91,7 @@ fn routes(dispatcher: Shared, access: Access) -> Router {
         .route("/v1/models/{id}", get(models::one))
         .merge(anthropic::routes())
         .merge(ollama::routes())
+        .merge(inference::routes())
         .method_not_allowed_fallback(|uri: Uri| async move {
             shape::refused(uri.path(), ApiError::wrong_method(uri.path()))
         })

@@ -8,23 +8,23 @@ use crate::refusal::Refusal;
 
 /// The caller's names of the fields of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct FieldNames {
-    pub(super) kind: CompletionKind,
+pub(crate) struct FieldNames {
+    pub(crate) kind: CompletionKind,
     /// `max_tokens`, or its newer name.
-    pub(super) max_tokens: &'static str,
+    pub(crate) max_tokens: &'static str,
     /// What the constraint was given as.
-    pub(super) constraint: &'static str,
+    pub(crate) constraint: &'static str,
     /// Whether `prompt` was a list of prompts.
-    pub(super) several: bool,
+    pub(crate) several: bool,
 }
 
 impl FieldNames {
-    pub(super) fn new(kind: CompletionKind) -> Self {
+    pub(crate) fn new(kind: CompletionKind) -> Self {
         Self { kind, max_tokens: "max_tokens", constraint: "response_format", several: false }
     }
 
     /// A refusal of the request's prompt of that number, in the caller's words.
-    pub(super) fn error(&self, refusal: Refusal, prompt: usize) -> ApiError {
+    pub(crate) fn error(&self, refusal: Refusal, prompt: usize) -> ApiError {
         let refused = Refused::of(&refusal);
         let mut error = ApiError::from(refusal);
         let Some(refused) = refused else { return error };

@@ -14,10 +14,10 @@ use super::{
 };
 
 /// What log-probabilities of candidates may be asked for; the worker has the same bound.
-pub(super) const LOGPROBS: &str = "an integer from 0 to 20";
+pub(crate) const LOGPROBS: &str = "an integer from 0 to 20";
 
 /// FieldNames taken by [`take`], for suggestions.
-pub(super) const NAMES: [&str; 30] = [
+pub(crate) const NAMES: [&str; 30] = [
     "model",
     "stream",
     "stream_options",
@@ -52,18 +52,18 @@ pub(super) const NAMES: [&str; 30] = [
 
 /// Options on the form of the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct ResponseOptions {
-    pub(super) stream: bool,
-    pub(super) include_usage: bool,
-    pub(super) explain: bool,
+pub(crate) struct ResponseOptions {
+    pub(crate) stream: bool,
+    pub(crate) include_usage: bool,
+    pub(crate) explain: bool,
     /// Tokens of log-probabilities are called `token_id:N`.
-    pub(super) token_ids: bool,
+    pub(crate) token_ids: bool,
     /// The caller's names of its fields.
-    pub(super) names: FieldNames,
+    pub(crate) names: FieldNames,
 }
 
 /// Takes the common fields. `input`, `logprobs` and `request_id` stay unset.
-pub(super) fn take(fields: &mut Fields, kind: CompletionKind) -> Result<(GenerateRequest, ResponseOptions), ApiError> {
+pub(crate) fn take(fields: &mut Fields, kind: CompletionKind) -> Result<(GenerateRequest, ResponseOptions), ApiError> {
     let stream = fields.take::<bool>("stream")?.unwrap_or(false);
     let include_usage = stream_options(fields, stream)?;
     let explain = fields.take::<bool>("explain")?.unwrap_or(false);
@@ -122,13 +122,13 @@ fn logit_bias(fields: &mut Fields) -> Result<HashMap<u32, f32>, ApiError> {
 }
 
 /// More than a context can hold is as much as it can hold. Nothing at all is for the worker to refuse.
-pub(super) fn max_tokens(fields: &mut Fields, name: &str) -> Result<Option<u32>, ApiError> {
+pub(crate) fn max_tokens(fields: &mut Fields, name: &str) -> Result<Option<u32>, ApiError> {
     let tokens = fields.take_as::<Clamped>(name, "an integer of at least 1")?;
     Ok(tokens.map(|Clamped(tokens)| tokens))
 }
 
 /// -1 means "all" to many clients, as 0 does here.
-pub(super) fn top_k(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
+pub(crate) fn top_k(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
     match fields.raw("top_k") {
         None => Ok(None),
         Some(value) if integer(&value) == Some(-1) => Ok(Some(0)),
@@ -160,7 +160,7 @@ fn stream_options(fields: &mut Fields, stream: bool) -> Result<bool, ApiError> {
     Ok(include_usage)
 }
 
-pub(super) fn stop(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
+pub(crate) fn stop(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
     match fields.raw("stop") {
         None => Ok(Vec::new()),
         Some(Value::String(stop)) => Ok(vec![stop]),

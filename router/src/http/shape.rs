@@ -5,6 +5,7 @@ use axum::response::{IntoResponse as _, Response};
 use super::{
     anthropic::{self, AnthropicError},
     error::ApiError,
+    inference::{self, InferenceError},
     ollama::{self, OllamaError},
 };
 
@@ -14,6 +15,8 @@ pub(super) fn refused(path: &str, error: ApiError) -> Response {
         OllamaError::from(error).into_response()
     } else if path.starts_with(anthropic::PREFIX) {
         AnthropicError::from(error).into_response()
+    } else if path.starts_with(inference::PREFIX) {
+        InferenceError::from(error).into_response()
     } else {
         error.into_response()
     }

@@ -44,7 +44,7 @@ const UNSUPPORTED: [(&str, Neutral); 17] = [
 
 /// # Errors
 /// The first parameter that is left over and means something.
-pub(super) fn refuse(rest: Fields, known: &[&str]) -> Result<(), ApiError> {
+pub(crate) fn refuse(rest: Fields, known: &[&str]) -> Result<(), ApiError> {
     for (name, value) in rest.rest() {
         if HARMLESS.contains(&name.as_str()) {
             continue;
@@ -67,19 +67,19 @@ pub(super) fn refuse(rest: Fields, known: &[&str]) -> Result<(), ApiError> {
 }
 
 /// What another API makes of fields that are left over.
-pub(super) struct LeftOver<'f> {
+pub(crate) struct LeftOver<'f> {
     /// Fields that change nothing about an answer.
-    pub(super) harmless: &'f [&'f str],
+    pub(crate) harmless: &'f [&'f str],
     /// Fields of that API that are not supported.
-    pub(super) unsupported: &'f [&'f str],
+    pub(crate) unsupported: &'f [&'f str],
     /// Fields that are read, for suggestions.
-    pub(super) read: &'f [&'f str],
+    pub(crate) read: &'f [&'f str],
 }
 
 impl LeftOver<'_> {
     /// # Errors
     /// The first field that is left over and means something.
-    pub(super) fn refuse(&self, rest: Fields) -> Result<(), ApiError> {
+    pub(crate) fn refuse(&self, rest: Fields) -> Result<(), ApiError> {
         let meant = |(name, value): &(String, Value)| !self.harmless.contains(&name.as_str()) && !says_nothing(value);
         let Some((name, value)) = rest.rest().find(meant) else { return Ok(()) };
         let name: String = name.chars().take(80).collect();
@@ -93,7 +93,7 @@ impl LeftOver<'_> {
 }
 
 /// Whether a value is only a way to say nothing, such as clients that send every field do.
-pub(super) fn says_nothing(value: &Value) -> bool {
+pub(crate) fn says_nothing(value: &Value) -> bool {
     is_empty(value) || is_false(value)
 }
 

@@ -16,7 +16,7 @@ use axum::{
     Extension, Json, Router,
     body::Body,
     extract::State,
-    http::{HeaderMap, header},
+    http::HeaderMap,
     response::Response,
     routing::{get, post},
 };
@@ -73,7 +73,7 @@ async fn answer(
     body: Body,
     (kind, api, parse): (Kind, Api, Parse),
 ) -> Result<Response, OllamaError> {
-    check_content_type(&headers)?;
+    content_type::check_pages(&headers)?;
     let (mut asked, hold) = body::read(body, &dispatcher, &caller, parse).await?;
     if asked.loads {
         return Ok(models::loaded(&dispatcher, &caller, &asked.request.model, kind)?);
@@ -85,24 +85,4 @@ async fn answer(
 /// `NAME:latest` is `NAME` to Ollama, and no name of ours has a colon.
 fn without_tag(model: &str) -> &str {
     model.strip_suffix(":latest").unwrap_or(model)
-}
-
-/// Ollama reads JSON whatever the content type says, and its documentation calls it with `curl -d`, which says that it is a form. A
-/// browser sends the origin of the page, and has to say that it is JSON.
-fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
-    if headers.contains_key(header::ORIGIN) { content_type::check(headers) } else { Ok(()) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_form_is_taken_from_programs_and_not_from_pages() {
-        let mut headers = HeaderMap::new();
-        headers.insert(header::CONTENT_TYPE, "application/x-www-form-urlencoded".parse().expect("a value"));
-        assert!(check_content_type(&headers).is_ok());
-        headers.insert(header::ORIGIN, "http://evil.example".parse().expect("a value"));
-        assert_eq!(check_content_type(&headers).map_err(|error| error.status.as_u16()), Err(415));
-    }
 }
