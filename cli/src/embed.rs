@@ -10,8 +10,7 @@ use slm_proto::v1::{EmbedInput, EmbedRequest, EmbedResponse, embed_input::Input}
 use crate::{
     client::{Client, ServerArgs, refused},
     exit::Failure,
-    explain, output,
-    up,
+    explain, output, up,
 };
 
 /// Turns texts into vectors.

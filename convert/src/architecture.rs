@@ -6,6 +6,7 @@
 
 mod check;
 mod encoder;
+mod prefix;
 mod states;
 mod tensors;
 
@@ -29,6 +30,9 @@ pub struct Architecture {
     pub vocab_size: usize,
     /// Trained context length in positions.
     pub context_length: usize,
+    /// Begin of the Hugging Face names of all layers, such as `model.layers.`.
+    #[serde(default = "decoder_layers", skip_serializing_if = "is_decoder_layers")]
+    pub layers_begin: String,
     /// Embedding table.
     pub embedding: Name,
     /// Factor of embedded tokens.
@@ -228,6 +232,17 @@ pub struct Attention {
     pub output: Linear,
 }
 
+/// Where most decoders have their layers.
+pub(crate) const DECODER_LAYERS: &str = "model.layers.";
+
+fn decoder_layers() -> String {
+    DECODER_LAYERS.to_owned()
+}
+
+fn is_decoder_layers(begin: &str) -> bool {
+    begin == DECODER_LAYERS
+}
+
 /// Flags that are not set are left out: descriptions of models without them stay as they were.
 #[allow(clippy::trivially_copy_pass_by_ref)] // serde passes references.
 fn is_false(flag: &bool) -> bool {
@@ -334,19 +349,10 @@ pub struct Linear {
 pub type Place = (usize, usize);
 
 impl Architecture {
-    /// Begin of the Hugging Face names of all decoder layers.
-    pub const LAYERS: &str = "model.layers.";
-
-    /// Begin of the Hugging Face names of all layers.
-    #[must_use]
-    pub fn layers_begin(&self) -> &str {
-        self.encoder.as_ref().map_or(Self::LAYERS, |encoder| &encoder.layers)
-    }
-
     /// Prefix of names in layer `layer`.
     #[must_use]
     pub fn layer_prefix(&self, layer: usize) -> Name {
-        Name { hf: format!("{}{layer}.", self.layers_begin()), gguf: format!("blk.{layer}.") }
+        Name { hf: format!("{}{layer}.", self.layers_begin), gguf: format!("blk.{layer}.") }
     }
 
     /// Prefix of names at places of `layer`, which may be the one after the last.

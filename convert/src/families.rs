@@ -17,6 +17,7 @@ mod hunyuan;
 mod lfm2;
 mod llama;
 mod mistral;
+mod modernbert;
 mod nemotron;
 mod olmo;
 mod phi;
@@ -77,6 +78,7 @@ const ALL: &[FamilyReader] = &[
     bert::BERT,
     bert::ROBERTA,
     bert::DISTILBERT,
+    modernbert::READER,
 ];
 
 /// Architectures of GGUF files.

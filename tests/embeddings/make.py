@@ -27,6 +27,14 @@ FAMILIES = {
     "bert": ("bert", dict(SHAPE, max_position_embeddings=80), "cls_token", True),
     "roberta": ("roberta", dict(SHAPE, max_position_embeddings=82, type_vocab_size=1), "mean_tokens", False),
     "distilbert": ("distilbert", dict(DISTIL, max_position_embeddings=80), "max_tokens", True),
+    "modernbert": (
+        "modernbert", dict(SHAPE, num_hidden_layers=3, max_position_embeddings=80, local_attention=16), "mean_tokens", True
+    ),
+    # A decoder, saved without its head as sentence-transformers does.
+    "qwen3": (
+        "qwen3", dict(SHAPE, num_key_value_heads=2, head_dim=16, max_position_embeddings=80, tie_word_embeddings=True),
+        "lasttoken", True,
+    ),
 }
 TEXTS = [
     "a", "hello world", "The quick brown fox jumps over the lazy dog.", "42 + 17 = 59!", "Ünïcödé and ASCII",
@@ -64,9 +72,10 @@ def describe(folder, pooling, normalize):
         for i, kind in enumerate(kinds)
     ])
     write(folder / "sentence_bert_config.json", {"max_seq_length": 64, "do_lower_case": False})
-    modes = ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens")
+    modes = ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens")
     write(folder / "1_Pooling/config.json",
-          {"word_embedding_dimension": 64, **{f"pooling_mode_{mode}": mode == pooling for mode in modes}})
+          {"word_embedding_dimension": 64, **{f"pooling_mode_{mode}": mode == pooling for mode in modes},
+           "pooling_mode_lasttoken": pooling == "lasttoken"})
 
 
 def vectors(folder, texts, adapter=None):

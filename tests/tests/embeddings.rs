@@ -44,7 +44,7 @@ fn assert_alike(got: &[Vec<f32>], want: &[Vec<f32>], bound: f64, what: &str) {
 #[tokio::test]
 async fn vectors_are_those_of_the_reference() -> Result<()> {
     let texts = texts(&fixture("texts.json"))?;
-    for family in ["bert", "roberta", "distilbert"] {
+    for family in ["bert", "roberta", "distilbert", "modernbert", "qwen3"] {
         let want = vectors(&fixture(family).join("vectors.safetensors"))?;
         for (precision, bound) in [(Precision::F32, 0.999_999), (Precision::Int8, 0.995)] {
             let (worker, mut client) = start(&fixture(family), precision).await?;

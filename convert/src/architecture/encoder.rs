@@ -7,8 +7,6 @@ use super::{Name, Norm};
 /// Parts of an encoder, whose tokens see all tokens of their text. It ends with the states of its tokens, instead of logits.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Encoder {
-    /// Begin of the Hugging Face names of all layers, such as `encoder.layer.`.
-    pub layers: String,
     /// Learned position embeddings, added to embedded tokens; `None` for a model that rotates instead.
     pub positions: Option<Rows>,
     /// Embeddings of token types, of which a text alone has the first.

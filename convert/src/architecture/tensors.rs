@@ -103,7 +103,7 @@ impl Architecture {
     /// no weights.
     pub(crate) fn is_redundant(&self, name: &str) -> bool {
         let in_layer = |name: &str| -> Option<bool> {
-            let (layer, name) = name.strip_prefix(self.layers_begin())?.split_once('.')?;
+            let (layer, name) = name.strip_prefix(&self.layers_begin)?.split_once('.')?;
             let of = self.layers.get(layer.parse::<usize>().ok()?)?.attention()?.kv;
             let unused = ["k_proj.", "v_proj.", "k_norm.", "v_norm."];
             let name = name.strip_prefix("self_attn.")?;

@@ -76,7 +76,7 @@ impl Folder {
             );
             return Err(CheckpointError::NotAFile { path: config_path, problem });
         }
-        let architecture = families::from_hugging_face(&config_path.display().to_string(), &config_json)?;
+        let mut architecture = families::from_hugging_face(&config_path.display().to_string(), &config_json)?;
 
         let mut generation = GenerationDefaults::default();
         for name in ["generation_config.json", CONFIG] {
@@ -91,6 +91,7 @@ impl Folder {
             return Err(CheckpointError::NoTokenizer { path: path.to_owned(), found });
         }
         let shards = Shards::open(path, shard_names(path, &side)?)?;
+        architecture.take_names(|name| shards.holder(name).is_some());
         let tensors = architecture.tensors().into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
         let quantized = Quantized::read(path, |name| side_json(path, &side, name), &architecture, &tensors, &shards)?;
         let mut folder = Self { path: path.to_owned(), architecture, tensors, generation, side, shards, quantized };

@@ -107,6 +107,7 @@ fn encoder(fields: &Fields<'_>, names: &Names, first: usize) -> Result<Architect
         hidden_size,
         vocab_size: fields.size("vocab_size")?,
         context_length: positions - first,
+        layers_begin: names.prefix.to_owned(),
         embedding: Name::new("embeddings.word_embeddings", "token_embd"),
         embedding_scale: 1.0,
         layer_inputs: None,
@@ -115,7 +116,6 @@ fn encoder(fields: &Fields<'_>, names: &Names, first: usize) -> Result<Architect
         final_norm: None,
         head: Head { name: Name::new("lm_head", "output"), tied: true, bias: false, scale: 1.0, soft_cap: None },
         encoder: Some(Encoder {
-            layers: names.prefix.to_owned(),
             positions: Some(rows("embeddings.position_embeddings", "position_embd", positions, first)),
             token_types: names.token_types.then_some(types),
             embedding_norm: Some(norm("embeddings.LayerNorm", "token_embd_norm")),

@@ -5,8 +5,8 @@ mod layers;
 mod rope;
 
 use crate::architecture::{
-    Activation, Architecture, Attention, BlockNorms, FeedForward, Head, KeyValues, LAYERS_MAX, Layer, Linear, Mixer,
-    Name, Norm, NormKind, Residual,
+    Activation, Architecture, Attention, BlockNorms, DECODER_LAYERS, FeedForward, Head, KeyValues, LAYERS_MAX, Layer,
+    Linear, Mixer, Name, Norm, NormKind, Residual,
 };
 use crate::config_error::ConfigError;
 use crate::fields::Fields;
@@ -112,6 +112,7 @@ pub(super) fn decoder(fields: &Fields<'_>, conventions: &Conventions) -> Result<
         hidden_size,
         vocab_size: fields.size("vocab_size")?,
         context_length: fields.size("max_position_embeddings")?,
+        layers_begin: DECODER_LAYERS.to_owned(),
         embedding: Name::new("model.embed_tokens", "token_embd"),
         embedding_scale: 1.0,
         layer_inputs: None,

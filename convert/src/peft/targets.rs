@@ -66,7 +66,7 @@ fn others(base: &Architecture) -> BTreeSet<String> {
             let norm = encoder.embedding_norm.iter().map(|norm| &norm.name);
             rows.chain(norm)
                 .map(|name| name.hf.clone())
-                .chain([encoder.layers.trim_end_matches('.').to_owned()])
+                .chain([base.layers_begin.trim_end_matches('.').to_owned()])
                 .collect()
         }
     };

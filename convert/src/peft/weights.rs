@@ -171,7 +171,7 @@ fn copied(name: &str, base: &Architecture) -> Option<String> {
 /// Why an adapter of that path cannot be applied.
 fn no_linear_layer(path: &str, base: &Architecture) -> String {
     let layers = base.layers.len();
-    let layer = path.strip_prefix(base.layers_begin()).and_then(|rest| rest.split_once('.')?.0.parse::<usize>().ok());
+    let layer = path.strip_prefix(&base.layers_begin).and_then(|rest| rest.split_once('.')?.0.parse::<usize>().ok());
     match layer {
         Some(layer) if layer >= layers => {
             format!("this base model has {layers} layers: the adapter was made for another")

@@ -13,12 +13,12 @@ use serde::Serialize;
 use serde_json::Value;
 use slm_proto::v1::{EmbedRequest, EmbedResponse, GenerateRequest};
 
-use super::{OllamaError, check_content_type, options, without_tag};
+use super::{OllamaError, options, without_tag};
 use crate::{
     access::table::Caller,
     dispatch::Call,
     http::{
-        Shared, body,
+        Shared, body, content_type,
         embeddings::{inputs, named},
         error::ApiError,
         fields::Fields,
@@ -87,7 +87,7 @@ async fn vectors(
     body: Body,
     (input, parse): (&'static str, fn(Fields) -> Parsed),
 ) -> Result<(EmbedResponse, String), ApiError> {
-    check_content_type(&headers)?;
+    content_type::check_pages(&headers)?;
     let ((mut request, several), _hold) = body::read(body, &dispatcher, &caller, parse).await?;
     request.request_id = request_id(&headers);
     let model = request.model.clone();
