@@ -49,7 +49,7 @@ def float_and_base64_are_the_same_numbers():
     # The client asks for base64 by itself, and decodes it.
     packed = client.embeddings.create(model="minilm", input=texts[2]).data[0].embedding
     plain = client.embeddings.create(model="minilm", input=texts[2], encoding_format="float").data[0].embedding
-    assert close(packed, plain, 0), "the same bits"
+    assert close(packed, plain, 1e-7), "the same numbers"
     raw = client.embeddings.create(model="minilm", input=texts[2], encoding_format="base64").data[0].embedding
     assert isinstance(raw, str) and raw, raw
 
@@ -104,10 +104,10 @@ def refusals():
 def ollama_embeds():
     want = client.embeddings.create(model="minilm", input=texts[:2]).data
     answer = tools.embed(model="minilm:latest", input=texts[:2], keep_alive="5m")
-    assert all(close(got, item.embedding, 0) for got, item in zip(answer.embeddings, want))
+    assert all(close(got, item.embedding, 1e-7) for got, item in zip(answer.embeddings, want))
     assert answer.prompt_eval_count > 0 and answer.total_duration > 0, answer
-    assert close(tools.embed(model="minilm", input=texts[0]).embeddings[0], want[0].embedding, 0)
-    assert close(tools.embeddings(model="minilm", prompt=texts[0]).embedding, want[0].embedding, 0)
+    assert close(tools.embed(model="minilm", input=texts[0]).embeddings[0], want[0].embedding, 1e-7)
+    assert close(tools.embeddings(model="minilm", prompt=texts[0]).embedding, want[0].embedding, 1e-7)
     assert tools.embed(model="minilm", input="a " * 100).prompt_eval_count == 64, "cut, as Ollama does"
     for request, words in [({"input": "a " * 100, "truncate": False}, "has 102 tokens"), ({"input": ""}, "empty string")]:
         try:
