@@ -34,7 +34,7 @@ kind: SlmModel
 metadata: {{ name: {name} }}
 spec:
   task: Embed
-  source: {{ uri: "file:{model}" }}
+  source: {{ uri: "file://{model}" }}
   runtime: {{ precision: {precision}, threads: {threads} }}
 """
 
@@ -91,15 +91,19 @@ class Swarm:
 
 def exported(model, folder):
     """The transformer as an ONNX file, and the same with 8-bit weights."""
-    transformer = SentenceTransformer(str(model), device="cpu")[0].auto_model.eval()
+    transformer = SentenceTransformer(str(model), device="cpu")[0].auto_model.eval().requires_grad_(False)
     transformer.config._attn_implementation = "eager"
     path, small = folder / "model.onnx", folder / "model-int8.onnx"
     one = torch.ones((1, 8), dtype=torch.int64)
     axes = {0: "batch", 1: "length"}
 
     class Plain(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.transformer = transformer
+
         def forward(self, ids, mask, types):
-            return transformer(input_ids=ids, attention_mask=mask, token_type_ids=types).last_hidden_state
+            return self.transformer(input_ids=ids, attention_mask=mask, token_type_ids=types).last_hidden_state
 
     torch.onnx.export(Plain(), (one, one, one * 0), str(path), input_names=["ids", "mask", "types"],
                       output_names=["states"], dynamic_axes={"ids": axes, "mask": axes, "types": axes, "states": axes},
