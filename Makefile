@@ -9,7 +9,7 @@ PYTHON := $(CACHE)/venv/bin/python
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 SLM := $(TARGET)/release/slm
 
-.PHONY: help setup build demo up test check deny advisories machete msrv shellcheck actionlint fuzz loom memcheck generate parity cuda-kernels tensorrt-rtx e2e e2e-faults bench soak soak-openvino images \
+.PHONY: help setup build demo up test check deny advisories machete msrv shellcheck actionlint fuzz loom memcheck generate parity cuda-kernels tensorrt-rtx page e2e e2e-faults bench soak soak-openvino images \
 	chart chart-generate cluster-setup cluster-up cluster-down cluster-test clean
 
 help: ## Show what there is
@@ -85,6 +85,11 @@ e2e: cluster-setup setup images ## The swarm on a real cluster: the one of KUBEC
 
 e2e-faults: cluster-setup setup images ## The same, with eight callers that never pause while things break or are replaced
 	@CACHE="$(CACHE)" scripts/e2e --faults
+
+page: setup build ## The page at / in headless Chromium (installs Debian's, as root)
+	@CACHE="$(CACHE)" scripts/setup browser
+	SLM_PAGE_PYTHON="$(CACHE)/browser/bin/python" SLM_CHROMIUM="$${SLM_CHROMIUM:-$$(command -v chromium)}" \
+	  SLM_PAGE_SCREENSHOT="$(SLM_PAGE_SCREENSHOT)" $(CARGO) test --release --workspace --test page -- --ignored --nocapture
 
 tensorrt-rtx: setup ## Parse and compile the graphs for TensorRT of every family with TensorRT-RTX, without a GPU (SLM_PARITY_DIR as above)
 	@CACHE="$(CACHE)" scripts/setup tensorrt-rtx

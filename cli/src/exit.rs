@@ -65,9 +65,14 @@ pub fn report(outcome: Result<(), Failure>) -> ExitCode {
         Err(Failure::Failed(message)) => (message, 1),
         Err(Failure::Usage(message)) => (message, 2),
     };
+    say(&message);
+    ExitCode::from(code)
+}
+
+/// Says what went wrong.
+pub fn say(message: &str) {
     let (bad, plain) = (style::BAD.render(), style::BAD.render_reset());
     for line in message.lines() {
         anstream::eprintln!("{bad}error:{plain} {line}");
     }
-    ExitCode::from(code)
 }

@@ -31,6 +31,7 @@ mod worker;
 mod up;
 
 // Callers of a running swarm.
+mod chat;
 mod client;
 mod embed;
 mod explain;
@@ -80,6 +81,7 @@ enum Command {
     Up(up::UpArgs),
     Run(run::RunArgs),
     Embed(embed::EmbedArgs),
+    Chat(chat::ChatArgs),
     Get(get::GetArgs),
     Explain(explain::ExplainArgs),
     Ping(ping::PingArgs),
@@ -122,6 +124,8 @@ async fn execute(command: Command) -> Result<(), Failure> {
         Command::Router(args) => router::execute(args).await,
         Command::Operator(args) => operator::execute(args).await,
         Command::Embed(args) => exit::or_interrupted(embed::execute(args)).await,
+        // Ctrl-C is its own: it ends an answer.
+        Command::Chat(args) => chat::execute(args).await,
         Command::Run(args) => exit::or_interrupted(run::execute(args)).await,
         Command::Get(args) => exit::or_interrupted(get::execute(args)).await,
         Command::Explain(args) => exit::or_interrupted(explain::execute(args)).await,

@@ -55,6 +55,9 @@ pub struct RouterArgs {
     /// Without it they speak plain text with everybody. See docs/access.md.
     #[arg(long, value_name = "DIR", env = "SLM_ACCESS_DIR")]
     access: Option<PathBuf>,
+    /// Serve the page at `/`, a chat with every model, adapter and route. It asks for a token where one is needed.
+    #[arg(long)]
+    page: bool,
     /// Address where /healthz, /readyz and /metrics are answered in plain text and without a token: with --access, the HTTP
     /// endpoint does not tell what is missing, nor metrics.
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
@@ -82,8 +85,8 @@ async fn route(args: RouterArgs) -> Result<(), Failure> {
     let ready_when = if args.namespace.is_some() { ReadyWhen::Known } else { ReadyWhen::Complete };
     let ListenArgs { http, grpc, http_allow_origin: origins } = args.listen;
     let scheme = if args.tls.is_some() { Scheme::Https } else { Scheme::Http };
-    let RouterArgs { tls, access, probes, withdraw, .. } = args;
-    let config = Config { http, grpc, tls, access, origins, probes, ready_when, withdraw, limits };
+    let RouterArgs { tls, access, page, probes, withdraw, .. } = args;
+    let config = Config { http, grpc, tls, access, origins, page, probes, ready_when, withdraw, limits };
     tokio::spawn(async move {
         if let Ok(slm_router::Bound { http, grpc, probes }) = addresses.await {
             // A parent that does not listen any more has its own way to end us.

@@ -55,6 +55,9 @@ pub struct UpArgs {
     /// Without it they speak plain text with everybody. See docs/access.md.
     #[arg(long, value_name = "DIR", env = "SLM_ACCESS_DIR")]
     access: Option<PathBuf>,
+    /// Do not serve the page at `/` of the HTTP endpoint, a chat with every model, adapter and route.
+    #[arg(long)]
+    no_page: bool,
     /// Time for running answers to finish after a shutdown was requested.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     drain: Duration,
@@ -73,7 +76,7 @@ pub async fn execute(args: UpArgs) -> Result<(), Failure> {
         threads: args.threads,
         accelerator: args.accelerator,
         artifacts: store_args::config(&args.store)?,
-        settings: settings(args.listen, args.access, &args.store.cache, args.drain)?,
+        settings: settings((args.listen, !args.no_page), args.access, &args.store.cache, args.drain)?,
     };
     let (ready, is_ready) = oneshot::channel();
     let running = tokio::spawn(slm_local::run(options, Arc::new(Terminal::new(false)), stop, ready));
@@ -96,7 +99,7 @@ pub async fn embedded(manifests: &Path, store: &StoreArgs) -> Result<Embedded, F
         threads: None,
         accelerator: None,
         artifacts: store_args::config(store)?,
-        settings: settings(listen, None, &store.cache, Duration::from_secs(5))?,
+        settings: settings((listen, false), None, &store.cache, Duration::from_secs(5))?,
     };
     let swarm = Embedded::start(options, Arc::new(Terminal::new(true))).await.map_err(failure)?;
     swarm.ok_or(Failure::AlreadyPrinted)
@@ -110,8 +113,9 @@ pub fn failure(error: RunError) -> Failure {
     }
 }
 
+/// Of the endpoints, and whether the page is served.
 fn settings(
-    listen: ListenArgs,
+    (listen, page): (ListenArgs, bool),
     access: Option<PathBuf>,
     cache: &CacheArgs,
     drain: Duration,
@@ -121,7 +125,7 @@ fn settings(
     if origins.is_empty() && http.ip().is_loopback() {
         origins = Origin::loopback();
     }
-    let router = RouterSettings { http, grpc, origins, access, drain };
+    let router = RouterSettings { http, grpc, origins, page, access, drain };
     Ok(Settings { router, workers: WorkerSettings { cache: cache_root(cache)?, drain } })
 }
 

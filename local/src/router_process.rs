@@ -33,6 +33,8 @@ pub struct RouterSettings {
     pub grpc: SocketAddr,
     /// Web pages that may call the HTTP endpoint.
     pub origins: Vec<Origin>,
+    /// Whether the page at `/` is served.
+    pub page: bool,
     /// Folder with certificate and tokens of the endpoints; without it they speak plain text, with everybody.
     pub access: Option<PathBuf>,
     /// Time for running answers to finish after a shutdown was requested.
@@ -78,7 +80,7 @@ impl RouterProcess {
     /// # Errors
     /// The system does not start the process.
     pub(crate) async fn start(&mut self) -> io::Result<()> {
-        let RouterSettings { http, grpc, origins, access, drain } = &self.settings;
+        let RouterSettings { http, grpc, origins, page, access, drain } = &self.settings;
         let drain = format!("{}ms", drain.as_millis());
         let flags =
             ["router", "--follow-stdin", "--http", &http.to_string(), "--grpc", &grpc.to_string(), "--drain", &drain]
@@ -89,7 +91,8 @@ impl RouterProcess {
             let folder = [OsString::from("--access"), folder.into()];
             folder.into_iter().chain(["--probes".into(), "127.0.0.1:0".into()])
         });
-        let flags = flags.into_iter().chain(allowed).chain(guarded);
+        let page = page.then(|| OsString::from("--page"));
+        let flags = flags.into_iter().chain(allowed).chain(guarded).chain(page);
         let child = Child::start(ChildId::Router, flags, self.events.clone())?;
         if let Some(snapshot) = &self.snapshot {
             child.say(snapshot.clone()).await;

@@ -19,6 +19,8 @@ pub struct Config {
     pub access: Option<PathBuf>,
     /// Web pages that may call the HTTP endpoint from a browser.
     pub origins: Vec<Origin>,
+    /// Whether the page at `/` is served.
+    pub page: bool,
     /// Additional address of `/healthz`, `/readyz` and `/metrics`, in plain text and without a token: for kubelets and monitoring.
     pub probes: Option<SocketAddr>,
     /// Condition of readiness.

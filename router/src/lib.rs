@@ -183,7 +183,8 @@ async fn route(
             None => std::future::pending().await,
         }
     }));
-    let http = http::serve(http, Arc::clone(&dispatcher), access.clone(), config.origins, shutdown.clone());
+    let browsers = http::Browsers { origins: config.origins, page: config.page };
+    let http = http::serve(http, Arc::clone(&dispatcher), access.clone(), browsers, shutdown.clone());
     let grpc = grpc::serve(grpc, dispatcher, access, health_service, shutdown.clone());
     let mut servers = tokio::spawn(async move { tokio::try_join!(http, grpc).map(|_| ()) });
 

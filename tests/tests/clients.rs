@@ -1,12 +1,16 @@
 //! The clients that people use, against the quickstart's own manifests: the official `openai` package, and stubs
 //! generated from the published proto.
 
-use std::sync::Arc;
+use std::{
+    io::Write as _,
+    process::{Command, Output, Stdio},
+    sync::Arc,
+};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
 use slm_tests::{
     clients::python,
-    swarm::{Folder, Shared, Swarm, repository},
+    swarm::{Folder, Shared, Swarm, repository, slm, slm_binary},
 };
 
 static QUICKSTART: Shared<Swarm> = Shared::new();
@@ -42,6 +46,43 @@ fn the_official_triton_client() -> Result<()> {
     let address = |url: &str| url.trim_start_matches("http://").to_owned();
     let expected = repository().join("examples/quickstart/expected.json");
     python("triton_client.py", &[address(&swarm.grpc), address(&swarm.http), expected.display().to_string()])
+}
+
+/// Each line of a pipe is a message, and what was said before is sent along.
+#[test]
+fn slm_chat_in_a_pipe() -> Result<()> {
+    let swarm = quickstart()?;
+    let greedy = ["--temperature", "0", "--max-tokens", "24"];
+    let chat = |lines: &str| {
+        let chat = fed(slm(&[&["chat", "smollm2", "--server", &swarm.grpc], &greedy[..]].concat())?, lines)?;
+        ensure!(chat.status.success(), "{}", String::from_utf8_lossy(&chat.stderr));
+        Ok(String::from_utf8(chat.stdout)?)
+    };
+    let alone = chat("What is my name?\n")?;
+    let cleared = chat("My name is Ada.\n/model nobody\n/model smollm2\n\n/clear\nWhat is my name?\n")?;
+    ensure!(cleared.len() > alone.len() && cleared.ends_with(&alone), "{cleared:?} does not end with {alone:?}");
+    let remembered = chat("My name is Ada.\nWhat is my name?\n")?;
+    ensure!(!remembered.ends_with(&alone), "{remembered:?} is as if nothing had been said before");
+    let refused = fed(slm(&["chat", "bankin", "--server", &swarm.grpc])?, "hello\nhello again\n")?;
+    let said = String::from_utf8(refused.stderr)?;
+    ensure!(refused.status.code() == Some(1) && said.matches("did you mean `banking`?").count() == 1, "{said}");
+    Ok(())
+}
+
+/// Line editing, Ctrl-C within an answer, and the end.
+#[test]
+fn slm_chat_in_a_terminal() -> Result<()> {
+    let swarm = quickstart()?;
+    let expected = repository().join("examples/quickstart/expected.json");
+    let binary = slm_binary()?.display().to_string();
+    python("chat_terminal.py", &[binary, swarm.grpc.clone(), expected.display().to_string()])
+}
+
+/// The output of a command with that standard input.
+fn fed(mut command: Command, input: &str) -> Result<Output> {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    child.stdin.take().context("no standard input")?.write_all(input.as_bytes())?;
+    Ok(child.wait_with_output()?)
 }
 
 /// Every label of `expected.json`, eight at a time.

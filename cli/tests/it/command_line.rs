@@ -2,8 +2,8 @@
 
 use crate::harness::{output, slm};
 
-const COMMANDS: [&str; 11] =
-    ["up", "run", "get", "explain", "score", "convert", "fetch", "doctor", "worker", "router", "completions"];
+const COMMANDS: [&str; 12] =
+    ["up", "run", "chat", "get", "explain", "score", "convert", "fetch", "doctor", "worker", "router", "completions"];
 
 #[test]
 fn every_command_explains_itself() {

@@ -167,7 +167,7 @@ impl Session {
             };
             match self.begin(request).await {
                 Ok(Begun::Running(begun)) => running = Some(begun),
-                Ok(Begun::Whole(response)) => return Some((Ok(answered(*response)), None)),
+                Ok(Begun::Whole(response)) => return Some((Ok(answered(response)), None)),
                 Err(error) => return Some((Ok(failed(&error)), None)),
             }
         }
@@ -184,7 +184,7 @@ impl Session {
         if !streamed {
             let mut response = whole(answers, &asked.form, response).await?;
             response.parameters.insert(FINAL.to_owned(), parameter(true));
-            return Ok(Begun::Whole(Box::new(response)));
+            return Ok(Begun::Whole(response));
         }
         let answer = answers.pop().ok_or_else(|| Status::internal("the request has no text"))?;
         let (started, relayed) = answer.relayed();
@@ -195,7 +195,7 @@ impl Session {
 
 enum Begun {
     Running(Running),
-    Whole(Box<ModelInferResponse>),
+    Whole(ModelInferResponse),
 }
 
 /// The parameter of the last response to a request.

@@ -6,7 +6,7 @@
 //! the caller's own names of fields that a worker refuses. `params` are shared by both kinds of completion, `chat` and
 //! `completions` are the two kinds, `embeddings` the vectors of texts, `sse` the events of a stream, `logprobs` their log-probabilities, `error` every refusal in
 //! OpenAI's shape, `shape` a refusal in that of another API. `ollama` and `anthropic` are
-//! the APIs of these, `inference` is the Open Inference Protocol.
+//! the APIs of these, `inference` is the Open Inference Protocol. `page` is the page at `/`.
 
 mod anthropic;
 mod auth;
@@ -25,6 +25,7 @@ mod logprobs;
 mod models;
 pub(crate) mod names;
 mod ollama;
+mod page;
 pub(crate) mod params;
 mod probes;
 mod reply;
@@ -48,18 +49,28 @@ use crate::{RunError, access::Access, dispatch::Dispatcher, origins::Origin};
 
 type Shared = Arc<Dispatcher>;
 
+/// What is for browsers.
+pub(crate) struct Browsers {
+    /// Web pages that may call.
+    pub(crate) origins: Vec<Origin>,
+    /// Whether the page at `/` is served.
+    pub(crate) page: bool,
+}
+
 /// Serves until `shutdown`, then until the last answer ends.
 pub(crate) async fn serve(
     listener: Listener,
     dispatcher: Shared,
     access: Access,
-    origins: Vec<Origin>,
+    browsers: Browsers,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
     let (address, guarded) = (listener.address, access.guarded());
     let limits = dispatcher.limits.connections();
     let connections = listener.connections(access.http().as_ref(), limits);
-    let routes = browsers::around(routes(dispatcher, access), origins, address, guarded);
+    let routes = routes(dispatcher, access);
+    let routes = if browsers.page { routes.merge(page::routes()) } else { routes };
+    let routes = browsers::around(routes, browsers.origins, address, guarded);
     slm_listen::http::serve(connections, routes, limits, shutdown.clone()).await;
     if shutdown.is_cancelled() {
         return Ok(());

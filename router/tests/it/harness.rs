@@ -35,6 +35,7 @@ pub(crate) fn config(limits: Limits) -> Config {
         grpc: any,
         tls: None,
         access: None,
+        page: true,
         origins: Vec::new(),
         probes: None,
         ready_when: ReadyWhen::Complete,
@@ -108,8 +109,12 @@ impl Router {
         self.client.post(self.url(path)).json(&body).send().await.expect("an answer")
     }
 
+    pub(crate) async fn raw(&self, path: &str) -> reqwest::Response {
+        self.client.get(self.url(path)).send().await.expect("an answer")
+    }
+
     pub(crate) async fn get(&self, path: &str) -> (u16, Value) {
-        let response = self.client.get(self.url(path)).send().await.expect("an answer");
+        let response = self.raw(path).await;
         (response.status().as_u16(), response.json().await.expect("JSON"))
     }
 }

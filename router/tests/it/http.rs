@@ -188,3 +188,16 @@ async fn metrics_count() {
         assert!(text.contains(line), "{line} in\n{text}");
     }
 }
+
+#[tokio::test]
+async fn the_page_is_for_everybody_and_takes_nothing_from_elsewhere() {
+    let (router, _worker) = Router::over_one_worker().await;
+    for (path, kind) in [("/", "text/html"), ("/page.css", "text/css"), ("/page.js", "text/javascript")] {
+        let response = router.raw(path).await;
+        assert_eq!(response.status().as_u16(), 200, "{path}");
+        let header = |name: &str| response.headers()[name].to_str().expect("text").to_owned();
+        assert!(header("content-type").starts_with(kind), "{path}");
+        assert!(header("content-security-policy").starts_with("default-src 'none'"), "{path}");
+        assert_eq!(header("x-content-type-options"), "nosniff");
+    }
+}

@@ -92,6 +92,7 @@ async fn a_port_in_use_is_named() {
         grpc: "127.0.0.1:0".parse().expect("an address"),
         tls: None,
         access: None,
+        page: false,
         origins: Vec::new(),
         probes: None,
         ready_when: ReadyWhen::Complete,
