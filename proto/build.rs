@@ -6,7 +6,10 @@ use prost::Message as _;
 
 /// The files of each protocol, and the file of its descriptors.
 const PROTOCOLS: [(&[&str], &str); 2] = [
-    (&["proto/slm/v1/generation.proto", "proto/slm/v1/worker.proto"], "descriptors.bin"),
+    (
+        &["proto/slm/v1/embeddings.proto", "proto/slm/v1/generation.proto", "proto/slm/v1/worker.proto"],
+        "descriptors.bin",
+    ),
     (&["proto/inference/inference.proto"], "inference.bin"),
 ];
 

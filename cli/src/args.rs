@@ -6,7 +6,7 @@ use slm_convert::{
     bundle::{PrecisionChoice, cache_dir},
     graph,
 };
-use slm_launch::ExecutionProvider;
+use slm_launch::{ExecutionProvider, Task};
 use slm_router::Origin;
 use slm_worker::runtime::{OpenVinoDevice, Provider};
 
@@ -22,6 +22,14 @@ pub fn precision(precision: Precision) -> PrecisionChoice {
         Precision::F16 => PrecisionChoice::Exactly(graph::Precision::F16),
         Precision::Int4 => PrecisionChoice::Exactly(graph::Precision::Int4),
         Precision::Int8 => PrecisionChoice::Exactly(graph::Precision::Int8),
+    }
+}
+
+/// The worker's form of a task.
+pub fn task(task: Task) -> slm_worker::model::Task {
+    match task {
+        Task::Generate => slm_worker::model::Task::Generate,
+        Task::Embed => slm_worker::model::Task::Embed,
     }
 }
 

@@ -3,8 +3,8 @@
 use std::{error::Error, path::PathBuf, time::Duration};
 
 use slm_proto::v1::{
-    ExpertKind, GenerateRequest, Message, Messages, Sampling, generate_request::Input,
-    generation_client::GenerationClient, swarm_client::SwarmClient,
+    ExpertKind, GenerateRequest, Message, Messages, Sampling, embeddings_client::EmbeddingsClient,
+    generate_request::Input, generation_client::GenerationClient, swarm_client::SwarmClient,
 };
 use slm_tls::{cause::innermost, outward::Trust};
 use tonic::{
@@ -18,6 +18,9 @@ use crate::exit::Failure;
 
 /// Time to connect: loopback answers at once, and so does a network that works.
 const CONNECT: Duration = Duration::from_secs(5);
+
+/// Bound on an answer with vectors.
+const VECTORS_BYTES_MAX: usize = 64 << 20;
 
 /// Address, certificate and token of a swarm.
 #[derive(Clone, Debug, clap::Args)]
@@ -116,6 +119,8 @@ fn is_local(endpoint: &Endpoint) -> bool {
 pub struct Client {
     /// Generation of answers.
     pub generation: GenerationClient<InterceptedService<Channel, Bearer>>,
+    /// Vectors of texts.
+    pub embeddings: EmbeddingsClient<InterceptedService<Channel, Bearer>>,
     /// Models of the swarm, and routing decisions.
     pub swarm: SwarmClient<InterceptedService<Channel, Bearer>>,
 }
@@ -127,7 +132,11 @@ impl Client {
     /// No answer at the address.
     pub async fn connect(server: &ServerArgs) -> Result<Self, Failure> {
         let channel = InterceptedService::new(server.channel().await?, server.token.clone().unwrap_or_default());
-        Ok(Self { generation: GenerationClient::new(channel.clone()), swarm: SwarmClient::new(channel) })
+        Ok(Self {
+            generation: GenerationClient::new(channel.clone()),
+            embeddings: EmbeddingsClient::new(channel.clone()).max_decoding_message_size(VECTORS_BYTES_MAX),
+            swarm: SwarmClient::new(channel),
+        })
     }
 }
 

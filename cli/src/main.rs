@@ -34,6 +34,7 @@ mod up;
 // Callers of a running swarm.
 mod chat;
 mod client;
+mod embed;
 mod explain;
 mod get;
 mod ping;
@@ -80,6 +81,7 @@ struct Cli {
 enum Command {
     Up(up::UpArgs),
     Run(run::RunArgs),
+    Embed(embed::EmbedArgs),
     Chat(chat::ChatArgs),
     Get(get::GetArgs),
     Explain(explain::ExplainArgs),
@@ -122,6 +124,7 @@ async fn execute(command: Command) -> Result<(), Failure> {
         Command::Worker(args) => worker::execute(args).await,
         Command::Router(args) => router::execute(args).await,
         Command::Operator(args) => operator::execute(args).await,
+        Command::Embed(args) => exit::or_interrupted(embed::execute(args)).await,
         // Ctrl-C is its own: it ends an answer.
         Command::Chat(args) => chat::execute(args).await,
         Command::Run(args) => exit::or_interrupted(run::execute(args)).await,

@@ -15,7 +15,7 @@ use slm_worker::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    args::{cache_root, precision, provider},
+    args::{cache_root, precision, provider, task},
     exit::Failure,
     output::say,
     stdin, store_args,
@@ -103,6 +103,7 @@ fn config(launch: WorkerLaunch) -> Result<WorkerConfig, Failure> {
         path: PathBuf::new(),
         digest: None,
         provider: provider(launch.execution_provider),
+        task: task(launch.task),
         precision: precision(launch.precision),
         context_length: launch.context_length.map(size),
         sequences_max: size(launch.max_sequences),

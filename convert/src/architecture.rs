@@ -1,22 +1,25 @@
-//! Architectures: a decoder-only transformer as data.
+//! Architectures: a transformer, decoder or encoder, as data.
 //!
 //! A family's reader (`families`) describes a model once, with the names of its tensors. Everything else reads the
 //! description: checks of checkpoints, the graph, and the targets of adapters. So a new family is one reader, unless it
 //! computes something that no [`Layer`] can say.
 
 mod check;
+mod encoder;
+mod prefix;
 mod states;
 mod tensors;
 
 use serde::{Deserialize, Serialize};
 
 pub(crate) use check::LAYERS_MAX;
+pub use encoder::{Encoder, Rows};
 pub use states::{DeltaRule, ShortConvolution};
 pub(crate) use tensors::{Stack, TensorSpec, Transform};
 
 use crate::rope::Rope;
 
-/// A decoder-only transformer: embedding, layers, norm and head.
+/// A decoder-only transformer: embedding, layers, norm and head. Or an encoder, whose [`Encoder`] says what is different.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Architecture {
     /// Family: `model_type` of config.json, or `general.architecture` of GGUF metadata.
@@ -27,6 +30,9 @@ pub struct Architecture {
     pub vocab_size: usize,
     /// Trained context length in positions.
     pub context_length: usize,
+    /// Begin of the Hugging Face names of all layers, such as `model.layers.`.
+    #[serde(default = "decoder_layers", skip_serializing_if = "is_decoder_layers")]
+    pub layers_begin: String,
     /// Embedding table.
     pub embedding: Name,
     /// Factor of embedded tokens.
@@ -37,10 +43,13 @@ pub struct Architecture {
     pub ropes: Vec<Rope>,
     /// Decoder layers.
     pub layers: Vec<Layer>,
-    /// Norm before the head.
-    pub final_norm: Norm,
-    /// Head, from the residual stream to logits.
+    /// Norm after the layers, before the head.
+    pub final_norm: Option<Norm>,
+    /// Head, from the residual stream to logits. That of an encoder is tied, and not used.
     pub head: Head,
+    /// What an encoder has besides; `None` for a decoder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoder: Option<Encoder>,
 }
 
 /// Inputs of their own of all layers, each of a few floats: `scale * (embedding_scale * E[token] + norm(projection_scale *
@@ -137,6 +146,13 @@ pub enum Residual {
         /// Norm of both blocks.
         norm: Norm,
     },
+    /// `x = norm(x + attention(x))`, then `x = norm(x + feed_forward(x))`: the stream itself is normed.
+    Normed {
+        /// Norm after the token mixer.
+        attention: Norm,
+        /// Norm after the feed-forward block.
+        feed_forward: Norm,
+    },
 }
 
 /// Norms before and after a block.
@@ -195,7 +211,8 @@ pub struct Attention {
     pub scale: f32,
     /// Soft cap: scores become `cap * tanh(score / cap)`.
     pub soft_cap: Option<f32>,
-    /// Sliding window: number of positions that a token attends to, itself included; `None` for all.
+    /// Sliding window: number of positions that a token attends to, itself included, to each side in an encoder; `None` for
+    /// all.
     pub window: Option<usize>,
     /// Index in [`Architecture::ropes`]; `None` for no rotation.
     pub rope: Option<usize>,
@@ -213,6 +230,17 @@ pub struct Attention {
     pub qkv: Vec<Linear>,
     /// Output projection.
     pub output: Linear,
+}
+
+/// Where most decoders have their layers.
+pub(crate) const DECODER_LAYERS: &str = "model.layers.";
+
+fn decoder_layers() -> String {
+    DECODER_LAYERS.to_owned()
+}
+
+fn is_decoder_layers(begin: &str) -> bool {
+    begin == DECODER_LAYERS
 }
 
 /// Flags that are not set are left out: descriptions of models without them stay as they were.
@@ -321,19 +349,16 @@ pub struct Linear {
 pub type Place = (usize, usize);
 
 impl Architecture {
-    /// Begin of the Hugging Face names of all decoder layers.
-    pub const LAYERS: &str = "model.layers.";
-
-    /// Prefix of names in decoder layer `layer`.
+    /// Prefix of names in layer `layer`.
     #[must_use]
-    pub fn layer_prefix(layer: usize) -> Name {
-        Name { hf: format!("{}{layer}.", Self::LAYERS), gguf: format!("blk.{layer}.") }
+    pub fn layer_prefix(&self, layer: usize) -> Name {
+        Name { hf: format!("{}{layer}.", self.layers_begin), gguf: format!("blk.{layer}.") }
     }
 
     /// Prefix of names at places of `layer`, which may be the one after the last.
     #[must_use]
     pub fn prefix(&self, layer: usize) -> Name {
-        if layer < self.layers.len() { Self::layer_prefix(layer) } else { Name::new("", "") }
+        if layer < self.layers.len() { self.layer_prefix(layer) } else { Name::new("", "") }
     }
 
     /// The linear layer at `place`.

@@ -23,6 +23,7 @@ use crate::{
     block_bits,
     chat::{ChatError, ChatTemplate},
     checkpoint::{Checkpoint, CheckpointError},
+    embedding::EmbeddingSettings,
     generation::GenerationDefaults,
     graph::{self, Activations, Flavour, Form, GRAPH_FILE, GraphError, Precision, WEIGHTS_FILE},
 };
@@ -57,6 +58,9 @@ pub struct BundleInfo {
     pub architecture: Architecture,
     /// Sampling defaults and end-of-sequence ids.
     pub generation: GenerationDefaults,
+    /// How vectors are made of states, in a bundle for embeddings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub embedding: Option<EmbeddingSettings>,
     /// Chat template, if the model has one.
     pub chat_template: Option<ChatTemplate>,
 }
@@ -315,6 +319,7 @@ impl Bundle {
         dir: &Path,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<(), BundleError> {
+        let embedding = (flavour.form == Form::States).then(|| checkpoint.embedding()).transpose()?;
         if let Some(tokenizer) = checkpoint.tokenizer()? {
             tokenizer
                 .save(dir.join(TOKENIZER_FILE), false)
@@ -329,6 +334,7 @@ impl Bundle {
             flavour,
             architecture: checkpoint.architecture().clone(),
             generation: checkpoint.generation().clone(),
+            embedding,
             chat_template: checkpoint.chat_template()?,
         };
         let path = dir.join(BUNDLE_FILE);

@@ -18,6 +18,7 @@ pub use error::CheckpointError;
 use crate::architecture::Architecture;
 use crate::chat::ChatTemplate;
 use crate::digest;
+use crate::embedding::EmbeddingSettings;
 use crate::generation::GenerationDefaults;
 use folder::Folder;
 use gguf_file::GgufFile;
@@ -152,6 +153,17 @@ impl Checkpoint {
         match &self.source {
             Source::Folder(folder) => folder.chat_template(),
             Source::Gguf(file) => file.chat_template(),
+        }
+    }
+
+    /// How vectors are made of the states of a text's tokens: as the files of sentence-transformers say, or by the mean.
+    ///
+    /// # Errors
+    /// Names the file and the setting that is not supported.
+    pub fn embedding(&self) -> Result<EmbeddingSettings, CheckpointError> {
+        match &self.source {
+            Source::Folder(folder) => folder.embedding(),
+            Source::Gguf(_) => Ok(EmbeddingSettings::default()),
         }
     }
 

@@ -75,7 +75,7 @@ fn tables(architecture: &Architecture) -> BTreeSet<String> {
 /// Matrices that stay in 32-bit floats.
 fn routers(architecture: &Architecture) -> BTreeSet<String> {
     let layers = architecture.layers.iter().enumerate();
-    let router = |index: usize, of: &Experts| of.router.within(&Architecture::layer_prefix(index)).weight();
+    let router = |index: usize, of: &Experts| of.router.within(&architecture.layer_prefix(index)).weight();
     layers.filter_map(|(index, layer)| Some(router(index, layer.feed_forward.experts.as_ref()?))).collect()
 }
 

@@ -2,6 +2,7 @@
 //!
 //! A family is one small file with a [`FamilyReader`] and one line in [`ALL`]; one more in [`GGUF`] for its GGUF files.
 
+mod bert;
 mod changes;
 mod cohere2;
 mod ernie;
@@ -16,6 +17,7 @@ mod hunyuan;
 mod lfm2;
 mod llama;
 mod mistral;
+mod modernbert;
 mod nemotron;
 mod olmo;
 mod phi;
@@ -73,6 +75,10 @@ const ALL: &[FamilyReader] = &[
     nemotron::READER,
     seed_oss::READER,
     lfm2::READER,
+    bert::BERT,
+    bert::ROBERTA,
+    bert::DISTILBERT,
+    modernbert::READER,
 ];
 
 /// Architectures of GGUF files.

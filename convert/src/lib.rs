@@ -30,6 +30,7 @@ pub mod gguf;
 pub mod chat;
 mod chat_files;
 pub mod checkpoint;
+pub mod embedding;
 pub mod generation;
 pub mod peft;
 pub mod tokenizer;

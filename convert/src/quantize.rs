@@ -20,7 +20,6 @@ use half::f16;
 use slm_kernels::{BLOCK, Block, Format, Packed, TILE_COLUMNS};
 
 use crate::{
-    architecture::Architecture,
     checkpoint::{Checkpoint, CheckpointError, Fit, Stored},
     graph::GraphError,
 };
@@ -120,7 +119,7 @@ fn mixes_types(checkpoint: &Checkpoint) -> bool {
     let linears = architecture.linears().filter_map(|(place, _)| Some(format!("{}.weight", architecture.path(place)?)));
     let experts = architecture.layers.iter().enumerate().flat_map(|(index, layer)| {
         let block = &layer.feed_forward;
-        let within = block.experts.as_ref().map(|of| of.expert(0).within(&Architecture::layer_prefix(index)));
+        let within = block.experts.as_ref().map(|of| of.expert(0).within(&architecture.layer_prefix(index)));
         let weights =
             move |within| block.up.iter().chain([&block.down]).map(move |of| of.name.within(&within).weight());
         within.into_iter().flat_map(weights)

@@ -39,7 +39,7 @@ fn the_metadata_read_as_transformers_reads_them() {
     assert_eq!((architecture.family.as_str(), architecture.layers.len()), ("llama", 30));
     assert_eq!((architecture.hidden_size, layer.feed_forward.size, architecture.vocab_size), (576, 1536, 49152));
     assert_eq!((attention.heads, attention.kv_heads, attention.head_dim), (9, 3, 64));
-    assert_eq!((architecture.ropes[0].theta, architecture.final_norm.epsilon), (100_000.0, 1e-5));
+    assert_eq!((architecture.ropes[0].theta, architecture.final_norm.as_ref().unwrap().epsilon), (100_000.0, 1e-5));
     assert!(architecture.context_length == 8192 && architecture.head.tied && attention.window.is_none());
     assert_eq!(
         (model.generation().eos_token_ids.as_slice(), model.generation().bos_token_id),

@@ -38,6 +38,7 @@ use crate::{
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason"),
     printcolumn(name = "Workers", type_ = "integer", json_path = ".status.readyReplicas"),
+    printcolumn(name = "Task", type_ = "string", json_path = ".spec.task", priority = 1),
     printcolumn(name = "Accelerator", type_ = "string", json_path = ".spec.runtime.accelerator", priority = 1),
     printcolumn(name = "Precision", type_ = "string", json_path = ".spec.runtime.precision"),
     printcolumn(name = "Slots", type_ = "integer", json_path = ".spec.adapters.slots"),
@@ -47,6 +48,9 @@ use crate::{
 pub struct SlmModelSpec {
     /// Source is the location of the weights: a GGUF file, or a Hugging Face folder with config.json and safetensors.
     pub source: Source,
+    /// Task is what the workers do: Generate continues text, Embed turns texts into vectors. Encoders such as BERT embed only.
+    #[serde(default)]
+    pub task: Task,
     /// Replicas is the number of workers in a cluster. `slm up` runs one.
     #[serde(default = "one")]
     #[schemars(range(min = 0, max = 1000))]
@@ -70,6 +74,28 @@ pub struct SlmModelSpec {
 
 fn one() -> u32 {
     1
+}
+
+/// Task is what workers do with a model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Task {
+    // Plain comments: documented variants would become a `oneOf`, which no API server accepts here.
+    #[default]
+    #[allow(missing_docs)]
+    Generate,
+    #[allow(missing_docs)]
+    Embed,
+}
+
+impl Task {
+    /// Name in manifests and on command lines.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Generate => "Generate",
+            Self::Embed => "Embed",
+        }
+    }
 }
 
 /// Runtime configures how a worker runs a model.

@@ -58,7 +58,8 @@ pub struct Attention<'a> {
     pub queries: Rows<'a>,
     /// Scale of the queries, usually `1 / sqrt(head_dim)`.
     pub scale: f32,
-    /// Sliding window: number of positions that a token attends to, itself included; `None` for all. Pages entirely
+    /// Sliding window: number of positions that a token attends to, itself included, to each side where the plan is
+    /// bidirectional; `None` for all. Pages entirely
     /// before the windows of a sequence's new tokens are not read.
     pub window: Option<NonZeroUsize>,
     /// Soft cap: scores become `cap * tanh(score / cap)`.
@@ -174,14 +175,14 @@ impl Attention<'_> {
             let token = span.first_token + index / shape.group();
             let position = span.begin + index / shape.group();
             let column = (item.kv_head * shape.group() + index % shape.group()) * shape.head_dim;
-            let window = self.window.map_or(usize::MAX, NonZeroUsize::get);
+            let visible = plan.visible(span, position, self.window.map_or(usize::MAX, NonZeroUsize::get));
             *row = Row {
                 // SAFETY: both are rows of `heads * head_dim` floats, the column one of a head's first.
                 query: unsafe { self.queries.row(token).add(column).cast_const() },
                 // SAFETY: as above.
                 out: unsafe { out.row(token).add(column) },
-                first: (position + 1).saturating_sub(window),
-                end: position + 1,
+                first: visible.start,
+                end: visible.end,
             };
         }
         let work = Work {

@@ -16,4 +16,4 @@ pub use lines::{RouterLine, WorkerLine};
 pub use provider::{ExecutionProvider, Unsupported, provider};
 pub use store::{CacheArgs, PVC_ROOT, StoreArgs};
 pub use units::{address, bytes, duration, size};
-pub use worker::{Precision, Speculative, WorkerLaunch};
+pub use worker::{Precision, Speculative, Task, WorkerLaunch};

@@ -28,6 +28,9 @@ pub struct WorkerLaunch {
     /// or username and password.
     #[arg(long, value_name = "DIR")]
     pub credentials: Option<PathBuf>,
+    /// What the worker does.
+    #[arg(long, value_enum, default_value_t, ignore_case = true)]
+    pub task: Task,
     /// Precision of the weights in memory.
     #[arg(long, value_enum, default_value_t, ignore_case = true)]
     pub precision: Precision,
@@ -93,6 +96,17 @@ pub struct WorkerLaunch {
     pub follow_stdin: bool,
 }
 
+/// What a worker does with its model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "PascalCase")]
+pub enum Task {
+    /// Continue text.
+    #[default]
+    Generate,
+    /// Turn texts into vectors.
+    Embed,
+}
+
 /// Precision of the weights in memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "PascalCase")]
@@ -119,6 +133,15 @@ pub enum Speculative {
     PromptLookup,
     /// None: one token a step.
     Off,
+}
+
+impl From<model::Task> for Task {
+    fn from(task: model::Task) -> Self {
+        match task {
+            model::Task::Generate => Self::Generate,
+            model::Task::Embed => Self::Embed,
+        }
+    }
 }
 
 impl From<model::Precision> for Precision {
@@ -151,6 +174,7 @@ impl WorkerLaunch {
             model: model.into(),
             digest: None,
             credentials: None,
+            task: Task::Generate,
             precision: Precision::Auto,
             context_length: None,
             max_sequences: 8,
@@ -181,6 +205,7 @@ impl WorkerLaunch {
         let runtime = &spec.runtime;
         Self {
             digest: spec.source.digest.clone(),
+            task: spec.task.into(),
             precision: runtime.precision.into(),
             context_length: runtime.context_length,
             max_sequences: runtime.max_sequences,
@@ -236,6 +261,7 @@ impl WorkerLaunch {
         {
             flag(name, written(time).into());
         }
+        flag("task", value(self.task));
         flag("precision", value(self.precision));
         flag("max-sequences", self.max_sequences.to_string().into());
         flag("adapter-slots", self.adapter_slots.to_string().into());
@@ -317,6 +343,7 @@ mod tests {
             model in "[ -~]{1,20}",
             digest in option::of("sha256:[0-9a-f]{4}"),
             (credentials, tls) in (path(), path()),
+            task in prop::sample::select(Task::value_variants()),
             precision in prop::sample::select(Precision::value_variants()),
             speculative in prop::sample::select(Speculative::value_variants()),
             [context_length, threads, unread] in prop::array::uniform3(option::of(any::<u32>())),
@@ -330,7 +357,7 @@ mod tests {
                 prop::array::uniform3((0_u64..4_000_000).prop_map(Duration::from_millis)),
         ) -> WorkerLaunch {
             WorkerLaunch {
-                name, model, digest, credentials, precision, context_length, max_sequences, kv_cache_bytes,
+                name, model, digest, credentials, task, precision, context_length, max_sequences, kv_cache_bytes,
                 prefix_cache, speculative, queue, unread, threads, adapter_slots, adapter_max_rank,
                 execution_provider: ExecutionProvider::Cpu, store, listen, tls, probes, drain, read_timeout, load_timeout,
                 follow_stdin,

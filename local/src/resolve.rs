@@ -137,6 +137,7 @@ impl Resolver {
                 path,
                 digest,
                 execution_provider,
+                task: spec.task,
                 precision: spec.runtime.precision,
                 context_length: spec.runtime.context_length,
                 sequences_max: spec.runtime.max_sequences,

@@ -168,6 +168,7 @@ fn arguments(model: &str, launch: &Launch, settings: &WorkerSettings) -> Vec<OsS
     let launch = WorkerLaunch {
         digest: Some(launch.digest.clone()),
         execution_provider: launch.execution_provider,
+        task: launch.task.into(),
         precision: launch.precision.into(),
         context_length: launch.context_length,
         max_sequences: launch.sequences_max,

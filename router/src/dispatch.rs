@@ -9,6 +9,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
+use futures::{FutureExt as _, future::BoxFuture};
 use slm_pool::{FairPool, Priority};
 use slm_proto::v1::{Decision, GenerateRequest, Started, generate_response, generation_client::GenerationClient};
 use tokio::{
@@ -67,6 +68,9 @@ enum Plan {
     Wait { name: String, why: Absence },
 }
 
+/// One attempt of a request on a worker, under the name of the expert that was decided for.
+type Send<'r, T> = dyn Fn(Arc<Worker>, String, Decision) -> BoxFuture<'r, Result<T, Status>> + Sync + 'r;
+
 /// Caller, API and deadline of a request.
 pub(crate) struct Call {
     pub(crate) caller: Caller,
@@ -124,11 +128,13 @@ impl Dispatcher {
 
     async fn answer(&self, request: &GenerateRequest, call: &Call, beside: Option<&str>) -> Result<Answer, Refusal> {
         let mut meter = Meter::new(&self.metrics, call.api, call.caller.name());
-        let latest = Instant::now() + self.limits.request;
-        let deadline = call.deadline.map_or(latest, |deadline| deadline.min(latest));
+        let deadline = self.deadline(call);
         let answer = async {
             let permit = self.admit(request, &call.caller)?;
-            match timeout_at(deadline, self.try_workers(request, call, deadline, beside)).await {
+            let send = |worker: Arc<Worker>, expert: String, decision| {
+                async move { self.attempt(&worker, &expert, decision, request, call, deadline).await }.boxed()
+            };
+            match timeout_at(deadline, self.try_workers(request, call, beside, &send)).await {
                 Ok(begun) => Ok((begun?, permit)),
                 Err(_) => Err(Refusal::DeadlineExceeded),
             }
@@ -146,8 +152,14 @@ impl Dispatcher {
         }
     }
 
+    /// When the request has to be answered.
+    pub(crate) fn deadline(&self, call: &Call) -> Instant {
+        let latest = Instant::now() + self.limits.request;
+        call.deadline.map_or(latest, |deadline| deadline.min(latest))
+    }
+
     /// Checks before any work for a request.
-    fn admit(&self, request: &GenerateRequest, caller: &Caller) -> Result<Permit, Refusal> {
+    pub(crate) fn admit(&self, request: &GenerateRequest, caller: &Caller) -> Result<Permit, Refusal> {
         let (entries, limits) = (request.metadata.len(), self.limits.metadata_max);
         let bytes = request.metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
         if entries > limits.0 || bytes > limits.1 {
@@ -175,13 +187,14 @@ impl Dispatcher {
         })
     }
 
-    async fn try_workers(
-        &self,
+    /// What `send` gets from the first worker that answers.
+    pub(crate) async fn try_workers<'r, T>(
+        &'r self,
         request: &GenerateRequest,
         call: &Call,
-        deadline: Instant,
         beside: Option<&str>,
-    ) -> Result<StartedAnswer, Refusal> {
+        send: &Send<'r, T>,
+    ) -> Result<T, Refusal> {
         let mut view = self.view.clone();
         let mut outcomes = None;
         let mut attempts = Attempts::default();
@@ -204,17 +217,15 @@ impl Dispatcher {
                     };
                     self.wait(&mut view, ticket, name, why).await?;
                 }
-                Plan::Send { worker, expert, decision } => {
-                    match self.attempt(&worker, &expert, decision, request, call, deadline).await {
-                        Ok(begun) => return Ok(begun),
-                        Err(status) => {
-                            let said = status.to_string();
-                            attempts.failed(&worker, status, &request.model, &self.limits)?;
-                            tracing::info!(worker = %worker.url, status = said, "trying another worker");
-                            self.metrics.retry();
-                        }
+                Plan::Send { worker, expert, decision } => match send(Arc::clone(&worker), expert, decision).await {
+                    Ok(begun) => return Ok(begun),
+                    Err(status) => {
+                        let said = status.to_string();
+                        attempts.failed(&worker, status, &request.model, &self.limits)?;
+                        tracing::info!(worker = %worker.url, status = said, "trying another worker");
+                        self.metrics.retry();
                     }
-                }
+                },
             }
         }
     }
@@ -287,9 +298,7 @@ impl Dispatcher {
         deadline: Instant,
     ) -> Result<StartedAnswer, Status> {
         let open = OpenStream::new(&worker.open);
-        let Some(channel) = self.channels.load().get(&worker.url).cloned() else {
-            return Err(Status::unavailable("the worker has just left the swarm; try again"));
-        };
+        let channel = self.channel(worker)?;
         let mut forwarded = tonic::Request::new(for_worker(request, expert, &call.caller));
         // Only a deadline of the caller's own is the worker's concern; ours ends the stream.
         if let Some(deadline) = call.deadline.map(|own| own.min(deadline)) {
@@ -301,6 +310,12 @@ impl Dispatcher {
             tracing::info!(worker = %worker.url, "a worker has sent nothing");
             Err(Status::deadline_exceeded(Refusal::Silent { idle }.to_string()))
         })
+    }
+
+    /// The connection to a worker.
+    pub(crate) fn channel(&self, worker: &Worker) -> Result<Channel, Status> {
+        let channel = self.channels.load().get(&worker.url).cloned();
+        channel.ok_or_else(|| Status::unavailable("the worker has just left the swarm; try again"))
     }
 
     async fn begin(

@@ -3,6 +3,7 @@
 pub mod archives;
 pub mod clients;
 pub mod cluster;
+pub mod embeddings;
 pub mod parity;
 pub mod real;
 pub mod sequence;

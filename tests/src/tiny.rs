@@ -55,6 +55,7 @@ pub fn worker(cache: &Path) -> Result<WorkerConfig> {
         path: PathBuf::new(),
         digest: None,
         provider: Provider::Cpu,
+        task: slm_worker::model::Task::Generate,
         precision: PrecisionChoice::Exactly(Precision::F32),
         context_length: None,
         sequences_max: 4,

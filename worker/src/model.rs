@@ -1,34 +1,34 @@
-//! The served model: its files, engine and adapters.
+//! The served model: its files, its adapters, and what it does.
+
+mod embedding;
+mod generator;
 
 use std::{
+    fmt,
     path::{Path, PathBuf},
     sync::Arc,
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use slm_artifacts::Progress;
 use slm_convert::{
-    bundle::{Bundle, BundleError, PrecisionChoice},
+    bundle::{Bundle, BundleError, FlavourChoice, PrecisionChoice},
     checkpoint::{Checkpoint, CheckpointError, Tensor},
-    generation::EndToken,
-    graph::Precision,
+    graph::{Activations, Form, Precision},
     pack::{Key, PackedAdapter},
     peft::{Adapter, AdapterChat, AdapterError},
 };
-use slm_pool::{Priority, with_priority};
 
+pub(crate) use self::embedding::Embedding;
+pub use self::generator::Generator;
 use crate::{
     adapters::{AdapterInfo, AdapterLease, Adapters, Load, LoadedAdapter, PrepareError, PublishError},
-    admit::Limits,
-    constrain::Constraints,
-    engine::{Engine, EngineConfig},
+    engine::EngineStats,
+    permits::Permits,
     runtime::{
-        AdapterLoader, AdapterRoom, Assignment, LibraryError, Opened, Provider, ProviderError, Runtime, SelfCheck,
-        SelfCheckError, SessionConfig, SessionError, TOKENS_MAX, state_bytes,
+        AdapterLoader, Assignment, LibraryError, Provider, ProviderError, Runtime, SelfCheckError, SessionError,
     },
-    service::token_bytes_max,
-    text::{Prompter, TokenBytes},
 };
 
 /// Configuration of the model.
@@ -42,6 +42,8 @@ pub struct ModelOptions {
     pub digest: Option<String>,
     /// Execution provider.
     pub provider: Provider,
+    /// What it does.
+    pub task: Task,
     /// Precision of the linear layers.
     pub precision: PrecisionChoice,
     /// Context length, prompt and answer together; unset: the trained one, at most [`CONTEXT_LENGTH_DEFAULT_MAX`].
@@ -68,17 +70,31 @@ pub struct ModelOptions {
     pub cache: PathBuf,
 }
 
+/// What a worker does with its model.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Task {
+    /// Continue text.
+    #[default]
+    Generate,
+    /// Turn texts into vectors.
+    Embed,
+}
+
+/// As manifests spell it.
+impl fmt::Display for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Generate => "Generate",
+            Self::Embed => "Embed",
+        })
+    }
+}
+
 /// Default bound on the context length, because the KV cache grows with it.
 pub const CONTEXT_LENGTH_DEFAULT_MAX: usize = 4096;
 
 /// Default bound on unread complete answers for each running sequence.
 pub const UNREAD_PER_SEQUENCE: usize = 4;
-
-/// Bound on drafted tokens of a step over all sequences: each takes a row of logits.
-const DRAFTED_MAX: usize = 24;
-
-/// Upper bound of the duration of a step while any sequence decodes: prefill is chunked to stay below it.
-const STEP_MAX: Duration = Duration::from_millis(100);
 
 /// The model cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -124,8 +140,13 @@ pub enum ModelError {
         /// Bytes needed for one sequence.
         needed: u64,
     },
-    /// The engine thread cannot be started.
-    #[error("starting the engine thread: {0}")]
+    /// Embeddings are made on the CPU.
+    #[error(
+        "embeddings are made on the CPU only, not by the execution provider {0}: set spec.runtime.accelerator to cpu"
+    )]
+    EmbedsOnCpuOnly(String),
+    /// The thread of the engine or the embedder cannot be started.
+    #[error("starting the thread that computes: {0}")]
     Thread(std::io::Error),
 }
 
@@ -211,33 +232,42 @@ pub struct Model {
     pub provider: Provider,
     /// Number of the graph's nodes that each execution provider computes.
     pub nodes: Assignment,
-    /// Handle of the engine.
-    pub engine: Engine,
-    /// Tokenizer and chat template.
-    pub prompter: Prompter,
-    /// Bytes of each token; `None` without a tokenizer.
-    pub token_bytes: Option<Arc<TokenBytes>>,
-    /// Most bytes of a token; `None` without a tokenizer.
-    pub token_bytes_max: Option<usize>,
-    /// Compiles constraints on answers; `None` without a tokenizer.
-    pub constraints: Option<Arc<Constraints>>,
-    /// Bounds on requests.
-    pub limits: Limits,
+    /// What it does.
+    pub(crate) work: Work,
     /// Bytes of the weights.
     pub weight_bytes: u64,
-    /// Bytes of the KV cache when full.
+    /// Bytes of keys and values when all pages are in use.
     pub cache_bytes: u64,
     /// Bytes of the states of sequences; zero for a model without states.
     pub state_bytes: u64,
-    /// Bytes of the logits buffer.
+    /// Bytes of the buffer of results: logits, or states of tokens.
     pub logits_bytes: u64,
     adapter_rank_max: usize,
     /// Path of the checkpoint when it was opened.
     checkpoint: PathBuf,
 }
 
+/// What a model does.
+#[derive(Debug)]
+pub(crate) enum Work {
+    /// Continues text.
+    Generate(Box<Generator>),
+    /// Turns texts into vectors.
+    Embed(Box<Embedding>),
+}
+
+/// Parts of a model that do not depend on its task.
+struct Common {
+    bundle: Bundle,
+    adapters: Adapters,
+    loader: AdapterLoader,
+    nodes: Assignment,
+    /// Bytes of keys and values, of states of sequences, and of results.
+    buffers: [u64; 3],
+}
+
 impl Model {
-    /// Opens a model: converts it if necessary, loads the session and starts the engine.
+    /// Opens a model: converts it if necessary, loads the session and starts the thread that computes.
     pub fn open(
         options: &ModelOptions,
         progress: &mut dyn FnMut(Opening),
@@ -248,68 +278,69 @@ impl Model {
         for note in checkpoint.notes() {
             tracing::warn!("{note}");
         }
-        let flavour = options.provider.flavour(options.precision);
+        let mut flavour = options.provider.flavour(options.precision);
+        if options.task == Task::Embed {
+            flavour = FlavourChoice { form: Form::States, activations: Activations::F32, ..flavour };
+        }
         let bundle = Bundle::open_or_build(&checkpoint, flavour, &options.cache, &mut |done, total| {
             progress(Opening::Converting(done, total));
         })?;
         progress(Opening::Loading);
-        let context_length =
-            options.context_length.unwrap_or(bundle.info.architecture.context_length.min(CONTEXT_LENGTH_DEFAULT_MAX));
-        let pages = pages(options, &bundle, context_length)?;
-        let threads = options.threads.unwrap_or_else(available_threads);
-        let drafted = if options.prompt_lookup { DRAFTED_MAX } else { 0 };
-        let logits = (options.sequences_max + drafted).min(TOKENS_MAX);
-        let sequences = options.sequences_max;
-        let config = SessionConfig { context_length, pages, sequences, logits, threads };
-        // Every request may hold another replaced version.
-        let adapters = Adapters::new(options.adapter_slots, options.sequences_max + options.queue_max + 1);
-        let room = AdapterRoom { slots: options.adapter_slots, rank_max: options.adapter_rank_max };
-        let Opened { backend, loader, nodes } = open(options.provider, &runtime, &bundle, config, room, &adapters)?;
-        let cache_bytes = (options.provider.page_bytes(&bundle, context_length) * pages) as u64;
-        let geometry = backend.geometry();
-        let state_bytes = (state_bytes(&bundle.info.architecture) * geometry.states) as u64;
-        let logits_bytes = geometry.logits_bytes() as u64;
-        let config = EngineConfig {
-            sequences_max: options.sequences_max,
-            queue_max: options.queue_max,
-            unread_max: options.unread_max.unwrap_or(UNREAD_PER_SEQUENCE * options.sequences_max),
-            prefix_pages: if options.prefix_cache { pages } else { 0 },
-            prompt_lookup: options.prompt_lookup,
-            step_max: STEP_MAX,
-        };
-        let (engine, thread) = Engine::start(backend, config).map_err(ModelError::Thread)?;
-        let weight_bytes = bundle.weight_bytes()?;
-        let prompter = Prompter::new(&bundle)?;
-        let ends = &bundle.info.generation.eos_token_ids;
-        let token_bytes = prompter.tokenizer().map(|tokenizer| Arc::new(TokenBytes::new(tokenizer, ends)));
-        let token_bytes_max = token_bytes
-            .as_deref()
-            .zip(prompter.tokenizer())
-            .map(|(bytes, tokenizer)| token_bytes_max(bytes, tokenizer));
-        let constraints = token_bytes.clone().map(|bytes| Arc::new(Constraints::new(bytes, geometry.vocab_size)));
-        tell_ends(&options.name, &bundle.info.generation.ends);
-        let limits = Limits { model: options.name.clone(), context_length, defaults: bundle.info.generation.clone() };
-        let model = Self {
+        match options.task {
+            Task::Generate => generator::open(options, &runtime, bundle),
+            Task::Embed => embedding::open(options, &runtime, bundle),
+        }
+    }
+
+    fn new(options: &ModelOptions, common: Common, work: Work) -> Result<Self, ModelError> {
+        let Common { bundle, adapters, loader, nodes, buffers } = common;
+        let [cache_bytes, state_bytes, logits_bytes] = buffers;
+        Ok(Self {
             name: options.name.clone(),
+            weight_bytes: bundle.weight_bytes()?,
             bundle,
             adapters,
             loader,
             provider: options.provider,
             nodes,
-            engine,
-            prompter,
-            token_bytes,
-            token_bytes_max,
-            constraints,
-            limits,
-            weight_bytes,
+            work,
             cache_bytes,
             state_bytes,
             logits_bytes,
             adapter_rank_max: options.adapter_rank_max,
             checkpoint: options.path.clone(),
-        };
-        Ok((model, thread))
+        })
+    }
+
+    /// What it does.
+    pub fn task(&self) -> Task {
+        match self.work {
+            Work::Generate(_) => Task::Generate,
+            Work::Embed(_) => Task::Embed,
+        }
+    }
+
+    /// Permits of its requests.
+    pub fn permits(&self) -> &Permits {
+        match &self.work {
+            Work::Generate(generator) => generator.engine.permits(),
+            Work::Embed(embedding) => embedding.embedder.permits(),
+        }
+    }
+
+    /// Current load.
+    pub fn stats(&self) -> EngineStats {
+        match &self.work {
+            Work::Generate(generator) => generator.engine.stats(),
+            Work::Embed(embedding) => embedding.embedder.stats(),
+        }
+    }
+
+    fn tokenizer(&self) -> Option<&tokenizers::Tokenizer> {
+        match &self.work {
+            Work::Generate(generator) => generator.prompter.tokenizer(),
+            Work::Embed(embedding) => embedding.texts.tokenizer(),
+        }
     }
 
     /// Precision of the linear layers.
@@ -353,7 +384,7 @@ impl Model {
                 self.loader.prepare(&adapter, *scale)?
             }
         };
-        let chat = AdapterChat::read(path, self.bundle.info.chat_template.as_ref(), self.prompter.tokenizer());
+        let chat = AdapterChat::read(path, self.bundle.info.chat_template.as_ref(), self.tokenizer());
         for note in &chat.notes {
             tracing::warn!(adapter = name, "{note}");
         }
@@ -404,33 +435,9 @@ impl Model {
     }
 }
 
-/// Pages of the KV cache for `options`.
-fn pages(options: &ModelOptions, bundle: &Bundle, context_length: usize) -> Result<usize, ModelError> {
-    let page = options.provider.page_bytes(bundle, context_length);
-    let [one, all] = [1, options.sequences_max].map(|sequences| options.provider.pages_for(sequences, context_length));
-    match options.kv_cache_bytes {
-        // No layer attends.
-        _ if page == 0 => Ok(all),
-        Some(bytes) => {
-            let pages = usize::try_from(bytes).unwrap_or(usize::MAX) / page;
-            let needed = (one * page) as u64;
-            if pages < one { Err(ModelError::KvCache { bytes, context_length, needed }) } else { Ok(pages) }
-        }
-        None => {
-            let limit = options.provider.free_bytes()?.unwrap_or_else(memory_limit);
-            Ok(all.min((limit / 2) as usize / page).max(one))
-        }
-    }
-}
-
-/// Logs the end-of-sequence tokens and their origin.
-fn tell_ends(model: &str, ends: &[EndToken]) {
-    let ends: Vec<String> = ends.iter().map(|end| format!("{} {:?} ({})", end.id, end.token, end.named_by)).collect();
-    if ends.is_empty() {
-        tracing::warn!(model, "no token ends an answer: give max_tokens or stop");
-    } else {
-        tracing::info!(model, ends = ends.join(", "), "tokens that end an answer");
-    }
+/// Bound on a sequence in tokens.
+fn context_length(options: &ModelOptions, bundle: &Bundle) -> usize {
+    options.context_length.unwrap_or(bundle.info.architecture.context_length.min(CONTEXT_LENGTH_DEFAULT_MAX))
 }
 
 /// Memory limit of the container, or the machine's memory.
@@ -439,27 +446,6 @@ fn memory_limit() -> u64 {
     system.refresh_memory();
     let container = system.cgroup_limits().map_or(u64::MAX, |limits| limits.total_memory);
     container.min(system.total_memory())
-}
-
-/// Opens the session and checks it where its provider asks for that.
-fn open(
-    provider: Provider,
-    runtime: &Runtime,
-    bundle: &Bundle,
-    config: SessionConfig,
-    room: AdapterRoom,
-    adapters: &Adapters,
-) -> Result<Opened, ModelError> {
-    // The sessions start the compute threads.
-    with_priority(Priority::Compute, || {
-        let check = SelfCheck::prepare(provider, runtime, bundle, config, room)?;
-        let mut opened = provider.open(runtime, bundle, config, room, adapters.table())?;
-        if let Some(check) = check {
-            let difference = check.compare(&mut *opened.backend, &opened.loader, &adapters.table())?;
-            tracing::info!(difference, nodes = ?opened.nodes, "the self-check passed");
-        }
-        Ok(opened)
-    })
 }
 
 fn check_digest(found: &str, options: &ModelOptions) -> Result<(), ModelError> {

@@ -13,7 +13,10 @@ use slm_artifacts::{FetchError, Source, Store, StoreConfig};
 use slm_listen::deadline::DeadlineLayer;
 use slm_pool::{FairPool, Priority};
 use slm_probes::faults::panics_when_asked;
-use slm_proto::v1::{generation_server::GenerationServer, worker_control_server::WorkerControlServer};
+use slm_proto::v1::{
+    embeddings_server::EmbeddingsServer, generation_server::GenerationServer,
+    worker_control_server::WorkerControlServer,
+};
 use slm_tls::{FolderError, Identity};
 use tokio::{
     net::TcpListener,
@@ -32,9 +35,9 @@ use tower::layer::util::{Identity as NoLayer, Stack};
 use crate::{
     engine::EngineStats,
     fetch::{self, Fetched},
-    model::{Model, ModelError, ModelOptions, Opening, available_threads},
+    model::{Model, ModelError, ModelOptions, Opening, Task, available_threads},
     probe::WorkerProbe,
-    service::{Access, Control, Generate, OpenAnswers, Shared},
+    service::{Access, Control, Embed, Generate, OpenAnswers, Shared},
     state,
 };
 
@@ -177,7 +180,7 @@ async fn live(config: WorkerConfig, shutdown: CancellationToken, events: Arc<Eve
     let publishing = state::publish(model.clone(), draining_seen.clone(), state, ended.clone());
     tasks.spawn("state", panics_when_asked("worker-state", publishing).map(Ok::<_, Infallible>));
     let answers = OpenAnswers::new(config.read_timeout);
-    let ending = answers.clone().end_unread(model.engine.permits().clone(), ended.clone());
+    let ending = answers.clone().end_unread(model.permits().clone(), ended.clone());
     tasks.spawn("unread answers", ending.map(Ok::<_, Infallible>));
 
     let shared = Shared {
@@ -190,6 +193,7 @@ async fn live(config: WorkerConfig, shutdown: CancellationToken, events: Arc<Eve
         draining: draining_seen,
         state: state_seen,
     };
+    let task = model.task();
     let (health, router) = router(shared, tls.is_some()).await?;
     events(WorkerEvent::Ready { address });
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
@@ -207,7 +211,10 @@ async fn live(config: WorkerConfig, shutdown: CancellationToken, events: Arc<Eve
         shutdown.cancelled().await;
         // Routers see it in the state stream and send no more requests; running ones complete.
         draining.send_replace(true);
-        health.set_not_serving::<GenerationServer<Generate>>().await;
+        match task {
+            Task::Generate => health.set_not_serving::<GenerationServer<Generate>>().await,
+            Task::Embed => health.set_not_serving::<EmbeddingsServer<Embed>>().await,
+        }
         let until = Instant::now() + config.drain_timeout;
         drain(&model, config.drain_timeout).await;
         until
@@ -231,13 +238,16 @@ async fn router(
     guarded: bool,
 ) -> Result<(HealthReporter, Router<Stack<Access, Stack<DeadlineLayer, NoLayer>>>), WorkerError> {
     let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_serving::<GenerationServer<Generate>>().await;
+    match shared.model.task() {
+        Task::Generate => health.set_serving::<GenerationServer<Generate>>().await,
+        Task::Embed => health.set_serving::<EmbeddingsServer<Embed>>().await,
+    }
     health.set_serving::<WorkerControlServer<Control>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(slm_proto::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
-    let open_max = shared.model.engine.permits().limits().open_max;
+    let open_max = shared.model.permits().limits().open_max;
     let streams_max = u32::try_from(2 * open_max + STREAMS_BESIDES).unwrap_or(u32::MAX);
     let router = Server::builder()
         // A caller on a lost node sends nothing any more; its answers must not keep their slots.
@@ -251,6 +261,7 @@ async fn router(
         .add_service(health_service)
         .add_service(reflection)
         .add_service(GenerationServer::new(Generate(shared.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .add_service(EmbeddingsServer::new(Embed(shared.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(WorkerControlServer::new(Control(shared)));
     Ok((health, router))
 }
@@ -295,7 +306,7 @@ async fn open(
 
 /// Waits until every answer was read or cancelled, at most `limit`.
 async fn drain(model: &Model, limit: Duration) {
-    let permits = model.engine.permits();
+    let permits = model.permits();
     if timeout(limit, permits.none_open()).await.is_err() {
         let counts = permits.counts();
         tracing::warn!(?limit, ?counts, "requests were cut off: they did not end within the drain timeout");

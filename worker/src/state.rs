@@ -11,7 +11,11 @@ use slm_proto::v1;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::{adapters::Resident, engine::EngineStats, model::Model};
+use crate::{
+    adapters::Resident,
+    engine::EngineStats,
+    model::{Model, Work},
+};
 
 /// Longest staleness of the published load.
 const LOAD_INTERVAL: Duration = Duration::from_millis(100);
@@ -26,7 +30,7 @@ pub(crate) async fn publish(
     let mut adapters = model.adapters.subscribe();
     let mut tick = tokio::time::interval(LOAD_INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut rate = Rate::new(model.engine.stats());
+    let mut rate = Rate::new(model.stats());
     loop {
         let last = tokio::select! {
             () = ended.cancelled() => true,
@@ -34,7 +38,7 @@ pub(crate) async fn publish(
             changed = adapters.changed() => changed.is_err(),
             changed = draining.changed() => changed.is_err(),
         };
-        let stats = model.engine.stats();
+        let stats = model.stats();
         let next = describe(&model, stats, rate.update(stats, Instant::now()), *draining.borrow());
         state.send_if_modified(|current| {
             let next = v1::WorkerState { sequence: current.sequence, ..next };
@@ -55,8 +59,14 @@ pub(crate) fn describe(model: &Model, stats: EngineStats, tokens_per_second: f32
     let (slots, used) = model.adapters.slots();
     let residents = model.adapters.residents();
     let adapter_bytes: u64 = residents.iter().map(|resident| resident.bytes).sum();
-    let counts = model.engine.permits().counts();
-    let (context_length, sequences_max) = (model.engine.context_length(), model.engine.sequences_max());
+    let counts = model.permits().counts();
+    let (context_length, sequences_max, kv_tokens_max) = match &model.work {
+        Work::Generate(generator) => {
+            let engine = &generator.engine;
+            (engine.context_length(), engine.sequences_max(), engine.cache_tokens_max())
+        }
+        Work::Embed(embedding) => (embedding.embedder.context_length(), embedding.embedder.texts_max(), 0),
+    };
     v1::WorkerState {
         sequence: 0,
         model: model.name.clone(),
@@ -73,9 +83,10 @@ pub(crate) fn describe(model: &Model, stats: EngineStats, tokens_per_second: f32
         tokens_queued: stats.prompt_tokens_queued as u64,
         tokens_per_second,
         kv_tokens_used: stats.cache_tokens as u64,
-        kv_tokens_max: model.engine.cache_tokens_max() as u64,
+        kv_tokens_max: kv_tokens_max as u64,
         draining,
         execution_provider: model.provider.to_string(),
+        task: model.task().to_string(),
         flavour: model.bundle.info.flavour.to_string(),
         nodes: model.nodes.iter().map(|(provider, &nodes)| provider_nodes(provider, nodes)).collect(),
         resident_bytes: model.weight_bytes + adapter_bytes + model.cache_bytes + model.state_bytes + model.logits_bytes,

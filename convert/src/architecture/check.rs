@@ -20,9 +20,15 @@ impl Architecture {
         check.size("vocabulary size", self.vocab_size, DIMENSION_MAX)?;
         check.size("context length", self.context_length, DIMENSION_MAX)?;
         check.size("number of layers", self.layers.len(), LAYERS_MAX)?;
-        check.epsilon(self.final_norm.epsilon)?;
+        self.final_norm.iter().try_for_each(|norm| check.epsilon(norm.epsilon))?;
         if let Some(inputs) = &self.layer_inputs {
             check.size("size of the input of a layer", inputs.size, DIMENSION_MAX / self.layers.len())?;
+        }
+        if let Some(encoder) = &self.encoder {
+            encoder.embedding_norm.iter().try_for_each(|norm| check.epsilon(norm.epsilon))?;
+            for rows in encoder.positions.iter().chain(&encoder.token_types) {
+                check.size("number of position embeddings or token types", rows.count, DIMENSION_MAX)?;
+            }
         }
         for (index, layer) in self.layers.iter().enumerate() {
             check.size("intermediate size", layer.feed_forward.size, DIMENSION_MAX)?;
@@ -67,7 +73,7 @@ impl Check<'_> {
         if epsilon.is_finite() && epsilon >= 0.0 {
             return Ok(());
         }
-        Err(self.wrong("rms_norm_eps", epsilon, "a small positive number"))
+        Err(self.wrong("epsilon of norms", epsilon, "a small positive number"))
     }
 
     fn mixer(&self, before: &[Layer], mixer: &Mixer) -> Result<(), ConfigError> {

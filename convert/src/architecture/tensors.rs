@@ -2,7 +2,7 @@
 
 use super::{
     Architecture, Attention, DeltaRule, Experts, FeedForward, KeyValues, LayerInputs, Linear, Mixer, Name, Norm,
-    NormKind, QkSpan, Residual, ShortConvolution,
+    NormKind, QkSpan, Residual, Rows, ShortConvolution,
 };
 
 /// A tensor that the model needs.
@@ -62,14 +62,23 @@ impl Architecture {
             all.linear(&root, projection);
             all.norm(&root, norm, *size);
         }
+        if let Some(encoder) = &self.encoder {
+            for Rows { name, count, .. } in encoder.positions.iter().chain(&encoder.token_types) {
+                all.add(&root, name, ".weight", vec![*count, hidden], Transform::Nothing);
+            }
+            encoder.embedding_norm.iter().for_each(|norm| all.norm(&root, norm, hidden));
+        }
         for (index, layer) in self.layers.iter().enumerate() {
-            let prefix = Self::layer_prefix(index);
+            let prefix = self.layer_prefix(index);
             match &layer.residual {
                 Residual::Sequential { attention, feed_forward } => {
                     let norms = [&attention.pre, &attention.post, &feed_forward.pre, &feed_forward.post];
                     norms.into_iter().flatten().for_each(|norm| all.norm(&prefix, norm, hidden));
                 }
                 Residual::Parallel { norm } => all.norm(&prefix, norm, hidden),
+                Residual::Normed { attention, feed_forward } => {
+                    [attention, feed_forward].into_iter().for_each(|norm| all.norm(&prefix, norm, hidden));
+                }
             }
             all.mixer(&prefix, &layer.mixer);
             layer.input.iter().for_each(|input| all.norm(&prefix, &input.norm, hidden));
@@ -79,7 +88,7 @@ impl Architecture {
                 all.experts(&prefix, &layer.feed_forward, experts, hidden);
             }
         }
-        all.norm(&root, &self.final_norm, hidden);
+        self.final_norm.iter().for_each(|norm| all.norm(&root, norm, hidden));
         if !self.head.tied {
             all.add(&root, &self.head.name, ".weight", vec![vocab, hidden], Transform::Nothing);
         }
@@ -94,7 +103,7 @@ impl Architecture {
     /// no weights.
     pub(crate) fn is_redundant(&self, name: &str) -> bool {
         let in_layer = |name: &str| -> Option<bool> {
-            let (layer, name) = name.strip_prefix(Self::LAYERS)?.split_once('.')?;
+            let (layer, name) = name.strip_prefix(&self.layers_begin)?.split_once('.')?;
             let of = self.layers.get(layer.parse::<usize>().ok()?)?.attention()?.kv;
             let unused = ["k_proj.", "v_proj.", "k_norm.", "v_norm."];
             let name = name.strip_prefix("self_attn.")?;
@@ -102,6 +111,7 @@ impl Architecture {
         };
         in_layer(name) == Some(true)
             || name.ends_with(".rotary_emb.inv_freq")
+            || self.encoder.as_ref().is_some_and(|encoder| encoder.is_unused(name))
             || (self.head.tied && name.strip_suffix(".weight") == Some(&self.head.name.hf))
     }
 }

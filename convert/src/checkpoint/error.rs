@@ -55,6 +55,14 @@ pub enum CheckpointError {
         /// Description of the inconsistency.
         problem: String,
     },
+    /// The files of sentence-transformers are inconsistent, or ask for something that is not there.
+    #[error("{}: {problem}", path.display())]
+    Embedding {
+        /// Path of the file.
+        path: PathBuf,
+        /// Description of the problem, and the remedy.
+        problem: String,
+    },
     /// The configuration is incomplete or not supported.
     #[error(transparent)]
     Config(#[from] ConfigError),

@@ -11,6 +11,7 @@ use super::{CheckpointError, Tensor, gguf_file, lookalike};
 use crate::architecture::{Architecture, TensorSpec, Transform};
 use crate::chat::ChatTemplate;
 use crate::chat_files::{self, ChatFiles};
+use crate::embedding::{self, EmbeddingSettings};
 use crate::fields;
 use crate::generation::{EndCandidates, GenerationDefaults, add_ends, well_known_in};
 use crate::listing;
@@ -65,6 +66,7 @@ impl Folder {
                 side.insert(name.to_owned(), bytes);
             }
         }
+        embedding::read_files(path, &mut side, SIDE_FILE_BYTES_MAX)?;
         let config_path = path.join(CONFIG);
         let config_json = side_json(path, &side, CONFIG)?.ok_or_else(|| no_model(path))?;
         if let Some(error) = config_json.get("error").filter(|_| !config_json.contains_key("hidden_size")) {
@@ -74,7 +76,7 @@ impl Folder {
             );
             return Err(CheckpointError::NotAFile { path: config_path, problem });
         }
-        let architecture = families::from_hugging_face(&config_path.display().to_string(), &config_json)?;
+        let mut architecture = families::from_hugging_face(&config_path.display().to_string(), &config_json)?;
 
         let mut generation = GenerationDefaults::default();
         for name in ["generation_config.json", CONFIG] {
@@ -89,6 +91,7 @@ impl Folder {
             return Err(CheckpointError::NoTokenizer { path: path.to_owned(), found });
         }
         let shards = Shards::open(path, shard_names(path, &side)?)?;
+        architecture.take_names(|name| shards.holder(name).is_some());
         let tensors = architecture.tensors().into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
         let quantized = Quantized::read(path, |name| side_json(path, &side, name), &architecture, &tensors, &shards)?;
         let mut folder = Self { path: path.to_owned(), architecture, tensors, generation, side, shards, quantized };
@@ -228,6 +231,10 @@ impl Folder {
         let mut tokenizer = tokenizer::from_json(&self.path.join(TOKENIZER), bytes)?;
         tokenizer::add_declared(&mut tokenizer, &self.declared(&self.chat_files()?)?, self.architecture.vocab_size);
         Ok(Some(tokenizer))
+    }
+
+    pub(super) fn embedding(&self) -> Result<EmbeddingSettings, CheckpointError> {
+        embedding::settings(&self.path, &self.side)
     }
 
     pub(super) fn chat_template(&self) -> Result<Option<ChatTemplate>, CheckpointError> {

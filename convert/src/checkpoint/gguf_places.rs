@@ -63,7 +63,7 @@ pub(super) fn places(architecture: &Architecture, gguf: &Gguf) -> Vec<Place> {
 fn fused(architecture: &Architecture, gguf: &Gguf) -> BTreeMap<String, (String, Range<usize>, usize)> {
     let mut found = BTreeMap::new();
     for (index, layer) in architecture.layers.iter().enumerate() {
-        let prefix = Architecture::layer_prefix(index).gguf;
+        let prefix = architecture.layer_prefix(index).gguf;
         for suffix in ["weight", "bias"] {
             let whole = format!("{prefix}{FUSED}.{suffix}");
             let Some(Attention { qkv: linears, .. }) = layer.attention() else { continue };

@@ -194,7 +194,7 @@ fn beside(
 fn aside<'n>(weights: impl Iterator<Item = &'n String>, architecture: &Architecture, shards: &Shards) -> Vec<String> {
     let linears = weights.filter_map(|name| name.strip_suffix(".weight")).map(str::to_owned);
     let attention =
-        (0..architecture.layers.len()).map(|layer| format!("{}self_attn", Architecture::layer_prefix(layer).hf));
+        (0..architecture.layers.len()).map(|layer| format!("{}self_attn", architecture.layer_prefix(layer).hf));
     let names = linears.chain(attention).flat_map(|module| ASIDE.map(|suffix| format!("{module}.{suffix}")));
     names.filter(|name| shards.holder(name).is_some()).collect()
 }

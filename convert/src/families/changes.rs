@@ -37,7 +37,7 @@ impl Architecture {
 
     /// Norms of queries and keys, over `span`. GGUF calls them `attn_q_norm` and `attn_k_norm`.
     pub(super) fn qk_norms(&mut self, [q, k]: [&str; 2], span: QkSpan, after_rope: bool) {
-        let like = self.final_norm.clone();
+        let Some(like) = self.final_norm.clone() else { return };
         self.each_attention(|_, attention| {
             let named = |hf: &str, gguf: &str| Norm { name: Name::new(hf, gguf), kind: NormKind::Rms, ..like.clone() };
             let (q, k) = (named(q, "attn_q_norm"), named(k, "attn_k_norm"));
@@ -47,7 +47,7 @@ impl Architecture {
 
     /// Norms around both blocks, by names without `.weight`; `None` for a norm that is not there.
     pub(super) fn norms(&mut self, attention: [Option<Name>; 2], feed_forward: [Option<Name>; 2]) {
-        let like = self.final_norm.clone();
+        let Some(like) = self.final_norm.clone() else { return };
         let block = |[pre, post]: &[Option<Name>; 2]| {
             let named = |name: &Option<Name>| name.clone().map(|name| Norm { name, ..like.clone() });
             BlockNorms { pre: named(pre), post: named(post) }

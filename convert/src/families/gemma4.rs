@@ -44,7 +44,7 @@ fn from_hugging_face(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
     let sources = sources(fields, &heads)?;
     let hidden = architecture.hidden_size;
     let wide = flag(fields, "use_double_wide_mlp", false)?;
-    let epsilon = architecture.final_norm.epsilon;
+    let epsilon = architecture.final_norm.as_ref().map_or(0.0, |norm| norm.epsilon);
     architecture.qk_norms(["self_attn.q_norm", "self_attn.k_norm"], QkSpan::Head, false);
     architecture.ropes.clear();
     for ((layer, of), kv) in architecture.layers.iter_mut().zip(&heads).zip(sources) {
@@ -197,7 +197,8 @@ fn layer_inputs(fields: &Fields<'_>, architecture: &mut Architecture) -> Result<
     }
     let hidden = architecture.hidden_size;
     let width = size.saturating_mul(architecture.layers.len());
-    let norm = |name: Name| Norm { name, ..architecture.final_norm.clone() };
+    let Some(like) = architecture.final_norm.clone() else { return Ok(()) };
+    let norm = |name: Name| Norm { name, ..like.clone() };
     let inputs = LayerInputs {
         size,
         embedding: Name::new("model.embed_tokens_per_layer", "per_layer_token_embd"),

@@ -193,7 +193,7 @@ fn from_tensors(
     if let (Some(divisors), Some(rope)) = (metadata.tensors.values(rope::DIVISORS), architecture.ropes.first_mut()) {
         rope.scaling = RopeScaling::Divisors(divisors);
     }
-    let prefix = Architecture::layer_prefix(0).gguf;
+    let prefix = architecture.layer_prefix(0).gguf;
     let has_bias = |name: &str| metadata.has_tensor(&format!("{prefix}{name}.bias"));
     architecture.each(|_, layer| {
         linears_mut(layer).for_each(|linear| linear.bias = has_bias(&linear.name.gguf));

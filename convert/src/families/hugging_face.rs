@@ -5,8 +5,8 @@ mod layers;
 mod rope;
 
 use crate::architecture::{
-    Activation, Architecture, Attention, BlockNorms, FeedForward, Head, KeyValues, LAYERS_MAX, Layer, Linear, Mixer,
-    Name, Norm, NormKind, Residual,
+    Activation, Architecture, Attention, BlockNorms, DECODER_LAYERS, FeedForward, Head, KeyValues, LAYERS_MAX, Layer,
+    Linear, Mixer, Name, Norm, NormKind, Residual,
 };
 use crate::config_error::ConfigError;
 use crate::fields::Fields;
@@ -112,12 +112,13 @@ pub(super) fn decoder(fields: &Fields<'_>, conventions: &Conventions) -> Result<
         hidden_size,
         vocab_size: fields.size("vocab_size")?,
         context_length: fields.size("max_position_embeddings")?,
+        layers_begin: DECODER_LAYERS.to_owned(),
         embedding: Name::new("model.embed_tokens", "token_embd"),
         embedding_scale: 1.0,
         layer_inputs: None,
         ropes,
         layers: (0..layers).map(layer).collect(),
-        final_norm: norm("model.norm", "output_norm"),
+        final_norm: Some(norm("model.norm", "output_norm")),
         head: Head {
             name: Name::new("lm_head", "output"),
             tied: fields.opt_flag(first(fields, conventions.ties))?.unwrap_or(conventions.tied),
@@ -125,6 +126,7 @@ pub(super) fn decoder(fields: &Fields<'_>, conventions: &Conventions) -> Result<
             scale: 1.0,
             soft_cap: None,
         },
+        encoder: None,
     };
     let activation = activation(fields, conventions.activation)?;
     architecture.layers.iter_mut().for_each(|layer| layer.feed_forward.activation = activation);
@@ -160,7 +162,7 @@ pub(super) fn positive(fields: &Fields<'_>, key: &str, default: f64) -> Result<f
 }
 
 /// The activation of the field, by the names of transformers.
-fn activation(fields: &Fields<'_>, (key, default): (&str, &str)) -> Result<Activation, ConfigError> {
+pub(super) fn activation(fields: &Fields<'_>, (key, default): (&str, &str)) -> Result<Activation, ConfigError> {
     match fields.opt_text(key)?.unwrap_or(default) {
         "silu" | "swish" => Ok(Activation::Silu),
         "gelu_pytorch_tanh" | "gelu_new" | "gelu_fast" => Ok(Activation::GeluTanh),

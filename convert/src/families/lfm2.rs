@@ -54,7 +54,9 @@ fn from_hugging_face(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
         ];
         layer.feed_forward.down = linear("feed_forward.w2", "ffn_down", size, hidden);
     });
-    architecture.final_norm.name = Name::new("model.embedding_norm", "token_embd_norm");
+    if let Some(norm) = &mut architecture.final_norm {
+        norm.name = Name::new("model.embedding_norm", "token_embd_norm");
+    }
     Ok(architecture)
 }
 

@@ -27,7 +27,9 @@ fn from_hugging_face(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
     architecture.each(|_, layer| {
         layer.without_gate(Name::new("mlp.fc1", "ffn_up"), Name::new("mlp.fc2", "ffn_down"));
     });
-    architecture.final_norm.name.hf = "model.final_layernorm".to_owned();
+    if let Some(norm) = &mut architecture.final_norm {
+        norm.name.hf = "model.final_layernorm".to_owned();
+    }
     architecture.head.bias = true;
     Ok(architecture)
 }

@@ -105,7 +105,7 @@ fn delta_rule(fields: &Fields<'_>, architecture: &Architecture) -> Result<DeltaR
         norm: Norm {
             name: Name::new("linear_attn.norm", "ssm_norm"),
             kind: NormKind::Rms,
-            epsilon: architecture.final_norm.epsilon,
+            epsilon: architecture.final_norm.as_ref().map_or(0.0, |norm| norm.epsilon),
             minus_one: false,
         },
         inputs: vec![
@@ -174,7 +174,7 @@ mod tests {
         assert_eq!(attends, [false, false, false, true, false, false, false, true]);
         let attention = model.layers[3].attention().unwrap();
         assert_eq!((attention.gated, attention.qkv[0].outputs, attention.output.inputs), (true, 256, 128));
-        assert_eq!((model.ropes[0].dim, model.final_norm.minus_one), (8, true));
+        assert_eq!((model.ropes[0].dim, model.final_norm.as_ref().is_some_and(|norm| norm.minus_one)), (8, true));
         let Mixer::DeltaRule(rule) = &model.layers[0].mixer else { panic!("{:?}", model.layers[0].mixer) };
         assert_eq!((rule.channels(), rule.value_width(), rule.norm.minus_one), (192, 128, false));
         let outputs: Vec<_> = rule.inputs.iter().map(|linear| linear.outputs).collect();

@@ -109,7 +109,7 @@ impl<'a> Builder<'a> {
         // `TensorScatter` and `Attention` with it came with opset 24.
         let (ir_version, opset_import) = match self.flavour.form {
             Form::Standard => (11, vec![opset(STANDARD, 24)]),
-            Form::Paged | Form::Gqa | Form::Delta => {
+            Form::Paged | Form::States | Form::Gqa | Form::Delta => {
                 (10, vec![opset(STANDARD, 21), opset(MICROSOFT, 1), opset(OPERATOR_DOMAIN, 1)])
             }
         };

@@ -4,7 +4,7 @@ use std::io;
 
 use super::{ATTENTION, Form, GraphError, OPERATOR_DOMAIN, builder::Builder, states};
 use crate::{
-    architecture::{Activation, Architecture, Attention, Head, KeyValues, Mixer, Norm, QkSpan},
+    architecture::{Activation, Attention, Head, KeyValues, Mixer, Norm, QkSpan},
     onnx::{Attribute, ElementType},
 };
 
@@ -22,7 +22,7 @@ fn attention(b: &mut Builder<'_>, layer: usize, of: &Attention, qkv: &str) -> Re
     let Attention { heads, kv_heads, head_dim, scale, soft_cap, window, rope, qk_norm, kv, value_norm, gated, .. } = of;
     let out = format!("layers.{layer}.attended");
     let mut attributes = vec![
-        Attribute::int("layer", if let KeyValues::OfLayer(source) = kv { *source } else { layer } as i64),
+        Attribute::int("layer", pages_of(b, layer, *kv) as i64),
         Attribute::int("shared", i64::from(matches!(kv, KeyValues::OfLayer(_)))),
         Attribute::int("keys_as_values", i64::from(*kv == KeyValues::KeysAsValues)),
         Attribute::int("heads", *heads as i64),
@@ -48,7 +48,7 @@ fn attention(b: &mut Builder<'_>, layer: usize, of: &Attention, qkv: &str) -> Re
         attributes.push(Attribute::int("rope", *index as i64));
     }
     if let Some(norms) = qk_norm {
-        let prefix = Architecture::layer_prefix(layer);
+        let prefix = b.architecture().layer_prefix(layer);
         let own = !matches!(kv, KeyValues::OfLayer(_));
         for norm in std::iter::once(&norms.q).chain(own.then_some(&norms.k)) {
             inputs.push(norm_gain(b, &norm.name.within(&prefix).weight(), 1.0)?);
@@ -61,6 +61,16 @@ fn attention(b: &mut Builder<'_>, layer: usize, of: &Attention, qkv: &str) -> Re
     let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
     b.node(OPERATOR_DOMAIN, ATTENTION, &inputs, &[&out], attributes);
     Ok(out)
+}
+
+/// Layer whose pages `layer` uses. Keys and values of whole texts are not needed after their layer: all use the pages of the
+/// first.
+fn pages_of(b: &Builder<'_>, layer: usize, kv: KeyValues) -> usize {
+    match kv {
+        _ if b.flavour.form == Form::States => 0,
+        KeyValues::OfLayer(source) => source,
+        KeyValues::Own | KeyValues::KeysAsValues => layer,
+    }
 }
 
 /// Adds the gain of a norm, multiplied by `scale`; gives its name.
@@ -89,13 +99,13 @@ pub(super) fn tensor(b: &mut Builder<'_>, name: &str) -> Result<String, GraphErr
 pub(super) fn rms_norm(b: &Builder<'_>) -> &'static str {
     match b.flavour.form {
         Form::Standard => "RMSNormalization",
-        Form::Paged | Form::Gqa | Form::Delta => "SimplifiedLayerNormalization",
+        Form::Paged | Form::States | Form::Gqa | Form::Delta => "SimplifiedLayerNormalization",
     }
 }
 
 /// RMS norm over the last dimension of `x`, queries or keys of `layer`; gives the name of the result.
 pub(super) fn qk_normed(b: &mut Builder<'_>, layer: usize, norm: &Norm, x: &str) -> Result<String, GraphError> {
-    let gain = norm_gain(b, &norm.name.within(&Architecture::layer_prefix(layer)).weight(), 1.0)?;
+    let gain = norm_gain(b, &norm.name.within(&b.architecture().layer_prefix(layer)).weight(), 1.0)?;
     let out = format!("{x}.normed");
     let attributes =
         vec![Attribute::float("epsilon", norm.epsilon), Attribute::int("axis", -1), Attribute::int("stash_type", 1)];
@@ -127,7 +137,7 @@ pub(super) fn scaled(b: &mut Builder<'_>, x: &str, factor: f32) -> io::Result<St
 /// `x` multiplied by the factor after `layer`, if it has one; gives the name of the result.
 pub(super) fn layer_scaled(b: &mut Builder<'_>, layer: usize, x: &str) -> Result<String, GraphError> {
     let Some(name) = &b.architecture().layers[layer].output_scale else { return Ok(x.to_owned()) };
-    let factor = b.checkpoint.tensor(&name.within(&Architecture::layer_prefix(layer)).hf)?.data;
+    let factor = b.checkpoint.tensor(&name.within(&b.architecture().layer_prefix(layer)).hf)?.data;
     Ok(scaled(b, x, factor.first().copied().unwrap_or(1.0))?)
 }
 

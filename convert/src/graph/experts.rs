@@ -6,7 +6,7 @@ use super::{
     common::{activation_name, tensor},
 };
 use crate::{
-    architecture::{Architecture, Experts, FeedForward, Linear},
+    architecture::{Experts, FeedForward, Linear},
     checkpoint::{Checkpoint, CheckpointError},
     onnx::Attribute,
     quantize::{Bits, quantize_alike},
@@ -33,7 +33,7 @@ pub(super) fn experts(
 ) -> Result<String, GraphError> {
     let FeedForward { size, activation, gated, up, down, .. } = &b.architecture().layers[layer].feed_forward;
     let hidden = b.architecture().hidden_size;
-    let prefix = Architecture::layer_prefix(layer);
+    let prefix = b.architecture().layer_prefix(layer);
     let router = tensor(b, &of.router.within(&prefix).weight())?;
     let [up, down] = [stack(b, layer, of, "up", up)?, stack(b, layer, of, "down", std::slice::from_ref(down))?];
     let number = |name: &str, number: usize| Attribute::int(name, number as i64);
@@ -64,7 +64,7 @@ struct Stack {
 
 /// Adds the matrices of all experts, each of linear layers whose outputs stand side by side.
 fn stack(b: &mut Builder<'_>, layer: usize, of: &Experts, name: &str, linears: &[Linear]) -> Result<Stack, GraphError> {
-    let prefix = Architecture::layer_prefix(layer);
+    let prefix = b.architecture().layer_prefix(layer);
     let tensors = |expert: usize| {
         let within = of.expert(expert).within(&prefix);
         linears.iter().map(|linear| linear.name.within(&within).weight()).collect::<Vec<_>>()

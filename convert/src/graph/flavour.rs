@@ -19,6 +19,9 @@ pub enum Form {
     /// As `Gqa`, of operators of opset 21, with attention in parts. Keys and values of earlier tokens are inputs, those of the
     /// new tokens outputs, which the caller appends. For OpenVINO.
     Delta,
+    /// As `Paged`, but of whole texts, and with the states of all tokens as the result instead of logits. For embeddings, on
+    /// the CPU.
+    States,
 }
 
 /// Type of activations, keys and values of a graph of rows. Graphs of pages have f32 activations; the worker chooses the
@@ -52,13 +55,20 @@ impl Flavour {
         Self { form: Form::Paged, precision, activations: Activations::F32 }
     }
 
+    /// Whether its graph has the project's operators over pages.
+    pub(super) fn is_paged(self) -> bool {
+        matches!(self.form, Form::Paged | Form::States)
+    }
+
     /// Why no converter makes it; `None` if one does.
     pub(super) fn refusal(self) -> Option<&'static str> {
         match self {
-            Self { form: Form::Paged, precision: Precision::F16, .. } => {
+            Self { form: Form::Paged | Form::States, precision: Precision::F16, .. } => {
                 Some("16-bit weights are for GPUs; on the CPU choose F32, Int8 or Int4")
             }
-            Self { form: Form::Paged, activations: Activations::F16, .. } => Some("the CPU computes in 32-bit floats"),
+            Self { form: Form::Paged | Form::States, activations: Activations::F16, .. } => {
+                Some("the CPU computes in 32-bit floats")
+            }
             Self { precision: Precision::F32, activations: Activations::F16, .. } => {
                 Some("32-bit weights need 32-bit activations; choose F16")
             }
@@ -76,6 +86,7 @@ impl std::fmt::Display for Flavour {
         let Self { form, precision, activations } = self;
         match form {
             Form::Paged => write!(f, "{precision}"),
+            Form::States => write!(f, "states-{precision}"),
             Form::Gqa => write!(f, "gqa-{precision}-{activations:?}"),
             Form::Standard => write!(f, "standard-{precision}-{activations:?}"),
             Form::Delta => write!(f, "delta-{precision}-{activations:?}"),

@@ -10,6 +10,7 @@ use super::{
         activation_name, by_layer, capped, layer_input, layer_scaled, logits, mixed, norm_gain, scaled, select_wanted,
         split_layer_inputs,
     },
+    encoder,
     experts::Around,
     formats::formats_of,
 };
@@ -31,6 +32,7 @@ pub(super) fn embedding(b: &mut Builder<'_>) -> Result<Stream, GraphError> {
     let table = matrix(b, "embedding", &[architecture.embedding.weight()], Bits::Eight)?;
     b.node(OPERATOR_DOMAIN, EMBEDDING, &["input_ids", "embedding"], &["hidden"], table.clone());
     let total = scaled(b, "hidden", architecture.embedding_scale)?;
+    let total = encoder::embedded(b, total)?;
     if let Some(inputs) = &architecture.layer_inputs {
         layer_inputs(b, inputs, &total)?;
     }
@@ -99,7 +101,27 @@ fn blocks(b: &mut Builder<'_>, layer: usize, total: String) -> Result<String, Gr
             let total = added(b, layer, Projection::O, &attended, &total, &alone)?;
             added(b, layer, Projection::Down, &up, &total, &alone)
         }
+        Residual::Normed { attention, feed_forward } => {
+            let alone = BlockNorms { pre: None, post: None };
+            let prefix = b.architecture().layer_prefix(layer);
+            let attended = attend(b, layer, &total, None)?;
+            let total = added(b, layer, Projection::O, &attended, &total, &alone)?;
+            let total = encoder::normed(b, &prefix, attention, &total)?;
+            let up = normed(b, layer, Projection::GateUp, &total, None)?;
+            let total = added(b, layer, Projection::Down, &up, &total, &alone)?;
+            encoder::normed(b, &prefix, feed_forward, &total)
+        }
     }
+}
+
+/// The states of all tokens, as `states`.
+pub(super) fn states(b: &mut Builder<'_>, stream: &Stream) -> Result<(), GraphError> {
+    let last = match &b.architecture().final_norm {
+        Some(of) => encoder::normed(b, &Name::new("", ""), of, &stream.total)?,
+        None => stream.total.clone(),
+    };
+    encoder::output(b, &last);
+    Ok(())
 }
 
 /// Final norm and head over the requested rows, as `logits`.
@@ -111,7 +133,7 @@ pub(super) fn head(b: &mut Builder<'_>, stream: Stream) -> Result<(), GraphError
     } else {
         ("head", matrix(b, "head", &[head.name.weight()], Bits::Eight)?)
     };
-    let [gain, norm_bias] = norm(b, &Name::new("", ""), Some(final_norm), head.scale, &mut attributes)?;
+    let [gain, norm_bias] = norm(b, &Name::new("", ""), final_norm.as_ref(), head.scale, &mut attributes)?;
     let bias = if head.bias { norm_gain(b, &head.name.bias(), head.scale)? } else { String::new() };
     attributes.push(Attribute::int("bias", i64::from(head.bias)));
     let inputs = ["wanted", weights, &gain, &norm_bias, &bias];
@@ -132,7 +154,8 @@ fn feed(b: &mut Builder<'_>, layer: usize, stream: &str, around: &BlockNorms) ->
         return added(b, layer, Projection::Down, &up, stream, around);
     };
     let mut attributes = Vec::new();
-    let norm = norm(b, &Architecture::layer_prefix(layer), around.pre.as_ref(), 1.0, &mut attributes)?;
+    let prefix = b.architecture().layer_prefix(layer);
+    let norm = norm(b, &prefix, around.pre.as_ref(), 1.0, &mut attributes)?;
     if let Some(post) = &around.post {
         let inside = Around { residual: "", norm, attributes };
         let out = super::experts::experts(b, layer, experts, stream, inside)?;
@@ -151,7 +174,8 @@ fn normed(
     pre: Option<&Norm>,
 ) -> Result<String, GraphError> {
     let Weights { weights, bias, out, mut attributes } = weights(b, layer, projection)?;
-    let [gain, norm_bias] = norm(b, &Architecture::layer_prefix(layer), pre, 1.0, &mut attributes)?;
+    let prefix = b.architecture().layer_prefix(layer);
+    let [gain, norm_bias] = norm(b, &prefix, pre, 1.0, &mut attributes)?;
     b.node(OPERATOR_DOMAIN, NORM_LINEAR, &[x, &weights, &gain, &norm_bias, &bias], &[&out], attributes);
     Ok(out)
 }
@@ -184,7 +208,8 @@ fn added(
 /// The norm of a block's result, added to the stream.
 fn norm_added(b: &mut Builder<'_>, layer: usize, post: &Norm, out: &str, stream: &str) -> Result<String, GraphError> {
     let mut attributes = vec![Attribute::float("scale", b.architecture().layers[layer].residual_scale)];
-    let [gain, norm_bias] = norm(b, &Architecture::layer_prefix(layer), Some(post), 1.0, &mut attributes)?;
+    let prefix = b.architecture().layer_prefix(layer);
+    let [gain, norm_bias] = norm(b, &prefix, Some(post), 1.0, &mut attributes)?;
     let total = format!("{out}.added");
     b.node(OPERATOR_DOMAIN, NORM_ADD, &[out, stream, &gain, &norm_bias], &[&total], attributes);
     Ok(total)

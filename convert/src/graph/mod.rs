@@ -11,7 +11,8 @@
 //! It gives `logits` f32 `[wanted, vocab]`. State of the sequences is not in the graph: the token-to-sequence mapping,
 //! positions, pages of the KV cache (paged attention) and adapters. The project's own operators read it from the
 //! forward pass that the worker prepares. That is the form [`Form::Paged`]; [`rows`] has the inputs and outputs of the
-//! others.
+//! others. In the form [`Form::States`], the texts of a pass are whole, `states` f32 `[tokens, hidden]` of all tokens are the
+//! result, and `positions` i64 `[tokens]` the rows of position embeddings, in models that have these.
 //!
 //! Elsewhere: quantisation (`quantize`), families (`families`), layout of adapters (`pack`).
 
@@ -19,6 +20,7 @@ mod builder;
 mod common;
 mod decoder;
 mod delta;
+mod encoder;
 mod experts;
 mod flavour;
 mod formats;
@@ -40,7 +42,7 @@ use serde::{Deserialize, Serialize};
 use slm_kernels::attention::HEAD_DIM_MAX;
 
 use crate::{
-    architecture::{Layer, Projection},
+    architecture::{Architecture, Attention, KeyValues, Layer, Projection},
     checkpoint::{Checkpoint, CheckpointError},
 };
 
@@ -141,9 +143,32 @@ pub enum GraphError {
         /// The reason, and what to choose.
         why: &'static str,
     },
+    /// The model cannot do what it is converted for.
+    #[error("{0}")]
+    Task(&'static str),
     /// Graphs of rows cannot express the model.
     #[error("{0} are not there yet in graphs for accelerators; serve the model on the CPU")]
     Form(&'static str),
+}
+
+/// What stands against a graph of `form`: an encoder has no logits, and the layers of a graph of whole texts share their pages.
+fn beyond(form: Form, model: &Architecture) -> Option<&'static str> {
+    if form != Form::States {
+        let refusal =
+            "this model is an encoder, which turns texts into vectors and cannot generate: set spec.task to Embed";
+        return model.encoder.as_ref().map(|_| refusal);
+    }
+    let shape = |attention: &Attention| (attention.heads, attention.kv_heads, attention.head_dim);
+    let first = model.layers.first().and_then(Layer::attention).map(shape);
+    let alike = |layer: &Layer| {
+        layer
+            .attention()
+            .is_some_and(|attention| Some(shape(attention)) == first && !matches!(attention.kv, KeyValues::OfLayer(_)))
+    };
+    (!model.layers.iter().all(alike)).then_some(
+        "embeddings are made by models whose layers all attend, with heads of one size and keys of their own; choose another \
+         model for spec.task Embed",
+    )
 }
 
 /// Builds the graph of `checkpoint` into `dir`. `progress` is called with finished and total layers.
@@ -156,7 +181,10 @@ pub fn build(
     if let Some(why) = flavour.refusal() {
         return Err(GraphError::Flavour { flavour, why });
     }
-    if flavour.form != Form::Paged
+    if let Some(part) = beyond(flavour.form, checkpoint.architecture()) {
+        return Err(GraphError::Task(part));
+    }
+    if !flavour.is_paged()
         && let Some(part) = rows::beyond(flavour.form, checkpoint.architecture())
     {
         return Err(GraphError::Form(part));

@@ -8,7 +8,7 @@ use super::{
         by_layer, capped, layer_input, layer_scaled, logits, mixed, narrowed, rms_norm, scaled, select_wanted,
         split_layer_inputs, stream_tensor, widened,
     },
-    delta,
+    delta, encoder,
     experts::Around,
     gqa, rows, standard,
 };
@@ -31,6 +31,7 @@ pub(super) fn embedding(b: &mut Builder<'_>) -> Result<Stream, GraphError> {
     b.node("", "Gather", &["embedding", "input_ids"], &["hidden"], vec![]);
     let hidden = widened(b, "hidden");
     let total = scaled(b, &hidden, architecture.embedding_scale)?;
+    let total = encoder::embedded(b, total)?;
     if let Some(inputs) = &architecture.layer_inputs {
         layer_inputs(b, inputs, &total)?;
     }
@@ -96,15 +97,50 @@ fn blocks(b: &mut Builder<'_>, layer: usize, stream: Stream) -> Result<Stream, G
             b.node("", "Add", &[&attended, &fed], &[&both], vec![]);
             added(b, layer, None, total, both)
         }
+        Residual::Normed { attention, feed_forward } => {
+            let total = total(b, &format!("layers.{layer}.begin"), stream);
+            let result = attend(b, layer, &total)?;
+            let total = normed_sum(b, layer, attention, "attention", total, result)?;
+            let result = feed(b, layer, &total)?;
+            let total = normed_sum(b, layer, feed_forward, "feed_forward", total, result)?;
+            Ok(Stream { total, update: None })
+        }
     }
+}
+
+/// Norm of the stream with the result of a block; gives its name.
+fn normed_sum(
+    b: &mut Builder<'_>,
+    layer: usize,
+    of: &Norm,
+    block: &str,
+    total: String,
+    result: String,
+) -> Result<String, GraphError> {
+    let prefix = b.architecture().layer_prefix(layer);
+    let stream = Stream { total, update: Some(result) };
+    Ok(norm(b, &prefix, of, &format!("layers.{layer}.{block}"), stream)?.0)
+}
+
+/// The states of all tokens, as `states`.
+pub(super) fn states(b: &mut Builder<'_>, stream: Stream) -> Result<(), GraphError> {
+    let last = match &b.architecture().final_norm {
+        Some(of) => norm(b, &Name::new("", ""), of, "final", stream)?.0,
+        None => total(b, "final", stream),
+    };
+    encoder::output(b, &last);
+    Ok(())
 }
 
 /// Final norm and head over the requested rows, as `logits`.
 pub(super) fn head(b: &mut Builder<'_>, stream: Stream) -> Result<(), GraphError> {
     let Architecture { final_norm, head, hidden_size, vocab_size, .. } = b.architecture();
-    let (normed, _) = norm(b, &Name::new("", ""), final_norm, "final", stream)?;
+    let normed = match final_norm {
+        Some(of) => norm(b, &Name::new("", ""), of, "final", stream)?.0,
+        None => total(b, "final", stream),
+    };
     let normed = scaled(b, &normed, head.scale)?;
-    if b.flavour.form != Form::Paged {
+    if !b.flavour.is_paged() {
         return rows::head(b, &normed);
     }
     select_wanted(b, &normed, "wanted");
@@ -124,7 +160,7 @@ pub(super) fn head(b: &mut Builder<'_>, stream: Stream) -> Result<(), GraphError
 fn attend(b: &mut Builder<'_>, layer: usize, x: &str) -> Result<String, GraphError> {
     let qkv = projection(b, layer, Projection::Qkv, x)?;
     let attended = match b.flavour.form {
-        Form::Paged => mixed(b, layer, &qkv)?,
+        Form::Paged | Form::States => mixed(b, layer, &qkv)?,
         Form::Gqa => gqa::attention(b, layer, &qkv)?,
         Form::Standard => standard::attention(b, layer, &qkv)?,
         Form::Delta => delta::attention(b, layer, &qkv)?,
@@ -152,7 +188,8 @@ fn pre_norm(
     let out = format!("layers.{layer}.{block}");
     match of {
         Some(of) => {
-            let (normed, total) = norm(b, &Architecture::layer_prefix(layer), of, &out, stream)?;
+            let prefix = b.architecture().layer_prefix(layer);
+            let (normed, total) = norm(b, &prefix, of, &out, stream)?;
             Ok((narrowed(b, &normed), total))
         }
         None => {
@@ -174,7 +211,8 @@ fn added(
     let result = match post {
         Some(post) => {
             let stream = Stream { total: result.clone(), update: None };
-            norm(b, &Architecture::layer_prefix(layer), post, &result, stream)?.0
+            let prefix = b.architecture().layer_prefix(layer);
+            norm(b, &prefix, post, &result, stream)?.0
         }
         None => result,
     };
@@ -204,7 +242,7 @@ fn norm(
     let out = format!("{name}.normed");
     let epsilon = || Attribute::float("epsilon", of.epsilon);
     let attributes = || vec![epsilon(), Attribute::int("axis", -1), Attribute::int("stash_type", 1)];
-    let skips = matches!(b.flavour.form, Form::Paged | Form::Gqa);
+    let skips = matches!(b.flavour.form, Form::Paged | Form::States | Form::Gqa);
     match (of.kind, stream) {
         (NormKind::Rms, Stream { total, update: Some(update) }) if skips => {
             let sum = format!("{name}.total");
@@ -228,7 +266,7 @@ fn norm(
 
 /// `projection` of `layer` applied to `x`; gives the name of the result.
 fn projection(b: &mut Builder<'_>, layer: usize, projection: Projection, x: &str) -> Result<String, GraphError> {
-    if b.flavour.form != Form::Paged {
+    if !b.flavour.is_paged() {
         return rows::projection(b, layer, projection, x);
     }
     let linears = b.architecture().fused(layer, projection);

@@ -94,7 +94,7 @@ impl Position {
 #[must_use]
 pub fn positions(form: Form, architecture: &Architecture) -> Vec<Position> {
     match form {
-        Form::Paged => Vec::new(),
+        Form::Paged | Form::States => Vec::new(),
         Form::Gqa => {
             // Attention itself cannot turn some queries and keys.
             let mut attentions = architecture.layers.iter().filter_map(Layer::attention);
@@ -202,7 +202,7 @@ pub(super) fn declare(b: &mut Builder<'_>) -> Result<(), GraphError> {
     b.output(ValueInfo::tensor("logits", ElementType::F32, &[Symbol("wanted"), Fixed(architecture.vocab_size)]));
     b.i64s("flat", &[-1, architecture.hidden_size as i64])?;
     match form {
-        Form::Paged | Form::Gqa => Ok(()),
+        Form::Paged | Form::States | Form::Gqa => Ok(()),
         Form::Standard => masks::standard(b),
         Form::Delta => masks::delta(b),
     }

@@ -4,7 +4,7 @@ use super::{
     DELTA_RULE, GraphError, OPERATOR_DOMAIN, SHORT_CONVOLUTION, builder::Builder, common::tensor, plain::transposed,
 };
 use crate::{
-    architecture::{Architecture, DeltaRule, Name, ShortConvolution},
+    architecture::{DeltaRule, Name, ShortConvolution},
     onnx::Attribute,
 };
 
@@ -15,7 +15,7 @@ pub(super) fn short_convolution(
     of: &ShortConvolution,
     x: &str,
 ) -> Result<String, GraphError> {
-    let name = of.convolution.within(&Architecture::layer_prefix(layer));
+    let name = of.convolution.within(&b.architecture().layer_prefix(layer));
     let weights = convolution(b, &name, of.kernel)?;
     let bias = if of.bias { tensor(b, &name.bias())? } else { String::new() };
     let number = |name: &str, number: usize| Attribute::int(name, number as i64);
@@ -32,7 +32,7 @@ pub(super) fn short_convolution(
 
 /// Gated delta rule of `layer` over the results of its first linear layers; gives the name of the result.
 pub(super) fn delta_rule(b: &mut Builder<'_>, layer: usize, of: &DeltaRule, x: &str) -> Result<String, GraphError> {
-    let prefix = Architecture::layer_prefix(layer);
+    let prefix = b.architecture().layer_prefix(layer);
     let weights = convolution(b, &of.convolution.within(&prefix), of.kernel)?;
     let rates = of.decay.within(&prefix).hf;
     let mut decay = b.checkpoint.tensor(&rates)?;

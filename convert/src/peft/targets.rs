@@ -59,14 +59,24 @@ fn unmatched<'c>(config: &'c LoraConfig, paths: &[String]) -> Vec<&'c str> {
 
 /// Modules of the base other than the linear layers of decoder layers. They cannot be adapted.
 fn others(base: &Architecture) -> BTreeSet<String> {
-    let root = ["model", "model.layers", "model.rotary_emb"].map(str::to_owned);
-    let mut names: BTreeSet<String> = root.into();
-    names.extend([&base.embedding, &base.final_norm.name, &base.head.name].map(|name| name.hf.clone()));
+    let mut names: BTreeSet<String> = match &base.encoder {
+        None => ["model", "model.layers", "model.rotary_emb"].map(str::to_owned).into(),
+        Some(encoder) => {
+            let rows = encoder.positions.iter().chain(&encoder.token_types).map(|rows| &rows.name);
+            let norm = encoder.embedding_norm.iter().map(|norm| &norm.name);
+            rows.chain(norm)
+                .map(|name| name.hf.clone())
+                .chain([base.layers_begin.trim_end_matches('.').to_owned()])
+                .collect()
+        }
+    };
+    names.extend([&base.embedding, &base.head.name].map(|name| name.hf.clone()));
+    names.extend(base.final_norm.iter().map(|norm| norm.name.hf.clone()));
     if let Some(inputs) = &base.layer_inputs {
         names.extend([&inputs.embedding, &inputs.norm.name].map(|name| name.hf.clone()));
     }
     for (index, layer) in base.layers.iter().enumerate() {
-        let prefix = Architecture::layer_prefix(index);
+        let prefix = base.layer_prefix(index);
         let mut add = |name: &str| names.insert(format!("{}{name}", prefix.hf).trim_end_matches('.').to_owned());
         add("");
         for linear in layer.linears() {
@@ -84,6 +94,7 @@ fn others(base: &Architecture) -> BTreeSet<String> {
                 [&attention.pre, &attention.post, &feed_forward.pre, &feed_forward.post].into_iter().flatten().collect()
             }
             Residual::Parallel { norm } => vec![norm],
+            Residual::Normed { attention, feed_forward } => vec![attention, feed_forward],
         };
         let of_mixer: Vec<&Norm> = match &layer.mixer {
             Mixer::Attention(attention) => {

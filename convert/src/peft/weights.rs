@@ -128,6 +128,9 @@ impl Weights {
                 continue;
             }
             let (path, side) = parse(name).map_err(&refuse)?;
+            if base.encoder.as_ref().is_some_and(|encoder| encoder.is_unused(path)) {
+                continue;
+            }
             let Some(&place) = places.get(path) else { return Err(refuse(no_linear_layer(path, base))) };
             if !targets.contains_key(&place) {
                 return Err(refuse("adapter_config.json does not target its module".to_owned()));
@@ -168,7 +171,7 @@ fn copied(name: &str, base: &Architecture) -> Option<String> {
 /// Why an adapter of that path cannot be applied.
 fn no_linear_layer(path: &str, base: &Architecture) -> String {
     let layers = base.layers.len();
-    let layer = path.strip_prefix(Architecture::LAYERS).and_then(|rest| rest.split_once('.')?.0.parse::<usize>().ok());
+    let layer = path.strip_prefix(&base.layers_begin).and_then(|rest| rest.split_once('.')?.0.parse::<usize>().ok());
     match layer {
         Some(layer) if layer >= layers => {
             format!("this base model has {layers} layers: the adapter was made for another")

@@ -58,6 +58,8 @@ struct Split {
 #[derive(Debug)]
 pub struct Plan {
     shape: Shape,
+    /// Whether tokens see earlier positions only, and themselves.
+    causal: bool,
     tokens: usize,
     positions: usize,
     pages: usize,
@@ -72,10 +74,11 @@ pub struct Plan {
 unsafe impl Sync for Plan {}
 
 impl Plan {
-    /// An empty step.
+    /// An empty step, whose tokens see the positions up to their own.
     pub fn new(shape: Shape) -> Self {
         Self {
             shape,
+            causal: true,
             tokens: 0,
             positions: 0,
             pages: 0,
@@ -85,6 +88,11 @@ impl Plan {
             splits: Vec::new(),
             records: Vec::new(),
         }
+    }
+
+    /// An empty step, whose tokens see all positions of their sequence up to its last new token: that of an encoder.
+    pub fn bidirectional(shape: Shape) -> Self {
+        Self { causal: false, ..Self::new(shape) }
     }
 
     /// Plans a step of `sequences`, whose new tokens are rows in this order, for about `threads` threads. Outputs do
@@ -133,7 +141,8 @@ impl Plan {
                 for first in (0..rows).step_by(rows_most) {
                     let rows = first..(first + rows_most).min(rows);
                     let last_token = (rows.end - 1) / self.shape.group();
-                    let partitions = (span.begin + last_token + 1).div_ceil(PARTITION);
+                    let seen = if self.causal { last_token + 1 } else { span.tokens };
+                    let partitions = (span.begin + seen).div_ceil(PARTITION);
                     let parts = parts_most.min(partitions);
                     let split = (parts > 1).then_some(self.splits.len());
                     for part in 0..parts {
@@ -188,6 +197,14 @@ impl Plan {
 
     pub(super) fn span(&self, index: usize) -> &Span {
         &self.spans[index]
+    }
+
+    /// Positions that the token at `position` of a sequence sees, in a window of so many positions to each side, its own
+    /// included.
+    pub(super) fn visible(&self, span: &Span, position: usize, window: usize) -> Range<usize> {
+        let end =
+            if self.causal { position + 1 } else { position.saturating_add(window).min(span.begin + span.tokens) };
+        (position + 1).saturating_sub(window)..end
     }
 
     /// Sequence and position of a token.

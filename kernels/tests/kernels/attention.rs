@@ -68,7 +68,7 @@ fn step(how: How, layer: &Layer, memory: &mut Memory, pieces: &[Piece<'_>]) -> V
     let (shape, width) = (&layer.shape, layer.width());
     let sequences: Vec<Sequence<'_>> =
         pieces.iter().map(|p| Sequence { pages: p.pages, begin: p.begin, tokens: p.end - p.begin }).collect();
-    let mut plan = Plan::new(*shape);
+    let mut plan = if layer.bidirectional { Plan::bidirectional(*shape) } else { Plan::new(*shape) };
     plan.update(&sequences, how.threads);
     let qkv: Vec<f32> = pieces.iter().flat_map(|p| &p.text[p.begin * width..p.end * width]).copied().collect();
     let mut queries = vec![f32::NAN; plan.tokens() * shape.queries_width()];
@@ -176,6 +176,31 @@ fn the_portable_path_is_the_formula() {
             &layer.expected(&text, count),
             &layer,
             &name,
+        );
+    }
+}
+
+#[test]
+fn tokens_of_an_encoder_see_the_later_ones_too() {
+    let mut random = random(11);
+    for (positions, window) in [(1, None), (31, None), (70, Some(9)), (300, None), (600, Some(65))] {
+        let mut layer = Layer { bidirectional: true, window, ..Layer::new(4, 2, 32) };
+        layer.rotary_dim = 0;
+        let text = layer.text(positions, &mut random);
+        let want = layer.expected(&text, positions);
+        for threads in [1, 4] {
+            let how = How { level: Level::best(), threads };
+            assert_close(
+                &whole(how, &layer, &text),
+                &want,
+                &layer,
+                &format!("{positions} positions, window {window:?}"),
+            );
+        }
+        assert_bits(
+            &whole(ALONE, &layer, &text),
+            &whole(How { level: Level::best(), threads: 4 }, &layer, &text),
+            "bits",
         );
     }
 }

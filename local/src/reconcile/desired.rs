@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use slm_crds::model::{Precision, SpeculativeMethod};
+use slm_crds::model::{Precision, SpeculativeMethod, Task};
 use slm_launch::ExecutionProvider;
 use slm_residency::{DesiredAdapters, Version};
 use slm_router::swarm::Route;
@@ -59,6 +59,8 @@ pub struct Launch {
     pub digest: String,
     /// Execution provider.
     pub execution_provider: ExecutionProvider,
+    /// What the worker does.
+    pub task: Task,
     /// Precision of the weights in memory.
     pub precision: Precision,
     /// Longest sequence in tokens; unset: the model's own.

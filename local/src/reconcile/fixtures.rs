@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Instant};
 
 use slm_crds::{
     SwarmRouteSpec,
-    model::{Precision, SpeculativeMethod},
+    model::{Precision, SpeculativeMethod, Task},
     route::{Target, TargetKind},
 };
 use slm_launch::ExecutionProvider;
@@ -19,6 +19,7 @@ pub(super) fn launch(digest: &str) -> Launch {
         path: PathBuf::from("model.gguf"),
         digest: digest.to_owned(),
         execution_provider: ExecutionProvider::Cpu,
+        task: Task::Generate,
         precision: Precision::Auto,
         context_length: None,
         sequences_max: 8,

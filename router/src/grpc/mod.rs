@@ -1,6 +1,7 @@
 //! The gRPC server: `slm.v1`, health and reflection. All but health need a token, where tokens are needed.
 
 mod auth;
+mod embeddings;
 mod generation;
 mod inference;
 mod swarm;
@@ -10,7 +11,7 @@ use std::{sync::Arc, time::Duration};
 use slm_listen::{Listener, deadline::DeadlineLayer, timed::grpc_body};
 use slm_proto::{
     inference::grpc_inference_service_server::GrpcInferenceServiceServer,
-    v1::{generation_server::GenerationServer, swarm_server::SwarmServer},
+    v1::{embeddings_server::EmbeddingsServer, generation_server::GenerationServer, swarm_server::SwarmServer},
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status, service::interceptor::InterceptedService, transport::Server};
@@ -54,6 +55,7 @@ pub(crate) async fn serve(
     let (memory, token) = (dispatcher.body_memory.clone(), access.clone());
     let authorize = authorize(access, Arc::clone(&dispatcher));
     let generation = GenerationServer::new(GrpcServer { dispatcher: Arc::clone(&dispatcher) });
+    let embeddings = EmbeddingsServer::new(GrpcServer { dispatcher: Arc::clone(&dispatcher) });
     let inference = GrpcInferenceServiceServer::new(GrpcServer { dispatcher: Arc::clone(&dispatcher) });
     let swarm = SwarmServer::new(GrpcServer { dispatcher });
     let reflection = || {
@@ -63,6 +65,7 @@ pub(crate) async fn serve(
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             // A worker's control is not served here, though the descriptors describe it.
             .with_service_name("slm.v1.Generation")
+            .with_service_name("slm.v1.Embeddings")
             .with_service_name("slm.v1.Swarm")
             .with_service_name("inference.GRPCInferenceService")
             .with_service_name("grpc.health.v1.Health")
@@ -89,6 +92,7 @@ pub(crate) async fn serve(
         .add_service(InterceptedService::new(reflection().build_v1()?, authorize.clone()))
         .add_service(InterceptedService::new(reflection().build_v1alpha()?, authorize.clone()))
         .add_service(InterceptedService::new(generation.max_decoding_message_size(bytes_max), authorize.clone()))
+        .add_service(InterceptedService::new(embeddings.max_decoding_message_size(bytes_max), authorize.clone()))
         .add_service(InterceptedService::new(inference.max_decoding_message_size(bytes_max), authorize.clone()))
         .add_service(InterceptedService::new(swarm.max_decoding_message_size(bytes_max), authorize))
         .serve_with_incoming_shutdown(connections, shutdown.cancelled_owned())

@@ -4,9 +4,9 @@
 //! because a parameter that is silently ignored is a wrong answer. `browsers` is CORS and the checks of `Host` and `Origin` on
 //! loopback, `content_type` the check that a body is JSON, `names`
 //! the caller's own names of fields that a worker refuses. `params` are shared by both kinds of completion, `chat` and
-//! `completions` are the two kinds, `choices` several answers to one prompt, `tools` the functions that an answer may call, `sse` the events of a stream, `logprobs` their
-//! log-probabilities, `error` every refusal in OpenAI's shape, `shape` a refusal in that of another API. `responses` is OpenAI's
-//! Responses API, `ollama` and `anthropic` are
+//! `completions` are the two kinds, `choices` several answers to one prompt, `tools` the functions that an answer may call,
+//! `embeddings` the vectors of texts, `sse` the events of a stream, `logprobs` their log-probabilities, `error` every refusal in
+//! OpenAI's shape, `shape` a refusal in that of another API. `responses` is OpenAI's Responses API, `ollama` and `anthropic` are
 //! the APIs of these, `inference` is the Open Inference Protocol. `page` is the page at `/`.
 
 mod anthropic;
@@ -18,6 +18,7 @@ mod choices;
 mod completions;
 mod constraint;
 mod content_type;
+mod embeddings;
 pub(crate) mod error;
 pub(crate) mod fields;
 pub(crate) mod head;
@@ -100,6 +101,7 @@ fn routes(dispatcher: Shared, access: Access) -> Router {
     Router::new()
         .route("/v1/chat/completions", post(chat::handle))
         .route("/v1/completions", post(completions::handle))
+        .route("/v1/embeddings", post(embeddings::handle))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{id}", get(models::one))
         .merge(responses::routes())

@@ -184,7 +184,7 @@ fn stop_token_ids(fields: &mut Fields) -> Result<Vec<u32>, ApiError> {
 }
 
 /// Metadata for the rules of a route.
-fn metadata(fields: &mut Fields) -> Result<HashMap<String, String>, ApiError> {
+pub(super) fn metadata(fields: &mut Fields) -> Result<HashMap<String, String>, ApiError> {
     let metadata = fields.take::<Map<String, Value>>("metadata")?.unwrap_or_default();
     let said = Fields::new(metadata).rest();
     said.map(|(name, value)| Ok((name.clone(), read(&format!("metadata.{name}"), &value)?))).collect()

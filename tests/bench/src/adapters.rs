@@ -25,7 +25,7 @@ pub(crate) struct RandomAdapter {
 /// What it adds to one linear layer.
 pub(crate) struct RandomPair {
     pub(crate) place: Place,
-    /// Name within its layer, such as `self_attn.q_proj`.
+    /// Name in the model, such as `model.layers.0.self_attn.q_proj`.
     pub(crate) name: Name,
     /// `[rank, inputs]`, row-major.
     pub(crate) a: Vec<f16>,
@@ -46,7 +46,7 @@ impl RandomAdapter {
         let mut pairs = Vec::new();
         for (place, linear) in base.linears() {
             let (a, b) = (values(rank * linear.inputs), values(linear.outputs * rank));
-            pairs.push(RandomPair { place, name: linear.name.clone(), a, b });
+            pairs.push(RandomPair { place, name: linear.name.within(&base.prefix(place.0)), a, b });
         }
         Self { rank, alpha: rank as f32, pairs }
     }
@@ -64,10 +64,7 @@ impl RandomAdapter {
         let mut views = BTreeMap::new();
         for pair in &self.pairs {
             for (part, shape, values) in pair.parts(self.rank) {
-                let name = format!(
-                    "base_model.model.{}.lora_{part}.weight",
-                    pair.name.within(&Architecture::layer_prefix(pair.place.0)).hf
-                );
+                let name = format!("base_model.model.{}.lora_{part}.weight", pair.name.hf);
                 views.insert(name, TensorView::new(Dtype::F16, shape.to_vec(), bytemuck::cast_slice(values))?);
             }
         }

@@ -25,8 +25,7 @@ pub(crate) fn write(file: &Path, adapter: &RandomAdapter, model: &Model) -> Resu
     let mut values = HashMap::new();
     for pair in &adapter.pairs {
         for (part, dimensions, of) in matrices(pair, adapter.rank, &model.bundle.info.architecture)? {
-            let within = pair.name.within(&Architecture::layer_prefix(pair.place.0)).gguf;
-            let (name, bytes) = (format!("{within}.weight.lora_{part}"), size_of_val(&*of));
+            let (name, bytes) = (format!("{}.weight.lora_{part}", pair.name.gguf), size_of_val(&*of));
             values.insert(name.clone(), bytemuck::cast_slice(&of).to_vec());
             out.tensor(TensorInfo { name, dimensions: dimensions.to_vec(), code: F16, bytes });
         }

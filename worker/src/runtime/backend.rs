@@ -196,6 +196,14 @@ pub enum SessionError {
     /// The step has too many tokens, or none.
     #[error("a step of {0} tokens; it may have 1 to {TOKENS_MAX}")]
     Tokens(usize),
+    /// A pass of whole texts is too large, or empty.
+    #[error("a pass of {texts} texts with {tokens} tokens is beyond the session's bounds")]
+    Texts {
+        /// Tokens of all texts.
+        tokens: usize,
+        /// Number of texts.
+        texts: usize,
+    },
     /// A chunk is invalid.
     #[error(transparent)]
     Chunk(#[from] ChunkError),

@@ -22,11 +22,11 @@ mod top;
 
 pub use assignment::Assignment;
 pub use backend::{Backend, Chunk, ChunkError, Geometry, LogitsRequest, SessionConfig, SessionError, TOKENS_MAX};
-pub use cpu::{page_bytes, state_bytes};
+pub use cpu::{EncoderConfig, EncoderSession, Text, page_bytes, state_bytes};
 pub use device::DeviceError;
 pub use library::{LibraryError, Runtime};
 pub use openvino::OpenVinoDevice;
-pub use provider::{AdapterLoader, AdapterRoom, Opened, Provider, ProviderError};
+pub use provider::{AdapterLoader, AdapterRoom, Encoding, Opened, Provider, ProviderError};
 pub use rows::{BankError, BankedAdapter};
 pub use self_check::{SelfCheck, SelfCheckError};
 #[cfg(test)]

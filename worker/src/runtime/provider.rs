@@ -18,7 +18,7 @@ use slm_kernels::attention::PAGE;
 use super::{
     assignment::{self, Assignment},
     backend::{Backend, SessionConfig, SessionError},
-    cpu::{self, DecoderSession},
+    cpu::{self, DecoderSession, EncoderConfig, EncoderSession},
     cuda::{self, Cuda},
     device::{Device, Host},
     library::Runtime,
@@ -171,6 +171,16 @@ pub struct Opened {
     pub nodes: Assignment,
 }
 
+/// An open encoder.
+pub struct Encoding {
+    /// Its forward pass.
+    pub session: EncoderSession,
+    /// Brings adapters into the form that the forward pass takes.
+    pub loader: AdapterLoader,
+    /// Number of the graph's nodes that each execution provider computes.
+    pub nodes: Assignment,
+}
+
 /// Brings adapters into the form and the memory of a backend, while it runs.
 #[derive(Debug, Clone)]
 pub struct AdapterLoader {
@@ -276,6 +286,25 @@ impl Provider {
                 Ok(vec![("CPU".to_owned(), None)])
             }
         }
+    }
+
+    /// Opens the bundle's graph of whole texts. `None` if this provider has no such graphs.
+    ///
+    /// # Errors
+    /// The context is too long, or ONNX Runtime refuses the graph.
+    pub fn open_encoder(
+        self,
+        runtime: &Runtime,
+        bundle: &Bundle,
+        config: EncoderConfig,
+        table: Arc<AdapterTable>,
+    ) -> Result<Option<Encoding>, SessionError> {
+        if self != Self::Cpu {
+            return Ok(None);
+        }
+        let session = EncoderSession::open(runtime, bundle, config, table)?;
+        let nodes = session.nodes()?;
+        Ok(Some(Encoding { session, loader: AdapterLoader { bundle: bundle.clone(), bank: None }, nodes }))
     }
 
     /// Opens the bundle's graph, converted for this provider. Adapters are looked up in `table` by the slots of each step.

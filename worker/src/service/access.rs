@@ -20,16 +20,22 @@ use tower::{Layer, Service};
 const REQUEST_MAX: Duration = Duration::from_secs(60);
 
 const GENERATION: &str = "/slm.v1.Generation/";
+const EMBEDDINGS: &str = "/slm.v1.Embeddings/";
 const WATCH_STATE: &str = "/slm.v1.WorkerControl/WatchState";
 const CONTROL: &str = "/slm.v1.WorkerControl/";
 
 /// Whether `caller` may call the method at `path`. Unlisted methods are forbidden.
 fn allowed(caller: Identity, path: &str) -> bool {
     match caller {
-        Identity::Operator => path.starts_with(CONTROL) || path.starts_with(GENERATION),
-        Identity::Router => path == WATCH_STATE || path.starts_with(GENERATION),
+        Identity::Operator => path.starts_with(CONTROL) || is_work(path),
+        Identity::Router => path == WATCH_STATE || is_work(path),
         Identity::Worker => false,
     }
+}
+
+/// Whether the method does the work of the model.
+fn is_work(path: &str) -> bool {
+    path.starts_with(GENERATION) || path.starts_with(EMBEDDINGS)
 }
 
 fn check(peer: Option<&Peer>, path: &str) -> Result<(), Status> {
@@ -101,6 +107,7 @@ mod tests {
             ("/slm.v1.WorkerControl/WatchState", &[Operator, Router]),
             ("/slm.v1.Generation/Generate", &[Operator, Router]),
             ("/slm.v1.Generation/Complete", &[Operator, Router]),
+            ("/slm.v1.Embeddings/Embed", &[Operator, Router]),
             ("/grpc.health.v1.Health/Check", &[]),
             ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", &[]),
             ("/slm.v1.WorkerControlMore/LoadAdapter", &[]),

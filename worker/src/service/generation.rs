@@ -23,6 +23,7 @@ use crate::{
     admit::admit,
     constrain::{ConstraintError, Prototype, Rule},
     engine::{Job, StepFailure},
+    model::Generator,
     permits::Permit,
     text::{Input, Reading, TextStream},
 };
@@ -68,12 +69,13 @@ impl Generate {
         let mut request = request.into_inner();
         let tenant = input::tenant(&request.tenant)?;
         // Fixes the version: later loads of this name affect only later requests.
-        let adapter = self.expert(&request.model)?;
+        let adapter = self.0.expert(&request.model)?;
+        let generator = self.0.generator()?;
         // Before any work, so that a request without a place costs nothing.
-        let permit = self.0.model.engine.enter(&tenant, request.priority)?;
-        let mut input = input::input(request.input.take(), self.bounds())?;
+        let permit = generator.engine.enter(&tenant, request.priority)?;
+        let mut input = input::input(request.input.take(), self.bounds(generator))?;
         let own = adapter.as_ref().and_then(|lease| lease.info.chat.template.as_ref());
-        let plan = Plan::new(&mut request, &mut input, self.0.model.prompter.template(own))?;
+        let plan = Plan::new(&mut request, &mut input, generator.prompter.template(own))?;
         let asked = request.sampling.as_mut().and_then(|sampling| sampling.constraint.take());
         let reading = self.tokens(input, request.parse_special_tokens, adapter.clone(), &tenant);
         let prompt = within(deadline, reading).await?;
@@ -84,8 +86,8 @@ impl Generate {
         if permit.is_withdrawn() {
             return Err(StepFailure::Displaced.into());
         }
-        let expert = self.describe(adapter.as_deref());
-        let reader = plan.zip(self.0.model.token_bytes.as_ref()).and_then(|(plan, bytes)| plan.reader(&prompt, bytes));
+        let expert = self.0.describe(adapter.as_deref());
+        let reader = plan.zip(generator.token_bytes.as_ref()).and_then(|(plan, bytes)| plan.reader(&prompt, bytes));
         let answer = self.submit(&request, prompt, constraint, adapter, permit, deadline)?.read_by(reader);
         let prompt_tokens = answer.prompt_tokens();
         let started =
@@ -102,7 +104,7 @@ impl Generate {
         permit: Arc<Permit>,
         deadline: Option<Instant>,
     ) -> Result<Answer, Status> {
-        let model = &self.0.model;
+        let model = self.0.generator()?;
         let own_ends = adapter.as_ref().map(|lease| lease.info.chat.eos_token_ids.as_slice()).unwrap_or_default();
         let admitted = admit(request, prompt.len(), own_ends, &model.limits)?;
         let prompt_tokens = prompt.len() as u32;
@@ -122,34 +124,12 @@ impl Generate {
         Ok(Answer::new(events, permit, text, bytes, prompt_tokens))
     }
 
-    fn bounds(&self) -> PromptBounds<'_> {
-        let model = &self.0.model;
+    fn bounds<'a>(&'a self, generator: &Generator) -> PromptBounds<'a> {
         PromptBounds {
-            model: &model.name,
-            context_length: model.limits.context_length,
-            token_bytes_max: model.token_bytes_max,
+            model: &self.0.model.name,
+            context_length: generator.limits.context_length,
+            token_bytes_max: generator.token_bytes_max,
         }
-    }
-
-    fn expert(&self, name: &str) -> Result<Option<Arc<AdapterLease>>, Status> {
-        let model = &self.0.model;
-        if name == model.name {
-            return Ok(None);
-        }
-        model.adapters.lease(name).map(Some).ok_or_else(|| {
-            let mut known = model.adapters.names();
-            known.push(model.name.clone());
-            status::unknown_model(name, &known)
-        })
-    }
-
-    fn describe(&self, adapter: Option<&AdapterLease>) -> v1::Expert {
-        let model = &self.0.model;
-        let (kind, name, digest) = match adapter {
-            None => (v1::ExpertKind::SlmModel, &model.name, &model.bundle.info.digest),
-            Some(lease) => (v1::ExpertKind::LoraAdapter, &lease.info.name, &lease.info.digest),
-        };
-        v1::Expert { kind: kind.into(), name: name.clone(), model: model.name.clone(), digest: digest.clone() }
     }
 
     /// The compiled rule of an answer whose calls are guaranteed.
@@ -159,7 +139,7 @@ impl Generate {
         prompt: &[u32],
         tenant: &Arc<str>,
     ) -> Result<Option<Arc<Prototype>>, Status> {
-        let Some((plan, bytes)) = plan.filter(|plan| plan.has_rule()).zip(self.0.model.token_bytes.clone()) else {
+        let Some((plan, bytes)) = plan.filter(|plan| plan.has_rule()).zip(self.0.generator()?.token_bytes.clone()) else {
             return Ok(None);
         };
         let (plan, prompt) = (plan.clone(), prompt.to_vec());
@@ -173,7 +153,7 @@ impl Generate {
     /// The compiled constraint: of the cache, or compiled on the threads for long prompts.
     async fn constraint(&self, rule: Rule, tenant: &Arc<str>) -> Result<Arc<Prototype>, Status> {
         let model = &self.0.model;
-        let Some(constraints) = model.constraints.clone() else {
+        let Some(constraints) = self.0.generator()?.constraints.clone() else {
             return Err(ConstraintError::NoTokenizer { field: rule.field(), model: model.name.clone() }.into());
         };
         if let Some(known) = constraints.known(&rule) {
@@ -192,22 +172,29 @@ impl Generate {
         adapter: Option<Arc<AdapterLease>>,
         tenant: &Arc<str>,
     ) -> Result<Vec<u32>, Status> {
-        let model = self.0.model.clone();
+        let shared = self.0.clone();
         let short = input::is_short(&input);
         let read = move || {
             let template = adapter.as_ref().and_then(|lease| lease.info.chat.template.as_ref());
-            model.prompter.tokens(input, Reading { parse_special_tokens, template }, &model.name)
+            shared
+                .generator()?
+                .prompter
+                .tokens(input, Reading { parse_special_tokens, template }, &shared.model.name)
+                .map_err(Status::from)
         };
         if short {
-            return Ok(read()?);
+            return read();
         }
         let tokens = self.0.text.run(tenant, read).await;
-        Ok(tokens.map_err(|error| Status::internal(error.to_string()))??)
+        tokens.map_err(|error| Status::internal(error.to_string()))?
     }
 }
 
 /// The result of `work`, if it arrives before the deadline.
-async fn within<T>(deadline: Option<Instant>, work: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+pub(super) async fn within<T>(
+    deadline: Option<Instant>,
+    work: impl Future<Output = Result<T, Status>>,
+) -> Result<T, Status> {
     match deadline {
         None => work.await,
         Some(deadline) => {

@@ -1,8 +1,9 @@
-//! gRPC services of the worker: generation for routers, control for the operator or `slm up`, health and reflection.
+//! gRPC services of the worker: generation and embeddings for routers, control for the operator or `slm up`, health and reflection.
 
 mod access;
 mod answer;
 mod control;
+mod embeddings;
 mod generation;
 mod input;
 mod open_answers;
@@ -15,11 +16,16 @@ use slm_artifacts::Store;
 use slm_pool::FairPool;
 use slm_proto::v1;
 use tokio::sync::{Semaphore, watch};
+use tonic::Status;
 
-use crate::model::Model;
+use crate::{
+    adapters::AdapterLease,
+    model::{Generator, Model, Work},
+};
 
 pub(crate) use access::Access;
 pub(crate) use control::Control;
+pub(crate) use embeddings::Embed;
 pub(crate) use generation::Generate;
 pub(crate) use input::token_bytes_max;
 pub(crate) use open_answers::OpenAnswers;
@@ -42,4 +48,38 @@ pub(crate) struct Shared {
     pub(crate) draining: watch::Receiver<bool>,
     /// Last published state.
     pub(crate) state: watch::Receiver<v1::WorkerState>,
+}
+
+impl Shared {
+    /// What generates text, if the model does.
+    fn generator(&self) -> Result<&Generator, Status> {
+        match &self.model.work {
+            Work::Generate(generator) => Ok(generator),
+            Work::Embed(_) => {
+                Err(status::wrong_task(&self.model.name, "embeds texts", "send it to /v1/embeddings, or to Embed"))
+            }
+        }
+    }
+
+    /// The adapter of that name; `None` for the base model's own.
+    fn expert(&self, name: &str) -> Result<Option<Arc<AdapterLease>>, Status> {
+        let model = &self.model;
+        if name == model.name {
+            return Ok(None);
+        }
+        model.adapters.lease(name).map(Some).ok_or_else(|| {
+            let mut known = model.adapters.names();
+            known.push(model.name.clone());
+            status::unknown_model(name, &known)
+        })
+    }
+
+    fn describe(&self, adapter: Option<&AdapterLease>) -> v1::Expert {
+        let model = &self.model;
+        let (kind, name, digest) = match adapter {
+            None => (v1::ExpertKind::SlmModel, &model.name, &model.bundle.info.digest),
+            Some(lease) => (v1::ExpertKind::LoraAdapter, &lease.info.name, &lease.info.digest),
+        };
+        v1::Expert { kind: kind.into(), name: name.clone(), model: model.name.clone(), digest: digest.clone() }
+    }
 }

@@ -12,6 +12,7 @@ use crate::{
     adapters::{PrepareError, PublishError},
     admit::AdmitError,
     constrain::{ConstraintError, ConstraintFailure},
+    embed::{RoomError, TextError},
     engine::{StepFailure, SubmitError},
     model::LoadAdapterError,
     permits::PermitError,
@@ -44,6 +45,30 @@ pub(super) fn unknown_model(name: &str, known: &[String]) -> Status {
 
 pub(super) fn draining() -> Status {
     status(Code::Unavailable, "Draining", "the worker is draining; retry on another")
+}
+
+/// The model was opened for another task.
+pub(super) fn wrong_task(model: &str, does: &str, remedy: &str) -> Status {
+    status(Code::FailedPrecondition, "WrongTask", format!("model `{model}` {does}; {remedy}"))
+}
+
+/// An input of a request for embeddings is refused.
+pub(super) fn refused_text(index: usize, error: &TextError) -> Status {
+    let reason = match error {
+        TextError::Empty => "Empty",
+        TextError::TooLong { .. } => "ContextLengthExceeded",
+        TextError::TokenId { .. } => "TokenId",
+        TextError::NoTokenizer(_) => "NoTokenizer",
+        TextError::Tokenizer(_) => "Tokenizer",
+    };
+    let field = format!("inputs[{index}]");
+    let refused = at_field(status(Code::InvalidArgument, reason, format!("{field} {error}")), &field);
+    if matches!(error, TextError::TooLong { .. }) { context_length_exceeded(refused) } else { refused }
+}
+
+/// A field of a request is out of its range.
+pub(super) fn out_of_range(field: &str, message: impl ToString) -> Status {
+    at_field(status(Code::InvalidArgument, "OutOfRange", message), field)
 }
 
 pub(super) fn engine_gone() -> Status {
@@ -160,6 +185,15 @@ impl From<SubmitError> for Status {
     fn from(error: SubmitError) -> Self {
         match error {
             SubmitError::Stopped => status(Code::Unavailable, "Stopped", error),
+        }
+    }
+}
+
+impl From<RoomError> for Status {
+    fn from(error: RoomError) -> Self {
+        match error {
+            RoomError::Tokens(_) => status(Code::ResourceExhausted, "Full", error),
+            RoomError::Stopped(stopped) => stopped.into(),
         }
     }
 }

@@ -10,6 +10,8 @@ use slm_kernels::attention::{QkNorm, Rotary, Shape, Stored};
 pub(super) struct Layer {
     pub(super) shape: Shape,
     pub(super) window: Option<usize>,
+    /// Whether tokens see later positions, too.
+    pub(super) bidirectional: bool,
     pub(super) soft_cap: Option<f32>,
     pub(super) narrow: bool,
     pub(super) rotary_dim: usize,
@@ -51,6 +53,7 @@ impl Layer {
         Self {
             shape: Shape::new(heads, kv_heads, head_dim),
             window: None,
+            bidirectional: false,
             soft_cap: None,
             narrow: false,
             rotary_dim: head_dim,
@@ -147,7 +150,9 @@ impl Layer {
             ));
         }
         for position in rows.len() - count..rows.len() {
-            let first = (position + 1).saturating_sub(self.window.unwrap_or(usize::MAX));
+            let window = self.window.unwrap_or(usize::MAX);
+            let first = (position + 1).saturating_sub(window);
+            let end = if self.bidirectional { position.saturating_add(window).min(rows.len()) } else { position + 1 };
             for head in 0..shape.heads() {
                 let (keys, values) = &heads[head / shape.group()];
                 let query = self.rotated(rows[position], head, position);
@@ -155,7 +160,7 @@ impl Layer {
                     let dot: f64 = query.iter().zip(key).map(|(q, k)| q * k).sum::<f64>() * f64::from(self.scale());
                     self.soft_cap.map_or(dot, |cap| f64::from(cap) * (dot / f64::from(cap)).tanh())
                 };
-                let scores: Vec<f64> = keys[first..=position].iter().map(score).collect();
+                let scores: Vec<f64> = keys[first..end].iter().map(score).collect();
                 let max = scores.iter().copied().fold(f64::MIN, f64::max);
                 let weights: Vec<f64> = scores.iter().map(|score| (score - max).exp()).collect();
                 let sum: f64 = weights.iter().sum();

@@ -84,6 +84,7 @@ fn pods_satisfy_the_restricted_level() {
 fn a_worker_gets_what_the_model_says() {
     let spec = json!({
         "replicas": 3,
+        "task": "Embed",
         "runtime": { "precision": "Int4", "contextLength": 512, "maxSequences": 4, "threads": 2, "kvCache": { "bytes": 2_000_000 },
             "prefixCache": false, "speculative": { "method": "Off" } },
         "adapters": { "slots": 5, "maxRank": 8 },
@@ -95,6 +96,7 @@ fn a_worker_gets_what_the_model_says() {
     for argument in [
         "--name=smol",
         "--model=oci://registry:5000/smol:1",
+        "--task=Embed",
         "--precision=Int4",
         "--context-length=512",
         "--max-sequences=4",

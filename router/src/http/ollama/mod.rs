@@ -1,10 +1,11 @@
-//! Ollama's API, for tools that were made for it: `/api/chat`, `/api/generate`, `/api/tags`, `/api/ps`, `/api/show` and
+//! Ollama's API, for tools that were made for it: `/api/chat`, `/api/generate`, `/api/embed`, `/api/tags`, `/api/ps`, `/api/show` and
 //! `/api/version`.
 //!
 //! `request` makes the one [`GenerateRequest`] of a body, `options` reads its `options`, `reply` writes answers as lines of JSON,
-//! `models` lists what the swarm has, `error` has every refusal in Ollama's shape. Models are made by manifests, so what makes, copies
+//! `embed` is that of embeddings, `models` lists what the swarm has, `error` has every refusal in Ollama's shape. Models are made by manifests, so what makes, copies
 //! or deletes them in Ollama is no endpoint here.
 
+mod embed;
 mod error;
 mod models;
 mod options;
@@ -36,6 +37,8 @@ pub(super) fn routes() -> Router<Shared> {
     Router::new()
         .route("/api/chat", post(chat))
         .route("/api/generate", post(generate))
+        .route("/api/embed", post(embed::embed))
+        .route("/api/embeddings", post(embed::embeddings))
         .route("/api/tags", get(models::tags))
         .route("/api/ps", get(models::ps))
         .route("/api/show", post(models::show))

@@ -78,6 +78,12 @@ impl ForwardPass {
         }
     }
 
+    /// The same, with tokens that see all tokens of their text.
+    pub(super) fn bidirectional(mut self) -> Self {
+        self.plans.iter_mut().for_each(|plan| *plan = Plan::bidirectional(*plan.shape()));
+        self
+    }
+
     /// Prepares a pass over `chunks` on `threads` threads.
     pub(super) fn prepare(&mut self, chunks: &[Chunk<'_>], threads: usize) -> Result<(), ChunkError> {
         self.check(chunks)?;

@@ -35,7 +35,7 @@ pub fn state_bytes(model: &Architecture) -> usize {
     model.state_floats() * size_of::<f32>()
 }
 
-fn shape(attention: &Attention) -> Shape {
+pub(super) fn shape(attention: &Attention) -> Shape {
     Shape::new(attention.heads, attention.kv_heads, attention.head_dim)
 }
 
@@ -186,7 +186,7 @@ impl DecoderSession {
     }
 }
 
-fn build_session(
+pub(super) fn build_session(
     runtime: &Runtime,
     bundle: &Bundle,
     threads: usize,

@@ -65,7 +65,7 @@ impl Cache {
                 let memory = Memory::zeroed(device, geometry.pages * geometry.page * position, "keys and values")?;
                 let fresh = match flavour.form {
                     Form::Delta => Some(Memory::zeroed(device, tokens_max * position, "new keys and values")?),
-                    Form::Paged | Form::Gqa | Form::Standard => None,
+                    Form::Paged | Form::States | Form::Gqa | Form::Standard => None,
                 };
                 sides.push(Side { names, memory, fresh, heads, width });
             }

@@ -1,0 +1,101 @@
+//! Dispatch of a request for embeddings: as that of generation (`dispatch`), with one answer instead of a stream.
+//!
+//! The rules of a route see the first text as the prompt.
+
+use std::sync::Arc;
+
+use futures::FutureExt as _;
+use slm_proto::v1::{
+    EmbedRequest, EmbedResponse, GenerateRequest, TokenIds, embed_input, embeddings_client::EmbeddingsClient,
+    generate_request::Input,
+};
+use tokio::time::{Instant, timeout, timeout_at};
+use tonic::Status;
+
+use crate::{
+    dispatch::{Call, Dispatcher},
+    events::{OpenStream, attributed},
+    metrics::Meter,
+    refusal::Refusal,
+    view::Worker,
+};
+
+/// Bound on a worker's answer: 2048 vectors of 4096 numbers, and their lengths.
+const ANSWER_BYTES_MAX: usize = 33 << 20;
+
+impl Dispatcher {
+    /// The vectors.
+    pub(crate) async fn embed(&self, mut request: EmbedRequest, call: &Call) -> Result<EmbedResponse, Refusal> {
+        let mut meter = Meter::new(&self.metrics, call.api, call.caller.name());
+        let deadline = self.deadline(call);
+        let subject = subject(&mut request);
+        let request = &request;
+        let answer = async {
+            let _permit = self.admit(&subject, &call.caller)?;
+            let send = |worker: Arc<Worker>, expert: String, _| {
+                async move { self.attempt_embed(&worker, &expert, request, call, deadline).await }.boxed()
+            };
+            match timeout_at(deadline, self.try_workers(&subject, call, None, &send)).await {
+                Ok(answer) => answer,
+                Err(_) => Err(Refusal::DeadlineExceeded),
+            }
+        };
+        match answer.await {
+            Ok(response) => {
+                meter.finished(response.prompt_tokens, 0);
+                Ok(response)
+            }
+            Err(refusal) => {
+                meter.failed(refusal.code());
+                tracing::debug!(model = request.model, caller = ?call.caller.name(), %refusal, "refused");
+                Err(refusal)
+            }
+        }
+    }
+
+    async fn attempt_embed(
+        &self,
+        worker: &Arc<Worker>,
+        expert: &str,
+        request: &EmbedRequest,
+        call: &Call,
+        deadline: Instant,
+    ) -> Result<EmbedResponse, Status> {
+        let _open = OpenStream::new(&worker.open);
+        let channel = self.channel(worker)?;
+        let mut forwarded = tonic::Request::new(EmbedRequest {
+            model: expert.to_owned(),
+            priority: request.priority.max(call.caller.priority_min()),
+            tenant: call.caller.tenant().to_owned(),
+            ..request.clone()
+        });
+        if let Some(deadline) = call.deadline.map(|own| own.min(deadline)) {
+            forwarded.set_timeout(deadline.saturating_duration_since(Instant::now()));
+        }
+        let mut client = EmbeddingsClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
+        let idle = self.limits.worker_idle;
+        match timeout(idle, client.embed(forwarded)).await {
+            Ok(answer) => answer.map(tonic::Response::into_inner).map_err(attributed),
+            Err(_) => {
+                tracing::info!(worker = %worker.url, "a worker has sent nothing");
+                Err(Status::deadline_exceeded(Refusal::Silent { idle }.to_string()))
+            }
+        }
+    }
+}
+
+/// What decides where the request goes. Metadata are for that alone.
+fn subject(request: &mut EmbedRequest) -> GenerateRequest {
+    let first = request.inputs.first().and_then(|input| input.input.as_ref());
+    let input = first.map(|input| match input {
+        embed_input::Input::Text(text) => Input::Prompt(text.clone()),
+        embed_input::Input::TokenIds(TokenIds { ids }) => Input::TokenIds(TokenIds { ids: ids.clone() }),
+    });
+    GenerateRequest {
+        model: request.model.clone(),
+        input,
+        metadata: std::mem::take(&mut request.metadata),
+        priority: request.priority,
+        ..GenerateRequest::default()
+    }
+}
