@@ -73,7 +73,7 @@ impl Check<'_> {
         if epsilon.is_finite() && epsilon >= 0.0 {
             return Ok(());
         }
-        Err(self.wrong("epsilon of norms", epsilon, "a small positive number"))
+        Err(self.wrong("rms_norm_eps", epsilon, "a small positive number"))
     }
 
     fn mixer(&self, before: &[Layer], mixer: &Mixer) -> Result<(), ConfigError> {
