@@ -139,7 +139,8 @@ impl Generate {
         prompt: &[u32],
         tenant: &Arc<str>,
     ) -> Result<Option<Arc<Prototype>>, Status> {
-        let Some((plan, bytes)) = plan.filter(|plan| plan.has_rule()).zip(self.0.generator()?.token_bytes.clone()) else {
+        let Some((plan, bytes)) = plan.filter(|plan| plan.has_rule()).zip(self.0.generator()?.token_bytes.clone())
+        else {
             return Ok(None);
         };
         let (plan, prompt) = (plan.clone(), prompt.to_vec());
