@@ -7,7 +7,7 @@ use slm_proto::v1::{Choice, JsonObject, sampling::Constraint};
 use super::{
     error::ApiError,
     fields::{Fields, read, shown},
-    unsupported::says_nothing,
+    unsupported::nothing_else,
 };
 
 /// Fields taken by [`take`].
@@ -124,18 +124,6 @@ fn choice(path: &str, value: &Value) -> Result<Constraint, ApiError> {
     let strings = read::<Vec<Value>>(path, value)?;
     let strings = strings.iter().enumerate().map(|(index, string)| read(&format!("{path}[{index}]"), string));
     Ok(Constraint::Choice(Choice { strings: strings.collect::<Result<_, _>>()? }))
-}
-
-/// Refuses what is left, unless it says nothing.
-fn nothing_else(path: &str, rest: Fields) -> Result<(), ApiError> {
-    match rest.rest().find(|(_, value)| !says_nothing(value)) {
-        None => Ok(()),
-        Some((name, _)) => {
-            let name: String = name.chars().take(80).collect();
-            let path = format!("{path}.{name}");
-            Err(ApiError::param(&path, format!("`{path}` is not supported")).code("unsupported_parameter"))
-        }
-    }
 }
 
 #[cfg(test)]

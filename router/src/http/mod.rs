@@ -29,6 +29,7 @@ pub(crate) mod names;
 mod ollama;
 mod page;
 pub(crate) mod params;
+mod plain_error;
 mod probes;
 mod reply;
 mod responses;

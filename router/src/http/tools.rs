@@ -6,7 +6,7 @@ use slm_proto::v1::{GenerateRequest, Tool, ToolCall, ToolChoice, ToolChoiceMode}
 use super::{
     error::ApiError,
     fields::{Fields, read, shown},
-    unsupported::says_nothing,
+    unsupported::nothing_else,
 };
 
 /// Fields taken by [`take`].
@@ -134,18 +134,6 @@ fn call(path: &str, value: &Value, with_ids: bool) -> Result<ToolCall, ApiError>
         }
     };
     Ok(ToolCall { id, name: name(&format!("{path}.name"), called)?, arguments })
-}
-
-/// Refuses what is left, unless it says nothing.
-pub(super) fn nothing_else(path: &str, rest: Fields) -> Result<(), ApiError> {
-    match rest.rest().find(|(_, value)| !says_nothing(value)) {
-        None => Ok(()),
-        Some((name, _)) => {
-            let name: String = name.chars().take(80).collect();
-            let path = format!("{path}.{name}");
-            Err(ApiError::param(&path, format!("`{path}` is not supported")).code("unsupported_parameter"))
-        }
-    }
 }
 
 #[cfg(test)]

@@ -91,6 +91,18 @@ impl LeftOver<'_> {
     }
 }
 
+/// Refuses what is left of the object at `path`, unless it says nothing.
+pub(super) fn nothing_else(path: &str, rest: Fields) -> Result<(), ApiError> {
+    match rest.rest().find(|(_, value)| !says_nothing(value)) {
+        None => Ok(()),
+        Some((name, _)) => {
+            let name: String = name.chars().take(80).collect();
+            let path = format!("{path}.{name}");
+            Err(ApiError::param(&path, format!("`{path}` is not supported")).code("unsupported_parameter"))
+        }
+    }
+}
+
 /// Whether a value is only a way to say nothing, such as clients that send every field do.
 pub(crate) fn says_nothing(value: &Value) -> bool {
     is_empty(value) || is_false(value)

@@ -204,7 +204,8 @@ async fn the_page_is_for_everybody_and_takes_nothing_from_elsewhere() {
 
 #[tokio::test]
 async fn several_answers_come_from_the_worker_that_has_the_prompt() {
-    let workers = [Worker::start("smol", &[]).await, Worker::start("smol", &[]).await];
+    let worker = async || Worker::start("smol", &["banking", "travel"]).await;
+    let workers = [worker().await, worker().await];
     let router = Router::start(swarm(&[&workers[0], &workers[1]]), limits()).await;
     router.ready().await;
     let mut body = chat("smol", "hello");

@@ -1,9 +1,8 @@
 //! The Open Inference Protocol over HTTP: `/v2`, with Triton's `/generate`, `/generate_stream`, repository index and binary tensors.
 //!
-//! `request` reads bodies, `reply` writes answers, `error` has every refusal in the protocol's shape. What tensors mean is said in
+//! `request` reads bodies, `reply` writes answers. What tensors mean is said in
 //! [`crate::inference`].
 
-mod error;
 mod reply;
 mod request;
 
@@ -17,9 +16,8 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-pub(super) use self::error::InferenceError;
 use self::request::{Asked, Reply};
-use super::{Shared, body, content_type, error::ApiError, fields::Fields, reply::request_id};
+use super::{Shared, body, content_type, error::ApiError, fields::Fields, plain_error::PlainError, reply::request_id};
 use crate::{
     access::table::Caller,
     dispatch::Call,
@@ -86,7 +84,7 @@ async fn metadata(
     State(dispatcher): State<Shared>,
     Extension(caller): Extension<Caller>,
     Path(model): Path<Named>,
-) -> Result<Json<Value>, InferenceError> {
+) -> Result<Json<Value>, PlainError> {
     inference::same_version(&model.version)?;
     inference::ready(&dispatcher.view(), &caller, &model.name).map_err(ApiError::from)?;
     let described = |tensor: &TensorDescription| json!({ "name": tensor.name, "datatype": tensor.datatype, "shape": [tensor.shape] });
@@ -103,7 +101,7 @@ async fn model_ready(
     State(dispatcher): State<Shared>,
     Extension(caller): Extension<Caller>,
     Path(model): Path<Named>,
-) -> Result<Response, InferenceError> {
+) -> Result<Response, PlainError> {
     inference::same_version(&model.version)?;
     let ready = inference::ready(&dispatcher.view(), &caller, &model.name).map_err(ApiError::from)?;
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
@@ -114,7 +112,7 @@ async fn index(
     State(dispatcher): State<Shared>,
     Extension(caller): Extension<Caller>,
     body: Body,
-) -> Result<Json<Value>, InferenceError> {
+) -> Result<Json<Value>, PlainError> {
     // Triton's clients send nothing at all where they have nothing to say.
     let only_ready = |bytes: Vec<u8>| {
         let mut fields = if bytes.is_empty() { Fields::new(serde_json::Map::new()) } else { body::parse(&bytes)? };
@@ -135,7 +133,7 @@ async fn infer(
     Path(model): Path<Named>,
     headers: HeaderMap,
     body: Body,
-) -> Result<Response, InferenceError> {
+) -> Result<Response, PlainError> {
     let json_bytes = request::json_bytes(&headers)?;
     if json_bytes.is_none() {
         content_type::check_pages(&headers)?;
@@ -159,7 +157,7 @@ async fn generate(
     Path(model): Path<Named>,
     headers: HeaderMap,
     body: Body,
-) -> Result<Response, InferenceError> {
+) -> Result<Response, PlainError> {
     let (asked, hold) = read_generate(&dispatcher, &caller, &model, &headers, body).await?;
     if asked.stream == Some(true) {
         return Err(ApiError::param("stream", "`stream` is for /generate_stream; leave it out here").into());
@@ -175,7 +173,7 @@ async fn generate_stream(
     Path(model): Path<Named>,
     headers: HeaderMap,
     body: Body,
-) -> Result<Response, InferenceError> {
+) -> Result<Response, PlainError> {
     let (asked, hold) = read_generate(&dispatcher, &caller, &model, &headers, body).await?;
     let streamed = asked.stream.unwrap_or(true);
     if asked.requests.len() > 1 {

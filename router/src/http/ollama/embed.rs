@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde_json::Value;
 use slm_proto::v1::{EmbedRequest, EmbedResponse, GenerateRequest};
 
-use super::{OllamaError, options, without_tag};
+use super::{options, without_tag};
 use crate::{
     access::table::Caller,
     dispatch::Call,
@@ -22,6 +22,7 @@ use crate::{
         embeddings::{inputs, named},
         error::ApiError,
         fields::Fields,
+        plain_error::PlainError,
         reply::request_id,
         unsupported::LeftOver,
     },
@@ -57,7 +58,7 @@ pub(super) async fn embed(
     caller: Extension<Caller>,
     headers: HeaderMap,
     body: Body,
-) -> Result<Response, OllamaError> {
+) -> Result<Response, PlainError> {
     let begun = Instant::now();
     let (answer, model) = vectors(state, caller, headers, body, ("input", parse_embed)).await?;
     let embeddings = answer.embeddings.into_iter().map(|embedding| embedding.values).collect();
@@ -71,7 +72,7 @@ pub(super) async fn embeddings(
     caller: Extension<Caller>,
     headers: HeaderMap,
     body: Body,
-) -> Result<Response, OllamaError> {
+) -> Result<Response, PlainError> {
     let (answer, _) = vectors(state, caller, headers, body, ("prompt", parse_embeddings)).await?;
     let embedding = answer.embeddings.into_iter().next().map(|embedding| embedding.values).unwrap_or_default();
     Ok(Json(Vector { embedding }).into_response())

@@ -2,11 +2,10 @@
 //! `/api/version`.
 //!
 //! `request` makes the one [`GenerateRequest`] of a body, `options` reads its `options`, `reply` writes answers as lines of JSON,
-//! `embed` is that of embeddings, `models` lists what the swarm has, `error` has every refusal in Ollama's shape. Models are made by manifests, so what makes, copies
+//! `embed` is that of embeddings, `models` lists what the swarm has. Models are made by manifests, so what makes, copies
 //! or deletes them in Ollama is no endpoint here.
 
 mod embed;
-mod error;
 mod models;
 mod options;
 mod reply;
@@ -22,12 +21,11 @@ use axum::{
 };
 use serde_json::json;
 
-pub(super) use self::error::OllamaError;
 use self::{
     reply::{Kind, respond},
     request::Asked,
 };
-use super::{Shared, body, content_type, error::ApiError, fields::Fields, reply::request_id};
+use super::{Shared, body, content_type, error::ApiError, fields::Fields, plain_error::PlainError, reply::request_id};
 use crate::{access::table::Caller, dispatch::Call, metrics::Api};
 
 /// Begin of every path of this API.
@@ -50,7 +48,7 @@ async fn chat(
     caller: Extension<Caller>,
     headers: HeaderMap,
     body: Body,
-) -> Result<Response, OllamaError> {
+) -> Result<Response, PlainError> {
     answer(state, caller, headers, body, (Kind::Chat, Api::ollama_chat, request::chat)).await
 }
 
@@ -59,7 +57,7 @@ async fn generate(
     caller: Extension<Caller>,
     headers: HeaderMap,
     body: Body,
-) -> Result<Response, OllamaError> {
+) -> Result<Response, PlainError> {
     answer(state, caller, headers, body, (Kind::Generate, Api::ollama_generate, request::generate)).await
 }
 
@@ -72,7 +70,7 @@ async fn answer(
     headers: HeaderMap,
     body: Body,
     (kind, api, parse): (Kind, Api, Parse),
-) -> Result<Response, OllamaError> {
+) -> Result<Response, PlainError> {
     content_type::check_pages(&headers)?;
     let (mut asked, hold) = body::read(body, &dispatcher, &caller, parse).await?;
     if asked.loads {

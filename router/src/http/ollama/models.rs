@@ -10,11 +10,11 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 use slm_proto::v1::ModelInfo;
 
-use super::{OllamaError, reply::Kind, without_tag};
+use super::{reply::Kind, without_tag};
 use crate::{
     access::table::Caller,
     catalog,
-    http::{Shared, body, error::ApiError, fields::Fields},
+    http::{Shared, body, error::ApiError, fields::Fields, plain_error::PlainError},
     refusal::Refusal,
     resolve::resolve,
 };
@@ -46,7 +46,7 @@ pub(super) async fn show(
     State(dispatcher): State<Shared>,
     Extension(caller): Extension<Caller>,
     body: Body,
-) -> Result<Json<Value>, OllamaError> {
+) -> Result<Json<Value>, PlainError> {
     let named = |mut fields: Fields| {
         let name = fields.take::<String>("model")?.or(fields.take::<String>("name")?);
         name.ok_or_else(|| ApiError::param("model", "`model` is missing; name one of /api/tags"))

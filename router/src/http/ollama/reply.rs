@@ -18,7 +18,7 @@ use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 use slm_proto::v1::{FinishReason, ToolCall, ToolCallDelta, Usage};
 
-use super::{OllamaError, options, request::Asked};
+use super::{options, request::Asked};
 use crate::{
     dispatch::Call,
     events::{Answer, Event},
@@ -27,6 +27,7 @@ use crate::{
         error::{ApiError, Refused},
         head::finish_reason,
         names::in_function,
+        plain_error::PlainError,
     },
     refusal::Refusal,
     relay::Relayed,
@@ -45,7 +46,7 @@ pub(super) async fn respond(
     (asked, hold): body::Read<Asked>,
     kind: Kind,
     call: &Call,
-) -> Result<Response, OllamaError> {
+) -> Result<Response, PlainError> {
     let Asked { request, stream, .. } = asked;
     let begun = Instant::now();
     let answer = dispatcher.generate(&request, call).await.map_err(named)?;

@@ -9,8 +9,8 @@ use crate::http::{
     fields::{Fields, read, shown},
     head::CompletionKind,
     params::{self, ResponseOptions},
-    tools::{nothing_else, text_of},
-    unsupported::LeftOver,
+    tools::text_of,
+    unsupported::{LeftOver, nothing_else},
 };
 
 /// A request.

@@ -6,7 +6,8 @@ use slm_proto::v1::{GenerateRequest, Tool, ToolChoice, ToolChoiceMode};
 use crate::http::{
     error::ApiError,
     fields::{Fields, read, shown},
-    tools::{name, nothing_else, parameters},
+    tools::{name, parameters},
+    unsupported::nothing_else,
 };
 
 /// Takes `tools`, `tool_choice` and `parallel_tool_calls` into `request`.

@@ -1,4 +1,4 @@
-//! Refusals in Ollama's shape: `{"error": "…"}`.
+//! Refusals in the shape of Ollama and of the Open Inference Protocol: `{"error": "…"}`.
 
 use axum::{
     Json,
@@ -6,19 +6,19 @@ use axum::{
 };
 use serde_json::json;
 
-use crate::http::error::{ApiError, with_body};
+use super::error::{ApiError, with_body};
 
 /// A refused request.
 #[derive(Debug)]
-pub(in crate::http) struct OllamaError(ApiError);
+pub(super) struct PlainError(ApiError);
 
-impl From<ApiError> for OllamaError {
+impl From<ApiError> for PlainError {
     fn from(error: ApiError) -> Self {
         Self(error)
     }
 }
 
-impl IntoResponse for OllamaError {
+impl IntoResponse for PlainError {
     fn into_response(self) -> Response {
         let body = Json(json!({ "error": self.0.body.message }));
         with_body(self.0, body)
@@ -33,7 +33,7 @@ mod tests {
     #[tokio::test]
     async fn the_message_is_all_and_the_status_stays() {
         let refusal = Refusal::UnknownModel { name: "smol".to_owned(), nearest: Vec::new() };
-        let response = OllamaError(ApiError::from(refusal)).into_response();
+        let response = PlainError(ApiError::from(refusal)).into_response();
         assert_eq!(response.status().as_u16(), 404);
         assert_eq!(response.headers()["content-type"], "application/json");
         let bytes = axum::body::to_bytes(response.into_body(), 1000).await.expect("a body");
