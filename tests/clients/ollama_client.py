@@ -99,7 +99,8 @@ def refusals():
     refused(400, "`options.temperature`", lambda: client.chat(model="smollm2", messages=TOWER, options={"temperature": 9}))
     refused(400, "`options.num_predict`", lambda: client.chat(model="smollm2", messages=TOWER, options={"num_predict": 0}))
     refused(400, "`options.mirostat`", lambda: client.chat(model="smollm2", messages=TOWER, options={"mirostat": 1}))
-    refused(404, "no endpoint at /api/embed", lambda: client.embed(model="smollm2", input="hi"))
+    refused(400, "`smollm2` generates text; for embeddings", lambda: client.embed(model="smollm2", input="hi"))
+    refused(404, "no endpoint at /api/pull", lambda: client.pull("smollm2"))
 
 
 for check in [lists, chat, streaming, generate, experts, tools, refusals]:
