@@ -131,20 +131,18 @@ def pipeline(model, path):
     return embed
 
 
-def started(binary, folder, port, models):
+def started(binary, folder, models):
     for name, (model, precision) in models.items():
         manifest = MANIFEST.format(name=name, model=model, precision=precision, threads=THREADS)
         (folder / f"{name}.yaml").write_text(manifest)
-    up = subprocess.Popen([binary, "up", "-f", str(folder), "--http", f"127.0.0.1:{port}", "--grpc", "127.0.0.1:0"],
-                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    swarms = [Swarm(name, port) for name in models]
-    for _ in range(600):
-        try:
-            [swarm.embed(["ready?"]) for swarm in swarms]
-            return up, swarms
-        except (OSError, RuntimeError):
-            time.sleep(0.2)
-    raise SystemExit("the swarm did not get ready")
+    up = subprocess.Popen([binary, "up", "-f", str(folder), "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"],
+                          stdout=subprocess.PIPE, text=True)
+    # The only line of its output, when every model is ready; none if one cannot be, of which it says why itself.
+    line = up.stdout.readline()
+    if not line.startswith("ready http="):
+        raise SystemExit(f"the swarm did not get ready: {binary} ended with exit code {up.wait()}")
+    port = int(line.split()[1].rpartition(":")[2])
+    return up, [Swarm(name, port) for name in models]
 
 
 def compare(title, systems, texts, seconds):
@@ -173,7 +171,7 @@ def main(model, texts, seconds, binary):
                  Peer("onnxruntime-f32", pipeline(model, path)), Peer("onnxruntime-int8", pipeline(model, small))]
         manifests = folder / "manifests"
         manifests.mkdir()
-        up, swarms = started(binary, manifests, 18431, {"slm-f32": (model, "F32"), "slm-int8": (model, "Int8")})
+        up, swarms = started(binary, manifests, {"slm-f32": (model, "F32"), "slm-int8": (model, "Int8")})
         try:
             want = reference.encode(texts[:32])
             for system in swarms + peers[1:]:
