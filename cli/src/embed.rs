@@ -1,16 +1,14 @@
 //! `slm embed`: vectors of texts.
 
-use std::path::PathBuf;
-
 use clap::Args;
 use serde_json::json;
-use slm_launch::StoreArgs;
 use slm_proto::v1::{EmbedInput, EmbedRequest, EmbedResponse, embed_input::Input};
 
 use crate::{
     client::{Client, ServerArgs, refused},
     exit::Failure,
-    explain, output, up,
+    explain, output,
+    up::SwarmArgs,
 };
 
 /// Turns texts into vectors.
@@ -34,23 +32,14 @@ pub struct EmbedArgs {
     /// Print one JSON object with everything.
     #[arg(long)]
     json: bool,
-    /// Start the swarm of these manifests for this answer.
-    #[arg(short, long, value_name = "DIR", conflicts_with = "server")]
-    filename: Option<PathBuf>,
     #[command(flatten)]
-    server: ServerArgs,
-    #[command(flatten)]
-    store: StoreArgs,
+    swarm: SwarmArgs,
 }
 
 /// Runs it.
 pub async fn execute(args: EmbedArgs) -> Result<(), Failure> {
     let request = args.request()?;
-    let Some(filename) = &args.filename else { return answer(&args.server, request, args.json).await };
-    let swarm = up::embedded(filename, &args.store).await?;
-    let answered = answer(&ServerArgs::local(swarm.bound.grpc.to_string()), request, args.json).await;
-    let ended = swarm.end().await.map_err(up::failure);
-    answered.and(ended)
+    args.swarm.ask(async |server| answer(server, request, args.json).await).await
 }
 
 impl EmbedArgs {

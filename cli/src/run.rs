@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::{Value, json};
-use slm_launch::StoreArgs;
 use slm_proto::v1::{
     Completion, FinishReason, GenerateRequest, ToolCall, Usage, generate_response::Event, sampling::Constraint,
 };
@@ -12,7 +11,8 @@ use slm_proto::v1::{
 use crate::{
     client::{Client, PromptArgs, ServerArgs, refused},
     exit::Failure,
-    explain, output, tools, up,
+    explain, output, tools,
+    up::SwarmArgs,
 };
 
 /// Prints one answer as it is generated.
@@ -68,23 +68,14 @@ pub struct RunArgs {
     /// Say on standard error how the expert was chosen.
     #[arg(long)]
     explain: bool,
-    /// Start the swarm of these manifests for this answer.
-    #[arg(short, long, value_name = "DIR", conflicts_with = "server")]
-    filename: Option<PathBuf>,
     #[command(flatten)]
-    server: ServerArgs,
-    #[command(flatten)]
-    store: StoreArgs,
+    swarm: SwarmArgs,
 }
 
 /// Runs it.
 pub async fn execute(args: RunArgs) -> Result<(), Failure> {
     let request = args.request()?;
-    let Some(filename) = &args.filename else { return answer(&args, &args.server, request).await };
-    let swarm = up::embedded(filename, &args.store).await?;
-    let answered = answer(&args, &ServerArgs::local(swarm.bound.grpc.to_string()), request).await;
-    let ended = swarm.end().await.map_err(up::failure);
-    answered.and(ended)
+    args.swarm.ask(async |server| answer(&args, server, request).await).await
 }
 
 impl RunArgs {

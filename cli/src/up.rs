@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     args::{CacheArgs, ListenArgs, cache_root, duration},
+    client::ServerArgs,
     exit::Failure,
     output, store_args,
     terminal::Terminal,
@@ -103,6 +104,32 @@ pub async fn embedded(manifests: &Path, store: &StoreArgs) -> Result<Embedded, F
     };
     let swarm = Embedded::start(options, Arc::new(Terminal::new(true))).await.map_err(failure)?;
     swarm.ok_or(Failure::AlreadyPrinted)
+}
+
+/// The swarm that a command asks: one that runs, or one that is started for it.
+#[derive(clap::Args, Debug)]
+pub struct SwarmArgs {
+    /// Start the swarm of these manifests for this command.
+    #[arg(short, long, value_name = "DIR", conflicts_with = "server")]
+    filename: Option<PathBuf>,
+    #[command(flatten)]
+    server: ServerArgs,
+    #[command(flatten)]
+    store: StoreArgs,
+}
+
+impl SwarmArgs {
+    /// Asks it. What was started for it ends after it.
+    ///
+    /// # Errors
+    /// Manifests that cannot be Ready, no answer at the address, or what `ask` says.
+    pub async fn ask(&self, ask: impl AsyncFnOnce(&ServerArgs) -> Result<(), Failure>) -> Result<(), Failure> {
+        let Some(filename) = &self.filename else { return ask(&self.server).await };
+        let swarm = embedded(filename, &self.store).await?;
+        let answered = ask(&ServerArgs::local(swarm.bound.grpc.to_string())).await;
+        let ended = swarm.end().await.map_err(failure);
+        answered.and(ended)
+    }
 }
 
 /// Invalid manifests are wrong usage.

@@ -6,10 +6,7 @@ mod answer;
 mod command;
 mod lines;
 
-use std::path::PathBuf;
-
 use clap::Args;
-use slm_launch::StoreArgs;
 use slm_proto::v1::{GenerateRequest, Message, Messages, Sampling, generate_request::Input};
 
 use self::{
@@ -22,7 +19,7 @@ use crate::{
     exit::{self, Failure},
     output, style,
     style::styled,
-    up,
+    up::SwarmArgs,
 };
 
 /// A conversation with a model, an adapter or a route.
@@ -53,22 +50,13 @@ pub struct ChatArgs {
     /// Say below each answer how the expert was chosen.
     #[arg(long)]
     explain: bool,
-    /// Start the swarm of these manifests for this conversation.
-    #[arg(short, long, value_name = "DIR", conflicts_with = "server")]
-    filename: Option<PathBuf>,
     #[command(flatten)]
-    server: ServerArgs,
-    #[command(flatten)]
-    store: StoreArgs,
+    swarm: SwarmArgs,
 }
 
 /// Runs it.
 pub async fn execute(args: ChatArgs) -> Result<(), Failure> {
-    let Some(filename) = &args.filename else { return converse(&args, &args.server).await };
-    let swarm = up::embedded(filename, &args.store).await?;
-    let conversed = converse(&args, &ServerArgs::local(swarm.bound.grpc.to_string())).await;
-    let ended = swarm.end().await.map_err(up::failure);
-    conversed.and(ended)
+    args.swarm.ask(async |server| converse(&args, server).await).await
 }
 
 /// What was said, and to whom the next message goes.
