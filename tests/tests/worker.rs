@@ -55,6 +55,20 @@ async fn a_full_worker_refuses_and_says_how_full() -> Result<()> {
     worker.stop().await
 }
 
+/// Why several answers to a prompt cost it once: the second finds the first one's full pages while that still runs.
+#[tokio::test]
+async fn a_prompt_is_computed_once_for_answers_that_run_at_the_same_time() -> Result<()> {
+    let mut worker = start(|_| ()).await?;
+    let prompt: Vec<u32> = (0..100).map(|index| 5 + index % 50).collect();
+    let mut first = worker.generation.generate(greedy("tiny", &prompt, 100)).await?.into_inner();
+    while !matches!(first.message().await?.context("the end")?.event, Some(Event::Delta(_))) {}
+    let second = worker.generation.complete(greedy("tiny", &prompt, 1)).await?.into_inner();
+    let usage = second.usage.context("no usage")?;
+    assert_eq!((usage.prompt_tokens, usage.cached_tokens), (100, 96));
+    drop(first);
+    worker.stop().await
+}
+
 #[tokio::test]
 async fn a_stream_ends_on_the_version_it_began_with() -> Result<()> {
     let case = |name: &str| Vectors::read(&adapter(name)).map(|mut vectors| vectors.cases.remove(1));
