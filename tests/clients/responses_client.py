@@ -147,6 +147,7 @@ def errors():
     schema = {"properties": {"a": {"not": {}}}}
     form = {"format": {"type": "json_schema", "name": "n", "schema": schema}}
     refused(lambda: respond(text=form), "/properties/a/not", param="text.format.schema")
+    refused(lambda: respond(tools=[CLOCK, CLOCK]), "tools[1].name", "that of another tool", param="tools[1].name")
     refused(lambda: respond("very " * 20000 + "long"), "tokens", "context", param="input")
 
 

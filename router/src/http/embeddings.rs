@@ -4,7 +4,7 @@ use axum::{
     Extension, Json,
     body::Body,
     extract::State,
-    http::{HeaderMap, HeaderValue},
+    http::HeaderMap,
     response::{IntoResponse as _, Response},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -58,14 +58,9 @@ pub(super) async fn handle(
     let call = Call { caller, api: Api::http_embeddings, deadline: None };
     let answer = dispatcher.embed(asked.request, &call).await;
     let answer = answer.map_err(|refusal| named(refusal, "input", asked.several))?;
-    let expert = answer.expert.as_ref().map(|expert| expert.name.clone());
-    let mut response = Json(List::of(answer, model, asked.encoding)).into_response();
-    for (name, value) in [(reply::EXPERT, expert.as_deref()), (reply::REQUEST_ID, Some(id.as_str()))] {
-        if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
-            response.headers_mut().insert(name, value);
-        }
-    }
-    Ok(response)
+    let expert = answer.expert.clone();
+    let response = Json(List::of(answer, model, asked.encoding)).into_response();
+    Ok(reply::identified(response, expert.as_ref(), &id))
 }
 
 fn parse(mut fields: Fields) -> Result<Asked, ApiError> {

@@ -10,17 +10,26 @@ use crate::refusal::Refusal;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FieldNames {
     pub(crate) kind: CompletionKind,
+    /// The prompt or the conversation: `prompt`, `messages`, or what another API calls it.
+    pub(crate) input: &'static str,
     /// `max_tokens`, or its newer name.
     pub(crate) max_tokens: &'static str,
     /// What the constraint was given as.
     pub(crate) constraint: &'static str,
     /// Whether `prompt` was a list of prompts.
     pub(crate) several: bool,
+    /// Whether a tool's name and parameters stand beside its type, not within `function`.
+    pub(crate) tools_are_flat: bool,
 }
 
 impl FieldNames {
     pub(crate) fn new(kind: CompletionKind) -> Self {
-        Self { kind, max_tokens: "max_tokens", constraint: "response_format", several: false }
+        let input = match kind {
+            CompletionKind::Chat => "messages",
+            CompletionKind::Text => "prompt",
+        };
+        let (max_tokens, constraint) = ("max_tokens", "response_format");
+        Self { kind, input, max_tokens, constraint, several: false, tools_are_flat: false }
     }
 
     /// A refusal of the request's prompt of that number, in the caller's words.
@@ -59,11 +68,7 @@ impl FieldNames {
     }
 
     fn input(&self, prompt: usize) -> String {
-        match self.kind {
-            CompletionKind::Chat => "messages".to_owned(),
-            CompletionKind::Text if self.several => format!("prompt[{prompt}]"),
-            CompletionKind::Text => "prompt".to_owned(),
-        }
+        if self.several { format!("{}[{prompt}]", self.input) } else { self.input.to_owned() }
     }
 
     fn own(&self, field: &str, input: &str) -> String {
@@ -72,6 +77,9 @@ impl FieldNames {
             "logprobs" if self.kind == CompletionKind::Chat => "top_logprobs".to_owned(),
             "prompt" | "messages" => input.to_owned(),
             "json_schema" | "json_object" | "regex" | "grammar" | "choice" => self.constraint.to_owned(),
+            // Items there are others than messages here.
+            _ if self.tools_are_flat && field.starts_with("messages[") => input.to_owned(),
+            _ if self.tools_are_flat => field.to_owned(),
             "tool_choice.name" => "tool_choice.function.name".to_owned(),
             _ => match field.strip_prefix("token_ids") {
                 Some(index) => format!("{input}{index}"),
@@ -190,6 +198,23 @@ mod tests {
             (text, ("the request has no prompt; send", "prompt", "Empty"), "prompt", "`prompt` is empty"),
         ];
         for (names, (message, field, reason), param, words) in cases {
+            let error = names.error(refusal(message, field, reason), 1);
+            assert_eq!(error.body.param.as_deref(), Some(param), "{message}");
+            assert!(error.body.message.contains(words), "{}", error.body.message);
+        }
+    }
+
+    #[test]
+    fn other_apis_have_other_names() {
+        let several = FieldNames { several: true, ..FieldNames::new(CompletionKind::Text) };
+        let tensor = FieldNames { input: "text_input", ..several };
+        let items = FieldNames { input: "input", tools_are_flat: true, ..FieldNames::new(CompletionKind::Chat) };
+        for (names, (message, field, reason), param, words) in [
+            (tensor, ("the request has no prompt", "prompt", "Empty"), "text_input[1]", "`text_input[1]` is empty"),
+            (items, ("messages[2].tool_call_id is", "messages[2].tool_call_id", "Tools"), "input", "input is"),
+            (items, ("tools[1].name is `f`", "tools[1].name", "Tools"), "tools[1].name", "tools[1].name is"),
+            (items, ("tool_choice.name is", "tool_choice.name", "Tools"), "tool_choice.name", "tool_choice.name is"),
+        ] {
             let error = names.error(refusal(message, field, reason), 1);
             assert_eq!(error.body.param.as_deref(), Some(param), "{message}");
             assert!(error.body.message.contains(words), "{}", error.body.message);

@@ -7,7 +7,7 @@ use axum::{
 };
 use futures::future::try_join_all;
 use serde_json::{Value, json};
-use slm_proto::v1::{Completion, GenerateRequest, ToolCall};
+use slm_proto::v1::{Completion, Expert, GenerateRequest, ToolCall};
 
 use super::{
     Shared, body,
@@ -20,8 +20,8 @@ use super::{
 };
 use crate::{dispatch::Call, events::Answer};
 
-pub(super) const EXPERT: HeaderName = HeaderName::from_static("x-slm-expert");
-pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const EXPERT: HeaderName = HeaderName::from_static("x-slm-expert");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Characters of a caller's own request id; longer ones are replaced.
 const REQUEST_ID_MAX: usize = 128;
 
@@ -48,19 +48,24 @@ pub(super) async fn respond(
     let head = Head::new(kind, request, answers.first().map(|answer| &answer.started), options);
     let id = request.request_id.clone();
     drop((requests, hold));
-    let expert = answers.first().and_then(|answer| answer.started.expert.as_ref()).map(|expert| expert.name.clone());
-    let mut response = if options.stream {
+    let expert = answers.first().and_then(|answer| answer.started.expert.clone());
+    let response = if options.stream {
         sse::response(head, answers, options)
     } else {
         let completions = try_join_all(answers.into_iter().map(Answer::complete)).await?;
         Json(head.whole(completions, options.choices)).into_response()
     };
-    for (name, value) in [(EXPERT, expert.as_deref()), (REQUEST_ID, Some(id.as_str()))] {
+    Ok(identified(response, expert.as_ref(), &id))
+}
+
+/// The response with the headers that name its expert and its request.
+pub(super) fn identified(mut response: Response, expert: Option<&Expert>, id: &str) -> Response {
+    for (name, value) in [(EXPERT, expert.map(|expert| expert.name.as_str())), (REQUEST_ID, Some(id))] {
         if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
             response.headers_mut().insert(name, value);
         }
     }
-    Ok(response)
+    response
 }
 
 /// What the assistant says and calls. Without a call there is always a text.

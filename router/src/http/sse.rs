@@ -10,7 +10,10 @@ use axum::{
     response::Response,
 };
 use bytes::Bytes;
-use futures::{Stream, StreamExt as _, stream};
+use futures::{
+    Stream, StreamExt as _,
+    stream::{select_all, unfold},
+};
 use serde::Serialize;
 use serde_json::Value;
 use slm_proto::v1::{Delta, ToolCallDelta};
@@ -33,7 +36,12 @@ pub(super) fn response(head: Head, answers: Vec<Answer>, options: ResponseOption
     let writer = Writer::new(head, options, answers.len());
     let events =
         answers.into_iter().enumerate().map(|(index, answer)| answer.relayed().1.map(move |event| (index, event)));
-    let mut response = Response::new(Body::from_stream(written(writer, stream::select_all(events))));
+    stream(Body::from_stream(written(writer, select_all(events))))
+}
+
+/// A response whose body is a stream of events.
+pub(super) fn stream(body: Body) -> Response {
+    let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
@@ -50,7 +58,7 @@ fn written(
     writer: Writer,
     events: impl Stream<Item = (usize, Result<Event, Refusal>)> + Unpin,
 ) -> impl Stream<Item = Result<Bytes, Infallible>> {
-    stream::unfold((writer, events, Phase::Opening), |(mut writer, mut events, phase)| async move {
+    unfold((writer, events, Phase::Opening), |(mut writer, mut events, phase)| async move {
         match phase {
             Phase::Opening => {
                 let bytes = writer.opening();

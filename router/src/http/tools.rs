@@ -17,19 +17,30 @@ pub(super) const NAMES: [&str; 5] =
 pub(super) fn take(fields: &mut Fields, request: &mut GenerateRequest) -> Result<(), ApiError> {
     request.tools = fields.raw("tools").map_or(Ok(Vec::new()), |list| tools("tools", &list))?;
     request.tool_choice = fields.raw("tool_choice").map(|choice| choice_of(&choice)).transpose()?;
-    if request.tools.is_empty()
-        && matches!(&request.tool_choice, Some(choice) if choice.mode() == ToolChoiceMode::Required)
-    {
+    check_choice(request)?;
+    request.parallel_tool_calls = fields.take("parallel_tool_calls")?;
+    request.chat_template_kwargs = variables(fields)?;
+    Ok(())
+}
+
+/// # Errors
+/// A call is wanted, and there is nothing to call.
+pub(super) fn check_choice(request: &GenerateRequest) -> Result<(), ApiError> {
+    let wants = request.tool_choice.as_ref().is_some_and(|choice| choice.mode() == ToolChoiceMode::Required);
+    if wants && request.tools.is_empty() {
         let message = "`tool_choice` wants a call, and there are no `tools`; send some";
         return Err(ApiError::param("tool_choice", message));
     }
-    request.parallel_tool_calls = fields.take("parallel_tool_calls")?;
+    Ok(())
+}
+
+/// Takes the variables of the chat template, as `slm.v1` has them.
+pub(super) fn variables(fields: &mut Fields) -> Result<String, ApiError> {
     let mut variables = fields.take::<Map<String, Value>>("chat_template_kwargs")?.unwrap_or_default();
     if let Some(thinks) = fields.take::<bool>("enable_thinking")? {
         variables.insert("enable_thinking".to_owned(), thinks.into());
     }
-    request.chat_template_kwargs = text_of(variables);
-    Ok(())
+    Ok(text_of(variables))
 }
 
 /// Variables of the chat template as `slm.v1` has them.
@@ -57,15 +68,19 @@ fn tool(path: &str, value: &Value) -> Result<Tool, ApiError> {
     let Some(function) = fields.raw("function") else {
         return Err(ApiError::param(&path, format!("`{path}` is missing; send its name and parameters")));
     };
-    let mut function = Fields::new(read(&path, &function)?);
-    let within = |error: ApiError| error.within(&path);
+    described(&path, Fields::new(read(&path, &function)?), "parameters")
+}
+
+/// A function of its name, description and schema, which is the field `schema` of the object at `path`, and nothing else.
+pub(super) fn described(path: &str, mut function: Fields, schema: &str) -> Result<Tool, ApiError> {
+    let within = |error: ApiError| error.within(path);
     let tool = Tool {
         name: name(&format!("{path}.name"), function.take::<String>("name").map_err(within)?)?,
         description: function.take::<String>("description").map_err(within)?.unwrap_or_default(),
-        parameters: parameters(&format!("{path}.parameters"), function.raw("parameters"))?,
+        parameters: parameters(&format!("{path}.{schema}"), function.raw(schema))?,
         strict: function.take::<bool>("strict").map_err(within)?.unwrap_or(false),
     };
-    nothing_else(&path, function)?;
+    nothing_else(path, function)?;
     Ok(tool)
 }
 
@@ -88,23 +103,23 @@ pub(super) fn parameters(path: &str, value: Option<Value>) -> Result<String, Api
 
 /// A word, or the name of one function.
 fn choice_of(value: &Value) -> Result<ToolChoice, ApiError> {
-    const PATH: &str = "tool_choice";
-    let mode = |mode: ToolChoiceMode| Ok(ToolChoice { mode: mode.into(), name: String::new() });
-    match (value.as_str(), value["type"].as_str(), value["function"]["name"].as_str()) {
-        (Some("auto"), ..) => mode(ToolChoiceMode::Auto),
-        (Some("none"), ..) => mode(ToolChoiceMode::None),
-        (Some("required"), ..) => mode(ToolChoiceMode::Required),
-        (None, Some("function"), Some(name)) => {
-            Ok(ToolChoice { mode: ToolChoiceMode::Required.into(), name: name.to_owned() })
-        }
+    let named = (value["type"] == "function").then(|| value["function"]["name"].as_str()).flatten();
+    choice(value, named, r#"{"type": "function", "function": {"name": …}}"#)
+}
+
+/// The choice that `value` is: a word, or the tool that it names, in the `shape` that names one.
+pub(super) fn choice(value: &Value, named: Option<&str>, shape: &str) -> Result<ToolChoice, ApiError> {
+    let (mode, name) = match (value.as_str(), named) {
+        (Some("auto"), _) => (ToolChoiceMode::Auto, ""),
+        (Some("none"), _) => (ToolChoiceMode::None, ""),
+        (Some("required"), _) => (ToolChoiceMode::Required, ""),
+        (None, Some(name)) => (ToolChoiceMode::Required, name),
         _ => {
-            let message = format!(
-                "`{PATH}` has to be none, auto, required or {{\"type\": \"function\", \"function\": {{\"name\": …}}}}, not {}",
-                shown(value)
-            );
-            Err(ApiError::param(PATH, message))
+            let message = format!("`tool_choice` has to be none, auto, required or {shape}, not {}", shown(value));
+            return Err(ApiError::param("tool_choice", message));
         }
-    }
+    };
+    Ok(ToolChoice { mode: mode.into(), name: name.to_owned() })
 }
 
 /// Calls of an assistant's message. Ollama's have no ids.

@@ -55,8 +55,8 @@ pub(crate) async fn begin(
 
 impl From<Refused> for ApiError {
     fn from(Refused { refusal, index, several }: Refused) -> Self {
-        let names = FieldNames { several, ..FieldNames::new(CompletionKind::Text) };
-        renamed(names.error(refusal, index))
+        let names = FieldNames { several, input: TEXT_INPUT, ..FieldNames::new(CompletionKind::Text) };
+        names.error(refusal, index)
     }
 }
 
@@ -70,27 +70,5 @@ impl From<Refused> for Status {
             }
             _ => refused.refusal.into(),
         }
-    }
-}
-
-/// What the protocol calls the prompt.
-fn renamed(mut error: ApiError) -> ApiError {
-    if let Some(rest) = error.body.param.as_deref().and_then(|param| param.strip_prefix("prompt")) {
-        error.body.message = error.body.message.replacen("`prompt", &format!("`{TEXT_INPUT}"), 1);
-        error.body.param = Some(format!("{TEXT_INPUT}{rest}"));
-    }
-    error
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_refusal_names_the_tensor() {
-        let error = renamed(ApiError::param("prompt[2]", "`prompt[2]` is empty; send a text to continue"));
-        assert_eq!(error.body.message, "`text_input[2]` is empty; send a text to continue");
-        assert_eq!(error.body.param.as_deref(), Some("text_input[2]"));
-        assert_eq!(renamed(ApiError::param("top_p", "no")).body.param.as_deref(), Some("top_p"));
     }
 }

@@ -3,7 +3,7 @@
 use axum::{
     Json,
     body::Body,
-    http::{HeaderValue, header},
+    http::HeaderValue,
     response::{IntoResponse as _, Response},
 };
 use serde_json::{Value, json};
@@ -15,6 +15,7 @@ use crate::{
     http::{
         Shared, body,
         error::{ApiError, Refused},
+        sse,
     },
     refusal::Refusal,
 };
@@ -35,11 +36,7 @@ pub(super) async fn respond(
     drop((request, hold));
     let mut response = if stream {
         let (started, relayed) = answer.relayed();
-        let mut response = Response::new(Body::from_stream(events(&head, &started, relayed)));
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-        response
+        sse::stream(Body::from_stream(events(&head, &started, relayed)))
     } else {
         let completion = answer.complete().await.map_err(ApiError::from)?;
         let mut message = head.message(blocks(&completion), usage(completion.usage));

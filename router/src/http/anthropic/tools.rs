@@ -6,7 +6,7 @@ use slm_proto::v1::{GenerateRequest, Tool, ToolChoice, ToolChoiceMode};
 use crate::http::{
     error::ApiError,
     fields::{Fields, read, shown},
-    tools::{name, parameters},
+    tools::{check_choice, described, name},
     unsupported::nothing_else,
 };
 
@@ -17,14 +17,10 @@ pub(super) fn take(fields: &mut Fields, request: &mut GenerateRequest) -> Result
     request.tools = tools.collect::<Result<_, _>>()?;
     if let Some(choice) = fields.take::<Map<String, Value>>("tool_choice")? {
         let (choice, alone) = choice_of(Fields::new(choice)).map_err(|error| error.within("tool_choice"))?;
-        if request.tools.is_empty() && choice.mode() == ToolChoiceMode::Required {
-            let message = "`tool_choice` wants a call, and there are no `tools`; send some";
-            return Err(ApiError::param("tool_choice", message));
-        }
         request.tool_choice = Some(choice);
         request.parallel_tool_calls = alone.map(|alone| !alone);
     }
-    Ok(())
+    check_choice(request)
 }
 
 fn tool(path: &str, value: &Value) -> Result<Tool, ApiError> {
@@ -38,16 +34,9 @@ fn tool(path: &str, value: &Value) -> Result<Tool, ApiError> {
             format!("`{path}` has to be custom, not {kind:?}: models here call functions of the caller's only");
         return Err(ApiError::param(&path, message));
     }
-    let tool = Tool {
-        name: name(&format!("{path}.name"), fields.take::<String>("name").map_err(within)?)?,
-        description: fields.take::<String>("description").map_err(within)?.unwrap_or_default(),
-        parameters: parameters(&format!("{path}.input_schema"), fields.raw("input_schema"))?,
-        strict: fields.take::<bool>("strict").map_err(within)?.unwrap_or(false),
-    };
     // Where Anthropic's service caches changes nothing about an answer.
     fields.raw("cache_control");
-    nothing_else(path, fields)?;
-    Ok(tool)
+    described(path, fields, "input_schema")
 }
 
 /// The choice, and whether only one call may be made.

@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use super::{JSON_BYTES, request::Reply};
 use crate::{
     events::{Answer, Event},
-    http::error::ApiError,
+    http::{error::ApiError, sse},
     inference::{Output, VERSION, Values, expert, finished, piece, whole},
     relay::Relayed,
 };
@@ -55,7 +55,7 @@ pub(super) async fn object(answers: Vec<Answer>, reply: &Reply) -> Result<Respon
 /// A whole answer as the only event of a stream.
 pub(super) async fn one_event(answers: Vec<Answer>, reply: &Reply) -> Result<Response, ApiError> {
     let event = event(&whole_object(answers, reply).await?);
-    Ok(stream_of(Body::from(event)))
+    Ok(sse::stream(Body::from(event)))
 }
 
 /// A streamed answer: an event for each part of the text, and one for its end.
@@ -70,7 +70,7 @@ pub(super) fn events(answers: Vec<Answer>, reply: Reply) -> Response {
         let (value, goes_on) = next(expert.as_deref(), &mut relayed, &reply).await?;
         Some((Ok::<_, Infallible>(event(&value)), goes_on.then_some((expert, relayed, reply))))
     });
-    stream_of(Body::from_stream(events))
+    sse::stream(Body::from_stream(events))
 }
 
 /// The next event, and whether others follow.
@@ -131,14 +131,6 @@ fn head(reply: &Reply, expert: Option<&str>) -> Map<String, Value> {
 
 fn event(value: &Value) -> Bytes {
     format!("data: {value}\n\n").into()
-}
-
-fn stream_of(body: Body) -> Response {
-    let mut response = Response::new(body);
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    response
 }
 
 #[cfg(test)]

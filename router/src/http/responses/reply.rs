@@ -5,7 +5,6 @@ use std::convert::Infallible;
 use axum::{
     Json,
     body::Body,
-    http::{HeaderValue, header},
     response::{IntoResponse as _, Response},
 };
 use bytes::Bytes;
@@ -17,13 +16,7 @@ use super::{request::Asked, writer::Writer};
 use crate::{
     dispatch::Call,
     events::Event,
-    http::{
-        Shared, body,
-        error::ApiError,
-        logprobs::TokenNames,
-        names::FieldNames,
-        reply::{EXPERT, REQUEST_ID},
-    },
+    http::{Shared, body, error::ApiError, logprobs::TokenNames, reply::identified, sse},
     refusal::Refusal,
 };
 
@@ -34,37 +27,18 @@ pub(super) async fn respond(
     call: &Call,
 ) -> Result<Response, ApiError> {
     let Asked { request, options, echo } = asked;
-    let answer = dispatcher.generate(&request, call).await.map_err(|refusal| named(options.names, refusal))?;
+    let answer = dispatcher.generate(&request, call).await.map_err(|refusal| options.names.error(refusal, 0))?;
     let names = request.logprobs.map(|_| if options.token_ids { TokenNames::Ids } else { TokenNames::Texts });
     let writer = Writer::new(request.model.clone(), echo, names);
     let id = request.request_id.clone();
     drop((request, hold));
-    let expert = answer.started.expert.as_ref().map(|expert| expert.name.clone());
-    let mut response = if options.stream {
-        let mut response = Response::new(Body::from_stream(events(writer, answer.relayed().1)));
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-        response
+    let expert = answer.started.expert.clone();
+    let response = if options.stream {
+        sse::stream(Body::from_stream(events(writer, answer.relayed().1)))
     } else {
         Json(whole(writer, answer.complete().await?)).into_response()
     };
-    for (name, value) in [(EXPERT, expert.as_deref()), (REQUEST_ID, Some(id.as_str()))] {
-        if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
-            response.headers_mut().insert(name, value);
-        }
-    }
-    Ok(response)
-}
-
-/// A refusal, with this API's name of the conversation.
-fn named(names: FieldNames, refusal: Refusal) -> ApiError {
-    let mut error = names.error(refusal, 0);
-    if let Some(rest) = error.body.param.as_deref().and_then(|param| param.strip_prefix("messages")) {
-        error.body.param = Some(format!("input{rest}"));
-        error.body.message = error.body.message.replacen("messages", "input", 1);
-    }
-    error
+    Ok(identified(response, expert.as_ref(), &id))
 }
 
 /// A whole answer is a stream of one part.

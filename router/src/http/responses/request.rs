@@ -8,8 +8,9 @@ use crate::http::{
     error::ApiError,
     fields::{Fields, read, shown},
     head::CompletionKind,
+    names::FieldNames,
     params::{self, ResponseOptions},
-    tools::text_of,
+    tools::variables,
     unsupported::{LeftOver, nothing_else},
 };
 
@@ -60,6 +61,7 @@ const LEFT_OVER: LeftOver<'_> = LeftOver {
         "reasoning",
         "previous_response_id",
         "chat_template_kwargs",
+        "enable_thinking",
     ],
 };
 
@@ -68,6 +70,7 @@ pub(super) fn parse(mut fields: Fields) -> Result<Asked, ApiError> {
     let mut echo = echo(&fields);
     let instructions = fields.take::<String>("instructions")?;
     let (mut request, mut options) = params::take(&mut fields, CompletionKind::Chat)?;
+    options.names = FieldNames { input: "input", tools_are_flat: true, ..options.names };
     if let Some(tokens) = params::max_tokens(&mut fields, "max_output_tokens")? {
         request.max_tokens = Some(tokens);
         options.names.max_tokens = "max_output_tokens";
@@ -187,7 +190,7 @@ fn logprobs(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
 
 /// `reasoning`: the chat template decides whether there is any; `effort: none` asks it for none.
 fn reasoning(fields: &mut Fields, request: &mut GenerateRequest) -> Result<(), ApiError> {
-    request.chat_template_kwargs = text_of(fields.take("chat_template_kwargs")?.unwrap_or_default());
+    request.chat_template_kwargs = variables(fields)?;
     let Some(reasoning) = fields.take::<Map<String, Value>>("reasoning")? else { return Ok(()) };
     let mut reasoning = Fields::new(reasoning);
     let effort = reasoning.take::<String>("effort").map_err(|error| error.within("reasoning"))?;
