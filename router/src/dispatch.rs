@@ -299,14 +299,18 @@ impl Dispatcher {
     ) -> Result<StartedAnswer, Status> {
         let open = OpenStream::new(&worker.open);
         let channel = self.channel(worker)?;
-        let mut forwarded = tonic::Request::new(for_worker(request, expert, &call.caller));
-        // Only a deadline of the caller's own is the worker's concern; ours ends the stream.
-        if let Some(deadline) = call.deadline.map(|own| own.min(deadline)) {
-            forwarded.set_timeout(deadline.saturating_duration_since(Instant::now()));
-        }
+        let forwarded = forwarded(for_worker(request, expert, &call.caller), call, deadline);
+        self.heard(worker, self.begin(worker, decision, channel, forwarded, open)).await
+    }
+
+    /// What `answer` gives, unless the worker sends nothing for too long.
+    pub(crate) async fn heard<T>(
+        &self,
+        worker: &Worker,
+        answer: impl Future<Output = Result<T, Status>>,
+    ) -> Result<T, Status> {
         let idle = self.limits.worker_idle;
-        let begun = timeout(idle, self.begin(worker, decision, channel, forwarded, open));
-        begun.await.unwrap_or_else(|_| {
+        timeout(idle, answer).await.unwrap_or_else(|_| {
             tracing::info!(worker = %worker.url, "a worker has sent nothing");
             Err(Status::deadline_exceeded(Refusal::Silent { idle }.to_string()))
         })
@@ -378,6 +382,15 @@ impl StartedAnswer {
         };
         Answer { started: self.started, events, reader_idle: limits.reader_idle, permit }
     }
+}
+
+/// A request to a worker. Only a deadline of the caller's own is the worker's concern; ours ends the answer.
+pub(crate) fn forwarded<T>(request: T, call: &Call, deadline: Instant) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(request);
+    if let Some(deadline) = call.deadline.map(|own| own.min(deadline)) {
+        request.set_timeout(deadline.saturating_duration_since(Instant::now()));
+    }
+    request
 }
 
 /// The same request under the expert's own name, with what the caller's token says of it and without what only a router

@@ -9,11 +9,11 @@ use slm_proto::v1::{
     EmbedRequest, EmbedResponse, GenerateRequest, TokenIds, embed_input, embeddings_client::EmbeddingsClient,
     generate_request::Input,
 };
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tonic::Status;
 
 use crate::{
-    dispatch::{Call, Dispatcher},
+    dispatch::{Call, Dispatcher, forwarded},
     events::{OpenStream, attributed},
     metrics::Meter,
     refusal::Refusal,
@@ -63,24 +63,15 @@ impl Dispatcher {
     ) -> Result<EmbedResponse, Status> {
         let _open = OpenStream::new(&worker.open);
         let channel = self.channel(worker)?;
-        let mut forwarded = tonic::Request::new(EmbedRequest {
+        let own = EmbedRequest {
             model: expert.to_owned(),
             priority: request.priority.max(call.caller.priority_min()),
             tenant: call.caller.tenant().to_owned(),
             ..request.clone()
-        });
-        if let Some(deadline) = call.deadline.map(|own| own.min(deadline)) {
-            forwarded.set_timeout(deadline.saturating_duration_since(Instant::now()));
-        }
+        };
         let mut client = EmbeddingsClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
-        let idle = self.limits.worker_idle;
-        match timeout(idle, client.embed(forwarded)).await {
-            Ok(answer) => answer.map(tonic::Response::into_inner).map_err(attributed),
-            Err(_) => {
-                tracing::info!(worker = %worker.url, "a worker has sent nothing");
-                Err(Status::deadline_exceeded(Refusal::Silent { idle }.to_string()))
-            }
-        }
+        let answer = async { client.embed(forwarded(own, call, deadline)).await.map_err(attributed) };
+        self.heard(worker, answer).await.map(tonic::Response::into_inner)
     }
 }
 

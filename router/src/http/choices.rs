@@ -1,5 +1,6 @@
 //! Several answers to one prompt: `n`, and `best_of`.
 
+use futures::future::try_join_all;
 use slm_proto::v1::{Completion, GenerateRequest};
 
 use super::{Shared, error::ApiError, fields::Fields, names::FieldNames};
@@ -49,7 +50,6 @@ impl Choices {
         names: FieldNames,
         call: &Call,
     ) -> Result<Vec<Answer>, ApiError> {
-        use futures::future::try_join_all;
         let begun = requests.iter().enumerate().map(|(index, request)| async move {
             let refused = |refusal| names.error(refusal, index);
             let asked = self.asked(request, 0);

@@ -2,7 +2,7 @@
 
 use slm_proto::v1::{Completion, Finished, Started, Usage};
 
-use super::request::Form;
+use super::{describe::OUTPUTS, request::Form};
 use crate::http::head::finish_reason;
 
 /// An output.
@@ -75,11 +75,8 @@ pub(crate) fn whole(form: &Form, completions: Vec<Completion>) -> Vec<Output> {
 
 /// A part of a streamed answer, of which only the text is known.
 pub(crate) fn piece(form: &Form, text: String) -> Vec<Output> {
-    let only = Form {
-        outputs: form.outputs.iter().copied().filter(|name| *name == "text_output").collect(),
-        ..Form::default()
-    };
-    outputs(&only, &[Part { text, reason: "", usage: Usage::default() }])
+    let wanted = form.outputs.iter().find(|name| **name == OUTPUTS[0].name);
+    wanted.map(|name| Output { name, values: Values::Texts(vec![text]) }).into_iter().collect()
 }
 
 /// The end of a streamed answer, without text.

@@ -75,7 +75,10 @@ pub(super) fn infer(bytes: &[u8], json_bytes: Option<usize>) -> Result<Body, Api
     if !binary.is_empty() {
         return Err(ApiError::param(
             "inputs",
-            format!("{} bytes behind the last binary input belong to none", binary.len()),
+            format!(
+                "{} bytes behind the last binary input belong to none; say the size of each in `binary_data_size`",
+                binary.len()
+            ),
         ));
     }
     let mut parameters = fields.take::<Map<String, Value>>("parameters")?.unwrap_or_default();
@@ -180,7 +183,7 @@ pub(super) fn generate(mut fields: Fields) -> Result<Body, ApiError> {
 fn nothing_left(fields: Fields, path: &str) -> Result<(), ApiError> {
     let Some((name, _)) = fields.rest().next() else { return Ok(()) };
     let name: String = name.chars().take(80).collect();
-    let error = ApiError::param(&name, format!("unknown field `{name}`")).code("unknown_parameter");
+    let error = ApiError::param(&name, format!("unknown field `{name}`; leave it out")).code("unknown_parameter");
     Err(if path.is_empty() { error } else { error.within(path) })
 }
 
@@ -222,7 +225,10 @@ mod tests {
         assert_eq!((asked.requests[0].max_tokens, asked.reply.binary), (Some(5), None));
         bytes.push(0);
         let error = infer(&bytes, Some(head.len())).expect_err("a byte too many");
-        assert_eq!(error.body.message, "1 bytes behind the last binary input belong to none");
+        assert_eq!(
+            error.body.message,
+            "1 bytes behind the last binary input belong to none; say the size of each in `binary_data_size`"
+        );
         assert!(infer(&bytes[..head.len() + 3], Some(head.len())).is_err());
         let error = infer(b"{}", Some(9)).expect_err("too short");
         assert_eq!(error.body.message, "the body has 2 bytes, but `Inference-Header-Content-Length` says 9");
