@@ -12,7 +12,8 @@ const MODEL: &[u8] = include_bytes!("../seeds/safetensors/model");
 const WEIGHTS: &[u8] = include_bytes!("../seeds/model/adapter_model.safetensors");
 
 static BASE: LazyLock<Architecture> = LazyLock::new(|| {
-    let folder = write(&[("config.json", CONFIG), ("model.safetensors", MODEL), ("adapter_model.safetensors", WEIGHTS)]);
+    let folder =
+        write(&[("config.json", CONFIG), ("model.safetensors", MODEL), ("adapter_model.safetensors", WEIGHTS)]);
     Checkpoint::open(&folder).expect("the model of the seeds is good").architecture().clone()
 });
 

@@ -242,7 +242,47 @@ def main():
     seed("http_bodies", "chat", json.dumps({**body, "logprobs": True, "top_logprobs": 2, "messages": [
         {"role": "system", "content": "s"}, {"role": "user", "name": "bob", "content": [{"type": "text", "text": "hi"}]}]}))
     seed("http_bodies", "completion", json.dumps({**body, "prompt": ["a", [1, 2]], "logprobs": 2, "echo": False}))
+    tool = {"type": "function", "function": {"name": "clock", "description": "d", "parameters": {
+        "type": "object", "properties": {"zone": {"enum": ["a", "b"]}}, "required": ["zone"]}}}
+    seed("http_bodies", "tools", json.dumps({"model": "m", "tools": [tool], "tool_choice": "required", "messages": [
+        {"role": "assistant", "tool_calls": [{"id": "c", "type": "function", "function": {"name": "clock", "arguments": "{}"}}]},
+        {"role": "tool", "tool_call_id": "c", "content": "noon"}], "response_format": {"type": "json_schema", "json_schema": {
+            "name": "s", "strict": True, "schema": {"type": "array", "items": {"$ref": "#/$defs/a"}, "$defs": {"a": True}}}}}))
+    seed("http_bodies", "responses", json.dumps({"model": "m", "instructions": "i", "max_output_tokens": 5, "stream": True,
+        "tools": [{"type": "function", "strict": True, **tool["function"]}], "text": {"format": {"type": "json_object"}},
+        "reasoning": {"effort": "low"}, "input": [{"role": "user", "content": [{"type": "input_text", "text": "t"}]},
+            {"type": "function_call", "call_id": "c", "name": "clock", "arguments": "{}"},
+            {"type": "function_call_output", "call_id": "c", "output": "noon"}]}))
+    seed("http_bodies", "anthropic", json.dumps({"model": "m", "max_tokens": 5, "system": [{"type": "text", "text": "s"}],
+        "tools": [{"name": "clock", "input_schema": tool["function"]["parameters"]}], "tool_choice": {"type": "any"},
+        "thinking": {"type": "enabled", "budget_tokens": 1024}, "stop_sequences": ["x"], "messages": [
+            {"role": "user", "content": "u"},
+            {"role": "assistant", "content": [{"type": "tool_use", "id": "c", "name": "clock", "input": {}}]},
+            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c", "content": "noon"}]}]}))
+    options = {"num_predict": 4, "temperature": 0, "stop": ["x"], "num_ctx": 2048, "seed": 1}
+    seed("http_bodies", "ollama", json.dumps({"model": "m:latest", "stream": False, "options": options, "format": "json",
+        "keep_alive": "5m", "tools": [tool], "messages": [{"role": "user", "content": "u"}]}))
+    seed("http_bodies", "ollama-text", json.dumps({"model": "m", "prompt": "p", "raw": True, "options": options}))
+    seed("http_bodies", "embeddings", json.dumps({"model": "m", "input": ["a", [1, 2]], "encoding_format": "base64", "dimensions": 8}))
+    seed("http_bodies", "text-input", json.dumps({"text_input": "t", "parameters": {"max_tokens": 4, "temperature": 0.5}}))
     seed("http_bodies", "tokens", json.dumps({"model": "m", "prompt": [1, 2, 3], "logit_bias": {"5": -100}}))
+
+    text = {"name": "text_input", "datatype": "BYTES", "shape": [1]}
+    whole = {"id": "1", "inputs": [{**text, "data": ["t"]}, {"name": "max_tokens", "datatype": "INT32", "shape": [1], "data": [4]}],
+             "outputs": [{"name": "text_output", "parameters": {"binary_data": True}}]}
+    seed("tensors", "json", b"\xff\xff" + json.dumps(whole).encode())
+    head = json.dumps({"inputs": [{**text, "parameters": {"binary_data_size": 7}},
+                                  {"name": "temperature", "datatype": "FP32", "shape": [1], "parameters": {"binary_data_size": 4}}],
+                       "parameters": {"binary_data_output": True}}).encode()
+    seed("tensors", "binary", struct.pack("<H", len(head)) + head + struct.pack("<I3sf", 3, b"abc", 0.5))
+
+    for config in sorted(HERE.parent.parent.glob("tests/*/data/*/config.json")):
+        seed("model_config", config.parent.name, config.read_bytes())
+    modules = [{"idx": at, "name": str(at), "path": path, "type": f"sentence_transformers.models.{kind}"}
+               for at, (path, kind) in enumerate([("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")])]
+    pooling = {"word_embedding_dimension": HIDDEN, "pooling_mode_mean_tokens": True, "include_prompt": True}
+    seed("embedding_files", "mean", b"\0".join(json.dumps(file).encode() for file in [
+        modules, {"max_seq_length": 32, "do_lower_case": False}, {"prompts": {"query": "q: "}, "default_prompt_name": "query"}, pooling]))
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ use crate::{access::Access, dispatch::Dispatcher, fleet::Fleet, metrics::Metrics
 pub mod fuzzing {
     pub use crate::{
         access::fuzzing::tokens,
-        http::fuzzing::{chat_completion, completion},
+        http::fuzzing::{json_bodies, tensors},
     };
 }
 

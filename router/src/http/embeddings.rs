@@ -63,7 +63,7 @@ pub(super) async fn handle(
     Ok(reply::identified(response, expert.as_ref(), &id))
 }
 
-fn parse(mut fields: Fields) -> Result<Asked, ApiError> {
+pub(super) fn parse(mut fields: Fields) -> Result<Asked, ApiError> {
     let encoding = encoding(&mut fields)?;
     let (inputs, several) = inputs("input", fields.raw("input"))?;
     let request = EmbedRequest {

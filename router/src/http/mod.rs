@@ -21,6 +21,8 @@ mod content_type;
 mod embeddings;
 pub(crate) mod error;
 pub(crate) mod fields;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 pub(crate) mod head;
 mod inference;
 mod logprobs;
@@ -123,19 +125,4 @@ fn probes() -> Router<Shared> {
         .route("/healthz", get(probes::healthz))
         .route("/readyz", get(probes::readyz))
         .route("/metrics", get(probes::metrics))
-}
-
-#[cfg(fuzzing)]
-pub(crate) mod fuzzing {
-    /// Reads a body of `/v1/chat/completions`; whether a worker would be asked.
-    #[must_use]
-    pub fn chat_completion(body: &[u8]) -> bool {
-        super::body::parse(body).and_then(super::chat::parse).is_ok()
-    }
-
-    /// Reads a body of `/v1/completions`; whether a worker would be asked.
-    #[must_use]
-    pub fn completion(body: &[u8]) -> bool {
-        super::body::parse(body).and_then(|fields| super::completions::parse(fields, 128)).is_ok()
-    }
 }

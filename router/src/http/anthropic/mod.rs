@@ -34,3 +34,8 @@ async fn messages(
     asked.request.request_id = request_id(&headers);
     reply::respond(&dispatcher, (asked, hold), &Call { caller, api: Api::anthropic_messages, deadline: None }).await
 }
+
+#[cfg(fuzzing)]
+pub(super) fn readable(fields: super::fields::Fields) -> Result<(), ApiError> {
+    request::parse(fields).map(drop)
+}

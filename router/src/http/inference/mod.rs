@@ -216,3 +216,16 @@ async fn begin(
     drop(hold);
     Ok((answers, Reply { model, ..asked.reply }))
 }
+
+#[cfg(fuzzing)]
+pub(super) mod readable {
+    use super::{ApiError, Fields, request};
+
+    pub(in crate::http) fn generate(fields: Fields, texts_max: usize) -> Result<(), ApiError> {
+        request::generate(fields)?.asked(texts_max).map(drop)
+    }
+
+    pub(in crate::http) fn infer(body: &[u8], json_bytes: Option<usize>, texts_max: usize) -> Result<(), ApiError> {
+        request::infer(body, json_bytes)?.asked(texts_max).map(drop)
+    }
+}

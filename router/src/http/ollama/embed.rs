@@ -97,7 +97,7 @@ async fn vectors(
     Ok((answer, model))
 }
 
-fn parse_embed(mut fields: Fields) -> Parsed {
+pub(super) fn parse_embed(mut fields: Fields) -> Parsed {
     let (inputs, several) = inputs("input", fields.raw("input"))?;
     let dimensions = fields.take("dimensions")?;
     // Ollama cuts what is too long unless it is told not to.

@@ -84,3 +84,20 @@ async fn answer(
 fn without_tag(model: &str) -> &str {
     model.strip_suffix(":latest").unwrap_or(model)
 }
+
+#[cfg(fuzzing)]
+pub(super) mod readable {
+    use super::{ApiError, Fields, embed, request};
+
+    pub(in crate::http) fn chat(fields: Fields) -> Result<(), ApiError> {
+        request::chat(fields).map(drop)
+    }
+
+    pub(in crate::http) fn generate(fields: Fields) -> Result<(), ApiError> {
+        request::generate(fields).map(drop)
+    }
+
+    pub(in crate::http) fn embed(fields: Fields) -> Result<(), ApiError> {
+        embed::parse_embed(fields).map(drop)
+    }
+}

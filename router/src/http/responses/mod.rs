@@ -29,3 +29,8 @@ async fn create(
     asked.request.request_id = request_id(&headers);
     reply::respond(&dispatcher, (asked, hold), &Call { caller, api: Api::http_responses, deadline: None }).await
 }
+
+#[cfg(fuzzing)]
+pub(super) fn readable(fields: super::fields::Fields) -> Result<(), ApiError> {
+    request::parse(fields).map(drop)
+}
