@@ -7,7 +7,12 @@ use prost::Message as _;
 /// The files of each protocol, and the file of its descriptors.
 const PROTOCOLS: [(&[&str], &str); 2] = [
     (
-        &["proto/slm/v1/embeddings.proto", "proto/slm/v1/generation.proto", "proto/slm/v1/worker.proto"],
+        &[
+            "proto/slm/v1/embeddings.proto",
+            "proto/slm/v1/generation.proto",
+            "proto/slm/v1/tokens.proto",
+            "proto/slm/v1/worker.proto",
+        ],
         "descriptors.bin",
     ),
     (&["proto/inference/inference.proto"], "inference.bin"),

@@ -5,6 +5,7 @@ use std::{error::Error, path::PathBuf, time::Duration};
 use slm_proto::v1::{
     ExpertKind, GenerateRequest, Message, Messages, Sampling, embeddings_client::EmbeddingsClient,
     generate_request::Input, generation_client::GenerationClient, swarm_client::SwarmClient,
+    tokens_client::TokensClient,
 };
 use slm_tls::{cause::innermost, outward::Trust};
 use tonic::{
@@ -19,8 +20,8 @@ use crate::exit::Failure;
 /// Time to connect: loopback answers at once, and so does a network that works.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// Bound on an answer with vectors.
-const VECTORS_BYTES_MAX: usize = 64 << 20;
+/// Bound on an answer with vectors, or tokens.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// Address, certificate and token of a swarm.
 #[derive(Clone, Debug, clap::Args)]
@@ -121,6 +122,8 @@ pub struct Client {
     pub generation: GenerationClient<InterceptedService<Channel, Bearer>>,
     /// Vectors of texts.
     pub embeddings: EmbeddingsClient<InterceptedService<Channel, Bearer>>,
+    /// Tokens of prompts.
+    pub tokens: TokensClient<InterceptedService<Channel, Bearer>>,
     /// Models of the swarm, and routing decisions.
     pub swarm: SwarmClient<InterceptedService<Channel, Bearer>>,
 }
@@ -134,7 +137,8 @@ impl Client {
         let channel = InterceptedService::new(server.channel().await?, server.token.clone().unwrap_or_default());
         Ok(Self {
             generation: GenerationClient::new(channel.clone()),
-            embeddings: EmbeddingsClient::new(channel.clone()).max_decoding_message_size(VECTORS_BYTES_MAX),
+            embeddings: EmbeddingsClient::new(channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX),
+            tokens: TokensClient::new(channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX),
             swarm: SwarmClient::new(channel),
         })
     }

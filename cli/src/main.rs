@@ -20,6 +20,7 @@ mod output;
 mod store_args;
 mod style;
 mod terminal;
+mod tokens;
 mod tools;
 
 // The processes of a swarm.
@@ -82,6 +83,7 @@ enum Command {
     Up(up::UpArgs),
     Run(run::RunArgs),
     Embed(embed::EmbedArgs),
+    Tokens(tokens::TokensArgs),
     Chat(chat::ChatArgs),
     Get(get::GetArgs),
     Explain(explain::ExplainArgs),
@@ -125,6 +127,7 @@ async fn execute(command: Command) -> Result<(), Failure> {
         Command::Router(args) => router::execute(args).await,
         Command::Operator(args) => operator::execute(args).await,
         Command::Embed(args) => exit::or_interrupted(embed::execute(args)).await,
+        Command::Tokens(args) => exit::or_interrupted(tokens::execute(args)).await,
         // Ctrl-C is its own: it ends an answer.
         Command::Chat(args) => chat::execute(args).await,
         Command::Run(args) => exit::or_interrupted(run::execute(args)).await,

@@ -25,7 +25,8 @@ use minijinja::{Environment, Error, ErrorKind, Value, context};
 use serde::{Deserialize, Serialize};
 
 pub use calls::CallForm;
-pub use conversation::{ChatMessage, ChatTool, ChatToolCall, Conversation, ToolsPlace};
+use conversation::before_tag;
+pub use conversation::{ChatMessage, ChatTool, ChatToolCall, Conversation, PromptEnd, ToolsPlace};
 use output::Limited;
 pub use probe::Abilities;
 
@@ -115,6 +116,15 @@ pub enum ChatError {
         line: usize,
         /// Message of the renderer.
         problem: String,
+    },
+    /// The last message cannot be continued.
+    #[error(
+        "the last message cannot be continued: it has no text, or the chat template of {file} writes another one; leave out \
+         continue_final_message"
+    )]
+    NothingToContinue {
+        /// Name of its file.
+        file: String,
     },
     /// The template exceeded a limit.
     #[error("chat template of {file}: {problem}; shorten the conversation or repair the template")]
@@ -209,13 +219,18 @@ impl ChatTemplate {
         self.rendered(&Conversation::new(messages.to_vec()), None, add_generation_prompt)
     }
 
-    /// The prompt for a conversation, which ends at the assistant's turn. Tools are put where the template looks for them.
+    /// The prompt for a conversation, which ends as that says. Tools are put where the template looks for them.
     ///
     /// # Errors
     /// The template's refusal, or the line on which it fails.
     pub fn prompt(&self, conversation: &Conversation) -> Result<String, ChatError> {
         let place = if conversation.tools.is_empty() { None } else { self.abilities().tools };
-        self.rendered(conversation, place, true)
+        if conversation.end == PromptEnd::Open {
+            let nothing = || ChatError::NothingToContinue { file: self.file.clone() };
+            let text = self.rendered(&conversation.tagged().ok_or_else(nothing)?, place, false)?;
+            return before_tag(&text).map(str::to_owned).ok_or_else(nothing);
+        }
+        self.rendered(conversation, place, conversation.end == PromptEnd::Answer)
     }
 
     fn rendered(

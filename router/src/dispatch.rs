@@ -395,7 +395,7 @@ pub(crate) fn forwarded<T>(request: T, call: &Call, deadline: Instant) -> tonic:
 
 /// The same request under the expert's own name, with what the caller's token says of it and without what only a router
 /// reads.
-fn for_worker(request: &GenerateRequest, expert: &str, caller: &Caller) -> GenerateRequest {
+pub(crate) fn for_worker(request: &GenerateRequest, expert: &str, caller: &Caller) -> GenerateRequest {
     GenerateRequest {
         model: expert.to_owned(),
         input: request.input.clone(),
@@ -415,6 +415,11 @@ fn for_worker(request: &GenerateRequest, expert: &str, caller: &Caller) -> Gener
         tool_choice: request.tool_choice.clone(),
         parallel_tool_calls: request.parallel_tool_calls,
         chat_template_kwargs: request.chat_template_kwargs.clone(),
+        add_special_tokens: request.add_special_tokens,
+        suffix: request.suffix.clone(),
+        add_generation_prompt: request.add_generation_prompt,
+        continue_final_message: request.continue_final_message,
+        echo: request.echo,
     }
 }
 

@@ -1,4 +1,4 @@
-//! Dispatch of a request for embeddings: as that of generation (`dispatch`), with one answer instead of a stream.
+//! Dispatch of a request for embeddings, whose answer is one message (`once`).
 //!
 //! The rules of a route see the first text as the prompt.
 
@@ -9,13 +9,12 @@ use slm_proto::v1::{
     EmbedRequest, EmbedResponse, GenerateRequest, TokenIds, embed_input, embeddings_client::EmbeddingsClient,
     generate_request::Input,
 };
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use tonic::Status;
 
 use crate::{
     dispatch::{Call, Dispatcher, forwarded},
     events::{OpenStream, attributed},
-    metrics::Meter,
     refusal::Refusal,
     view::Worker,
 };
@@ -26,31 +25,12 @@ const ANSWER_BYTES_MAX: usize = 33 << 20;
 impl Dispatcher {
     /// The vectors.
     pub(crate) async fn embed(&self, mut request: EmbedRequest, call: &Call) -> Result<EmbedResponse, Refusal> {
-        let mut meter = Meter::new(&self.metrics, call.api, call.caller.name());
-        let deadline = self.deadline(call);
         let subject = subject(&mut request);
         let request = &request;
-        let answer = async {
-            let _permit = self.admit(&subject, &call.caller)?;
-            let send = |worker: Arc<Worker>, expert: String, _| {
-                async move { self.attempt_embed(&worker, &expert, request, call, deadline).await }.boxed()
-            };
-            match timeout_at(deadline, self.try_workers(&subject, call, None, &send)).await {
-                Ok(answer) => answer,
-                Err(_) => Err(Refusal::DeadlineExceeded),
-            }
+        let send = |worker: Arc<Worker>, expert: String, deadline| {
+            async move { self.attempt_embed(&worker, &expert, request, call, deadline).await }.boxed()
         };
-        match answer.await {
-            Ok(response) => {
-                meter.finished(response.prompt_tokens, 0);
-                Ok(response)
-            }
-            Err(refusal) => {
-                meter.failed(refusal.code());
-                tracing::debug!(model = request.model, caller = ?call.caller.name(), %refusal, "refused");
-                Err(refusal)
-            }
-        }
+        self.once(&subject, call, &send, |response| response.prompt_tokens).await
     }
 
     async fn attempt_embed(

@@ -30,6 +30,12 @@ def message():
     assert blocks.content[0].text == answer.content[0].text, blocks
 
 
+def counts():
+    counted = client.messages.count_tokens(model="smollm2", messages=TOWER, system="Be brief.")
+    usage = client.messages.create(model="smollm2", messages=TOWER, system="Be brief.", max_tokens=1).usage
+    assert counted.input_tokens == usage.input_tokens + usage.cache_read_input_tokens > 10, (counted, usage)
+
+
 def stops():
     cut = create(max_tokens=3)
     assert cut.stop_reason == "max_tokens" and cut.usage.output_tokens == 3, cut
@@ -99,6 +105,6 @@ def refusals():
     refused(anthropic.BadRequestError, "text only", lambda: create(messages=[{"role": "user", "content": [image]}]))
 
 
-for check in [message, stops, streaming, system, experts, tools, refusals]:
+for check in [message, counts, stops, streaming, system, experts, tools, refusals]:
     print(check.__name__, flush=True)
     check()

@@ -55,6 +55,11 @@ fn the_official_triton_client() -> Result<()> {
     python("triton_client.py", &[address(&swarm.grpc), address(&swarm.http), expected.display().to_string()])
 }
 
+#[test]
+fn tokens_and_prompts() -> Result<()> {
+    python("tokens.py", &[quickstart()?.http.clone()])
+}
+
 /// Each line of a pipe is a message, and what was said before is sent along.
 #[test]
 fn slm_chat_in_a_pipe() -> Result<()> {

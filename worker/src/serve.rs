@@ -14,7 +14,7 @@ use slm_listen::deadline::DeadlineLayer;
 use slm_pool::{FairPool, Priority};
 use slm_probes::faults::panics_when_asked;
 use slm_proto::v1::{
-    embeddings_server::EmbeddingsServer, generation_server::GenerationServer,
+    embeddings_server::EmbeddingsServer, generation_server::GenerationServer, tokens_server::TokensServer,
     worker_control_server::WorkerControlServer,
 };
 use slm_tls::{FolderError, Identity};
@@ -37,7 +37,7 @@ use crate::{
     fetch::{self, Fetched},
     model::{Model, ModelError, ModelOptions, Opening, Task, available_threads},
     probe::WorkerProbe,
-    service::{Access, Control, Embed, Generate, OpenAnswers, Shared},
+    service::{Access, Control, Embed, Generate, OpenAnswers, Shared, Tokenize},
     state,
 };
 
@@ -189,6 +189,7 @@ async fn live(config: WorkerConfig, shutdown: CancellationToken, events: Arc<Eve
         text: FairPool::new("text", Priority::Compute, (available_threads() / 2).min(TEXT_THREADS_MAX)),
         answers,
         load_timeout: config.load_timeout,
+        tokenizing: Arc::new(Semaphore::new(available_threads())),
         packing: Arc::new(Semaphore::new(available_threads().div_ceil(THREADS_PER_PACKING))),
         draining: draining_seen,
         state: state_seen,
@@ -262,6 +263,7 @@ async fn router(
         .add_service(reflection)
         .add_service(GenerationServer::new(Generate(shared.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(EmbeddingsServer::new(Embed(shared.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .add_service(TokensServer::new(Tokenize(shared.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(WorkerControlServer::new(Control(shared)));
     Ok((health, router))
 }

@@ -7,6 +7,9 @@ use serde_json::{Map, json};
 
 use super::CallForm;
 
+/// Marks the end of the last message's text; characters for private use.
+const TAG: &str = "\u{10fffd}\u{10fffc}\u{10fffd} ";
+
 /// One message of a conversation.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChatMessage {
@@ -61,6 +64,20 @@ pub struct Conversation {
     pub calls: Option<CallForm>,
     /// Variables of the caller's, such as `enable_thinking`.
     pub variables: Map<String, serde_json::Value>,
+    /// How the prompt ends.
+    pub end: PromptEnd,
+}
+
+/// How a prompt ends.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum PromptEnd {
+    /// With the begin of an answer (`add_generation_prompt`).
+    #[default]
+    Answer,
+    /// With the last message.
+    Message,
+    /// In the last message, behind its text (`continue_final_message`).
+    Open,
 }
 
 /// Where a template looks for tools.
@@ -129,6 +146,14 @@ impl Conversation {
         Self { messages, ..Self::default() }
     }
 
+    /// The same with a tag behind the text of the last message; `None` where there is no text.
+    pub(super) fn tagged(&self) -> Option<Self> {
+        let mut tagged = self.clone();
+        let last = tagged.messages.last_mut().filter(|last| !last.content.trim().is_empty())?;
+        last.content.push_str(TAG);
+        Some(tagged)
+    }
+
     /// Variables for a template that looks for tools at `place`. Names that a template has from elsewhere keep that meaning.
     pub(super) fn variables(&self, place: Option<ToolsPlace>) -> Vec<(String, Value)> {
         let mut all: Vec<(String, Value)> = Vec::with_capacity(self.variables.len() + 3);
@@ -158,5 +183,30 @@ impl Conversation {
             self.messages.iter().enumerate().map(|(index, message)| message.to_value(of(index), self.calls.as_ref()));
         all.push(("messages".to_owned(), messages.collect::<Value>()));
         all
+    }
+}
+
+/// What is before the tag of [`Conversation::tagged`] in a prompt. A template that has taken away the white space behind the tag would
+/// have done the same to that before it.
+pub(super) fn before_tag(prompt: &str) -> Option<&str> {
+    let at = prompt.rfind(TAG.trim_end())?;
+    let text = &prompt[..at];
+    Some(if prompt[at..].starts_with(TAG) { text } else { text.trim_end() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prompt_ends_behind_the_text_of_the_last_message() {
+        let end = |content: &str, write: fn(&str) -> String| {
+            let tagged = Conversation::new(vec![ChatMessage::new("assistant", content)]).tagged()?;
+            before_tag(&write(&tagged.messages[0].content)).map(str::to_owned)
+        };
+        assert_eq!(end("a, ", |text| format!("<a>{text}</a>")).as_deref(), Some("<a>a, "));
+        assert_eq!(end(" a ", |text| format!("<a>{}</a>", text.trim())).as_deref(), Some("<a>a"));
+        assert_eq!(end("a", |_| "<a>a</a>".to_owned()), None, "the template writes something else");
+        assert_eq!(end(" ", |text| format!("<a>{text}</a>")), None, "nothing to continue");
     }
 }

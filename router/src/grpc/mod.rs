@@ -5,13 +5,17 @@ mod embeddings;
 mod generation;
 mod inference;
 mod swarm;
+mod tokens;
 
 use std::{sync::Arc, time::Duration};
 
 use slm_listen::{Listener, deadline::DeadlineLayer, timed::grpc_body};
 use slm_proto::{
     inference::grpc_inference_service_server::GrpcInferenceServiceServer,
-    v1::{embeddings_server::EmbeddingsServer, generation_server::GenerationServer, swarm_server::SwarmServer},
+    v1::{
+        embeddings_server::EmbeddingsServer, generation_server::GenerationServer, swarm_server::SwarmServer,
+        tokens_server::TokensServer,
+    },
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status, service::interceptor::InterceptedService, transport::Server};
@@ -56,6 +60,7 @@ pub(crate) async fn serve(
     let authorize = authorize(access, Arc::clone(&dispatcher));
     let generation = GenerationServer::new(GrpcServer { dispatcher: Arc::clone(&dispatcher) });
     let embeddings = EmbeddingsServer::new(GrpcServer { dispatcher: Arc::clone(&dispatcher) });
+    let tokens = TokensServer::new(GrpcServer { dispatcher: Arc::clone(&dispatcher) });
     let inference = GrpcInferenceServiceServer::new(GrpcServer { dispatcher: Arc::clone(&dispatcher) });
     let swarm = SwarmServer::new(GrpcServer { dispatcher });
     let reflection = || {
@@ -66,6 +71,7 @@ pub(crate) async fn serve(
             // A worker's control is not served here, though the descriptors describe it.
             .with_service_name("slm.v1.Generation")
             .with_service_name("slm.v1.Embeddings")
+            .with_service_name("slm.v1.Tokens")
             .with_service_name("slm.v1.Swarm")
             .with_service_name("inference.GRPCInferenceService")
             .with_service_name("grpc.health.v1.Health")
@@ -93,6 +99,7 @@ pub(crate) async fn serve(
         .add_service(InterceptedService::new(reflection().build_v1alpha()?, authorize.clone()))
         .add_service(InterceptedService::new(generation.max_decoding_message_size(bytes_max), authorize.clone()))
         .add_service(InterceptedService::new(embeddings.max_decoding_message_size(bytes_max), authorize.clone()))
+        .add_service(InterceptedService::new(tokens.max_decoding_message_size(bytes_max), authorize.clone()))
         .add_service(InterceptedService::new(inference.max_decoding_message_size(bytes_max), authorize.clone()))
         .add_service(InterceptedService::new(swarm.max_decoding_message_size(bytes_max), authorize))
         .serve_with_incoming_shutdown(connections, shutdown.cancelled_owned())

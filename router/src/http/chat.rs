@@ -49,7 +49,9 @@ pub(super) fn parse(mut fields: Fields) -> Result<(GenerateRequest, ResponseOpti
     request.logprobs = logprobs(&mut fields)?;
     request.input = Some(Input::Messages(messages(&mut fields, Dialect::OpenAi)?));
     tools::take(&mut fields, &mut request)?;
-    let own = ["messages", "max_completion_tokens", "top_logprobs"];
+    request.add_generation_prompt = fields.take("add_generation_prompt")?;
+    request.continue_final_message = fields.take("continue_final_message")?.unwrap_or(false);
+    let own = ["messages", "max_completion_tokens", "top_logprobs", "add_generation_prompt", "continue_final_message"];
     unsupported::refuse(fields, &[params::NAMES.as_slice(), &tools::NAMES, &own].concat())?;
     Ok((request, options))
 }

@@ -46,6 +46,8 @@ pub(super) fn parse(
     options.choices = Choices::best_of(&mut fields, options.stream)?;
     request.max_tokens.get_or_insert(MAX_TOKENS);
     request.logprobs = fields.take_as("logprobs", params::LOGPROBS)?;
+    request.suffix = fields.take("suffix")?.unwrap_or_default();
+    request.echo = fields.take("echo")?.unwrap_or(false);
     let prompt = fields.raw("prompt");
     options.names.several = prompt.as_ref().is_some_and(|prompt| prompt.is_array() && !prompt[0].is_number());
     let inputs = inputs(prompt)?;
@@ -61,7 +63,7 @@ pub(super) fn parse(
         );
         return Err(ApiError::param("n", message));
     }
-    unsupported::refuse(fields, &[params::NAMES.as_slice(), &["prompt"]].concat())?;
+    unsupported::refuse(fields, &[params::NAMES.as_slice(), &["prompt", "suffix", "echo"]].concat())?;
     let requests = inputs.into_iter().map(|input| GenerateRequest { input: Some(input), ..request.clone() });
     Ok((requests.collect(), options))
 }

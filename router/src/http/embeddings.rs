@@ -63,7 +63,7 @@ pub(super) async fn handle(
     Ok(reply::identified(response, expert.as_ref(), &id))
 }
 
-pub(super) fn parse(mut fields: Fields) -> Result<Asked, ApiError> {
+fn parse(mut fields: Fields) -> Result<Asked, ApiError> {
     let encoding = encoding(&mut fields)?;
     let (inputs, several) = inputs("input", fields.raw("input"))?;
     let request = EmbedRequest {
@@ -77,6 +77,11 @@ pub(super) fn parse(mut fields: Fields) -> Result<Asked, ApiError> {
     };
     unsupported::refuse(fields, &NAMES)?;
     Ok(Asked { request, encoding, several })
+}
+
+#[cfg(fuzzing)]
+pub(super) fn readable(fields: Fields) -> Result<(), ApiError> {
+    parse(fields).map(drop)
 }
 
 fn encoding(fields: &mut Fields) -> Result<Encoding, ApiError> {

@@ -2,6 +2,7 @@
 
 use super::{
     anthropic, body, chat, completions, embeddings, error::ApiError, fields::Fields, inference, ollama, responses,
+    tokens,
 };
 
 /// Texts in one request.
@@ -12,10 +13,12 @@ type Reader = fn(Fields) -> Result<(), ApiError>;
 /// Reads a body as each API that takes JSON does; how many of them would ask a worker.
 #[must_use]
 pub fn json_bodies(bytes: &[u8]) -> usize {
-    let readers: [Reader; 9] = [
+    let readers: [Reader; 11] = [
         |fields| chat::parse(fields).map(drop),
         |fields| completions::parse(fields, TEXTS_MAX).map(drop),
-        |fields| embeddings::parse(fields).map(drop),
+        embeddings::readable,
+        tokens::readable,
+        tokens::ids_readable,
         responses::readable,
         anthropic::readable,
         ollama::readable::chat,

@@ -18,7 +18,7 @@ use super::{
 pub(crate) const LOGPROBS: &str = "an integer from 0 to 20";
 
 /// FieldNames taken by [`take`], for suggestions.
-pub(crate) const NAMES: [&str; 30] = [
+pub(crate) const NAMES: [&str; 31] = [
     "model",
     "stream",
     "stream_options",
@@ -38,6 +38,7 @@ pub(crate) const NAMES: [&str; 30] = [
     "metadata",
     "explain",
     "parse_special_tokens",
+    "add_special_tokens",
     "return_tokens_as_token_ids",
     "logprobs",
     "user",
@@ -87,6 +88,7 @@ pub(crate) fn take(fields: &mut Fields, kind: CompletionKind) -> Result<(Generat
         explain,
         metadata: metadata(fields)?,
         parse_special_tokens: fields.take("parse_special_tokens")?,
+        add_special_tokens: fields.take("add_special_tokens")?,
         ..Default::default()
     };
     let token_ids = fields.take("return_tokens_as_token_ids")?.unwrap_or(false);

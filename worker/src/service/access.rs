@@ -21,6 +21,7 @@ const REQUEST_MAX: Duration = Duration::from_secs(60);
 
 const GENERATION: &str = "/slm.v1.Generation/";
 const EMBEDDINGS: &str = "/slm.v1.Embeddings/";
+const TOKENS: &str = "/slm.v1.Tokens/";
 const WATCH_STATE: &str = "/slm.v1.WorkerControl/WatchState";
 const CONTROL: &str = "/slm.v1.WorkerControl/";
 
@@ -35,7 +36,7 @@ fn allowed(caller: Identity, path: &str) -> bool {
 
 /// Whether the method does the work of the model.
 fn is_work(path: &str) -> bool {
-    path.starts_with(GENERATION) || path.starts_with(EMBEDDINGS)
+    [GENERATION, EMBEDDINGS, TOKENS].iter().any(|service| path.starts_with(service))
 }
 
 fn check(peer: Option<&Peer>, path: &str) -> Result<(), Status> {
@@ -108,6 +109,7 @@ mod tests {
             ("/slm.v1.Generation/Generate", &[Operator, Router]),
             ("/slm.v1.Generation/Complete", &[Operator, Router]),
             ("/slm.v1.Embeddings/Embed", &[Operator, Router]),
+            ("/slm.v1.Tokens/Tokenize", &[Operator, Router]),
             ("/grpc.health.v1.Health/Check", &[]),
             ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", &[]),
             ("/slm.v1.WorkerControlMore/LoadAdapter", &[]),

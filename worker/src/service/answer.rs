@@ -71,6 +71,12 @@ impl Answer {
         Self { text: self.text.map(|text| text.showing(shown)), reader: Some(reader), ..self }
     }
 
+    /// The same answer, whose text begins with `text`.
+    pub(super) fn after(mut self, text: Option<String>) -> Self {
+        self.delta.text = text.unwrap_or_default();
+        self
+    }
+
     /// Number of prompt tokens.
     pub(super) fn prompt_tokens(&self) -> u32 {
         self.prompt_tokens

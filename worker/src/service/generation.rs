@@ -11,21 +11,14 @@ use slm_listen::deadline::Deadline;
 use slm_proto::v1::{self, generate_response::Event, generation_server::Generation};
 use tonic::{Request, Response, Status};
 
-use super::{
-    Shared,
-    answer::Answer,
-    input::{self, PromptBounds},
-    plan::Plan,
-    status,
-};
+use super::{Shared, answer::Answer, input, plan::Plan, prompt::Prompt, status};
 use crate::{
     adapters::AdapterLease,
     admit::admit,
     constrain::{ConstraintError, Prototype, Rule},
     engine::{Job, StepFailure},
-    model::Generator,
     permits::Permit,
-    text::{Input, Reading, TextStream},
+    text::TextStream,
 };
 
 /// Bound on the time in which a constraint is compiled.
@@ -73,12 +66,11 @@ impl Generate {
         let generator = self.0.generator()?;
         // Before any work, so that a request without a place costs nothing.
         let permit = generator.engine.enter(&tenant, request.priority)?;
-        let mut input = input::input(request.input.take(), self.bounds(generator))?;
-        let own = adapter.as_ref().and_then(|lease| lease.info.chat.template.as_ref());
-        let plan = Plan::new(&mut request, &mut input, generator.prompter.template(own))?;
+        let infills = !request.suffix.is_empty();
+        let mut prompt = Prompt::take(&mut request, adapter.clone(), generator, &self.0.model.name)?;
         let asked = request.sampling.as_mut().and_then(|sampling| sampling.constraint.take());
-        let reading = self.tokens(input, request.parse_special_tokens, adapter.clone(), &tenant);
-        let prompt = within(deadline, reading).await?;
+        let (plan, echo) = (prompt.plan.take(), if request.echo { prompt.echo() } else { None });
+        let (prompt, ()) = within(deadline, prompt.read(&self.0, &tenant, |_, _, _| Ok(()))).await?;
         let constraint = match asked {
             None => within(deadline, self.calls(plan.as_ref(), &prompt, &tenant)).await?,
             Some(asked) => Some(within(deadline, self.constraint(Rule::new(asked)?, &tenant)).await?),
@@ -88,7 +80,11 @@ impl Generate {
         }
         let expert = self.0.describe(adapter.as_deref());
         let reader = plan.zip(generator.token_bytes.as_ref()).and_then(|(plan, bytes)| plan.reader(&prompt, bytes));
-        let answer = self.submit(&request, prompt, constraint, adapter, permit, deadline)?.read_by(reader);
+        let echo = || echo.or_else(|| generator.token_bytes.as_ref().map(|bytes| bytes.text(&prompt)));
+        let echo = if request.echo { echo() } else { None };
+        let extra_ends = if infills { generator.prompter.infill_ends() } else { Vec::new() };
+        let job = (prompt, constraint, extra_ends);
+        let answer = self.submit(&request, job, adapter, permit, deadline)?.read_by(reader).after(echo);
         let prompt_tokens = answer.prompt_tokens();
         let started =
             v1::Started { request_id: request.request_id, expert: Some(expert), prompt_tokens, decision: None };
@@ -98,15 +94,15 @@ impl Generate {
     fn submit(
         &self,
         request: &v1::GenerateRequest,
-        prompt: Vec<u32>,
-        constraint: Option<Arc<Prototype>>,
+        (prompt, constraint, extra_ends): (Vec<u32>, Option<Arc<Prototype>>, Vec<u32>),
         adapter: Option<Arc<AdapterLease>>,
         permit: Arc<Permit>,
         deadline: Option<Instant>,
     ) -> Result<Answer, Status> {
         let model = self.0.generator()?;
         let own_ends = adapter.as_ref().map(|lease| lease.info.chat.eos_token_ids.as_slice()).unwrap_or_default();
-        let admitted = admit(request, prompt.len(), own_ends, &model.limits)?;
+        let mut admitted = admit(request, prompt.len(), own_ends, &model.limits)?;
+        admitted.stop_ids.extend(extra_ends);
         let prompt_tokens = prompt.len() as u32;
         let job = Job {
             prompt,
@@ -122,14 +118,6 @@ impl Generate {
         let bytes = model.token_bytes.clone();
         let text = bytes.clone().map(|bytes| TextStream::new(bytes, admitted.stop));
         Ok(Answer::new(events, permit, text, bytes, prompt_tokens))
-    }
-
-    fn bounds<'a>(&'a self, generator: &Generator) -> PromptBounds<'a> {
-        PromptBounds {
-            model: &self.0.model.name,
-            context_length: generator.limits.context_length,
-            token_bytes_max: generator.token_bytes_max,
-        }
     }
 
     /// The compiled rule of an answer whose calls are guaranteed.
@@ -164,30 +152,6 @@ impl Generate {
         let compiling = self.0.text.run(tenant, move || constraints.compile(&rule));
         let compiled = tokio::time::timeout(COMPILE_MAX, compiling).await.map_err(|_| slow)?;
         Ok(compiled.map_err(|error| Status::internal(error.to_string()))??)
-    }
-
-    async fn tokens(
-        &self,
-        input: Input,
-        parse_special_tokens: Option<bool>,
-        adapter: Option<Arc<AdapterLease>>,
-        tenant: &Arc<str>,
-    ) -> Result<Vec<u32>, Status> {
-        let shared = self.0.clone();
-        let short = input::is_short(&input);
-        let read = move || {
-            let template = adapter.as_ref().and_then(|lease| lease.info.chat.template.as_ref());
-            shared
-                .generator()?
-                .prompter
-                .tokens(input, Reading { parse_special_tokens, template }, &shared.model.name)
-                .map_err(Status::from)
-        };
-        if short {
-            return read();
-        }
-        let tokens = self.0.text.run(tenant, read).await;
-        tokens.map_err(|error| Status::internal(error.to_string()))?
     }
 }
 

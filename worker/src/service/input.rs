@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use slm_convert::chat::Conversation;
-use slm_proto::v1::generate_request;
+use slm_convert::chat::{Conversation, PromptEnd};
+use slm_proto::v1::{self, generate_request};
 
 use crate::{
     text::{Input, TokenBytes},
@@ -37,6 +37,9 @@ pub(super) enum InputError {
     /// The tenant's name is too long.
     #[error("tenant has {0} bytes; it must be at most {TENANT_BYTES_MAX}")]
     Tenant(usize),
+    /// A field that the other fields leave no room for.
+    #[error("{field} {why}")]
+    Conflict { field: &'static str, why: &'static str },
     /// A message about tools is wrong.
     #[error(transparent)]
     Tools(#[from] ToolsError),
@@ -58,11 +61,18 @@ pub(super) fn tenant(name: &str) -> Result<Arc<str>, InputError> {
     if name.len() > TENANT_BYTES_MAX { Err(InputError::Tenant(name.len())) } else { Ok(name.into()) }
 }
 
-/// The input, if it may fit.
-pub(super) fn input(input: Option<generate_request::Input>, bounds: PromptBounds<'_>) -> Result<Input, InputError> {
+/// Takes the input of `request`, if it may fit.
+pub(super) fn input(request: &mut v1::GenerateRequest, bounds: PromptBounds<'_>) -> Result<Input, InputError> {
     let missing = |field, expected| Err(InputError::Missing { field, expected });
-    match input {
+    let asked = request.input.take();
+    check_options(request, asked.as_ref())?;
+    match asked {
         None => missing("input", "send messages, prompt or token_ids"),
+        Some(generate_request::Input::Prompt(prefix)) if !request.suffix.is_empty() => {
+            let suffix = std::mem::take(&mut request.suffix);
+            bounds.check_bytes(prefix.len() + suffix.len())?;
+            Ok(Input::Infill { prefix, suffix })
+        }
         Some(generate_request::Input::Prompt(text)) => {
             bounds.check_bytes(text.len())?;
             Ok(Input::Prompt(text))
@@ -78,8 +88,40 @@ pub(super) fn input(input: Option<generate_request::Input>, bounds: PromptBounds
                 return Err(InputError::Messages { found, most, model: bounds.model.to_owned() });
             }
             bounds.check_bytes(messages.iter().map(|message| message.role.len() + message.content.len()).sum())?;
-            Ok(Input::Messages(Box::new(Conversation::new(tools::conversation(messages)?))))
+            let end = match (request.continue_final_message, request.add_generation_prompt) {
+                (true, _) => PromptEnd::Open,
+                (false, Some(false)) => PromptEnd::Message,
+                (false, _) => PromptEnd::Answer,
+            };
+            Ok(Input::Messages(Box::new(Conversation { end, ..Conversation::new(tools::conversation(messages)?) })))
         }
+    }
+}
+
+/// Options that are for some kinds of input only.
+fn check_options(request: &v1::GenerateRequest, asked: Option<&generate_request::Input>) -> Result<(), InputError> {
+    use generate_request::Input::{Messages, Prompt, TokenIds};
+    let conflict = |field, why| Err(InputError::Conflict { field, why });
+    match asked {
+        Some(Messages(_)) if request.echo => {
+            conflict("echo", "is for prompt and token_ids; leave it out with messages")
+        }
+        Some(Messages(_) | TokenIds(_)) if !request.suffix.is_empty() => {
+            conflict("suffix", "is for prompt; leave it out, or send the text before it as prompt")
+        }
+        Some(Messages(_)) if request.continue_final_message && request.add_generation_prompt == Some(true) => {
+            conflict("continue_final_message", "excludes add_generation_prompt; choose one of them")
+        }
+        Some(Prompt(_) | TokenIds(_)) if request.continue_final_message => {
+            conflict("continue_final_message", "is for messages; leave it out")
+        }
+        Some(Prompt(_) | TokenIds(_)) if request.add_generation_prompt.is_some() => {
+            conflict("add_generation_prompt", "is for messages; leave it out")
+        }
+        _ if request.echo && request.logprobs.is_some() => {
+            conflict("echo", "excludes logprobs: those of the prompt are not computed; leave one of them out")
+        }
+        _ => Ok(()),
     }
 }
 
@@ -106,6 +148,7 @@ pub(super) fn is_short(input: &Input) -> bool {
             is_plain && messages.len() <= INLINE_MESSAGES_MAX && bytes <= INLINE_BYTES_MAX
         }
         Input::Prompt(text) => text.len() <= INLINE_BYTES_MAX,
+        Input::Infill { prefix, suffix } => prefix.len() + suffix.len() <= INLINE_BYTES_MAX,
         Input::TokenIds(_) => true,
     }
 }
@@ -120,8 +163,6 @@ pub(crate) fn token_bytes_max(bytes: &TokenBytes, tokenizer: &tokenizers::Tokeni
 
 #[cfg(test)]
 mod tests {
-    use slm_proto::v1;
-
     use super::*;
 
     const BOUNDS: PromptBounds<'_> = PromptBounds { model: "tiny", context_length: 100, token_bytes_max: Some(8) };
@@ -130,6 +171,10 @@ mod tests {
         let messages =
             all.into_iter().map(|(role, content)| v1::Message { role, content, ..Default::default() }).collect();
         Some(generate_request::Input::Messages(v1::Messages { messages }))
+    }
+
+    fn input(asked: Option<generate_request::Input>, bounds: PromptBounds<'_>) -> Result<Input, InputError> {
+        super::input(&mut v1::GenerateRequest { input: asked, ..Default::default() }, bounds)
     }
 
     fn refusal(asked: Option<generate_request::Input>) -> String {
@@ -171,5 +216,32 @@ mod tests {
     fn tenants_have_names_of_bounded_length() {
         assert_eq!(&*tenant("").unwrap(), "");
         assert_eq!(tenant(&"x".repeat(257)), Err(InputError::Tenant(257)));
+    }
+
+    #[test]
+    fn options_of_another_kind_of_input_are_refused() {
+        let conversation = || messages([("user".into(), "hi".into())]);
+        let text = || Some(generate_request::Input::Prompt("x".into()));
+        let none = v1::GenerateRequest::default;
+        let suffix = || v1::GenerateRequest { suffix: "y".into(), ..none() };
+        let echo = || v1::GenerateRequest { echo: true, ..none() };
+        let open = || v1::GenerateRequest { continue_final_message: true, ..none() };
+        for (input, request, message) in [
+            (conversation(), suffix(), "suffix is for prompt"),
+            (conversation(), echo(), "echo is for prompt and token_ids"),
+            (text(), v1::GenerateRequest { logprobs: Some(0), ..echo() }, "echo excludes logprobs"),
+            (text(), open(), "continue_final_message is for messages"),
+            (text(), v1::GenerateRequest { add_generation_prompt: Some(true), ..none() }, "is for messages"),
+            (
+                conversation(),
+                v1::GenerateRequest { add_generation_prompt: Some(true), ..open() },
+                "excludes add_generation",
+            ),
+        ] {
+            let refused = super::input(&mut v1::GenerateRequest { input, ..request }, BOUNDS).unwrap_err().to_string();
+            assert!(refused.contains(message), "{refused}");
+        }
+        let asked = super::input(&mut v1::GenerateRequest { input: text(), ..suffix() }, BOUNDS);
+        assert!(matches!(asked, Ok(Input::Infill { prefix, suffix }) if prefix == "x" && suffix == "y"));
     }
 }

@@ -1,4 +1,4 @@
-//! gRPC services of the worker: generation and embeddings for routers, control for the operator or `slm up`, health and reflection.
+//! gRPC services of the worker: generation, embeddings and tokens for routers, control for the operator or `slm up`, health and reflection.
 
 mod access;
 mod answer;
@@ -8,7 +8,9 @@ mod generation;
 mod input;
 mod open_answers;
 mod plan;
+mod prompt;
 mod status;
+mod tokens;
 
 use std::{sync::Arc, time::Duration};
 
@@ -29,6 +31,7 @@ pub(crate) use embeddings::Embed;
 pub(crate) use generation::Generate;
 pub(crate) use input::token_bytes_max;
 pub(crate) use open_answers::OpenAnswers;
+pub(crate) use tokens::Tokenize;
 
 /// State shared by the services.
 #[derive(Clone)]
@@ -42,6 +45,8 @@ pub(crate) struct Shared {
     pub(crate) answers: Arc<OpenAnswers>,
     /// Bound on the duration of an adapter's load.
     pub(crate) load_timeout: Duration,
+    /// One permit for each request for tokens that may be worked on concurrently.
+    pub(crate) tokenizing: Arc<Semaphore>,
     /// One permit for each adapter that may be packed concurrently.
     pub(crate) packing: Arc<Semaphore>,
     /// True once draining has begun.

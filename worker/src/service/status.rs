@@ -102,6 +102,7 @@ impl From<InputError> for Status {
         match &error {
             InputError::Missing { field, .. } => at_field(invalid("Empty"), field),
             InputError::Messages { .. } => at_field(invalid("OutOfRange"), "messages"),
+            InputError::Conflict { field, .. } => at_field(invalid("Conflict"), field),
             InputError::Tenant(_) => at_field(invalid("OutOfRange"), "tenant"),
             InputError::Tools(error) => error.clone().into(),
             InputError::TooLong { .. } => context_length_exceeded(invalid("ContextLengthExceeded")),
@@ -155,12 +156,14 @@ impl From<PromptError> for Status {
             PromptError::ChatTemplate(_) => "ChatTemplate",
             PromptError::Tokenizer(_) => "Tokenizer",
             PromptError::TokenId { .. } => "TokenId",
+            PromptError::NoInfill { .. } => "NoInfill",
         };
         let refused = status(Code::InvalidArgument, reason, &error);
         match error {
             PromptError::NoTokenizer { .. } => refused,
             PromptError::NoChatTemplate { .. } | PromptError::ChatTemplate(_) => at_field(refused, "messages"),
             PromptError::Tokenizer(_) => at_field(refused, "prompt"),
+            PromptError::NoInfill { .. } => at_field(refused, "suffix"),
             PromptError::TokenId { index, .. } => at_field(refused, &format!("token_ids[{index}]")),
         }
     }

@@ -1,6 +1,7 @@
 //! Tokenising before the engine, detokenising after it.
 
 mod decode;
+mod infill;
 mod plain;
 mod prompt;
 mod specials;

@@ -14,6 +14,7 @@ use tokenizers::{AddedToken, Tokenizer};
 
 use super::{
     Specials,
+    infill::{self, Infill},
     plain::PlainTokenizer,
     user_text::{self, Letters, Rendered},
 };
@@ -55,6 +56,8 @@ struct Guard {
 pub struct Reading<'t> {
     /// Whether texts of control tokens are parsed as these tokens. Unset: in raw prompts yes, in messages no.
     pub parse_special_tokens: Option<bool>,
+    /// Whether the tokens that the tokenizer puts around a text are added. Unset: to raw prompts yes, to messages no.
+    pub add_special_tokens: Option<bool>,
     /// Chat template of an adapter, in place of the base's.
     pub template: Option<&'t ChatTemplate>,
 }
@@ -71,6 +74,12 @@ pub enum PromptError {
     /// The model has no chat template.
     #[error("model `{model}` has no chat template; send `prompt` instead of messages")]
     NoChatTemplate {
+        /// Name of the model.
+        model: String,
+    },
+    /// The model was not made to fill in.
+    #[error("suffix: the vocabulary of model `{model}` has no tokens for filling in; leave it out")]
+    NoInfill {
         /// Name of the model.
         model: String,
     },
@@ -101,6 +110,13 @@ pub enum Input {
     Messages(Box<Conversation>),
     /// Raw text.
     Prompt(String),
+    /// Raw text before and after what is to be filled in.
+    Infill {
+        /// Text before.
+        prefix: String,
+        /// Text after.
+        suffix: String,
+    },
     /// Token ids.
     TokenIds(Vec<u32>),
 }
@@ -120,6 +136,19 @@ impl Prompter {
         own.or(self.template.as_ref())
     }
 
+    /// Ids of control tokens that end what is filled in.
+    pub(crate) fn infill_ends(&self) -> Vec<u32> {
+        self.tokenizer().map(infill::ends).unwrap_or_default()
+    }
+
+    /// The text of these tokens, with the names of control tokens.
+    pub fn decode(&self, ids: &[u32], model: &str) -> Result<String, PromptError> {
+        self.check_ids(ids, model)?;
+        let tokenizer = self.tokenizer().ok_or_else(|| PromptError::NoTokenizer { model: model.into() })?;
+        let text = catch_unwind(AssertUnwindSafe(|| tokenizer.decode(ids, false)));
+        text.map_or_else(|_| Err(PromptError::panicked()), |text| text.map_err(failed))
+    }
+
     /// The tokenizer, if the model has one.
     pub fn tokenizer(&self) -> Option<&Tokenizer> {
         self.text.as_ref().map(|text| &text.tokenizer)
@@ -129,33 +158,51 @@ impl Prompter {
     pub fn tokens(&self, input: Input, reading: Reading<'_>, model: &str) -> Result<Vec<u32>, PromptError> {
         // The tokenizers library panics on some texts with some tokenizers: an error of the request, not of its connection.
         let tokens = AssertUnwindSafe(|| self.tokens_or_panic(input, reading, model));
-        catch_unwind(tokens)
-            .unwrap_or_else(|_| Err(PromptError::Tokenizer("it panicked; the worker's log says where".into())))
+        catch_unwind(tokens).unwrap_or_else(|_| Err(PromptError::panicked()))
     }
 
     fn tokens_or_panic(&self, input: Input, reading: Reading<'_>, model: &str) -> Result<Vec<u32>, PromptError> {
         let text = || self.text.as_ref().ok_or_else(|| PromptError::NoTokenizer { model: model.into() });
+        let Reading { parse_special_tokens, add_special_tokens, .. } = reading;
         match input {
             Input::Messages(conversation) => {
                 let no_template = || PromptError::NoChatTemplate { model: model.into() };
                 let template = self.template(reading.template).ok_or_else(no_template)?;
-                text()?.conversation(&conversation, template, reading.parse_special_tokens.unwrap_or(false))
+                let add = add_special_tokens.unwrap_or(false);
+                text()?.conversation(&conversation, template, parse_special_tokens.unwrap_or(false), add)
             }
-            Input::Prompt(prompt) if reading.parse_special_tokens.unwrap_or(true) => text()?.encode(&prompt, true),
             Input::Prompt(prompt) => {
-                let (text, template) = (text()?, self.template(reading.template));
-                text.guard(template).plain(&text.tokenizer).encode(&prompt, true).map_err(failed)
+                let (parse, add) = (parse_special_tokens.unwrap_or(true), add_special_tokens.unwrap_or(true));
+                text()?.raw(&prompt, self.template(reading.template), parse, add)
             }
-            Input::TokenIds(ids) => match ids.iter().position(|&id| id as usize >= self.vocab_size) {
-                Some(index) => Err(PromptError::TokenId {
-                    index,
-                    id: ids[index],
-                    vocab_size: self.vocab_size,
-                    model: model.into(),
-                }),
-                None => Ok(ids),
-            },
+            Input::Infill { prefix, suffix } => {
+                let text = text()?;
+                let no_infill = || PromptError::NoInfill { model: model.into() };
+                let infill = Infill::of(&text.tokenizer).ok_or_else(no_infill)?;
+                let template = self.template(reading.template);
+                let part = |part: &str| text.raw(part, template, parse_special_tokens.unwrap_or(false), false);
+                let mut ids = if add_special_tokens.unwrap_or(true) { text.begin()? } else { Vec::new() };
+                ids.extend(infill.prompt(&part(&prefix)?, &part(&suffix)?));
+                Ok(ids)
+            }
+            Input::TokenIds(ids) => self.check_ids(&ids, model).map(|()| ids),
         }
+    }
+
+    fn check_ids(&self, ids: &[u32], model: &str) -> Result<(), PromptError> {
+        match ids.iter().position(|&id| id as usize >= self.vocab_size) {
+            Some(index) => {
+                let (id, vocab_size) = (ids[index], self.vocab_size);
+                Err(PromptError::TokenId { index, id, vocab_size, model: model.into() })
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl PromptError {
+    fn panicked() -> Self {
+        Self::Tokenizer("it panicked; the worker's log says where".into())
     }
 }
 
@@ -164,20 +211,21 @@ impl Text {
         Self { unmarked: Specials::unmarked(&tokenizer), tokenizer, guards: Mutex::default() }
     }
 
-    /// The template has written the control tokens itself, so none is added.
+    /// The template has written the control tokens itself, so none is added unless the caller wants it.
     fn conversation(
         &self,
         conversation: &Conversation,
         template: &ChatTemplate,
         parse_special_tokens: bool,
+        add_special_tokens: bool,
     ) -> Result<Vec<u32>, PromptError> {
         if parse_special_tokens {
-            return self.encode(&template.prompt(conversation)?, false);
+            return self.encode(&template.prompt(conversation)?, add_special_tokens);
         }
         let guard = self.guard(Some(template));
         let (text, own) = match user_text::render(template, conversation, &guard.specials, &guard.letters)? {
             Rendered::AsItIs(text) => {
-                let ids = self.encode(&text, false)?;
+                let ids = self.encode(&text, add_special_tokens)?;
                 let own: Vec<_> = guard.specials.places_in(&text).collect();
                 // A normalizer makes control tokens of text that has none.
                 if !guard.letters.normalized() || guard.count(&ids) == own.len() {
@@ -195,7 +243,28 @@ impl Text {
             from = range.end;
         }
         named.push_str(&text[from..]);
-        plain.encode(&named, false).map_err(failed)
+        plain.encode(&named, add_special_tokens).map_err(failed)
+    }
+
+    /// Tokens of raw text.
+    fn raw(
+        &self,
+        prompt: &str,
+        template: Option<&ChatTemplate>,
+        parse_special_tokens: bool,
+        add_special_tokens: bool,
+    ) -> Result<Vec<u32>, PromptError> {
+        if parse_special_tokens {
+            return self.encode(prompt, add_special_tokens);
+        }
+        self.guard(template).plain(&self.tokenizer).encode(prompt, add_special_tokens).map_err(failed)
+    }
+
+    /// Tokens that the tokenizer puts before a text.
+    fn begin(&self) -> Result<Vec<u32>, PromptError> {
+        let (bare, whole) = (self.encode("a", false)?, self.encode("a", true)?);
+        let start = whole.windows(bare.len().max(1)).position(|part| part == bare).unwrap_or(0);
+        Ok(whole[..start].to_vec())
     }
 
     fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, PromptError> {
@@ -500,7 +569,7 @@ mod tests {
                 "special_tokens": {"<s>": {"id": "<s>", "ids": [0], "tokens": ["<s>"]}}}
         }"#;
         let prompter = Prompter { text: Some(Text::new(tokenizer.parse().unwrap())), template: None, vocab_size: 1 };
-        let reading = Reading { template: None, parse_special_tokens: None };
+        let reading = Reading::default();
         let failed = prompter.tokens(Input::Prompt("a".into()), reading, "m").unwrap_err();
         assert!(matches!(failed, PromptError::Tokenizer(_)), "{failed}");
     }

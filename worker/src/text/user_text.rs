@@ -297,6 +297,7 @@ impl Scheme<'_> {
             tools: conversation.tools.iter().map(tool).collect(),
             calls: conversation.calls,
             variables: conversation.variables.clone(),
+            end: conversation.end,
         }
     }
 

@@ -50,7 +50,7 @@ pub(super) async fn respond(
 }
 
 /// A refusal, with Anthropic's name of the field that a worker refuses.
-fn named(refusal: Refusal) -> ApiError {
+pub(super) fn named(refusal: Refusal) -> ApiError {
     let refused = Refused::of(&refusal);
     let mut error = ApiError::from(refusal);
     let Some(field) = refused.and_then(|refused| refused.field) else { return error };

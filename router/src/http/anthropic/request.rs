@@ -40,10 +40,17 @@ const LEFT_OVER: LeftOver<'_> = LeftOver {
 /// The same bound as of chat completions.
 const MESSAGES_MAX: usize = 16_384;
 
-pub(super) fn parse(mut fields: Fields) -> Result<Asked, ApiError> {
+pub(super) fn parse(fields: Fields) -> Result<Asked, ApiError> {
+    let asked = parse_prompt(fields)?;
+    if asked.request.max_tokens.is_none() {
+        return Err(ApiError::param("max_tokens", "`max_tokens` is missing; it is required here"));
+    }
+    Ok(asked)
+}
+
+/// A request whose prompt alone matters.
+pub(super) fn parse_prompt(mut fields: Fields) -> Result<Asked, ApiError> {
     let max_tokens = params::max_tokens(&mut fields, "max_tokens")?;
-    let max_tokens =
-        max_tokens.ok_or_else(|| ApiError::param("max_tokens", "`max_tokens` is missing; it is required here"))?;
     let mut messages = Vec::new();
     if let Some(system) = fields.raw("system") {
         messages.push(blocks::said("system", blocks::text("system", &system)?));
@@ -52,7 +59,7 @@ pub(super) fn parse(mut fields: Fields) -> Result<Asked, ApiError> {
     let mut request = GenerateRequest {
         model: fields.take::<String>("model")?.unwrap_or_default(),
         input: Some(Input::Messages(Messages { messages })),
-        max_tokens: Some(max_tokens),
+        max_tokens,
         stop: stop_sequences(&mut fields)?,
         sampling: Some(Sampling {
             temperature: fields.take("temperature")?,

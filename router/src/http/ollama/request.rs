@@ -30,11 +30,11 @@ const CHAT: LeftOver<'_> = LeftOver {
 const GENERATE: LeftOver<'_> = LeftOver {
     harmless: HARMLESS,
     unsupported: UNSUPPORTED,
-    read: &["model", "prompt", "system", "raw", "stream", "options", "format", "think"],
+    read: &["model", "prompt", "system", "raw", "suffix", "stream", "options", "format", "think"],
 };
 /// How long Ollama keeps a model loaded.
 const HARMLESS: &[&str] = &["keep_alive"];
-const UNSUPPORTED: &[&str] = &["tools", "suffix", "images", "template", "context", "logprobs", "top_logprobs"];
+const UNSUPPORTED: &[&str] = &["tools", "images", "template", "context", "logprobs", "top_logprobs"];
 
 pub(super) fn chat(mut fields: Fields) -> Result<Asked, ApiError> {
     let (mut request, stream) = common(&mut fields)?;
@@ -55,10 +55,13 @@ pub(super) fn generate(mut fields: Fields) -> Result<Asked, ApiError> {
     let system = fields.take::<String>("system")?.unwrap_or_default();
     let raw = fields.take::<bool>("raw")?.unwrap_or(false);
     if raw && !system.is_empty() {
-        let message = "`system` has no effect with `raw`: write it into `prompt`";
+        let message = "`system` has no effect with `raw` or `suffix`: write it into `prompt`";
         return Err(ApiError::param("system", message));
     }
-    let loads = prompt.is_empty();
+    request.suffix = fields.take("suffix")?.unwrap_or_default();
+    let loads = prompt.is_empty() && request.suffix.is_empty();
+    // What is filled in is between two raw texts.
+    let raw = raw || !request.suffix.is_empty();
     if raw {
         // A raw prompt says itself whether the model thinks.
         request.chat_template_kwargs.clear();
@@ -203,7 +206,12 @@ mod tests {
             (chat, json!({ "messages": message, "think": "high" }), "think", "true or false, not \"high\""),
             (chat, json!({ "messages": message, "option": {"a": 1} }), "option", "did you mean `options`"),
             (chat, json!({ "messages": [{ "role": "ape", "content": "x" }] }), "messages[0].role", "not \"ape\""),
-            (generate, json!({ "prompt": "a", "suffix": "b" }), "suffix", "not supported"),
+            (
+                generate,
+                json!({ "prompt": "a", "suffix": "b", "system": "s" }),
+                "system",
+                "no effect with `raw` or `suffix`",
+            ),
             (generate, json!({ "prompt": "a", "raw": true, "system": "b" }), "system", "no effect with `raw`"),
             (generate, json!({ "prompt": ["a"] }), "prompt", "has to be a string, not a list"),
         ] {

@@ -1,0 +1,80 @@
+//! The prompt of a request, from its input to its tokens.
+
+use std::sync::Arc;
+
+use slm_proto::v1;
+use tonic::Status;
+
+use super::{
+    Shared,
+    input::{self, PromptBounds},
+    plan::Plan,
+};
+use crate::{
+    adapters::AdapterLease,
+    model::Generator,
+    text::{Input, Reading},
+};
+
+/// An input that may fit, and how it is read.
+pub(super) struct Prompt {
+    pub(super) input: Input,
+    /// How an answer to messages is read.
+    pub(super) plan: Option<Plan>,
+    parse_special_tokens: Option<bool>,
+    add_special_tokens: Option<bool>,
+    adapter: Option<Arc<AdapterLease>>,
+}
+
+impl Prompt {
+    /// Takes it from `request`.
+    pub(super) fn take(
+        request: &mut v1::GenerateRequest,
+        adapter: Option<Arc<AdapterLease>>,
+        generator: &Generator,
+        model: &str,
+    ) -> Result<Self, Status> {
+        let bounds = PromptBounds {
+            model,
+            context_length: generator.limits.context_length,
+            token_bytes_max: generator.token_bytes_max,
+        };
+        let mut input = input::input(request, bounds)?;
+        let own = adapter.as_ref().and_then(|lease| lease.info.chat.template.as_ref());
+        let plan = Plan::new(request, &mut input, generator.prompter.template(own))?;
+        let (parse_special_tokens, add_special_tokens) = (request.parse_special_tokens, request.add_special_tokens);
+        Ok(Self { input, plan, parse_special_tokens, add_special_tokens, adapter })
+    }
+
+    /// What an answer begins with where the caller wants the prompt in it; `None` for token ids, which are no text yet.
+    pub(super) fn echo(&self) -> Option<String> {
+        match &self.input {
+            Input::Prompt(text) | Input::Infill { prefix: text, .. } => Some(text.clone()),
+            Input::Messages(_) | Input::TokenIds(_) => None,
+        }
+    }
+
+    /// Its tokens, made on the threads for long prompts unless it is short; `of` sees the input before.
+    pub(super) async fn read<T: Send + 'static>(
+        self,
+        shared: &Shared,
+        tenant: &Arc<str>,
+        of: impl FnOnce(&Generator, &Input, Reading<'_>) -> Result<T, Status> + Send + 'static,
+    ) -> Result<(Vec<u32>, T), Status> {
+        let short = input::is_short(&self.input);
+        let (worker, tenant) = (shared.clone(), Arc::clone(tenant));
+        let read = move || {
+            let Self { input, adapter, parse_special_tokens, add_special_tokens, .. } = self;
+            let template = adapter.as_ref().and_then(|lease| lease.info.chat.template.as_ref());
+            let reading = Reading { parse_special_tokens, add_special_tokens, template };
+            let generator = worker.generator()?;
+            let seen = of(generator, &input, reading)?;
+            Ok((generator.prompter.tokens(input, reading, &worker.model.name)?, seen))
+        };
+        if short {
+            return read();
+        }
+        let tokens = shared.text.run(&tenant, read).await;
+        tokens.map_err(|error| Status::internal(error.to_string()))?
+    }
+}
