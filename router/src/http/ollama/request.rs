@@ -53,15 +53,14 @@ pub(super) fn generate(mut fields: Fields) -> Result<Asked, ApiError> {
     let (mut request, stream) = common(&mut fields)?;
     let prompt = fields.take::<String>("prompt")?.unwrap_or_default();
     let system = fields.take::<String>("system")?.unwrap_or_default();
-    let raw = fields.take::<bool>("raw")?.unwrap_or(false);
+    request.suffix = fields.take("suffix")?.unwrap_or_default();
+    // What is filled in is between two raw texts.
+    let raw = fields.take::<bool>("raw")?.unwrap_or(false) || !request.suffix.is_empty();
     if raw && !system.is_empty() {
         let message = "`system` has no effect with `raw` or `suffix`: write it into `prompt`";
         return Err(ApiError::param("system", message));
     }
-    request.suffix = fields.take("suffix")?.unwrap_or_default();
     let loads = prompt.is_empty() && request.suffix.is_empty();
-    // What is filled in is between two raw texts.
-    let raw = raw || !request.suffix.is_empty();
     if raw {
         // A raw prompt says itself whether the model thinks.
         request.chat_template_kwargs.clear();
