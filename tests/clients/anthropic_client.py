@@ -76,9 +76,19 @@ def tools():
     (call,) = answer.content
     assert answer.stop_reason == "tool_use" and call.type == "tool_use" and call.name == "get_weather", answer
     assert call.input["city"] in ("Oslo", "Paris"), call
-    with client.messages.stream(model="smollm2", messages=TOWER, extra_body={"temperature": 0}, **ask) as stream:
+    greedy = {"model": "smollm2", "messages": TOWER, "extra_body": {"temperature": 0}}
+    with client.messages.stream(**greedy, **ask) as stream:
+        pieces = [event.partial_json for event in stream if event.type == "input_json"]
         final = stream.get_final_message()
+    assert len(pieces) > 2 and json.loads("".join(pieces)) == call.input, pieces
     assert final.content[0].input == call.input and final.stop_reason == "tool_use", final
+    # An answer that ends within a call: its input is empty, or what the client makes of the pieces.
+    ask["max_tokens"] = answer.usage.output_tokens - 2
+    cut = create(**ask)
+    assert (cut.stop_reason, cut.content[0].name, cut.content[0].input) == ("max_tokens", "get_weather", {}), cut
+    with client.messages.stream(**greedy, **ask) as stream:
+        half = stream.get_final_message()
+    assert (half.stop_reason, half.content[0].name) == ("max_tokens", "get_weather"), half
     result = [{"type": "tool_result", "tool_use_id": call.id, "content": [{"type": "text", "text": "18 degrees"}]}]
     messages = TOWER + [{"role": "assistant", "content": answer.content}, {"role": "user", "content": result}]
     last = create(messages=messages, **{**ask, "tool_choice": {"type": "none"}})

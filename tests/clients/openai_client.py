@@ -231,19 +231,36 @@ def tools():
     ]
     ask = {"messages": user("What is 2 and 3?"), "tools": known, "temperature": 1, "max_tokens": 200, "parallel_tool_calls": False}
     for number in range(3):
-        answer = chat(tool_choice="required", seed=number, **ask).choices[0]
+        whole = chat(tool_choice="required", seed=number, **ask)
+        answer, tokens = whole.choices[0], whole.usage.completion_tokens
         assert answer.finish_reason == "tool_calls" and answer.message.content is None, answer
         (call,) = answer.message.tool_calls
         assert call.type == "function" and call.id and call.function.name in ("add", "GetWeather"), call
         assert isinstance(json.loads(call.function.arguments), dict), call
-    pieces = list(chat(tool_choice="required", seed=2, stream=True, **ask))
-    parts = [part for piece in pieces for part in piece.choices[0].delta.tool_calls or []]
-    assert parts[0].index == 0 and parts[0].id and parts[0].type == "function" and parts[0].function.name == call.function.name, parts
+    def streamed(**more):
+        """The parts of calls, at most one in a piece, and the reason."""
+        pieces = list(chat(tool_choice="required", seed=2, stream=True, **{**ask, **more}))
+        calls = [piece.choices[0].delta.tool_calls or [] for piece in pieces]
+        assert all(len(parts) <= 1 for parts in calls), calls
+        return [part for parts in calls for part in parts], pieces[-1].choices[0].finish_reason
+
+    # The name first, then its arguments, piece by piece, which are those of the whole answer.
+    (begun, *parts), reason = streamed()
+    assert begun.index == 0 and begun.id and begun.type == "function", begun
+    assert (begun.function.name, begun.function.arguments) == (call.function.name, ""), begun
+    assert len(parts) > 2 and all((part.index, part.id, part.type, part.function.name) == (0, None, None, None) for part in parts), parts
     assert "".join(part.function.arguments for part in parts) == call.function.arguments, (parts, call)
-    assert pieces[-1].choices[0].finish_reason == "tool_calls", pieces[-1]
+    assert reason == "tool_calls", reason
+    # An answer that ends within them has what came of them.
+    cut = chat(tool_choice="required", seed=2, **{**ask, "max_tokens": tokens - 3}).choices[0]
+    (half,) = cut.message.tool_calls
+    assert cut.finish_reason == "length" and half.function.name == call.function.name, cut
+    assert half.function.arguments != call.function.arguments and call.function.arguments.startswith(half.function.arguments), (half, call)
+    (_, *parts), reason = streamed(max_tokens=tokens - 3)
+    assert ("".join(part.function.arguments for part in parts), reason) == (half.function.arguments, "length"), (parts, half)
     with client.chat.completions.stream(model="smollm2", tool_choice="required", seed=2, **ask) as stream:
-        for _ in stream:
-            pass
+        snapshots = [event.arguments for event in stream if event.type == "tool_calls.function.arguments.delta"]
+        assert len(snapshots) > 2 and snapshots[-1] == call.function.arguments, snapshots
         assert stream.get_final_completion().choices[0].message.tool_calls[0].function.name == call.function.name
     # One by name, and what the client's own parser makes of it.
     named = {"type": "function", "function": {"name": "GetWeather"}}

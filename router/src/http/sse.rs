@@ -144,20 +144,40 @@ struct FunctionDelta<'c> {
 }
 
 impl<'c> ChatDelta<'c> {
-    fn of(delta: &'c Delta) -> Self {
-        let call = |part: &'c ToolCallDelta| CallDelta {
-            index: part.index,
-            id: &part.id,
-            kind: (!part.id.is_empty()).then_some("function"),
-            function: FunctionDelta { name: &part.name, arguments: &part.arguments },
-        };
-        let only_others = delta.text.is_empty() && !(delta.reasoning.is_empty() && delta.tool_calls.is_empty());
+    /// As OpenAI sends it: text and thoughts in one, the name of a call in one, a part of its arguments in one.
+    fn all(delta: &'c Delta) -> Vec<Self> {
+        let says = !(delta.text.is_empty() && delta.reasoning.is_empty());
+        let said = (says || delta.tool_calls.is_empty()).then(|| Self::said(delta));
+        let call = |call| Self { tool_calls: vec![call], ..Self::default() };
+        said.into_iter().chain(delta.tool_calls.iter().flat_map(CallDelta::all).map(call)).collect()
+    }
+
+    fn said(delta: &'c Delta) -> Self {
+        let only_thinks = delta.text.is_empty() && !delta.reasoning.is_empty();
         Self {
-            role: None,
-            content: (!only_others).then_some(delta.text.as_str()),
+            content: (!only_thinks).then_some(delta.text.as_str()),
             reasoning_content: Some(delta.reasoning.as_str()).filter(|reasoning| !reasoning.is_empty()),
-            tool_calls: delta.tool_calls.iter().map(call).collect(),
+            ..Self::default()
         }
+    }
+}
+
+impl<'c> CallDelta<'c> {
+    fn all(part: &'c ToolCallDelta) -> impl Iterator<Item = Self> {
+        let ToolCallDelta { index, id, name, arguments } = part;
+        let begun = (!id.is_empty()).then_some(Self {
+            index: *index,
+            id,
+            kind: Some("function"),
+            function: FunctionDelta { name, arguments: "" },
+        });
+        let argued = (!arguments.is_empty()).then_some(Self {
+            index: *index,
+            id: "",
+            kind: None,
+            function: FunctionDelta { name: "", arguments },
+        });
+        begun.into_iter().chain(argued)
     }
 }
 
@@ -208,21 +228,24 @@ impl Writer {
 
     fn delta(&mut self, index: usize, delta: &Delta) -> Bytes {
         let tokens = self.head.logprobs.map(|names| (delta.logprobs.as_slice(), names));
-        let choice = match self.head.kind {
-            CompletionKind::Chat => Choice::Chat {
-                index,
-                delta: ChatDelta::of(delta),
-                logprobs: tokens.map(|(tokens, names)| logprobs::chat(tokens, names)),
-                finish_reason: None,
-            },
+        match self.head.kind {
+            CompletionKind::Chat => {
+                let mut logprobs = tokens.map(|(tokens, names)| logprobs::chat(tokens, names));
+                let choice = |delta| Choice::Chat { index, delta, logprobs: logprobs.take(), finish_reason: None };
+                let choices = ChatDelta::all(delta).into_iter().map(choice);
+                let mut events = choices.map(|choice| self.chunk(&[choice], None, None));
+                match (events.next(), events.next()) {
+                    (Some(first), Some(second)) => [first, second].into_iter().chain(events).flatten().collect(),
+                    (first, _) => first.unwrap_or_default(),
+                }
+            }
             CompletionKind::Text => {
                 let offset = self.offsets.get_mut(index);
                 let logprobs =
                     tokens.zip(offset).map(|((tokens, names), offset)| logprobs::text(tokens, names, offset));
-                Choice::Text { index, text: &delta.text, logprobs, finish_reason: None }
+                self.chunk(&[Choice::Text { index, text: &delta.text, logprobs, finish_reason: None }], None, None)
             }
-        };
-        self.chunk(&[choice], None, None)
+        }
     }
 
     fn closing(&self) -> Bytes {
@@ -289,17 +312,21 @@ mod tests {
             name: name.to_owned(),
             arguments: arguments.to_owned(),
         };
-        let shown = |delta: &Delta| serde_json::to_value(ChatDelta::of(delta)).expect("JSON");
-        let first = Delta { tool_calls: vec![part("x", "f", "")], ..Default::default() };
+        let shown = |delta: &Delta| serde_json::to_value(ChatDelta::all(delta)).expect("JSON");
         let function = json!({ "name": "f", "arguments": "" });
-        let call = json!({ "index": 1, "id": "x", "type": "function", "function": function });
-        assert_eq!(shown(&first), json!({ "tool_calls": [call] }));
-        let second = Delta { tool_calls: vec![part("", "", "{}")], ..Default::default() };
-        let call = json!({ "index": 1, "function": { "arguments": "{}" } });
-        assert_eq!(shown(&second), json!({ "tool_calls": [call] }));
+        let begun = json!({ "tool_calls": [{ "index": 1, "id": "x", "type": "function", "function": function }] });
+        let argued =
+            |arguments: &str| json!({ "tool_calls": [{ "index": 1, "function": { "arguments": arguments } }] });
+        let calls = |part| Delta { tool_calls: vec![part], ..Default::default() };
+        assert_eq!(shown(&calls(part("x", "f", ""))), json!([begun]));
+        assert_eq!(shown(&calls(part("", "", "{}"))), json!([argued("{}")]));
+        let all = Delta { text: "a".to_owned(), reasoning: "hm".to_owned(), ..calls(part("x", "f", "{")) };
+        let said = json!({ "content": "a", "reasoning_content": "hm" });
+        assert_eq!(shown(&all), json!([said, begun, argued("{")]));
         let thought = Delta { reasoning: "hm".to_owned(), ..Default::default() };
-        assert_eq!(shown(&thought), json!({ "reasoning_content": "hm" }));
-        assert_eq!(shown(&Delta { text: "a".to_owned(), ..Default::default() }), json!({ "content": "a" }));
+        assert_eq!(shown(&thought), json!([{ "reasoning_content": "hm" }]));
+        assert_eq!(shown(&Delta { text: "a".to_owned(), ..Default::default() }), json!([{ "content": "a" }]));
+        assert_eq!(shown(&Delta::default()), json!([{ "content": "" }]));
         assert!(says_nothing(&Delta { tokens: 1, ..Default::default() }) && !says_nothing(&thought));
     }
 }

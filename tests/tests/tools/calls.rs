@@ -119,10 +119,30 @@ async fn a_choice_is_kept() -> Result<()> {
             check(&auto, set)?;
         }
     }
-    let mut cut = request("Mail Anna.", 1, sets()[2].iter().map(tool).collect(), ToolChoiceMode::Required);
-    cut.max_tokens = Some(4);
-    let cut = complete(&worker, cut).await?;
+    worker.stop().await
+}
+
+/// Before its arguments a call that is cut is text; within them it is a call, with what came of them, and stays one in a stream.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_is_cut() -> Result<()> {
+    let worker = worker(true).await?;
+    let mut asked = request("Mail Anna.", 1, sets()[2].iter().map(tool).collect(), ToolChoiceMode::Required);
+    asked.tool_choice = Some(ToolChoice { mode: ToolChoiceMode::Required.into(), name: "send_mail".into() });
+    let whole = complete(&worker, asked.clone()).await?;
+    asked.max_tokens = Some(4);
+    let cut = complete(&worker, asked.clone()).await?;
     assert!(cut.reason() == FinishReason::Length && cut.tool_calls.is_empty() && !cut.text.is_empty(), "{cut:?}");
+    asked.max_tokens = Some(whole.usage.context("usage")?.completion_tokens - 2);
+    let cut = complete(&worker, asked.clone()).await?;
+    let (call, half) = (&whole.tool_calls[0], &cut.tool_calls[0]);
+    assert!(cut.reason() == FinishReason::Length && cut.text.is_empty() && half.name == call.name, "{cut:?}");
+    assert!(call.arguments.starts_with(&half.arguments) && call.arguments != half.arguments, "{half:?} of {call:?}");
+    let again = streamed(&worker, asked.clone()).await?;
+    assert_eq!((&again.tool_calls[0].arguments, again.reason()), (&half.arguments, FinishReason::Length));
+    // A stop string ends an answer within a call, too; such an answer has not called.
+    asked.stop = vec!["\"to\"".to_owned()];
+    let stopped = complete(&worker, asked).await?;
+    assert_eq!((stopped.reason(), stopped.tool_calls[0].arguments.as_str()), (FinishReason::Stop, "{"), "{stopped:?}");
     worker.stop().await
 }
 

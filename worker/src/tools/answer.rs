@@ -53,10 +53,10 @@ impl AnswerReader {
         }
     }
 
-    /// Whether the answer has called tools.
+    /// Whether the answer has called tools, and the arguments of all calls are whole.
     #[must_use]
     pub fn has_called(&self) -> bool {
-        self.index > 0
+        self.index > 0 && !self.calls.as_ref().is_some_and(CallReader::is_cut)
     }
 
     /// Whether nothing may follow.
@@ -76,11 +76,29 @@ impl AnswerReader {
             match part {
                 Part::Text(text) => delta.text.push_str(&text),
                 Part::Call(call) => {
-                    let id = rand::rng().sample_iter(Alphanumeric).take(ID_LETTERS).map(char::from).collect();
-                    let arguments = serde_json::Value::Object(call.arguments).to_string();
-                    delta.tool_calls.push(ToolCallDelta { index: self.index, id, name: call.name, arguments });
-                    self.index += 1;
+                    self.begin(call.name, delta);
+                    self.argue(&serde_json::Value::Object(call.arguments).to_string(), delta);
                 }
+                Part::Begun(name) => self.begin(name, delta),
+                Part::Arguments(text) => self.argue(&text, delta),
+            }
+        }
+    }
+
+    fn begin(&mut self, name: String, delta: &mut Delta) {
+        let id = rand::rng().sample_iter(Alphanumeric).take(ID_LETTERS).map(char::from).collect();
+        delta.tool_calls.push(ToolCallDelta { index: self.index, id, name, arguments: String::new() });
+        self.index += 1;
+    }
+
+    /// Adds to the arguments of the last call. A delta has one part of a call at most.
+    fn argue(&self, text: &str, delta: &mut Delta) {
+        let index = self.index.saturating_sub(1);
+        match delta.tool_calls.last_mut().filter(|part| part.index == index) {
+            Some(part) => part.arguments.push_str(text),
+            None => {
+                let (index, arguments) = (index, text.to_owned());
+                delta.tool_calls.push(ToolCallDelta { index, arguments, ..Default::default() });
             }
         }
     }

@@ -2,7 +2,12 @@
 
 use serde_json::{Map, Value};
 
-use super::{Form, ToolSet, forms::Read};
+use super::{
+    Form, ToolSet,
+    arguments::{Arguments, Progress},
+    forms::{Begun, Read, begins, json},
+    header::{Header, header, item},
+};
 
 /// A call.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,10 +20,16 @@ pub(super) struct Call {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Part {
     Text(String),
+    /// A call that was read as a whole.
     Call(Call),
+    /// A call of this tool begins. Its arguments follow.
+    Begun(String),
+    /// Of the call that has begun: JSON without white space between its parts.
+    Arguments(String),
 }
 
-/// Finds calls. What only looks like one is text, and so is a call of a tool that does not exist.
+/// Finds calls. What only looks like one is text, and so is a call of a tool that does not exist. A call in JSON has begun when its name and
+/// the begin of its arguments are there, and stays one whatever follows; its arguments are always a beginning of JSON.
 #[derive(Debug)]
 pub(super) struct CallReader {
     form: Form,
@@ -28,10 +39,15 @@ pub(super) struct CallReader {
     /// White space before the mark of what may be a call.
     space: String,
     at: At,
+    /// What is read of a call that has begun.
+    arguments: Arguments,
+    /// Whole calls.
     calls: usize,
+    /// Whether the arguments of a call are not whole.
+    cut: bool,
 }
 
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 enum At {
     /// Between calls, where nothing else was said so far.
     Start,
@@ -39,11 +55,42 @@ enum At {
     Text,
     /// After this mark.
     Call(&'static str),
+    /// In the arguments of a call.
+    Arguments(Place),
+    /// After them, in the object that is the call.
+    Fields(Place),
+    /// After a call.
+    After(Place),
+    /// Where another call may come.
+    Item(Place),
+}
+
+/// Where a call stands.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Place {
+    list: bool,
+    object: bool,
+    /// The mark after it.
+    close: Option<&'static str>,
 }
 
 impl CallReader {
     pub(super) fn new(form: Form, tools: ToolSet) -> Self {
-        Self { form, tools, buffer: String::new(), space: String::new(), at: At::Start, calls: 0 }
+        Self {
+            form,
+            tools,
+            buffer: String::new(),
+            space: String::new(),
+            at: At::Start,
+            arguments: Arguments::new(),
+            calls: 0,
+            cut: false,
+        }
+    }
+
+    /// Whether a call has begun whose arguments are not whole.
+    pub(super) fn is_cut(&self) -> bool {
+        self.cut || matches!(self.at, At::Arguments(_))
     }
 
     /// Whether no further call may come.
@@ -57,8 +104,8 @@ impl CallReader {
             return Vec::new();
         }
         self.buffer.push_str(text);
-        // A call ends with one of these: nothing else needs another look at all of it.
-        if matches!(self.at, At::Call(_)) && !text.contains(['}', ']', '>', ')']) {
+        // A call ends with one of these, or its arguments begin: nothing else needs another look at all of it.
+        if matches!(self.at, At::Call(_)) && !text.contains(['{', '}', ']', '>', ')']) {
             return Vec::new();
         }
         self.parts(false)
@@ -94,6 +141,10 @@ impl CallReader {
                 false
             }
             At::Start | At::Text => self.text(parts),
+            At::Arguments(place) => self.arguments(place, parts),
+            At::Fields(place) => self.fields(place),
+            At::After(place) => self.after(place, ends),
+            At::Item(place) => self.item(place, ends, parts),
         }
     }
 
@@ -118,6 +169,11 @@ impl CallReader {
 
     /// A call after a mark; its text, if it is none.
     fn call(&mut self, mark: &'static str, ends: bool, parts: &mut Vec<Part>) -> bool {
+        let begun = header(self.form, &self.buffer).filter(|header| self.tools.get(&header.name).is_some());
+        if let Some(header) = begun {
+            self.begin(header, 0, self.form.close(mark), parts);
+            return true;
+        }
         match self.form.read(mark, &self.buffer, &self.tools, ends) {
             Read::More => false,
             Read::Calls(calls, bytes) if self.are_known(&calls) => {
@@ -160,11 +216,122 @@ impl CallReader {
             return false;
         }
         let before = self.buffer.len() - rest.len();
+        let begun = header(self.form, rest).filter(|header| self.tools.get(&header.name).is_some());
+        if let Some(header) = begun {
+            self.begin(header, before, None, parts);
+            return true;
+        }
         let read = if rest.starts_with(['{', '[']) { self.form.read("", rest, &self.tools, ends) } else { Read::No };
         match read {
             Read::More => false,
             Read::Calls(calls, bytes) if self.are_known(&calls) => {
                 self.buffer.drain(..before + bytes);
+                self.take(calls, parts);
+                true
+            }
+            Read::Calls(..) | Read::No => {
+                self.at = At::Text;
+                true
+            }
+        }
+    }
+
+    /// Begins a call whose header follows so many bytes.
+    fn begin(&mut self, header: Header, before: usize, close: Option<&'static str>, parts: &mut Vec<Part>) {
+        self.buffer.drain(..before + header.bytes);
+        self.arguments = Arguments::new();
+        self.at = At::Arguments(Place { list: header.list, object: header.object, close });
+        parts.push(Part::Begun(header.name));
+    }
+
+    /// Arguments, as far as they have come.
+    fn arguments(&mut self, place: Place, parts: &mut Vec<Part>) -> bool {
+        let mut kept = String::new();
+        let progress = self.arguments.push(&self.buffer, &mut kept);
+        if !kept.is_empty() {
+            parts.push(Part::Arguments(kept));
+        }
+        match progress {
+            Progress::More => {
+                self.buffer.clear();
+                return false;
+            }
+            Progress::Whole(bytes) => {
+                self.buffer.drain(..bytes);
+                self.calls += 1;
+                self.arguments = Arguments::after_field();
+                self.at = if place.object { At::Fields(place) } else { At::After(place) };
+            }
+            Progress::Broken(bytes) => {
+                self.buffer.drain(..bytes);
+                self.cut = true;
+                self.at = At::Text;
+            }
+        }
+        true
+    }
+
+    /// Fields after the arguments, such as an id, say nothing. The end of the object may be missing.
+    fn fields(&mut self, place: Place) -> bool {
+        match self.arguments.push(&self.buffer, &mut String::new()) {
+            Progress::More => {
+                self.buffer.clear();
+                false
+            }
+            Progress::Whole(bytes) | Progress::Broken(bytes) => {
+                self.buffer.drain(..bytes);
+                self.at = At::After(place);
+                true
+            }
+        }
+    }
+
+    /// After a call: another one, or the end of its list or of its marks. A missing end loses no call.
+    fn after(&mut self, place: Place, ends: bool) -> bool {
+        let rest = self.buffer.trim_start();
+        let before = self.buffer.len() - rest.len();
+        if place.list {
+            match rest.chars().next() {
+                None => return false,
+                Some(',') => {
+                    self.buffer.drain(..=before);
+                    self.at = At::Item(place);
+                }
+                Some(']') => {
+                    self.buffer.drain(..=before);
+                    self.at = At::After(Place { list: false, ..place });
+                }
+                Some(_) => self.at = At::Start,
+            }
+            return true;
+        }
+        let end = place.close.map_or(Begun::No, |close| begins(&self.buffer, close));
+        match end {
+            Begun::Whole((), bytes) => {
+                self.buffer.drain(..bytes);
+                self.at = At::Start;
+            }
+            Begun::More if ends => self.buffer.clear(),
+            Begun::More => return false,
+            Begun::No if place.close.is_some() && rest.starts_with(['{', '[']) => self.at = At::Item(place),
+            Begun::No => self.at = At::Start,
+        }
+        !self.buffer.is_empty()
+    }
+
+    /// A call after another one. What is none is text.
+    fn item(&mut self, place: Place, ends: bool, parts: &mut Vec<Part>) -> bool {
+        let begun = item(&self.buffer).filter(|header| self.tools.get(&header.name).is_some());
+        if let Some(header) = begun {
+            let list = place.list || header.list;
+            self.begin(Header { list, ..header }, 0, place.close, parts);
+            return true;
+        }
+        match json::read(&self.buffer, None, ends) {
+            Read::More => false,
+            Read::Calls(calls, bytes) if self.are_known(&calls) => {
+                self.buffer.drain(..bytes);
+                self.at = At::After(place);
                 self.take(calls, parts);
                 true
             }

@@ -101,15 +101,23 @@ impl Form {
         }
     }
 
+    /// The mark after calls in JSON that follow `mark`.
+    pub(super) fn close(self, mark: &str) -> Option<&'static str> {
+        match self {
+            Self::Phi => Some("<|/tool_call|>"),
+            Self::Hermes | Self::Xml | Self::Granite if mark == "<tool_call>" => Some("</tool_call>"),
+            _ => None,
+        }
+    }
+
     /// Calls at the beginning of `text`, which follows `mark`. `ends` if nothing comes after it.
     pub(super) fn read(self, mark: &str, text: &str, tools: &ToolSet, ends: bool) -> Read {
         match self {
-            Self::Hermes => forms::json::read(text, Some("</tool_call>"), ends),
             Self::Xml => forms::xml::read(text, tools, ends),
             Self::MistralList | Self::MistralArgs => forms::mistral::read(text, ends),
-            Self::Phi => forms::json::read(text, Some("<|/tool_call|>"), ends),
-            Self::Granite if mark == "<tool_call>" => forms::json::read(text, Some("</tool_call>"), ends),
-            Self::Granite | Self::Llama | Self::Json => forms::json::read(text, None, ends),
+            Self::Hermes | Self::Phi | Self::Granite | Self::Llama | Self::Json => {
+                forms::json::read(text, self.close(mark), ends)
+            }
             Self::FunctionGemma => forms::gemma::read(text, &Dialect::FUNCTION_GEMMA, ends),
             Self::Gemma => forms::gemma::read(text, &Dialect::GEMMA, ends),
             Self::Code => forms::code::read(text, tools, ends),

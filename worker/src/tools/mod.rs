@@ -5,11 +5,13 @@
 //! grammar of an answer that has to call, and an [`AnswerReader`] takes calls and thoughts out of the answer's text.
 
 mod answer;
+mod arguments;
 mod calls;
 mod error;
 mod form;
 mod forms;
 mod grammar;
+mod header;
 mod messages;
 mod render;
 mod request;

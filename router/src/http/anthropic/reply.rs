@@ -112,8 +112,8 @@ fn blocks(completion: &Completion) -> Value {
         blocks.push(json!({ "type": "text", "text": completion.text }));
     }
     for call in &completion.tool_calls {
-        // The worker's text is a JSON object.
-        let input: Value = serde_json::from_str(&call.arguments).unwrap_or_default();
+        // An answer may end within the last call, as its reason tells; an input is an object all the same.
+        let input: Value = serde_json::from_str(&call.arguments).unwrap_or_else(|_| json!({}));
         blocks.push(json!({ "type": "tool_use", "id": call.id, "name": call.name, "input": input }));
     }
     blocks.into()
@@ -136,10 +136,12 @@ mod tests {
     fn an_answer_is_its_blocks() {
         assert_eq!(blocks(&Completion::default()), json!([{ "type": "text", "text": "" }]));
         let call = ToolCall { id: "x".to_owned(), name: "f".to_owned(), arguments: "{\"a\":1}".to_owned() };
-        let called = Completion { reasoning: "hm".to_owned(), tool_calls: vec![call], ..Default::default() };
+        let cut = ToolCall { arguments: "{\"a\":".to_owned(), ..call.clone() };
+        let called = Completion { reasoning: "hm".to_owned(), tool_calls: vec![call, cut], ..Default::default() };
         let expected = json!([
             { "type": "thinking", "thinking": "hm", "signature": "" },
             { "type": "tool_use", "id": "x", "name": "f", "input": { "a": 1 } },
+            { "type": "tool_use", "id": "x", "name": "f", "input": {} },
         ]);
         assert_eq!(blocks(&called), expected);
     }

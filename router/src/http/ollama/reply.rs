@@ -103,10 +103,10 @@ fn whole(call: &ToolCall) -> ToolCallDelta {
     ToolCallDelta { index: 0, id, name, arguments }
 }
 
-fn call_json(call: &ToolCallDelta) -> Value {
-    // The worker's text is a JSON object.
-    let arguments: Value = serde_json::from_str(&call.arguments).unwrap_or_default();
-    json!({ "function": { "name": call.name, "arguments": arguments } })
+/// A call whose arguments are whole; callers here do not ask whether an answer ended within its last one.
+fn call_json(call: &ToolCallDelta) -> Option<Value> {
+    let arguments: Value = serde_json::from_str(&call.arguments).ok()?;
+    Some(json!({ "function": { "name": call.name, "arguments": arguments } }))
 }
 
 /// What every line has.
@@ -129,8 +129,9 @@ impl Head {
                 if !said.thoughts.is_empty() {
                     message["thinking"] = said.thoughts.into();
                 }
-                if !said.calls.is_empty() {
-                    message["tool_calls"] = said.calls.iter().map(call_json).collect();
+                let calls: Vec<Value> = said.calls.iter().filter_map(call_json).collect();
+                if !calls.is_empty() {
+                    message["tool_calls"] = calls.into();
                 }
                 line.insert("message".to_owned(), message);
             }
@@ -273,6 +274,10 @@ mod tests {
         let call = json!({ "function": { "name": "f", "arguments": { "a": 1 } } });
         let message = json!({ "role": "assistant", "content": "", "thinking": "hm", "tool_calls": [call] });
         assert_eq!((&end["message"], &end["done_reason"]), (&message, &json!("stop")));
+        calls.add(&[part(1, "f", "{\"a\":")]);
+        let cut = calls.ready(true);
+        let end = head.end(Said { calls: &cut, ..Said::default() }, FinishReason::Length, None);
+        assert_eq!(end["message"], json!({ "role": "assistant", "content": "" }));
         assert_eq!(calls.ready(true), []);
     }
 

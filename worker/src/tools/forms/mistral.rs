@@ -10,24 +10,33 @@ const ID: &str = "[CALL_ID]";
 const NAME_BYTES_MAX: usize = 128;
 
 pub(in crate::tools) fn read(text: &str, ends: bool) -> Read {
-    let begun = text.trim_start();
-    if begun.starts_with('[') && !ARGS.starts_with(begun) && !begun.starts_with(ARGS) {
+    if is_list(text) {
         return json::read(text, None, ends);
     }
-    let Some((before, after)) = text.split_once(ARGS) else {
-        let may = text.len() <= NAME_BYTES_MAX && !begun.contains('\n');
+    let Some((name, before)) = name(text) else {
+        let may = text.len() <= NAME_BYTES_MAX && !text.trim_start().contains('\n') && !text.contains(ARGS);
         return if may && !ends { Read::More } else { Read::No };
     };
-    let name = before.split(ID).next().unwrap_or_default().trim();
-    if name.is_empty() || name.len() > NAME_BYTES_MAX {
-        return Read::No;
-    }
-    match json::value(after) {
+    match json::value(&text[before..]) {
         Begun::Whole(Value::Object(arguments), bytes) => {
             let call = Call { name: name.to_owned(), arguments };
-            Read::Calls(vec![call], before.len() + ARGS.len() + bytes)
+            Read::Calls(vec![call], before + bytes)
         }
         Begun::More if !ends => Read::More,
         _ => Read::No,
     }
+}
+
+/// The name that stands before `[ARGS]`, and the bytes up to the arguments.
+pub(in crate::tools) fn name(text: &str) -> Option<(&str, usize)> {
+    let (before, _) = text.split_once(ARGS).filter(|_| !is_list(text))?;
+    let name = before.split(ID).next().unwrap_or_default().trim();
+    let is_name = !name.is_empty() && name.len() <= NAME_BYTES_MAX;
+    is_name.then_some((name, before.len() + ARGS.len()))
+}
+
+/// Whether a list begins, and not `[ARGS]`.
+fn is_list(text: &str) -> bool {
+    let begun = text.trim_start();
+    begun.starts_with('[') && !ARGS.starts_with(begun) && !begun.starts_with(ARGS)
 }

@@ -6,7 +6,7 @@ mod rendering;
 
 use serde_json::{Value, json};
 use slm_convert::chat::ChatTool;
-use slm_proto::v1::Delta;
+use slm_proto::v1::{Completion, Delta};
 
 use super::*;
 
@@ -36,18 +36,36 @@ fn read(
     tools: &ToolSet,
     parts: &[&str],
 ) -> (String, String, Vec<String>) {
+    let (whole, _) = streamed(form, thinking, tools, parts);
+    let calls = whole.tool_calls.iter().map(|call| format!("{} {}", call.name, call.arguments));
+    (whole.reasoning, whole.text, calls.collect())
+}
+
+/// The same, put together from a delta for each part; and whether it has called.
+fn streamed(form: Form, thinking: Option<(Thinking, bool)>, tools: &ToolSet, parts: &[&str]) -> (Completion, bool) {
     let mut reader = AnswerReader::new(thinking, Some((form, tools.clone())));
-    let mut delta = Delta::default();
+    let mut whole = Completion::default();
+    let mut add = |delta: Delta| {
+        for part in &delta.tool_calls {
+            let begun = whole.tool_calls.len();
+            let begins = part.index as usize == begun;
+            assert!(begins || part.index as usize + 1 == begun, "{part:?} after {begun}");
+            assert_eq!((part.id.len(), part.name.is_empty()), if begins { (9, false) } else { (0, true) }, "{part:?}");
+            assert!(begins || !part.arguments.is_empty(), "{part:?}");
+            whole.add(Delta { tool_calls: vec![part.clone()], ..Default::default() });
+        }
+        whole.add(Delta { tool_calls: Vec::new(), ..delta });
+    };
     for part in parts {
+        let mut delta = Delta::default();
         reader.push((*part).to_owned(), &mut delta);
+        add(delta);
         if reader.is_done() {
             break;
         }
     }
+    let mut delta = Delta::default();
     reader.finish(&mut delta);
-    for (index, call) in delta.tool_calls.iter().enumerate() {
-        assert!(call.index == index as u32 && call.id.len() == 9, "{call:?}");
-    }
-    let calls = delta.tool_calls.iter().map(|call| format!("{} {}", call.name, call.arguments));
-    (delta.reasoning, delta.text, calls.collect())
+    add(delta);
+    (whole, reader.has_called())
 }

@@ -1,17 +1,27 @@
 //! Answers of every form, whole and cut at every byte.
 
+use slm_convert::chat::ChatToolCall;
+
 use super::*;
 
+/// The answer is read like this however it is cut.
 fn check(form: Form, text: &str, said: &str, calls: &[&str]) {
     let tools = set(Choice::Auto, true);
     let expected = (String::new(), said.to_owned(), calls.iter().map(|&call| call.to_owned()).collect::<Vec<_>>());
     assert_eq!(read(form, None, &tools, &[text]), expected, "{form:?}: {text}");
-    for cut in (1..text.len()).filter(|cut| text.is_char_boundary(*cut)) {
-        assert_eq!(read(form, None, &tools, &[&text[..cut], &text[cut..]]), expected, "{form:?}: {text} at {cut}");
+    let cuts: Vec<usize> = (1..text.len()).filter(|cut| text.is_char_boundary(*cut)).collect();
+    for (index, cut) in cuts.iter().enumerate() {
+        assert_eq!(read(form, None, &tools, &[&text[..*cut], &text[*cut..]]), expected, "{form:?}: {text} at {cut}");
+        for next in &cuts[index + 1..] {
+            let parts = [&text[..*cut], &text[*cut..*next], &text[*next..]];
+            assert_eq!(read(form, None, &tools, &parts), expected, "{form:?}: {parts:?}");
+        }
     }
-    let letters: Vec<String> = text.chars().map(String::from).collect();
-    let letters: Vec<&str> = letters.iter().map(String::as_str).collect();
-    assert_eq!(read(form, None, &tools, &letters), expected, "{form:?}: {text} in letters");
+    assert_eq!(read(form, None, &tools, &letters(text)), expected, "{form:?}: {text} in letters");
+}
+
+fn letters(text: &str) -> Vec<&str> {
+    text.char_indices().map(|(at, letter)| &text[at..at + letter.len_utf8()]).collect()
 }
 
 const OSLO: &str = r#"get_weather {"city":"Oslo"}"#;
@@ -90,26 +100,56 @@ fn calls_of_every_form_are_found() {
     }
 }
 
+/// What models add to a call, and what they leave out.
+#[test]
+fn calls_may_differ_from_what_is_taught() {
+    use Form::*;
+    let json = r#"{"name": "get_weather", "arguments": {"city": "Oslo"}}"#;
+    let add = r#"{"name": "add", "arguments": {"a": 1}}"#;
+    for (form, text, calls) in [
+        (Json, format!("[{add} , {{\"name\": \"add\"}}, {json}]\n"), vec![ADD, "add {}", OSLO]),
+        (
+            MistralList,
+            format!("[TOOL_CALLS][{}}}, \"id\": \"a}}]\"}}, {json}]", &add[..add.len() - 2]),
+            vec![ADD, OSLO],
+        ),
+        (
+            Hermes,
+            format!("<tool_call>{}\n</tool_call>\n<tool_call>{json}</tool_call>", &add[..add.len() - 1]),
+            vec![ADD, OSLO],
+        ),
+        (Hermes, format!("<tool_call>{{\"type\": \"function\", {}</tool_call>", &add[1..]), vec![ADD]),
+        (Hermes, format!("<tool_call>[{add}, {json}]</tool_call>"), vec![ADD, OSLO]),
+        (Hermes, format!("<tool_call>{json}</tool_ca"), vec![OSLO]),
+        (Phi, format!("<|tool_call|>[{json}, {add}]"), vec![OSLO, ADD]),
+        (Granite, format!("<|tool_call|>[{json}"), vec![OSLO]),
+        (Llama, format!("{json}; {add}"), vec![OSLO, ADD]),
+    ] {
+        check(form, &text, "", &calls);
+    }
+}
+
 #[test]
 fn what_is_no_call_stays_as_it_is() {
     use Form::*;
     for (form, text) in [
         (Hermes, "Use `<tool_call>` for calls, or </tool_call>."),
         (Hermes, "<tool_call>{\"name\": \"nobody\", \"arguments\": {}}</tool_call> and more"),
-        (Hermes, "a <tool_call>{\"name\": \"add\", \"arguments\": {\"a\": 1"),
         (Hermes, "<tool_call>{\"name\": \"add\", \"arguments\": [1]}</tool_call>"),
+        (Hermes, "a <tool_call>{\"name\": \"add\", \"arguments\":"),
+        (Hermes, "<tool_call>{\"arguments\": {\"a\": 1}, \"name\": \"ad"),
         (Hermes, "  white space \n\n stays \n"),
         (Hermes, "a <tool_cal"),
         (Llama, "Here: {\"name\": \"add\", \"parameters\": {\"a\": 1}}"),
         (Llama, "<|python_tag|>brave_search.call(query=\"x\")"),
         (Json, "{\"city\": \"Oslo\"}"),
-        (Json, "{\"name\": \"add\", \"arguments\": {\"a\": }}"),
         (Json, "[1, 2]"),
         (Json, "{"),
         (Json, "Hello {\"name\": \"add\"}"),
         (MistralArgs, "[TOOL_CALLS]add[ARGS]1"),
         (MistralArgs, "[TOOL_CALLS]add"),
         (MistralList, "[TOOL_CALLS] [{\"name\": 5}]"),
+        (MistralList, "[TOOL_CALLS] [{\"name\": \"add\"}"),
         (Phi, "<|tool_call|>[]<|/tool_call|>"),
         (FunctionGemma, "<start_function_call>call:add{a:<escape>1}<end_function_call>"),
         (FunctionGemma, "<start_function_call>add{}"),
@@ -151,7 +191,69 @@ fn thoughts_come_before_calls() {
     let expected = ("I could <tool_call>.".to_owned(), String::new(), vec![ADD.to_owned()]);
     assert_eq!(read(Form::Hermes, marks.map(|marks| (marks, true)), &tools, &[text]), expected);
     let opened = format!("<think>\n{text}");
-    let letters: Vec<String> = opened.chars().map(String::from).collect();
-    let letters: Vec<&str> = letters.iter().map(String::as_str).collect();
+    let letters = letters(&opened);
     assert_eq!(read(Form::Hermes, marks.map(|marks| (marks, false)), &tools, &letters), expected);
+}
+
+/// A call that ends too early, or in what is no JSON, has the arguments that came, which begin an object.
+#[test]
+fn a_call_that_has_begun_stays_one() {
+    use Form::*;
+    let cut = r#"{"name": "add", "arguments": {"a": 1, "deep": [tr"#;
+    let kept = r#"add {"a":1,"deep":[tr"#;
+    for (form, text, said, calls) in [
+        (Hermes, format!("I add.\n<tool_call>{cut}"), "I add.", vec![kept]),
+        (Llama, cut.to_owned(), "", vec![kept]),
+        (MistralList, format!("[TOOL_CALLS][{cut}"), "", vec![kept]),
+        (MistralArgs, "[TOOL_CALLS]add[ARGS]{\"a\": ".into(), "", vec![r#"add {"a":"#]),
+        (Phi, format!("<|tool_call|>[{cut}"), "", vec![kept]),
+        (Granite, format!("<|tool_call|>[{cut}"), "", vec![kept]),
+        (Json, format!("{{\"name\": \"add\", \"arguments\": {{}}}}\n{cut}"), "", vec!["add {}", kept]),
+        (Json, r#"{"name": "add", "arguments": {"a": True}} Well."#.into(), "True}} Well.", vec![r#"add {"a":"#]),
+        (
+            Hermes,
+            "<tool_call>{\"name\": \"add\", \"arguments\": {a: 1}}\n</tool_call>".into(),
+            "a: 1}}\n</tool_call>",
+            vec!["add {"],
+        ),
+    ] {
+        check(form, &text, said, &calls);
+        let (_, has_called) = streamed(form, None, &set(Choice::Auto, true), &[&text]);
+        assert!(!has_called, "{form:?}: {text}");
+    }
+    let whole = r#"{"name": "add", "arguments": {"a": 1}}"#;
+    assert!(streamed(Json, None, &set(Choice::Auto, true), &[whole]).1);
+    // Others stay text until they are whole.
+    for (form, text) in [
+        (Gemma, "<|tool_call>call:add{a:1"),
+        (Xml, "<tool_call>\n<function=add>\n<parameter=a>\n1\n</parameter>"),
+        (Hermes, r#"<tool_call>{"name": "nobody", "arguments": {"a": 1"#),
+    ] {
+        check(form, text, text, &[]);
+    }
+}
+
+/// Name and arguments come as they are written, where arguments are JSON at the end of a call.
+#[test]
+fn arguments_come_in_pieces() {
+    use Form::*;
+    let tools = set(Choice::Auto, true);
+    for form in [Hermes, Llama, MistralList, MistralArgs, Phi, Granite, Json] {
+        let call =
+            ChatToolCall { id: String::new(), name: "add".into(), arguments: json!({"a": 1, "deep": [true, false]}) };
+        let text = form.wire().write(&[call]);
+        let mut reader = AnswerReader::new(None, Some((form, tools.clone())));
+        let mut pieces = Vec::new();
+        for letter in letters(&text) {
+            let mut delta = Delta::default();
+            reader.push(letter.to_owned(), &mut delta);
+            assert!(delta.text.is_empty(), "{form:?}: {delta:?}");
+            pieces.extend(delta.tool_calls.into_iter().map(|part| (part.name, part.arguments)));
+        }
+        assert!(reader.has_called(), "{form:?}");
+        assert_eq!(pieces[0], ("add".to_owned(), "{".to_owned()), "{form:?}");
+        let rest: Vec<&str> = pieces[1..].iter().map(|(_, arguments)| arguments.as_str()).collect();
+        assert_eq!(rest, letters(r#""a":1,"deep":[true,false]}"#), "{form:?}");
+        assert!(pieces[1..].iter().all(|(name, _)| name.is_empty()), "{form:?}");
+    }
 }
