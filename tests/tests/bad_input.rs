@@ -3,5 +3,6 @@
 mod bad_input {
     mod artifacts;
     mod environment;
+    mod formats;
     mod requests;
 }

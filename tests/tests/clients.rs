@@ -48,6 +48,13 @@ fn the_official_anthropic_client() -> Result<()> {
 }
 
 #[test]
+fn langchain() -> Result<()> {
+    let swarm = quickstart()?;
+    let expected = repository().join("examples/quickstart/expected.json");
+    python("langchain_client.py", &[format!("{}/v1", swarm.http), expected.display().to_string()])
+}
+
+#[test]
 fn the_official_triton_client() -> Result<()> {
     let swarm = quickstart()?;
     let address = |url: &str| url.trim_start_matches("http://").to_owned();

@@ -9,15 +9,15 @@ use slm_tests::swarm::{Call, Client, Folder, Shared, Swarm, worker_state, worker
 use tonic::Code;
 
 /// A swarm with its manifests.
-struct Running {
-    swarm: Swarm,
+pub(super) struct Running {
+    pub(super) swarm: Swarm,
     _folder: Folder,
 }
 
 static RUNNING: Shared<Running> = Shared::new();
 
 /// Room for two sequences, so that one that was not let go of is missed.
-fn running() -> Result<Arc<Running>> {
+pub(super) fn running() -> Result<Arc<Running>> {
     RUNNING.get(|| {
         let folder = Folder::quickstart("precision: F32, maxSequences: 2, contextLength: 4096")?;
         let swarm = Swarm::start(folder.path())?;
@@ -26,7 +26,7 @@ fn running() -> Result<Arc<Running>> {
 }
 
 /// A chat request as a body, changed in some fields.
-fn chat(change: Value) -> Value {
+pub(super) fn chat(change: Value) -> Value {
     let mut body = json!({
         "model": "smollm2",
         "messages": [{"role": "user", "content": "Tell me a long story."}],
@@ -41,7 +41,7 @@ fn chat(change: Value) -> Value {
 
 impl Running {
     /// One a test: a channel ends with the runtime of the test that opened it.
-    fn client(&self) -> Result<Client> {
+    pub(super) fn client(&self) -> Result<Client> {
         self.swarm.client()
     }
 
@@ -51,7 +51,7 @@ impl Running {
     }
 
     /// The status and the error of a request that is refused.
-    async fn refusal(&self, body: impl Into<reqwest::Body>) -> Result<(u16, Value)> {
+    pub(super) async fn refusal(&self, body: impl Into<reqwest::Body>) -> Result<(u16, Value)> {
         let response = self.post(body).await?;
         let status = response.status().as_u16();
         let body: Value = response.json().await?;
@@ -62,7 +62,7 @@ impl Running {
     }
 }
 
-fn says(error: &Value, parts: &[&str]) {
+pub(super) fn says(error: &Value, parts: &[&str]) {
     let message = error["message"].as_str().unwrap_or_default();
     assert!(parts.iter().all(|part| message.contains(part)), "expected {parts:?} in {message:?}");
 }
