@@ -30,6 +30,8 @@ pub fn task(task: Task) -> slm_worker::model::Task {
     match task {
         Task::Generate => slm_worker::model::Task::Generate,
         Task::Embed => slm_worker::model::Task::Embed,
+        Task::Rerank => slm_worker::model::Task::Rerank,
+        Task::Classify => slm_worker::model::Task::Classify,
     }
 }
 

@@ -13,7 +13,7 @@ mod tensors;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use check::LAYERS_MAX;
-pub use encoder::{Encoder, Rows};
+pub use encoder::{Encoder, RelativeBias, Rows};
 pub use states::{DeltaRule, ShortConvolution};
 pub(crate) use tensors::{Stack, TensorSpec, Transform};
 

@@ -23,13 +23,12 @@ use crate::{
     block_bits,
     chat::{ChatError, ChatTemplate},
     checkpoint::{Checkpoint, CheckpointError},
-    embedding::EmbeddingSettings,
     generation::GenerationDefaults,
     graph::{self, Activations, Flavour, Form, GRAPH_FILE, GraphError, Precision, WEIGHTS_FILE},
 };
 
 /// Incremented whenever the same checkpoint would give another bundle: another graph, or other defaults.
-pub const CONVERTER_VERSION: u32 = 11;
+pub const CONVERTER_VERSION: u32 = 12;
 
 /// Polling interval while another process builds the bundle.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
@@ -58,9 +57,6 @@ pub struct BundleInfo {
     pub architecture: Architecture,
     /// Sampling defaults and end-of-sequence ids.
     pub generation: GenerationDefaults,
-    /// How vectors are made of states, in a bundle for embeddings.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub embedding: Option<EmbeddingSettings>,
     /// Chat template, if the model has one.
     pub chat_template: Option<ChatTemplate>,
 }
@@ -319,7 +315,6 @@ impl Bundle {
         dir: &Path,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<(), BundleError> {
-        let embedding = (flavour.form == Form::States).then(|| checkpoint.embedding()).transpose()?;
         if let Some(tokenizer) = checkpoint.tokenizer()? {
             tokenizer
                 .save(dir.join(TOKENIZER_FILE), false)
@@ -334,7 +329,6 @@ impl Bundle {
             flavour,
             architecture: checkpoint.architecture().clone(),
             generation: checkpoint.generation().clone(),
-            embedding,
             chat_template: checkpoint.chat_template()?,
         };
         let path = dir.join(BUNDLE_FILE);

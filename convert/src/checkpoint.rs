@@ -17,6 +17,7 @@ pub use error::CheckpointError;
 
 use crate::architecture::Architecture;
 use crate::chat::ChatTemplate;
+use crate::classifier::{self, Classifier};
 use crate::digest;
 use crate::embedding::EmbeddingSettings;
 use crate::generation::GenerationDefaults;
@@ -164,6 +165,35 @@ impl Checkpoint {
         match &self.source {
             Source::Folder(folder) => folder.embedding(),
             Source::Gguf(_) => Ok(EmbeddingSettings::default()),
+        }
+    }
+
+    /// The head that scores a pair of a query and a document.
+    ///
+    /// # Errors
+    /// The checkpoint has none, one with several labels, or one that is not supported.
+    pub fn reranker(&self) -> Result<Classifier, CheckpointError> {
+        self.head(Classifier::reranker)
+    }
+
+    /// The head that gives texts labels.
+    ///
+    /// # Errors
+    /// The checkpoint has none, one without names of labels, or one that is not supported.
+    pub fn classifier(&self) -> Result<Classifier, CheckpointError> {
+        self.head(Classifier::labeller)
+    }
+
+    fn head(
+        &self,
+        read: fn(&classifier::Source<'_>) -> Result<Classifier, CheckpointError>,
+    ) -> Result<Classifier, CheckpointError> {
+        match &self.source {
+            Source::Folder(folder) => folder.head(read),
+            Source::Gguf(file) => {
+                let problem = "a GGUF file has no head for labels; choose a folder with config.json and safetensors";
+                Err(CheckpointError::Head { path: file.path().to_owned(), problem: problem.to_owned() })
+            }
         }
     }
 

@@ -1,5 +1,5 @@
-//! How a vector is made of the states of a text's tokens: pooling and normalisation, as sentence-transformers writes them
-//! beside a model.
+//! How a vector is made of the states of a text's tokens: pooling, dense layers and normalisation, as sentence-transformers writes
+//! them beside a model.
 //!
 //! `modules.json` lists modules in the order of their work, each with a folder for its own `config.json`. A module, or a setting,
 //! that would change a vector and is not known here is refused by name.
@@ -7,11 +7,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::checkpoint::CheckpointError;
-use crate::{fields, mapped};
+use crate::checkpoint::{CheckpointError, Tensor};
+use crate::dense::{Dense, DenseActivation};
+use crate::safetensors_file::SafetensorsFile;
+use crate::{fields, listing, mapped};
 
 const MODULES: &str = "modules.json";
 const TRANSFORMER: &str = "sentence_bert_config.json";
@@ -20,10 +22,12 @@ const MODEL: &str = "config_sentence_transformers.json";
 const MODULES_MAX: usize = 16;
 
 /// How vectors are made of states.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct EmbeddingSettings {
     /// One vector of those of all tokens.
     pub pooling: Pooling,
+    /// Layers over that vector.
+    pub layers: Vec<Dense>,
     /// Whether vectors have a length of one.
     pub normalize: bool,
     /// Bound on the tokens of a text; `None` for that of the model.
@@ -33,7 +37,7 @@ pub struct EmbeddingSettings {
 }
 
 /// One vector of those of a text's tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pooling {
     /// Mean of all tokens.
     Mean,
@@ -52,7 +56,7 @@ pub enum Pooling {
 /// Those of a model without any files of sentence-transformers, as that reads it.
 impl Default for EmbeddingSettings {
     fn default() -> Self {
-        Self { pooling: Pooling::Mean, normalize: false, tokens_max: None, prompt: String::new() }
+        Self { pooling: Pooling::Mean, layers: Vec::new(), normalize: false, tokens_max: None, prompt: String::new() }
     }
 }
 
@@ -94,6 +98,8 @@ pub(crate) fn read_files(path: &Path, files: &mut Files, bytes_max: u64) -> Resu
     for module in modules(path, files.get(MODULES).map(Vec::as_slice).unwrap_or_default())? {
         if !module.path.is_empty() {
             add(path, files, &config(&module), bytes_max)?;
+            // Its weights are a part of the model's digest, too.
+            add(path, files, &weights(&module), bytes_max)?;
         }
     }
     Ok(())
@@ -112,6 +118,10 @@ fn config(module: &Module) -> String {
     format!("{}/config.json", module.path)
 }
 
+fn weights(module: &Module) -> String {
+    format!("{}/model.safetensors", module.path)
+}
+
 fn modules(path: &Path, bytes: &[u8]) -> Result<Vec<Module>, CheckpointError> {
     let wrong = |problem: String| CheckpointError::Embedding { path: path.join(MODULES), problem };
     let modules: Vec<Module> = serde_json::from_slice(bytes)
@@ -127,8 +137,8 @@ fn modules(path: &Path, bytes: &[u8]) -> Result<Vec<Module>, CheckpointError> {
     }
 }
 
-/// The settings in `files` of the folder `path`.
-pub(crate) fn settings(path: &Path, files: &Files) -> Result<EmbeddingSettings, CheckpointError> {
+/// The settings in `files` of the folder `path`, of a model whose states have `width` numbers.
+pub(crate) fn settings(path: &Path, files: &Files, width: usize) -> Result<EmbeddingSettings, CheckpointError> {
     let Some(bytes) = files.get(MODULES) else { return Ok(EmbeddingSettings::default()) };
     let json = |name: &str| match files.get(name) {
         None => Ok(Map::new()),
@@ -146,9 +156,19 @@ pub(crate) fn settings(path: &Path, files: &Files) -> Result<EmbeddingSettings, 
                 settings.pooling = pooling(&json(&file)?).map_err(|problem| wrong(&file, problem))?;
                 pooled = true;
             }
+            "Dense" if !pooled || settings.normalize => {
+                let problem = "a Dense module is supported between Pooling and Normalize only";
+                return Err(wrong(MODULES, problem.to_owned()));
+            }
+            "Dense" => {
+                let file = config(&module);
+                let width = settings.layers.last().map_or(width, |layer| layer.outputs);
+                let layer = dense(&path.join(weights(&module)), &json(&file)?, width);
+                settings.layers.push(layer.map_err(|problem| wrong(&file, problem))?);
+            }
             "Normalize" => settings.normalize = true,
             other => {
-                let known = "Transformer, Pooling and Normalize are supported";
+                let known = "Transformer, Pooling, Dense and Normalize are supported";
                 return Err(wrong(MODULES, format!("module `{other}` is not supported; {known}")));
             }
         }
@@ -160,6 +180,50 @@ pub(crate) fn settings(path: &Path, files: &Files) -> Result<EmbeddingSettings, 
     settings.tokens_max = tokens_max(&transformer).map_err(|problem| wrong(TRANSFORMER, problem))?;
     settings.prompt = prompt(&json(MODEL)?).map_err(|problem| wrong(MODEL, problem))?;
     Ok(settings)
+}
+
+/// Refuses a prompt before each text, in `files` of the folder `path`: what has a head takes texts as they are.
+pub(crate) fn refuse_prompt(path: &Path, files: &Files) -> Result<(), CheckpointError> {
+    let Some(bytes) = files.get(MODEL) else { return Ok(()) };
+    let file = path.join(MODEL);
+    let config = fields::parse(bytes)
+        .map_err(|error| CheckpointError::Json { path: file.clone(), problem: error.to_string() })?;
+    match config.get("default_prompt_name").filter(|name| !name.is_null()) {
+        None => Ok(()),
+        Some(name) => {
+            let name = fields::shown(name);
+            let problem = format!("`default_prompt_name` is {name}, which is supported for spec.task Embed only");
+            Err(CheckpointError::Embedding { path: file, problem })
+        }
+    }
+}
+
+/// The layer of a Dense module, whose input has `width` numbers.
+fn dense(path: &Path, config: &Map<String, Value>, width: usize) -> Result<Dense, String> {
+    for key in ["module_input_name", "module_output_name"] {
+        if config.get(key).is_some_and(|name| !name.is_null() && *name != "sentence_embedding") {
+            return Err(format!("`{key}` is {}; supported: sentence_embedding", fields::shown(&config[key])));
+        }
+    }
+    let class = config.get("activation_function").and_then(Value::as_str);
+    let class = class.ok_or("field `activation_function` is missing")?;
+    let activation = DenseActivation::of_class(class)
+        .map_err(|known| format!("`activation_function` is {class:?}, which is not supported; supported: {known}"))?;
+    if let Some(problem) = listing::obstacle(path) {
+        return Err(format!("{}: {problem}", path.display()));
+    }
+    if !path.is_file() {
+        let remedy = "save the model with a newer sentence-transformers, which writes safetensors";
+        return Err(format!("its weights are not in {}: {remedy}", path.display()));
+    }
+    let file = SafetensorsFile::open(path).map_err(|error| error.to_string())?;
+    let tensor = |name: &str| {
+        let Some(entry) = file.entry(name) else { return Ok(None) };
+        let data = file.values(name).map_err(|error| error.to_string())?;
+        Ok::<_, String>(data.map(|data| Tensor { shape: entry.shape.clone(), data }))
+    };
+    let weight = tensor("linear.weight")?.ok_or_else(|| format!("{}: no linear.weight", path.display()))?;
+    Dense::new(width, weight, tensor("linear.bias")?, activation)
 }
 
 fn pooling(config: &Map<String, Value>) -> Result<Pooling, String> {
@@ -208,80 +272,4 @@ fn prompt(config: &Map<String, Value>) -> Result<String, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn read(modules: Value, pooling: Value, transformer: Value, model: Value) -> Result<EmbeddingSettings, String> {
-        let files =
-            [(MODULES, modules), ("1_Pooling/config.json", pooling), (TRANSFORMER, transformer), (MODEL, model)];
-        let files = files.map(|(name, value)| (name.to_owned(), value.to_string().into_bytes())).into();
-        settings(Path::new("m"), &files).map_err(|error| error.to_string())
-    }
-
-    fn list(kinds: &[&str]) -> Value {
-        let module = |(index, kind): (usize, &&str)| {
-            let path = if index == 0 { String::new() } else { format!("{index}_{kind}") };
-            json!({ "idx": index, "name": index.to_string(), "path": path, "type": format!("sentence_transformers.models.{kind}") })
-        };
-        kinds.iter().enumerate().map(module).collect()
-    }
-
-    #[test]
-    fn settings_are_those_of_the_files() {
-        let mean = json!({ "word_embedding_dimension": 384, "pooling_mode_cls_token": false, "pooling_mode_mean_tokens": true });
-        let minilm = read(
-            list(&["Transformer", "Pooling", "Normalize"]),
-            mean,
-            json!({ "max_seq_length": 256, "do_lower_case": false }),
-            json!({ "__version__": {} }),
-        );
-        let expected =
-            EmbeddingSettings { pooling: Pooling::Mean, normalize: true, tokens_max: Some(256), prompt: String::new() };
-        assert_eq!(minilm, Ok(expected));
-        let named = read(
-            list(&["Transformer", "Pooling"]),
-            json!({ "pooling_mode": "lasttoken" }),
-            json!({ "max_seq_length": null }),
-            json!({ "prompts": { "query": "query: " }, "default_prompt_name": "query" }),
-        );
-        let expected = EmbeddingSettings {
-            pooling: Pooling::Last,
-            normalize: false,
-            tokens_max: None,
-            prompt: "query: ".to_owned(),
-        };
-        assert_eq!(named, Ok(expected));
-        assert_eq!(settings(Path::new("m"), &Files::new()).unwrap(), EmbeddingSettings::default());
-    }
-
-    #[test]
-    fn what_would_change_vectors_is_refused_by_name() {
-        let cls = || json!({ "pooling_mode_cls_token": true });
-        let two = || list(&["Transformer", "Pooling"]);
-        let none = || json!({});
-        for (modules, pooling, transformer, model, words) in [
-            (list(&["Transformer", "Pooling", "Dense"]), cls(), none(), none(), "module `Dense` is not supported"),
-            (list(&["Transformer"]), none(), none(), none(), "no Pooling module"),
-            (two(), none(), none(), none(), "no pooling mode is chosen"),
-            (
-                two(),
-                json!({ "pooling_mode_cls_token": true, "pooling_mode_max_tokens": true }),
-                none(),
-                none(),
-                "pooling_mode_max_tokens and pooling_mode_cls_token are chosen together",
-            ),
-            (two(), json!({ "pooling_mode": "attention" }), none(), none(), "`pooling_mode` is"),
-            (two(), json!({ "pooling_mode": "cls", "include_prompt": false }), none(), none(), "`include_prompt`"),
-            (two(), cls(), json!({ "do_lower_case": true }), none(), "`do_lower_case`"),
-            (two(), cls(), json!({ "max_seq_length": 0 }), none(), "`max_seq_length`"),
-            (two(), cls(), none(), json!({ "default_prompt_name": "q" }), "none of `prompts`"),
-            (json!([{ "path": "../x", "type": "a.Pooling" }]), cls(), none(), none(), "not the name of a folder"),
-            (json!({}), cls(), none(), none(), "not a list of modules"),
-        ] {
-            let refusal = read(modules, pooling, transformer, model).unwrap_err();
-            assert!(refusal.contains(words), "{refusal}");
-        }
-    }
-}
+mod tests;

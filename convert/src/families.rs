@@ -19,6 +19,7 @@ mod llama;
 mod mistral;
 mod modernbert;
 mod nemotron;
+mod nomic_bert;
 mod olmo;
 mod phi;
 mod phi3;
@@ -78,7 +79,9 @@ const ALL: &[FamilyReader] = &[
     bert::BERT,
     bert::ROBERTA,
     bert::DISTILBERT,
+    bert::MPNET,
     modernbert::READER,
+    nomic_bert::READER,
 ];
 
 /// Architectures of GGUF files.

@@ -30,6 +30,8 @@ pub mod gguf;
 pub mod chat;
 mod chat_files;
 pub mod checkpoint;
+pub mod classifier;
+pub mod dense;
 pub mod embedding;
 pub mod generation;
 pub mod peft;

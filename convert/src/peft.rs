@@ -6,6 +6,7 @@
 mod chat;
 mod config;
 mod error;
+mod head;
 mod lookalike;
 mod matrix;
 mod synthetic;
@@ -17,6 +18,7 @@ use std::path::Path;
 
 pub use chat::AdapterChat;
 pub use error::AdapterError;
+pub use head::HeadChanges;
 pub use matrix::Matrix;
 
 use crate::architecture::{Architecture, Place};
@@ -82,7 +84,7 @@ impl Adapter {
         let weights_path = existing(dir, WEIGHTS_FILE)?;
         let config_bytes = mapped::read(&config_path, CONFIG_BYTES_MAX)
             .map_err(|source| AdapterError::Io { path: config_path.clone(), source })?;
-        let config = LoraConfig::parse(&config_path, &config_bytes)?;
+        let config = LoraConfig::parse(&config_path, &config_bytes, base)?;
         let targets = targets::resolve(&config, base)?;
         let weights = Weights::open(&weights_path)?;
         let (pairs, note) = weights.pairs(&targets, base, embeddings)?;

@@ -48,7 +48,9 @@ use crate::{
 pub struct SlmModelSpec {
     /// Source is the location of the weights: a GGUF file, or a Hugging Face folder with config.json and safetensors.
     pub source: Source,
-    /// Task is what the workers do: Generate continues text, Embed turns texts into vectors. Encoders such as BERT embed only.
+    /// Task is what the workers do: Generate continues text, Embed turns texts into vectors, Rerank scores documents for a query, and
+    /// Classify gives texts labels. Encoders such as BERT do not generate; Rerank and Classify need a checkpoint with a head for
+    /// sequence classification.
     #[serde(default)]
     pub task: Task,
     /// Replicas is the number of workers in a cluster. `slm up` runs one.
@@ -85,6 +87,10 @@ pub enum Task {
     Generate,
     #[allow(missing_docs)]
     Embed,
+    #[allow(missing_docs)]
+    Rerank,
+    #[allow(missing_docs)]
+    Classify,
 }
 
 impl Task {
@@ -94,6 +100,8 @@ impl Task {
         match self {
             Self::Generate => "Generate",
             Self::Embed => "Embed",
+            Self::Rerank => "Rerank",
+            Self::Classify => "Classify",
         }
     }
 }

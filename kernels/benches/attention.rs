@@ -138,6 +138,7 @@ fn line(name: &str, level: Level, case: &Case, bandwidth: f64, peak: f64) {
             norm: None,
             stored: Stored::PLAIN,
             gated: false,
+            bias: None,
         };
         let call = Instant::now();
         // SAFETY: one thread.

@@ -15,7 +15,7 @@
 //! `q`, rotated and scaled, over the visible positions `j` of one partition, and an optional soft cap `cap`:
 //!
 //! ```text
-//! s_j = fma chain over d of q_d * k_jd;  with a cap: s_j = cap * tanh(s_j / cap)
+//! s_j = fma chain over d of q_d * k_jd;  with a cap: s_j = cap * tanh(s_j / cap);  with a bias: s_j += bias of j
 //! m = max s_j;  w_j = exp(s_j - m);  l = sum of w_j in 16 lanes by j mod 16, halved until one is left
 //! v_d = fma chain over j of w_j * v_jd
 //! ```
@@ -70,6 +70,34 @@ pub struct Attention<'a> {
     pub stored: Stored,
     /// Whether each query head has a gate behind it in the inputs, of the same width; see [`Attention::gate`].
     pub gated: bool,
+    /// Numbers that are added to scores.
+    pub bias: Option<RelativeBias<'a>>,
+}
+
+/// What is added to a score by how far a key is from its query.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RelativeBias<'a> {
+    /// `[heads, 2 * positions - 1]`: of a head, those of the key `positions - 1` before the query up to the one as far behind it.
+    pub table: &'a [f32],
+    /// Number of positions that it reaches.
+    pub positions: usize,
+}
+
+impl RelativeBias<'_> {
+    fn check(&self, plan: &Plan) {
+        let (heads, positions) = (plan.shape().heads(), self.positions);
+        assert!(
+            positions > 0 && self.table.len() == heads * (2 * positions - 1),
+            "a bias of {} numbers for {heads} heads and {positions} positions",
+            self.table.len()
+        );
+        assert!(plan.positions() <= positions, "a bias of {positions} positions for {}", plan.positions());
+    }
+
+    /// Biases of a head's query at `position`, from that of the key at position 0 on.
+    fn of(&self, head: usize, position: usize) -> &[f32] {
+        &self.table[head * (2 * self.positions - 1)..][self.positions - 1 - position..]
+    }
 }
 
 /// What a token appends to its sequence's pages.
@@ -160,6 +188,7 @@ impl Attention<'_> {
         self.check(level);
         let plan = self.plan;
         let shape = *plan.shape();
+        self.bias.iter().for_each(|bias| bias.check(plan));
         assert!(
             out.width() == shape.queries_width() && out.len() >= plan.tokens(),
             "{} outputs of {} for {} tokens of {shape:?}",
@@ -174,7 +203,8 @@ impl Attention<'_> {
         for (row, index) in rows.iter_mut().zip(item.rows.clone()) {
             let token = span.first_token + index / shape.group();
             let position = span.begin + index / shape.group();
-            let column = (item.kv_head * shape.group() + index % shape.group()) * shape.head_dim;
+            let head = item.kv_head * shape.group() + index % shape.group();
+            let column = head * shape.head_dim;
             let visible = plan.visible(span, position, self.window.map_or(usize::MAX, NonZeroUsize::get));
             *row = Row {
                 // SAFETY: both are rows of `heads * head_dim` floats, the column one of a head's first.
@@ -183,6 +213,8 @@ impl Attention<'_> {
                 out: unsafe { out.row(token).add(column) },
                 first: visible.start,
                 end: visible.end,
+                // A key that is visible is within the positions of the plan, which the bias reaches.
+                bias: self.bias.as_ref().map_or(std::ptr::null(), |bias| bias.of(head, position).as_ptr()),
             };
         }
         let work = Work {

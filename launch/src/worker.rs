@@ -105,6 +105,10 @@ pub enum Task {
     Generate,
     /// Turn texts into vectors.
     Embed,
+    /// Score documents for a query.
+    Rerank,
+    /// Give texts labels.
+    Classify,
 }
 
 /// Precision of the weights in memory.
@@ -140,6 +144,8 @@ impl From<model::Task> for Task {
         match task {
             model::Task::Generate => Self::Generate,
             model::Task::Embed => Self::Embed,
+            model::Task::Rerank => Self::Rerank,
+            model::Task::Classify => Self::Classify,
         }
     }
 }

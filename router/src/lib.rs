@@ -11,7 +11,7 @@
 //!   `resolve` (name to model, adapter or route), `classify` (outcomes of a route's rules), `decide` (outcomes to an expert),
 //!   `eligible` (expert to the workers that have it loaded), `rank` (workers to the best one),
 //!   `attempts` (retries on another worker);
-//! - `once`: the same for a request whose answer is one message: `embed` for embeddings, `tokens` for the tokens of prompts;
+//! - `once`: the same for a request whose answer is one message: `encode` for vectors, scores and labels, `tokens` for the tokens of prompts;
 //! - `events`, `relay`: the answer, to a caller that may read slowly.
 //!
 //! Beside it: `swarm` and `source` (desired state), `fleet` and `view` (observed state), `catalog`, `readiness`, `metrics`,
@@ -34,7 +34,7 @@ mod classify;
 mod decide;
 mod dispatch;
 mod eligible;
-mod embed;
+mod encode;
 mod events;
 mod once;
 mod rank;

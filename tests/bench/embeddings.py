@@ -4,7 +4,7 @@ usage: embeddings.py MODEL_DIR TEXTS_JSON [SECONDS [SLM_BINARY]]
 
 The peers get batches of 8 texts from a loop, without any network or client: more than a server around them could do. Rounds of all
 are interleaved. Needs sentence-transformers, onnx, onnxruntime and torch; MODEL_DIR is a folder of sentence-transformers whose
-vectors are normalised means, TEXTS_JSON a list of texts.
+vectors are normalised means, TEXTS_JSON a list of texts, or of pieces of the licence as ../embeddings/make.py writes them.
 """
 
 import base64
@@ -161,7 +161,9 @@ def compare(title, systems, texts, seconds):
 
 def main(model, texts, seconds, binary):
     torch.set_num_threads(THREADS)
+    words = (Path(__file__).parent / "../../LICENSE").read_text().split()
     texts = json.loads(Path(texts).read_text())
+    texts = [text if isinstance(text, str) else " ".join(words[text[0]:text[0] + text[1]]) for text in texts]
     random.Random(3).shuffle(texts)
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)

@@ -6,7 +6,9 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use safetensors::SafeTensors;
+use half::f16;
+use safetensors::{Dtype, SafeTensors};
+use serde::Deserialize;
 use slm_convert::bundle::cache_dir;
 use slm_proto::v1::{self, embed_input::Input};
 
@@ -34,7 +36,31 @@ pub fn texts(file: &Path) -> Result<Vec<String>> {
     Ok(serde_json::from_slice(&fs::read(file)?)?)
 }
 
-/// The vectors of a file, in the order of its texts.
+/// The texts of a file that has pieces of this repository's licence, by first word and length, beside whole texts.
+///
+/// # Errors
+/// It cannot be read.
+pub fn sentences(file: &Path) -> Result<Vec<String>> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Sentence {
+        Whole(String),
+        Piece(usize, usize),
+    }
+    let licence = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../LICENSE"))?;
+    let words: Vec<&str> = licence.split_whitespace().collect();
+    let sentences: Vec<Sentence> = serde_json::from_slice(&fs::read(file)?)?;
+    let text = |sentence| match sentence {
+        Sentence::Whole(text) => Ok(text),
+        Sentence::Piece(begin, length) => {
+            let piece = words.get(begin..begin + length).context("the licence has fewer words; make the file anew")?;
+            Ok(piece.join(" "))
+        }
+    };
+    sentences.into_iter().map(text).collect()
+}
+
+/// The vectors of a file, in the order of its texts, in 32 or 16 bits.
 ///
 /// # Errors
 /// It cannot be read.
@@ -42,9 +68,11 @@ pub fn vectors(file: &Path) -> Result<Vec<Vec<f32>>> {
     let bytes = fs::read(file)?;
     let tensors = SafeTensors::deserialize(&bytes)?;
     let vectors = tensors.tensor("vectors")?;
-    let floats =
-        vectors.data().chunks_exact(4).map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
-    let floats: Vec<f32> = floats.collect();
+    let data = vectors.data();
+    let floats: Vec<f32> = match vectors.dtype() {
+        Dtype::F16 => data.chunks_exact(2).map(|bytes| f16::from_le_bytes([bytes[0], bytes[1]]).to_f32()).collect(),
+        _ => data.chunks_exact(4).map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])).collect(),
+    };
     Ok(floats.chunks_exact(vectors.shape()[1]).map(<[f32]>::to_vec).collect())
 }
 

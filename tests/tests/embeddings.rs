@@ -8,7 +8,7 @@ use slm_convert::{bundle::PrecisionChoice, graph::Precision};
 use slm_proto::v1::{self, embed_input::Input, embeddings_client::EmbeddingsClient};
 use slm_tests::{
     clients::python,
-    embeddings::{cosine, fixture, minilm, request, texts, vectors},
+    embeddings::{cosine, fixture, minilm, request, sentences, texts, vectors},
     swarm::{Folder, Swarm, adapter, base, output, slm},
     tiny::{self, Worker, greedy},
 };
@@ -44,7 +44,7 @@ fn assert_alike(got: &[Vec<f32>], want: &[Vec<f32>], bound: f64, what: &str) {
 #[tokio::test]
 async fn vectors_are_those_of_the_reference() -> Result<()> {
     let texts = texts(&fixture("texts.json"))?;
-    for family in ["bert", "roberta", "distilbert", "modernbert", "qwen3"] {
+    for family in ["bert", "roberta", "distilbert", "modernbert", "qwen3", "mpnet", "nomic_bert", "gemma3"] {
         let want = vectors(&fixture(family).join("vectors.safetensors"))?;
         for (precision, bound) in [(Precision::F32, 0.999_999), (Precision::Int8, 0.995)] {
             let (worker, mut client) = start(&fixture(family), precision).await?;
@@ -94,7 +94,8 @@ async fn an_adapter_changes_vectors_as_peft_does() -> Result<()> {
 
 #[tokio::test]
 async fn a_real_model_makes_the_vectors_of_the_reference() -> Result<()> {
-    let (texts, want) = (texts(&fixture("minilm.json"))?, vectors(&fixture("minilm.safetensors"))?);
+    let (texts, want) = (sentences(&fixture("minilm.json"))?, vectors(&fixture("minilm.safetensors"))?);
+    assert_eq!(texts.len(), 500);
     for (precision, bound) in [(Precision::F32, 0.9999), (Precision::Int8, 0.99)] {
         let (worker, mut client) = start(&minilm()?, precision).await?;
         let got = embed(&mut client, request("tiny", &texts)).await?;
@@ -171,6 +172,22 @@ async fn a_model_does_its_own_task() -> Result<()> {
     let refused = embed(&mut client, request("tiny", &["a".to_owned()])).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition);
     assert!(refused.message().contains("generates text; for embeddings, name a model whose spec.task"), "{refused}");
+    worker.stop().await
+}
+
+#[tokio::test]
+async fn dense_modules_make_the_width_of_vectors() -> Result<()> {
+    let (worker, mut client) = start(&fixture("gemma3"), Precision::F32).await?;
+    let want = vectors(&fixture("gemma3/vectors.safetensors"))?;
+    let got = embed(&mut client, request("tiny", &texts(&fixture("texts.json"))?)).await?;
+    for (got, want) in got.iter().zip(&want) {
+        assert_eq!(got.len(), 24);
+        let largest = got.iter().zip(want).map(|(got, want)| (got - want).abs()).fold(0.0, f32::max);
+        assert!(largest < 1e-4, "{largest}");
+    }
+    let wide = v1::EmbedRequest { dimensions: Some(25), ..request("tiny", &["a".to_owned()]) };
+    let refused = embed(&mut client, wide).await.unwrap_err();
+    assert!(refused.message().contains("dimensions is 25; vectors of this model have 1 to 24"), "{refused}");
     worker.stop().await
 }
 

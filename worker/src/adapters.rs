@@ -24,6 +24,8 @@ use slm_convert::peft::AdapterChat;
 
 pub use loaded::{LoadedAdapter, PrepareError};
 
+use crate::embed::Readout;
+
 /// What the backend sees: adapters by slot.
 #[derive(Debug)]
 pub struct AdapterTable {
@@ -75,6 +77,8 @@ pub struct AdapterInfo {
     pub loaded_at: SystemTime,
     /// How requests to it differ from those to its base.
     pub chat: AdapterChat,
+    /// What states become with it, if it has a head of its own.
+    pub(crate) readout: Option<Arc<Readout>>,
 }
 
 impl AdapterInfo {
@@ -91,6 +95,7 @@ impl AdapterInfo {
             load_time,
             loaded_at: SystemTime::now(),
             chat: AdapterChat::default(),
+            readout: None,
         }
     }
 }

@@ -5,7 +5,7 @@
 //! checked by [admission](admit), waits for the [engine], runs on the [session](runtime) in a batch with other
 //! requests, each with its own [adapter](adapters), has its next token [sampled](sample) from those that a
 //! [constraint](constrain) allows, and returns as [text], with calls of [tools] taken out, over
-//! gRPC. A model for embeddings has the embedder (`embed`) in the engine's place.
+//! gRPC. An encoder, for vectors, scores and labels, has the embedder (`embed`) in the engine's place.
 //!
 //! Not in this crate: the choice of a worker for a request, and of the adapters to load. A worker executes loads and
 //! reports its state.

@@ -1,6 +1,6 @@
 //! The served model: its files, its adapters, and what it does.
 
-mod embedding;
+mod encoder;
 mod generator;
 
 use std::{
@@ -17,13 +17,15 @@ use slm_convert::{
     checkpoint::{Checkpoint, CheckpointError, Tensor},
     graph::{Activations, Form, Precision},
     pack::{Key, PackedAdapter},
-    peft::{Adapter, AdapterChat, AdapterError},
+    peft::{Adapter, AdapterChat, AdapterError, HeadChanges},
 };
 
-pub(crate) use self::embedding::Embedding;
+pub(crate) use self::encoder::Encoder;
+use self::encoder::Ending;
 pub use self::generator::Generator;
 use crate::{
     adapters::{AdapterInfo, AdapterLease, Adapters, Load, LoadedAdapter, PrepareError, PublishError},
+    embed::Readout,
     engine::EngineStats,
     permits::Permits,
     runtime::{
@@ -78,6 +80,10 @@ pub enum Task {
     Generate,
     /// Turn texts into vectors.
     Embed,
+    /// Score documents for a query.
+    Rerank,
+    /// Give texts labels.
+    Classify,
 }
 
 /// As manifests spell it.
@@ -86,6 +92,8 @@ impl fmt::Display for Task {
         f.write_str(match self {
             Self::Generate => "Generate",
             Self::Embed => "Embed",
+            Self::Rerank => "Rerank",
+            Self::Classify => "Classify",
         })
     }
 }
@@ -140,11 +148,12 @@ pub enum ModelError {
         /// Bytes needed for one sequence.
         needed: u64,
     },
-    /// Embeddings are made on the CPU.
+    /// Encoders run on the CPU.
     #[error(
-        "embeddings are made on the CPU only, not by the execution provider {0}: set spec.runtime.accelerator to cpu"
+        "spec.task Embed, Rerank and Classify run on the CPU only, not on the execution provider {0}: set \
+         spec.runtime.accelerator to cpu"
     )]
-    EmbedsOnCpuOnly(String),
+    EncodesOnCpuOnly(String),
     /// The thread of the engine or the embedder cannot be started.
     #[error("starting the thread that computes: {0}")]
     Thread(std::io::Error),
@@ -252,8 +261,8 @@ pub struct Model {
 pub(crate) enum Work {
     /// Continues text.
     Generate(Box<Generator>),
-    /// Turns texts into vectors.
-    Embed(Box<Embedding>),
+    /// Turns texts into vectors, scores or labels.
+    Encode(Box<Encoder>),
 }
 
 /// Parts of a model that do not depend on its task.
@@ -278,17 +287,18 @@ impl Model {
         for note in checkpoint.notes() {
             tracing::warn!("{note}");
         }
+        let ending = Ending::read(&checkpoint, options.task)?;
         let mut flavour = options.provider.flavour(options.precision);
-        if options.task == Task::Embed {
+        if ending.is_some() {
             flavour = FlavourChoice { form: Form::States, activations: Activations::F32, ..flavour };
         }
         let bundle = Bundle::open_or_build(&checkpoint, flavour, &options.cache, &mut |done, total| {
             progress(Opening::Converting(done, total));
         })?;
         progress(Opening::Loading);
-        match options.task {
-            Task::Generate => generator::open(options, &runtime, bundle),
-            Task::Embed => embedding::open(options, &runtime, bundle),
+        match ending {
+            None => generator::open(options, &runtime, bundle),
+            Some(ending) => encoder::open(options, &runtime, bundle, ending),
         }
     }
 
@@ -314,9 +324,17 @@ impl Model {
 
     /// What it does.
     pub fn task(&self) -> Task {
-        match self.work {
+        match &self.work {
             Work::Generate(_) => Task::Generate,
-            Work::Embed(_) => Task::Embed,
+            Work::Encode(encoder) => encoder.task,
+        }
+    }
+
+    /// Floats of a vector; 0 for a model that makes none.
+    pub fn vector_size(&self) -> usize {
+        match &self.work {
+            Work::Encode(encoder) if encoder.task == Task::Embed => encoder.embedder.width(),
+            Work::Encode(_) | Work::Generate(_) => 0,
         }
     }
 
@@ -324,7 +342,7 @@ impl Model {
     pub fn permits(&self) -> &Permits {
         match &self.work {
             Work::Generate(generator) => generator.engine.permits(),
-            Work::Embed(embedding) => embedding.embedder.permits(),
+            Work::Encode(encoder) => encoder.embedder.permits(),
         }
     }
 
@@ -332,14 +350,14 @@ impl Model {
     pub fn stats(&self) -> EngineStats {
         match &self.work {
             Work::Generate(generator) => generator.engine.stats(),
-            Work::Embed(embedding) => embedding.embedder.stats(),
+            Work::Encode(encoder) => encoder.embedder.stats(),
         }
     }
 
     fn tokenizer(&self) -> Option<&tokenizers::Tokenizer> {
         match &self.work {
             Work::Generate(generator) => generator.prompter.tokenizer(),
-            Work::Embed(embedding) => embedding.texts.tokenizer(),
+            Work::Encode(encoder) => encoder.texts.tokenizer(),
         }
     }
 
@@ -384,6 +402,7 @@ impl Model {
                 self.loader.prepare(&adapter, *scale)?
             }
         };
+        let readout = self.readout(path, *scale)?;
         let chat = AdapterChat::read(path, self.bundle.info.chat_template.as_ref(), self.tokenizer());
         for note in &chat.notes {
             tracing::warn!(adapter = name, "{note}");
@@ -392,9 +411,23 @@ impl Model {
             tracing::info!(adapter = name, file = template.file(), "requests to it go through its own chat template");
         }
         let (source, source_digest) = (source.clone(), source_digest.clone());
-        let info =
-            AdapterInfo { source, source_digest, chat, ..AdapterInfo::new(name, &adapter, *scale, since.elapsed()) };
+        let info = AdapterInfo {
+            source,
+            source_digest,
+            chat,
+            readout,
+            ..AdapterInfo::new(name, &adapter, *scale, since.elapsed())
+        };
         Ok(self.adapters.publish_loaded(load, info, adapter)?)
+    }
+
+    /// What states become with the adapter in the folder `path`, if it changes the head.
+    fn readout(&self, path: &Path, scale: f32) -> Result<Option<Arc<Readout>>, AdapterError> {
+        let Work::Encode(encoder) = &self.work else { return Ok(None) };
+        let head = encoder.head.as_ref();
+        let changes = HeadChanges::open(path, &self.bundle.info.architecture, head)?;
+        let changed = head.filter(|_| !changes.is_empty()).map(|head| head.changed(&changes, scale));
+        Ok(changed.map(|head| Readout::from(&head).into()))
     }
 
     /// Embedding or head of the checkpoint. Rarely needed, so the file is reopened.

@@ -37,7 +37,7 @@ use crate::{
     fetch::{self, Fetched},
     model::{Model, ModelError, ModelOptions, Opening, Task, available_threads},
     probe::WorkerProbe,
-    service::{Access, Control, Embed, Generate, OpenAnswers, Shared, Tokenize},
+    service::{Access, Control, Encode, Generate, OpenAnswers, Shared, Tokenize},
     state,
 };
 
@@ -214,7 +214,9 @@ async fn live(config: WorkerConfig, shutdown: CancellationToken, events: Arc<Eve
         draining.send_replace(true);
         match task {
             Task::Generate => health.set_not_serving::<GenerationServer<Generate>>().await,
-            Task::Embed => health.set_not_serving::<EmbeddingsServer<Embed>>().await,
+            Task::Embed | Task::Rerank | Task::Classify => {
+                health.set_not_serving::<EmbeddingsServer<Encode>>().await;
+            }
         }
         let until = Instant::now() + config.drain_timeout;
         drain(&model, config.drain_timeout).await;
@@ -241,7 +243,7 @@ async fn router(
     let (health, health_service) = tonic_health::server::health_reporter();
     match shared.model.task() {
         Task::Generate => health.set_serving::<GenerationServer<Generate>>().await,
-        Task::Embed => health.set_serving::<EmbeddingsServer<Embed>>().await,
+        Task::Embed | Task::Rerank | Task::Classify => health.set_serving::<EmbeddingsServer<Encode>>().await,
     }
     health.set_serving::<WorkerControlServer<Control>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
@@ -262,7 +264,7 @@ async fn router(
         .add_service(health_service)
         .add_service(reflection)
         .add_service(GenerationServer::new(Generate(shared.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX))
-        .add_service(EmbeddingsServer::new(Embed(shared.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .add_service(EmbeddingsServer::new(Encode(shared.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(TokensServer::new(Tokenize(shared.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(WorkerControlServer::new(Control(shared)));
     Ok((health, router))

@@ -65,7 +65,7 @@ pub(crate) fn describe(model: &Model, stats: EngineStats, tokens_per_second: f32
             let engine = &generator.engine;
             (engine.context_length(), engine.sequences_max(), engine.cache_tokens_max())
         }
-        Work::Embed(embedding) => (embedding.embedder.context_length(), embedding.embedder.texts_max(), 0),
+        Work::Encode(encoder) => (encoder.embedder.context_length(), encoder.embedder.texts_max(), 0),
     };
     v1::WorkerState {
         sequence: 0,
@@ -87,6 +87,7 @@ pub(crate) fn describe(model: &Model, stats: EngineStats, tokens_per_second: f32
         draining,
         execution_provider: model.provider.to_string(),
         task: model.task().to_string(),
+        vector_size: model.vector_size() as u32,
         flavour: model.bundle.info.flavour.to_string(),
         nodes: model.nodes.iter().map(|(provider, &nodes)| provider_nodes(provider, nodes)).collect(),
         resident_bytes: model.weight_bytes + adapter_bytes + model.cache_bytes + model.state_bytes + model.logits_bytes,

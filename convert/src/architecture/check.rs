@@ -2,7 +2,7 @@
 
 use slm_kernels::states::{HEAD_DIM_MAX, KERNEL_MAX, LANES};
 
-use super::{Architecture, Attention, DeltaRule, KeyValues, Layer, Mixer};
+use super::{Architecture, Attention, DeltaRule, KeyValues, Layer, Mixer, RelativeBias};
 use crate::config_error::ConfigError;
 
 /// No real model comes near; below this, products of two dimensions cannot overflow.
@@ -26,6 +26,9 @@ impl Architecture {
         }
         if let Some(encoder) = &self.encoder {
             encoder.embedding_norm.iter().try_for_each(|norm| check.epsilon(norm.epsilon))?;
+            if let Some(bias) = &encoder.relative_bias {
+                check.buckets(bias.buckets)?;
+            }
             for rows in encoder.positions.iter().chain(&encoder.token_types) {
                 check.size("number of position embeddings or token types", rows.count, DIMENSION_MAX)?;
             }
@@ -67,6 +70,15 @@ impl Check<'_> {
             _ if value > max => Err(self.wrong(field, value, &format!("between 1 and {max}"))),
             _ => Ok(()),
         }
+    }
+
+    /// Two sides, each with distances one by one and on a scale.
+    fn buckets(&self, buckets: usize) -> Result<(), ConfigError> {
+        let most = 4 * RelativeBias::DISTANCE_MAX;
+        if buckets.is_multiple_of(4) && (4..most).contains(&buckets) {
+            return Ok(());
+        }
+        Err(self.wrong("number of buckets of distances", buckets, &format!("a multiple of 4 below {most}")))
     }
 
     fn epsilon(&self, epsilon: f32) -> Result<(), ConfigError> {

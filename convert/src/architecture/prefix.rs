@@ -4,12 +4,14 @@
 use super::{Architecture, Name};
 
 /// Names of the part without a head, by family; `model` for all others.
-const PARTS: [(&str, &str); 5] = [
+const PARTS: [(&str, &str); 7] = [
     ("bert", "bert"),
     ("roberta", "roberta"),
     ("xlm-roberta", "roberta"),
     ("camembert", "roberta"),
     ("distilbert", "distilbert"),
+    ("mpnet", "mpnet"),
+    ("nomic_bert", "bert"),
 ];
 
 impl Architecture {
@@ -39,6 +41,7 @@ impl Architecture {
         }
         if let Some(encoder) = &mut self.encoder {
             encoder.positions.iter_mut().chain(&mut encoder.token_types).for_each(|rows| apply(&mut rows.name));
+            encoder.relative_bias.iter_mut().for_each(|bias| apply(&mut bias.name));
             encoder.embedding_norm.iter_mut().for_each(|norm| apply(&mut norm.name));
             let also: Vec<_> = encoder.unused.iter().map(|begin| change(begin)).collect();
             encoder.unused.extend(also);

@@ -1,8 +1,8 @@
 //! Tensors of an architecture: names, shapes, and what is done to them.
 
 use super::{
-    Architecture, Attention, DeltaRule, Experts, FeedForward, KeyValues, LayerInputs, Linear, Mixer, Name, Norm,
-    NormKind, QkSpan, Residual, Rows, ShortConvolution,
+    Architecture, Attention, DeltaRule, Experts, FeedForward, KeyValues, Layer, LayerInputs, Linear, Mixer, Name, Norm,
+    NormKind, QkSpan, RelativeBias, Residual, Rows, ShortConvolution,
 };
 
 /// A tensor that the model needs.
@@ -65,6 +65,10 @@ impl Architecture {
         if let Some(encoder) = &self.encoder {
             for Rows { name, count, .. } in encoder.positions.iter().chain(&encoder.token_types) {
                 all.add(&root, name, ".weight", vec![*count, hidden], Transform::Nothing);
+            }
+            if let Some(RelativeBias { name, buckets }) = &encoder.relative_bias {
+                let heads = self.layers.iter().find_map(Layer::attention).map_or(0, |attention| attention.heads);
+                all.add(&root, name, ".weight", vec![*buckets, heads], Transform::Nothing);
             }
             encoder.embedding_norm.iter().for_each(|norm| all.norm(&root, norm, hidden));
         }

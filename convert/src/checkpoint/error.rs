@@ -63,6 +63,14 @@ pub enum CheckpointError {
         /// Description of the problem, and the remedy.
         problem: String,
     },
+    /// The model has no head for the task.
+    #[error("{}: {problem}", path.display())]
+    Head {
+        /// Path of the file.
+        path: PathBuf,
+        /// Description of the problem, and the remedy.
+        problem: String,
+    },
     /// The configuration is incomplete or not supported.
     #[error(transparent)]
     Config(#[from] ConfigError),

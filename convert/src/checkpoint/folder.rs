@@ -11,6 +11,7 @@ use super::{CheckpointError, Tensor, gguf_file, lookalike};
 use crate::architecture::{Architecture, TensorSpec, Transform};
 use crate::chat::ChatTemplate;
 use crate::chat_files::{self, ChatFiles};
+use crate::classifier::{self, Classifier};
 use crate::embedding::{self, EmbeddingSettings};
 use crate::fields;
 use crate::generation::{EndCandidates, GenerationDefaults, add_ends, well_known_in};
@@ -234,7 +235,19 @@ impl Folder {
     }
 
     pub(super) fn embedding(&self) -> Result<EmbeddingSettings, CheckpointError> {
-        embedding::settings(&self.path, &self.side)
+        embedding::settings(&self.path, &self.side, self.architecture.hidden_size)
+    }
+
+    /// The head that `read` makes of the checkpoint.
+    pub(super) fn head(
+        &self,
+        read: fn(&classifier::Source<'_>) -> Result<Classifier, CheckpointError>,
+    ) -> Result<Classifier, CheckpointError> {
+        embedding::refuse_prompt(&self.path, &self.side)?;
+        let config = side_json(&self.path, &self.side, CONFIG)?.unwrap_or_default();
+        let file = self.path.join(CONFIG);
+        let tensor = |name: &str| self.tensor(name);
+        read(&classifier::Source { file: &file, config: &config, architecture: &self.architecture, tensor: &tensor })
     }
 
     pub(super) fn chat_template(&self) -> Result<Option<ChatTemplate>, CheckpointError> {

@@ -109,6 +109,11 @@ impl GgufFile {
         Ok(Self { gguf, architecture, generation, tensors })
     }
 
+    /// The file, or the first of a model in parts.
+    pub(super) fn path(&self) -> &Path {
+        self.gguf.path()
+    }
+
     pub(super) fn architecture(&self) -> &Architecture {
         &self.architecture
     }

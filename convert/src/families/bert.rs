@@ -1,13 +1,14 @@
 //! BERT and its relatives: encoders with learned positions, biases everywhere, and norms after each block.
 //!
-//! RoBERTa counts positions from after the padding token on. DistilBERT has other names, and no token types.
+//! RoBERTa counts positions from after the padding token on. DistilBERT has other names, and no token types; neither has MPNet, which
+//! adds a bias to scores by distance.
 
 use super::FamilyReader;
 use super::changes::number;
 use super::hugging_face::{activation, linear};
 use crate::architecture::{
     Architecture, Attention, Encoder, FeedForward, Head, KeyValues, LAYERS_MAX, Layer, Linear, Mixer, Name, Norm,
-    NormKind, Residual, Rows,
+    NormKind, RelativeBias, Residual, Rows,
 };
 use crate::config_error::ConfigError;
 use crate::fields::Fields;
@@ -16,6 +17,7 @@ pub(super) const BERT: FamilyReader =
     FamilyReader { model_types: &["bert"], from_hugging_face: |fields| encoder(fields, &NAMES, 0) };
 pub(super) const ROBERTA: FamilyReader =
     FamilyReader { model_types: &["roberta", "xlm-roberta", "camembert"], from_hugging_face: roberta };
+pub(super) const MPNET: FamilyReader = FamilyReader { model_types: &["mpnet"], from_hugging_face: mpnet };
 pub(super) const DISTILBERT: FamilyReader =
     FamilyReader { model_types: &["distilbert"], from_hugging_face: |fields| encoder(fields, &DISTIL, 0) };
 
@@ -65,13 +67,45 @@ const DISTIL: Names = Names {
     feed_forward_norm: "output_layer_norm",
 };
 
+const MPNET_NAMES: Names = Names {
+    token_types: false,
+    attention: ["attention.attn.q", "attention.attn.k", "attention.attn.v", "attention.attn.o"],
+    attention_norm: "attention.LayerNorm",
+    ..NAMES
+};
+
+/// Buckets that transformers computes, whatever config.json says.
+const BUCKETS: usize = 32;
+
 /// Heads of other tasks, and a buffer of numbers that count from zero.
-const UNUSED: [&str; 7] =
-    ["pooler.", "embeddings.position_ids", "cls.", "lm_head.", "classifier.", "vocab_transform.", "vocab_projector."];
+const UNUSED: [&str; 8] = [
+    "pooler.",
+    "embeddings.position_ids",
+    "cls.",
+    "lm_head.",
+    "classifier.",
+    "pre_classifier.",
+    "vocab_transform.",
+    "vocab_projector.",
+];
 
 fn roberta(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
     let padding = fields.opt_size("pad_token_id")?.unwrap_or(1);
     encoder(fields, &NAMES, padding.saturating_add(1))
+}
+
+fn mpnet(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
+    let key = "relative_attention_num_buckets";
+    if fields.opt_size(key)?.is_some_and(|buckets| buckets != BUCKETS) {
+        return Err(fields.unsupported(key, &BUCKETS.to_string()));
+    }
+    // The padding token is that of the family, not of config.json.
+    let mut architecture = encoder(fields, &MPNET_NAMES, 2)?;
+    if let Some(encoder) = &mut architecture.encoder {
+        let name = Name::new("encoder.relative_attention_bias", "enc_rel_b");
+        encoder.relative_bias = Some(RelativeBias { name, buckets: BUCKETS });
+    }
+    Ok(architecture)
 }
 
 /// Reads an encoder whose first position has the embedding of row `first`.
@@ -118,6 +152,7 @@ fn encoder(fields: &Fields<'_>, names: &Names, first: usize) -> Result<Architect
         encoder: Some(Encoder {
             positions: Some(rows("embeddings.position_embeddings", "position_embd", positions, first)),
             token_types: names.token_types.then_some(types),
+            relative_bias: None,
             embedding_norm: Some(norm("embeddings.LayerNorm", "token_embd_norm")),
             unused: UNUSED.map(str::to_owned).into(),
         }),
@@ -197,6 +232,16 @@ mod tests {
         assert_eq!((roberta.context_length, first), (64, Some(2)));
     }
 
+    /// Of `relative_position_bucket` of transformers, for keys at these distances behind the query.
+    #[test]
+    fn buckets_are_those_of_the_reference() {
+        let mpnet = read(&json!({ "model_type": "mpnet" })).unwrap();
+        let bias = mpnet.encoder.and_then(|encoder| encoder.relative_bias).unwrap();
+        let distances = [0, 1, -1, 7, -7, 8, -8, 11, 12, 16, 31, 32, 63, 64, 65, -90, 91, 127, 128, -128, 500, -500];
+        let expected = [0, 17, 1, 23, 7, 24, 8, 24, 25, 26, 27, 28, 29, 30, 30, 14, 31, 31, 31, 15, 31, 15];
+        assert_eq!(distances.map(|distance| bias.bucket(distance)), expected);
+    }
+
     #[test]
     fn what_is_computed_otherwise_is_refused_by_name() {
         for (config, words) in [
@@ -205,7 +250,7 @@ mod tests {
             (json!({ "model_type": "bert", "hidden_act": "tanh" }), "hidden_act"),
             (json!({ "model_type": "bert", "num_attention_heads": 5 }), "a divisor of the hidden size"),
             (json!({ "model_type": "roberta", "max_position_embeddings": 2 }), "more than 2"),
-            (json!({ "model_type": "mpnet" }), "mpnet"),
+            (json!({ "model_type": "mpnet", "relative_attention_num_buckets": 64 }), "relative_attention_num_buckets"),
         ] {
             let refusal = read(&config).unwrap_err();
             assert!(refusal.contains(words), "{refusal}");

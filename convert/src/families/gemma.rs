@@ -1,11 +1,11 @@
-//! Gemma 2 and 3: norms before and after each block, embeddings scaled by the root of their width, GELU gates, windows in
+//! Gemma 2 and 3, and the embedding model of the latter: norms before and after each block, embeddings scaled by the root of their width, GELU gates, windows in
 //! most layers. Gemma 2 caps scores and logits; Gemma 3 norms queries and keys.
 
 use super::FamilyReader;
 use super::changes::flag;
 use super::gguf::{Config, GgufReader, Metadata, Windows};
 use super::hugging_face::{Conventions, LLAMA, decoder};
-use crate::architecture::{Architecture, Layer, Name, QkSpan};
+use crate::architecture::{Architecture, Encoder, Layer, Name, QkSpan};
 use crate::config_error::ConfigError;
 use crate::fields::Fields;
 use crate::rope::Rope;
@@ -43,9 +43,6 @@ fn gemma2(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
 }
 
 fn gemma3(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
-    if flag(fields, "use_bidirectional_attention", false)? {
-        return Err(fields.unsupported("use_bidirectional_attention", "false"));
-    }
     let mut architecture = gemma(fields, &Conventions { rope_theta: 1_000_000.0, ..GEMMA })?;
     if !fields.has("layer_types") {
         let window = fields.opt_size("sliding_window")?.or(Some(4096));
@@ -64,7 +61,22 @@ fn gemma3(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
     }
     architecture.each_attention(|_, attention| attention.rope = Some(usize::from(attention.window.is_some())));
     architecture.qk_norms(["self_attn.q_norm", "self_attn.k_norm"], QkSpan::Head, false);
+    if flag(fields, "use_bidirectional_attention", false)? {
+        bidirectional(&mut architecture);
+    }
     Ok(architecture)
+}
+
+/// Embedding Gemma, whose tokens see each other. Its window is that of both sides together.
+fn bidirectional(architecture: &mut Architecture) {
+    architecture.each_attention(|_, attention| attention.window = attention.window.map(|window| window / 2 + 1));
+    architecture.encoder = Some(Encoder {
+        positions: None,
+        token_types: None,
+        relative_bias: None,
+        embedding_norm: None,
+        unused: Vec::new(),
+    });
 }
 
 pub(super) fn gemma(fields: &Fields<'_>, conventions: &Conventions) -> Result<Architecture, ConfigError> {

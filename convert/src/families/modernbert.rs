@@ -40,6 +40,7 @@ fn from_hugging_face(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
     architecture.encoder = Some(Encoder {
         positions: None,
         token_types: None,
+        relative_bias: None,
         embedding_norm: Some(norm("embeddings.norm", "token_embd_norm")),
         unused: UNUSED.map(str::to_owned).into(),
     });

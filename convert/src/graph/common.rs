@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{ATTENTION, Form, GraphError, OPERATOR_DOMAIN, builder::Builder, states};
+use super::{ATTENTION, Form, GraphError, OPERATOR_DOMAIN, builder::Builder, encoder::RELATIVE_BIAS, states};
 use crate::{
     architecture::{Activation, Attention, Head, KeyValues, Mixer, Norm, QkSpan},
     onnx::{Attribute, ElementType},
@@ -57,6 +57,10 @@ fn attention(b: &mut Builder<'_>, layer: usize, of: &Attention, qkv: &str) -> Re
         attributes.push(Attribute::float("epsilon", norms.q.epsilon));
         attributes.push(Attribute::int("norm_span_token", i64::from(norms.span == QkSpan::Token)));
         attributes.push(Attribute::int("norm_after_rotary", i64::from(norms.after_rope)));
+    }
+    if b.architecture().encoder.as_ref().is_some_and(|encoder| encoder.relative_bias.is_some()) {
+        inputs.push(RELATIVE_BIAS.to_owned());
+        attributes.push(Attribute::int("bias_positions", b.architecture().context_length as i64));
     }
     let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
     b.node(OPERATOR_DOMAIN, ATTENTION, &inputs, &[&out], attributes);

@@ -12,7 +12,8 @@
 //! positions, pages of the KV cache (paged attention) and adapters. The project's own operators read it from the
 //! forward pass that the worker prepares. That is the form [`Form::Paged`]; [`rows`] has the inputs and outputs of the
 //! others. In the form [`Form::States`], the texts of a pass are whole, `states` f32 `[tokens, hidden]` of all tokens are the
-//! result, and `positions` i64 `[tokens]` the rows of position embeddings, in models that have these.
+//! result, and `positions` i64 `[tokens]` the rows of position embeddings, in models that have these: those of a second token type are
+//! behind those of the first.
 //!
 //! Elsewhere: quantisation (`quantize`), families (`families`), layout of adapters (`pack`).
 
@@ -75,7 +76,7 @@ pub const NORM_ADD: &str = "NormAdd";
 /// and `norm_bias` (0 or 1) say which are there. Attributes `used`, `normalized`; `inputs`, `size`, `outputs`; `up_format`
 /// and `down_format` (the name of one format, or `f32`); `activation`, `gated`, `scale` as of `LinearAdd`; `norm`, `epsilon`.
 pub const EXPERTS: &str = "Experts";
-/// `Attention(qkv, q_gain, k_gain) -> y`: norms queries and keys and applies rotary embedding to them, appends
+/// `Attention(qkv, q_gain, k_gain, bias) -> y`: norms queries and keys and applies rotary embedding to them, appends
 /// keys and values to the pages of their sequences, and attends to them. Inputs after the first are optional. Attributes
 /// `layer` (whose pages are used), `heads`, `kv_heads`, `head_dim`, `scale`; `window` for a sliding window, `softcap` for a
 /// soft cap; `rope`, the index of the rotary embedding, whose tables are the session's (none without rotation); `qk_norm` (1
@@ -83,7 +84,8 @@ pub const EXPERTS: &str = "Experts";
 /// `epsilon`, `norm_span_token` (1 for a norm over all
 /// heads of a token) and `norm_after_rotary`; `shared` (1 if the pages are those of another layer: rows of `qkv` are queries
 /// alone), `keys_as_values` (1 if rows of `qkv` have no values, because the keys are the values, too), and `value_epsilon` for a
-/// norm of values; `gated` (1 if each query head has a gate behind it, whose sigmoid multiplies the head's result).
+/// norm of values; `gated` (1 if each query head has a gate behind it, whose sigmoid multiplies the head's result);
+/// `bias_positions` (there if the last input is a bias of scores by distance, `[heads, 2 * bias_positions - 1]`).
 pub const ATTENTION: &str = "Attention";
 /// `ShortConvolution(x, weights, bias) -> y`: `c * (convolution(b * x) + bias)` of rows that are `b`, `c` and `x` side by side, with the
 /// sequence's state before them. Weights are `[kernel, width]`, the last one that of the token itself. The last input is optional:

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::AdapterError;
+use crate::architecture::Architecture;
 use crate::fields::{self, Fields, shown};
 use crate::pattern::{Budget, Pattern};
 
@@ -113,12 +114,15 @@ pub(super) struct Layers {
 }
 
 impl LoraConfig {
-    pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Self, AdapterError> {
+    /// Reads the configuration of an adapter on `base`. Modules that it saves whole are heads of encoders; what they are is seen with
+    /// the weights.
+    pub(super) fn parse(path: &Path, bytes: &[u8], base: &Architecture) -> Result<Self, AdapterError> {
         let file = path.display().to_string();
         let map: Map<String, Value> = fields::parse(bytes)
             .map_err(|error| AdapterError::Json { file: file.clone(), problem: error.to_string() })?;
         let fields = Fields::new(&file, &map);
-        refuse_unsupported(&fields)?;
+        let also: &[&str] = if base.encoder.is_some() { &["modules_to_save"] } else { &[] };
+        refuse_unsupported(&fields, also)?;
 
         let rank = fields.opt_size("r")?.unwrap_or(RANK_DEFAULT);
         if rank == 0 {
@@ -143,8 +147,8 @@ fn default_targets() -> Selection {
     Selection::Names(["q_proj", "v_proj"].map(str::to_owned).into())
 }
 
-/// Refuses, by name, any setting that would change the result.
-fn refuse_unsupported(fields: &Fields<'_>) -> Result<(), AdapterError> {
+/// Refuses, by name, any setting that would change the result, but for those in `also`.
+fn refuse_unsupported(fields: &Fields<'_>, also: &[&str]) -> Result<(), AdapterError> {
     let refuse = |key: &str, why: &str| AdapterError::Unsupported {
         file: fields.file().to_owned(),
         field: key.to_owned(),
@@ -173,7 +177,7 @@ fn refuse_unsupported(fields: &Fields<'_>) -> Result<(), AdapterError> {
         return Err(refuse("init_lora_weights", why));
     }
     for key in fields.keys() {
-        let known = HARMLESS.contains(&key) || READ.contains(&key);
+        let known = HARMLESS.contains(&key) || READ.contains(&key) || also.contains(&key);
         if known || !fields.get(key).is_some_and(is_set) {
             continue;
         }

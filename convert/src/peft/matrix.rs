@@ -30,7 +30,7 @@ impl Matrix {
     }
 
     /// A matrix of these finite values.
-    pub(super) fn in_memory(values: impl IntoIterator<Item = f32>) -> Self {
+    pub(crate) fn in_memory(values: impl IntoIterator<Item = f32>) -> Self {
         Self(Source::Memory(values.into_iter().collect()))
     }
 

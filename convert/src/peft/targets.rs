@@ -165,7 +165,7 @@ impl LoraConfig {
     }
 
     /// Rank and scale of a module: of the first matching pattern, or the adapter's own.
-    fn target(&self, path: &str) -> Result<Target, AdapterError> {
+    pub(super) fn target(&self, path: &str) -> Result<Target, AdapterError> {
         let rank = self.first_match(&self.rank_pattern, "rank_pattern", path)?.unwrap_or(self.rank);
         let alpha = self.first_match(&self.alpha_pattern, "alpha_pattern", path)?.unwrap_or(self.alpha);
         let divisor = if self.use_rslora { (rank as f64).sqrt() } else { rank as f64 };

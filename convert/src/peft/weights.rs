@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use half::{bf16, f16};
 
+use super::config::LoraConfig;
 use super::targets::{Target, Targets};
-use super::{AdapterError, Embeddings, LoraPair, Matrix};
+use super::{AdapterError, Embeddings, HeadChanges, LoraPair, Matrix};
 use crate::architecture::{Architecture, Name, Place};
+use crate::classifier::Classifier;
 use crate::safetensors_file::SafetensorsFile;
 
 const PREFIX: &str = "base_model.model.";
@@ -59,7 +61,7 @@ impl Weights {
                     path: self.0.path().to_owned(),
                     tensor: format!("{PREFIX}{linear_path}.lora_{letter}.weight"),
                 })?;
-                self.matrix(name, *rank, shape)
+                self.matrix(name, *rank, &shape)
             };
             let (a, b) = (matrix(Side::A, [*rank, linear.inputs])?, matrix(Side::B, [linear.outputs, *rank])?);
             pairs.insert(place, LoraPair { rank: *rank, scaling: *scaling, a, b });
@@ -127,10 +129,10 @@ impl Weights {
             if name.ends_with(".bias") && name.contains(".lora_B.") && self.is_zero(name) {
                 continue;
             }
-            let (path, side) = parse(name).map_err(&refuse)?;
-            if base.encoder.as_ref().is_some_and(|encoder| encoder.is_unused(path)) {
+            if of_head(name, base) {
                 continue;
             }
+            let (path, side) = parse(name).map_err(&refuse)?;
             let Some(&place) = places.get(path) else { return Err(refuse(no_linear_layer(path, base))) };
             if !targets.contains_key(&place) {
                 return Err(refuse("adapter_config.json does not target its module".to_owned()));
@@ -142,7 +144,65 @@ impl Weights {
         Ok(names)
     }
 
-    fn matrix(&self, name: &str, rank: usize, expected: [usize; 2]) -> Result<Matrix, AdapterError> {
+    /// What is changed of `head`. A tensor of any other head is an error.
+    pub(super) fn head(
+        &self,
+        config: &LoraConfig,
+        base: &Architecture,
+        head: Option<&Classifier>,
+    ) -> Result<HeadChanges, AdapterError> {
+        let mut changes = HeadChanges::default();
+        for name in self.0.names().filter(|name| of_head(name, base)) {
+            let refuse = |problem: String| AdapterError::UnexpectedTensor {
+                path: self.0.path().to_owned(),
+                tensor: name.to_owned(),
+                problem,
+            };
+            let pair = parse(name);
+            let Some(head) = head else {
+                // Pairs of a pooler come with those of other modules of its name.
+                if pair.is_ok() {
+                    continue;
+                }
+                let remedy = "a model with spec.task Rerank or Classify takes it";
+                return Err(refuse(format!("it belongs to a head, and the model makes vectors without one; {remedy}")));
+            };
+            let known = |module: &str| head.modules().iter().position(|own| own == module);
+            let whole = name.strip_prefix(PREFIX).unwrap_or(name);
+            if let Some((module, part)) = whole.rsplit_once('.')
+                && let Some(layer) = known(module).map(|index| &head.layers[index])
+            {
+                let shape = if part == "weight" { vec![layer.outputs, layer.inputs] } else { vec![layer.outputs] };
+                let found = self.0.entry(name).map(|entry| entry.shape.clone()).unwrap_or_default();
+                if found != shape {
+                    return Err(refuse(format!("it has shape {found:?}; the head of this model has {shape:?}")));
+                }
+                changes.saved.insert(whole.to_owned(), self.matrix(name, 0, &shape)?.values());
+                continue;
+            }
+            let (module, _) = pair.map_err(&refuse)?;
+            let Some(layer) = known(module).map(|index| &head.layers[index]) else {
+                return Err(refuse(format!("the head of this model has {} alone", head.modules().join(", "))));
+            };
+            if changes.pairs.contains_key(module) {
+                continue;
+            }
+            let Target { rank, scaling } = config.target(module)?;
+            let matrix = |letter: &str, shape: [usize; 2]| {
+                let wanted = |other: &&str| {
+                    parse(other).is_ok_and(|(of, _)| of == module) && other.contains(&format!(".lora_{letter}"))
+                };
+                let tensor = || format!("{PREFIX}{module}.lora_{letter}.weight");
+                let missing = || AdapterError::MissingTensor { path: self.0.path().to_owned(), tensor: tensor() };
+                self.matrix(self.0.names().find(wanted).ok_or_else(missing)?, rank, &shape)
+            };
+            let (a, b) = (matrix("A", [rank, layer.inputs])?, matrix("B", [layer.outputs, rank])?);
+            changes.pairs.insert(module.to_owned(), LoraPair { rank, scaling, a, b });
+        }
+        Ok(changes)
+    }
+
+    fn matrix(&self, name: &str, rank: usize, expected: &[usize]) -> Result<Matrix, AdapterError> {
         let path = || self.0.path().to_owned();
         let tensor = name.to_owned();
         let found = self.0.entry(name).map(|entry| entry.shape.clone()).unwrap_or_default();
@@ -166,6 +226,12 @@ impl Weights {
 fn copied(name: &str, base: &Architecture) -> Option<String> {
     let name = name.strip_prefix(PREFIX)?;
     [&base.embedding, &base.head.name].into_iter().map(Name::weight).find(|copied| copied == name)
+}
+
+/// Whether a tensor belongs to a head on the encoder.
+fn of_head(name: &str, base: &Architecture) -> bool {
+    let module = name.strip_prefix(PREFIX).unwrap_or(name);
+    base.encoder.as_ref().is_some_and(|encoder| encoder.is_unused(module))
 }
 
 /// Why an adapter of that path cannot be applied.

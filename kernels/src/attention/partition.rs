@@ -34,10 +34,13 @@ pub(super) struct Row {
     /// The visible positions: first, and one past the last.
     pub(super) first: usize,
     pub(super) end: usize,
+    /// What is added to the score of each position, up to the last visible one; null for nothing.
+    pub(super) bias: *const f32,
 }
 
 impl Row {
-    pub(super) const NONE: Self = Self { query: std::ptr::null(), out: std::ptr::null_mut(), first: 0, end: 0 };
+    pub(super) const NONE: Self =
+        Self { query: std::ptr::null(), out: std::ptr::null_mut(), first: 0, end: 0, bias: std::ptr::null() };
 }
 
 /// Rows of one key head, and the partitions to compute for them.
@@ -192,7 +195,12 @@ impl<E: Element> Part<'_, E> {
                 let end = row.end.clamp(whole.start, whole.end) - whole.start;
                 let begin = r * PARTITION + whole.start - self.begin;
                 let scores = scores.get_unchecked_mut(begin..begin + whole.len());
-                let (max, weights) = weigh(scores, first..end.max(first), self.soft_cap);
+                let visible = first..end.max(first);
+                let bias = match row.bias.is_null() || visible.is_empty() {
+                    true => &[],
+                    false => std::slice::from_raw_parts(row.bias.add(whole.start + first), visible.len()),
+                };
+                let (max, weights) = weigh(scores, visible, self.soft_cap, bias);
                 let record = self.records.add(r * record(self.dim) + self.dim);
                 record.write(max);
                 record.add(1).write(weights);
@@ -308,9 +316,9 @@ unsafe fn add_products<S: Simd, E: Element, const R: usize, const C: usize>(
 }
 
 /// Turns scores, whole vectors of them, into weights relative to the largest visible one, zero where nothing is
-/// visible. Returns that largest score and the sum of the weights.
+/// visible. `bias` is of the visible ones, or empty. Returns that largest score and the sum of the weights.
 #[inline(always)]
-fn weigh(scores: &mut [f32], visible: Range<usize>, soft_cap: Option<f32>) -> (f32, f32) {
+fn weigh(scores: &mut [f32], visible: Range<usize>, soft_cap: Option<f32>, bias: &[f32]) -> (f32, f32) {
     if let Some(cap) = soft_cap {
         let inverse = 1.0 / cap;
         for score in scores.iter_mut() {
@@ -318,6 +326,7 @@ fn weigh(scores: &mut [f32], visible: Range<usize>, soft_cap: Option<f32>) -> (f
             *score = cap * (1.0 - 2.0 / (1.0 + exp(2.0 * (*score * inverse))));
         }
     }
+    scores[visible.clone()].iter_mut().zip(bias).for_each(|(score, bias)| *score += bias);
     scores[..visible.start].fill(f32::MIN);
     scores[visible.end..].fill(f32::MIN);
     let (vectors, _) = scores.as_chunks_mut::<WIDTH>();

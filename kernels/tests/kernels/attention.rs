@@ -83,6 +83,7 @@ fn step(how: How, layer: &Layer, memory: &mut Memory, pieces: &[Piece<'_>]) -> V
         norm: layer.norm(),
         stored: layer.stored,
         gated: layer.gated,
+        bias: layer.bias(),
     };
     attention.all(how.level, &qkv, &layer.rotary(), &mut out);
     let mut rest = out.as_slice();
@@ -451,6 +452,30 @@ fn sigmoids_of_gates_multiply_the_results_of_their_heads() {
 }
 
 #[test]
+fn a_bias_by_distance_is_added_to_scores() {
+    let mut random = random(37);
+    for (heads, kv_heads, window, soft_cap) in [(2, 2, None, None), (4, 2, Some(7), Some(5.0))] {
+        let length = if cfg!(miri) { 33 } else { 300 };
+        let mut layer = Layer { bidirectional: true, window, soft_cap, ..Layer::new(heads, kv_heads, 16) };
+        // More positions than the text has.
+        layer.bias = (0..heads * (2 * (length + 5) - 1)).map(|_| random.random_range(-4.0..4.0)).collect();
+        let text = layer.text(length, &mut random);
+        let first = whole(ALONE, &layer, &text);
+        assert_close(&first, &layer.expected(&text, length), &layer, "bias");
+        for level in levels() {
+            assert_bits(&whole(How { level, threads: 3 }, &layer, &text), &first, "bias");
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "a bias of 4 positions for 5")]
+fn a_bias_that_ends_too_early_is_refused() {
+    let layer = Layer { bias: vec![0.0; 7], ..Layer::new(1, 1, 16) };
+    whole(ALONE, &layer, &layer.text(5, &mut random(1)));
+}
+
+#[test]
 fn threads_may_share_the_work() {
     let mut random = random(29);
     let layer = Layer::new(6, 2, 64);
@@ -474,6 +499,7 @@ fn threads_may_share_the_work() {
             norm: None,
             stored: Stored::PLAIN,
             gated: false,
+            bias: None,
         };
         let (tokens, out_rows) = (plan.tokens(), Rows::new(&mut out, out_width));
         let (qkv, rotary) = (&text[begin * width..end * width], layer.rotary());

@@ -1,24 +1,69 @@
 //! `slm.v1.Embeddings`.
 
 use slm_listen::deadline::Deadline;
-use slm_proto::v1::{EmbedRequest, EmbedResponse, embeddings_server::Embeddings};
+use slm_proto::v1::{
+    ClassifyRequest, ClassifyResponse, EmbedRequest, EmbedResponse, RerankRequest, RerankResponse,
+    embeddings_server::Embeddings,
+};
 use tonic::{Request, Response, Status};
 
 use super::{GrpcServer, caller};
-use crate::{dispatch::Call, metrics::Api};
+use crate::{dispatch::Call, encode::Encode, metrics::Api};
 
 #[tonic::async_trait]
 impl Embeddings for GrpcServer {
     async fn embed(&self, request: Request<EmbedRequest>) -> Result<Response<EmbedResponse>, Status> {
-        let call = Call { caller: caller(&request)?, api: Api::grpc_embed, deadline: Deadline::of(&request) };
+        let check = |request: &mut EmbedRequest| {
+            identify(&mut request.request_id);
+            present("inputs", request.inputs.len())
+        };
+        self.encode(request, Api::grpc_embed, check).await
+    }
+
+    async fn rerank(&self, request: Request<RerankRequest>) -> Result<Response<RerankResponse>, Status> {
+        let check = |request: &mut RerankRequest| {
+            identify(&mut request.request_id);
+            present("query", request.query.len())?;
+            present("documents", request.documents.len())
+        };
+        self.encode(request, Api::grpc_rerank, check).await
+    }
+
+    async fn classify(&self, request: Request<ClassifyRequest>) -> Result<Response<ClassifyResponse>, Status> {
+        let check = |request: &mut ClassifyRequest| {
+            identify(&mut request.request_id);
+            present("inputs", request.inputs.len())
+        };
+        self.encode(request, Api::grpc_classify, check).await
+    }
+}
+
+impl GrpcServer {
+    async fn encode<R: Encode>(
+        &self,
+        request: Request<R>,
+        api: Api,
+        check: impl FnOnce(&mut R) -> Result<(), Status>,
+    ) -> Result<Response<R::Answer>, Status> {
+        let call = Call { caller: caller(&request)?, api, deadline: Deadline::of(&request) };
         let mut request = request.into_inner();
-        self.known(&request.model, &call.caller)?;
-        if request.inputs.is_empty() {
-            return Err(Status::invalid_argument("`inputs` is missing; send at least one text"));
-        }
-        if request.request_id.is_empty() {
-            request.request_id = uuid::Uuid::new_v4().to_string();
-        }
-        Ok(Response::new(self.dispatcher.embed(request, &call).await?))
+        let (model, ..) = request.address();
+        self.known(model, &call.caller)?;
+        check(&mut request)?;
+        Ok(Response::new(self.dispatcher.encode(request, &call).await?))
+    }
+}
+
+fn identify(request_id: &mut String) {
+    if request_id.is_empty() {
+        *request_id = uuid::Uuid::new_v4().to_string();
+    }
+}
+
+/// What a request cannot be without. The worker checks the rest.
+fn present(field: &str, length: usize) -> Result<(), Status> {
+    match length {
+        0 => Err(Status::invalid_argument(format!("`{field}` is missing; send at least one text"))),
+        _ => Ok(()),
     }
 }

@@ -1,6 +1,6 @@
 //! `inference.GRPCInferenceService`: the Open Inference Protocol.
 
-use std::pin::Pin;
+use std::{pin::Pin, time::Duration};
 
 use futures::{Stream, StreamExt as _, future::try_join_all, stream};
 use serde_json::{Map, Value};
@@ -27,8 +27,7 @@ use crate::{
     events::{Answer, Event},
     http::error::ApiError,
     inference::{
-        self, Asked, Datatype, Form, Infer, OUTPUTS, Output, PLATFORM, TENSORS, Tensor, TensorDescription, VERSION,
-        Values,
+        self, Asked, AskedVectors, Datatype, Form, Infer, Output, PLATFORM, Tensor, TensorDescription, VERSION,
     },
     metrics::Api,
     readiness::readiness,
@@ -79,25 +78,30 @@ impl GrpcInferenceService for GrpcServer {
         let described = |tensor: &TensorDescription| TensorMetadata {
             name: tensor.name.to_owned(),
             datatype: tensor.datatype.to_owned(),
-            shape: vec![tensor.shape],
+            shape: tensor.shape(),
         };
+        let (inputs, outputs) = inference::describe(&self.dispatcher.view(), &name);
         Ok(Response::new(ModelMetadataResponse {
             name,
             versions: vec![VERSION.to_owned()],
             platform: PLATFORM.to_owned(),
-            inputs: TENSORS.iter().map(described).collect(),
-            outputs: OUTPUTS.iter().map(described).collect(),
+            inputs: inputs.iter().map(described).collect(),
+            outputs: outputs.iter().map(described).collect(),
         }))
     }
 
     async fn model_infer(&self, request: Request<ModelInferRequest>) -> Result<Response<ModelInferResponse>, Status> {
         let (caller, deadline) = (caller(&request)?, Deadline::of(&request));
-        let (asked, response) = read(request.into_inner(), &self.dispatcher)?;
+        let request = request.into_inner();
+        if inference::embeds(&self.dispatcher.view(), &request.model_name) {
+            return Ok(Response::new(embed(&self.dispatcher, request, (caller, deadline)).await?));
+        }
+        let (asked, response) = read(request, &self.dispatcher)?;
         if asked.stream == Some(true) {
             let message = "`stream` is for ModelStreamInfer; leave it out here";
             return Err(status(ApiError::param("stream", message)));
         }
-        let call = call(caller, Api::inference_grpc_infer, deadline, &asked);
+        let call = call(caller, Api::inference_grpc_infer, deadline, asked.timeout);
         let answers = inference::begin(&self.dispatcher, &asked.requests, &call).await?;
         Ok(Response::new(whole(answers, &asked.form, response).await?))
     }
@@ -179,7 +183,7 @@ impl Session {
         if streamed && asked.requests.len() > 1 {
             return Err(status(ApiError::param("text_input", "a stream answers one text; send one")));
         }
-        let call = call(self.caller.clone(), Api::inference_grpc_stream, self.deadline, &asked);
+        let call = call(self.caller.clone(), Api::inference_grpc_stream, self.deadline, asked.timeout);
         let mut answers = inference::begin(&self.dispatcher, &asked.requests, &call).await?;
         if !streamed {
             let mut response = whole(answers, &asked.form, response).await?;
@@ -226,8 +230,24 @@ fn failed(status: &Status) -> ModelStreamInferResponse {
     ModelStreamInferResponse { error_message: status.message().to_owned(), infer_response: None }
 }
 
-fn call(caller: Caller, api: Api, deadline: Option<Instant>, asked: &Asked) -> Call {
-    let own = asked.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+/// The vectors of texts.
+async fn embed(
+    dispatcher: &Dispatcher,
+    request: ModelInferRequest,
+    (caller, deadline): (Caller, Option<Instant>),
+) -> Result<ModelInferResponse, Status> {
+    inference::same_version(&request.model_version).map_err(status)?;
+    let response = begun(&request);
+    let AskedVectors { mut request, timeout } = infer(request).and_then(Infer::asked_vectors).map_err(status)?;
+    identify(&mut request.request_id);
+    let call = call(caller, Api::inference_grpc_infer, deadline, timeout);
+    let answer = inference::embed(dispatcher, request, &call).await?;
+    let expert = answer.expert.as_ref().map(|expert| expert.name.clone());
+    Ok(with_outputs(with_expert(response, expert), inference::vectors(answer)))
+}
+
+fn call(caller: Caller, api: Api, deadline: Option<Instant>, timeout: Option<Duration>) -> Call {
+    let own = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let deadline = match (deadline, own) {
         (Some(deadline), Some(own)) => Some(deadline.min(own)),
         (deadline, own) => deadline.or(own),
@@ -238,19 +258,28 @@ fn call(caller: Caller, api: Api, deadline: Option<Instant>, asked: &Asked) -> C
 /// What is asked, and the response without its outputs.
 fn read(request: ModelInferRequest, dispatcher: &Dispatcher) -> Result<(Asked, ModelInferResponse), Status> {
     inference::same_version(&request.model_version).map_err(status)?;
-    let response = ModelInferResponse {
+    let response = begun(&request);
+    let mut asked = infer(request).and_then(|infer| infer.asked(dispatcher.limits.prompts_max)).map_err(status)?;
+    for request in &mut asked.requests {
+        identify(&mut request.request_id);
+    }
+    Ok((asked, response))
+}
+
+/// The response without its outputs.
+fn begun(request: &ModelInferRequest) -> ModelInferResponse {
+    ModelInferResponse {
         model_name: request.model_name.clone(),
         model_version: VERSION.to_owned(),
         id: request.id.clone(),
         ..Default::default()
-    };
-    let mut asked = infer(request).and_then(|infer| infer.asked(dispatcher.limits.prompts_max)).map_err(status)?;
-    for request in &mut asked.requests {
-        if request.request_id.is_empty() {
-            request.request_id = uuid::Uuid::new_v4().to_string();
-        }
     }
-    Ok((asked, response))
+}
+
+fn identify(request_id: &mut String) {
+    if request_id.is_empty() {
+        *request_id = uuid::Uuid::new_v4().to_string();
+    }
 }
 
 fn infer(request: ModelInferRequest) -> Result<Infer, ApiError> {
@@ -354,7 +383,7 @@ fn with_outputs(mut response: ModelInferResponse, outputs: Vec<Output>) -> Model
         response.outputs.push(InferOutputTensor {
             name: name.to_owned(),
             datatype: values.datatype().to_owned(),
-            shape: vec![i64::try_from(Values::len(&values)).unwrap_or(i64::MAX)],
+            shape: values.shape().into_iter().map(|size| i64::try_from(size).unwrap_or(i64::MAX)).collect(),
             ..Default::default()
         });
     }

@@ -56,7 +56,7 @@ pub(super) async fn handle(
     asked.request.request_id.clone_from(&id);
     let model = asked.request.model.clone();
     let call = Call { caller, api: Api::http_embeddings, deadline: None };
-    let answer = dispatcher.embed(asked.request, &call).await;
+    let answer = dispatcher.encode(asked.request, &call).await;
     let answer = answer.map_err(|refusal| named(refusal, "input", asked.several))?;
     let expert = answer.expert.clone();
     let response = Json(List::of(answer, model, asked.encoding)).into_response();
@@ -141,7 +141,7 @@ fn token_ids(path: &str, ids: &[Value]) -> Result<Input, ApiError> {
 }
 
 /// A refusal, with the caller's name of the field that a worker refuses; `input` is that of the inputs.
-pub(super) fn named(refusal: Refusal, input: &str, several: bool) -> ApiError {
+pub(crate) fn named(refusal: Refusal, input: &str, several: bool) -> ApiError {
     let refused = Refused::of(&refusal);
     let mut error = ApiError::from(refusal);
     let Some(field) = refused.and_then(|refused| refused.field) else { return error };

@@ -75,7 +75,7 @@ impl ApiError {
     pub(crate) fn no_such_path(path: &str) -> Self {
         Self::body(
             StatusCode::NOT_FOUND,
-            format!("no endpoint at {path}; there are /v1/models, /v1/chat/completions, /v1/completions, /v1/embeddings, /v1/responses, /v1/messages, /tokenize, /detokenize, /apply_template, /api/chat, /api/generate, /api/embed, /api/tags, /api/ps, /api/show, /api/version and /v2"),
+            format!("no endpoint at {path}; there are /v1/models, /v1/chat/completions, /v1/completions, /v1/embeddings, /v1/rerank, /v1/classify, /v1/responses, /v1/messages, /tokenize, /detokenize, /apply_template, /api/chat, /api/generate, /api/embed, /api/tags, /api/ps, /api/show, /api/version and /v2"),
         )
         .code("unknown_url")
     }

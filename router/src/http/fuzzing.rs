@@ -1,8 +1,8 @@
 //! Entry points of the fuzz targets: bodies of every API, to what a worker is asked or a refusal.
 
 use super::{
-    anthropic, body, chat, completions, embeddings, error::ApiError, fields::Fields, inference, ollama, responses,
-    tokens,
+    anthropic, body, chat, classify, completions, embeddings, error::ApiError, fields::Fields, inference, ollama,
+    rerank, responses, tokens,
 };
 
 /// Texts in one request.
@@ -13,10 +13,12 @@ type Reader = fn(Fields) -> Result<(), ApiError>;
 /// Reads a body as each API that takes JSON does; how many of them would ask a worker.
 #[must_use]
 pub fn json_bodies(bytes: &[u8]) -> usize {
-    let readers: [Reader; 11] = [
+    let readers: [Reader; 13] = [
         |fields| chat::parse(fields).map(drop),
         |fields| completions::parse(fields, TEXTS_MAX).map(drop),
         embeddings::readable,
+        rerank::readable,
+        classify::readable,
         tokens::readable,
         tokens::ids_readable,
         responses::readable,

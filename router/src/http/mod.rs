@@ -5,7 +5,7 @@
 //! loopback, `content_type` the check that a body is JSON, `names`
 //! the caller's own names of fields that a worker refuses. `params` are shared by both kinds of completion, `chat` and
 //! `completions` are the two kinds, `choices` several answers to one prompt, `tools` the functions that an answer may call,
-//! `embeddings` the vectors of texts, `tokens` the tokens of prompts, `sse` the events of a stream, `logprobs` their log-probabilities, `error` every refusal in
+//! `embeddings`, `rerank` and `classify` what encoders make of texts, `tokens` the tokens of prompts, `sse` the events of a stream, `logprobs` their log-probabilities, `error` every refusal in
 //! OpenAI's shape, `shape` a refusal in that of another API. `responses` is OpenAI's Responses API, `ollama` and `anthropic` are
 //! the APIs of these, `inference` is the Open Inference Protocol. `page` is the page at `/`.
 
@@ -15,10 +15,11 @@ mod body;
 mod browsers;
 mod chat;
 mod choices;
+mod classify;
 mod completions;
 mod constraint;
 mod content_type;
-mod embeddings;
+pub(crate) mod embeddings;
 pub(crate) mod error;
 pub(crate) mod fields;
 #[cfg(fuzzing)]
@@ -34,6 +35,7 @@ pub(crate) mod params;
 mod plain_error;
 mod probes;
 mod reply;
+mod rerank;
 mod responses;
 mod shape;
 mod sse;
@@ -109,6 +111,8 @@ fn routes(dispatcher: Shared, access: Access) -> Router {
         .route("/v1/models", get(models::list))
         .route("/v1/models/{id}", get(models::one))
         .merge(tokens::routes())
+        .merge(rerank::routes())
+        .merge(classify::routes())
         .merge(responses::routes())
         .merge(anthropic::routes())
         .merge(ollama::routes())

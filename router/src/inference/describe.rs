@@ -1,9 +1,19 @@
 //! What a model takes and gives, and which models there are.
 
-use slm_proto::v1::ModelInfo;
+use slm_proto::v1::{ModelInfo, WorkerState};
 
-use super::VERSION;
-use crate::{access::table::Caller, catalog, http::error::ApiError, refusal::Refusal, resolve::resolve, view::View};
+use super::{EMBEDDING, VERSION};
+use crate::{
+    access::table::Caller,
+    catalog,
+    http::error::ApiError,
+    refusal::Refusal,
+    resolve::resolve,
+    view::{Entry, View},
+};
+
+/// The task of workers that make vectors, as they report it.
+const EMBED: &str = "Embed";
 
 /// A tensor of a model.
 #[derive(Clone, Copy, Debug)]
@@ -11,15 +21,23 @@ pub(crate) struct TensorDescription {
     pub(crate) name: &'static str,
     pub(crate) datatype: &'static str,
     /// -1: one for each text.
-    pub(crate) shape: i64,
+    size: i64,
+    /// Size of a row, of a tensor that has rows.
+    row: Option<i64>,
 }
 
-const fn tensor(name: &'static str, datatype: &'static str, shape: i64) -> TensorDescription {
-    TensorDescription { name, datatype, shape }
+impl TensorDescription {
+    pub(crate) fn shape(&self) -> Vec<i64> {
+        std::iter::once(self.size).chain(self.row).collect()
+    }
+}
+
+const fn tensor(name: &'static str, datatype: &'static str, size: i64) -> TensorDescription {
+    TensorDescription { name, datatype, size, row: None }
 }
 
 /// The inputs of every model that generates. Every parameter of a completion is an input, too.
-pub(crate) const TENSORS: [TensorDescription; 7] = [
+const TENSORS: [TensorDescription; 7] = [
     tensor(super::TEXT_INPUT, "BYTES", -1),
     tensor("stream", "BOOL", 1),
     tensor("sampling_parameters", "BYTES", 1),
@@ -36,6 +54,36 @@ pub(crate) const OUTPUTS: [TensorDescription; 4] = [
     tensor("num_input_tokens", "UINT32", -1),
     tensor("num_output_tokens", "UINT32", -1),
 ];
+
+/// The inputs of a model that embeds.
+const TEXTS: [TensorDescription; 3] =
+    [tensor(super::TEXT_INPUT, "BYTES", -1), tensor("dimensions", "UINT32", 1), tensor("truncate", "BOOL", 1)];
+
+/// What a name takes and gives, inputs first. A model that reranks or classifies has no tensors: these are other APIs' requests.
+pub(crate) fn describe(view: &View, name: &str) -> (Vec<TensorDescription>, Vec<TensorDescription>) {
+    match state(view, name) {
+        Some(state) if state.task == EMBED => {
+            let vectors = tensor(EMBEDDING, "FP32", -1);
+            (TEXTS.into(), vec![TensorDescription { row: Some(state.vector_size.into()), ..vectors }])
+        }
+        Some(state) if ["Rerank", "Classify"].contains(&state.task.as_str()) => (Vec::new(), Vec::new()),
+        _ => (TENSORS.into(), OUTPUTS.into()),
+    }
+}
+
+/// Whether the workers behind a name make vectors.
+pub(crate) fn embeds(view: &View, name: &str) -> bool {
+    state(view, name).is_some_and(|state| state.task == EMBED)
+}
+
+/// The state of a worker behind a name; of a route, behind its fallback.
+fn state<'v>(view: &'v View, name: &str) -> Option<&'v WorkerState> {
+    let expert = match view.index.names.get(name)? {
+        Entry::Expert(expert) => expert,
+        Entry::Route(route) => view.index.expert(&route.fallback().name)?,
+    };
+    view.workers_of(&expert.model).find_map(|worker| worker.state.as_deref().ok())
+}
 
 /// The output of that name.
 pub(super) fn named(name: &str) -> Option<&'static str> {

@@ -1,7 +1,8 @@
-//! The Open Inference Protocol, without its transports: prompts that come as tensors, answers that go as tensors.
+//! The Open Inference Protocol, without its transports: prompts that come as tensors, answers that go as tensors; or texts and their
+//! vectors, of models that embed.
 //!
-//! `tensor` reads the values of tensors, `request` makes [`GenerateRequest`](slm_proto::v1::GenerateRequest)s of a request, `reply` the
-//! tensors of an answer, `describe` says what a model takes and gives. `http::inference` and `grpc::inference` are the transports.
+//! `tensor` reads the values of tensors, `request` makes [`GenerateRequest`](slm_proto::v1::GenerateRequest)s of a request, or an
+//! [`EmbedRequest`](slm_proto::v1::EmbedRequest), `reply` the tensors of an answer, `describe` says what a model takes and gives. `http::inference` and `grpc::inference` are the transports.
 
 mod describe;
 mod reply;
@@ -9,19 +10,19 @@ mod request;
 mod tensor;
 
 use futures::future::try_join_all;
-use slm_proto::v1::GenerateRequest;
-use tonic::{Code, Status};
+use slm_proto::v1::{EmbedRequest, EmbedResponse, GenerateRequest};
+use tonic::{Code, Status, metadata::MetadataMap};
 
 pub(crate) use self::{
-    describe::{OUTPUTS, TENSORS, TensorDescription, index, ready, same_version},
-    reply::{Output, Values, expert, finished, piece, whole},
-    request::{Asked, Form, Infer},
+    describe::{TensorDescription, describe, embeds, index, ready, same_version},
+    reply::{Output, Values, expert, finished, piece, vectors, whole},
+    request::{Asked, AskedVectors, Form, Infer},
     tensor::{Datatype, Tensor, count},
 };
 use crate::{
     dispatch::{Call, Dispatcher},
     events::Answer,
-    http::{error::ApiError, head::CompletionKind, names::FieldNames},
+    http::{embeddings::named, error::ApiError, head::CompletionKind, names::FieldNames},
     refusal::Refusal,
 };
 
@@ -31,6 +32,8 @@ pub(crate) const VERSION: &str = "1";
 pub(crate) const PLATFORM: &str = "slm-swarm";
 /// The tensor of prompts.
 const TEXT_INPUT: &str = "text_input";
+/// The tensor of vectors.
+const EMBEDDING: &str = "embedding";
 
 /// A refusal of the text at `index`.
 #[derive(Debug)]
@@ -38,6 +41,23 @@ pub(crate) struct Refused {
     refusal: Refusal,
     index: usize,
     several: bool,
+}
+
+/// A refusal of a request for vectors.
+#[derive(Debug)]
+pub(crate) struct RefusedTexts {
+    refusal: Refusal,
+    several: bool,
+}
+
+/// The vectors of a request's texts.
+pub(crate) async fn embed(
+    dispatcher: &Dispatcher,
+    request: EmbedRequest,
+    call: &Call,
+) -> Result<EmbedResponse, RefusedTexts> {
+    let several = request.inputs.len() > 1;
+    dispatcher.encode(request, call).await.map_err(|refusal| RefusedTexts { refusal, several })
 }
 
 /// Begins an answer to every request.
@@ -62,13 +82,37 @@ impl From<Refused> for ApiError {
 
 impl From<Refused> for Status {
     fn from(refused: Refused) -> Self {
-        match &refused.refusal {
-            Refusal::Worker(status) if status.code() == Code::InvalidArgument => {
-                let metadata = status.metadata().clone();
-                let error = ApiError::from(refused);
-                Self::with_metadata(Code::InvalidArgument, error.body.message, metadata)
-            }
-            _ => refused.refusal.into(),
+        match invalid(&refused.refusal) {
+            Some(metadata) => reworded(refused.into(), metadata),
+            None => refused.refusal.into(),
         }
     }
+}
+
+impl From<RefusedTexts> for ApiError {
+    fn from(RefusedTexts { refusal, several }: RefusedTexts) -> Self {
+        named(refusal, TEXT_INPUT, several)
+    }
+}
+
+impl From<RefusedTexts> for Status {
+    fn from(refused: RefusedTexts) -> Self {
+        match invalid(&refused.refusal) {
+            Some(metadata) => reworded(refused.into(), metadata),
+            None => refused.refusal.into(),
+        }
+    }
+}
+
+/// The metadata of a worker's refusal of what was sent, whose message names a field of `slm.v1`.
+fn invalid(refusal: &Refusal) -> Option<MetadataMap> {
+    match refusal {
+        Refusal::Worker(status) if status.code() == Code::InvalidArgument => Some(status.metadata().clone()),
+        _ => None,
+    }
+}
+
+/// The same with the caller's name of the field.
+fn reworded(error: ApiError, metadata: MetadataMap) -> Status {
+    Status::with_metadata(Code::InvalidArgument, error.body.message, metadata)
 }

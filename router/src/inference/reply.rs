@@ -1,24 +1,26 @@
 //! Answers: a tensor for each output, with a value for each text.
 
-use slm_proto::v1::{Completion, Finished, Started, Usage};
+use slm_proto::v1::{Completion, EmbedResponse, Finished, Started, Usage};
 
-use super::{describe::OUTPUTS, request::Form};
+use super::{EMBEDDING, describe::OUTPUTS, request::Form};
 use crate::http::head::finish_reason;
 
 /// An output.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Output {
     pub(crate) name: &'static str,
     pub(crate) values: Values,
 }
 
 /// One for each text.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Values {
     /// BYTES.
     Texts(Vec<String>),
     /// UINT32.
     Counts(Vec<u32>),
+    /// FP32, rows of the same size one after the other.
+    Vectors { rows: usize, floats: Vec<f32> },
 }
 
 impl Values {
@@ -26,14 +28,15 @@ impl Values {
         match self {
             Self::Texts(_) => "BYTES",
             Self::Counts(_) => "UINT32",
+            Self::Vectors { .. } => "FP32",
         }
     }
 
-    /// The shape is `[len]`.
-    pub(crate) fn len(&self) -> usize {
+    pub(crate) fn shape(&self) -> Vec<usize> {
         match self {
-            Self::Texts(texts) => texts.len(),
-            Self::Counts(counts) => counts.len(),
+            Self::Texts(texts) => vec![texts.len()],
+            Self::Counts(counts) => vec![counts.len()],
+            Self::Vectors { rows, floats } => vec![*rows, floats.len().checked_div(*rows).unwrap_or(0)],
         }
     }
 
@@ -41,6 +44,7 @@ impl Values {
     pub(crate) fn raw(&self) -> Vec<u8> {
         match self {
             Self::Counts(counts) => counts.iter().flat_map(|count| count.to_le_bytes()).collect(),
+            Self::Vectors { floats, .. } => floats.iter().flat_map(|float| float.to_le_bytes()).collect(),
             Self::Texts(texts) => {
                 let mut raw = Vec::with_capacity(texts.iter().map(|text| 4 + text.len()).sum());
                 for text in texts {
@@ -51,6 +55,13 @@ impl Values {
             }
         }
     }
+}
+
+/// The vectors of texts.
+pub(crate) fn vectors(answer: EmbedResponse) -> Vec<Output> {
+    let rows = answer.embeddings.len();
+    let floats = answer.embeddings.into_iter().flat_map(|embedding| embedding.values).collect();
+    vec![Output { name: EMBEDDING, values: Values::Vectors { rows, floats } }]
 }
 
 /// What is known of one answer, or of a part of it.
@@ -136,6 +147,15 @@ mod tests {
         );
         assert_eq!(outputs[0].values.raw(), [1, 0, 0, 0, 2, 0, 0, 0]);
         assert_eq!(outputs[1].values.raw(), b"\x02\0\0\x001a\x02\0\0\x002b");
+    }
+
+    #[test]
+    fn vectors_are_the_rows_of_one_tensor() {
+        let embeddings = [[1.0, 2.0], [3.0, 4.0]].map(|values| slm_proto::v1::Embedding { values: values.into() });
+        let outputs = vectors(EmbedResponse { embeddings: embeddings.into(), ..EmbedResponse::default() });
+        let values = &outputs[0].values;
+        assert_eq!((outputs[0].name, values.datatype(), values.shape()), ("embedding", "FP32", vec![2, 2]));
+        assert_eq!(values.raw()[4..8], 2.0_f32.to_le_bytes());
     }
 
     #[test]

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use serde_json::{Map, Value};
-use slm_proto::v1::{GenerateRequest, generate_request::Input};
+use slm_proto::v1::{EmbedInput, EmbedRequest, GenerateRequest, embed_input, generate_request::Input};
 
 use super::{
-    TEXT_INPUT,
+    EMBEDDING, TEXT_INPUT,
     describe::{OUTPUTS, named},
     tensor::{Datatype, Tensor},
 };
@@ -41,6 +41,13 @@ pub(crate) struct Asked {
     pub(crate) form: Form,
 }
 
+/// Vectors that are asked for.
+#[derive(Debug)]
+pub(crate) struct AskedVectors {
+    pub(crate) request: EmbedRequest,
+    pub(crate) timeout: Option<Duration>,
+}
+
 /// The form of an answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Form {
@@ -71,7 +78,39 @@ const LEFT_OVER: LeftOver<'_> = LeftOver {
     read: &params::NAMES,
 };
 
+/// What a model that embeds reads.
+const LEFT_OVER_OF_VECTORS: LeftOver<'_> =
+    LeftOver { read: &["text_input", "dimensions", "truncate", "priority", "timeout"], ..LEFT_OVER };
+
 impl Infer {
+    /// A request to a model that embeds.
+    ///
+    /// # Errors
+    /// A tensor or parameter that is wrong, unknown or missing.
+    pub(crate) fn asked_vectors(self) -> Result<AskedVectors, ApiError> {
+        if let Some(other) = self.outputs.iter().find(|output| *output != EMBEDDING) {
+            let shown: String = other.chars().take(80).collect();
+            let message = format!("there is no output `{shown}`; the output of a model that embeds is {EMBEDDING}");
+            return Err(ApiError::param("outputs", message));
+        }
+        let (texts, parameters) = sorted(self.inputs, self.parameters)?;
+        let mut fields = Fields::new(parameters);
+        let timeout = fields.take::<u32>("timeout")?.filter(|timeout| *timeout > 0);
+        let input = |text| EmbedInput { input: Some(embed_input::Input::Text(text)) };
+        let request = EmbedRequest {
+            model: self.model,
+            inputs: texts.into_iter().map(input).collect(),
+            dimensions: fields.take("dimensions")?,
+            truncate: fields.take("truncate")?.unwrap_or(false),
+            priority: fields.take("priority")?.unwrap_or(0),
+            request_id: self.id,
+            ..EmbedRequest::default()
+        };
+        LEFT_OVER_OF_VECTORS.refuse(fields)?;
+        let timeout = timeout.map(|microseconds| Duration::from_micros(microseconds.into()));
+        Ok(AskedVectors { request, timeout })
+    }
+
     /// # Errors
     /// A tensor or parameter that is wrong, unknown or missing.
     pub(crate) fn asked(self, texts_max: usize) -> Result<Asked, ApiError> {
@@ -203,6 +242,21 @@ mod tests {
             parameters: parameters.as_object().expect("an object").clone(),
             ..Infer::default()
         }
+    }
+
+    #[test]
+    fn texts_of_a_model_that_embeds() {
+        let asked = infer(json!({ "text_input": ["a", "b"], "truncate": [true] }), json!({ "dimensions": 8 }));
+        let AskedVectors { request, timeout } = asked.asked_vectors().expect("good");
+        assert_eq!((request.inputs.len(), request.dimensions, request.truncate), (2, Some(8), true));
+        assert_eq!(timeout, None);
+        let of = |parameters| infer(json!({ "text_input": ["a"] }), parameters).asked_vectors().map(|_| ());
+        let refused = of(json!({ "temperature": 0.5 })).expect_err("no parameter of a vector");
+        assert!(refused.body.message.contains("unknown parameter `temperature`"), "{}", refused.body.message);
+        let other =
+            Infer { outputs: vec!["text_output".to_owned()], ..infer(json!({ "text_input": ["a"] }), json!({})) };
+        let refused = other.asked_vectors().expect_err("another output");
+        assert!(refused.body.message.contains("there is no output `text_output`"), "{}", refused.body.message);
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub(super) fn info(name: &str, digest: &str) -> AdapterInfo {
         load_time: Duration::ZERO,
         loaded_at: SystemTime::UNIX_EPOCH,
         chat: AdapterChat::default(),
+        readout: None,
     }
 }
 

@@ -1,11 +1,11 @@
-//! The embedder: a thread that owns the session and turns texts into vectors, in batches of as many tokens as pay.
+//! The embedder: a thread that owns the session and turns texts into vectors, scores or labels, in batches of as many tokens as pay.
 //!
 //! As in the [engine](crate::engine), a request holds a permit, tenants take turns (`queue`), and a request that was cancelled or
-//! whose deadline passed is dropped before the next batch. Vectors are made of the states of tokens by `pooling`; tokenising
+//! whose deadline passed is dropped before the next batch. What states of tokens become is `readout`; tokenising
 //! (`text`) and the network are elsewhere.
 
-mod pooling;
 mod queue;
+mod readout;
 mod text;
 mod thread;
 
@@ -19,7 +19,6 @@ use std::{
     time::Instant,
 };
 
-use slm_convert::embedding::EmbeddingSettings;
 use slm_pool::Priority;
 use tokio::sync::oneshot;
 
@@ -30,7 +29,8 @@ use crate::{
     runtime::EncoderSession,
 };
 
-pub(crate) use text::{TextError, TextReader};
+pub(crate) use readout::Readout;
+pub(crate) use text::{TextError, TextReader, Tokens};
 
 /// Texts of a batch.
 pub(crate) const BATCH_TEXTS: usize = 256;
@@ -39,14 +39,14 @@ pub(crate) const BATCH_TOKENS: usize = 512;
 /// Bound on the tokens of waiting requests: 16 MiB.
 const QUEUED_TOKENS_MAX: usize = 4 << 20;
 
-/// Texts to embed.
+/// Texts to read.
 #[derive(Debug)]
 pub(crate) struct Job {
-    /// Tokens of each text: at least one, at most the context.
-    pub(crate) texts: Vec<Vec<u32>>,
+    /// Tokens of each text, or pair: at least one, at most the context.
+    pub(crate) texts: Vec<Tokens>,
     /// Adapter version to use; leased until the end.
     pub(crate) adapter: Option<Arc<AdapterLease>>,
-    /// Numbers of a vector.
+    /// Numbers of a result, where a vector may be cut.
     pub(crate) dimensions: usize,
     /// Priority among waiting requests of the tenant; lower goes first.
     pub(crate) priority: i32,
@@ -54,7 +54,7 @@ pub(crate) struct Job {
     pub(crate) deadline: Option<Instant>,
 }
 
-/// A vector for each text, or why there are none.
+/// A result for each text, or why there are none.
 pub(crate) type Embedded = Result<Vec<Vec<f32>>, StepFailure>;
 
 struct Submitted {
@@ -67,9 +67,7 @@ struct Submitted {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum RoomError {
     /// The texts that wait are as many as the worker keeps.
-    #[error(
-        "{0} tokens wait to be embedded, which is as much as this worker keeps; retry later, or send fewer at once"
-    )]
+    #[error("{0} tokens wait to be read, which is as much as this worker keeps; retry later, or send fewer at once")]
     Tokens(usize),
     /// The thread is gone.
     #[error(transparent)]
@@ -94,7 +92,7 @@ pub(crate) struct Embedder {
     gauges: Arc<Gauges>,
     context_length: usize,
     texts_max: usize,
-    /// Numbers of a whole vector.
+    /// Numbers of a whole result.
     width: usize,
 }
 
@@ -108,7 +106,7 @@ impl Embedder {
     /// Starts the thread, for `requests_max` requests that run or wait.
     pub(crate) fn start(
         session: EncoderSession,
-        settings: EmbeddingSettings,
+        readout: Readout,
         requests_max: usize,
     ) -> std::io::Result<(Self, JoinHandle<()>)> {
         let (jobs, receiver) = mpsc::channel();
@@ -120,11 +118,11 @@ impl Embedder {
             gauges: gauges.clone(),
             context_length: session.config().context_length,
             texts_max: session.config().texts,
-            width: session.width(),
+            width: readout.width(session.width()),
         };
         let thread = std::thread::Builder::new().name("embedder".into()).spawn(move || {
             Priority::Compute.enter();
-            thread::EmbedderThread::new(session, settings, receiver, gauges).run();
+            thread::EmbedderThread::new(session, readout, receiver, gauges).run();
         })?;
         Ok((embedder, thread))
     }
@@ -136,7 +134,7 @@ impl Embedder {
 
     /// Submits `job`. Dropping the receiver cancels it.
     pub(crate) fn submit(&self, permit: Arc<Permit>, job: Job) -> Result<oneshot::Receiver<Embedded>, RoomError> {
-        let tokens: usize = job.texts.iter().map(Vec::len).sum();
+        let tokens: usize = job.texts.iter().map(Tokens::len).sum();
         let queued = self.gauges.queued.fetch_add(tokens, Ordering::Relaxed);
         // A request alone is bounded by its message.
         if queued > 0 && queued + tokens > QUEUED_TOKENS_MAX {
@@ -163,12 +161,12 @@ impl Embedder {
         self.texts_max
     }
 
-    /// Numbers of a whole vector.
+    /// Numbers of a whole result.
     pub(crate) fn width(&self) -> usize {
         self.width
     }
 
-    /// Current load, in the engine's terms: tokens that were embedded count as those of prompts.
+    /// Current load, in the engine's terms: tokens that were read count as those of prompts.
     pub(crate) fn stats(&self) -> EngineStats {
         EngineStats {
             running: self.gauges.running.load(Ordering::Relaxed),

@@ -9,10 +9,10 @@ use std::{
     time::Instant,
 };
 
-use slm_convert::embedding::EmbeddingSettings;
+use slm_kernels::Level;
 
 use super::{
-    BATCH_TOKENS, Gauges, Submitted, pooling,
+    BATCH_TOKENS, Gauges, Readout, Submitted, Tokens,
     queue::{BatchMax, Place, Queue},
 };
 use crate::{
@@ -22,13 +22,14 @@ use crate::{
 
 pub(super) struct EmbedderThread {
     session: EncoderSession,
-    settings: EmbeddingSettings,
+    readout: Readout,
+    level: Level,
     jobs: Receiver<Submitted>,
     gauges: Arc<Gauges>,
     queue: Queue<Request>,
 }
 
-/// A request with the vectors that it has so far.
+/// A request with the results that it has so far.
 struct Request {
     submitted: Submitted,
     vectors: Vec<Vec<f32>>,
@@ -39,11 +40,11 @@ struct Request {
 impl EmbedderThread {
     pub(super) fn new(
         session: EncoderSession,
-        settings: EmbeddingSettings,
+        readout: Readout,
         jobs: Receiver<Submitted>,
         gauges: Arc<Gauges>,
     ) -> Self {
-        Self { session, settings, jobs, gauges, queue: Queue::new() }
+        Self { session, readout, level: Level::best(), jobs, gauges, queue: Queue::new() }
     }
 
     pub(super) fn run(mut self) {
@@ -71,7 +72,7 @@ impl EmbedderThread {
     }
 
     fn push(&mut self, submitted: Submitted) {
-        let lengths = submitted.job.texts.iter().map(Vec::len).collect();
+        let lengths = submitted.job.texts.iter().map(Tokens::len).collect();
         let (tenant, priority) = (submitted.permit.tenant().clone(), submitted.job.priority);
         let vectors = Vec::with_capacity(submitted.job.texts.len());
         self.queue.push(tenant, priority, lengths, Request { submitted, vectors, begun: false, failure: None });
@@ -110,7 +111,7 @@ impl EmbedderThread {
                     let Some(request) = self.queue.get_mut(*index) else { continue };
                     if vector.iter().any(|x| !x.is_finite()) {
                         request.failure =
-                            Some(StepFailure::Session("the model made a vector that is not finite".into()));
+                            Some(StepFailure::Session("the model made a result that is not finite".into()));
                     }
                     request.vectors.push(vector);
                 }
@@ -126,23 +127,25 @@ impl EmbedderThread {
         }
     }
 
-    /// The vectors of the texts at `places`.
+    /// The results of the texts at `places`.
     fn batch(&mut self, places: &[Place]) -> Result<Vec<Vec<f32>>, StepFailure> {
         let text = |(index, text): &Place| {
             let job = &self.queue.get(*index)?.submitted.job;
             let adapter = job.adapter.as_ref().map(|lease| lease.slot());
-            Some((Text { tokens: job.texts.get(*text)?, adapter }, job.dimensions))
+            let Tokens { ids, types } = job.texts.get(*text)?;
+            Some((Text { tokens: ids, types, adapter }, job))
         };
-        let (texts, dimensions): (Vec<_>, Vec<_>) = places.iter().filter_map(text).unzip();
+        let (texts, jobs): (Vec<_>, Vec<_>) = places.iter().filter_map(text).unzip();
         if texts.is_empty() {
             return Ok(Vec::new());
         }
         let width = self.session.width();
         let mut states = self.session.states(&texts).map_err(|error| StepFailure::Session(error.to_string()))?;
         let mut vectors = Vec::with_capacity(texts.len());
-        for (text, dimensions) in texts.iter().zip(dimensions) {
+        for (text, job) in texts.iter().zip(jobs) {
             let (own, rest) = states.split_at(text.tokens.len() * width);
-            vectors.push(pooling::vector(&self.settings, own, width, dimensions));
+            let readout = job.adapter.as_ref().and_then(|lease| lease.info.readout.as_deref());
+            vectors.push(readout.unwrap_or(&self.readout).read(self.level, own, width, job.dimensions));
             states = rest;
         }
         self.gauges.processed.fetch_add(texts.iter().map(|text| text.tokens.len() as u64).sum(), Relaxed);
@@ -164,7 +167,7 @@ impl EmbedderThread {
 
     fn reply(&self, request: Request) {
         let Request { submitted: Submitted { job, permit, reply }, vectors, failure, .. } = request;
-        self.gauges.queued.fetch_sub(job.texts.iter().map(Vec::len).sum(), Relaxed);
+        self.gauges.queued.fetch_sub(job.texts.iter().map(Tokens::len).sum(), Relaxed);
         permit.complete();
         // A caller that is gone needs no answer.
         let _ = reply.send(failure.map_or(Ok(vectors), Err));

@@ -164,6 +164,7 @@ mod tests {
                 load_time: std::time::Duration::ZERO,
                 loaded_at: std::time::SystemTime::UNIX_EPOCH,
                 chat: slm_convert::peft::AdapterChat::default(),
+                readout: None,
             };
             adapters.publish(info, slm_convert::pack::PackedAdapter::default()).unwrap()
         };

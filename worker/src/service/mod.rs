@@ -1,4 +1,4 @@
-//! gRPC services of the worker: generation, embeddings and tokens for routers, control for the operator or `slm up`, health and reflection.
+//! gRPC services of the worker: generation, what encoders make of texts (`embeddings`) and tokens for routers, control for the operator or `slm up`, health and reflection.
 
 mod access;
 mod answer;
@@ -22,12 +22,12 @@ use tonic::Status;
 
 use crate::{
     adapters::AdapterLease,
-    model::{Generator, Model, Work},
+    model::{Encoder, Generator, Model, Task, Work},
 };
 
 pub(crate) use access::Access;
 pub(crate) use control::Control;
-pub(crate) use embeddings::Embed;
+pub(crate) use embeddings::Encode;
 pub(crate) use generation::Generate;
 pub(crate) use input::token_bytes_max;
 pub(crate) use open_answers::OpenAnswers;
@@ -60,9 +60,15 @@ impl Shared {
     fn generator(&self) -> Result<&Generator, Status> {
         match &self.model.work {
             Work::Generate(generator) => Ok(generator),
-            Work::Embed(_) => {
-                Err(status::wrong_task(&self.model.name, "embeds texts", "send it to /v1/embeddings, or to Embed"))
-            }
+            Work::Encode(encoder) => Err(status::wrong_task(&self.model.name, encoder.task, Task::Generate)),
+        }
+    }
+
+    /// What does `task` for texts, if the model does.
+    fn encoder(&self, task: Task) -> Result<&Encoder, Status> {
+        match &self.model.work {
+            Work::Encode(encoder) if encoder.task == task => Ok(encoder),
+            _ => Err(status::wrong_task(&self.model.name, self.model.task(), task)),
         }
     }
 

@@ -14,7 +14,7 @@ use crate::{
     constrain::{ConstraintError, ConstraintFailure},
     embed::{RoomError, TextError},
     engine::{StepFailure, SubmitError},
-    model::LoadAdapterError,
+    model::{LoadAdapterError, Task},
     permits::PermitError,
     runtime::BankError,
     text::PromptError,
@@ -47,23 +47,34 @@ pub(super) fn draining() -> Status {
     status(Code::Unavailable, "Draining", "the worker is draining; retry on another")
 }
 
-/// The model was opened for another task.
-pub(super) fn wrong_task(model: &str, does: &str, remedy: &str) -> Status {
+/// The model was opened for `task` and was asked for another.
+pub(super) fn wrong_task(model: &str, task: Task, asked: Task) -> Status {
+    let (does, place) = match task {
+        Task::Generate => ("generates text", ""),
+        Task::Embed => ("embeds texts", "/v1/embeddings, or to Embed"),
+        Task::Rerank => ("reranks documents", "/v1/rerank, or to Rerank"),
+        Task::Classify => ("classifies texts", "/v1/classify, or to Classify"),
+    };
+    let remedy = match asked {
+        Task::Generate => format!("send it to {place}"),
+        Task::Embed => "for embeddings, name a model whose spec.task is Embed".to_owned(),
+        Task::Rerank => "to rerank, name a model whose spec.task is Rerank".to_owned(),
+        Task::Classify => "to classify, name a model whose spec.task is Classify".to_owned(),
+    };
     status(Code::FailedPrecondition, "WrongTask", format!("model `{model}` {does}; {remedy}"))
 }
 
-/// An input of a request for embeddings is refused.
-pub(super) fn refused_text(index: usize, error: &TextError) -> Status {
+/// A text of a request is refused; `field` is its name.
+pub(super) fn refused_text(field: &str, error: &TextError) -> Status {
     let reason = match error {
         TextError::Empty => "Empty",
-        TextError::TooLong { .. } => "ContextLengthExceeded",
+        TextError::TooLong { .. } | TextError::LongQuery { .. } | TextError::LongPair { .. } => "ContextLengthExceeded",
         TextError::TokenId { .. } => "TokenId",
         TextError::NoTokenizer(_) => "NoTokenizer",
         TextError::Tokenizer(_) => "Tokenizer",
     };
-    let field = format!("inputs[{index}]");
-    let refused = at_field(status(Code::InvalidArgument, reason, format!("{field} {error}")), &field);
-    if matches!(error, TextError::TooLong { .. }) { context_length_exceeded(refused) } else { refused }
+    let refused = at_field(status(Code::InvalidArgument, reason, format!("{field} {error}")), field);
+    if reason == "ContextLengthExceeded" { context_length_exceeded(refused) } else { refused }
 }
 
 /// A field of a request is out of its range.

@@ -3,7 +3,7 @@
 use half::f16;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
-use slm_kernels::attention::{QkNorm, Rotary, Shape, Stored};
+use slm_kernels::attention::{QkNorm, RelativeBias, Rotary, Shape, Stored};
 
 /// A layer and its rotary tables.
 #[derive(Clone)]
@@ -19,6 +19,8 @@ pub(super) struct Layer {
     pub(super) norm: Option<Norms>,
     pub(super) stored: Stored,
     pub(super) gated: bool,
+    /// Added to scores by distance; none if empty.
+    pub(super) bias: Vec<f32>,
     pub(super) cos: Vec<f32>,
     pub(super) sin: Vec<f32>,
 }
@@ -61,6 +63,7 @@ impl Layer {
             norm: None,
             stored: Stored::PLAIN,
             gated: false,
+            bias: Vec::new(),
             cos: (0..POSITIONS * half).map(|i| angle(i).cos() as f32).collect(),
             sin: (0..POSITIONS * half).map(|i| angle(i).sin() as f32).collect(),
         }
@@ -77,6 +80,11 @@ impl Layer {
 
     pub(super) fn rotary(&self) -> Rotary<'_> {
         Rotary { cos: &self.cos, sin: &self.sin, dim: self.rotary_dim, interleaved: self.interleaved }
+    }
+
+    pub(super) fn bias(&self) -> Option<RelativeBias<'_>> {
+        let positions = (self.bias.len() / self.shape.heads()).div_ceil(2);
+        (positions > 0).then_some(RelativeBias { table: &self.bias, positions })
     }
 
     /// Rows of queries, keys and values for so many positions.
@@ -156,11 +164,17 @@ impl Layer {
             for head in 0..shape.heads() {
                 let (keys, values) = &heads[head / shape.group()];
                 let query = self.rotated(rows[position], head, position);
-                let score = |key: &Vec<f64>| -> f64 {
-                    let dot: f64 = query.iter().zip(key).map(|(q, k)| q * k).sum::<f64>() * f64::from(self.scale());
-                    self.soft_cap.map_or(dot, |cap| f64::from(cap) * (dot / f64::from(cap)).tanh())
+                let bias = |j: usize| {
+                    let of = |bias: RelativeBias<'_>| {
+                        bias.table[head * (2 * bias.positions - 1) + bias.positions - 1 + j - position]
+                    };
+                    self.bias().map_or(0.0, |bias| f64::from(of(bias)))
                 };
-                let scores: Vec<f64> = keys[first..end].iter().map(score).collect();
+                let score = |(j, key): (usize, &Vec<f64>)| -> f64 {
+                    let dot: f64 = query.iter().zip(key).map(|(q, k)| q * k).sum::<f64>() * f64::from(self.scale());
+                    bias(first + j) + self.soft_cap.map_or(dot, |cap| f64::from(cap) * (dot / f64::from(cap)).tanh())
+                };
+                let scores: Vec<f64> = keys[first..end].iter().enumerate().map(score).collect();
                 let max = scores.iter().copied().fold(f64::MIN, f64::max);
                 let weights: Vec<f64> = scores.iter().map(|score| (score - max).exp()).collect();
                 let sum: f64 = weights.iter().sum();

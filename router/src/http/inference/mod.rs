@@ -22,7 +22,7 @@ use crate::{
     access::table::Caller,
     dispatch::Call,
     events::Answer,
-    inference::{self, OUTPUTS, PLATFORM, TENSORS, TensorDescription, VERSION},
+    inference::{self, AskedVectors, PLATFORM, TensorDescription, VERSION},
     metrics::Api,
     readiness::readiness,
 };
@@ -87,13 +87,14 @@ async fn metadata(
 ) -> Result<Json<Value>, PlainError> {
     inference::same_version(&model.version)?;
     inference::ready(&dispatcher.view(), &caller, &model.name).map_err(ApiError::from)?;
-    let described = |tensor: &TensorDescription| json!({ "name": tensor.name, "datatype": tensor.datatype, "shape": [tensor.shape] });
+    let (inputs, outputs) = inference::describe(&dispatcher.view(), &model.name);
+    let described = |tensor: &TensorDescription| json!({ "name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape() });
     Ok(Json(json!({
         "name": model.name,
         "versions": [VERSION],
         "platform": PLATFORM,
-        "inputs": TENSORS.iter().map(described).collect::<Vec<_>>(),
-        "outputs": OUTPUTS.iter().map(described).collect::<Vec<_>>(),
+        "inputs": inputs.iter().map(described).collect::<Vec<_>>(),
+        "outputs": outputs.iter().map(described).collect::<Vec<_>>(),
     })))
 }
 
@@ -139,6 +140,9 @@ async fn infer(
         content_type::check_pages(&headers)?;
     }
     inference::same_version(&model.version)?;
+    if inference::embeds(&dispatcher.view(), &model.name) {
+        return Ok(embed(&dispatcher, caller, model.name, (&headers, json_bytes), body).await?);
+    }
     let texts_max = dispatcher.limits.prompts_max;
     let parse = move |bytes: Vec<u8>| request::infer(&bytes, json_bytes)?.asked(texts_max);
     let (asked, hold) = body::read_bytes(body, &dispatcher, &caller, parse).await?;
@@ -149,6 +153,27 @@ async fn infer(
     let (answers, reply) =
         begin(&dispatcher, (asked, hold), model.name, &headers, (caller, Api::inference_http_infer)).await?;
     Ok(reply::tensors(answers, &reply).await?)
+}
+
+/// The vectors of texts.
+async fn embed(
+    dispatcher: &Shared,
+    caller: Caller,
+    model: String,
+    (headers, json_bytes): (&HeaderMap, Option<usize>),
+    body: Body,
+) -> Result<Response, ApiError> {
+    let parse = move |bytes: Vec<u8>| request::infer(&bytes, json_bytes)?.asked_vectors();
+    let ((AskedVectors { mut request, timeout }, reply), _hold) =
+        body::read_bytes(body, dispatcher, &caller, parse).await?;
+    request.model.clone_from(&model);
+    if request.request_id.is_empty() {
+        request.request_id = request_id(headers);
+    }
+    let deadline = timeout.and_then(|timeout| tokio::time::Instant::now().checked_add(timeout));
+    let call = Call { caller, api: Api::inference_http_infer, deadline };
+    let answer = inference::embed(dispatcher, request, &call).await?;
+    Ok(reply::vectors(answer, &Reply { model, ..reply }))
 }
 
 async fn generate(

@@ -11,21 +11,32 @@ use axum::{
 use bytes::Bytes;
 use futures::{StreamExt as _, future::try_join_all, stream};
 use serde_json::{Map, Value, json};
+use slm_proto::v1::EmbedResponse;
 
 use super::{JSON_BYTES, request::Reply};
 use crate::{
     events::{Answer, Event},
     http::{error::ApiError, sse},
-    inference::{Output, VERSION, Values, expert, finished, piece, whole},
+    inference::{self, Output, VERSION, Values, expert, finished, piece, whole},
     relay::Relayed,
 };
 
 /// The tensors of whole answers, in JSON or as bytes behind it.
 pub(super) async fn tensors(answers: Vec<Answer>, reply: &Reply) -> Result<Response, ApiError> {
     let (expert, outputs) = complete(answers, reply).await?;
+    Ok(with_tensors(expert.as_deref(), outputs, reply))
+}
+
+/// The tensors of vectors, likewise.
+pub(super) fn vectors(answer: EmbedResponse, reply: &Reply) -> Response {
+    let expert = answer.expert.as_ref().map(|expert| expert.name.clone());
+    with_tensors(expert.as_deref(), inference::vectors(answer), reply)
+}
+
+fn with_tensors(expert: Option<&str>, outputs: Vec<Output>, reply: &Reply) -> Response {
     let (mut described, mut binary) = (Vec::new(), Vec::new());
     for Output { name, values } in outputs {
-        let mut tensor = json!({ "name": name, "datatype": values.datatype(), "shape": [values.len()] });
+        let mut tensor = json!({ "name": name, "datatype": values.datatype(), "shape": values.shape() });
         if reply.binary.as_ref().is_none_or(|wanted| wanted.iter().any(|wanted| wanted == name)) {
             let raw = values.raw();
             tensor["parameters"] = json!({ "binary_data_size": raw.len() });
@@ -35,16 +46,16 @@ pub(super) async fn tensors(answers: Vec<Answer>, reply: &Reply) -> Result<Respo
         }
         described.push(tensor);
     }
-    let mut body = head(reply, expert.as_deref());
+    let mut body = head(reply, expert);
     body.insert("outputs".to_owned(), described.into());
     let json = Value::Object(body).to_string();
     if binary.is_empty() {
-        return Ok(([(header::CONTENT_TYPE, "application/json")], json).into_response());
+        return ([(header::CONTENT_TYPE, "application/json")], json).into_response();
     }
     let length = HeaderValue::from(json.len());
     let mut response = [json.as_bytes(), &binary].concat().into_response();
     response.headers_mut().insert(HeaderName::from_static(JSON_BYTES), length);
-    Ok(response)
+    response
 }
 
 /// Whole answers as one object: an output is a field.
@@ -113,6 +124,8 @@ fn data(values: Values) -> Value {
     match values {
         Values::Texts(texts) => texts.into(),
         Values::Counts(counts) => counts.into(),
+        // Row after row.
+        Values::Vectors { floats, .. } => json!(floats),
     }
 }
 

@@ -42,6 +42,12 @@ pub(super) struct Reply {
 }
 
 impl Body {
+    pub(super) fn asked_vectors(self) -> Result<(inference::AskedVectors, Reply), ApiError> {
+        let reply =
+            Reply { model: String::new(), id: self.infer.id.clone(), form: Form::default(), binary: self.binary };
+        Ok((self.infer.asked_vectors()?, reply))
+    }
+
     pub(super) fn asked(self, texts_max: usize) -> Result<Asked, ApiError> {
         let (id, binary) = (self.infer.id.clone(), self.binary);
         let inference::Asked { requests, stream, timeout, form } = self.infer.asked(texts_max)?;

@@ -93,7 +93,7 @@ async fn vectors(
     request.request_id = request_id(&headers);
     let model = request.model.clone();
     let call = Call { caller, api: Api::ollama_embed, deadline: None };
-    let answer = dispatcher.embed(request, &call).await.map_err(|refusal| named(refusal, input, several))?;
+    let answer = dispatcher.encode(request, &call).await.map_err(|refusal| named(refusal, input, several))?;
     Ok((answer, model))
 }
 

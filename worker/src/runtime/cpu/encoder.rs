@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ort::session::Session;
 use slm_convert::{
-    architecture::{Layer, Rows},
+    architecture::{Encoder, Layer, Rows},
     bundle::Bundle,
 };
 use slm_kernels::attention::PAGE;
@@ -46,6 +46,8 @@ pub struct EncoderConfig {
 pub struct Text<'a> {
     /// Its tokens; at least one.
     pub tokens: &'a [u32],
+    /// Token types, where the model has several; without any, all are of the first.
+    pub types: &'a [u8],
     /// Adapter slot in the table.
     pub adapter: Option<usize>,
 }
@@ -57,8 +59,10 @@ pub struct EncoderSession {
     session: Session,
     step: Arc<Mutex<ForwardPass>>,
     ids: Buffer<i64>,
-    /// Rows of position embeddings, if the model has them, and the row of the first position.
-    positions: Option<(Buffer<i64>, usize)>,
+    /// Rows of position embeddings, if the model has them, the row of the first position, and how many a token type has.
+    positions: Option<(Buffer<i64>, usize, usize)>,
+    /// Token types.
+    types: usize,
     states: Buffer<f32>,
     /// Bound number of tokens.
     bound: usize,
@@ -98,7 +102,8 @@ impl EncoderSession {
             session,
             step,
             ids: Buffer::filled(config.tokens, 0),
-            positions: rows.map(|Rows { first, .. }| (Buffer::filled(config.tokens, 0), *first)),
+            positions: rows.map(|Rows { first, count, .. }| (Buffer::filled(config.tokens, 0), *first, *count)),
+            types: model.encoder.as_ref().map_or(1, Encoder::types),
             states: Buffer::filled(config.tokens * model.hidden_size, f32::NAN),
             bound: 0,
             width: model.hidden_size,
@@ -143,7 +148,7 @@ impl EncoderSession {
         let all: Vec<u32> = (0..self.pages(texts) as u32).collect();
         let mut rest = all.as_slice();
         let mut chunks = Vec::with_capacity(texts.len());
-        for Text { tokens, adapter } in texts {
+        for Text { tokens, adapter, .. } in texts {
             let (pages, others) = rest.split_at(tokens.len().div_ceil(PAGE));
             rest = others;
             chunks.push(Chunk {
@@ -173,8 +178,14 @@ impl EncoderSession {
     fn fill(&mut self, texts: &[Text<'_>]) {
         let ids = texts.iter().flat_map(|text| text.tokens);
         self.ids.as_mut_slice().iter_mut().zip(ids).for_each(|(id, &token)| *id = i64::from(token));
-        if let Some((positions, first)) = &mut self.positions {
-            let rows = texts.iter().flat_map(|text| (*first..).take(text.tokens.len()));
+        if let Some((positions, first, count)) = &mut self.positions {
+            // A token type that the model does not have would be a row of nothing.
+            let last = self.types - 1;
+            let of_type = |kind: u8| last.min(kind.into()) * *count;
+            let rows = texts.iter().flat_map(|text| {
+                let types = text.types.iter().copied().chain(std::iter::repeat(0));
+                (*first..).zip(types).take(text.tokens.len()).map(|(row, kind)| row + of_type(kind))
+            });
             positions.as_mut_slice().iter_mut().zip(rows).for_each(|(position, row)| *position = row as i64);
         }
     }
@@ -185,7 +196,7 @@ impl EncoderSession {
         }
         self.bound = 0;
         self.binding.input(c"input_ids", &self.ids.view([tokens])?)?;
-        if let Some((positions, _)) = &self.positions {
+        if let Some((positions, ..)) = &self.positions {
             self.binding.input(c"positions", &positions.view([tokens])?)?;
         }
         self.binding.output(c"states", &self.states.view([tokens, self.width])?)?;

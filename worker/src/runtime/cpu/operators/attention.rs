@@ -1,4 +1,4 @@
-//! `Attention(qkv, q_gain, k_gain) -> y`: paged attention of each new token over its sequence, itself included.
+//! `Attention(qkv, q_gain, k_gain, bias) -> y`: paged attention of each new token over its sequence, itself included.
 //!
 //! Phases over all threads: append the new tokens' keys and values, then compute the plan's items, then apply gates.
 #![allow(unsafe_code)] // Tensor data comes as raw pointers; every block says what bounds it.
@@ -12,7 +12,7 @@ use ort::{
 use slm_convert::{graph::ATTENTION, rope::RotaryTables};
 use slm_kernels::{
     Rows,
-    attention::{self, QkNorm, Rotary, Stored},
+    attention::{self, QkNorm, RelativeBias, Rotary, Stored},
     phases::{Phase, cut},
 };
 
@@ -39,7 +39,7 @@ impl Operator for Attention {
 
     fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
         let required = [OperatorInput::required(TensorElementType::Float32)];
-        required.into_iter().chain([TensorElementType::Float32; 2].map(OperatorInput::optional))
+        required.into_iter().chain([TensorElementType::Float32; 3].map(OperatorInput::optional))
     }
 
     fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
@@ -79,6 +79,11 @@ impl Operator for Attention {
             window: window.and_then(|window| NonZeroUsize::new(usize::try_from(window).ok()?)),
             soft_cap: context.get("softcap"),
             gated: flag("gated"),
+            // Behind the gains of norms, if there are any.
+            bias: context.get::<i64>("bias_positions").and_then(|positions| {
+                let positions = usize::try_from(positions).ok()?;
+                Some(Bias { table: Constant::new(), positions, input: if flag("qk_norm") { 3 } else { 1 } })
+            }),
             rope: rope.and_then(|rope| usize::try_from(rope).ok()),
             norm,
             shared: self.shared.clone(),
@@ -122,6 +127,15 @@ pub(super) struct AttentionKernel {
     /// Index of the rotary embedding.
     rope: Option<usize>,
     norm: Option<Norm>,
+    bias: Option<Bias>,
+}
+
+/// Bias of scores by distance.
+struct Bias {
+    table: Constant<f32>,
+    positions: usize,
+    /// Its input.
+    input: usize,
 }
 
 /// Norms of queries and keys.
@@ -156,6 +170,14 @@ impl AttentionKernel {
             }
             None => None,
         };
+        let bias = match &mut self.bias {
+            Some(Bias { table, positions, input }) => {
+                // SAFETY: an initializer, used in this call only.
+                let table = unsafe { table.input(context, *input)? };
+                Some(RelativeBias { table, positions: *positions })
+            }
+            None => None,
+        };
         let Shared { level, threads, .. } = self.shared;
         let mut step = self.shared.step();
         let Attended { plan, pages, queries, ropes } =
@@ -170,7 +192,8 @@ impl AttentionKernel {
         queries.resize(tokens * shape.queries_width(), 0.0);
         let queries = Rows::new(queries, shape.queries_width());
         let Self { scale, window, soft_cap, stored, gated, .. } = *self;
-        let attention = attention::Attention { plan, pages, queries, scale, window, soft_cap, norm, stored, gated };
+        let attention =
+            attention::Attention { plan, pages, queries, scale, window, soft_cap, norm, stored, gated, bias };
         if qkv.shape() != [tokens as i64, attention.input_width() as i64] {
             return Err(ort::Error::new(format!("{:?} for {tokens} tokens of {shape:?}", qkv.shape())));
         }
