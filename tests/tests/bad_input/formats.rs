@@ -16,6 +16,9 @@ use super::requests::{chat, running, says};
 /// The longest that a refusal may take on a slow machine, with other tests beside it.
 const SOON: Duration = Duration::from_secs(30);
 
+/// Puts a schema into a request.
+type Form = fn(Value) -> Value;
+
 fn function(name: &str, parameters: Value) -> Value {
     json!({"type": "function", "function": {"name": name, "parameters": parameters}})
 }
@@ -24,7 +27,7 @@ fn function(name: &str, parameters: Value) -> Value {
 #[tokio::test]
 async fn schemas_that_cannot_be_kept() -> Result<()> {
     let running = running()?;
-    let forms: [(&str, fn(Value) -> Value); 3] = [
+    let forms: [(&str, Form); 3] = [
         (
             "response_format.json_schema.schema",
             |schema| json!({"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}}),
