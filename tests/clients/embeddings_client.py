@@ -9,6 +9,7 @@ import json
 import math
 import sys
 
+import httpx
 import ollama
 import openai
 
@@ -52,6 +53,19 @@ def float_and_base64_are_the_same_numbers():
     assert close(packed, plain, 1e-7), "the same numbers"
     raw = client.embeddings.create(model="minilm", input=texts[2], encoding_format="base64").data[0].embedding
     assert isinstance(raw, str) and raw, raw
+
+
+def tokens():
+    ask = lambda path, **body: httpx.post(f"{address}{path}", json={"model": "minilm", **body}, timeout=120)
+    told = ask("/tokenize", prompt=texts[1], return_token_strs=True).json()
+    usage = client.embeddings.create(model="minilm", input=texts[1]).usage
+    assert told["count"] == len(told["token_strs"]) == usage.prompt_tokens, (told, usage)
+    same = client.embeddings.create(model="minilm", input=told["tokens"]).data[0].embedding
+    assert close(same, client.embeddings.create(model="minilm", input=texts[1]).data[0].embedding), "the same tokens"
+    text = ask("/detokenize", tokens=told["tokens"]).json()["prompt"]
+    assert told["token_strs"][0] in text, (told, text)
+    refused = ask("/tokenize", messages=[{"role": "user", "content": "a"}])
+    assert refused.status_code == 400 and "minilm" in refused.text, refused.text
 
 
 def token_ids():
@@ -118,6 +132,6 @@ def ollama_embeds():
             raise AssertionError(f"{request} was not refused")
 
 
-for check in [one_and_several, float_and_base64_are_the_same_numbers, token_ids, dimensions, adapter, refusals, ollama_embeds]:
+for check in [one_and_several, float_and_base64_are_the_same_numbers, tokens, token_ids, dimensions, adapter, refusals, ollama_embeds]:
     print(check.__name__, flush=True)
     check()

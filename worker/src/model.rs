@@ -354,7 +354,8 @@ impl Model {
         }
     }
 
-    fn tokenizer(&self) -> Option<&tokenizers::Tokenizer> {
+    /// Its tokenizer, if it has one.
+    pub(crate) fn tokenizer(&self) -> Option<&tokenizers::Tokenizer> {
         match &self.work {
             Work::Generate(generator) => generator.prompter.tokenizer(),
             Work::Encode(encoder) => encoder.texts.tokenizer(),

@@ -1,13 +1,16 @@
 //! `slm.v1.Tokens`: the tokens of prompts and the text of tokens.
 
+use std::sync::Arc;
+
 use slm_listen::deadline::Deadline;
-use slm_proto::v1::{self, TokenPiece, tokens_server::Tokens};
+use slm_proto::v1::{self, TokenPiece, generate_request::Input as Asked, tokens_server::Tokens};
 use tonic::{Request, Response, Status};
 
 use super::{Shared, generation::within, input, prompt::Prompt, status};
 use crate::{
-    model::Generator,
-    text::{Input, Reading},
+    embed::TextError,
+    model::{Generator, Task, Work},
+    text::{Input, PromptError, Reading, decode},
 };
 
 pub(crate) struct Tokenize(pub(crate) Shared);
@@ -20,20 +23,29 @@ impl Tokens for Tokenize {
         let mut request = request.ok_or_else(|| status::missing("request", "send the one whose prompt is meant"))?;
         let tenant = input::tenant(&request.tenant)?;
         let adapter = self.0.expert(&request.model)?;
-        let generator = self.0.generator()?;
         let expert = self.0.describe(adapter.as_deref());
         let work = async {
-            // One at a time for each thread: what waits holds its message only.
+            // What waits holds its message only.
             let _permit = self.permit().await?;
-            Prompt::take(&mut request, adapter, generator, &self.0.model.name)?.read(&self.0, &tenant, text).await
+            match &self.0.model.work {
+                Work::Generate(generator) => {
+                    let prompt = Prompt::take(&mut request, adapter, generator, &self.0.model.name)?;
+                    prompt.read(&self.0, &tenant, text).await
+                }
+                Work::Encode(_) => self.encoded(request.input.take(), &tenant).await,
+            }
         };
         let (token_ids, text) = within(deadline, work).await?;
-        let pieces = if pieces { token_ids.iter().map(|&id| piece(generator, id)).collect() } else { Vec::new() };
+        let pieces = if pieces { token_ids.iter().map(|&id| self.piece(id)).collect() } else { Vec::new() };
+        let context_length = match &self.0.model.work {
+            Work::Generate(generator) => generator.limits.context_length,
+            Work::Encode(encoder) => encoder.embedder.context_length(),
+        };
         Ok(Response::new(v1::TokenizeResponse {
             token_ids,
             pieces,
             text,
-            context_length: generator.limits.context_length as u32,
+            context_length: context_length as u32,
             expert: Some(expert),
             request_id: request.request_id,
         }))
@@ -47,9 +59,8 @@ impl Tokens for Tokenize {
         let v1::DetokenizeRequest { model, token_ids, request_id, tenant, .. } = request.into_inner();
         let tenant = input::tenant(&tenant)?;
         let expert = self.0.describe(self.0.expert(&model)?.as_deref());
-        self.0.generator()?;
         let shared = self.0.clone();
-        let decode = move || Ok(shared.generator()?.prompter.decode(&token_ids, &shared.model.name)?);
+        let decode = move || Ok(decode(shared.model.tokenizer(), &token_ids, &shared.model.name)?);
         let work = async {
             let _permit = self.permit().await?;
             self.0.text.run(&tenant, decode).await.map_err(|error| Status::internal(error.to_string()))?
@@ -63,23 +74,53 @@ impl Tokenize {
     async fn permit(&self) -> Result<tokio::sync::SemaphorePermit<'_>, Status> {
         self.0.tokenizing.acquire().await.map_err(|_| status::draining())
     }
+
+    /// Tokens of a text as an encoder reads it, and the text.
+    async fn encoded(&self, asked: Option<Asked>, tenant: &Arc<str>) -> Result<(Vec<u32>, String), Status> {
+        let shared = self.0.clone();
+        let read = move || {
+            let model = shared.model.name.clone();
+            let Work::Encode(encoder) = &shared.model.work else {
+                return Err(PromptError::NoTokenizer { model }.into());
+            };
+            let refused = |error: &TextError| status::refused_text("prompt", error);
+            match asked {
+                None => Err(status::missing("input", "send prompt or token_ids")),
+                // Messages are for a chat template.
+                Some(Asked::Messages(_)) => Err(status::wrong_task(&model, encoder.task, Task::Generate)),
+                Some(Asked::TokenIds(ids)) => {
+                    let tokens = encoder.texts.given(ids.ids, false).map_err(|error| refused(&error))?;
+                    Ok((tokens.ids, String::new()))
+                }
+                Some(Asked::Prompt(text)) => {
+                    let tokens = encoder.texts.tokens(&text, false).map_err(|error| refused(&error))?;
+                    Ok((tokens.ids, text))
+                }
+            }
+        };
+        self.0.text.run(tenant, read).await.map_err(|error| Status::internal(error.to_string()))?
+    }
+
+    fn piece(&self, id: u32) -> TokenPiece {
+        let model = &self.0.model;
+        let token = model.tokenizer().and_then(|tokenizer| tokenizer.id_to_token(id)).unwrap_or_default();
+        let bytes = match &model.work {
+            Work::Generate(generator) => generator.token_bytes.as_ref().map(|bytes| bytes.get(id).to_vec()),
+            Work::Encode(_) => Some(token.clone().into_bytes()),
+        };
+        TokenPiece { token, bytes: bytes.unwrap_or_default() }
+    }
 }
 
 /// What a prompt is as text.
 fn text(generator: &Generator, input: &Input, reading: Reading<'_>) -> Result<String, Status> {
     Ok(match input {
         Input::Messages(conversation) => match generator.prompter.template(reading.template) {
-            Some(template) => template.prompt(conversation).map_err(crate::text::PromptError::from)?,
+            Some(template) => template.prompt(conversation).map_err(PromptError::from)?,
             // Without a template the prompt is refused.
             None => String::new(),
         },
         Input::Prompt(text) => text.clone(),
         Input::Infill { .. } | Input::TokenIds(_) => String::new(),
     })
-}
-
-fn piece(generator: &Generator, id: u32) -> TokenPiece {
-    let token = generator.prompter.tokenizer().and_then(|tokenizer| tokenizer.id_to_token(id)).unwrap_or_default();
-    let bytes = generator.token_bytes.as_ref().map(|bytes| bytes.get(id).to_vec()).unwrap_or_default();
-    TokenPiece { token, bytes }
 }

@@ -9,6 +9,7 @@ mod stream;
 mod token_bytes;
 mod user_text;
 
+pub(crate) use prompt::decode;
 pub use prompt::{Input, PromptError, Prompter, Reading};
 pub use specials::Specials;
 pub use stream::{Piece, TextStream};

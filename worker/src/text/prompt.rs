@@ -141,14 +141,6 @@ impl Prompter {
         self.tokenizer().map(infill::ends).unwrap_or_default()
     }
 
-    /// The text of these tokens, with the names of control tokens.
-    pub fn decode(&self, ids: &[u32], model: &str) -> Result<String, PromptError> {
-        self.check_ids(ids, model)?;
-        let tokenizer = self.tokenizer().ok_or_else(|| PromptError::NoTokenizer { model: model.into() })?;
-        let text = catch_unwind(AssertUnwindSafe(|| tokenizer.decode(ids, false)));
-        text.map_or_else(|_| Err(PromptError::panicked()), |text| text.map_err(failed))
-    }
-
     /// The tokenizer, if the model has one.
     pub fn tokenizer(&self) -> Option<&Tokenizer> {
         self.text.as_ref().map(|text| &text.tokenizer)
@@ -185,17 +177,7 @@ impl Prompter {
                 ids.extend(infill.prompt(&part(&prefix)?, &part(&suffix)?));
                 Ok(ids)
             }
-            Input::TokenIds(ids) => self.check_ids(&ids, model).map(|()| ids),
-        }
-    }
-
-    fn check_ids(&self, ids: &[u32], model: &str) -> Result<(), PromptError> {
-        match ids.iter().position(|&id| id as usize >= self.vocab_size) {
-            Some(index) => {
-                let (id, vocab_size) = (ids[index], self.vocab_size);
-                Err(PromptError::TokenId { index, id, vocab_size, model: model.into() })
-            }
-            None => Ok(()),
+            Input::TokenIds(ids) => check_ids(&ids, self.vocab_size, model).map(|()| ids),
         }
     }
 }
@@ -306,6 +288,21 @@ impl Guard {
     fn count(&self, ids: &[u32]) -> usize {
         let tokens = self.specials.tokens();
         ids.iter().filter(|id| tokens.binary_search_by_key(*id, |(id, _)| *id).is_ok()).count()
+    }
+}
+
+/// The text of these tokens, with the names of control tokens; `model` is the name for errors.
+pub(crate) fn decode(tokenizer: Option<&Tokenizer>, ids: &[u32], model: &str) -> Result<String, PromptError> {
+    let tokenizer = tokenizer.ok_or_else(|| PromptError::NoTokenizer { model: model.into() })?;
+    check_ids(ids, tokenizer.get_vocab_size(true), model)?;
+    let text = catch_unwind(AssertUnwindSafe(|| tokenizer.decode(ids, false)));
+    text.map_or_else(|_| Err(PromptError::panicked()), |text| text.map_err(failed))
+}
+
+fn check_ids(ids: &[u32], vocab_size: usize, model: &str) -> Result<(), PromptError> {
+    match ids.iter().position(|&id| id as usize >= vocab_size) {
+        Some(index) => Err(PromptError::TokenId { index, id: ids[index], vocab_size, model: model.into() }),
+        None => Ok(()),
     }
 }
 
