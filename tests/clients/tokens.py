@@ -124,7 +124,7 @@ def wrong():
     assert refused("/tokenize", "missing")["param"] == "prompt"
     refused("/tokenize", "at most 1", prompt=["a", "b"])
     refused("/tokenize", "is_continued", prompt="a", is_continued=True)
-    refused("/apply_template", "no such model", status=404, model="nobody", messages=TOWER)
+    refused("/apply_template", "no model, adapter or route", status=404, model="nobody", messages=TOWER)
     long = refused("/tokenize", "the context of", prompt="x" * 3_000_000)
     assert long["code"] == "context_length_exceeded", long
     assert http.get("/tokenize").status_code == 405
