@@ -45,7 +45,7 @@ impl Running {
         self.swarm.client()
     }
 
-    async fn post(&self, body: impl Into<reqwest::Body>) -> Result<reqwest::Response> {
+    pub(super) async fn post(&self, body: impl Into<reqwest::Body>) -> Result<reqwest::Response> {
         let request = reqwest::Client::new().post(format!("{}/v1/chat/completions", self.swarm.http));
         Ok(request.header("content-type", "application/json").body(body).send().await?)
     }
