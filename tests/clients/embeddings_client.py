@@ -64,6 +64,10 @@ def tokens():
     assert close(same, client.embeddings.create(model="minilm", input=texts[1]).data[0].embedding), "the same tokens"
     text = ask("/detokenize", tokens=told["tokens"]).json()["prompt"]
     assert told["token_strs"][0] in text, (told, text)
+    bare = ask("/tokenize", content=texts[1]).json()["tokens"]
+    assert bare == told["tokens"][1:-1], (bare, told)
+    assert ask("/tokenize", prompt="a " * 1000).json()["count"] > 1000, "more than the model takes"
+    assert "suffix is for models that generate text" in ask("/tokenize", prompt="a", suffix="b").text
     refused = ask("/tokenize", messages=[{"role": "user", "content": "a"}])
     assert refused.status_code == 400 and "minilm" in refused.text, refused.text
 

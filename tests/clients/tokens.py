@@ -112,6 +112,8 @@ def echo():
     assert told.choices[0].text == ask["prompt"] + alone, told
     several = client.completions.create(**{**ask, "prompt": ["One", "Two"]}, echo=True)
     assert [choice.text[:3] for choice in several.choices] == ["One", "Two"], several
+    best = client.completions.create(**ask, echo=True, best_of=2)
+    assert best.choices[0].text == ask["prompt"] + alone, best
     error = refused("/v1/completions", "those of the prompt are not computed", prompt="a", echo=True, logprobs=1)
     assert error["param"] == "echo", error
 

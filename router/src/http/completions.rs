@@ -48,6 +48,10 @@ pub(super) fn parse(
     request.logprobs = fields.take_as("logprobs", params::LOGPROBS)?;
     request.suffix = fields.take("suffix")?.unwrap_or_default();
     request.echo = fields.take("echo")?.unwrap_or(false);
+    if request.echo && request.logprobs.is_some() {
+        let message = "`echo` excludes `logprobs`: those of the prompt are not computed; leave one of them out";
+        return Err(ApiError::param("echo", message));
+    }
     let prompt = fields.raw("prompt");
     options.names.several = prompt.as_ref().is_some_and(|prompt| prompt.is_array() && !prompt[0].is_number());
     let inputs = inputs(prompt)?;

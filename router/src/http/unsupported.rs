@@ -20,6 +20,9 @@ const HARMLESS: [&str; 8] = [
     "prompt_cache_options",
 ];
 
+/// Parameters whose `false` says something, where they are not read.
+const TRUE_UNLESS_SAID: [&str; 2] = ["add_generation_prompt", "add_special_tokens"];
+
 /// Parameters of OpenAI's API that are not supported, and the value that means "not used".
 type Neutral = fn(&Value) -> bool;
 const UNSUPPORTED: [(&str, Neutral); 16] = [
@@ -79,7 +82,10 @@ impl LeftOver<'_> {
     /// # Errors
     /// The first field that is left over and means something.
     pub(crate) fn refuse(&self, rest: Fields) -> Result<(), ApiError> {
-        let meant = |(name, value): &(String, Value)| !self.harmless.contains(&name.as_str()) && !says_nothing(value);
+        let meant = |(name, value): &(String, Value)| {
+            let name = name.as_str();
+            !self.harmless.contains(&name) && (TRUE_UNLESS_SAID.contains(&name) || !says_nothing(value))
+        };
         let Some((name, value)) = rest.rest().find(meant) else { return Ok(()) };
         let name: String = name.chars().take(80).collect();
         if self.unsupported.contains(&name.as_str()) {

@@ -119,6 +119,15 @@ impl TextReader {
         self.checked(encoding.get_ids().to_vec())
     }
 
+    /// Tokens of `text`, however many, with those around a text or without.
+    pub(crate) fn counted(&self, text: &str, around: bool) -> Result<Vec<u32>, TextError> {
+        let (tokenizer, mut encoding) = self.encoding(text)?;
+        if around {
+            encoding = tokenizer.post_process(encoding, None, true).map_err(failed)?;
+        }
+        Ok(encoding.get_ids().to_vec())
+    }
+
     /// A query, to be paired with documents.
     pub(crate) fn query(&self, text: &str) -> Result<Query<'_>, TextError> {
         let (tokenizer, encoding) = self.encoding(text)?;

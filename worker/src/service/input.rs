@@ -118,9 +118,6 @@ fn check_options(request: &v1::GenerateRequest, asked: Option<&generate_request:
         Some(Prompt(_) | TokenIds(_)) if request.add_generation_prompt.is_some() => {
             conflict("add_generation_prompt", "is for messages; leave it out")
         }
-        _ if request.echo && request.logprobs.is_some() => {
-            conflict("echo", "excludes logprobs: those of the prompt are not computed; leave one of them out")
-        }
         _ => Ok(()),
     }
 }
@@ -229,7 +226,6 @@ mod tests {
         for (input, request, message) in [
             (conversation(), suffix(), "suffix is for prompt"),
             (conversation(), echo(), "echo is for prompt and token_ids"),
-            (text(), v1::GenerateRequest { logprobs: Some(0), ..echo() }, "echo excludes logprobs"),
             (text(), open(), "continue_final_message is for messages"),
             (text(), v1::GenerateRequest { add_generation_prompt: Some(true), ..none() }, "is for messages"),
             (

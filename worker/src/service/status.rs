@@ -64,6 +64,12 @@ pub(super) fn wrong_task(model: &str, task: Task, asked: Task) -> Status {
     status(Code::FailedPrecondition, "WrongTask", format!("model `{model}` {does}; {remedy}"))
 }
 
+/// A field that a model which generates nothing has no use for.
+pub(super) fn for_generation(field: &str, model: &str) -> Status {
+    let message = format!("{field} is for models that generate text, which `{model}` does not; leave it out");
+    at_field(status(Code::InvalidArgument, "Conflict", message), field)
+}
+
 /// A text of a request is refused; `field` is its name.
 pub(super) fn refused_text(field: &str, error: &TextError) -> Status {
     let reason = match error {

@@ -32,7 +32,7 @@ impl Tokens for Tokenize {
                     let prompt = Prompt::take(&mut request, adapter, generator, &self.0.model.name)?;
                     prompt.read(&self.0, &tenant, text).await
                 }
-                Work::Encode(_) => self.encoded(request.input.take(), &tenant).await,
+                Work::Encode(_) => self.encoded(&mut request, &tenant).await,
             }
         };
         let (token_ids, text) = within(deadline, work).await?;
@@ -76,7 +76,20 @@ impl Tokenize {
     }
 
     /// Tokens of a text as an encoder reads it, and the text.
-    async fn encoded(&self, asked: Option<Asked>, tenant: &Arc<str>) -> Result<(Vec<u32>, String), Status> {
+    async fn encoded(
+        &self,
+        request: &mut v1::GenerateRequest,
+        tenant: &Arc<str>,
+    ) -> Result<(Vec<u32>, String), Status> {
+        let given = [
+            ("parse_special_tokens", request.parse_special_tokens == Some(false)),
+            ("suffix", !request.suffix.is_empty()),
+            ("echo", request.echo),
+        ];
+        if let Some((field, _)) = given.iter().find(|(_, given)| *given) {
+            return Err(status::for_generation(field, &self.0.model.name));
+        }
+        let (asked, around) = (request.input.take(), request.add_special_tokens.unwrap_or(true));
         let shared = self.0.clone();
         let read = move || {
             let model = shared.model.name.clone();
@@ -93,8 +106,8 @@ impl Tokenize {
                     Ok((tokens.ids, String::new()))
                 }
                 Some(Asked::Prompt(text)) => {
-                    let tokens = encoder.texts.tokens(&text, false).map_err(|error| refused(&error))?;
-                    Ok((tokens.ids, text))
+                    let ids = encoder.texts.counted(&text, around).map_err(|error| refused(&error))?;
+                    Ok((ids, text))
                 }
             }
         };

@@ -230,7 +230,14 @@ async fn next(head: &Head, relayed: &mut Relayed, calls: &mut Calls) -> Option<(
 }
 
 fn bytes(line: &Value) -> Bytes {
-    format!("{line}\n").into()
+    // Some readers of lines, Python's among them, take these for ends of lines. In JSON they stand in strings only.
+    let mut text = format!("{line}\n");
+    for (letter, escaped) in [('\u{2028}', "\\u2028"), ('\u{2029}', "\\u2029"), ('\u{85}', "\\u0085")] {
+        if text.contains(letter) {
+            text = text.replace(letter, escaped);
+        }
+    }
+    text.into()
 }
 
 #[cfg(test)]
@@ -239,6 +246,14 @@ mod tests {
     use tonic::Status;
 
     use super::*;
+
+    #[test]
+    fn a_line_of_json_is_one_line_to_every_reader() {
+        let line = json!({ "text": "a\u{2028}b\u{2029}c\u{85}d\n" });
+        let written = String::from_utf8(bytes(&line).to_vec()).expect("text");
+        assert_eq!(written, "{\"text\":\"a\\u2028b\\u2029c\\u0085d\\n\"}\n");
+        assert_eq!(serde_json::from_str::<Value>(&written).expect("JSON"), line);
+    }
 
     #[test]
     fn lines_have_what_ollamas_clients_read() {

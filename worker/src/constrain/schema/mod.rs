@@ -19,6 +19,8 @@ use references::Definitions;
 const DEPTH_MAX: usize = 256;
 /// Bound on the definitions that a schema refers to.
 const DEFINITIONS_MAX: usize = 1000;
+/// Up to it, every integer is a 64-bit float: 2^53.
+const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 /// Bound on the schemas and other values; what several references share counts once for each definition that it is a part of.
 const VALUES_MAX: usize = 100_000;
 
@@ -80,6 +82,10 @@ fn clean(schema: &Value, pointer: &str, definitions: &mut Definitions<'_>) -> Re
         let kept = match keyword(name) {
             Keyword::Plain => {
                 definitions.count(size(value), &at)?;
+                if matches!(name.as_str(), "const" | "enum") && !is_exact(value) {
+                    let why = "an integer beyond 2^53 cannot be kept exactly; use a string of digits".to_owned();
+                    return Err(refused(&at, why));
+                }
                 value.clone()
             }
             Keyword::Draft if pointer.is_empty() => value.clone(),
@@ -119,6 +125,16 @@ fn schemas(value: &Value, at: &str, definitions: &mut Definitions<'_>) -> Result
         Ok((key.clone(), clean(schema, &format!("{at}/{}", escaped(key)), definitions)?))
     };
     schemas.iter().map(clean).collect::<Result<Map<_, _>, _>>().map(Value::Object)
+}
+
+/// Whether no number in it is an integer that a 64-bit float cannot have: llguidance writes numbers as such.
+fn is_exact(value: &Value) -> bool {
+    match value {
+        Value::Number(number) => number.as_f64().is_some_and(|number| number.abs() <= EXACT_MAX),
+        Value::Array(items) => items.iter().all(is_exact),
+        Value::Object(fields) => fields.values().all(is_exact),
+        Value::Null | Value::Bool(_) | Value::String(_) => true,
+    }
 }
 
 /// Number of values in a value.

@@ -108,3 +108,20 @@ fn depth_is_bounded_over_references() {
     assert!(refused(200).contains("more than 256 levels deep, references included"), "{}", refused(200));
     assert!(refused(2000).contains("more than 1000 definitions"));
 }
+
+#[test]
+fn an_integer_that_no_float_has_is_not_promised() {
+    for (schema, pointer) in [
+        (json!({"const": 9_007_199_254_740_993_u64}), "/const"),
+        (
+            json!({"properties": {"a": {"enum": [1, {"b": [-12_345_678_901_234_567_890_i128 as f64]}]}}}),
+            "/properties/a/enum",
+        ),
+    ] {
+        let refused = check(&schema).unwrap_err().to_string();
+        assert!(refused.contains(pointer) && refused.contains("2^53"), "{refused}");
+    }
+    for schema in [json!({"const": 9_007_199_254_740_992_u64}), json!({"maximum": u64::MAX}), json!({"const": 0.1})] {
+        assert_eq!(check(&schema).unwrap(), schema);
+    }
+}
