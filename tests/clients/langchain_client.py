@@ -14,7 +14,7 @@ import openai
 from langchain_core.messages import HumanMessage, SystemMessage, ToolMessage
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 expected = json.load(open(sys.argv[2], encoding="utf-8"))
 TOWER = "Where is the Eiffel Tower?"
@@ -40,6 +40,9 @@ def add(a: Annotated[int, Field(ge=0, le=99)], b: Annotated[int, Field(ge=0, le=
 
 class Building(BaseModel):
     """A building."""
+
+    # Other fields would be allowed, and a small model writes many.
+    model_config = ConfigDict(extra="forbid")
 
     city: Annotated[str, Field(max_length=20)]
     kind: Literal["tower", "bridge"]
