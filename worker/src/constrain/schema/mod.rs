@@ -20,7 +20,7 @@ const DEPTH_MAX: usize = 256;
 /// Bound on the definitions that a schema refers to.
 const DEFINITIONS_MAX: usize = 1000;
 /// Up to it, every integer is a 64-bit float: 2^53.
-const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
+const EXACT_MAX: u64 = 1 << 53;
 /// Bound on the schemas and other values; what several references share counts once for each definition that it is a part of.
 const VALUES_MAX: usize = 100_000;
 
@@ -130,7 +130,11 @@ fn schemas(value: &Value, at: &str, definitions: &mut Definitions<'_>) -> Result
 /// Whether no number in it is an integer that a 64-bit float cannot have: llguidance writes numbers as such.
 fn is_exact(value: &Value) -> bool {
     match value {
-        Value::Number(number) => number.as_f64().is_some_and(|number| number.abs() <= EXACT_MAX),
+        Value::Number(number) => match (number.as_u64(), number.as_i64()) {
+            (Some(number), _) => number <= EXACT_MAX,
+            (_, Some(number)) => number.unsigned_abs() <= EXACT_MAX,
+            _ => number.as_f64().is_some_and(|number| number.abs() <= EXACT_MAX as f64),
+        },
         Value::Array(items) => items.iter().all(is_exact),
         Value::Object(fields) => fields.values().all(is_exact),
         Value::Null | Value::Bool(_) | Value::String(_) => true,
