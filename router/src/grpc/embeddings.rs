@@ -7,7 +7,7 @@ use slm_proto::v1::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{GrpcServer, caller};
+use super::{GrpcServer, caller, identify};
 use crate::{dispatch::Call, encode::Encode, metrics::Api};
 
 #[tonic::async_trait]
@@ -51,12 +51,6 @@ impl GrpcServer {
         self.known(model, &call.caller)?;
         check(&mut request)?;
         Ok(Response::new(self.dispatcher.encode(request, &call).await?))
-    }
-}
-
-fn identify(request_id: &mut String) {
-    if request_id.is_empty() {
-        *request_id = uuid::Uuid::new_v4().to_string();
     }
 }
 

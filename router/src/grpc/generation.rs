@@ -7,7 +7,7 @@ use slm_listen::deadline::Deadline;
 use slm_proto::v1::{Completion, GenerateRequest, GenerateResponse, generate_response, generation_server::Generation};
 use tonic::{Request, Response, Status};
 
-use super::{GrpcServer, caller};
+use super::{GrpcServer, caller, identify};
 use crate::{
     dispatch::Call,
     events::{Answer, Event},
@@ -45,9 +45,7 @@ impl GrpcServer {
         if request.input.is_none() {
             return Err(Status::invalid_argument("`messages`, `prompt` or `token_ids` is missing; send one of them"));
         }
-        if request.request_id.is_empty() {
-            request.request_id = uuid::Uuid::new_v4().to_string();
-        }
+        identify(&mut request.request_id);
         Ok(self.dispatcher.generate(&request, &call).await?)
     }
 }

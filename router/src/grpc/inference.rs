@@ -20,7 +20,7 @@ use slm_proto::{
 use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{GrpcServer, caller};
+use super::{GrpcServer, caller, identify};
 use crate::{
     access::table::Caller,
     dispatch::{Call, Dispatcher},
@@ -273,12 +273,6 @@ fn begun(request: &ModelInferRequest) -> ModelInferResponse {
         model_version: VERSION.to_owned(),
         id: request.id.clone(),
         ..Default::default()
-    }
-}
-
-fn identify(request_id: &mut String) {
-    if request_id.is_empty() {
-        *request_id = uuid::Uuid::new_v4().to_string();
     }
 }
 

@@ -124,3 +124,10 @@ fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
     let caller = request.extensions().get::<Caller>().cloned();
     caller.ok_or_else(|| Status::internal("the request has no caller: it did not pass authorization"))
 }
+
+/// Gives a request an id, unless its caller did.
+fn identify(request_id: &mut String) {
+    if request_id.is_empty() {
+        *request_id = uuid::Uuid::new_v4().to_string();
+    }
+}

@@ -4,7 +4,7 @@ use slm_listen::deadline::Deadline;
 use slm_proto::v1::{DetokenizeRequest, DetokenizeResponse, TokenizeRequest, TokenizeResponse, tokens_server::Tokens};
 use tonic::{Request, Response, Status};
 
-use super::{GrpcServer, caller};
+use super::{GrpcServer, caller, identify};
 use crate::{dispatch::Call, metrics::Api};
 
 #[tonic::async_trait]
@@ -18,9 +18,7 @@ impl Tokens for GrpcServer {
             let message = "`request` has no `messages`, `prompt` or `token_ids`; send one of them";
             return Err(Status::invalid_argument(message));
         }
-        if request.request_id.is_empty() {
-            request.request_id = uuid::Uuid::new_v4().to_string();
-        }
+        identify(&mut request.request_id);
         Ok(Response::new(self.dispatcher.tokenize(&request, pieces, &call).await?))
     }
 
@@ -28,9 +26,7 @@ impl Tokens for GrpcServer {
         let call = Call { caller: caller(&request)?, api: Api::grpc_tokens, deadline: Deadline::of(&request) };
         let mut request = request.into_inner();
         self.known(&request.model, &call.caller)?;
-        if request.request_id.is_empty() {
-            request.request_id = uuid::Uuid::new_v4().to_string();
-        }
+        identify(&mut request.request_id);
         Ok(Response::new(self.dispatcher.detokenize(request, &call).await?))
     }
 }
