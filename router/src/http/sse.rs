@@ -121,8 +121,8 @@ struct ChatDelta<'c> {
     content: Option<&'c str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reasoning_content: Option<&'c str>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    tool_calls: Vec<CallDelta<'c>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool_calls: Option<[CallDelta<'c>; 1]>,
 }
 
 /// A part of a call; id, type and name are in the first.
@@ -145,11 +145,11 @@ struct FunctionDelta<'c> {
 
 impl<'c> ChatDelta<'c> {
     /// As OpenAI sends it: text and thoughts in one, the name of a call in one, a part of its arguments in one.
-    fn all(delta: &'c Delta) -> Vec<Self> {
+    fn all(delta: &'c Delta) -> impl Iterator<Item = Self> {
         let says = !(delta.text.is_empty() && delta.reasoning.is_empty());
         let said = (says || delta.tool_calls.is_empty()).then(|| Self::said(delta));
-        let call = |call| Self { tool_calls: vec![call], ..Self::default() };
-        said.into_iter().chain(delta.tool_calls.iter().flat_map(CallDelta::all).map(call)).collect()
+        let call = |call| Self { tool_calls: Some([call]), ..Self::default() };
+        said.into_iter().chain(delta.tool_calls.iter().flat_map(CallDelta::all).map(call))
     }
 
     fn said(delta: &'c Delta) -> Self {
@@ -232,7 +232,7 @@ impl Writer {
             CompletionKind::Chat => {
                 let mut logprobs = tokens.map(|(tokens, names)| logprobs::chat(tokens, names));
                 let choice = |delta| Choice::Chat { index, delta, logprobs: logprobs.take(), finish_reason: None };
-                let choices = ChatDelta::all(delta).into_iter().map(choice);
+                let choices = ChatDelta::all(delta).map(choice);
                 let mut events = choices.map(|choice| self.chunk(&[choice], None, None));
                 match (events.next(), events.next()) {
                     (Some(first), Some(second)) => [first, second].into_iter().chain(events).flatten().collect(),
@@ -312,7 +312,7 @@ mod tests {
             name: name.to_owned(),
             arguments: arguments.to_owned(),
         };
-        let shown = |delta: &Delta| serde_json::to_value(ChatDelta::all(delta)).expect("JSON");
+        let shown = |delta: &Delta| serde_json::to_value(ChatDelta::all(delta).collect::<Vec<_>>()).expect("JSON");
         let function = json!({ "name": "f", "arguments": "" });
         let begun = json!({ "tool_calls": [{ "index": 1, "id": "x", "type": "function", "function": function }] });
         let argued =

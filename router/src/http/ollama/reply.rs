@@ -69,7 +69,8 @@ fn named(refusal: Refusal) -> ApiError {
     let Some(field) = refused.and_then(|refused| refused.field) else { return error };
     let own = match field.as_str() {
         "messages" | "prompt" => return error,
-        field if field.starts_with("tools") || field.starts_with("messages[") => {
+        // Beside the options, not one of them.
+        field if field == "suffix" || field.starts_with("tools") || field.starts_with("messages[") => {
             let own = in_function(field);
             if let Some(rest) = error.body.message.strip_prefix(field) {
                 error.body.message = format!("`{own}`{rest}");
@@ -231,13 +232,12 @@ async fn next(head: &Head, relayed: &mut Relayed, calls: &mut Calls) -> Option<(
 
 fn bytes(line: &Value) -> Bytes {
     // Some readers of lines, Python's among them, take these for ends of lines. In JSON they stand in strings only.
-    let mut text = format!("{line}\n");
-    for (letter, escaped) in [('\u{2028}', "\\u2028"), ('\u{2029}', "\\u2029"), ('\u{85}', "\\u0085")] {
-        if text.contains(letter) {
-            text = text.replace(letter, escaped);
-        }
+    const ENDS: [(char, &str); 3] = [('\u{2028}', "\\u2028"), ('\u{2029}', "\\u2029"), ('\u{85}', "\\u0085")];
+    let text = format!("{line}\n");
+    if !text.contains(ENDS.map(|(letter, _)| letter)) {
+        return text.into();
     }
-    text.into()
+    ENDS.iter().fold(text, |text, (letter, escaped)| text.replace(*letter, escaped)).into()
 }
 
 #[cfg(test)]
