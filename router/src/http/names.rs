@@ -1,4 +1,4 @@
-//! FieldNames of fields in refusals: a worker names fields of `slm.v1`, the caller knows those of OpenAI.
+//! Names of fields in refusals: a worker names fields of `slm.v1`, the caller knows those of OpenAI.
 
 use super::{
     error::{ApiError, Refused},

@@ -17,7 +17,7 @@ use super::{
 /// What log-probabilities of candidates may be asked for; the worker has the same bound.
 pub(crate) const LOGPROBS: &str = "an integer from 0 to 20";
 
-/// FieldNames taken by [`take`], for suggestions.
+/// Names of the fields taken by [`take`], for suggestions.
 pub(crate) const NAMES: [&str; 31] = [
     "model",
     "stream",
