@@ -53,6 +53,17 @@ impl Generation for Generate {
     }
 }
 
+/// A request whose prompt is read and whose constraint is compiled.
+struct Ready {
+    prompt: Vec<u32>,
+    constraint: Option<Arc<Prototype>>,
+    /// Ids that end the answer, besides those of model and request.
+    ends: Vec<u32>,
+    adapter: Option<Arc<AdapterLease>>,
+    permit: Arc<Permit>,
+    deadline: Option<Instant>,
+}
+
 impl Generate {
     async fn begin(&self, request: Request<v1::GenerateRequest>) -> Result<(v1::Started, Answer), Status> {
         if *self.0.draining.borrow() {
@@ -66,10 +77,9 @@ impl Generate {
         let generator = self.0.generator()?;
         // Before any work, so that a request without a place costs nothing.
         let permit = generator.engine.enter(&tenant, request.priority)?;
-        let infills = !request.suffix.is_empty();
-        let mut prompt = Prompt::take(&mut request, adapter.clone(), generator, &self.0.model.name)?;
+        let (prompt, plan) = Prompt::take(&mut request, adapter.clone(), generator, &self.0.model.name)?;
         let asked = request.sampling.as_mut().and_then(|sampling| sampling.constraint.take());
-        let (plan, echo) = (prompt.plan.take(), if request.echo { prompt.echo() } else { None });
+        let (ends, text) = (prompt.ends(generator), if request.echo { prompt.text() } else { None });
         let (prompt, ()) = within(deadline, prompt.read(&self.0, &tenant, |_, _, _| Ok(()))).await?;
         let constraint = match asked {
             None => within(deadline, self.calls(plan.as_ref(), &prompt, &tenant)).await?,
@@ -80,29 +90,22 @@ impl Generate {
         }
         let expert = self.0.describe(adapter.as_deref());
         let reader = plan.zip(generator.token_bytes.as_ref()).and_then(|(plan, bytes)| plan.reader(&prompt, bytes));
-        let echo = || echo.or_else(|| generator.token_bytes.as_ref().map(|bytes| bytes.text(&prompt)));
-        let echo = if request.echo { echo() } else { None };
-        let extra_ends = if infills { generator.prompter.infill_ends() } else { Vec::new() };
-        let job = (prompt, constraint, extra_ends);
-        let answer = self.submit(&request, job, adapter, permit, deadline)?.read_by(reader).after(echo);
+        let of_ids = || generator.token_bytes.as_ref().map(|bytes| bytes.text(&prompt));
+        let echo = if request.echo { text.or_else(of_ids) } else { None };
+        let ready = Ready { prompt, constraint, ends, adapter, permit, deadline };
+        let answer = self.submit(&request, ready)?.read_by(reader).after(echo);
         let prompt_tokens = answer.prompt_tokens();
         let started =
             v1::Started { request_id: request.request_id, expert: Some(expert), prompt_tokens, decision: None };
         Ok((started, answer))
     }
 
-    fn submit(
-        &self,
-        request: &v1::GenerateRequest,
-        (prompt, constraint, extra_ends): (Vec<u32>, Option<Arc<Prototype>>, Vec<u32>),
-        adapter: Option<Arc<AdapterLease>>,
-        permit: Arc<Permit>,
-        deadline: Option<Instant>,
-    ) -> Result<Answer, Status> {
+    fn submit(&self, request: &v1::GenerateRequest, ready: Ready) -> Result<Answer, Status> {
+        let Ready { prompt, constraint, ends, adapter, permit, deadline } = ready;
         let model = self.0.generator()?;
         let own_ends = adapter.as_ref().map(|lease| lease.info.chat.eos_token_ids.as_slice()).unwrap_or_default();
         let mut admitted = admit(request, prompt.len(), own_ends, &model.limits)?;
-        admitted.stop_ids.extend(extra_ends);
+        admitted.stop_ids.extend(ends);
         let prompt_tokens = prompt.len() as u32;
         let job = Job {
             prompt,

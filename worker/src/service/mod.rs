@@ -1,4 +1,5 @@
-//! gRPC services of the worker: generation, what encoders make of texts (`embeddings`) and tokens for routers, control for the operator or `slm up`, health and reflection.
+//! gRPC services of the worker: generation, what encoders make of texts (`embeddings`) and tokens for routers, control for the
+//! operator or `slm up`, health and reflection.
 
 mod access;
 mod answer;

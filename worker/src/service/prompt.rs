@@ -18,22 +18,20 @@ use crate::{
 
 /// An input that may fit, and how it is read.
 pub(super) struct Prompt {
-    pub(super) input: Input,
-    /// How an answer to messages is read.
-    pub(super) plan: Option<Plan>,
+    input: Input,
     parse_special_tokens: Option<bool>,
     add_special_tokens: Option<bool>,
     adapter: Option<Arc<AdapterLease>>,
 }
 
 impl Prompt {
-    /// Takes it from `request`.
+    /// Takes it from `request`, with how an answer to messages is read.
     pub(super) fn take(
         request: &mut v1::GenerateRequest,
         adapter: Option<Arc<AdapterLease>>,
         generator: &Generator,
         model: &str,
-    ) -> Result<Self, Status> {
+    ) -> Result<(Self, Option<Plan>), Status> {
         let bounds = PromptBounds {
             model,
             context_length: generator.limits.context_length,
@@ -43,14 +41,22 @@ impl Prompt {
         let own = adapter.as_ref().and_then(|lease| lease.info.chat.template.as_ref());
         let plan = Plan::new(request, &mut input, generator.prompter.template(own))?;
         let (parse_special_tokens, add_special_tokens) = (request.parse_special_tokens, request.add_special_tokens);
-        Ok(Self { input, plan, parse_special_tokens, add_special_tokens, adapter })
+        Ok((Self { input, parse_special_tokens, add_special_tokens, adapter }, plan))
     }
 
-    /// What an answer begins with where the caller wants the prompt in it; `None` for token ids, which are no text yet.
-    pub(super) fn echo(&self) -> Option<String> {
+    /// Its text as the caller wrote it; `None` for messages, and for token ids.
+    pub(super) fn text(&self) -> Option<String> {
         match &self.input {
             Input::Prompt(text) | Input::Infill { prefix: text, .. } => Some(text.clone()),
             Input::Messages(_) | Input::TokenIds(_) => None,
+        }
+    }
+
+    /// Ids that end an answer to it, besides those of the model.
+    pub(super) fn ends(&self, generator: &Generator) -> Vec<u32> {
+        match &self.input {
+            Input::Infill { .. } => generator.prompter.infill_ends(),
+            Input::Messages(_) | Input::Prompt(_) | Input::TokenIds(_) => Vec::new(),
         }
     }
 

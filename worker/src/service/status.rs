@@ -70,6 +70,12 @@ pub(super) fn for_generation(field: &str, model: &str) -> Status {
     at_field(status(Code::InvalidArgument, "Conflict", message), field)
 }
 
+/// Messages to a model that has no chat template by its task.
+pub(super) fn no_messages(model: &str) -> Status {
+    let message = format!("messages are for a chat template, which `{model}` does not have; send its text as prompt");
+    at_field(status(Code::InvalidArgument, "Conflict", message), "messages")
+}
+
 /// A text of a request is refused; `field` is its name.
 pub(super) fn refused_text(field: &str, error: &TextError) -> Status {
     let reason = match error {

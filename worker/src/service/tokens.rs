@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status};
 use super::{Shared, generation::within, input, prompt::Prompt, status};
 use crate::{
     embed::TextError,
-    model::{Generator, Task, Work},
+    model::{Generator, Work},
     text::{Input, PromptError, Reading, decode},
 };
 
@@ -29,7 +29,7 @@ impl Tokens for Tokenize {
             let _permit = self.permit().await?;
             match &self.0.model.work {
                 Work::Generate(generator) => {
-                    let prompt = Prompt::take(&mut request, adapter, generator, &self.0.model.name)?;
+                    let (prompt, _) = Prompt::take(&mut request, adapter, generator, &self.0.model.name)?;
                     prompt.read(&self.0, &tenant, text).await
                 }
                 Work::Encode(_) => self.encoded(&mut request, &tenant).await,
@@ -99,8 +99,7 @@ impl Tokenize {
             let refused = |error: &TextError| status::refused_text("prompt", error);
             match asked {
                 None => Err(status::missing("input", "send prompt or token_ids")),
-                // Messages are for a chat template.
-                Some(Asked::Messages(_)) => Err(status::wrong_task(&model, encoder.task, Task::Generate)),
+                Some(Asked::Messages(_)) => Err(status::no_messages(&model)),
                 Some(Asked::TokenIds(ids)) => {
                     let tokens = encoder.texts.given(ids.ids, false).map_err(|error| refused(&error))?;
                     Ok((tokens.ids, String::new()))
