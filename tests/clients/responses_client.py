@@ -123,9 +123,9 @@ def tools():
     assert done and json.loads(done[0].arguments)["city"] in ("Rome", "Oslo"), events
     assert len(parts) > 2 and "".join(parts) == done[0].arguments == events[-1].response.output[-1].arguments, events
     # An answer that ends within a call has what came of it.
-    cut = events[-1].response.usage.output_tokens - 2
-    named = {"type": "function", "name": "time_in"}
-    half = respond(asked, temperature=1, tools=[CLOCK], tool_choice=named, max_output_tokens=cut)
+    named = {"temperature": 0, "tools": [CLOCK], "tool_choice": {"type": "function", "name": "time_in"}}
+    cut = respond(asked, **named).usage.output_tokens - 2
+    half = respond(asked, **named, max_output_tokens=cut)
     assert (half.status, half.output[-1].type, half.output[-1].status) == ("incomplete", "function_call", "incomplete"), half
     # The call and its result go back, and the model answers.
     history = [{"role": "user", "content": asked}, *answer.output]
