@@ -8,9 +8,12 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+use slm_proto::v1::WorkerState;
 use slm_tests::{
     clients::python,
-    swarm::{Folder, Shared, Swarm, repository, slm, slm_binary},
+    real,
+    swarm::{Folder, Shared, Swarm, base, repository, slm, slm_binary, worker_state_until},
 };
 
 static QUICKSTART: Shared<Swarm> = Shared::new();
@@ -102,6 +105,31 @@ fn fed(mut command: Command, input: &str) -> Result<Output> {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     child.stdin.take().context("no standard input")?.write_all(input.as_bytes())?;
     Ok(child.wait_with_output()?)
+}
+
+/// The worker computes the prompt for the first answer, and for the others what the last page of its keys and values has.
+#[tokio::test]
+async fn several_answers_cost_one_prompt() -> Result<()> {
+    const PAGE: u64 = 64;
+    let folder = Folder::new()?;
+    folder.write("base", &base("smollm2", &real::gguf()?, "precision: Int4, contextLength: 1024, maxSequences: 4"))?;
+    let swarm = Swarm::start(folder.path())?;
+    let worker = swarm.client()?.worker_of("smollm2").await?;
+    let idle = |state: &WorkerState| state.sequences_running == 0 && state.requests_waiting == 0;
+    let before = worker_state_until(&worker, idle).await?.prompt_tokens_total;
+    let text = std::fs::read_to_string(repository().join("LICENSE"))?;
+    let prompt: String = text.split_whitespace().take(400).collect::<Vec<_>>().join(" ");
+    let body = json!({ "model": "smollm2", "prompt": prompt, "max_tokens": 4, "n": 4, "temperature": 1 });
+    let answer = reqwest::Client::new().post(format!("{}/v1/completions", swarm.http)).json(&body).send().await?;
+    let answer: Value = answer.error_for_status()?.json().await?;
+    let tokens = answer["usage"]["prompt_tokens"].as_u64().context("prompt tokens")?;
+    let done = |state: &WorkerState| idle(state) && state.prompt_tokens_total >= before + tokens;
+    let computed = worker_state_until(&worker, done).await?.prompt_tokens_total - before;
+    println!("{tokens} prompt tokens, 4 answers, {computed} computed");
+    ensure!(answer["choices"].as_array().map(Vec::len) == Some(4), "{answer}");
+    ensure!(tokens > 4 * PAGE && (tokens..=tokens + 3 * PAGE).contains(&computed), "{tokens} {computed}");
+    swarm.stop()?;
+    Ok(())
 }
 
 /// Every label of `expected.json`, eight at a time.

@@ -46,6 +46,18 @@ pub enum AdmitError {
         /// Allowed entries.
         max: usize,
     },
+    /// A token that the vocabulary does not have.
+    #[error("{field} has the token {token}; the vocabulary of `{model}` ends at {}", .vocabulary.saturating_sub(1))]
+    Token {
+        /// Name of the request's field.
+        field: &'static str,
+        /// Its token.
+        token: u32,
+        /// Name of the base model.
+        model: String,
+        /// Tokens of its vocabulary.
+        vocabulary: usize,
+    },
     /// No prompt.
     #[error("the request has no {0}; send messages, prompt or token_ids with at least one token")]
     Empty(&'static str),
@@ -69,6 +81,7 @@ impl AdmitError {
         match self {
             Self::OutOfRange { .. } => "OutOfRange",
             Self::TooMany { .. } => "TooMany",
+            Self::Token { .. } => "TokenId",
             Self::Empty(_) => "Empty",
             Self::ContextLengthExceeded { .. } => "ContextLengthExceeded",
         }
@@ -95,6 +108,8 @@ pub struct Limits {
     pub model: String,
     /// Bound on prompt and answer together, in tokens.
     pub context_length: usize,
+    /// Tokens of the vocabulary: rows of logits have as many.
+    pub vocabulary: usize,
     /// Defaults of unset fields.
     pub defaults: GenerationDefaults,
 }
@@ -124,6 +139,9 @@ pub fn admit(
         None => left,
     };
     check_stops(request)?;
+    let biased = request.sampling.iter().flat_map(|sampling| sampling.logit_bias.keys());
+    known("logit_bias", biased, limits)?;
+    known("stop_token_ids", request.stop_token_ids.iter(), limits)?;
     let mut stop_ids = request.stop_token_ids.clone();
     if !request.ignore_eos {
         stop_ids.extend(limits.defaults.eos_token_ids.iter().chain(own_ends));
@@ -132,11 +150,20 @@ pub fn admit(
     Ok(Admitted { sampling, tokens_max, stop: request.stop.clone(), stop_ids })
 }
 
+fn known<'t>(field: &'static str, tokens: impl Iterator<Item = &'t u32>, limits: &Limits) -> Result<(), AdmitError> {
+    let Limits { model, vocabulary, .. } = limits;
+    match tokens.copied().find(|token| *token as usize >= *vocabulary) {
+        Some(token) => Err(AdmitError::Token { field, token, model: model.clone(), vocabulary: *vocabulary }),
+        None => Ok(()),
+    }
+}
+
 fn check_stops(request: &v1::GenerateRequest) -> Result<(), AdmitError> {
     let bounded = |field, found, max| if found > max { Err(AdmitError::TooMany { field, found, max }) } else { Ok(()) };
     bounded("stop", request.stop.len(), STOP_STRINGS_MAX)?;
-    if request.stop.iter().any(String::is_empty) {
-        return Err(out_of_range("stop", "an empty string", "strings of at least one character"));
+    if let Some(index) = request.stop.iter().position(String::is_empty) {
+        let found = if index == 0 { "an empty string".to_owned() } else { format!("an empty string at index {index}") };
+        return Err(out_of_range("stop", found, "strings of at least one character"));
     }
     if let Some(long) = request.stop.iter().find(|stop| stop.len() > STOP_STRING_BYTES_MAX) {
         return Err(out_of_range("stop", format!("{} bytes long", long.len()), "strings of at most 512 bytes"));
@@ -194,8 +221,8 @@ fn logit_bias(asked: &v1::Sampling) -> Result<Vec<(u32, f32)>, AdmitError> {
         return Err(AdmitError::TooMany { field, found, max: LOGIT_BIAS_MAX });
     }
     let mut biases: Vec<_> = asked.logit_bias.iter().map(|(&token, &bias)| (token, bias)).collect();
-    if let Some((_, bias)) = biases.iter().find(|(_, bias)| !(-100.0..=100.0).contains(bias)) {
-        return Err(out_of_range(field, bias, "between -100 and 100"));
+    if let Some((token, bias)) = biases.iter().find(|(_, bias)| !(-100.0..=100.0).contains(bias)) {
+        return Err(out_of_range(field, format!("{bias} for the token {token}"), "between -100 and 100"));
     }
     biases.sort_unstable_by_key(|(token, _)| *token);
     Ok(biases)
@@ -211,7 +238,7 @@ mod tests {
 
     fn limits() -> Limits {
         let defaults = GenerationDefaults { eos_token_ids: vec![2], ..GenerationDefaults::default() };
-        Limits { model: "tiny".into(), context_length: 100, defaults }
+        Limits { model: "tiny".into(), context_length: 100, vocabulary: 400, defaults }
     }
 
     fn sampling(change: impl FnOnce(&mut v1::Sampling)) -> v1::GenerateRequest {
@@ -247,7 +274,22 @@ mod tests {
                 sampling(|s| s.repetition_penalty = Some(0.0)),
                 "repetition_penalty is 0; it must be between 0.01 and 100",
             ),
-            (sampling(|s| s.logit_bias = [(1, 101.0)].into()), "logit_bias is 101; it must be between -100 and 100"),
+            (
+                sampling(|s| s.logit_bias = [(1, 101.0)].into()),
+                "logit_bias is 101 for the token 1; it must be between -100 and 100",
+            ),
+            (
+                sampling(|s| s.logit_bias = [(500, 1.0)].into()),
+                "logit_bias has the token 500; the vocabulary of `tiny` ends at 399",
+            ),
+            (
+                v1::GenerateRequest { stop_token_ids: vec![3, 400], ..request() },
+                "stop_token_ids has the token 400; the vocabulary of `tiny` ends at 399",
+            ),
+            (
+                v1::GenerateRequest { stop: vec!["a".into(), String::new()], ..request() },
+                "stop is an empty string at index 1; it must be strings of at least one character",
+            ),
             (
                 sampling(|s| s.logit_bias = (0..301).map(|token| (token, 1.0)).collect()),
                 "logit_bias has 301 entries; at most 300 are accepted",

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use prometheus_client::{
     encoding::text::encode,
-    metrics::{family::Family, gauge::Gauge},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
 use slm_probes::{Readiness, Subject};
@@ -68,6 +68,10 @@ fn registry(state: &WorkerState) -> Registry {
     gauge("adapter_slots_free", "Of those, not in use", state.adapter_slots_free.into());
     gauge("resident_bytes", "Bytes of weights, adapters and full cache", state.resident_bytes as f64);
     gauge("draining", "1 while no new request is taken", u8::from(state.draining).into());
+    let computed = Counter::<u64>::default();
+    computed.inc_by(state.prompt_tokens_total);
+    // The format adds `_total`.
+    registry.register("prompt_tokens", "Prompt tokens computed, without those from the prefix cache", computed);
     // Names are those of objects, not of callers: as many as there are slots.
     let adapters = Family::<[(&'static str, String); 1], Gauge>::default();
     for adapter in &state.adapters {
@@ -89,12 +93,18 @@ mod tests {
         let probe = WorkerProbe::new();
         assert!(!probe.readiness().ready);
         let adapter = AdapterState { name: "banking".to_owned(), active_requests: 3, ..AdapterState::default() };
-        let state = WorkerState { sequences_running: 4, adapters: vec![adapter], ..WorkerState::default() };
+        let state = WorkerState {
+            sequences_running: 4,
+            prompt_tokens_total: 7,
+            adapters: vec![adapter],
+            ..WorkerState::default()
+        };
         let (sender, receiver) = watch::channel(state);
         probe.open(receiver);
         assert!(probe.readiness().ready);
         let text = probe.metrics();
         assert!(text.contains("slm_worker_sequences_running 4"), "{text}");
+        assert!(text.contains("slm_worker_prompt_tokens_total 7"), "{text}");
         assert!(text.contains("slm_worker_adapter_requests_running{adapter=\"banking\"} 3"), "{text}");
         sender.send_modify(|state| state.draining = true);
         assert!(!probe.readiness().ready);

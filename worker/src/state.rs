@@ -85,6 +85,7 @@ pub(crate) fn describe(model: &Model, stats: EngineStats, tokens_per_second: f32
         kv_tokens_used: stats.cache_tokens as u64,
         kv_tokens_max: kv_tokens_max as u64,
         draining,
+        prompt_tokens_total: stats.prompt_tokens_processed,
         execution_provider: model.provider.to_string(),
         task: model.task().to_string(),
         vector_size: model.vector_size() as u32,

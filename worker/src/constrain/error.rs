@@ -15,6 +15,12 @@ pub enum ConstraintError {
         /// What to send.
         expected: &'static str,
     },
+    /// A choice of nothing.
+    #[error("choice has an empty string at index {index}; send strings of at least one character")]
+    EmptyChoice {
+        /// Place of the string.
+        index: usize,
+    },
     /// Too much text.
     #[error("{field} has {found} bytes; at most {most} are accepted")]
     Bytes {
@@ -82,14 +88,16 @@ pub enum ConstraintError {
 pub enum ConstraintFailure {
     /// Nothing of the vocabulary may follow.
     #[error(
-        "no token of the model's vocabulary continues the answer as {field} wants it; loosen it, or name the characters that the model has"
+        "{field} has led to where no token of the model's vocabulary may follow; loosen it, or name characters that the model has"
     )]
     DeadEnd {
         /// Name of the request's field.
         field: &'static str,
     },
     /// The parser gave up.
-    #[error("{field} became too complex while the answer was made: {why}; make it simpler")]
+    #[error(
+        "{field} became too complex while the answer was made: make it simpler, such as with fewer optional properties ({why})"
+    )]
     Parser {
         /// Name of the request's field.
         field: &'static str,
@@ -104,12 +112,23 @@ pub enum ConstraintFailure {
     Stopped,
 }
 
+impl ConstraintFailure {
+    /// Name of the request's field, of a failure that is the request's.
+    #[must_use]
+    pub fn field(&self) -> Option<&'static str> {
+        match self {
+            Self::DeadEnd { field } | Self::Parser { field, .. } => Some(field),
+            Self::Panicked | Self::Stopped => None,
+        }
+    }
+}
+
 impl ConstraintError {
     /// Name of the request's field.
     #[must_use]
     pub fn field(&self) -> Cow<'static, str> {
         match self {
-            Self::Choices { .. } => "choice".into(),
+            Self::Choices { .. } | Self::EmptyChoice { .. } => "choice".into(),
             Self::Schema { .. } => "json_schema".into(),
             Self::Tool { index, .. } => format!("tools[{index}].parameters").into(),
             Self::Empty { field, .. }

@@ -91,9 +91,11 @@ fn bounded(field: &'static str, text: String, most: usize) -> Result<String, Con
 }
 
 fn choices(strings: Vec<String>) -> Result<Vec<String>, ConstraintError> {
-    if strings.is_empty() || strings.iter().any(String::is_empty) {
-        let expected = "send strings of at least one character";
-        return Err(ConstraintError::Empty { field: "choice", expected });
+    if strings.is_empty() {
+        return Err(ConstraintError::Empty { field: "choice", expected: "send strings of at least one character" });
+    }
+    if let Some(index) = strings.iter().position(String::is_empty) {
+        return Err(ConstraintError::EmptyChoice { index });
     }
     if strings.len() > CHOICES_MAX {
         return Err(ConstraintError::Choices { found: strings.len(), most: CHOICES_MAX });
@@ -124,7 +126,10 @@ mod tests {
             (Constraint::Regex("x".repeat(20_000)), "regex has 20000 bytes; at most 16384 are accepted"),
             (Constraint::Grammar("x".repeat(70_000)), "grammar has 70000 bytes; at most 65536 are accepted"),
             (choice(Vec::new()), "choice is empty; send strings of at least one character"),
-            (choice(vec!["a".into(), String::new()]), "choice is empty; send strings of at least one character"),
+            (
+                choice(vec!["a".into(), String::new()]),
+                "choice has an empty string at index 1; send strings of at least one character",
+            ),
             (choice(vec!["a".into(); 1001]), "choice has 1001 entries; at most 1000 are accepted"),
             (choice(vec!["x".repeat(70_000)]), "choice has 70000 bytes; at most 65536 are accepted"),
         ] {

@@ -142,7 +142,7 @@ fn what_the_vocabulary_has_no_letters_for_is_a_failure_of_one_answer() {
     guide.take(0, 0).unwrap();
     let failed = guide.look_ahead(&[]).unwrap_err();
     assert!(
-        failed.to_string().contains("no token of the model's vocabulary continues the answer as choice"),
+        failed.to_string().contains("choice has led to where no token of the model's vocabulary may follow"),
         "{failed}"
     );
     assert!(!prototype.is_spoiled());

@@ -77,7 +77,12 @@ pub(super) fn open(
         token_bytes.as_deref().zip(prompter.tokenizer()).map(|(bytes, tokenizer)| token_bytes_max(bytes, tokenizer));
     let constraints = token_bytes.clone().map(|bytes| Arc::new(Constraints::new(bytes, geometry.vocab_size)));
     tell_ends(&options.name, &bundle.info.generation.ends);
-    let limits = Limits { model: options.name.clone(), context_length, defaults: bundle.info.generation.clone() };
+    let limits = Limits {
+        model: options.name.clone(),
+        context_length,
+        vocabulary: geometry.vocab_size,
+        defaults: bundle.info.generation.clone(),
+    };
     let generator = Generator { engine, prompter, token_bytes, token_bytes_max, constraints, limits };
     let buffers = [cache_bytes, state_bytes, geometry.logits_bytes() as u64];
     let common = Common { bundle, adapters, loader, nodes, buffers };

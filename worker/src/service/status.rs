@@ -11,7 +11,7 @@ use super::input::InputError;
 use crate::{
     adapters::{PrepareError, PublishError},
     admit::AdmitError,
-    constrain::{ConstraintError, ConstraintFailure},
+    constrain::ConstraintError,
     embed::{RoomError, TextError},
     engine::{StepFailure, SubmitError},
     model::{LoadAdapterError, Task},
@@ -61,7 +61,8 @@ pub(super) fn wrong_task(model: &str, task: Task, asked: Task) -> Status {
         Task::Rerank => "to rerank, name a model whose spec.task is Rerank".to_owned(),
         Task::Classify => "to classify, name a model whose spec.task is Classify".to_owned(),
     };
-    status(Code::FailedPrecondition, "WrongTask", format!("model `{model}` {does}; {remedy}"))
+    let refused = status(Code::FailedPrecondition, "WrongTask", format!("model `{model}` {does}; {remedy}"));
+    at_field(refused, "model")
 }
 
 /// A field that a model which generates nothing has no use for.
@@ -163,9 +164,10 @@ impl From<AdmitError> for Status {
     fn from(error: AdmitError) -> Self {
         let refused = status(Code::InvalidArgument, error.reason(), &error);
         match error {
-            AdmitError::OutOfRange { field, .. } | AdmitError::TooMany { field, .. } | AdmitError::Empty(field) => {
-                at_field(refused, field)
-            }
+            AdmitError::OutOfRange { field, .. }
+            | AdmitError::TooMany { field, .. }
+            | AdmitError::Token { field, .. }
+            | AdmitError::Empty(field) => at_field(refused, field),
             AdmitError::ContextLengthExceeded { .. } => context_length_exceeded(refused),
         }
     }
@@ -195,7 +197,9 @@ impl From<PromptError> for Status {
 impl From<ConstraintError> for Status {
     fn from(error: ConstraintError) -> Self {
         let (code, reason) = match &error {
-            ConstraintError::Empty { .. } => (Code::InvalidArgument, "EmptyConstraint"),
+            ConstraintError::Empty { .. } | ConstraintError::EmptyChoice { .. } => {
+                (Code::InvalidArgument, "EmptyConstraint")
+            }
             ConstraintError::Bytes { .. } | ConstraintError::Choices { .. } => (Code::InvalidArgument, "OutOfRange"),
             ConstraintError::Schema { .. } | ConstraintError::Tool { .. } | ConstraintError::Refused { .. } => {
                 (Code::InvalidArgument, "Constraint")
@@ -226,15 +230,15 @@ impl From<RoomError> for Status {
 
 impl From<StepFailure> for Status {
     fn from(error: StepFailure) -> Self {
+        if let StepFailure::Constraint(failure) = &error
+            && let Some(field) = failure.field()
+        {
+            return at_field(status(Code::InvalidArgument, "Constraint", &error), field);
+        }
         let (code, reason) = match &error {
             StepFailure::Displaced => (Code::ResourceExhausted, "Full"),
             StepFailure::Deadline => (Code::DeadlineExceeded, "Deadline"),
-            StepFailure::Constraint(ConstraintFailure::DeadEnd { .. } | ConstraintFailure::Parser { .. }) => {
-                (Code::FailedPrecondition, "Constraint")
-            }
-            StepFailure::Constraint(ConstraintFailure::Panicked | ConstraintFailure::Stopped) => {
-                (Code::Internal, "Constraint")
-            }
+            StepFailure::Constraint(_) => (Code::Internal, "Constraint"),
             StepFailure::NotFinite(_) => (Code::Internal, "NotFinite"),
             StepFailure::Session(_) => (Code::Internal, "Session"),
         };

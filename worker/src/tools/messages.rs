@@ -66,16 +66,18 @@ fn answered<'m>(path: &str, id: &str, name: Option<&str>, made: &'m mut [Made]) 
         id => call.id == id,
     };
     let Some(call) = made.iter_mut().find(|call| fits(call)) else {
-        let field = format!("{path}.tool_call_id");
-        let id: String = id.chars().take(80).collect();
-        let why = if id.is_empty() {
-            "is missing, and no call before is without a result".to_owned()
-        } else {
-            format!(
-                "is `{id}`: no message before makes that call; send the assistant's message with its `tool_calls`, too"
-            )
+        let shown = |text: &str| text.chars().take(80).collect::<String>();
+        let (field, why) = match (id, name) {
+            ("", None) => ("tool_call_id", "is missing, and no call before it is left without a result".to_owned()),
+            ("", Some(name)) => {
+                ("name", format!("is `{}`, and no call before it of that tool is left without a result", shown(name)))
+            }
+            (id, _) => ("tool_call_id", format!("names the call `{}`, which no message before it makes", shown(id))),
         };
-        return Err(ToolsError::invalid(field, why));
+        return Err(ToolsError::invalid(
+            format!("{path}.{field}"),
+            format!("{why}; send the message that makes it, too"),
+        ));
     };
     call.answered = true;
     Ok(call)
@@ -126,9 +128,18 @@ mod tests {
     fn refusals_name_the_message() {
         let made = || said("assistant", vec![call("x", "f", "{}")], "");
         for (messages, field, words) in [
-            (vec![said("tool", vec![], "x")], "messages[0].tool_call_id", "no message before makes that call"),
-            (vec![made(), said("tool", vec![], "z")], "messages[1].tool_call_id", "is `z`"),
-            (vec![said("tool", vec![], "")], "messages[0].tool_call_id", "no call before is without a result"),
+            (
+                vec![said("tool", vec![], "x")],
+                "messages[0].tool_call_id",
+                "names the call `x`, which no message before it makes",
+            ),
+            (vec![made(), said("tool", vec![], "z")], "messages[1].tool_call_id", "names the call `z`"),
+            (
+                vec![made(), v1::Message { name: "g".into(), ..said("tool", vec![], "") }],
+                "messages[1].name",
+                "is `g`, and no call before it of that tool",
+            ),
+            (vec![said("tool", vec![], "")], "messages[0].tool_call_id", "no call before it is left without a result"),
             (
                 vec![said("user", vec![call("x", "f", "{}")], "")],
                 "messages[0].tool_calls",
