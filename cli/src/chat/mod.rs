@@ -7,7 +7,7 @@ mod command;
 mod lines;
 
 use clap::Args;
-use slm_proto::v1::{GenerateRequest, Message, Messages, Sampling, generate_request::Input};
+use slm_proto::v1::{GenerateRequest, ListModelsRequest, Message, Messages, Sampling, generate_request::Input};
 
 use self::{
     answer::{Ended, answer},
@@ -15,7 +15,7 @@ use self::{
     lines::{Line, Lines},
 };
 use crate::{
-    client::{Client, ServerArgs},
+    client::{Client, ServerArgs, refused},
     exit::{self, Failure},
     output, style,
     style::styled,
@@ -41,9 +41,9 @@ pub struct ChatArgs {
     /// Tokens of an answer at most [default: what the context has left].
     #[arg(long, value_name = "N")]
     max_tokens: Option<u32>,
-    /// 0 takes the likeliest token always; up to 2 [default: the model's own].
-    #[arg(long, value_name = "T")]
-    temperature: Option<f32>,
+    /// 0 takes the likeliest token always; up to 2. Tokens less than a twentieth as likely as the likeliest are never taken.
+    #[arg(long, value_name = "T", default_value_t = 0.7)]
+    temperature: f32,
     /// Makes sampled answers repeatable.
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -53,6 +53,9 @@ pub struct ChatArgs {
     #[command(flatten)]
     swarm: SwarmArgs,
 }
+
+/// Without it a small model sooner or later takes one of the many tokens that are hardly likely, and is lost from there on.
+const MIN_P: f32 = 0.05;
 
 /// Runs it.
 pub async fn execute(args: ChatArgs) -> Result<(), Failure> {
@@ -82,6 +85,10 @@ async fn converse(args: &ChatArgs, server: &ServerArgs) -> Result<(), Failure> {
         match Command::read(&text) {
             None => {}
             Some(Command::Exit) => return Ok(()),
+            Some(Command::Model(name)) => {
+                conversation.turn_to(&mut client, name).await?;
+                continue;
+            }
             Some(command) => {
                 conversation.follow(command);
                 continue;
@@ -112,11 +119,30 @@ impl Conversation {
         GenerateRequest {
             model: self.model.clone(),
             input: Some(Input::Messages(Messages { messages: system.chain(self.messages.iter().cloned()).collect() })),
-            sampling: Some(Sampling { temperature: args.temperature, seed: args.seed, ..Sampling::default() }),
+            sampling: Some(Sampling {
+                temperature: Some(args.temperature),
+                min_p: Some(MIN_P),
+                seed: args.seed,
+                ..Sampling::default()
+            }),
             max_tokens: args.max_tokens,
             explain: args.explain,
             ..GenerateRequest::default()
         }
+    }
+
+    /// Another model answers from here on, if there is one of that name.
+    async fn turn_to(&mut self, client: &mut Client, name: String) -> Result<(), Failure> {
+        let listed = client.swarm.list_models(ListModelsRequest {}).await.map_err(|status| refused(&status))?;
+        let names: Vec<String> = listed.into_inner().models.into_iter().map(|model| model.name).collect();
+        let told = if names.contains(&name) {
+            self.model = name;
+            format!("{} answers from here on", self.model)
+        } else {
+            format!("no model, adapter or route is named {name}; there are {}", names.join(", "))
+        };
+        output::note(&styled(style::DIM, &told));
+        Ok(())
     }
 
     fn follow(&mut self, command: Command) {
@@ -126,16 +152,12 @@ impl Conversation {
                 self.messages.clear();
                 "a new conversation".to_owned()
             }
-            Command::Model(name) => {
-                self.model = name;
-                format!("{} answers from here on", self.model)
-            }
             Command::System(text) => {
                 self.system = (!text.is_empty()).then_some(text);
                 self.system.as_ref().map_or("no system message".to_owned(), |text| format!("system message: {text}"))
             }
             Command::Unknown(name) => format!("there is no command {name}\n{HELP}"),
-            Command::Exit => return,
+            Command::Model(_) | Command::Exit => return,
         };
         output::note(&styled(style::DIM, &told));
     }
@@ -149,9 +171,8 @@ mod tests {
     fn commands_change_what_is_sent() {
         let mut conversation =
             Conversation { model: "a".to_owned(), system: None, messages: vec![said("user", "x".into())] };
-        conversation.follow(Command::Model("b".to_owned()));
         conversation.follow(Command::System("Be brief.".to_owned()));
-        assert_eq!((conversation.model.as_str(), conversation.system.as_deref()), ("b", Some("Be brief.")));
+        assert_eq!((conversation.model.as_str(), conversation.system.as_deref()), ("a", Some("Be brief.")));
         conversation.follow(Command::System(String::new()));
         conversation.follow(Command::Clear);
         assert_eq!((conversation.system, conversation.messages.len()), (None, 0));
