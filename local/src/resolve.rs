@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -195,7 +196,7 @@ impl Resolver {
 impl Resolver {
     /// The digest of files, computed when they have changed.
     fn known(&mut self, path: &PathBuf, digest: impl Fn(&PathBuf) -> Result<String, String>) -> Result<String, String> {
-        let now = fingerprint(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let now = fingerprint(path).map_err(|error| unreadable(path, &error))?;
         if let Some((_, digest)) = self.digests.get(path).filter(|(then, _)| *then == now) {
             return Ok(digest.clone());
         }
@@ -203,6 +204,14 @@ impl Resolver {
         self.digests.insert(path.clone(), (now, digest.clone()));
         Ok(digest)
     }
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> String {
+    if error.kind() == io::ErrorKind::NotFound {
+        let remedy = "put it there, or say in spec.source.uri where it is (`make setup` fetches the examples' model)";
+        return format!("{} is not there: {remedy}", path.display());
+    }
+    format!("{}: {error}", path.display())
 }
 
 /// Every object that was read has a name.
