@@ -2,7 +2,7 @@
 //! them. No error, every greedy stream the one that its version gives alone, and memory that does not grow.
 //!
 //! `SLM_SOAK_SECONDS` says for how long; `make soak` takes half an hour. Memory is looked at when it runs for fifteen minutes
-//! or more: until then pages are still being touched for the first time. It is read while the swarm rests: while it answers,
+//! or more. Pages of keys and values are touched for the first time before, all of them: when a run needs the last of them is chance. It is read while the swarm rests: while it answers,
 //! the versions that requests hold leases on have their memory too, and how many there are is a matter of the machine's speed.
 
 use std::{
@@ -31,6 +31,8 @@ const HANG_UP: u32 = 8;
 const RUNTIME: &str = "precision: Int4, maxSequences: 12, contextLength: 512, kvCache: {bytes: 50000000}";
 const EXPERTS: [&str; 4] = ["smollm2", "steady", "swapped", "swapped"];
 const VERSIONS: [&str; 2] = ["banking", "travel"];
+/// Prompts of more than 300 tokens that fill the pool, which has room for about 2,200.
+const FILLING: usize = 12;
 /// From then on memory has to stay as it is.
 const SETTLED: Duration = Duration::from_secs(300);
 /// The median of so long a time after that is compared with that of as long a time before the end.
@@ -45,10 +47,14 @@ fn duration() -> Result<Duration> {
     Ok(Duration::from_secs(seconds.parse().context("SLM_SOAK_SECONDS")?))
 }
 
+/// The words of a text.
+fn words() -> Vec<&'static str> {
+    include_str!("../../LICENSE").split_whitespace().collect()
+}
+
 /// Pieces of a text, of all lengths; some begin alike.
 fn prompts() -> Vec<String> {
-    let text = include_str!("../../LICENSE");
-    let words: Vec<&str> = text.split_whitespace().collect();
+    let words = words();
     [(0, 3), (0, 40), (0, 160), (200, 30), (200, 230), (700, 90)]
         .map(|(first, count)| words[first..first + count].join(" "))
         .to_vec()
@@ -83,6 +89,16 @@ async fn alone(client: &Client, model: &str, scene: &mut HashMap<(String, usize)
     for (index, prompt) in prompts().iter().enumerate() {
         let answer = client.ask(&Call::continuing(model, prompt, TOKENS_MAX)).await?;
         scene.insert((answer.expert.digest, index), answer.text);
+    }
+    Ok(())
+}
+
+/// Fills the pool of keys and values with prompts none of which begins like another: more tokens than it has room for.
+async fn fill(client: &Client) -> Result<()> {
+    let words = words();
+    for first in 0..FILLING {
+        let prompt = words[first * 11..][..240].join(" ");
+        client.ask(&Call::continuing("smollm2", &prompt, 1)).await?;
     }
     Ok(())
 }
@@ -167,6 +183,7 @@ async fn nothing_breaks_or_grows() -> Result<()> {
     for model in ["smollm2", "steady", "swapped", "other"] {
         alone(&client, model, &mut references).await?;
     }
+    fill(&client).await?;
     folder.remove("other")?;
     client.until("other", |model| model.is_none()).await?;
     let scene = Arc::new(Scene {
