@@ -154,7 +154,8 @@ pub(crate) fn attributed(status: Status) -> Status {
         Some(source) if source.is::<TimeoutExpired>() => return Refusal::DeadlineExceeded.into(),
         Some(_) => {}
     }
-    Status::unavailable(format!("the connection to the worker broke: {}", status.message()))
+    tracing::info!(status = status.message(), "the connection to a worker broke");
+    Status::unavailable("the connection to the worker broke; try again")
 }
 
 impl Answer {

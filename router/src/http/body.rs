@@ -1,13 +1,14 @@
 //! Parser of a request's body: a JSON object.
 
-use std::{error::Error, sync::Arc};
+use std::{error::Error, fmt, sync::Arc};
 
 use axum::{
     body::{Body, HttpBody as _},
     http::StatusCode,
 };
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use serde_json::Value;
+use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
+use serde_json::{Map, Value};
 use slm_listen::timed::{TimedBody, TooSlow};
 use tokio::time::timeout;
 
@@ -125,10 +126,51 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Fields, ApiError> {
     let invalid = |message: String| ApiError::body(StatusCode::BAD_REQUEST, message).code("invalid_json");
     let text = std::str::from_utf8(bytes)
         .map_err(|error| invalid(format!("the body is not UTF-8: invalid at byte {}", error.valid_up_to())))?;
+    let not_json = |error: &serde_json::Error| invalid(format!("the body is not JSON: {}", in_words(error)));
+    if text.starts_with('\u{feff}') {
+        return Err(invalid("the body begins with a byte order mark; send it without".to_owned()));
+    }
+    if !text.trim_start().starts_with('{') {
+        return Err(match serde_json::from_str::<IgnoredAny>(text) {
+            Ok(_) => invalid("the body is JSON, but not an object".to_owned()),
+            Err(error) => not_json(&error),
+        });
+    }
     match serde_json::from_str(text) {
-        Ok(Value::Object(object)) => Ok(Fields::new(object)),
-        Ok(_) => Err(invalid("the body is JSON, but not an object".to_owned())),
-        Err(error) => Err(invalid(format!("the body is not JSON: {}", in_words(&error)))),
+        Ok(Object(object)) => Ok(Fields::new(object)),
+        Err(error) if error.is_data() => Err(invalid(format!("the body has the {error}; send it once"))),
+        Err(error) => Err(not_json(&error)),
+    }
+}
+
+/// An object in which no name stands twice: of two values a proxy may check the first, and the endpoint would read the last.
+struct Object(Map<String, Value>);
+
+impl<'de> Deserialize<'de> for Object {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Names;
+
+        impl<'de> Visitor<'de> for Names {
+            type Value = Object;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Object, A::Error> {
+                let mut object = Map::new();
+                while let Some((name, value)) = entries.next_entry::<String, Value>()? {
+                    if object.contains_key(&name) {
+                        let name: String = name.chars().take(80).collect();
+                        return Err(A::Error::custom(format_args!("field `{name}` twice")));
+                    }
+                    object.insert(name, value);
+                }
+                Ok(Object(object))
+            }
+        }
+
+        deserializer.deserialize_map(Names)
     }
 }
 
@@ -160,7 +202,9 @@ mod tests {
 
     #[tokio::test]
     async fn refusals() {
-        let cases: [(&[u8], u16, &str); 8] = [
+        let cases: [(&[u8], u16, &str); 10] = [
+            (b"{\"a\": 1, \"b\": 2, \"a\": 3}", 400, "the body has the field `a` twice"),
+            (b"\xef\xbb\xbf{}", 400, "the body begins with a byte order mark"),
             (b"{\"a\": \xff}", 400, "the body is not UTF-8: invalid at byte 6"),
             (b"{\"a\": ", 400, "the body is not JSON: EOF"),
             (b"[1]", 400, "not an object"),

@@ -15,6 +15,7 @@ const SHOWN_CHARS_MAX: usize = 80;
 /// # Errors
 /// The content type is not JSON.
 pub(super) fn check(headers: &HeaderMap) -> Result<(), ApiError> {
+    check_encoding(headers)?;
     let mut types = headers.get_all(header::CONTENT_TYPE).iter().peekable();
     if types.peek().is_none() && headers.contains_key(header::ORIGIN) {
         return Err(refused("the request has no content type"));
@@ -28,13 +29,28 @@ pub(super) fn check(headers: &HeaderMap) -> Result<(), ApiError> {
     }
 }
 
+/// Bodies are not decompressed: what is compressed has no bound that the caller pays for.
+fn check_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
+    let mut encodings = headers.get_all(header::CONTENT_ENCODING).iter();
+    match encodings.find(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        None => Ok(()),
+        Some(other) => {
+            let shown: String = String::from_utf8_lossy(other.as_bytes()).chars().take(SHOWN_CHARS_MAX).collect();
+            let message = format!(
+                "the content encoding of the request is {shown:?}; send the body as it is, without compression"
+            );
+            Err(ApiError::body(StatusCode::UNSUPPORTED_MEDIA_TYPE, message).code("unsupported_content_encoding"))
+        }
+    }
+}
+
 /// As [`check`], for APIs whose documentation calls them with `curl -d`, which says that the body is a form: only what a web page sends has
 /// to say that it is JSON. A browser sends the origin of the page.
 ///
 /// # Errors
 /// The content type is not JSON, and the request comes from a page.
 pub(super) fn check_pages(headers: &HeaderMap) -> Result<(), ApiError> {
-    if headers.contains_key(header::ORIGIN) { check(headers) } else { Ok(()) }
+    if headers.contains_key(header::ORIGIN) { check(headers) } else { check_encoding(headers) }
 }
 
 /// `application/json` or `application/….+json`, with or without parameters.
@@ -106,6 +122,16 @@ mod tests {
         assert_eq!(status(&[]), 200);
         assert_eq!(status(&[("origin", b"https://evil.example")]), 415);
         assert_eq!(status(&[("origin", b"null")]), 415);
+    }
+
+    #[test]
+    fn bodies_are_not_compressed() {
+        assert_eq!(status(&[("content-encoding", b"identity")]), 200);
+        for encoding in ["gzip", "br", "identity, gzip", ""] {
+            assert_eq!(status(&[("content-encoding", encoding.as_bytes())]), 415, "{encoding}");
+            let headers = HeaderMap::from_iter([(header::CONTENT_ENCODING, encoding.parse().expect("a value"))]);
+            assert!(check_pages(&headers).is_err());
+        }
     }
 
     #[test]

@@ -123,7 +123,8 @@ pub(super) fn inputs(path: &str, value: Option<Value>) -> Result<(Vec<EmbedInput
 fn one(path: &str, value: Value) -> Result<Input, ApiError> {
     match value {
         Value::String(text) if text.is_empty() => {
-            Err(ApiError::param(path, format!("`{path}` is an empty string; send a text, or leave it out")))
+            let remedy = if path.ends_with(']') { "send a text, or leave it out" } else { "send a text" };
+            Err(ApiError::param(path, format!("`{path}` is an empty string; {remedy}")))
         }
         Value::String(text) => Ok(Input::Text(text)),
         Value::Array(ids) => token_ids(path, &ids),

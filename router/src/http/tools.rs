@@ -64,8 +64,10 @@ fn tool(path: &str, value: &Value) -> Result<Tool, ApiError> {
             format!("`{path}` has to be function, not {kind:?}: models here call functions of the caller's only");
         return Err(ApiError::param(&path, message));
     }
+    let function = fields.raw("function");
+    nothing_else(path, fields)?;
     let path = format!("{path}.function");
-    let Some(function) = fields.raw("function") else {
+    let Some(function) = function else {
         return Err(ApiError::param(&path, format!("`{path}` is missing; send its name and parameters")));
     };
     described(&path, Fields::new(read(&path, &function)?), "parameters")
@@ -199,6 +201,11 @@ mod tests {
             (json!({"tools": ["f"]}), "tools[0]", "an object, not \"f\""),
             (json!({"tools": [{"type": "web_search"}]}), "tools[0].type", "has to be function, not \"web_search\""),
             (json!({"tools": [{"type": "function"}]}), "tools[0].function", "is missing"),
+            (
+                json!({"tools": [{"type": "function", "function": {"name": "f"}, "cached": true}]}),
+                "tools[0].cached",
+                "not supported",
+            ),
             (function(json!({})), "tools[0].function.name", "is missing"),
             (
                 function(json!({"name": 1})),

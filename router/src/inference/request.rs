@@ -74,7 +74,7 @@ const LEFT_OVER: LeftOver<'_> = LeftOver {
         "sequence_start",
         "sequence_end",
     ],
-    unsupported: &["image", "lora_name", "logprobs"],
+    unsupported: &["image", "lora_name", "logprobs", "n", "best_of"],
     read: &params::NAMES,
 };
 

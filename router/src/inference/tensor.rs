@@ -65,6 +65,25 @@ impl Datatype {
         })
     }
 
+    /// The reason why a value is none of this datatype. Values of the wrong JSON type are refused where they are read, by name.
+    fn fits(self, value: &Value) -> Result<(), String> {
+        if value.is_null() {
+            // What JSON has for numbers that it cannot write.
+            return Err("no value: NaN, infinity and null are not taken".to_owned());
+        }
+        let bits = |width: Width| 8 * width as u32;
+        let (least, most) = match self {
+            Self::Int(width) => (-(1_i128 << (bits(width) - 1)), (1_i128 << (bits(width) - 1)) - 1),
+            Self::Uint(width) => (0, (1_i128 << bits(width)) - 1),
+            Self::Bool | Self::Fp32 | Self::Fp64 | Self::Bytes => return Ok(()),
+        };
+        let whole = value.as_i64().map(i128::from).or(value.as_u64().map(i128::from));
+        match whole.filter(|whole| !(least..=most).contains(whole)) {
+            Some(whole) => Err(format!("{whole}, which its datatype does not hold: {least} to {most}")),
+            None => Ok(()),
+        }
+    }
+
     /// Reads one element off `raw`; `None` if it ends too early.
     fn element<'r>(self, raw: &'r [u8]) -> Option<(Element<'r>, &'r [u8])> {
         let size = match self {
@@ -122,12 +141,17 @@ pub(crate) fn count(tensor: &str, shape: &[i64]) -> Result<usize, ApiError> {
 
 impl Tensor {
     /// # Errors
-    /// The values are not as many as the shape says.
+    /// The values are not as many as the shape says, or not of the datatype.
     pub(crate) fn new(name: &str, datatype: Datatype, shape: &[i64], values: Vec<Value>) -> Result<Self, ApiError> {
         let (elements, given) = (count(name, shape)?, values.len());
         if elements != given {
             let message = format!("input `{name}` has {given} values, but its shape {shape:?} has {elements} elements");
             return Err(ApiError::param(name, message));
+        }
+        for (index, value) in values.iter().enumerate() {
+            if let Err(what) = datatype.fits(value) {
+                return Err(ApiError::param(name, format!("`{name}[{index}]` is {what}")));
+            }
         }
         Ok(Self { name: name.to_owned(), datatype, values })
     }
@@ -158,7 +182,7 @@ impl Tensor {
         if !rest.is_empty() {
             return Err(wrong());
         }
-        Ok(Self { name: name.to_owned(), datatype, values })
+        Self::new(name, datatype, shape, values)
     }
 
     /// An element of BYTES.
@@ -212,6 +236,19 @@ mod tests {
             (
                 Tensor::new("x", Datatype::Fp32, &[2], vec![json!(1)]).expect_err("bad"),
                 "has 1 values, but its shape [2]",
+            ),
+            (Tensor::new("x", Datatype::Fp32, &[1], vec![Value::Null]).expect_err("bad"), "`x[0]` is no value: NaN"),
+            (
+                Tensor::from_raw("x", Datatype::Fp64, &[1], &f64::NAN.to_le_bytes()).expect_err("bad"),
+                "`x[0]` is no value: NaN",
+            ),
+            (
+                Tensor::new("x", Datatype::Int(Width::One), &[1], vec![json!(300)]).expect_err("bad"),
+                "`x[0]` is 300, which its datatype does not hold: -128 to 127",
+            ),
+            (
+                Tensor::new("x", Datatype::Uint(Width::Eight), &[1], vec![json!(-1)]).expect_err("bad"),
+                "does not hold: 0 to 18446744073709551615",
             ),
             (Datatype::parse("x", "FP16").expect_err("bad"), "the datatype of input `x` is \"FP16\""),
         ] {

@@ -1,5 +1,7 @@
 //! Blocks of messages: text, thoughts, calls of tools and their results.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 use slm_proto::v1::{Message, ToolCall};
 
@@ -10,7 +12,14 @@ use crate::http::{
 };
 
 /// The messages that a message with these contents is: each result of a tool is one of its own, before what the user says.
-pub(super) fn messages(role: &str, path: &str, content: &Value) -> Result<Vec<Message>, ApiError> {
+///
+/// `calls` are the ids of the calls before, to which those of these contents are added.
+pub(super) fn messages(
+    role: &str,
+    path: &str,
+    content: &Value,
+    calls: &mut HashSet<String>,
+) -> Result<Vec<Message>, ApiError> {
     let Value::Array(blocks) = content else { return Ok(vec![said(role, text(path, content)?)]) };
     let mut message = said(role, String::new());
     let mut results = Vec::new();
@@ -18,8 +27,12 @@ pub(super) fn messages(role: &str, path: &str, content: &Value) -> Result<Vec<Me
     for (index, block) in blocks.iter().enumerate() {
         let path = format!("{path}[{index}]");
         match (block["type"].as_str(), role) {
-            (Some("tool_use"), "assistant") => message.tool_calls.push(call(&path, block)?),
-            (Some("tool_result"), "user") => results.push(result(&path, block)?),
+            (Some("tool_use"), "assistant") => {
+                let call = call(&path, block)?;
+                calls.insert(call.id.clone());
+                message.tool_calls.push(call);
+            }
+            (Some("tool_result"), "user") => results.push(result(&path, block, calls)?),
             (Some("thinking"), "assistant") => {
                 message.reasoning.push_str(block["thinking"].as_str().unwrap_or_default());
             }
@@ -78,10 +91,17 @@ fn call(path: &str, block: &Value) -> Result<ToolCall, ApiError> {
     Ok(ToolCall { id, name: called, arguments: Value::Object(input).to_string() })
 }
 
-fn result(path: &str, block: &Value) -> Result<Message, ApiError> {
+fn result(path: &str, block: &Value, calls: &HashSet<String>) -> Result<Message, ApiError> {
     let mut fields = Fields::new(read::<Map<String, Value>>(path, block)?);
     let id = fields.take::<String>("tool_use_id").map_err(|error| error.within(path))?;
     let tool_call_id = name(&format!("{path}.tool_use_id"), id)?;
+    if !calls.contains(&tool_call_id) {
+        let (path, id) = (format!("{path}.tool_use_id"), tool_call_id.chars().take(80).collect::<String>());
+        let message = format!(
+            "`{path}` is {id:?}, and no tool_use before it has this id; send the assistant's message with it, too"
+        );
+        return Err(ApiError::param(&path, message));
+    }
     let content = fields.raw("content").map_or(Ok(String::new()), |value| text(&format!("{path}.content"), &value))?;
     let failed = fields.take::<bool>("is_error").map_err(|error| error.within(path))?.unwrap_or(false);
     let content = if failed { format!("Error: {content}") } else { content };
@@ -100,7 +120,8 @@ mod tests {
             {"type": "thinking", "thinking": "hm", "signature": "s"}, {"type": "text", "text": "I look."},
             {"type": "tool_use", "id": "x", "name": "f", "input": {"a": 1}},
         ]);
-        let [message] = &messages("assistant", "c", &called).expect("good")[..] else { panic!("one") };
+        let mut calls = HashSet::from(["y".to_owned()]);
+        let [message] = &messages("assistant", "c", &called, &mut calls).expect("good")[..] else { panic!("one") };
         assert_eq!((message.content.as_str(), message.reasoning.as_str()), ("I look.", "hm"));
         assert_eq!(message.tool_calls, [ToolCall { id: "x".into(), name: "f".into(), arguments: "{\"a\":1}".into() }]);
         let results = json!([
@@ -108,11 +129,11 @@ mod tests {
             {"type": "tool_result", "tool_use_id": "y", "content": "no", "is_error": true},
             {"type": "text", "text": "Well?"},
         ]);
-        let read = messages("user", "c", &results).expect("good");
+        let read = messages("user", "c", &results, &mut calls).expect("good");
         let shown: Vec<_> = read.iter().map(|m| format!("{} {} {}", m.role, m.tool_call_id, m.content)).collect();
         assert_eq!(shown, ["tool x 42", "tool y Error: no", "user  Well?"]);
         let alone = json!([{"type": "tool_result", "tool_use_id": "x"}]);
-        assert_eq!(messages("user", "c", &alone).expect("good").len(), 1);
+        assert_eq!(messages("user", "c", &alone, &mut calls).expect("good").len(), 1);
     }
 
     #[test]
@@ -128,8 +149,13 @@ mod tests {
                 "c[0].content[0]",
             ),
         ] {
-            let error = messages(role, "c", &json!([block])).expect_err(param);
+            let mut calls = HashSet::from(["x".to_owned()]);
+            let error = messages(role, "c", &json!([block]), &mut calls).expect_err(param);
             assert_eq!(error.body.param.as_deref(), Some(param));
         }
+        let orphan = json!([{"type": "tool_result", "tool_use_id": "x", "content": "4"}]);
+        let error = messages("user", "c", &orphan, &mut HashSet::new()).expect_err("an orphan");
+        assert_eq!(error.body.param.as_deref(), Some("c[0].tool_use_id"));
+        assert!(error.body.message.starts_with("`c[0].tool_use_id` is \"x\", and no tool_use before it"));
     }
 }

@@ -1,5 +1,7 @@
 //! Bodies of `/v1/messages`.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value, json};
 use slm_proto::v1::{GenerateRequest, Message, Messages, Sampling, generate_request::Input};
 
@@ -56,7 +58,11 @@ pub(super) fn parse_prompt(mut fields: Fields) -> Result<Asked, ApiError> {
         messages.push(blocks::said("system", blocks::text("system", &system)?));
     }
     messages.extend(conversation(&mut fields)?);
+    // Anthropic's models continue a last message of theirs.
+    let is_begun = |last: &Message| last.role == "assistant" && last.tool_calls.is_empty() && !last.content.is_empty();
+    let is_begun = messages.last().is_some_and(is_begun);
     let mut request = GenerateRequest {
+        continue_final_message: is_begun,
         model: fields.take::<String>("model")?.unwrap_or_default(),
         input: Some(Input::Messages(Messages { messages })),
         max_tokens,
@@ -83,13 +89,14 @@ fn conversation(fields: &mut Fields) -> Result<Vec<Message>, ApiError> {
         return Err(ApiError::param("messages", message));
     }
     let mut all = Vec::with_capacity(list.len());
+    let mut calls = HashSet::new();
     for (index, value) in list.iter().enumerate() {
-        all.extend(message(&format!("messages[{index}]"), value)?);
+        all.extend(message(&format!("messages[{index}]"), value, &mut calls)?);
     }
     Ok(all)
 }
 
-fn message(path: &str, value: &Value) -> Result<Vec<Message>, ApiError> {
+fn message(path: &str, value: &Value, calls: &mut HashSet<String>) -> Result<Vec<Message>, ApiError> {
     let mut fields = Fields::new(read::<Map<String, Value>>(path, value)?);
     let role = fields.raw("role").unwrap_or_default();
     let role = match role.as_str() {
@@ -106,7 +113,7 @@ fn message(path: &str, value: &Value) -> Result<Vec<Message>, ApiError> {
     let Some(value) = fields.raw("content") else {
         return Err(ApiError::param(&content, format!("`{content}` is missing")));
     };
-    blocks::messages(&role, &content, &value)
+    blocks::messages(&role, &content, &value, calls)
 }
 
 fn stop_sequences(fields: &mut Fields) -> Result<Vec<String>, ApiError> {

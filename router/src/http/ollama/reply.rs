@@ -62,6 +62,25 @@ pub(super) async fn respond(
     Ok(Json(end).into_response())
 }
 
+/// Whether a field stands beside the options and is not one of them.
+fn is_beside(field: &str) -> bool {
+    matches!(field, "suffix" | "json_schema" | "json_object")
+        || field.starts_with("tools")
+        || field.starts_with("messages[")
+}
+
+/// A result names its tool there, and not its call.
+fn result_of(field: String) -> String {
+    match field.rsplit_once('.') {
+        Some((message, "tool_call_id" | "name"))
+            if message.starts_with("messages[") && message.ends_with(']') && !message.contains('.') =>
+        {
+            format!("{message}.tool_name")
+        }
+        _ => field,
+    }
+}
+
 /// A refusal, with Ollama's name of the field that a worker refuses.
 fn named(refusal: Refusal) -> ApiError {
     let refused = Refused::of(&refusal);
@@ -69,9 +88,11 @@ fn named(refusal: Refusal) -> ApiError {
     let Some(field) = refused.and_then(|refused| refused.field) else { return error };
     let own = match field.as_str() {
         "messages" | "prompt" => return error,
-        // Beside the options, not one of them.
-        field if field == "suffix" || field.starts_with("tools") || field.starts_with("messages[") => {
-            let own = in_function(field);
+        field if is_beside(field) => {
+            let own = match field {
+                "json_schema" | "json_object" => "format".to_owned(),
+                field => result_of(in_function(field)),
+            };
             if let Some(rest) = error.body.message.strip_prefix(field) {
                 error.body.message = format!("`{own}`{rest}");
             }
@@ -298,9 +319,19 @@ mod tests {
 
     #[test]
     fn a_workers_refusal_names_the_option() {
-        let mut status = Status::invalid_argument("max_tokens is 0; at least 1");
-        status.metadata_mut().insert(trailers::ERROR_FIELD, "max_tokens".parse().expect("a word"));
-        let error = named(Refusal::Worker(status));
-        assert_eq!(error.body.message, "`options.num_predict` is 0; at least 1");
+        for (field, param) in [
+            ("max_tokens", "options.num_predict"),
+            ("suffix", "suffix"),
+            ("json_schema", "format"),
+            ("tools[0].name", "tools[0].function.name"),
+            ("messages[2].tool_call_id", "messages[2].tool_name"),
+            ("messages[2].tool_calls[0].arguments", "messages[2].tool_calls[0].function.arguments"),
+        ] {
+            let mut status = Status::invalid_argument(format!("{field} is wrong"));
+            status.metadata_mut().insert(trailers::ERROR_FIELD, field.parse().expect("a word"));
+            let error = named(Refusal::Worker(status));
+            assert_eq!(error.body.param.as_deref(), Some(param));
+            assert_eq!(error.body.message, format!("`{param}` is wrong"));
+        }
     }
 }

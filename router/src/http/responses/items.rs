@@ -1,5 +1,7 @@
 //! `input`: what was said, called and thought before, as messages.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 use slm_proto::v1::{Message, Messages, ToolCall};
 
@@ -22,8 +24,9 @@ pub(super) fn conversation(fields: &mut Fields, instructions: Option<&str>) -> R
             return Err(ApiError::param("input", message));
         }
         Some(Value::Array(items)) => {
+            let mut calls = HashSet::new();
             for (index, value) in items.into_iter().enumerate() {
-                item(&format!("input[{index}]"), &value, &mut messages)?;
+                item(&format!("input[{index}]"), &value, &mut messages, &mut calls)?;
             }
         }
         Some(other) => {
@@ -38,7 +41,8 @@ fn said(role: &str, content: String) -> Message {
     Message { role: role.to_owned(), content, ..Default::default() }
 }
 
-fn item(path: &str, value: &Value, messages: &mut Vec<Message>) -> Result<(), ApiError> {
+/// `calls` are the ids of the calls before.
+fn item(path: &str, value: &Value, messages: &mut Vec<Message>, calls: &mut HashSet<String>) -> Result<(), ApiError> {
     let mut fields = Fields::new(read::<Map<String, Value>>(path, value)?);
     let within = |error: ApiError| error.within(path);
     match fields.take::<String>("type").map_err(within)?.as_deref() {
@@ -49,11 +53,23 @@ fn item(path: &str, value: &Value, messages: &mut Vec<Message>) -> Result<(), Ap
                 name: text(path, &mut fields, "name")?,
                 arguments: text(path, &mut fields, "arguments")?,
             };
+            let arguments = format!("{path}.arguments");
+            if let Err(error) = serde_json::from_str::<Map<String, Value>>(&call.arguments) {
+                let message = format!("`{arguments}` has to be the text of a JSON object: {error}");
+                return Err(ApiError::param(&arguments, message));
+            }
+            calls.insert(call.id.clone());
             assistant(messages).tool_calls.push(call);
             Ok(())
         }
         Some("function_call_output") => {
             let id = text(path, &mut fields, "call_id")?;
+            if !calls.contains(&id) {
+                let (path, id) = (format!("{path}.call_id"), id.chars().take(80).collect::<String>());
+                let message =
+                    format!("`{path}` is {id:?}, and no function_call before it has this call_id; send that item, too");
+                return Err(ApiError::param(&path, message));
+            }
             let output = format!("{path}.output");
             let value = fields.raw("output").ok_or_else(|| missing(&output))?;
             messages.push(Message { tool_call_id: id, ..said("tool", content(&output, &value)?) });
@@ -201,7 +217,21 @@ mod tests {
             ),
             (json!([{ "type": "item_reference", "id": "msg_1" }]), "not item_reference; nothing is kept here"),
             (json!([{ "type": "function_call", "name": "f", "arguments": "{}" }]), "`input[0].call_id` is missing"),
-            (json!([{ "type": "function_call_output", "call_id": "a" }]), "`input[0].output` is missing"),
+            (
+                json!([
+                    { "type": "function_call", "call_id": "a", "name": "f", "arguments": "{}" },
+                    { "type": "function_call_output", "call_id": "a" },
+                ]),
+                "`input[1].output` is missing",
+            ),
+            (
+                json!([{ "type": "function_call_output", "call_id": "a", "output": "1" }]),
+                "`input[0].call_id` is \"a\", and no function_call before it",
+            ),
+            (
+                json!([{ "type": "function_call", "call_id": "a", "name": "f", "arguments": "{bad" }]),
+                "`input[0].arguments` has to be the text of a JSON object",
+            ),
         ] {
             let error = messages(input).expect_err(words);
             assert!(error.body.message.contains(words), "{}", error.body.message);

@@ -11,7 +11,7 @@ use crate::http::{
     names::FieldNames,
     params::{self, ResponseOptions},
     tools::variables,
-    unsupported::{LeftOver, nothing_else},
+    unsupported::{LeftOver, nothing_else, says_nothing},
 };
 
 /// A request.
@@ -67,6 +67,7 @@ const LEFT_OVER: LeftOver<'_> = LeftOver {
 
 pub(super) fn parse(mut fields: Fields) -> Result<Asked, ApiError> {
     stateless(&mut fields)?;
+    names_of_chat(&fields)?;
     let mut echo = echo(&fields);
     let instructions = fields.take::<String>("instructions")?;
     let (mut request, mut options) = params::take(&mut fields, CompletionKind::Chat)?;
@@ -95,6 +96,22 @@ fn stateless(fields: &mut Fields) -> Result<(), ApiError> {
     if fields.take::<bool>("store")? == Some(true) {
         let message = "`store`: responses are not kept here; send false, or leave it out";
         return Err(ApiError::param("store", message).code("unsupported_parameter"));
+    }
+    Ok(())
+}
+
+/// Refuses what chat completions call by another name.
+fn names_of_chat(fields: &Fields) -> Result<(), ApiError> {
+    for (other, own) in [
+        ("max_tokens", "max_output_tokens"),
+        ("max_completion_tokens", "max_output_tokens"),
+        ("response_format", "text.format"),
+        ("messages", "input"),
+    ] {
+        if fields.peek(other).is_some_and(|value| !says_nothing(value)) {
+            let message = format!("unknown parameter `{other}`; it is `{own}` here");
+            return Err(ApiError::param(other, message).code("unknown_parameter"));
+        }
     }
     Ok(())
 }

@@ -94,12 +94,15 @@ impl Writer {
             // An answer without a word is a message all the same.
             self.turn_to(Kind::Message, &mut events);
         }
-        let cut = finished.reason() == FinishReason::Length;
-        self.close(if cut { "incomplete" } else { "completed" }, &mut events);
+        let too_long = finished.reason() == FinishReason::Length;
+        // A stop string ends an answer, and cuts a call.
+        let in_call = self.open.as_ref().is_some_and(|open| matches!(open.kind, Kind::Call { .. }));
+        let cut = too_long || (in_call && finished.reason() != FinishReason::ToolCalls);
         let status = if cut { "incomplete" } else { "completed" };
+        self.close(status, &mut events);
         let mut response = self.response(status, finished.usage);
         if cut {
-            response["incomplete_details"] = json!({ "reason": "max_output_tokens" });
+            response["incomplete_details"] = json!({ "reason": too_long.then_some("max_output_tokens") });
         }
         self.push(&mut events, &format!("response.{status}"), json!({ "response": response }));
         events
@@ -330,7 +333,7 @@ mod tests {
         events.extend(writer.delta(call(1, "b", "time", "{}")));
         let usage = Usage { prompt_tokens: 5, completion_tokens: 7, cached_tokens: 2 };
         events.extend(writer.finish(&Finished {
-            reason: FinishReason::Stop.into(),
+            reason: FinishReason::ToolCalls.into(),
             usage: Some(usage),
             ..Default::default()
         }));
@@ -382,6 +385,17 @@ mod tests {
         let response = &events.last().expect("events")["response"];
         assert_eq!(kinds(&events).last(), Some(&"incomplete"));
         assert_eq!(response["incomplete_details"]["reason"], "max_output_tokens");
+        assert_eq!(response["output"][0]["status"], "incomplete");
+    }
+
+    #[test]
+    fn a_call_that_a_stop_string_cut_is_incomplete() {
+        let mut writer = writer();
+        writer.delta(call(0, "a", "time", r#"{"ci"#));
+        let events = writer.finish(&Finished { reason: FinishReason::Stop.into(), ..Default::default() });
+        let response = &events.last().expect("events")["response"];
+        assert_eq!((kinds(&events).last(), &response["status"]), (Some(&"incomplete"), &json!("incomplete")));
+        assert_eq!(response["incomplete_details"], json!({ "reason": null }));
         assert_eq!(response["output"][0]["status"], "incomplete");
     }
 
