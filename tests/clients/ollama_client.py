@@ -81,7 +81,7 @@ def tools():
     assert last.prompt_eval_count > answer.prompt_eval_count, (last, answer)
     assert last.message.content or last.message.tool_calls, last
     assert client.chat(model="smollm2", messages=TOWER, options=GREEDY, think=False).message.content
-    refused(400, "no call before is without a result", lambda: client.chat(messages=TOWER + messages[-1:], **ask))
+    refused(400, "no call before it of that tool is left without a result", lambda: client.chat(messages=TOWER + messages[-1:], **ask))
 
 
 def refused(status, words, call):

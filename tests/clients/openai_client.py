@@ -277,7 +277,7 @@ def tools():
     assert chat(tool_choice="none", seed=1, **ask).choices[0].message.tool_calls is None
     bad = openai.BadRequestError
     ask["messages"] = user("x") + [result]
-    refused(bad, lambda: chat(**ask), "no message before makes that call", param="messages[1].tool_call_id")
+    refused(bad, lambda: chat(**ask), "which no message before it makes", param="messages[1].tool_call_id")
     ask["messages"] = user("x")
     ask["tools"] = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {"a": {"not": {}}}}}}]
     where = "tools[0].function.parameters"

@@ -111,7 +111,7 @@ async fn tools_results_and_parts() -> Result<()> {
         (
             json!({"messages": [user, result]}),
             "messages[1].tool_call_id",
-            "is `call_1`: no message before makes that call",
+            "names the call `call_1`, which no message before it makes",
         ),
         (json!({"messages": [user, {"role": "tool", "content": "x"}]}), "messages[1].tool_call_id", "is missing"),
         (
