@@ -39,8 +39,10 @@ const SETTLED: Duration = Duration::from_secs(300);
 const WINDOW: Duration = Duration::from_secs(300);
 /// How often callers and replacements pause until the worker is idle, for its memory to be read.
 const REST: Duration = Duration::from_secs(20);
-/// What resident memory may grow by after that: a hundredth, for allocators do not give everything back.
-const GROWTH_MAX: f64 = 1.01;
+/// What resident memory may grow by after that: about 11 MB in more than 10,000 replacements, so that a version that leaves a
+/// kilobyte behind shows. When other processes take the processors the allocator keeps a few MB more, and gives them back over minutes
+/// and not all of them: by 5 % was seen beside compilers, where memory had been the same within 0.2 % for 1,000 seconds.
+const GROWTH_MAX: f64 = 1.08;
 
 fn duration() -> Result<Duration> {
     let seconds = env::var("SLM_SOAK_SECONDS").unwrap_or_else(|_| "15".into());
