@@ -45,9 +45,12 @@ pub fn words(decision: &Decision) -> String {
     } else {
         format!(" on {}", chosen.model)
     };
-    let name = styled(style::HEAD, &chosen.name);
+    let answers = match &decision.chosen {
+        Some(_) => format!("{} ({}{model})", styled(style::HEAD, &chosen.name), kind_name(chosen.kind())),
+        None => styled(style::HEAD, "the route's own message"),
+    };
     // Writing to a string does not fail.
-    let _ = writeln!(text, "{} -> {name} ({}{model})", decision.requested, kind_name(chosen.kind()));
+    let _ = writeln!(text, "{} -> {answers}", decision.requested);
     let _ = writeln!(text, "  because  {}", decision.reason);
     if !decision.worker.is_empty() {
         let _ = writeln!(text, "  worker   {}", decision.worker);
@@ -69,7 +72,8 @@ fn candidate_words(candidate: &Candidate) -> String {
         _ => ("not     ", style::DIM),
     };
     let why_not = if candidate.why_not.is_empty() { String::new() } else { format!(": {}", candidate.why_not) };
-    format!("{} {} by {}{why_not}", styled(colour, mark), expert.name, shortened(&candidate.rule))
+    let score = candidate.score.map(|score| format!(" {score:.2}")).unwrap_or_default();
+    format!("{} {} by {}{score}{why_not}", styled(colour, mark), expert.name, shortened(&candidate.rule))
 }
 
 /// The beginning of a rule is enough to know it by.
@@ -91,6 +95,7 @@ pub fn json(decision: &Decision) -> Value {
             "rule": candidate.rule,
             "outcome": outcome,
             "why_not": candidate.why_not,
+            "score": candidate.score,
         })
     };
     json!({
@@ -100,6 +105,12 @@ pub fn json(decision: &Decision) -> Value {
         "reason": decision.reason,
         "worker": decision.worker,
         "candidates": decision.candidates.iter().map(candidate).collect::<Vec<_>>(),
+        "similarity": decision.similarity.as_ref().map(|similarity| json!({
+            "scope": similarity.scope().as_str_name().trim_start_matches("SCOPE_"),
+            "best": similarity.best,
+            "accept": similarity.accept,
+            "out_of_scope": similarity.out_of_scope,
+        })),
     })
 }
 

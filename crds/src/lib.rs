@@ -27,6 +27,7 @@ pub mod names;
 pub mod nearest;
 pub mod rule;
 pub mod schema;
+pub mod selection;
 pub mod yaml;
 
 pub mod manifest;

@@ -42,7 +42,17 @@ pub struct SwarmRouteSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     pub rules: Vec<RouteRule>,
-    /// Fallback is the target when no rule selects one.
+    /// Similarity selects the target whose examples are most like the text, when no rule is true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub similarity: Option<Similarity>,
+    /// OutOfScope is what happens to a request that no target of `similarity` is for. The fallback answers it if this is not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub out_of_scope: Option<OutOfScope>,
+    /// OnError is what happens to a request when a rule fails on it, or its similarity cannot be computed. Fallback: a rule that
+    /// fails is not true, and without similarity the fallback answers. Reject: the request is refused.
+    #[serde(default, skip_serializing_if = "OnError::is_default")]
+    pub on_error: OnError,
+    /// Fallback is the target when nothing selects one.
     pub fallback: Target,
 }
 
@@ -56,6 +66,118 @@ pub struct RouteRule {
     pub when: String,
     /// To is the target when the expression is true.
     pub to: Target,
+}
+
+/// Similarity compares the text of a request with examples.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Similarity {
+    /// Encoder is the SlmModel with `task: Embed`, or the LoraAdapter on one, that makes vectors of texts.
+    pub encoder: Target,
+    /// Targets among which one is selected. Each needs `spec.expert.examples`.
+    #[schemars(length(min = 1, max = 256))]
+    pub targets: Vec<Target>,
+    /// FalseRejections is the share of the examples that may be taken for out of scope. Thresholds are computed from it: of each
+    /// example, its similarity to the others of its target.
+    #[serde(default = "false_rejections", skip_serializing_if = "is_false_rejections")]
+    #[schemars(range(min = 0.0, max = 0.5))]
+    pub false_rejections: f64,
+    /// Thresholds are used instead of computed ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thresholds: Option<Thresholds>,
+}
+
+impl Eq for Similarity {}
+
+fn false_rejections() -> f64 {
+    0.02
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, clippy::float_cmp)] // As serde calls it.
+fn is_false_rejections(share: &f64) -> bool {
+    *share == false_rejections()
+}
+
+/// Thresholds of a similarity, a cosine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = validation::thresholds()))]
+pub struct Thresholds {
+    /// Accept is the similarity from which the most similar target is selected.
+    #[schemars(range(min = -1.0, max = 1.0))]
+    pub accept: f64,
+    /// OutOfScope is the similarity below which a request is out of scope. Between the two it is unsure: the most similar target is
+    /// selected, and the decision says so.
+    #[schemars(range(min = -1.0, max = 1.0))]
+    pub out_of_scope: f64,
+}
+
+impl Eq for Thresholds {}
+
+/// OutOfScope is what happens to a request that no target is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = validation::out_of_scope()))]
+pub struct OutOfScope {
+    /// To is the target that answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<Target>,
+    /// Message is the answer, word for word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 4096), extend("x-kubernetes-validations" = validation::not_blank()))]
+    pub message: Option<String>,
+    /// Reject is the message of the error with which the request is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024), extend("x-kubernetes-validations" = validation::not_blank()))]
+    pub reject: Option<String>,
+}
+
+/// OnError is what a failure to choose a target means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[allow(missing_docs)]
+pub enum OnError {
+    #[default]
+    Fallback,
+    Reject,
+}
+
+impl OnError {
+    #[allow(clippy::trivially_copy_pass_by_ref)] // As serde calls it.
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl SwarmRouteSpec {
+    /// A route that always leads to the same target.
+    #[must_use]
+    pub fn to(fallback: Target) -> Self {
+        Self {
+            description: None,
+            rules: Vec::new(),
+            similarity: None,
+            out_of_scope: None,
+            on_error: OnError::default(),
+            fallback,
+        }
+    }
+
+    /// Every expert that may answer, with the path of its field: those of rules first, the fallback last.
+    pub fn targets(&self) -> impl Iterator<Item = (String, &Target)> {
+        let rules = self.rules.iter().enumerate().map(|(index, rule)| (format!("spec.rules[{index}].to"), &rule.to));
+        let similar = self.similarity.iter().flat_map(|similarity| similarity.targets.iter().enumerate());
+        let similar = similar.map(|(index, target)| (format!("spec.similarity.targets[{index}]"), target));
+        let out = self.out_of_scope.iter().filter_map(|out| out.to.as_ref());
+        let out = out.map(|target| ("spec.outOfScope.to".to_owned(), target));
+        rules.chain(similar).chain(out).chain([("spec.fallback".to_owned(), &self.fallback)])
+    }
+
+    /// Every object that the route refers to: its targets, and what it selects them by.
+    pub fn references(&self) -> impl Iterator<Item = (String, &Target)> {
+        let encoder =
+            self.similarity.iter().map(|similarity| ("spec.similarity.encoder".to_owned(), &similarity.encoder));
+        encoder.chain(self.targets())
+    }
 }
 
 /// Target refers to a SlmModel or a LoraAdapter in the same namespace.

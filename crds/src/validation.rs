@@ -42,6 +42,29 @@ pub(crate) fn scale() -> Value {
     }])
 }
 
+/// An example of a text.
+pub(crate) fn example() -> Value {
+    json!({
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 1024,
+        "x-kubernetes-validations": not_blank(),
+    })
+}
+
+/// Thresholds of a score.
+pub(crate) fn thresholds() -> Value {
+    json!([{ "rule": "self.outOfScope <= self.accept", "message": "outOfScope must be at most accept" }])
+}
+
+/// What happens to a request that no expert is for: one of three.
+pub(crate) fn out_of_scope() -> Value {
+    json!([{
+        "rule": "[has(self.to), has(self.message), has(self.reject)].filter(there, there).size() == 1",
+        "message": "must have exactly one of to, message and reject",
+    }])
+}
+
 /// A CEL expression; it is compiled elsewhere.
 pub(crate) fn not_blank() -> Value {
     json!([{ "rule": "self.matches('[^ \\t\\r\\n]')", "message": "must not be blank" }])

@@ -10,7 +10,6 @@ use std::{
 use slm_convert::{Checkpoint, peft};
 use slm_crds::{
     LoraAdapter, SlmModel,
-    expert::description,
     manifest::{Located, Manifests},
     source::Source,
 };
@@ -133,7 +132,7 @@ impl Resolver {
         let (path, digest) = self.artifact(&spec.source, model.folder(), checkpoint)?;
         Ok(DesiredModel {
             name: name_of(model.object.metadata.name.as_ref()),
-            description: description(spec.expert.as_ref()),
+            expert: spec.expert.clone().unwrap_or_default(),
             launch: Launch {
                 path,
                 digest,
@@ -159,7 +158,7 @@ impl Resolver {
         Ok(DesiredAdapter {
             name: name_of(adapter.object.metadata.name.as_ref()),
             model: spec.model_ref.name.clone(),
-            description: description(spec.expert.as_ref()),
+            expert: spec.expert.clone().unwrap_or_default(),
             path,
             digest,
             scale: spec.factor(),
@@ -222,7 +221,7 @@ fn name_of(name: Option<&String>) -> String {
 fn unusable_model(model: &Located<SlmModel>, name: String, problem: String) -> UnusableModel {
     let spec = &model.object.spec;
     let path = local_path(&spec.source, model.folder());
-    UnusableModel { name, description: description(spec.expert.as_ref()), path, problem }
+    UnusableModel { name, expert: spec.expert.clone().unwrap_or_default(), path, problem }
 }
 
 fn unusable_adapter(adapter: &Located<LoraAdapter>, name: String, problem: String) -> UnusableAdapter {
@@ -230,7 +229,7 @@ fn unusable_adapter(adapter: &Located<LoraAdapter>, name: String, problem: Strin
     UnusableAdapter {
         name,
         model: spec.model_ref.name.clone(),
-        description: description(spec.expert.as_ref()),
+        expert: spec.expert.clone().unwrap_or_default(),
         path: local_path(&spec.source, adapter.folder()),
         problem,
     }

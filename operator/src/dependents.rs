@@ -9,7 +9,7 @@ use kube::{
     ResourceExt as _,
     runtime::reflector::{ObjectRef, Store},
 };
-use slm_crds::{LoraAdapter, SlmModel, SwarmRoute, route::Target, schema::Kind};
+use slm_crds::{LoraAdapter, SlmModel, SwarmRoute, schema::Kind};
 use tokio::sync::mpsc;
 
 use crate::{fleet::PendingNames, objects::Objects};
@@ -88,15 +88,13 @@ fn dependents(objects: &Objects, kind: Kind, name: &str) -> Dependents {
     if is(Kind::SwarmRoute, has(&objects.routes, name)) {
         dependents.routes.insert(name.to_owned());
     }
+    // An adapter's task is its model's.
+    let on_it = dependents.adapters.clone();
+    let concerned = |target: &str| target == name || on_it.contains(target);
     let routes = objects.routes.state();
-    let leading = routes.iter().filter(|route| targets(route).any(|target| target.name == name));
+    let leading = routes.iter().filter(|route| route.spec.references().any(|(_, target)| concerned(&target.name)));
     dependents.routes.extend(leading.map(|route| route.name_any()));
     dependents
-}
-
-/// Targets of a route's rules and its fallback.
-pub(crate) fn targets(route: &SwarmRoute) -> impl Iterator<Item = &Target> {
-    route.spec.rules.iter().map(|rule| &rule.to).chain([&route.spec.fallback])
 }
 
 fn has<K: kube::Resource<DynamicType = ()> + Clone + 'static>(store: &Store<K>, name: &str) -> bool {

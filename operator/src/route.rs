@@ -5,15 +5,16 @@ use std::sync::Arc;
 use kube::runtime::controller::Action;
 use slm_crds::{
     SwarmRoute,
-    route::{SwarmRouteStatus, TargetKind},
+    expert::Expert,
+    route::{SwarmRouteStatus, Target, TargetKind},
     rule,
     schema::Kind,
+    selection::{Referred, unfit},
 };
 
 use crate::{
     conditions::Verdict,
     context::{Context, Error},
-    dependents::targets,
     name_conflicts::name_taken,
     objects::Objects,
     reconcile::Reconciled,
@@ -44,7 +45,7 @@ fn verdict(route: &SwarmRoute, objects: &Objects) -> Verdict {
             return Verdict::wrong("InvalidRule", format!("spec.rules[{}].when (rule {number}): {error}", number - 1));
         }
     }
-    for target in targets(route) {
+    for (_, target) in route.spec.references() {
         let (kind, there) = match target.kind {
             TargetKind::SlmModel => (Kind::SlmModel, objects.model(&target.name).is_some()),
             TargetKind::LoraAdapter => (Kind::LoraAdapter, objects.adapter(&target.name).is_some()),
@@ -60,5 +61,29 @@ fn verdict(route: &SwarmRoute, objects: &Objects) -> Verdict {
         };
         return Verdict::wrong("TargetNotFound", format!("{why}; its rules are passed over until there is one"));
     }
-    Verdict::ready(format!("{} rules and a fallback", route.spec.rules.len()))
+    if let Some((path, unfit)) = unfit(&route.spec, |target| referred(objects, target)).into_iter().next() {
+        return Verdict::wrong("UnfitReference", format!("{path}: {unfit}"));
+    }
+    let similar = route
+        .spec
+        .similarity
+        .as_ref()
+        .map_or_else(String::new, |similarity| format!(", {} targets by similarity", similarity.targets.len()));
+    Verdict::ready(format!("{} rules{similar} and a fallback", route.spec.rules.len()))
+}
+
+/// What a route reads of an object that owns its name.
+fn referred(objects: &Objects, target: &Target) -> Option<Referred> {
+    let examples = |expert: &Option<Expert>| expert.as_ref().map_or(0, |expert| expert.examples.len());
+    match target.kind {
+        TargetKind::SlmModel => {
+            let model = objects.model(&target.name)?;
+            Some(Referred { task: Some(model.spec.task), examples: examples(&model.spec.expert) })
+        }
+        TargetKind::LoraAdapter => {
+            let adapter = objects.adapter(&target.name)?;
+            let task = objects.model(&adapter.spec.model_ref.name).map(|model| model.spec.task);
+            Some(Referred { task, examples: examples(&adapter.spec.expert) })
+        }
+    }
 }

@@ -1,4 +1,5 @@
-//! Classification of a request by a route's rules: once for each request, however often it is decided while it waits.
+//! Classification of a request by its route, once for each request, however often it is decided while it waits: by the route's
+//! rules, and when none of them is true by the similarity to examples (`compare`).
 //!
 //! Rules are evaluated off the connection's thread: on a blocking thread, as many at a time as there are cores, and where they are
 //! expensive again from the start on a background thread, callers in turn. `slm_crds::rule::Budget` bounds their cost,
@@ -13,31 +14,36 @@ use tokio::sync::Semaphore;
 
 use crate::{
     access::table::Caller,
+    compare::{CompareError, Comparer},
     route::Route,
+    similarity::Similar,
     view::{Entry, View},
 };
 
-/// Outcomes of a route's rules for one request. Kept for as long as the route is the same.
+/// Outcomes of a route for one request. Kept for as long as the route is the same.
 #[derive(Debug)]
 pub(crate) struct Outcomes {
     route: Arc<Route>,
     pub(crate) rules: Vec<Result<bool, RuleError>>,
+    /// Of a route with a similarity, unless its rules have decided.
+    pub(crate) similar: Option<Result<Similar, CompareError>>,
 }
 
 /// Operations of rules that are cheap, a hundredth of the whole budget.
 const CHEAP: u64 = 10_000;
 
-/// The evaluator of rules.
+/// The evaluator of rules and similarities.
 pub(crate) struct Classifier {
     permits: Arc<Semaphore>,
     expensive: FairPool,
+    comparer: Comparer,
 }
 
 impl Classifier {
     /// A classifier that evaluates expensive rules in that pool.
-    pub(crate) fn new(expensive: FairPool) -> Self {
+    pub(crate) fn new(expensive: FairPool, comparer: Comparer) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { permits: Arc::new(Semaphore::new(cores)), expensive }
+        Self { permits: Arc::new(Semaphore::new(cores)), expensive, comparer }
     }
 
     /// Makes `outcomes` those of the route that `request` names in `view`, if it names one.
@@ -52,11 +58,15 @@ impl Classifier {
         if outcomes.as_ref().is_some_and(|known| Arc::ptr_eq(&known.route, route)) {
             return;
         }
-        *outcomes = Some(if route.rules.is_empty() {
+        let mut found = if route.rules.is_empty() {
             evaluate(route, &facts(request), Budget::new(CHEAP))
         } else {
             self.run(route, request, caller).await
-        });
+        };
+        if let Some(comparison) = route.comparison.as_ref().filter(|_| !found.decides()) {
+            found.similar = Some(self.comparer.compare(route, comparison, text(request), caller.tenant()).await);
+        }
+        *outcomes = Some(found);
     }
 
     async fn run(&self, route: &Arc<Route>, request: &GenerateRequest, caller: &Caller) -> Outcomes {
@@ -82,10 +92,22 @@ impl Classifier {
     }
 }
 
+impl Outcomes {
+    fn of_rules(route: &Arc<Route>, rules: Vec<Result<bool, RuleError>>) -> Self {
+        Self { route: Arc::clone(route), rules, similar: None }
+    }
+
+    /// Whether the rules alone decide.
+    fn decides(&self) -> bool {
+        let fails = |rule: &Result<bool, RuleError>| rule.is_err() && self.route.rejects_on_error();
+        self.rules.iter().any(|rule| *rule == Ok(true) || fails(rule))
+    }
+}
+
 fn failed(route: &Arc<Route>, error: &dyn std::fmt::Display) -> Outcomes {
     tracing::error!(route = route.name, %error, "the evaluation of the rules failed");
     let failed = RuleError::Evaluation("internal error of the router; its log says more".to_owned());
-    Outcomes { route: Arc::clone(route), rules: vec![Err(failed); route.rules.len()] }
+    Outcomes::of_rules(route, vec![Err(failed); route.rules.len()])
 }
 
 /// All rules share one budget: a rule that spends it leaves nothing to those after it.
@@ -94,21 +116,29 @@ pub(crate) fn evaluate(route: &Arc<Route>, facts: &Facts, mut budget: Budget) ->
         Ok(rule) => rule.holds(facts, &mut budget),
         Err(error) => Err(error.clone()),
     });
-    Outcomes { route: Arc::clone(route), rules: rules.collect() }
+    Outcomes::of_rules(route, rules.collect())
 }
 
 /// The facts of a request, as rules see them.
 pub(crate) fn facts(request: &GenerateRequest) -> Facts {
     let metadata: &HashMap<String, String> = &request.metadata;
+    let messages = match &request.input {
+        Some(Input::Messages(messages)) => &messages.messages[..],
+        _ => &[],
+    };
+    let turns = messages.iter().map(|message| Turn { role: &message.role, content: &message.content });
+    Facts::new(&request.model, text(request), turns, metadata)
+}
+
+/// The last message of a user, or the prompt; empty for token ids.
+fn text(request: &GenerateRequest) -> &str {
     match &request.input {
         Some(Input::Messages(messages)) => {
-            let messages = &messages.messages;
-            let text = messages.iter().rev().find(|message| message.role == "user");
-            let turns = messages.iter().map(|message| Turn { role: &message.role, content: &message.content });
-            Facts::new(&request.model, text.map_or("", |message| &message.content), turns, metadata)
+            let last = messages.messages.iter().rev().find(|message| message.role == "user");
+            last.map_or("", |message| &message.content)
         }
-        Some(Input::Prompt(prompt)) => Facts::new(&request.model, prompt, [], metadata),
-        Some(Input::TokenIds(_)) | None => Facts::new(&request.model, "", [], metadata),
+        Some(Input::Prompt(prompt)) => prompt,
+        Some(Input::TokenIds(_)) | None => "",
     }
 }
 

@@ -1,20 +1,35 @@
-//! The decision: a resolved name to one expert, with reasons.
+//! The decision: a resolved name to one expert, or to an answer of the route's own, with reasons.
 //!
-//! A model or an adapter is its own decision. Of a route, the first rule that matches and whose expert is loaded somewhere
-//! decides; when none does, the fallback answers. A rule that fails on a request, because its metadata lacks a key for example,
-//! does not match it. Rules are evaluated before (`classify`); here their outcomes are combined with the loaded experts, which
+//! A model or an adapter is its own decision. Of a route, the first rule that is true and whose expert is loaded somewhere
+//! decides; when no rule is true, the target whose examples are most similar; when nothing decides, the fallback answers. A rule that
+//! fails on a request, because its metadata lacks a key for example, is not true for it, unless the route says `onError: Reject`.
+//! Rules and similarities are computed before (`classify`); here their outcomes are combined with the loaded experts, which
 //! may change while the request waits.
 
-use slm_crds::route::{Target, TargetKind};
-use slm_proto::v1::{Candidate, CandidateOutcome, ExpertKind, GenerateRequest};
+use slm_crds::route::{OutOfScope, Target, TargetKind};
+use slm_proto::v1::{self, Candidate, CandidateOutcome, Decision, ExpertKind, GenerateRequest};
 
 use crate::{
     absence::Absence,
     classify::Outcomes,
+    compare::CompareError,
+    refusal::Refusal,
     resolve::Resolved,
     route::Route,
+    similarity::{Scope, Similar},
     view::{Entry, Expert, View},
 };
+
+/// What a request gets.
+#[derive(Debug)]
+pub(crate) enum Verdict<'v> {
+    /// The answer of an expert.
+    Ask(Decided<'v>),
+    /// These words of its route.
+    Say { message: String, decision: Box<Decision> },
+    /// An error.
+    Refuse(Refusal),
+}
 
 /// A request with its expert.
 #[derive(Debug)]
@@ -25,82 +40,247 @@ pub(crate) struct Decided<'v> {
     pub(crate) expert: Expert,
     pub(crate) reason: String,
     pub(crate) candidates: Vec<Candidate>,
+    pub(crate) similarity: Option<v1::Similarity>,
+}
+
+impl<'v> Decided<'v> {
+    /// An expert that was named.
+    pub(crate) fn named(view: &'v View, requested: &'v str, expert: &Expert) -> Self {
+        Self {
+            view,
+            requested,
+            route: "",
+            expert: expert.clone(),
+            reason: "named by the caller".to_owned(),
+            candidates: Vec::new(),
+            similarity: None,
+        }
+    }
 }
 
 impl<'v> Resolved<'v> {
-    /// `outcomes` are those of the route, if the name is that of one: without them none of its rules holds. Candidates are
+    /// `outcomes` are those of the route, if the name is that of one: without them nothing selects a target. Candidates are
     /// listed only when the request asks for an explanation.
-    pub(crate) fn decide(self, request: &GenerateRequest, outcomes: Option<&Outcomes>) -> Decided<'v> {
+    pub(crate) fn decide(self, request: &GenerateRequest, outcomes: Option<&Outcomes>) -> Verdict<'v> {
         let Self { view, requested, entry } = self;
         match entry {
             Entry::Expert(expert) => {
-                let reason = "named by the caller".to_owned();
-                let mut candidates = Vec::new();
+                let mut decided = Decided::named(view, requested, expert);
                 if request.explain {
-                    candidates.push(candidate(view, expert, "named", CandidateOutcome::Chosen, String::new()));
+                    decided.candidates.push(candidate(view, expert, "named", CandidateOutcome::Chosen, String::new()));
                 }
-                Decided { view, requested, route: "", expert: expert.clone(), reason, candidates }
+                Verdict::Ask(decided)
             }
             Entry::Route(route) => {
-                let (expert, reason, candidates) = follow(view, route, outcomes, request.explain);
-                Decided { view, requested, route: &route.name, expert, reason, candidates }
+                let mut following =
+                    Following { view, route, explain: request.explain, candidates: Vec::new(), similarity: None };
+                let to = following.follow(outcomes);
+                following.verdict(requested, to)
             }
         }
     }
 }
 
-fn follow(view: &View, route: &Route, outcomes: Option<&Outcomes>, explain: bool) -> (Expert, String, Vec<Candidate>) {
-    let mut candidates = Vec::with_capacity(if explain { route.rules.len() + 1 } else { 0 });
-    let mut note = |expert: &Expert, rule: &str, outcome, why_not| {
-        if explain {
-            candidates.push(candidate(view, expert, rule, outcome, why_not));
-        }
-    };
-    let mut chosen: Option<(Expert, String)> = None;
-    let mut passed_over = None;
-    let outcomes = outcomes.map_or(&[][..], |outcomes| &outcomes.rules);
-    for (number, (compiled, outcome)) in (1..).zip(route.rules.iter().zip(outcomes)) {
-        let (expert, expression) = (target(view, &compiled.to), &compiled.when);
-        if chosen.is_some() {
-            note(
-                &expert,
-                expression,
-                CandidateOutcome::NotReached,
-                "not evaluated: an earlier rule matched".to_owned(),
-            );
-            if !explain {
-                break;
+/// Where a route leads.
+enum To {
+    Expert(Expert, String),
+    Message(String, String),
+    Refusal(Refusal),
+}
+
+/// What one part of a route has decided.
+enum Step {
+    Done(To),
+    /// Nothing; the fallback answers for this reason.
+    Fallback(String),
+    /// Nothing; the next part decides.
+    Next,
+}
+
+/// A request on its way along a route.
+struct Following<'v> {
+    view: &'v View,
+    route: &'v Route,
+    explain: bool,
+    candidates: Vec<Candidate>,
+    similarity: Option<v1::Similarity>,
+}
+
+impl<'v> Following<'v> {
+    fn verdict(self, requested: &'v str, to: To) -> Verdict<'v> {
+        let Self { view, route, candidates, similarity, .. } = self;
+        match to {
+            To::Expert(expert, reason) => {
+                Verdict::Ask(Decided { view, requested, route: &route.name, expert, reason, candidates, similarity })
             }
-            continue;
-        }
-        match outcome {
-            Err(error) => note(&expert, expression, CandidateOutcome::RuleError, error.to_string()),
-            Ok(false) => note(&expert, expression, CandidateOutcome::NoMatch, "the rule did not match".to_owned()),
-            Ok(true) => match absent(view, &expert) {
-                Some(why) => {
-                    passed_over.get_or_insert_with(|| format!("rule {number} matched, but {why}"));
-                    note(&expert, expression, CandidateOutcome::NotResident, why.to_string());
-                }
-                None => {
-                    note(&expert, expression, CandidateOutcome::Chosen, String::new());
-                    chosen = Some((expert, format!("rule {number} matched: {expression}")));
-                }
-            },
+            To::Message(message, reason) => {
+                let decision = Decision {
+                    requested: requested.to_owned(),
+                    route: route.name.clone(),
+                    reason,
+                    candidates,
+                    similarity,
+                    ..Decision::default()
+                };
+                Verdict::Say { message, decision: Box::new(decision) }
+            }
+            To::Refusal(refusal) => Verdict::Refuse(refusal),
         }
     }
-    let fallback = target(view, route.fallback());
-    let (expert, reason) = match chosen {
-        Some(chosen) => {
-            note(&fallback, "fallback", CandidateOutcome::NotReached, "not needed: a rule matched".to_owned());
-            chosen
+
+    fn follow(&mut self, outcomes: Option<&Outcomes>) -> To {
+        let mut step = self.rules(outcomes);
+        if matches!(step, Step::Next) {
+            step = self.similar(outcomes.and_then(|outcomes| outcomes.similar.as_ref()));
         }
-        None => {
-            note(&fallback, "fallback", CandidateOutcome::Chosen, String::new());
-            let why = passed_over.unwrap_or_else(|| "no rule matched".to_owned());
-            (fallback, format!("{why}: fallback"))
+        let fallback = target(self.view, self.route.fallback());
+        let why = match step {
+            Step::Done(to) => {
+                self.note(&fallback, "fallback", CandidateOutcome::NotReached, || "not needed".to_owned());
+                return to;
+            }
+            Step::Fallback(why) => why,
+            Step::Next => "no rule matched".to_owned(),
+        };
+        self.note(&fallback, "fallback", CandidateOutcome::Chosen, String::new);
+        To::Expert(fallback, format!("{why}: fallback"))
+    }
+
+    fn rules(&mut self, outcomes: Option<&Outcomes>) -> Step {
+        let (view, route) = (self.view, self.route);
+        let mut step = Step::Next;
+        let outcomes = outcomes.map_or(&[][..], |outcomes| &outcomes.rules);
+        for (number, (compiled, outcome)) in (1..).zip(route.rules.iter().zip(outcomes)) {
+            let (expert, expression) = (target(view, &compiled.to), &compiled.when);
+            if matches!(step, Step::Done(_)) {
+                if !self.explain {
+                    break;
+                }
+                let why = || "not evaluated: an earlier rule matched".to_owned();
+                self.note(&expert, expression, CandidateOutcome::NotReached, why);
+                continue;
+            }
+            match outcome {
+                Err(error) if route.rejects_on_error() => {
+                    let why = format!("rule {number} failed: {error}");
+                    return Step::Done(To::Refusal(Refusal::Undecided {
+                        route: route.name.clone(),
+                        why,
+                        passes: false,
+                    }));
+                }
+                Err(error) => self.note(&expert, expression, CandidateOutcome::RuleError, || error.to_string()),
+                Ok(false) => {
+                    self.note(&expert, expression, CandidateOutcome::NoMatch, || "the rule did not match".to_owned());
+                }
+                Ok(true) => match absent(view, &expert) {
+                    Some(why) => {
+                        self.note(&expert, expression, CandidateOutcome::NotResident, || why.to_string());
+                        if matches!(step, Step::Next) {
+                            step = Step::Fallback(format!("rule {number} matched, but {why}"));
+                        }
+                    }
+                    None => {
+                        self.note(&expert, expression, CandidateOutcome::Chosen, String::new);
+                        step = Step::Done(To::Expert(expert, format!("rule {number} matched: {expression}")));
+                    }
+                },
+            }
         }
-    };
-    (expert, reason, candidates)
+        step
+    }
+
+    fn similar(&mut self, outcome: Option<&Result<Similar, CompareError>>) -> Step {
+        let route = self.route;
+        let (Some(comparison), Some(outcome)) = (&route.comparison, outcome) else { return Step::Next };
+        let similar = match outcome {
+            Ok(similar) => similar,
+            Err(error) if route.rejects_on_error() => {
+                let (why, passes) = (error.to_string(), error.passes());
+                return Step::Done(To::Refusal(Refusal::Undecided { route: route.name.clone(), why, passes }));
+            }
+            Err(error) => return Step::Fallback(error.to_string()),
+        };
+        let targets = &comparison.similarity.targets;
+        let Some(best) = targets.get(similar.best).map(|best| target(self.view, best)) else { return Step::Next };
+        let absent = absent(self.view, &best);
+        self.note_similar(targets, similar, absent.as_ref());
+        let score = similar.scores.get(similar.best).copied().unwrap_or(-1.0);
+        let thresholds = &similar.thresholds;
+        let reason = match similar.scope {
+            Scope::In => format!("most similar: {score:.2}, accepted from {:.2}", thresholds.accept),
+            Scope::Unsure => format!("most similar: {score:.2}, unsure below {:.2}", thresholds.accept),
+            Scope::Out => {
+                let name = &best.name;
+                let reason = format!(
+                    "out of scope: the most similar, {name}, has {score:.2}, below {:.2}",
+                    thresholds.out_of_scope
+                );
+                return self.out_of_scope(reason);
+            }
+        };
+        match absent {
+            Some(why) => Step::Fallback(format!("{reason}, but {why}")),
+            None => Step::Done(To::Expert(best, reason)),
+        }
+    }
+
+    fn out_of_scope(&mut self, reason: String) -> Step {
+        let Some(OutOfScope { to, message, reject }) = self.route.out_of_scope() else { return Step::Fallback(reason) };
+        if let Some(message) = message {
+            return Step::Done(To::Message(message.clone(), reason));
+        }
+        if let Some(message) = reject {
+            return Step::Done(To::Refusal(Refusal::OutOfScope { message: message.clone() }));
+        }
+        let Some(to) = to.as_ref().map(|to| target(self.view, to)) else { return Step::Fallback(reason) };
+        match absent(self.view, &to) {
+            Some(why) => {
+                self.note(&to, "out of scope", CandidateOutcome::NotResident, || why.to_string());
+                Step::Fallback(format!("{reason}, but {why}"))
+            }
+            None => {
+                self.note(&to, "out of scope", CandidateOutcome::Chosen, String::new);
+                Step::Done(To::Expert(to, reason))
+            }
+        }
+    }
+
+    fn note(&mut self, expert: &Expert, rule: &str, outcome: CandidateOutcome, why_not: impl FnOnce() -> String) {
+        if self.explain {
+            self.candidates.push(candidate(self.view, expert, rule, outcome, why_not()));
+        }
+    }
+
+    /// Notes every target that was compared, the most similar first.
+    fn note_similar(&mut self, targets: &[Target], similar: &Similar, absent: Option<&Absence>) {
+        if !self.explain {
+            return;
+        }
+        let mut compared: Vec<_> = targets.iter().zip(&similar.scores).enumerate().collect();
+        compared.sort_by(|(_, (_, a)), (_, (_, b))| b.total_cmp(a));
+        for (place, (to, score)) in compared {
+            let (outcome, why_not) = match (similar.scope, absent) {
+                _ if place != similar.best => (CandidateOutcome::LessSimilar, "another is more similar".to_owned()),
+                (Scope::Out, _) => (CandidateOutcome::OutOfScope, "not similar enough".to_owned()),
+                (_, Some(why)) => (CandidateOutcome::NotResident, why.to_string()),
+                (_, None) => (CandidateOutcome::Chosen, String::new()),
+            };
+            let noted = candidate(self.view, &target(self.view, to), "similarity", outcome, why_not);
+            self.candidates.push(Candidate { score: Some((*score).into()), ..noted });
+        }
+        let scope = match similar.scope {
+            Scope::In => v1::Scope::In,
+            Scope::Unsure => v1::Scope::Unsure,
+            Scope::Out => v1::Scope::Out,
+        };
+        self.similarity = Some(v1::Similarity {
+            scope: scope.into(),
+            best: similar.scores.get(similar.best).copied().unwrap_or(-1.0).into(),
+            accept: similar.thresholds.accept,
+            out_of_scope: similar.thresholds.out_of_scope,
+        });
+    }
 }
 
 /// The expert that a target names. One that the swarm does not have is nowhere loaded, and so never chosen by a rule.
@@ -137,7 +317,7 @@ pub(crate) fn absent(view: &View, expert: &Expert) -> Option<Absence> {
 fn candidate(view: &View, expert: &Expert, rule: &str, outcome: CandidateOutcome, why_not: String) -> Candidate {
     let digest = view.workers_of(&expert.model).find_map(|worker| worker.resident(expert).ok());
     let expert = Some(expert.to_proto(digest.unwrap_or_default()));
-    Candidate { expert, rule: rule.to_owned(), outcome: outcome.into(), why_not }
+    Candidate { expert, rule: rule.to_owned(), outcome: outcome.into(), why_not, score: None }
 }
 
 #[cfg(test)]
@@ -163,7 +343,7 @@ mod tests {
         let Some(Entry::Route(route)) = view.index.names.get("assistant") else { panic!("a route") };
         let outcomes = evaluate(route, &facts(&request), slm_crds::rule::Budget::default());
         let resolved = resolve(&view, "assistant", &Caller::anybody()).expect("a route");
-        let decided = resolved.decide(&request, Some(&outcomes));
+        let Verdict::Ask(decided) = resolved.decide(&request, Some(&outcomes)) else { panic!("an expert") };
         let outcomes = decided.candidates.iter().map(Candidate::outcome).collect();
         (decided.expert.name, decided.reason, outcomes)
     }
@@ -217,8 +397,8 @@ mod tests {
     #[test]
     fn a_named_expert_is_its_own_decision() {
         let view = fixtures::view(vec![]);
-        let decided =
-            resolve(&view, "travel", &Caller::anybody()).expect("known").decide(&GenerateRequest::default(), None);
+        let resolved = resolve(&view, "travel", &Caller::anybody()).expect("known");
+        let Verdict::Ask(decided) = resolved.decide(&GenerateRequest::default(), None) else { panic!("an expert") };
         assert_eq!((decided.expert.name.as_str(), decided.reason.as_str()), ("travel", "named by the caller"));
         assert!(decided.candidates.is_empty() && decided.route.is_empty());
     }

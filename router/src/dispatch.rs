@@ -4,10 +4,7 @@
 //! the first token: no worker continues another's answer. That is why an answer is handed out with its first token, not with
 //! Started: until then nothing has been promised to the caller.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::Arc;
 
 use futures::{FutureExt as _, future::BoxFuture};
 use slm_pool::{FairPool, Priority};
@@ -16,7 +13,7 @@ use tokio::{
     sync::watch,
     time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tonic::{Status, transport::Channel};
 
 use crate::{
@@ -25,9 +22,12 @@ use crate::{
     attempts::{Attempts, RETRY_AFTER},
     body_memory::BodyMemory,
     classify::{Classifier, Outcomes},
+    compare::Comparer,
     config::Limits,
-    decide::Decided,
+    decide::{Decided, Verdict},
+    draws::Draws,
     eligible::ExcludedWorkers,
+    encoders::Encoders,
     events::{Answer, Event, Events, OpenStream, attributed, event},
     fleet::{Channels, Fleet},
     metrics::{Api, Meter, Metrics, Queued},
@@ -59,13 +59,22 @@ pub(crate) struct Dispatcher {
     pub(crate) large_bodies: Permits,
     pub(crate) large_bodies_rate: Throttle,
     pub(crate) body_memory: BodyMemory,
-    draws: AtomicU64,
+    draws: Draws,
+    /// Makes vectors of examples ahead of requests, which would do it themselves.
+    _prepares: AbortOnDropHandle<()>,
 }
 
 /// The plan for a request over one view.
 enum Plan {
     Send { worker: Arc<Worker>, expert: String, decision: Decision },
+    Say { message: String, decision: Decision },
     Wait { name: String, why: Absence },
+}
+
+/// What a request gets: from a worker, or of its route itself.
+pub(crate) enum Reply<T> {
+    Of(T),
+    Message { message: String, decision: Decision },
 }
 
 /// One attempt of a request on a worker, under the name of the expert that was decided for.
@@ -89,20 +98,23 @@ impl Dispatcher {
         let of_wait_queue = |share| Permits::new(limits.wait_queue_max, share);
         let (view, channels) = (fleet.view(), fleet.channels());
         let expensive = FairPool::new("expensive", Priority::Background, 1);
+        let comparer = Comparer::new(Encoders::new(view.clone(), Arc::clone(&channels)), Arc::clone(&metrics));
+        let prepares = AbortOnDropHandle::new(tokio::spawn(comparer.clone().prepare_all(view.clone())));
         Self {
             view,
             channels,
             metrics,
             gate,
             shutdown,
-            classifier: Classifier::new(expensive.clone()),
+            classifier: Classifier::new(expensive.clone(), comparer),
             expensive,
             wait_queue: [limits.wait_queue_expert_max, limits.wait_queue_max / 2].map(of_wait_queue),
             answers: Permits::new(limits.answers_max, limits.answers_max / 2),
             large_bodies_rate: Throttle::new(limits.large_bodies_rate),
             body_memory: BodyMemory::new(limits.large_bodies_bytes),
             large_bodies: Permits::new(limits.large_bodies_max, limits.large_bodies_max / 2),
-            draws: AtomicU64::new(0),
+            draws: Draws::default(),
+            _prepares: prepares,
             limits,
         }
     }
@@ -135,14 +147,22 @@ impl Dispatcher {
                 async move { self.attempt(&worker, &expert, decision, request, call, deadline).await }.boxed()
             };
             match timeout_at(deadline, self.try_workers(request, call, beside, &send)).await {
-                Ok(begun) => Ok((begun?, permit)),
+                Ok(reply) => Ok((reply?, permit)),
                 Err(_) => Err(Refusal::DeadlineExceeded),
             }
         };
         match answer.await {
-            Ok((begun, permit)) => {
+            Ok((reply, permit)) => {
                 meter.first_token();
-                Ok(begun.into_answer(meter, deadline, &self.limits, permit))
+                Ok(match reply {
+                    Reply::Of(begun) => begun.into_answer(meter, deadline, &self.limits, permit),
+                    Reply::Message { message, decision } => {
+                        let (request_id, decision) = (request.request_id.clone(), Some(decision));
+                        let started = Started { request_id, decision, ..Started::default() };
+                        let events = Events::said(message, meter, deadline);
+                        Answer { started, events, reader_idle: self.limits.reader_idle, permit }
+                    }
+                })
             }
             Err(refusal) => {
                 meter.failed(refusal.code());
@@ -176,8 +196,12 @@ impl Dispatcher {
         let mut outcomes = None;
         resolve(&view, &request.model, caller)?;
         self.classifier.classify(&view, request, caller, &mut outcomes).await;
-        let decided = resolve(&view, &request.model, caller)?.decide(request, outcomes.as_ref());
-        Ok(match decided.eligible(&ExcludedWorkers::default()).rank(self.draw()) {
+        let decided = match resolve(&view, &request.model, caller)?.decide(request, outcomes.as_ref()) {
+            Verdict::Ask(decided) => decided,
+            Verdict::Say { decision, .. } => return Ok(*decision),
+            Verdict::Refuse(refusal) => return Err(refusal),
+        };
+        Ok(match decided.eligible(&ExcludedWorkers::default()).rank(self.draws.draw()) {
             Ok(chosen) => decision(chosen.decided, Some(chosen.worker)),
             Err(unserved) => {
                 let mut decision = decision(unserved.decided, None);
@@ -194,7 +218,7 @@ impl Dispatcher {
         call: &Call,
         beside: Option<&str>,
         send: &Send<'r, T>,
-    ) -> Result<T, Refusal> {
+    ) -> Result<Reply<T>, Refusal> {
         let mut view = self.view.clone();
         let mut outcomes = None;
         let mut attempts = Attempts::default();
@@ -207,6 +231,7 @@ impl Dispatcher {
                 self.classifier.classify(&now, request, &call.caller, &mut outcomes).await;
             }
             match self.plan(&now, request, &call.caller, outcomes.as_ref(), (&attempts.tried, beside))? {
+                Plan::Say { message, decision } => return Ok(Reply::Message { message, decision }),
                 Plan::Wait { name, why } => {
                     if let Some(refusal) = attempts.no_room() {
                         return Err(refusal);
@@ -218,7 +243,7 @@ impl Dispatcher {
                     self.wait(&mut view, ticket, name, why).await?;
                 }
                 Plan::Send { worker, expert, decision } => match send(Arc::clone(&worker), expert, decision).await {
-                    Ok(begun) => return Ok(begun),
+                    Ok(begun) => return Ok(Reply::Of(begun)),
                     Err(status) => {
                         let said = status.to_string();
                         attempts.failed(&worker, status, &request.model, &self.limits)?;
@@ -242,12 +267,16 @@ impl Dispatcher {
         if view.index.swarm.generation == 0 {
             return Ok(Plan::Wait { name: request.model.clone(), why: Absence::NoSwarm });
         }
-        let decided = resolve(view, &request.model, caller)?.decide(request, outcomes);
-        Ok(match decided.eligible(tried).beside(beside).rank(self.draw()) {
+        let shown = |decision| if request.explain { decision } else { brief(decision) };
+        let decided = match resolve(view, &request.model, caller)?.decide(request, outcomes) {
+            Verdict::Ask(decided) => decided,
+            Verdict::Say { message, decision } => return Ok(Plan::Say { message, decision: shown(*decision) }),
+            Verdict::Refuse(refusal) => return Err(refusal),
+        };
+        Ok(match decided.eligible(tried).beside(beside).rank(self.draws.draw()) {
             Ok(Chosen { decided, worker }) => {
                 let expert = decided.expert.name.clone();
-                let decision = decision(decided, Some(worker));
-                let decision = if request.explain { decision } else { brief(decision) };
+                let decision = shown(decision(decided, Some(worker)));
                 Plan::Send { worker: Arc::clone(worker), expert, decision }
             }
             Err(unserved) => match (unserved.decided.expert.name, unserved.why) {
@@ -343,14 +372,6 @@ impl Dispatcher {
         let started = Started { decision: Some(decision), ..started };
         Ok(StartedAnswer { started, first, stream, worker: Arc::clone(&worker.url), open })
     }
-
-    /// SplitMix64 over a counter: well spread, and no lock.
-    fn draw(&self) -> u64 {
-        let mut z = self.draws.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed);
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
 }
 
 /// The place of a request that waits for its expert. Its deadline is set once, however often the view changes.
@@ -372,7 +393,7 @@ struct StartedAnswer {
 impl StartedAnswer {
     fn into_answer(self, meter: Meter, deadline: Instant, limits: &Limits, permit: Permit) -> Answer {
         let events = Events {
-            first: Some(self.first),
+            begun: Some(self.first).into_iter().chain(None),
             stream: Some((self.stream, self.open)),
             deadline: Box::pin(sleep_until(deadline)),
             silence: Box::pin(sleep(limits.worker_idle)),
@@ -437,5 +458,6 @@ fn decision(decided: Decided<'_>, worker: Option<&Arc<Worker>>) -> Decision {
         reason: decided.reason,
         worker: worker.map_or_else(String::new, |worker| worker.url.to_string()),
         candidates: decided.candidates,
+        similarity: decided.similarity,
     }
 }

@@ -74,7 +74,7 @@ mod tests {
     use slm_proto::v1::{AdapterPhase, GenerateRequest, WorkerState};
 
     use super::*;
-    use crate::{access::table::Caller, resolve::resolve, view::fixtures};
+    use crate::{access::table::Caller, decide::Verdict, resolve::resolve, view::fixtures};
 
     fn eligible(
         name: &str,
@@ -83,7 +83,8 @@ mod tests {
         tried: &ExcludedWorkers,
     ) -> (Vec<String>, String) {
         let view = fixtures::view(vec![fixtures::worker("http://a", a), fixtures::worker("http://b", b)]);
-        let decided = resolve(&view, name, &Caller::anybody()).expect(name).decide(&GenerateRequest::default(), None);
+        let verdict = resolve(&view, name, &Caller::anybody()).expect(name).decide(&GenerateRequest::default(), None);
+        let Verdict::Ask(decided) = verdict else { panic!("an expert") };
         let eligible = decided.eligible(tried);
         let why_none = eligible.why_none.map(|why| why.to_string()).unwrap_or_default();
         (eligible.workers.iter().map(|worker| worker.url.to_string()).collect(), why_none)

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Bound on a worker's answer: 2048 vectors of 4096 numbers, and their lengths.
-const ANSWER_BYTES_MAX: usize = 33 << 20;
+pub(crate) const ANSWER_BYTES_MAX: usize = 33 << 20;
 
 /// A request to `slm.v1.Embeddings`.
 pub(crate) trait Encode: Clone + Send + Sync + 'static {

@@ -4,6 +4,8 @@
 
 use std::{
     future::Future as _,
+    iter::Chain,
+    option::IntoIter,
     pin::Pin,
     sync::{
         Arc,
@@ -14,8 +16,8 @@ use std::{
 };
 
 use futures::Stream;
-use slm_proto::v1::{Completion, Delta, Finished, GenerateResponse, Started, generate_response};
-use tokio::time::{Instant, Sleep};
+use slm_proto::v1::{Completion, Delta, FinishReason, Finished, GenerateResponse, Started, Usage, generate_response};
+use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::{Status, Streaming, TimeoutExpired};
 
 use crate::{
@@ -44,7 +46,8 @@ pub(crate) enum Event {
 
 /// Deltas, then one Finished, or an error in between, and nothing after either.
 pub(crate) struct Events {
-    pub(crate) first: Option<Event>,
+    /// Events that are here already.
+    pub(crate) begun: Chain<IntoIter<Event>, IntoIter<Event>>,
     /// `None` once it has ended.
     pub(crate) stream: Option<(Streaming<GenerateResponse>, OpenStream)>,
     /// Deadline of the request.
@@ -84,6 +87,22 @@ pub(crate) fn event(message: GenerateResponse) -> Result<Event, Status> {
 }
 
 impl Events {
+    /// An answer of a route's own.
+    pub(crate) fn said(text: String, meter: Meter, deadline: Instant) -> Self {
+        let finished =
+            Finished { reason: FinishReason::Stop.into(), usage: Some(Usage::default()), ..Default::default() };
+        let said = Event::Delta(Delta { text, ..Delta::default() });
+        Self {
+            begun: Some(said).into_iter().chain(Some(Event::Finished(finished))),
+            stream: None,
+            deadline: Box::pin(sleep_until(deadline)),
+            silence: Box::pin(sleep_until(deadline)),
+            worker_idle: Duration::MAX,
+            worker: Arc::from(""),
+            meter,
+        }
+    }
+
     fn end(&mut self, refusal: Refusal) -> Poll<Option<Result<Event, Refusal>>> {
         // Callers are not told which worker it was.
         tracing::info!(worker = %self.worker, %refusal, "an answer ended early");
@@ -123,8 +142,8 @@ impl Stream for Events {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
-        if let Some(first) = this.first.take() {
-            return this.pass(first);
+        if let Some(event) = this.begun.next() {
+            return this.pass(event);
         }
         let Some((stream, _)) = &mut this.stream else { return Poll::Ready(None) };
         let message = match Pin::new(stream).poll_next(context) {

@@ -8,7 +8,7 @@
 //! - `access`: authentication and authorization of callers;
 //! - `http`, `grpc`: the two servers, OpenAI-compatible and `slm.v1`;
 //! - `dispatch`: one request from its name to its stream, through
-//!   `resolve` (name to model, adapter or route), `classify` (outcomes of a route's rules), `decide` (outcomes to an expert),
+//!   `resolve` (name to model, adapter or route), `classify` (outcomes of a route's rules, and of its similarity: `compare`, `similarity`, `encoders`), `decide` (outcomes to an expert),
 //!   `eligible` (expert to the workers that have it loaded), `rank` (workers to the best one),
 //!   `attempts` (retries on another worker);
 //! - `once`: the same for a request whose answer is one message: `encode` for vectors, scores and labels, `tokens` for the tokens of prompts;
@@ -31,16 +31,20 @@ mod view;
 mod attempts;
 mod body_memory;
 mod classify;
+mod compare;
 mod decide;
 mod dispatch;
+mod draws;
 mod eligible;
 mod encode;
+mod encoders;
 mod events;
 mod once;
 mod rank;
 mod refusal;
 mod resolve;
 mod route;
+mod similarity;
 mod tokens;
 
 mod grpc;

@@ -69,6 +69,13 @@ struct OutcomeLabel {
     outcome: &'static str,
 }
 
+/// Routes have their names from manifests.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RouteLabel {
+    route: String,
+    scope: &'static str,
+}
+
 /// All of them.
 pub(crate) struct Metrics {
     registry: Registry,
@@ -81,6 +88,8 @@ pub(crate) struct Metrics {
     prompt_tokens: Counter,
     completion_tokens: Counter,
     retries: Counter,
+    comparisons: Family<RouteLabel, Counter>,
+    comparison: Histogram,
     running: Gauge,
     queued: Gauge,
     workers: Gauge,
@@ -103,6 +112,8 @@ impl Metrics {
             prompt_tokens: Counter::default(),
             completion_tokens: Counter::default(),
             retries: Counter::default(),
+            comparisons: Family::default(),
+            comparison: Histogram::new(DURATIONS),
             running: Gauge::default(),
             queued: Gauge::default(),
             workers: Gauge::default(),
@@ -132,6 +143,12 @@ impl Metrics {
             "Requests sent to another worker before their first token",
             metrics.retries.clone(),
         );
+        registry.register(
+            "comparisons",
+            "Requests compared with the examples of a route, by scope: in, unsure, out, or error",
+            metrics.comparisons.clone(),
+        );
+        registry.register("comparison_seconds", "Time of a comparison, with its vector", metrics.comparison.clone());
         registry.register("requests_running", "Requests that have not ended", metrics.running.clone());
         registry.register(
             "requests_holding",
@@ -161,6 +178,12 @@ impl Metrics {
 
     pub(crate) fn unauthorized(&self) {
         self.unauthorized.inc();
+    }
+
+    /// A request was compared with the examples of `route`.
+    pub(crate) fn compared(&self, route: &str, scope: &'static str, begun: Instant) {
+        self.comparisons.get_or_create(&RouteLabel { route: route.to_owned(), scope }).inc();
+        self.comparison.observe(begun.elapsed().as_secs_f64());
     }
 
     pub(crate) fn retry(&self) {

@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout_at};
 use tonic::Status;
 
 use crate::{
-    dispatch::{Call, Dispatcher},
+    dispatch::{Call, Dispatcher, Reply},
     metrics::Meter,
     refusal::Refusal,
     view::Worker,
@@ -33,7 +33,11 @@ impl Dispatcher {
             let _permit = self.admit(subject, &call.caller)?;
             let send = |worker, expert, _| send(worker, expert, deadline).boxed();
             match timeout_at(deadline, self.try_workers(subject, call, None, &send)).await {
-                Ok(answer) => answer,
+                // Words are no vector, score or token.
+                Ok(reply) => reply.and_then(|reply| match reply {
+                    Reply::Of(answer) => Ok(answer),
+                    Reply::Message { message, .. } => Err(Refusal::OutOfScope { message }),
+                }),
                 Err(_) => Err(Refusal::DeadlineExceeded),
             }
         };

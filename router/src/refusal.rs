@@ -51,6 +51,12 @@ pub(crate) enum Refusal {
     /// The router is shutting down.
     #[error("the router is shutting down; try again on another one")]
     ShuttingDown,
+    /// No expert of the route is for the request; the words are the route's.
+    #[error("{message}")]
+    OutOfScope { message: String },
+    /// A route with `onError: Reject` could not choose. `passes`: it may soon.
+    #[error("the route `{route}` could not choose an expert: {why}")]
+    Undecided { route: String, why: String, passes: bool },
     /// Status of a worker.
     #[error("{}", .0.message())]
     Worker(Status),
@@ -67,14 +73,16 @@ impl Refusal {
             Self::NoModel => Code::InvalidArgument,
             Self::NotResident { .. } | Self::ShuttingDown => Code::Unavailable,
             // 400 over HTTP, as vLLM says it of an adapter that was found and cannot be loaded: clients do not try again.
-            Self::NotLoadable(_) => Code::FailedPrecondition,
+            Self::NotLoadable(_) | Self::OutOfScope { .. } | Self::Undecided { passes: false, .. } => {
+                Code::FailedPrecondition
+            }
             Self::TooManyWaiting { .. }
             | Self::TooManyOpen(_)
             | Self::LargeBodies(_)
             | Self::LargeBodiesWait { .. } => Code::ResourceExhausted,
             Self::Metadata { .. } => Code::InvalidArgument,
             Self::Unread { .. } => Code::Aborted,
-            Self::Silent { .. } => Code::Unavailable,
+            Self::Silent { .. } | Self::Undecided { passes: true, .. } => Code::Unavailable,
             Self::DeadlineExceeded => Code::DeadlineExceeded,
             Self::Worker(status) => status.code(),
         }
@@ -89,6 +97,7 @@ impl Refusal {
             | Self::LargeBodies(_)
             | Self::LargeBodiesWait { .. }
             | Self::Silent { .. }
+            | Self::Undecided { passes: true, .. }
             | Self::ShuttingDown => Some(Duration::from_secs(1)),
             Self::Worker(status) if matches!(status.code(), Code::Unavailable | Code::ResourceExhausted) => {
                 Some(Duration::from_secs(1))

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use slm_crds::{
-    route::{RouteRule, SwarmRouteSpec, Target},
+    route::{OnError, OutOfScope, RouteRule, Similarity, SwarmRouteSpec, Target},
     rule::{Rule, RuleError},
 };
 
@@ -12,7 +12,17 @@ use slm_crds::{
 pub(crate) struct Route {
     pub(crate) name: String,
     pub(crate) rules: Vec<CompiledRule>,
+    /// What its similarity compares with, if it has one.
+    pub(crate) comparison: Option<Comparison>,
     spec: SwarmRouteSpec,
+}
+
+/// A similarity with the examples of its targets.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Comparison {
+    pub(crate) similarity: Similarity,
+    /// Of each target.
+    pub(crate) examples: Vec<Vec<String>>,
 }
 
 /// A compiled rule, or the reason why it does not compile.
@@ -25,20 +35,30 @@ pub(crate) struct CompiledRule {
 }
 
 impl Route {
-    pub(crate) fn compile(name: &str, spec: &SwarmRouteSpec) -> Self {
+    fn compile(name: &str, spec: &SwarmRouteSpec, comparison: Option<Comparison>) -> Self {
         let compile = |RouteRule { when, to }: &RouteRule| CompiledRule {
             rule: Rule::compile(when),
             when: when.clone(),
             to: to.clone(),
         };
-        Self { name: name.to_owned(), rules: spec.rules.iter().map(compile).collect(), spec: spec.clone() }
+        Self { name: name.to_owned(), rules: spec.rules.iter().map(compile).collect(), comparison, spec: spec.clone() }
     }
 
     /// `compiled` if it is this very route, else a new one: compiling costs a thousand times what a comparison does.
-    pub(crate) fn reuse(compiled: Option<&Arc<Self>>, name: &str, spec: &SwarmRouteSpec) -> Arc<Self> {
+    /// `examples` are those of an expert.
+    pub(crate) fn reuse<'e>(
+        compiled: Option<&Arc<Self>>,
+        name: &str,
+        spec: &SwarmRouteSpec,
+        examples: impl Fn(&Target) -> &'e [String],
+    ) -> Arc<Self> {
+        let comparison = spec.similarity.as_ref().map(|similarity| Comparison {
+            similarity: similarity.clone(),
+            examples: similarity.targets.iter().map(|target| examples(target).to_vec()).collect(),
+        });
         match compiled {
-            Some(compiled) if compiled.spec == *spec => Arc::clone(compiled),
-            _ => Arc::new(Self::compile(name, spec)),
+            Some(compiled) if compiled.spec == *spec && compiled.comparison == comparison => Arc::clone(compiled),
+            _ => Arc::new(Self::compile(name, spec, comparison)),
         }
     }
 
@@ -50,9 +70,18 @@ impl Route {
         &self.spec.fallback
     }
 
+    pub(crate) fn out_of_scope(&self) -> Option<&OutOfScope> {
+        self.spec.out_of_scope.as_ref()
+    }
+
+    /// Whether a request is refused whose rules or similarity fail.
+    pub(crate) fn rejects_on_error(&self) -> bool {
+        self.spec.on_error == OnError::Reject
+    }
+
     /// Every expert that may answer, the fallback last.
     pub(crate) fn targets(&self) -> impl Iterator<Item = &Target> {
-        self.rules.iter().map(|rule| &rule.to).chain([self.fallback()])
+        self.spec.targets().map(|(_, target)| target)
     }
 
     /// Rules that do not compile: number, counted from 1, and why.

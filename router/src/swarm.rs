@@ -1,7 +1,7 @@
 //! Desired state: the snapshot that a router is given, anew whenever it changes.
 
 use serde::{Deserialize, Serialize};
-use slm_crds::SwarmRouteSpec;
+use slm_crds::{SwarmRouteSpec, expert::Expert};
 
 /// A snapshot of a swarm's desired state. Generation 0 is the empty snapshot before the first.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -29,9 +29,9 @@ pub struct Swarm {
 pub struct Model {
     /// Its name.
     pub name: String,
-    /// Description for people.
+    /// What it is good at.
     #[serde(default)]
-    pub description: String,
+    pub expert: Expert,
     /// Digest that its workers have to serve; empty when any will do.
     #[serde(default)]
     pub digest: String,
@@ -51,9 +51,9 @@ pub struct Adapter {
     pub name: String,
     /// Its base model.
     pub model: String,
-    /// Description for people.
+    /// What it is good at.
     #[serde(default)]
-    pub description: String,
+    pub expert: Expert,
     /// Digest of the version that should serve; empty when any will do. Readiness waits for it; requests are answered
     /// by the version that is loaded until then.
     #[serde(default)]

@@ -138,12 +138,18 @@ impl Index {
         for adapter in &swarm.adapters {
             names.entry(adapter.name.clone()).or_insert_with(|| Entry::Expert(Expert::from(adapter)));
         }
+        let of_models = swarm.models.iter().map(|model| (model.name.as_str(), model.expert.examples.as_slice()));
+        let of_adapters = swarm.adapters.iter().map(|it| (it.name.as_str(), it.expert.examples.as_slice()));
+        // Models last, for theirs are the names.
+        let examples: HashMap<&str, &[String]> = of_adapters.chain(of_models).collect();
         for route in &swarm.routes {
             let known = match before.names.get(&route.name) {
                 Some(Entry::Route(known)) => Some(known),
                 _ => None,
             };
-            let compiled = Route::reuse(known, &route.name, &route.spec);
+            let compiled = Route::reuse(known, &route.name, &route.spec, |target| {
+                examples.get(target.name.as_str()).copied().unwrap_or_default()
+            });
             let broken = compiled.broken().map(|(number, error)| (route.name.clone(), number, error.to_string()));
             broken_rules.extend(broken);
             names.entry(route.name.clone()).or_insert(Entry::Route(compiled));
@@ -166,7 +172,7 @@ impl From<&Model> for Expert {
             name: model.name.clone(),
             model: model.name.clone(),
             digest: model.digest.clone(),
-            description: model.description.clone(),
+            description: model.expert.description.clone().unwrap_or_default(),
             refused: model.refused.clone(),
         }
     }
@@ -179,7 +185,7 @@ impl From<&Adapter> for Expert {
             name: adapter.name.clone(),
             model: adapter.model.clone(),
             digest: adapter.digest.clone(),
-            description: adapter.description.clone(),
+            description: adapter.expert.description.clone().unwrap_or_default(),
             refused: adapter.refused.clone(),
         }
     }

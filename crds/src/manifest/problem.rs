@@ -7,6 +7,7 @@ use thiserror::Error;
 use crate::{
     names::{Dangling, NameTaken},
     rule::RuleError,
+    selection::Unfit,
 };
 
 /// All problems, in the order of files and lines. Never empty when returned as an error.
@@ -128,6 +129,9 @@ pub enum Fault {
     /// A dangling reference.
     #[error(transparent)]
     Dangling(#[from] Dangling),
+    /// A reference to an object that does not serve its purpose.
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
     /// Objects in several namespaces.
     #[error("namespace `{found}` differs from `{first}` of {other}; one swarm serves one namespace")]
     Namespaces {

@@ -9,10 +9,12 @@ use super::{
     problem::{Fault, Problem},
 };
 use crate::{
+    expert::Expert,
     names::{Claim, Known, NameTaken, holders},
     route::{Target, TargetKind},
     rule,
     schema::Kind,
+    selection::{Referred, unfit},
 };
 
 /// All problems between objects. `broken` are objects that exist but could not be read.
@@ -117,19 +119,36 @@ fn routes(manifests: &Manifests, known: &Known, problems: &mut Vec<Problem>) {
     for route in &manifests.routes {
         let spec = &route.object.spec;
         let mut push = |path: &str, fault| problems.push(located(Kind::SwarmRoute, route, path, fault));
-        let mut target = |path: &str, target: &Target| {
+        for (path, target) in spec.references() {
             if let Some(fault) = known.dangling(target.kind, &target.name) {
                 push(&format!("{path}.name"), fault.into());
             }
-        };
-        for (index, rule) in spec.rules.iter().enumerate() {
-            target(&format!("spec.rules[{index}].to"), &rule.to);
         }
-        target("spec.fallback", &spec.fallback);
+        for (path, fault) in unfit(spec, |target| referred(manifests, target)) {
+            push(&path, fault.into());
+        }
         for (index, rule) in spec.rules.iter().enumerate() {
             if let Err(error) = rule::check(&rule.when) {
                 push(&format!("spec.rules[{index}].when"), error.into());
             }
+        }
+    }
+}
+
+/// What routes read of an object among the manifests.
+fn referred(manifests: &Manifests, target: &Target) -> Option<Referred> {
+    let model = |name: &str| manifests.models.iter().find(|model| model.object.name_any() == name);
+    let task = |name: &str| model(name).map(|model| model.object.spec.task);
+    let examples = |expert: &Option<Expert>| expert.as_ref().map_or(0, |expert| expert.examples.len());
+    match target.kind {
+        TargetKind::SlmModel => {
+            let spec = &model(&target.name)?.object.spec;
+            Some(Referred { task: Some(spec.task), examples: examples(&spec.expert) })
+        }
+        TargetKind::LoraAdapter => {
+            let adapter = manifests.adapters.iter().find(|adapter| adapter.object.name_any() == target.name)?;
+            let spec = &adapter.object.spec;
+            Some(Referred { task: task(&spec.model_ref.name), examples: examples(&spec.expert) })
         }
     }
 }

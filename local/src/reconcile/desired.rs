@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use slm_crds::model::{Precision, SpeculativeMethod, Task};
+use slm_crds::{
+    expert::Expert,
+    model::{Precision, SpeculativeMethod, Task},
+};
 use slm_launch::ExecutionProvider;
 use slm_residency::{DesiredAdapters, Version};
 use slm_router::swarm::Route;
@@ -31,8 +34,8 @@ pub struct Desired {
 pub struct DesiredModel {
     /// Its name.
     pub name: String,
-    /// Description for people.
-    pub description: String,
+    /// What it is good at.
+    pub expert: Expert,
     /// Launch options of its worker.
     pub launch: Launch,
 }
@@ -42,8 +45,8 @@ pub struct DesiredModel {
 pub struct UnusableModel {
     /// Its name.
     pub name: String,
-    /// Description for people.
-    pub description: String,
+    /// What it is good at.
+    pub expert: Expert,
     /// Path of its files, of a local source.
     pub path: Option<PathBuf>,
     /// What is wrong with them; empty while they are fetched.
@@ -88,8 +91,8 @@ pub struct DesiredAdapter {
     pub name: String,
     /// Its base model.
     pub model: String,
-    /// Description for people.
-    pub description: String,
+    /// What it is good at.
+    pub expert: Expert,
     /// Its folder.
     pub path: PathBuf,
     /// `sha256:…` of its files.
@@ -105,8 +108,8 @@ pub struct UnusableAdapter {
     pub name: String,
     /// Its base model.
     pub model: String,
-    /// Description for people.
-    pub description: String,
+    /// What it is good at.
+    pub expert: Expert,
     /// Its folder, if its source is one of this machine.
     pub path: Option<PathBuf>,
     /// Reason, for people.

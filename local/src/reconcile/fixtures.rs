@@ -4,6 +4,7 @@ use std::{path::PathBuf, time::Instant};
 
 use slm_crds::{
     SwarmRouteSpec,
+    expert::Expert,
     model::{Precision, SpeculativeMethod, Task},
     route::{Target, TargetKind},
 };
@@ -49,13 +50,13 @@ pub(super) fn tell(worker: &mut Worker, resident: &[(&str, &str)]) {
 pub(super) fn desired(revision: u64, models: &[(&str, &str)], adapters: &[(&str, &str, &str)]) -> Desired {
     let model = |(name, digest): &(&str, &str)| DesiredModel {
         name: (*name).to_owned(),
-        description: String::new(),
+        expert: Expert::default(),
         launch: launch(digest),
     };
     let adapter = |(name, model, digest): &(&str, &str, &str)| DesiredAdapter {
         name: (*name).to_owned(),
         model: (*model).to_owned(),
-        description: String::new(),
+        expert: Expert::default(),
         path: PathBuf::from(name),
         digest: (*digest).to_owned(),
         scale: 1.0,
@@ -75,7 +76,7 @@ pub(super) fn unusable(name: &str, model: &str, problem: &str) -> UnusableAdapte
     UnusableAdapter {
         name: name.to_owned(),
         model: model.to_owned(),
-        description: String::new(),
+        expert: Expert::default(),
         path: None,
         problem: problem.to_owned(),
     }
@@ -83,7 +84,7 @@ pub(super) fn unusable(name: &str, model: &str, problem: &str) -> UnusableAdapte
 
 pub(super) fn route(name: &str, to: &str) -> Route {
     let fallback = Target { kind: TargetKind::SlmModel, name: to.to_owned() };
-    Route { name: name.to_owned(), spec: SwarmRouteSpec { description: None, rules: Vec::new(), fallback } }
+    Route { name: name.to_owned(), spec: SwarmRouteSpec::to(fallback) }
 }
 
 /// A worker that serves `model` of `digest` at `http://ID` with `(name, digest)` resident.

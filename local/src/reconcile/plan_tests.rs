@@ -4,6 +4,7 @@ use super::{
     super::{Progress, UnusableModel, fixtures::*, progress},
     *,
 };
+use slm_crds::expert::Expert;
 use tonic::Status;
 
 fn words(actions: &[Action]) -> Vec<String> {
@@ -185,7 +186,7 @@ fn a_model_whose_files_cannot_be_used_leaves_the_others_serving_and_is_named() {
     let problem = "two.gguf is not here".to_owned();
     wanted.unusable_models.push(UnusableModel {
         name: "two".to_owned(),
-        description: String::new(),
+        expert: Expert::default(),
         path: None,
         problem: problem.clone(),
     });

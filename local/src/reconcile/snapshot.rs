@@ -42,7 +42,7 @@ pub(super) fn snapshot(desired: &Desired, observed: &Observed, now: Instant) -> 
 fn model_entry(model: &DesiredModel, desired: &Desired, observed: &Observed, now: Instant) -> Model {
     let entry = |digest: &str, workers| Model {
         name: model.name.clone(),
-        description: model.description.clone(),
+        expert: model.expert.clone(),
         digest: digest.to_owned(),
         workers,
         refused: String::new(),
@@ -69,7 +69,7 @@ fn adapter_entry(adapter: &DesiredAdapter, models: &[Model], desired: &Desired, 
     let entry = |model: &str, digest: &str| Adapter {
         name: adapter.name.clone(),
         model: model.to_owned(),
-        description: adapter.description.clone(),
+        expert: adapter.expert.clone(),
         digest: digest.to_owned(),
         refused: String::new(),
     };
@@ -106,7 +106,7 @@ fn refusal(adapter: &DesiredAdapter, desired: &Desired, observed: &Observed) -> 
 fn unusable_model_entry(model: &UnusableModel) -> Model {
     Model {
         name: model.name.clone(),
-        description: model.description.clone(),
+        expert: model.expert.clone(),
         digest: String::new(),
         workers: Vec::new(),
         refused: model.problem.clone(),
@@ -117,7 +117,7 @@ fn unusable_adapter_entry(adapter: &UnusableAdapter) -> Adapter {
     Adapter {
         name: adapter.name.clone(),
         model: adapter.model.clone(),
-        description: adapter.description.clone(),
+        expert: adapter.expert.clone(),
         digest: String::new(),
         refused: adapter.problem.clone(),
     }

@@ -149,6 +149,8 @@ impl From<Refusal> for ApiError {
                 error = error.code(refused.code());
             }
             Refusal::Metadata { .. } => error.body.param = Some("metadata".to_owned()),
+            Refusal::OutOfScope { .. } => error = error.code("out_of_scope"),
+            Refusal::Undecided { passes: false, .. } => error = error.code("undecided"),
             Refusal::Worker(status) => {
                 error.body.param = trailer(status, trailers::ERROR_FIELD).or(error.body.param);
                 error.body.code = trailer(status, trailers::ERROR_CODE).or(error.body.code);

@@ -104,7 +104,7 @@ fn decision_json(decision: &Decision) -> Value {
     };
     let candidates = decision.candidates.iter().map(|candidate| {
         let outcome = candidate.outcome().as_str_name().trim_start_matches("CANDIDATE_OUTCOME_").to_lowercase();
-        json!({ "expert": expert(&candidate.expert), "rule": candidate.rule, "outcome": outcome, "why_not": candidate.why_not })
+        json!({ "expert": expert(&candidate.expert), "rule": candidate.rule, "outcome": outcome, "why_not": candidate.why_not, "score": candidate.score })
     });
     json!({
         "requested": decision.requested,
@@ -113,5 +113,11 @@ fn decision_json(decision: &Decision) -> Value {
         "reason": decision.reason,
         "worker": decision.worker,
         "candidates": candidates.collect::<Vec<_>>(),
+        "similarity": decision.similarity.as_ref().map(|similarity| json!({
+            "scope": similarity.scope().as_str_name().trim_start_matches("SCOPE_").to_lowercase(),
+            "best": similarity.best,
+            "accept": similarity.accept,
+            "out_of_scope": similarity.out_of_scope,
+        })),
     })
 }

@@ -49,7 +49,7 @@ pub(crate) fn swarm(workers: &[&Worker]) -> Swarm {
     let urls: Vec<&str> = workers.iter().map(|worker| worker.url.as_str()).collect();
     serde_json::from_value(json!({
         "generation": 1,
-        "models": [{"name": "smol", "description": "The base.", "workers": urls}],
+        "models": [{"name": "smol", "expert": {"description": "The base."}, "workers": urls}],
         "adapters": [{"name": "banking", "model": "smol"}, {"name": "travel", "model": "smol"}],
         "routes": [{"name": "assistant", "spec": {
             "rules": [

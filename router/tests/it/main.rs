@@ -12,4 +12,5 @@ mod hostile;
 mod http;
 mod lifecycle;
 mod routing;
+mod similarity;
 mod worker;

@@ -1,7 +1,7 @@
 //! A worker that follows a script: real gRPC, no model.
 //!
 //! It answers `NAME: TEXT` word by word, where NAME is the expert and TEXT the last message or the prompt; words that
-//! begin with `!` are instructions to it.
+//! begin with `!` are instructions to it. Its vectors count words: texts with the same words are alike.
 
 use std::{
     pin::Pin,
@@ -15,9 +15,11 @@ use futures::{Stream, StreamExt as _};
 use slm_proto::{
     trailers,
     v1::{
-        AdapterPhase, AdapterState, Completion, Delta, Expert, ExpertKind, FinishReason, Finished, GenerateRequest,
-        GenerateResponse, ListAdaptersRequest, ListAdaptersResponse, LoadAdapterRequest, Started, TokenLogprob,
-        TopLogprob, UnloadAdapterRequest, UnloadAdapterResponse, Usage, WatchStateRequest, WorkerState,
+        AdapterPhase, AdapterState, ClassifyRequest, ClassifyResponse, Completion, Delta, EmbedRequest, EmbedResponse,
+        Embedding, Expert, ExpertKind, FinishReason, Finished, GenerateRequest, GenerateResponse, ListAdaptersRequest,
+        ListAdaptersResponse, LoadAdapterRequest, RerankRequest, RerankResponse, Started, TokenLogprob, TopLogprob,
+        UnloadAdapterRequest, UnloadAdapterResponse, Usage, WatchStateRequest, WorkerState, embed_input,
+        embeddings_server::{Embeddings, EmbeddingsServer},
         generate_request::Input,
         generate_response::Event,
         generation_server::{Generation, GenerationServer},
@@ -53,6 +55,10 @@ pub(crate) struct Script {
     pub(crate) begun: watch::Sender<u32>,
     /// Streams that end with `!gate` wait for this to be true.
     pub(crate) gate: watch::Sender<bool>,
+    /// Texts that it made vectors of, and for whom.
+    pub(crate) embedded: Mutex<Vec<(String, String)>>,
+    /// Whether it keeps requests for vectors waiting for ever.
+    pub(crate) hangs: AtomicBool,
 }
 
 impl Worker {
@@ -73,6 +79,8 @@ impl Worker {
             cancelled: watch::Sender::new(0),
             begun: watch::Sender::new(0),
             gate: watch::Sender::new(false),
+            embedded: Mutex::default(),
+            hangs: AtomicBool::new(false),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
@@ -80,6 +88,7 @@ impl Worker {
         let server = Server::builder()
             .add_service(GenerationServer::new(Service(Arc::clone(&script))))
             .add_service(WorkerControlServer::new(Service(Arc::clone(&script))))
+            .add_service(EmbeddingsServer::new(Service(Arc::clone(&script))))
             .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
         let stopped = stop.clone();
         tokio::spawn(async move {
@@ -254,6 +263,44 @@ fn text(request: &GenerateRequest) -> String {
         Some(Input::Prompt(prompt)) => prompt.clone(),
         Some(Input::TokenIds(ids)) => format!("{:?}", ids.ids),
         None => String::new(),
+    }
+}
+
+/// Numbers of a scripted vector.
+const DIMENSIONS: usize = 64;
+
+#[tonic::async_trait]
+impl Embeddings for Service {
+    async fn embed(&self, request: Request<EmbedRequest>) -> Result<Response<EmbedResponse>, Status> {
+        if self.0.hangs.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+        let request = request.into_inner();
+        let mut embeddings = Vec::new();
+        for input in &request.inputs {
+            let Some(embed_input::Input::Text(text)) = &input.input else { return Err(Status::unimplemented("texts")) };
+            if text.contains("!broken") {
+                return Err(Status::internal("told to break"));
+            }
+            self.0.embedded.lock().expect("no panic").push((request.tenant.clone(), text.clone()));
+            let mut values = vec![0.0; DIMENSIONS];
+            for word in text.split_whitespace() {
+                let place = word.bytes().fold(7, |hash: usize, byte| hash * 31 % 1009 + usize::from(byte)) % DIMENSIONS;
+                values[place] += 1.0;
+            }
+            embeddings.push(Embedding { values });
+        }
+        let digest = self.0.state.borrow().model_digest.clone();
+        let expert = Some(Expert { digest, ..Default::default() });
+        Ok(Response::new(EmbedResponse { embeddings, expert, ..Default::default() }))
+    }
+
+    async fn rerank(&self, _: Request<RerankRequest>) -> Result<Response<RerankResponse>, Status> {
+        Err(Status::unimplemented("scripted"))
+    }
+
+    async fn classify(&self, _: Request<ClassifyRequest>) -> Result<Response<ClassifyResponse>, Status> {
+        Err(Status::unimplemented("scripted"))
     }
 }
 

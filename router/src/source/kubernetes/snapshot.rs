@@ -11,7 +11,6 @@ use kube::{Resource, ResourceExt as _};
 use slm_crds::{
     LoraAdapter, SlmModel, SwarmRoute,
     adapter::Instance,
-    expert::description,
     names::{Birth, Claim, holders},
     schema::Kind,
 };
@@ -48,7 +47,7 @@ pub(super) fn snapshot(
     );
     let model = |model: &Arc<SlmModel>| Model {
         name: model.name_any(),
-        description: description(model.spec.expert.as_ref()),
+        expert: model.spec.expert.clone().unwrap_or_default(),
         // Which revision answers is the rollout's affair: any worker that serves will do.
         digest: String::new(),
         workers: workers(scheme, &model.name_any(), slices),
@@ -57,7 +56,7 @@ pub(super) fn snapshot(
     let adapter = |adapter: &Arc<LoraAdapter>| Adapter {
         name: adapter.name_any(),
         model: adapter.spec.model_ref.name.clone(),
-        description: description(adapter.spec.expert.as_ref()),
+        expert: adapter.spec.expert.clone().unwrap_or_default(),
         digest: String::new(),
         refused: refused(adapter),
     };
@@ -172,7 +171,7 @@ mod tests {
         assert_eq!(secure.models[0].workers[0], "https://10.0.0.1:9090");
         let swarm = snapshot(Scheme::Http, &[smol], &[banking, gone], &[], &slices, &[]);
         assert_eq!(swarm.models[0].workers, ["http://10.0.0.1:9090", "http://10.0.0.2:9090"]);
-        assert_eq!(swarm.models[0].description, "small");
+        assert_eq!(swarm.models[0].expert.description.as_deref(), Some("small"));
         assert_eq!(swarm.adapters.iter().map(|adapter| adapter.name.as_str()).collect::<Vec<_>>(), ["banking"]);
     }
 
