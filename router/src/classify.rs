@@ -147,8 +147,15 @@ mod tests {
     use slm_crds::rule::Rule;
     use slm_pool::Priority;
 
+    use tokio::sync::watch;
+
     use super::*;
-    use crate::view::{Index, fixtures};
+    use crate::{
+        encoders::Encoders,
+        fleet::Channels,
+        metrics::Metrics,
+        view::{Index, fixtures},
+    };
 
     #[test]
     fn text_is_the_last_user_message() {
@@ -173,7 +180,9 @@ mod tests {
             input: Some(Input::Prompt("my card".to_owned())),
             ..Default::default()
         };
-        let classifier = Classifier::new(FairPool::new("test", Priority::Background, 1));
+        let encoders = Encoders::new(watch::channel(Arc::default()).1, Channels::default());
+        let comparer = Comparer::new(encoders, Arc::new(Metrics::new()));
+        let classifier = Classifier::new(FairPool::new("test", Priority::Background, 1), comparer);
         let mut outcomes = None;
         classifier.classify(&view, &request, &Caller::anybody(), &mut outcomes).await;
         let first = outcomes.as_ref().expect("a route").rules.as_ptr();
