@@ -48,7 +48,7 @@ pub struct SwarmRouteSpec {
     /// OutOfScope is what happens to a request that no target of `similarity` is for. The fallback answers it if this is not set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub out_of_scope: Option<OutOfScope>,
-    /// OnError is what happens to a request when a rule fails on it, or its similarity cannot be computed. Fallback: a rule that
+    /// OnError is what happens to a request when a rule fails on it, or its similarity cannot be computed. Fallback (the default): a rule that
     /// fails is not true, and without similarity the fallback answers. Reject: the request is refused.
     #[serde(default, skip_serializing_if = "OnError::is_default")]
     pub on_error: OnError,

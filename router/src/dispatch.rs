@@ -67,14 +67,14 @@ pub(crate) struct Dispatcher {
 /// The plan for a request over one view.
 enum Plan {
     Send { worker: Arc<Worker>, expert: String, decision: Decision },
-    Say { message: String, decision: Decision },
+    Say { message: String, decision: Box<Decision> },
     Wait { name: String, why: Absence },
 }
 
 /// What a request gets: from a worker, or of its route itself.
 pub(crate) enum Reply<T> {
     Of(T),
-    Message { message: String, decision: Decision },
+    Message { message: String, decision: Box<Decision> },
 }
 
 /// One attempt of a request on a worker, under the name of the expert that was decided for.
@@ -157,7 +157,7 @@ impl Dispatcher {
                 Ok(match reply {
                     Reply::Of(begun) => begun.into_answer(meter, deadline, &self.limits, permit),
                     Reply::Message { message, decision } => {
-                        let (request_id, decision) = (request.request_id.clone(), Some(decision));
+                        let (request_id, decision) = (request.request_id.clone(), Some(*decision));
                         let started = Started { request_id, decision, ..Started::default() };
                         let events = Events::said(message, meter, deadline);
                         Answer { started, events, reader_idle: self.limits.reader_idle, permit }
@@ -270,7 +270,9 @@ impl Dispatcher {
         let shown = |decision| if request.explain { decision } else { brief(decision) };
         let decided = match resolve(view, &request.model, caller)?.decide(request, outcomes) {
             Verdict::Ask(decided) => decided,
-            Verdict::Say { message, decision } => return Ok(Plan::Say { message, decision: shown(*decision) }),
+            Verdict::Say { message, decision } => {
+                return Ok(Plan::Say { message, decision: Box::new(shown(*decision)) });
+            }
             Verdict::Refuse(refusal) => return Err(refusal),
         };
         Ok(match decided.eligible(tried).beside(beside).rank(self.draws.draw()) {
