@@ -100,11 +100,11 @@ mod tests {
 
     #[test]
     fn encoders_embed_and_targets_have_examples() {
-        let target = |name: &str| json!({ "kind": "LoraAdapter", "name": name });
+        let targets = ["none", "one", "two", "two", "gone"].map(|name| json!({ "kind": "LoraAdapter", "name": name }));
         let spec: SwarmRouteSpec = serde_json::from_value(json!({
             "similarity": {
                 "encoder": { "kind": "SlmModel", "name": "smol" },
-                "targets": ["none", "one", "two", "two", "gone"].map(target),
+                "targets": targets,
             },
             "fallback": { "kind": "SlmModel", "name": "smol" },
         }))
