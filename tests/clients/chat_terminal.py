@@ -67,8 +67,6 @@ read_until("stopped")
 read_until("> ")
 # A name that is not there is told, and the conversation goes on.
 type_in("/model bankin\r")
-read_until("> ")
-type_in("hello\r")
 read_until("did you mean `banking`?")
 read_until("> ")
 # Ctrl-C at the prompt discards the line.

@@ -7,6 +7,7 @@ mod command;
 mod lines;
 
 use clap::Args;
+use slm_crds::nearest::{did_you_mean, nearest};
 use slm_proto::v1::{GenerateRequest, ListModelsRequest, Message, Messages, Sampling, generate_request::Input};
 
 use self::{
@@ -139,7 +140,8 @@ impl Conversation {
             self.model = name;
             format!("{} answers from here on", self.model)
         } else {
-            format!("no model, adapter or route is named {name}; there are {}", names.join(", "))
+            let near = did_you_mean(&nearest(&name, names.iter().map(String::as_str)));
+            format!("no model, adapter or route is named `{name}`{near}")
         };
         output::note(&styled(style::DIM, &told));
         Ok(())
