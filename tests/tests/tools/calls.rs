@@ -173,7 +173,7 @@ async fn calls_go_back_with_their_results() -> Result<()> {
     let Some(Input::Messages(messages)) = &mut asked.input else { panic!("messages") };
     messages.messages.remove(1);
     let refused = complete(&worker, asked).await.expect_err("a result without its call");
-    assert!(refused.message().starts_with("messages[1].tool_call_id is `"), "{refused:?}");
+    assert!(refused.message().starts_with("messages[1].tool_call_id names the call `"), "{refused:?}");
     worker.stop().await
 }
 

@@ -38,7 +38,7 @@ fn files_that_are_not_there() {
     folder.write("model.yaml", &model(Path::new("/nowhere/tiny.gguf")));
     let (code, _, stderr) = up(folder.path());
     assert_eq!(code, 1, "{stderr}");
-    assert!(stderr.contains("model.yaml:6: SlmModel tiny: /nowhere/tiny.gguf: "), "{stderr}");
+    assert!(stderr.contains("model.yaml:6: SlmModel tiny: /nowhere/tiny.gguf is not there: put it there"), "{stderr}");
 }
 
 #[test]
