@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// SwarmRouteSpec describes how a request is routed to an expert.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, CustomResource)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, CustomResource)]
 #[serde(rename_all = "camelCase")]
 #[kube(
     group = "slmswarm.io",
@@ -87,8 +87,6 @@ pub struct Similarity {
     pub thresholds: Option<Thresholds>,
 }
 
-impl Eq for Similarity {}
-
 fn false_rejections() -> f64 {
     0.02
 }
@@ -111,8 +109,6 @@ pub struct Thresholds {
     #[schemars(range(min = -1.0, max = 1.0))]
     pub out_of_scope: f64,
 }
-
-impl Eq for Thresholds {}
 
 /// OutOfScope is what happens to a request that no target is for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -162,21 +158,41 @@ impl SwarmRouteSpec {
         }
     }
 
-    /// Every expert that may answer, with the path of its field: those of rules first, the fallback last.
-    pub fn targets(&self) -> impl Iterator<Item = (String, &Target)> {
-        let rules = self.rules.iter().enumerate().map(|(index, rule)| (format!("spec.rules[{index}].to"), &rule.to));
+    /// Every object that the route refers to, and where: the encoder first, then every expert that may answer, the fallback last.
+    pub fn references(&self) -> impl Iterator<Item = (Place, &Target)> {
+        let encoder = self.similarity.iter().map(|similarity| (Place::Encoder, &similarity.encoder));
+        let rules = self.rules.iter().enumerate().map(|(index, rule)| (Place::Rule(index), &rule.to));
         let similar = self.similarity.iter().flat_map(|similarity| similarity.targets.iter().enumerate());
-        let similar = similar.map(|(index, target)| (format!("spec.similarity.targets[{index}]"), target));
-        let out = self.out_of_scope.iter().filter_map(|out| out.to.as_ref());
-        let out = out.map(|target| ("spec.outOfScope.to".to_owned(), target));
-        rules.chain(similar).chain(out).chain([("spec.fallback".to_owned(), &self.fallback)])
+        let similar = similar.map(|(index, target)| (Place::Similar(index), target));
+        let out = self.out_of_scope.iter().filter_map(|out| Some((Place::OutOfScope, out.to.as_ref()?)));
+        encoder.chain(rules).chain(similar).chain(out).chain([(Place::Fallback, &self.fallback)])
     }
+}
 
-    /// Every object that the route refers to: its targets, and what it selects them by.
-    pub fn references(&self) -> impl Iterator<Item = (String, &Target)> {
-        let encoder =
-            self.similarity.iter().map(|similarity| ("spec.similarity.encoder".to_owned(), &similarity.encoder));
-        encoder.chain(self.targets())
+/// The field of a route that refers to an object. Shown as its path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// What makes vectors.
+    Encoder,
+    /// The target of a rule.
+    Rule(usize),
+    /// A target of the similarity.
+    Similar(usize),
+    /// The target of what is out of scope.
+    OutOfScope,
+    /// The fallback.
+    Fallback,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Encoder => f.write_str("spec.similarity.encoder"),
+            Self::Rule(index) => write!(f, "spec.rules[{index}].to"),
+            Self::Similar(index) => write!(f, "spec.similarity.targets[{index}]"),
+            Self::OutOfScope => f.write_str("spec.outOfScope.to"),
+            Self::Fallback => f.write_str("spec.fallback"),
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use thiserror::Error;
 use crate::{
     SwarmRouteSpec,
     model::Task,
-    route::{Target, TargetKind},
+    route::{Place, Target, TargetKind},
 };
 
 /// Examples of a target with fewer say nothing of how much they differ.
@@ -72,11 +72,11 @@ pub fn unfit(spec: &SwarmRouteSpec, referred: impl Fn(&Target) -> Option<Referre
     let Some(similarity) = &spec.similarity else { return Vec::new() };
     let Target { kind, name } = &similarity.encoder;
     let task = referred(&similarity.encoder).and_then(|object| object.task).filter(|task| *task != Task::Embed);
-    let encoder = task
-        .map(|task| ("spec.similarity.encoder".to_owned(), Unfit::Encoder { kind: *kind, name: name.clone(), task }));
+    let encoder =
+        task.map(|task| (Place::Encoder.to_string(), Unfit::Encoder { kind: *kind, name: name.clone(), task }));
     let targets = similarity.targets.iter().enumerate().filter_map(|(index, target)| {
         let Target { kind, name } = target.clone();
-        let path = format!("spec.similarity.targets[{index}]");
+        let path = Place::Similar(index).to_string();
         if similarity.targets[..index].contains(target) {
             return Some((path, Unfit::Twice { kind, name }));
         }

@@ -63,8 +63,9 @@ impl Classifier {
         } else {
             self.run(route, request, caller).await
         };
-        if let Some(comparison) = route.comparison.as_ref().filter(|_| !found.decides()) {
-            found.similar = Some(self.comparer.compare(route, comparison, text(request), caller.tenant()).await);
+        if let Some(similarity) = route.similarity().filter(|_| !found.decides()) {
+            let compared = self.comparer.compare(route, &similarity.encoder, text(request), caller.tenant());
+            found.similar = Some(compared.await);
         }
         *outcomes = Some(found);
     }

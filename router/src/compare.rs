@@ -1,8 +1,7 @@
 //! Comparison of requests with the examples of their routes: vectors are asked for, kept and compared.
 //!
 //! The vectors of a route's examples are made once for each version of the route and of its encoder, in the background: a request
-//! waits for them for as long as it would wait for its own vector. Vectors of requests are kept by their text, each tenant's for
-//! itself, so that nobody can find out by the time of an answer what others have asked.
+//! waits for them for as long as it would wait for its own vector. Vectors of requests are kept (`kept`).
 
 use std::{
     collections::HashMap,
@@ -10,8 +9,6 @@ use std::{
     time::Duration,
 };
 
-use lru::LruCache;
-use sha2::{Digest as _, Sha256};
 use slm_crds::{route::Target, selection::EXAMPLES_MAX};
 use thiserror::Error;
 use tokio::{
@@ -22,8 +19,9 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     encoders::{EncodeError, Encoders},
+    kept::{Kept, key},
     metrics::Metrics,
-    route::{Comparison, Route},
+    route::Route,
     similarity::{Examples, Scope, Similar},
     view::{Entry, View},
 };
@@ -36,8 +34,6 @@ const PAUSE: Duration = Duration::from_secs(1);
 const BATCH: usize = 64;
 /// Bytes of a text that are compared: encoders read less.
 const TEXT_BYTES_MAX: usize = 4096;
-/// Bytes of the vectors that are kept.
-const KEPT_BYTES_MAX: usize = 32 << 20;
 /// Multiplications from which a comparison is no affair of a network thread.
 const QUICK: usize = 1 << 20;
 /// Name under which a worker counts the router's own texts.
@@ -69,17 +65,11 @@ struct Preparing {
     _task: AbortOnDropHandle<()>,
 }
 
-/// Vectors by the hash of tenant, encoder and text.
-struct Kept {
-    vectors: LruCache<[u8; 32], Arc<[f32]>>,
-    bytes: usize,
-}
-
 /// The reason why a request was not compared.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub(crate) enum CompareError {
     /// There is nothing to compare.
-    #[error("the request has no text of a user")]
+    #[error("the request has no text of a user; send one, or name an expert")]
     NoText,
     /// No vectors.
     #[error(transparent)]
@@ -104,26 +94,26 @@ impl CompareError {
 
 impl Comparer {
     pub(crate) fn new(encoders: Encoders, metrics: Arc<Metrics>) -> Self {
-        let kept = Mutex::new(Kept { vectors: LruCache::unbounded(), bytes: 0 });
-        Self(Arc::new(Shares { encoders, metrics, prepared: Mutex::default(), kept }))
+        Self(Arc::new(Shares { encoders, metrics, prepared: Mutex::default(), kept: Mutex::default() }))
     }
 
-    /// Compares `text` with the examples of `route`, by `comparison`, which is the route's.
+    /// Compares `text` with the examples of `route` by the vectors of `encoder`, which is the route's.
     pub(crate) async fn compare(
         &self,
         route: &Arc<Route>,
-        comparison: &Comparison,
+        encoder: &Target,
         text: &str,
         tenant: &str,
     ) -> Result<Similar, CompareError> {
         let begun = std::time::Instant::now();
-        let compared = async {
-            if text.trim().is_empty() {
-                return Err(CompareError::NoText);
+        let outcome = match text.trim().is_empty() {
+            true => Err(CompareError::NoText),
+            false => {
+                let text = &text[..text.floor_char_boundary(TEXT_BYTES_MAX)];
+                let compared = self.compared((route, encoder), text, tenant);
+                timeout(LIMIT, compared).await.unwrap_or(Err(CompareError::Slow))
             }
-            timeout(LIMIT, self.compared(route, comparison, text, tenant)).await.unwrap_or(Err(CompareError::Slow))
         };
-        let outcome = compared.await;
         let scope = match outcome.as_ref().map(|similar| similar.scope) {
             Ok(Scope::In) => "in",
             Ok(Scope::Unsure) => "unsure",
@@ -134,23 +124,16 @@ impl Comparer {
         outcome
     }
 
-    async fn compared(
-        &self,
-        route: &Arc<Route>,
-        comparison: &Comparison,
-        text: &str,
-        tenant: &str,
-    ) -> Result<Similar, CompareError> {
-        let encoder = &comparison.similarity.encoder;
-        let text = &text[..text.floor_char_boundary(TEXT_BYTES_MAX)];
+    async fn compared(&self, by: (&Arc<Route>, &Target), text: &str, tenant: &str) -> Result<Similar, CompareError> {
+        let encoder = by.1;
         let digest = self.0.encoders.digest(encoder)?;
-        match self.compared_by(&digest, (route, encoder), text, tenant).await {
+        match self.compared_by(&digest, by, text, tenant).await {
             // The encoder was replaced meanwhile: once more, by the new version.
             Err(CompareError::Encode(EncodeError::Replaced(_) | EncodeError::NotLoaded { .. }))
                 if self.0.encoders.digest(encoder)? != digest =>
             {
                 let digest = self.0.encoders.digest(encoder)?;
-                self.compared_by(&digest, (route, encoder), text, tenant).await
+                self.compared_by(&digest, by, text, tenant).await
             }
             outcome => outcome,
         }
@@ -228,8 +211,8 @@ impl Comparer {
         self.0.prepared.lock().unwrap_or_else(PoisonError::into_inner).retain(|name, _| is_route(name));
         for route in &view.index.swarm.routes {
             let Some(Entry::Route(route)) = view.index.names.get(&route.name) else { continue };
-            let Some(comparison) = &route.comparison else { continue };
-            if let Ok(digest) = self.0.encoders.digest(&comparison.similarity.encoder) {
+            let Some(similarity) = route.similarity() else { continue };
+            if let Ok(digest) = self.0.encoders.digest(&similarity.encoder) {
                 self.preparing(route, &digest);
             }
         }
@@ -257,42 +240,10 @@ impl Preparing {
     }
 }
 
-impl Kept {
-    fn get(&mut self, key: &[u8; 32]) -> Option<Arc<[f32]>> {
-        self.vectors.get(key).map(Arc::clone)
-    }
-
-    fn put(&mut self, key: [u8; 32], vector: Arc<[f32]>) {
-        self.bytes += bytes(&vector);
-        if let Some(former) = self.vectors.put(key, vector) {
-            self.bytes -= bytes(&former);
-        }
-        while self.bytes > KEPT_BYTES_MAX {
-            let Some((_, oldest)) = self.vectors.pop_lru() else { return };
-            self.bytes -= bytes(&oldest);
-        }
-    }
-}
-
-/// With what an entry of the map has beside its numbers.
-fn bytes(vector: &[f32]) -> usize {
-    size_of_val(vector) + 128
-}
-
-fn key(tenant: &str, encoder: &Target, digest: &str, text: &str) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    for part in [tenant, &encoder.name, digest] {
-        hash.update(part.len().to_le_bytes());
-        hash.update(part);
-    }
-    hash.update(text);
-    hash.finalize().into()
-}
-
 /// Makes the vectors of a route's examples.
 async fn prepare(encoders: Encoders, route: Arc<Route>, digest: String) -> Result<Arc<Examples>, CompareError> {
-    let Some(Comparison { similarity, examples }) = &route.comparison else { return Err(CompareError::Internal) };
-    let encoder = &similarity.encoder;
+    let Some(similarity) = route.similarity() else { return Err(CompareError::Internal) };
+    let (encoder, examples) = (&similarity.encoder, &route.examples);
     let texts: Vec<String> = examples.iter().flatten().cloned().collect();
     if texts.is_empty() || texts.len() > EXAMPLES_MAX {
         return Err(CompareError::NoExamples(texts.len()));
@@ -314,28 +265,4 @@ async fn prepare(encoders: Encoders, route: Arc<Route>, digest: String) -> Resul
         "the examples of a route are ready"
     );
     Ok(made)
-}
-
-#[cfg(test)]
-mod tests {
-    use slm_crds::route::TargetKind;
-
-    use super::*;
-
-    #[test]
-    fn what_is_kept_has_a_bound_and_an_owner() {
-        let mut kept = Kept { vectors: LruCache::unbounded(), bytes: 0 };
-        let encoder = Target { kind: TargetKind::SlmModel, name: "e".to_owned() };
-        let key = |tenant: &str, text: &str| key(tenant, &encoder, "sha256:1", text);
-        assert_ne!(key("a", "text"), key("b", "text"));
-        assert_ne!(key("a", "btext"), key("ab", "text"));
-        let vector: Arc<[f32]> = vec![0.0; 1 << 20].into();
-        for text in 0..20 {
-            kept.put(key("a", &text.to_string()), Arc::clone(&vector));
-            kept.put(key("a", &text.to_string()), Arc::clone(&vector));
-        }
-        assert!(kept.bytes <= KEPT_BYTES_MAX && kept.bytes == kept.vectors.len() * bytes(&vector));
-        assert_eq!(kept.vectors.len(), 7);
-        assert!(kept.get(&key("a", "19")).is_some() && kept.get(&key("a", "12")).is_none());
-    }
 }

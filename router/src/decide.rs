@@ -192,7 +192,7 @@ impl<'v> Following<'v> {
 
     fn similar(&mut self, outcome: Option<&Result<Similar, CompareError>>) -> Step {
         let route = self.route;
-        let (Some(comparison), Some(outcome)) = (&route.comparison, outcome) else { return Step::Next };
+        let (Some(similarity), Some(outcome)) = (route.similarity(), outcome) else { return Step::Next };
         let similar = match outcome {
             Ok(similar) => similar,
             Err(error) if route.rejects_on_error() => {
@@ -201,7 +201,7 @@ impl<'v> Following<'v> {
             }
             Err(error) => return Step::Fallback(error.to_string()),
         };
-        let targets = &comparison.similarity.targets;
+        let targets = &similarity.targets;
         let Some(best) = targets.get(similar.best).map(|best| target(self.view, best)) else { return Step::Next };
         let absent = absent(self.view, &best);
         self.note_similar(targets, similar, absent.as_ref());

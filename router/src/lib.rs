@@ -8,7 +8,7 @@
 //! - `access`: authentication and authorization of callers;
 //! - `http`, `grpc`: the two servers, OpenAI-compatible and `slm.v1`;
 //! - `dispatch`: one request from its name to its stream, through
-//!   `resolve` (name to model, adapter or route), `classify` (outcomes of a route's rules, and of its similarity: `compare`, `similarity`, `encoders`), `decide` (outcomes to an expert),
+//!   `resolve` (name to model, adapter or route), `classify` (outcomes of a route's rules, and of its similarity: `compare`, `similarity`, `encoders`, `kept`), `decide` (outcomes to an expert),
 //!   `eligible` (expert to the workers that have it loaded), `rank` (workers to the best one),
 //!   `attempts` (retries on another worker);
 //! - `once`: the same for a request whose answer is one message: `encode` for vectors, scores and labels, `tokens` for the tokens of prompts;
@@ -39,6 +39,7 @@ mod eligible;
 mod encode;
 mod encoders;
 mod events;
+mod kept;
 mod once;
 mod rank;
 mod refusal;

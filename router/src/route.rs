@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use slm_crds::{
-    route::{OnError, OutOfScope, RouteRule, Similarity, SwarmRouteSpec, Target},
+    route::{OnError, OutOfScope, Place, RouteRule, Similarity, SwarmRouteSpec, Target},
     rule::{Rule, RuleError},
 };
 
@@ -12,17 +12,9 @@ use slm_crds::{
 pub(crate) struct Route {
     pub(crate) name: String,
     pub(crate) rules: Vec<CompiledRule>,
-    /// What its similarity compares with, if it has one.
-    pub(crate) comparison: Option<Comparison>,
-    spec: SwarmRouteSpec,
-}
-
-/// A similarity with the examples of its targets.
-#[derive(Debug, PartialEq)]
-pub(crate) struct Comparison {
-    pub(crate) similarity: Similarity,
-    /// Of each target.
+    /// Examples of each target of its similarity.
     pub(crate) examples: Vec<Vec<String>>,
+    spec: SwarmRouteSpec,
 }
 
 /// A compiled rule, or the reason why it does not compile.
@@ -35,13 +27,13 @@ pub(crate) struct CompiledRule {
 }
 
 impl Route {
-    fn compile(name: &str, spec: &SwarmRouteSpec, comparison: Option<Comparison>) -> Self {
+    fn compile(name: &str, spec: &SwarmRouteSpec, examples: Vec<Vec<String>>) -> Self {
         let compile = |RouteRule { when, to }: &RouteRule| CompiledRule {
             rule: Rule::compile(when),
             when: when.clone(),
             to: to.clone(),
         };
-        Self { name: name.to_owned(), rules: spec.rules.iter().map(compile).collect(), comparison, spec: spec.clone() }
+        Self { name: name.to_owned(), rules: spec.rules.iter().map(compile).collect(), examples, spec: spec.clone() }
     }
 
     /// `compiled` if it is this very route, else a new one: compiling costs a thousand times what a comparison does.
@@ -52,13 +44,14 @@ impl Route {
         spec: &SwarmRouteSpec,
         examples: impl Fn(&Target) -> &'e [String],
     ) -> Arc<Self> {
-        let comparison = spec.similarity.as_ref().map(|similarity| Comparison {
-            similarity: similarity.clone(),
-            examples: similarity.targets.iter().map(|target| examples(target).to_vec()).collect(),
-        });
+        let of_targets = || spec.similarity.iter().flat_map(|similarity| &similarity.targets).map(&examples);
         match compiled {
-            Some(compiled) if compiled.spec == *spec && compiled.comparison == comparison => Arc::clone(compiled),
-            _ => Arc::new(Self::compile(name, spec, comparison)),
+            Some(compiled)
+                if compiled.spec == *spec && of_targets().eq(compiled.examples.iter().map(Vec::as_slice)) =>
+            {
+                Arc::clone(compiled)
+            }
+            _ => Arc::new(Self::compile(name, spec, of_targets().map(<[String]>::to_vec).collect())),
         }
     }
 
@@ -68,6 +61,10 @@ impl Route {
 
     pub(crate) fn fallback(&self) -> &Target {
         &self.spec.fallback
+    }
+
+    pub(crate) fn similarity(&self) -> Option<&Similarity> {
+        self.spec.similarity.as_ref()
     }
 
     pub(crate) fn out_of_scope(&self) -> Option<&OutOfScope> {
@@ -81,7 +78,7 @@ impl Route {
 
     /// Every expert that may answer, the fallback last.
     pub(crate) fn targets(&self) -> impl Iterator<Item = &Target> {
-        self.spec.targets().map(|(_, target)| target)
+        self.spec.references().filter(|(place, _)| *place != Place::Encoder).map(|(_, target)| target)
     }
 
     /// Rules that do not compile: number, counted from 1, and why.
