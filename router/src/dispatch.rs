@@ -29,7 +29,7 @@ use crate::{
     eligible::ExcludedWorkers,
     encoders::Encoders,
     events::{Answer, Event, Events, OpenStream, attributed, event},
-    fleet::{Channels, Fleet},
+    fleet::{Channels, Fleet, channel},
     metrics::{Api, Meter, Metrics, Queued},
     permits::{Full, Permit, Permits},
     rank::Chosen,
@@ -349,8 +349,7 @@ impl Dispatcher {
 
     /// The connection to a worker.
     pub(crate) fn channel(&self, worker: &Worker) -> Result<Channel, Status> {
-        let channel = self.channels.load().get(&worker.url).cloned();
-        channel.ok_or_else(|| Status::unavailable("the worker has just left the swarm; try again"))
+        channel(&self.channels, worker)
     }
 
     async fn begin(

@@ -2,12 +2,12 @@
 //!
 //! Nothing waits for a worker here: a request that cannot be compared with examples now is routed without that.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use slm_crds::route::Target;
 use slm_proto::v1::{EmbedInput, EmbedRequest, EmbedResponse, embed_input::Input, embeddings_client::EmbeddingsClient};
 use thiserror::Error;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
 use tonic::{Code, Response, Status};
 
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
     eligible::ExcludedWorkers,
     encode::ANSWER_BYTES_MAX,
     events::{OpenStream, attributed},
-    fleet::Channels,
+    fleet::{Channels, channel},
     rank::Chosen,
     similarity::unit,
     view::{View, Worker},
@@ -25,6 +25,9 @@ use crate::{
 
 /// Workers that are asked for one batch.
 const ATTEMPTS_MAX: usize = 3;
+/// Longest time of an answer to a batch. A request waits less; vectors of examples are made in the background, where nobody else
+/// would give up.
+const ANSWER_MAX: Duration = Duration::from_secs(30);
 
 /// The encoders of a swarm.
 #[derive(Clone)]
@@ -103,8 +106,7 @@ impl Encoders {
         tenant: &str,
     ) -> Result<EmbedResponse, Status> {
         let _open = OpenStream::new(&worker.open);
-        let channel = self.channels.load().get(&worker.url).cloned();
-        let channel = channel.ok_or_else(|| Status::unavailable("the worker has just left the swarm"))?;
+        let channel = channel(&self.channels, worker)?;
         let input = |text: &String| EmbedInput { input: Some(Input::Text(text.clone())) };
         let request = EmbedRequest {
             model: encoder.name.clone(),
@@ -114,7 +116,9 @@ impl Encoders {
             ..EmbedRequest::default()
         };
         let mut client = EmbeddingsClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
-        client.embed(request).await.map(Response::into_inner).map_err(attributed)
+        let answer = timeout(ANSWER_MAX, client.embed(request)).await;
+        let late = |_| Status::deadline_exceeded(format!("nothing came within {} s", ANSWER_MAX.as_secs()));
+        answer.map_err(late)?.map(Response::into_inner).map_err(attributed)
     }
 }
 

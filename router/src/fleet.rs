@@ -21,7 +21,7 @@ use tokio::{
     task::JoinHandle,
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
-use tonic::transport::Channel;
+use tonic::{Status, transport::Channel};
 
 use crate::{
     RunError,
@@ -37,6 +37,15 @@ const UPDATES_MAX: usize = 64;
 /// One HTTP/2 connection to each worker for all requests, by address. Its state stream has a connection of its own: what
 /// callers leave unread never holds it up.
 pub(crate) type Channels = Arc<ArcSwap<HashMap<Arc<str>, Channel>>>;
+
+/// The connection to a worker.
+///
+/// # Errors
+/// UNAVAILABLE: it has none any more.
+pub(crate) fn channel(channels: &Channels, worker: &Worker) -> Result<Channel, Status> {
+    let channel = channels.load().get(&worker.url).cloned();
+    channel.ok_or_else(|| Status::unavailable("the worker has just left the swarm; try again"))
+}
 
 /// The running task.
 pub(crate) struct Fleet {
