@@ -24,10 +24,10 @@ import time
 import grpc
 from grpc_tools import protoc
 
-data, minilm, *rest = sys.argv[1:]
-count, seeds = (int(number) for number in (*rest[:2], *("16", "3")[len(rest) :]))
 root = pathlib.Path(__file__).resolve().parents[2]
-binary = rest[2] if len(rest) > 2 else str(root / "target/release/slm")
+data, minilm = sys.argv[1:3]
+count, seeds, binary = [*sys.argv[3:], *("16", "3", str(root / "target/release/slm"))[len(sys.argv) - 3 :]]
+count, seeds = int(count), int(seeds)
 CLIENTS = 4
 
 work = tempfile.TemporaryDirectory()

@@ -2,7 +2,8 @@
 //! them. No error, every greedy stream the one that its version gives alone, and memory that does not grow.
 //!
 //! `SLM_SOAK_SECONDS` says for how long; `make soak` takes half an hour. Memory is looked at when it runs for fifteen minutes
-//! or more. Pages of keys and values are touched for the first time before, all of them: when a run needs the last of them is chance. It is read while the swarm rests: while it answers,
+//! or more. Pages of keys and values are touched for the first time before, all of them: when a run needs the last of them is
+//! chance. It is read while the swarm rests: while it answers,
 //! the versions that requests hold leases on have their memory too, and how many there are is a matter of the machine's speed.
 
 use std::{
