@@ -3,9 +3,8 @@
 use std::{error::Error, path::PathBuf, time::Duration};
 
 use slm_proto::v1::{
-    ExpertKind, GenerateRequest, Message, Messages, Sampling, embeddings_client::EmbeddingsClient,
-    generate_request::Input, generation_client::GenerationClient, swarm_client::SwarmClient,
-    tokens_client::TokensClient,
+    GenerateRequest, Message, Messages, Sampling, embeddings_client::EmbeddingsClient, generate_request::Input,
+    generation_client::GenerationClient, swarm_client::SwarmClient, tokens_client::TokensClient,
 };
 use slm_tls::{cause::innermost, outward::Trust};
 use tonic::{
@@ -222,15 +221,6 @@ impl PromptArgs {
 fn key_value(text: &str) -> Result<(String, String), String> {
     let pair = text.split_once('=').ok_or_else(|| "expected KEY=VALUE".to_owned())?;
     Ok((pair.0.to_owned(), pair.1.to_owned()))
-}
-
-/// The name of a kind of expert.
-pub fn kind_name(kind: ExpertKind) -> &'static str {
-    match kind {
-        ExpertKind::SlmModel => "SlmModel",
-        ExpertKind::LoraAdapter => "LoraAdapter",
-        ExpertKind::Unspecified => "",
-    }
 }
 
 #[cfg(test)]

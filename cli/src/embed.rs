@@ -7,7 +7,7 @@ use slm_proto::v1::{EmbedInput, EmbedRequest, EmbedResponse, embed_input::Input}
 use crate::{
     client::{Client, ServerArgs, refused},
     exit::Failure,
-    explain, output,
+    output,
     up::SwarmArgs,
 };
 
@@ -71,7 +71,7 @@ async fn answer(server: &ServerArgs, request: EmbedRequest, whole: bool) -> Resu
     let vectors: Vec<_> = embeddings.into_iter().map(|embedding| embedding.values).collect();
     output::json(&json!({
         "request_id": request_id,
-        "expert": expert.as_ref().map(explain::expert_json),
+        "expert": expert.as_ref().map(slm_proto::json::expert),
         "embeddings": vectors,
         "usage": { "prompt_tokens": prompt_tokens },
     }))

@@ -3,11 +3,13 @@
 use std::fmt::Write as _;
 
 use clap::Args;
-use serde_json::{Value, json};
-use slm_proto::v1::{Candidate, CandidateOutcome, Decision, Expert};
+use slm_proto::{
+    json,
+    v1::{Candidate, CandidateOutcome, Decision},
+};
 
 use crate::{
-    client::{Client, PromptArgs, ServerArgs, kind_name, refused},
+    client::{Client, PromptArgs, ServerArgs, refused},
     exit::Failure,
     output::{self, short_digest},
     style::{self, styled},
@@ -33,7 +35,7 @@ pub async fn execute(args: ExplainArgs) -> Result<(), Failure> {
     request.explain = true;
     let mut client = Client::connect(&args.server).await?;
     let decision = client.swarm.explain(request).await.map_err(|status| refused(&status))?.into_inner();
-    if args.json { output::json(&json(&decision)) } else { output::text(&words(&decision)) }
+    if args.json { output::json(&json::decision(&decision)) } else { output::text(&words(&decision)) }
 }
 
 /// A decision for people.
@@ -46,7 +48,7 @@ pub fn words(decision: &Decision) -> String {
         format!(" on {}", chosen.model)
     };
     let answers = match &decision.chosen {
-        Some(_) => format!("{} ({}{model})", styled(style::HEAD, &chosen.name), kind_name(chosen.kind())),
+        Some(_) => format!("{} ({}{model})", styled(style::HEAD, &chosen.name), json::kind(chosen.kind())),
         None => styled(style::HEAD, "the route's own message"),
     };
     // Writing to a string does not fail.
@@ -84,44 +86,6 @@ fn shortened(rule: &str) -> String {
     }
     let beginning: String = rule.chars().take(MOST).collect();
     format!("{beginning}…")
-}
-
-/// A decision as JSON, in the words of the protocol.
-pub fn json(decision: &Decision) -> Value {
-    let candidate = |candidate: &Candidate| {
-        let outcome = candidate.outcome().as_str_name().trim_start_matches("CANDIDATE_OUTCOME_").to_owned();
-        json!({
-            "expert": candidate.expert.as_ref().map(expert_json),
-            "rule": candidate.rule,
-            "outcome": outcome,
-            "why_not": candidate.why_not,
-            "score": candidate.score,
-        })
-    };
-    json!({
-        "requested": decision.requested,
-        "route": decision.route,
-        "chosen": decision.chosen.as_ref().map(expert_json),
-        "reason": decision.reason,
-        "worker": decision.worker,
-        "candidates": decision.candidates.iter().map(candidate).collect::<Vec<_>>(),
-        "similarity": decision.similarity.as_ref().map(|similarity| json!({
-            "scope": similarity.scope().as_str_name().trim_start_matches("SCOPE_"),
-            "best": similarity.best,
-            "accept": similarity.accept,
-            "out_of_scope": similarity.out_of_scope,
-        })),
-    })
-}
-
-/// An expert as JSON.
-pub fn expert_json(expert: &Expert) -> Value {
-    json!({
-        "kind": kind_name(expert.kind()),
-        "name": expert.name,
-        "model": expert.model,
-        "digest": expert.digest,
-    })
 }
 
 #[cfg(test)]

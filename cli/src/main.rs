@@ -39,6 +39,7 @@ mod embed;
 mod explain;
 mod get;
 mod ping;
+mod route;
 mod run;
 
 // Models without a swarm.
@@ -87,6 +88,8 @@ enum Command {
     Chat(chat::ChatArgs),
     Get(get::GetArgs),
     Explain(explain::ExplainArgs),
+    #[command(subcommand)]
+    Route(route::RouteCommand),
     Ping(ping::PingArgs),
     Score(score::ScoreArgs),
     Convert(convert::ConvertArgs),
@@ -133,6 +136,7 @@ async fn execute(command: Command) -> Result<(), Failure> {
         Command::Run(args) => exit::or_interrupted(run::execute(args)).await,
         Command::Get(args) => exit::or_interrupted(get::execute(args)).await,
         Command::Explain(args) => exit::or_interrupted(explain::execute(args)).await,
+        Command::Route(command) => exit::or_interrupted(route::execute(command)).await,
         Command::Ping(args) => exit::or_interrupted(ping::execute(args)).await,
         Command::Score(args) => exit::or_interrupted(score::execute(args)).await,
         Command::Convert(args) => exit::or_interrupted(convert::execute(args)).await,

@@ -152,8 +152,8 @@ fn json(answer: &Completion) -> Value {
     let Usage { prompt_tokens, completion_tokens, cached_tokens } = answer.usage.unwrap_or_default();
     let mut shown = json!({
         "request_id": started.request_id,
-        "expert": started.expert.as_ref().map(explain::expert_json),
-        "decision": started.decision.as_ref().map(explain::json),
+        "expert": started.expert.as_ref().map(slm_proto::json::expert),
+        "decision": started.decision.as_ref().map(slm_proto::json::decision),
         "text": answer.text,
         "finish_reason": reason,
         "usage": {

@@ -7,7 +7,7 @@ use slm_proto::v1::{DetokenizeRequest, GenerateRequest, TokenizeRequest, Tokeniz
 use crate::{
     client::{Client, PromptArgs, ServerArgs, refused},
     exit::Failure,
-    explain, output,
+    output,
     up::SwarmArgs,
 };
 
@@ -73,7 +73,7 @@ async fn show(server: &ServerArgs, request: GenerateRequest, whole: bool) -> Res
     let tokens: Vec<_> = tokens.map(|(id, text)| json!({ "id": id, "text": text })).collect();
     output::json(&json!({
         "request_id": request_id,
-        "expert": expert.as_ref().map(explain::expert_json),
+        "expert": expert.as_ref().map(slm_proto::json::expert),
         "context_length": context_length,
         "count": token_ids.len(),
         "prompt": text,

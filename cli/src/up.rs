@@ -124,12 +124,29 @@ impl SwarmArgs {
     /// # Errors
     /// Manifests that cannot be Ready, no answer at the address, or what `ask` says.
     pub async fn ask(&self, ask: impl AsyncFnOnce(&ServerArgs) -> Result<(), Failure>) -> Result<(), Failure> {
-        let Some(filename) = &self.filename else { return ask(&self.server).await };
-        let swarm = embedded(filename, &self.store).await?;
-        let answered = ask(&ServerArgs::local(swarm.bound.grpc.to_string())).await;
-        let ended = swarm.end().await.map_err(failure);
-        answered.and(ended)
+        match &self.filename {
+            None => ask(&self.server).await,
+            Some(filename) => with_swarm(None, (filename, &self.store), ask).await,
+        }
     }
+}
+
+/// Asks the swarm that runs, or that of `manifests`, which is started for it and ends after it.
+///
+/// # Errors
+/// Manifests that cannot be Ready, no answer at the address, or what `ask` says.
+pub async fn with_swarm(
+    running: Option<&ServerArgs>,
+    (manifests, store): (&Path, &StoreArgs),
+    ask: impl AsyncFnOnce(&ServerArgs) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    if let Some(running) = running {
+        return ask(running).await;
+    }
+    let swarm = embedded(manifests, store).await?;
+    let answered = ask(&ServerArgs::local(swarm.bound.grpc.to_string())).await;
+    let ended = swarm.end().await.map_err(failure);
+    answered.and(ended)
 }
 
 /// Invalid manifests are wrong usage.

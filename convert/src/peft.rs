@@ -29,6 +29,10 @@ use weights::Weights;
 
 const CONFIG_FILE: &str = "adapter_config.json";
 const WEIGHTS_FILE: &str = "adapter_model.safetensors";
+/// Name of the file that says what the head of a route is. What it holds is read elsewhere.
+pub const HEAD_FILE: &str = "head.json";
+/// Name of the file with the matrices of the head of a route.
+pub const HEAD_WEIGHTS_FILE: &str = "head.safetensors";
 /// Real configurations have a few kilobytes, or some hundred with a pattern for each module.
 const CONFIG_BYTES_MAX: u64 = 4 << 20;
 /// Bound on a hashed file: rank 256 on every layer of a model of 8 billion weights has 3 GB.
@@ -40,7 +44,7 @@ pub type Embeddings<'a> = dyn Fn(&str) -> Option<Tensor> + 'a;
 /// An adapter that fits its base.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Adapter {
-    /// Identity of the adapter: `sha256:…` of configuration, weights and chat template, if any.
+    /// Identity of the adapter: `sha256:…` of configuration, weights, and chat template and head, if any.
     pub digest: String,
     /// Largest rank of its pairs.
     pub rank_max: usize,
@@ -66,7 +70,8 @@ pub struct LoraPair {
 }
 
 impl Adapter {
-    /// Opens a folder with `adapter_config.json` and `adapter_model.safetensors` for the base of that shape.
+    /// Opens a folder with `adapter_config.json` and `adapter_model.safetensors` for the base of that shape. A folder with the head of a
+    /// route needs neither: without them the base stays as it is.
     ///
     /// # Errors
     /// Names the field or tensor that cannot be applied exactly. A copy of the base's embedding or head is such a
@@ -80,6 +85,16 @@ impl Adapter {
     /// # Errors
     /// As [`Self::open`].
     pub fn open_on(dir: &Path, base: &Architecture, embeddings: &Embeddings<'_>) -> Result<Self, AdapterError> {
+        if is_head_alone(dir) {
+            let digest = digest(dir)?;
+            return Ok(Self {
+                digest,
+                rank_max: 0,
+                target_modules: Vec::new(),
+                pairs: BTreeMap::new(),
+                notes: Vec::new(),
+            });
+        }
         let config_path = existing(dir, CONFIG_FILE)?;
         let weights_path = existing(dir, WEIGHTS_FILE)?;
         let config_bytes = mapped::read(&config_path, CONFIG_BYTES_MAX)
@@ -90,7 +105,7 @@ impl Adapter {
         let (pairs, note) = weights.pairs(&targets, base, embeddings)?;
 
         Ok(Self {
-            digest: identity(dir, &config_bytes, weights.bytes()),
+            digest: identity(dir, Some((&config_bytes, weights.bytes())))?,
             rank_max: pairs.values().map(|pair| pair.rank).max().unwrap_or(0),
             target_modules: target_modules(base, pairs.keys().copied()),
             pairs,
@@ -106,25 +121,58 @@ pub(crate) fn target_modules(base: &Architecture, places: impl Iterator<Item = P
     base.linear_names().into_iter().filter(|name| adapted.contains(name)).map(str::to_owned).collect()
 }
 
+/// Whether the folder `dir` has the head of a route.
+pub fn has_head(dir: &Path) -> bool {
+    dir.join(HEAD_FILE).is_file()
+}
+
+/// Whether the folder `dir` has the head of a route and nothing that changes its base.
+pub fn is_head_alone(dir: &Path) -> bool {
+    has_head(dir) && !dir.join(CONFIG_FILE).is_file() && !dir.join(WEIGHTS_FILE).is_file()
+}
+
 /// The digest of the adapter in `dir`, as [`Adapter::open`] computes it, without validating the files.
 ///
 /// # Errors
-/// One of the two files cannot be read.
+/// One of the files cannot be read.
 pub fn digest(dir: &Path) -> Result<String, AdapterError> {
-    // Read, not mapped: a watched folder may be written meanwhile.
-    let read = |name| {
-        let path = existing(dir, name)?;
-        mapped::read(&path, BYTES_MAX).map_err(|source| AdapterError::Io { path, source })
-    };
-    let (config, weights) = (read(CONFIG_FILE)?, read(WEIGHTS_FILE)?);
-    Ok(identity(dir, &config, &weights))
+    if is_head_alone(dir) {
+        return identity(dir, None);
+    }
+    let (config, weights) = (read(dir, CONFIG_FILE)?, read(dir, WEIGHTS_FILE)?);
+    identity(dir, Some((&config, &weights)))
 }
 
-/// Hashes configuration, weights, and the chat template if there is one.
-fn identity(dir: &Path, config: &[u8], weights: &[u8]) -> String {
+/// The digest of what changes the base, without the head of a route beside it. `None` if nothing does.
+///
+/// # Errors
+/// One of the files cannot be read.
+pub fn digest_of_changes(dir: &Path) -> Result<Option<String>, AdapterError> {
+    if is_head_alone(dir) {
+        return Ok(None);
+    }
+    let (config, weights) = (read(dir, CONFIG_FILE)?, read(dir, WEIGHTS_FILE)?);
+    Ok(Some(digest::of_files([(CONFIG_FILE, config.as_slice()), (WEIGHTS_FILE, weights.as_slice())])))
+}
+
+/// Read, not mapped: a watched folder may be written meanwhile.
+fn read(dir: &Path, name: &'static str) -> Result<Vec<u8>, AdapterError> {
+    let path = existing(dir, name)?;
+    mapped::read(&path, BYTES_MAX).map_err(|source| AdapterError::Io { path, source })
+}
+
+/// Hashes configuration and weights, and the chat template and the head if there are any.
+fn identity(dir: &Path, files: Option<(&[u8], &[u8])>) -> Result<String, AdapterError> {
     let template = chat::source(dir);
     let template = template.as_ref().map(|template| ("chat_template", template.as_bytes()));
-    digest::of_files([(CONFIG_FILE, config), (WEIGHTS_FILE, weights)].into_iter().chain(template))
+    let files = files.map(|(config, weights)| [(CONFIG_FILE, config), (WEIGHTS_FILE, weights)]);
+    let head = match has_head(dir) {
+        true => Some([read(dir, HEAD_FILE)?, read(dir, HEAD_WEIGHTS_FILE)?]),
+        false => None,
+    };
+    let names = [HEAD_FILE, HEAD_WEIGHTS_FILE];
+    let head = head.iter().flat_map(|files| names.into_iter().zip(files.iter().map(Vec::as_slice)));
+    Ok(digest::of_files(files.into_iter().flatten().chain(template).chain(head)))
 }
 
 fn existing(dir: &Path, name: &'static str) -> Result<std::path::PathBuf, AdapterError> {

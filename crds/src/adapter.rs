@@ -40,7 +40,8 @@ use crate::{
 pub struct LoraAdapterSpec {
     /// ModelRef names the SlmModel that the adapter was trained on.
     pub model_ref: ModelRef,
-    /// Source is the location of the adapter as PEFT saves it: adapter_config.json and adapter_model.safetensors.
+    /// Source is the location of the adapter as PEFT saves it: adapter_config.json and adapter_model.safetensors; or of the head of a
+    /// route as `slm route train` writes it, alone or beside these files.
     pub source: Source,
     /// Scale multiplies the scaling of the adapter's own configuration. Defaults to 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -3,7 +3,7 @@
 // Printer columns repeat their keys, which clippy takes for repeated attributes.
 #![allow(clippy::duplicated_attributes)]
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -42,14 +42,22 @@ pub struct SwarmRouteSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     pub rules: Vec<RouteRule>,
-    /// Similarity selects the target whose examples are most like the text, when no rule is true.
+    /// Classifier selects the target of the text's label, when no rule is true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classifier: Option<Classifier>,
+    /// Similarity selects the target whose examples are most like the text, when no rule is true and the classifier, if there is one,
+    /// does not accept the text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub similarity: Option<Similarity>,
-    /// OutOfScope is what happens to a request that no target of `similarity` is for. The fallback answers it if this is not set.
+    /// OutOfScope is what happens to a request that no target of `classifier` or `similarity` is for. The fallback answers it if this is not set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub out_of_scope: Option<OutOfScope>,
-    /// OnError is what happens to a request when a rule fails on it, or its similarity cannot be computed. Fallback (the default): a rule that
-    /// fails is not true, and without similarity the fallback answers. Reject: the request is refused.
+    /// Cascade asks a larger target when the answer of the selected one is not confident enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cascade: Option<Cascade>,
+    /// OnError is what happens to a request when a rule fails on it, or when its label or similarity cannot be computed. Fallback (the
+    /// default): a rule that fails is not true, a classifier that fails is passed over, and the fallback answers when nothing else
+    /// decides. Reject: the request is refused.
     #[serde(default, skip_serializing_if = "OnError::is_default")]
     pub on_error: OnError,
     /// Fallback is the target when nothing selects one.
@@ -66,6 +74,32 @@ pub struct RouteRule {
     pub when: String,
     /// To is the target when the expression is true.
     pub to: Target,
+}
+
+/// Classifier asks a model for the label of a text.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Classifier {
+    /// Model is what labels texts: a LoraAdapter with a head, as `slm route train` writes it, on a SlmModel with `task: Embed`; or a
+    /// SlmModel with `task: Classify`, or a LoraAdapter on one.
+    pub model: Target,
+    /// Targets among which one is selected.
+    #[schemars(length(min = 1, max = 256))]
+    pub targets: Vec<Target>,
+    /// Labels name the target of a label. A label that is not listed belongs to the expert that the head names, or else to the target of
+    /// the label's own name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 4096))]
+    pub labels: BTreeMap<String, String>,
+    /// FalseRejections is the share of texts in scope that may be taken for out of scope, by the texts that were held out when the head
+    /// was trained. Another share of the same size may be unsure.
+    #[serde(default = "false_rejections", skip_serializing_if = "is_false_rejections")]
+    #[schemars(range(min = 0.0, max = 0.5))]
+    pub false_rejections: f64,
+    /// Thresholds of the probability of the most probable target, for a model with `task: Classify`, which has no other measure of scope:
+    /// without them everything is in scope. A head does not take them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thresholds: Option<Thresholds>,
 }
 
 /// Similarity compares the text of a request with examples.
@@ -87,7 +121,7 @@ pub struct Similarity {
     pub thresholds: Option<Thresholds>,
 }
 
-fn false_rejections() -> f64 {
+pub(crate) fn false_rejections() -> f64 {
     0.02
 }
 
@@ -96,15 +130,15 @@ fn is_false_rejections(share: &f64) -> bool {
     *share == false_rejections()
 }
 
-/// Thresholds of a similarity, a cosine.
+/// Thresholds of a score: of a similarity, which is a cosine, or of a probability.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = validation::thresholds()))]
 pub struct Thresholds {
-    /// Accept is the similarity from which the most similar target is selected.
+    /// Accept is the score from which the target with the highest score is selected.
     #[schemars(range(min = -1.0, max = 1.0))]
     pub accept: f64,
-    /// OutOfScope is the similarity below which a request is out of scope. Between the two it is unsure: the most similar target is
+    /// OutOfScope is the score below which a request is out of scope. Between the two it is unsure: the target with the highest score is
     /// selected, and the decision says so.
     #[schemars(range(min = -1.0, max = 1.0))]
     pub out_of_scope: f64,
@@ -126,6 +160,76 @@ pub struct OutOfScope {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024), extend("x-kubernetes-validations" = validation::not_blank()))]
     pub reject: Option<String>,
+}
+
+/// Cascade asks larger targets for what smaller ones do not answer with confidence. An answer is judged as a whole, before its first
+/// byte leaves: a caller sees one answer of one expert.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Cascade {
+    /// Targets from small to large. The one that the route selected is asked first; then those after it in this list, or all of them if
+    /// it is not listed.
+    #[schemars(length(min = 1, max = 8))]
+    pub targets: Vec<Target>,
+    /// Confidence that an answer needs.
+    pub confidence: Confidence,
+    /// Budget of escalations, for each router.
+    #[serde(default, skip_serializing_if = "EscalationBudget::is_default")]
+    pub budget: EscalationBudget,
+}
+
+/// Confidence of an answer: from the probabilities of its tokens.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Confidence {
+    /// Measure of confidence. Mean (the default): the geometric mean of the tokens' probabilities. Least: the lowest of them.
+    #[serde(default)]
+    pub measure: Measure,
+    /// Accept is the confidence from which an answer is given.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub accept: f64,
+}
+
+/// Measure of confidence.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[allow(missing_docs)]
+pub enum Measure {
+    #[default]
+    Mean,
+    Least,
+}
+
+/// EscalationBudget bounds how often larger targets are asked.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EscalationBudget {
+    /// Share of the last 256 answers of the route that may be escalated. Unset: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub share: Option<f64>,
+    /// PerMinute is the number of escalations a minute. Unset: any number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub per_minute: Option<u32>,
+    /// Spent is what happens to an answer that is not confident enough when the budget is spent. Answer (the default): it is given. Reject:
+    /// the request is refused, and may be tried again later.
+    #[serde(default)]
+    pub spent: BudgetSpent,
+}
+
+/// BudgetSpent is what happens when a budget of escalations is spent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[allow(missing_docs)]
+pub enum BudgetSpent {
+    #[default]
+    Answer,
+    Reject,
+}
+
+impl EscalationBudget {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// OnError is what a failure to choose a target means.
@@ -151,46 +255,71 @@ impl SwarmRouteSpec {
         Self {
             description: None,
             rules: Vec::new(),
+            classifier: None,
             similarity: None,
             out_of_scope: None,
+            cascade: None,
             on_error: OnError::default(),
             fallback,
         }
     }
 
-    /// Every object that the route refers to, and where: the encoder first, then every expert that may answer, the fallback last.
+    /// Every object that the route refers to, and where: first what reads texts, then every expert that may answer, the fallback last.
     pub fn references(&self) -> impl Iterator<Item = (Place, &Target)> {
+        let classifier = self.classifier.iter().map(|classifier| (Place::Classifier, &classifier.model));
         let encoder = self.similarity.iter().map(|similarity| (Place::Encoder, &similarity.encoder));
         let rules = self.rules.iter().enumerate().map(|(index, rule)| (Place::Rule(index), &rule.to));
+        let labelled = self.classifier.iter().flat_map(|classifier| classifier.targets.iter().enumerate());
+        let labelled = labelled.map(|(index, target)| (Place::Labelled(index), target));
         let similar = self.similarity.iter().flat_map(|similarity| similarity.targets.iter().enumerate());
         let similar = similar.map(|(index, target)| (Place::Similar(index), target));
         let out = self.out_of_scope.iter().filter_map(|out| Some((Place::OutOfScope, out.to.as_ref()?)));
-        encoder.chain(rules).chain(similar).chain(out).chain([(Place::Fallback, &self.fallback)])
+        let larger = self.cascade.iter().flat_map(|cascade| cascade.targets.iter().enumerate());
+        let larger = larger.map(|(index, target)| (Place::Cascade(index), target));
+        let selected = rules.chain(labelled).chain(similar).chain(out).chain(larger);
+        classifier.chain(encoder).chain(selected).chain([(Place::Fallback, &self.fallback)])
     }
 }
 
 /// The field of a route that refers to an object. Shown as its path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
+    /// What labels texts.
+    Classifier,
     /// What makes vectors.
     Encoder,
     /// The target of a rule.
     Rule(usize),
+    /// A target of the classifier.
+    Labelled(usize),
     /// A target of the similarity.
     Similar(usize),
     /// The target of what is out of scope.
     OutOfScope,
+    /// A target of the cascade.
+    Cascade(usize),
     /// The fallback.
     Fallback,
+}
+
+impl Place {
+    /// Whether what stands there may answer requests.
+    #[must_use]
+    pub fn answers(self) -> bool {
+        !matches!(self, Self::Classifier | Self::Encoder)
+    }
 }
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Classifier => f.write_str("spec.classifier.model"),
             Self::Encoder => f.write_str("spec.similarity.encoder"),
             Self::Rule(index) => write!(f, "spec.rules[{index}].to"),
+            Self::Labelled(index) => write!(f, "spec.classifier.targets[{index}]"),
             Self::Similar(index) => write!(f, "spec.similarity.targets[{index}]"),
             Self::OutOfScope => f.write_str("spec.outOfScope.to"),
+            Self::Cascade(index) => write!(f, "spec.cascade.targets[{index}]"),
             Self::Fallback => f.write_str("spec.fallback"),
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use kube::runtime::controller::Action;
 use slm_crds::{
-    SwarmRoute,
+    SwarmRoute, SwarmRouteSpec,
     expert::Expert,
     route::{SwarmRouteStatus, Target, TargetKind},
     rule,
@@ -64,12 +64,13 @@ fn verdict(route: &SwarmRoute, objects: &Objects) -> Verdict {
     if let Some((path, unfit)) = unfit(&route.spec, |target| referred(objects, target)).into_iter().next() {
         return Verdict::wrong("UnfitReference", format!("{path}: {unfit}"));
     }
-    let similar = route
-        .spec
-        .similarity
-        .as_ref()
-        .map_or_else(String::new, |similarity| format!(", {} targets by similarity", similarity.targets.len()));
-    Verdict::ready(format!("{} rules{similar} and a fallback", route.spec.rules.len()))
+    let SwarmRouteSpec { rules, classifier, similarity, .. } = &route.spec;
+    let by = |targets: Option<usize>, what: &str| {
+        targets.map_or_else(String::new, |targets| format!(", {targets} targets by {what}"))
+    };
+    let labelled = by(classifier.as_ref().map(|classifier| classifier.targets.len()), "label");
+    let similar = by(similarity.as_ref().map(|similarity| similarity.targets.len()), "similarity");
+    Verdict::ready(format!("{} rules{labelled}{similar} and a fallback", rules.len()))
 }
 
 /// What a route reads of an object that owns its name.

@@ -2,7 +2,8 @@
 //!
 //! The `.proto` files beside this crate are the contract; this is what tonic and prost make of them, and the file
 //! descriptors that gRPC reflection serves, with the headers and trailers that every server of it reads and writes.
-//! A [`Completion`](v1::Completion) can take [deltas](v1::Completion::add). Nothing else lives here: no conversion, no transport, no policy.
+//! A [`Completion`](v1::Completion) can take [deltas](v1::Completion::add), and decisions are [shown as JSON](json). Nothing else lives
+//! here: no transport, no policy.
 
 /// Package `slm.v1`: the messages, clients and servers.
 #[allow(missing_docs, clippy::all, clippy::pedantic, clippy::too_many_lines, unreachable_pub)]
@@ -11,6 +12,7 @@ pub mod v1 {
 }
 
 mod completion;
+pub mod json;
 
 /// Package `inference`: the Open Inference Protocol.
 #[allow(missing_docs, clippy::all, clippy::pedantic, clippy::too_many_lines, unreachable_pub)]
@@ -34,4 +36,6 @@ pub mod trailers {
     pub const ERROR_CODE: &str = "slm-error-code";
     /// Value of [`ERROR_CODE`]: the prompt, or prompt and `max_tokens` together, do not fit the context.
     pub const CONTEXT_LENGTH_EXCEEDED: &str = "context_length_exceeded";
+    /// Value of [`ERROR_CODE`]: no expert of the route is for the request, and the route refuses such requests.
+    pub const OUT_OF_SCOPE: &str = "out_of_scope";
 }

@@ -1,5 +1,5 @@
 //! Classification of a request by its route, once for each request, however often it is decided while it waits: by the route's
-//! rules, and when none of them is true by the similarity to examples (`compare`).
+//! rules; when none of them is true by its classifier; and when that does not accept the text by the similarity to examples (`scores`).
 //!
 //! Rules are evaluated off the connection's thread: on a blocking thread, as many at a time as there are cores, and where they are
 //! expensive again from the start on a background thread, callers in turn. `slm_crds::rule::Budget` bounds their cost,
@@ -14,9 +14,8 @@ use tokio::sync::Semaphore;
 
 use crate::{
     access::table::Caller,
-    compare::{CompareError, Comparer},
     route::Route,
-    similarity::Similar,
+    scores::{Classifiers, Comparer, Labelled, Scope, ScoreError, Similar},
     view::{Entry, View},
 };
 
@@ -25,25 +24,28 @@ use crate::{
 pub(crate) struct Outcomes {
     route: Arc<Route>,
     pub(crate) rules: Vec<Result<bool, RuleError>>,
-    /// Of a route with a similarity, unless its rules have decided.
-    pub(crate) similar: Option<Result<Similar, CompareError>>,
+    /// Of a route with a classifier, unless its rules have decided.
+    pub(crate) labelled: Option<Result<Labelled, ScoreError>>,
+    /// Of a route with a similarity, unless its rules or its classifier have decided.
+    pub(crate) similar: Option<Result<Similar, ScoreError>>,
 }
 
 /// Operations of rules that are cheap, a hundredth of the whole budget.
 const CHEAP: u64 = 10_000;
 
-/// The evaluator of rules and similarities.
+/// The evaluator of rules and scores.
 pub(crate) struct Classifier {
     permits: Arc<Semaphore>,
     expensive: FairPool,
+    classifiers: Classifiers,
     comparer: Comparer,
 }
 
 impl Classifier {
     /// A classifier that evaluates expensive rules in that pool.
-    pub(crate) fn new(expensive: FairPool, comparer: Comparer) -> Self {
+    pub(crate) fn new(expensive: FairPool, classifiers: Classifiers, comparer: Comparer) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { permits: Arc::new(Semaphore::new(cores)), expensive, comparer }
+        Self { permits: Arc::new(Semaphore::new(cores)), expensive, classifiers, comparer }
     }
 
     /// Makes `outcomes` those of the route that `request` names in `view`, if it names one.
@@ -63,6 +65,10 @@ impl Classifier {
         } else {
             self.run(route, request, caller).await
         };
+        if let Some(classifier) = route.classifier().filter(|_| !found.decides()) {
+            let labelled = self.classifiers.label(&route.name, classifier, text(request), caller.tenant());
+            found.labelled = Some(labelled.await);
+        }
         if let Some(similarity) = route.similarity().filter(|_| !found.decides()) {
             let compared = self.comparer.compare(route, &similarity.encoder, text(request), caller.tenant());
             found.similar = Some(compared.await);
@@ -95,13 +101,18 @@ impl Classifier {
 
 impl Outcomes {
     fn of_rules(route: &Arc<Route>, rules: Vec<Result<bool, RuleError>>) -> Self {
-        Self { route: Arc::clone(route), rules, similar: None }
+        Self { route: Arc::clone(route), rules, labelled: None, similar: None }
     }
 
-    /// Whether the rules alone decide.
+    /// Whether what is there decides.
     fn decides(&self) -> bool {
-        let fails = |rule: &Result<bool, RuleError>| rule.is_err() && self.route.rejects_on_error();
-        self.rules.iter().any(|rule| *rule == Ok(true) || fails(rule))
+        let rejects = self.route.rejects_on_error();
+        let labelled = match &self.labelled {
+            Some(Ok(labelled)) => labelled.scope == Scope::In,
+            Some(Err(_)) => rejects,
+            None => false,
+        };
+        labelled || self.rules.iter().any(|rule| *rule == Ok(true) || rule.is_err() && rejects)
     }
 }
 
@@ -152,9 +163,9 @@ mod tests {
 
     use super::*;
     use crate::{
-        encoders::Encoders,
         fleet::Channels,
         metrics::Metrics,
+        scores::{Kept, Readers},
         view::{Index, fixtures},
     };
 
@@ -181,9 +192,11 @@ mod tests {
             input: Some(Input::Prompt("my card".to_owned())),
             ..Default::default()
         };
-        let encoders = Encoders::new(watch::channel(Arc::default()).1, Channels::default());
-        let comparer = Comparer::new(encoders, Arc::new(Metrics::new()));
-        let classifier = Classifier::new(FairPool::new("test", Priority::Background, 1), comparer);
+        let readers = Readers::new(watch::channel(Arc::default()).1, Channels::default());
+        let metrics = Arc::new(Metrics::new());
+        let comparer = Comparer::new(readers.clone(), Kept::default(), Arc::clone(&metrics));
+        let classifiers = Classifiers::new(readers, Kept::default(), metrics);
+        let classifier = Classifier::new(FairPool::new("test", Priority::Background, 1), classifiers, comparer);
         let mut outcomes = None;
         classifier.classify(&view, &request, &Caller::anybody(), &mut outcomes).await;
         let first = outcomes.as_ref().expect("a route").rules.as_ptr();

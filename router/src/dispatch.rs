@@ -7,11 +7,12 @@
 use std::sync::Arc;
 
 use futures::{FutureExt as _, future::BoxFuture};
+use slm_crds::route::Target;
 use slm_pool::{FairPool, Priority};
 use slm_proto::v1::{Decision, GenerateRequest, Started, generate_response, generation_client::GenerationClient};
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, sleep_until, timeout, timeout_at},
+    time::{Instant, sleep_until, timeout, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tonic::{Status, transport::Channel};
@@ -21,14 +22,13 @@ use crate::{
     access::table::Caller,
     attempts::{Attempts, RETRY_AFTER},
     body_memory::BodyMemory,
+    cascade::{Cascades, with_probabilities},
     classify::{Classifier, Outcomes},
-    compare::Comparer,
     config::Limits,
     decide::{Decided, Verdict},
     draws::Draws,
     eligible::ExcludedWorkers,
-    encoders::Encoders,
-    events::{Answer, Event, Events, OpenStream, attributed, event},
+    events::{Answer, Events, OpenStream, attributed, event},
     fleet::{Channels, Fleet, channel},
     metrics::{Api, Meter, Metrics, Queued},
     permits::{Full, Permit, Permits},
@@ -36,6 +36,8 @@ use crate::{
     readiness::ReadinessGate,
     refusal::Refusal,
     resolve::resolve,
+    scores::{Classifiers, Comparer, Kept, Readers},
+    started::StartedAnswer,
     throttle::Throttle,
     view::{View, Worker},
 };
@@ -60,13 +62,14 @@ pub(crate) struct Dispatcher {
     pub(crate) large_bodies_rate: Throttle,
     pub(crate) body_memory: BodyMemory,
     draws: Draws,
+    pub(crate) cascades: Cascades,
     /// Makes vectors of examples ahead of requests, which would do it themselves.
     _prepares: AbortOnDropHandle<()>,
 }
 
 /// The plan for a request over one view.
 enum Plan {
-    Send { worker: Arc<Worker>, expert: String, decision: Decision },
+    Send { worker: Arc<Worker>, expert: String, decision: Box<Decision> },
     Say { message: String, decision: Box<Decision> },
     Wait { name: String, why: Absence },
 }
@@ -75,6 +78,15 @@ enum Plan {
 pub(crate) enum Reply<T> {
     Of(T),
     Message { message: String, decision: Box<Decision> },
+}
+
+/// What a request wants beyond what its name decides.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Wanted<'a> {
+    /// The worker at this URL, rather than another one.
+    pub(crate) beside: Option<&'a str>,
+    /// This target of its route's cascade, now.
+    pub(crate) to: Option<&'a Target>,
 }
 
 /// One attempt of a request on a worker, under the name of the expert that was decided for.
@@ -98,7 +110,9 @@ impl Dispatcher {
         let of_wait_queue = |share| Permits::new(limits.wait_queue_max, share);
         let (view, channels) = (fleet.view(), fleet.channels());
         let expensive = FairPool::new("expensive", Priority::Background, 1);
-        let comparer = Comparer::new(Encoders::new(view.clone(), Arc::clone(&channels)), Arc::clone(&metrics));
+        let (readers, kept) = (Readers::new(view.clone(), Arc::clone(&channels)), Kept::default());
+        let classifiers = Classifiers::new(readers.clone(), kept.clone(), Arc::clone(&metrics));
+        let comparer = Comparer::new(readers, kept, Arc::clone(&metrics));
         let prepares = AbortOnDropHandle::new(tokio::spawn(comparer.clone().prepare_all(view.clone())));
         Self {
             view,
@@ -106,7 +120,7 @@ impl Dispatcher {
             metrics,
             gate,
             shutdown,
-            classifier: Classifier::new(expensive.clone(), comparer),
+            classifier: Classifier::new(expensive.clone(), classifiers, comparer),
             expensive,
             wait_queue: [limits.wait_queue_expert_max, limits.wait_queue_max / 2].map(of_wait_queue),
             answers: Permits::new(limits.answers_max, limits.answers_max / 2),
@@ -114,6 +128,7 @@ impl Dispatcher {
             body_memory: BodyMemory::new(limits.large_bodies_bytes),
             large_bodies: Permits::new(limits.large_bodies_max, limits.large_bodies_max / 2),
             draws: Draws::default(),
+            cascades: Cascades::default(),
             _prepares: prepares,
             limits,
         }
@@ -143,10 +158,7 @@ impl Dispatcher {
         let deadline = self.deadline(call);
         let answer = async {
             let permit = self.admit(request, &call.caller)?;
-            let send = |worker: Arc<Worker>, expert: String, decision| {
-                async move { self.attempt(&worker, &expert, decision, request, call, deadline).await }.boxed()
-            };
-            match timeout_at(deadline, self.try_workers(request, call, beside, &send)).await {
+            match timeout_at(deadline, self.reply(request, call, beside, deadline)).await {
                 Ok(reply) => Ok((reply?, permit)),
                 Err(_) => Err(Refusal::DeadlineExceeded),
             }
@@ -155,7 +167,10 @@ impl Dispatcher {
             Ok((reply, permit)) => {
                 meter.first_token();
                 Ok(match reply {
-                    Reply::Of(begun) => begun.into_answer(meter, deadline, &self.limits, permit),
+                    Reply::Of(begun) => {
+                        let probabilities = request.logprobs.is_some();
+                        begun.into_answer(meter, deadline, &self.limits, (permit, probabilities))
+                    }
                     Reply::Message { message, decision } => {
                         let (request_id, decision) = (request.request_id.clone(), Some(*decision));
                         let started = Started { request_id, decision, ..Started::default() };
@@ -170,6 +185,43 @@ impl Dispatcher {
                 Err(refusal)
             }
         }
+    }
+
+    /// The reply of the target that is decided for, or of a larger one if its route has a cascade.
+    async fn reply(
+        &self,
+        request: &GenerateRequest,
+        call: &Call,
+        beside: Option<&str>,
+        deadline: Instant,
+    ) -> Result<Reply<StartedAnswer>, Refusal> {
+        let wanted = Wanted { beside, to: None };
+        let view = self.view();
+        let Some((route, cascade)) = view.index.route(&request.model).and_then(|route| Some((route, route.cascade()?)))
+        else {
+            return self.tried(request, call, wanted, deadline).await;
+        };
+        let request = with_probabilities(request);
+        match self.tried(&request, call, wanted, deadline).await? {
+            Reply::Of(answer) => {
+                Ok(Reply::Of(self.escalated((route, cascade), answer, &request, call, deadline).await?))
+            }
+            reply => Ok(reply),
+        }
+    }
+
+    /// The answer of the first worker that begins one.
+    pub(crate) async fn tried(
+        &self,
+        request: &GenerateRequest,
+        call: &Call,
+        wanted: Wanted<'_>,
+        deadline: Instant,
+    ) -> Result<Reply<StartedAnswer>, Refusal> {
+        let send = |worker: Arc<Worker>, expert: String, decision| {
+            async move { self.attempt(&worker, &expert, decision, request, call, deadline).await }.boxed()
+        };
+        self.try_workers(request, call, wanted, &send).await
     }
 
     /// When the request has to be answered.
@@ -216,7 +268,7 @@ impl Dispatcher {
         &'r self,
         request: &GenerateRequest,
         call: &Call,
-        beside: Option<&str>,
+        wanted: Wanted<'_>,
         send: &Send<'r, T>,
     ) -> Result<Reply<T>, Refusal> {
         let mut view = self.view.clone();
@@ -225,16 +277,20 @@ impl Dispatcher {
         let mut ticket = None;
         loop {
             let now = Arc::clone(&view.borrow_and_update());
-            if now.index.swarm.generation > 0 {
+            if now.index.swarm.generation > 0 && wanted.to.is_none() {
                 // No rule runs for a caller who may not name its route.
                 resolve(&now, &request.model, &call.caller)?;
                 self.classifier.classify(&now, request, &call.caller, &mut outcomes).await;
             }
-            match self.plan(&now, request, &call.caller, outcomes.as_ref(), (&attempts.tried, beside))? {
+            match self.plan(&now, request, &call.caller, outcomes.as_ref(), (&attempts.tried, wanted))? {
                 Plan::Say { message, decision } => return Ok(Reply::Message { message, decision }),
                 Plan::Wait { name, why } => {
                     if let Some(refusal) = attempts.no_room() {
                         return Err(refusal);
+                    }
+                    // There is an answer of another target.
+                    if wanted.to.is_some() {
+                        return Err(Refusal::NotResident { name, why: why.for_callers(), retry_after: RETRY_AFTER });
                     }
                     let ticket = match &mut ticket {
                         Some(ticket) => ticket,
@@ -242,7 +298,7 @@ impl Dispatcher {
                     };
                     self.wait(&mut view, ticket, name, why).await?;
                 }
-                Plan::Send { worker, expert, decision } => match send(Arc::clone(&worker), expert, decision).await {
+                Plan::Send { worker, expert, decision } => match send(Arc::clone(&worker), expert, *decision).await {
                     Ok(begun) => return Ok(Reply::Of(begun)),
                     Err(status) => {
                         let said = status.to_string();
@@ -262,23 +318,27 @@ impl Dispatcher {
         request: &GenerateRequest,
         caller: &Caller,
         outcomes: Option<&Outcomes>,
-        (tried, beside): (&ExcludedWorkers, Option<&str>),
+        (tried, wanted): (&ExcludedWorkers, Wanted<'_>),
     ) -> Result<Plan, Refusal> {
         if view.index.swarm.generation == 0 {
             return Ok(Plan::Wait { name: request.model.clone(), why: Absence::NoSwarm });
         }
         let shown = |decision| if request.explain { decision } else { brief(decision) };
-        let decided = match resolve(view, &request.model, caller)?.decide(request, outcomes) {
+        let verdict = match wanted.to {
+            Some(to) => Verdict::Ask(Decided::escalated(view, &request.model, to)),
+            None => resolve(view, &request.model, caller)?.decide(request, outcomes),
+        };
+        let decided = match verdict {
             Verdict::Ask(decided) => decided,
             Verdict::Say { message, decision } => {
                 return Ok(Plan::Say { message, decision: Box::new(shown(*decision)) });
             }
             Verdict::Refuse(refusal) => return Err(refusal),
         };
-        Ok(match decided.eligible(tried).beside(beside).rank(self.draws.draw()) {
+        Ok(match decided.eligible(tried).beside(wanted.beside).rank(self.draws.draw()) {
             Ok(Chosen { decided, worker }) => {
                 let expert = decided.expert.name.clone();
-                let decision = shown(decision(decided, Some(worker)));
+                let decision = Box::new(shown(decision(decided, Some(worker))));
                 Plan::Send { worker: Arc::clone(worker), expert, decision }
             }
             Err(unserved) => match (unserved.decided.expert.name, unserved.why) {
@@ -371,7 +431,7 @@ impl Dispatcher {
         let first = event(first).map_err(attributed)?;
         let decision = Decision { chosen: started.expert.clone(), ..decision };
         let started = Started { decision: Some(decision), ..started };
-        Ok(StartedAnswer { started, first, stream, worker: Arc::clone(&worker.url), open })
+        Ok(StartedAnswer::new(started, first, (stream, open), Arc::clone(&worker.url)))
     }
 }
 
@@ -380,30 +440,6 @@ struct WaitTicket {
     until: Instant,
     _permits: [Permit; 2],
     _counted: Queued,
-}
-
-/// An answer that has begun with its first event.
-struct StartedAnswer {
-    started: Started,
-    first: Event,
-    stream: tonic::Streaming<slm_proto::v1::GenerateResponse>,
-    worker: Arc<str>,
-    open: OpenStream,
-}
-
-impl StartedAnswer {
-    fn into_answer(self, meter: Meter, deadline: Instant, limits: &Limits, permit: Permit) -> Answer {
-        let events = Events {
-            begun: Some(self.first).into_iter().chain(None),
-            stream: Some((self.stream, self.open)),
-            deadline: Box::pin(sleep_until(deadline)),
-            silence: Box::pin(sleep(limits.worker_idle)),
-            worker_idle: limits.worker_idle,
-            worker: self.worker,
-            meter,
-        };
-        Answer { started: self.started, events, reader_idle: limits.reader_idle, permit }
-    }
 }
 
 /// A request to a worker. Only a deadline of the caller's own is the worker's concern; ours ends the answer.
@@ -459,6 +495,7 @@ fn decision(decided: Decided<'_>, worker: Option<&Arc<Worker>>) -> Decision {
         reason: decided.reason,
         worker: worker.map_or_else(String::new, |worker| worker.url.to_string()),
         candidates: decided.candidates,
-        similarity: decided.similarity,
+        classified: decided.shown.classified.map(|classified| *classified),
+        similarity: decided.shown.similarity.map(|similarity| *similarity),
     }
 }

@@ -4,8 +4,6 @@
 
 use std::{
     future::Future as _,
-    iter::Chain,
-    option::IntoIter,
     pin::Pin,
     sync::{
         Arc,
@@ -13,6 +11,7 @@ use std::{
     },
     task::{Context, Poll},
     time::Duration,
+    vec::IntoIter,
 };
 
 use futures::Stream;
@@ -47,9 +46,11 @@ pub(crate) enum Event {
 /// Deltas, then one Finished, or an error in between, and nothing after either.
 pub(crate) struct Events {
     /// Events that are here already.
-    pub(crate) begun: Chain<IntoIter<Event>, IntoIter<Event>>,
+    pub(crate) begun: IntoIter<Event>,
     /// `None` once it has ended.
     pub(crate) stream: Option<(Streaming<GenerateResponse>, OpenStream)>,
+    /// Whether the caller gets the probabilities of tokens.
+    pub(crate) probabilities: bool,
     /// Deadline of the request.
     pub(crate) deadline: Pin<Box<Sleep>>,
     /// Deadline of the worker's next message.
@@ -93,8 +94,9 @@ impl Events {
             Finished { reason: FinishReason::Stop.into(), usage: Some(Usage::default()), ..Default::default() };
         let said = Event::Delta(Delta { text, ..Delta::default() });
         Self {
-            begun: Some(said).into_iter().chain(Some(Event::Finished(finished))),
+            begun: vec![said, Event::Finished(finished)].into_iter(),
             stream: None,
+            probabilities: false,
             deadline: Box::pin(sleep_until(deadline)),
             silence: Box::pin(sleep_until(deadline)),
             worker_idle: Duration::MAX,
@@ -127,11 +129,15 @@ impl Events {
         Poll::Pending
     }
 
-    fn pass(&mut self, event: Event) -> Poll<Option<Result<Event, Refusal>>> {
-        if let Event::Finished(finished) = &event {
-            let usage = finished.usage.unwrap_or_default();
-            self.meter.finished(usage.prompt_tokens, usage.completion_tokens);
-            self.stream = None;
+    fn pass(&mut self, mut event: Event) -> Poll<Option<Result<Event, Refusal>>> {
+        match &mut event {
+            Event::Finished(finished) => {
+                let usage = finished.usage.unwrap_or_default();
+                self.meter.finished(usage.prompt_tokens, usage.completion_tokens);
+                self.stream = None;
+            }
+            Event::Delta(delta) if !self.probabilities => delta.logprobs.clear(),
+            Event::Delta(_) => {}
         }
         Poll::Ready(Some(Ok(event)))
     }

@@ -8,9 +8,10 @@
 //! - `access`: authentication and authorization of callers;
 //! - `http`, `grpc`: the two servers, OpenAI-compatible and `slm.v1`;
 //! - `dispatch`: one request from its name to its stream, through
-//!   `resolve` (name to model, adapter or route), `classify` (outcomes of a route's rules, and of its similarity: `compare`, `similarity`, `encoders`, `kept`), `decide` (outcomes to an expert),
+//!   `resolve` (name to model, adapter or route), `classify` (outcomes of a route's rules, and `scores` for its targets), `decide` (outcomes to an expert),
 //!   `eligible` (expert to the workers that have it loaded), `rank` (workers to the best one),
 //!   `attempts` (retries on another worker);
+//! - `started`, `cascade`: an answer that has begun, and one of a larger target instead of one that is not confident enough;
 //! - `once`: the same for a request whose answer is one message: `encode` for vectors, scores and labels, `tokens` for the tokens of prompts;
 //! - `events`, `relay`: the answer, to a caller that may read slowly.
 //!
@@ -30,22 +31,21 @@ mod view;
 
 mod attempts;
 mod body_memory;
+mod cascade;
 mod classify;
-mod compare;
 mod decide;
 mod dispatch;
 mod draws;
 mod eligible;
 mod encode;
-mod encoders;
 mod events;
-mod kept;
 mod once;
 mod rank;
 mod refusal;
 mod resolve;
 mod route;
-mod similarity;
+mod scores;
+mod started;
 mod tokens;
 
 mod grpc;

@@ -73,7 +73,34 @@ struct OutcomeLabel {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RouteLabel {
     route: String,
+    /// `label` or `similarity`.
+    by: &'static str,
     scope: &'static str,
+}
+
+/// What became of an answer that was judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[allow(non_camel_case_types)] // The names are the label values.
+pub(crate) enum Escalation {
+    /// It was confident enough.
+    kept,
+    /// A larger target answered.
+    escalated,
+    /// The budget was spent.
+    spent,
+    /// The larger target did not answer.
+    failed,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EscalationLabel {
+    route: String,
+    outcome: Escalation,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByLabel {
+    by: &'static str,
 }
 
 /// All of them.
@@ -88,8 +115,9 @@ pub(crate) struct Metrics {
     prompt_tokens: Counter,
     completion_tokens: Counter,
     retries: Counter,
-    comparisons: Family<RouteLabel, Counter>,
-    comparison: Histogram,
+    scores: Family<RouteLabel, Counter>,
+    score_time: Family<ByLabel, Histogram>,
+    judged: Family<EscalationLabel, Counter>,
     running: Gauge,
     queued: Gauge,
     workers: Gauge,
@@ -112,8 +140,9 @@ impl Metrics {
             prompt_tokens: Counter::default(),
             completion_tokens: Counter::default(),
             retries: Counter::default(),
-            comparisons: Family::default(),
-            comparison: Histogram::new(DURATIONS),
+            scores: Family::default(),
+            score_time: Family::new_with_constructor(histogram as fn() -> Histogram),
+            judged: Family::default(),
             running: Gauge::default(),
             queued: Gauge::default(),
             workers: Gauge::default(),
@@ -144,11 +173,20 @@ impl Metrics {
             metrics.retries.clone(),
         );
         registry.register(
-            "comparisons",
-            "Requests compared with the examples of a route, by scope: in, unsure, out, or error",
-            metrics.comparisons.clone(),
+            "scores",
+            "Requests scored by the classifier (label) or the examples (similarity) of a route, by scope: in, unsure, out, or error",
+            metrics.scores.clone(),
         );
-        registry.register("comparison_seconds", "Time of a comparison, with its vector", metrics.comparison.clone());
+        registry.register(
+            "score_seconds",
+            "Time until a request had its scores, with what workers took to read it",
+            metrics.score_time.clone(),
+        );
+        registry.register(
+            "cascade_answers",
+            "Answers that a cascade judged, by what became of them: kept, escalated, spent (the budget), or failed (the larger target)",
+            metrics.judged.clone(),
+        );
         registry.register("requests_running", "Requests that have not ended", metrics.running.clone());
         registry.register(
             "requests_holding",
@@ -180,10 +218,15 @@ impl Metrics {
         self.unauthorized.inc();
     }
 
-    /// A request was compared with the examples of `route`.
-    pub(crate) fn compared(&self, route: &str, scope: &'static str, begun: Instant) {
-        self.comparisons.get_or_create(&RouteLabel { route: route.to_owned(), scope }).inc();
-        self.comparison.observe(begun.elapsed().as_secs_f64());
+    /// A request was scored for `route`, by its label or its similarity.
+    pub(crate) fn scored(&self, by: &'static str, route: &str, scope: &'static str, begun: Instant) {
+        self.scores.get_or_create(&RouteLabel { route: route.to_owned(), by, scope }).inc();
+        self.score_time.get_or_create(&ByLabel { by }).observe(begun.elapsed().as_secs_f64());
+    }
+
+    /// The cascade of `route` has judged an answer.
+    pub(crate) fn judged(&self, route: &str, outcome: Escalation) {
+        self.judged.get_or_create(&EscalationLabel { route: route.to_owned(), outcome }).inc();
     }
 
     pub(crate) fn retry(&self) {

@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout_at};
 use tonic::Status;
 
 use crate::{
-    dispatch::{Call, Dispatcher, Reply},
+    dispatch::{Call, Dispatcher, Reply, Wanted},
     metrics::Meter,
     refusal::Refusal,
     view::Worker,
@@ -32,7 +32,7 @@ impl Dispatcher {
         let answer = async {
             let _permit = self.admit(subject, &call.caller)?;
             let send = |worker, expert, _| send(worker, expert, deadline).boxed();
-            match timeout_at(deadline, self.try_workers(subject, call, None, &send)).await {
+            match timeout_at(deadline, self.try_workers(subject, call, Wanted::default(), &send)).await {
                 // Words are no vector, score or token.
                 Ok(reply) => reply.and_then(|reply| match reply {
                     Reply::Of(answer) => Ok(answer),

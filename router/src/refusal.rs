@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use prost::Message as _;
 use slm_crds::nearest::did_you_mean;
+use slm_proto::trailers;
 use thiserror::Error;
-use tonic::{Code, Status};
+use tonic::{Code, Status, metadata::MetadataValue};
 
 use crate::{absence::NotLoadable, permits::Full};
 
@@ -57,6 +58,11 @@ pub(crate) enum Refusal {
     /// A route with `onError: Reject` could not choose. `passes`: it may soon.
     #[error("the route `{route}` could not choose an expert: {why}")]
     Undecided { route: String, why: String, passes: bool },
+    /// An answer was not confident enough, and no larger target may be asked now.
+    #[error(
+        "no answer of the route `{route}` was confident enough, and its budget of escalations is spent; try again later"
+    )]
+    BudgetSpent { route: String },
     /// Status of a worker.
     #[error("{}", .0.message())]
     Worker(Status),
@@ -79,6 +85,7 @@ impl Refusal {
             Self::TooManyWaiting { .. }
             | Self::TooManyOpen(_)
             | Self::LargeBodies(_)
+            | Self::BudgetSpent { .. }
             | Self::LargeBodiesWait { .. } => Code::ResourceExhausted,
             Self::Metadata { .. } => Code::InvalidArgument,
             Self::Unread { .. } => Code::Aborted,
@@ -96,6 +103,7 @@ impl Refusal {
             | Self::TooManyOpen(_)
             | Self::LargeBodies(_)
             | Self::LargeBodiesWait { .. }
+            | Self::BudgetSpent { .. }
             | Self::Silent { .. }
             | Self::Undecided { passes: true, .. }
             | Self::ShuttingDown => Some(Duration::from_secs(1)),
@@ -115,6 +123,11 @@ impl From<Refusal> for Status {
             (_, Some(delay)) => {
                 let details = retry_info(code, &message, delay);
                 Self::with_details(code, message, details.into())
+            }
+            (Refusal::OutOfScope { .. }, None) => {
+                let mut status = Self::new(code, message);
+                status.metadata_mut().insert(trailers::ERROR_CODE, MetadataValue::from_static(trailers::OUT_OF_SCOPE));
+                status
             }
             (_, None) => Self::new(code, message),
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use slm_crds::{
-    route::{OnError, OutOfScope, Place, RouteRule, Similarity, SwarmRouteSpec, Target},
+    route::{Cascade, Classifier, OnError, OutOfScope, RouteRule, Similarity, SwarmRouteSpec, Target},
     rule::{Rule, RuleError},
 };
 
@@ -63,6 +63,10 @@ impl Route {
         &self.spec.fallback
     }
 
+    pub(crate) fn classifier(&self) -> Option<&Classifier> {
+        self.spec.classifier.as_ref()
+    }
+
     pub(crate) fn similarity(&self) -> Option<&Similarity> {
         self.spec.similarity.as_ref()
     }
@@ -71,14 +75,18 @@ impl Route {
         self.spec.out_of_scope.as_ref()
     }
 
-    /// Whether a request is refused whose rules or similarity fail.
+    pub(crate) fn cascade(&self) -> Option<&Cascade> {
+        self.spec.cascade.as_ref()
+    }
+
+    /// Whether a request is refused whose rules, label or similarity fail.
     pub(crate) fn rejects_on_error(&self) -> bool {
         self.spec.on_error == OnError::Reject
     }
 
     /// Every expert that may answer, the fallback last.
     pub(crate) fn targets(&self) -> impl Iterator<Item = &Target> {
-        self.spec.references().filter(|(place, _)| *place != Place::Encoder).map(|(_, target)| target)
+        self.spec.references().filter(|(place, _)| place.answers()).map(|(_, target)| target)
     }
 
     /// Rules that do not compile: number, counted from 1, and why.

@@ -163,6 +163,13 @@ impl Index {
             _ => None,
         }
     }
+
+    pub(crate) fn route(&self, name: &str) -> Option<&Arc<Route>> {
+        match self.names.get(name) {
+            Some(Entry::Route(route)) => Some(route),
+            _ => None,
+        }
+    }
 }
 
 impl From<&Model> for Expert {

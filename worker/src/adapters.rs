@@ -21,6 +21,7 @@ use arc_swap::ArcSwapOption;
 #[cfg(feature = "shuttle")]
 use shuttle::sync::{Mutex, MutexGuard};
 use slm_convert::peft::AdapterChat;
+use slm_head::Head;
 
 pub use loaded::{LoadedAdapter, PrepareError};
 
@@ -79,6 +80,8 @@ pub struct AdapterInfo {
     pub chat: AdapterChat,
     /// What states become with it, if it has a head of its own.
     pub(crate) readout: Option<Arc<Readout>>,
+    /// What its vectors say of texts, if it has the head of a route.
+    pub(crate) head: Option<Arc<Head>>,
 }
 
 impl AdapterInfo {
@@ -96,6 +99,7 @@ impl AdapterInfo {
             loaded_at: SystemTime::now(),
             chat: AdapterChat::default(),
             readout: None,
+            head: None,
         }
     }
 }

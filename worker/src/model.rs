@@ -17,8 +17,9 @@ use slm_convert::{
     checkpoint::{Checkpoint, CheckpointError, Tensor},
     graph::{Activations, Form, Precision},
     pack::{Key, PackedAdapter},
-    peft::{Adapter, AdapterChat, AdapterError, HeadChanges},
+    peft::{Adapter, AdapterChat, AdapterError, HEAD_FILE, HeadChanges, digest_of_changes, has_head, is_head_alone},
 };
+use slm_head::{Encoder as Trained, Head, HeadError};
 
 pub(crate) use self::encoder::Encoder;
 use self::encoder::Ending;
@@ -194,6 +195,17 @@ pub enum LoadAdapterError {
     /// The scale is invalid.
     #[error("scale is {0}; it must be a number above 0")]
     Scale(f32),
+    /// The head of a route cannot be read.
+    #[error(transparent)]
+    Head(#[from] HeadError),
+    /// The head of a route is for other vectors than those of the model.
+    #[error("{}: {problem}", path.display())]
+    OtherHead {
+        /// Path of the head's file.
+        path: PathBuf,
+        /// What does not fit, and what to do.
+        problem: String,
+    },
     /// The load was superseded, or no slot is free.
     #[error(transparent)]
     Publish(#[from] PublishError),
@@ -404,6 +416,7 @@ impl Model {
             }
         };
         let readout = self.readout(path, *scale)?;
+        let head = self.head(path)?;
         let chat = AdapterChat::read(path, self.bundle.info.chat_template.as_ref(), self.tokenizer());
         for note in &chat.notes {
             tracing::warn!(adapter = name, "{note}");
@@ -417,6 +430,7 @@ impl Model {
             source_digest,
             chat,
             readout,
+            head,
             ..AdapterInfo::new(name, &adapter, *scale, since.elapsed())
         };
         Ok(self.adapters.publish_loaded(load, info, adapter)?)
@@ -425,10 +439,47 @@ impl Model {
     /// What states become with the adapter in the folder `path`, if it changes the head.
     fn readout(&self, path: &Path, scale: f32) -> Result<Option<Arc<Readout>>, AdapterError> {
         let Work::Encode(encoder) = &self.work else { return Ok(None) };
+        if is_head_alone(path) {
+            return Ok(None);
+        }
         let head = encoder.head.as_ref();
         let changes = HeadChanges::open(path, &self.bundle.info.architecture, head)?;
         let changed = head.filter(|_| !changes.is_empty()).map(|head| head.changed(&changes, scale));
         Ok(changed.map(|head| Readout::from(&head).into()))
+    }
+
+    /// The head of a route in the folder `path`, if there is one and it is for the vectors of this model with this adapter.
+    fn head(&self, path: &Path) -> Result<Option<Arc<Head>>, LoadAdapterError> {
+        if !has_head(path) {
+            return Ok(None);
+        }
+        let other = |problem| LoadAdapterError::OtherHead { path: path.join(HEAD_FILE), problem };
+        if self.task() != Task::Embed {
+            let (name, task) = (&self.name, self.task());
+            return Err(other(format!(
+                "a head reads vectors, and {name} has the task {task}; name a model with `task: Embed` as modelRef"
+            )));
+        }
+        let head = Head::open(path)?;
+        let Trained { name, model, adapter, width } = head.encoder();
+        let again = "train it again with `slm route train`, or serve the encoder that it was trained on";
+        if *width != self.vector_size() {
+            let own = self.vector_size();
+            return Err(other(format!(
+                "the head is for vectors of {width} numbers, {} makes {own}; {again}",
+                self.name
+            )));
+        }
+        if *model != self.bundle.info.digest {
+            let (name, own) = (&self.name, &self.bundle.info.digest);
+            return Err(other(format!("the head was trained on vectors of {model}; {name} is {own}: {again}")));
+        }
+        if *adapter != digest_of_changes(path)? {
+            return Err(other(format!(
+                "the head was trained on vectors of `{name}` with other adapter files; remove it and train it again with `slm route train`"
+            )));
+        }
+        Ok(Some(Arc::new(head)))
     }
 
     /// Embedding or head of the checkpoint. Rarely needed, so the file is reopened.

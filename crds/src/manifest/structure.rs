@@ -44,6 +44,7 @@ pub(super) fn check(schema: &Value, node: &Node, path: &str, out: &mut Vec<Findi
 
 fn object(schema: &Value, node: &Node, path: &str, out: &mut Vec<Finding>) {
     let Tree::Map(entries) = &node.tree else { return };
+    length(schema, entries.len(), "minProperties", "maxProperties", "entries", node, path, out);
     let known = schema["properties"].as_object();
     for entry in entries {
         let field = join(path, &entry.key);
@@ -95,7 +96,7 @@ fn scalar(schema: &Value, value: &Value, node: &Node, path: &str, out: &mut Vec<
     }
 }
 
-#[allow(clippy::too_many_arguments)] // Two keywords and their unit, for strings and lists alike.
+#[allow(clippy::too_many_arguments)] // Two keywords and their unit, for strings, lists and maps alike.
 fn length(
     schema: &Value,
     length: usize,

@@ -59,7 +59,7 @@ mod tests {
     use crate::schema::Kind;
 
     /// Keywords that [`super::super::structure`] and this file support, and those that need no check.
-    const KEYWORDS: [&str; 22] = [
+    const KEYWORDS: [&str; 24] = [
         "additionalProperties",
         "default",
         "description",
@@ -68,9 +68,11 @@ mod tests {
         "items",
         "maxItems",
         "maxLength",
+        "maxProperties",
         "maximum",
         "minItems",
         "minLength",
+        "minProperties",
         "minimum",
         "nullable",
         "properties",

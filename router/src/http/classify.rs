@@ -77,6 +77,9 @@ struct List {
     data: Vec<Item>,
     /// Names of all labels, in the order of `probs`.
     labels: Vec<String>,
+    /// The expert of each label, of a head.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    experts: Vec<String>,
     usage: Usage,
 }
 
@@ -86,6 +89,9 @@ struct Item {
     label: String,
     probs: Vec<f32>,
     num_classes: usize,
+    /// Of a head.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    typicality: Option<f32>,
 }
 
 #[derive(Serialize)]
@@ -97,16 +103,16 @@ struct Usage {
 
 impl List {
     fn of(answer: ClassifyResponse, id: String, model: String) -> Self {
-        let ClassifyResponse { classifications, labels, prompt_tokens, .. } = answer;
-        let item = |(index, Classification { probabilities: probs }): (usize, Classification)| {
+        let ClassifyResponse { classifications, labels, experts, prompt_tokens, .. } = answer;
+        let item = |(index, Classification { probabilities: probs, typicality }): (usize, Classification)| {
             let largest = (0..probs.len()).max_by(|a, b| probs[*a].total_cmp(&probs[*b]).then(b.cmp(a)));
             let label = largest.and_then(|largest| labels.get(largest)).cloned().unwrap_or_default();
-            Item { index, label, num_classes: probs.len(), probs }
+            Item { index, label, num_classes: probs.len(), probs, typicality }
         };
         let data = classifications.into_iter().enumerate().map(item).collect();
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
         let usage = Usage { prompt_tokens, total_tokens: prompt_tokens, completion_tokens: 0 };
-        Self { id, object: "list", created, model, data, labels, usage }
+        Self { id, object: "list", created, model, data, labels, experts, usage }
     }
 }
 
@@ -145,7 +151,7 @@ mod tests {
 
     #[test]
     fn the_label_is_that_of_the_largest_probability() {
-        let rows = [[0.25, 0.75], [0.5, 0.5]].map(|row| Classification { probabilities: row.into() });
+        let rows = [[0.25, 0.75], [0.5, 0.5]].map(|row| Classification { probabilities: row.into(), typicality: None });
         let answer = ClassifyResponse {
             classifications: rows.into(),
             labels: vec!["no".into(), "yes".into()],

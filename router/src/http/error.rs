@@ -149,7 +149,7 @@ impl From<Refusal> for ApiError {
                 error = error.code(refused.code());
             }
             Refusal::Metadata { .. } => error.body.param = Some("metadata".to_owned()),
-            Refusal::OutOfScope { .. } => error = error.code("out_of_scope"),
+            Refusal::OutOfScope { .. } => error = error.code(slm_proto::trailers::OUT_OF_SCOPE),
             Refusal::Undecided { passes: false, .. } => error = error.code("undecided"),
             Refusal::Worker(status) => {
                 error.body.param = trailer(status, trailers::ERROR_FIELD).or(error.body.param);

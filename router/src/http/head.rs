@@ -3,8 +3,11 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
-use serde_json::{Value, json};
-use slm_proto::v1::{Decision, Expert, FinishReason, GenerateRequest, Started};
+use serde_json::Value;
+use slm_proto::{
+    json,
+    v1::{FinishReason, GenerateRequest, Started},
+};
 
 use super::{logprobs::TokenNames, params::ResponseOptions};
 
@@ -78,7 +81,7 @@ impl Head {
             created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
             model: request.model.clone(),
             fingerprint: expert.map(|expert| expert.digest.clone()).unwrap_or_default(),
-            decision: decision.map(decision_json),
+            decision: decision.map(json::decision),
             logprobs: request.logprobs.map(|_| if options.token_ids { TokenNames::Ids } else { TokenNames::Texts }),
         }
     }
@@ -90,34 +93,4 @@ pub(crate) fn finish_reason(reason: FinishReason) -> &'static str {
         FinishReason::ToolCalls => "tool_calls",
         FinishReason::Stop | FinishReason::Unspecified => "stop",
     }
-}
-
-fn decision_json(decision: &Decision) -> Value {
-    let expert = |expert: &Option<Expert>| {
-        expert.as_ref().map(|expert| {
-            let kind = match expert.kind() {
-                slm_proto::v1::ExpertKind::LoraAdapter => "LoraAdapter",
-                _ => "SlmModel",
-            };
-            json!({ "kind": kind, "name": expert.name, "model": expert.model, "digest": expert.digest })
-        })
-    };
-    let candidates = decision.candidates.iter().map(|candidate| {
-        let outcome = candidate.outcome().as_str_name().trim_start_matches("CANDIDATE_OUTCOME_").to_lowercase();
-        json!({ "expert": expert(&candidate.expert), "rule": candidate.rule, "outcome": outcome, "why_not": candidate.why_not, "score": candidate.score })
-    });
-    json!({
-        "requested": decision.requested,
-        "route": decision.route,
-        "chosen": expert(&decision.chosen),
-        "reason": decision.reason,
-        "worker": decision.worker,
-        "candidates": candidates.collect::<Vec<_>>(),
-        "similarity": decision.similarity.as_ref().map(|similarity| json!({
-            "scope": similarity.scope().as_str_name().trim_start_matches("SCOPE_").to_lowercase(),
-            "best": similarity.best,
-            "accept": similarity.accept,
-            "out_of_scope": similarity.out_of_scope,
-        })),
-    })
 }

@@ -47,14 +47,14 @@ async fn generate_streams_with_its_decision() {
         panic!("Started comes first")
     };
     assert_eq!(started.request_id, "r-1");
-    let Decision { requested, route, chosen, reason, worker: address, candidates, similarity } =
+    let Decision { requested, route, chosen, reason, worker: address, candidates, similarity, classified } =
         started.decision.expect("a decision");
     assert_eq!((requested.as_str(), route.as_str(), address), ("assistant", "assistant", worker.url.clone()));
     assert_eq!(chosen.expect("an expert").name, "banking");
     assert!(reason.starts_with("rule 1 matched: text.matches"), "{reason}");
     let outcomes: Vec<_> = candidates.iter().map(|candidate| candidate.outcome()).collect();
     let [chosen, not_reached] = [CandidateOutcome::Chosen, CandidateOutcome::NotReached];
-    assert_eq!((outcomes, similarity), (vec![chosen, not_reached, not_reached], None));
+    assert_eq!((outcomes, similarity, classified), (vec![chosen, not_reached, not_reached], None, None));
     let mut text = String::new();
     let mut finished = false;
     while let Some(message) = answers.message().await.expect("a message") {

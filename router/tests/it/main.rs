@@ -5,11 +5,13 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::large_enum_variant)]
 
 mod access;
+mod cascade;
 mod grpc;
 mod guarded;
 mod harness;
 mod hostile;
 mod http;
+mod labels;
 mod lifecycle;
 mod routing;
 mod similarity;

@@ -190,7 +190,10 @@ async fn without_its_encoder_a_route_falls_back_or_rejects() {
     workers.encoder.script.hangs.store(true, Ordering::Relaxed);
     assert_eq!(ask(&lenient, "a card of mine").await, (200, "smol: a card of mine ".to_owned()));
     let (status, message) = ask(&strict, "a card of mine").await;
-    assert!(status == 503 && message.ends_with("not compared with the examples within 2 s"), "{status} {message}");
+    assert!(
+        status == 503 && message.ends_with("the encoder `encoder` did not answer within 2 s"),
+        "{status} {message}"
+    );
     // A vector that is known needs no encoder.
     assert_eq!(ask(&strict, "my card").await.0, 200);
 }

@@ -15,10 +15,11 @@ use futures::{Stream, StreamExt as _};
 use slm_proto::{
     trailers,
     v1::{
-        AdapterPhase, AdapterState, ClassifyRequest, ClassifyResponse, Completion, Delta, EmbedRequest, EmbedResponse,
-        Embedding, Expert, ExpertKind, FinishReason, Finished, GenerateRequest, GenerateResponse, ListAdaptersRequest,
-        ListAdaptersResponse, LoadAdapterRequest, RerankRequest, RerankResponse, Started, TokenLogprob, TopLogprob,
-        UnloadAdapterRequest, UnloadAdapterResponse, Usage, WatchStateRequest, WorkerState, embed_input,
+        AdapterPhase, AdapterState, Classification, ClassifyRequest, ClassifyResponse, Completion, Delta, EmbedRequest,
+        EmbedResponse, Embedding, Expert, ExpertKind, FinishReason, Finished, GenerateRequest, GenerateResponse,
+        ListAdaptersRequest, ListAdaptersResponse, LoadAdapterRequest, RerankRequest, RerankResponse, Started,
+        TokenLogprob, TopLogprob, UnloadAdapterRequest, UnloadAdapterResponse, Usage, WatchStateRequest, WorkerState,
+        embed_input,
         embeddings_server::{Embeddings, EmbeddingsServer},
         generate_request::Input,
         generate_response::Event,
@@ -55,9 +56,9 @@ pub(crate) struct Script {
     pub(crate) begun: watch::Sender<u32>,
     /// Streams that end with `!gate` wait for this to be true.
     pub(crate) gate: watch::Sender<bool>,
-    /// Texts that it made vectors of, and for whom.
+    /// Texts that it read, and for whom.
     pub(crate) embedded: Mutex<Vec<(String, String)>>,
-    /// Whether it keeps requests for vectors waiting for ever.
+    /// Whether it keeps requests for vectors and labels waiting for ever.
     pub(crate) hangs: AtomicBool,
 }
 
@@ -236,8 +237,11 @@ fn events(request: &GenerateRequest, text: &str) -> Vec<ScriptedEvent> {
                 let mut delta = Delta { text: format!("{word} "), tokens: 1, ..Default::default() };
                 if request.logprobs.is_some() {
                     let token = format!("{word} ").into_bytes();
-                    let top = vec![TopLogprob { id: 1, token: token.clone(), logprob: -0.25 }];
-                    delta.logprobs.push(TokenLogprob { id: 1, token, logprob: -0.25, top, special: false });
+                    // One expert is not sure of some answers.
+                    let vague = text.contains("!vague") && request.model == "banking";
+                    let logprob = if vague { -3.0 } else { -0.25 };
+                    let top = vec![TopLogprob { id: 1, token: token.clone(), logprob }];
+                    delta.logprobs.push(TokenLogprob { id: 1, token, logprob, top, special: false });
                 }
                 events.push(ScriptedEvent::Send(Event::Delta(delta)));
             }
@@ -299,8 +303,44 @@ impl Embeddings for Service {
         Err(Status::unimplemented("scripted"))
     }
 
-    async fn classify(&self, _: Request<ClassifyRequest>) -> Result<Response<ClassifyResponse>, Status> {
-        Err(Status::unimplemented("scripted"))
+    /// A head of four labels: `card` in a text is for one, `flight` for another, `poem` for a third, and `!rare` and `!unsure` say how
+    /// typical the text is.
+    async fn classify(&self, request: Request<ClassifyRequest>) -> Result<Response<ClassifyResponse>, Status> {
+        if self.0.hangs.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+        let request = request.into_inner();
+        let Some(Some(embed_input::Input::Text(text))) = request.inputs.first().map(|input| &input.input) else {
+            return Err(Status::unimplemented("texts"));
+        };
+        if text.contains("!broken") {
+            return Err(Status::internal("told to break"));
+        }
+        self.0.embedded.lock().expect("no panic").push((request.tenant.clone(), text.clone()));
+        let (labels, experts) = (["balance", "transfer", "flight", "poem"], ["banking", "banking", "travel", "arts"]);
+        let label =
+            ["transfer", "flight", "poem"].iter().position(|word| text.contains(word)).map_or(0, |place| place + 1);
+        let mut probabilities = vec![0.1; 4];
+        probabilities[label] = 0.7;
+        if text.contains("!garbled") {
+            probabilities.pop();
+        }
+        let typicality = [("!rare", 0.01), ("!unsure", 0.03)].iter().find(|(word, _)| text.contains(word));
+        let digest = {
+            let state = self.0.state.borrow();
+            let adapter = state.adapters.iter().find(|adapter| adapter.name == request.model);
+            adapter.map_or_else(|| state.model_digest.clone(), |adapter| adapter.digest.clone())
+        };
+        Ok(Response::new(ClassifyResponse {
+            classifications: vec![Classification {
+                probabilities,
+                typicality: Some(typicality.map_or(0.5, |(_, typicality)| *typicality)),
+            }],
+            labels: labels.map(str::to_owned).into(),
+            experts: experts.map(str::to_owned).into(),
+            expert: Some(Expert { digest, ..Default::default() }),
+            ..Default::default()
+        }))
     }
 }
 

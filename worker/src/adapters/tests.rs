@@ -13,6 +13,7 @@ pub(super) fn info(name: &str, digest: &str) -> AdapterInfo {
         loaded_at: SystemTime::UNIX_EPOCH,
         chat: AdapterChat::default(),
         readout: None,
+        head: None,
     }
 }
 

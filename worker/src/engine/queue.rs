@@ -165,6 +165,7 @@ mod tests {
                 loaded_at: std::time::SystemTime::UNIX_EPOCH,
                 chat: slm_convert::peft::AdapterChat::default(),
                 readout: None,
+                head: None,
             };
             adapters.publish(info, slm_convert::pack::PackedAdapter::default()).unwrap()
         };

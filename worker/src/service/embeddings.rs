@@ -19,6 +19,8 @@ use crate::{
 const INPUTS_MAX: usize = 2048;
 /// Larger requests are tokenised off the network threads.
 const INLINE_BYTES_MAX: usize = 4096;
+/// Vectors that a head reads at once on a network thread: a few tenths of a millisecond.
+const INLINE_VECTORS_MAX: usize = 4;
 
 pub(crate) struct Encode(pub(crate) Shared);
 
@@ -91,16 +93,30 @@ impl Embeddings for Encode {
     async fn classify(&self, request: Request<v1::ClassifyRequest>) -> Result<Response<v1::ClassifyResponse>, Status> {
         let deadline = deadline(&request);
         let v1::ClassifyRequest { model, inputs, truncate, request_id, priority, tenant, .. } = request.into_inner();
-        let head = Head { task: Task::Classify, model: &model, tenant: &tenant, priority, deadline };
+        // A head reads the vectors of a model that embeds.
+        let by_head = self.0.expert(&model)?.filter(|adapter| adapter.info.head.is_some());
+        let task = if by_head.is_some() { Task::Embed } else { Task::Classify };
+        let head = Head { task, model: &model, tenant: &tenant, priority, deadline };
         let entered = self.enter(&head)?;
         check_count("inputs", inputs.len(), "send at least one text")?;
-        let encoder = self.0.encoder(Task::Classify)?;
+        let encoder = self.0.encoder(task)?;
+        let (expert, adapter) = (Some(entered.expert.clone()), entered.adapter.clone());
+        if let Some(head) = adapter.and_then(|adapter| adapter.info.head.clone()) {
+            let width = encoder.embedder.width();
+            let (vectors, prompt_tokens) = self.texts(entered, inputs, truncate, width).await?;
+            let classifications = self.classified(&head, &tenant, vectors).await?;
+            let names = head.labels().iter().map(|label| (label.name.clone(), label.expert.clone()));
+            let (labels, experts) = names.unzip();
+            let response = v1::ClassifyResponse { classifications, labels, prompt_tokens, expert, request_id, experts };
+            return Ok(Response::new(response));
+        }
         let labels = encoder.head.as_ref().map(|head| head.labels.clone()).unwrap_or_default();
-        let expert = entered.expert.clone();
         let (rows, prompt_tokens) = self.texts(entered, inputs, truncate, labels.len()).await?;
-        let classifications = rows.into_iter().map(|probabilities| v1::Classification { probabilities }).collect();
-        let expert = Some(expert);
-        Ok(Response::new(v1::ClassifyResponse { classifications, labels, prompt_tokens, expert, request_id }))
+        let classification = |probabilities| v1::Classification { probabilities, typicality: None };
+        let classifications = rows.into_iter().map(classification).collect();
+        let response =
+            v1::ClassifyResponse { classifications, labels, prompt_tokens, expert, request_id, experts: Vec::new() };
+        Ok(Response::new(response))
     }
 }
 
@@ -153,6 +169,28 @@ impl Encode {
         let reply = self.0.encoder(task)?.embedder.submit(permit, job)?;
         let results = within(deadline, async { Ok(reply.await.map_err(|_| status::engine_gone())??) }).await?;
         Ok((results, prompt_tokens))
+    }
+
+    /// What `head` says of vectors; of many, off the network threads.
+    async fn classified(
+        &self,
+        head: &Arc<slm_head::Head>,
+        tenant: &str,
+        vectors: Vec<Vec<f32>>,
+    ) -> Result<Vec<v1::Classification>, Status> {
+        let classify = |head: &slm_head::Head, vectors: Vec<Vec<f32>>| {
+            let one = |vector: Vec<f32>| {
+                let slm_head::Classified { probabilities, typicality } = head.classify(&vector);
+                v1::Classification { probabilities, typicality: Some(typicality) }
+            };
+            vectors.into_iter().map(one).collect()
+        };
+        if vectors.len() <= INLINE_VECTORS_MAX {
+            return Ok(classify(head, vectors));
+        }
+        let (tenant, head) = (input::tenant(tenant)?, Arc::clone(head));
+        let classified = self.0.text.run(&tenant, move || classify(&head, vectors)).await;
+        classified.map_err(|error| Status::internal(error.to_string()))
     }
 
     async fn read(

@@ -268,6 +268,8 @@ impl From<LoadAdapterError> for Status {
             LoadAdapterError::Prepare(PrepareError::Bank(BankError::Device(_))) => (Code::Internal, "Device"),
             LoadAdapterError::Digest { .. } => (Code::FailedPrecondition, "DigestMismatch"),
             LoadAdapterError::Rank { .. } => (Code::InvalidArgument, "Rank"),
+            LoadAdapterError::Head(_) => (Code::InvalidArgument, "InvalidHead"),
+            LoadAdapterError::OtherHead { .. } => (Code::FailedPrecondition, "OtherHead"),
             LoadAdapterError::NameTaken(_) => (Code::InvalidArgument, "NameTaken"),
             LoadAdapterError::Scale(_) => (Code::InvalidArgument, "Scale"),
             LoadAdapterError::Publish(PublishError::Full { .. }) => (Code::ResourceExhausted, "SlotsFull"),

@@ -8,6 +8,8 @@ use std::fmt;
 
 use slm_crds::route::{Similarity, Thresholds};
 
+use super::{Scope, best};
+
 /// Examples of a target that count, at most.
 const NEAREST: usize = 3;
 
@@ -29,14 +31,6 @@ pub(crate) struct Similar {
     pub(crate) best: usize,
     pub(crate) scope: Scope,
     pub(crate) thresholds: Thresholds,
-}
-
-/// Whether a text is one for the most similar target.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Scope {
-    In,
-    Unsure,
-    Out,
 }
 
 /// Without the numbers.
@@ -81,12 +75,7 @@ impl Examples {
         let cosines: Vec<f32> = self.rows.iter().map(|row| dot(row, vector)).collect();
         let scores = self.scores(&cosines, None);
         let best = best(&scores);
-        let score = f64::from(scores[best]);
-        let scope = match &self.thresholds {
-            thresholds if score >= thresholds.accept => Scope::In,
-            thresholds if score >= thresholds.out_of_scope => Scope::Unsure,
-            _ => Scope::Out,
-        };
+        let scope = Scope::of(f64::from(scores[best]), &self.thresholds);
         Similar { scores, best, scope, thresholds: self.thresholds.clone() }
     }
 
@@ -142,17 +131,6 @@ fn mean_of_nearest(cosines: impl Iterator<Item = f32>) -> f32 {
         0 => -1.0,
         some => nearest[..some].iter().sum::<f32>() / some as f32,
     }
-}
-
-/// The place of the largest; the first of equals.
-fn best(scores: &[f32]) -> usize {
-    let mut best = 0;
-    for (place, score) in scores.iter().enumerate() {
-        if *score > scores[best] {
-            best = place;
-        }
-    }
-    best
 }
 
 /// In eight sums, which the compiler keeps in one register.

@@ -1,7 +1,7 @@
-//! Comparison of requests with the examples of their routes: vectors are asked for, kept and compared.
+//! Comparison of requests with the examples of their routes.
 //!
 //! The vectors of a route's examples are made once for each version of the route and of its encoder, in the background: a request
-//! waits for them for as long as it would wait for its own vector. Vectors of requests are kept (`kept`).
+//! waits for them for as long as it would wait for its own vector. Vectors of requests are kept.
 
 use std::{
     collections::HashMap,
@@ -10,45 +10,42 @@ use std::{
 };
 
 use slm_crds::{route::Target, selection::EXAMPLES_MAX};
-use thiserror::Error;
 use tokio::{
     sync::{SetOnce, watch},
-    time::{Instant, timeout},
+    time::Instant,
 };
 use tokio_util::task::AbortOnDropHandle;
 
+use super::{
+    Kept, ReadError, Readers, Scope, ScoreError, Similar, in_time, kept::key, readable, readers::Reader,
+    similarity::Examples,
+};
 use crate::{
-    encoders::{EncodeError, Encoders},
-    kept::{Kept, key},
     metrics::Metrics,
     route::Route,
-    similarity::{Examples, Scope, Similar},
     view::{Entry, View},
 };
 
-/// Longest time that a request waits for its vector and those of the examples.
-const LIMIT: Duration = Duration::from_secs(2);
 /// Pause before vectors of examples that could not be made are asked for again.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Examples of one request to an encoder.
 const BATCH: usize = 64;
-/// Bytes of a text that are compared: encoders read less.
-const TEXT_BYTES_MAX: usize = 4096;
 /// Multiplications from which a comparison is no affair of a network thread.
 const QUICK: usize = 1 << 20;
 /// Name under which a worker counts the router's own texts.
 const TENANT: &str = "(router)";
+const ROLE: &str = "encoder";
 
 /// The comparisons of one router.
 #[derive(Clone)]
 pub(crate) struct Comparer(Arc<Shares>);
 
 struct Shares {
-    encoders: Encoders,
+    readers: Readers,
+    kept: Kept,
     metrics: Arc<Metrics>,
     /// Of each route, what was prepared last.
     prepared: Mutex<HashMap<String, Prepared>>,
-    kept: Mutex<Kept>,
 }
 
 struct Prepared {
@@ -61,40 +58,13 @@ struct Prepared {
 
 /// Vectors of examples that are there, or are being made for as long as somebody wants them.
 struct Preparing {
-    made: Arc<SetOnce<Result<Arc<Examples>, CompareError>>>,
+    made: Arc<SetOnce<Result<Arc<Examples>, ScoreError>>>,
     _task: AbortOnDropHandle<()>,
 }
 
-/// The reason why a request was not compared.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub(crate) enum CompareError {
-    /// There is nothing to compare.
-    #[error("the request has no text of a user; send one, or name an expert")]
-    NoText,
-    /// No vectors.
-    #[error(transparent)]
-    Encode(#[from] EncodeError),
-    /// No vectors in time.
-    #[error("it was not compared with the examples within {} s", LIMIT.as_secs())]
-    Slow,
-    /// No target has an example, or they have too many.
-    #[error("the targets of the route have {0} examples; 1 to {EXAMPLES_MAX} can be compared with")]
-    NoExamples(usize),
-    /// A task has failed.
-    #[error("internal error of the router; its log says more")]
-    Internal,
-}
-
-impl CompareError {
-    /// Whether the same request may be compared a little later.
-    pub(crate) fn passes(&self) -> bool {
-        !matches!(self, Self::NoText | Self::NoExamples(_))
-    }
-}
-
 impl Comparer {
-    pub(crate) fn new(encoders: Encoders, metrics: Arc<Metrics>) -> Self {
-        Self(Arc::new(Shares { encoders, metrics, prepared: Mutex::default(), kept: Mutex::default() }))
+    pub(crate) fn new(readers: Readers, kept: Kept, metrics: Arc<Metrics>) -> Self {
+        Self(Arc::new(Shares { readers, kept, metrics, prepared: Mutex::default() }))
     }
 
     /// Compares `text` with the examples of `route` by the vectors of `encoder`, which is the route's.
@@ -104,35 +74,24 @@ impl Comparer {
         encoder: &Target,
         text: &str,
         tenant: &str,
-    ) -> Result<Similar, CompareError> {
+    ) -> Result<Similar, ScoreError> {
         let begun = std::time::Instant::now();
-        let outcome = match text.trim().is_empty() {
-            true => Err(CompareError::NoText),
-            false => {
-                let text = &text[..text.floor_char_boundary(TEXT_BYTES_MAX)];
-                let compared = self.compared((route, encoder), text, tenant);
-                timeout(LIMIT, compared).await.unwrap_or(Err(CompareError::Slow))
-            }
-        };
-        let scope = match outcome.as_ref().map(|similar| similar.scope) {
-            Ok(Scope::In) => "in",
-            Ok(Scope::Unsure) => "unsure",
-            Ok(Scope::Out) => "out",
-            Err(_) => "error",
-        };
-        self.0.metrics.compared(&route.name, scope, begun);
+        let scored = async { self.compared((route, encoder), readable(text)?, tenant).await };
+        let outcome = in_time((ROLE, &encoder.name), scored).await;
+        let scope = Scope::of_outcome(outcome.as_ref().map(|similar| similar.scope));
+        self.0.metrics.scored("similarity", &route.name, scope, begun);
         outcome
     }
 
-    async fn compared(&self, by: (&Arc<Route>, &Target), text: &str, tenant: &str) -> Result<Similar, CompareError> {
+    async fn compared(&self, by: (&Arc<Route>, &Target), text: &str, tenant: &str) -> Result<Similar, ScoreError> {
         let encoder = by.1;
-        let digest = self.0.encoders.digest(encoder)?;
+        let digest = self.0.readers.digest(ROLE, encoder)?;
         match self.compared_by(&digest, by, text, tenant).await {
             // The encoder was replaced meanwhile: once more, by the new version.
-            Err(CompareError::Encode(EncodeError::Replaced(_) | EncodeError::NotLoaded { .. }))
-                if self.0.encoders.digest(encoder)? != digest =>
+            Err(ScoreError::Read(error))
+                if error.is_of_version() && self.0.readers.digest(ROLE, encoder)? != digest =>
             {
-                let digest = self.0.encoders.digest(encoder)?;
+                let digest = self.0.readers.digest(ROLE, encoder)?;
                 self.compared_by(&digest, by, text, tenant).await
             }
             outcome => outcome,
@@ -145,32 +104,25 @@ impl Comparer {
         (route, encoder): (&Arc<Route>, &Target),
         text: &str,
         tenant: &str,
-    ) -> Result<Similar, CompareError> {
-        let vector = self.vector(encoder, digest, text, tenant).await?;
+    ) -> Result<Similar, ScoreError> {
+        let vector = self.vector(&Reader::encoder(encoder, digest), text, tenant).await?;
         let preparing = self.preparing(route, digest);
         let examples = preparing.made.wait().await.clone()?;
         if examples.cost() <= QUICK {
             return Ok(examples.compare(&vector));
         }
-        tokio::task::spawn_blocking(move || examples.compare(&vector)).await.map_err(|_| CompareError::Internal)
+        tokio::task::spawn_blocking(move || examples.compare(&vector)).await.map_err(|_| ScoreError::Internal)
     }
 
-    /// The vector of a text by this version of the encoder.
-    async fn vector(
-        &self,
-        encoder: &Target,
-        digest: &str,
-        text: &str,
-        tenant: &str,
-    ) -> Result<Arc<[f32]>, EncodeError> {
-        let kept = || self.0.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = key(tenant, encoder, digest, text);
-        if let Some(vector) = kept().get(&key) {
+    /// The vector of a text.
+    async fn vector(&self, encoder: &Reader<'_>, text: &str, tenant: &str) -> Result<Arc<[f32]>, ReadError> {
+        let key = key(tenant, encoder, text);
+        if let Some(vector) = self.0.kept.get(&key) {
             return Ok(vector);
         }
-        let vectors = self.0.encoders.encode((encoder, digest), &[text.to_owned()], tenant).await?;
+        let vectors = self.0.readers.encode(encoder, &[text.to_owned()], tenant).await?;
         let vector: Arc<[f32]> = vectors.into_iter().next().unwrap_or_default().into();
-        kept().put(key, Arc::clone(&vector));
+        self.0.kept.put(key, Arc::clone(&vector));
         Ok(vector)
     }
 
@@ -184,7 +136,7 @@ impl Comparer {
         {
             return Arc::clone(&known.preparing);
         }
-        let preparing = Arc::new(Preparing::begin(self.0.encoders.clone(), Arc::clone(route), digest.to_owned()));
+        let preparing = Arc::new(Preparing::begin(self.0.readers.clone(), Arc::clone(route), digest.to_owned()));
         let entry = Prepared {
             route: Arc::clone(route),
             digest: digest.to_owned(),
@@ -212,7 +164,7 @@ impl Comparer {
         for route in &view.index.swarm.routes {
             let Some(Entry::Route(route)) = view.index.names.get(&route.name) else { continue };
             let Some(similarity) = route.similarity() else { continue };
-            if let Ok(digest) = self.0.encoders.digest(&similarity.encoder) {
+            if let Ok(digest) = self.0.readers.digest(ROLE, &similarity.encoder) {
                 self.preparing(route, &digest);
             }
         }
@@ -227,36 +179,36 @@ impl Prepared {
 }
 
 impl Preparing {
-    fn begin(encoders: Encoders, route: Arc<Route>, digest: String) -> Self {
+    fn begin(readers: Readers, route: Arc<Route>, digest: String) -> Self {
         let made = Arc::new(SetOnce::new());
         let told = Arc::clone(&made);
         // In a task of its own, so that one that panics is heard of.
-        let task = AbortOnDropHandle::new(tokio::spawn(prepare(encoders, route, digest)));
+        let task = AbortOnDropHandle::new(tokio::spawn(prepare(readers, route, digest)));
         let task = async move {
             // Set here only.
-            let _ = told.set(task.await.unwrap_or(Err(CompareError::Internal)));
+            let _ = told.set(task.await.unwrap_or(Err(ScoreError::Internal)));
         };
         Self { made, _task: AbortOnDropHandle::new(tokio::spawn(task)) }
     }
 }
 
 /// Makes the vectors of a route's examples.
-async fn prepare(encoders: Encoders, route: Arc<Route>, digest: String) -> Result<Arc<Examples>, CompareError> {
-    let Some(similarity) = route.similarity() else { return Err(CompareError::Internal) };
+async fn prepare(readers: Readers, route: Arc<Route>, digest: String) -> Result<Arc<Examples>, ScoreError> {
+    let Some(similarity) = route.similarity() else { return Err(ScoreError::Internal) };
     let (encoder, examples) = (&similarity.encoder, &route.examples);
     let texts: Vec<String> = examples.iter().flatten().cloned().collect();
     if texts.is_empty() || texts.len() > EXAMPLES_MAX {
-        return Err(CompareError::NoExamples(texts.len()));
+        return Err(ScoreError::NoExamples(texts.len()));
     }
     let mut vectors = Vec::with_capacity(texts.len());
     for batch in texts.chunks(BATCH) {
-        vectors.extend(encoders.encode((encoder, &digest), batch, TENANT).await?);
+        vectors.extend(readers.encode(&Reader::encoder(encoder, &digest), batch, TENANT).await?);
     }
     let mut vectors = vectors.into_iter();
     let of_targets = examples.iter().map(|texts| vectors.by_ref().take(texts.len()).collect()).collect();
     let (count, similarity) = (texts.len(), similarity.clone());
     let made = tokio::task::spawn_blocking(move || Arc::new(Examples::new(of_targets, &similarity)));
-    let made = made.await.map_err(|_| CompareError::Internal)?;
+    let made = made.await.map_err(|_| ScoreError::Internal)?;
     tracing::info!(
         route = route.name,
         encoder = encoder.name,

@@ -1,10 +1,12 @@
 //! The decision: a resolved name to one expert, or to an answer of the route's own, with reasons.
 //!
 //! A model or an adapter is its own decision. Of a route, the first rule that is true and whose expert is loaded somewhere
-//! decides; when no rule is true, the target whose examples are most similar; when nothing decides, the fallback answers. A rule that
+//! decides; when no rule is true, the scores of its targets (`scored`); when nothing decides, the fallback answers. A rule that
 //! fails on a request, because its metadata lacks a key for example, is not true for it, unless the route says `onError: Reject`.
-//! Rules and similarities are computed before (`classify`); here their outcomes are combined with the loaded experts, which
+//! Rules and scores are computed before (`classify`); here their outcomes are combined with the loaded experts, which
 //! may change while the request waits.
+
+mod scored;
 
 use slm_crds::route::{OutOfScope, Target, TargetKind};
 use slm_proto::v1::{self, Candidate, CandidateOutcome, Decision, ExpertKind, GenerateRequest};
@@ -12,11 +14,9 @@ use slm_proto::v1::{self, Candidate, CandidateOutcome, Decision, ExpertKind, Gen
 use crate::{
     absence::Absence,
     classify::Outcomes,
-    compare::CompareError,
     refusal::Refusal,
     resolve::Resolved,
     route::Route,
-    similarity::{Scope, Similar},
     view::{Entry, Expert, View},
 };
 
@@ -40,7 +40,14 @@ pub(crate) struct Decided<'v> {
     pub(crate) expert: Expert,
     pub(crate) reason: String,
     pub(crate) candidates: Vec<Candidate>,
-    pub(crate) similarity: Option<v1::Similarity>,
+    pub(crate) shown: Shown,
+}
+
+/// What a decision shows of scores to those who asked for an explanation.
+#[derive(Debug, Default)]
+pub(crate) struct Shown {
+    pub(crate) classified: Option<Box<v1::Classified>>,
+    pub(crate) similarity: Option<Box<v1::Similarity>>,
 }
 
 impl<'v> Decided<'v> {
@@ -53,8 +60,15 @@ impl<'v> Decided<'v> {
             expert: expert.clone(),
             reason: "named by the caller".to_owned(),
             candidates: Vec::new(),
-            similarity: None,
+            shown: Shown::default(),
         }
+    }
+
+    /// A larger target of the route that was requested.
+    pub(crate) fn escalated(view: &'v View, requested: &'v str, to: &Target) -> Self {
+        let expert = target(view, to);
+        let reason = format!("{} is asked", expert.name);
+        Self { route: requested, reason, ..Self::named(view, requested, &expert) }
     }
 }
 
@@ -72,8 +86,13 @@ impl<'v> Resolved<'v> {
                 Verdict::Ask(decided)
             }
             Entry::Route(route) => {
-                let mut following =
-                    Following { view, route, explain: request.explain, candidates: Vec::new(), similarity: None };
+                let mut following = Following {
+                    view,
+                    route,
+                    explain: request.explain,
+                    candidates: Vec::new(),
+                    shown: Shown::default(),
+                };
                 let to = following.follow(outcomes);
                 following.verdict(requested, to)
             }
@@ -103,15 +122,15 @@ struct Following<'v> {
     route: &'v Route,
     explain: bool,
     candidates: Vec<Candidate>,
-    similarity: Option<v1::Similarity>,
+    shown: Shown,
 }
 
 impl<'v> Following<'v> {
     fn verdict(self, requested: &'v str, to: To) -> Verdict<'v> {
-        let Self { view, route, candidates, similarity, .. } = self;
+        let Self { view, route, candidates, shown, .. } = self;
         match to {
             To::Expert(expert, reason) => {
-                Verdict::Ask(Decided { view, requested, route: &route.name, expert, reason, candidates, similarity })
+                Verdict::Ask(Decided { view, requested, route: &route.name, expert, reason, candidates, shown })
             }
             To::Message(message, reason) => {
                 let decision = Decision {
@@ -119,7 +138,8 @@ impl<'v> Following<'v> {
                     route: route.name.clone(),
                     reason,
                     candidates,
-                    similarity,
+                    classified: shown.classified.map(|classified| *classified),
+                    similarity: shown.similarity.map(|similarity| *similarity),
                     ..Decision::default()
                 };
                 Verdict::Say { message, decision: Box::new(decision) }
@@ -130,6 +150,9 @@ impl<'v> Following<'v> {
 
     fn follow(&mut self, outcomes: Option<&Outcomes>) -> To {
         let mut step = self.rules(outcomes);
+        if matches!(step, Step::Next) {
+            step = self.labelled(outcomes.and_then(|outcomes| outcomes.labelled.as_ref()));
+        }
         if matches!(step, Step::Next) {
             step = self.similar(outcomes.and_then(|outcomes| outcomes.similar.as_ref()));
         }
@@ -190,41 +213,6 @@ impl<'v> Following<'v> {
         step
     }
 
-    fn similar(&mut self, outcome: Option<&Result<Similar, CompareError>>) -> Step {
-        let route = self.route;
-        let (Some(similarity), Some(outcome)) = (route.similarity(), outcome) else { return Step::Next };
-        let similar = match outcome {
-            Ok(similar) => similar,
-            Err(error) if route.rejects_on_error() => {
-                let (why, passes) = (error.to_string(), error.passes());
-                return Step::Done(To::Refusal(Refusal::Undecided { route: route.name.clone(), why, passes }));
-            }
-            Err(error) => return Step::Fallback(error.to_string()),
-        };
-        let targets = &similarity.targets;
-        let Some(best) = targets.get(similar.best).map(|best| target(self.view, best)) else { return Step::Next };
-        let absent = absent(self.view, &best);
-        self.note_similar(targets, similar, absent.as_ref());
-        let score = similar.scores.get(similar.best).copied().unwrap_or(-1.0);
-        let thresholds = &similar.thresholds;
-        let reason = match similar.scope {
-            Scope::In => format!("most similar: {score:.2}, accepted from {:.2}", thresholds.accept),
-            Scope::Unsure => format!("most similar: {score:.2}, unsure below {:.2}", thresholds.accept),
-            Scope::Out => {
-                let name = &best.name;
-                let reason = format!(
-                    "out of scope: the most similar, {name}, has {score:.2}, below {:.2}",
-                    thresholds.out_of_scope
-                );
-                return self.out_of_scope(reason);
-            }
-        };
-        match absent {
-            Some(why) => Step::Fallback(format!("{reason}, but {why}")),
-            None => Step::Done(To::Expert(best, reason)),
-        }
-    }
-
     fn out_of_scope(&mut self, reason: String) -> Step {
         let Some(OutOfScope { to, message, reject }) = self.route.out_of_scope() else { return Step::Fallback(reason) };
         if let Some(message) = message {
@@ -250,36 +238,6 @@ impl<'v> Following<'v> {
         if self.explain {
             self.candidates.push(candidate(self.view, expert, rule, outcome, why_not()));
         }
-    }
-
-    /// Notes every target that was compared, the most similar first.
-    fn note_similar(&mut self, targets: &[Target], similar: &Similar, absent: Option<&Absence>) {
-        if !self.explain {
-            return;
-        }
-        let mut compared: Vec<_> = targets.iter().zip(&similar.scores).enumerate().collect();
-        compared.sort_by(|(_, (_, a)), (_, (_, b))| b.total_cmp(a));
-        for (place, (to, score)) in compared {
-            let (outcome, why_not) = match (similar.scope, absent) {
-                _ if place != similar.best => (CandidateOutcome::LessSimilar, "another is more similar".to_owned()),
-                (Scope::Out, _) => (CandidateOutcome::OutOfScope, "not similar enough".to_owned()),
-                (_, Some(why)) => (CandidateOutcome::NotResident, why.to_string()),
-                (_, None) => (CandidateOutcome::Chosen, String::new()),
-            };
-            let noted = candidate(self.view, &target(self.view, to), "similarity", outcome, why_not);
-            self.candidates.push(Candidate { score: Some((*score).into()), ..noted });
-        }
-        let scope = match similar.scope {
-            Scope::In => v1::Scope::In,
-            Scope::Unsure => v1::Scope::Unsure,
-            Scope::Out => v1::Scope::Out,
-        };
-        self.similarity = Some(v1::Similarity {
-            scope: scope.into(),
-            best: similar.scores.get(similar.best).copied().unwrap_or(-1.0).into(),
-            accept: similar.thresholds.accept,
-            out_of_scope: similar.thresholds.out_of_scope,
-        });
     }
 }
 
