@@ -25,6 +25,7 @@ mod compare;
 mod constrained;
 mod cost;
 mod reuse;
+mod routing;
 mod step;
 mod swap;
 
@@ -95,6 +96,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Backend(backend::BackendArgs),
+    Routing(routing::RoutingArgs),
 }
 
 /// Which adapters the streams of a row use.
@@ -119,8 +121,10 @@ impl Mix {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    if let Some(Command::Backend(arguments)) = &arguments.command {
-        return backend::measure(arguments);
+    match &arguments.command {
+        Some(Command::Backend(arguments)) => return backend::measure(arguments),
+        Some(Command::Routing(arguments)) => return routing::measure(arguments).await,
+        None => {}
     }
     // Found out now, not after half an hour.
     for file in [Some(&arguments.plot), arguments.json.as_ref()].into_iter().flatten() {
