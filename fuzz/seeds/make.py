@@ -284,6 +284,23 @@ def main():
     seed("embedding_files", "mean", b"\0".join(json.dumps(file).encode() for file in [
         modules, {"max_seq_length": 32, "do_lower_case": False}, {"prompts": {"query": "q: "}, "default_prompt_name": "query"}, pooling]))
 
+    labels, width = [("balance", "banking"), ("transfer", "banking"), ("flight", "travel")], 4
+    measure = {"mean": 0.5, "deviation": 2.0}
+    head = json.dumps({
+        "format": "slm-head/1", "encoder": {"name": "minilm", "model": "sha256:0", "width": width},
+        "labels": [{"name": name, "expert": expert} for name, expert in labels],
+        "calibration": {"temperature": 1.0, "distance": measure, "energy": measure, "nonconformity": [-1.0, 0.0, 2.0], "texts": 30},
+        "training": {"data": "sha256:0", "texts": 30, "folds": 5, "labelAccuracy": 1.0, "expertAccuracy": 1.0},
+    }).encode()
+    shapes = {"weight": [3, width], "bias": [3], "whitening": [width, width], "means": [3, width]}
+    matrices = safetensors(shapes, "F32")
+    seed("head", "head.json", head)
+    seed("head", "head.safetensors", matrices)
+    seed("head", "config", b"\0" + head)
+    seed("head", "matrices", b"\1" + matrices)
+    seed("labelled_texts", "lines", b'\0{"text": "my balance", "label": "balance", "expert": "banking"}\n{"text": "hamlet"}\n')
+    seed("labelled_texts", "table", b'\1text,label,expert\nmy balance,balance,banking\n"a flight, please",travel,\nhamlet,,\n')
+
 
 if __name__ == "__main__":
     main()
