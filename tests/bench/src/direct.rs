@@ -83,17 +83,7 @@ impl Direct {
 
     /// Waits until the router sees every adapter.
     pub(crate) async fn until_ready(&self) -> Result<()> {
-        let mut health = self.health.clone();
-        let ready = async {
-            let mut statuses = health.watch(HealthCheckRequest::default()).await?.into_inner();
-            while let Some(now) = statuses.message().await? {
-                if now.status() == ServingStatus::Serving {
-                    return Ok(());
-                }
-            }
-            bail!("the router ended")
-        };
-        time::timeout(READY_LIMIT, ready).await.context("the router does not get ready")?
+        until_serving(self.health.clone()).await
     }
 
     /// Ends both as Ctrl-C would.
@@ -104,7 +94,7 @@ impl Direct {
 }
 
 /// Both ends in our hands: a child ends when we do.
-trait Piped {
+pub(crate) trait Piped {
     fn piped(&mut self) -> &mut Self;
 }
 
@@ -114,8 +104,22 @@ impl Piped for Command {
     }
 }
 
+/// Waits until a router sees all that its swarm has.
+pub(crate) async fn until_serving(mut health: HealthClient<Channel>) -> Result<()> {
+    let ready = async {
+        let mut statuses = health.watch(HealthCheckRequest::default()).await?.into_inner();
+        while let Some(now) = statuses.message().await? {
+            if now.status() == ServingStatus::Serving {
+                return Ok(());
+            }
+        }
+        bail!("the router ended")
+    };
+    time::timeout(READY_LIMIT, ready).await.context("the router does not get ready")?
+}
+
 /// The line with which it says that it is ready.
-async fn until_ready(mut child: Child) -> Result<(Child, Value)> {
+pub(crate) async fn until_ready(mut child: Child) -> Result<(Child, Value)> {
     let mut lines = BufReader::new(child.stdout.take().context("no output")?).lines();
     while let Some(line) = lines.next_line().await? {
         let said: Value = serde_json::from_str(&line)?;
@@ -128,6 +132,7 @@ async fn until_ready(mut child: Child) -> Result<(Child, Value)> {
     bail!("it ended: {}", child.wait().await?)
 }
 
-fn text<'v>(value: &'v Value, field: &str) -> Result<&'v str> {
+/// The text of a field.
+pub(crate) fn text<'v>(value: &'v Value, field: &str) -> Result<&'v str> {
     value[field].as_str().with_context(|| format!("no {field} in {value}"))
 }

@@ -7,23 +7,28 @@
 mod callers;
 mod workers;
 
-use std::{fs, path::PathBuf, process::Stdio, time::Duration};
+use std::{fs, path::PathBuf, time::Duration};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Args;
 use serde_json::{Value, json};
 use slm_proto::v1::{GenerateRequest, Message, Messages, generate_request::Input};
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
-    process::{Child, ChildStdin, Command},
+    io::AsyncWriteExt as _,
+    process::{Child, Command},
 };
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
+use tonic_health::pb::health_client::HealthClient;
 
 use self::{
     callers::{Latencies, send},
     workers::{Certificates, Workers},
 };
-use crate::{run::interrupt, table};
+use crate::{
+    direct::{Piped as _, text, until_ready, until_serving},
+    run::interrupt,
+    table,
+};
 
 /// Texts that are kept once they were read.
 const KNOWN_TEXTS: usize = 100;
@@ -104,7 +109,7 @@ pub(crate) async fn measure(arguments: &RoutingArgs) -> Result<()> {
     let certificates = Certificates::mint(dir.path())?;
     let workers = Workers::start(&certificates, arguments.experts, LABELS)?;
     let router = Router::start(arguments, &certificates, &workers).await?;
-    let routed = router.channel().await?;
+    let routed = router.channel.clone();
     let direct = certificates.channel(workers.base())?;
     println!(
         "{}\n\n{} requests a second, {} experts, {} rounds of {} s\n",
@@ -144,9 +149,7 @@ pub(crate) async fn measure(arguments: &RoutingArgs) -> Result<()> {
 /// A router process.
 struct Router {
     process: Child,
-    /// Kept open: its snapshots come from there.
-    _snapshots: ChildStdin,
-    grpc: String,
+    channel: Channel,
 }
 
 impl Router {
@@ -154,33 +157,15 @@ impl Router {
         let mut process = Command::new(&arguments.slm)
             .args(["router", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--tls"])
             .arg(certificates.router())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
+            .piped()
             .spawn()
             .with_context(|| arguments.slm.display().to_string())?;
-        let mut snapshots = process.stdin.take().context("no input")?;
-        let mut snapshot = swarm(arguments.experts, workers).to_string();
-        snapshot.push('\n');
-        snapshots.write_all(snapshot.as_bytes()).await?;
-        let mut lines = BufReader::new(process.stdout.take().context("no output")?).lines();
-        let Some(line) = lines.next_line().await? else { bail!("the router ended: {}", process.wait().await?) };
-        let ready: Value = serde_json::from_str(&line)?;
-        let (grpc, http) =
-            (ready["grpc"].as_str().context("no address")?, ready["http"].as_str().context("no address")?);
-        let probe = format!("http://{}/readyz", http.trim_start_matches("http://"));
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
-        while !reqwest::get(&probe).await?.status().is_success() {
-            if tokio::time::Instant::now() > deadline {
-                bail!("not ready: {}", reqwest::get(&probe).await?.text().await?);
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        Ok(Self { process, _snapshots: snapshots, grpc: format!("http://{}", grpc.trim_start_matches("http://")) })
-    }
-
-    async fn channel(&self) -> Result<Channel> {
-        Ok(Endpoint::from_shared(self.grpc.clone())?.connect().await?)
+        let snapshot = swarm(arguments.experts, workers);
+        process.stdin.as_mut().context("no input")?.write_all(format!("{snapshot}\n").as_bytes()).await?;
+        let (process, ready) = until_ready(process).await?;
+        let channel = Channel::from_shared(format!("http://{}", text(&ready, "grpc")?))?.connect().await?;
+        until_serving(HealthClient::new(channel.clone())).await?;
+        Ok(Self { process, channel })
     }
 
     async fn stop(self) -> Result<()> {
