@@ -7,17 +7,8 @@ use serde_json::{Value, json};
 use slm_proto::v1::Scope;
 use slm_tests::{
     embeddings::minilm,
-    swarm::{Call, Folder, Swarm, base, labelled, output, slm},
+    swarm::{Call, Folder, OUT_OF_SCOPE, Swarm, base, labelled, output, slm},
 };
-
-const OUT_OF_SCOPE: [&str; 6] = [
-    "who wrote hamlet",
-    "what is the square root of two",
-    "my computer does not start any more",
-    "who won the world cup in nineteen ninety",
-    "sing me a song about the sea",
-    "how do i change the oil of my car",
-];
 
 /// The quickstart with an encoder, and the route `finder` whose head is the adapter `finder-head`. Two of three texts of the quickstart are
 /// trained on; the rest, and what is out of scope, is for the evaluation.

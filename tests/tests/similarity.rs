@@ -7,17 +7,9 @@ use serde_json::json;
 use slm_proto::v1::Scope;
 use slm_tests::{
     embeddings::minilm,
-    swarm::{Call, Folder, Swarm, base, labelled, output, slm},
+    swarm::{Call, Folder, OUT_OF_SCOPE, Swarm, base, labelled, output, slm},
 };
 
-const OUT_OF_SCOPE: [&str; 6] = [
-    "who wrote hamlet",
-    "what is the square root of two",
-    "my computer does not start any more",
-    "who won the world cup in nineteen ninety",
-    "sing me a song about the sea",
-    "how do i change the oil of my car",
-];
 const MESSAGE: &str = "I know about banking, travel and kitchens.";
 
 /// The quickstart with examples for its experts, an encoder, and the route `finder`. Every other text of the quickstart is an

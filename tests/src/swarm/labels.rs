@@ -19,6 +19,16 @@ pub struct Labelled {
     pub label: String,
 }
 
+/// Texts that no expert of the quickstart is for.
+pub const OUT_OF_SCOPE: [&str; 6] = [
+    "who wrote hamlet",
+    "what is the square root of two",
+    "my computer does not start any more",
+    "who won the world cup in nineteen ninety",
+    "sing me a song about the sea",
+    "how do i change the oil of my car",
+];
+
 /// All of `examples/quickstart/expected.json`.
 pub fn labelled() -> Result<Vec<Labelled>> {
     #[derive(Deserialize)]
