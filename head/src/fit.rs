@@ -59,7 +59,7 @@ pub enum FitError {
     #[error("the label `{0}` has one text; each needs at least two, and 20 or more do well")]
     OneText(String),
     /// No real use.
-    #[error("the data have {0} labels; at most {LABELS_MAX} are trained")]
+    #[error("the data have {0} labels; at most {LABELS_MAX} are trained: merge some, such as all of an expert")]
     TooMany(usize),
     /// Vectors that say nothing.
     #[error("the vectors of the texts do not differ; is `{0}` the encoder that was meant?")]

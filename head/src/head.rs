@@ -105,7 +105,7 @@ pub struct Classified {
     /// A probability for each label.
     pub probabilities: Vec<f32>,
     /// Share of held-out texts in scope that were no more typical: a conformal p-value, in (0, 1]. Of the texts that are like
-    /// those of the training, a share of at most `t` has a typicality up to `t`.
+    /// those of the training, a share of about `t` has a typicality up to `t`.
     pub typicality: f32,
 }
 

@@ -4,18 +4,12 @@ use slm_crds::route::Measure;
 use slm_proto::v1::Delta;
 
 /// Probabilities of the tokens so far.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Confidence {
     /// Of logarithms.
     sum: f64,
     least: f64,
     tokens: u32,
-}
-
-impl Default for Confidence {
-    fn default() -> Self {
-        Self { sum: 0.0, least: 0.0, tokens: 0 }
-    }
 }
 
 impl Confidence {
