@@ -18,6 +18,8 @@ fuzz_target!(init: contain_panics(), |bytes: &[u8]| {
     let parts = bytes.splitn(FILES.len(), |&byte| byte == 0).chain(iter::repeat(&[][..]));
     let files: Vec<_> = FILES.into_iter().zip(parts).collect();
     let folder = write(&[&[("config.json", CONFIG), ("model.safetensors", WEIGHTS)], files.as_slice()].concat());
-    let checkpoint = Checkpoint::open(&folder).expect("a good checkpoint");
-    let _ = checkpoint.embedding();
+    // `modules.json` is read as the checkpoint is opened: it tells what the model is for.
+    if let Ok(checkpoint) = Checkpoint::open(&folder) {
+        let _ = checkpoint.embedding();
+    }
 });
