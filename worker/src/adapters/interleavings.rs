@@ -13,10 +13,13 @@ use super::{
 /// Orders that are tried, each from a seed of its own. Every lock that is taken is a point where another thread may go on.
 const ORDERS: usize = 20_000;
 
-fn version(digest: &str) -> PackedAdapter {
-    let mut packed = packed();
-    digest.clone_into(&mut packed.digest);
-    packed
+fn version(digest: &str) -> LoadedAdapter {
+    let mut loaded = packed();
+    match &mut loaded {
+        LoadedAdapter::Packed(packed) => digest.clone_into(&mut packed.digest),
+        LoadedAdapter::Banked(banked) => digest.clone_into(&mut banked.digest),
+    }
+    loaded
 }
 
 /// A request: what it holds is in its slot from its first look to its last.
@@ -27,7 +30,7 @@ fn request(adapters: &Adapters) -> JoinHandle<()> {
             let Some(lease) = adapters.lease("sql") else { continue };
             for _ in 0..2 {
                 let packed = adapters.table().get(lease.slot()).expect("a lease has its slot");
-                assert_eq!(packed.digest, lease.info.digest, "a slot of two versions");
+                assert_eq!(packed.digest(), lease.info.digest, "a slot of two versions");
                 thread::yield_now();
             }
         }
