@@ -8,6 +8,7 @@ use prost::Message as _;
 const PROTOCOLS: [(&[&str], &str); 2] = [
     (
         &[
+            "proto/slm/v1/egress.proto",
             "proto/slm/v1/embeddings.proto",
             "proto/slm/v1/generation.proto",
             "proto/slm/v1/tokens.proto",

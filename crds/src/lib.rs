@@ -7,7 +7,7 @@
 //! Pure: reads files and nothing else; no cluster, no network, no async.
 //!
 //! Modules, in the order in which a manifest meets them:
-//! - [`model`], [`adapter`], [`route`], [`accelerator`]: the kinds, and [`source`], [`pod`], [`expert`], [`status`],
+//! - [`model`], [`adapter`], [`route`], [`external`], [`accelerator`]: the kinds, and [`source`], [`pod`], [`expert`], [`status`],
 //!   their parts;
 //! - [`rule`]: CEL conditions of routes, compiled and evaluated;
 //! - [`names`]: the shared namespace of names, and references;
@@ -17,6 +17,7 @@
 pub mod accelerator;
 pub mod adapter;
 pub mod expert;
+pub mod external;
 pub mod model;
 pub mod pod;
 pub mod route;
@@ -36,6 +37,7 @@ mod validation;
 
 pub use accelerator::{AcceleratorProfile, AcceleratorProfileSpec};
 pub use adapter::{LoraAdapter, LoraAdapterSpec};
+pub use external::{ExternalModel, ExternalModelSpec};
 pub use model::{SlmModel, SlmModelSpec};
 pub use route::{SwarmRoute, SwarmRouteSpec};
 

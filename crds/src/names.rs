@@ -69,6 +69,8 @@ pub struct Known {
     pub models: Vec<String>,
     /// Of adapters.
     pub adapters: Vec<String>,
+    /// Of models outside of the swarm.
+    pub externals: Vec<String>,
 }
 
 /// A dangling reference.
@@ -85,7 +87,9 @@ pub struct Dangling {
 
 /// A name that another object owns.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("the name `{name}` is taken by the {other}; models, adapters and routes share one space of names")]
+#[error(
+    "the name `{name}` is taken by the {other}; models, adapters, external models and routes share one space of names"
+)]
 pub struct NameTaken {
     /// The claimed name.
     pub name: String,
@@ -98,6 +102,7 @@ impl Known {
         match kind {
             TargetKind::SlmModel => &self.models,
             TargetKind::LoraAdapter => &self.adapters,
+            TargetKind::ExternalModel => &self.externals,
         }
     }
 
@@ -107,14 +112,11 @@ impl Known {
         if self.of(kind).iter().any(|known| known == name) {
             return None;
         }
-        let other = match kind {
-            TargetKind::SlmModel => TargetKind::LoraAdapter,
-            TargetKind::LoraAdapter => TargetKind::SlmModel,
-        };
-        let suggestion = if self.of(other).iter().any(|known| known == name) {
-            format!("; it is a {other}")
-        } else {
-            did_you_mean(&nearest(name, self.of(kind).iter().map(String::as_str)))
+        let kinds = [TargetKind::SlmModel, TargetKind::LoraAdapter, TargetKind::ExternalModel];
+        let other = kinds.into_iter().find(|other| self.of(*other).iter().any(|known| known == name));
+        let suggestion = match other {
+            Some(other) => format!("; it is a{} {other}", if other == TargetKind::ExternalModel { "n" } else { "" }),
+            None => did_you_mean(&nearest(name, self.of(kind).iter().map(String::as_str))),
         };
         Some(Dangling { kind, name: name.to_owned(), suggestion })
     }

@@ -3,7 +3,7 @@
 // Printer columns repeat their keys, which clippy takes for repeated attributes.
 #![allow(clippy::duplicated_attributes)]
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -55,6 +55,11 @@ pub struct SwarmRouteSpec {
     /// Cascade asks a larger target when the answer of the selected one is not confident enough.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cascade: Option<Cascade>,
+    /// DataPolicy says what may leave the swarm. LocalOnly (the default): no target outside of the swarm is asked. Redacted: an
+    /// ExternalModel may be asked, with placeholders instead of personal data and secrets. AllowExternal: an ExternalModel may be asked.
+    /// A router, a caller's token and a request can be stricter, never laxer.
+    #[serde(default, skip_serializing_if = "DataPolicy::is_default")]
+    pub data_policy: DataPolicy,
     /// OnError is what happens to a request when a rule fails on it, or when its label or similarity cannot be computed. Fallback (the
     /// default): a rule that fails is not true, a classifier that fails is passed over, and the fallback answers when nothing else
     /// decides. Reject: the request is refused.
@@ -232,6 +237,50 @@ impl EscalationBudget {
     }
 }
 
+/// DataPolicy is what may leave the swarm. Ordered: a stricter policy is less.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[allow(missing_docs)]
+pub enum DataPolicy {
+    #[default]
+    LocalOnly,
+    Redacted,
+    AllowExternal,
+}
+
+impl DataPolicy {
+    /// Every policy, the strictest first.
+    pub const ALL: [Self; 3] = [Self::LocalOnly, Self::Redacted, Self::AllowExternal];
+
+    #[allow(clippy::trivially_copy_pass_by_ref)] // As serde calls it.
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl fmt::Display for DataPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::LocalOnly => "LocalOnly",
+            Self::Redacted => "Redacted",
+            Self::AllowExternal => "AllowExternal",
+        })
+    }
+}
+
+/// A word that is no data policy.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no data policy: there are LocalOnly, Redacted and AllowExternal")]
+pub struct UnknownDataPolicy(String);
+
+impl FromStr for DataPolicy {
+    type Err = UnknownDataPolicy;
+
+    fn from_str(word: &str) -> Result<Self, Self::Err> {
+        let known = Self::ALL.into_iter().find(|policy| policy.to_string() == word);
+        known.ok_or_else(|| UnknownDataPolicy(word.chars().take(40).collect()))
+    }
+}
+
 /// OnError is what a failure to choose a target means.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[allow(missing_docs)]
@@ -259,6 +308,7 @@ impl SwarmRouteSpec {
             similarity: None,
             out_of_scope: None,
             cascade: None,
+            data_policy: DataPolicy::default(),
             on_error: OnError::default(),
             fallback,
         }
@@ -325,11 +375,11 @@ impl fmt::Display for Place {
     }
 }
 
-/// Target refers to a SlmModel or a LoraAdapter in the same namespace.
+/// Target refers to a SlmModel, a LoraAdapter or an ExternalModel in the same namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Target {
-    /// Kind is SlmModel or LoraAdapter.
+    /// Kind is SlmModel, LoraAdapter or ExternalModel.
     pub kind: TargetKind,
     /// Name of the target.
     #[schemars(length(min = 1, max = 63), extend("x-kubernetes-validations" = validation::name()))]
@@ -342,6 +392,7 @@ pub struct Target {
 pub enum TargetKind {
     SlmModel,
     LoraAdapter,
+    ExternalModel,
 }
 
 impl fmt::Display for TargetKind {
@@ -349,6 +400,7 @@ impl fmt::Display for TargetKind {
         f.write_str(match self {
             Self::SlmModel => "SlmModel",
             Self::LoraAdapter => "LoraAdapter",
+            Self::ExternalModel => "ExternalModel",
         })
     }
 }

@@ -6,7 +6,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use kube::CustomResourceExt as _;
 use serde_json::Value;
 
-use crate::{API_VERSION, AcceleratorProfile, LoraAdapter, SlmModel, SwarmRoute, validation};
+use crate::{API_VERSION, AcceleratorProfile, ExternalModel, LoraAdapter, SlmModel, SwarmRoute, validation};
 
 /// Removes schemars' numeric formats: `minimum` and `maximum` bound the values, and API servers warn about unknown
 /// formats.
@@ -31,15 +31,18 @@ pub enum Kind {
     LoraAdapter,
     /// A route: a name with rules.
     SwarmRoute,
+    /// A model outside of the swarm.
+    ExternalModel,
     /// An accelerator profile.
     AcceleratorProfile,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 4] = [Self::SlmModel, Self::LoraAdapter, Self::SwarmRoute, Self::AcceleratorProfile];
+    pub const ALL: [Self; 5] =
+        [Self::SlmModel, Self::LoraAdapter, Self::SwarmRoute, Self::ExternalModel, Self::AcceleratorProfile];
     /// Kinds of a swarm on one machine, in order of their dependencies.
-    pub const LOCAL: [Self; 3] = [Self::SlmModel, Self::LoraAdapter, Self::SwarmRoute];
+    pub const LOCAL: [Self; 4] = [Self::SlmModel, Self::LoraAdapter, Self::ExternalModel, Self::SwarmRoute];
 
     /// Name of the kind.
     #[must_use]
@@ -48,6 +51,7 @@ impl Kind {
             Self::SlmModel => "SlmModel",
             Self::LoraAdapter => "LoraAdapter",
             Self::SwarmRoute => "SwarmRoute",
+            Self::ExternalModel => "ExternalModel",
             Self::AcceleratorProfile => "AcceleratorProfile",
         }
     }
@@ -65,6 +69,7 @@ impl Kind {
             Self::SlmModel => SlmModel::crd(),
             Self::LoraAdapter => LoraAdapter::crd(),
             Self::SwarmRoute => SwarmRoute::crd(),
+            Self::ExternalModel => ExternalModel::crd(),
             Self::AcceleratorProfile => AcceleratorProfile::crd(),
         };
         for version in &mut crd.spec.versions {

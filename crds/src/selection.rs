@@ -5,7 +5,7 @@ use thiserror::Error;
 use crate::{
     SwarmRouteSpec,
     model::Task,
-    route::{Classifier, Place, Similarity, Target, TargetKind, false_rejections},
+    route::{Classifier, DataPolicy, Place, Similarity, Target, TargetKind, false_rejections},
 };
 
 /// Examples of a target with fewer say nothing of how much they differ.
@@ -69,6 +69,11 @@ pub enum Unfit {
         /// Its number of examples, in words.
         found: String,
     },
+    /// A target outside of the swarm, of a route whose data stays inside.
+    #[error(
+        "the ExternalModel `{0}` is never asked under `dataPolicy: LocalOnly`; set Redacted or AllowExternal, or name another target"
+    )]
+    LocalOnly(String),
     /// A target of a cascade that does not generate.
     #[error("the {kind} `{name}` has the task {}; only answers of models that generate are judged", .task.name())]
     Cascade {
@@ -115,6 +120,10 @@ pub fn unfit(spec: &SwarmRouteSpec, referred: impl Fn(&Target) -> Option<Referre
             Some((Place::Cascade(index).to_string(), Unfit::Cascade { kind, name, task }))
         }));
         faults.extend(twice(&cascade.targets, Place::Cascade));
+    }
+    if spec.data_policy == DataPolicy::LocalOnly {
+        let external = spec.references().filter(|(place, to)| place.answers() && to.kind == TargetKind::ExternalModel);
+        faults.extend(external.map(|(place, to)| (place.to_string(), Unfit::LocalOnly(to.name.clone()))));
     }
     faults
 }

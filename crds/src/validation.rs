@@ -34,6 +34,22 @@ pub(crate) fn digest() -> Value {
     }])
 }
 
+/// The URL of an endpoint, or of a proxy.
+pub(crate) fn endpoint() -> Value {
+    json!([{
+        "rule": "self.matches('^https?://[^/?#@ ]+(/[^?#@ ]*)?$')",
+        "message": "must be http:// or https:// with a host, and a path where there is one: without user, query and spaces",
+    }])
+}
+
+/// The code of a currency.
+pub(crate) fn currency() -> Value {
+    json!([{
+        "rule": "self.matches('^[A-Z]{3}$')",
+        "message": "must be a code of ISO 4217: three capital letters, such as USD",
+    }])
+}
+
 /// A positive factor. JSON has no infinity; the bound refuses numbers that are infinite as f32.
 pub(crate) fn scale() -> Value {
     json!([{

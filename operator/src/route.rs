@@ -49,6 +49,7 @@ fn verdict(route: &SwarmRoute, objects: &Objects) -> Verdict {
         let (kind, there) = match target.kind {
             TargetKind::SlmModel => (Kind::SlmModel, objects.model(&target.name).is_some()),
             TargetKind::LoraAdapter => (Kind::LoraAdapter, objects.adapter(&target.name).is_some()),
+            TargetKind::ExternalModel => (Kind::ExternalModel, objects.external(&target.name).is_some()),
         };
         if there {
             continue;

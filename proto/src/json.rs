@@ -10,6 +10,7 @@ pub fn kind(kind: ExpertKind) -> &'static str {
     match kind {
         ExpertKind::SlmModel => "SlmModel",
         ExpertKind::LoraAdapter => "LoraAdapter",
+        ExpertKind::ExternalModel => "ExternalModel",
         ExpertKind::Unspecified => "",
     }
 }

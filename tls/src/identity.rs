@@ -14,11 +14,13 @@ pub enum Identity {
     Router,
     /// Serves a model.
     Worker,
+    /// Asks models outside of the swarm.
+    Egress,
 }
 
 impl Identity {
     /// All roles.
-    pub const ALL: [Self; 3] = [Self::Operator, Self::Router, Self::Worker];
+    pub const ALL: [Self; 4] = [Self::Operator, Self::Router, Self::Worker, Self::Egress];
 
     /// DNS name in the role's certificate. It does not resolve.
     #[must_use]
@@ -27,6 +29,7 @@ impl Identity {
             Self::Operator => "operator.slm-swarm.internal",
             Self::Router => "router.slm-swarm.internal",
             Self::Worker => "worker.slm-swarm.internal",
+            Self::Egress => "egress.slm-swarm.internal",
         }
     }
 
@@ -49,6 +52,7 @@ impl fmt::Display for Identity {
             Self::Operator => "operator",
             Self::Router => "router",
             Self::Worker => "worker",
+            Self::Egress => "egress",
         })
     }
 }

@@ -18,7 +18,7 @@ use std::{
 
 pub use problem::{Fault, Problem, Problems};
 
-use crate::{LoraAdapter, SlmModel, SwarmRoute, schema::Kind, yaml};
+use crate::{ExternalModel, LoraAdapter, SlmModel, SwarmRoute, schema::Kind, yaml};
 
 /// Bound on the bytes of a manifest.
 const FILE_BYTES_MAX: usize = 1 << 20;
@@ -67,6 +67,8 @@ pub struct Manifests {
     pub models: Vec<Located<SlmModel>>,
     /// Adapters.
     pub adapters: Vec<Located<LoraAdapter>>,
+    /// Models outside of the swarm.
+    pub externals: Vec<Located<ExternalModel>>,
     /// Routes.
     pub routes: Vec<Located<SwarmRoute>>,
 }
@@ -113,7 +115,8 @@ impl Manifests {
     /// Whether there is no object.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.models.is_empty() && self.adapters.is_empty() && self.routes.is_empty()
+        let Self { models, adapters, externals, routes } = self;
+        models.is_empty() && adapters.is_empty() && externals.is_empty() && routes.is_empty()
     }
 }
 
@@ -134,6 +137,7 @@ fn check(texts: impl IntoIterator<Item = (PathBuf, String)>, problems: &mut Vec<
             match object::read(&file, &document) {
                 Ok(object::Object::Model(model)) => manifests.models.push(*model),
                 Ok(object::Object::Adapter(adapter)) => manifests.adapters.push(*adapter),
+                Ok(object::Object::External(external)) => manifests.externals.push(*external),
                 Ok(object::Object::Route(route)) => manifests.routes.push(*route),
                 Err(refused) => {
                     problems.extend(refused.problems);

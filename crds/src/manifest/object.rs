@@ -16,7 +16,7 @@ use super::{
     yaml::{Entry, Node, Tree},
 };
 use crate::{
-    API_VERSION, LoraAdapter, SlmModel, SwarmRoute,
+    API_VERSION, ExternalModel, LoraAdapter, SlmModel, SwarmRoute,
     nearest::{did_you_mean, nearest},
     schema::Kind,
 };
@@ -24,6 +24,7 @@ use crate::{
 pub(super) enum Object {
     Model(Box<Located<SlmModel>>),
     Adapter(Box<Located<LoraAdapter>>),
+    External(Box<Located<ExternalModel>>),
     Route(Box<Located<SwarmRoute>>),
 }
 
@@ -103,6 +104,7 @@ pub(super) fn read(file: &Path, document: &Node) -> Result<Object, Refused> {
     match kind {
         Kind::SlmModel => typed(kind, file, document).map(Box::new).map(Object::Model),
         Kind::LoraAdapter => typed(kind, file, document).map(Box::new).map(Object::Adapter),
+        Kind::ExternalModel => typed(kind, file, document).map(Box::new).map(Object::External),
         Kind::SwarmRoute => typed(kind, file, document).map(Box::new).map(Object::Route),
         Kind::AcceleratorProfile => {
             let fault =

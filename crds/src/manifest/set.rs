@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     expert::Expert,
+    model::Task,
     names::{Claim, Known, NameTaken, holders},
     route::{Target, TargetKind},
     rule,
@@ -54,8 +55,9 @@ fn everyone(manifests: &Manifests) -> Vec<Any<'_>> {
     }
     let models = manifests.models.iter().map(|model| any(Kind::SlmModel, model));
     let adapters = manifests.adapters.iter().map(|adapter| any(Kind::LoraAdapter, adapter));
+    let externals = manifests.externals.iter().map(|external| any(Kind::ExternalModel, external));
     let routes = manifests.routes.iter().map(|route| any(Kind::SwarmRoute, route));
-    let mut everyone: Vec<Any<'_>> = models.chain(adapters).chain(routes).collect();
+    let mut everyone: Vec<Any<'_>> = models.chain(adapters).chain(externals).chain(routes).collect();
     everyone.sort_by_key(|object| (object.file, object.line));
     everyone
 }
@@ -95,7 +97,7 @@ fn known(everyone: &[Any<'_>], broken: &[(Kind, String)]) -> Known {
     let read = everyone.iter().map(|object| (object.kind, &object.name));
     let all: Vec<(Kind, &String)> = read.chain(broken.iter().map(|(kind, name)| (*kind, name))).collect();
     let of = |wanted: Kind| all.iter().filter(|(kind, _)| *kind == wanted).map(|(_, name)| (*name).clone()).collect();
-    Known { models: of(Kind::SlmModel), adapters: of(Kind::LoraAdapter) }
+    Known { models: of(Kind::SlmModel), adapters: of(Kind::LoraAdapter), externals: of(Kind::ExternalModel) }
 }
 
 fn adapters(manifests: &Manifests, known: &Known, problems: &mut Vec<Problem>) {
@@ -149,6 +151,10 @@ fn referred(manifests: &Manifests, target: &Target) -> Option<Referred> {
             let adapter = manifests.adapters.iter().find(|adapter| adapter.object.name_any() == target.name)?;
             let spec = &adapter.object.spec;
             Some(Referred { task: task(&spec.model_ref.name), examples: examples(&spec.expert) })
+        }
+        TargetKind::ExternalModel => {
+            let external = manifests.externals.iter().find(|external| external.object.name_any() == target.name)?;
+            Some(Referred { task: Some(Task::Generate), examples: examples(&external.object.spec.expert) })
         }
     }
 }

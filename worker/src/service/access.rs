@@ -30,7 +30,7 @@ fn allowed(caller: Identity, path: &str) -> bool {
     match caller {
         Identity::Operator => path.starts_with(CONTROL) || is_work(path),
         Identity::Router => path == WATCH_STATE || is_work(path),
-        Identity::Worker => false,
+        Identity::Worker | Identity::Egress => false,
     }
 }
 
