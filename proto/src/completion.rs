@@ -18,6 +18,7 @@ impl Completion {
         self.reason = finished.reason;
         self.usage = finished.usage;
         self.stop = finished.stop;
+        self.cost = finished.cost;
     }
 
     /// Parts of a call come one after another, and calls in their order.

@@ -9,10 +9,12 @@ use std::{error::Error as _, panic::AssertUnwindSafe, time::Duration};
 
 use futures::FutureExt as _;
 use slm_backoff::Backoff;
-use slm_proto::v1::{WatchStateRequest, WorkerState, worker_control_client::WorkerControlClient};
+use slm_proto::v1::{
+    WatchStateRequest, WorkerState, egress_client::EgressClient, worker_control_client::WorkerControlClient,
+};
 use slm_tls::cause::innermost;
 use tonic::{
-    Status, Streaming,
+    Response, Status, Streaming,
     transport::{Channel, Endpoint, Error},
 };
 
@@ -36,10 +38,26 @@ pub fn endpoint(url: String) -> Result<Endpoint, Error> {
         .keep_alive_while_idle(true))
 }
 
+/// Who is asked for its states.
+#[derive(Clone, Debug)]
+enum Peer {
+    Worker(WorkerControlClient<Channel>),
+    Egress(EgressClient<Channel>),
+}
+
+impl Peer {
+    async fn watch(&mut self) -> Result<Response<Streaming<WorkerState>>, Status> {
+        match self {
+            Self::Worker(client) => client.watch_state(WatchStateRequest {}).await,
+            Self::Egress(client) => client.watch_state(WatchStateRequest {}).await,
+        }
+    }
+}
+
 /// A worker's states, one after the other, across breaks of the stream.
 #[derive(Debug)]
 pub struct StateStream {
-    client: WorkerControlClient<Channel>,
+    peer: Peer,
     open: Option<Streaming<WorkerState>>,
     broken: bool,
     backoff: Backoff,
@@ -49,9 +67,18 @@ impl StateStream {
     /// A stream over `channel`, opened at the first call of [`next`](Self::next). Pauses between attempts double from
     /// `pause_min` to `pause_max`.
     #[must_use]
-    pub fn new(channel: Channel, (pause_min, pause_max): (Duration, Duration)) -> Self {
-        let client = WorkerControlClient::new(channel);
-        Self { client, open: None, broken: false, backoff: Backoff::new(pause_min, pause_max) }
+    pub fn new(channel: Channel, pauses: (Duration, Duration)) -> Self {
+        Self::of(Peer::Worker(WorkerControlClient::new(channel)), pauses)
+    }
+
+    /// The same of an egress.
+    #[must_use]
+    pub fn of_egress(channel: Channel, pauses: (Duration, Duration)) -> Self {
+        Self::of(Peer::Egress(EgressClient::new(channel)), pauses)
+    }
+
+    fn of(peer: Peer, (pause_min, pause_max): (Duration, Duration)) -> Self {
+        Self { peer, open: None, broken: false, backoff: Backoff::new(pause_min, pause_max) }
     }
 
     /// The next state. After a break, pauses and opens the stream again.
@@ -79,7 +106,7 @@ impl StateStream {
         let states = match &mut self.open {
             Some(states) => states,
             None => {
-                let states = self.client.watch_state(WatchStateRequest {}).await.map_err(|status| reason(&status))?;
+                let states = self.peer.watch().await.map_err(|status| reason(&status))?;
                 self.open.insert(states.into_inner())
             }
         };

@@ -2,6 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
+use slm_crds::route::DataPolicy;
 use slm_proto::v1::ExpertKind;
 use thiserror::Error;
 
@@ -29,6 +30,15 @@ pub(crate) enum Absence {
     /// The swarm has no such object.
     #[error("{0} is not part of the swarm")]
     NotPart(String),
+    /// It is outside of the swarm, and the request may not leave it.
+    #[error("{name} is outside of the swarm, and the data policy of the request is {policy}")]
+    Policy { name: String, policy: DataPolicy },
+    /// Nothing runs that could ask a model outside.
+    #[error("{0} is outside of the swarm, and no egress runs that could ask it")]
+    NoEgress(String),
+    /// The egress does not ask the model now: its credentials are missing, or it has failed too often.
+    #[error("{0} is not asked now: its egress says why")]
+    NotAsked(String),
     /// This request has failed on every worker.
     #[error("every worker that holds it has failed")]
     Failed,
@@ -50,7 +60,7 @@ impl NotLoadable {
     pub(crate) fn code(&self) -> &'static str {
         match self.kind {
             ExpertKind::LoraAdapter => "adapter_not_loadable",
-            ExpertKind::SlmModel | ExpertKind::Unspecified => "model_not_loadable",
+            ExpertKind::SlmModel | ExpertKind::ExternalModel | ExpertKind::Unspecified => "model_not_loadable",
         }
     }
 }
@@ -59,7 +69,7 @@ impl fmt::Display for NotLoadable {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.kind {
             ExpertKind::LoraAdapter => "adapter",
-            ExpertKind::SlmModel | ExpertKind::Unspecified => "model",
+            ExpertKind::SlmModel | ExpertKind::ExternalModel | ExpertKind::Unspecified => "model",
         };
         write!(formatter, "{kind} `{}` cannot be loaded: {}", self.name, self.why)
     }
@@ -73,9 +83,14 @@ impl Absence {
             Self::OtherModel { .. } => "its worker serves another model".to_owned(),
             Self::Draining { .. } => "its worker is draining".to_owned(),
             Self::NotLoaded { .. } => "its workers have not loaded it".to_owned(),
-            Self::NotLoadable(_) | Self::NoWorker(_) | Self::NotPart(_) | Self::Failed | Self::NoSwarm => {
-                self.to_string()
-            }
+            Self::NotLoadable(_)
+            | Self::NoWorker(_)
+            | Self::NotPart(_)
+            | Self::Policy { .. }
+            | Self::NoEgress(_)
+            | Self::NotAsked(_)
+            | Self::Failed
+            | Self::NoSwarm => self.to_string(),
         }
     }
 }

@@ -5,6 +5,7 @@ use slm_proto::v1::{ExpertKind, ModelInfo};
 
 use crate::{
     access::table::Caller,
+    decide::absent,
     view::{Entry, Expert, View},
 };
 
@@ -20,11 +21,12 @@ pub(crate) fn catalog(view: &View, caller: &Caller) -> Vec<ModelInfo> {
 /// One name, if the swarm has it.
 pub(crate) fn entry(view: &View, name: &str) -> Option<ModelInfo> {
     Some(match view.index.names.get(name)? {
+        // Callers cannot name it.
+        Entry::Expert(expert) if expert.is_external() => return None,
         Entry::Expert(expert) => of_expert(view, expert),
         Entry::Route(route) => {
-            let resident = |target: &Target| {
-                view.index.expert(&target.name).is_some_and(|expert| !of_expert(view, expert).workers.is_empty())
-            };
+            let resident =
+                |target: &Target| view.index.expert(&target.name).is_some_and(|expert| absent(view, expert).is_none());
             ModelInfo {
                 name: name.to_owned(),
                 kind: "SwarmRoute".to_owned(),

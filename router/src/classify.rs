@@ -201,12 +201,16 @@ mod tests {
         classifier.classify(&view, &request, &Caller::anybody(), &mut outcomes).await;
         let first = outcomes.as_ref().expect("a route").rules.as_ptr();
         // Another snapshot with the same route, then one where the route differs.
-        let same = View { index: Arc::new(Index::new(Arc::new(fixtures::swarm()), &view.index)), workers: vec![] };
+        let same = View {
+            index: Arc::new(Index::new(Arc::new(fixtures::swarm()), &view.index)),
+            workers: vec![],
+            egress: vec![],
+        };
         classifier.classify(&same, &request, &Caller::anybody(), &mut outcomes).await;
         assert_eq!(outcomes.as_ref().expect("a route").rules.as_ptr(), first);
         let mut swarm = fixtures::swarm();
         swarm.routes[0].spec.rules.truncate(1);
-        let other = View { index: Arc::new(Index::new(Arc::new(swarm), &view.index)), workers: vec![] };
+        let other = View { index: Arc::new(Index::new(Arc::new(swarm), &view.index)), workers: vec![], egress: vec![] };
         classifier.classify(&other, &request, &Caller::anybody(), &mut outcomes).await;
         assert_eq!(outcomes.expect("a route").rules, [Ok(true)]);
     }

@@ -2,6 +2,8 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use slm_crds::route::DataPolicy;
+
 use crate::{origins::Origin, throttle::Rate};
 
 /// Configuration of a router.
@@ -27,6 +29,8 @@ pub struct Config {
     pub ready_when: ReadyWhen,
     /// Time for which new requests are still accepted after a shutdown began: load balancers notice late.
     pub withdraw: Duration,
+    /// What may leave the swarm at most, whatever routes say.
+    pub data_policy: DataPolicy,
     /// Limits on callers and workers.
     pub limits: Limits,
 }

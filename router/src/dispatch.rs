@@ -7,9 +7,9 @@
 use std::sync::Arc;
 
 use futures::{FutureExt as _, future::BoxFuture};
-use slm_crds::route::Target;
+use slm_crds::route::{DataPolicy, Target};
 use slm_pool::{FairPool, Priority};
-use slm_proto::v1::{Decision, GenerateRequest, Started, generate_response, generation_client::GenerationClient};
+use slm_proto::v1::{Decision, GenerateRequest, Started, generation_client::GenerationClient};
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until, timeout, timeout_at},
@@ -22,16 +22,19 @@ use crate::{
     access::table::Caller,
     attempts::{Attempts, RETRY_AFTER},
     body_memory::BodyMemory,
-    cascade::{Cascades, with_probabilities},
+    boundary::{Boundary, Bounds, Egress, Errand, Upstream, WorkerRef},
+    cascade::{Cascades, Requests, with_probabilities},
     classify::{Classifier, Outcomes},
     config::Limits,
     decide::{Decided, Verdict},
     draws::Draws,
+    egress::EgressChannels,
     eligible::ExcludedWorkers,
-    events::{Answer, Events, OpenStream, attributed, event},
+    events::{Answer, Events, OpenStream, attributed},
     fleet::{Channels, Fleet, channel},
     metrics::{Api, Meter, Metrics, Queued},
     permits::{Full, Permit, Permits},
+    policy,
     rank::Chosen,
     readiness::ReadinessGate,
     refusal::Refusal,
@@ -62,14 +65,17 @@ pub(crate) struct Dispatcher {
     pub(crate) large_bodies_rate: Throttle,
     pub(crate) body_memory: BodyMemory,
     draws: Draws,
+    pub(crate) egress: EgressChannels,
+    /// What may leave the swarm at most.
+    data_policy: DataPolicy,
     pub(crate) cascades: Cascades,
     /// Makes vectors of examples ahead of requests, which would do it themselves.
     _prepares: AbortOnDropHandle<()>,
 }
 
 /// The plan for a request over one view.
-enum Plan {
-    Send { worker: Arc<Worker>, expert: String, decision: Box<Decision> },
+enum Plan<B: Boundary> {
+    Send { peer: Arc<Worker>, upstream: Upstream<B>, expert: String, decision: Box<Decision> },
     Say { message: String, decision: Box<Decision> },
     Wait { name: String, why: Absence },
 }
@@ -89,8 +95,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) to: Option<&'a Target>,
 }
 
-/// One attempt of a request on a worker, under the name of the expert that was decided for.
-type Send<'r, T> = dyn Fn(Arc<Worker>, String, Decision) -> BoxFuture<'r, Result<T, Status>> + Sync + 'r;
+/// One attempt of a request, under the name of the expert that was decided for.
+type Send<'r, T, B> = dyn Fn(Upstream<B>, String, Decision) -> BoxFuture<'r, Result<T, Status>> + Sync + 'r;
 
 /// Caller, API and deadline of a request.
 pub(crate) struct Call {
@@ -102,7 +108,7 @@ pub(crate) struct Call {
 impl Dispatcher {
     pub(crate) fn new(
         fleet: &Fleet,
-        limits: Limits,
+        (limits, data_policy): (Limits, DataPolicy),
         metrics: Arc<Metrics>,
         gate: ReadinessGate,
         shutdown: CancellationToken,
@@ -128,6 +134,8 @@ impl Dispatcher {
             body_memory: BodyMemory::new(limits.large_bodies_bytes),
             large_bodies: Permits::new(limits.large_bodies_max, limits.large_bodies_max / 2),
             draws: Draws::default(),
+            egress: EgressChannels(fleet.egress_channels()),
+            data_policy,
             cascades: Cascades::default(),
             _prepares: prepares,
             limits,
@@ -158,7 +166,12 @@ impl Dispatcher {
         let deadline = self.deadline(call);
         let answer = async {
             let permit = self.admit(request, &call.caller)?;
-            match timeout_at(deadline, self.reply(request, call, beside, deadline)).await {
+            let policy = self.policy(&self.view(), request, &call.caller)?;
+            let reply = match Bounds::from(policy) {
+                Bounds::Within(only) => self.reply(request, call, beside, deadline, only).boxed(),
+                Bounds::Beyond(may_leave) => self.reply(request, call, beside, deadline, may_leave).boxed(),
+            };
+            match timeout_at(deadline, reply).await {
                 Ok(reply) => Ok((reply?, permit)),
                 Err(_) => Err(Refusal::DeadlineExceeded),
             }
@@ -188,40 +201,58 @@ impl Dispatcher {
     }
 
     /// The reply of the target that is decided for, or of a larger one if its route has a cascade.
-    async fn reply(
+    async fn reply<B: Boundary>(
         &self,
         request: &GenerateRequest,
         call: &Call,
         beside: Option<&str>,
         deadline: Instant,
+        boundary: B,
     ) -> Result<Reply<StartedAnswer>, Refusal> {
         let wanted = Wanted { beside, to: None };
         let view = self.view();
         let Some((route, cascade)) = view.index.route(&request.model).and_then(|route| Some((route, route.cascade()?)))
         else {
-            return self.tried(request, call, wanted, deadline).await;
+            return self.tried(request, call, wanted, deadline, boundary).await;
         };
-        let request = with_probabilities(request);
-        match self.tried(&request, call, wanted, deadline).await? {
+        let judged = with_probabilities(request);
+        match self.tried(&judged, call, wanted, deadline, boundary).await? {
             Reply::Of(answer) => {
-                Ok(Reply::Of(self.escalated((route, cascade), answer, &request, call, deadline).await?))
+                let requests = Requests { judged: &judged, last: request };
+                Ok(Reply::Of(self.escalated((route, cascade), answer, requests, call, deadline, boundary).await?))
             }
             reply => Ok(reply),
         }
     }
 
     /// The answer of the first worker that begins one.
-    pub(crate) async fn tried(
+    pub(crate) async fn tried<B: Boundary>(
         &self,
         request: &GenerateRequest,
         call: &Call,
         wanted: Wanted<'_>,
         deadline: Instant,
+        boundary: B,
     ) -> Result<Reply<StartedAnswer>, Refusal> {
-        let send = |worker: Arc<Worker>, expert: String, decision| {
-            async move { self.attempt(&worker, &expert, decision, request, call, deadline).await }.boxed()
+        let send = |upstream: Upstream<B>, expert: String, decision| {
+            async move {
+                match upstream {
+                    Upstream::Worker(WorkerRef(worker)) => {
+                        self.attempt(&worker, &expert, decision, request, call, deadline).await
+                    }
+                    Upstream::Egress(permission) => {
+                        self.leave(permission.into(), &expert, decision, request, call, deadline).await
+                    }
+                }
+            }
+            .boxed()
         };
-        self.try_workers(request, call, wanted, &send).await
+        self.try_workers(request, call, wanted, &send, boundary).await
+    }
+
+    /// What may leave the swarm for a request.
+    fn policy(&self, view: &View, request: &GenerateRequest, caller: &Caller) -> Result<DataPolicy, Refusal> {
+        policy::of_request(view, request, caller, self.data_policy)
     }
 
     /// When the request has to be answered.
@@ -248,7 +279,8 @@ impl Dispatcher {
         let mut outcomes = None;
         resolve(&view, &request.model, caller)?;
         self.classifier.classify(&view, request, caller, &mut outcomes).await;
-        let decided = match resolve(&view, &request.model, caller)?.decide(request, outcomes.as_ref()) {
+        let policy = self.policy(&view, request, caller)?;
+        let decided = match resolve(&view, &request.model, caller)?.decide(request, outcomes.as_ref(), policy) {
             Verdict::Ask(decided) => decided,
             Verdict::Say { decision, .. } => return Ok(*decision),
             Verdict::Refuse(refusal) => return Err(refusal),
@@ -264,12 +296,13 @@ impl Dispatcher {
     }
 
     /// What `send` gets from the first worker that answers.
-    pub(crate) async fn try_workers<'r, T>(
+    pub(crate) async fn try_workers<'r, T, B: Boundary>(
         &'r self,
         request: &GenerateRequest,
         call: &Call,
         wanted: Wanted<'_>,
-        send: &Send<'r, T>,
+        send: &Send<'r, T, B>,
+        boundary: B,
     ) -> Result<Reply<T>, Refusal> {
         let mut view = self.view.clone();
         let mut outcomes = None;
@@ -282,7 +315,9 @@ impl Dispatcher {
                 resolve(&now, &request.model, &call.caller)?;
                 self.classifier.classify(&now, request, &call.caller, &mut outcomes).await;
             }
-            match self.plan(&now, request, &call.caller, outcomes.as_ref(), (&attempts.tried, wanted))? {
+            let plan =
+                self.plan(&now, request, &call.caller, outcomes.as_ref(), (&attempts.tried, wanted, boundary))?;
+            match plan {
                 Plan::Say { message, decision } => return Ok(Reply::Message { message, decision }),
                 Plan::Wait { name, why } => {
                     if let Some(refusal) = attempts.no_room() {
@@ -298,12 +333,12 @@ impl Dispatcher {
                     };
                     self.wait(&mut view, ticket, name, why).await?;
                 }
-                Plan::Send { worker, expert, decision } => match send(Arc::clone(&worker), expert, *decision).await {
+                Plan::Send { peer, upstream, expert, decision } => match send(upstream, expert, *decision).await {
                     Ok(begun) => return Ok(Reply::Of(begun)),
                     Err(status) => {
                         let said = status.to_string();
-                        attempts.failed(&worker, status, &request.model, &self.limits)?;
-                        tracing::info!(worker = %worker.url, status = said, "trying another worker");
+                        attempts.failed(&peer, status, &request.model, &self.limits)?;
+                        tracing::info!(worker = %peer.url, status = said, "trying another worker");
                         self.metrics.retry();
                     }
                 },
@@ -312,21 +347,23 @@ impl Dispatcher {
     }
 
     /// Resolved, decided, eligible, ranked: everything that needs no waiting.
-    fn plan(
+    fn plan<B: Boundary>(
         &self,
         view: &View,
         request: &GenerateRequest,
         caller: &Caller,
         outcomes: Option<&Outcomes>,
-        (tried, wanted): (&ExcludedWorkers, Wanted<'_>),
-    ) -> Result<Plan, Refusal> {
+        (tried, wanted, boundary): (&ExcludedWorkers, Wanted<'_>, B),
+    ) -> Result<Plan<B>, Refusal> {
         if view.index.swarm.generation == 0 {
             return Ok(Plan::Wait { name: request.model.clone(), why: Absence::NoSwarm });
         }
         let shown = |decision| if request.explain { decision } else { brief(decision) };
+        // Anew for each attempt: the route may have become stricter.
+        let policy = self.policy(view, request, caller)?;
         let verdict = match wanted.to {
-            Some(to) => Verdict::Ask(Decided::escalated(view, &request.model, to)),
-            None => resolve(view, &request.model, caller)?.decide(request, outcomes),
+            Some(to) => Verdict::Ask(Decided::escalated(view, &request.model, to, policy)),
+            None => resolve(view, &request.model, caller)?.decide(request, outcomes, policy),
         };
         let decided = match verdict {
             Verdict::Ask(decided) => decided,
@@ -337,13 +374,22 @@ impl Dispatcher {
         };
         Ok(match decided.eligible(tried).beside(wanted.beside).rank(self.draws.draw()) {
             Ok(Chosen { decided, worker }) => {
-                let expert = decided.expert.name.clone();
-                let decision = Box::new(shown(decision(decided, Some(worker))));
-                Plan::Send { worker: Arc::clone(worker), expert, decision }
+                let (expert, external) = (decided.expert.name.clone(), decided.expert.is_external());
+                let peer = Arc::clone(worker);
+                let decision = decision(decided, Some(worker));
+                let upstream = if external {
+                    let errand = Errand { route: decision.route.clone(), reason: decision.reason.clone(), policy };
+                    let permission = boundary.permit(Egress(Arc::clone(&peer)), errand);
+                    Upstream::Egress(permission.ok_or_else(|| Refusal::Policy { name: expert.clone(), policy })?)
+                } else {
+                    Upstream::Worker(WorkerRef(Arc::clone(&peer)))
+                };
+                Plan::Send { peer, upstream, expert, decision: Box::new(shown(decision)) }
             }
             Err(unserved) => match (unserved.decided.expert.name, unserved.why) {
                 // Waiting does not help.
                 (_, Absence::NotLoadable(refused)) => return Err(Refusal::NotLoadable(refused)),
+                (_, Absence::Policy { name, policy }) => return Err(Refusal::Policy { name, policy }),
                 (name, why) => Plan::Wait { name, why },
             },
         })
@@ -421,17 +467,8 @@ impl Dispatcher {
         open: OpenStream,
     ) -> Result<StartedAnswer, Status> {
         let mut client = GenerationClient::new(channel).max_decoding_message_size(self.limits.body_bytes_max);
-        let mut stream = client.generate(forwarded).await.map_err(attributed)?.into_inner();
-        let cut_short = || Status::unavailable("the worker ended the answer before its first token");
-        let started = match stream.message().await.map_err(attributed)?.ok_or_else(cut_short)?.event {
-            Some(generate_response::Event::Started(started)) => started,
-            _ => return Err(Status::internal("the worker's answer does not begin with Started")),
-        };
-        let first = stream.message().await.map_err(attributed)?.ok_or_else(cut_short)?;
-        let first = event(first).map_err(attributed)?;
-        let decision = Decision { chosen: started.expert.clone(), ..decision };
-        let started = Started { decision: Some(decision), ..started };
-        Ok(StartedAnswer::new(started, first, (stream, open), Arc::clone(&worker.url)))
+        let stream = client.generate(forwarded).await.map_err(attributed)?.into_inner();
+        StartedAnswer::begin(stream, decision, open, worker).await
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     absence::Absence,
-    decide::{Decided, absent},
+    decide::{Decided, unavailable},
     view::Worker,
 };
 
@@ -61,10 +61,13 @@ impl ExcludedWorkers {
 impl<'v> Decided<'v> {
     pub(crate) fn eligible(self, tried: &ExcludedWorkers) -> Eligible<'v> {
         let view = self.view;
-        let resident = view.workers.iter().filter(|worker| worker.model == self.expert.model);
-        let workers: Vec<_> =
-            resident.filter(|worker| worker.resident(&self.expert).is_ok() && !tried.contains(worker)).collect();
-        let why_none = workers.is_empty().then(|| absent(view, &self.expert).unwrap_or(Absence::Failed));
+        let why = unavailable(view, &self.expert, self.policy);
+        let has_it = |worker: &&Arc<Worker>| worker.resident(&self.expert).is_ok() && !tried.contains(worker);
+        let workers: Vec<&'v Arc<Worker>> = match why {
+            None => view.holders(&self.expert).filter(has_it).collect(),
+            Some(_) => Vec::new(),
+        };
+        let why_none = workers.is_empty().then(|| why.unwrap_or(Absence::Failed));
         Eligible { decided: self, workers, why_none }
     }
 }

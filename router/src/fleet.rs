@@ -47,10 +47,18 @@ pub(crate) fn channel(channels: &Channels, worker: &Worker) -> Result<Channel, S
     channel.ok_or_else(|| Status::unavailable("the worker has just left the swarm; try again"))
 }
 
+/// What a connection leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Peer {
+    Worker,
+    Egress,
+}
+
 /// The running task.
 pub(crate) struct Fleet {
     view: watch::Receiver<Arc<View>>,
     channels: Channels,
+    egress_channels: Channels,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -66,7 +74,7 @@ impl Fleet {
     ) -> Self {
         let (view_sender, view) = watch::channel(Arc::default());
         let (updates_sender, updates) = mpsc::channel(UPDATES_MAX);
-        let channels = Channels::default();
+        let (channels, egress_channels) = (Channels::default(), Channels::default());
         let stop = CancellationToken::new();
         let fleet = FleetTask {
             index: Arc::default(),
@@ -75,13 +83,14 @@ impl Fleet {
             next_id: 0,
             view: view_sender,
             channels: Arc::clone(&channels),
+            egress_channels: Arc::clone(&egress_channels),
             updates: updates_sender,
             reconnect: limits.reconnect,
             tls,
             metrics,
         };
         let task = tokio::spawn(fleet.run(swarm, updates, stop.clone(), shutdown));
-        Self { view, channels, stop, task }
+        Self { view, channels, egress_channels, stop, task }
     }
 
     pub(crate) fn view(&self) -> watch::Receiver<Arc<View>> {
@@ -90,6 +99,11 @@ impl Fleet {
 
     pub(crate) fn channels(&self) -> Channels {
         Arc::clone(&self.channels)
+    }
+
+    /// Those to the egress, by address: apart from the workers', so that no request to a worker can take one.
+    pub(crate) fn egress_channels(&self) -> Channels {
+        Arc::clone(&self.egress_channels)
     }
 
     /// Ends when the task does, which it never does by itself.
@@ -120,8 +134,9 @@ struct Update {
     state: Result<WorkerState, String>,
 }
 
-/// The two connections to one worker: one for requests, one for its state stream.
+/// The two connections to one worker, or to one egress: one for requests, one for its state stream.
 struct WorkerConnection {
+    peer: Peer,
     /// Its incarnation: a URL may come back as another worker.
     id: u64,
     worker: Arc<Worker>,
@@ -139,6 +154,7 @@ struct FleetTask {
     next_id: u64,
     view: watch::Sender<Arc<View>>,
     channels: Channels,
+    egress_channels: Channels,
     updates: mpsc::Sender<Update>,
     reconnect: (std::time::Duration, std::time::Duration),
     tls: Option<Tls>,
@@ -187,25 +203,28 @@ impl FleetTask {
     fn adopt(&mut self, swarm: Arc<Swarm>) {
         let mut connections = HashMap::new();
         let mut order = Vec::new();
-        for model in &swarm.models {
-            for url in &model.workers {
-                let kept =
-                    self.connections.remove(url.as_str()).filter(|connection| connection.worker.model == model.name);
-                let connection = kept.unwrap_or_else(|| self.connect(url, &model.name));
-                let url = Arc::clone(&connection.worker.url);
-                if connections.insert(Arc::clone(&url), connection).is_none() {
-                    order.push(url);
-                }
+        let of_models =
+            swarm.models.iter().flat_map(|model| model.workers.iter().map(|url| (Peer::Worker, url, &*model.name)));
+        // The models outside have no workers: the egress is listed under no model.
+        let of_egress = swarm.egress.iter().map(|url| (Peer::Egress, url, ""));
+        for (peer, url, model) in of_models.chain(of_egress) {
+            let same = |connection: &WorkerConnection| connection.peer == peer && connection.worker.model == model;
+            let kept = self.connections.remove(url.as_str()).filter(same);
+            let connection = kept.unwrap_or_else(|| self.connect(peer, url, model));
+            let url = Arc::clone(&connection.worker.url);
+            if connections.insert(Arc::clone(&url), connection).is_none() {
+                order.push(url);
             }
         }
         // Connections that nothing names any more end here; streams that run over their channels end by themselves.
         self.connections = connections;
         self.order = order;
-        let channels = self
-            .connections
-            .values()
-            .filter_map(|connection| Some((Arc::clone(&connection.worker.url), connection.channel.clone()?)));
-        self.channels.store(Arc::new(channels.collect()));
+        for (peer, channels) in [(Peer::Worker, &self.channels), (Peer::Egress, &self.egress_channels)] {
+            let of_peer = self.connections.values().filter(|connection| connection.peer == peer);
+            let open = of_peer
+                .filter_map(|connection| Some((Arc::clone(&connection.worker.url), connection.channel.clone()?)));
+            channels.store(Arc::new(open.collect()));
+        }
         self.index = Arc::new(Index::new(swarm, &self.index));
         for (route, rule, why) in &self.index.broken_rules {
             tracing::warn!(route, rule, why, "a rule does not compile");
@@ -213,22 +232,23 @@ impl FleetTask {
         self.publish();
     }
 
-    fn connect(&mut self, url: &str, model: &str) -> WorkerConnection {
+    fn connect(&mut self, peer: Peer, url: &str, model: &str) -> WorkerConnection {
         let id = self.next_id;
         self.next_id += 1;
         let url: Arc<str> = url.into();
-        let channels =
-            || Ok((connection::channel(&url, self.tls.as_ref())?, connection::channel(&url, self.tls.as_ref())?));
+        let channel = || connection::channel(peer, &url, self.tls.as_ref());
+        let channels = || Ok((channel()?, channel()?));
         let (channel, task, why) = match channels() {
             Ok((channel, of_state)) => {
-                let task = connection::watch(Arc::clone(&url), id, of_state, self.updates.clone(), self.reconnect);
+                let states = connection::states(peer, of_state, self.reconnect);
+                let task = connection::watch(Arc::clone(&url), id, states, self.updates.clone());
                 (Some(channel), Some(AbortOnDropHandle::new(tokio::spawn(task))), "connecting".to_owned())
             }
             Err(why) => (None, None, why),
         };
         let worker =
             Worker { url, model: model.to_owned(), state: Err(why.into()), seen: 0, open: Arc::new(AtomicU32::new(0)) };
-        WorkerConnection { id, worker: Arc::new(worker), channel, _task: task }
+        WorkerConnection { peer, id, worker: Arc::new(worker), channel, _task: task }
     }
 
     fn apply(&mut self, update: Update) {
@@ -253,14 +273,16 @@ impl FleetTask {
     }
 
     fn publish(&self) {
-        let workers: Vec<Arc<Worker>> = self
-            .order
-            .iter()
-            .filter_map(|url| self.connections.get(url))
-            .map(|connection| Arc::clone(&connection.worker))
-            .collect();
+        let of = |peer: Peer| -> Vec<Arc<Worker>> {
+            let connections = self.order.iter().filter_map(|url| self.connections.get(url));
+            connections
+                .filter(|connection| connection.peer == peer)
+                .map(|connection| Arc::clone(&connection.worker))
+                .collect()
+        };
+        let (workers, egress) = (of(Peer::Worker), of(Peer::Egress));
         let up = workers.iter().filter(|worker| worker.state.is_ok()).count();
         self.metrics.swarm(&self.index.swarm, workers.len(), up);
-        self.view.send_replace(Arc::new(View { index: Arc::clone(&self.index), workers }));
+        self.view.send_replace(Arc::new(View { index: Arc::clone(&self.index), workers, egress }));
     }
 }

@@ -11,6 +11,7 @@
 //!   `resolve` (name to model, adapter or route), `classify` (outcomes of a route's rules, and `scores` for its targets), `decide` (outcomes to an expert),
 //!   `eligible` (expert to the workers that have it loaded), `rank` (workers to the best one),
 //!   `attempts` (retries on another worker);
+//! - `boundary`, `policy`, `egress`: what may leave the swarm, as types and as values, and the only way out;
 //! - `started`, `cascade`: an answer that has begun, and one of a larger target instead of one that is not confident enough;
 //! - `once`: the same for a request whose answer is one message: `encode` for vectors, scores and labels, `tokens` for the tokens of prompts;
 //! - `events`, `relay`: the answer, to a caller that may read slowly.
@@ -18,6 +19,7 @@
 //! Beside it: `swarm` and `source` (desired state), `fleet` and `view` (observed state), `catalog`, `readiness`, `metrics`,
 //! `absence` (why an expert is not served), `refusal` (every refusal), `config`.
 
+pub mod boundary;
 pub mod config;
 pub mod source;
 pub mod swarm;
@@ -36,10 +38,12 @@ mod classify;
 mod decide;
 mod dispatch;
 mod draws;
+mod egress;
 mod eligible;
 mod encode;
 mod events;
 mod once;
+mod policy;
 mod rank;
 mod refusal;
 mod resolve;
@@ -180,8 +184,13 @@ async fn route(
     let mut fleet = Fleet::start(swarm, &config.limits, tls, Arc::clone(&metrics), withdrawing.clone());
     let readiness = ReadinessGate { when: config.ready_when, withdrawing };
     let (mut health, health_service) = health::service(fleet.view(), readiness.clone()).await;
-    let dispatcher =
-        Arc::new(Dispatcher::new(&fleet, config.limits.clone(), Arc::clone(&metrics), readiness, shutdown.clone()));
+    let dispatcher = Arc::new(Dispatcher::new(
+        &fleet,
+        (config.limits.clone(), config.data_policy),
+        Arc::clone(&metrics),
+        readiness,
+        shutdown.clone(),
+    ));
 
     let shared = Arc::clone(&dispatcher);
     let mut probes = AbortOnDropHandle::new(tokio::spawn(async move {

@@ -8,6 +8,7 @@ use tokio::time::{Instant, timeout_at};
 use tonic::Status;
 
 use crate::{
+    boundary::{LocalOnly, Upstream},
     dispatch::{Call, Dispatcher, Reply, Wanted},
     metrics::Meter,
     refusal::Refusal,
@@ -31,8 +32,9 @@ impl Dispatcher {
         let deadline = self.deadline(call);
         let answer = async {
             let _permit = self.admit(subject, &call.caller)?;
-            let send = |worker, expert, _| send(worker, expert, deadline).boxed();
-            match timeout_at(deadline, self.try_workers(subject, call, Wanted::default(), &send)).await {
+            // Vectors, scores, labels and tokens are those of models of the swarm.
+            let send = |upstream: Upstream<LocalOnly>, expert, _| send(upstream.worker(), expert, deadline).boxed();
+            match timeout_at(deadline, self.try_workers(subject, call, Wanted::default(), &send, LocalOnly)).await {
                 // Words are no vector, score or token.
                 Ok(reply) => reply.and_then(|reply| match reply {
                     Reply::Of(answer) => Ok(answer),

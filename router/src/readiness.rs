@@ -20,7 +20,7 @@ pub struct SwarmReadiness {
     pub ready: bool,
     /// Generation of the swarm that this describes.
     pub generation: u64,
-    /// Missing objects in the order of the swarm: models and their workers, adapters, routes.
+    /// Missing objects in the order of the swarm: models and their workers, adapters, models outside, routes.
     #[serde(default)]
     pub missing: Vec<Missing>,
 }
@@ -28,7 +28,7 @@ pub struct SwarmReadiness {
 /// An object that is missing or not as the swarm says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Missing {
-    /// SlmModel, Worker, LoraAdapter, SwarmRoute, Swarm or Router.
+    /// SlmModel, Worker, LoraAdapter, ExternalModel, SwarmRoute, Swarm or Router.
     pub kind: Cow<'static, str>,
     /// Name of the object, or a worker's address.
     pub name: String,
@@ -78,6 +78,13 @@ pub(crate) fn readiness(view: &View) -> SwarmReadiness {
         let expert = Expert::from(adapter);
         if let Some(why) = adapter_missing(view, &expert) {
             push("LoraAdapter", &adapter.name, why);
+        }
+    }
+    for external in &swarm.externals {
+        // One that is not asked now, for its circuit is open, does not concern the rest.
+        if !view.egress.iter().any(|egress| egress.serving().is_ok()) {
+            let why = absent(view, &Expert::from(external)).map_or_else(String::new, |why| why.to_string());
+            push("ExternalModel", &external.name, why);
         }
     }
     for (route, rule, why) in &view.index.broken_rules {

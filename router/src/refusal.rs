@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use prost::Message as _;
-use slm_crds::nearest::did_you_mean;
+use slm_crds::{
+    nearest::did_you_mean,
+    route::{DataPolicy, UnknownDataPolicy},
+};
 use slm_proto::trailers;
 use thiserror::Error;
 use tonic::{Code, Status, metadata::MetadataValue};
@@ -16,6 +19,18 @@ pub(crate) enum Refusal {
     /// No such name in the swarm.
     #[error("no model, adapter or route is named `{name}`{}", suggestion(.nearest))]
     UnknownModel { name: String, nearest: Vec<String> },
+    /// A model outside of the swarm, named by a caller.
+    #[error("`{name}` is an ExternalModel, which only routes ask; name a route that leads to it")]
+    External { name: String },
+    /// The data policy of the request does not let it leave.
+    #[error(
+        "`{name}` is outside of the swarm, and the data policy of this request is {policy}: the strictest of its route, its token, \
+         its router and its `metadata`"
+    )]
+    Policy { name: String, policy: DataPolicy },
+    /// A data policy that there is not.
+    #[error("`metadata.data_policy`: {0}")]
+    UnknownPolicy(UnknownDataPolicy),
     /// The name is missing.
     #[error("`model` is missing: name a model, an adapter or a route")]
     NoModel,
@@ -76,7 +91,8 @@ impl Refusal {
     pub(crate) fn code(&self) -> Code {
         match self {
             Self::UnknownModel { .. } => Code::NotFound,
-            Self::NoModel => Code::InvalidArgument,
+            Self::NoModel | Self::External { .. } | Self::UnknownPolicy(_) => Code::InvalidArgument,
+            Self::Policy { .. } => Code::PermissionDenied,
             Self::NotResident { .. } | Self::ShuttingDown => Code::Unavailable,
             // 400 over HTTP, as vLLM says it of an adapter that was found and cannot be loaded: clients do not try again.
             Self::NotLoadable(_) | Self::OutOfScope { .. } | Self::Undecided { passes: false, .. } => {

@@ -22,7 +22,7 @@ pub(crate) struct Resolved<'v> {
 /// A name that a caller may not use does not exist for it, and is not suggested to it either.
 ///
 /// # Errors
-/// [`Refusal::UnknownModel`] with the nearest names.
+/// [`Refusal::UnknownModel`] with the nearest names; [`Refusal::External`]: only routes lead to it.
 pub(crate) fn resolve<'v>(view: &'v View, name: &str, caller: &Caller) -> Result<Resolved<'v>, Refusal> {
     if name.is_empty() {
         return Err(Refusal::NoModel);
@@ -30,11 +30,16 @@ pub(crate) fn resolve<'v>(view: &'v View, name: &str, caller: &Caller) -> Result
     if let Some((requested, entry)) = view.index.names.get_key_value(name)
         && caller.may(name)
     {
+        if matches!(entry, Entry::Expert(expert) if expert.is_external()) {
+            return Err(Refusal::External { name: name.to_owned() });
+        }
         return Ok(Resolved { view, requested, entry });
     }
     // A name can be as long as a body; what is shown and compared is not.
     let shown: String = name.chars().take(80).collect();
-    let known = view.index.names.keys().map(String::as_str).take(SUGGESTED_FROM_MAX);
+    let named = |entry: &Entry| !matches!(entry, Entry::Expert(expert) if expert.is_external());
+    let known = view.index.names.iter().filter(|(_, entry)| named(entry)).map(|(name, _)| name.as_str());
+    let known = known.take(SUGGESTED_FROM_MAX);
     let nearest = nearest(&shown, known.filter(|name| caller.may(name)));
     Err(Refusal::UnknownModel { nearest: nearest.into_iter().map(str::to_owned).collect(), name: shown })
 }

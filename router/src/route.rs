@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use slm_crds::{
-    route::{Cascade, Classifier, OnError, OutOfScope, RouteRule, Similarity, SwarmRouteSpec, Target},
+    route::{Cascade, Classifier, DataPolicy, OnError, OutOfScope, RouteRule, Similarity, SwarmRouteSpec, Target},
     rule::{Rule, RuleError},
 };
 
@@ -77,6 +77,10 @@ impl Route {
 
     pub(crate) fn cascade(&self) -> Option<&Cascade> {
         self.spec.cascade.as_ref()
+    }
+
+    pub(crate) fn data_policy(&self) -> DataPolicy {
+        self.spec.data_policy
     }
 
     /// Whether a request is refused whose rules, label or similarity fail.

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use slm_proto::v1::{Candidate, CandidateOutcome, Decision, GenerateResponse, Started};
+use slm_proto::v1::{Candidate, CandidateOutcome, Decision, GenerateResponse, Started, generate_response};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tonic::{Status, Streaming};
 
@@ -13,6 +13,7 @@ use crate::{
     metrics::Meter,
     permits::Permit,
     refusal::Refusal,
+    view::Worker,
 };
 
 /// Bytes of an answer that is read before it is given. Longer ones are not judged.
@@ -29,13 +30,23 @@ pub(crate) struct StartedAnswer {
 }
 
 impl StartedAnswer {
-    pub(crate) fn new(
-        started: Started,
-        first: Event,
-        stream: (Streaming<GenerateResponse>, OpenStream),
-        worker: Arc<str>,
-    ) -> Self {
-        Self { started, begun: vec![first], stream: Some(stream), worker }
+    /// Reads the first two events of a stream.
+    pub(crate) async fn begin(
+        mut stream: Streaming<GenerateResponse>,
+        decision: Decision,
+        open: OpenStream,
+        worker: &Worker,
+    ) -> Result<Self, Status> {
+        let cut_short = || Status::unavailable("the worker ended the answer before its first token");
+        let started = match stream.message().await.map_err(attributed)?.ok_or_else(cut_short)?.event {
+            Some(generate_response::Event::Started(started)) => started,
+            _ => return Err(Status::internal("the worker's answer does not begin with Started")),
+        };
+        let first = stream.message().await.map_err(attributed)?.ok_or_else(cut_short)?;
+        let first = event(first).map_err(attributed)?;
+        let decision = Decision { chosen: started.expert.clone(), ..decision };
+        let started = Started { decision: Some(decision), ..started };
+        Ok(Self { started, begun: vec![first], stream: Some((stream, open)), worker: Arc::clone(&worker.url) })
     }
 
     /// The name of its expert.

@@ -15,6 +15,12 @@ pub struct Swarm {
     /// Experts on them.
     #[serde(default)]
     pub adapters: Vec<Adapter>,
+    /// Models outside of it.
+    #[serde(default)]
+    pub externals: Vec<External>,
+    /// Addresses of the processes that ask models outside, such as `http://127.0.0.1:50053`.
+    #[serde(default)]
+    pub egress: Vec<String>,
     /// Names with rules behind them.
     #[serde(default)]
     pub routes: Vec<Route>,
@@ -62,6 +68,17 @@ pub struct Adapter {
     /// refused with it at once instead of waiting.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub refused: String,
+}
+
+/// A model outside. What it takes to ask it, only the egress knows.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct External {
+    /// Its name.
+    pub name: String,
+    /// What it is good at.
+    #[serde(default)]
+    pub expert: Expert,
 }
 
 /// A route.

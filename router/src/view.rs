@@ -13,7 +13,7 @@ use slm_proto::v1::{AdapterPhase, AdapterState, ExpertKind, WorkerState};
 use crate::{
     absence::{Absence, NotLoadable},
     route::Route,
-    swarm::{Adapter, Model, Swarm},
+    swarm::{Adapter, External, Model, Swarm},
 };
 
 /// Desired and observed state at one moment.
@@ -21,6 +21,8 @@ use crate::{
 pub(crate) struct View {
     pub(crate) index: Arc<Index>,
     pub(crate) workers: Vec<Arc<Worker>>,
+    /// What asks models outside. Their states are as those of workers: the models are listed as adapters.
+    pub(crate) egress: Vec<Arc<Worker>>,
 }
 
 /// The swarm by name, with its rules compiled. Made once a snapshot of the swarm.
@@ -70,6 +72,12 @@ impl View {
     pub(crate) fn workers_of<'v>(&'v self, model: &'v str) -> impl Iterator<Item = &'v Arc<Worker>> {
         self.workers.iter().filter(move |worker| worker.model == model)
     }
+
+    /// Who could have the expert: the workers of its model, or the egress for a model outside.
+    pub(crate) fn holders<'v, 'e>(&'v self, expert: &'e Expert) -> impl Iterator<Item = &'v Arc<Worker>> + use<'v, 'e> {
+        let all = if expert.is_external() { &self.egress } else { &self.workers };
+        all.iter().filter(|worker| worker.model == expert.model)
+    }
 }
 
 impl Worker {
@@ -102,7 +110,10 @@ impl Worker {
         if expert.kind == ExpertKind::SlmModel {
             return Ok(&state.model_digest);
         }
-        let absent = || expert.refusal().unwrap_or_else(|| expert.not_loaded_on(&self.url));
+        let absent = || match expert.kind {
+            ExpertKind::ExternalModel => Absence::NotAsked(expert.name.clone()),
+            _ => expert.refusal().unwrap_or_else(|| expert.not_loaded_on(&self.url)),
+        };
         serving_adapter(state, &expert.name).map(|adapter| adapter.digest.as_str()).ok_or_else(absent)
     }
 
@@ -138,10 +149,14 @@ impl Index {
         for adapter in &swarm.adapters {
             names.entry(adapter.name.clone()).or_insert_with(|| Entry::Expert(Expert::from(adapter)));
         }
+        for external in &swarm.externals {
+            names.entry(external.name.clone()).or_insert_with(|| Entry::Expert(Expert::from(external)));
+        }
         let of_models = swarm.models.iter().map(|model| (model.name.as_str(), model.expert.examples.as_slice()));
         let of_adapters = swarm.adapters.iter().map(|it| (it.name.as_str(), it.expert.examples.as_slice()));
+        let of_externals = swarm.externals.iter().map(|it| (it.name.as_str(), it.expert.examples.as_slice()));
         // Models last, for theirs are the names.
-        let examples: HashMap<&str, &[String]> = of_adapters.chain(of_models).collect();
+        let examples: HashMap<&str, &[String]> = of_externals.chain(of_adapters).chain(of_models).collect();
         for route in &swarm.routes {
             let known = match before.names.get(&route.name) {
                 Some(Entry::Route(known)) => Some(known),
@@ -198,7 +213,25 @@ impl From<&Adapter> for Expert {
     }
 }
 
+impl From<&External> for Expert {
+    fn from(external: &External) -> Self {
+        Self {
+            kind: ExpertKind::ExternalModel,
+            name: external.name.clone(),
+            model: String::new(),
+            digest: String::new(),
+            description: external.expert.description.clone().unwrap_or_default(),
+            refused: String::new(),
+        }
+    }
+}
+
 impl Expert {
+    /// Whether it is a model outside of the swarm.
+    pub(crate) fn is_external(&self) -> bool {
+        self.kind == ExpertKind::ExternalModel
+    }
+
     /// The reason why no worker can load it until it changes.
     pub(crate) fn refusal(&self) -> Option<Absence> {
         let refused = || NotLoadable { kind: self.kind, name: self.name.clone(), why: self.refused.clone() };
@@ -275,6 +308,6 @@ pub(crate) mod fixtures {
     }
 
     pub(crate) fn view(workers: Vec<Arc<Worker>>) -> View {
-        View { index: Arc::new(Index::new(Arc::new(swarm()), &Index::default())), workers }
+        View { index: Arc::new(Index::new(Arc::new(swarm()), &Index::default())), workers, egress: Vec::new() }
     }
 }

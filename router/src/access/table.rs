@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
+use slm_crds::route::DataPolicy;
 use subtle::ConstantTimeEq as _;
 
 /// SHA-256 of a token. The tokens themselves are not kept.
@@ -20,6 +21,7 @@ pub(crate) struct Caller {
     tenant: Arc<str>,
     priority_min: i32,
     models: Models,
+    data_policy: DataPolicy,
 }
 
 /// A token's entry, without the token.
@@ -31,6 +33,8 @@ pub(super) struct Grant<'e> {
     /// The most urgent priority that a request may have: the lowest number.
     pub(super) priority_min: i32,
     pub(super) models: Models,
+    /// The laxest policy of its requests.
+    pub(super) data_policy: DataPolicy,
 }
 
 /// The names that a caller may use.
@@ -82,12 +86,19 @@ impl Caller {
             tenant: tenant.into(),
             priority_min: grant.priority_min,
             models: grant.models,
+            data_policy: grant.data_policy,
         }
     }
 
     /// The caller of a router without tokens: everybody is one tenant, and its requests have the priority that they ask for.
     pub(crate) fn anybody() -> Self {
-        Self { name: None, tenant: Arc::default(), priority_min: i32::MIN, models: Models::All }
+        let data_policy = DataPolicy::AllowExternal;
+        Self { name: None, tenant: Arc::default(), priority_min: i32::MIN, models: Models::All, data_policy }
+    }
+
+    /// The laxest data policy that its requests may have.
+    pub(crate) fn data_policy(&self) -> DataPolicy {
+        self.data_policy
     }
 
     /// The tenant, by which workers tell callers apart. The prefix cache is shared only within it.

@@ -2,11 +2,14 @@
 //!
 //! A list of entries, each with a `name` for logs and metrics, the token as `sha256` (the output of
 //! `printf %s TOKEN | sha256sum`) or in plain (`token`), and optionally the `models` that it may name, the `group` of tokens that
-//! are one tenant, and the most urgent `priority` of its requests. Errors name the line and no token.
+//! are one tenant, the most urgent `priority` of its requests, and their laxest `dataPolicy`. Errors name the line and no token.
 
 use std::collections::HashMap;
 
-use slm_crds::yaml::{self, Entry, Node, Tree};
+use slm_crds::{
+    route::DataPolicy,
+    yaml::{self, Entry, Node, Tree},
+};
 
 use super::table::{Caller, Grant, Hash, Models, Pattern, Table, hash};
 
@@ -20,7 +23,7 @@ const MODEL_MAX: usize = 253;
 /// Bounds of a token's length. Shorter ones are guessed, longer ones do not fit into a header everywhere.
 const TOKEN_MIN: usize = 16;
 const TOKEN_MAX: usize = 1024;
-const FIELDS: [&str; 6] = ["name", "sha256", "token", "models", "group", "priority"];
+const FIELDS: [&str; 7] = ["name", "sha256", "token", "models", "group", "priority", "dataPolicy"];
 
 /// An error in the file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -85,7 +88,12 @@ fn entry(item: &Node) -> Result<(Hash, Grant<'_>), TokensError> {
     let group = item.get("group").map(self::name).transpose()?;
     let priority_min = item.get("priority").map_or(Ok(0), priority)?;
     let models = item.get("models").map_or(Ok(Models::All), models)?;
-    Ok((hash, Grant { name, group, priority_min, models }))
+    let data_policy = item.get("dataPolicy").map_or(Ok(DataPolicy::AllowExternal), data_policy)?;
+    Ok((hash, Grant { name, group, priority_min, models, data_policy }))
+}
+
+fn data_policy(field: &Entry) -> Result<DataPolicy, TokensError> {
+    text(field)?.parse().map_err(|error| wrong(field.line, format!("`dataPolicy`: {error}")))
 }
 
 fn priority(field: &Entry) -> Result<i32, TokensError> {

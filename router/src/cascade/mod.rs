@@ -19,6 +19,7 @@ use tonic::Status;
 use self::budget::Spent;
 pub(crate) use self::confidence::Confidence;
 use crate::{
+    boundary::Boundary,
     dispatch::{Call, Dispatcher, Reply, Wanted},
     metrics::Escalation,
     refusal::Refusal,
@@ -54,6 +55,15 @@ enum Judged {
     Broken(Status),
 }
 
+/// A request, in both forms in which it is sent.
+#[derive(Clone, Copy)]
+pub(crate) struct Requests<'r> {
+    /// To those whose answers may be judged.
+    pub(crate) judged: &'r GenerateRequest,
+    /// To the last one, as the caller sent it: a model outside may know no probabilities.
+    pub(crate) last: &'r GenerateRequest,
+}
+
 /// The request as it goes to workers whose answers may be judged: with the probabilities of tokens.
 pub(crate) fn with_probabilities(request: &GenerateRequest) -> GenerateRequest {
     GenerateRequest { logprobs: request.logprobs.or(Some(0)), ..request.clone() }
@@ -61,13 +71,14 @@ pub(crate) fn with_probabilities(request: &GenerateRequest) -> GenerateRequest {
 
 impl Dispatcher {
     /// The answer of the first target that is confident enough, or of the last one; `answer` is that of the selected target.
-    pub(crate) async fn escalated(
+    pub(crate) async fn escalated<B: Boundary>(
         &self,
         (route, cascade): (&Route, &Cascade),
         mut answer: StartedAnswer,
-        request: &GenerateRequest,
+        requests: Requests<'_>,
         call: &Call,
         deadline: Instant,
+        boundary: B,
     ) -> Result<StartedAnswer, Refusal> {
         while let Some(next) = larger(cascade, answer.expert()) {
             let judged = judge(cascade, &mut answer, self.limits.worker_idle).await;
@@ -101,7 +112,8 @@ impl Dispatcher {
                 });
                 return Ok(answer);
             }
-            match self.tried(request, call, Wanted { beside: None, to: Some(next) }, deadline).await {
+            let request = if larger(cascade, &next.name).is_some() { requests.judged } else { requests.last };
+            match self.tried(request, call, Wanted { beside: None, to: Some(next) }, deadline, boundary).await {
                 Ok(Reply::Of(mut escalated)) => {
                     self.metrics.judged(&route.name, Escalation::escalated);
                     escalated.follows(answer, &said(cascade, confidence, broken.as_ref()), confidence);

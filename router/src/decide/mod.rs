@@ -8,7 +8,7 @@
 
 mod scored;
 
-use slm_crds::route::{OutOfScope, Target, TargetKind};
+use slm_crds::route::{DataPolicy, OutOfScope, Target, TargetKind};
 use slm_proto::v1::{self, Candidate, CandidateOutcome, Decision, ExpertKind, GenerateRequest};
 
 use crate::{
@@ -41,6 +41,8 @@ pub(crate) struct Decided<'v> {
     pub(crate) reason: String,
     pub(crate) candidates: Vec<Candidate>,
     pub(crate) shown: Shown,
+    /// What may leave the swarm for this request.
+    pub(crate) policy: DataPolicy,
 }
 
 /// What a decision shows of scores to those who asked for an explanation.
@@ -61,21 +63,27 @@ impl<'v> Decided<'v> {
             reason: "named by the caller".to_owned(),
             candidates: Vec::new(),
             shown: Shown::default(),
+            policy: DataPolicy::LocalOnly,
         }
     }
 
     /// A larger target of the route that was requested.
-    pub(crate) fn escalated(view: &'v View, requested: &'v str, to: &Target) -> Self {
+    pub(crate) fn escalated(view: &'v View, requested: &'v str, to: &Target, policy: DataPolicy) -> Self {
         let expert = target(view, to);
         let reason = format!("{} is asked", expert.name);
-        Self { route: requested, reason, ..Self::named(view, requested, &expert) }
+        Self { route: requested, reason, policy, ..Self::named(view, requested, &expert) }
     }
 }
 
 impl<'v> Resolved<'v> {
     /// `outcomes` are those of the route, if the name is that of one: without them nothing selects a target. Candidates are
-    /// listed only when the request asks for an explanation.
-    pub(crate) fn decide(self, request: &GenerateRequest, outcomes: Option<&Outcomes>) -> Verdict<'v> {
+    /// listed only when the request asks for an explanation. `policy` says whether models outside may be asked.
+    pub(crate) fn decide(
+        self,
+        request: &GenerateRequest,
+        outcomes: Option<&Outcomes>,
+        policy: DataPolicy,
+    ) -> Verdict<'v> {
         let Self { view, requested, entry } = self;
         match entry {
             Entry::Expert(expert) => {
@@ -92,6 +100,7 @@ impl<'v> Resolved<'v> {
                     explain: request.explain,
                     candidates: Vec::new(),
                     shown: Shown::default(),
+                    policy,
                 };
                 let to = following.follow(outcomes);
                 following.verdict(requested, to)
@@ -123,14 +132,15 @@ struct Following<'v> {
     explain: bool,
     candidates: Vec<Candidate>,
     shown: Shown,
+    policy: DataPolicy,
 }
 
 impl<'v> Following<'v> {
     fn verdict(self, requested: &'v str, to: To) -> Verdict<'v> {
-        let Self { view, route, candidates, shown, .. } = self;
+        let Self { view, route, candidates, shown, policy, .. } = self;
         match to {
             To::Expert(expert, reason) => {
-                Verdict::Ask(Decided { view, requested, route: &route.name, expert, reason, candidates, shown })
+                Verdict::Ask(Decided { view, requested, route: &route.name, expert, reason, candidates, shown, policy })
             }
             To::Message(message, reason) => {
                 let decision = Decision {
@@ -196,7 +206,7 @@ impl<'v> Following<'v> {
                 Ok(false) => {
                     self.note(&expert, expression, CandidateOutcome::NoMatch, || "the rule did not match".to_owned());
                 }
-                Ok(true) => match absent(view, &expert) {
+                Ok(true) => match unavailable(view, &expert, self.policy) {
                     Some(why) => {
                         self.note(&expert, expression, CandidateOutcome::NotResident, || why.to_string());
                         if matches!(step, Step::Next) {
@@ -222,7 +232,7 @@ impl<'v> Following<'v> {
             return Step::Done(To::Refusal(Refusal::OutOfScope { message: message.clone() }));
         }
         let Some(to) = to.as_ref().map(|to| target(self.view, to)) else { return Step::Fallback(reason) };
-        match absent(self.view, &to) {
+        match unavailable(self.view, &to, self.policy) {
             Some(why) => {
                 self.note(&to, "out of scope", CandidateOutcome::NotResident, || why.to_string());
                 Step::Fallback(format!("{reason}, but {why}"))
@@ -247,6 +257,7 @@ fn target(view: &View, target: &Target) -> Expert {
         kind: match target.kind {
             TargetKind::SlmModel => ExpertKind::SlmModel,
             TargetKind::LoraAdapter => ExpertKind::LoraAdapter,
+            TargetKind::ExternalModel => ExpertKind::ExternalModel,
         },
         name: target.name.clone(),
         model: String::new(),
@@ -256,10 +267,18 @@ fn target(view: &View, target: &Target) -> Expert {
     })
 }
 
+/// The reason why a request cannot have an expert now; `None` when it can.
+pub(crate) fn unavailable(view: &View, expert: &Expert, policy: DataPolicy) -> Option<Absence> {
+    if expert.is_external() && policy == DataPolicy::LocalOnly {
+        return Some(Absence::Policy { name: expert.name.clone(), policy });
+    }
+    absent(view, expert)
+}
+
 /// The reason why an expert is loaded nowhere; `None` when it is loaded somewhere.
 pub(crate) fn absent(view: &View, expert: &Expert) -> Option<Absence> {
     let mut why = None;
-    for worker in view.workers_of(&expert.model) {
+    for worker in view.holders(expert) {
         match worker.resident(expert) {
             Ok(_) => return None,
             Err(reason) => why = why.or(Some(reason)),
@@ -267,13 +286,16 @@ pub(crate) fn absent(view: &View, expert: &Expert) -> Option<Absence> {
     }
     let base = || view.index.expert(&expert.model).and_then(Expert::refusal);
     Some(expert.refusal().or(why).or_else(base).unwrap_or_else(|| match expert.model.as_str() {
+        "" if expert.is_external() && view.index.expert(&expert.name).is_some() => {
+            Absence::NoEgress(expert.name.clone())
+        }
         "" => Absence::NotPart(expert.name.clone()),
         model => Absence::NoWorker(model.to_owned()),
     }))
 }
 
 fn candidate(view: &View, expert: &Expert, rule: &str, outcome: CandidateOutcome, why_not: String) -> Candidate {
-    let digest = view.workers_of(&expert.model).find_map(|worker| worker.resident(expert).ok());
+    let digest = view.holders(expert).find_map(|worker| worker.resident(expert).ok());
     let expert = Some(expert.to_proto(digest.unwrap_or_default()));
     Candidate { expert, rule: rule.to_owned(), outcome: outcome.into(), why_not, score: None }
 }

@@ -3,7 +3,7 @@
 use slm_crds::route::Target;
 use slm_proto::v1::{self, Candidate, CandidateOutcome};
 
-use super::{Absence, Following, Step, To, absent, candidate, target};
+use super::{Absence, Following, Step, To, candidate, target, unavailable};
 use crate::{
     refusal::Refusal,
     scores::{Labelled, Scope, ScoreError, Similar},
@@ -90,7 +90,7 @@ impl Following<'_> {
 
     fn scored(&mut self, scored: Scored<'_>) -> Step {
         let Some(best) = scored.targets.get(scored.best).map(|best| target(self.view, best)) else { return Step::Next };
-        let absent = absent(self.view, &best);
+        let absent = unavailable(self.view, &best, self.policy);
         self.note_scored(&scored, absent.as_ref());
         let reason = scored.reason;
         match (scored.scope, absent) {

@@ -35,12 +35,15 @@ pub(crate) struct Head {
 }
 
 /// Tokens, as OpenAI counts them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct Usage {
     prompt_tokens: u32,
     completion_tokens: u32,
     total_tokens: u32,
     prompt_tokens_details: PromptTokensDetails,
+    /// Cost of a model outside, in its price's currency.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cost: Option<f64>,
 }
 
 /// Of the prompt's tokens.
@@ -51,7 +54,15 @@ struct PromptTokensDetails {
 
 impl Usage {
     /// A prompt counts once, with its first answer.
-    pub(crate) fn add(&mut self, usage: Option<slm_proto::v1::Usage>, is_first: bool) {
+    pub(crate) fn add(
+        &mut self,
+        usage: Option<slm_proto::v1::Usage>,
+        cost: Option<&slm_proto::v1::Cost>,
+        is_first: bool,
+    ) {
+        if let Some(cost) = cost {
+            *self.cost.get_or_insert(0.0) += cost.amount;
+        }
         let usage = usage.unwrap_or_default();
         if is_first {
             self.prompt_tokens += usage.prompt_tokens;

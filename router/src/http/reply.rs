@@ -91,7 +91,7 @@ impl Head {
     fn whole(&self, completions: Vec<Completion>, choices: Choices) -> Value {
         let mut usage = Usage::default();
         for (index, completion) in completions.iter().enumerate() {
-            usage.add(completion.usage, index.is_multiple_of(choices.computed));
+            usage.add(completion.usage, completion.cost.as_ref(), index.is_multiple_of(choices.computed));
         }
         let completions = choices.chosen(completions);
         let choices: Vec<Value> =

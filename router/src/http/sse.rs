@@ -212,7 +212,7 @@ impl Writer {
             Event::Delta(delta) if says_nothing(&delta) => None,
             Event::Delta(delta) => Some(self.delta(index, &delta)),
             Event::Finished(finished) => {
-                self.usage.add(finished.usage, index.is_multiple_of(self.answers_per_prompt));
+                self.usage.add(finished.usage, finished.cost.as_ref(), index.is_multiple_of(self.answers_per_prompt));
                 let finish_reason = Some(finish_reason(finished.reason()));
                 let choice = match self.head.kind {
                     CompletionKind::Chat => {

@@ -15,14 +15,17 @@ use kube::{
         watcher,
     },
 };
-use slm_crds::{LoraAdapter, SlmModel, SwarmRoute};
+use slm_crds::{ExternalModel, LoraAdapter, SlmModel, SwarmRoute};
 use slm_watch::{Tell, Undecodable, Watches};
 use tokio::sync::{mpsc, watch as channel};
 
+use self::snapshot::Objects;
 use crate::Swarm;
 
 /// Label of everything that belongs to a model's workers.
 const MODEL: &str = "slmswarm.io/model";
+/// Label of everything that belongs to the egress.
+const EGRESS: &str = "slmswarm.io/egress";
 /// Several objects that are applied at once are one snapshot.
 const GATHER: Duration = Duration::from_millis(5);
 
@@ -50,7 +53,9 @@ struct Stores {
     models: Store<SlmModel>,
     adapters: Store<LoraAdapter>,
     routes: Store<SwarmRoute>,
+    externals: Store<ExternalModel>,
     slices: Store<EndpointSlice>,
+    egress: Store<EndpointSlice>,
     undecodable: Undecodable,
 }
 
@@ -79,7 +84,9 @@ async fn publish(namespace: &str, scheme: Scheme, swarm: channel::Sender<Arc<Swa
         models: watches.watch(Api::namespaced(client.clone(), namespace), any(), touched.clone()),
         adapters: watches.watch(Api::namespaced(client.clone(), namespace), any(), touched.clone()),
         routes: watches.watch(Api::namespaced(client.clone(), namespace), any(), touched.clone()),
-        slices: watches.watch(Api::namespaced(client, namespace), any().labels(MODEL), touched),
+        externals: watches.watch(Api::namespaced(client.clone(), namespace), any(), touched.clone()),
+        slices: watches.watch(Api::namespaced(client.clone(), namespace), any().labels(MODEL), touched.clone()),
+        egress: watches.watch(Api::namespaced(client, namespace), any().labels(EGRESS), touched),
         undecodable: watches.undecodable(),
     };
     tokio::select! {
@@ -104,17 +111,23 @@ impl Stores {
         self.models.wait_until_ready().await?;
         self.adapters.wait_until_ready().await?;
         self.routes.wait_until_ready().await?;
-        self.slices.wait_until_ready().await
+        self.externals.wait_until_ready().await?;
+        self.slices.wait_until_ready().await?;
+        self.egress.wait_until_ready().await
     }
 
     fn publish(&self, scheme: Scheme, swarm: &channel::Sender<Arc<Swarm>>) {
         let next = snapshot::snapshot(
             scheme,
-            &self.models.state(),
-            &self.adapters.state(),
-            &self.routes.state(),
-            &self.slices.state(),
-            &self.undecodable.all(),
+            &Objects {
+                models: &self.models.state(),
+                adapters: &self.adapters.state(),
+                externals: &self.externals.state(),
+                routes: &self.routes.state(),
+                slices: &self.slices.state(),
+                egress: &self.egress.state(),
+                undecodable: &self.undecodable.all(),
+            },
         );
         swarm.send_if_modified(|current| {
             let generation = current.generation;

@@ -9,7 +9,7 @@ use std::{
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{Resource, ResourceExt as _};
 use slm_crds::{
-    LoraAdapter, SlmModel, SwarmRoute,
+    ExternalModel, LoraAdapter, SlmModel, SwarmRoute,
     adapter::Instance,
     names::{Birth, Claim, holders},
     schema::Kind,
@@ -19,7 +19,7 @@ use slm_watch::Invalid;
 use super::{MODEL, Scheme};
 use crate::{
     Swarm,
-    swarm::{Adapter, Model, Route},
+    swarm::{Adapter, External, Model, Route},
 };
 
 /// Name of the port in the workers' Service.
@@ -28,20 +28,29 @@ const PORT: &str = "grpc";
 /// Holder of each name.
 type Holders = HashMap<String, Claim<Birth>>;
 
+/// Objects of a namespace.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Objects<'o> {
+    pub(super) models: &'o [Arc<SlmModel>],
+    pub(super) adapters: &'o [Arc<LoraAdapter>],
+    pub(super) externals: &'o [Arc<ExternalModel>],
+    pub(super) routes: &'o [Arc<SwarmRoute>],
+    /// Addresses of workers.
+    pub(super) slices: &'o [Arc<EndpointSlice>],
+    /// Addresses of the egress.
+    pub(super) egress: &'o [Arc<EndpointSlice>],
+    pub(super) undecodable: &'o [Invalid],
+}
+
 /// The swarm as the cluster has it, without a generation. What is being deleted is not part of it any more, and neither
 /// is an object whose name an older one has. An object that does not decode still holds its name: routers of two
 /// releases must not answer to one name with different things.
-pub(super) fn snapshot(
-    scheme: Scheme,
-    models: &[Arc<SlmModel>],
-    adapters: &[Arc<LoraAdapter>],
-    routes: &[Arc<SwarmRoute>],
-    slices: &[Arc<EndpointSlice>],
-    undecodable: &[Invalid],
-) -> Swarm {
+pub(super) fn snapshot(scheme: Scheme, objects: &Objects<'_>) -> Swarm {
+    let Objects { models, adapters, externals, routes, slices, egress, undecodable } = *objects;
     let holders = holders(
         claims(Kind::SlmModel, models)
             .chain(claims(Kind::LoraAdapter, adapters))
+            .chain(claims(Kind::ExternalModel, externals))
             .chain(claims(Kind::SwarmRoute, routes))
             .chain(undecodable.iter().filter_map(unread)),
     );
@@ -50,7 +59,7 @@ pub(super) fn snapshot(
         expert: model.spec.expert.clone().unwrap_or_default(),
         // Which revision answers is the rollout's affair: any worker that serves will do.
         digest: String::new(),
-        workers: workers(scheme, &model.name_any(), slices),
+        workers: workers(scheme, &model.name_any(), slices).into_iter().collect(),
         refused: String::new(),
     };
     let adapter = |adapter: &Arc<LoraAdapter>| Adapter {
@@ -60,11 +69,17 @@ pub(super) fn snapshot(
         digest: String::new(),
         refused: refused(adapter),
     };
+    let external = |external: &Arc<ExternalModel>| External {
+        name: external.name_any(),
+        expert: external.spec.expert.clone().unwrap_or_default(),
+    };
     let route = |route: &Arc<SwarmRoute>| Route { name: route.name_any(), spec: route.spec.clone() };
     Swarm {
         generation: 0,
         models: admitted(Kind::SlmModel, models, &holders).into_iter().map(model).collect(),
         adapters: admitted(Kind::LoraAdapter, adapters, &holders).into_iter().map(adapter).collect(),
+        externals: admitted(Kind::ExternalModel, externals, &holders).into_iter().map(external).collect(),
+        egress: addresses(scheme, egress.iter()).into_iter().collect(),
         routes: admitted(Kind::SwarmRoute, routes, &holders).into_iter().map(route).collect(),
         undecodable_objects: undecodable.len(),
     }
@@ -99,14 +114,17 @@ fn admitted<'o, K: Resource>(kind: Kind, objects: &'o [Arc<K>], holders: &Holder
     kept
 }
 
-fn workers(scheme: Scheme, model: &str, slices: &[Arc<EndpointSlice>]) -> Vec<String> {
+fn workers(scheme: Scheme, model: &str, slices: &[Arc<EndpointSlice>]) -> BTreeSet<String> {
+    addresses(scheme, slices.iter().filter(|slice| slice.labels().get(MODEL).is_some_and(|name| name == model)))
+}
+
+fn addresses<'s>(scheme: Scheme, slices: impl Iterator<Item = &'s Arc<EndpointSlice>>) -> BTreeSet<String> {
     let scheme = match scheme {
         Scheme::Http => "http",
         Scheme::Https => "https",
     };
-    let ours = slices.iter().filter(|slice| slice.labels().get(MODEL).is_some_and(|name| name == model));
     let mut urls = BTreeSet::new();
-    for slice in ours {
+    for slice in slices {
         let ports = slice.ports.iter().flatten();
         let Some(port) = ports.filter(|port| port.name.as_deref() == Some(PORT)).find_map(|port| port.port) else {
             continue;
@@ -119,7 +137,7 @@ fn workers(scheme: Scheme, model: &str, slices: &[Arc<EndpointSlice>]) -> Vec<St
             };
         }
     }
-    urls.into_iter().collect()
+    urls
 }
 
 #[cfg(test)]
