@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
+use slm_crds::route::DataPolicy;
 use slm_launch::RouterLine;
 use slm_router::{
     Config, Limits, ReadyWhen, Swarm,
@@ -62,6 +63,9 @@ pub struct RouterArgs {
     /// endpoint does not tell what is missing, nor metrics.
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
     probes: Option<SocketAddr>,
+    /// What may leave the swarm at most, whatever routes say: LocalOnly, Redacted or AllowExternal.
+    #[arg(long, value_name = "POLICY", default_value_t = DataPolicy::AllowExternal)]
+    data_policy: DataPolicy,
     /// Follow the objects of this namespace of a cluster, not standard input.
     #[arg(long, value_name = "NAME")]
     namespace: Option<String>,
@@ -85,8 +89,8 @@ async fn route(args: RouterArgs) -> Result<(), Failure> {
     let ready_when = if args.namespace.is_some() { ReadyWhen::Known } else { ReadyWhen::Complete };
     let ListenArgs { http, grpc, http_allow_origin: origins } = args.listen;
     let scheme = if args.tls.is_some() { Scheme::Https } else { Scheme::Http };
-    let RouterArgs { tls, access, page, probes, withdraw, .. } = args;
-    let config = Config { http, grpc, tls, access, origins, page, probes, ready_when, withdraw, limits };
+    let RouterArgs { tls, access, page, probes, withdraw, data_policy, .. } = args;
+    let config = Config { http, grpc, tls, access, origins, page, probes, ready_when, withdraw, data_policy, limits };
     tokio::spawn(async move {
         if let Ok(slm_router::Bound { http, grpc, probes }) = addresses.await {
             // A parent that does not listen any more has its own way to end us.

@@ -9,7 +9,7 @@ use std::{
 
 use clap::Args;
 use slm_launch::{ExecutionProvider, StoreArgs};
-use slm_local::{Bound, Embedded, Options, RouterSettings, RunError, Settings, Stop, WorkerSettings};
+use slm_local::{Bound, EgressSettings, Embedded, Options, RouterSettings, RunError, Settings, Stop, WorkerSettings};
 use slm_router::Origin;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -56,12 +56,28 @@ pub struct UpArgs {
     /// Without it they speak plain text with everybody. See docs/access.md.
     #[arg(long, value_name = "DIR", env = "SLM_ACCESS_DIR")]
     access: Option<PathBuf>,
+    #[command(flatten)]
+    external: ExternalArgs,
     /// Do not serve the page at `/` of the HTTP endpoint, a chat with every model, adapter and route.
     #[arg(long)]
     no_page: bool,
     /// Time for running answers to finish after a shutdown was requested.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     drain: Duration,
+}
+
+/// Models outside of the swarm.
+#[derive(Args, Debug, Default)]
+pub struct ExternalArgs {
+    /// File of Secret manifests with the tokens of ExternalModels, followed. Keep it out of the folder of manifests.
+    #[arg(long, value_name = "FILE")]
+    secrets: Option<PathBuf>,
+    /// File that a record of every call to an ExternalModel is appended to; without it they are log lines.
+    #[arg(long, value_name = "FILE")]
+    audit: Option<PathBuf>,
+    /// Write the texts of requests and answers into the records, too.
+    #[arg(long)]
+    audit_content: bool,
 }
 
 fn accelerator(name: &str) -> Result<ExecutionProvider, String> {
@@ -77,7 +93,7 @@ pub async fn execute(args: UpArgs) -> Result<(), Failure> {
         threads: args.threads,
         accelerator: args.accelerator,
         artifacts: store_args::config(&args.store)?,
-        settings: settings((args.listen, !args.no_page), args.access, &args.store.cache, args.drain)?,
+        settings: settings((args.listen, !args.no_page), args.access, args.external, &args.store.cache, args.drain)?,
     };
     let (ready, is_ready) = oneshot::channel();
     let running = tokio::spawn(slm_local::run(options, Arc::new(Terminal::new(false)), stop, ready));
@@ -100,7 +116,7 @@ pub async fn embedded(manifests: &Path, store: &StoreArgs) -> Result<Embedded, F
         threads: None,
         accelerator: None,
         artifacts: store_args::config(store)?,
-        settings: settings((listen, false), None, &store.cache, Duration::from_secs(5))?,
+        settings: settings((listen, false), None, ExternalArgs::default(), &store.cache, Duration::from_secs(5))?,
     };
     let swarm = Embedded::start(options, Arc::new(Terminal::new(true))).await.map_err(failure)?;
     swarm.ok_or(Failure::AlreadyPrinted)
@@ -161,6 +177,7 @@ pub fn failure(error: RunError) -> Failure {
 fn settings(
     (listen, page): (ListenArgs, bool),
     access: Option<PathBuf>,
+    external: ExternalArgs,
     cache: &CacheArgs,
     drain: Duration,
 ) -> Result<Settings, Failure> {
@@ -170,7 +187,9 @@ fn settings(
         origins = Origin::loopback();
     }
     let router = RouterSettings { http, grpc, origins, page, access, drain };
-    Ok(Settings { router, workers: WorkerSettings { cache: cache_root(cache)?, drain } })
+    let ExternalArgs { secrets, audit, audit_content } = external;
+    let egress = EgressSettings { secrets, audit, audit_content, drain };
+    Ok(Settings { router, workers: WorkerSettings { cache: cache_root(cache)?, drain }, egress })
 }
 
 /// Ctrl-C and SIGTERM drain; the second Ctrl-C kills. Gives what is cancelled at the first Ctrl-C.

@@ -2,7 +2,7 @@
 //!
 //! [`WorkerLaunch`] is the command line of `slm worker`. The operator and `slm up` write it with [`WorkerLaunch::to_args`],
 //! `slm worker` parses it with clap, so no side knows a flag that the other does not. [`provider`] refuses what no worker of
-//! this release can run, before one is started. [`WorkerLine`] and [`RouterLine`] are the events that the processes print.
+//! this release can run, before one is started. [`WorkerLine`], [`RouterLine`] and [`EgressLine`] are the events that the processes print.
 //!
 //! Plain data: no file is opened and no process started here.
 
@@ -12,7 +12,7 @@ mod store;
 mod units;
 mod worker;
 
-pub use lines::{RouterLine, WorkerLine};
+pub use lines::{EgressLine, RouterLine, WorkerLine};
 pub use provider::{ExecutionProvider, Unsupported, provider};
 pub use store::{CacheArgs, PVC_ROOT, StoreArgs};
 pub use units::{address, bytes, duration, size};

@@ -1,4 +1,4 @@
-//! Events on the standard output of a worker or a router, one JSON object a line. `slm up` reads them.
+//! Events on the standard output of a worker, a router or an egress, one JSON object a line. `slm up` reads them.
 
 use std::net::SocketAddr;
 
@@ -47,6 +47,25 @@ pub enum RouterLine {
         /// gRPC.
         grpc: SocketAddr,
         /// Probes and metrics in plain text, if they have a port of their own.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        probes: Option<SocketAddr>,
+    },
+    /// The process has failed and ends.
+    Failed {
+        /// The reason.
+        message: String,
+    },
+}
+
+/// An event of `slm egress`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+pub enum EgressLine {
+    /// Its ports are open.
+    Ready {
+        /// gRPC, for routers.
+        grpc: SocketAddr,
+        /// Probes and metrics, if they were asked for.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         probes: Option<SocketAddr>,
     },

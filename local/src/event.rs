@@ -17,6 +17,8 @@ pub(crate) enum ChildId {
     Worker(WorkerId),
     /// The router.
     Router,
+    /// What asks models outside.
+    Egress,
 }
 
 /// An event.
@@ -39,6 +41,8 @@ pub(crate) enum Retry {
     Worker(WorkerId),
     /// The router.
     Router,
+    /// The egress.
+    Egress,
 }
 
 /// Sends `retry` after some time.

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use slm_launch::{RouterLine, WorkerLine};
+use slm_launch::{EgressLine, RouterLine, WorkerLine};
 use slm_residency::{refusal::RetryWhen, worker_client};
 use slm_router::{Missing, Swarm, SwarmReadiness, swarm::Adapter};
 
@@ -19,9 +19,11 @@ impl Supervisor {
         match event {
             Event::Child(ChildId::Worker(id), what) => self.worker_output(id, what),
             Event::Child(ChildId::Router, what) => return self.router_output(what),
+            Event::Child(ChildId::Egress, what) => return self.egress_output(what),
             Event::Readiness(readiness) => self.readiness(&readiness),
             Event::Overdue(readiness) => return self.overdue(readiness),
             Event::Again(Retry::Router) => self.router.start().await?,
+            Event::Again(Retry::Egress) => self.egress.rested(),
             // The plan starts another one.
             Event::Again(Retry::Worker(id)) => self.observed.workers.retain(|worker| worker.id != id),
         }
@@ -88,6 +90,28 @@ impl Supervisor {
                 self.observed.published.acknowledged = false;
                 self.observed.published.ready = false;
                 self.later(delay, Retry::Router);
+            }
+        }
+        Ok(())
+    }
+
+    fn egress_output(&mut self, what: ChildOutput) -> Result<(), UpError> {
+        match what {
+            ChildOutput::Log(line) => self.reporter.log("egress", &line),
+            ChildOutput::Line(line) => match serde_json::from_str::<EgressLine>(&line) {
+                Ok(EgressLine::Ready { grpc, .. }) => self.observed.egress = Some(format!("http://{grpc}")),
+                Ok(EgressLine::Failed { message }) => self.egress.failed = Some(message),
+                Err(_) => self.reporter.log("egress", &line),
+            },
+            ChildOutput::Exited(how) => {
+                self.observed.egress = None;
+                let reason = self.egress.failed.clone().unwrap_or(how);
+                let Some(delay) = self.egress.ended() else { return Ok(()) };
+                if self.applied.is_none() {
+                    return Err(UpError::Egress(reason));
+                }
+                self.reporter.problem(&format!("egress: {reason}; starting it again"));
+                self.later(delay, Retry::Egress);
             }
         }
         Ok(())

@@ -19,6 +19,7 @@ pub mod score;
 
 mod child;
 mod downloads;
+mod egress_process;
 mod event;
 mod fingerprint;
 mod follow;
@@ -32,6 +33,7 @@ mod supervisor;
 mod workers;
 
 pub use self::{
+    egress_process::EgressSettings,
     follow::WatchError,
     report::Reporter,
     router_process::RouterSettings,

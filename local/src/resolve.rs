@@ -17,7 +17,9 @@ use slm_launch::ExecutionProvider;
 use slm_router::swarm::Route;
 use tokio::sync::Notify;
 
-use crate::reconcile::{Desired, DesiredAdapter, DesiredModel, Launch, UnusableAdapter, UnusableModel};
+use crate::reconcile::{
+    Desired, DesiredAdapter, DesiredExternal, DesiredModel, Launch, UnusableAdapter, UnusableModel,
+};
 use crate::{
     downloads::{Downloads, NotFetched},
     fingerprint::{Fingerprint, fingerprint},
@@ -110,6 +112,11 @@ impl Resolver {
             }
         }
         self.downloads.end();
+        let externals = manifests.externals.iter().map(|external| DesiredExternal {
+            name: name_of(external.object.metadata.name.as_ref()),
+            spec: external.object.spec.clone(),
+        });
+        desired.externals = externals.collect();
         let routes = manifests.routes.iter();
         desired.routes = routes
             .map(|route| Route { name: name_of(route.object.metadata.name.as_ref()), spec: route.object.spec.clone() })

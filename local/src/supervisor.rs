@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::reconcile::{Action, Desired, Observed, Phase, Progress, Worker, WorkerId, plan::plan, progress};
 use crate::{
+    egress_process::{EgressProcess, EgressSettings},
     event::{Event, later},
     report::Reporter,
     router_process::{RouterProcess, RouterSettings},
@@ -35,6 +36,8 @@ pub struct Settings {
     pub router: RouterSettings,
     /// Settings of the workers.
     pub workers: WorkerSettings,
+    /// Settings of the egress.
+    pub egress: EgressSettings,
 }
 
 /// Shutdown requests for a swarm.
@@ -64,6 +67,9 @@ pub enum UpError {
     /// The router cannot run, for want of a port for example.
     #[error("router: {0}")]
     Router(String),
+    /// The egress cannot run, for want of its Secrets for example.
+    #[error("egress: {0}")]
+    Egress(String),
     /// Some manifests cannot be Ready.
     #[error("{}", .0.join("\n"))]
     NotReady(Vec<String>),
@@ -84,6 +90,7 @@ pub(crate) struct Supervisor {
     planned: Instant,
     pub(crate) workers: Workers,
     pub(crate) router: RouterProcess,
+    pub(crate) egress: EgressProcess,
     pub(crate) bound: Option<Bound>,
     /// State that was served last, without refused adapters; none before the swarm was ready for the first time.
     pub(crate) applied: Option<(Desired, u64)>,
@@ -108,6 +115,7 @@ impl Supervisor {
             reporter,
             workers: Workers::new(settings.workers, sender.clone(), worker_events_sender),
             router: RouterProcess::new(settings.router, sender.clone()),
+            egress: EgressProcess::new(settings.egress, sender.clone()),
             sender,
             events,
             worker_events,
@@ -163,6 +171,7 @@ impl Supervisor {
     }
 
     async fn reconcile(&mut self) -> Result<(), UpError> {
+        self.egress.follow(&self.desired.externals).await?;
         for _ in 0..ROUNDS_MAX {
             self.planned = Instant::now();
             let actions = plan(&self.desired, &self.observed, self.planned);

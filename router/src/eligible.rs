@@ -74,6 +74,7 @@ impl<'v> Decided<'v> {
 
 #[cfg(test)]
 mod tests {
+    use slm_crds::route::DataPolicy;
     use slm_proto::v1::{AdapterPhase, GenerateRequest, WorkerState};
 
     use super::*;
@@ -86,7 +87,11 @@ mod tests {
         tried: &ExcludedWorkers,
     ) -> (Vec<String>, String) {
         let view = fixtures::view(vec![fixtures::worker("http://a", a), fixtures::worker("http://b", b)]);
-        let verdict = resolve(&view, name, &Caller::anybody()).expect(name).decide(&GenerateRequest::default(), None);
+        let verdict = resolve(&view, name, &Caller::anybody()).expect(name).decide(
+            &GenerateRequest::default(),
+            None,
+            DataPolicy::LocalOnly,
+        );
         let Verdict::Ask(decided) = verdict else { panic!("an expert") };
         let eligible = decided.eligible(tried);
         let why_none = eligible.why_none.map(|why| why.to_string()).unwrap_or_default();

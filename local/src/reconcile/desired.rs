@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
+use serde::Serialize;
 use slm_crds::{
+    ExternalModelSpec,
     expert::Expert,
     model::{Precision, SpeculativeMethod, Task},
 };
@@ -23,6 +25,8 @@ pub struct Desired {
     pub adapters: Vec<DesiredAdapter>,
     /// Experts whose artifacts cannot be used now. The version before stays in `adapters`, if there was one.
     pub unusable_adapters: Vec<UnusableAdapter>,
+    /// Models outside of the swarm.
+    pub externals: Vec<DesiredExternal>,
     /// Names with rules behind them.
     pub routes: Vec<Route>,
     /// True while artifacts are fetched for the first time: there will be another desired state.
@@ -101,6 +105,15 @@ pub struct DesiredAdapter {
     pub scale: f32,
 }
 
+/// A model outside of the swarm.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct DesiredExternal {
+    /// Its name.
+    pub name: String,
+    /// Its spec, as in the manifest.
+    pub spec: ExternalModelSpec,
+}
+
 /// An expert whose artifact cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnusableAdapter {
@@ -136,6 +149,7 @@ impl Desired {
         let mut changes = Vec::new();
         compare("SlmModel", &before.models, &self.models, |model| &model.name, &mut changes);
         compare("LoraAdapter", &before.adapters, &self.adapters, |adapter| &adapter.name, &mut changes);
+        compare("ExternalModel", &before.externals, &self.externals, |external| &external.name, &mut changes);
         compare("SwarmRoute", &before.routes, &self.routes, |route| &route.name, &mut changes);
         changes
     }

@@ -20,7 +20,7 @@ mod snapshot;
 #[cfg(test)]
 mod fixtures;
 
-pub use desired::{Desired, DesiredAdapter, DesiredModel, Launch, UnusableAdapter, UnusableModel};
+pub use desired::{Desired, DesiredAdapter, DesiredExternal, DesiredModel, Launch, UnusableAdapter, UnusableModel};
 pub use observed::{Observed, Phase, Published, Worker, WorkerId};
 pub use plan::Action;
 pub use progress::{Progress, progress, settled};

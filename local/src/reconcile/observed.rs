@@ -12,6 +12,8 @@ use super::desired::Launch;
 pub struct Observed {
     /// Every worker that was started and has not gone.
     pub workers: Vec<Worker>,
+    /// Address of the egress, while it runs.
+    pub egress: Option<String>,
     /// The snapshot that the router was given last.
     pub published: Published,
 }

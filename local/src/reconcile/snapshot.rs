@@ -5,11 +5,11 @@ use std::time::Instant;
 use slm_residency::VersionState;
 use slm_router::{
     Swarm,
-    swarm::{Adapter, Model},
+    swarm::{Adapter, External, Model},
 };
 
 use super::{
-    desired::{Desired, DesiredAdapter, DesiredModel, UnusableAdapter, UnusableModel},
+    desired::{Desired, DesiredAdapter, DesiredExternal, DesiredModel, UnusableAdapter, UnusableModel},
     observed::{Observed, Phase, Worker},
 };
 
@@ -36,7 +36,19 @@ pub(super) fn snapshot(desired: &Desired, observed: &Observed, now: Instant) -> 
     let unusable = unusable.map(unusable_adapter_entry);
     let adapters = served.chain(unusable).collect();
     let generation = observed.published.swarm.generation;
-    Swarm { generation, models, adapters, routes: desired.routes.clone(), undecodable_objects: 0 }
+    let external = |external: &DesiredExternal| External {
+        name: external.name.clone(),
+        expert: external.spec.expert.clone().unwrap_or_default(),
+    };
+    Swarm {
+        generation,
+        models,
+        adapters,
+        externals: desired.externals.iter().map(external).collect(),
+        egress: observed.egress.clone().into_iter().collect(),
+        routes: desired.routes.clone(),
+        undecodable_objects: 0,
+    }
 }
 
 fn model_entry(model: &DesiredModel, desired: &Desired, observed: &Observed, now: Instant) -> Model {

@@ -149,7 +149,13 @@ impl Pattern {
 impl Caller {
     pub(crate) fn of(name: &str, globs: &[&str]) -> Self {
         let patterns: Vec<Pattern> = globs.iter().map(|glob| Pattern::new(glob)).collect();
-        Self::new(Grant { name, group: None, priority_min: 0, models: Models::These(patterns.into()) })
+        Self::new(Grant {
+            name,
+            group: None,
+            priority_min: 0,
+            models: Models::These(patterns.into()),
+            data_policy: DataPolicy::AllowExternal,
+        })
     }
 }
 

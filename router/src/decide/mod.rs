@@ -323,7 +323,9 @@ mod tests {
         let Some(Entry::Route(route)) = view.index.names.get("assistant") else { panic!("a route") };
         let outcomes = evaluate(route, &facts(&request), slm_crds::rule::Budget::default());
         let resolved = resolve(&view, "assistant", &Caller::anybody()).expect("a route");
-        let Verdict::Ask(decided) = resolved.decide(&request, Some(&outcomes)) else { panic!("an expert") };
+        let Verdict::Ask(decided) = resolved.decide(&request, Some(&outcomes), DataPolicy::LocalOnly) else {
+            panic!("an expert")
+        };
         let outcomes = decided.candidates.iter().map(Candidate::outcome).collect();
         (decided.expert.name, decided.reason, outcomes)
     }
@@ -378,7 +380,9 @@ mod tests {
     fn a_named_expert_is_its_own_decision() {
         let view = fixtures::view(vec![]);
         let resolved = resolve(&view, "travel", &Caller::anybody()).expect("known");
-        let Verdict::Ask(decided) = resolved.decide(&GenerateRequest::default(), None) else { panic!("an expert") };
+        let Verdict::Ask(decided) = resolved.decide(&GenerateRequest::default(), None, DataPolicy::LocalOnly) else {
+            panic!("an expert")
+        };
         assert_eq!((decided.expert.name.as_str(), decided.reason.as_str()), ("travel", "named by the caller"));
         assert!(decided.candidates.is_empty() && decided.route.is_empty());
     }

@@ -40,6 +40,7 @@ pub(crate) fn config(limits: Limits) -> Config {
         probes: None,
         ready_when: ReadyWhen::Complete,
         withdraw: Duration::ZERO,
+        data_policy: slm_crds::route::DataPolicy::AllowExternal,
         limits,
     }
 }

@@ -97,6 +97,7 @@ async fn a_port_in_use_is_named() {
         probes: None,
         ready_when: ReadyWhen::Complete,
         withdraw: Duration::ZERO,
+        data_policy: slm_crds::route::DataPolicy::AllowExternal,
         limits: limits(),
     };
     let (_swarm, receiver) = watch::channel(Arc::new(Swarm::default()));

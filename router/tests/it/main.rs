@@ -5,7 +5,9 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::large_enum_variant)]
 
 mod access;
+mod boundary;
 mod cascade;
+mod egress;
 mod grpc;
 mod guarded;
 mod harness;

@@ -195,6 +195,17 @@ enum ScriptedEvent {
     Never,
 }
 
+/// The whole answer to a request.
+pub(crate) fn scripted(request: &GenerateRequest) -> Result<Vec<Result<GenerateResponse, Status>>, Status> {
+    let text = text(request);
+    refusals(&text)?;
+    let events = events(request, &text).into_iter().map(|event| match event {
+        ScriptedEvent::Send(event) => Ok(GenerateResponse { event: Some(event) }),
+        ScriptedEvent::Fail | ScriptedEvent::Gate | ScriptedEvent::Never => Err(Status::unavailable("told to break")),
+    });
+    Ok(events.collect())
+}
+
 fn refusals(text: &str) -> Result<(), Status> {
     if text.contains("!full") {
         return Err(Status::resource_exhausted("the queue is full"));

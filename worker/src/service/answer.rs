@@ -222,7 +222,7 @@ impl Answer {
             cached_tokens: self.cached,
         };
         let stop = self.text.as_ref().and_then(TextStream::matched).unwrap_or_default().to_owned();
-        self.last = Some(v1::Finished { reason: reason.into(), usage: Some(usage), stop });
+        self.last = Some(v1::Finished { reason: reason.into(), usage: Some(usage), stop, cost: None });
     }
 }
 

@@ -155,7 +155,8 @@ mod tests {
     #[test]
     fn a_stream_has_the_events_in_their_order() {
         let usage = Usage { prompt_tokens: 5, completion_tokens: 2, cached_tokens: 4 };
-        let finished = Finished { reason: FinishReason::Stop.into(), usage: Some(usage), stop: "END".to_owned() };
+        let finished =
+            Finished { reason: FinishReason::Stop.into(), usage: Some(usage), stop: "END".to_owned(), cost: None };
         let text = said(vec![text("a"), text(""), text("b"), Ok(Event::Finished(finished))]);
         let expected = [
             "message_start",

@@ -43,7 +43,8 @@ pub(super) async fn respond(
 
 /// A whole answer is a stream of one part.
 fn whole(mut writer: Writer, completion: Completion) -> Value {
-    let finished = Finished { reason: completion.reason, usage: completion.usage, stop: completion.stop };
+    let finished =
+        Finished { reason: completion.reason, usage: completion.usage, stop: completion.stop, cost: completion.cost };
     let calls = completion.tool_calls.into_iter().zip(0..).map(|(call, index)| ToolCallDelta {
         index,
         id: call.id,

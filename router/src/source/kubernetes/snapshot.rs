@@ -185,9 +185,27 @@ mod tests {
             slice("b", "other", &["10.0.0.9"], "grpc"),
             slice("c", "smol", &["10.0.0.8"], "http"),
         ];
-        let secure = snapshot(Scheme::Https, &[Arc::clone(&smol)], &[], &[], &slices, &[]);
+        let large = object(
+            "ExternalModel",
+            "large",
+            json!({ "spec": {
+                "url": "https://api.example.com/v1", "model": "gpt", "expert": { "examples": ["a", "b"] },
+            } }),
+        );
+        let of_egress = [slice("e", "none", &["10.0.0.5"], "grpc")];
+        let objects = Objects {
+            models: &[smol],
+            adapters: &[banking, gone],
+            externals: &[large],
+            slices: &slices,
+            egress: &of_egress,
+            ..Objects::default()
+        };
+        let secure = snapshot(Scheme::Https, &objects);
         assert_eq!(secure.models[0].workers[0], "https://10.0.0.1:9090");
-        let swarm = snapshot(Scheme::Http, &[smol], &[banking, gone], &[], &slices, &[]);
+        let swarm = snapshot(Scheme::Http, &objects);
+        assert_eq!(swarm.egress, ["http://10.0.0.5:9090"]);
+        assert_eq!((swarm.externals[0].name.as_str(), swarm.externals[0].expert.examples.len()), ("large", 2));
         assert_eq!(swarm.models[0].workers, ["http://10.0.0.1:9090", "http://10.0.0.2:9090"]);
         assert_eq!(swarm.models[0].expert.description.as_deref(), Some("small"));
         assert_eq!(swarm.adapters.iter().map(|adapter| adapter.name.as_str()).collect::<Vec<_>>(), ["banking"]);
@@ -202,7 +220,8 @@ mod tests {
                 "status": { "observedGeneration": generation, "instances": instances },
             });
             let adapter = object("LoraAdapter", "banking", adapter);
-            snapshot(Scheme::Http, &[], &[adapter], &[], &[], &[]).adapters.remove(0).refused
+            let objects = Objects { adapters: &[adapter], ..Objects::default() };
+            snapshot(Scheme::Http, &objects).adapters.remove(0).refused
         };
         let on = |pod: &str, state: &str| json!({ "pod": pod, "state": state, "lastError": "it uses DoRA" });
         assert_eq!(refused(2, json!([on("a", "Refused"), on("b", "Refused")])), "it uses DoRA");
@@ -230,11 +249,12 @@ mod tests {
             });
             let swarm = snapshot(
                 Scheme::Http,
-                &[object("SlmModel", "x", model)],
-                &[object("LoraAdapter", "x", adapter)],
-                &[object("SwarmRoute", "x", route)],
-                &[],
-                &[],
+                &Objects {
+                    models: &[object("SlmModel", "x", model)],
+                    adapters: &[object("LoraAdapter", "x", adapter)],
+                    routes: &[object("SwarmRoute", "x", route)],
+                    ..Objects::default()
+                },
             );
             let there = [swarm.models.len(), swarm.adapters.len(), swarm.routes.len()];
             assert_eq!(there, order.map(|age| usize::from(age == 1)), "{order:?}");
@@ -255,8 +275,11 @@ mod tests {
             error: "unknown variant `Int2`".to_owned(),
             former_in_use: false,
         };
-        let routes =
-            |invalid: Invalid| snapshot(Scheme::Http, &[], &[], &[Arc::clone(&route)], &[], &[invalid]).routes.len();
+        let routes = |invalid: Invalid| {
+            let (routes, undecodable) = ([Arc::clone(&route)], [invalid]);
+            let objects = Objects { routes: &routes, undecodable: &undecodable, ..Objects::default() };
+            snapshot(Scheme::Http, &objects).routes.len()
+        };
         assert_eq!((routes(invalid(1)), routes(invalid(3))), (0, 1));
     }
 }
