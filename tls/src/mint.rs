@@ -72,9 +72,9 @@ pub fn leaf(authority: &Minted, identity: Identity, now: SystemTime, lifetime: D
     params.subject_alt_names = CertificateParams::new(vec![identity.dns_name().to_owned()])?.subject_alt_names;
     params.use_authority_key_identifier_extension = true;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    // A worker's certificate is only for servers, the others only for clients: a stolen one is good for nothing else.
+    // The certificates of a worker and of the egress are only for servers, the others only for clients: a stolen one is good for nothing else.
     params.extended_key_usages = vec![match identity {
-        Identity::Worker => ExtendedKeyUsagePurpose::ServerAuth,
+        Identity::Worker | Identity::Egress => ExtendedKeyUsagePurpose::ServerAuth,
         Identity::Operator | Identity::Router => ExtendedKeyUsagePurpose::ClientAuth,
     }];
     let key = KeyPair::generate()?;
