@@ -100,7 +100,14 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::objects::fixtures::{object, world};
+    use crate::{
+        config::WorkerPods,
+        context::recorder,
+        fake::Server,
+        fleet::FleetView,
+        objects::fixtures::{object, world},
+        probe::OperatorProbe,
+    };
 
     const URL: &str = "https://api.example.com:8443/v1";
 
@@ -180,5 +187,53 @@ mod tests {
     fn a_ready_one_names_its_host() {
         let verdict = ready(&external(json!({})).spec);
         assert_eq!(verdict.message, "asked at api.example.com:8443 by routes whose dataPolicy allows it");
+    }
+
+    fn context(server: &Server, objects: Objects) -> Arc<Context> {
+        let pods = WorkerPods {
+            image: "slm-swarm:1".to_owned(),
+            image_pull_policy: None,
+            image_pull_secrets: Vec::new(),
+            cache_claim: None,
+            certificates: None,
+            artifacts_bytes_max: 1 << 34,
+            insecure_hosts: Vec::new(),
+            log: "info".to_owned(),
+        };
+        let recorder = recorder(server.client(), "test");
+        let (view, probe) = (FleetView::default(), OperatorProbe::new());
+        Arc::new(Context::new(server.client(), objects, view, pods, probe, recorder))
+    }
+
+    /// Nobody says that a Secret has changed.
+    #[tokio::test]
+    async fn a_secret_is_read_until_it_is_right_and_after() {
+        const PATH: &str = "/apis/slmswarm.io/v1alpha1/namespaces/n/externalmodels/large";
+        const SECRET: &str = "/api/v1/namespaces/n/secrets/key";
+        let server = Server::new();
+        let context = context(&server, world().objects);
+        let created = external(json!({ "secretRef": { "name": "key" } }));
+        server.put(PATH, serde_json::to_value(created).expect("JSON"));
+        let secret = |hosts: &str| {
+            json!({
+                "metadata": { "name": "key", "annotations": { "slmswarm.io/hosts": hosts } },
+                "data": { "token": "dA==" },
+            })
+        };
+        for (change, status, reason) in [
+            (None, "False", "SecretNotFound"),
+            (Some(secret("elsewhere.example.com")), "False", "SecretNotUsable"),
+            (Some(secret("api.example.com:8443")), "True", "Ready"),
+            (Some(secret("")), "False", "SecretNotUsable"),
+        ] {
+            if let Some(secret) = change {
+                server.put(SECRET, secret);
+            }
+            let object = serde_json::from_value(server.get(PATH).expect("the object")).expect("an ExternalModel");
+            let action = Arc::<ExternalModel>::new(object).reconcile(Arc::clone(&context)).await.expect("reconciled");
+            assert_eq!(action, Action::requeue(SECRET_AGAIN));
+            let condition = server.get(PATH).expect("the object")["status"]["conditions"][0].clone();
+            assert_eq!((&condition["status"], &condition["reason"]), (&json!(status), &json!(reason)), "{condition}");
+        }
     }
 }
