@@ -168,13 +168,16 @@ mod tests {
 
     #[test]
     fn references_to_nothing_are_told_from_misspelled_ones() {
-        let known = Known { models: vec!["smol".to_owned()], adapters: vec!["banking".to_owned()] };
+        let [models, adapters, externals] = ["smol", "banking", "large"].map(|name| vec![name.to_owned()]);
+        let known = Known { models, adapters, externals };
         let said = |kind, name| known.dangling(kind, name).map(|fault| fault.to_string());
         assert_eq!(said(TargetKind::SlmModel, "smol"), None);
         let cases = [
             (TargetKind::SlmModel, "smoll", "no SlmModel is named `smoll`; did you mean `smol`?"),
             (TargetKind::SlmModel, "banking", "no SlmModel is named `banking`; it is a LoraAdapter"),
             (TargetKind::LoraAdapter, "zzz", "no LoraAdapter is named `zzz`"),
+            (TargetKind::LoraAdapter, "large", "no LoraAdapter is named `large`; it is an ExternalModel"),
+            (TargetKind::ExternalModel, "larg", "no ExternalModel is named `larg`; did you mean `large`?"),
         ];
         for (kind, name, words) in cases {
             assert_eq!(said(kind, name).as_deref(), Some(words));

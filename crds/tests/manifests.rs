@@ -2,7 +2,10 @@
 
 use std::{fs, path::PathBuf};
 
-use slm_crds::manifest::{self, Manifests, Problems};
+use slm_crds::{
+    manifest::{self, Manifests, Problems},
+    route::DataPolicy,
+};
 
 const GOOD: &str = "\
 apiVersion: slmswarm.io/v1alpha1
@@ -31,6 +34,16 @@ spec:
     - when: text.matches(\"(?i)account\")
       to: {kind: LoraAdapter, name: banking}
   fallback: {kind: SlmModel, name: smol}
+---
+apiVersion: slmswarm.io/v1alpha1
+kind: ExternalModel
+metadata:
+  name: large
+spec:
+  url: https://api.example.com/v1
+  model: gpt-large
+  secretRef: {name: large-key}
+  price: {input: 2.5, output: 10}
 ";
 
 fn read(text: &str) -> Result<Manifests, Problems> {
@@ -46,6 +59,11 @@ fn a_set_is_read_with_its_defaults_and_lines() {
     assert_eq!(manifests.adapters[0].object.spec.scale, Some(2.0));
     assert_eq!((model.line, model.line_of("spec.source.uri"), model.line_of("spec.source.digest")), (1, 7, 6));
     assert_eq!(manifests.routes[0].line_of("spec.rules[0].to.name"), 25);
+    assert_eq!(manifests.routes[0].object.spec.data_policy, DataPolicy::LocalOnly);
+    let external = &manifests.externals[0].object.spec;
+    assert_eq!((external.timeout_seconds, external.concurrency), (60, 16));
+    let price = external.price.as_ref().expect("a price");
+    assert_eq!((price.output, price.currency.as_str()), (10.0, "USD"));
 }
 
 /// `kubectl get -o yaml` of one object and of several, and what the API server answers itself.
@@ -131,7 +149,7 @@ const REFUSALS: &[(&str, &str, &str)] = &[
     (
         "kind: SlmModel\n",
         "kind: SlmModell\n",
-        "swarm.yaml:2: kind: unknown kind `SlmModell`; did you mean `SlmModel`? expected one of SlmModel, LoraAdapter, SwarmRoute",
+        "swarm.yaml:2: kind: unknown kind `SlmModell`; did you mean `SlmModel`? expected one of SlmModel, LoraAdapter, ExternalModel, SwarmRoute",
     ),
     (
         "  modelRef: {name: smol}\n",
@@ -156,7 +174,7 @@ const REFUSALS: &[(&str, &str, &str)] = &[
     (
         "  name: banking\nspec",
         "  name: smol\nspec",
-        "swarm.yaml:12: LoraAdapter smol: metadata.name: the name `smol` is taken by the SlmModel at swarm.yaml:4; models, adapters and routes share one space of names",
+        "swarm.yaml:12: LoraAdapter smol: metadata.name: the name `smol` is taken by the SlmModel at swarm.yaml:4; models, adapters, external models and routes share one space of names",
     ),
     (
         "to: {kind: LoraAdapter, name: banking}",
@@ -178,6 +196,47 @@ const REFUSALS: &[(&str, &str, &str)] = &[
         "  name: assistant\n  namespace: [x]\n",
         "swarm.yaml:22: SwarmRoute assistant: metadata.namespace: expected a string, found a list",
     ),
+    (
+        "https://api.example.com/v1",
+        "https://user:pass@api.example.com/v1",
+        "swarm.yaml:33: ExternalModel large: spec.url: must be http:// or https:// with a host, and a path where there is one: without user, query and spaces",
+    ),
+    (
+        "https://api.example.com/v1",
+        "api.example.com/v1",
+        "swarm.yaml:33: ExternalModel large: spec.url: must be http:// or https:// with a host, and a path where there is one: without user, query and spaces",
+    ),
+    (
+        "output: 10}",
+        "output: 10, currency: Euro}",
+        "swarm.yaml:36: ExternalModel large: spec.price.currency: expected at most 3 characters, found 4",
+    ),
+    (
+        "output: 10}",
+        "output: 10, currency: eur}",
+        "swarm.yaml:36: ExternalModel large: spec.price.currency: must be a code of ISO 4217: three capital letters, such as USD",
+    ),
+    (
+        "input: 2.5",
+        "input: -2.5",
+        "swarm.yaml:36: ExternalModel large: spec.price.input: expected a number from 0 to 1000000, found -2.5",
+    ),
+    ("  model: gpt-large\n", "", "swarm.yaml:33: ExternalModel large: spec.model: missing; expected a string"),
+    (
+        "  name: large\nspec",
+        "  name: smol\nspec",
+        "swarm.yaml:31: ExternalModel smol: metadata.name: the name `smol` is taken by the SlmModel at swarm.yaml:4; models, adapters, external models and routes share one space of names",
+    ),
+    (
+        "to: {kind: LoraAdapter, name: banking}",
+        "to: {kind: ExternalModel, name: large}",
+        "swarm.yaml:25: SwarmRoute assistant: spec.rules[0].to: the ExternalModel `large` is never asked under `dataPolicy: LocalOnly`; set Redacted or AllowExternal, or name another target",
+    ),
+    (
+        "to: {kind: LoraAdapter, name: banking}",
+        "to: {kind: SlmModel, name: large}",
+        "swarm.yaml:25: SwarmRoute assistant: spec.rules[0].to.name: no SlmModel is named `large`; it is an ExternalModel",
+    ),
 ];
 
 /// Each case changes the good set at one place; the message is all that is reported.
@@ -186,6 +245,53 @@ fn refusals_name_line_field_and_remedy() {
     for (from, to, message) in REFUSALS {
         assert!(GOOD.contains(from), "{from}");
         let problems = read(&GOOD.replacen(from, to, 1)).expect_err(to).to_string();
+        assert!(problems.lines().next() == Some(*message), "{to}:\n  {problems}\nexpected\n  {message}");
+    }
+}
+
+/// Text of a route that may ask an external model, its replacement, and the expected message.
+const OUTSIDE: &[(&str, &str, &str)] = &[
+    (
+        "{kind: ExternalModel, name: large}",
+        "{kind: ExternalModel, name: larg}",
+        "swarm.yaml:25: SwarmRoute assistant: spec.rules[0].to.name: no ExternalModel is named `larg`; did you mean `large`?",
+    ),
+    (
+        "{kind: ExternalModel, name: large}",
+        "{kind: ExternalModel, name: banking}",
+        "swarm.yaml:25: SwarmRoute assistant: spec.rules[0].to.name: no ExternalModel is named `banking`; it is a LoraAdapter",
+    ),
+    (
+        "dataPolicy: Redacted",
+        "dataPolicy: redacted",
+        "swarm.yaml:26: SwarmRoute assistant: spec.dataPolicy: expected one of LocalOnly, Redacted, AllowExternal, found the string \"redacted\"; did you mean `Redacted`?",
+    ),
+    (
+        "dataPolicy: Redacted",
+        "dataPolicy: LocalOnly",
+        "swarm.yaml:25: SwarmRoute assistant: spec.rules[0].to: the ExternalModel `large` is never asked under `dataPolicy: LocalOnly`; set Redacted or AllowExternal, or name another target",
+    ),
+    (
+        "dataPolicy: Redacted",
+        "dataPolicy: Redacted\n  classifier: {model: {kind: ExternalModel, name: large}, targets: [{kind: SlmModel, name: smol}]}",
+        "swarm.yaml:27: SwarmRoute assistant: spec.classifier.model: the ExternalModel `large` has the task Generate; a classifier is a LoraAdapter with a head (`slm route train`) on a SlmModel with `task: Embed`, or has the task Classify",
+    ),
+    (
+        "dataPolicy: Redacted",
+        "dataPolicy: Redacted\n  similarity: {encoder: {kind: ExternalModel, name: large}, targets: [{kind: ExternalModel, name: large}]}",
+        "swarm.yaml:27: SwarmRoute assistant: spec.similarity.encoder: the ExternalModel `large` has the task Generate; an encoder needs Embed: name a SlmModel with `task: Embed`, or a LoraAdapter on one",
+    ),
+];
+
+#[test]
+fn routes_that_lead_outside() {
+    let to = ("{kind: LoraAdapter, name: banking}", "{kind: ExternalModel, name: large}");
+    let good = GOOD.replacen(to.0, to.1, 1).replacen("  fallback", "  dataPolicy: Redacted\n  fallback", 1);
+    let manifests = read(&good).expect("good");
+    assert_eq!(manifests.routes[0].object.spec.data_policy, DataPolicy::Redacted);
+    for (from, to, message) in OUTSIDE {
+        assert!(good.contains(from), "{from}");
+        let problems = read(&good.replacen(from, to, 1)).expect_err(to).to_string();
         assert!(problems.lines().next() == Some(*message), "{to}:\n  {problems}\nexpected\n  {message}");
     }
 }

@@ -2,7 +2,7 @@
 //! The manifest reader, whose users misspell fields, still refuses them (`manifests.rs`).
 
 use serde_json::{Map, Value, json};
-use slm_crds::{AcceleratorProfile, LoraAdapter, SlmModel, SwarmRoute, schema::Kind};
+use slm_crds::{AcceleratorProfile, ExternalModel, LoraAdapter, SlmModel, SwarmRoute, schema::Kind};
 
 const FUTURE: &str = "fieldOfANewerRelease";
 
@@ -35,7 +35,7 @@ fn object(kind: Kind, spec: Value, status: Value) -> Value {
     })
 }
 
-fn objects() -> [(Kind, Value); 4] {
+fn objects() -> [(Kind, Value); 5] {
     let condition = json!({
         "type": "Ready", "status": "True", "reason": "Ready", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z",
     });
@@ -56,7 +56,13 @@ fn objects() -> [(Kind, Value); 4] {
     });
     let adapter =
         json!({ "modelRef": { "name": "smol" }, "source": source, "scale": 0.5, "expert": { "description": "d" } });
-    let route = json!({ "description": "d", "rules": [{ "when": "true", "to": target }], "fallback": target });
+    let external = json!({
+        "url": "https://api.example.com/v1", "model": "m", "secretRef": { "name": "key" }, "timeoutSeconds": 5,
+        "price": { "input": 1.0, "output": 2.0, "currency": "EUR" }, "concurrency": 2, "proxy": "http://proxy:3128",
+        "caBundle": "PEM", "expert": { "description": "large" },
+    });
+    let rule = json!({ "when": "true", "to": target });
+    let route = json!({ "description": "d", "rules": [rule], "dataPolicy": "Redacted", "fallback": target });
     let profile = json!({
         "executionProvider": "Cpu", "resource": { "name": "nvidia.com/gpu", "count": 1 }, "tolerations": [toleration],
     });
@@ -71,6 +77,7 @@ fn objects() -> [(Kind, Value); 4] {
                 json!({ "resolved": { "uri": "u", "digest": "d" }, "instances": [instance], "conditions": [condition] }),
             ),
         ),
+        (Kind::ExternalModel, object(Kind::ExternalModel, external, json!({ "conditions": [condition] }))),
         (Kind::SwarmRoute, object(Kind::SwarmRoute, route, json!({ "conditions": [condition] }))),
         (Kind::AcceleratorProfile, object(Kind::AcceleratorProfile, profile, Value::Null)),
     ]
@@ -81,6 +88,7 @@ fn read(kind: Kind, value: Value) -> Result<Value, serde_json::Error> {
     match kind {
         Kind::SlmModel => serde_json::from_value::<SlmModel>(value).and_then(serde_json::to_value),
         Kind::LoraAdapter => serde_json::from_value::<LoraAdapter>(value).and_then(serde_json::to_value),
+        Kind::ExternalModel => serde_json::from_value::<ExternalModel>(value).and_then(serde_json::to_value),
         Kind::SwarmRoute => serde_json::from_value::<SwarmRoute>(value).and_then(serde_json::to_value),
         Kind::AcceleratorProfile => serde_json::from_value::<AcceleratorProfile>(value).and_then(serde_json::to_value),
     }

@@ -1,6 +1,7 @@
-//! Registry credentials from a Secret, for the load of an adapter.
+//! Credentials from a Secret: of a registry, for the load of an adapter, and whether the token of an external model can
+//! be used.
 //!
-//! Anyone who may write LoraAdapters names both a host and a Secret. To keep a Secret from being sent to a host of
+//! Anyone who may write LoraAdapters or ExternalModels names both a host and a Secret. To keep a Secret from being sent to a host of
 //! their own, the Secret limits its hosts: a Docker configuration by its entries, which the worker enforces, and a
 //! token or a password by the annotation [`HOSTS`].
 
@@ -28,6 +29,20 @@ pub(crate) async fn read(client: Client, namespace: String, name: String, uri: S
     }
 }
 
+/// Checks that a Secret has a `token` that may be sent to the host of `url`. What it is does not matter: the egress reads
+/// it itself.
+///
+/// # Errors
+/// Names the Secret and what it lacks.
+pub(crate) fn check_token(name: &str, secret: &Secret, url: &str) -> Result<(), String> {
+    let token = secret.data.as_ref().and_then(|data| data.get("token"));
+    let text = token.and_then(|bytes| std::str::from_utf8(&bytes.0).ok()).map(str::trim);
+    if text.is_none_or(str::is_empty) {
+        return Err(format!("Secret {name}: has no `token`; add it"));
+    }
+    check_host(name, secret, url)
+}
+
 fn credentials(name: &str, secret: &Secret, uri: &str) -> Result<String, String> {
     let data = secret.data.clone().unwrap_or_default();
     let text = |key: &str| data.get(key).and_then(|bytes| String::from_utf8(bytes.0.clone()).ok());
@@ -39,6 +54,12 @@ fn credentials(name: &str, secret: &Secret, uri: &str) -> Result<String, String>
     if found.is_empty() {
         return Err(format!("Secret {name}: has neither {DOCKER_CONFIG}, nor token, nor username and password"));
     }
+    check_host(name, secret, uri)?;
+    Ok(Value::Object(found).to_string())
+}
+
+/// Checks that a Secret says that its token or password may be sent to the host of `uri`.
+fn check_host(name: &str, secret: &Secret, uri: &str) -> Result<(), String> {
     let host = host(uri).unwrap_or_default();
     let allowed = secret.annotations().get(HOSTS).map(String::as_str).unwrap_or_default();
     if host.is_empty() || !allowed.split(',').any(|allowed| allowed.trim().eq_ignore_ascii_case(host)) {
@@ -47,11 +68,11 @@ fn credentials(name: &str, secret: &Secret, uri: &str) -> Result<String, String>
              annotation {HOSTS}: {host}"
         ));
     }
-    Ok(Value::Object(found).to_string())
+    Ok(())
 }
 
 /// `HOST` or `HOST:PORT` of a source.
-fn host(uri: &str) -> Option<&str> {
+pub(crate) fn host(uri: &str) -> Option<&str> {
     let (_, rest) = uri.split_once("://")?;
     let authority = rest.split(['/', '?', '#']).next()?;
     // Userinfo before an @ is not part of the host.
@@ -77,6 +98,26 @@ mod tests {
         assert_eq!(read(&[(".dockerconfigjson", "{\"auths\":{}}")]), Ok("{\"auths\":{}}".to_owned()));
         assert_eq!(read(&[("token", "abc\n")]), Ok("{\"token\":\"abc\"}".to_owned()));
         assert!(read(&[("key", "x")]).is_err_and(|why| why.contains("Secret pull")));
+    }
+
+    #[test]
+    fn the_token_of_an_external_model() {
+        let url = "https://api.example.com/v1";
+        let check = |pairs: &[(&str, &str)], hosts| check_token("key", &secret(pairs, hosts), url);
+        assert_eq!(check(&[("token", "t")], Some("api.example.com")), Ok(()));
+        for (pairs, hosts, why) in [
+            (&[("password", "t")][..], Some("api.example.com"), "Secret key: has no `token`; add it"),
+            (&[("token", " \n")], Some("api.example.com"), "Secret key: has no `token`; add it"),
+            (
+                &[("token", "t")],
+                Some("example.com"),
+                "Secret key: its token or password may not be sent to `api.example.com`; allow it with the annotation \
+                 slmswarm.io/hosts: api.example.com",
+            ),
+        ] {
+            assert_eq!(check(pairs, hosts), Err(why.to_owned()));
+        }
+        assert!(check(&[("token", "t")], None).is_err(), "a Secret that says nothing goes nowhere");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use kube::{
     ResourceExt as _,
     runtime::reflector::{ObjectRef, Store},
 };
-use slm_crds::{LoraAdapter, SlmModel, SwarmRoute, schema::Kind};
+use slm_crds::{ExternalModel, LoraAdapter, SlmModel, SwarmRoute, schema::Kind};
 use tokio::sync::mpsc;
 
 use crate::{fleet::PendingNames, objects::Objects};
@@ -19,6 +19,7 @@ use crate::{fleet::PendingNames, objects::Objects};
 pub(crate) struct Outlets {
     pub(crate) models: mpsc::Sender<ObjectRef<SlmModel>>,
     pub(crate) adapters: mpsc::Sender<ObjectRef<LoraAdapter>>,
+    pub(crate) externals: mpsc::Sender<ObjectRef<ExternalModel>>,
     pub(crate) routes: mpsc::Sender<ObjectRef<SwarmRoute>>,
     /// Pending names of the fleet controller; any of them may be an adapter's.
     pub(crate) fleet: PendingNames,
@@ -29,6 +30,7 @@ pub(crate) struct Outlets {
 struct Dependents {
     models: BTreeSet<String>,
     adapters: BTreeSet<String>,
+    externals: BTreeSet<String>,
     routes: BTreeSet<String>,
 }
 
@@ -56,6 +58,9 @@ async fn tell(namespace: &str, dependents: Dependents, outlets: &Outlets) -> Opt
     }
     for name in dependents.adapters {
         outlets.adapters.send(ObjectRef::new(&name).within(namespace)).await.ok()?;
+    }
+    for name in dependents.externals {
+        outlets.externals.send(ObjectRef::new(&name).within(namespace)).await.ok()?;
     }
     for name in dependents.routes {
         outlets.routes.send(ObjectRef::new(&name).within(namespace)).await.ok()?;
@@ -85,6 +90,9 @@ fn dependents(objects: &Objects, kind: Kind, name: &str) -> Dependents {
     if is(Kind::LoraAdapter, has(&objects.adapters, name)) {
         dependents.adapters.insert(name.to_owned());
     }
+    if is(Kind::ExternalModel, has(&objects.externals, name)) {
+        dependents.externals.insert(name.to_owned());
+    }
     if is(Kind::SwarmRoute, has(&objects.routes, name)) {
         dependents.routes.insert(name.to_owned());
     }
@@ -108,6 +116,9 @@ mod tests {
     use super::*;
     use crate::objects::fixtures::{object, world};
 
+    /// Names of models, adapters, external models and routes.
+    type Names = (&'static [&'static str], &'static [&'static str], &'static [&'static str], &'static [&'static str]);
+
     fn set(names: &[&str]) -> BTreeSet<String> {
         names.iter().map(|name| (*name).to_owned()).collect()
     }
@@ -118,21 +129,29 @@ mod tests {
         world.model("smol", 1);
         world.adapter("banking", "smol", 1);
         world.route("assistant", "smol", 1);
+        world.external("large", 1);
+        world.route("writer", "large", 1);
         // A younger object of each name.
         world.route("banking", "smol", 2);
         world.adapter("smol", "other", 2);
+        world.external("banking", 3);
         let profile = object("AcceleratorProfile", "cpu", 1, serde_json::json!({ "executionProvider": "Cpu" }));
         world.profiles.apply_watcher_event(&Event::Apply(profile));
-        let cases = [
-            (Kind::SlmModel, "smol", (&["smol"][..], &["banking", "smol"][..], &["assistant", "banking"][..])),
-            (Kind::LoraAdapter, "banking", (&[], &["banking"], &["banking"])),
-            (Kind::LoraAdapter, "smol", (&["smol"], &["banking", "smol"], &["assistant", "banking"])),
-            (Kind::SwarmRoute, "banking", (&[], &["banking"], &["banking"])),
-            (Kind::SwarmRoute, "assistant", (&[], &[], &["assistant"])),
-            (Kind::AcceleratorProfile, "cpu", (&["smol"], &[], &[])),
+        let of_smol: Names = (&["smol"], &["banking", "smol"], &[], &["assistant", "banking"]);
+        let of_banking: Names = (&[], &["banking"], &["banking"], &["banking"]);
+        let cases: [(Kind, &str, Names); 8] = [
+            (Kind::SlmModel, "smol", of_smol),
+            (Kind::LoraAdapter, "banking", of_banking),
+            (Kind::LoraAdapter, "smol", of_smol),
+            (Kind::SwarmRoute, "banking", of_banking),
+            (Kind::SwarmRoute, "assistant", (&[], &[], &[], &["assistant"])),
+            (Kind::ExternalModel, "large", (&[], &[], &["large"], &["writer"])),
+            (Kind::ExternalModel, "banking", of_banking),
+            (Kind::AcceleratorProfile, "cpu", (&["smol"], &[], &[], &[])),
         ];
-        for (kind, name, (models, adapters, routes)) in cases {
-            let expected = Dependents { models: set(models), adapters: set(adapters), routes: set(routes) };
+        for (kind, name, (models, adapters, externals, routes)) in cases {
+            let [models, adapters, externals, routes] = [models, adapters, externals, routes].map(set);
+            let expected = Dependents { models, adapters, externals, routes };
             assert_eq!(dependents(&world.objects, kind, name), expected, "{kind:?} {name}");
         }
     }
@@ -145,5 +164,14 @@ mod tests {
         world.adapter("x", "base", 2);
         world.models.apply_watcher_event(&Event::Delete(model));
         assert_eq!(dependents(&world.objects, Kind::SlmModel, "x").adapters, set(&["x"]));
+    }
+    /// An external model whose name a model has: it hears when the model goes.
+    #[test]
+    fn an_external_model_hears_when_its_name_is_free() {
+        let mut world = world();
+        let model = world.model("x", 1);
+        world.external("x", 2);
+        world.models.apply_watcher_event(&Event::Delete(model));
+        assert_eq!(dependents(&world.objects, Kind::SlmModel, "x").externals, set(&["x"]));
     }
 }

@@ -44,10 +44,16 @@ pub(crate) async fn lead(
         () = stop.cancelled() => return Ok(()),
     }
     let (requests, streams) = fleet::reconcile_requests();
+    let (externals, external_requests) = mpsc::channel(RECONCILE_REQUESTS_MAX);
     let (routes, route_requests) = mpsc::channel(RECONCILE_REQUESTS_MAX);
     let names = PendingNames::default();
-    let outlets =
-        Outlets { models: requests.models.clone(), adapters: requests.adapters.clone(), routes, fleet: names.clone() };
+    let outlets = Outlets {
+        models: requests.models.clone(),
+        adapters: requests.adapters.clone(),
+        externals,
+        routes,
+        fleet: names.clone(),
+    };
     let (view, recorder) = (FleetView::default(), recorder(client.clone(), &config.identity));
     let inputs = fleet::Inputs {
         namespace: namespace.clone(),
@@ -64,6 +70,7 @@ pub(crate) async fn lead(
         Arc::new(Context::new(client.clone(), objects.clone(), view.clone(), config.workers.clone(), probe, recorder));
     let until = || stop.clone().cancelled_owned();
     let adapters = reconcile::controller(objects.adapters, streams.adapters).graceful_shutdown_on(until());
+    let externals = reconcile::controller(objects.externals, external_requests).graceful_shutdown_on(until());
     let routes = reconcile::controller(objects.routes, route_requests).graceful_shutdown_on(until());
     let mut crew = Crew::new(stop.clone());
     let stopped = until();
@@ -78,6 +85,7 @@ pub(crate) async fn lead(
     crew.spawn_watcher("fleet", fleet::run(client, inputs, view, requests, stop.clone()));
     crew.spawn("model controller", model::run(Arc::clone(&context), namespace, streams.models, stop));
     crew.spawn("adapter controller", reconcile::run(adapters, Arc::clone(&context)));
+    crew.spawn("external model controller", reconcile::run(externals, Arc::clone(&context)));
     crew.spawn("route controller", reconcile::run(routes, context));
     crew.run().await
 }

@@ -1,5 +1,5 @@
-//! The operator: reconciles the SlmModels, LoraAdapters and SwarmRoutes of one namespace into worker pods, and reports
-//! their status.
+//! The operator: reconciles the SlmModels, LoraAdapters, ExternalModels and SwarmRoutes of one namespace into worker
+//! pods, and reports their status.
 //!
 //! Desired state comes from the API server, actual state from the workers' own state streams. There are no webhooks and
 //! no finalizers: schemas and CEL rules refuse malformed objects, and every created object is owned by its model.
@@ -7,7 +7,8 @@
 //!
 //! Modules, in the order in which a manifest meets them:
 //! - `objects`: one watch for each kind; `dependents`: the objects affected by a change;
-//! - `model`: SlmModel to Deployment, Service and so on, in five steps; `adapter` and `route`: their status;
+//! - `model`: SlmModel to Deployment, Service and so on, in five steps; `adapter`, `external` and `route`: their
+//!   status;
 //!   `reconcile`: panics, metrics and backoff around every reconciliation;
 //! - `fleet`: a link to every worker, over which adapters are loaded and unloaded as [`slm_residency`] decides;
 //! - `gate`: the readiness gate of worker pods;
@@ -25,6 +26,7 @@ mod conditions;
 mod context;
 mod credentials;
 mod dependents;
+mod external;
 mod fleet;
 mod gate;
 mod lead;

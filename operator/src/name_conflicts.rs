@@ -1,5 +1,5 @@
-//! Name conflicts: models, adapters and routes share one namespace of names, because callers put any of them into
-//! `model`. Of several objects with one name the oldest owns it ([`slm_crds::names::holders`]).
+//! Name conflicts: models, adapters, external models and routes share one namespace of names, because callers put
+//! names into `model` and answers say whom they are from. Of several objects with one name the oldest owns it ([`slm_crds::names::holders`]).
 
 use kube::{Resource, ResourceExt};
 use slm_crds::{names::NameTaken, schema::Kind};
@@ -43,6 +43,17 @@ mod tests {
             assert_eq!(taken.map(|taken| taken.is_none()), order.map(|age| age == 1), "{order:?}");
             assert_eq!(world.objects.model("x").is_some(), order[0] == 1);
             assert_eq!(world.objects.adapter("x").is_some(), order[1] == 1);
+        }
+    }
+
+    #[test]
+    fn external_models_share_the_names() {
+        for (model, external) in [(1, 2), (2, 1)] {
+            let mut world = world();
+            let (model_object, external_object) = (world.model("x", model), world.external("x", external));
+            assert_eq!(name_taken(&model_object, &world.objects).is_none(), model == 1);
+            assert_eq!(name_taken(&external_object, &world.objects).is_none(), external == 1);
+            assert_eq!(world.objects.external("x").is_some(), external == 1);
         }
     }
 

@@ -9,7 +9,7 @@ use kube::{
     },
 };
 use slm_crds::{
-    AcceleratorProfile, LoraAdapter, SlmModel, SwarmRoute,
+    AcceleratorProfile, ExternalModel, LoraAdapter, SlmModel, SwarmRoute,
     names::{Birth, Claim, Known, holders},
     schema::Kind,
 };
@@ -28,6 +28,8 @@ pub(crate) struct Objects {
     pub(crate) models: Store<SlmModel>,
     /// Adapters.
     pub(crate) adapters: Store<LoraAdapter>,
+    /// Models outside of the swarm.
+    pub(crate) externals: Store<ExternalModel>,
     /// Routes.
     pub(crate) routes: Store<SwarmRoute>,
     /// Accelerator profiles.
@@ -64,6 +66,7 @@ impl Objects {
         let objects = Self {
             models: watches.watch(Api::namespaced(client(), namespace), any(), tell(Kind::SlmModel)),
             adapters: watches.watch(Api::namespaced(client(), namespace), any(), tell(Kind::LoraAdapter)),
+            externals: watches.watch(Api::namespaced(client(), namespace), any(), tell(Kind::ExternalModel)),
             routes: watches.watch(Api::namespaced(client(), namespace), any(), tell(Kind::SwarmRoute)),
             profiles: watches.watch(Api::all(client()), any(), tell(Kind::AcceleratorProfile)),
             pods: watches.watch(Api::namespaced(client(), namespace), ours, Tell::<()>::Something(pods)),
@@ -87,12 +90,20 @@ impl Objects {
         self.admits(Kind::LoraAdapter, found.meta()).then_some(found)
     }
 
+    /// The external model of that name, if it owns the name.
+    #[must_use]
+    pub(crate) fn external(&self, name: &str) -> Option<std::sync::Arc<ExternalModel>> {
+        let found = self.externals.get(&ObjectRef::new(name).within(&self.namespace))?;
+        self.admits(Kind::ExternalModel, found.meta()).then_some(found)
+    }
+
     /// The owner of a name among the objects that claim it.
     #[must_use]
     pub(crate) fn holder(&self, name: &str) -> Option<Claim<Birth>> {
         let read = [
             self.claim(Kind::SlmModel, &self.models, name),
             self.claim(Kind::LoraAdapter, &self.adapters, name),
+            self.claim(Kind::ExternalModel, &self.externals, name),
             self.claim(Kind::SwarmRoute, &self.routes, name),
         ];
         let unread = Kind::LOCAL.into_iter().filter_map(|kind| {
@@ -129,7 +140,8 @@ impl Objects {
     pub(crate) fn known(&self) -> Known {
         let models = self.models.state().iter().map(|model| model.name_any()).collect();
         let adapters = self.adapters.state().iter().map(|adapter| adapter.name_any()).collect();
-        Known { models, adapters }
+        let externals = self.externals.state().iter().map(|external| external.name_any()).collect();
+        Known { models, adapters, externals }
     }
 
     /// Waits until every kind has been listed once.
@@ -139,6 +151,7 @@ impl Objects {
     pub(crate) async fn listed(&self) -> Result<(), WriterDropped> {
         self.models.wait_until_ready().await?;
         self.adapters.wait_until_ready().await?;
+        self.externals.wait_until_ready().await?;
         self.routes.wait_until_ready().await?;
         self.profiles.wait_until_ready().await?;
         self.pods.wait_until_ready().await
@@ -161,6 +174,7 @@ pub(crate) mod fixtures {
         pub(crate) objects: Objects,
         pub(crate) models: Writer<SlmModel>,
         pub(crate) adapters: Writer<LoraAdapter>,
+        pub(crate) externals: Writer<ExternalModel>,
         pub(crate) routes: Writer<SwarmRoute>,
         pub(crate) profiles: Writer<AcceleratorProfile>,
         pub(crate) pods: Writer<Pod>,
@@ -168,17 +182,18 @@ pub(crate) mod fixtures {
 
     pub(crate) fn world() -> World {
         let (models, adapters, routes) = (Writer::default(), Writer::default(), Writer::default());
-        let (profiles, pods) = (Writer::default(), Writer::default());
+        let (externals, profiles, pods) = (Writer::default(), Writer::default(), Writer::default());
         let objects = Objects {
             models: models.as_reader(),
             adapters: adapters.as_reader(),
+            externals: externals.as_reader(),
             routes: routes.as_reader(),
             profiles: profiles.as_reader(),
             pods: pods.as_reader(),
             undecodable: Undecodable::default(),
             namespace: "n".to_owned(),
         };
-        World { objects, models, adapters, routes, profiles, pods }
+        World { objects, models, adapters, externals, routes, profiles, pods }
     }
 
     pub(crate) fn object<K: DeserializeOwned>(kind: &str, name: &str, created: u32, spec: Value) -> K {
@@ -205,6 +220,13 @@ pub(crate) mod fixtures {
             let adapter: LoraAdapter = object("LoraAdapter", name, created, spec);
             self.adapters.apply_watcher_event(&Event::Apply(adapter.clone()));
             adapter
+        }
+
+        pub(crate) fn external(&mut self, name: &str, created: u32) -> ExternalModel {
+            let spec = json!({ "url": "https://api.example.com/v1", "model": "large" });
+            let external: ExternalModel = object("ExternalModel", name, created, spec);
+            self.externals.apply_watcher_event(&Event::Apply(external.clone()));
+            external
         }
 
         pub(crate) fn route(&mut self, name: &str, target: &str, created: u32) -> SwarmRoute {

@@ -6,6 +6,7 @@ use kube::runtime::controller::Action;
 use slm_crds::{
     SwarmRoute, SwarmRouteSpec,
     expert::Expert,
+    model::Task,
     route::{SwarmRouteStatus, Target, TargetKind},
     rule,
     schema::Kind,
@@ -86,6 +87,60 @@ fn referred(objects: &Objects, target: &Target) -> Option<Referred> {
             let adapter = objects.adapter(&target.name)?;
             let task = objects.model(&adapter.spec.model_ref.name).map(|model| model.spec.task);
             Some(Referred { task, examples: examples(&adapter.spec.expert) })
+        }
+        TargetKind::ExternalModel => {
+            let external = objects.external(&target.name)?;
+            Some(Referred { task: Some(Task::Generate), examples: examples(&external.spec.expert) })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::objects::fixtures::{object, world};
+
+    #[test]
+    fn routes_that_lead_outside() {
+        let mut world = world();
+        world.model("smol", 1);
+        world.external("large", 1);
+        let verdict = |objects: &Objects, name: &str, policy: &str| {
+            let spec = json!({ "fallback": { "kind": "ExternalModel", "name": name }, "dataPolicy": policy });
+            let verdict = verdict(&object("SwarmRoute", "assistant", 1, spec), objects);
+            (verdict.reason.into_owned(), verdict.message)
+        };
+        assert_eq!(verdict(&world.objects, "large", "Redacted").0, "Ready");
+        for (name, policy, reason, says) in [
+            ("large", "LocalOnly", "UnfitReference", "spec.fallback: the ExternalModel `large` is never asked"),
+            ("larg", "Redacted", "TargetNotFound", "no ExternalModel is named `larg`; did you mean `large`?"),
+            ("smol", "Redacted", "TargetNotFound", "no ExternalModel is named `smol`; it is a SlmModel"),
+        ] {
+            let (found, message) = verdict(&world.objects, name, policy);
+            assert!(found == reason && message.starts_with(says), "{found}: {message}");
+        }
+        // An older model has the name.
+        world.model("large", 0);
+        let (reason, message) = verdict(&world.objects, "large", "Redacted");
+        assert_eq!(reason, "TargetNotFound");
+        assert!(message.contains("does not own its name"), "{message}");
+    }
+
+    #[test]
+    fn an_external_model_neither_labels_nor_embeds() {
+        let mut world = world();
+        world.external("large", 1);
+        let large = json!({ "kind": "ExternalModel", "name": "large" });
+        for (part, says) in [
+            (json!({ "classifier": { "model": large, "targets": [large] } }), "a classifier is"),
+            (json!({ "similarity": { "encoder": large, "targets": [large] } }), "an encoder needs Embed"),
+        ] {
+            let mut spec = json!({ "fallback": large, "dataPolicy": "AllowExternal" });
+            spec.as_object_mut().expect("a spec").extend(part.as_object().expect("a part").clone());
+            let verdict = verdict(&object("SwarmRoute", "assistant", 1, spec), &world.objects);
+            assert!(verdict.reason == "UnfitReference" && verdict.message.contains(says), "{}", verdict.message);
         }
     }
 }

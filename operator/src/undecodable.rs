@@ -16,7 +16,7 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use slm_crds::{GROUP, LoraAdapter, SlmModel, SwarmRoute, schema::Kind, status::Condition};
+use slm_crds::{ExternalModel, GROUP, LoraAdapter, SlmModel, SwarmRoute, schema::Kind, status::Condition};
 use slm_watch::{Invalid, Undecodable};
 use tokio::time::sleep;
 
@@ -66,6 +66,7 @@ async fn tell(client: &Client, namespace: &str, recorder: &Recorder, invalid: &I
     match Kind::named(&invalid.kind) {
         Some(Kind::SlmModel) => condition::<SlmModel>(client, namespace, metadata, &message).await?,
         Some(Kind::LoraAdapter) => condition::<LoraAdapter>(client, namespace, metadata, &message).await?,
+        Some(Kind::ExternalModel) => condition::<ExternalModel>(client, namespace, metadata, &message).await?,
         Some(Kind::SwarmRoute) => condition::<SwarmRoute>(client, namespace, metadata, &message).await?,
         // The kind has no status, and Events of cluster-scoped objects go to the namespace `default`, where this operator may
         // not write: the models that use the profile say it.

@@ -5,6 +5,7 @@ mod cluster {
     mod artifacts;
     mod deletions;
     mod devices;
+    mod external;
     mod objects;
     mod people;
     mod rights;

@@ -14,6 +14,11 @@
 {{- printf "%s-%s" .Release.Namespace (include "slm-swarm.fullname" .) -}}
 {{- end -}}
 
+{{/* Components with a Deployment of the chart's, as JSON. */}}
+{{- define "slm-swarm.components" -}}
+{{- .Values.egress.enabled | ternary (list "operator" "router" "egress") (list "operator" "router") | toJson -}}
+{{- end -}}
+
 {{- define "slm-swarm.selector" -}}
 app.kubernetes.io/name: {{ .component | printf "slm-%s" }}
 app.kubernetes.io/instance: {{ .root.Release.Name }}

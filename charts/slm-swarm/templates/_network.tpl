@@ -8,13 +8,22 @@
     {{- end }}
 {{- end }}
 
-{{/* Of those that follow the API server and speak to workers. */}}
-{{- define "slm-swarm.egressControl" -}}
-{{ include "slm-swarm.egressBase" .policy }}
+{{/* Of those that follow the API server. */}}
+{{- define "slm-swarm.egressApi" -}}
+{{ include "slm-swarm.egressBase" . }}
 - ports:
-    {{- range .policy.apiServerPorts }}
+    {{- range .apiServerPorts }}
     - {port: {{ . }}, protocol: TCP}
     {{- end }}
+  {{- with .apiServerTo }}
+  to:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end }}
+
+{{/* Of those that speak to workers, too. */}}
+{{- define "slm-swarm.egressControl" -}}
+{{ include "slm-swarm.egressApi" .policy }}
 - to:
     - podSelector:
         matchLabels:

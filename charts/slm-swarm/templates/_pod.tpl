@@ -1,4 +1,4 @@
-{{/* What the pods of operator and router have in common: the restricted level of Pod Security, and where they go. */}}
+{{/* What the pods of operator, router and egress have in common: the restricted level of Pod Security, and where they go. */}}
 
 {{- define "slm-swarm.pod" -}}
 serviceAccountName: {{ include "slm-swarm.fullname" .root }}-{{ .component }}

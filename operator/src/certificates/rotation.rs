@@ -211,6 +211,7 @@ mod tests {
                 RotationStep::Publish(vec![
                     (Identity::Operator, LeafUpdate::NewCertificate),
                     (Identity::Router, LeafUpdate::NewCertificate),
+                    (Identity::Egress, LeafUpdate::NewCertificate),
                 ]),
             ),
         ];
@@ -219,12 +220,15 @@ mod tests {
         }
     }
 
+    /// So does one of a role that an older release did not have: a swarm that is upgraded gets it alone.
     #[test]
     fn a_deleted_secret_comes_back_and_the_others_stay() {
-        let mut without = leaves("a", &["a"]);
-        without.remove(&Identity::Router);
-        let step = next(&seen("a", "", "", without), at(1_100));
-        assert_eq!(step, RotationStep::Publish(vec![(Identity::Router, LeafUpdate::NewCertificate)]));
+        for identity in [Identity::Router, Identity::Egress] {
+            let mut without = leaves("a", &["a"]);
+            without.remove(&identity);
+            let step = next(&seen("a", "", "", without), at(1_100));
+            assert_eq!(step, RotationStep::Publish(vec![(identity, LeafUpdate::NewCertificate)]));
+        }
     }
 
     #[test]

@@ -101,7 +101,9 @@ fn live(seed: u64) -> u32 {
     };
     let mut world = World { now: UNIX_EPOCH + AUTHORITY, seen, made: 0, retired: 0, history: Vec::new() };
     let mut deleted = world.now;
-    let mut pods = [(Identity::Router, 0), (Identity::Router, 0), (Identity::Worker, 0), (Identity::Worker, 0)];
+    // Two callers, then those who are called.
+    let [router, worker, egress] = [Identity::Router, Identity::Worker, Identity::Egress].map(|identity| (identity, 0));
+    let mut pods = [router, router, worker, worker, egress];
     for _ in 0..10_000 {
         world.now += TICK;
         // An operator may end between any two steps; the next one starts a little later.
@@ -114,8 +116,8 @@ fn live(seed: u64) -> u32 {
             let mounted: Vec<LeafState> =
                 pods.iter_mut().map(|(identity, seen_last)| world.mounted(*identity, seen_last, &mut chance)).collect();
             let own = world.seen.leaves.get(&Identity::Operator);
-            for worker in &mounted[2..] {
-                mounted[..2].iter().chain(own).for_each(|caller| check(world.now, caller, worker, seed));
+            for called in &mounted[2..] {
+                mounted[..2].iter().chain(own).for_each(|caller| check(world.now, caller, called, seed));
             }
         }
         if world.now > deleted + DELETION && chance.random_bool(0.01) {

@@ -67,6 +67,8 @@ fn granted(account: &str) -> Result<BTreeSet<String>> {
 fn the_rights_of_the_accounts_are_exactly_these() -> Result<()> {
     let operator = [
         "deployments.apps [] [] [list watch create patch]",
+        "externalmodels.slmswarm.io [] [] [list watch]",
+        "externalmodels.slmswarm.io/status [] [] [patch]",
         "events.events.k8s.io [] [] [create patch]",
         "leases.coordination.k8s.io [] [] [create]",
         "leases.coordination.k8s.io [] [slm-operator] [get update]",
@@ -77,6 +79,7 @@ fn the_rights_of_the_accounts_are_exactly_these() -> Result<()> {
         "pods/status [] [] [patch]",
         "secrets [] [] [create]",
         "secrets [] [slm-swarm-ca] [get patch]",
+        "secrets [] [slm-swarm-egress-tls] [get patch]",
         "secrets [] [slm-swarm-operator-tls] [get patch]",
         "secrets [] [slm-swarm-router-tls] [get patch]",
         "secrets [] [slm-swarm-worker-tls] [get patch]",
@@ -91,6 +94,7 @@ fn the_rights_of_the_accounts_are_exactly_these() -> Result<()> {
     ];
     let router = [
         "endpointslices.discovery.k8s.io [] [] [list watch]",
+        "externalmodels.slmswarm.io [] [] [list watch]",
         "loraadapters.slmswarm.io [] [] [list watch]",
         "slmmodels.slmswarm.io [] [] [list watch]",
         "swarmroutes.slmswarm.io [] [] [list watch]",
