@@ -18,6 +18,7 @@ pub mod accelerator;
 pub mod adapter;
 pub mod expert;
 pub mod external;
+pub mod hosts;
 pub mod model;
 pub mod pod;
 pub mod route;

@@ -67,6 +67,7 @@ pub(super) fn desired(revision: u64, models: &[(&str, &str)], adapters: &[(&str,
         adapters: adapters.iter().map(adapter).collect(),
         unusable_models: Vec::new(),
         unusable_adapters: Vec::new(),
+        externals: Vec::new(),
         routes: Vec::new(),
         fetching: false,
     }

@@ -1,0 +1,230 @@
+//! The endpoint's answer, piece by piece, as events of the protocol. Pure.
+
+use serde::Deserialize;
+use serde_json::Value;
+use slm_crds::external::Price;
+use slm_proto::v1::{
+    Cost, Delta, FinishReason, Finished, TokenLogprob, ToolCallDelta, TopLogprob, Usage, generate_response::Event,
+};
+
+use crate::restore::Restoring;
+
+/// A part of an answer that is not one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Broken {
+    /// The endpoint reports an error in the stream.
+    #[error("the endpoint reports: {0}")]
+    Reported(String),
+    /// It is no chunk of a chat completion.
+    #[error("the endpoint's answer cannot be read: {why}; it begins with {begin:?}")]
+    Rubbish { why: String, begin: String },
+    /// It ended too early.
+    #[error("the endpoint ended the answer before it was finished")]
+    CutShort,
+}
+
+/// What is known of an answer that has not ended.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    restoring: Restoring,
+    reason: Option<FinishReason>,
+    usage: Usage,
+    /// The call that arrives, by its index, and how many were named.
+    calls: u32,
+    done: bool,
+}
+
+#[derive(Deserialize)]
+struct Chunk {
+    #[serde(default)]
+    choices: Vec<Choice>,
+    usage: Option<SaidUsage>,
+    error: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct Choice {
+    #[serde(default)]
+    index: u32,
+    /// In a stream, or whole.
+    #[serde(alias = "message")]
+    delta: Option<Said>,
+    finish_reason: Option<String>,
+    logprobs: Option<Logprobs>,
+}
+
+#[derive(Default, Deserialize)]
+struct Said {
+    content: Option<String>,
+    #[serde(alias = "reasoning")]
+    reasoning_content: Option<String>,
+    refusal: Option<String>,
+    tool_calls: Option<Vec<Call>>,
+}
+
+#[derive(Deserialize)]
+struct Call {
+    index: Option<u32>,
+    id: Option<String>,
+    function: Option<Function>,
+}
+
+#[derive(Deserialize)]
+struct Function {
+    name: Option<String>,
+    arguments: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Logprobs {
+    content: Option<Vec<Token>>,
+}
+
+#[derive(Deserialize)]
+struct Token {
+    token: String,
+    bytes: Option<Vec<u8>>,
+    logprob: f32,
+    #[serde(default)]
+    top_logprobs: Vec<Token>,
+}
+
+#[derive(Deserialize)]
+struct SaidUsage {
+    #[serde(default)]
+    prompt_tokens: u32,
+    #[serde(default)]
+    completion_tokens: u32,
+    prompt_tokens_details: Option<SaidDetails>,
+}
+
+#[derive(Deserialize)]
+struct SaidDetails {
+    cached_tokens: Option<u32>,
+}
+
+impl Answer {
+    pub(crate) fn new(restoring: Restoring) -> Self {
+        Self { restoring, reason: None, usage: Usage::default(), calls: 0, done: false }
+    }
+
+    /// The events of one piece: the data of an event of a stream, or a whole answer.
+    ///
+    /// # Errors
+    /// It is no piece of an answer.
+    pub(crate) fn piece(&mut self, data: &str) -> Result<Vec<Event>, Broken> {
+        if data == "[DONE]" {
+            self.done = true;
+            return Ok(Vec::new());
+        }
+        let rubbish = |why: String| Broken::Rubbish { why, begin: begin(data) };
+        let chunk: Chunk = serde_json::from_str(data).map_err(|error| rubbish(error.to_string()))?;
+        if let Some(error) = chunk.error {
+            return Err(Broken::Reported(reported(&error)));
+        }
+        if let Some(usage) = chunk.usage {
+            let cached = usage.prompt_tokens_details.and_then(|details| details.cached_tokens);
+            self.usage = Usage {
+                prompt_tokens: usage.prompt_tokens,
+                completion_tokens: usage.completion_tokens,
+                cached_tokens: cached.unwrap_or(0),
+            };
+        }
+        let mut events = Vec::new();
+        // One answer was asked for.
+        for choice in chunk.choices.into_iter().filter(|choice| choice.index == 0) {
+            self.choice(choice, &mut events);
+        }
+        Ok(events.into_iter().map(Event::Delta).collect())
+    }
+
+    fn choice(&mut self, choice: Choice, deltas: &mut Vec<Delta>) {
+        let Said { content, reasoning_content, refusal, tool_calls } = choice.delta.unwrap_or_default();
+        let text = self.restoring.text(&[content, refusal].into_iter().flatten().collect::<String>());
+        let reasoning = self.restoring.reasoning(&reasoning_content.unwrap_or_default());
+        let logprobs: Vec<TokenLogprob> =
+            choice.logprobs.and_then(|logprobs| logprobs.content).into_iter().flatten().map(token).collect();
+        if !(text.is_empty() && reasoning.is_empty() && logprobs.is_empty()) {
+            deltas.push(Delta { text, reasoning, logprobs, tokens: 1, ..Delta::default() });
+        }
+        for (place, call) in tool_calls.unwrap_or_default().into_iter().enumerate() {
+            self.call(call, u32::try_from(place).unwrap_or(u32::MAX), deltas);
+        }
+        if let Some(reason) = choice.finish_reason {
+            self.reason = Some(match reason.as_str() {
+                "length" => FinishReason::Length,
+                "tool_calls" | "function_call" => FinishReason::ToolCalls,
+                _ => FinishReason::Stop,
+            });
+        }
+    }
+
+    fn call(&mut self, call: Call, place: u32, deltas: &mut Vec<Delta>) {
+        // Calls come one after another: one that is far ahead is the next.
+        let index = call.index.unwrap_or(place).min(self.calls);
+        let function = call.function.unwrap_or(Function { name: None, arguments: None });
+        let is_new = index >= self.calls;
+        if is_new {
+            deltas.extend(self.restoring.end_call().map(|(index, rest)| part(index, "", "", rest)));
+            self.calls = index + 1;
+        }
+        let arguments = self.restoring.arguments(index, &function.arguments.unwrap_or_default());
+        if is_new {
+            let id = call.id.filter(|id| !id.is_empty()).unwrap_or_else(|| format!("call_{index}"));
+            deltas.push(part(index, &id, &function.name.unwrap_or_default(), arguments));
+        } else if !arguments.is_empty() {
+            deltas.push(part(index, "", "", arguments));
+        }
+    }
+
+    /// Whether nothing more is to come.
+    pub(crate) fn done(&self) -> bool {
+        self.done
+    }
+
+    pub(crate) fn usage(&self) -> Usage {
+        self.usage
+    }
+
+    /// The last events.
+    ///
+    /// # Errors
+    /// The answer is not finished.
+    pub(crate) fn finish(&mut self, price: Option<&Price>) -> Result<Vec<Event>, Broken> {
+        let reason = self.reason.ok_or(Broken::CutShort)?;
+        let (text, reasoning) = self.restoring.end_texts();
+        let mut deltas = Vec::new();
+        if !(text.is_empty() && reasoning.is_empty()) {
+            deltas.push(Delta { text, reasoning, ..Delta::default() });
+        }
+        deltas.extend(self.restoring.end_call().map(|(index, rest)| part(index, "", "", rest)));
+        let cost = price.map(|price| Cost {
+            amount: price.of(self.usage.prompt_tokens, self.usage.completion_tokens),
+            currency: price.currency.clone(),
+        });
+        let finished = Finished { reason: reason.into(), usage: Some(self.usage), stop: String::new(), cost };
+        Ok(deltas.into_iter().map(Event::Delta).chain([Event::Finished(finished)]).collect())
+    }
+}
+
+fn part(index: u32, id: &str, name: &str, arguments: String) -> Delta {
+    let call = ToolCallDelta { index, id: id.to_owned(), name: name.to_owned(), arguments };
+    Delta { tool_calls: vec![call], tokens: 1, ..Delta::default() }
+}
+
+/// Its id is the endpoint's own affair: 0.
+fn token(token: Token) -> TokenLogprob {
+    let bytes = |token: &Token| token.bytes.clone().unwrap_or_else(|| token.token.clone().into_bytes());
+    let top = token.top_logprobs.iter().map(|top| TopLogprob { id: 0, token: bytes(top), logprob: top.logprob });
+    TokenLogprob { id: 0, token: bytes(&token), logprob: token.logprob, top: top.collect(), special: false }
+}
+
+/// The message of an error in OpenAI's form, or what there is.
+pub(crate) fn reported(error: &Value) -> String {
+    begin(error["message"].as_str().map_or_else(|| error.to_string(), str::to_owned).as_str())
+}
+
+/// The beginning of what cannot be read, in one line.
+pub(crate) fn begin(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect()
+}

@@ -1,0 +1,139 @@
+//! Tokens of models outside, from Secrets: those of a cluster, or those of a file.
+//!
+//! Whoever may write an ExternalModel names both a host and a Secret. To keep a Secret from being sent to a host of their own, the
+//! Secret names its hosts itself ([`HOSTS`](slm_crds::hosts::HOSTS)).
+
+use std::{fmt, path::PathBuf};
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Api, Client, ResourceExt as _};
+use serde::Deserialize as _;
+use slm_crds::hosts;
+
+/// Key of the token in a Secret.
+const TOKEN: &str = "token";
+/// Bytes of a file of Secrets.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Where Secrets are.
+#[derive(Clone, Debug, Default)]
+pub enum Secrets {
+    /// Nowhere.
+    #[default]
+    None,
+    /// In this file, as manifests.
+    File(PathBuf),
+    /// In a namespace of a cluster.
+    Cluster(ClusterSecrets),
+}
+
+/// The Secrets of a namespace.
+#[derive(Clone)]
+pub struct ClusterSecrets {
+    /// A client of the cluster.
+    pub client: Client,
+    /// The namespace.
+    pub namespace: String,
+}
+
+impl fmt::Debug for ClusterSecrets {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("ClusterSecrets").field("namespace", &self.namespace).finish_non_exhaustive()
+    }
+}
+
+/// A bearer token. Never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Token(pub(crate) String);
+
+impl fmt::Debug for Token {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Token(…)")
+    }
+}
+
+impl Secrets {
+    /// The token of the Secret `name`, for the host of `url`.
+    ///
+    /// # Errors
+    /// Names the Secret and what it lacks.
+    pub(crate) async fn token(&self, name: &str, url: &str) -> Result<Token, String> {
+        let secret = match self {
+            Self::None => {
+                return Err(format!("Secret {name}: there are no Secrets here; name a file of them with --secrets"));
+            }
+            Self::File(path) => in_file(path, name).await?,
+            Self::Cluster(ClusterSecrets { client, namespace }) => {
+                let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
+                let found = secrets.get_opt(name).await.map_err(|error| format!("Secret {name}: {error}"))?;
+                found.ok_or_else(|| format!("Secret {name} does not exist; create it, or remove secretRef"))?
+            }
+        };
+        token(name, &secret, url)
+    }
+}
+
+async fn in_file(path: &PathBuf, name: &str) -> Result<Secret, String> {
+    let wrong = |what: &dyn fmt::Display| format!("{}: {what}", path.display());
+    let size = tokio::fs::metadata(path).await.map_err(|error| wrong(&error))?.len();
+    if size > FILE_BYTES_MAX {
+        return Err(wrong(&format!("{size} bytes, but a file of Secrets has at most {FILE_BYTES_MAX}")));
+    }
+    let text = tokio::fs::read_to_string(path).await.map_err(|error| wrong(&error))?;
+    let mut found = None;
+    for document in serde_yaml_ng::Deserializer::from_str(&text) {
+        // The parser's words may show what stands there: only the place is told.
+        let place = |error: serde_yaml_ng::Error| {
+            let line = error.location().map_or(0, |location| location.line());
+            wrong(&format!("line {line}: not a Secret manifest: `kind: Secret` with `metadata.name` and `stringData`"))
+        };
+        let document = serde_yaml_ng::Value::deserialize(document).map_err(place)?;
+        if document.is_null() {
+            continue;
+        }
+        let secret: Secret = serde_yaml_ng::from_value(document).map_err(place)?;
+        if secret.name_any() == name {
+            found = Some(secret);
+        }
+    }
+    found.ok_or_else(|| wrong(&format!("no Secret is named {name}")))
+}
+
+fn token(name: &str, secret: &Secret, url: &str) -> Result<Token, String> {
+    let plain = secret.string_data.as_ref().and_then(|data| data.get(TOKEN).cloned());
+    let encoded = || String::from_utf8(secret.data.as_ref()?.get(TOKEN)?.0.clone()).ok();
+    let token = plain.or_else(encoded).map(|token| token.trim().to_owned()).unwrap_or_default();
+    if token.is_empty() || !token.chars().all(|c| c.is_ascii_graphic()) {
+        return Err(format!("Secret {name}: its `token` is missing, or is no printable word"));
+    }
+    hosts::allowed(secret.annotations().get(hosts::HOSTS).map(String::as_str), url)
+        .map_err(|why| format!("Secret {name}: {why}"))?;
+    Ok(Token(token))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn secrets_of_a_file() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let text = "apiVersion: v1\nkind: Secret\nmetadata: {name: a, annotations: {slmswarm.io/hosts: api.example.com}}\n\
+                    stringData: {token: s3cret}\n---\napiVersion: v1\nkind: Secret\nmetadata: {name: b}\ndata: {token: czNjcmV0}\n";
+        std::fs::write(file.path(), text).expect("a file");
+        let secrets = Secrets::File(file.path().to_owned());
+        let read = |name: &'static str, url: &'static str| {
+            let secrets = secrets.clone();
+            async move { secrets.token(name, url).await.map(|token| token.0) }
+        };
+        assert_eq!(read("a", "https://api.example.com/v1").await, Ok("s3cret".to_owned()));
+        let elsewhere = read("a", "https://evil.example.com/v1").await.expect_err("another host");
+        assert!(elsewhere.contains("slmswarm.io/hosts: evil.example.com"), "{elsewhere}");
+        assert!(read("b", "https://api.example.com/v1").await.is_err(), "a Secret that says nothing goes nowhere");
+        assert!(read("c", "https://api.example.com/v1").await.is_err_and(|why| why.contains("no Secret is named c")));
+        std::fs::write(file.path(), "kind: Secret\nmetadata: s3cret\n").expect("a file");
+        let wrong = read("a", "https://api.example.com/v1").await.expect_err("no Secret");
+        assert!(!wrong.contains("s3cret"), "{wrong}");
+        assert_eq!(format!("{:?}", Token("s3cret".to_owned())), "Token(…)");
+    }
+}
