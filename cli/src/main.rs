@@ -24,6 +24,7 @@ mod tokens;
 mod tools;
 
 // The processes of a swarm.
+mod egress;
 mod operator;
 mod router;
 mod stdin;
@@ -97,6 +98,7 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     Worker(worker::WorkerArgs),
     Router(router::RouterArgs),
+    Egress(egress::EgressArgs),
     Operator(operator::OperatorArgs),
     /// Prints the completion script of a shell.
     ///
@@ -111,7 +113,10 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    logs::init(matches!(cli.command, Command::Worker(_) | Command::Router(_) | Command::Operator(_)));
+    logs::init(matches!(
+        cli.command,
+        Command::Worker(_) | Command::Router(_) | Command::Egress(_) | Command::Operator(_)
+    ));
     open_files::raise_limit();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -128,6 +133,7 @@ async fn execute(command: Command) -> Result<(), Failure> {
         Command::Up(args) => up::execute(args).await,
         Command::Worker(args) => worker::execute(args).await,
         Command::Router(args) => router::execute(args).await,
+        Command::Egress(args) => egress::execute(args).await,
         Command::Operator(args) => operator::execute(args).await,
         Command::Embed(args) => exit::or_interrupted(embed::execute(args)).await,
         Command::Tokens(args) => exit::or_interrupted(tokens::execute(args)).await,

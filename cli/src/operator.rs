@@ -46,7 +46,7 @@ pub struct OperatorArgs {
     #[arg(long, value_name = "HOST", value_delimiter = ',')]
     insecure_host: Vec<String>,
     /// Speak to workers over mutual TLS, and keep the certificates for it in Secrets: slm-swarm-ca, and
-    /// slm-swarm-ROLE-tls for operator, router and worker.
+    /// slm-swarm-ROLE-tls for operator, router, worker and egress.
     #[arg(long)]
     tls: bool,
     /// Lifetime of such a certificate; it is renewed after two thirds.

@@ -10,7 +10,7 @@
 //! - [`model`], [`adapter`], [`route`], [`external`], [`accelerator`]: the kinds, and [`source`], [`pod`], [`expert`], [`status`],
 //!   their parts;
 //! - [`rule`]: CEL conditions of routes, compiled and evaluated;
-//! - [`names`]: the shared namespace of names, and references;
+//! - [`names`]: the shared namespace of names, and references; [`hosts`]: where the token of a Secret may be sent;
 //! - [`schema`]: the CRDs of these types;
 //! - [`yaml`]: text to a tree with line numbers; [`manifest`]: files to validated objects.
 

@@ -13,6 +13,19 @@ use crate::snapshot::{External, Externals};
 /// Several objects that are applied at once are one snapshot.
 const GATHER: Duration = Duration::from_millis(5);
 
+/// No cluster.
+#[derive(Debug, thiserror::Error)]
+#[error("no cluster: {0}; run in a pod, or set KUBECONFIG")]
+pub struct NoCluster(Box<kube::Error>);
+
+/// A client of the cluster that its pod is in, or of that of KUBECONFIG.
+///
+/// # Errors
+/// There is none.
+pub async fn client() -> Result<Client, NoCluster> {
+    Client::try_default().await.map_err(|error| NoCluster(Box::new(error)))
+}
+
 /// A watch that ended.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}; the cluster is no longer watched, so the egress ends to be started again")]

@@ -8,11 +8,10 @@
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Map, Value};
+use slm_crds::hosts::{self, HOSTS};
 
 /// Key of a Docker configuration.
 const DOCKER_CONFIG: &str = ".dockerconfigjson";
-/// Annotation with the hosts that a token or a password may be sent to: HOST or HOST:PORT, separated by commas.
-const HOSTS: &str = "slmswarm.io/hosts";
 const KEYS: [&str; 3] = ["token", "username", "password"];
 
 /// The credentials of a Secret in the worker's format, for the host of `uri`: a Docker configuration, or an object with
@@ -60,23 +59,8 @@ fn credentials(name: &str, secret: &Secret, uri: &str) -> Result<String, String>
 
 /// Checks that a Secret says that its token or password may be sent to the host of `uri`.
 fn check_host(name: &str, secret: &Secret, uri: &str) -> Result<(), String> {
-    let host = host(uri).unwrap_or_default();
-    let allowed = secret.annotations().get(HOSTS).map(String::as_str).unwrap_or_default();
-    if host.is_empty() || !allowed.split(',').any(|allowed| allowed.trim().eq_ignore_ascii_case(host)) {
-        return Err(format!(
-            "Secret {name}: its token or password may not be sent to `{host}`; allow it with the \
-             annotation {HOSTS}: {host}"
-        ));
-    }
-    Ok(())
-}
-
-/// `HOST` or `HOST:PORT` of a source.
-pub(crate) fn host(uri: &str) -> Option<&str> {
-    let (_, rest) = uri.split_once("://")?;
-    let authority = rest.split(['/', '?', '#']).next()?;
-    // Userinfo before an @ is not part of the host.
-    authority.rsplit('@').next()
+    let listed = secret.annotations().get(HOSTS).map(String::as_str);
+    hosts::allowed(listed, uri).map_err(|why| format!("Secret {name}: {why}"))
 }
 
 #[cfg(test)]

@@ -88,7 +88,7 @@ fn of_secret(name: &str, found: Result<Option<Secret>, kube::Error>, url: &str) 
 }
 
 fn ready(spec: &ExternalModelSpec) -> Verdict {
-    let host = credentials::host(&spec.url).unwrap_or(&spec.url);
+    let host = slm_crds::hosts::host(&spec.url).unwrap_or(&spec.url);
     Verdict::ready(format!("asked at {host} by routes whose dataPolicy allows it"))
 }
 

@@ -138,17 +138,20 @@ impl From<Refusal> for ApiError {
             Code::Unavailable => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message).code("unavailable")
             }
+            Code::PermissionDenied => {
+                Self::new(StatusCode::FORBIDDEN, "invalid_request_error", message).code("data_policy")
+            }
             Code::DeadlineExceeded => Self::new(StatusCode::GATEWAY_TIMEOUT, "server_error", message).code("timeout"),
             Code::Unimplemented => Self::new(StatusCode::NOT_IMPLEMENTED, "server_error", message),
             _ => Self::internal(message),
         };
         match &refusal {
-            Refusal::NoModel => error.body.param = Some("model".to_owned()),
+            Refusal::NoModel | Refusal::External { .. } => error.body.param = Some("model".to_owned()),
             Refusal::NotLoadable(refused) => {
                 error.body.param = Some("model".to_owned());
                 error = error.code(refused.code());
             }
-            Refusal::Metadata { .. } => error.body.param = Some("metadata".to_owned()),
+            Refusal::Metadata { .. } | Refusal::UnknownPolicy(_) => error.body.param = Some("metadata".to_owned()),
             Refusal::OutOfScope { .. } => error = error.code(slm_proto::trailers::OUT_OF_SCOPE),
             Refusal::Undecided { passes: false, .. } => error = error.code("undecided"),
             Refusal::Worker(status) => {
