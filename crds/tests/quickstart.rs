@@ -1,56 +1,34 @@
-//! The quickstart's manifests are valid, and its route sends each known utterance to the expert that knows it.
+//! The quickstart's manifests are valid, and its route leads to every expert that has an adapter. Which utterance goes where, its head
+//! decides: `tests/tests/clients.rs` asks it.
 #![allow(clippy::expect_used)] // A test says what it expects.
 
-use std::{collections::HashMap, fs, path::PathBuf};
+use std::{collections::BTreeSet, fs, path::PathBuf};
 
-use serde_json::Value;
-use slm_crds::{
-    manifest,
-    rule::{Budget, Facts, Rule, Turn},
-};
+use slm_crds::manifest;
 
 fn quickstart() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../examples/quickstart")
 }
 
-/// `(expert, utterance)` of both files of utterances.
-fn utterances() -> Vec<(String, String)> {
-    let read = |name: &str| -> Value {
-        let text = fs::read_to_string(quickstart().join(name)).expect(name);
-        serde_json::from_str(&text).expect(name)
-    };
-    let mut utterances = Vec::new();
-    for (file, key) in [("expected.json", "/prompt"), ("train/prompts.json", "/0")] {
-        for (expert, cases) in read(file).as_object().expect("experts") {
-            for case in cases.as_array().expect("cases") {
-                let utterance = case.pointer(key).and_then(Value::as_str).expect("an utterance");
-                utterances.push((expert.clone(), utterance.to_owned()));
-            }
-        }
-    }
-    utterances
-}
-
 #[test]
-fn every_utterance_goes_to_its_expert() {
+fn the_route_leads_to_every_expert() {
     let manifests = manifest::read(&quickstart()).unwrap_or_else(|problems| panic!("{problems}"));
     let route = &manifests.routes[0].object.spec;
-    let rules: Vec<(Rule, &str)> =
-        route.rules.iter().map(|rule| (Rule::compile(&rule.when).expect("a rule"), rule.to.name.as_str())).collect();
-    let choose = |text: &str| {
-        let facts = Facts::new("assistant", text, [Turn { role: "user", content: text }], &HashMap::new());
-        let matched = rules.iter().find(|(rule, _)| rule.holds(&facts, &mut Budget::default()).expect("a decision"));
-        matched.map_or(route.fallback.name.as_str(), |(_, name)| name)
-    };
-    let utterances = utterances();
-    assert!(utterances.len() >= 36 + 36, "only {} utterances", utterances.len());
-    let wrong: Vec<String> = utterances
+    let classifier = route.classifier.as_ref().expect("a classifier");
+    let targets: BTreeSet<String> = classifier.targets.iter().map(|target| target.name.clone()).collect();
+    let folders = fs::read_dir(quickstart().join("adapters")).expect("adapters");
+    let folders: BTreeSet<String> =
+        folders.map(|entry| entry.expect("a folder").file_name().to_string_lossy().into_owned()).collect();
+    assert_eq!(targets, folders);
+    let experts = manifests.adapters.iter().filter(|adapter| adapter.object.spec.model_ref.name == "smollm2");
+    assert_eq!(experts.count(), targets.len());
+    let head = fs::read_to_string(quickstart().join("heads/intents/head.json")).expect("a head");
+    let head: serde_json::Value = serde_json::from_str(&head).expect("JSON");
+    let named: BTreeSet<String> = head["labels"]
+        .as_array()
+        .expect("labels")
         .iter()
-        .filter(|(expert, text)| choose(text) != expert)
-        .map(|(expert, text)| format!("{expert}, not {}: {text}", choose(text)))
+        .map(|label| label["expert"].as_str().expect("an expert").to_owned())
         .collect();
-    assert!(wrong.is_empty(), "{wrong:#?}");
-    for text in ["What is the capital of France?", "Write a haiku about the sea.", "hello"] {
-        assert_eq!(choose(text), "smollm2", "{text}");
-    }
+    assert_eq!(targets, named, "the experts of the head's labels");
 }

@@ -47,7 +47,7 @@ def route(page):
     ask(page, case["prompt"], "assistant")
     expect(page.locator("article.user p").last).to_have_text(case["prompt"])
     expect(last(page).locator("p")).to_have_text(case["answer"])
-    expect(last(page).locator(".facts").first).to_contain_text("banking (adapter on smollm2), rule")
+    expect(last(page).locator(".facts").first).to_contain_text("banking (adapter on smollm2), label")
     expect(last(page).locator(".facts").last).to_contain_text("tokens/s")
 
 

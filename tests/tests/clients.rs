@@ -13,13 +13,34 @@ use slm_proto::v1::WorkerState;
 use slm_tests::{
     clients::python,
     real,
-    swarm::{Folder, Shared, Swarm, base, repository, slm, slm_binary, worker_state_until},
+    swarm::{Call, Folder, Labelled, Shared, Swarm, base, labelled, repository, slm, slm_binary, worker_state_until},
 };
 
 static QUICKSTART: Shared<Swarm> = Shared::new();
 
 fn quickstart() -> Result<Arc<Swarm>> {
     QUICKSTART.get(|| Swarm::start(&repository().join("examples/quickstart")))
+}
+
+/// The route's head, which was trained on other texts, knows whose each of them is, and which are nobody's.
+#[tokio::test]
+async fn the_route_finds_the_expert() -> Result<()> {
+    let client = quickstart()?.client()?;
+    let mut wrong = Vec::new();
+    let cases = labelled()?;
+    let asked = cases.len();
+    for Labelled { expert, prompt, .. } in cases {
+        let chosen = client.explain(&Call::new("assistant", &prompt)).await?.chosen.context("nobody")?.name;
+        if chosen != expert {
+            wrong.push(format!("{prompt:?} is for {expert}, not {chosen}"));
+        }
+    }
+    ensure!(asked >= 36 && wrong.len() * 20 <= asked, "{wrong:#?} of {asked}");
+    for text in ["who wrote hamlet", "where is the eiffel tower", "prove that there are infinitely many primes"] {
+        let chosen = client.explain(&Call::new("assistant", text)).await?.chosen.context("nobody")?.name;
+        ensure!(chosen == "smollm2", "{text:?} is for nobody, not for {chosen}");
+    }
+    Ok(())
 }
 
 #[test]

@@ -20,7 +20,8 @@ from typing import Any
 import torch
 from peft import PeftModel
 
-from train import BASE, DOMAINS, HERE, answer, load_base, prompt_ids
+from names import DOMAINS
+from train import BASE, HERE, answer, load_base, prompt_ids
 
 
 def round_to_int4(weight: torch.Tensor, block: int = 32) -> torch.Tensor:
@@ -37,13 +38,14 @@ def main() -> None:
     parser.add_argument("--adapters", type=Path, default=HERE.parent / "adapters")
     parser.add_argument("--prompts", type=Path, default=HERE / "prompts.json")
     parser.add_argument("--out", type=Path, default=HERE.parent / "expected.json")
-    parser.add_argument("--only", choices=list(DOMAINS), nargs="+", default=list(DOMAINS))
+    parser.add_argument("--only", choices=list(DOMAINS), nargs="+", help="experts (default: those that have prompts)")
     parser.add_argument("--keep", type=int, default=12, help="of each adapter, the surest under 4 bits (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
 
     prompts: dict[str, list[tuple[str, str]]] = json.loads(args.prompts.read_text(encoding="utf-8"))
+    args.only = args.only or list(prompts)
     base, tokenizer = load_base(args.base, args.gguf_file)
     answers = {}
     for precision in ("f32", "int4"):

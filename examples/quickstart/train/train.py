@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Train and measure the three LoRA experts of the quickstart example.
+"""Train and measure the ten LoRA experts of the quickstart example.
 
 Each expert turns one utterance of its domain into the name of its intent:
 "move fifty bucks from savings to checking" -> "transfer". The user message is
@@ -42,11 +42,12 @@ from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
+from names import DOMAINS
+
 HERE = Path(__file__).resolve().parent
 BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"
 END = "<|im_end|>"
-# Adapter folder -> CLINC150 domain.
-DOMAINS = {"banking": "banking", "travel": "travel", "kitchen": "kitchen_and_dining"}
+KEYS = "abcdefghijklmnopqrstuvwxyz"
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj"]
 
 
@@ -160,6 +161,26 @@ def base_contexts(labels: list[str], pairs: list[list[str]]) -> tuple[list[dict[
     return [{"role": "system", "content": task + ", ".join(labels) + "."}], examples
 
 
+def mistyped(text: str, share: float, rng: random.Random) -> str:
+    """`text` with about `share` of its letters left out, doubled, exchanged with the next or replaced."""
+    letters = list(text)
+    at = 0
+    while at < len(letters):
+        if letters[at].isalpha() and rng.random() < share:
+            kind = rng.choice(["drop", "double", "swap", "replace"])
+            if kind == "drop":
+                letters[at] = ""
+            elif kind == "double":
+                letters[at] *= 2
+            elif kind == "swap" and at + 1 < len(letters):
+                letters[at], letters[at + 1] = letters[at + 1], letters[at]
+                at += 1
+            else:
+                letters[at] = rng.choice(KEYS)
+        at += 1
+    return "".join(letters)
+
+
 def make_batches(rows: list[tuple[list[int], int]], size: int, rng: random.Random) -> list[list[tuple[list[int], int]]]:
     """Shuffled batches of rows of like length."""
     rows = rng.sample(rows, len(rows))
@@ -201,10 +222,12 @@ def train(base: Any, tokenizer: Any, pairs: list[list[str]], args: argparse.Name
     for label, utterances in sorted(by_label.items()):
         told = tokenizer(label, add_special_tokens=False)["input_ids"] + [end]
         for utterance in rng.sample(utterances, min(args.per_intent, len(utterances))):
+            if rng.random() < args.mistyped:
+                utterance = mistyped(utterance, 0.05, rng)
             asked = prompt_ids(tokenizer, utterance)
             rows.append((asked + told, len(asked)))
     model, figures = fit(base, rows, rng, args)
-    return model, {"examples": len(rows), "per_intent": args.per_intent, **figures}
+    return model, {"examples": len(rows), "per_intent": args.per_intent, "mistyped": args.mistyped, **figures}
 
 
 def fit(
@@ -270,7 +293,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--domain", choices=[*DOMAINS, "all"], default="all")
     parser.add_argument("--out", type=Path, default=HERE.parent / "adapters", help="where adapters go")
     parser.add_argument("--figures", type=Path, default=HERE / "figures.json", help="figures, updated per domain")
-    parser.add_argument("--per-intent", type=int, default=60, help="training examples of each label (default: %(default)s)")
+    parser.add_argument("--per-intent", type=int, default=100, help="training examples of each label (default: %(default)s)")
+    parser.add_argument("--mistyped", type=float, default=0.25, help="share of texts that get typing errors (default: %(default)s)")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--batch", type=int, default=12)
     parser.add_argument("--lr", type=float, default=1.5e-3)
@@ -291,6 +315,9 @@ def main() -> None:
         model, figures["training"] = train(base, tokenizer, train_pairs, args)
         figures["adapter_bytes"] = save(model, args.out / name)
         figures["expert"] = score(model, tokenizer, val_pairs)
+        typing = random.Random(args.seed)
+        noisy = [[mistyped(utterance, 0.05, typing), label] for utterance, label in val_pairs]
+        figures["expert_mistyped"] = score(model, tokenizer, noisy)
         print(f"{name}: expert {figures['expert']}", flush=True)
         base = model.unload()
         if not args.skip_base:

@@ -1,0 +1,35 @@
+#!/usr/bin/env python3
+"""Write CLINC150's texts as `slm route train` and `slm route eval` read them: JSON lines of text, label and expert.
+
+A text that is out of scope has no label. The folder given with --data is the `data` folder of `clinc/oos-eval`.
+
+  python texts.py --data oos-eval/data --split train > train.jsonl
+  slm route train assistant --data train.jsonl -f ..
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from names import DOMAINS
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="the data folder of clinc/oos-eval")
+    parser.add_argument("--split", choices=["train", "val"], default="train")
+    args = parser.parse_args()
+    read = lambda name: json.loads((args.data / name).read_text(encoding="utf-8"))
+    whole = read("data_full.json") if (args.data / "data_full.json").exists() else {}
+    pairs = (whole.get(args.split) or read(f"{args.split}.json")) + whole.get(f"oos_{args.split}", [])
+    domains = read("domains.json")
+    expert = {intent: name for name, domain in DOMAINS.items() for intent in domains[domain]}
+    for text, label in pairs:
+        scope = {"label": None} if label == "oos" else {"label": label, "expert": expert[label]}
+        print(json.dumps({"text": text, **scope}))
+
+
+if __name__ == "__main__":
+    main()
