@@ -65,11 +65,11 @@ impl Model {
         Duration::from_secs(self.spec.timeout_seconds.into())
     }
 
-    /// A place among those that are answered at once.
+    /// A place among those that are answered at once. `waits` is told when there is none yet.
     ///
     /// # Errors
     /// RESOURCE_EXHAUSTED: too many wait.
-    pub(crate) async fn place(&self) -> Result<SemaphorePermit<'_>, Status> {
+    pub(crate) async fn place(&self, waits: impl FnOnce()) -> Result<SemaphorePermit<'_>, Status> {
         if let Ok(place) = self.places.try_acquire() {
             return Ok(place);
         }
@@ -82,6 +82,7 @@ impl Model {
                 spec.concurrency
             )));
         }
+        waits();
         self.places.acquire().await.map_err(|_| Status::unavailable("the egress is shutting down"))
     }
 

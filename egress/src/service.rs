@@ -123,7 +123,7 @@ struct Place {
 
 impl Place {
     async fn take(shared: &Arc<Shared>, model: &Arc<Model>) -> Result<Self, Status> {
-        model.place().await?.forget();
+        model.place(|| shared.registry.publish()).await?.forget();
         let place = Self { shared: Arc::clone(shared), model: Arc::clone(model) };
         shared.registry.publish();
         Ok(place)

@@ -14,6 +14,7 @@ mod harness;
 mod hostile;
 mod http;
 mod labels;
+mod leak;
 mod lifecycle;
 mod routing;
 mod similarity;
