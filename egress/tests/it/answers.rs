@@ -8,6 +8,9 @@ use crate::{
     harness::{Egress, question},
 };
 
+/// What a request asks beyond OpenAI's API.
+type Change = fn(&mut slm_proto::v1::GenerateRequest);
+
 #[tokio::test]
 async fn an_answer_streams_through_with_usage_and_cost() {
     // Cut at every byte, characters included.
@@ -100,7 +103,7 @@ async fn what_openai_has_a_word_for_is_said_and_the_rest_is_refused() {
     ] {
         assert_eq!(body[field], value, "{field}");
     }
-    let change: [(&str, fn(&mut slm_proto::v1::GenerateRequest)); 5] = [
+    let change: [(&str, Change); 5] = [
         ("regex", |it| it.sampling.as_mut().unwrap().constraint = Some(Constraint::Regex("a".to_owned()))),
         ("top_k", |it| it.sampling.as_mut().unwrap().top_k = Some(3)),
         ("stop_token_ids", |it| it.stop_token_ids = vec![1]),

@@ -1,5 +1,5 @@
 //! Nothing leaks: requests that may not leave, of every kind that a request can be, beside a network recorder in the place of a model
-//! outside. `SLM_LEAK_REQUESTS` requests, 20,000 unless it is set.
+//! outside. `SLM_LEAK_REQUESTS` requests, 100,000 unless it is set.
 
 use std::{
     env,
@@ -164,7 +164,7 @@ async fn ask(mut client: GenerationClient<Channel>, request: GenerateRequest) ->
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_that_may_not_leave_leaves() {
-    let count = env::var("SLM_LEAK_REQUESTS").map_or(20_000, |count| count.parse().expect("a number"));
+    let count = env::var("SLM_LEAK_REQUESTS").map_or(100_000, |count| count.parse().expect("a number"));
     let stop = CancellationToken::new();
     let _stop = stop.clone().drop_guard();
     let recorder = Recorder::start().await;
