@@ -23,7 +23,7 @@ async fn the_cluster_answers_as_one_machine_does() -> Result<()> {
     let client = client()?;
     // Other bounds than in the cluster, and another company in each batch: an answer must not depend on them.
     let folder = Folder::quickstart("precision: Int4, maxSequences: 2, contextLength: 512")?;
-    let route = fs::read_to_string(repository().join("examples/quickstart/route.yaml"))?;
+    let route = fs::read_to_string(repository().join("tests/manifests/cluster/route.yaml"))?;
     folder.write("assistant", &route)?;
     let local = Swarm::start(folder.path())?;
     let local_client = local.client()?;
