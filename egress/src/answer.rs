@@ -16,8 +16,8 @@ pub(crate) enum Broken {
     #[error("the endpoint reports: {0}")]
     Reported(String),
     /// It is no chunk of a chat completion.
-    #[error("the endpoint's answer cannot be read: {why}; it begins with {begin:?}")]
-    Rubbish { why: String, begin: String },
+    #[error("the endpoint's answer cannot be read: no chunk of a chat completion, at character {column}")]
+    Rubbish { column: usize },
     /// It ended too early.
     #[error("the endpoint ended the answer before it was finished")]
     CutShort,
@@ -117,8 +117,9 @@ impl Answer {
             self.done = true;
             return Ok(Vec::new());
         }
-        let rubbish = |why: String| Broken::Rubbish { why, begin: begin(data) };
-        let chunk: Chunk = serde_json::from_str(data).map_err(|error| rubbish(error.to_string()))?;
+        // The parser's own words may show what stands there, which is the caller's.
+        let rubbish = |error: serde_json::Error| Broken::Rubbish { column: error.column() };
+        let chunk: Chunk = serde_json::from_str(data).map_err(rubbish)?;
         if let Some(error) = chunk.error {
             return Err(Broken::Reported(reported(&error)));
         }

@@ -149,7 +149,8 @@ impl Record {
             self.told = true;
         }
         let mut more = Map::new();
-        more.insert("error".to_owned(), status.message().into());
+        // Its message may have words of the endpoint, and those may be the caller's.
+        more.insert("error".to_owned(), format!("{:?}", status.code()).into());
         self.end("failed", more);
         self.shared.registry.failed();
     }
@@ -225,7 +226,7 @@ impl Call {
                 Ok(response) => break response,
                 Err(Failure { status, again: Some(wait), .. }) if attempt < ATTEMPTS_MAX => {
                     let pause = wait.unwrap_or_else(|| slm_backoff::pause(attempt, PAUSE.0, PAUSE.1));
-                    tracing::info!(model = model.name, why = status.message(), "asking again");
+                    tracing::info!(model = model.name, code = ?status.code(), "asking again");
                     shared.metrics.retried(&model.name);
                     attempt += 1;
                     sleep(pause).await;
@@ -349,7 +350,8 @@ async fn refused(model: &Model, mut response: Response) -> Failure {
         |error| if error["error"].is_null() { reported(&error) } else { reported(&error["error"]) },
     );
     let Model { name, .. } = model;
-    let says = format!("the endpoint of the ExternalModel `{name}` answers {}: {said}", code.as_u16());
+    let answers = format!("the endpoint of the ExternalModel `{name}` answers {}", code.as_u16());
+    let says = format!("{answers}: {said}");
     match code {
         StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY | StatusCode::PAYLOAD_TOO_LARGE => {
             Failure { status: Status::invalid_argument(says), again: None, counts: false }
@@ -365,9 +367,10 @@ async fn refused(model: &Model, mut response: Response) -> Failure {
         }
         code if code.is_server_error() => {
             let wait = wait.filter(|wait| *wait <= RETRY_AFTER_MAX);
-            Failure { status: Status::unavailable(says), again: Some(wait), counts: true }
+            Failure { status: Status::unavailable(answers), again: Some(wait), counts: true }
         }
-        _ => Failure { status: Status::unavailable(says), again: None, counts: true },
+        // Its words are for those who asked wrongly: what failed there is told to logs on the way.
+        _ => Failure { status: Status::unavailable(answers), again: None, counts: true },
     }
 }
 

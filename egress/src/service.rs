@@ -67,7 +67,13 @@ impl Egress for Service {
     }
 
     async fn watch_state(&self, _: Request<WatchStateRequest>) -> Result<Response<Self::WatchStateStream>, Status> {
-        Ok(Response::new(WatchStream::new(self.0.registry.states()).map(Ok).boxed()))
+        // It ends with the state that says so when the egress drains: it would keep the connection open.
+        let states = WatchStream::new(self.0.registry.states()).flat_map(|state| {
+            let last = state.draining.then_some(None);
+            stream::iter([Some(Some(state)), last].into_iter().flatten())
+        });
+        let states = states.take_while(|state| std::future::ready(state.is_some()));
+        Ok(Response::new(states.filter_map(std::future::ready).map(Ok).boxed()))
     }
 }
 

@@ -27,7 +27,8 @@ async fn each_fault_has_its_answer() {
         (status(400, r#"{"error":{"message":"no such role"}}"#), Code::InvalidArgument, "answers 400: no such role", 1),
         (status(401, r#"{"error":{"message":"key sk-1 is wrong"}}"#), Code::Unavailable, "refuses its credentials", 1),
         (status(404, r#"{"detail":"no model"}"#), Code::Unavailable, "answers 404", 1),
-        (status(500, "<html>\u{1}oops</html>"), Code::Unavailable, "answers 500: <html> oops</html>", 3),
+        (status(422, "<html>\u{1}oops</html>"), Code::InvalidArgument, "answers 422: <html> oops</html>", 1),
+        (status(500, "<html>\u{1}oops</html>"), Code::Unavailable, "answers 500", 3),
         (
             Script::Status(429, vec![("retry-after", "60")], r#"{"error":{"message":"slow down"}}"#.to_owned()),
             Code::ResourceExhausted,

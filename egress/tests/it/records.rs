@@ -118,7 +118,13 @@ async fn a_token_goes_where_its_secret_says_and_follows_its_file() {
 async fn it_drains() {
     let endpoint = Endpoint::start([Script::Stream(said(&["ok"]), 64)]).await;
     let egress = Egress::of(&endpoint.url, json!({})).await;
+    let mut states = egress.states().await;
     let Egress { ended, stop, .. } = egress;
     drop(stop);
+    let mut last = None;
+    while let Some(state) = states.message().await.expect("states") {
+        last = Some(state.draining);
+    }
+    assert_eq!(last, Some(true));
     ended.await.expect("no panic").expect("it drained");
 }
