@@ -29,8 +29,8 @@ pub(crate) struct Answer {
     restoring: Restoring,
     reason: Option<FinishReason>,
     usage: Usage,
-    /// The call that arrives, by its index, and how many were named.
-    calls: u32,
+    /// Calls so far, by the endpoint's index and id, in our order.
+    calls: Vec<(u32, String)>,
     done: bool,
 }
 
@@ -56,8 +56,9 @@ struct Choice {
 #[derive(Default, Deserialize)]
 struct Said {
     content: Option<String>,
-    #[serde(alias = "reasoning")]
+    /// Two names of one thing; some servers send both.
     reasoning_content: Option<String>,
+    reasoning: Option<String>,
     refusal: Option<String>,
     tool_calls: Option<Vec<Call>>,
 }
@@ -105,7 +106,7 @@ struct SaidDetails {
 
 impl Answer {
     pub(crate) fn new(restoring: Restoring) -> Self {
-        Self { restoring, reason: None, usage: Usage::default(), calls: 0, done: false }
+        Self { restoring, reason: None, usage: Usage::default(), calls: Vec::new(), done: false }
     }
 
     /// The events of one piece: the data of an event of a stream, or a whole answer.
@@ -140,9 +141,10 @@ impl Answer {
     }
 
     fn choice(&mut self, choice: Choice, deltas: &mut Vec<Delta>) {
-        let Said { content, reasoning_content, refusal, tool_calls } = choice.delta.unwrap_or_default();
+        let Said { content, reasoning_content, reasoning, refusal, tool_calls } = choice.delta.unwrap_or_default();
+        let reasoning = reasoning_content.or(reasoning);
         let text = self.restoring.text(&[content, refusal].into_iter().flatten().collect::<String>());
-        let reasoning = self.restoring.reasoning(&reasoning_content.unwrap_or_default());
+        let reasoning = self.restoring.reasoning(&reasoning.unwrap_or_default());
         let logprobs: Vec<TokenLogprob> =
             choice.logprobs.and_then(|logprobs| logprobs.content).into_iter().flatten().map(token).collect();
         if !(text.is_empty() && reasoning.is_empty() && logprobs.is_empty()) {
@@ -161,21 +163,28 @@ impl Answer {
     }
 
     fn call(&mut self, call: Call, place: u32, deltas: &mut Vec<Delta>) {
-        // Calls come one after another: one that is far ahead is the next.
-        let index = call.index.unwrap_or(place).min(self.calls);
+        let id = call.id.unwrap_or_default();
         let function = call.function.unwrap_or(Function { name: None, arguments: None });
-        let is_new = index >= self.calls;
-        if is_new {
-            deltas.extend(self.restoring.end_call().map(|(index, rest)| part(index, "", "", rest)));
-            self.calls = index + 1;
+        // Indices begin anywhere and may be missing: then an id begins a call, and what has none goes on with the last.
+        let known = match call.index {
+            Some(index) => self.calls.iter().position(|(known, _)| *known == index),
+            None if id.is_empty() => self.calls.len().checked_sub(1),
+            None => self.calls.iter().position(|(_, known)| *known == id),
+        };
+        let at = |place: usize| u32::try_from(place).unwrap_or(u32::MAX);
+        let pieces = function.arguments.unwrap_or_default();
+        if let Some(known) = known {
+            let arguments = self.restoring.arguments(at(known), &pieces);
+            if !arguments.is_empty() {
+                deltas.push(part(at(known), "", "", arguments));
+            }
+            return;
         }
-        let arguments = self.restoring.arguments(index, &function.arguments.unwrap_or_default());
-        if is_new {
-            let id = call.id.filter(|id| !id.is_empty()).unwrap_or_else(|| format!("call_{index}"));
-            deltas.push(part(index, &id, &function.name.unwrap_or_default(), arguments));
-        } else if !arguments.is_empty() {
-            deltas.push(part(index, "", "", arguments));
-        }
+        let index = at(self.calls.len());
+        let shown = if id.is_empty() { format!("call_{index}") } else { id.clone() };
+        self.calls.push((call.index.unwrap_or(place), id));
+        let arguments = self.restoring.arguments(index, &pieces);
+        deltas.push(part(index, &shown, &function.name.unwrap_or_default(), arguments));
     }
 
     /// Whether nothing more is to come.
@@ -198,7 +207,7 @@ impl Answer {
         if !(text.is_empty() && reasoning.is_empty()) {
             deltas.push(Delta { text, reasoning, ..Delta::default() });
         }
-        deltas.extend(self.restoring.end_call().map(|(index, rest)| part(index, "", "", rest)));
+        deltas.extend(self.restoring.end_calls().into_iter().map(|(index, rest)| part(index, "", "", rest)));
         let cost = price.map(|price| Cost {
             amount: price.of(self.usage.prompt_tokens, self.usage.completion_tokens),
             currency: price.currency.clone(),

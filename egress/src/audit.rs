@@ -3,6 +3,7 @@
 use std::{
     io,
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -12,8 +13,10 @@ use tokio::{
     fs::{File, OpenOptions},
     io::AsyncWriteExt as _,
     sync::{mpsc, oneshot},
+    task::JoinHandle,
     time::timeout,
 };
+use tokio_util::sync::CancellationToken;
 
 /// Entries that wait to be written. Calls wait beyond that.
 const WAITING_MAX: usize = 256;
@@ -23,7 +26,7 @@ const WRITE_MAX: Duration = Duration::from_secs(10);
 /// Where entries go.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Sink {
-    /// Into the log.
+    /// To standard error, as lines that begin with `audit`.
     #[default]
     Log,
     /// JSON lines, appended to this file.
@@ -48,10 +51,13 @@ pub enum SinkError {
     Collector(#[from] reqwest::Error),
 }
 
-/// The writer of entries. Cheap to clone.
-#[derive(Clone, Debug)]
+/// The writer of entries.
+#[derive(Debug)]
 pub(crate) struct Audit {
     entries: mpsc::Sender<Entry>,
+    /// Cancelled when no more entries are to come.
+    closing: CancellationToken,
+    writing: Mutex<Option<JoinHandle<()>>>,
 }
 
 struct Entry {
@@ -77,8 +83,20 @@ impl Audit {
             Sink::Otlp(url) => Open::Otlp(reqwest::Client::builder().timeout(WRITE_MAX).build()?, logs_url(&url)),
         };
         let (entries, waiting) = mpsc::channel(WAITING_MAX);
-        tokio::spawn(write_all(open, waiting));
-        Ok(Self { entries })
+        let closing = CancellationToken::new();
+        let writing = Mutex::new(Some(tokio::spawn(write_all(open, waiting, closing.clone()))));
+        Ok(Self { entries, closing, writing })
+    }
+
+    /// Writes what waits.
+    pub(crate) async fn close(&self) {
+        self.closing.cancel();
+        let writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(writing) = writing
+            && timeout(WRITE_MAX, writing).await.is_err()
+        {
+            tracing::error!("audit records that waited are lost: writing them takes too long");
+        }
     }
 
     /// Writes an entry, and waits until it is written.
@@ -118,8 +136,21 @@ fn logs_url(url: &str) -> String {
     if has_path { url.to_owned() } else { format!("{url}/v1/logs") }
 }
 
-async fn write_all(mut open: Open, mut entries: mpsc::Receiver<Entry>) {
-    while let Some(Entry { fields, written }) = entries.recv().await {
+async fn write_all(mut open: Open, mut entries: mpsc::Receiver<Entry>, closing: CancellationToken) {
+    loop {
+        let entry = tokio::select! {
+            biased;
+            entry = entries.recv() => entry,
+            () = closing.cancelled() => {
+                entries.close();
+                entries.recv().await
+            }
+        };
+        let Some(Entry { fields, written }) = entry else { return };
+        // Nothing is sent for a call that has gone, or that waited too long.
+        if written.as_ref().is_some_and(oneshot::Sender::is_closed) {
+            continue;
+        }
         let outcome = write(&mut open, fields).await;
         if let Err(why) = &outcome {
             tracing::error!(why, "an audit record cannot be written");
@@ -135,8 +166,9 @@ async fn write(open: &mut Open, fields: Map<String, Value>) -> Result<(), String
     let line = Value::Object(fields.clone()).to_string();
     match open {
         Open::Log => {
-            tracing::info!(target: "slm_egress::audit", record = line, "external call");
-            Ok(())
+            // Whatever the level of the log is.
+            let written = tokio::io::stderr().write_all(format!("audit {line}\n").as_bytes()).await;
+            written.map_err(|error| error.to_string())
         }
         Open::File(file) => {
             let written = async {

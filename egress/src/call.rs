@@ -8,9 +8,11 @@ use std::{
 use reqwest::{Response, StatusCode, header};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
+use slm_proto::trailers;
 use slm_proto::v1::{ExternalRequest, GenerateRequest, generate_response::Event};
+use slm_redact::Vault;
 use tokio::time::{sleep, timeout};
-use tonic::Status;
+use tonic::{Status, metadata::MetadataValue};
 
 use crate::{
     answer::{Answer, Broken, begin, reported},
@@ -54,6 +56,8 @@ pub(crate) struct Record {
     begun: Instant,
     /// Whether the model has been judged by this call.
     told: bool,
+    /// Whether there is an entry of what left.
+    sent: bool,
     ended: bool,
 }
 
@@ -97,10 +101,8 @@ impl Record {
         if shared.audit_content {
             sent.insert("content".to_owned(), body.into());
         }
-        shared.audit.write(sent).await.map_err(|why| {
-            Status::failed_precondition(format!("nothing was sent, because its audit record cannot be written: {why}"))
-        })?;
-        Ok(Self {
+        // From here on its end gives the circuit back, however it comes.
+        let mut record = Self {
             shared: Arc::clone(shared),
             model: Arc::clone(model),
             fields,
@@ -109,8 +111,14 @@ impl Record {
             bytes: 0,
             begun: Instant::now(),
             told: false,
+            sent: false,
             ended: false,
-        })
+        };
+        shared.audit.write(sent).await.map_err(|why| {
+            Status::failed_precondition(format!("nothing was sent, because its audit record cannot be written: {why}"))
+        })?;
+        record.sent = true;
+        Ok(record)
     }
 
     fn add(&mut self, events: &[Event]) {
@@ -152,7 +160,9 @@ impl Record {
         // Its message may have words of the endpoint, and those may be the caller's.
         more.insert("error".to_owned(), format!("{:?}", status.code()).into());
         self.end("failed", more);
-        self.shared.registry.failed();
+        if counts {
+            self.shared.registry.failed();
+        }
     }
 
     fn end(&mut self, outcome: &'static str, more: Map<String, Value>) {
@@ -164,6 +174,9 @@ impl Record {
         }
         let took = self.begun.elapsed();
         self.shared.metrics.ended(&self.model.name, outcome, took);
+        if !self.sent {
+            return;
+        }
         let mut record = entry("ended", &self.fields);
         record.insert("outcome".to_owned(), outcome.into());
         record.insert("milliseconds".to_owned(), u64::try_from(took.as_millis()).unwrap_or(u64::MAX).into());
@@ -212,17 +225,20 @@ impl Call {
     ) -> Result<Self, Status> {
         let body = body.to_string();
         let restoring = Restoring::from(leaving);
+        // It may have waited for its place: the model may be another one by now.
+        if !Arc::ptr_eq(model, &shared.registry.model(&model.name)?) {
+            return Err(Status::unavailable(format!("the ExternalModel `{}` has just changed; try again", model.name)));
+        }
         if !model.circuit().admit(Instant::now()) {
             return Err(Status::unavailable(format!(
                 "the ExternalModel `{}` has failed too often and is not asked now; try again later",
                 model.name
             )));
         }
-        let record = Record::begin(shared, model, (external, request), &body, &restoring).await;
-        let mut record = record.inspect_err(|_| model.circuit().released())?;
+        let mut record = Record::begin(shared, model, (external, request), &body, &restoring).await?;
         let mut attempt = 1;
         let response = loop {
-            match send(model, body.clone()).await {
+            match send(model, body.clone(), restoring.vault()).await {
                 Ok(response) => break response,
                 Err(Failure { status, again: Some(wait), .. }) if attempt < ATTEMPTS_MAX => {
                     let pause = wait.unwrap_or_else(|| slm_backoff::pause(attempt, PAUSE.0, PAUSE.1));
@@ -231,8 +247,9 @@ impl Call {
                     attempt += 1;
                     sleep(pause).await;
                 }
-                Err(Failure { status, counts, .. }) => {
+                Err(Failure { mut status, counts, .. }) => {
                     record.failed(&status, counts);
+                    status.metadata_mut().insert(trailers::ASKED, MetadataValue::from_static("true"));
                     return Err(status);
                 }
             }
@@ -248,7 +265,11 @@ impl Call {
     /// What breaks the answer.
     pub(crate) async fn next(&mut self) -> Result<Vec<Event>, Status> {
         while !self.record.ended {
-            let events = self.step().await.inspect_err(|status| self.record.failed(status, true))?;
+            let events = self.step().await.map_err(|mut status| {
+                self.record.failed(&status, true);
+                status.metadata_mut().insert(trailers::ASKED, MetadataValue::from_static("true"));
+                status
+            })?;
             if !events.is_empty() {
                 return Ok(events);
             }
@@ -274,10 +295,10 @@ impl Call {
         for data in data {
             said.extend(self.answer.piece(&data).map_err(|error| self.status(&error))?);
         }
+        self.record.add(&said);
         if ended || self.answer.done() {
             said.extend(self.end()?);
         }
-        self.record.add(&said);
         Ok(said)
     }
 
@@ -294,8 +315,8 @@ impl Call {
             body.extend_from_slice(&chunk);
         }
         let mut said = self.answer.piece(&String::from_utf8_lossy(&body)).map_err(|error| self.status(&error))?;
-        said.extend(self.end()?);
         self.record.add(&said);
+        said.extend(self.end()?);
         Ok(said)
     }
 
@@ -311,7 +332,7 @@ impl Call {
     }
 }
 
-async fn send(model: &Model, body: String) -> Result<Response, Failure> {
+async fn send(model: &Model, body: String, vault: Option<&Vault>) -> Result<Response, Failure> {
     let request = model.client.post(model.url()).header(header::CONTENT_TYPE, "application/json").body(body);
     let request = request.header(header::ACCEPT, "text/event-stream");
     let request = match &model.token {
@@ -329,11 +350,11 @@ async fn send(model: &Model, body: String) -> Result<Response, Failure> {
     if response.status().is_success() {
         return Ok(response);
     }
-    Err(refused(model, response).await)
+    Err(refused(model, response, vault).await)
 }
 
 /// What an answer with an error means.
-async fn refused(model: &Model, mut response: Response) -> Failure {
+async fn refused(model: &Model, mut response: Response, vault: Option<&Vault>) -> Failure {
     let code = response.status();
     let wait = response.headers().get(header::RETRY_AFTER).and_then(|wait| wait.to_str().ok()?.parse().ok());
     let wait = wait.map(Duration::from_secs);
@@ -344,7 +365,8 @@ async fn refused(model: &Model, mut response: Response) -> Failure {
             break;
         }
     }
-    let text = String::from_utf8_lossy(&text);
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let text = vault.map_or(text.clone(), |vault| vault.restore(&text));
     let said = serde_json::from_str::<Value>(&text).map_or_else(
         |_| begin(&text),
         |error| if error["error"].is_null() { reported(&error) } else { reported(&error["error"]) },
@@ -358,7 +380,7 @@ async fn refused(model: &Model, mut response: Response) -> Failure {
         }
         StatusCode::TOO_MANY_REQUESTS => {
             let again = wait.is_none_or(|wait| wait <= RETRY_AFTER_MAX).then_some(wait);
-            Failure { status: Status::resource_exhausted(says), again, counts: false }
+            Failure { status: Status::resource_exhausted(answers), again, counts: false }
         }
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
             let says =

@@ -3,17 +3,20 @@
 //! Whoever may write an ExternalModel names both a host and a Secret. To keep a Secret from being sent to a host of their own, the
 //! Secret names its hosts itself ([`HOSTS`](slm_crds::hosts::HOSTS)).
 
-use std::{fmt, path::PathBuf};
+use std::{fmt, path::PathBuf, time::Duration};
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client, ResourceExt as _};
 use serde::Deserialize as _;
-use slm_crds::hosts;
+use slm_crds::{ExternalModelSpec, hosts};
+use tokio::time::timeout;
 
 /// Key of the token in a Secret.
 const TOKEN: &str = "token";
 /// Bytes of a file of Secrets.
 const FILE_BYTES_MAX: u64 = 1 << 20;
+/// Time for a Secret to be read.
+const READ_MAX: Duration = Duration::from_secs(10);
 
 /// Where Secrets are.
 #[derive(Clone, Debug, Default)]
@@ -42,6 +45,15 @@ impl fmt::Debug for ClusterSecrets {
     }
 }
 
+/// Why there is no token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Untold {
+    /// Nobody knows: it could not be read now.
+    Unread(String),
+    /// It is not there, or not for this endpoint.
+    Refused(String),
+}
+
 /// A bearer token. Never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Token(pub(crate) String);
@@ -53,23 +65,37 @@ impl fmt::Debug for Token {
 }
 
 impl Secrets {
-    /// The token of the Secret `name`, for the host of `url`.
+    /// The token of the Secret `name`, for the endpoint of `spec`.
     ///
     /// # Errors
     /// Names the Secret and what it lacks.
-    pub(crate) async fn token(&self, name: &str, url: &str) -> Result<Token, String> {
-        let secret = match self {
+    pub(crate) async fn token(&self, name: &str, spec: &ExternalModelSpec) -> Result<Token, Untold> {
+        let read = timeout(READ_MAX, self.secret(name)).await;
+        let secret =
+            read.unwrap_or_else(|_| Err(Untold::Unread(format!("Secret {name}: reading it takes too long"))))?;
+        token(name, &secret, spec).map_err(Untold::Refused)
+    }
+
+    async fn secret(&self, name: &str) -> Result<Secret, Untold> {
+        let refused = |why: String| Err(Untold::Refused(why));
+        match self {
             Self::None => {
-                return Err(format!("Secret {name}: there are no Secrets here; name a file of them with --secrets"));
+                refused(format!("Secret {name}: there are no Secrets here; name a file of them with --secrets"))
             }
-            Self::File(path) => in_file(path, name).await?,
+            Self::File(path) => in_file(path, name).await.map_err(Untold::Refused),
             Self::Cluster(ClusterSecrets { client, namespace }) => {
                 let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
-                let found = secrets.get_opt(name).await.map_err(|error| format!("Secret {name}: {error}"))?;
-                found.ok_or_else(|| format!("Secret {name} does not exist; create it, or remove secretRef"))?
+                match secrets.get_opt(name).await {
+                    Ok(Some(secret)) => Ok(secret),
+                    Ok(None) => refused(format!("Secret {name} does not exist; create it, or remove secretRef")),
+                    Err(kube::Error::Api(status)) if status.code == 403 => refused(format!(
+                        "Secret {name}: {}; list it in the chart's egress.credentials.secretNames",
+                        status.message
+                    )),
+                    Err(error) => Err(Untold::Unread(format!("Secret {name}: {error}"))),
+                }
             }
-        };
-        token(name, &secret, url)
+        }
     }
 }
 
@@ -99,15 +125,15 @@ async fn in_file(path: &PathBuf, name: &str) -> Result<Secret, String> {
     found.ok_or_else(|| wrong(&format!("no Secret is named {name}")))
 }
 
-fn token(name: &str, secret: &Secret, url: &str) -> Result<Token, String> {
+fn token(name: &str, secret: &Secret, spec: &ExternalModelSpec) -> Result<Token, String> {
     let plain = secret.string_data.as_ref().and_then(|data| data.get(TOKEN).cloned());
     let encoded = || String::from_utf8(secret.data.as_ref()?.get(TOKEN)?.0.clone()).ok();
     let token = plain.or_else(encoded).map(|token| token.trim().to_owned()).unwrap_or_default();
     if token.is_empty() || !token.chars().all(|c| c.is_ascii_graphic()) {
         return Err(format!("Secret {name}: its `token` is missing, or is no printable word"));
     }
-    hosts::allowed(secret.annotations().get(hosts::HOSTS).map(String::as_str), url)
-        .map_err(|why| format!("Secret {name}: {why}"))?;
+    let listed = secret.annotations().get(hosts::HOSTS).map(String::as_str);
+    hosts::allowed_outside(listed, &spec.url, spec.proxy.as_deref()).map_err(|why| format!("Secret {name}: {why}"))?;
     Ok(Token(token))
 }
 
@@ -124,7 +150,13 @@ mod tests {
         let secrets = Secrets::File(file.path().to_owned());
         let read = |name: &'static str, url: &'static str| {
             let secrets = secrets.clone();
-            async move { secrets.token(name, url).await.map(|token| token.0) }
+            let spec = serde_json::json!({ "url": url, "model": "gpt" });
+            let spec: ExternalModelSpec = serde_json::from_value(spec).expect("a spec");
+            async move {
+                secrets.token(name, &spec).await.map(|token| token.0).map_err(|untold| match untold {
+                    Untold::Refused(why) | Untold::Unread(why) => why,
+                })
+            }
         };
         assert_eq!(read("a", "https://api.example.com/v1").await, Ok("s3cret".to_owned()));
         let elsewhere = read("a", "https://evil.example.com/v1").await.expect_err("another host");

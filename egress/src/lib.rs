@@ -201,13 +201,17 @@ async fn serve(
     }
     shared.registry.drain();
     finish.cancel();
-    match timeout(config.drain, server).await {
-        Ok(outcome) => Ok(outcome??),
-        Err(_) => {
-            tracing::warn!("answers still open after the drain: ending them");
-            Ok(())
-        }
-    }
+    let outcome = if let Ok(outcome) = timeout(config.drain, &mut server).await {
+        Ok(outcome??)
+    } else {
+        tracing::warn!("answers still open after the drain: ending them");
+        // Their calls are dropped with it, and each leaves a record.
+        server.abort();
+        let _ = server.await;
+        Ok(())
+    };
+    shared.audit.close().await;
+    outcome
 }
 
 async fn listen(

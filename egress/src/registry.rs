@@ -13,7 +13,12 @@ use tokio::{
 };
 use tonic::Status;
 
-use crate::{credentials::Secrets, metrics::Metrics, model::Model, snapshot::Externals};
+use crate::{
+    credentials::{Secrets, Untold},
+    metrics::Metrics,
+    model::Model,
+    snapshot::Externals,
+};
 
 /// Time after which Secrets are read again: they change without a word.
 const SECRETS_AGAIN: Duration = Duration::from_secs(30);
@@ -121,11 +126,16 @@ impl Registry {
         for external in &externals.externals {
             let token = match &external.spec.secret_ref {
                 None => Ok(None),
-                Some(secret) => secrets.token(&secret.name, &external.spec.url).await.map(Some),
+                Some(secret) => secrets.token(&secret.name, &external.spec).await.map(Some),
             };
             let former = self.models().get(&external.name).cloned();
             let model = match (token, former) {
-                (Err(why), former) => {
+                // The API server is away: what was right a moment ago serves on.
+                (Err(Untold::Unread(why)), Some(Ok(former))) if former.spec == external.spec => {
+                    tracing::warn!(model = external.name, why, "the token of an ExternalModel stays as it was");
+                    Ok(former)
+                }
+                (Err(Untold::Unread(why) | Untold::Refused(why)), former) => {
                     if former.is_none_or(|former| former.as_ref().err() != Some(&why)) {
                         tracing::warn!(model = external.name, why, "an ExternalModel cannot be asked");
                     }

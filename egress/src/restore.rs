@@ -35,8 +35,8 @@ pub(crate) struct Restoring {
     vault: Option<Arc<Vault>>,
     text: Option<Restorer>,
     reasoning: Option<Restorer>,
-    /// Of the call that arrives.
-    arguments: Option<(u32, Restorer)>,
+    /// Of each call, by its index.
+    arguments: Vec<(u32, Restorer)>,
 }
 
 impl From<Leaving> for Restoring {
@@ -46,7 +46,7 @@ impl From<Leaving> for Restoring {
             Leaving::Redacted(vault) => Arc::new(*vault),
         };
         let text = || Some(Restorer::text(Arc::clone(&vault)));
-        Self { text: text(), reasoning: text(), arguments: None, vault: Some(vault) }
+        Self { text: text(), reasoning: text(), arguments: Vec::new(), vault: Some(vault) }
     }
 }
 
@@ -67,14 +67,17 @@ impl Restoring {
     /// A piece of the arguments of call `index`, which are JSON.
     pub(crate) fn arguments(&mut self, index: u32, piece: &str) -> String {
         let Some(vault) = &self.vault else { return piece.to_owned() };
-        let (_, restorer) = self.arguments.get_or_insert_with(|| (index, Restorer::json(Arc::clone(vault))));
-        restorer.push(piece)
+        let place = self.arguments.iter().position(|(known, _)| *known == index).unwrap_or_else(|| {
+            self.arguments.push((index, Restorer::json(Arc::clone(vault))));
+            self.arguments.len() - 1
+        });
+        self.arguments[place].1.push(piece)
     }
 
-    /// What was held back of the call that has arrived.
-    pub(crate) fn end_call(&mut self) -> Option<(u32, String)> {
-        let (index, restorer) = self.arguments.take()?;
-        Some((index, restorer.finish())).filter(|(_, rest)| !rest.is_empty())
+    /// What was held back of the arguments of calls.
+    pub(crate) fn end_calls(&mut self) -> Vec<(u32, String)> {
+        let rests = self.arguments.drain(..).map(|(index, restorer)| (index, restorer.finish()));
+        rests.filter(|(_, rest)| !rest.is_empty()).collect()
     }
 
     /// What was held back of text and reasoning.

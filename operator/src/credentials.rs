@@ -8,7 +8,10 @@
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Map, Value};
-use slm_crds::hosts::{self, HOSTS};
+use slm_crds::{
+    ExternalModelSpec,
+    hosts::{self, HOSTS},
+};
 
 /// Key of a Docker configuration.
 const DOCKER_CONFIG: &str = ".dockerconfigjson";
@@ -28,18 +31,18 @@ pub(crate) async fn read(client: Client, namespace: String, name: String, uri: S
     }
 }
 
-/// Checks that a Secret has a `token` that may be sent to the host of `url`. What it is does not matter: the egress reads
-/// it itself.
+/// Checks that a Secret has a `token` that may be sent to an endpoint. What it is does not matter: the egress reads it itself.
 ///
 /// # Errors
 /// Names the Secret and what it lacks.
-pub(crate) fn check_token(name: &str, secret: &Secret, url: &str) -> Result<(), String> {
+pub(crate) fn check_token(name: &str, secret: &Secret, spec: &ExternalModelSpec) -> Result<(), String> {
     let token = secret.data.as_ref().and_then(|data| data.get("token"));
     let text = token.and_then(|bytes| std::str::from_utf8(&bytes.0).ok()).map(str::trim);
     if text.is_none_or(str::is_empty) {
         return Err(format!("Secret {name}: has no `token`; add it"));
     }
-    check_host(name, secret, url)
+    let listed = secret.annotations().get(HOSTS).map(String::as_str);
+    hosts::allowed_outside(listed, &spec.url, spec.proxy.as_deref()).map_err(|why| format!("Secret {name}: {why}"))
 }
 
 fn credentials(name: &str, secret: &Secret, uri: &str) -> Result<String, String> {
@@ -86,8 +89,9 @@ mod tests {
 
     #[test]
     fn the_token_of_an_external_model() {
-        let url = "https://api.example.com/v1";
-        let check = |pairs: &[(&str, &str)], hosts| check_token("key", &secret(pairs, hosts), url);
+        let spec = serde_json::json!({ "url": "https://api.example.com/v1", "model": "gpt" });
+        let spec: ExternalModelSpec = serde_json::from_value(spec).expect("a spec");
+        let check = |pairs: &[(&str, &str)], hosts| check_token("key", &secret(pairs, hosts), &spec);
         assert_eq!(check(&[("token", "t")], Some("api.example.com")), Ok(()));
         for (pairs, hosts, why) in [
             (&[("password", "t")][..], Some("api.example.com"), "Secret key: has no `token`; add it"),

@@ -34,7 +34,7 @@ impl Reconciled for ExternalModel {
             (None, Some(secret)) => {
                 let namespace = self.metadata.namespace.as_deref().unwrap_or_default();
                 let secrets: Api<Secret> = Api::namespaced(context.client.clone(), namespace);
-                let refused = of_secret(&secret.name, secrets.get_opt(&secret.name).await, &self.spec.url)?;
+                let refused = of_secret(&secret.name, secrets.get_opt(&secret.name).await, &self.spec)?;
                 refused.unwrap_or_else(|| ready(&self.spec))
             }
         };
@@ -71,10 +71,14 @@ fn invalid(external: &ExternalModel, objects: &Objects) -> Option<Verdict> {
 ///
 /// # Errors
 /// The API server could not be asked: nothing is known of the Secret.
-fn of_secret(name: &str, found: Result<Option<Secret>, kube::Error>, url: &str) -> Result<Option<Verdict>, Error> {
+fn of_secret(
+    name: &str,
+    found: Result<Option<Secret>, kube::Error>,
+    spec: &ExternalModelSpec,
+) -> Result<Option<Verdict>, Error> {
     let unusable = |why| Verdict::wrong("SecretNotUsable", why);
     match found {
-        Ok(Some(secret)) => Ok(credentials::check_token(name, &secret, url).err().map(unusable)),
+        Ok(Some(secret)) => Ok(credentials::check_token(name, &secret, spec).err().map(unusable)),
         Ok(None) => {
             let why = format!("Secret {name} does not exist; create it, or remove secretRef");
             Ok(Some(Verdict::wrong("SecretNotFound", why)))
@@ -156,8 +160,11 @@ mod tests {
             }))
             .expect("a Secret")
         };
-        let verdict =
-            |found| of_secret("key", found, URL).expect("known").map(|verdict| (verdict.reason, verdict.message));
+        let verdict = |found| {
+            of_secret("key", found, &external(json!({})).spec)
+                .expect("known")
+                .map(|verdict| (verdict.reason, verdict.message))
+        };
         assert_eq!(verdict(Ok(Some(secret("api.example.com:8443", "token")))), None);
         let forbidden =
             Status { code: 403, reason: "Forbidden".into(), message: "forbidden".into(), ..Status::default() };
@@ -180,7 +187,7 @@ mod tests {
         }
         // Nothing is known of a Secret when the API server fails.
         let failed = Status { code: 500, ..Status::default() };
-        assert!(of_secret("key", Err(kube::Error::Api(failed.boxed())), URL).is_err());
+        assert!(of_secret("key", Err(kube::Error::Api(failed.boxed())), &external(json!({})).spec).is_err());
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub mod trailers {
     pub const ERROR_FIELD: &str = "slm-error-field";
     /// A word for what is wrong, where there is one.
     pub const ERROR_CODE: &str = "slm-error-code";
+    /// Set when a model outside was asked, and as often as makes sense: nobody should ask it again for this request.
+    pub const ASKED: &str = "slm-asked";
     /// Value of [`ERROR_CODE`]: the prompt, or prompt and `max_tokens` together, do not fit the context.
     pub const CONTEXT_LENGTH_EXCEEDED: &str = "context_length_exceeded";
     /// Value of [`ERROR_CODE`]: no expert of the route is for the request, and the route refuses such requests.

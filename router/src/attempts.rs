@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use slm_proto::trailers;
 use tonic::{Code, Status};
 
 use crate::{config::Limits, eligible::ExcludedWorkers, refusal::Refusal, view::Worker};
@@ -33,6 +34,9 @@ impl Attempts {
         name: &str,
         limits: &Limits,
     ) -> Result<(), Refusal> {
+        if status.metadata().contains_key(trailers::ASKED) {
+            return Err(Refusal::Worker(status));
+        }
         match status.code() {
             Code::ResourceExhausted => {
                 self.full += 1;

@@ -35,6 +35,10 @@ pub trait Boundary: Copy + Send + Sync + 'static {
     /// A permission to ask the egress. A type without values where nothing may leave.
     type Egress: Into<Permitted> + Send + Sync + 'static;
 
+    /// The laxest policy within it.
+    #[doc(hidden)]
+    fn limit(self) -> DataPolicy;
+
     /// The permission, where there is one.
     #[doc(hidden)]
     fn permit(self, egress: Egress, errand: Errand) -> Option<Self::Egress>;
@@ -111,6 +115,10 @@ impl From<DataPolicy> for Bounds {
 impl Boundary for LocalOnly {
     type Egress = Never;
 
+    fn limit(self) -> DataPolicy {
+        DataPolicy::LocalOnly
+    }
+
     fn permit(self, _: Egress, _: Errand) -> Option<Never> {
         None
     }
@@ -118,6 +126,10 @@ impl Boundary for LocalOnly {
 
 impl Boundary for MayLeave {
     type Egress = Permitted;
+
+    fn limit(self) -> DataPolicy {
+        if self.redact { DataPolicy::Redacted } else { DataPolicy::AllowExternal }
+    }
 
     fn permit(self, egress: Egress, errand: Errand) -> Option<Permitted> {
         let redact = match errand.policy {

@@ -336,9 +336,10 @@ impl Dispatcher {
                 Plan::Send { peer, upstream, expert, decision } => match send(upstream, expert, *decision).await {
                     Ok(begun) => return Ok(Reply::Of(begun)),
                     Err(status) => {
-                        let said = status.to_string();
+                        // Its words may be the caller's, where they came from outside.
+                        let code = status.code();
                         attempts.failed(&peer, status, &request.model, &self.limits)?;
-                        tracing::info!(worker = %peer.url, status = said, "trying another worker");
+                        tracing::info!(worker = %peer.url, ?code, "trying another worker");
                         self.metrics.retry();
                     }
                 },
@@ -360,7 +361,7 @@ impl Dispatcher {
         }
         let shown = |decision| if request.explain { decision } else { brief(decision) };
         // Anew for each attempt: the route may have become stricter.
-        let policy = self.policy(view, request, caller)?;
+        let policy = self.policy(view, request, caller)?.min(boundary.limit());
         let verdict = match wanted.to {
             Some(to) => Verdict::Ask(Decided::escalated(view, &request.model, to, policy)),
             None => resolve(view, &request.model, caller)?.decide(request, outcomes, policy),

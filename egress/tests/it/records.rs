@@ -103,9 +103,9 @@ async fn a_token_goes_where_its_secret_says_and_follows_its_file() {
             break status;
         }
     };
-    assert!(status.message().contains(&format!("slmswarm.io/hosts: {host}")), "{status:?}");
+    assert!(status.message().contains(&format!("slmswarm.io/hosts: http://{host}")), "{status:?}");
     assert!(!status.message().contains("tok-1"), "{status:?}");
-    fs::write(&path, secret(host)).expect("a file");
+    fs::write(&path, secret(&format!("http://{host}"))).expect("a file");
     // A snapshot is a reason to read it again.
     externals.generation += 1;
     egress.externals.send_replace(std::sync::Arc::new(externals));

@@ -121,11 +121,11 @@ impl Dispatcher {
                 }
                 outcome => {
                     self.metrics.judged(&route.name, Escalation::failed);
-                    let why = match outcome {
-                        Err(refusal) => refusal.to_string(),
-                        Ok(_) => "it gave no answer".to_owned(),
+                    let (why, code) = match outcome {
+                        Err(refusal) => (refusal.to_string(), Some(refusal.code())),
+                        Ok(_) => ("it gave no answer".to_owned(), None),
                     };
-                    tracing::info!(route = route.name, target = next.name, why, "a larger target did not answer");
+                    tracing::info!(route = route.name, target = next.name, ?code, "a larger target did not answer");
                     if let Some(status) = broken {
                         return Err(Refusal::Worker(status));
                     }

@@ -22,7 +22,7 @@ pub(super) struct Asked {
 
 const LEFT_OVER: LeftOver<'_> = LeftOver {
     // Book-keeping of Anthropic's service.
-    harmless: &["metadata", "service_tier", "inference_geo", "cache_control"],
+    harmless: &["service_tier", "inference_geo", "cache_control"],
     unsupported: &["mcp_servers", "container", "context_management"],
     read: &[
         "model",
@@ -37,6 +37,7 @@ const LEFT_OVER: LeftOver<'_> = LeftOver {
         "tools",
         "tool_choice",
         "thinking",
+        "metadata",
     ],
 };
 /// The same bound as of chat completions.
@@ -67,6 +68,8 @@ pub(super) fn parse_prompt(mut fields: Fields) -> Result<Asked, ApiError> {
         input: Some(Input::Messages(Messages { messages })),
         max_tokens,
         stop: stop_sequences(&mut fields)?,
+        // `data_policy` stands there, too.
+        metadata: params::metadata(&mut fields)?,
         sampling: Some(Sampling {
             temperature: fields.take("temperature")?,
             top_k: params::top_k(&mut fields)?,
