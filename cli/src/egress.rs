@@ -46,7 +46,7 @@ pub struct EgressArgs {
     /// File of Secret manifests with the tokens of ExternalModels, followed.
     #[arg(long, value_name = "FILE")]
     secrets: Option<PathBuf>,
-    /// File that records are appended to, as JSON lines; without it and --audit-otlp they are log lines.
+    /// File that records are appended to, as JSON lines; without it and --audit-otlp they are lines of standard error.
     #[arg(long, value_name = "FILE", conflicts_with = "audit_otlp")]
     audit: Option<PathBuf>,
     /// Collector that records are sent to, by OTLP over HTTP: http://HOST:4318.

@@ -72,7 +72,7 @@ pub struct ExternalArgs {
     /// File of Secret manifests with the tokens of ExternalModels, followed. Keep it out of the folder of manifests.
     #[arg(long, value_name = "FILE")]
     secrets: Option<PathBuf>,
-    /// File that a record of every call to an ExternalModel is appended to; without it they are log lines.
+    /// File that a record of every call to an ExternalModel is appended to; without it they are lines of standard error.
     #[arg(long, value_name = "FILE")]
     audit: Option<PathBuf>,
     /// Write the texts of requests and answers into the records, too.

@@ -18,7 +18,7 @@ use crate::{
 pub struct EgressSettings {
     /// File of Secret manifests with the tokens of models outside.
     pub secrets: Option<PathBuf>,
-    /// File that records of calls are appended to; without it they are log lines.
+    /// File that records of calls are appended to; without it they are lines of standard error.
     pub audit: Option<PathBuf>,
     /// Whether records have the texts, too.
     pub audit_content: bool,
