@@ -140,11 +140,12 @@ impl Record {
             Event::Finished(finished) => finished.cost.clone(),
             _ => None,
         });
-        let usage = answer.usage();
-        self.shared.metrics.used(&self.model.name, usage, cost.as_ref());
         let mut more = Map::new();
-        more.insert("prompt_tokens".to_owned(), usage.prompt_tokens.into());
-        more.insert("completion_tokens".to_owned(), usage.completion_tokens.into());
+        if let Some(usage) = answer.usage() {
+            self.shared.metrics.used(&self.model.name, usage, cost.as_ref());
+            more.insert("prompt_tokens".to_owned(), usage.prompt_tokens.into());
+            more.insert("completion_tokens".to_owned(), usage.completion_tokens.into());
+        }
         if let Some(cost) = cost {
             more.insert("cost".to_owned(), json!({ "amount": cost.amount, "currency": cost.currency }));
         }

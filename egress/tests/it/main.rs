@@ -7,4 +7,5 @@ mod answers;
 mod drills;
 mod endpoint;
 mod harness;
+mod oddities;
 mod records;
