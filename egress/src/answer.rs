@@ -28,7 +28,8 @@ pub(crate) enum Broken {
 pub(crate) struct Answer {
     restoring: Restoring,
     reason: Option<FinishReason>,
-    usage: Usage,
+    /// Unset until the endpoint has counted.
+    usage: Option<Usage>,
     /// Calls so far, by the endpoint's index and id, in our order.
     calls: Vec<(u32, String)>,
     done: bool,
@@ -36,8 +37,7 @@ pub(crate) struct Answer {
 
 #[derive(Deserialize)]
 struct Chunk {
-    #[serde(default)]
-    choices: Vec<Choice>,
+    choices: Option<Vec<Choice>>,
     usage: Option<SaidUsage>,
     error: Option<Value>,
 }
@@ -86,16 +86,13 @@ struct Token {
     token: String,
     bytes: Option<Vec<u8>>,
     logprob: f32,
-    #[serde(default)]
-    top_logprobs: Vec<Token>,
+    top_logprobs: Option<Vec<Token>>,
 }
 
 #[derive(Deserialize)]
 struct SaidUsage {
-    #[serde(default)]
-    prompt_tokens: u32,
-    #[serde(default)]
-    completion_tokens: u32,
+    prompt_tokens: Option<u32>,
+    completion_tokens: Option<u32>,
     prompt_tokens_details: Option<SaidDetails>,
 }
 
@@ -106,7 +103,7 @@ struct SaidDetails {
 
 impl Answer {
     pub(crate) fn new(restoring: Restoring) -> Self {
-        Self { restoring, reason: None, usage: Usage::default(), calls: Vec::new(), done: false }
+        Self { restoring, reason: None, usage: None, calls: Vec::new(), done: false }
     }
 
     /// The events of one piece: the data of an event of a stream, or a whole answer.
@@ -126,15 +123,15 @@ impl Answer {
         }
         if let Some(usage) = chunk.usage {
             let cached = usage.prompt_tokens_details.and_then(|details| details.cached_tokens);
-            self.usage = Usage {
-                prompt_tokens: usage.prompt_tokens,
-                completion_tokens: usage.completion_tokens,
+            self.usage = Some(Usage {
+                prompt_tokens: usage.prompt_tokens.unwrap_or(0),
+                completion_tokens: usage.completion_tokens.unwrap_or(0),
                 cached_tokens: cached.unwrap_or(0),
-            };
+            });
         }
         let mut events = Vec::new();
         // One answer was asked for.
-        for choice in chunk.choices.into_iter().filter(|choice| choice.index == 0) {
+        for choice in chunk.choices.into_iter().flatten().filter(|choice| choice.index == 0) {
             self.choice(choice, &mut events);
         }
         Ok(events.into_iter().map(Event::Delta).collect())
@@ -142,7 +139,7 @@ impl Answer {
 
     fn choice(&mut self, choice: Choice, deltas: &mut Vec<Delta>) {
         let Said { content, reasoning_content, reasoning, refusal, tool_calls } = choice.delta.unwrap_or_default();
-        let reasoning = reasoning_content.or(reasoning);
+        let reasoning = reasoning_content.filter(|thought| !thought.is_empty()).or(reasoning);
         let text = self.restoring.text(&[content, refusal].into_iter().flatten().collect::<String>());
         let reasoning = self.restoring.reasoning(&reasoning.unwrap_or_default());
         let logprobs: Vec<TokenLogprob> =
@@ -165,10 +162,15 @@ impl Answer {
     fn call(&mut self, call: Call, place: u32, deltas: &mut Vec<Delta>) {
         let id = call.id.unwrap_or_default();
         let function = call.function.unwrap_or(Function { name: None, arguments: None });
-        // Indices begin anywhere and may be missing: then an id begins a call, and what has none goes on with the last.
+        let is_named = function.name.as_ref().is_some_and(|name| !name.is_empty());
+        // Indices begin anywhere, may all be 0, and may be missing: then a name with another id begins a call, and what has neither goes
+        // on with the last.
         let known = match call.index {
-            Some(index) => self.calls.iter().position(|(known, _)| *known == index),
-            None if id.is_empty() => self.calls.len().checked_sub(1),
+            Some(index) => {
+                let last = self.calls.iter().rposition(|(known, _)| *known == index);
+                last.filter(|last| !is_named || id.is_empty() || self.calls[*last].1 == id)
+            }
+            None if id.is_empty() => self.calls.len().checked_sub(1).filter(|_| !is_named),
             None => self.calls.iter().position(|(_, known)| *known == id),
         };
         let at = |place: usize| u32::try_from(place).unwrap_or(u32::MAX);
@@ -192,7 +194,8 @@ impl Answer {
         self.done
     }
 
-    pub(crate) fn usage(&self) -> Usage {
+    /// Tokens, if the endpoint has counted them.
+    pub(crate) fn usage(&self) -> Option<Usage> {
         self.usage
     }
 
@@ -201,18 +204,23 @@ impl Answer {
     /// # Errors
     /// The answer is not finished.
     pub(crate) fn finish(&mut self, price: Option<&Price>) -> Result<Vec<Event>, Broken> {
-        let reason = self.reason.ok_or(Broken::CutShort)?;
+        let reason = match self.reason.or(self.done.then_some(FinishReason::Stop)).ok_or(Broken::CutShort)? {
+            // OpenAI's says `stop` of an answer that calls the tool that the request named.
+            FinishReason::Stop if !self.calls.is_empty() => FinishReason::ToolCalls,
+            reason => reason,
+        };
         let (text, reasoning) = self.restoring.end_texts();
         let mut deltas = Vec::new();
         if !(text.is_empty() && reasoning.is_empty()) {
             deltas.push(Delta { text, reasoning, ..Delta::default() });
         }
         deltas.extend(self.restoring.end_calls().into_iter().map(|(index, rest)| part(index, "", "", rest)));
-        let cost = price.map(|price| Cost {
-            amount: price.of(self.usage.prompt_tokens, self.usage.completion_tokens),
+        // What was not counted has no cost, which is not the same as a cost of nothing.
+        let cost = price.zip(self.usage).map(|(price, usage)| Cost {
+            amount: price.of(usage.prompt_tokens, usage.completion_tokens),
             currency: price.currency.clone(),
         });
-        let finished = Finished { reason: reason.into(), usage: Some(self.usage), stop: String::new(), cost };
+        let finished = Finished { reason: reason.into(), usage: self.usage, stop: String::new(), cost };
         Ok(deltas.into_iter().map(Event::Delta).chain([Event::Finished(finished)]).collect())
     }
 }
@@ -225,7 +233,8 @@ fn part(index: u32, id: &str, name: &str, arguments: String) -> Delta {
 /// Its id is the endpoint's own affair: 0.
 fn token(token: Token) -> TokenLogprob {
     let bytes = |token: &Token| token.bytes.clone().unwrap_or_else(|| token.token.clone().into_bytes());
-    let top = token.top_logprobs.iter().map(|top| TopLogprob { id: 0, token: bytes(top), logprob: top.logprob });
+    let top =
+        token.top_logprobs.iter().flatten().map(|top| TopLogprob { id: 0, token: bytes(top), logprob: top.logprob });
     TokenLogprob { id: 0, token: bytes(&token), logprob: token.logprob, top: top.collect(), special: false }
 }
 

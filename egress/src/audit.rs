@@ -80,7 +80,11 @@ impl Audit {
         let open = match sink {
             Sink::Log => Open::Log,
             Sink::File(path) => Open::File(append(&path).await.map_err(|error| SinkError::File { path, error })?),
-            Sink::Otlp(url) => Open::Otlp(reqwest::Client::builder().timeout(WRITE_MAX).build()?, logs_url(&url)),
+            Sink::Otlp(url) => {
+                // A redirect makes a GET of a POST: whoever answered that would not have the record.
+                let client = reqwest::Client::builder().timeout(WRITE_MAX).redirect(reqwest::redirect::Policy::none());
+                Open::Otlp(client.build()?, logs_url(&url))
+            }
         };
         let (entries, waiting) = mpsc::channel(WAITING_MAX);
         let closing = CancellationToken::new();

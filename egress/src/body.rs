@@ -4,6 +4,8 @@
 //! Left out is what concerns the swarm alone (`metadata`, `priority`, `tenant`), and what an earlier answer thought (`reasoning`), which
 //! these endpoints do not take back.
 
+use std::collections::VecDeque;
+
 use serde_json::{Map, Value, json};
 use slm_proto::v1::{
     GenerateRequest, Message, Sampling, Tool, ToolCall, ToolChoiceMode, generate_request::Input, sampling::Constraint,
@@ -37,8 +39,9 @@ pub(crate) fn body(request: &GenerateRequest, model: &str, texts: &mut impl Text
     let Some(Input::Messages(conversation)) = &request.input else {
         return Err(Unsupported { field: "messages", why: "an ExternalModel takes `messages` alone".to_owned() });
     };
-    let messages = conversation.messages.iter().map(|message| self::message(message, texts));
-    body.insert("messages".to_owned(), messages.collect());
+    let mut calls = Calls::default();
+    let messages = conversation.messages.iter().map(|message| self::message(message, &mut calls, texts));
+    body.insert("messages".to_owned(), messages.collect::<Result<_, _>>()?);
     if let Some(max) = request.max_tokens {
         // The word of today: `max_tokens` is refused by models that think.
         body.insert("max_completion_tokens".to_owned(), max.into());
@@ -85,24 +88,57 @@ fn refuse(request: &GenerateRequest) -> Result<(), Unsupported> {
     }
 }
 
-fn message(message: &Message, texts: &mut impl Texts) -> Value {
+/// The ids of calls. Here they may be left out, as Ollama's API does: a result is then that of the first call without one. Endpoints
+/// want them.
+#[derive(Debug, Default)]
+struct Calls {
+    count: usize,
+    /// Calls without a result, in their order.
+    open: VecDeque<String>,
+}
+
+impl Calls {
+    /// A call has been made.
+    fn made(&mut self, id: &str) -> String {
+        self.count += 1;
+        let id = if id.is_empty() { format!("call_{}", self.count) } else { id.to_owned() };
+        self.open.push_back(id.clone());
+        id
+    }
+
+    /// The call whose result a message is.
+    fn result(&mut self, id: &str) -> Option<String> {
+        if id.is_empty() {
+            return self.open.pop_front();
+        }
+        self.open.retain(|open| open != id);
+        Some(id.to_owned())
+    }
+}
+
+fn message(message: &Message, calls: &mut Calls, texts: &mut impl Texts) -> Result<Value, Unsupported> {
     let mut said = Map::new();
     said.insert("role".to_owned(), message.role.as_str().into());
     said.insert("content".to_owned(), texts.text(&message.content).into());
     if !message.name.is_empty() {
         said.insert("name".to_owned(), message.name.as_str().into());
     }
-    if !message.tool_call_id.is_empty() {
-        said.insert("tool_call_id".to_owned(), message.tool_call_id.as_str().into());
+    if message.role == "tool" {
+        let why = || {
+            "a result of a tool without a call before it; put the assistant's message with its call before it"
+                .to_owned()
+        };
+        let id = calls.result(&message.tool_call_id);
+        said.insert("tool_call_id".to_owned(), id.ok_or_else(|| Unsupported { field: "messages", why: why() })?.into());
     }
     if !message.tool_calls.is_empty() {
         let call = |ToolCall { id, name, arguments }: &ToolCall| {
-            let arguments = texts.json(arguments);
+            let (id, arguments) = (calls.made(id), texts.json(arguments));
             json!({ "id": id, "type": "function", "function": { "name": name, "arguments": arguments } })
         };
         said.insert("tool_calls".to_owned(), message.tool_calls.iter().map(call).collect());
     }
-    Value::Object(said)
+    Ok(Value::Object(said))
 }
 
 fn sampling(sampling: &Sampling, body: &mut Map<String, Value>) -> Result<(), Unsupported> {
@@ -180,4 +216,115 @@ fn tools(request: &GenerateRequest, body: &mut Map<String, Value>) -> Result<(),
         body.insert("parallel_tool_calls".to_owned(), parallel.into());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use slm_proto::v1::{Choice, Messages, ToolChoice};
+
+    use super::*;
+    use crate::restore::Leaving;
+
+    fn request(messages: Vec<Message>) -> GenerateRequest {
+        GenerateRequest { input: Some(Input::Messages(Messages { messages })), ..GenerateRequest::default() }
+    }
+
+    fn said(role: &str, content: &str) -> Message {
+        Message { role: role.to_owned(), content: content.to_owned(), ..Message::default() }
+    }
+
+    fn calling(ids: &[&str]) -> Message {
+        let call = |id: &&str| ToolCall { id: (*id).to_owned(), name: "f".to_owned(), arguments: "{}".to_owned() };
+        Message { tool_calls: ids.iter().map(call).collect(), ..said("assistant", "") }
+    }
+
+    fn result(id: &str) -> Message {
+        Message { tool_call_id: id.to_owned(), ..said("tool", "42") }
+    }
+
+    fn sent(request: &GenerateRequest) -> Result<Value, Unsupported> {
+        body(request, "gpt", &mut Leaving::AsTheyAre)
+    }
+
+    #[test]
+    fn calls_and_results_find_each_other() {
+        let cases = [
+            (vec![calling(&["a", "b"]), result("b"), result("a")], vec!["a", "b"], vec!["b", "a"]),
+            (vec![calling(&["", ""]), result(""), result("")], vec!["call_1", "call_2"], vec!["call_1", "call_2"]),
+            (vec![calling(&["a", ""]), result("a"), result("")], vec!["a", "call_2"], vec!["a", "call_2"]),
+            (
+                vec![calling(&[""]), result(""), calling(&[""]), result("")],
+                vec!["call_1", "call_2"],
+                vec!["call_1", "call_2"],
+            ),
+        ];
+        for (messages, made, answered) in cases {
+            let body = sent(&request(messages)).expect("a body");
+            let messages = body["messages"].as_array().expect("messages");
+            let calls = messages.iter().filter_map(|message| message["tool_calls"].as_array()).flatten();
+            assert_eq!(calls.map(|call| call["id"].as_str().expect("an id")).collect::<Vec<_>>(), made);
+            let results = messages.iter().filter_map(|message| message["tool_call_id"].as_str());
+            assert_eq!(results.collect::<Vec<_>>(), answered);
+        }
+        let orphan = sent(&request(vec![said("user", "hello"), result("")])).expect_err("no call");
+        assert_eq!(orphan.field, "messages");
+    }
+
+    #[test]
+    fn what_has_no_word_there_is_refused_by_name() {
+        type Change = fn(&mut GenerateRequest);
+        fn sampled(request: &mut GenerateRequest, change: impl FnOnce(&mut Sampling)) {
+            change(request.sampling.get_or_insert_default());
+        }
+        let cases: &[(&str, Change)] = &[
+            ("messages", |it| it.input = Some(Input::Prompt("a".to_owned()))),
+            ("messages", |it| it.input = None),
+            ("stop_token_ids", |it| it.stop_token_ids = vec![1]),
+            ("ignore_eos", |it| it.ignore_eos = true),
+            ("parse_special_tokens", |it| it.parse_special_tokens = Some(true)),
+            ("chat_template_kwargs", |it| it.chat_template_kwargs = "{}".to_owned()),
+            ("add_special_tokens", |it| it.add_special_tokens = Some(false)),
+            ("suffix", |it| it.suffix = "a".to_owned()),
+            ("add_generation_prompt", |it| it.add_generation_prompt = Some(false)),
+            ("continue_final_message", |it| it.continue_final_message = true),
+            ("echo", |it| it.echo = true),
+            ("top_k", |it| sampled(it, |it| it.top_k = Some(1))),
+            ("min_p", |it| sampled(it, |it| it.min_p = Some(0.1))),
+            ("repetition_penalty", |it| sampled(it, |it| it.repetition_penalty = Some(1.1))),
+            ("logit_bias", |it| sampled(it, |it| it.logit_bias = [(1, 1.0)].into())),
+            ("regex", |it| sampled(it, |it| it.constraint = Some(Constraint::Regex("a".to_owned())))),
+            ("grammar", |it| sampled(it, |it| it.constraint = Some(Constraint::Grammar("a".to_owned())))),
+            ("choice", |it| sampled(it, |it| it.constraint = Some(Constraint::Choice(Choice::default())))),
+            ("json_schema", |it| sampled(it, |it| it.constraint = Some(Constraint::JsonSchema("{".to_owned())))),
+            ("tools", |it| it.tools = vec![Tool { parameters: "{".to_owned(), ..Tool::default() }]),
+        ];
+        for (field, change) in cases {
+            let mut request = request(vec![said("user", "hello")]);
+            change(&mut request);
+            assert_eq!(sent(&request).expect_err(field).field, *field);
+        }
+        // What is off there, too, may be said.
+        let mut off = request(vec![said("user", "hello")]);
+        sampled(&mut off, |it| (it.top_k, it.min_p, it.repetition_penalty) = (Some(0), Some(0.0), Some(1.0)));
+        (off.parse_special_tokens, off.add_generation_prompt) = (Some(false), Some(true));
+        let plain = sent(&request(vec![said("user", "hello")])).expect("a body");
+        assert_eq!(sent(&off).expect("a body"), plain);
+    }
+
+    #[test]
+    fn choices_of_tools() {
+        let mode = |mode: ToolChoiceMode, name: &str| ToolChoice { mode: mode.into(), name: name.to_owned() };
+        let named = json!({ "type": "function", "function": { "name": "f" } });
+        for (choice, expected) in [
+            (mode(ToolChoiceMode::Auto, ""), json!("auto")),
+            (mode(ToolChoiceMode::None, ""), json!("none")),
+            (mode(ToolChoiceMode::Required, ""), json!("required")),
+            (mode(ToolChoiceMode::Required, "f"), named),
+        ] {
+            let mut request = request(vec![said("user", "hello")]);
+            request.tools = vec![Tool { name: "f".to_owned(), ..Tool::default() }];
+            request.tool_choice = Some(choice);
+            assert_eq!(sent(&request).expect("a body")["tool_choice"], expected);
+        }
+    }
 }

@@ -12,6 +12,7 @@ use slm_proto::trailers;
 use slm_proto::v1::{ExternalRequest, GenerateRequest, generate_response::Event};
 use slm_redact::Vault;
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 use tonic::{Status, metadata::MetadataValue};
 
 use crate::{
@@ -43,6 +44,8 @@ pub(crate) struct Shared {
     /// Whether records have the texts, too.
     pub(crate) audit_content: bool,
     pub(crate) redactor: slm_redact::Redactor,
+    /// Cancelled when answers that still run are to end.
+    pub(crate) cut: CancellationToken,
 }
 
 /// The record of a call. One that is dropped before its end was cancelled.
@@ -66,8 +69,18 @@ struct Failure {
     status: Status,
     /// Whether another attempt may succeed, and after how long.
     again: Option<Option<Duration>>,
-    /// Whether it counts against the model.
-    counts: bool,
+    blame: Blame,
+}
+
+/// What a failure is held against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Blame {
+    /// The request, or a moment.
+    Nobody,
+    /// The model.
+    Model,
+    /// The model, whose token may be an old one.
+    Token,
 }
 
 impl Record {
@@ -140,19 +153,20 @@ impl Record {
             Event::Finished(finished) => finished.cost.clone(),
             _ => None,
         });
-        let usage = answer.usage();
-        self.shared.metrics.used(&self.model.name, usage, cost.as_ref());
         let mut more = Map::new();
-        more.insert("prompt_tokens".to_owned(), usage.prompt_tokens.into());
-        more.insert("completion_tokens".to_owned(), usage.completion_tokens.into());
+        if let Some(usage) = answer.usage() {
+            self.shared.metrics.used(&self.model.name, usage, cost.as_ref());
+            more.insert("prompt_tokens".to_owned(), usage.prompt_tokens.into());
+            more.insert("completion_tokens".to_owned(), usage.completion_tokens.into());
+        }
         if let Some(cost) = cost {
             more.insert("cost".to_owned(), json!({ "amount": cost.amount, "currency": cost.currency }));
         }
         self.end("answered", more);
     }
 
-    fn failed(&mut self, status: &Status, counts: bool) {
-        if counts {
+    fn failed(&mut self, status: &Status, blame: Blame) {
+        if blame != Blame::Nobody {
             self.model.circuit().failed(Instant::now());
             self.told = true;
         }
@@ -160,8 +174,8 @@ impl Record {
         // Its message may have words of the endpoint, and those may be the caller's.
         more.insert("error".to_owned(), format!("{:?}", status.code()).into());
         self.end("failed", more);
-        if counts {
-            self.shared.registry.failed();
+        if blame != Blame::Nobody {
+            self.shared.registry.failed(blame == Blame::Token);
         }
     }
 
@@ -247,8 +261,8 @@ impl Call {
                     attempt += 1;
                     sleep(pause).await;
                 }
-                Err(Failure { mut status, counts, .. }) => {
-                    record.failed(&status, counts);
+                Err(Failure { mut status, blame, .. }) => {
+                    record.failed(&status, blame);
                     status.metadata_mut().insert(trailers::ASKED, MetadataValue::from_static("true"));
                     return Err(status);
                 }
@@ -266,7 +280,7 @@ impl Call {
     pub(crate) async fn next(&mut self) -> Result<Vec<Event>, Status> {
         while !self.record.ended {
             let events = self.step().await.map_err(|mut status| {
-                self.record.failed(&status, true);
+                self.record.failed(&status, Blame::Model);
                 status.metadata_mut().insert(trailers::ASKED, MetadataValue::from_static("true"));
                 status
             })?;
@@ -339,11 +353,11 @@ async fn send(model: &Model, body: String, vault: Option<&Vault>) -> Result<Resp
         Some(token) => request.bearer_auth(&token.0),
         None => request,
     };
-    let passing = |status| Failure { status, again: Some(None), counts: true };
+    let passing = |status| Failure { status, again: Some(None), blame: Blame::Model };
     let sent = timeout(model.silence(), request.send()).await;
     let response = match sent {
         // Waiting as long again would be too long.
-        Err(_) => return Err(Failure { status: silent(model), again: None, counts: true }),
+        Err(_) => return Err(Failure { status: silent(model), again: None, blame: Blame::Model }),
         Ok(Err(error)) => return Err(passing(broken(model, &slm_tls::cause::innermost(&error.without_url())))),
         Ok(Ok(response)) => response,
     };
@@ -376,23 +390,23 @@ async fn refused(model: &Model, mut response: Response, vault: Option<&Vault>) -
     let says = format!("{answers}: {said}");
     match code {
         StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY | StatusCode::PAYLOAD_TOO_LARGE => {
-            Failure { status: Status::invalid_argument(says), again: None, counts: false }
+            Failure { status: Status::invalid_argument(says), again: None, blame: Blame::Nobody }
         }
         StatusCode::TOO_MANY_REQUESTS => {
             let again = wait.is_none_or(|wait| wait <= RETRY_AFTER_MAX).then_some(wait);
-            Failure { status: Status::resource_exhausted(answers), again, counts: false }
+            Failure { status: Status::resource_exhausted(answers), again, blame: Blame::Nobody }
         }
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
             let says =
                 format!("the endpoint of the ExternalModel `{name}` refuses its credentials ({})", code.as_u16());
-            Failure { status: Status::unavailable(says), again: None, counts: true }
+            Failure { status: Status::unavailable(says), again: None, blame: Blame::Token }
         }
         code if code.is_server_error() => {
             let wait = wait.filter(|wait| *wait <= RETRY_AFTER_MAX);
-            Failure { status: Status::unavailable(answers), again: Some(wait), counts: true }
+            Failure { status: Status::unavailable(answers), again: Some(wait), blame: Blame::Model }
         }
         // Its words are for those who asked wrongly: what failed there is told to logs on the way.
-        _ => Failure { status: Status::unavailable(answers), again: None, counts: true },
+        _ => Failure { status: Status::unavailable(answers), again: None, blame: Blame::Model },
     }
 }
 

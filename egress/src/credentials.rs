@@ -3,7 +3,11 @@
 //! Whoever may write an ExternalModel names both a host and a Secret. To keep a Secret from being sent to a host of their own, the
 //! Secret names its hosts itself ([`HOSTS`](slm_crds::hosts::HOSTS)).
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client, ResourceExt as _};
@@ -82,7 +86,10 @@ impl Secrets {
             Self::None => {
                 refused(format!("Secret {name}: there are no Secrets here; name a file of them with --secrets"))
             }
-            Self::File(path) => in_file(path, name).await.map_err(Untold::Refused),
+            Self::File(path) => {
+                let found = in_file(path, name).await.map_err(Untold::Unread)?;
+                found.ok_or_else(|| Untold::Refused(format!("{}: no Secret is named {name}", path.display())))
+            }
             Self::Cluster(ClusterSecrets { client, namespace }) => {
                 let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
                 match secrets.get_opt(name).await {
@@ -99,7 +106,8 @@ impl Secrets {
     }
 }
 
-async fn in_file(path: &PathBuf, name: &str) -> Result<Secret, String> {
+/// The Secret of that name, if the file has one. A file that is being written is not there for a moment, or half.
+async fn in_file(path: &Path, name: &str) -> Result<Option<Secret>, String> {
     let wrong = |what: &dyn fmt::Display| format!("{}: {what}", path.display());
     let size = tokio::fs::metadata(path).await.map_err(|error| wrong(&error))?.len();
     if size > FILE_BYTES_MAX {
@@ -122,7 +130,7 @@ async fn in_file(path: &PathBuf, name: &str) -> Result<Secret, String> {
             found = Some(secret);
         }
     }
-    found.ok_or_else(|| wrong(&format!("no Secret is named {name}")))
+    Ok(found)
 }
 
 fn token(name: &str, secret: &Secret, spec: &ExternalModelSpec) -> Result<Token, String> {

@@ -58,6 +58,8 @@ use crate::{
 
 /// Bytes of one request.
 const REQUEST_BYTES_MAX: usize = 16 << 20;
+/// Time for the last frames of answers that a drain has cut off.
+const LAST_FRAMES: Duration = Duration::from_millis(500);
 /// Silence after which a router is asked whether it is there, and how long it has to say so.
 const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
 
@@ -170,6 +172,7 @@ async fn serve(
         audit: Audit::start(config.audit).await?,
         metrics,
         audit_content: config.audit_content,
+        cut: CancellationToken::new(),
         redactor: slm_redact::Redactor::new()?,
     });
     let addresses = Bound { grpc: grpc.address, probes: probes.as_ref().map(|probes| probes.address) };
@@ -205,9 +208,9 @@ async fn serve(
         Ok(outcome??)
     } else {
         tracing::warn!("answers still open after the drain: ending them");
-        // Their calls are dropped with it, and each leaves a record.
-        server.abort();
-        let _ = server.await;
+        // Each leaves a record. Connections are tasks of their own, which do not end with the server's.
+        shared.cut.cancel();
+        timeout(LAST_FRAMES, &mut server).await.unwrap_or(Ok(Ok(())))??;
         Ok(())
     };
     shared.audit.close().await;

@@ -2,14 +2,17 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use slm_proto::v1::{AdapterPhase, AdapterState, WorkerState};
 use tokio::{
     sync::{Notify, watch},
-    time::sleep,
+    time::sleep_until,
 };
 use tonic::Status;
 
@@ -29,13 +32,15 @@ pub(crate) struct Registry {
     state: watch::Sender<WorkerState>,
     /// A reason to look before it is time.
     changed: Notify,
+    /// Whether a token was refused: its Secret may have another one by now.
+    token_refused: AtomicBool,
     metrics: Arc<Metrics>,
 }
 
 impl Registry {
     pub(crate) fn new(metrics: Arc<Metrics>) -> Self {
         let state = watch::Sender::new(WorkerState { sequence: 1, ..WorkerState::default() });
-        Self { models: Mutex::default(), state, changed: Notify::new(), metrics }
+        Self { models: Mutex::default(), state, changed: Notify::new(), token_refused: AtomicBool::new(false), metrics }
     }
 
     fn models(&self) -> MutexGuard<'_, HashMap<String, Result<Arc<Model>, String>>> {
@@ -99,7 +104,8 @@ impl Registry {
     }
 
     /// A model did not answer: its circuit may be open now, or its token another one.
-    pub(crate) fn failed(&self) {
+    pub(crate) fn failed(&self, token_refused: bool) {
+        self.token_refused.fetch_or(token_refused, Ordering::Relaxed);
         self.publish();
         self.changed.notify_one();
     }
@@ -108,15 +114,23 @@ impl Registry {
     pub(crate) async fn follow(&self, mut externals: watch::Receiver<Arc<Externals>>, secrets: Secrets) {
         loop {
             let now = Arc::clone(&externals.borrow_and_update());
+            self.token_refused.store(false, Ordering::Relaxed);
             self.adopt(&now, &secrets).await;
-            self.publish();
-            let now = Instant::now();
-            let reopens = self.models().values().filter_map(|model| model.as_ref().ok()?.circuit().reopens(now)).min();
-            let until = reopens.map_or(SECRETS_AGAIN, |at| at.saturating_duration_since(now));
-            tokio::select! {
-                changed = externals.changed() => if changed.is_err() { return },
-                () = self.changed.notified() => {}
-                () = sleep(until.min(SECRETS_AGAIN)) => {}
+            let again = Instant::now() + SECRETS_AGAIN;
+            // A circuit that opens is no reason to read Secrets: each call that fails would be a call of the API server.
+            while !self.token_refused.load(Ordering::Relaxed) && Instant::now() < again {
+                self.publish();
+                let now = Instant::now();
+                let reopens =
+                    self.models().values().filter_map(|model| model.as_ref().ok()?.circuit().reopens(now)).min();
+                tokio::select! {
+                    changed = externals.changed() => match changed {
+                        Ok(()) => break,
+                        Err(_) => return,
+                    },
+                    () = self.changed.notified() => {}
+                    () = sleep_until(reopens.map_or(again, |at| at.min(again)).into()) => {}
+                }
             }
         }
     }

@@ -48,17 +48,29 @@ impl Egress for Service {
         let mut external = request.into_inner();
         let request = external.request.take().ok_or_else(|| Status::invalid_argument("`request` is missing"))?;
         let answer = answer(Arc::clone(&self.0), external, request);
-        let answer = match deadline {
-            None => answer.await,
-            Some(deadline) => timeout_at(deadline, answer).await.unwrap_or_else(|_| Err(late())),
-        }?;
+        let begun = async {
+            match deadline {
+                None => answer.await,
+                Some(deadline) => timeout_at(deadline, answer).await.unwrap_or_else(|_| Err(late())),
+            }
+        };
+        let cut = self.0.cut.clone();
+        let answer = tokio::select! {
+            begun = begun => begun?,
+            () = cut.cancelled() => return Err(cut_off()),
+        };
         // A deadline ends what a caller reads, too.
         let end = stream::once(async move {
-            match deadline {
-                Some(deadline) => sleep_until(deadline).await,
-                None => std::future::pending().await,
+            let passed = async {
+                match deadline {
+                    Some(deadline) => sleep_until(deadline).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = passed => Err(late()),
+                () = cut.cancelled() => Err(cut_off()),
             }
-            Err(late())
         });
         let ended = stream::select(answer.map(Some).chain(stream::once(async { None })), end.map(Some));
         Ok(Response::new(
@@ -79,6 +91,10 @@ impl Egress for Service {
 
 fn late() -> Status {
     Status::deadline_exceeded("the deadline passed before the answer was complete")
+}
+
+fn cut_off() -> Status {
+    Status::unavailable("the egress is shutting down; ask again")
 }
 
 /// The answer, with its first piece.

@@ -3,8 +3,10 @@
 // Helpers of tests are tests: what they expect they unwrap.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
+mod access;
 mod answers;
 mod drills;
 mod endpoint;
 mod harness;
+mod oddities;
 mod records;

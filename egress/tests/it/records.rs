@@ -1,13 +1,13 @@
 //! Records of what left, tokens, and who may ask.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
 use serde_json::{Value, json};
 use slm_egress::{Config, RunError, Secrets, Sink};
 use slm_proto::v1::ExternalRequest;
 
 use crate::{
-    endpoint::{Endpoint, Script, said},
+    endpoint::{Endpoint, Script, delta, said},
     harness::{Egress, config, large, question},
 };
 
@@ -127,4 +127,102 @@ async fn it_drains() {
     }
     assert_eq!(last, Some(true));
     ended.await.expect("no panic").expect("it drained");
+}
+
+/// An answer may come in one piece with its end: what it says is recorded all the same.
+#[tokio::test]
+async fn an_answer_in_one_piece_is_recorded_whole() {
+    let whole = json!({ "choices": [{ "index": 0, "message": { "content": "fine" }, "finish_reason": "stop" }] });
+    let whole = Script::Status(200, vec![("content-type", "application/json")], whole.to_string());
+    for script in [Script::Stream(said(&["fine"]), 4096), whole] {
+        let endpoint = Endpoint::start([script]).await;
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("audit.jsonl");
+        let config = Config { audit: Sink::File(path.clone()), audit_content: true, ..config() };
+        let egress = Egress::start(large(&endpoint.url, &json!({})), config).await;
+        egress.until(|names| names == ["large"]).await;
+        egress.ask(question("hello")).await.expect("an answer");
+        let Egress { ended, stop, .. } = egress;
+        drop(stop);
+        ended.await.expect("no panic").expect("it drained");
+        // An egress that has ended has written what it had to.
+        let text = fs::read_to_string(&path).expect("records");
+        let records: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        let [_, ended] = records.as_slice() else { panic!("{text}") };
+        assert_eq!((&ended["content"], &ended["bytes"]), (&json!("fine"), &json!(4)), "{ended}");
+    }
+}
+
+/// A collector that has moved does not have the record: a redirect would turn it into a mere look at another page.
+#[tokio::test]
+async fn a_collector_that_redirects_has_no_record() {
+    let app = axum::Router::new()
+        .route("/v1/logs", axum::routing::post(async || (axum::http::StatusCode::FOUND, [("location", "/welcome")])))
+        .route("/welcome", axum::routing::get(async || "hello"));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let collector = format!("http://{}", listener.local_addr().expect("an address"));
+    let _serving =
+        tokio_util::task::AbortOnDropHandle::new(tokio::spawn(async move { axum::serve(listener, app).await }));
+    let endpoint = Endpoint::start([Script::Stream(said(&["ok"]), 64)]).await;
+    let egress =
+        Egress::start(large(&endpoint.url, &json!({})), Config { audit: Sink::Otlp(collector), ..config() }).await;
+    egress.until(|names| names == ["large"]).await;
+    let status = egress.ask(question("hello")).await.expect_err("nothing is sent");
+    assert_eq!(status.code(), tonic::Code::FailedPrecondition, "{status:?}");
+    assert!(endpoint.asked().is_empty());
+}
+
+/// An answer that does not end within the drain ends with it, and its record is written.
+#[tokio::test]
+async fn what_a_drain_cuts_off_is_recorded() {
+    let endpoint = Endpoint::start([Script::Hang(vec![delta(json!({ "content": "half" }))])]).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("audit.jsonl");
+    let config = Config { audit: Sink::File(path.clone()), drain: Duration::from_millis(1), ..config() };
+    let egress = Egress::start(large(&endpoint.url, &json!({})), config).await;
+    egress.until(|names| names == ["large"]).await;
+    let mut answer = egress.client.clone().generate(question("hello")).await.expect("an answer").into_inner();
+    let Egress { ended, stop, .. } = egress;
+    answer.message().await.expect("started").expect("started");
+    drop(stop);
+    let status = loop {
+        if let Err(status) = answer.message().await {
+            break status;
+        }
+    };
+    assert_eq!(
+        (status.code(), status.message().contains("shutting down")),
+        (tonic::Code::Unavailable, true),
+        "{status:?}"
+    );
+    ended.await.expect("no panic").expect("it ended");
+    let text = fs::read_to_string(&path).expect("records");
+    let last: Value = serde_json::from_str(text.lines().last().expect("a record")).expect("JSON");
+    assert_eq!((&last["event"], &last["outcome"]), (&json!("ended"), &json!("cancelled")), "{last}");
+}
+
+/// A file of Secrets that cannot be read for a moment takes no token away.
+#[tokio::test]
+async fn a_token_stays_while_its_secret_cannot_be_read() {
+    let endpoint = Endpoint::start([Script::Stream(said(&["ok"]), 64)]).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("secrets.yaml");
+    let host = endpoint.url.trim_start_matches("http://").trim_end_matches("/v1");
+    let secret = format!(
+        "kind: Secret\napiVersion: v1\nmetadata: {{name: key, annotations: {{slmswarm.io/hosts: 'http://{host}'}}}}\nstringData: {{token: tok-1}}\n"
+    );
+    fs::write(&path, secret).expect("a file");
+    let config = Config { secrets: Secrets::File(path.clone()), ..config() };
+    let mut externals = large(&endpoint.url, &json!({ "secretRef": { "name": "key" } }));
+    let egress = Egress::start(externals.clone(), config).await;
+    egress.until(|names| names == ["large"]).await;
+    fs::remove_file(&path).expect("a file");
+    // A snapshot is a reason to read it again; its second model shows that it was.
+    let mut other = externals.externals[0].clone();
+    (other.name, other.spec.secret_ref) = ("other".to_owned(), None);
+    externals.externals.push(other);
+    egress.externals.send_replace(std::sync::Arc::new(externals));
+    egress.until(|names| names.contains(&"other".to_owned())).await;
+    egress.ask(question("hello")).await.expect("an answer");
+    assert_eq!(endpoint.asked()[0].authorization.as_deref(), Some("Bearer tok-1"));
 }
