@@ -173,7 +173,8 @@ fn sampling(sampling: &Sampling, body: &mut Map<String, Value>) -> Result<(), Un
         Some(Constraint::JsonSchema(text)) => {
             let wrong = |error| Unsupported { field: "json_schema", why: format!("not JSON: {error}") };
             let schema: Value = serde_json::from_str(text).map_err(wrong)?;
-            json!({ "type": "json_schema", "json_schema": { "name": "answer", "schema": schema } })
+            // Without it the schema is a wish.
+            json!({ "type": "json_schema", "json_schema": { "name": "answer", "strict": true, "schema": schema } })
         }
         Some(Constraint::Regex(_)) => return Err(unsupported("regex")),
         Some(Constraint::Grammar(_)) => return Err(unsupported("grammar")),

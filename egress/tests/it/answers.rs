@@ -98,7 +98,7 @@ async fn what_openai_has_a_word_for_is_said_and_the_rest_is_refused() {
         ),
         (
             "response_format",
-            json!({ "type": "json_schema", "json_schema": { "name": "answer", "schema": { "type": "object" } } }),
+            json!({ "type": "json_schema", "json_schema": { "name": "answer", "strict": true, "schema": { "type": "object" } } }),
         ),
     ] {
         assert_eq!(body[field], value, "{field}");
