@@ -380,7 +380,10 @@ async fn refused(model: &Model, mut response: Response, vault: Option<&Vault>) -
         }
     }
     let text = String::from_utf8_lossy(&text).into_owned();
-    let text = vault.map_or(text.clone(), |vault| vault.restore(&text));
+    let text = match vault {
+        Some(vault) => vault.restore(&text),
+        None => text,
+    };
     let said = serde_json::from_str::<Value>(&text).map_or_else(
         |_| begin(&text),
         |error| if error["error"].is_null() { reported(&error) } else { reported(&error["error"]) },

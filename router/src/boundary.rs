@@ -51,7 +51,8 @@ pub struct LocalOnly;
 /// Models outside may be asked.
 #[derive(Clone, Copy, Debug)]
 pub struct MayLeave {
-    redact: bool,
+    /// Never LocalOnly.
+    policy: DataPolicy,
 }
 
 /// No value at all.
@@ -106,8 +107,7 @@ impl From<DataPolicy> for Bounds {
     fn from(policy: DataPolicy) -> Self {
         match policy {
             DataPolicy::LocalOnly => Self::Within(LocalOnly),
-            DataPolicy::Redacted => Self::Beyond(MayLeave { redact: true }),
-            DataPolicy::AllowExternal => Self::Beyond(MayLeave { redact: false }),
+            DataPolicy::Redacted | DataPolicy::AllowExternal => Self::Beyond(MayLeave { policy }),
         }
     }
 }
@@ -128,14 +128,14 @@ impl Boundary for MayLeave {
     type Egress = Permitted;
 
     fn limit(self) -> DataPolicy {
-        if self.redact { DataPolicy::Redacted } else { DataPolicy::AllowExternal }
+        self.policy
     }
 
     fn permit(self, egress: Egress, errand: Errand) -> Option<Permitted> {
-        let redact = match errand.policy {
+        let redact = match errand.policy.min(self.policy) {
             DataPolicy::LocalOnly => return None,
             DataPolicy::Redacted => true,
-            DataPolicy::AllowExternal => self.redact,
+            DataPolicy::AllowExternal => false,
         };
         Some(Permitted { egress, errand, redact })
     }
