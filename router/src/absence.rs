@@ -34,10 +34,12 @@ pub(crate) enum Absence {
     #[error("{name} is outside of the swarm, and the data policy of the request is {policy}")]
     Policy { name: String, policy: DataPolicy },
     /// Nothing runs that could ask a model outside.
-    #[error("{0} is outside of the swarm, and no egress runs that could ask it")]
+    #[error(
+        "{0} is outside of the swarm, and no egress runs that could ask it; in a cluster, enable that of the chart"
+    )]
     NoEgress(String),
     /// The egress does not ask the model now: its credentials are missing, or it has failed too often.
-    #[error("{0} is not asked now: its egress says why")]
+    #[error("{0} is not asked now, its egress says why; try again later")]
     NotAsked(String),
     /// This request has failed on every worker.
     #[error("every worker that holds it has failed")]

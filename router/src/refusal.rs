@@ -25,7 +25,7 @@ pub(crate) enum Refusal {
     /// The data policy of the request does not let it leave.
     #[error(
         "`{name}` is outside of the swarm, and the data policy of this request is {policy}: the strictest of its route, its token, \
-         its router and its `metadata`"
+         its router and its `metadata`; name a route that stays inside, or allow it there"
     )]
     Policy { name: String, policy: DataPolicy },
     /// A data policy that there is not.
