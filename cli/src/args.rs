@@ -1,18 +1,13 @@
 //! Arguments that several commands share.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::net::SocketAddr;
 
-use slm_convert::{
-    bundle::{PrecisionChoice, cache_dir},
-    graph,
-};
+use slm_convert::{bundle::PrecisionChoice, graph};
 use slm_launch::{ExecutionProvider, Task};
 use slm_router::Origin;
 use slm_worker::runtime::{OpenVinoDevice, Provider};
 
 pub use slm_launch::{CacheArgs, Precision, address, duration};
-
-use crate::exit::Failure;
 
 /// The converter's form of a precision.
 pub fn precision(precision: Precision) -> PrecisionChoice {
@@ -59,13 +54,4 @@ pub struct ListenArgs {
     /// localhost without it.
     #[arg(long, value_name = "ORIGIN", env = "SLM_HTTP_ALLOW_ORIGIN", value_delimiter = ',')]
     pub http_allow_origin: Vec<Origin>,
-}
-
-/// The folder of a cache.
-///
-/// # Errors
-/// Neither the argument nor the environment names a folder.
-pub fn cache_root(cache: &CacheArgs) -> Result<PathBuf, Failure> {
-    let none = || Failure::usage("no cache folder: set HOME, or name one with --cache");
-    cache.cache.clone().or_else(cache_dir).ok_or_else(none)
 }

@@ -8,8 +8,8 @@ use serde_json::json;
 use slm_convert::{bundle::Bundle, checkpoint::Checkpoint};
 use slm_launch::{ExecutionProvider, size};
 
-use crate::{
-    args::{self, Precision},
+use crate::args::{self, Precision};
+use slm_console::{
     exit::{self, Failure},
     output, terminal,
 };

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use clap::Args;
 use slm_local::doctor::{Check, Verdict, checks, model_checks};
 
-use crate::{
-    args::{CacheArgs, ListenArgs, cache_root},
+use crate::args::{CacheArgs, ListenArgs};
+use slm_console::{
     exit::{self, Failure},
     output,
+    store::cache_root,
     style::{self, styled},
 };
 

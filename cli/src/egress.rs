@@ -13,10 +13,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     args::{address, duration},
-    exit::Failure,
-    output::say,
     stdin,
 };
+use slm_console::{exit::Failure, output::say};
 
 /// Asks ExternalModels for routers whose routes lead there.
 ///

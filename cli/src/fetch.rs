@@ -11,10 +11,10 @@ use serde_json::json;
 use slm_artifacts::{Phase, Progress, Source};
 use slm_launch::{StoreArgs, size};
 
-use crate::{
+use crate::credentials::CredentialArgs;
+use slm_console::{
     exit::{self, Failure},
-    output,
-    store_args::{self, CredentialArgs, failure},
+    output, store,
 };
 
 /// Interval of progress lines without a terminal.
@@ -48,12 +48,12 @@ pub async fn execute(args: FetchArgs) -> Result<(), Failure> {
     let begun = Instant::now();
     let credentials = args.credentials.read()?;
     let store = args.store.clone();
-    let store = exit::blocking(move || store_args::open(&store)).await?;
+    let store = exit::blocking(move || store::open(&store)).await?;
     let source = Source { uri: args.uri.clone(), digest: args.digest.clone(), credentials };
     let mut display = ProgressDisplay::default();
     let fetched = store.fetch(&source, &mut |progress| display.show(progress)).await;
     display.clear();
-    let artifact = fetched.map_err(failure)?;
+    let artifact = fetched?;
     if artifact.digest().is_none() && args.digest.is_some() {
         let message =
             format!("{}: is used in place; --digest is compared only with what is downloaded", source.shown());

@@ -13,15 +13,9 @@
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 mod args;
-mod exit;
+mod credentials;
 mod logs;
 mod open_files;
-mod output;
-mod store_args;
-mod style;
-mod terminal;
-mod tokens;
-mod tools;
 
 // The processes of a swarm.
 mod egress;
@@ -33,16 +27,6 @@ mod worker;
 // A swarm from manifests.
 mod up;
 
-// Callers of a running swarm.
-mod chat;
-mod client;
-mod embed;
-mod explain;
-mod get;
-mod ping;
-mod route;
-mod run;
-
 // Models without a swarm.
 mod convert;
 mod doctor;
@@ -52,8 +36,11 @@ mod score;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
-
-use crate::exit::Failure;
+use slm_client::{chat, embed, explain, get, ping, route, run, tokens};
+use slm_console::{
+    exit::{self, Failure},
+    output,
+};
 
 const AFTER_HELP: &str = "\
 Exit codes:

@@ -9,7 +9,8 @@ use slm_operator::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{args::duration, exit::Failure, stdin};
+use crate::{args::duration, stdin};
+use slm_console::exit::Failure;
 
 /// Turns the SlmModels, LoraAdapters and SwarmRoutes of a namespace into worker pods that serve.
 ///

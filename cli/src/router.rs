@@ -17,10 +17,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     args::{ListenArgs, address, duration},
-    exit::Failure,
-    output::say,
     stdin,
 };
+use slm_console::{exit::Failure, output::say};
 
 /// Sends every request to the right expert.
 ///

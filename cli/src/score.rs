@@ -8,10 +8,12 @@ use serde_json::json;
 use slm_launch::ExecutionProvider;
 use slm_local::score::{Score, ScoreOptions, ScoreProgress, score};
 
-use crate::{
-    args::{CacheArgs, Precision, cache_root, precision, provider},
+use crate::args::{CacheArgs, Precision, precision, provider};
+use slm_console::{
     exit::{self, Failure},
-    output, terminal,
+    output,
+    store::cache_root,
+    terminal,
 };
 
 /// Prints the perplexity of a model on a text.

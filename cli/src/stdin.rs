@@ -6,7 +6,7 @@ use std::io::Read as _;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::exit::Failure;
+use slm_console::exit::Failure;
 
 /// Cancels `shutdown` when standard input ends. The thread that waits for it ends with the process.
 pub fn cancel_at_end(shutdown: CancellationToken) {

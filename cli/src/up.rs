@@ -1,26 +1,16 @@
 //! `slm up`: a swarm from a folder of manifests, run by [`slm_local`].
 
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
 use slm_launch::{ExecutionProvider, StoreArgs};
-use slm_local::{Bound, EgressSettings, Embedded, Options, RouterSettings, RunError, Settings, Stop, WorkerSettings};
+use slm_local::{Bound, EgressSettings, Options, RouterSettings, Settings, Stop, WorkerSettings};
 use slm_router::Origin;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    args::{CacheArgs, ListenArgs, cache_root, duration},
-    client::ServerArgs,
-    exit::Failure,
-    output, store_args,
-    terminal::Terminal,
-};
+use crate::args::{CacheArgs, ListenArgs, duration};
+use slm_console::{exit::Failure, output, store, store::cache_root, terminal::Terminal};
 
 /// Runs the swarm that a folder of manifests describes, and follows the folder.
 ///
@@ -92,7 +82,7 @@ pub async fn execute(args: UpArgs) -> Result<(), Failure> {
         manifests: args.filename,
         threads: args.threads,
         accelerator: args.accelerator,
-        artifacts: store_args::config(&args.store)?,
+        artifacts: store::config(&args.store)?,
         settings: settings((args.listen, !args.no_page), args.access, args.external, &args.store.cache, args.drain)?,
     };
     let (ready, is_ready) = oneshot::channel();
@@ -100,77 +90,8 @@ pub async fn execute(args: UpArgs) -> Result<(), Failure> {
     if let Ok(Bound { http, grpc }) = is_ready.await {
         output::line(&format!("ready http={http} grpc={grpc}"))?;
     }
-    running.await.map_err(Failure::failed)?.map_err(failure)?;
+    running.await.map_err(Failure::failed)??;
     if interrupted.is_cancelled() { Err(Failure::Interrupted) } else { Ok(()) }
-}
-
-/// Starts the swarm of `manifests` on free ports for one command, silently, and waits until it is ready.
-///
-/// # Errors
-/// Manifests that are not valid, or that cannot be Ready.
-pub async fn embedded(manifests: &Path, store: &StoreArgs) -> Result<Embedded, Failure> {
-    let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let listen = ListenArgs { http: any, grpc: any, http_allow_origin: Vec::new() };
-    let options = Options {
-        manifests: manifests.to_owned(),
-        threads: None,
-        accelerator: None,
-        artifacts: store_args::config(store)?,
-        settings: settings((listen, false), None, ExternalArgs::default(), &store.cache, Duration::from_secs(5))?,
-    };
-    let swarm = Embedded::start(options, Arc::new(Terminal::new(true))).await.map_err(failure)?;
-    swarm.ok_or(Failure::AlreadyPrinted)
-}
-
-/// The swarm that a command asks: one that runs, or one that is started for it.
-#[derive(clap::Args, Debug)]
-pub struct SwarmArgs {
-    /// Start the swarm of these manifests for this command.
-    #[arg(short, long, value_name = "DIR", conflicts_with = "server")]
-    filename: Option<PathBuf>,
-    #[command(flatten)]
-    server: ServerArgs,
-    #[command(flatten)]
-    store: StoreArgs,
-}
-
-impl SwarmArgs {
-    /// Asks it. What was started for it ends after it.
-    ///
-    /// # Errors
-    /// Manifests that cannot be Ready, no answer at the address, or what `ask` says.
-    pub async fn ask(&self, ask: impl AsyncFnOnce(&ServerArgs) -> Result<(), Failure>) -> Result<(), Failure> {
-        match &self.filename {
-            None => ask(&self.server).await,
-            Some(filename) => with_swarm(None, (filename, &self.store), ask).await,
-        }
-    }
-}
-
-/// Asks the swarm that runs, or that of `manifests`, which is started for it and ends after it.
-///
-/// # Errors
-/// Manifests that cannot be Ready, no answer at the address, or what `ask` says.
-pub async fn with_swarm(
-    running: Option<&ServerArgs>,
-    (manifests, store): (&Path, &StoreArgs),
-    ask: impl AsyncFnOnce(&ServerArgs) -> Result<(), Failure>,
-) -> Result<(), Failure> {
-    if let Some(running) = running {
-        return ask(running).await;
-    }
-    let swarm = embedded(manifests, store).await?;
-    let answered = ask(&ServerArgs::local(swarm.bound.grpc.to_string())).await;
-    let ended = swarm.end().await.map_err(failure);
-    answered.and(ended)
-}
-
-/// Invalid manifests are wrong usage.
-pub fn failure(error: RunError) -> Failure {
-    match error {
-        RunError::Manifests(problems) => Failure::usage(problems),
-        error => Failure::failed(error),
-    }
 }
 
 /// Of the endpoints, and whether the page is served.

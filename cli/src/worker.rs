@@ -15,11 +15,10 @@ use slm_worker::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    args::{cache_root, precision, provider, task},
-    exit::Failure,
-    output::say,
-    stdin, store_args,
+    args::{precision, provider, task},
+    stdin,
 };
+use slm_console::{exit::Failure, output::say, store, store::cache_root};
 
 /// Schemes of a source.
 const SCHEMES: [&str; 5] = ["file:", "oci:", "https:", "http:", "pvc:"];
@@ -92,7 +91,7 @@ fn uri(model: &str) -> String {
 
 fn config(launch: WorkerLaunch) -> Result<WorkerConfig, Failure> {
     let cache = cache_root(&launch.store.cache)?;
-    let artifacts = store_args::config(&launch.store)?;
+    let artifacts = store::config(&launch.store)?;
     let credentials = launch.credentials.as_deref().map(slm_worker::mounted_credentials).transpose();
     let credentials = credentials.map_err(Failure::usage)?.flatten();
     let source = Source { uri: uri(&launch.model), digest: launch.digest, credentials };

@@ -1,12 +1,10 @@
-//! Arguments of commands that fetch artifacts: cache and credentials.
+//! Credentials for the server of an artifact.
 
 use std::{fs, path::PathBuf};
 
-use slm_artifacts::{Credentials, FetchError, Store, StoreConfig};
+use slm_artifacts::Credentials;
 
-use slm_launch::StoreArgs;
-
-use crate::{args::cache_root, exit::Failure};
+use slm_console::exit::Failure;
 
 /// Credentials for the server of an artifact.
 #[derive(Clone, Debug, clap::Args)]
@@ -23,24 +21,6 @@ pub struct CredentialArgs {
     /// File with a bearer token.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
-}
-
-/// Configuration of the artifact store.
-pub fn config(args: &StoreArgs) -> Result<StoreConfig, Failure> {
-    let cache = cache_root(&args.cache)?;
-    Ok(StoreConfig {
-        converted: Some(cache.join("converted")),
-        bytes_max: args.artifacts_max,
-        pvc_root: args.pvc_root.clone(),
-        insecure_hosts: args.insecure_host.clone(),
-        ca_file: args.ca_file.clone(),
-        ..StoreConfig::new(cache.join("artifacts"))
-    })
-}
-
-/// Opens the store.
-pub fn open(args: &StoreArgs) -> Result<Store, Failure> {
-    Store::open(config(args)?).map_err(failure)
 }
 
 impl CredentialArgs {
@@ -64,22 +44,5 @@ impl CredentialArgs {
             }
             _ => Ok(None),
         }
-    }
-}
-
-/// A bad reference is wrong usage; everything else has failed.
-pub fn failure(error: FetchError) -> Failure {
-    let message = format!("{}: {error}", error.reason());
-    match error {
-        FetchError::BadReference { .. } => Failure::Usage(message),
-        _ => Failure::Failed(message),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn claims_are_looked_for_where_the_operator_mounts_them() {
-        assert_eq!(slm_artifacts::PVC_ROOT, slm_launch::PVC_ROOT);
     }
 }

@@ -14,10 +14,12 @@ use tokio::task::JoinSet;
 use tonic::Status;
 
 use crate::{
-    client::{Client, ServerArgs, refused},
+    connection::{Client, ServerArgs, refused},
+    swarm::SwarmArgs,
+};
+use slm_console::{
     exit::{self, Failure},
     output,
-    up::SwarmArgs,
 };
 
 /// Requests at a time.
@@ -58,7 +60,7 @@ fn share(text: &str) -> Result<f64, String> {
 }
 
 /// Runs it.
-pub async fn execute(args: EvalArgs) -> Result<(), Failure> {
+pub(super) async fn execute(args: EvalArgs) -> Result<(), Failure> {
     let file = args.data.clone();
     let data = exit::blocking(move || Data::read(&file).map_err(Failure::usage)).await?;
     args.swarm.ask(async |server| eval(server, &args, &data).await).await

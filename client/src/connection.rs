@@ -14,7 +14,7 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use crate::exit::Failure;
+use slm_console::exit::Failure;
 
 /// Time to connect: loopback answers at once, and so does a network that works.
 const CONNECT: Duration = Duration::from_secs(5);

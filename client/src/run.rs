@@ -9,11 +9,12 @@ use slm_proto::v1::{
 };
 
 use crate::{
-    client::{Client, PromptArgs, ServerArgs, refused},
-    exit::Failure,
-    explain, output, tools,
-    up::SwarmArgs,
+    connection::{Client, PromptArgs, ServerArgs, refused},
+    explain,
+    swarm::SwarmArgs,
+    tools,
 };
+use slm_console::{exit::Failure, output};
 
 /// Prints one answer as it is generated.
 ///

@@ -6,10 +6,11 @@ mod train;
 
 use clap::Subcommand;
 
-use crate::exit::Failure;
+use slm_console::exit::Failure;
 
 /// Trains the head of a route, and evaluates routes.
 #[derive(Subcommand, Debug)]
+#[expect(missing_docs, reason = "help shows the text of each command's arguments")]
 pub enum RouteCommand {
     Train(train::TrainArgs),
     Eval(eval::EvalArgs),

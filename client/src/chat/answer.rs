@@ -6,11 +6,10 @@ use slm_proto::v1::{Delta, Finished, GenerateRequest, GenerateResponse, Started,
 use tonic::{Status, Streaming};
 
 use crate::{
-    client::{Client, refused},
-    exit::Failure,
-    explain, output, style,
-    style::styled,
+    connection::{Client, refused},
+    explain,
 };
+use slm_console::{exit::Failure, output, style, style::styled};
 
 /// How an answer ended.
 pub(super) enum Ended {

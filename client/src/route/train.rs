@@ -15,10 +15,12 @@ use slm_launch::StoreArgs;
 
 use super::encode::vectors;
 use crate::{
-    client::{Client, ServerArgs},
+    connection::{Client, ServerArgs},
+    swarm::with_swarm,
+};
+use slm_console::{
     exit::{self, Failure},
     output,
-    up::with_swarm,
 };
 
 /// Trains the head of a route.
@@ -68,7 +70,7 @@ struct Place {
 }
 
 /// Runs it.
-pub async fn execute(args: TrainArgs) -> Result<(), Failure> {
+pub(super) async fn execute(args: TrainArgs) -> Result<(), Failure> {
     let manifests = manifest::read(&args.filename).map_err(Failure::usage)?;
     let place = place(&manifests, &args.route, args.out.clone()).map_err(Failure::usage)?;
     let file = args.data.clone();

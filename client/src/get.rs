@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use slm_crds::nearest::{did_you_mean, nearest};
 use slm_proto::v1::{ListModelsRequest, ModelInfo};
 
-use crate::{
-    client::{Client, ServerArgs, refused},
+use crate::connection::{Client, ServerArgs, refused};
+use slm_console::{
     exit::Failure,
     output::{self, short_digest},
 };

@@ -8,8 +8,8 @@ use slm_proto::{
     v1::{Candidate, CandidateOutcome, Decision},
 };
 
-use crate::{
-    client::{Client, PromptArgs, ServerArgs, refused},
+use crate::connection::{Client, PromptArgs, ServerArgs, refused};
+use slm_console::{
     exit::Failure,
     output::{self, short_digest},
     style::{self, styled},

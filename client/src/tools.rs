@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 use slm_proto::v1::{Tool, ToolCall, ToolChoice, ToolChoiceMode};
 
-use crate::exit::Failure;
+use slm_console::exit::Failure;
 
 /// The tools of a file: one, or a list of them, as OpenAI writes them or as the function alone.
 pub(crate) fn read(file: &Path) -> Result<Vec<Tool>, Failure> {

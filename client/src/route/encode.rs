@@ -4,16 +4,14 @@ use indicatif::{ProgressBar, ProgressStyle};
 use slm_head::Encoder;
 use slm_proto::v1::{EmbedInput, EmbedRequest, ListModelsRequest, embed_input::Input};
 
-use crate::{
-    client::{Client, refused},
-    exit::Failure,
-};
+use crate::connection::{Client, refused};
+use slm_console::exit::Failure;
 
 /// Texts of one request.
 const BATCH: usize = 128;
 
 /// Vectors of `texts` by the model or adapter `name` on `model`, and what is known of it.
-pub async fn vectors(
+pub(super) async fn vectors(
     client: &mut Client,
     (name, model): (&str, &str),
     texts: &[&str],

@@ -16,11 +16,13 @@ use self::{
     lines::{Line, Lines},
 };
 use crate::{
-    client::{Client, ServerArgs, refused},
+    connection::{Client, ServerArgs, refused},
+    swarm::SwarmArgs,
+};
+use slm_console::{
     exit::{self, Failure},
     output, style,
     style::styled,
-    up::SwarmArgs,
 };
 
 /// A conversation with a model, an adapter or a route.

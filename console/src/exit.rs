@@ -2,6 +2,9 @@
 
 use std::{fmt::Display, io, process::ExitCode};
 
+use slm_artifacts::FetchError;
+use slm_local::RunError;
+
 use crate::style;
 
 /// The failure of a command.
@@ -37,6 +40,27 @@ impl From<io::Error> for Failure {
         match error.kind() {
             io::ErrorKind::BrokenPipe => Self::OutputClosed,
             _ => Self::Failed(format!("writing the output: {error}")),
+        }
+    }
+}
+
+/// A bad reference is wrong usage; everything else has failed.
+impl From<FetchError> for Failure {
+    fn from(error: FetchError) -> Self {
+        let message = format!("{}: {error}", error.reason());
+        match error {
+            FetchError::BadReference { .. } => Self::Usage(message),
+            _ => Self::Failed(message),
+        }
+    }
+}
+
+/// Invalid manifests are wrong usage.
+impl From<RunError> for Failure {
+    fn from(error: RunError) -> Self {
+        match error {
+            RunError::Manifests(problems) => Self::usage(problems),
+            error => Self::failed(error),
         }
     }
 }

@@ -3,11 +3,8 @@
 use clap::Args;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
-use crate::{
-    client::{ServerArgs, refused},
-    exit::Failure,
-    output,
-};
+use crate::connection::{ServerArgs, refused};
+use slm_console::{exit::Failure, output};
 
 /// Asks whether a swarm's endpoint takes requests. Needs no token.
 #[derive(Args, Debug)]

@@ -5,11 +5,10 @@ use serde_json::json;
 use slm_proto::v1::{DetokenizeRequest, GenerateRequest, TokenizeRequest, TokenizeResponse};
 
 use crate::{
-    client::{Client, PromptArgs, ServerArgs, refused},
-    exit::Failure,
-    output,
-    up::SwarmArgs,
+    connection::{Client, PromptArgs, ServerArgs, refused},
+    swarm::SwarmArgs,
 };
+use slm_console::{exit::Failure, output};
 
 /// Shows the tokens of a prompt, as a request with it would have them.
 ///

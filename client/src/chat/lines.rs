@@ -5,7 +5,7 @@ use std::io::{self, BufRead as _, IsTerminal as _};
 use rustyline::{DefaultEditor, error::ReadlineError};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::exit::Failure;
+use slm_console::exit::Failure;
 
 /// Bytes of one message: more than any context holds is not read.
 const MESSAGE_BYTES_MAX: usize = 4 << 20;

@@ -5,11 +5,10 @@ use serde_json::json;
 use slm_proto::v1::{EmbedInput, EmbedRequest, EmbedResponse, embed_input::Input};
 
 use crate::{
-    client::{Client, ServerArgs, refused},
-    exit::Failure,
-    output,
-    up::SwarmArgs,
+    connection::{Client, ServerArgs, refused},
+    swarm::SwarmArgs,
 };
+use slm_console::{exit::Failure, output};
 
 /// Turns texts into vectors.
 ///
