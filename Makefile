@@ -34,9 +34,11 @@ test: setup ## Everything that CI runs
 	@$(MAKE) --no-print-directory check build
 	SLM_TEST_PYTHON="$(PYTHON)" $(CARGO) test --release --workspace --no-fail-fast
 
-check: ## Format, lints, documentation
+check: ## Format, lints, documentation; what only fuzzing and shuttle compile
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --workspace --all-targets --features slm-tests/cluster -- -D warnings
+	$(CARGO) clippy --release --package slm-worker --features shuttle --lib --tests -- -D warnings
+	RUSTFLAGS="--cfg fuzzing" $(CARGO) check --quiet --release --manifest-path fuzz/Cargo.toml --target-dir "$(TARGET)/fuzz-check"
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --workspace --no-deps --quiet
 
 deny: ## Licences, sources, bans and duplicates of dependencies (builds cargo-deny once)
