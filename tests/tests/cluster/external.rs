@@ -67,7 +67,11 @@ async fn answers() -> Result<()> {
     let host = format!("{RELEASE}-slm-swarm-router:8000");
     let message = until_reason("ext", "outside", "SecretNotUsable").await?;
     ensure!(message.contains(&host), "{message}");
+    // A token goes in plain text only where the Secret says so.
     apply(&secret(&host))?;
+    let message = until_reason("ext", "outside", "SecretNotUsable").await?;
+    ensure!(message.contains("not encrypted"), "{message}");
+    apply(&secret(&format!("http://{host}")))?;
     let message = until_reason("ext", "outside", "Ready").await?;
     ensure!(message.contains(&host), "{message}");
 
