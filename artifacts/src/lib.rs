@@ -1,7 +1,7 @@
 //! Artifact store: fetches models and adapters from their source to a path on this machine.
 //!
 //! [`Store::fetch`] takes a URI and gives an [`Artifact`]: a path, the verified digest, and a lease that keeps it in
-//! the cache while it is used. `file:` and `pvc://` are used in place; `https://` and `oci://` are downloaded into a
+//! the cache while it is used. `file:` and `pvc://` are used in place; `https://`, `oci://` and `hf://` are downloaded into a
 //! cache that any number of processes and pods may share. See docs/artifacts.md.
 //!
 //! # Guarantees
@@ -18,6 +18,7 @@
 //! Modules, in the order in which a fetch meets them:
 
 mod digest;
+mod hub_reference;
 mod oci_reference;
 mod source;
 
@@ -26,6 +27,7 @@ mod credentials;
 mod error;
 mod progress;
 
+mod hub;
 mod local;
 mod oci;
 mod web;
@@ -49,7 +51,7 @@ pub use error::FetchError;
 pub use http::retry::RetryPolicy;
 pub use progress::{Phase, Progress};
 pub use source::Source;
-pub use store::{PVC_ROOT, Store, StoreConfig};
+pub use store::{HUB_ENDPOINT, PVC_ROOT, Store, StoreConfig};
 
 /// Entry points of the fuzz targets.
 #[cfg(fuzzing)]

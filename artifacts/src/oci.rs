@@ -8,7 +8,7 @@ mod token;
 use crate::oci_reference::OciReference;
 use crate::{
     Artifact, FetchError, Progress,
-    cache::{blocking, entry::Entry, entry_key, evict::Room, evict::bytes_in, job::Job, refs::Ref},
+    cache::{blocking, entry::Entry, entry_key, job::Job, refs::Ref},
     http::{
         download::{Download, DownloadRequest},
         retry::RetryPolicy,
@@ -118,7 +118,7 @@ impl Oci<'_> {
     ) -> Result<Entry, FetchError> {
         let layers = self.layers(digest, manifest, watch).await?;
         let total = layers.iter().map(|layer| layer.bytes).sum();
-        self.reserve(job, key, total).await?;
+        self.request.reserve(job, key, total).await?;
         let (mut parts, mut before) = (Vec::new(), 0);
         for layer in layers {
             let mut whole = |progress: Progress| match progress.phase {
@@ -158,26 +158,6 @@ impl Oci<'_> {
                 media_type: "of an index".to_owned(),
                 message: "within an index; push the artifact itself".to_owned(),
             }),
-        }
-    }
-
-    /// Makes room for all layers before the first request.
-    async fn reserve(&self, job: &Job, key: &str, total: u64) -> Result<(), FetchError> {
-        let (cache, uri) = (&self.request.tools.cache, self.request.uri);
-        let limit = cache.bytes_max;
-        if total > limit {
-            return Err(FetchError::TooLarge { uri: uri.to_owned(), bytes: total, limit });
-        }
-        let (dir, key) = (job.dir(), key.to_owned());
-        let room = blocking(cache, uri, move |cache| {
-            let missing = total.saturating_sub(bytes_in(&dir));
-            Ok((cache.make_room(missing, &key)?, missing))
-        });
-        match room.await? {
-            (Room::Made, _) => Ok(()),
-            (Room::InUse, bytes) => {
-                Err(FetchError::CacheFull { uri: uri.to_owned(), dir: cache.dir.clone(), bytes, limit })
-            }
         }
     }
 

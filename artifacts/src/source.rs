@@ -5,15 +5,16 @@ use std::path::PathBuf;
 use percent_encoding::percent_decode_str;
 use reqwest::Url;
 
-use crate::{Credentials, FetchError, oci_reference::OciReference};
+use crate::{Credentials, FetchError, hub_reference::HubReference, oci_reference::OciReference};
 
 /// Source of an artifact.
 #[derive(Clone, Debug, Default)]
 pub struct Source {
-    /// `file:PATH`, `pvc://CLAIM/PATH`, `https://…` or `oci://HOST/REPOSITORY[:TAG][@DIGEST]`.
+    /// `file:PATH`, `pvc://CLAIM/PATH`, `https://…`, `oci://HOST/REPOSITORY[:TAG][@DIGEST]` or
+    /// `hf://ORG/REPO[@REVISION][/PATH]`.
     pub uri: String,
     /// Expected digest, `sha256:` and 64 hexadecimal digits: of the file or archive for `https:`, of the manifest for
-    /// `oci:`. Ignored for `file:` and `pvc:`, which are used in place: there the caller compares it.
+    /// `oci:`, of the file or of the list of files for `hf:`. Ignored for `file:` and `pvc:`, which are used in place: there the caller compares it.
     pub digest: Option<String>,
     /// Credentials for the server. Never sent to another host, nor without TLS unless the host is allowed without.
     pub credentials: Option<Credentials>,
@@ -49,9 +50,11 @@ pub(crate) enum Location {
     Web(Box<Url>),
     /// An artifact in a registry.
     Oci(OciReference),
+    /// Files in a repository of a Hub.
+    Hub(HubReference),
 }
 
-const SUPPORTED: &str = "file:PATH, pvc://CLAIM/PATH, https://HOST/FILE or oci://HOST/REPOSITORY:TAG";
+const SUPPORTED: &str = "file:PATH, pvc://CLAIM/PATH, https://HOST/FILE, oci://HOST/REPOSITORY:TAG or hf://ORG/REPO";
 
 impl Location {
     /// # Errors
@@ -66,6 +69,7 @@ impl Location {
             "pvc" => claim(rest).map_err(bad),
             "http" | "https" => web(uri).map(Self::Web).map_err(bad),
             "oci" => OciReference::parse(rest).map(Self::Oci).map_err(bad),
+            "hf" => HubReference::parse(rest).map(Self::Hub).map_err(bad),
             other => Err(bad(format!("scheme `{other}` is not supported; write {SUPPORTED}"))),
         }
     }
@@ -143,6 +147,7 @@ mod tests {
             Ok(Location::Claim { claim, path }) => format!("claim {claim} {}", path.display()),
             Ok(Location::Web(url)) => format!("web {url} {}", file_name(&url).unwrap()),
             Ok(Location::Oci(reference)) => format!("oci {reference}"),
+            Ok(Location::Hub(reference)) => format!("hub {reference}"),
             Err(error) => format!("{}: {error}", error.reason()),
         }
     }
@@ -159,6 +164,7 @@ mod tests {
             ("https://example.com/a/b%20c.gguf?token=x#y", "web https://example.com/a/b%20c.gguf?token=x b c.gguf"),
             ("http://localhost:8080/x.tar.gz", "web http://localhost:8080/x.tar.gz x.tar.gz"),
             ("oci://localhost:5000/team/model:v1", "oci localhost:5000/team/model:v1"),
+            ("hf://org/repo@v1/a.gguf", "hub org/repo@v1/a.gguf"),
         ] {
             assert_eq!(parsed(uri), expected, "{uri}");
         }
@@ -168,8 +174,8 @@ mod tests {
     fn refusals_say_what_to_write() {
         for (uri, part) in [
             ("models/x.gguf", "has no scheme"),
-            ("hf://org/repo", "scheme `hf` is not supported; write file:PATH, pvc://CLAIM/PATH, https://"),
-            ("s3://bucket/key", "scheme `s3`"),
+            ("hf://org", "write hf://ORG/REPO"),
+            ("s3://bucket/key", "scheme `s3` is not supported; write file:PATH, pvc://CLAIM/PATH, https://"),
             ("file:", "names no file"),
             ("file://models/x", "three slashes"),
             ("pvc:models/x", "write pvc://CLAIM/PATH"),

@@ -3,15 +3,15 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use crate::{
-    Artifact, FetchError, Progress, RetryPolicy, Source,
+    Artifact, Credentials, FetchError, Progress, RetryPolicy, Source,
     cache::Cache,
     digest::parse_digest,
     http::{
         client::{PlainHosts, client},
         rate::MinimumRate,
     },
-    local, oci,
-    request::{Request, Tools},
+    hub, local, oci,
+    request::{HubServer, Request, Tools},
     source::Location,
     web,
 };
@@ -31,6 +31,10 @@ pub struct StoreConfig {
     pub insecure_hosts: Vec<String>,
     /// File with PEM certificates to trust in addition to the system's.
     pub ca_file: Option<PathBuf>,
+    /// Server of `hf:` sources, `https://HOST`.
+    pub hub_endpoint: String,
+    /// Credentials for that server, of sources without their own.
+    pub hub_credentials: Option<Credentials>,
     /// Retries and backoff.
     pub retry: RetryPolicy,
     /// Read timeout: time without a byte after which a server counts as unreachable.
@@ -40,6 +44,9 @@ pub struct StoreConfig {
     /// Timeout for the beginning of an answer, tokens included, and for a whole manifest.
     pub answer_max: Duration,
 }
+
+/// Default server of `hf:` sources.
+pub const HUB_ENDPOINT: &str = "https://huggingface.co";
 
 /// Default folder of mounted claims.
 pub const PVC_ROOT: &str = "/var/lib/slm-swarm/pvc";
@@ -54,6 +61,8 @@ impl StoreConfig {
             pvc_root: PathBuf::from(PVC_ROOT),
             insecure_hosts: Vec::new(),
             ca_file: None,
+            hub_endpoint: HUB_ENDPOINT.to_owned(),
+            hub_credentials: None,
             retry: RetryPolicy::default(),
             idle: Duration::from_secs(30),
             rate_min: 1024,
@@ -83,6 +92,7 @@ impl Store {
             cache: Arc::new(cache),
             client,
             plain,
+            hub: HubServer { endpoint: config.hub_endpoint, credentials: config.hub_credentials },
             retry: config.retry,
             rate: MinimumRate { bytes_per_second: config.rate_min, window: config.idle },
             answer_max: config.answer_max,
@@ -127,6 +137,7 @@ impl Store {
             }
             Location::Web(url) => web::fetch(request, &url, watch).await,
             Location::Oci(reference) => oci::fetch(request, &reference, watch).await,
+            Location::Hub(reference) => hub::fetch(request, &reference, watch).await,
         }
     }
 }

@@ -79,7 +79,6 @@ pub(crate) fn client(plain: &PlainHosts, ca_file: Option<&Path>, idle: Duration)
 
 /// Follows redirects only to where the first request would have been allowed. The client itself drops `Authorization`
 /// when the host changes.
-/// changes.
 fn redirects(plain: PlainHosts) -> redirect::Policy {
     redirect::Policy::custom(move |attempt| {
         let left_tls =

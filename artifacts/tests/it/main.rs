@@ -6,10 +6,12 @@
 
 mod child;
 mod common;
+mod hub_server;
 mod registry;
 mod server;
 
 mod auth;
+mod hub;
 mod oci;
 mod resume;
 mod room;

@@ -159,7 +159,7 @@ async fn answer(State(served): State<Served>, request: Request) -> Response {
 }
 
 /// A body in small pieces, which ends early with an error, or pauses.
-fn paced(
+pub fn paced(
     body: Bytes,
     cut: Option<usize>,
     hold: Option<usize>,
