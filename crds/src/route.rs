@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    retrieve::Retrieve,
     status::{self, Condition},
     validation,
 };
@@ -55,6 +56,9 @@ pub struct SwarmRouteSpec {
     /// Cascade asks a larger target when the answer of the selected one is not confident enough.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cascade: Option<Cascade>,
+    /// Retrieve puts passages of an index into a conversation before its expert is asked, and cites them in the answer's metadata.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retrieve: Option<Retrieve>,
     /// DataPolicy says what may leave the swarm. LocalOnly (the default): no target outside of the swarm is asked. Redacted: an
     /// ExternalModel may be asked, with placeholders instead of personal data and secrets. AllowExternal: an ExternalModel may be asked.
     /// A router, a caller's token and a request can be stricter, never laxer.
@@ -308,6 +312,7 @@ impl SwarmRouteSpec {
             similarity: None,
             out_of_scope: None,
             cascade: None,
+            retrieve: None,
             data_policy: DataPolicy::default(),
             on_error: OnError::default(),
             fallback,
@@ -318,6 +323,7 @@ impl SwarmRouteSpec {
     pub fn references(&self) -> impl Iterator<Item = (Place, &Target)> {
         let classifier = self.classifier.iter().map(|classifier| (Place::Classifier, &classifier.model));
         let encoder = self.similarity.iter().map(|similarity| (Place::Encoder, &similarity.encoder));
+        let retriever = self.retrieve.iter().map(|retrieve| (Place::Retriever, &retrieve.encoder));
         let rules = self.rules.iter().enumerate().map(|(index, rule)| (Place::Rule(index), &rule.to));
         let labelled = self.classifier.iter().flat_map(|classifier| classifier.targets.iter().enumerate());
         let labelled = labelled.map(|(index, target)| (Place::Labelled(index), target));
@@ -327,7 +333,7 @@ impl SwarmRouteSpec {
         let larger = self.cascade.iter().flat_map(|cascade| cascade.targets.iter().enumerate());
         let larger = larger.map(|(index, target)| (Place::Cascade(index), target));
         let selected = rules.chain(labelled).chain(similar).chain(out).chain(larger);
-        classifier.chain(encoder).chain(selected).chain([(Place::Fallback, &self.fallback)])
+        classifier.chain(encoder).chain(retriever).chain(selected).chain([(Place::Fallback, &self.fallback)])
     }
 }
 
@@ -338,6 +344,8 @@ pub enum Place {
     Classifier,
     /// What makes vectors.
     Encoder,
+    /// What makes vectors of what passages are retrieved for.
+    Retriever,
     /// The target of a rule.
     Rule(usize),
     /// A target of the classifier.
@@ -356,7 +364,7 @@ impl Place {
     /// Whether what stands there may answer requests.
     #[must_use]
     pub fn answers(self) -> bool {
-        !matches!(self, Self::Classifier | Self::Encoder)
+        !matches!(self, Self::Classifier | Self::Encoder | Self::Retriever)
     }
 }
 
@@ -365,6 +373,7 @@ impl fmt::Display for Place {
         match self {
             Self::Classifier => f.write_str("spec.classifier.model"),
             Self::Encoder => f.write_str("spec.similarity.encoder"),
+            Self::Retriever => f.write_str("spec.retrieve.encoder"),
             Self::Rule(index) => write!(f, "spec.rules[{index}].to"),
             Self::Labelled(index) => write!(f, "spec.classifier.targets[{index}]"),
             Self::Similar(index) => write!(f, "spec.similarity.targets[{index}]"),
