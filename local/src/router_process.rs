@@ -37,6 +37,8 @@ pub struct RouterSettings {
     pub page: bool,
     /// Folder with certificate and tokens of the endpoints; without it they speak plain text, with everybody.
     pub access: Option<PathBuf>,
+    /// File of Secrets for the stores that routes retrieve from.
+    pub secrets: Option<PathBuf>,
     /// Time for running answers to finish after a shutdown was requested.
     pub drain: Duration,
 }
@@ -80,7 +82,7 @@ impl RouterProcess {
     /// # Errors
     /// The system does not start the process.
     pub(crate) async fn start(&mut self) -> io::Result<()> {
-        let RouterSettings { http, grpc, origins, page, access, drain } = &self.settings;
+        let RouterSettings { http, grpc, origins, page, access, secrets, drain } = &self.settings;
         let drain = format!("{}ms", drain.as_millis());
         let flags =
             ["router", "--follow-stdin", "--http", &http.to_string(), "--grpc", &grpc.to_string(), "--drain", &drain]
@@ -91,8 +93,9 @@ impl RouterProcess {
             let folder = [OsString::from("--access"), folder.into()];
             folder.into_iter().chain(["--probes".into(), "127.0.0.1:0".into()])
         });
+        let secrets = secrets.iter().flat_map(|file| [OsString::from("--secrets"), file.into()]);
         let page = page.then(|| OsString::from("--page"));
-        let flags = flags.into_iter().chain(allowed).chain(guarded).chain(page);
+        let flags = flags.into_iter().chain(allowed).chain(guarded).chain(secrets).chain(page);
         let child = Child::start(ChildId::Router, flags, self.events.clone())?;
         if let Some(snapshot) = &self.snapshot {
             child.say(snapshot.clone()).await;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use futures::{FutureExt as _, future::BoxFuture};
 use slm_crds::route::{DataPolicy, Target};
 use slm_pool::{FairPool, Priority};
+use slm_retrieve::secrets::Secrets;
 use slm_proto::v1::{Decision, GenerateRequest, Started, generation_client::GenerationClient};
 use tokio::{
     sync::watch,
@@ -39,6 +40,7 @@ use crate::{
     readiness::ReadinessGate,
     refusal::Refusal,
     resolve::resolve,
+    retrieval::{Retrieval, Stores},
     scores::{Classifiers, Comparer, Kept, Readers},
     started::StartedAnswer,
     throttle::Throttle,
@@ -69,6 +71,7 @@ pub(crate) struct Dispatcher {
     /// What may leave the swarm at most.
     data_policy: DataPolicy,
     pub(crate) cascades: Cascades,
+    pub(crate) stores: Stores,
     /// Makes vectors of examples ahead of requests, which would do it themselves.
     _prepares: AbortOnDropHandle<()>,
 }
@@ -103,12 +106,14 @@ pub(crate) struct Call {
     pub(crate) caller: Caller,
     pub(crate) api: Api,
     pub(crate) deadline: Option<Instant>,
+    /// What its route puts into it; nothing for what is no request for an answer.
+    pub(crate) retrieval: Retrieval,
 }
 
 impl Dispatcher {
     pub(crate) fn new(
         fleet: &Fleet,
-        (limits, data_policy): (Limits, DataPolicy),
+        (limits, data_policy, secrets): (Limits, DataPolicy, Secrets),
         metrics: Arc<Metrics>,
         gate: ReadinessGate,
         shutdown: CancellationToken,
@@ -119,6 +124,7 @@ impl Dispatcher {
         let (readers, kept) = (Readers::new(view.clone(), Arc::clone(&channels)), Kept::default());
         let classifiers = Classifiers::new(readers.clone(), kept.clone(), Arc::clone(&metrics));
         let comparer = Comparer::new(readers, kept, Arc::clone(&metrics));
+        let stores = Stores::new(secrets, comparer.clone());
         let prepares = AbortOnDropHandle::new(tokio::spawn(comparer.clone().prepare_all(view.clone())));
         Self {
             view,
@@ -137,6 +143,7 @@ impl Dispatcher {
             egress: EgressChannels(fleet.egress_channels()),
             data_policy,
             cascades: Cascades::default(),
+            stores,
             _prepares: prepares,
             limits,
         }
@@ -164,6 +171,7 @@ impl Dispatcher {
     async fn answer(&self, request: &GenerateRequest, call: &Call, beside: Option<&str>) -> Result<Answer, Refusal> {
         let mut meter = Meter::new(&self.metrics, call.api, call.caller.name());
         let deadline = self.deadline(call);
+        let call = &Call { caller: call.caller.clone(), retrieval: Retrieval::wanted(), ..*call };
         let answer = async {
             let permit = self.admit(request, &call.caller)?;
             let policy = self.policy(&self.view(), request, &call.caller)?;
@@ -182,7 +190,8 @@ impl Dispatcher {
                 Ok(match reply {
                     Reply::Of(begun) => {
                         let probabilities = request.logprobs.is_some();
-                        begun.into_answer(meter, deadline, &self.limits, (permit, probabilities))
+                        let answer = begun.into_answer(meter, deadline, &self.limits, (permit, probabilities));
+                        Answer { started: Started { retrieval: call.retrieval.told(), ..answer.started }, ..answer }
                     }
                     Reply::Message { message, decision } => {
                         let (request_id, decision) = (request.request_id.clone(), Some(*decision));
@@ -317,6 +326,9 @@ impl Dispatcher {
             }
             let plan =
                 self.plan(&now, request, &call.caller, outcomes.as_ref(), (&attempts.tried, wanted, boundary))?;
+            if matches!(plan, Plan::Send { .. }) {
+                self.retrieve(&now, request, call).await?;
+            }
             match plan {
                 Plan::Say { message, decision } => return Ok(Reply::Message { message, decision }),
                 Plan::Wait { name, why } => {
@@ -437,7 +449,8 @@ impl Dispatcher {
     ) -> Result<StartedAnswer, Status> {
         let open = OpenStream::new(&worker.open);
         let channel = self.channel(worker)?;
-        let forwarded = forwarded(for_worker(request, expert, &call.caller), call, deadline);
+        let request = call.retrieval.apply(request);
+        let forwarded = forwarded(for_worker(&request, expert, &call.caller), call, deadline);
         self.heard(worker, self.begin(worker, decision, channel, forwarded, open)).await
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use slm_crds::{
+    retrieve::Retrieve,
     route::{Cascade, Classifier, DataPolicy, OnError, OutOfScope, RouteRule, Similarity, SwarmRouteSpec, Target},
     rule::{Rule, RuleError},
 };
@@ -77,6 +78,10 @@ impl Route {
 
     pub(crate) fn cascade(&self) -> Option<&Cascade> {
         self.spec.cascade.as_ref()
+    }
+
+    pub(crate) fn retrieve(&self) -> Option<&Retrieve> {
+        self.spec.retrieve.as_ref()
     }
 
     pub(crate) fn data_policy(&self) -> DataPolicy {
