@@ -93,7 +93,8 @@ async fn route(args: RouterArgs) -> Result<(), Failure> {
     let scheme = if args.tls.is_some() { Scheme::Https } else { Scheme::Http };
     let RouterArgs { tls, access, page, probes, withdraw, data_policy, secrets, .. } = args;
     let secrets = slm_router::Secrets(secrets);
-    let config = Config { http, grpc, tls, access, origins, page, probes, ready_when, withdraw, data_policy, secrets, limits };
+    let config =
+        Config { http, grpc, tls, access, origins, page, probes, ready_when, withdraw, data_policy, secrets, limits };
     tokio::spawn(async move {
         if let Ok(slm_router::Bound { http, grpc, probes }) = addresses.await {
             // A parent that does not listen any more has its own way to end us.

@@ -14,7 +14,7 @@ use slm_retrieve::{
     store::Store,
 };
 
-use crate::connection::{Client, ServerArgs, refused};
+use crate::connection::{Client, ServerArgs};
 use slm_console::{exit::Failure, output};
 
 /// Makes the store of a route hold the passages of a folder, and nothing else.

@@ -39,9 +39,7 @@ pub fn decision(decision: &Decision) -> Value {
 /// What a route put into a conversation.
 #[must_use]
 pub fn retrieval(retrieval: &Retrieval) -> Value {
-    let citation = |Citation { number, id, source, score }: &Citation| {
-        json!({ "number": number, "id": id, "source": source, "score": score })
-    };
+    let citation = |Citation { number, id, source, score }: &Citation| json!({ "number": number, "id": id, "source": source, "score": score });
     let error = Some(&retrieval.error).filter(|error| !error.is_empty());
     json!({ "citations": retrieval.citations.iter().map(citation).collect::<Vec<_>>(), "error": error })
 }

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use futures::{FutureExt as _, future::BoxFuture};
 use slm_crds::route::{DataPolicy, Target};
 use slm_pool::{FairPool, Priority};
-use slm_retrieve::secrets::Secrets;
 use slm_proto::v1::{Decision, GenerateRequest, Started, generation_client::GenerationClient};
+use slm_retrieve::secrets::Secrets;
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until, timeout, timeout_at},

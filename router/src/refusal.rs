@@ -97,13 +97,16 @@ impl Refusal {
     pub(crate) fn code(&self) -> Code {
         match self {
             Self::UnknownModel { .. } => Code::NotFound,
-            Self::NoModel | Self::NoPlace { .. } | Self::External { .. } | Self::UnknownPolicy(_) => Code::InvalidArgument,
+            Self::NoModel | Self::NoPlace { .. } | Self::External { .. } | Self::UnknownPolicy(_) => {
+                Code::InvalidArgument
+            }
             Self::Policy { .. } => Code::PermissionDenied,
             Self::NotResident { .. } | Self::ShuttingDown => Code::Unavailable,
             // 400 over HTTP, as vLLM says it of an adapter that was found and cannot be loaded: clients do not try again.
-            Self::NotLoadable(_) | Self::OutOfScope { .. } | Self::Undecided { passes: false, .. } | Self::NotRetrieved { passes: false, .. } => {
-                Code::FailedPrecondition
-            }
+            Self::NotLoadable(_)
+            | Self::OutOfScope { .. }
+            | Self::Undecided { passes: false, .. }
+            | Self::NotRetrieved { passes: false, .. } => Code::FailedPrecondition,
             Self::TooManyWaiting { .. }
             | Self::TooManyOpen(_)
             | Self::LargeBodies(_)
@@ -111,7 +114,9 @@ impl Refusal {
             | Self::LargeBodiesWait { .. } => Code::ResourceExhausted,
             Self::Metadata { .. } => Code::InvalidArgument,
             Self::Unread { .. } => Code::Aborted,
-            Self::Silent { .. } | Self::Undecided { passes: true, .. } | Self::NotRetrieved { passes: true, .. } => Code::Unavailable,
+            Self::Silent { .. } | Self::Undecided { passes: true, .. } | Self::NotRetrieved { passes: true, .. } => {
+                Code::Unavailable
+            }
             Self::DeadlineExceeded => Code::DeadlineExceeded,
             Self::Worker(status) => status.code(),
         }

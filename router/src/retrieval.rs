@@ -246,7 +246,10 @@ mod tests {
         for (request, field) in [
             (request(&["system"]), "`messages`"),
             (GenerateRequest { input: Some(Input::Prompt("x".to_owned())), ..Default::default() }, "`prompt`"),
-            (GenerateRequest { input: Some(Input::TokenIds(v1::TokenIds::default())), ..Default::default() }, "`token_ids`"),
+            (
+                GenerateRequest { input: Some(Input::TokenIds(v1::TokenIds::default())), ..Default::default() },
+                "`token_ids`",
+            ),
             (GenerateRequest { parse_special_tokens: Some(true), ..request(&["user"]) }, "`parse_special_tokens`"),
         ] {
             let message = refused(&request).expect_err(field);

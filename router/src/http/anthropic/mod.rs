@@ -43,7 +43,12 @@ async fn messages(
     content_type::check(&headers)?;
     let (mut asked, hold) = body::read(body, &dispatcher, &caller, request::parse).await?;
     asked.request.request_id = request_id(&headers);
-    reply::respond(&dispatcher, (asked, hold), &Call { caller, api: Api::anthropic_messages, deadline: None, retrieval: Default::default() }).await
+    reply::respond(
+        &dispatcher,
+        (asked, hold),
+        &Call { caller, api: Api::anthropic_messages, deadline: None, retrieval: Default::default() },
+    )
+    .await
 }
 
 /// The tokens of the prompt that the same request would have.

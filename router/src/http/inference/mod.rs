@@ -237,7 +237,9 @@ async fn begin(
         }
     }
     let deadline = asked.timeout.and_then(|timeout| tokio::time::Instant::now().checked_add(timeout));
-    let answers = inference::begin(dispatcher, &asked.requests, &Call { caller, api, deadline, retrieval: Default::default() }).await?;
+    let answers =
+        inference::begin(dispatcher, &asked.requests, &Call { caller, api, deadline, retrieval: Default::default() })
+            .await?;
     drop(hold);
     Ok((answers, Reply { model, ..asked.reply }))
 }
