@@ -16,6 +16,7 @@ mod http;
 mod labels;
 mod leak;
 mod lifecycle;
+mod retrieval;
 mod routing;
 mod similarity;
 mod worker;
