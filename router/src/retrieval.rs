@@ -38,7 +38,9 @@ pub(crate) struct Stores {
 
 /// What was retrieved for one request, kept for all its attempts.
 #[derive(Clone, Default)]
-pub(crate) struct Retrieval(Option<Arc<OnceCell<Result<Option<Retrieved>, Refusal>>>>);
+pub(crate) struct Retrieval(Option<Arc<OnceCell<Outcome>>>);
+
+type Outcome = Result<Retrieved, Refusal>;
 
 /// What goes into a conversation.
 #[derive(Clone, Debug)]
@@ -121,7 +123,7 @@ impl Retrieval {
     }
 
     fn get(&self) -> Option<&Retrieved> {
-        self.0.as_ref()?.get()?.as_ref().ok()?.as_ref()
+        self.0.as_ref()?.get()?.as_ref().ok()
     }
 
     /// What its caller is told.
@@ -158,7 +160,7 @@ impl Dispatcher {
         (view, route, retrieve): (&View, &Route, &Retrieve),
         request: &GenerateRequest,
         call: &Call,
-    ) -> Result<Option<Retrieved>, Refusal> {
+    ) -> Outcome {
         fits(request, &route.name)?;
         let (question, begun) = (text(request), Instant::now());
         let found = self.stores.found((view, route, retrieve), question, call.caller.tenant()).await;
@@ -178,7 +180,7 @@ impl Dispatcher {
                     score: passage.score,
                 });
                 let told = v1::Retrieval { citations: citations.collect(), error: String::new() };
-                return Ok(Some(Retrieved { content, told }));
+                return Ok(Retrieved { content, told });
             }
             Err(failed) => failed,
         };
@@ -190,7 +192,7 @@ impl Dispatcher {
             }
             RetrieveOnError::Ignore => {
                 let told = v1::Retrieval { citations: Vec::new(), error: why };
-                Ok(Some(Retrieved { content: question.to_owned(), told }))
+                Ok(Retrieved { content: question.to_owned(), told })
             }
         }
     }
@@ -231,7 +233,7 @@ mod tests {
         assert!(matches!(retrieval.apply(&request), Cow::Borrowed(_)));
         let retrieved = Retrieved { content: "with".to_owned(), told: v1::Retrieval::default() };
         let cell = retrieval.0.as_ref().expect("a cell");
-        cell.set(Ok(Some(retrieved))).expect("an empty cell");
+        cell.set(Ok(retrieved)).expect("an empty cell");
         let sent = retrieval.apply(&request);
         let Some(Input::Messages(messages)) = &sent.input else { panic!("messages") };
         let contents: Vec<&str> = messages.messages.iter().map(|message| message.content.as_str()).collect();
