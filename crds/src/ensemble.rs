@@ -156,8 +156,10 @@ mod tests {
         let experts = [model("small"), outside.clone()];
         assert_eq!(
             found(json!({ "ensemble": { "experts": experts, "combine": "Judge", "judge": outside } })),
-            ["spec.ensemble.judge: the ExternalModel `large` cannot be held to the number of an answer; name a judge of the \
-              swarm"]
+            [
+                "spec.ensemble.judge: the ExternalModel `large` cannot be held to the number of an answer; name a judge of the \
+              swarm"
+            ]
         );
         assert!(found(json!({ "ensemble": { "experts": experts, "combine": "Vote" } })).is_empty());
     }
