@@ -103,6 +103,9 @@ pub enum Unfit {
     /// A judge outside of the swarm.
     #[error("the ExternalModel `{0}` cannot be held to the number of an answer; name a judge of the swarm")]
     JudgeOutside(String),
+    /// A target that is the route.
+    #[error("`{0}` is the route itself; a target is a SlmModel, a LoraAdapter or an ExternalModel")]
+    Itself(String),
     /// More examples than a route compares with.
     #[error(
         "its targets have {found} examples together; at most {EXAMPLES_MAX} are compared with: list fewer targets, or examples"
@@ -119,6 +122,12 @@ pub enum Unfit {
         /// Its name.
         name: String,
     },
+}
+
+/// The fault of a reference of the route of this name to itself.
+#[must_use]
+pub fn itself(route: &str, target: &Target) -> Option<Unfit> {
+    (target.name == route).then(|| Unfit::Itself(route.to_owned()))
 }
 
 /// References of a route that do not serve their purpose, each with the path of its field. Those that `referred` does not know are

@@ -28,7 +28,7 @@ impl Following<'_> {
         }
         let (loaded, wanted) = (ensemble.experts.len() - missing.len(), ensemble.minimum_answers as usize);
         if loaded >= wanted {
-            return Step::Done(To::Several(format!("{why}: {loaded} experts are asked")));
+            return Step::Done(To::Several(format!("{why}: ensemble of {}", ensemble.experts.len())));
         }
         let few = format!("{loaded} experts of its ensemble are loaded, and {wanted} have to answer");
         if route.rejects_on_error() {
