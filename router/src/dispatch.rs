@@ -97,7 +97,7 @@ pub(crate) enum Reply<T> {
 
 /// What a caller gets.
 enum Given {
-    Answer(StartedAnswer),
+    Answer(Box<StartedAnswer>),
     Message { message: String, decision: Box<Decision> },
 }
 
@@ -251,12 +251,14 @@ impl Dispatcher {
             Reply::Of(answer) => answer,
             Reply::Message { message, decision } => return Ok(Given::Message { message, decision }),
             Reply::Several(together) => {
-                return self.together(together, request, call, deadline, boundary).await.map(Given::Answer);
+                let answer = self.together(together, request, call, deadline, boundary).await?;
+                return Ok(Given::Answer(Box::new(answer)));
             }
         };
-        let (Some(cascade), Some(judged)) = (cascade, &judged) else { return Ok(Given::Answer(answer)) };
+        let (Some(cascade), Some(judged)) = (cascade, &judged) else { return Ok(Given::Answer(Box::new(answer))) };
         let requests = Requests { judged, last: request };
-        self.escalated(cascade, answer, requests, call, deadline, boundary).await.map(Given::Answer)
+        let answer = self.escalated(cascade, answer, requests, call, deadline, boundary).await?;
+        Ok(Given::Answer(Box::new(answer)))
     }
 
     /// The answer of the first worker that begins one.

@@ -216,31 +216,6 @@ impl Metrics {
             "Requests sent to another worker before their first token",
             metrics.retries.clone(),
         );
-        registry.register(
-            "scores",
-            "Requests scored by the classifier (label) or the examples (similarity) of a route, by scope: in, unsure, out, or error",
-            metrics.scores.clone(),
-        );
-        registry.register(
-            "score_seconds",
-            "Time until a request had its scores, with what workers took to read it",
-            metrics.score_time.clone(),
-        );
-        registry.register(
-            "cascade_answers",
-            "Answers that a cascade judged, by what became of them: kept, escalated, spent (the budget), or failed (the larger target)",
-            metrics.judged.clone(),
-        );
-        registry.register(
-            "ensembles",
-            "Requests that an ensemble was asked, by what came: whole, partial or too_few answers; and judge_failed",
-            metrics.together.clone(),
-        );
-        registry.register(
-            "shadow",
-            "Copies of requests that a candidate got, by whether it agrees: agree, differ, failed, or skipped (not sent)",
-            metrics.copied.clone(),
-        );
         registry.register("requests_running", "Requests that have not ended", metrics.running.clone());
         registry.register(
             "requests_holding",
@@ -251,7 +226,38 @@ impl Metrics {
         registry.register("workers_connected", "Workers with an open state stream", metrics.workers_up.clone());
         registry.register("undecodable_objects", "Objects that do not decode", metrics.undecodable.clone());
         registry.register("swarm_generation", "Generation of the swarm's snapshot", metrics.generation.clone());
+        metrics.register_routes();
         metrics
+    }
+
+    /// What routes do with requests.
+    fn register_routes(&mut self) {
+        let registry = &mut self.registry;
+        registry.register(
+            "scores",
+            "Requests scored by the classifier (label) or the examples (similarity) of a route, by scope: in, unsure, out, or error",
+            self.scores.clone(),
+        );
+        registry.register(
+            "score_seconds",
+            "Time until a request had its scores, with what workers took to read it",
+            self.score_time.clone(),
+        );
+        registry.register(
+            "cascade_answers",
+            "Answers that a cascade judged, by what became of them: kept, escalated, spent (the budget), or failed (the larger target)",
+            self.judged.clone(),
+        );
+        registry.register(
+            "ensembles",
+            "Requests that an ensemble was asked, by what came: whole, partial or too_few answers; and judge_failed",
+            self.together.clone(),
+        );
+        registry.register(
+            "shadow",
+            "Copies of requests that a candidate got, by whether it agrees: agree, differ, failed, or skipped (not sent)",
+            self.copied.clone(),
+        );
     }
 
     /// The Prometheus text format.

@@ -46,7 +46,7 @@ pub(crate) struct Together {
 
 /// What came of an expert.
 enum Heard {
-    Answer(Answered),
+    Answer(Box<Answered>),
     Failed(Refusal),
     /// It was not waited for.
     Nothing,
@@ -129,7 +129,7 @@ impl Dispatcher {
         let until = asked.until();
         while !asking.is_empty() {
             match timeout_at(until, asking.next()).await {
-                Ok(Some((index, Ok(answer)))) => hearing.heard[index] = Heard::Answer(answer),
+                Ok(Some((index, Ok(answer)))) => hearing.heard[index] = Heard::Answer(Box::new(answer)),
                 Ok(Some((index, Err(refusal)))) => {
                     let (route, expert, code) = (&asked.route.name, &experts[index].name, refusal.code());
                     tracing::info!(route, expert, ?code, "an expert of an ensemble did not answer");
@@ -336,7 +336,7 @@ impl Hearing {
     /// What was answered, and by the expert of which place.
     fn answers(&self) -> impl Iterator<Item = (usize, &Answered)> {
         self.heard.iter().enumerate().filter_map(|(place, heard)| match heard {
-            Heard::Answer(answer) => Some((place, answer)),
+            Heard::Answer(answer) => Some((place, answer.as_ref())),
             Heard::Failed(_) | Heard::Nothing => None,
         })
     }
