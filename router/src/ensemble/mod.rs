@@ -253,12 +253,17 @@ impl Dispatcher {
         let refusal = hearing.refusal(asked);
         let fallback = asked.route.fallback();
         let place = asked.ensemble.experts.iter().position(|expert| expert.name == fallback.name);
+        let mut bill = Bill::default();
+        hearing.answers().for_each(|(_, answer)| bill.add(&answer.answer));
         if asked.route.rejects_on_error() || hearing.late {
             return Err(refusal);
         }
         let mut answer = match place.and_then(|place| hearing.heard.get_mut(place)) {
             Some(heard) => match std::mem::replace(heard, Heard::Nothing) {
-                Heard::Answer(answered) => answered.answer,
+                Heard::Answer(mut answered) => {
+                    answered.answer.bill(bill.usage, bill.cost);
+                    answered.answer
+                }
                 // It has failed just now.
                 Heard::Failed(_) | Heard::Nothing => return Err(refusal),
             },
