@@ -13,7 +13,7 @@ use std::{sync::Arc, time::Duration};
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use slm_crds::{
     ensemble::{Combine, Ensemble},
-    route::{Target, TargetKind},
+    route::{Measure, Target, TargetKind},
 };
 use slm_proto::{
     trailers,
@@ -28,6 +28,7 @@ use self::combine::{Ballot, Winner};
 use crate::{
     boundary::Boundary,
     cascade::with_probabilities,
+    decide::target,
     dispatch::{Call, Dispatcher, Reply, Wanted},
     metrics::Together as Outcome,
     normal::normalised,
@@ -117,7 +118,7 @@ impl Dispatcher {
     /// Asks all experts at once, until all have been heard, the time has passed, or nothing that may still come matters.
     async fn hear<B: Boundary>(&self, view: &View, asked: &Asked<'_>, boundary: B) -> Hearing {
         let experts = &asked.ensemble.experts;
-        let known: Vec<_> = experts.iter().map(|expert| crate::decide::target(view, expert)).collect();
+        let known: Vec<_> = experts.iter().map(|expert| target(view, expert)).collect();
         let places = place::workers(view, &known, self.draws.draw());
         let asking = experts.iter().zip(&places).enumerate();
         let mut asking: FuturesUnordered<_> = asking
@@ -168,7 +169,7 @@ impl Dispatcher {
             return Err(Refusal::Worker(Status::out_of_range(long)));
         };
         let text = answer.text();
-        let confidence = confidence.of(slm_crds::route::Measure::Mean);
+        let confidence = confidence.of(Measure::Mean);
         let ballot = Ballot { says: normalised(&text), confidence };
         Ok(Answered { answer, text, ballot })
     }
