@@ -8,7 +8,7 @@
 //!
 //! Modules, in the order in which a manifest meets them:
 //! - [`model`], [`adapter`], [`route`], [`external`], [`accelerator`]: the kinds, and [`source`], [`pod`], [`expert`], [`status`],
-//!   their parts;
+//!   their parts, as [`ensemble`] is of a route;
 //! - [`rule`]: CEL conditions of routes, compiled and evaluated;
 //! - [`names`]: the shared namespace of names, and references; [`hosts`]: where the token of a Secret may be sent;
 //! - [`schema`]: the CRDs of these types;
@@ -16,6 +16,7 @@
 
 pub mod accelerator;
 pub mod adapter;
+pub mod ensemble;
 pub mod expert;
 pub mod external;
 pub mod hosts;

@@ -81,6 +81,28 @@ pub(crate) fn out_of_scope() -> Value {
     }])
 }
 
+/// A route as a whole.
+pub(crate) fn route() -> Value {
+    json!([{
+        "rule": "!(has(self.ensemble) && has(self.cascade))",
+        "message": "must not have both ensemble and cascade: an ensemble has asked every expert already",
+    }])
+}
+
+/// Several experts for one request.
+pub(crate) fn ensemble() -> Value {
+    json!([
+        {
+            "rule": "(self.combine == 'Judge') == has(self.judge)",
+            "message": "judge must be set when combine is Judge, and only then",
+        },
+        {
+            "rule": "!has(self.minimumAnswers) || self.minimumAnswers <= self.experts.size()",
+            "message": "minimumAnswers must be at most the number of experts",
+        },
+    ])
+}
+
 /// A CEL expression; it is compiled elsewhere.
 pub(crate) fn not_blank() -> Value {
     json!([{ "rule": "self.matches('[^ \\t\\r\\n]')", "message": "must not be blank" }])

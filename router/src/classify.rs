@@ -143,7 +143,7 @@ pub(crate) fn facts(request: &GenerateRequest) -> Facts {
 }
 
 /// The last message of a user, or the prompt; empty for token ids.
-fn text(request: &GenerateRequest) -> &str {
+pub(crate) fn text(request: &GenerateRequest) -> &str {
     match &request.input {
         Some(Input::Messages(messages)) => {
             let last = messages.messages.iter().rev().find(|message| message.role == "user");

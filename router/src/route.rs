@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use slm_crds::{
+    ensemble::{Ensemble, Shadow},
     route::{Cascade, Classifier, DataPolicy, OnError, OutOfScope, RouteRule, Similarity, SwarmRouteSpec, Target},
     rule::{Rule, RuleError},
 };
@@ -79,11 +80,19 @@ impl Route {
         self.spec.cascade.as_ref()
     }
 
+    pub(crate) fn ensemble(&self) -> Option<&Ensemble> {
+        self.spec.ensemble.as_ref()
+    }
+
+    pub(crate) fn shadow(&self) -> Option<&Shadow> {
+        self.spec.shadow.as_ref()
+    }
+
     pub(crate) fn data_policy(&self) -> DataPolicy {
         self.spec.data_policy
     }
 
-    /// Whether a request is refused whose rules, label or similarity fail.
+    /// Whether a request is refused whose rules, label, similarity or ensemble fail.
     pub(crate) fn rejects_on_error(&self) -> bool {
         self.spec.on_error == OnError::Reject
     }
