@@ -46,7 +46,7 @@ use tonic::{
 
 pub use audit::{Sink, SinkError};
 pub use credentials::{ClusterSecrets, Secrets};
-pub use snapshot::{External, Externals, SourceError, json_lines};
+pub use snapshot::{External, Externals};
 
 use crate::{
     audit::Audit,
