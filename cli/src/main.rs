@@ -37,7 +37,7 @@ mod score;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
-use slm_client::{chat, embed, explain, get, ping, route, run, tokens};
+use slm_client::{chat, embed, explain, get, index, ping, route, run, tokens};
 use slm_console::{
     exit::{self, Failure},
     output,
@@ -73,6 +73,7 @@ enum Command {
     Up(up::UpArgs),
     Run(run::RunArgs),
     Embed(embed::EmbedArgs),
+    Index(index::IndexArgs),
     Tokens(tokens::TokensArgs),
     Chat(chat::ChatArgs),
     Get(get::GetArgs),
@@ -124,6 +125,7 @@ async fn execute(command: Command) -> Result<(), Failure> {
         Command::Egress(args) => egress::execute(args).await,
         Command::Operator(args) => operator::execute(args).await,
         Command::Embed(args) => exit::or_interrupted(embed::execute(args)).await,
+        Command::Index(args) => exit::or_interrupted(index::execute(args)).await,
         Command::Tokens(args) => exit::or_interrupted(tokens::execute(args)).await,
         // Ctrl-C is its own: it ends an answer.
         Command::Chat(args) => chat::execute(args).await,

@@ -62,6 +62,9 @@ pub struct RouterArgs {
     /// What may leave the swarm at most, whatever routes say: LocalOnly, Redacted or AllowExternal.
     #[arg(long, value_name = "POLICY", default_value_t = DataPolicy::AllowExternal)]
     data_policy: DataPolicy,
+    /// File of Secret manifests with the passwords and tokens of stores that routes retrieve from, followed. See docs/retrieval.md.
+    #[arg(long, value_name = "FILE", env = "SLM_ROUTER_SECRETS")]
+    secrets: Option<PathBuf>,
     /// Follow the objects of this namespace of a cluster, not standard input.
     #[arg(long, value_name = "NAME")]
     namespace: Option<String>,
@@ -85,8 +88,10 @@ async fn route(args: RouterArgs) -> Result<(), Failure> {
     let ready_when = if args.namespace.is_some() { ReadyWhen::Known } else { ReadyWhen::Complete };
     let ListenArgs { http, grpc, http_allow_origin: origins } = args.listen;
     let scheme = if args.tls.is_some() { Scheme::Https } else { Scheme::Http };
-    let RouterArgs { tls, access, page, probes, withdraw, data_policy, .. } = args;
-    let config = Config { http, grpc, tls, access, origins, page, probes, ready_when, withdraw, data_policy, limits };
+    let RouterArgs { tls, access, page, probes, withdraw, data_policy, secrets, .. } = args;
+    let secrets = slm_router::Secrets(secrets);
+    let config =
+        Config { http, grpc, tls, access, origins, page, probes, ready_when, withdraw, data_policy, secrets, limits };
     tokio::spawn(async move {
         if let Ok(slm_router::Bound { http, grpc, probes }) = addresses.await {
             // A parent that does not listen any more has its own way to end us.

@@ -59,7 +59,7 @@ pub struct UpArgs {
 /// Models outside of the swarm.
 #[derive(Args, Debug, Default)]
 pub struct ExternalArgs {
-    /// File of Secret manifests with the tokens of ExternalModels, followed. Keep it out of the folder of manifests.
+    /// File of Secret manifests with the tokens of ExternalModels and the passwords of stores, followed. Keep it out of the folder of manifests.
     #[arg(long, value_name = "FILE")]
     secrets: Option<PathBuf>,
     /// File that a record of every call to an ExternalModel is appended to; without it they are lines of standard error.
@@ -107,8 +107,8 @@ fn settings(
     if origins.is_empty() && http.ip().is_loopback() {
         origins = Origin::loopback();
     }
-    let router = RouterSettings { http, grpc, origins, page, access, drain };
     let ExternalArgs { secrets, audit, audit_content } = external;
+    let router = RouterSettings { http, grpc, origins, page, access, secrets: secrets.clone(), drain };
     let egress = EgressSettings { secrets, audit, audit_content, drain };
     Ok(Settings { router, workers: WorkerSettings { cache: cache_root(cache)?, drain }, egress })
 }

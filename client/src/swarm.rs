@@ -25,7 +25,15 @@ use crate::connection::ServerArgs;
 async fn embedded(manifests: &Path, store: &StoreArgs) -> Result<Embedded, Failure> {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let drain = Duration::from_secs(5);
-    let router = RouterSettings { http: any, grpc: any, origins: Origin::loopback(), page: false, access: None, drain };
+    let router = RouterSettings {
+        http: any,
+        grpc: any,
+        origins: Origin::loopback(),
+        page: false,
+        access: None,
+        secrets: None,
+        drain,
+    };
     let egress = EgressSettings { secrets: None, audit: None, audit_content: false, drain };
     let workers = WorkerSettings { cache: cache_root(&store.cache)?, drain };
     let options = Options {

@@ -8,7 +8,7 @@
 //!
 //! Modules, in the order in which a manifest meets them:
 //! - [`model`], [`adapter`], [`route`], [`external`], [`accelerator`]: the kinds, and [`source`], [`pod`], [`expert`], [`status`],
-//!   their parts, as [`ensemble`] is of a route;
+//!   their parts, as [`ensemble`] and [`retrieve`] are of a route;
 //! - [`rule`]: CEL conditions of routes, compiled and evaluated;
 //! - [`names`]: the shared namespace of names, and references; [`hosts`]: where the token of a Secret may be sent;
 //! - [`schema`]: the CRDs of these types;
@@ -22,6 +22,7 @@ pub mod external;
 pub mod hosts;
 pub mod model;
 pub mod pod;
+pub mod retrieve;
 pub mod route;
 pub mod source;
 pub mod status;

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ensemble::{Ensemble, Shadow},
+    retrieve::Retrieve,
     status::{self, Condition},
     validation,
 };
@@ -63,6 +64,9 @@ pub struct SwarmRouteSpec {
     /// Shadow sends copies of requests to a candidate, and counts how often it agrees with the answers that are given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shadow: Option<Shadow>,
+    /// Retrieve puts passages of an index into a conversation before its expert is asked, and cites them in the answer's metadata.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retrieve: Option<Retrieve>,
     /// DataPolicy says what may leave the swarm. LocalOnly (the default): no target outside of the swarm is asked. Redacted: an
     /// ExternalModel may be asked, with placeholders instead of personal data and secrets. AllowExternal: an ExternalModel may be asked.
     /// A router, a caller's token and a request can be stricter, never laxer.
@@ -318,6 +322,7 @@ impl SwarmRouteSpec {
             cascade: None,
             ensemble: None,
             shadow: None,
+            retrieve: None,
             data_policy: DataPolicy::default(),
             on_error: OnError::default(),
             fallback,
@@ -328,6 +333,7 @@ impl SwarmRouteSpec {
     pub fn references(&self) -> impl Iterator<Item = (Place, &Target)> {
         let classifier = self.classifier.iter().map(|classifier| (Place::Classifier, &classifier.model));
         let encoder = self.similarity.iter().map(|similarity| (Place::Encoder, &similarity.encoder));
+        let retriever = self.retrieve.iter().map(|retrieve| (Place::Retriever, &retrieve.encoder));
         let rules = self.rules.iter().enumerate().map(|(index, rule)| (Place::Rule(index), &rule.to));
         let labelled = self.classifier.iter().flat_map(|classifier| classifier.targets.iter().enumerate());
         let labelled = labelled.map(|(index, target)| (Place::Labelled(index), target));
@@ -339,7 +345,7 @@ impl SwarmRouteSpec {
         let together = self.ensemble.iter().flat_map(Ensemble::references);
         let shadow = self.shadow.iter().map(|shadow| (Place::Shadow, &shadow.to));
         let selected = rules.chain(labelled).chain(similar).chain(out).chain(larger).chain(together).chain(shadow);
-        classifier.chain(encoder).chain(selected).chain([(Place::Fallback, &self.fallback)])
+        classifier.chain(encoder).chain(retriever).chain(selected).chain([(Place::Fallback, &self.fallback)])
     }
 }
 
@@ -350,6 +356,8 @@ pub enum Place {
     Classifier,
     /// What makes vectors.
     Encoder,
+    /// What makes vectors of what passages are retrieved for.
+    Retriever,
     /// The target of a rule.
     Rule(usize),
     /// A target of the classifier.
@@ -379,7 +387,7 @@ impl Place {
 
     /// Whether what stands there gets texts of requests to answer, or to judge.
     pub(crate) fn is_asked(self) -> bool {
-        !matches!(self, Self::Classifier | Self::Encoder)
+        !matches!(self, Self::Classifier | Self::Encoder | Self::Retriever)
     }
 }
 
@@ -388,6 +396,7 @@ impl fmt::Display for Place {
         match self {
             Self::Classifier => f.write_str("spec.classifier.model"),
             Self::Encoder => f.write_str("spec.similarity.encoder"),
+            Self::Retriever => f.write_str("spec.retrieve.encoder"),
             Self::Rule(index) => write!(f, "spec.rules[{index}].to"),
             Self::Labelled(index) => write!(f, "spec.classifier.targets[{index}]"),
             Self::Similar(index) => write!(f, "spec.similarity.targets[{index}]"),

@@ -143,6 +143,9 @@ pub fn unfit(spec: &SwarmRouteSpec, referred: impl Fn(&Target) -> Option<Referre
     let task = |target: &Target| referred(target).and_then(|object| object.task);
     faults.extend(spec.ensemble.iter().flat_map(|ensemble| ensemble.unfit(task)));
     faults.extend(spec.shadow.iter().filter_map(|shadow| shadow.unfit(task)));
+    if let Some(retrieve) = &spec.retrieve {
+        faults.extend(of_encoder(&retrieve.encoder, Place::Retriever, &referred));
+    }
     if let Some(cascade) = &spec.cascade {
         faults.extend(cascade.targets.iter().enumerate().filter_map(|(index, target)| {
             let task = task(target).filter(|task| *task != Task::Generate)?;
@@ -188,11 +191,7 @@ fn of_similarity(
     referred: impl Fn(&Target) -> Option<Referred>,
     faults: &mut Vec<(String, Unfit)>,
 ) {
-    let Target { kind, name } = similarity.encoder.clone();
-    if let Some(task) = referred(&similarity.encoder).and_then(|object| object.task).filter(|task| *task != Task::Embed)
-    {
-        faults.push((Place::Encoder.to_string(), Unfit::Encoder { kind, name, task }));
-    }
+    faults.extend(of_encoder(&similarity.encoder, Place::Encoder, &referred));
     let targets = &similarity.targets;
     let first = |index: &usize| !targets[..*index].contains(&targets[*index]);
     for index in (0..targets.len()).filter(first) {
@@ -209,6 +208,17 @@ fn of_similarity(
     if found > EXAMPLES_MAX {
         faults.push(("spec.similarity.targets".to_owned(), Unfit::TooMany { found }));
     }
+}
+
+/// The fault of an encoder that makes no vectors.
+fn of_encoder(
+    encoder: &Target,
+    place: Place,
+    referred: impl Fn(&Target) -> Option<Referred>,
+) -> Option<(String, Unfit)> {
+    let task = referred(encoder).and_then(|object| object.task).filter(|task| *task != Task::Embed)?;
+    let Target { kind, name } = encoder.clone();
+    Some((place.to_string(), Unfit::Encoder { kind, name, task }))
 }
 
 /// Targets that are listed before.

@@ -107,3 +107,43 @@ pub(crate) fn ensemble() -> Value {
 pub(crate) fn not_blank() -> Value {
     json!([{ "rule": "self.matches('[^ \\t\\r\\n]')", "message": "must not be blank" }])
 }
+
+/// Where passages are: one of two stores.
+pub(crate) fn retrieve_source() -> Value {
+    json!([{
+        "rule": "has(self.pgvector) != has(self.qdrant)",
+        "message": "must have exactly one of pgvector and qdrant",
+    }])
+}
+
+/// The URL of a database, which everybody may read.
+pub(crate) fn postgres_url() -> Value {
+    json!([{
+        "rule": "self.matches('^postgres(ql)?://([^:/?#@ ]+@)?[^/?#@ ]+/[^/?#@ ]+$')",
+        "message": "must be postgres://USER@HOST:PORT/DATABASE without a password, which belongs into the Secret of secretRef, and without a query",
+    }])
+}
+
+/// A table of PostgreSQL.
+pub(crate) fn table() -> Value {
+    json!([{
+        "rule": "self.matches('^([a-z_][a-z0-9_]{0,62}[.])?[a-z_][a-z0-9_]{0,62}$')",
+        "message": "must be a name or SCHEMA.NAME: of at most 63 lower-case letters, digits and '_', not beginning with a digit",
+    }])
+}
+
+/// A collection of Qdrant, which is a part of a path.
+pub(crate) fn collection() -> Value {
+    json!([{
+        "rule": "self.matches('^[A-Za-z0-9_][A-Za-z0-9_.-]*$')",
+        "message": "must be of letters, digits, '_', '-' and '.', beginning with a letter, a digit or '_'",
+    }])
+}
+
+/// The template of a message with passages.
+pub(crate) fn template() -> Value {
+    json!([{
+        "rule": "self.contains('{passages}') && self.contains('{question}')",
+        "message": "must have {passages} and {question}, which stand for the passages and for what the user wrote",
+    }])
+}

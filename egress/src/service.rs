@@ -115,8 +115,12 @@ async fn answer(shared: Arc<Shared>, external: ExternalRequest, request: Generat
         model: model.spec.model.clone(),
         digest: String::new(),
     };
-    let started =
-        Started { request_id: request.request_id.clone(), expert: Some(expert), prompt_tokens: 0, decision: None };
+    let started = Started {
+        request_id: request.request_id.clone(),
+        expert: Some(expert),
+        prompt_tokens: 0,
+        ..Started::default()
+    };
     let begun = [Event::Started(started)].into_iter().chain(first);
     let response = |event| Ok(GenerateResponse { event: Some(event) });
     let rest = stream::unfold(Some((call, place)), |open| async {

@@ -35,6 +35,8 @@ pub struct RouterSettings {
     pub page: bool,
     /// Folder with certificate and tokens of the endpoints; without it they speak plain text, with everybody.
     pub access: Option<PathBuf>,
+    /// File of Secrets for the stores that routes retrieve from.
+    pub secrets: Option<PathBuf>,
     /// Time for running answers to finish after a shutdown was requested.
     pub drain: Duration,
 }
@@ -63,7 +65,7 @@ impl RouterProcess {
     /// # Errors
     /// The system does not start the process.
     pub(crate) async fn start(&mut self) -> io::Result<()> {
-        let RouterSettings { http, grpc, origins, page, access, drain: _ } = &self.settings;
+        let RouterSettings { http, grpc, origins, page, access, secrets, drain: _ } = &self.settings;
         let flags = ["router", "--follow-stdin", "--http", &http.to_string(), "--grpc", &grpc.to_string()];
         let allowed = origins.iter().map(|origin| format!("--http-allow-origin={origin}").into());
         // A guarded endpoint says only whether it is ready, not what is missing: that is told on a port of loopback.
@@ -71,8 +73,10 @@ impl RouterProcess {
             let folder = [OsString::from("--access"), folder.into()];
             folder.into_iter().chain(["--probes".into(), "127.0.0.1:0".into()])
         });
+        let secrets = secrets.iter().flat_map(|file| [OsString::from("--secrets"), file.into()]);
         let page = page.then(|| OsString::from("--page"));
-        self.process.start(flags.map(OsString::from).into_iter().chain(allowed).chain(guarded).chain(page))?;
+        let flags = flags.map(OsString::from).into_iter().chain(allowed).chain(guarded).chain(secrets).chain(page);
+        self.process.start(flags)?;
         if let Some(snapshot) = &self.snapshot {
             self.process.say(snapshot.clone()).await;
         }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::v1::{Candidate, Classified, Decision, Expert, ExpertKind, Similarity};
+use crate::v1::{Candidate, Citation, Classified, Decision, Expert, ExpertKind, Retrieval, Similarity};
 
 /// The name of a kind of expert.
 #[must_use]
@@ -34,6 +34,14 @@ pub fn decision(decision: &Decision) -> Value {
         "classified": decision.classified.as_ref().map(classified),
         "similarity": decision.similarity.as_ref().map(similarity),
     })
+}
+
+/// What a route put into a conversation.
+#[must_use]
+pub fn retrieval(retrieval: &Retrieval) -> Value {
+    let citation = |Citation { number, id, source, score }: &Citation| json!({ "number": number, "id": id, "source": source, "score": score });
+    let error = Some(&retrieval.error).filter(|error| !error.is_empty());
+    json!({ "citations": retrieval.citations.iter().map(citation).collect::<Vec<_>>(), "error": error })
 }
 
 fn candidate(candidate: &Candidate) -> Value {

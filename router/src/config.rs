@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use slm_crds::route::DataPolicy;
+use slm_retrieve::secrets::Secrets;
 
 use crate::{origins::Origin, throttle::Rate};
 
@@ -31,6 +32,8 @@ pub struct Config {
     pub withdraw: Duration,
     /// What may leave the swarm at most, whatever routes say.
     pub data_policy: DataPolicy,
+    /// What the stores of routes with `retrieve` are authenticated with.
+    pub secrets: Secrets,
     /// Limits on callers and workers.
     pub limits: Limits,
 }

@@ -10,6 +10,7 @@ use futures::{FutureExt as _, future::BoxFuture};
 use slm_crds::route::{DataPolicy, Target};
 use slm_pool::{FairPool, Priority};
 use slm_proto::v1::{Decision, GenerateRequest, Started, generation_client::GenerationClient};
+use slm_retrieve::secrets::Secrets;
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until, timeout, timeout_at},
@@ -40,6 +41,7 @@ use crate::{
     readiness::ReadinessGate,
     refusal::Refusal,
     resolve::resolve,
+    retrieval::{Retrieval, Stores},
     scores::{Classifiers, Comparer, Kept, Readers},
     shadow::{Shadows, Tap},
     started::StartedAnswer,
@@ -72,6 +74,7 @@ pub(crate) struct Dispatcher {
     data_policy: DataPolicy,
     pub(crate) cascades: Cascades,
     pub(crate) shadows: Shadows,
+    pub(crate) stores: Stores,
     /// Makes vectors of examples ahead of requests, which would do it themselves.
     _prepares: AbortOnDropHandle<()>,
 }
@@ -127,12 +130,14 @@ pub(crate) struct Call {
     pub(crate) caller: Caller,
     pub(crate) api: Api,
     pub(crate) deadline: Option<Instant>,
+    /// What its route puts into it; nothing for what is no request for an answer.
+    pub(crate) retrieval: Retrieval,
 }
 
 impl Dispatcher {
     pub(crate) fn new(
         fleet: &Fleet,
-        (limits, data_policy): (Limits, DataPolicy),
+        (limits, data_policy, secrets): (Limits, DataPolicy, Secrets),
         metrics: Arc<Metrics>,
         gate: ReadinessGate,
         shutdown: CancellationToken,
@@ -143,6 +148,7 @@ impl Dispatcher {
         let (readers, kept) = (Readers::new(view.clone(), Arc::clone(&channels)), Kept::default());
         let classifiers = Classifiers::new(readers.clone(), kept.clone(), Arc::clone(&metrics));
         let comparer = Comparer::new(readers, kept, Arc::clone(&metrics));
+        let stores = Stores::new(secrets, comparer.clone());
         let prepares = AbortOnDropHandle::new(tokio::spawn(comparer.clone().prepare_all(view.clone())));
         Self {
             view,
@@ -162,6 +168,7 @@ impl Dispatcher {
             data_policy,
             cascades: Cascades::default(),
             shadows: Shadows::default(),
+            stores,
             _prepares: prepares,
             limits,
         }
@@ -194,6 +201,7 @@ impl Dispatcher {
     ) -> Result<Answer, Refusal> {
         let mut meter = Meter::new(&self.metrics, call.api, call.caller.name());
         let deadline = self.deadline(call);
+        let call = &Call { caller: call.caller.clone(), retrieval: Retrieval::wanted(), ..*call };
         let answer = async {
             let permit = self.admit(request, &call.caller)?;
             let policy = self.policy(&self.view(), request, &call.caller)?;
@@ -215,7 +223,8 @@ impl Dispatcher {
                         let probabilities = request.logprobs.is_some();
                         // Of several answers to one prompt the first is enough.
                         let tap = if beside.is_none() { Tap::new(self, request, call, bounds) } else { None };
-                        begun.into_answer(meter, deadline, &self.limits, (permit, probabilities), tap)
+                        let answer = begun.into_answer(meter, deadline, &self.limits, (permit, probabilities), tap);
+                        Answer { started: Started { retrieval: call.retrieval.told(), ..answer.started }, ..answer }
                     }
                     Given::Message { message, decision } => {
                         let (request_id, decision) = (request.request_id.clone(), Some(*decision));
@@ -355,6 +364,9 @@ impl Dispatcher {
             }
             let plan =
                 self.plan(&now, request, &call.caller, outcomes.as_ref(), (&attempts.tried, wanted, boundary))?;
+            if matches!(plan, Plan::Send { .. }) {
+                self.retrieve(&now, request, call).await?;
+            }
             match plan {
                 Plan::Say { message, decision } => return Ok(Reply::Message { message, decision }),
                 Plan::Several(decision) => return Ok(Reply::Several(Together { view: now, decision })),
@@ -479,7 +491,8 @@ impl Dispatcher {
     ) -> Result<StartedAnswer, Status> {
         let open = OpenStream::new(&worker.open);
         let channel = self.channel(worker)?;
-        let forwarded = forwarded(for_worker(request, expert, &call.caller), call, deadline);
+        let request = call.retrieval.apply(request);
+        let forwarded = forwarded(for_worker(&request, expert, &call.caller), call, deadline);
         self.heard(worker, self.begin(worker, decision, channel, forwarded, open)).await
     }
 

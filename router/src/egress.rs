@@ -37,6 +37,7 @@ impl Dispatcher {
         let open = OpenStream::new(&egress.open);
         let mut client =
             EgressClient::new(self.egress.to(&permitted)?).max_decoding_message_size(self.limits.body_bytes_max);
+        let request = &*call.retrieval.apply(request);
         let external = ExternalRequest {
             request: Some(GenerateRequest { tenant: String::new(), ..for_worker(request, expert, &call.caller) }),
             redact: permitted.redact(),

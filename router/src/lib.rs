@@ -11,6 +11,7 @@
 //!   `resolve` (name to model, adapter or route), `classify` (outcomes of a route's rules, and `scores` for its targets), `decide` (outcomes to an expert),
 //!   `eligible` (expert to the workers that have it loaded), `rank` (workers to the best one),
 //!   `attempts` (retries on another worker);
+//! - `retrieval`: passages of a store, put into a conversation before its expert is asked;
 //! - `boundary`, `policy`, `egress`: what may leave the swarm, as types and as values, and the only way out;
 //! - `started`, `cascade`: an answer that has begun, and one of a larger target instead of one that is not confident enough;
 //! - `ensemble`: one answer of several experts that are asked together; `shadow`: copies of requests for a candidate; `normal`: when two answers say the same;
@@ -50,6 +51,7 @@ mod policy;
 mod rank;
 mod refusal;
 mod resolve;
+mod retrieval;
 mod route;
 mod scores;
 mod shadow;
@@ -85,6 +87,7 @@ pub use config::{Config, Limits, ReadyWhen};
 pub use origins::{Origin, OriginError};
 pub use readiness::{Missing, SwarmReadiness};
 pub use slm_listen::ListenError;
+pub use slm_retrieve::secrets::Secrets;
 pub use swarm::Swarm;
 pub use throttle::Rate;
 
@@ -190,7 +193,7 @@ async fn route(
     let (mut health, health_service) = health::service(fleet.view(), readiness.clone()).await;
     let dispatcher = Arc::new(Dispatcher::new(
         &fleet,
-        (config.limits.clone(), config.data_policy),
+        (config.limits.clone(), config.data_policy, config.secrets.clone()),
         Arc::clone(&metrics),
         readiness,
         shutdown.clone(),

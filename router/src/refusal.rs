@@ -73,6 +73,12 @@ pub(crate) enum Refusal {
     /// A route with `onError: Reject` could not choose. `passes`: it may soon.
     #[error("the route `{route}` could not choose an expert: {why}")]
     Undecided { route: String, why: String, passes: bool },
+    /// A route with `retrieve` got no passages. `passes`: it may soon.
+    #[error("the route `{route}` could not retrieve passages: {why}")]
+    NotRetrieved { route: String, why: String, passes: bool },
+    /// A request that passages cannot be put into.
+    #[error("`{field}`: the route `{route}` puts passages into conversations, and {why}")]
+    NoPlace { route: String, field: &'static str, why: &'static str },
     /// An answer was not confident enough, and no larger target may be asked now.
     #[error(
         "no answer of the route `{route}` was confident enough, and its budget of escalations is spent; try again later"
@@ -97,13 +103,16 @@ impl Refusal {
     pub(crate) fn code(&self) -> Code {
         match self {
             Self::UnknownModel { .. } => Code::NotFound,
-            Self::NoModel | Self::External { .. } | Self::UnknownPolicy(_) => Code::InvalidArgument,
+            Self::NoModel | Self::NoPlace { .. } | Self::External { .. } | Self::UnknownPolicy(_) => {
+                Code::InvalidArgument
+            }
             Self::Policy { .. } => Code::PermissionDenied,
             Self::NotResident { .. } | Self::ShuttingDown => Code::Unavailable,
             // 400 over HTTP, as vLLM says it of an adapter that was found and cannot be loaded: clients do not try again.
-            Self::NotLoadable(_) | Self::OutOfScope { .. } | Self::Undecided { passes: false, .. } => {
-                Code::FailedPrecondition
-            }
+            Self::NotLoadable(_)
+            | Self::OutOfScope { .. }
+            | Self::Undecided { passes: false, .. }
+            | Self::NotRetrieved { passes: false, .. } => Code::FailedPrecondition,
             Self::TooManyWaiting { .. }
             | Self::TooManyOpen(_)
             | Self::LargeBodies(_)
@@ -111,7 +120,9 @@ impl Refusal {
             | Self::LargeBodiesWait { .. } => Code::ResourceExhausted,
             Self::Metadata { .. } => Code::InvalidArgument,
             Self::Unread { .. } => Code::Aborted,
-            Self::Silent { .. } | Self::Undecided { passes: true, .. } => Code::Unavailable,
+            Self::Silent { .. } | Self::Undecided { passes: true, .. } | Self::NotRetrieved { passes: true, .. } => {
+                Code::Unavailable
+            }
             Self::TooFew { late: false, .. } => Code::Unavailable,
             Self::DeadlineExceeded | Self::TooFew { late: true, .. } => Code::DeadlineExceeded,
             Self::Worker(status) => status.code(),
@@ -130,6 +141,7 @@ impl Refusal {
             | Self::Silent { .. }
             | Self::Undecided { passes: true, .. }
             | Self::TooFew { late: false, .. }
+            | Self::NotRetrieved { passes: true, .. }
             | Self::ShuttingDown => Some(Duration::from_secs(1)),
             Self::Worker(status) if matches!(status.code(), Code::Unavailable | Code::ResourceExhausted) => {
                 Some(Duration::from_secs(1))

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use slm_crds::{
     ensemble::{Ensemble, Shadow},
+    retrieve::Retrieve,
     route::{Cascade, Classifier, DataPolicy, OnError, OutOfScope, RouteRule, Similarity, SwarmRouteSpec, Target},
     rule::{Rule, RuleError},
 };
@@ -86,6 +87,10 @@ impl Route {
 
     pub(crate) fn shadow(&self) -> Option<&Shadow> {
         self.spec.shadow.as_ref()
+    }
+
+    pub(crate) fn retrieve(&self) -> Option<&Retrieve> {
+        self.spec.retrieve.as_ref()
     }
 
     pub(crate) fn data_policy(&self) -> DataPolicy {

@@ -77,7 +77,12 @@ impl Tap {
         let copy = Box::new(Copy {
             dispatcher: Arc::clone(dispatcher),
             request: GenerateRequest { explain: false, logprobs: None, ..request.clone() },
-            call: Call { caller: call.caller.shadow(), api: call.api, deadline: None },
+            call: Call {
+                caller: call.caller.shadow(),
+                api: call.api,
+                deadline: None,
+                retrieval: call.retrieval.clone(),
+            },
             bounds,
             route: route.name.clone(),
             to: shadow.to.clone(),
@@ -133,7 +138,12 @@ impl Copy {
     /// The candidate's answer.
     async fn ask<B: Boundary>(&self, deadline: Instant, boundary: B) -> Result<String, Refusal> {
         let (dispatcher, wanted) = (&self.dispatcher, Wanted::target(&self.to));
-        let call = Call { caller: self.call.caller.clone(), api: self.call.api, deadline: Some(deadline) };
+        let call = Call {
+            caller: self.call.caller.clone(),
+            deadline: Some(deadline),
+            retrieval: self.call.retrieval.clone(),
+            ..self.call
+        };
         let Reply::Of(mut answer) = dispatcher.tried(&self.request, &call, wanted, deadline, boundary).await? else {
             return Err(Refusal::Worker(Status::internal("a candidate was asked, and its route answered")));
         };

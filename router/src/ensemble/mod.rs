@@ -33,6 +33,7 @@ use crate::{
     metrics::Together as Outcome,
     normal::normalised,
     refusal::Refusal,
+    retrieval::Retrieval,
     route::Route,
     started::StartedAnswer,
     view::View,
@@ -225,9 +226,11 @@ impl Dispatcher {
         let shown: Vec<(usize, &Answered)> = hearing.answers().collect();
         let texts: Vec<&str> = shown.iter().map(|(_, answer)| answer.text.as_str()).collect();
         let request = judge::request(asked.request, &texts);
+        // It judges what callers see: the question, without the passages.
+        let call = &Call { caller: asked.call.caller.clone(), retrieval: Retrieval::default(), ..*asked.call };
         let word = async {
             let wanted = Wanted::target(judge);
-            match self.tried(&request, asked.call, wanted, asked.deadline, boundary).await? {
+            match self.tried(&request, call, wanted, asked.deadline, boundary).await? {
                 Reply::Of(mut answer) => {
                     answer.read(self.limits.worker_idle).await.map_err(Refusal::Worker)?;
                     Ok(answer)

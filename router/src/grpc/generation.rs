@@ -39,7 +39,8 @@ impl Generation for GrpcServer {
 
 impl GrpcServer {
     async fn answer(&self, request: Request<GenerateRequest>, api: Api) -> Result<Answer, Status> {
-        let call = Call { caller: caller(&request)?, api, deadline: Deadline::of(&request) };
+        let call =
+            Call { caller: caller(&request)?, api, deadline: Deadline::of(&request), retrieval: Default::default() };
         let mut request = request.into_inner();
         self.known(&request.model, &call.caller)?;
         if request.input.is_none() {

@@ -154,6 +154,8 @@ impl From<Refusal> for ApiError {
             Refusal::Metadata { .. } | Refusal::UnknownPolicy(_) => error.body.param = Some("metadata".to_owned()),
             Refusal::OutOfScope { .. } => error = error.code(slm_proto::trailers::OUT_OF_SCOPE),
             Refusal::Undecided { passes: false, .. } => error = error.code("undecided"),
+            Refusal::NotRetrieved { .. } => error = error.code("not_retrieved"),
+            Refusal::NoPlace { field, .. } => error.body.param = Some((*field).to_owned()),
             Refusal::Worker(status) => {
                 error.body.param = trailer(status, trailers::ERROR_FIELD).or(error.body.param);
                 error.body.code = trailer(status, trailers::ERROR_CODE).or(error.body.code);

@@ -30,6 +30,8 @@ pub(crate) struct Head {
     /// Digest of the version that answers: the same fingerprint, the same weights.
     pub(crate) fingerprint: String,
     pub(crate) decision: Option<Value>,
+    /// Citations of what the route put into the conversation.
+    pub(crate) retrieval: Option<Value>,
     /// Token names of log-probabilities; `None` without any.
     pub(super) logprobs: Option<TokenNames>,
 }
@@ -93,6 +95,7 @@ impl Head {
             model: request.model.clone(),
             fingerprint: expert.map(|expert| expert.digest.clone()).unwrap_or_default(),
             decision: decision.map(json::decision),
+            retrieval: started.and_then(|started| started.retrieval.as_ref()).map(json::retrieval),
             logprobs: request.logprobs.map(|_| if options.token_ids { TokenNames::Ids } else { TokenNames::Texts }),
         }
     }

@@ -108,6 +108,9 @@ impl Head {
         if let Some(decision) = &self.decision {
             body["x_slm_decision"] = decision.clone();
         }
+        if let Some(retrieval) = &self.retrieval {
+            body["x_slm_retrieval"] = retrieval.clone();
+        }
         body
     }
 

@@ -104,6 +104,8 @@ struct Chunk<'c> {
     usage: Option<Option<Usage>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     x_slm_decision: Option<&'c Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    x_slm_retrieval: Option<&'c Value>,
 }
 
 #[derive(Serialize)]
@@ -192,7 +194,7 @@ impl Writer {
         }
     }
 
-    /// Chat begins with the role. Both kinds carry the decision here, when it was asked for.
+    /// Chat begins with the role. Both kinds carry the decision here, when it was asked for, and the citations of what was retrieved.
     fn opening(&self) -> Bytes {
         let choices: Vec<Choice<'_>> = (0..self.offsets.len())
             .map(|index| match self.head.kind {
@@ -203,7 +205,7 @@ impl Writer {
                 CompletionKind::Text => Choice::Text { index, text: "", logprobs: None, finish_reason: None },
             })
             .collect();
-        self.chunk(&choices, None, self.head.decision.as_ref())
+        self.chunk(&choices, None, Some(&self.head))
     }
 
     /// `None` for a step without text, such as one that holds only part of a character.
@@ -257,7 +259,7 @@ impl Writer {
         bytes.into()
     }
 
-    fn chunk(&self, choices: &[Choice<'_>], usage: Option<Usage>, decision: Option<&Value>) -> Bytes {
+    fn chunk(&self, choices: &[Choice<'_>], usage: Option<Usage>, opening: Option<&Head>) -> Bytes {
         let head = &self.head;
         let object = match head.kind {
             CompletionKind::Chat => "chat.completion.chunk",
@@ -271,7 +273,8 @@ impl Writer {
             system_fingerprint: &head.fingerprint,
             choices,
             usage: self.include_usage.then_some(usage),
-            x_slm_decision: decision,
+            x_slm_decision: opening.and_then(|head| head.decision.as_ref()),
+            x_slm_retrieval: opening.and_then(|head| head.retrieval.as_ref()),
         })
     }
 }

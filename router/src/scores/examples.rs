@@ -98,6 +98,20 @@ impl Comparer {
         }
     }
 
+    /// The vector of a text by the encoder's version of now, for whatever it is compared with.
+    pub(crate) async fn vector_of(&self, encoder: &Target, text: &str, tenant: &str) -> Result<Arc<[f32]>, ScoreError> {
+        let text = readable(text)?;
+        let digest = self.0.readers.digest(ROLE, encoder)?;
+        match self.vector(&Reader::encoder(encoder, &digest), text, tenant).await {
+            // It was replaced meanwhile.
+            Err(error) if error.is_of_version() => {
+                let digest = self.0.readers.digest(ROLE, encoder)?;
+                Ok(self.vector(&Reader::encoder(encoder, &digest), text, tenant).await?)
+            }
+            outcome => Ok(outcome?),
+        }
+    }
+
     async fn compared_by(
         &self,
         digest: &str,

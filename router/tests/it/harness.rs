@@ -41,6 +41,7 @@ pub(crate) fn config(limits: Limits) -> Config {
         ready_when: ReadyWhen::Complete,
         withdraw: Duration::ZERO,
         data_policy: slm_crds::route::DataPolicy::AllowExternal,
+        secrets: slm_retrieve::secrets::Secrets::default(),
         limits,
     }
 }

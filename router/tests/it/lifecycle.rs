@@ -98,6 +98,7 @@ async fn a_port_in_use_is_named() {
         ready_when: ReadyWhen::Complete,
         withdraw: Duration::ZERO,
         data_policy: slm_crds::route::DataPolicy::AllowExternal,
+        secrets: slm_retrieve::secrets::Secrets::default(),
         limits: limits(),
     };
     let (_swarm, receiver) = watch::channel(Arc::new(Swarm::default()));

@@ -228,8 +228,12 @@ fn events(request: &GenerateRequest, text: &str) -> Vec<ScriptedEvent> {
         model: "smol".to_owned(),
         digest: format!("sha256:{}", request.model),
     };
-    let started =
-        Started { request_id: request.request_id.clone(), expert: Some(expert), prompt_tokens: 3, decision: None };
+    let started = Started {
+        request_id: request.request_id.clone(),
+        expert: Some(expert),
+        prompt_tokens: 3,
+        ..Started::default()
+    };
     let mut events = vec![ScriptedEvent::Send(Event::Started(started))];
     for word in answer(request, text).split_whitespace() {
         match word {

@@ -95,8 +95,12 @@ impl Generate {
         let ready = Ready { prompt, constraint, ends, adapter, permit, deadline };
         let answer = self.submit(&request, ready)?.read_by(reader).after(echo);
         let prompt_tokens = answer.prompt_tokens();
-        let started =
-            v1::Started { request_id: request.request_id, expert: Some(expert), prompt_tokens, decision: None };
+        let started = v1::Started {
+            request_id: request.request_id,
+            expert: Some(expert),
+            prompt_tokens,
+            ..v1::Started::default()
+        };
         Ok((started, answer))
     }
 
