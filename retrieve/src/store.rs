@@ -93,7 +93,7 @@ pub struct Store {
 
 #[derive(Debug)]
 enum Kind {
-    Table(Table),
+    Table(Box<Table>),
     Collection(Collection),
 }
 
@@ -104,7 +104,7 @@ impl Store {
     /// Its URL or its certificates cannot be used.
     pub fn new(retrieve: &Retrieve, secrets: Secrets) -> Result<Self, StoreError> {
         let kind = match &retrieve.source {
-            RetrieveSource { pgvector: Some(table), .. } => Kind::Table(Table::new(table, secrets)?),
+            RetrieveSource { pgvector: Some(table), .. } => Kind::Table(Box::new(Table::new(table, secrets)?)),
             RetrieveSource { qdrant: Some(collection), .. } => Kind::Collection(Collection::new(collection, secrets)?),
             RetrieveSource { pgvector: None, qdrant: None } => {
                 let why = "spec.retrieve.source must have exactly one of pgvector and qdrant".to_owned();

@@ -38,7 +38,10 @@ pub(crate) struct Stores {
 
 /// What was retrieved for one request, kept for all its attempts.
 #[derive(Clone, Default)]
-pub(crate) struct Retrieval(Option<Arc<OnceCell<Result<Option<Retrieved>, Refusal>>>>);
+pub(crate) struct Retrieval(Option<Arc<Outcome>>);
+
+/// Empty until the request is first sent.
+type Outcome = OnceCell<Result<Option<Retrieved>, Refusal>>;
 
 /// What goes into a conversation.
 #[derive(Clone, Debug)]
