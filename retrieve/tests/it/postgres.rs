@@ -60,22 +60,29 @@ impl Postgres {
         own
     }
 
-    /// Starts it, on the port that it had before.
+    /// Starts it, on the port that it had before; again while processes of a server that was killed still have its memory.
     pub(crate) fn resume(&mut self) {
-        let log = fs::File::create(self.folder.path().join("log")).expect("a log");
-        let server = self
-            .command("postgres")
-            .arg("-D")
-            .arg(self.data())
-            .args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-k", "", "-F"])
-            .stderr(log)
-            .spawn();
-        self.server = Some(server.expect("a server"));
         let begun = Instant::now();
-        let log = || fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
-        while !log().contains("ready to accept connections") {
+        let path = self.folder.path().join("log");
+        let log = || fs::read_to_string(&path).unwrap_or_default();
+        loop {
+            let server = self
+                .command("postgres")
+                .arg("-D")
+                .arg(self.data())
+                .args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-k", "", "-F"])
+                .stderr(fs::File::create(&path).expect("a log"))
+                .spawn();
+            let mut server = server.expect("a server");
+            while server.try_wait().expect("a server").is_none() {
+                if log().contains("ready to accept connections") {
+                    self.server = Some(server);
+                    return;
+                }
+                assert!(begun.elapsed() < LIMIT, "{}", log());
+                std::thread::sleep(Duration::from_millis(20));
+            }
             assert!(begun.elapsed() < LIMIT, "{}", log());
-            std::thread::sleep(Duration::from_millis(20));
         }
     }
 
@@ -85,8 +92,6 @@ impl Postgres {
             let _ = server.kill();
             let _ = server.wait();
         }
-        // Its children see that it is gone, and a new one does not start before they have.
-        let _ = fs::remove_file(self.data().join("postmaster.pid"));
     }
 
     pub(crate) fn url(&self) -> String {
