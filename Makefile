@@ -30,14 +30,14 @@ up: setup build ## Start the quickstart swarm and serve until Ctrl-C
 	@exec "$(SLM)" up -f examples/quickstart
 
 test: setup ## Everything that CI runs
-	@CACHE="$(CACHE)" scripts/setup gemma clients grpcurl registry openvino
+	@CACHE="$(CACHE)" scripts/setup gemma clients grpcurl registry openvino pgvector
 	@$(MAKE) --no-print-directory check build
 	SLM_TEST_PYTHON="$(PYTHON)" $(CARGO) test --release --workspace --no-fail-fast
 
 check: ## Format, lints, documentation; what only fuzzing and shuttle compile
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --workspace --all-targets --features slm-tests/cluster -- -D warnings
-	$(CARGO) clippy --release --package slm-worker --features shuttle --lib --tests -- -D warnings
+	$(CARGO) check --quiet --release --package slm-worker --features shuttle --lib --tests
 	RUSTFLAGS="--cfg fuzzing" $(CARGO) check --quiet --release --manifest-path fuzz/Cargo.toml --target-dir "$(TARGET)/fuzz-check"
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --workspace --no-deps --quiet
 

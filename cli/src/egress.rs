@@ -5,15 +5,12 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use clap::Args;
 use slm_egress::{Bound, ClusterSecrets, Config, Externals, Secrets, Sink, kubernetes};
 use slm_launch::EgressLine;
-use tokio::{
-    io::BufReader,
-    sync::{oneshot, watch},
-};
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     args::{address, duration},
-    stdin,
+    snapshots, stdin,
 };
 use slm_console::{exit::Failure, output::say};
 
@@ -82,7 +79,7 @@ async fn serve(args: EgressArgs) -> Result<(), Failure> {
     let (secrets, source) = match args.namespace {
         None => {
             let secrets = args.secrets.map_or(Secrets::None, Secrets::File);
-            (secrets, tokio::spawn(read_snapshots(sender, args.follow_stdin, shutdown.clone())))
+            (secrets, tokio::spawn(snapshots::read("ExternalModels", sender, args.follow_stdin, shutdown.clone())))
         }
         Some(namespace) => {
             let client = kubernetes::client().await.map_err(Failure::failed)?;
@@ -109,21 +106,4 @@ async fn serve(args: EgressArgs) -> Result<(), Failure> {
         return Ok(());
     }
     source.await.unwrap_or_else(|error| Err(Failure::failed(format!("the source of snapshots: {error}"))))
-}
-
-async fn read_snapshots(
-    sender: watch::Sender<Arc<Externals>>,
-    follow: bool,
-    shutdown: CancellationToken,
-) -> Result<(), Failure> {
-    // The last snapshot stays for as long as somebody could send another.
-    let kept = sender.clone();
-    let outcome = slm_egress::json_lines(BufReader::new(tokio::io::stdin()), sender).await.map_err(Failure::failed);
-    if follow || outcome.is_err() {
-        shutdown.cancel();
-    } else {
-        shutdown.cancelled().await;
-    }
-    drop(kept);
-    outcome
 }

@@ -21,6 +21,7 @@ mod open_files;
 mod egress;
 mod operator;
 mod router;
+mod snapshots;
 mod stdin;
 mod worker;
 

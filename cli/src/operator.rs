@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use clap::Args;
+use slm_launch::HUB_ENDPOINT;
 use slm_operator::{
     Certificates, Config,
     config::{WorkerPods, unique_identity},
@@ -46,6 +47,9 @@ pub struct OperatorArgs {
     /// HOST or HOST:PORT of artifacts that workers may reach without TLS; may be given several times.
     #[arg(long, value_name = "HOST", value_delimiter = ',')]
     insecure_host: Vec<String>,
+    /// Server of hf: sources: huggingface.co, or a mirror of it.
+    #[arg(long, value_name = "URL", env = "HF_ENDPOINT", default_value = HUB_ENDPOINT)]
+    hub_endpoint: String,
     /// Speak to workers over mutual TLS, and keep the certificates for it in Secrets: slm-swarm-ca, and
     /// slm-swarm-ROLE-tls for operator, router, worker and egress.
     #[arg(long)]
@@ -85,6 +89,7 @@ pub async fn execute(args: OperatorArgs) -> Result<(), Failure> {
         artifacts_bytes_max: args.artifacts_max,
         certificates: args.tls.then_some(certificates),
         insecure_hosts: args.insecure_host,
+        hub_endpoint: args.hub_endpoint,
         log: args.worker_log,
     };
     let identity = args.identity.unwrap_or_else(unique_identity);

@@ -7,17 +7,14 @@ use slm_crds::route::DataPolicy;
 use slm_launch::RouterLine;
 use slm_router::{
     Config, Limits, ReadyWhen, Swarm,
-    source::{self, kubernetes::Scheme},
+    source::kubernetes::{self, Scheme},
 };
-use tokio::{
-    io::BufReader,
-    sync::{oneshot, watch},
-};
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     args::{ListenArgs, address, duration},
-    stdin,
+    snapshots, stdin,
 };
 use slm_console::{exit::Failure, output::say};
 
@@ -102,7 +99,7 @@ async fn route(args: RouterArgs) -> Result<(), Failure> {
         }
     });
     let snapshots = match args.namespace {
-        None => tokio::spawn(read_snapshots(sender, args.follow_stdin, shutdown.clone())),
+        None => tokio::spawn(snapshots::read("a swarm", sender, args.follow_stdin, shutdown.clone())),
         Some(namespace) => tokio::spawn(follow_cluster(namespace, scheme, sender, shutdown.clone())),
     };
     slm_router::run(config, swarm, shutdown, bound).await.map_err(Failure::failed)?;
@@ -119,24 +116,7 @@ async fn follow_cluster(
     sender: watch::Sender<Arc<Swarm>>,
     shutdown: CancellationToken,
 ) -> Result<(), Failure> {
-    let outcome = source::kubernetes::follow(&namespace, scheme, sender).await.map_err(Failure::failed);
+    let outcome = kubernetes::follow(&namespace, scheme, sender).await.map_err(Failure::failed);
     shutdown.cancel();
-    outcome
-}
-
-async fn read_snapshots(
-    sender: watch::Sender<Arc<Swarm>>,
-    follow: bool,
-    shutdown: CancellationToken,
-) -> Result<(), Failure> {
-    // The router ends when the last sender does, which without --follow-stdin is not at the end of the input.
-    let kept = sender.clone();
-    let outcome = source::json_lines(BufReader::new(tokio::io::stdin()), sender).await.map_err(Failure::failed);
-    if follow || outcome.is_err() {
-        shutdown.cancel();
-    } else {
-        shutdown.cancelled().await;
-    }
-    drop(kept);
     outcome
 }

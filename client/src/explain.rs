@@ -47,7 +47,9 @@ pub fn words(decision: &Decision) -> String {
     } else {
         format!(" on {}", chosen.model)
     };
+    let is_asked = |candidate: &Candidate| candidate.outcome() == CandidateOutcome::Asked;
     let answers = match &decision.chosen {
+        None if decision.candidates.iter().any(is_asked) => styled(style::HEAD, "one of several experts"),
         Some(_) => format!("{} ({}{model})", styled(style::HEAD, &chosen.name), json::kind(chosen.kind())),
         None => styled(style::HEAD, "the route's own message"),
     };
@@ -70,6 +72,7 @@ fn candidate_words(candidate: &Candidate) -> String {
     let expert = candidate.expert.clone().unwrap_or_default();
     let (mark, colour) = match candidate.outcome() {
         CandidateOutcome::Chosen => ("chosen  ", style::GOOD),
+        CandidateOutcome::Asked => ("asked   ", style::GOOD),
         CandidateOutcome::RuleError | CandidateOutcome::NotResident => ("not     ", style::WARN),
         _ => ("not     ", style::DIM),
     };
@@ -93,6 +96,32 @@ mod tests {
     use slm_proto::v1::{Expert, ExpertKind};
 
     use super::*;
+
+    #[test]
+    fn several_experts_in_words() {
+        let candidate = |name: &str, rule: &str, outcome: CandidateOutcome, why_not: &str| Candidate {
+            expert: Some(Expert { name: name.to_owned(), ..Default::default() }),
+            rule: rule.to_owned(),
+            outcome: outcome.into(),
+            why_not: why_not.to_owned(),
+            score: None,
+        };
+        let decision = Decision {
+            requested: "team".to_owned(),
+            reason: "no rule matched: ensemble of 2".to_owned(),
+            candidates: vec![
+                candidate("banking", "ensemble", CandidateOutcome::Asked, ""),
+                candidate("travel", "ensemble", CandidateOutcome::NotResident, "not loaded"),
+            ],
+            ..Default::default()
+        };
+        let text = anstream::adapter::strip_str(&words(&decision)).to_string();
+        assert_eq!(
+            text,
+            "team -> one of several experts\n  because  no rule matched: ensemble of 2\n  asked    banking by \
+             ensemble\n  not      travel by ensemble: not loaded\n"
+        );
+    }
 
     #[test]
     fn a_decision_in_words() {

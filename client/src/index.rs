@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::json;
+use slm_console::{exit::Failure, output};
 use slm_crds::{manifest, retrieve::Retrieve};
 use slm_proto::v1::{EmbedInput, EmbedRequest, embed_input::Input};
 use slm_retrieve::{
@@ -15,7 +16,6 @@ use slm_retrieve::{
 };
 
 use crate::connection::{Client, ServerArgs};
-use slm_console::{exit::Failure, output};
 
 /// Makes the store of a route hold the passages of a folder, and nothing else.
 ///
@@ -80,6 +80,11 @@ pub async fn execute(args: IndexArgs) -> Result<(), Failure> {
     let texts = files::texts(&args.folder).map_err(Failure::usage)?;
     for (path, why) in &texts.skipped {
         output::note(&format!("skipped {path}: {why}"));
+    }
+    // A wrong folder would take the passages of the right one away.
+    if texts.texts.is_empty() {
+        let folder = args.folder.display();
+        return Err(Failure::usage(format!("{folder}: no *.md, *.markdown or *.txt in it; nothing was changed")));
     }
     let store = Store::new(&retrieve, Secrets(args.secrets.clone())).map_err(Failure::usage)?;
     let client = Client::connect(&args.server).await?;

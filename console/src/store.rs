@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use slm_artifacts::{Store, StoreConfig};
+use slm_artifacts::{Credentials, Store, StoreConfig};
 use slm_convert::bundle::cache_dir;
 use slm_launch::{CacheArgs, StoreArgs};
 
@@ -29,8 +29,15 @@ pub fn config(args: &StoreArgs) -> Result<StoreConfig, Failure> {
         pvc_root: args.pvc_root.clone(),
         insecure_hosts: args.insecure_host.clone(),
         ca_file: args.ca_file.clone(),
+        hub_endpoint: args.hub_endpoint.clone(),
+        hub_credentials: hub_token().map(Credentials::Bearer),
         ..StoreConfig::new(cache.join("artifacts"))
     })
+}
+
+/// The token for the Hub, where the tools of Hugging Face look for it, too.
+fn hub_token() -> Option<String> {
+    std::env::var("HF_TOKEN").ok().map(|token| token.trim().to_owned()).filter(|token| !token.is_empty())
 }
 
 /// Opens the store.
@@ -44,7 +51,8 @@ pub fn open(args: &StoreArgs) -> Result<Store, Failure> {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn claims_are_looked_for_where_the_operator_mounts_them() {
+    fn launch_knows_the_defaults_of_the_store() {
         assert_eq!(slm_artifacts::PVC_ROOT, slm_launch::PVC_ROOT);
+        assert_eq!(slm_artifacts::HUB_ENDPOINT, slm_launch::HUB_ENDPOINT);
     }
 }

@@ -7,8 +7,8 @@
 //! Pure: reads files and nothing else; no cluster, no network, no async.
 //!
 //! Modules, in the order in which a manifest meets them:
-//! - [`model`], [`adapter`], [`route`], [`external`], [`accelerator`]: the kinds, and [`retrieve`], [`source`], [`pod`],
-//!   [`expert`], [`status`], their parts;
+//! - [`model`], [`adapter`], [`route`], [`external`], [`accelerator`]: the kinds, and [`source`], [`pod`], [`expert`], [`status`],
+//!   their parts, as [`ensemble`] and [`retrieve`] are of a route;
 //! - [`rule`]: CEL conditions of routes, compiled and evaluated;
 //! - [`names`]: the shared namespace of names, and references; [`hosts`]: where the token of a Secret may be sent;
 //! - [`schema`]: the CRDs of these types;
@@ -16,6 +16,7 @@
 
 pub mod accelerator;
 pub mod adapter;
+pub mod ensemble;
 pub mod expert;
 pub mod external;
 pub mod hosts;

@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    ensemble::{Ensemble, Shadow},
     retrieve::Retrieve,
     status::{self, Condition},
     validation,
@@ -18,6 +19,7 @@ use crate::{
 /// SwarmRouteSpec describes how a request is routed to an expert.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, CustomResource)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = validation::route()))]
 #[kube(
     group = "slmswarm.io",
     version = "v1alpha1",
@@ -56,6 +58,12 @@ pub struct SwarmRouteSpec {
     /// Cascade asks a larger target when the answer of the selected one is not confident enough.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cascade: Option<Cascade>,
+    /// Ensemble asks several experts at once, when nothing selects a target, and gives one answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ensemble: Option<Ensemble>,
+    /// Shadow sends copies of requests to a candidate, and counts how often it agrees with the answers that are given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<Shadow>,
     /// Retrieve puts passages of an index into a conversation before its expert is asked, and cites them in the answer's metadata.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retrieve: Option<Retrieve>,
@@ -64,9 +72,9 @@ pub struct SwarmRouteSpec {
     /// A router, a caller's token and a request can be stricter, never laxer.
     #[serde(default, skip_serializing_if = "DataPolicy::is_default")]
     pub data_policy: DataPolicy,
-    /// OnError is what happens to a request when a rule fails on it, or when its label or similarity cannot be computed. Fallback (the
-    /// default): a rule that fails is not true, a classifier that fails is passed over, and the fallback answers when nothing else
-    /// decides. Reject: the request is refused.
+    /// OnError is what happens to a request when a rule fails on it, when its label or similarity cannot be computed, or when too few experts
+    /// of the ensemble answer. Fallback (the default): a rule that fails is not true, a classifier that fails is passed over, and the
+    /// fallback answers when nothing else decides. Reject: the request is refused.
     #[serde(default, skip_serializing_if = "OnError::is_default")]
     pub on_error: OnError,
     /// Fallback is the target when nothing selects one.
@@ -312,6 +320,8 @@ impl SwarmRouteSpec {
             similarity: None,
             out_of_scope: None,
             cascade: None,
+            ensemble: None,
+            shadow: None,
             retrieve: None,
             data_policy: DataPolicy::default(),
             on_error: OnError::default(),
@@ -319,7 +329,7 @@ impl SwarmRouteSpec {
         }
     }
 
-    /// Every object that the route refers to, and where: first what reads texts, then every expert that may answer, the fallback last.
+    /// Every object that the route refers to, and where: first what reads texts, then what is asked, the fallback last.
     pub fn references(&self) -> impl Iterator<Item = (Place, &Target)> {
         let classifier = self.classifier.iter().map(|classifier| (Place::Classifier, &classifier.model));
         let encoder = self.similarity.iter().map(|similarity| (Place::Encoder, &similarity.encoder));
@@ -332,7 +342,9 @@ impl SwarmRouteSpec {
         let out = self.out_of_scope.iter().filter_map(|out| Some((Place::OutOfScope, out.to.as_ref()?)));
         let larger = self.cascade.iter().flat_map(|cascade| cascade.targets.iter().enumerate());
         let larger = larger.map(|(index, target)| (Place::Cascade(index), target));
-        let selected = rules.chain(labelled).chain(similar).chain(out).chain(larger);
+        let together = self.ensemble.iter().flat_map(Ensemble::references);
+        let shadow = self.shadow.iter().map(|shadow| (Place::Shadow, &shadow.to));
+        let selected = rules.chain(labelled).chain(similar).chain(out).chain(larger).chain(together).chain(shadow);
         classifier.chain(encoder).chain(retriever).chain(selected).chain([(Place::Fallback, &self.fallback)])
     }
 }
@@ -356,6 +368,12 @@ pub enum Place {
     OutOfScope,
     /// A target of the cascade.
     Cascade(usize),
+    /// An expert of the ensemble.
+    Expert(usize),
+    /// The judge of the ensemble.
+    Judge,
+    /// The candidate that gets copies.
+    Shadow,
     /// The fallback.
     Fallback,
 }
@@ -364,6 +382,11 @@ impl Place {
     /// Whether what stands there may answer requests.
     #[must_use]
     pub fn answers(self) -> bool {
+        self.is_asked() && !matches!(self, Self::Judge | Self::Shadow)
+    }
+
+    /// Whether what stands there gets texts of requests to answer, or to judge.
+    pub(crate) fn is_asked(self) -> bool {
         !matches!(self, Self::Classifier | Self::Encoder | Self::Retriever)
     }
 }
@@ -379,6 +402,9 @@ impl fmt::Display for Place {
             Self::Similar(index) => write!(f, "spec.similarity.targets[{index}]"),
             Self::OutOfScope => f.write_str("spec.outOfScope.to"),
             Self::Cascade(index) => write!(f, "spec.cascade.targets[{index}]"),
+            Self::Expert(index) => write!(f, "spec.ensemble.experts[{index}]"),
+            Self::Judge => f.write_str("spec.ensemble.judge"),
+            Self::Shadow => f.write_str("spec.shadow.to"),
             Self::Fallback => f.write_str("spec.fallback"),
         }
     }

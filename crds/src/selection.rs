@@ -84,6 +84,28 @@ pub enum Unfit {
         /// Its task.
         task: Task,
     },
+    /// A target that is asked, and does not generate.
+    #[error("the {kind} `{name}` has the task {}; name one that generates", .task.name())]
+    Generates {
+        /// Kind of the object.
+        kind: TargetKind,
+        /// Its name.
+        name: String,
+        /// Its task.
+        task: Task,
+    },
+    /// A target outside of the swarm whose answers have no confidence.
+    #[error(
+        "the answers of the ExternalModel `{0}` have no confidence, for it gives no probabilities; combine by Vote or Judge, or name \
+         another expert"
+    )]
+    Unmeasured(String),
+    /// A judge outside of the swarm.
+    #[error("the ExternalModel `{0}` cannot be held to the number of an answer; name a judge of the swarm")]
+    JudgeOutside(String),
+    /// A target that is the route.
+    #[error("`{0}` is the route itself; a target is a SlmModel, a LoraAdapter or an ExternalModel")]
+    Itself(String),
     /// More examples than a route compares with.
     #[error(
         "its targets have {found} examples together; at most {EXAMPLES_MAX} are compared with: list fewer targets, or examples"
@@ -102,6 +124,12 @@ pub enum Unfit {
     },
 }
 
+/// The fault of a reference of the route of this name to itself.
+#[must_use]
+pub fn itself(route: &str, target: &Target) -> Option<Unfit> {
+    (target.name == route).then(|| Unfit::Itself(route.to_owned()))
+}
+
 /// References of a route that do not serve their purpose, each with the path of its field. Those that `referred` does not know are
 /// another fault's matter.
 pub fn unfit(spec: &SwarmRouteSpec, referred: impl Fn(&Target) -> Option<Referred>) -> Vec<(String, Unfit)> {
@@ -112,11 +140,13 @@ pub fn unfit(spec: &SwarmRouteSpec, referred: impl Fn(&Target) -> Option<Referre
     if let Some(similarity) = &spec.similarity {
         of_similarity(similarity, &referred, &mut faults);
     }
+    let task = |target: &Target| referred(target).and_then(|object| object.task);
+    faults.extend(spec.ensemble.iter().flat_map(|ensemble| ensemble.unfit(task)));
+    faults.extend(spec.shadow.iter().filter_map(|shadow| shadow.unfit(task)));
     if let Some(retrieve) = &spec.retrieve {
         faults.extend(of_encoder(&retrieve.encoder, Place::Retriever, &referred));
     }
     if let Some(cascade) = &spec.cascade {
-        let task = |target: &Target| referred(target).and_then(|object| object.task);
         faults.extend(cascade.targets.iter().enumerate().filter_map(|(index, target)| {
             let task = task(target).filter(|task| *task != Task::Generate)?;
             let Target { kind, name } = target.clone();
@@ -125,7 +155,7 @@ pub fn unfit(spec: &SwarmRouteSpec, referred: impl Fn(&Target) -> Option<Referre
         faults.extend(twice(&cascade.targets, Place::Cascade));
     }
     if spec.data_policy == DataPolicy::LocalOnly {
-        let external = spec.references().filter(|(place, to)| place.answers() && to.kind == TargetKind::ExternalModel);
+        let external = spec.references().filter(|(place, to)| place.is_asked() && to.kind == TargetKind::ExternalModel);
         faults.extend(external.map(|(place, to)| (place.to_string(), Unfit::LocalOnly(to.name.clone()))));
     }
     faults
@@ -192,7 +222,7 @@ fn of_encoder(
 }
 
 /// Targets that are listed before.
-fn twice(targets: &[Target], place: fn(usize) -> Place) -> impl Iterator<Item = (String, Unfit)> {
+pub(crate) fn twice(targets: &[Target], place: fn(usize) -> Place) -> impl Iterator<Item = (String, Unfit)> {
     let again = targets.iter().enumerate().filter(|(index, target)| targets[..*index].contains(target));
     again.map(move |(index, Target { kind, name })| {
         (place(index).to_string(), Unfit::Twice { kind: *kind, name: name.clone() })

@@ -11,13 +11,14 @@ use crate::validation;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Source {
-    /// Uri of the artifact: `oci://REGISTRY/REPOSITORY:TAG` (or `@sha256:…`), `https://…`, `pvc://CLAIM/PATH` in a cluster;
+    /// Uri of the artifact: `oci://REGISTRY/REPOSITORY:TAG` (or `@sha256:…`), `hf://ORG/REPO[@REVISION][/PATH]`, `https://…`,
+    /// `pvc://CLAIM/PATH` in a cluster;
     /// `file:///models/x.gguf`, or `file:models/x.gguf` relative to the manifest's folder, on one machine. Paths are taken
     /// as they are written, without percent decoding.
     #[schemars(length(min = 6, max = 4096), extend("x-kubernetes-validations" = validation::uri()))]
     pub uri: String,
     /// Digest that the artifact must have: `sha256:` and 64 hexadecimal digits. Of an OCI artifact it is the digest of the
-    /// manifest, of a download that of the file, of local files the one that `slm convert --json` and `slm get` print. An
+    /// manifest, of a download that of the file, of several files of a Hub that of their list, of local files the one that `slm convert --json` and `slm get` print. An
     /// artifact with another digest is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 71), extend("x-kubernetes-validations" = validation::digest()))]

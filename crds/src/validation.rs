@@ -21,8 +21,8 @@ pub(crate) fn object_name() -> Value {
 /// The source of an artifact.
 pub(crate) fn uri() -> Value {
     json!([{
-        "rule": "self.matches('^(file:(///[^/]|[^/])|https?://[^/]|oci://[^/]+/[^/]|pvc://[^/]+/[^/])')",
-        "message": "must be oci://REGISTRY/REPOSITORY:TAG, https://…, pvc://CLAIM/PATH, or a file: URI, absolute as in file:///models/x.gguf or relative to the manifest's folder as in file:models/x.gguf",
+        "rule": "self.matches('^(file:(///[^/]|[^/])|https?://[^/]|oci://[^/]+/[^/]|hf://[^/]+/[^/]|pvc://[^/]+/[^/])')",
+        "message": "must be oci://REGISTRY/REPOSITORY:TAG, hf://ORG/REPO, https://…, pvc://CLAIM/PATH, or a file: URI, absolute as in file:///models/x.gguf or relative to the manifest's folder as in file:models/x.gguf",
     }])
 }
 
@@ -79,6 +79,28 @@ pub(crate) fn out_of_scope() -> Value {
         "rule": "[has(self.to), has(self.message), has(self.reject)].filter(there, there).size() == 1",
         "message": "must have exactly one of to, message and reject",
     }])
+}
+
+/// A route as a whole.
+pub(crate) fn route() -> Value {
+    json!([{
+        "rule": "!(has(self.ensemble) && has(self.cascade))",
+        "message": "must not have both ensemble and cascade: an ensemble has asked every expert already",
+    }])
+}
+
+/// Several experts for one request.
+pub(crate) fn ensemble() -> Value {
+    json!([
+        {
+            "rule": "(self.combine == 'Judge') == has(self.judge)",
+            "message": "judge must be set when combine is Judge, and only then",
+        },
+        {
+            "rule": "!has(self.minimumAnswers) || self.minimumAnswers <= self.experts.size()",
+            "message": "minimumAnswers must be at most the number of experts",
+        },
+    ])
 }
 
 /// A CEL expression; it is compiled elsewhere.

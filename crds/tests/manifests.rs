@@ -113,8 +113,8 @@ const REFUSALS: &[(&str, &str, &str)] = &[
     ),
     (
         "    uri: file:models/smol.gguf",
-        "    uri: hf://org/repo",
-        "swarm.yaml:7: SlmModel smol: spec.source.uri: must be oci://REGISTRY/REPOSITORY:TAG, https://…, pvc://CLAIM/PATH, or a file: URI, absolute as in file:///models/x.gguf or relative to the manifest's folder as in file:models/x.gguf",
+        "    uri: hf://org",
+        "swarm.yaml:7: SlmModel smol: spec.source.uri: must be oci://REGISTRY/REPOSITORY:TAG, hf://ORG/REPO, https://…, pvc://CLAIM/PATH, or a file: URI, absolute as in file:///models/x.gguf or relative to the manifest's folder as in file:models/x.gguf",
     ),
     (
         "    uri: file:models/smol.gguf",
@@ -293,6 +293,80 @@ fn routes_that_lead_outside() {
         assert!(good.contains(from), "{from}");
         let problems = read(&good.replacen(from, to, 1)).expect_err(to).to_string();
         assert!(problems.lines().next() == Some(*message), "{to}:\n  {problems}\nexpected\n  {message}");
+    }
+}
+
+/// Text of a route with an ensemble and a shadow, its replacement, and how the first message goes on behind its place.
+const TOGETHER: &[(&str, &str, &str)] = &[
+    (
+        "[{kind: SlmModel, name: smol}, {kind: LoraAdapter, name: banking}]",
+        "[{kind: SlmModel, name: smol}]",
+        "experts: ",
+    ),
+    ("name: banking}]", "name: bankin}]", "experts[1].name: no LoraAdapter is named `bankin`; did you mean `banking`?"),
+    (
+        "name: banking}]",
+        "name: assistant}]",
+        "experts[1].name: `assistant` is the route itself; a target is a SlmModel, a LoraAdapter or an ExternalModel",
+    ),
+    (
+        "LoraAdapter, name: banking}]",
+        "SwarmRoute, name: assistant}]",
+        "experts[1].kind: expected one of SlmModel, LoraAdapter, ExternalModel, found",
+    ),
+    (
+        "LoraAdapter, name: banking}]",
+        "SlmModel, name: smol}]",
+        "experts[1]: the SlmModel `smol` is listed before; list each target once",
+    ),
+    (
+        "LoraAdapter, name: banking}]",
+        "ExternalModel, name: large}]",
+        "experts[1]: the ExternalModel `large` is never asked under `dataPolicy: LocalOnly`",
+    ),
+    (
+        "combine: Vote",
+        "combine: vote",
+        "combine: expected one of Vote, Best, Judge, found the string \"vote\"; did you mean `Vote`?",
+    ),
+    ("combine: Vote", "combine: Judge", "judge must be set when combine is Judge, and only then"),
+    (
+        "combine: Vote",
+        "combine: Vote, judge: {kind: SlmModel, name: smol}",
+        "judge must be set when combine is Judge, and only then",
+    ),
+    ("minimumAnswers: 2", "minimumAnswers: 3", "minimumAnswers must be at most the number of experts"),
+    ("minimumAnswers: 2", "minimumAnswers: 0", "minimumAnswers: "),
+    ("percent: 5", "percent: 101", "percent: "),
+    (
+        "to: {kind: SlmModel, name: smol}, percent",
+        "to: {kind: SlmModel, name: small}, percent",
+        "to.name: no SlmModel is named `small`; did you mean `smol`?",
+    ),
+    (
+        "percent: 5}",
+        "percent: 5}\n  cascade: {targets: [{kind: SlmModel, name: smol}], confidence: {accept: 0.5}}",
+        "must not have both ensemble and cascade: ",
+    ),
+];
+
+#[test]
+fn routes_that_ask_several() {
+    let parts = "  ensemble: {experts: [{kind: SlmModel, name: smol}, {kind: LoraAdapter, name: banking}], combine: Vote, minimumAnswers: 2}\n  \
+                 shadow: {to: {kind: SlmModel, name: smol}, percent: 5}\n  fallback";
+    let good = GOOD.replacen("  fallback", parts, 1);
+    let manifests = read(&good).expect("good");
+    let ensemble = manifests.routes[0].object.spec.ensemble.as_ref().expect("an ensemble");
+    assert_eq!((ensemble.minimum_answers, ensemble.timeout_milliseconds), (2, 30_000));
+    assert!(read(&good.replacen(", minimumAnswers: 2", "", 1)).is_ok());
+    for (from, to, message) in TOGETHER {
+        assert!(good.contains(from), "{from}");
+        let problems = read(&good.replacen(from, to, 1)).expect_err(to).to_string();
+        let first = problems.lines().next().unwrap_or_default();
+        assert!(
+            first.starts_with("swarm.yaml:2") && first.contains(message),
+            "{to}:\n  {problems}\nexpected\n  {message}"
+        );
     }
 }
 

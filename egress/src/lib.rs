@@ -6,12 +6,13 @@
 //! Modules in the order of a request's life:
 //! - `service`: the gRPC service, for routers alone; `registry`: the models that there are, and the state that routers follow;
 //! - `model`: the client, the places and the `circuit` of one model; `credentials`: its token;
-//! - `body`: the request as JSON; `restore`: redaction out and in; `audit`: the record;
-//! - `call`: one call with its attempts; `sse`, `answer`: its answer, piece by piece.
+//! - `body`: the request as JSON; `restore`: redaction out and in; `audit`: where records are written;
+//! - `call`: one call, of `attempt`s, with its `record`; `sse`, `answer`: its answer, piece by piece.
 //!
 //! Beside it: `snapshot` and `kubernetes` (desired state), `metrics`.
 
 mod answer;
+mod attempt;
 mod audit;
 mod body;
 mod call;
@@ -20,6 +21,7 @@ mod credentials;
 pub mod kubernetes;
 mod metrics;
 mod model;
+mod record;
 mod registry;
 mod restore;
 mod service;
@@ -46,7 +48,7 @@ use tonic::{
 
 pub use audit::{Sink, SinkError};
 pub use credentials::{ClusterSecrets, Secrets};
-pub use snapshot::{External, Externals, SourceError, json_lines};
+pub use snapshot::{External, Externals};
 
 use crate::{
     audit::Audit,

@@ -14,6 +14,6 @@ mod worker;
 
 pub use lines::{EgressLine, RouterLine, WorkerLine};
 pub use provider::{ExecutionProvider, Unsupported, provider};
-pub use store::{CacheArgs, PVC_ROOT, StoreArgs};
+pub use store::{CacheArgs, HUB_ENDPOINT, PVC_ROOT, StoreArgs};
 pub use units::{address, bytes, duration, size};
 pub use worker::{Precision, Speculative, Task, WorkerLaunch};

@@ -7,6 +7,9 @@ use crate::units::bytes;
 /// Folder at which PersistentVolumeClaims are mounted in a worker's pod, each under its name.
 pub const PVC_ROOT: &str = "/var/lib/slm-swarm/pvc";
 
+/// Server of `hf:` sources.
+pub const HUB_ENDPOINT: &str = "https://huggingface.co";
+
 /// The cache folder of converted models and downloads.
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
 pub struct CacheArgs {
@@ -34,6 +37,9 @@ pub struct StoreArgs {
     /// PEM certificates to trust besides those of the system.
     #[arg(long, value_name = "FILE", env = "SLM_CA_FILE")]
     pub ca_file: Option<PathBuf>,
+    /// Server of hf: sources: huggingface.co, or a mirror of it. A token for it is read from HF_TOKEN.
+    #[arg(long, value_name = "URL", env = "HF_ENDPOINT", default_value = HUB_ENDPOINT)]
+    pub hub_endpoint: String,
 }
 
 impl Default for StoreArgs {
@@ -44,6 +50,7 @@ impl Default for StoreArgs {
             pvc_root: PVC_ROOT.into(),
             insecure_host: Vec::new(),
             ca_file: None,
+            hub_endpoint: HUB_ENDPOINT.to_owned(),
         }
     }
 }
@@ -65,6 +72,9 @@ impl StoreArgs {
         }
         if let Some(file) = &self.ca_file {
             flag("ca-file", file.clone().into());
+        }
+        if self.hub_endpoint != HUB_ENDPOINT {
+            flag("hub-endpoint", self.hub_endpoint.clone().into());
         }
     }
 }

@@ -3,14 +3,12 @@
 use std::{ffi::OsString, io, path::PathBuf, time::Duration};
 
 use serde::Serialize;
-use slm_residency::pause::backoff;
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
 use crate::{
-    child::Child,
-    event::{ChildId, Event, RESTART_PAUSE_MAX},
+    event::{ChildId, Event},
     reconcile::DesiredExternal,
+    server_process::ServerProcess,
 };
 
 /// Launch options of the egress.
@@ -37,16 +35,11 @@ struct Snapshot<'d> {
 #[derive(Debug)]
 pub(crate) struct EgressProcess {
     settings: EgressSettings,
-    events: mpsc::Sender<Event>,
-    child: Option<Child>,
+    pub(crate) process: ServerProcess,
     phase: Phase,
-    killer: CancellationToken,
     /// What it was told last.
     told: Vec<DesiredExternal>,
     generation: u64,
-    attempts: u32,
-    /// Reason for its exit, as it printed it.
-    pub failed: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,17 +56,8 @@ enum Phase {
 impl EgressProcess {
     /// Not started yet.
     pub(crate) fn new(settings: EgressSettings, events: mpsc::Sender<Event>) -> Self {
-        Self {
-            settings,
-            events,
-            child: None,
-            phase: Phase::Ended,
-            killer: CancellationToken::new(),
-            told: Vec::new(),
-            generation: 0,
-            attempts: 0,
-            failed: None,
-        }
+        let process = ServerProcess::new(ChildId::Egress, settings.drain, events);
+        Self { settings, process, phase: Phase::Ended, told: Vec::new(), generation: 0 }
     }
 
     /// Starts it when there are models outside, tells it of them, and ends it when there are none any more.
@@ -96,16 +80,12 @@ impl EgressProcess {
     }
 
     async fn start(&mut self, externals: &[DesiredExternal]) -> io::Result<()> {
-        let EgressSettings { secrets, audit, audit_content, drain } = &self.settings;
-        let drain = format!("{}ms", drain.as_millis());
-        let flags = ["egress", "--follow-stdin", "--grpc", "127.0.0.1:0", "--drain", &drain].map(OsString::from);
+        let EgressSettings { secrets, audit, audit_content, drain: _ } = &self.settings;
+        let flags = ["egress", "--follow-stdin", "--grpc", "127.0.0.1:0"].map(OsString::from);
         let named = |flag: &str, path: &Option<PathBuf>| path.clone().map(|path| [OsString::from(flag), path.into()]);
         let files = named("--secrets", secrets).into_iter().chain(named("--audit", audit)).flatten();
         let content = audit_content.then(|| OsString::from("--audit-content"));
-        let child = Child::start(ChildId::Egress, flags.into_iter().chain(files).chain(content), self.events.clone())?;
-        self.killer = child.killer();
-        self.child = Some(child);
-        self.failed = None;
+        self.process.start(flags.into_iter().chain(files).chain(content))?;
         self.phase = Phase::Running;
         self.tell(externals).await;
         Ok(())
@@ -115,8 +95,8 @@ impl EgressProcess {
         self.generation += 1;
         self.told = externals.to_vec();
         let line = serde_json::to_string(&Snapshot { generation: self.generation, externals });
-        if let (Some(child), Ok(line)) = (&self.child, line) {
-            child.say(line).await;
+        if let Ok(line) = line {
+            self.process.say(line).await;
         }
     }
 
@@ -129,38 +109,17 @@ impl EgressProcess {
 
     /// Lets it finish what runs, and end.
     pub(crate) fn stop(&mut self) {
-        self.child = None;
-        if self.phase != Phase::Running {
-            return;
+        self.process.stop();
+        if self.phase == Phase::Running {
+            self.phase = Phase::Stopping;
         }
-        self.phase = Phase::Stopping;
-        let killer = self.killer.clone();
-        let limit = self.settings.drain + Duration::from_secs(5);
-        tokio::spawn(async move {
-            tokio::time::sleep(limit).await;
-            killer.cancel();
-        });
-    }
-
-    /// Ends it at once.
-    pub(crate) fn kill(&self) {
-        self.killer.cancel();
-    }
-
-    /// Whether there is no process any more.
-    pub(crate) fn has_ended(&self) -> bool {
-        matches!(self.phase, Phase::Ended | Phase::Resting)
     }
 
     /// It ended. Gives how long to wait before its next start, if it was not to end.
     pub(crate) fn ended(&mut self) -> Option<Duration> {
-        self.child = None;
-        if self.phase == Phase::Stopping {
-            self.phase = Phase::Ended;
-            return None;
-        }
-        self.phase = Phase::Resting;
-        self.attempts += 1;
-        Some(backoff(self.attempts - 1, RESTART_PAUSE_MAX))
+        let pause = self.process.ended();
+        let wanted = self.phase != Phase::Stopping;
+        self.phase = if wanted { Phase::Resting } else { Phase::Ended };
+        wanted.then_some(pause)
     }
 }

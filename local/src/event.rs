@@ -7,6 +7,8 @@ use tokio::sync::mpsc;
 
 use crate::{child::ChildOutput, reconcile::WorkerId};
 
+/// Time of serving after which a restart counts as the first again.
+pub(crate) const FINE: Duration = Duration::from_secs(10);
 /// Longest pause between attempts to start a process.
 pub(crate) const RESTART_PAUSE_MAX: Duration = Duration::from_secs(30);
 

@@ -77,11 +77,11 @@ impl Supervisor {
                     self.bound = Some(Bound { http, grpc });
                     self.router.bound(http, grpc, probes);
                 }
-                Ok(RouterLine::Failed { message }) => self.router.failed = Some(message),
+                Ok(RouterLine::Failed { message }) => self.router.process.failed = Some(message),
                 Err(_) => self.reporter.log("router", &line),
             },
             ChildOutput::Exited(how) => {
-                let reason = self.router.failed.clone().unwrap_or(how);
+                let reason = self.router.process.failed.clone().unwrap_or(how);
                 let delay = self.router.ended();
                 if self.applied.is_none() {
                     return Err(UpError::Router(reason));
@@ -100,12 +100,12 @@ impl Supervisor {
             ChildOutput::Log(line) => self.reporter.log("egress", &line),
             ChildOutput::Line(line) => match serde_json::from_str::<EgressLine>(&line) {
                 Ok(EgressLine::Ready { grpc, .. }) => self.observed.egress = Some(format!("http://{grpc}")),
-                Ok(EgressLine::Failed { message }) => self.egress.failed = Some(message),
+                Ok(EgressLine::Failed { message }) => self.egress.process.failed = Some(message),
                 Err(_) => self.reporter.log("egress", &line),
             },
             ChildOutput::Exited(how) => {
                 self.observed.egress = None;
-                let reason = self.egress.failed.clone().unwrap_or(how);
+                let reason = self.egress.process.failed.clone().unwrap_or(how);
                 let Some(delay) = self.egress.ended() else { return Ok(()) };
                 if self.applied.is_none() {
                     return Err(UpError::Egress(reason));

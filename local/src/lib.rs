@@ -5,7 +5,7 @@
 //! - `follow`: the watch of the folder; reads the manifests after every change;
 //! - `resolve`: artifacts and their digests; `downloads` and `fingerprint` serve it;
 //! - [`reconcile`]: the plan, a pure function of desired and observed state;
-//! - `supervisor`: the loop that carries the plan out, through `workers` and `router_process`, each a `child`;
+//! - `supervisor`: the loop that carries the plan out, through `workers`, `router_process` and `egress_process`, each a `child`;
 //! - `handle_event`: the observed state, from the reports of children and workers;
 //! - `shutdown`: the drain at the end.
 //!
@@ -28,6 +28,7 @@ mod report;
 mod resolve;
 mod router_process;
 mod run;
+mod server_process;
 mod shutdown;
 mod supervisor;
 mod workers;

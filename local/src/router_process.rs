@@ -2,7 +2,6 @@
 
 use std::{ffi::OsString, io, net::SocketAddr, path::PathBuf, time::Duration};
 
-use slm_residency::pause::backoff;
 use slm_router::{Origin, Swarm, SwarmReadiness};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -10,11 +9,10 @@ use tokio::{
     sync::{mpsc, watch},
     time::Instant,
 };
-use tokio_util::sync::CancellationToken;
 
 use crate::{
-    child::Child,
-    event::{ChildId, Event, RESTART_PAUSE_MAX},
+    event::{ChildId, Event},
+    server_process::ServerProcess,
 };
 
 /// Interval of readiness checks: first and longest.
@@ -48,33 +46,18 @@ pub struct RouterSettings {
 pub(crate) struct RouterProcess {
     settings: RouterSettings,
     events: mpsc::Sender<Event>,
-    child: Option<Child>,
-    running: bool,
-    killer: CancellationToken,
+    pub(crate) process: ServerProcess,
     /// Generation of the last snapshot, for the task that checks readiness.
     generation: watch::Sender<u64>,
     asking: Option<tokio::task::AbortHandle>,
     snapshot: Option<String>,
-    attempts: u32,
-    /// Reason for its exit, as it printed it.
-    pub failed: Option<String>,
 }
 
 impl RouterProcess {
     /// Not started yet.
     pub(crate) fn new(settings: RouterSettings, events: mpsc::Sender<Event>) -> Self {
-        Self {
-            settings,
-            events,
-            child: None,
-            running: false,
-            killer: CancellationToken::new(),
-            generation: watch::channel(0).0,
-            asking: None,
-            snapshot: None,
-            attempts: 0,
-            failed: None,
-        }
+        let process = ServerProcess::new(ChildId::Router, settings.drain, events.clone());
+        Self { settings, events, process, generation: watch::channel(0).0, asking: None, snapshot: None }
     }
 
     /// Starts it, and gives it the last snapshot if there was one.
@@ -82,11 +65,8 @@ impl RouterProcess {
     /// # Errors
     /// The system does not start the process.
     pub(crate) async fn start(&mut self) -> io::Result<()> {
-        let RouterSettings { http, grpc, origins, page, access, secrets, drain } = &self.settings;
-        let drain = format!("{}ms", drain.as_millis());
-        let flags =
-            ["router", "--follow-stdin", "--http", &http.to_string(), "--grpc", &grpc.to_string(), "--drain", &drain]
-                .map(OsString::from);
+        let RouterSettings { http, grpc, origins, page, access, secrets, drain: _ } = &self.settings;
+        let flags = ["router", "--follow-stdin", "--http", &http.to_string(), "--grpc", &grpc.to_string()];
         let allowed = origins.iter().map(|origin| format!("--http-allow-origin={origin}").into());
         // A guarded endpoint says only whether it is ready, not what is missing: that is told on a port of loopback.
         let guarded = access.iter().flat_map(|folder| {
@@ -95,15 +75,11 @@ impl RouterProcess {
         });
         let secrets = secrets.iter().flat_map(|file| [OsString::from("--secrets"), file.into()]);
         let page = page.then(|| OsString::from("--page"));
-        let flags = flags.into_iter().chain(allowed).chain(guarded).chain(secrets).chain(page);
-        let child = Child::start(ChildId::Router, flags, self.events.clone())?;
+        let flags = flags.map(OsString::from).into_iter().chain(allowed).chain(guarded).chain(secrets).chain(page);
+        self.process.start(flags)?;
         if let Some(snapshot) = &self.snapshot {
-            child.say(snapshot.clone()).await;
+            self.process.say(snapshot.clone()).await;
         }
-        self.killer = child.killer();
-        self.child = Some(child);
-        self.failed = None;
-        self.running = true;
         Ok(())
     }
 
@@ -122,44 +98,18 @@ impl RouterProcess {
     /// The snapshot does not serialize, which is a fault of ours.
     pub(crate) async fn publish(&mut self, swarm: &Swarm) -> Result<(), serde_json::Error> {
         let line = serde_json::to_string(swarm)?;
-        if let Some(child) = &self.child {
-            child.say(line.clone()).await;
-        }
+        self.process.say(line.clone()).await;
         self.snapshot = Some(line);
         self.generation.send_replace(swarm.generation);
         Ok(())
     }
 
-    /// Lets it finish what runs, and end.
-    pub(crate) fn stop(&mut self) {
-        self.child = None;
-        let killer = self.killer.clone();
-        let limit = self.settings.drain + Duration::from_secs(5);
-        tokio::spawn(async move {
-            tokio::time::sleep(limit).await;
-            killer.cancel();
-        });
-    }
-
-    /// Ends it at once.
-    pub(crate) fn kill(&self) {
-        self.killer.cancel();
-    }
-
-    /// Whether there is no process any more.
-    pub(crate) fn has_ended(&self) -> bool {
-        !self.running
-    }
-
     /// It ended; gives how long to wait before its next start.
     pub(crate) fn ended(&mut self) -> Duration {
-        self.child = None;
-        self.running = false;
         if let Some(asking) = self.asking.take() {
             asking.abort();
         }
-        self.attempts += 1;
-        backoff(self.attempts - 1, RESTART_PAUSE_MAX)
+        self.process.ended()
     }
 }
 

@@ -9,14 +9,14 @@ use crate::{
 impl Supervisor {
     /// Ends everything, and returns when nothing runs any more.
     pub(crate) async fn shut_down(mut self, stop: Stop) {
-        self.router.stop();
-        self.until(&stop, |up| up.router.has_ended()).await;
+        self.router.process.stop();
+        self.until(&stop, |up| up.router.process.has_ended()).await;
         self.egress.stop();
         for id in self.workers.ids() {
             self.reporter.finished(id);
             self.workers.stop(id);
         }
-        self.until(&stop, |up| up.workers.ids().is_empty() && up.egress.has_ended()).await;
+        self.until(&stop, |up| up.workers.ids().is_empty() && up.egress.process.has_ended()).await;
     }
 
     /// Takes in the ends of children until `done`.
@@ -31,8 +31,8 @@ impl Supervisor {
 
     fn kill(&mut self) {
         self.killed = true;
-        self.router.kill();
-        self.egress.kill();
+        self.router.process.kill();
+        self.egress.process.kill();
         for id in self.workers.ids() {
             self.workers.kill(id);
         }

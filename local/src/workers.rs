@@ -19,11 +19,8 @@ use tokio::sync::mpsc;
 use crate::reconcile::{Launch, WorkerId};
 use crate::{
     child::Child,
-    event::{ChildId, Event, RESTART_PAUSE_MAX},
+    event::{ChildId, Event, FINE, RESTART_PAUSE_MAX},
 };
-
-/// Time of serving after which a restart counts as the first again.
-const FINE: Duration = Duration::from_secs(10);
 
 /// Launch options of all workers.
 #[derive(Clone, Debug)]

@@ -42,6 +42,8 @@ pub struct WorkerPods {
     pub certificates: Option<Certificates>,
     /// Registries and servers, as HOST or HOST:PORT, that are reached without TLS.
     pub insecure_hosts: Vec<String>,
+    /// Server of `hf:` sources, `https://HOST`.
+    pub hub_endpoint: String,
     /// Value of RUST_LOG.
     pub log: String,
 }

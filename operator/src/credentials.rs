@@ -17,15 +17,15 @@ use slm_crds::{
 const DOCKER_CONFIG: &str = ".dockerconfigjson";
 const KEYS: [&str; 3] = ["token", "username", "password"];
 
-/// The credentials of a Secret in the worker's format, for the host of `uri`: a Docker configuration, or an object with
+/// The credentials of a Secret in the worker's format, for the host of `server`, the URL of the source's server: a Docker configuration, or an object with
 /// `token`, or with `username` and `password`.
 ///
 /// # Errors
 /// Names the Secret and what it lacks.
-pub(crate) async fn read(client: Client, namespace: String, name: String, uri: String) -> Result<String, String> {
+pub(crate) async fn read(client: Client, namespace: String, name: String, server: String) -> Result<String, String> {
     let secrets: Api<Secret> = Api::namespaced(client, &namespace);
     match secrets.get_opt(&name).await {
-        Ok(Some(secret)) => credentials(&name, &secret, &uri),
+        Ok(Some(secret)) => credentials(&name, &secret, &server),
         Ok(None) => Err(format!("Secret {name} does not exist; create it, or remove secretRef")),
         Err(error) => Err(format!("Secret {name}: {error}")),
     }

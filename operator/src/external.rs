@@ -205,6 +205,7 @@ mod tests {
             certificates: None,
             artifacts_bytes_max: 1 << 34,
             insecure_hosts: Vec::new(),
+            hub_endpoint: slm_launch::HUB_ENDPOINT.to_owned(),
             log: "info".to_owned(),
         };
         let recorder = recorder(server.client(), "test");

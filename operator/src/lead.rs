@@ -61,6 +61,7 @@ pub(crate) async fn lead(
         pods_touched: touched.pods,
         names,
         certificates: config.workers.certificates,
+        hub_endpoint: config.workers.hub_endpoint.clone(),
         clock,
         probe: Arc::clone(&probe),
     };

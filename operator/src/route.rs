@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kube::runtime::controller::Action;
+use kube::{ResourceExt as _, runtime::controller::Action};
 use slm_crds::{
     SwarmRoute, SwarmRouteSpec,
     expert::Expert,
@@ -10,7 +10,7 @@ use slm_crds::{
     route::{SwarmRouteStatus, Target, TargetKind},
     rule,
     schema::Kind,
-    selection::{Referred, unfit},
+    selection::{Referred, itself, unfit},
 };
 
 use crate::{
@@ -46,7 +46,10 @@ fn verdict(route: &SwarmRoute, objects: &Objects) -> Verdict {
             return Verdict::wrong("InvalidRule", format!("spec.rules[{}].when (rule {number}): {error}", number - 1));
         }
     }
-    for (_, target) in route.spec.references() {
+    for (place, target) in route.spec.references() {
+        if let Some(fault) = itself(&route.name_any(), target) {
+            return Verdict::wrong("UnfitReference", format!("{place}: {fault}"));
+        }
         let (kind, there) = match target.kind {
             TargetKind::SlmModel => (Kind::SlmModel, objects.model(&target.name).is_some()),
             TargetKind::LoraAdapter => (Kind::LoraAdapter, objects.adapter(&target.name).is_some()),
@@ -66,13 +69,14 @@ fn verdict(route: &SwarmRoute, objects: &Objects) -> Verdict {
     if let Some((path, unfit)) = unfit(&route.spec, |target| referred(objects, target)).into_iter().next() {
         return Verdict::wrong("UnfitReference", format!("{path}: {unfit}"));
     }
-    let SwarmRouteSpec { rules, classifier, similarity, .. } = &route.spec;
+    let SwarmRouteSpec { rules, classifier, similarity, ensemble, .. } = &route.spec;
     let by = |targets: Option<usize>, what: &str| {
         targets.map_or_else(String::new, |targets| format!(", {targets} targets by {what}"))
     };
     let labelled = by(classifier.as_ref().map(|classifier| classifier.targets.len()), "label");
     let similar = by(similarity.as_ref().map(|similarity| similarity.targets.len()), "similarity");
-    Verdict::ready(format!("{} rules{labelled}{similar} and a fallback", rules.len()))
+    let together = ensemble.as_ref().map_or_else(String::new, |it| format!(", {} experts together", it.experts.len()));
+    Verdict::ready(format!("{} rules{labelled}{similar}{together} and a fallback", rules.len()))
 }
 
 /// What a route reads of an object that owns its name.
@@ -97,7 +101,7 @@ fn referred(objects: &Objects, target: &Target) -> Option<Referred> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::objects::fixtures::{object, world};
@@ -126,6 +130,42 @@ mod tests {
         let (reason, message) = verdict(&world.objects, "large", "Redacted");
         assert_eq!(reason, "TargetNotFound");
         assert!(message.contains("does not own its name"), "{message}");
+    }
+
+    #[test]
+    fn routes_that_ask_several() {
+        let mut world = world();
+        world.model("smol", 1);
+        world.external("large", 1);
+        let smol = json!({ "kind": "SlmModel", "name": "smol" });
+        let large = json!({ "kind": "ExternalModel", "name": "large" });
+        let route = |experts: Value, judge: &Value, shadow: &Value| {
+            let ensemble = json!({ "experts": experts, "combine": "Judge", "judge": judge });
+            let shadow = json!({ "to": shadow, "percent": 5 });
+            let policy = "AllowExternal";
+            let spec = json!({ "ensemble": ensemble, "shadow": shadow, "fallback": smol, "dataPolicy": policy });
+            let verdict = verdict(&object("SwarmRoute", "assistant", 1, spec), &world.objects);
+            (verdict.reason.into_owned(), verdict.message)
+        };
+        let (reason, message) = route(json!([smol, large]), &smol, &large);
+        assert_eq!((reason.as_str(), message.as_str()), ("Ready", "0 rules, 2 experts together and a fallback"));
+        let named = |name: &str| json!({ "kind": "SlmModel", "name": name });
+        for (experts, judge, shadow, reason, says) in [
+            (json!([smol, named("smo")]), &smol, &smol, "TargetNotFound", "no SlmModel is named `smo`"),
+            (json!([smol, large]), &named("judge"), &smol, "TargetNotFound", "no SlmModel is named `judge`"),
+            (json!([smol, large]), &smol, &named("gone"), "TargetNotFound", "no SlmModel is named `gone`"),
+            (json!([smol, large]), &large, &smol, "UnfitReference", "spec.ensemble.judge: the ExternalModel `large`"),
+            (
+                json!([smol, named("assistant")]),
+                &smol,
+                &smol,
+                "UnfitReference",
+                "spec.ensemble.experts[1]: `assistant` is",
+            ),
+        ] {
+            let (found, message) = route(experts, judge, shadow);
+            assert!(found == reason && message.starts_with(says), "{found}: {message}");
+        }
     }
 
     #[test]

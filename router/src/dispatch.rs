@@ -31,6 +31,7 @@ use crate::{
     draws::Draws,
     egress::EgressChannels,
     eligible::ExcludedWorkers,
+    ensemble::Together,
     events::{Answer, Events, OpenStream, attributed},
     fleet::{Channels, Fleet, channel},
     metrics::{Api, Meter, Metrics, Queued},
@@ -42,6 +43,7 @@ use crate::{
     resolve::resolve,
     retrieval::{Retrieval, Stores},
     scores::{Classifiers, Comparer, Kept, Readers},
+    shadow::{Shadows, Tap},
     started::StartedAnswer,
     throttle::Throttle,
     view::{View, Worker},
@@ -66,11 +68,12 @@ pub(crate) struct Dispatcher {
     pub(crate) large_bodies: Permits,
     pub(crate) large_bodies_rate: Throttle,
     pub(crate) body_memory: BodyMemory,
-    draws: Draws,
+    pub(crate) draws: Draws,
     pub(crate) egress: EgressChannels,
     /// What may leave the swarm at most.
     data_policy: DataPolicy,
     pub(crate) cascades: Cascades,
+    pub(crate) shadows: Shadows,
     pub(crate) stores: Stores,
     /// Makes vectors of examples ahead of requests, which would do it themselves.
     _prepares: AbortOnDropHandle<()>,
@@ -80,12 +83,24 @@ pub(crate) struct Dispatcher {
 enum Plan<B: Boundary> {
     Send { peer: Arc<Worker>, upstream: Upstream<B>, expert: String, decision: Box<Decision> },
     Say { message: String, decision: Box<Decision> },
+    Several(Box<Decision>),
     Wait { name: String, why: Absence },
 }
 
 /// What a request gets: from a worker, or of its route itself.
 pub(crate) enum Reply<T> {
     Of(T),
+    Message {
+        message: String,
+        decision: Box<Decision>,
+    },
+    /// The experts of its route's ensemble, if it wants them.
+    Several(Together),
+}
+
+/// What a caller gets.
+enum Given {
+    Answer(Box<StartedAnswer>),
     Message { message: String, decision: Box<Decision> },
 }
 
@@ -94,8 +109,17 @@ pub(crate) enum Reply<T> {
 pub(crate) struct Wanted<'a> {
     /// The worker at this URL, rather than another one.
     pub(crate) beside: Option<&'a str>,
-    /// This target of its route's cascade, now.
+    /// This target of its route, now.
     pub(crate) to: Option<&'a Target>,
+    /// The experts of its route's ensemble, rather than the fallback.
+    pub(crate) several: bool,
+}
+
+impl<'a> Wanted<'a> {
+    /// This target of its route, now.
+    pub(crate) fn target(to: &'a Target) -> Self {
+        Self { to: Some(to), ..Self::default() }
+    }
 }
 
 /// One attempt of a request, under the name of the expert that was decided for.
@@ -143,6 +167,7 @@ impl Dispatcher {
             egress: EgressChannels(fleet.egress_channels()),
             data_policy,
             cascades: Cascades::default(),
+            shadows: Shadows::default(),
             stores,
             _prepares: prepares,
             limits,
@@ -154,13 +179,13 @@ impl Dispatcher {
     }
 
     /// The answer, from its first token on.
-    pub(crate) async fn generate(&self, request: &GenerateRequest, call: &Call) -> Result<Answer, Refusal> {
+    pub(crate) async fn generate(self: &Arc<Self>, request: &GenerateRequest, call: &Call) -> Result<Answer, Refusal> {
         self.answer(request, call, None).await
     }
 
     /// Another answer of the worker at this URL, which has the prompt's keys and values; of another one if it has left or is full.
     pub(crate) async fn generate_beside(
-        &self,
+        self: &Arc<Self>,
         request: &GenerateRequest,
         call: &Call,
         worker: &str,
@@ -168,32 +193,40 @@ impl Dispatcher {
         self.answer(request, call, Some(worker)).await
     }
 
-    async fn answer(&self, request: &GenerateRequest, call: &Call, beside: Option<&str>) -> Result<Answer, Refusal> {
+    async fn answer(
+        self: &Arc<Self>,
+        request: &GenerateRequest,
+        call: &Call,
+        beside: Option<&str>,
+    ) -> Result<Answer, Refusal> {
         let mut meter = Meter::new(&self.metrics, call.api, call.caller.name());
         let deadline = self.deadline(call);
         let call = &Call { caller: call.caller.clone(), retrieval: Retrieval::wanted(), ..*call };
         let answer = async {
             let permit = self.admit(request, &call.caller)?;
             let policy = self.policy(&self.view(), request, &call.caller)?;
-            let reply = match Bounds::from(policy) {
+            let bounds = Bounds::from(policy);
+            let reply = match bounds {
                 Bounds::Within(only) => self.reply(request, call, beside, deadline, only).boxed(),
                 Bounds::Beyond(may_leave) => self.reply(request, call, beside, deadline, may_leave).boxed(),
             };
             match timeout_at(deadline, reply).await {
-                Ok(reply) => Ok((reply?, permit)),
+                Ok(reply) => Ok((reply?, permit, bounds)),
                 Err(_) => Err(Refusal::DeadlineExceeded),
             }
         };
         match answer.await {
-            Ok((reply, permit)) => {
+            Ok((reply, permit, bounds)) => {
                 meter.first_token();
                 Ok(match reply {
-                    Reply::Of(begun) => {
+                    Given::Answer(begun) => {
                         let probabilities = request.logprobs.is_some();
-                        let answer = begun.into_answer(meter, deadline, &self.limits, (permit, probabilities));
+                        // Of several answers to one prompt the first is enough.
+                        let tap = if beside.is_none() { Tap::new(self, request, call, bounds) } else { None };
+                        let answer = begun.into_answer(meter, deadline, &self.limits, (permit, probabilities), tap);
                         Answer { started: Started { retrieval: call.retrieval.told(), ..answer.started }, ..answer }
                     }
-                    Reply::Message { message, decision } => {
+                    Given::Message { message, decision } => {
                         let (request_id, decision) = (request.request_id.clone(), Some(*decision));
                         let started = Started { request_id, decision, ..Started::default() };
                         let events = Events::said(message, meter, deadline);
@@ -209,7 +242,7 @@ impl Dispatcher {
         }
     }
 
-    /// The reply of the target that is decided for, or of a larger one if its route has a cascade.
+    /// The reply of the target that is decided for, or of a larger one if its route has a cascade, or of several if it has an ensemble.
     async fn reply<B: Boundary>(
         &self,
         request: &GenerateRequest,
@@ -217,21 +250,24 @@ impl Dispatcher {
         beside: Option<&str>,
         deadline: Instant,
         boundary: B,
-    ) -> Result<Reply<StartedAnswer>, Refusal> {
-        let wanted = Wanted { beside, to: None };
+    ) -> Result<Given, Refusal> {
+        let wanted = Wanted { beside, several: true, ..Wanted::default() };
         let view = self.view();
-        let Some((route, cascade)) = view.index.route(&request.model).and_then(|route| Some((route, route.cascade()?)))
-        else {
-            return self.tried(request, call, wanted, deadline, boundary).await;
-        };
-        let judged = with_probabilities(request);
-        match self.tried(&judged, call, wanted, deadline, boundary).await? {
-            Reply::Of(answer) => {
-                let requests = Requests { judged: &judged, last: request };
-                Ok(Reply::Of(self.escalated((route, cascade), answer, requests, call, deadline, boundary).await?))
+        let route = view.index.route(&request.model).map(Arc::as_ref);
+        let cascade = route.and_then(|route| Some((route, route.cascade()?)));
+        let judged = cascade.map(|_| with_probabilities(request));
+        let answer = match self.tried(judged.as_ref().unwrap_or(request), call, wanted, deadline, boundary).await? {
+            Reply::Of(answer) => answer,
+            Reply::Message { message, decision } => return Ok(Given::Message { message, decision }),
+            Reply::Several(together) => {
+                let answer = self.together(together, request, call, deadline, boundary).await?;
+                return Ok(Given::Answer(Box::new(answer)));
             }
-            reply => Ok(reply),
-        }
+        };
+        let (Some(cascade), Some(judged)) = (cascade, &judged) else { return Ok(Given::Answer(Box::new(answer))) };
+        let requests = Requests { judged, last: request };
+        let answer = self.escalated(cascade, answer, requests, call, deadline, boundary).await?;
+        Ok(Given::Answer(Box::new(answer)))
     }
 
     /// The answer of the first worker that begins one.
@@ -290,18 +326,20 @@ impl Dispatcher {
         self.classifier.classify(&view, request, caller, &mut outcomes).await;
         let policy = self.policy(&view, request, caller)?;
         let decided = match resolve(&view, &request.model, caller)?.decide(request, outcomes.as_ref(), policy) {
+            Verdict::Ask(decided) if decided.several => return Ok(self.agreement(decision(decided, None))),
             Verdict::Ask(decided) => decided,
-            Verdict::Say { decision, .. } => return Ok(*decision),
+            Verdict::Say { decision, .. } => return Ok(self.agreement(*decision)),
             Verdict::Refuse(refusal) => return Err(refusal),
         };
-        Ok(match decided.eligible(&ExcludedWorkers::default()).rank(self.draws.draw()) {
+        let decision = match decided.eligible(&ExcludedWorkers::default()).rank(self.draws.draw()) {
             Ok(chosen) => decision(chosen.decided, Some(chosen.worker)),
             Err(unserved) => {
                 let mut decision = decision(unserved.decided, None);
                 decision.reason = format!("{}; not now: {}", decision.reason, unserved.why);
                 decision
             }
-        })
+        };
+        Ok(self.agreement(decision))
     }
 
     /// What `send` gets from the first worker that answers.
@@ -331,6 +369,7 @@ impl Dispatcher {
             }
             match plan {
                 Plan::Say { message, decision } => return Ok(Reply::Message { message, decision }),
+                Plan::Several(decision) => return Ok(Reply::Several(Together { view: now, decision })),
                 Plan::Wait { name, why } => {
                     if let Some(refusal) = attempts.no_room() {
                         return Err(refusal);
@@ -375,10 +414,13 @@ impl Dispatcher {
         // Anew for each attempt: the route may have become stricter.
         let policy = self.policy(view, request, caller)?.min(boundary.limit());
         let verdict = match wanted.to {
-            Some(to) => Verdict::Ask(Decided::escalated(view, &request.model, to, policy)),
+            Some(to) => Verdict::Ask(Decided::asked(view, &request.model, to, policy)),
             None => resolve(view, &request.model, caller)?.decide(request, outcomes, policy),
         };
         let decided = match verdict {
+            Verdict::Ask(decided) if decided.several && wanted.several => {
+                return Ok(Plan::Several(Box::new(shown(decision(decided, None)))));
+            }
             Verdict::Ask(decided) => decided,
             Verdict::Say { message, decision } => {
                 return Ok(Plan::Say { message, decision: Box::new(shown(*decision)) });
@@ -542,7 +584,7 @@ fn decision(decided: Decided<'_>, worker: Option<&Arc<Worker>>) -> Decision {
     Decision {
         requested: decided.requested.to_owned(),
         route: decided.route.to_owned(),
-        chosen: Some(decided.expert.to_proto(digest)),
+        chosen: (!decided.several).then(|| decided.expert.to_proto(digest)),
         reason: decided.reason,
         worker: worker.map_or_else(String::new, |worker| worker.url.to_string()),
         candidates: decided.candidates,

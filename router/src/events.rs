@@ -24,6 +24,7 @@ use crate::{
     permits::Permit,
     refusal::Refusal,
     relay::{Relayed, relay},
+    shadow::Tap,
 };
 
 /// An answer that has begun: its first event is here already.
@@ -51,6 +52,8 @@ pub(crate) struct Events {
     pub(crate) stream: Option<(Streaming<GenerateResponse>, OpenStream)>,
     /// Whether the caller gets the probabilities of tokens.
     pub(crate) probabilities: bool,
+    /// What a candidate in the shadow is compared with, if it gets a copy of the request.
+    pub(crate) tap: Option<Tap>,
     /// Deadline of the request.
     pub(crate) deadline: Pin<Box<Sleep>>,
     /// Deadline of the worker's next message.
@@ -58,6 +61,14 @@ pub(crate) struct Events {
     pub(crate) worker_idle: Duration,
     pub(crate) worker: Arc<str>,
     pub(crate) meter: Meter,
+}
+
+/// Adds what a delta says and calls.
+pub(crate) fn say(text: &mut String, delta: &Delta) {
+    text.push_str(&delta.text);
+    for call in &delta.tool_calls {
+        text.extend([call.name.as_str(), call.arguments.as_str()]);
+    }
 }
 
 /// Counts a stream to a worker for as long as it is open.
@@ -97,6 +108,7 @@ impl Events {
             begun: vec![said, Event::Finished(finished)].into_iter(),
             stream: None,
             probabilities: false,
+            tap: None,
             deadline: Box::pin(sleep_until(deadline)),
             silence: Box::pin(sleep_until(deadline)),
             worker_idle: Duration::MAX,
@@ -131,8 +143,14 @@ impl Events {
     }
 
     fn pass(&mut self, mut event: Event) -> Poll<Option<Result<Event, Refusal>>> {
+        if let (Event::Delta(delta), Some(tap)) = (&event, &mut self.tap) {
+            tap.add(delta);
+        }
         match &mut event {
             Event::Finished(finished) => {
+                if let Some(tap) = self.tap.take() {
+                    tap.send();
+                }
                 let usage = finished.usage.unwrap_or_default();
                 self.meter.finished(usage.prompt_tokens, usage.completion_tokens);
                 self.stream = None;

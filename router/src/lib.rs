@@ -14,6 +14,7 @@
 //! - `retrieval`: passages of a store, put into a conversation before its expert is asked;
 //! - `boundary`, `policy`, `egress`: what may leave the swarm, as types and as values, and the only way out;
 //! - `started`, `cascade`: an answer that has begun, and one of a larger target instead of one that is not confident enough;
+//! - `ensemble`: one answer of several experts that are asked together; `shadow`: copies of requests for a candidate; `normal`: when two answers say the same;
 //! - `once`: the same for a request whose answer is one message: `encode` for vectors, scores and labels, `tokens` for the tokens of prompts;
 //! - `events`, `relay`: the answer, to a caller that may read slowly.
 //!
@@ -42,7 +43,9 @@ mod draws;
 mod egress;
 mod eligible;
 mod encode;
+mod ensemble;
 mod events;
+mod normal;
 mod once;
 mod policy;
 mod rank;
@@ -51,6 +54,7 @@ mod resolve;
 mod retrieval;
 mod route;
 mod scores;
+mod shadow;
 mod started;
 mod tokens;
 

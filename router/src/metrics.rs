@@ -98,6 +98,46 @@ struct EscalationLabel {
     outcome: Escalation,
 }
 
+/// What became of the answers of an ensemble.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[allow(non_camel_case_types)] // The names are the label values.
+pub(crate) enum Together {
+    /// Every expert that was waited for answered.
+    whole,
+    /// Some did not, and enough did.
+    partial,
+    /// Too few did.
+    too_few,
+    /// The judge did not choose.
+    judge_failed,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TogetherLabel {
+    route: String,
+    outcome: Together,
+}
+
+/// What a copy of a request came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[allow(non_camel_case_types)] // The names are the label values.
+pub(crate) enum Copied {
+    /// The candidate says what the answer says.
+    agree,
+    differ,
+    /// The candidate did not answer in time.
+    failed,
+    /// No copy was sent: too many are on their way, or the answer is too long to be compared.
+    skipped,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CopiedLabel {
+    route: String,
+    to: String,
+    result: Copied,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByLabel {
     by: &'static str,
@@ -118,6 +158,8 @@ pub(crate) struct Metrics {
     scores: Family<RouteLabel, Counter>,
     score_time: Family<ByLabel, Histogram>,
     judged: Family<EscalationLabel, Counter>,
+    together: Family<TogetherLabel, Counter>,
+    copied: Family<CopiedLabel, Counter>,
     running: Gauge,
     queued: Gauge,
     workers: Gauge,
@@ -143,6 +185,8 @@ impl Metrics {
             scores: Family::default(),
             score_time: Family::new_with_constructor(histogram as fn() -> Histogram),
             judged: Family::default(),
+            together: Family::default(),
+            copied: Family::default(),
             running: Gauge::default(),
             queued: Gauge::default(),
             workers: Gauge::default(),
@@ -172,21 +216,6 @@ impl Metrics {
             "Requests sent to another worker before their first token",
             metrics.retries.clone(),
         );
-        registry.register(
-            "scores",
-            "Requests scored by the classifier (label) or the examples (similarity) of a route, by scope: in, unsure, out, or error",
-            metrics.scores.clone(),
-        );
-        registry.register(
-            "score_seconds",
-            "Time until a request had its scores, with what workers took to read it",
-            metrics.score_time.clone(),
-        );
-        registry.register(
-            "cascade_answers",
-            "Answers that a cascade judged, by what became of them: kept, escalated, spent (the budget), or failed (the larger target)",
-            metrics.judged.clone(),
-        );
         registry.register("requests_running", "Requests that have not ended", metrics.running.clone());
         registry.register(
             "requests_holding",
@@ -197,7 +226,38 @@ impl Metrics {
         registry.register("workers_connected", "Workers with an open state stream", metrics.workers_up.clone());
         registry.register("undecodable_objects", "Objects that do not decode", metrics.undecodable.clone());
         registry.register("swarm_generation", "Generation of the swarm's snapshot", metrics.generation.clone());
+        metrics.register_routes();
         metrics
+    }
+
+    /// What routes do with requests.
+    fn register_routes(&mut self) {
+        let registry = &mut self.registry;
+        registry.register(
+            "scores",
+            "Requests scored by the classifier (label) or the examples (similarity) of a route, by scope: in, unsure, out, or error",
+            self.scores.clone(),
+        );
+        registry.register(
+            "score_seconds",
+            "Time until a request had its scores, with what workers took to read it",
+            self.score_time.clone(),
+        );
+        registry.register(
+            "cascade_answers",
+            "Answers that a cascade judged, by what became of them: kept, escalated, spent (the budget), or failed (the larger target)",
+            self.judged.clone(),
+        );
+        registry.register(
+            "ensembles",
+            "Requests that an ensemble was asked, by what came: whole, partial or too_few answers; and judge_failed",
+            self.together.clone(),
+        );
+        registry.register(
+            "shadow",
+            "Copies of requests that a candidate got, by whether it agrees: agree, differ, failed, or skipped (not sent)",
+            self.copied.clone(),
+        );
     }
 
     /// The Prometheus text format.
@@ -227,6 +287,22 @@ impl Metrics {
     /// The cascade of `route` has judged an answer.
     pub(crate) fn judged(&self, route: &str, outcome: Escalation) {
         self.judged.get_or_create(&EscalationLabel { route: route.to_owned(), outcome }).inc();
+    }
+
+    /// The ensemble of `route` was asked.
+    pub(crate) fn together(&self, route: &str, outcome: Together) {
+        self.together.get_or_create(&TogetherLabel { route: route.to_owned(), outcome }).inc();
+    }
+
+    /// A copy of a request for `route` was for the candidate `to`.
+    pub(crate) fn copied(&self, route: &str, to: &str, result: Copied) {
+        self.copies(route, to, result).inc();
+    }
+
+    /// The number of copies that came to `result`.
+    pub(crate) fn copies(&self, route: &str, to: &str, result: Copied) -> Counter {
+        let label = CopiedLabel { route: route.to_owned(), to: to.to_owned(), result };
+        self.copied.get_or_create(&label).clone()
     }
 
     pub(crate) fn retry(&self) {

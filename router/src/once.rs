@@ -39,6 +39,7 @@ impl Dispatcher {
                 Ok(reply) => reply.and_then(|reply| match reply {
                     Reply::Of(answer) => Ok(answer),
                     Reply::Message { message, .. } => Err(Refusal::OutOfScope { message }),
+                    Reply::Several(_) => Err(Refusal::OutOfScope { message: "only answers are combined".to_owned() }),
                 }),
                 Err(_) => Err(Refusal::DeadlineExceeded),
             }

@@ -33,12 +33,22 @@ struct WorkerLoad {
 impl<'v> Eligible<'v> {
     /// The best worker, or the reason why there is none. `draw` is any random number.
     pub(crate) fn rank(self, draw: u64) -> Result<Chosen<'v>, Box<Unserved<'v>>> {
-        let loads: Vec<WorkerLoad> = self.workers.iter().map(|worker| load(worker)).collect();
-        match pick(&loads, draw).and_then(|best| self.workers.get(best)) {
+        match less_busy(&self.workers, draw) {
             Some(worker) => Ok(Chosen { decided: self.decided, worker }),
             None => Err(Box::new(Unserved { decided: self.decided, why: self.why_none.unwrap_or(Absence::Failed) })),
         }
     }
+}
+
+/// The less busy of two workers that are drawn, of those with a sequence free if there are any.
+pub(crate) fn less_busy<'w>(workers: &[&'w Arc<Worker>], draw: u64) -> Option<&'w Arc<Worker>> {
+    let loads: Vec<WorkerLoad> = workers.iter().map(|worker| load(worker)).collect();
+    pick(&loads, draw).and_then(|best| workers.get(best).copied())
+}
+
+/// Whether a request would wait there.
+pub(crate) fn is_full(worker: &Worker) -> bool {
+    load(worker).full
 }
 
 fn load(worker: &Worker) -> WorkerLoad {

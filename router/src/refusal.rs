@@ -84,6 +84,12 @@ pub(crate) enum Refusal {
         "no answer of the route `{route}` was confident enough, and its budget of escalations is spent; try again later"
     )]
     BudgetSpent { route: String },
+    /// Too few experts of an ensemble answered. `late`: the time has passed.
+    #[error(
+        "of the experts of the route `{route}` {answered} answered{}, and {wanted} have to: {why}; try again later",
+        if *.late { " in time" } else { "" }
+    )]
+    TooFew { route: String, answered: usize, wanted: usize, why: String, late: bool },
     /// Status of a worker.
     #[error("{}", .0.message())]
     Worker(Status),
@@ -117,7 +123,8 @@ impl Refusal {
             Self::Silent { .. } | Self::Undecided { passes: true, .. } | Self::NotRetrieved { passes: true, .. } => {
                 Code::Unavailable
             }
-            Self::DeadlineExceeded => Code::DeadlineExceeded,
+            Self::TooFew { late: false, .. } => Code::Unavailable,
+            Self::DeadlineExceeded | Self::TooFew { late: true, .. } => Code::DeadlineExceeded,
             Self::Worker(status) => status.code(),
         }
     }
@@ -133,6 +140,7 @@ impl Refusal {
             | Self::BudgetSpent { .. }
             | Self::Silent { .. }
             | Self::Undecided { passes: true, .. }
+            | Self::TooFew { late: false, .. }
             | Self::NotRetrieved { passes: true, .. }
             | Self::ShuttingDown => Some(Duration::from_secs(1)),
             Self::Worker(status) if matches!(status.code(), Code::Unavailable | Code::ResourceExhausted) => {

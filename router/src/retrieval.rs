@@ -38,9 +38,10 @@ pub(crate) struct Stores {
 
 /// What was retrieved for one request, kept for all its attempts.
 #[derive(Clone, Default)]
-pub(crate) struct Retrieval(Option<Arc<OnceCell<Outcome>>>);
+pub(crate) struct Retrieval(Option<Arc<Outcome>>);
 
-type Outcome = Result<Retrieved, Refusal>;
+/// Empty until the request is first sent.
+type Outcome = OnceCell<Result<Option<Retrieved>, Refusal>>;
 
 /// What goes into a conversation.
 #[derive(Clone, Debug)]
@@ -123,7 +124,7 @@ impl Retrieval {
     }
 
     fn get(&self) -> Option<&Retrieved> {
-        self.0.as_ref()?.get()?.as_ref().ok()
+        self.0.as_ref()?.get()?.as_ref().ok()?.as_ref()
     }
 
     /// What its caller is told.
@@ -160,7 +161,7 @@ impl Dispatcher {
         (view, route, retrieve): (&View, &Route, &Retrieve),
         request: &GenerateRequest,
         call: &Call,
-    ) -> Outcome {
+    ) -> Result<Option<Retrieved>, Refusal> {
         fits(request, &route.name)?;
         let (question, begun) = (text(request), Instant::now());
         let found = self.stores.found((view, route, retrieve), question, call.caller.tenant()).await;
@@ -180,7 +181,7 @@ impl Dispatcher {
                     score: passage.score,
                 });
                 let told = v1::Retrieval { citations: citations.collect(), error: String::new() };
-                return Ok(Retrieved { content, told });
+                return Ok(Some(Retrieved { content, told }));
             }
             Err(failed) => failed,
         };
@@ -192,7 +193,7 @@ impl Dispatcher {
             }
             RetrieveOnError::Ignore => {
                 let told = v1::Retrieval { citations: Vec::new(), error: why };
-                Ok(Retrieved { content: question.to_owned(), told })
+                Ok(Some(Retrieved { content: question.to_owned(), told }))
             }
         }
     }
@@ -233,7 +234,7 @@ mod tests {
         assert!(matches!(retrieval.apply(&request), Cow::Borrowed(_)));
         let retrieved = Retrieved { content: "with".to_owned(), told: v1::Retrieval::default() };
         let cell = retrieval.0.as_ref().expect("a cell");
-        cell.set(Ok(retrieved)).expect("an empty cell");
+        cell.set(Ok(Some(retrieved))).expect("an empty cell");
         let sent = retrieval.apply(&request);
         let Some(Input::Messages(messages)) = &sent.input else { panic!("messages") };
         let contents: Vec<&str> = messages.messages.iter().map(|message| message.content.as_str()).collect();

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use slm_crds::{
+    ensemble::{Ensemble, Shadow},
     retrieve::Retrieve,
     route::{Cascade, Classifier, DataPolicy, OnError, OutOfScope, RouteRule, Similarity, SwarmRouteSpec, Target},
     rule::{Rule, RuleError},
@@ -80,6 +81,14 @@ impl Route {
         self.spec.cascade.as_ref()
     }
 
+    pub(crate) fn ensemble(&self) -> Option<&Ensemble> {
+        self.spec.ensemble.as_ref()
+    }
+
+    pub(crate) fn shadow(&self) -> Option<&Shadow> {
+        self.spec.shadow.as_ref()
+    }
+
     pub(crate) fn retrieve(&self) -> Option<&Retrieve> {
         self.spec.retrieve.as_ref()
     }
@@ -88,7 +97,7 @@ impl Route {
         self.spec.data_policy
     }
 
-    /// Whether a request is refused whose rules, label or similarity fail.
+    /// Whether a request is refused whose rules, label, similarity or ensemble fail.
     pub(crate) fn rejects_on_error(&self) -> bool {
         self.spec.on_error == OnError::Reject
     }

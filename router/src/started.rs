@@ -2,17 +2,18 @@
 
 use std::{sync::Arc, time::Duration};
 
-use slm_proto::v1::{Candidate, CandidateOutcome, Decision, GenerateResponse, Started, generate_response};
+use slm_proto::v1::{Candidate, CandidateOutcome, Cost, Decision, GenerateResponse, Started, Usage, generate_response};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tonic::{Status, Streaming};
 
 use crate::{
     cascade::Confidence,
     config::Limits,
-    events::{Answer, Event, Events, OpenStream, attributed, event},
+    events::{Answer, Event, Events, OpenStream, attributed, event, say},
     metrics::Meter,
     permits::Permit,
     refusal::Refusal,
+    shadow::Tap,
     view::Worker,
 };
 
@@ -84,6 +85,38 @@ impl StartedAnswer {
         }
     }
 
+    /// What it says and calls, as far as it was read.
+    pub(crate) fn text(&self) -> String {
+        let mut text = String::new();
+        for event in &self.begun {
+            if let Event::Delta(delta) = event {
+                say(&mut text, delta);
+            }
+        }
+        text
+    }
+
+    /// Tokens and cost of one that was read to its end.
+    pub(crate) fn spent(&self) -> (Usage, Option<Cost>) {
+        match self.begun.last() {
+            Some(Event::Finished(finished)) => (finished.usage.unwrap_or_default(), finished.cost.clone()),
+            _ => Default::default(),
+        }
+    }
+
+    /// Makes these its tokens and its cost, if it was read to its end.
+    pub(crate) fn bill(&mut self, usage: Usage, cost: Option<Cost>) {
+        if let Some(Event::Finished(finished)) = self.begun.last_mut() {
+            (finished.usage, finished.cost) = (Some(usage), cost);
+        }
+    }
+
+    /// It is given for `decision`, as the answer of its own expert and worker.
+    pub(crate) fn decide(&mut self, decision: Decision) {
+        let own = self.started.decision.take().unwrap_or_default();
+        self.started.decision = Some(Decision { chosen: own.chosen, worker: own.worker, ..decision });
+    }
+
     /// Changes the decision of a caller who asked for an explanation.
     pub(crate) fn explain(&mut self, change: impl FnOnce(&mut Decision)) {
         if let Some(decision) = self.started.decision.as_mut().filter(|decision| !decision.reason.is_empty()) {
@@ -122,11 +155,13 @@ impl StartedAnswer {
         deadline: Instant,
         limits: &Limits,
         (permit, probabilities): (Permit, bool),
+        tap: Option<Tap>,
     ) -> Answer {
         let events = Events {
             begun: self.begun.into_iter(),
             stream: self.stream,
             probabilities,
+            tap,
             deadline: Box::pin(sleep_until(deadline)),
             silence: Box::pin(sleep(limits.worker_idle)),
             worker_idle: limits.worker_idle,

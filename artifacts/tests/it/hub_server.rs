@@ -209,8 +209,8 @@ async fn resolve(
 async fn blob(State(contents): State<Arc<Mutex<Contents>>>, Path(digest): Path<String>, request: Request) -> Response {
     let mut contents = contents.lock().unwrap();
     contents.storage_seen.push(request.headers().clone());
-    let all = contents.commits.values().flat_map(BTreeMap::values);
-    let found = all.cloned().find(|bytes| hex::encode(Sha256::digest(bytes)) == digest);
+    let mut all = contents.commits.values().flat_map(BTreeMap::values);
+    let found = all.find(|bytes| hex::encode(Sha256::digest(bytes)) == digest).cloned();
     let Some(bytes) = found else { return StatusCode::NOT_FOUND.into_response() };
     let range = request.headers().get(header::RANGE).map(|value| value.to_str().unwrap());
     let start = range.map_or(0, |range| range.trim_start_matches("bytes=").trim_end_matches('-').parse().unwrap());

@@ -15,7 +15,7 @@ use crate::{
     route::{Target, TargetKind},
     rule,
     schema::Kind,
-    selection::{Referred, unfit},
+    selection::{Referred, itself, unfit},
 };
 
 /// All problems between objects. `broken` are objects that exist but could not be read.
@@ -122,7 +122,9 @@ fn routes(manifests: &Manifests, known: &Known, problems: &mut Vec<Problem>) {
         let spec = &route.object.spec;
         let mut push = |path: &str, fault| problems.push(located(Kind::SwarmRoute, route, path, fault));
         for (path, target) in spec.references() {
-            if let Some(fault) = known.dangling(target.kind, &target.name) {
+            if let Some(fault) = itself(&route.object.name_any(), target) {
+                push(&format!("{path}.name"), fault.into());
+            } else if let Some(fault) = known.dangling(target.kind, &target.name) {
                 push(&format!("{path}.name"), fault.into());
             }
         }

@@ -34,6 +34,7 @@ use crate::{
     objects::Objects,
     probe::OperatorProbe,
     server::ServerClock,
+    source,
 };
 
 /// Bound on pending events; links wait beyond that.
@@ -51,6 +52,8 @@ pub(crate) struct Inputs {
     pub(crate) names: PendingNames,
     /// Certificate lifetimes for mutual TLS with workers. Unset: plain text.
     pub(crate) certificates: Option<Certificates>,
+    /// Server of `hf:` sources.
+    pub(crate) hub_endpoint: String,
     /// Clock that certificates are issued by.
     pub(crate) clock: ServerClock,
     /// Counter of loads.
@@ -94,6 +97,7 @@ struct FleetController {
     desired: DesiredAdapters,
     objects: Objects,
     tls: Option<Tls>,
+    hub_endpoint: String,
     events: mpsc::Sender<(Incarnation, Event)>,
     gates: JoinSet<()>,
     probe: Arc<OperatorProbe>,
@@ -110,7 +114,7 @@ pub(crate) async fn run(
     requests: ReconcileRequests,
     stop: CancellationToken,
 ) -> Option<String> {
-    let Inputs { namespace, objects, mut pods_touched, names, certificates, clock, probe } = inputs;
+    let Inputs { namespace, objects, mut pods_touched, names, certificates, hub_endpoint, clock, probe } = inputs;
     let mut rotating = tokio::select! {
         rotating = first_certificates(&client, &namespace, certificates, clock) => rotating,
         () = stop.cancelled() => return None,
@@ -123,6 +127,7 @@ pub(crate) async fn run(
         desired: DesiredAdapters::default(),
         objects,
         tls: rotating.as_ref().map(|rotating| rotating.tls.clone()),
+        hub_endpoint,
         events,
         gates: JoinSet::new(),
         probe,
@@ -334,7 +339,8 @@ impl FleetController {
             match secret_of(&self.objects, &step) {
                 None => member.link.ask(step, no_credentials()),
                 Some((secret, uri)) => {
-                    let read = credentials::read(self.client.clone(), self.namespace.clone(), secret, uri);
+                    let server = source::server(&uri, &self.hub_endpoint).to_owned();
+                    let read = credentials::read(self.client.clone(), self.namespace.clone(), secret, server);
                     member.link.ask(step, read);
                 }
             }

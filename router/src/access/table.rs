@@ -24,6 +24,9 @@ pub(crate) struct Caller {
     data_policy: DataPolicy,
 }
 
+/// The tenant of copies of requests. Those of callers have a colon, or are empty.
+const SHADOW: &str = "shadow";
+
 /// A token's entry, without the token.
 #[derive(Clone, Debug)]
 pub(super) struct Grant<'e> {
@@ -94,6 +97,11 @@ impl Caller {
     pub(crate) fn anybody() -> Self {
         let data_policy = DataPolicy::AllowExternal;
         Self { name: None, tenant: Arc::default(), priority_min: i32::MIN, models: Models::All, data_policy }
+    }
+
+    /// The same caller, for copies of its requests: they come after everybody's, in a tenant of their own, and take nothing of its share.
+    pub(crate) fn shadow(&self) -> Self {
+        Self { tenant: SHADOW.into(), priority_min: i32::MAX, ..self.clone() }
     }
 
     /// The laxest data policy that its requests may have.

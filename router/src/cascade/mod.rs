@@ -113,7 +113,7 @@ impl Dispatcher {
                 return Ok(answer);
             }
             let request = if larger(cascade, &next.name).is_some() { requests.judged } else { requests.last };
-            match self.tried(request, call, Wanted { beside: None, to: Some(next) }, deadline, boundary).await {
+            match self.tried(request, call, Wanted::target(next), deadline, boundary).await {
                 Ok(Reply::Of(mut escalated)) => {
                     self.metrics.judged(&route.name, Escalation::escalated);
                     escalated.follows(answer, &said(cascade, confidence, broken.as_ref()), confidence);

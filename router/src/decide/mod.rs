@@ -1,12 +1,13 @@
 //! The decision: a resolved name to one expert, or to an answer of the route's own, with reasons.
 //!
 //! A model or an adapter is its own decision. Of a route, the first rule that is true and whose expert is loaded somewhere
-//! decides; when no rule is true, the scores of its targets (`scored`); when nothing decides, the fallback answers. A rule that
+//! decides; when no rule is true, the scores of its targets (`scored`); when nothing decides, its ensemble (`together`), or the fallback. A rule that
 //! fails on a request, because its metadata lacks a key for example, is not true for it, unless the route says `onError: Reject`.
 //! Rules and scores are computed before (`classify`); here their outcomes are combined with the loaded experts, which
 //! may change while the request waits.
 
 mod scored;
+mod together;
 
 use slm_crds::route::{DataPolicy, OutOfScope, Target, TargetKind};
 use slm_proto::v1::{self, Candidate, CandidateOutcome, Decision, ExpertKind, GenerateRequest};
@@ -43,6 +44,8 @@ pub(crate) struct Decided<'v> {
     pub(crate) shown: Shown,
     /// What may leave the swarm for this request.
     pub(crate) policy: DataPolicy,
+    /// The experts of the route's ensemble are asked; `expert` is for requests that are not for generation.
+    pub(crate) several: bool,
 }
 
 /// What a decision shows of scores to those who asked for an explanation.
@@ -64,11 +67,12 @@ impl<'v> Decided<'v> {
             candidates: Vec::new(),
             shown: Shown::default(),
             policy: DataPolicy::LocalOnly,
+            several: false,
         }
     }
 
-    /// A larger target of the route that was requested.
-    pub(crate) fn escalated(view: &'v View, requested: &'v str, to: &Target, policy: DataPolicy) -> Self {
+    /// This target of the route that was requested, whatever the route would select.
+    pub(crate) fn asked(view: &'v View, requested: &'v str, to: &Target, policy: DataPolicy) -> Self {
         let expert = target(view, to);
         let reason = format!("{} is asked", expert.name);
         Self { route: requested, reason, policy, ..Self::named(view, requested, &expert) }
@@ -103,6 +107,7 @@ impl<'v> Resolved<'v> {
                     policy,
                 };
                 let to = following.follow(outcomes);
+                following.shadowed();
                 following.verdict(requested, to)
             }
         }
@@ -112,6 +117,8 @@ impl<'v> Resolved<'v> {
 /// Where a route leads.
 enum To {
     Expert(Expert, String),
+    /// The experts of its ensemble.
+    Several(String),
     Message(String, String),
     Refusal(Refusal),
 }
@@ -138,10 +145,14 @@ struct Following<'v> {
 impl<'v> Following<'v> {
     fn verdict(self, requested: &'v str, to: To) -> Verdict<'v> {
         let Self { view, route, candidates, shown, policy, .. } = self;
+        let several = matches!(to, To::Several(_));
+        let ask = |expert, reason, candidates, shown| {
+            let route = &route.name;
+            Verdict::Ask(Decided { view, requested, route, expert, reason, candidates, shown, policy, several })
+        };
         match to {
-            To::Expert(expert, reason) => {
-                Verdict::Ask(Decided { view, requested, route: &route.name, expert, reason, candidates, shown, policy })
-            }
+            To::Expert(expert, reason) => ask(expert, reason, candidates, shown),
+            To::Several(reason) => ask(target(view, route.fallback()), reason, candidates, shown),
             To::Message(message, reason) => {
                 let decision = Decision {
                     requested: requested.to_owned(),
@@ -166,6 +177,14 @@ impl<'v> Following<'v> {
         if matches!(step, Step::Next) {
             step = self.similar(outcomes.and_then(|outcomes| outcomes.similar.as_ref()));
         }
+        let why = match &step {
+            Step::Done(_) => String::new(),
+            Step::Fallback(why) => why.clone(),
+            Step::Next => "no rule matched".to_owned(),
+        };
+        if !matches!(step, Step::Done(_)) {
+            step = self.together(&why);
+        }
         let fallback = target(self.view, self.route.fallback());
         let why = match step {
             Step::Done(to) => {
@@ -173,7 +192,7 @@ impl<'v> Following<'v> {
                 return to;
             }
             Step::Fallback(why) => why,
-            Step::Next => "no rule matched".to_owned(),
+            Step::Next => why,
         };
         self.note(&fallback, "fallback", CandidateOutcome::Chosen, String::new);
         To::Expert(fallback, format!("{why}: fallback"))
@@ -252,7 +271,7 @@ impl<'v> Following<'v> {
 }
 
 /// The expert that a target names. One that the swarm does not have is nowhere loaded, and so never chosen by a rule.
-fn target(view: &View, target: &Target) -> Expert {
+pub(crate) fn target(view: &View, target: &Target) -> Expert {
     view.index.expert(&target.name).cloned().unwrap_or_else(|| Expert {
         kind: match target.kind {
             TargetKind::SlmModel => ExpertKind::SlmModel,

@@ -50,6 +50,7 @@ impl Choices {
         names: FieldNames,
         call: &Call,
     ) -> Result<Vec<Answer>, ApiError> {
+        self.of_one_expert(dispatcher, requests)?;
         let begun = requests.iter().enumerate().map(|(index, request)| async move {
             let refused = |refusal| names.error(refusal, index);
             let asked = self.asked(request, 0);
@@ -66,6 +67,19 @@ impl Choices {
             Ok::<_, ApiError>(std::iter::once(first).chain(others.into_iter().flatten()).collect::<Vec<_>>())
         });
         Ok(try_join_all(begun).await?.into_iter().flatten().collect())
+    }
+
+    /// Refuses several answers to one prompt where each would be one of several experts.
+    fn of_one_expert(self, dispatcher: &Shared, requests: &[GenerateRequest]) -> Result<(), ApiError> {
+        let view = dispatcher.view();
+        let route = requests.first().filter(|_| self.computed > 1).and_then(|it| view.index.route(&it.model));
+        let Some(route) = route.filter(|route| route.ensemble().is_some()) else { return Ok(()) };
+        let name = if self.computed > self.given { "best_of" } else { "n" };
+        let message = format!(
+            "`{name}` is {}, but the route `{}` gives one answer of several experts; leave it out, or name one expert",
+            self.computed, route.name
+        );
+        Err(ApiError::param(name, message))
     }
 
     /// The request of the answer at `place`; `None` if it is `request` itself.

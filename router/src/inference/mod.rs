@@ -9,6 +9,8 @@ mod reply;
 mod request;
 mod tensor;
 
+use std::sync::Arc;
+
 use futures::future::try_join_all;
 use slm_proto::v1::{EmbedRequest, EmbedResponse, GenerateRequest};
 use tonic::{Code, Status, metadata::MetadataMap};
@@ -62,7 +64,7 @@ pub(crate) async fn embed(
 
 /// Begins an answer to every request.
 pub(crate) async fn begin(
-    dispatcher: &Dispatcher,
+    dispatcher: &Arc<Dispatcher>,
     requests: &[GenerateRequest],
     call: &Call,
 ) -> Result<Vec<Answer>, Refused> {

@@ -1,6 +1,3 @@
-//! Sources of the router's snapshots.
+//! Sources of the router's snapshots. On one machine `slm router` reads them from its standard input.
 
-mod json_lines;
 pub mod kubernetes;
-
-pub use json_lines::{SourceError, json_lines};

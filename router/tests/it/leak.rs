@@ -78,11 +78,13 @@ async fn egress(recorder: &Recorder, stop: CancellationToken) -> String {
     format!("http://{}", is_bound.await.expect("a port").grpc)
 }
 
-/// For each policy: a fallback outside, a rule that leads outside, a cascade that ends outside, and what is out of scope.
+/// For each policy: a fallback outside, a rule that leads outside, a cascade that ends outside, ensembles with an expert or a fallback
+/// outside, and a candidate outside that gets copies.
 fn swarm(worker: &Worker, egress: &str) -> Swarm {
     let outside = json!({ "kind": "ExternalModel", "name": "large" });
     let banking = json!({ "kind": "LoraAdapter", "name": "banking" });
     let travel = json!({ "kind": "LoraAdapter", "name": "travel" });
+    let smol = json!({ "kind": "SlmModel", "name": "smol" });
     let mut routes = Vec::new();
     for policy in DataPolicy::ALL {
         let cascade =
@@ -93,6 +95,22 @@ fn swarm(worker: &Worker, egress: &str) -> Swarm {
             ("rules", json!({ "rules": rules, "fallback": outside })),
             ("cascade", json!({ "cascade": cascade(0.5), "fallback": banking })),
             ("strict", json!({ "cascade": cascade(1.0), "rules": rules, "fallback": banking, "onError": "Reject" })),
+            (
+                "vote",
+                json!({ "ensemble": { "experts": [banking, outside, travel], "combine": "Vote" }, "fallback": outside }),
+            ),
+            (
+                "judge",
+                json!({
+                    "ensemble": {
+                        "experts": [banking, travel, outside], "combine": "Judge", "judge": smol, "minimumAnswers": 2,
+                        "timeoutMilliseconds": 50,
+                    },
+                    "shadow": { "to": outside, "percent": 100 },
+                    "fallback": outside,
+                }),
+            ),
+            ("shadow", json!({ "shadow": { "to": outside, "percent": 100 }, "rules": rules, "fallback": banking })),
         ] {
             let mut spec = spec;
             spec["dataPolicy"] = json!(policy);
@@ -125,7 +143,7 @@ fn pick<'w>(words: &[&'w str], draw: u64) -> &'w str {
 /// A request that may not leave: of a local route, or of another with a policy of its own.
 fn request(number: u64, strict_router: bool) -> GenerateRequest {
     let draw = mixed(number);
-    let kind = pick(&["fallback", "rules", "cascade", "strict"], draw);
+    let kind = pick(&["fallback", "rules", "cascade", "strict", "vote", "judge", "shadow"], draw);
     let own = [None, Some("LocalOnly"), Some("Redacted"), Some("AllowExternal")];
     let (policy, own) = match (strict_router, (draw >> 8) % 3) {
         (true, _) => (
@@ -135,7 +153,18 @@ fn request(number: u64, strict_router: bool) -> GenerateRequest {
         (false, 0) => (pick(&["redacted", "allowexternal"], draw >> 16), Some("LocalOnly")),
         (false, _) => ("localonly", own[usize::try_from((draw >> 24) % 4).expect("few")]),
     };
-    let text = pick(&["far", "near", "hello", "hello !vague", "near !full", "!break", "!vague far !break"], draw >> 32);
+    let texts = [
+        "far",
+        "near",
+        "hello",
+        "hello !vague",
+        "near !full",
+        "!break",
+        "!vague far !break",
+        "banking=yes travel=no smol=2",
+        "banking=yes travel=!break smol=!never",
+    ];
+    let text = pick(&texts, draw >> 32);
     let message = Message { role: "user".to_owned(), content: text.to_owned(), ..Message::default() };
     GenerateRequest {
         model: format!("{kind}-{policy}"),
@@ -201,12 +230,19 @@ async fn nothing_that_may_not_leave_leaves() {
     for code in [Code::Ok, Code::PermissionDenied, Code::Unavailable, Code::ResourceExhausted] {
         assert!(codes.contains(&code), "no request ended with {code:?}");
     }
-    // The same swarm leads there when it may: the recorder works.
-    let allowed = GenerateRequest {
-        metadata: Default::default(),
-        model: "fallback-allowexternal".to_owned(),
-        ..request(1, false)
-    };
-    assert_eq!(ask(clients[0].clone(), allowed).await, Code::Unavailable);
-    assert!(recorder.connections() > 0, "a request that may leave leaves");
+    // The same swarm leads there when it may, in each way: the recorder works.
+    worker.script.failures.store(0, Ordering::Relaxed);
+    for (kind, code) in [("fallback", Code::Unavailable), ("vote", Code::Ok), ("shadow", Code::Ok)] {
+        let message = Message { role: "user".to_owned(), content: "hello".to_owned(), ..Message::default() };
+        let allowed = GenerateRequest {
+            model: format!("{kind}-allowexternal"),
+            input: Some(Input::Messages(Messages { messages: vec![message] })),
+            ..GenerateRequest::default()
+        };
+        let before = recorder.connections();
+        assert_eq!(ask(clients[0].clone(), allowed).await, code, "{kind}");
+        while recorder.connections() == before {
+            tokio::task::yield_now().await;
+        }
+    }
 }

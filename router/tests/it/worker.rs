@@ -1,7 +1,8 @@
 //! A worker that follows a script: real gRPC, no model.
 //!
 //! It answers `NAME: TEXT` word by word, where NAME is the expert and TEXT the last message or the prompt; words that
-//! begin with `!` are instructions to it. Its vectors count words: texts with the same words are alike.
+//! begin with `!` are instructions to it. `NAME=WORD` in a text is what the expert of that name answers instead, and
+//! `NAME=WORD~NUMBER` with that log-probability. Its vectors count words: texts with the same words are alike.
 
 use std::{
     pin::Pin,
@@ -146,7 +147,7 @@ impl Generation for Service {
             return Err(Status::resource_exhausted("told to be full"));
         }
         let text = text(&request);
-        refusals(&text)?;
+        refusals(&answer(&request, &text))?;
         script.begun.send_modify(|begun| *begun += 1);
         let unfinished = Unfinished(Some(Arc::clone(&script)));
         let stream = futures::stream::unfold(
@@ -198,7 +199,7 @@ enum ScriptedEvent {
 /// The whole answer to a request.
 pub(crate) fn scripted(request: &GenerateRequest) -> Result<Vec<Result<GenerateResponse, Status>>, Status> {
     let text = text(request);
-    refusals(&text)?;
+    refusals(&answer(request, &text))?;
     let events = events(request, &text).into_iter().map(|event| match event {
         ScriptedEvent::Send(event) => Ok(GenerateResponse { event: Some(event) }),
         ScriptedEvent::Fail | ScriptedEvent::Gate | ScriptedEvent::Never => Err(Status::unavailable("told to break")),
@@ -234,8 +235,7 @@ fn events(request: &GenerateRequest, text: &str) -> Vec<ScriptedEvent> {
         ..Started::default()
     };
     let mut events = vec![ScriptedEvent::Send(Event::Started(started))];
-    let answer = format!("{}: {text}", request.model);
-    for word in answer.split_whitespace() {
+    for word in answer(request, text).split_whitespace() {
         match word {
             "!break" => {
                 events.push(ScriptedEvent::Fail);
@@ -254,7 +254,8 @@ fn events(request: &GenerateRequest, text: &str) -> Vec<ScriptedEvent> {
                     let token = format!("{word} ").into_bytes();
                     // One expert is not sure of some answers.
                     let vague = text.contains("!vague") && request.model == "banking";
-                    let logprob = if vague { -3.0 } else { -0.25 };
+                    let own = own(request, text).and_then(|own| own.split_once('~')?.1.parse().ok());
+                    let logprob = own.unwrap_or(if vague { -3.0 } else { -0.25 });
                     let top = vec![TopLogprob { id: 1, token: token.clone(), logprob }];
                     delta.logprobs.push(TokenLogprob { id: 1, token, logprob, top, special: false });
                 }
@@ -270,6 +271,18 @@ fn events(request: &GenerateRequest, text: &str) -> Vec<ScriptedEvent> {
         ..Default::default()
     })));
     events
+}
+
+/// What the text says that the expert answers.
+fn own<'t>(request: &GenerateRequest, text: &'t str) -> Option<&'t str> {
+    text.split_whitespace().find_map(|word| word.strip_prefix(request.model.as_str())?.strip_prefix('='))
+}
+
+fn answer(request: &GenerateRequest, text: &str) -> String {
+    match own(request, text) {
+        Some(own) => own.split('~').next().unwrap_or_default().to_owned(),
+        None => format!("{}: {text}", request.model),
+    }
 }
 
 fn delta(text: &str) -> GenerateResponse {

@@ -36,6 +36,7 @@ fn case() -> Case {
         desired: DesiredAdapters::default(),
         objects: world.objects.clone(),
         tls: None,
+        hub_endpoint: slm_launch::HUB_ENDPOINT.to_owned(),
         events,
         gates: JoinSet::new(),
         probe: OperatorProbe::new(),

@@ -78,6 +78,7 @@ fn arguments(plan: Plan<'_>) -> Vec<String> {
             cache: CacheArgs { cache: Some(CACHE.into()) },
             artifacts_max: Some(plan.pods.artifacts_bytes_max),
             insecure_host: plan.pods.insecure_hosts.clone(),
+            hub_endpoint: plan.pods.hub_endpoint.clone(),
             ..StoreArgs::default()
         },
         listen: any(names::GRPC_PORT),

@@ -18,6 +18,7 @@ fn pods() -> WorkerPods {
         certificates: None,
         artifacts_bytes_max: 1 << 34,
         insecure_hosts: vec!["registry:5000".to_owned()],
+        hub_endpoint: slm_launch::HUB_ENDPOINT.to_owned(),
         log: "info".to_owned(),
     }
 }
