@@ -43,11 +43,11 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
 from names import DOMAINS
+from typing_errors import mistyped
 
 HERE = Path(__file__).resolve().parent
 BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"
 END = "<|im_end|>"
-KEYS = "abcdefghijklmnopqrstuvwxyz"
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj"]
 
 
@@ -159,26 +159,6 @@ def base_contexts(labels: list[str], pairs: list[list[str]]) -> tuple[list[dict[
     turns = [(("user", utterance), ("assistant", label)) for label, utterance in first.items()]
     examples = [{"role": role, "content": text} for turn in turns for role, text in turn]
     return [{"role": "system", "content": task + ", ".join(labels) + "."}], examples
-
-
-def mistyped(text: str, share: float, rng: random.Random) -> str:
-    """`text` with about `share` of its letters left out, doubled, exchanged with the next or replaced."""
-    letters = list(text)
-    at = 0
-    while at < len(letters):
-        if letters[at].isalpha() and rng.random() < share:
-            kind = rng.choice(["drop", "double", "swap", "replace"])
-            if kind == "drop":
-                letters[at] = ""
-            elif kind == "double":
-                letters[at] *= 2
-            elif kind == "swap" and at + 1 < len(letters):
-                letters[at], letters[at + 1] = letters[at + 1], letters[at]
-                at += 1
-            else:
-                letters[at] = rng.choice(KEYS)
-        at += 1
-    return "".join(letters)
 
 
 def make_batches(rows: list[tuple[list[int], int]], size: int, rng: random.Random) -> list[list[tuple[list[int], int]]]:
