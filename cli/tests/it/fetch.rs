@@ -68,7 +68,8 @@ fn what_makes_no_sense_is_exit_code_2() {
     fs::write(&file, "x").unwrap();
     let file = format!("file:{}", file.display());
     for (arguments, part) in [
-        (&["hf://org/repo"][..], "BadReference: hf://org/repo: scheme `hf` is not supported"),
+        (&["s3://bucket/key"][..], "BadReference: s3://bucket/key: scheme `s3` is not supported"),
+        (&["hf://org"], "write hf://ORG/REPO"),
         (&["https://example.com/x", "--digest", "abc"], "digest `abc` is not sha256:"),
         (&["https://example.com/x", "--docker-config", "/nowhere/config.json"], "/nowhere/config.json: "),
         (&["https://example.com/x", "--username", "a"], "--password-file"),
