@@ -2,10 +2,13 @@
 
 use std::{
     env, fs,
+    io::{BufRead as _, BufReader},
     net::TcpListener,
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStderr, Command, Stdio},
+    sync::mpsc::{self, Receiver, RecvTimeoutError},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -63,26 +66,31 @@ impl Postgres {
     /// Starts it, on the port that it had before; again while processes of a server that was killed still have its memory.
     pub(crate) fn resume(&mut self) {
         let begun = Instant::now();
-        let path = self.folder.path().join("log");
-        let log = || fs::read_to_string(&path).unwrap_or_default();
         loop {
             let server = self
                 .command("postgres")
                 .arg("-D")
                 .arg(self.data())
                 .args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-k", "", "-F"])
-                .stderr(fs::File::create(&path).expect("a log"))
+                .stderr(Stdio::piped())
                 .spawn();
             let mut server = server.expect("a server");
-            while server.try_wait().expect("a server").is_none() {
-                if log().contains("ready to accept connections") {
-                    self.server = Some(server);
-                    return;
+            let log = lines(server.stderr.take().expect("its log"));
+            let mut said = String::new();
+            loop {
+                match log.recv_timeout(LIMIT.saturating_sub(begun.elapsed())) {
+                    Ok(line) if line.contains("ready to accept connections") => {
+                        self.server = Some(server);
+                        return;
+                    }
+                    Ok(line) => said += &(line + "\n"),
+                    // It has ended.
+                    Err(RecvTimeoutError::Disconnected) => break,
+                    Err(RecvTimeoutError::Timeout) => panic!("not ready after {LIMIT:?}: {said}"),
                 }
-                assert!(begun.elapsed() < LIMIT, "{}", log());
-                std::thread::sleep(Duration::from_millis(20));
             }
-            assert!(begun.elapsed() < LIMIT, "{}", log());
+            server.wait().expect("a server");
+            assert!(begun.elapsed() < LIMIT, "{said}");
         }
     }
 
@@ -123,6 +131,17 @@ impl Postgres {
         }
         command
     }
+}
+
+/// The lines of a server's log, read to their end whether somebody listens or not: it must not wait for a reader.
+fn lines(log: ChildStderr) -> Receiver<String> {
+    let (sender, lines) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(log).lines().map_while(Result::ok) {
+            let _ = sender.send(line);
+        }
+    });
+    lines
 }
 
 impl Drop for Postgres {
