@@ -113,6 +113,7 @@ fn config(launch: WorkerLaunch) -> Result<WorkerConfig, Failure> {
         prompt_lookup: launch.speculative == Speculative::PromptLookup,
         threads: launch.threads.map(size),
         adapter_slots: size(launch.adapter_slots),
+        adapter_host_bytes: launch.adapter_host_cache_bytes,
         adapter_rank_max: size(launch.adapter_max_rank),
         cache: cache.join("converted"),
     };

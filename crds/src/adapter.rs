@@ -47,6 +47,9 @@ pub struct LoraAdapterSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = validation::scale()))]
     pub scale: Option<f64>,
+    /// Placement says which workers of the base have the adapter, and whether it may leave its slot there.
+    #[serde(default)]
+    pub placement: Placement,
     /// Expert describes the adapter to callers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expert: Option<Expert>,
@@ -60,6 +63,19 @@ impl LoraAdapterSpec {
         let factor = self.scale.unwrap_or(1.0) as f32;
         factor
     }
+}
+
+/// Placement says which workers of the base have an adapter, and whether it may leave its slot there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Placement {
+    /// Replicas is the number of workers that load the adapter: the same ones as long as they are there. Unset: all of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub replicas: Option<u32>,
+    /// Pin keeps the adapter in its slot: it never leaves for another one. Where pinned adapters have all slots, requests to
+    /// others are refused.
+    pub pin: bool,
 }
 
 /// ModelRef refers to a SlmModel in the same namespace.
@@ -93,7 +109,7 @@ pub struct LoraAdapterStatus {
     /// Bytes is the memory that one loaded instance takes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
-    /// Loaded is the number of workers that serve the resolved version, of all workers: `2/2`.
+    /// Loaded is the number of workers that serve the resolved version, of those that should: `2/2`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loaded: Option<String>,
     /// Instances is the state of the adapter on each worker.

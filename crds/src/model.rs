@@ -250,17 +250,22 @@ impl Default for Rollout {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct AdapterRoom {
-    /// Slots is the maximum number of loaded adapters, including old versions that still serve running requests.
+    /// Slots is the number of adapters that running requests of a worker may use at a time. More adapters may be loaded: a request
+    /// to one that is in no slot brings it into one, for which the least recently used adapter that no request uses leaves.
     #[schemars(range(min = 0, max = 1024))]
     pub slots: u32,
     /// MaxRank is the maximum rank of an adapter.
     #[schemars(range(min = 1, max = 1024))]
     pub max_rank: u32,
+    /// HostCacheBytes is the memory of a worker for adapters that are in no slot. Those that are not in it either are read from the
+    /// cache of artifacts again. Counts towards the memory limit of the container.
+    #[schemars(range(min = 0, max = 1_099_511_627_776_i64))]
+    pub host_cache_bytes: i64,
 }
 
 impl Default for AdapterRoom {
     fn default() -> Self {
-        Self { slots: 16, max_rank: 64 }
+        Self { slots: 16, max_rank: 64, host_cache_bytes: 256 << 20 }
     }
 }
 

@@ -392,10 +392,30 @@ just text
 }
 
 #[test]
-fn more_adapters_than_slots() {
+fn adapters_without_a_slot() {
     let text = GOOD.replace("smol.gguf", "smol.gguf\n  adapters: {slots: 0}");
     let message = read(&text).expect_err("no slot").to_string();
-    assert!(message.contains("SlmModel `smol` has 0 adapter slots and this is adapter 1"), "{message}");
+    assert!(message.contains("SlmModel `smol` has 0 adapter slots, and 0 other adapters are pinned"), "{message}");
+
+    let adapter = |name: &str, pin: bool| {
+        format!(
+            "---\napiVersion: slmswarm.io/v1alpha1\nkind: LoraAdapter\nmetadata: {{name: {name}}}\nspec: {{modelRef: {{name: base}}, \
+             source: {{uri: 'file:x'}}, placement: {{pin: {pin}, replicas: 2}}}}\n"
+        )
+    };
+    let base = "apiVersion: slmswarm.io/v1alpha1\nkind: SlmModel\nmetadata: {name: base}\nspec: {source: {uri: 'file:x'}, \
+                adapters: {slots: 1, hostCacheBytes: 0}}\n";
+    let all = |pins: [bool; 3]| {
+        format!("{base}{}", ["a", "b", "c"].iter().zip(pins).map(|(name, pin)| adapter(name, pin)).collect::<String>())
+    };
+    assert!(read(&all([false; 3])).is_ok(), "there may be more adapters than slots");
+    let problems = read(&all([true, false, false])).expect_err("the pinned one has the slot");
+    assert_eq!(problems.iter().count(), 2, "{problems}");
+    let problems = read(&all([true, true, false])).expect_err("two pinned ones for one slot");
+    assert_eq!(problems.iter().count(), 3, "{problems}");
+    let wrong =
+        read(&adapter("a", false).replace("replicas: 2", "replicas: 0")).expect_err("no workers at all").to_string();
+    assert!(wrong.contains("spec.placement.replicas"), "{wrong}");
 }
 
 #[test]

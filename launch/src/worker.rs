@@ -11,6 +11,9 @@ use crate::{
     units::{address, duration, written},
 };
 
+/// Default memory for adapters that are in no slot, as in `spec.adapters.hostCacheBytes`.
+const ADAPTER_HOST_CACHE_BYTES: u64 = 256 << 20;
+
 /// Launch options of a worker.
 #[derive(Args, Clone, Debug, PartialEq)]
 pub struct WorkerLaunch {
@@ -60,9 +63,12 @@ pub struct WorkerLaunch {
     /// Threads that compute [default: all that this process may use].
     #[arg(long, value_name = "N", env = "SLM_THREADS")]
     pub threads: Option<u32>,
-    /// Adapters that may be loaded.
+    /// Adapters that running requests may use at a time.
     #[arg(long, value_name = "N", default_value_t = 16)]
     pub adapter_slots: u32,
+    /// Memory for adapters that are in no slot.
+    #[arg(long, value_name = "BYTES", default_value_t = ADAPTER_HOST_CACHE_BYTES)]
+    pub adapter_host_cache_bytes: u64,
     /// Largest rank of an adapter.
     #[arg(long, value_name = "RANK", default_value_t = 64)]
     pub adapter_max_rank: u32,
@@ -191,6 +197,7 @@ impl WorkerLaunch {
             unread: None,
             threads: None,
             adapter_slots: 16,
+            adapter_host_cache_bytes: ADAPTER_HOST_CACHE_BYTES,
             adapter_max_rank: 64,
             execution_provider: ExecutionProvider::Cpu,
             store: StoreArgs::default(),
@@ -221,6 +228,8 @@ impl WorkerLaunch {
             speculative: runtime.speculative.method.into(),
             threads: runtime.threads,
             adapter_slots: spec.adapters.slots,
+            // The schema's lower bound is zero.
+            adapter_host_cache_bytes: u64::try_from(spec.adapters.host_cache_bytes).unwrap_or_default(),
             adapter_max_rank: spec.adapters.max_rank,
             drain: Duration::from_secs(spec.rollout.drain_timeout_seconds.into()),
             ..Self::new(name, spec.source.uri.clone())
@@ -271,6 +280,7 @@ impl WorkerLaunch {
         flag("precision", value(self.precision));
         flag("max-sequences", self.max_sequences.to_string().into());
         flag("adapter-slots", self.adapter_slots.to_string().into());
+        flag("adapter-host-cache-bytes", self.adapter_host_cache_bytes.to_string().into());
         flag("adapter-max-rank", self.adapter_max_rank.to_string().into());
         flag("prefix-cache", self.prefix_cache.to_string().into());
         flag("speculative", value(self.speculative));
@@ -358,7 +368,7 @@ mod tests {
             [context_length, threads, unread] in prop::array::uniform3(option::of(any::<u32>())),
             (max_sequences, queue) in (1_u32..=256, any::<u32>()),
             (adapter_slots, adapter_max_rank) in (any::<u32>(), any::<u32>()),
-            kv_cache_bytes in option::of(any::<u64>()),
+            (kv_cache_bytes, adapter_host_cache_bytes) in (option::of(any::<u64>()), any::<u64>()),
             (prefix_cache, follow_stdin) in any::<(bool, bool)>(),
             store in store(),
             (listen, probes) in (any::<SocketAddr>(), option::of(any::<SocketAddr>())),
@@ -367,7 +377,8 @@ mod tests {
         ) -> WorkerLaunch {
             WorkerLaunch {
                 name, model, digest, credentials, task, precision, context_length, max_sequences, kv_cache_bytes,
-                prefix_cache, speculative, queue, unread, threads, adapter_slots, adapter_max_rank,
+                prefix_cache, speculative, queue, unread, threads, adapter_slots, adapter_host_cache_bytes,
+                adapter_max_rank,
                 execution_provider: ExecutionProvider::Cpu, store, listen, tls, probes, drain, read_timeout, load_timeout,
                 follow_stdin,
             }

@@ -153,6 +153,7 @@ impl Resolver {
                 speculative: spec.runtime.speculative.method,
                 threads: spec.runtime.threads.or(self.threads),
                 adapter_slots: spec.adapters.slots,
+                adapter_host_bytes: spec.adapters.host_cache_bytes,
                 adapter_rank_max: spec.adapters.max_rank,
             },
         })
@@ -169,6 +170,7 @@ impl Resolver {
             path,
             digest,
             scale: spec.factor(),
+            pinned: spec.placement.pin,
         })
     }
 

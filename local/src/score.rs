@@ -100,7 +100,7 @@ pub fn score(options: &ScoreOptions, progress: &mut dyn FnMut(ScoreProgress)) ->
     let bundle =
         Bundle::open_or_build(&checkpoint, provider.flavour(options.precision), &options.converted, converting)?;
     let tokens = window(options, &bundle)?;
-    let adapters = Adapters::new(1, 1);
+    let adapters = Adapters::new(1, 1, 0);
     let config = SessionConfig {
         context_length: tokens.len(),
         pages: provider.pages_for(1, tokens.len()),
@@ -147,7 +147,7 @@ fn open_adapter(path: &Path, model: &Path, bundle: &Bundle) -> Result<Adapter, S
 
 fn publish(adapter: &Adapter, loader: &AdapterLoader, adapters: &Adapters) -> Result<Arc<AdapterLease>, ScoreError> {
     let begun = Instant::now();
-    let loaded = loader.prepare(adapter, 1.0)?;
+    let loaded = loader.load(adapter, 1.0)?;
     let info = AdapterInfo::new("scored", &loaded, 1.0, begun.elapsed());
     Ok(adapters.publish(info, loaded)?)
 }

@@ -174,6 +174,8 @@ fn arguments(model: &str, launch: &Launch, settings: &WorkerSettings) -> Vec<OsS
         speculative: launch.speculative.into(),
         threads: launch.threads,
         adapter_slots: launch.adapter_slots,
+        // The schema's lower bound is zero.
+        adapter_host_cache_bytes: u64::try_from(launch.adapter_host_bytes).unwrap_or_default(),
         adapter_max_rank: launch.adapter_rank_max,
         store,
         drain: settings.drain,

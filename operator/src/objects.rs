@@ -222,6 +222,14 @@ pub(crate) mod fixtures {
             adapter
         }
 
+        /// One on `replicas` workers.
+        pub(crate) fn placed_adapter(&mut self, name: &str, model: &str, replicas: u32) {
+            let source = json!({ "uri": "oci://r/a:1" });
+            let spec =
+                json!({ "modelRef": { "name": model }, "source": source, "placement": { "replicas": replicas } });
+            self.adapters.apply_watcher_event(&Event::Apply(object("LoraAdapter", name, 1, spec)));
+        }
+
         pub(crate) fn external(&mut self, name: &str, created: u32) -> ExternalModel {
             let spec = json!({ "url": "https://api.example.com/v1", "model": "large" });
             let external: ExternalModel = object("ExternalModel", name, created, spec);

@@ -46,14 +46,15 @@ pub struct Loading {
 }
 
 impl Loading {
-    /// True when its outcome may be `version`: the same source and scale. The digest of a source without one is unknown until
+    /// True when its outcome may be `version`: the same source, scale and pin. The digest of a source without one is unknown until
     /// it is loaded.
     #[must_use]
     pub fn may_bring(&self, version: &Version) -> bool {
         #[allow(clippy::float_cmp)] // The same number, handed through.
         let same_scale = self.version.scale == version.scale;
         let same_digest = self.version.digest.is_none() || self.version.digest == version.digest;
-        same_scale && same_digest && self.version.source == version.source
+        let same_rest = self.version.pinned == version.pinned && self.version.source == version.source;
+        same_scale && same_digest && same_rest
     }
 
     /// Time from which readiness no longer waits for it.
@@ -186,6 +187,12 @@ impl Holdings {
         })
     }
 
+    /// Loads under way, without those that take longer than [`LOAD_WAIT_MAX`].
+    #[must_use]
+    pub(crate) fn under_way(&self, now: Instant) -> usize {
+        self.loading.values().filter(|loading| loading.overdue() > now).count()
+    }
+
     /// Time at which [`next_actions()`](crate::next_actions()) or [`complete`](Self::complete) may change their answer without
     /// an event, after a call at `last` or later.
     #[must_use]
@@ -210,7 +217,7 @@ mod tests {
     use crate::next_actions::next_actions;
 
     fn wanted(source: &str) -> DesiredAdapters {
-        let version = Version { source: source.to_owned(), digest: None, scale: 1.0 };
+        let version = Version { source: source.to_owned(), digest: None, scale: 1.0, pinned: false };
         BTreeMap::from([("banking".to_owned(), version)])
     }
 

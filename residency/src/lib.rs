@@ -8,6 +8,7 @@
 //! - [`holdings`]: the observed state of one worker, with the requests under way;
 //! - [`refusal`]: a refused load, and the time of its retry;
 //! - [`action`], [`next_actions`](mod@next_actions): load, replace, cancel or unload, from desired and observed state;
+//! - [`placement`]: the workers of a base that have an adapter;
 //! - [`pause`]: backoff between attempts;
 //! - [`state_stream`]: the client of a worker's state stream, across breaks; routers use it, too;
 //! - [`worker_client`]: the client of one worker: state stream, loads and unloads.
@@ -19,6 +20,7 @@ pub mod action;
 pub mod holdings;
 pub mod next_actions;
 pub mod pause;
+pub mod placement;
 pub mod refusal;
 pub mod state_stream;
 pub mod version;

@@ -10,6 +10,10 @@ use crate::{
     version::DesiredAdapters,
 };
 
+/// Bound on the loads of a worker that are under way. It packs a few at a time; the others would wait there, and their time limits
+/// would pass. Loads that take long do not count, so that sources that hang do not keep others out.
+const LOADS_MAX: usize = 16;
+
 /// The next requests to the worker; those of one call may be carried out in any order. An adapter for which `keep` is true
 /// is not unloaded: requests are still routed to it.
 #[must_use]
@@ -20,7 +24,10 @@ pub fn next_actions(
     keep: impl Fn(&str) -> bool,
 ) -> Vec<AdapterAction> {
     let mut actions = Vec::new();
-    for (name, version) in wanted {
+    let mut under_way = holdings.under_way(now);
+    // Pinned ones first: without them a worker is not what its users were promised.
+    let (pinned, others): (Vec<_>, Vec<_>) = wanted.iter().partition(|(_, version)| version.pinned);
+    for (name, version) in pinned.into_iter().chain(others) {
         let due = match holdings.version_state(name, version) {
             VersionState::Missing => true,
             VersionState::Refused(refused) => refused.again <= now,
@@ -28,7 +35,9 @@ pub fn next_actions(
         };
         // What runs and may bring this version is waited for. What runs for another one gives way: its source may hang.
         let runs = holdings.loading.get(name).is_some_and(|loading| loading.may_bring(version));
-        if due && !runs {
+        let replaces = holdings.loading.contains_key(name);
+        if due && !runs && (replaces || under_way < LOADS_MAX) {
+            under_way += usize::from(!replaces);
             actions.push(AdapterAction::Load { name: name.clone(), version: version.clone() });
         }
     }
@@ -54,7 +63,7 @@ mod tests {
     use crate::version::Version;
 
     fn wanted(source: &str) -> DesiredAdapters {
-        let version = Version { source: source.to_owned(), digest: None, scale: 1.0 };
+        let version = Version { source: source.to_owned(), digest: None, scale: 1.0, pinned: false };
         BTreeMap::from([("banking".to_owned(), version)])
     }
 
@@ -78,6 +87,24 @@ mod tests {
         let unload = AdapterAction::Unload { name: "banking".to_owned(), digest: "sha256:1".to_owned() };
         assert_eq!(next_actions(&BTreeMap::new(), &old, now, |_| false), [unload]);
         assert_eq!(next_actions(&BTreeMap::new(), &old, now, |_| true), []);
+    }
+
+    #[test]
+    fn loads_are_bounded_and_pinned_adapters_come_first() {
+        let now = Instant::now();
+        let version = |name: &str| Version { pinned: name == "z", ..wanted("oci://r/a:1")["banking"].clone() };
+        let names = (0..LOADS_MAX + 3).map(|name| format!("a{name:02}")).chain(["z".to_owned()]);
+        let wants: DesiredAdapters = names.map(|name| (name.clone(), version(&name))).collect();
+        let mut holdings = Holdings::default();
+        let first = next_actions(&wants, &holdings, now, |_| false);
+        assert_eq!(first.len(), LOADS_MAX);
+        assert!(matches!(&first[0], AdapterAction::Load { name, .. } if name == "z"));
+        first.iter().for_each(|action| holdings.ask(action, now));
+        assert_eq!(next_actions(&wants, &holdings, now, |_| false), []);
+        holdings.loading.remove("z");
+        holdings.loading.remove("a03");
+        let next = next_actions(&wants, &holdings, now, |_| false);
+        assert_eq!(next.len(), 2, "one that is asked for again, and one more");
     }
 
     fn loading(source: &str, now: Instant) -> Holdings {

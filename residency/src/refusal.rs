@@ -92,7 +92,7 @@ mod tests {
     fn what_passes_is_tried_soon_and_waited_for_a_while() {
         let start = Instant::now();
         let mut now = start;
-        let version = Version { source: "file:a".to_owned(), digest: None, scale: 1.0 };
+        let version = Version { source: "file:a".to_owned(), digest: None, scale: 1.0, pinned: false };
         let full = Status::resource_exhausted("all slots are taken");
         let mut refused = Refused::new(version.clone(), &full, None, start, start);
         for attempt in 0..12 {

@@ -96,7 +96,7 @@ fn wishes(random: &mut ChaCha8Rng) -> DesiredAdapters {
     for name in NAMES {
         let number = random.random_range(0..3);
         if number > 0 {
-            let version = Version { source: format!("{name}:{number}"), digest: None, scale: 1.0 };
+            let version = Version { source: format!("{name}:{number}"), digest: None, scale: 1.0, pinned: false };
             wanted.insert(name.to_owned(), version);
         }
     }

@@ -16,6 +16,8 @@ pub struct Version {
     pub digest: Option<String>,
     /// Factor on the adapter's own scaling.
     pub scale: f32,
+    /// Whether it stays in its slot.
+    pub pinned: bool,
 }
 
 /// A version of an adapter that a worker serves to new requests.
@@ -29,6 +31,8 @@ pub struct Resident {
     pub digest: String,
     /// Factor on the adapter's own scaling.
     pub scale: f32,
+    /// Whether it stays in its slot.
+    pub pinned: bool,
 }
 
 impl Version {
@@ -38,6 +42,7 @@ impl Version {
         #[allow(clippy::float_cmp)] // The same number, handed through.
         let same_scale = self.scale == resident.scale;
         same_scale
+            && self.pinned == resident.pinned
             && match &self.digest {
                 Some(digest) => *digest == resident.digest || *digest == resident.source_digest,
                 None => self.source == resident.source,
@@ -52,6 +57,7 @@ impl From<&AdapterState> for Resident {
             source_digest: adapter.source_digest.clone(),
             digest: adapter.digest.clone(),
             scale: adapter.scale,
+            pinned: adapter.pinned,
         }
     }
 }
@@ -73,9 +79,10 @@ mod tests {
             source: source.to_owned(),
             digest: digest.map(str::to_owned),
             scale: 1.0,
+            pinned: false,
         };
         let [source, source_digest, digest] = ["oci://r/a:1", "sha256:m", "sha256:c"].map(str::to_owned);
-        let there = Resident { source, source_digest, digest, scale: 1.0 };
+        let there = Resident { source, source_digest, digest, scale: 1.0, pinned: false };
         let cases = [
             (version("oci://r/a:1", None), true),
             (version("oci://r/a:2", None), false),
@@ -83,6 +90,7 @@ mod tests {
             (version("pvc://claim/a", Some("sha256:c")), true),
             (version("oci://r/a:1", Some("sha256:x")), false),
             (Version { scale: 2.0, ..version("oci://r/a:1", None) }, false),
+            (Version { pinned: true, ..version("oci://r/a:1", None) }, false),
         ];
         for (wanted, same) in cases {
             assert_eq!(wanted.is(&there), same, "{wanted:?}");

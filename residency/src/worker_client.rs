@@ -193,6 +193,7 @@ fn request(name: &str, version: &Version, credentials: String) -> LoadAdapterReq
         digest: version.digest.clone().unwrap_or_default(),
         scale: Some(version.scale),
         credentials,
+        pinned: version.pinned,
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use slm_proto::v1::{AdapterPhase, AdapterState, ExpertKind, WorkerState};
+use slm_proto::v1::{AdapterLocation, AdapterPhase, AdapterState, ExpertKind, WorkerState};
 
 use crate::{
     absence::{Absence, NotLoadable},
@@ -115,6 +115,14 @@ impl Worker {
             _ => expert.refusal().unwrap_or_else(|| expert.not_loaded_on(&self.url)),
         };
         serving_adapter(state, &expert.name).map(|adapter| adapter.digest.as_str()).ok_or_else(absent)
+    }
+
+    /// Whether an adapter is loaded here and in no slot, so that a request would have to bring it there first.
+    pub(crate) fn is_away(&self, expert: &Expert) -> bool {
+        let state = self.state.as_ref().ok().filter(|_| expert.kind == ExpertKind::LoraAdapter);
+        let adapter = state.and_then(|state| serving_adapter(state, &expert.name));
+        let location = adapter.map(AdapterState::location);
+        matches!(location, Some(AdapterLocation::HostMemory | AdapterLocation::Disk))
     }
 
     /// Bytes of an expert in this worker's memory, if it is loaded.

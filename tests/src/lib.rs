@@ -10,3 +10,4 @@ pub mod sequence;
 pub mod smollm2;
 pub mod swarm;
 pub mod tiny;
+pub mod variants;

@@ -107,7 +107,7 @@ impl Family {
         let checkpoint = Checkpoint::open(dir)?;
         let flavour = provider.flavour(PrecisionChoice::Exactly(precision));
         let bundle = Bundle::open_or_build(&checkpoint, flavour, cache, &mut |_, _| ())?;
-        let adapters = Adapters::new(SEQUENCES, 0);
+        let adapters = Adapters::new(SEQUENCES, 0, 0);
         let vectors = Vectors::read(dir)?;
         // No longer than the reference's sequences: LongRoPE depends on the context that is served.
         let context_length = vectors.cases.iter().map(|case| case.prompt.len() + case.greedy.len()).max().unwrap_or(0);
@@ -129,7 +129,7 @@ impl Family {
                 continue;
             }
             let adapter = opened?;
-            let loaded = loader.prepare(&adapter, 1.0)?;
+            let loaded = loader.load(&adapter, 1.0)?;
             let info = AdapterInfo::new(&name, &loaded, 1.0, std::time::Duration::ZERO);
             let lease = adapters.publish(info, loaded)?;
             family.adapters.push((name, lease, Vectors::read(&dir)?));

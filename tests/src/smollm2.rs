@@ -6,6 +6,7 @@ use slm_convert::{
     bundle::{PrecisionChoice, cache_dir},
     graph::Precision,
 };
+use slm_worker::WorkerConfig;
 
 use crate::{real, tiny::Worker};
 
@@ -14,6 +15,11 @@ pub const MODEL: &str = "smollm2";
 
 /// Starts one, with drafts or without.
 pub async fn worker(drafts: bool) -> Result<Worker> {
+    worker_with(|config| config.model.prompt_lookup = drafts).await
+}
+
+/// Starts one with its configuration changed.
+pub async fn worker_with(change: impl FnOnce(&mut WorkerConfig)) -> Result<Worker> {
     let converted = cache_dir().context("no cache folder")?.join("converted");
     let gguf = real::gguf()?;
     Worker::start(|config| {
@@ -25,7 +31,7 @@ pub async fn worker(drafts: bool) -> Result<Worker> {
         config.model.context_length = Some(2048);
         config.model.sequences_max = 8;
         config.model.queue_max = 64;
-        config.model.prompt_lookup = drafts;
+        change(config);
     })
     .await
 }

@@ -66,6 +66,7 @@ pub fn worker(cache: &Path) -> Result<WorkerConfig> {
         prompt_lookup: true,
         threads: Some(2),
         adapter_slots: 2,
+        adapter_host_bytes: 1 << 20,
         adapter_rank_max: 16,
         cache: cache.join("converted"),
     };

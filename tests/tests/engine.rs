@@ -76,7 +76,7 @@ impl House {
         let Setup { provider, precision, .. } = setup;
         let flavour = provider.flavour(PrecisionChoice::Exactly(precision));
         let bundle = Bundle::open_or_build(&checkpoint, flavour, cache.path(), &mut |_, _| ())?;
-        let adapters = Adapters::new(8, 0);
+        let adapters = Adapters::new(8, 0, 0);
         // Fewer rows for drafts than are found: a step with more would fail.
         let logits = setup.sequences + if setup.prompt_lookup { 3 } else { 0 };
         let (pages, sequences) = (setup.pages, setup.sequences);
@@ -95,7 +95,7 @@ impl House {
             }
             let adapter = Adapter::open(&dir, checkpoint.architecture())?;
             let name = slm_tests::parity::file_name(&dir);
-            let loaded = opened.loader.prepare(&adapter, 1.0)?;
+            let loaded = opened.loader.load(&adapter, 1.0)?;
             let info = AdapterInfo::new(&name, &loaded, 1.0, Duration::ZERO);
             experts.push(Some(adapters.publish(info, loaded)?));
         }

@@ -157,13 +157,15 @@ async fn a_refused_adapter_changes_nothing() -> Result<()> {
     }
     let taken = worker.load("tiny", &adapter("r4-all")).await.unwrap_err();
     assert_eq!(taken.message(), "`tiny` is the name of the base model; load the adapter under another name");
-    worker.load("second", &adapter("r8-attn")).await?;
-    let full = worker.load("third", &adapter("patterns")).await.unwrap_err();
+    let state = worker.state(|state| state.adapters.len() == 1).await?;
+    assert!(state.adapters.iter().any(|a| a.name == "expert" && a.digest == served.digest));
+    worker.stop().await?;
+
+    let mut without = start(|options| options.adapter_slots = 0).await?;
+    let full = without.load("expert", &adapter("r4-all")).await.unwrap_err();
     assert_eq!(full.code(), Code::ResourceExhausted);
     assert!(full.message().contains("spec.adapters.slots"), "{}", full.message());
-    let state = worker.state(|state| state.adapters.len() == 2).await?;
-    assert!(state.adapters.iter().any(|a| a.name == "expert" && a.digest == served.digest));
-    worker.stop().await
+    without.stop().await
 }
 
 #[tokio::test]

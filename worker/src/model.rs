@@ -25,12 +25,13 @@ pub(crate) use self::encoder::Encoder;
 use self::encoder::Ending;
 pub use self::generator::Generator;
 use crate::{
-    adapters::{AdapterInfo, AdapterLease, Adapters, Load, LoadedAdapter, PrepareError, PublishError},
+    adapters::{AdapterInfo, AdapterVersion, Adapters, HostAdapter, Load, LoadedAdapter, PrepareError, PublishError},
     embed::Readout,
     engine::EngineStats,
     permits::Permits,
     runtime::{
-        AdapterLoader, Assignment, LibraryError, Provider, ProviderError, Runtime, SelfCheckError, SessionError,
+        AdapterLoader, Assignment, BankError, LibraryError, Provider, ProviderError, Runtime, SelfCheckError,
+        SessionError,
     },
 };
 
@@ -65,8 +66,10 @@ pub struct ModelOptions {
     pub prompt_lookup: bool,
     /// Threads of a step; unset: all cores available to this process.
     pub threads: Option<usize>,
-    /// Bound on loaded adapters.
+    /// Slots: bound on adapters that running requests use at a time.
     pub adapter_slots: usize,
+    /// Bound on the bytes of adapters that are kept in the memory of the host besides.
+    pub adapter_host_bytes: u64,
     /// Bound on the rank of an adapter.
     pub adapter_rank_max: usize,
     /// Folder of converted models.
@@ -224,6 +227,8 @@ pub struct WantedAdapter {
     pub digest: Option<String>,
     /// Multiplier of the adapter's own scaling.
     pub scale: f32,
+    /// Whether it never leaves its slot for another adapter.
+    pub pinned: bool,
     /// Time of the load request.
     pub since: Instant,
 }
@@ -379,42 +384,23 @@ impl Model {
         self.bundle.info.flavour.precision
     }
 
-    /// Loads the adapter in the folder `path` and publishes it under its name. A packed file in `derived` is mapped;
-    /// else the adapter is read, checked and packed.
+    /// Loads the adapter in the folder `path` and publishes it under its name: in a slot if one is free, else in the memory of
+    /// the host, as far as there is room. A packed file in `derived` is mapped; else the adapter is read, checked and packed.
     pub fn load_adapter(
         &self,
         wanted: &WantedAdapter,
         load: Load,
         path: &Path,
         derived: Option<&Path>,
-    ) -> Result<Arc<AdapterLease>, LoadAdapterError> {
-        let WantedAdapter { name, source, source_digest, scale, since, .. } = wanted;
+    ) -> Result<(Arc<AdapterVersion>, HostAdapter), LoadAdapterError> {
+        let WantedAdapter { name, source, source_digest, scale, pinned, since, .. } = wanted;
         if *name == self.name {
             return Err(LoadAdapterError::NameTaken(name.clone()));
         }
         if !(scale.is_finite() && *scale > 0.0) {
             return Err(LoadAdapterError::Scale(*scale));
         }
-        let (config, precision) = (&self.bundle.info.architecture, self.precision());
-        let derived = derived.filter(|_| self.loader.takes_packed());
-        let kept =
-            derived.and_then(|dir| PackedAdapter::kept(dir, &self.key(source_digest, *scale), config, precision));
-        // A file that was packed from other contents is packed again.
-        let kept = kept.filter(|kept| wanted.digest.as_ref().is_none_or(|digest| *digest == kept.digest));
-        let adapter: LoadedAdapter = match kept {
-            Some(packed) => {
-                self.check(wanted, path, &packed.digest, packed.rank_max)?;
-                packed.into()
-            }
-            None => {
-                let adapter = Adapter::open_on(path, config, &|name| self.embedding(name))?;
-                self.check(wanted, path, &adapter.digest, adapter.rank_max)?;
-                for note in &adapter.notes {
-                    tracing::warn!(adapter = name, "{note}");
-                }
-                self.loader.prepare(&adapter, *scale)?
-            }
-        };
+        let adapter = self.host_adapter(wanted, path, derived)?;
         let readout = self.readout(path, *scale)?;
         let head = self.head(path)?;
         let chat = AdapterChat::read(path, self.bundle.info.chat_template.as_ref(), self.tokenizer());
@@ -424,16 +410,68 @@ impl Model {
         if let Some(template) = &chat.template {
             tracing::info!(adapter = name, file = template.file(), "requests to it go through its own chat template");
         }
-        let (source, source_digest) = (source.clone(), source_digest.clone());
         let info = AdapterInfo {
-            source,
-            source_digest,
+            digest: adapter.digest().to_owned(),
+            source: source.clone(),
+            source_digest: source_digest.clone(),
+            pinned: *pinned,
+            rank_max: adapter.rank_max(),
+            target_modules: adapter.target_modules().to_vec(),
             chat,
             readout,
             head,
-            ..AdapterInfo::new(name, &adapter, *scale, since.elapsed())
+            ..AdapterInfo::named(name, *scale, since.elapsed())
         };
-        Ok(self.adapters.publish_loaded(load, info, adapter)?)
+        let placed = match self.adapters.reserve(name) {
+            None => None,
+            Some(reservation) => self.place(&adapter)?.map(|placed| (reservation, placed)),
+        };
+        let only_placed = placed.is_some() && !self.loader.copies();
+        let version = self.adapters.publish_loaded(load, info, adapter.bytes(), placed)?;
+        if !only_placed {
+            self.adapters.keep_in_host_memory(&version, adapter.clone());
+        }
+        Ok((version, adapter))
+    }
+
+    /// The adapter in the folder `path` in the memory of the host.
+    pub(crate) fn host_adapter(
+        &self,
+        wanted: &WantedAdapter,
+        path: &Path,
+        derived: Option<&Path>,
+    ) -> Result<HostAdapter, LoadAdapterError> {
+        let WantedAdapter { name, source_digest, scale, .. } = wanted;
+        let (config, precision) = (&self.bundle.info.architecture, self.precision());
+        let derived = derived.filter(|_| self.loader.takes_packed());
+        let kept =
+            derived.and_then(|dir| PackedAdapter::kept(dir, &self.key(source_digest, *scale), config, precision));
+        // A file that was packed from other contents is packed again.
+        let kept = kept.filter(|kept| wanted.digest.as_ref().is_none_or(|digest| *digest == kept.digest));
+        if let Some(packed) = kept {
+            self.check(wanted, path, &packed.digest, packed.rank_max)?;
+            return Ok(packed.into());
+        }
+        let adapter = Adapter::open_on(path, config, &|name| self.embedding(name))?;
+        self.check(wanted, path, &adapter.digest, adapter.rank_max)?;
+        for note in &adapter.notes {
+            tracing::warn!(adapter = name, "{note}");
+        }
+        Ok(self.loader.prepare(&adapter, *scale)?)
+    }
+
+    /// Puts `adapter` into the memory of the backend; `None` if there is no room. Blocks while a device copies.
+    pub(crate) fn place(&self, adapter: &HostAdapter) -> Result<Option<LoadedAdapter>, PrepareError> {
+        match self.loader.place(adapter) {
+            Ok(placed) => Ok(Some(placed)),
+            Err(BankError::Full { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether placing an adapter copies it to a device.
+    pub(crate) fn copies_adapters(&self) -> bool {
+        self.loader.copies()
     }
 
     /// What states become with the adapter in the folder `path`, if it changes the head.
@@ -507,11 +545,10 @@ impl Model {
     }
 
     /// Writes the packed adapter to `derived`, for the next load. If that fails, it is packed again next time.
-    pub fn keep_packed(&self, lease: &AdapterLease, derived: &Path) {
-        let loaded = self.adapters.table().get(lease.slot());
-        let Some(packed) = loaded.as_deref().and_then(LoadedAdapter::newly_packed) else { return };
-        if let Err(error) = packed.keep(derived, &self.key(&lease.info.source_digest, lease.info.scale)) {
-            tracing::debug!(adapter = lease.info.name, %error, "the packed adapter is not kept");
+    pub fn keep_packed(&self, version: &AdapterVersion, adapter: &HostAdapter, derived: &Path) {
+        let Some(packed) = adapter.newly_packed() else { return };
+        if let Err(error) = packed.keep(derived, &self.key(&version.info.source_digest, version.info.scale)) {
+            tracing::debug!(adapter = version.info.name, %error, "the packed adapter is not kept");
         }
     }
 

@@ -11,10 +11,19 @@ use slm_probes::{Readiness, Subject};
 use slm_proto::v1::WorkerState;
 use tokio::sync::watch;
 
+use crate::adapters::AdapterMetrics;
+
 /// State behind the probes; not ready until [`open`](Self::open).
 #[derive(Debug, Default)]
 pub(crate) struct WorkerProbe {
-    state: OnceLock<watch::Receiver<WorkerState>>,
+    open: OnceLock<Open>,
+}
+
+/// What an open model says of itself.
+#[derive(Debug)]
+struct Open {
+    state: watch::Receiver<WorkerState>,
+    adapters: AdapterMetrics,
 }
 
 impl WorkerProbe {
@@ -23,24 +32,28 @@ impl WorkerProbe {
     }
 
     /// Reports ready from now on, with this state.
-    pub(crate) fn open(&self, state: watch::Receiver<WorkerState>) {
+    pub(crate) fn open(&self, state: watch::Receiver<WorkerState>, adapters: AdapterMetrics) {
         // Called once.
-        let _ = self.state.set(state);
+        let _ = self.open.set(Open { state, adapters });
     }
 }
 
 impl Subject for WorkerProbe {
     fn readiness(&self) -> Readiness {
-        match self.state.get() {
+        match self.open.get() {
             None => Readiness::missing("the model is being opened"),
-            Some(state) if state.borrow().draining => Readiness::missing("draining: running requests are finished"),
+            Some(open) if open.state.borrow().draining => Readiness::missing("draining: running requests are finished"),
             Some(_) => Readiness::ready(),
         }
     }
 
     fn metrics(&self) -> String {
-        let state = self.state.get().map(|state| state.borrow().clone()).unwrap_or_default();
-        let registry = registry(&state);
+        let open = self.open.get();
+        let state = open.map(|open| open.state.borrow().clone()).unwrap_or_default();
+        let mut registry = registry(&state);
+        if let Some(open) = open {
+            open.adapters.register(&mut registry);
+        }
         let mut text = String::new();
         // Writing to a string does not fail.
         let _ = encode(&mut text, &registry);
@@ -64,15 +77,16 @@ fn registry(state: &WorkerState) -> Registry {
     gauge("tokens_per_second", "Generated tokens a second, over the last second", state.tokens_per_second.into());
     gauge("kv_tokens_used", "Cache positions in use", state.kv_tokens_used as f64);
     gauge("kv_tokens_max", "Cache positions", state.kv_tokens_max as f64);
-    gauge("adapter_slots", "Adapters that may be loaded", state.adapter_slots.into());
-    gauge("adapter_slots_free", "Of those, not in use", state.adapter_slots_free.into());
+    gauge("adapter_slots", "Adapters that may be in a slot at a time", state.adapter_slots.into());
+    gauge("adapter_slots_free", "Slots without an adapter", state.adapter_slots_free.into());
+    gauge("adapters_loaded", "Adapters that requests may name, in a slot or not", state.adapters.len() as f64);
     gauge("resident_bytes", "Bytes of weights, adapters and full cache", state.resident_bytes as f64);
     gauge("draining", "1 while no new request is taken", u8::from(state.draining).into());
     let computed = Counter::<u64>::default();
     computed.inc_by(state.prompt_tokens_total);
     // The format adds `_total`.
     registry.register("prompt_tokens", "Prompt tokens computed, without those from the prefix cache", computed);
-    // Names are those of objects, not of callers: as many as there are slots.
+    // Names are those of objects, not of callers: as many as a worker may have.
     let adapters = Family::<[(&'static str, String); 1], Gauge>::default();
     for adapter in &state.adapters {
         let label = [("adapter", adapter.name.clone())];
@@ -100,12 +114,16 @@ mod tests {
             ..WorkerState::default()
         };
         let (sender, receiver) = watch::channel(state);
-        probe.open(receiver);
+        let adapters = crate::adapters::Adapters::new(1, 0, 0);
+        adapters.metrics().waited(crate::adapters::Location::Disk, 0.02);
+        probe.open(receiver, adapters.metrics().clone());
         assert!(probe.readiness().ready);
         let text = probe.metrics();
         assert!(text.contains("slm_worker_sequences_running 4"), "{text}");
         assert!(text.contains("slm_worker_prompt_tokens_total 7"), "{text}");
         assert!(text.contains("slm_worker_adapter_requests_running{adapter=\"banking\"} 3"), "{text}");
+        assert!(text.contains("slm_worker_adapter_wait_seconds_count{from=\"disk\"} 1"), "{text}");
+        assert!(text.contains("slm_worker_adapter_evictions_total 0"), "{text}");
         sender.send_modify(|state| state.draining = true);
         assert!(!probe.readiness().ready);
     }

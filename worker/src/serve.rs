@@ -176,7 +176,7 @@ async fn live(config: WorkerConfig, shutdown: CancellationToken, events: Arc<Eve
     let (draining, draining_seen) = watch::channel(false);
     let first = state::describe(&model, EngineStats::default(), 0.0, false);
     let (state, state_seen) = watch::channel(first);
-    probe.open(state_seen.clone());
+    probe.open(state_seen.clone(), model.adapters.metrics().clone());
     let publishing = state::publish(model.clone(), draining_seen.clone(), state, ended.clone());
     tasks.spawn("state", panics_when_asked("worker-state", publishing).map(Ok::<_, Infallible>));
     let answers = OpenAnswers::new(config.read_timeout);

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    adapters::Resident,
+    adapters::{Location, Resident},
     engine::EngineStats,
     model::{Model, Work},
 };
@@ -58,7 +58,8 @@ pub(crate) async fn publish(
 pub(crate) fn describe(model: &Model, stats: EngineStats, tokens_per_second: f32, draining: bool) -> v1::WorkerState {
     let (slots, used) = model.adapters.slots();
     let residents = model.adapters.residents();
-    let adapter_bytes: u64 = residents.iter().map(|resident| resident.bytes).sum();
+    let placed = residents.iter().filter(|resident| resident.location == Location::Slot);
+    let adapter_bytes = placed.map(|resident| resident.version.bytes).sum::<u64>() + model.adapters.host_bytes();
     let counts = model.permits().counts();
     let (context_length, sequences_max, kv_tokens_max) = match &model.work {
         Work::Generate(generator) => {
@@ -102,21 +103,30 @@ fn provider_nodes(provider: &str, nodes: usize) -> v1::ProviderNodes {
 /// A loaded version in the protocol's terms.
 pub(crate) fn adapter_state(resident: Resident) -> v1::AdapterState {
     let phase = if resident.serving { v1::AdapterPhase::Serving } else { v1::AdapterPhase::Retiring };
-    let since_epoch = resident.info.loaded_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let location = match resident.location {
+        Location::Slot => v1::AdapterLocation::Slot,
+        Location::HostMemory => v1::AdapterLocation::HostMemory,
+        Location::Disk => v1::AdapterLocation::Disk,
+    };
+    let version = &resident.version;
+    let info = &version.info;
+    let since_epoch = info.loaded_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     v1::AdapterState {
-        name: resident.info.name,
-        digest: resident.info.digest,
-        source: resident.info.source,
-        source_digest: resident.info.source_digest,
+        name: info.name.clone(),
+        digest: info.digest.clone(),
+        source: info.source.clone(),
+        source_digest: info.source_digest.clone(),
         phase: phase.into(),
-        generation: resident.generation,
-        scale: resident.info.scale,
-        rank_max: resident.info.rank_max as u32,
-        target_modules: resident.info.target_modules,
-        bytes: resident.bytes,
+        generation: version.generation,
+        scale: info.scale,
+        rank_max: info.rank_max as u32,
+        target_modules: info.target_modules.clone(),
+        bytes: version.bytes,
         active_requests: resident.requests as u32,
-        load_ms: resident.info.load_time.as_millis() as u32,
+        load_ms: info.load_time.as_millis() as u32,
         loaded_at_ms: since_epoch.as_millis() as u64,
+        location: location.into(),
+        pinned: info.pinned,
     }
 }
 

@@ -142,14 +142,17 @@ pub enum Fault {
         /// `Kind name` of an earlier object.
         other: String,
     },
-    /// More adapters than their model has slots for.
-    #[error("SlmModel `{model}` has {slots} adapter slots and this is adapter {count}; raise its spec.adapters.slots")]
+    /// A model without a slot for an adapter, beside those that are pinned.
+    #[error(
+        "SlmModel `{model}` has {slots} adapter slots, and {pinned} other adapters are pinned to theirs: none is left for this one; \
+         raise its spec.adapters.slots, or pin fewer"
+    )]
     NoSlot {
         /// Name of the model.
         model: String,
         /// Number of slots.
         slots: u32,
-        /// Index of the adapter, from 1 in file order.
-        count: u32,
+        /// Number of other adapters of the model that are pinned.
+        pinned: u32,
     },
 }

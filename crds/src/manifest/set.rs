@@ -101,18 +101,21 @@ fn known(everyone: &[Any<'_>], broken: &[(Kind, String)]) -> Known {
 }
 
 fn adapters(manifests: &Manifests, known: &Known, problems: &mut Vec<Problem>) {
-    let mut counts: HashMap<&str, u32> = HashMap::new();
+    let mut pinned: HashMap<&str, u32> = HashMap::new();
+    for adapter in manifests.adapters.iter().filter(|adapter| adapter.object.spec.placement.pin) {
+        *pinned.entry(&adapter.object.spec.model_ref.name).or_default() += 1;
+    }
     for adapter in &manifests.adapters {
         let name = &adapter.object.spec.model_ref.name;
         let mut push = |path, fault| problems.push(located(Kind::LoraAdapter, adapter, path, fault));
         if let Some(fault) = known.dangling(TargetKind::SlmModel, name) {
             push("spec.modelRef.name", fault.into());
         }
-        let count = counts.entry(name).or_default();
-        *count += 1;
+        let own = u32::from(adapter.object.spec.placement.pin);
+        let others = pinned.get(name.as_str()).map_or(0, |pinned| pinned - own);
         let model = manifests.models.iter().find(|model| model.object.name_any() == *name);
-        if let Some(slots) = model.map(|model| model.object.spec.adapters.slots).filter(|slots| *count > *slots) {
-            push("spec.modelRef.name", Fault::NoSlot { model: name.clone(), slots, count: *count });
+        if let Some(slots) = model.map(|model| model.object.spec.adapters.slots).filter(|slots| others >= *slots) {
+            push("spec.modelRef.name", Fault::NoSlot { model: name.clone(), slots, pinned: others });
         }
     }
 }

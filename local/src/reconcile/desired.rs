@@ -82,8 +82,10 @@ pub struct Launch {
     pub speculative: SpeculativeMethod,
     /// Threads that compute; unset: all.
     pub threads: Option<u32>,
-    /// Adapters that may be loaded.
+    /// Adapters that running requests may use at a time.
     pub adapter_slots: u32,
+    /// Bytes of adapters in the memory of the host besides.
+    pub adapter_host_bytes: i64,
     /// Largest rank of an adapter.
     pub adapter_rank_max: u32,
 }
@@ -103,6 +105,8 @@ pub struct DesiredAdapter {
     pub digest: String,
     /// Multiplies its own scaling.
     pub scale: f32,
+    /// Whether it stays in its slot.
+    pub pinned: bool,
 }
 
 /// A model outside of the swarm.
@@ -133,7 +137,7 @@ impl DesiredAdapter {
     /// The version that a worker has to load.
     pub fn version(&self) -> Version {
         let source = format!("file:{}", self.path.display());
-        Version { source, digest: Some(self.digest.clone()), scale: self.scale }
+        Version { source, digest: Some(self.digest.clone()), scale: self.scale, pinned: self.pinned }
     }
 }
 

@@ -29,6 +29,7 @@ pub(super) fn launch(digest: &str) -> Launch {
         speculative: SpeculativeMethod::PromptLookup,
         threads: None,
         adapter_slots: 16,
+        adapter_host_bytes: 1 << 20,
         adapter_rank_max: 64,
     }
 }
@@ -60,6 +61,7 @@ pub(super) fn desired(revision: u64, models: &[(&str, &str)], adapters: &[(&str,
         path: PathBuf::from(name),
         digest: (*digest).to_owned(),
         scale: 1.0,
+        pinned: false,
     };
     Desired {
         revision,

@@ -10,7 +10,7 @@ use slm_crds::{
     status::Condition,
 };
 use slm_proto::v1::{AdapterPhase, AdapterState};
-use slm_residency::{Refused, Version, VersionState, refusal::RetryWhen};
+use slm_residency::{Refused, Version, VersionState, placement::place, refusal::RetryWhen};
 
 use crate::{
     conditions::Verdict,
@@ -35,8 +35,10 @@ pub(super) async fn refused(context: &Context, adapter: &LoraAdapter, verdict: &
 pub(super) async fn residency(context: &Context, adapter: &LoraAdapter) -> Result<Action, Error> {
     let Some(version) = fleet::version(adapter) else { return Ok(Action::await_change()) };
     let snapshot = context.fleet.snapshot();
-    let pods: Vec<&Arc<PodView>> = snapshot.values().filter(|pod| pod.model == adapter.spec.model_ref.name).collect();
     let name = adapter.name_any();
+    let of_model = || snapshot.values().filter(|pod| pod.model == adapter.spec.model_ref.name);
+    let placed = place(&name, adapter.spec.placement.replicas, of_model().map(|pod| pod.name.as_str()));
+    let pods: Vec<&Arc<PodView>> = of_model().filter(|pod| placed.contains(&pod.name.as_str())).collect();
     let serving = pods.iter().filter(|pod| serves(pod, &name, &version)).count();
     let verdict = verdict(&name, &version, &pods, serving);
     let example = pods.iter().find_map(|pod| current(pod, &name).filter(|_| serves(pod, &name, &version)));

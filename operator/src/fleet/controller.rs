@@ -12,7 +12,7 @@ use std::{
 use kube::{Client, ResourceExt as _, runtime::reflector::ObjectRef};
 use slm_proto::v1::WorkerState;
 use slm_residency::{
-    AdapterAction, Holdings, WorkerClient, next_actions,
+    AdapterAction, DesiredAdapters, Holdings, Version, VersionState, WorkerClient, next_actions,
     pause::until,
     worker_client::{Event, no_credentials},
 };
@@ -24,8 +24,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    FleetView, PendingNames, PodView, ReconcileRequests, Snapshot, desired_adapters::DesiredAdapters, pods::WorkerPod,
-    state_diff,
+    FleetView, PendingNames, PodView, ReconcileRequests, Snapshot, desired_adapters::DesiredAdapters as ModelsAdapters,
+    pods::WorkerPod, state_diff,
 };
 use crate::{
     certificates::{self, RotatingCertificates},
@@ -68,7 +68,20 @@ struct Member {
     link: WorkerClient<Incarnation>,
     state: Result<Arc<WorkerState>, Arc<str>>,
     holdings: Holdings,
+    /// Adapters that are placed here.
+    desired: DesiredAdapters,
     gate: Gate,
+}
+
+impl Member {
+    /// Adapters that are here and placed elsewhere, or nowhere.
+    fn surplus(&self) -> impl Iterator<Item = &String> {
+        self.holdings.resident.keys().filter(|name| !self.desired.contains_key(*name))
+    }
+
+    fn serves(&self, name: &str, version: &Version) -> bool {
+        self.holdings.version_state(name, version) == VersionState::Resident
+    }
 }
 
 /// State of a pod's readiness gate.
@@ -94,7 +107,7 @@ struct FleetController {
     client: Client,
     namespace: String,
     members: HashMap<String, Member>,
-    desired: DesiredAdapters,
+    desired: ModelsAdapters,
     objects: Objects,
     tls: Option<Tls>,
     hub_endpoint: String,
@@ -124,7 +137,7 @@ pub(crate) async fn run(
         client,
         namespace,
         members: HashMap::new(),
-        desired: DesiredAdapters::default(),
+        desired: ModelsAdapters::default(),
         objects,
         tls: rotating.as_ref().map(|rotating| rotating.tls.clone()),
         hub_endpoint,
@@ -222,6 +235,7 @@ impl FleetController {
             self.request(&name);
         }
         for model in concerned {
+            self.place_all(&model);
             self.reconcile_model(&model).await;
             let names: Vec<String> = self.desired.of(&model).keys().cloned().collect();
             self.reconcile_adapters(names).await;
@@ -234,8 +248,8 @@ impl FleetController {
         match WorkerClient::open(incarnation, &pod.address, self.tls.as_ref(), self.events.clone()) {
             Ok(link) => {
                 let gate = if pod.gate_open { Gate::Open } else { Gate::Closed };
-                let state = Err("connecting".into());
-                let member = Member { link, state, holdings: Holdings::default(), gate, pod };
+                let (state, holdings) = (Err("connecting".into()), Holdings::default());
+                let member = Member { link, state, holdings, desired: DesiredAdapters::new(), gate, pod };
                 self.members.insert(member.pod.name.clone(), member);
             }
             Err(error) => tracing::error!(pod = pod.name, address = pod.address, %error, "invalid pod address"),
@@ -256,9 +270,7 @@ impl FleetController {
             return;
         }
         for model in models {
-            let members: Vec<String> =
-                self.members.values().filter(|member| member.pod.model == model).map(|m| m.pod.name.clone()).collect();
-            for pod in members {
+            for pod in self.place(&model, name) {
                 self.request(&pod);
             }
         }
@@ -312,6 +324,9 @@ impl FleetController {
             }
         }
         self.request(pod);
+        if !adapters.is_empty() {
+            self.release_moved(&model, pod);
+        }
         if worker {
             self.reconcile_model(&model).await;
         }
@@ -325,16 +340,78 @@ impl FleetController {
         }
     }
 
+    /// The pods of `model`, by name.
+    fn pods_of(&self, model: &str) -> Vec<String> {
+        self.members.values().filter(|member| member.pod.model == model).map(|member| member.pod.name.clone()).collect()
+    }
+
+    /// Places an adapter of `model`, or takes it from its workers. Gives the pods of the model.
+    fn place(&mut self, model: &str, adapter: &str) -> Vec<String> {
+        let pods = self.pods_of(model);
+        let placed = self.desired.of(model).get(adapter);
+        let here = placed.map(|placed| placed.pods(adapter, &pods)).unwrap_or_default();
+        for pod in &pods {
+            let Some(member) = self.members.get_mut(pod) else { continue };
+            match placed.filter(|_| here.contains(&pod.as_str())) {
+                Some(placed) => member.desired.insert(adapter.to_owned(), placed.version.clone()),
+                None => member.desired.remove(adapter),
+            };
+        }
+        pods
+    }
+
+    /// Places all adapters of `model`: its pods changed.
+    fn place_all(&mut self, model: &str) {
+        let pods = self.pods_of(model);
+        let mut desired: HashMap<&str, DesiredAdapters> = HashMap::new();
+        for (name, placed) in self.desired.of(model) {
+            for pod in placed.pods(name, &pods) {
+                desired.entry(pod).or_default().insert(name.clone(), placed.version.clone());
+            }
+        }
+        for pod in &pods {
+            if let Some(member) = self.members.get_mut(pod) {
+                member.desired = desired.remove(pod.as_str()).unwrap_or_default();
+            }
+        }
+        for pod in pods {
+            self.request(&pod);
+        }
+    }
+
+    /// Adapters of `pod` that are placed on other pods now, and not served by all of these yet: they stay until then.
+    fn moving(&self, pod: &str) -> BTreeSet<String> {
+        let Some(member) = self.members.get(pod) else { return BTreeSet::new() };
+        let adapters = self.desired.of(&member.pod.model);
+        let moves = |name: &str| {
+            let Some(placed) = adapters.get(name) else { return false };
+            let others = self.members.values().filter(|other| other.desired.contains_key(name));
+            let mut others = others.filter(|other| other.pod.model == member.pod.model);
+            others.any(|other| !other.serves(name, &placed.version))
+        };
+        member.surplus().filter(|name| moves(name)).cloned().collect()
+    }
+
+    /// What other pods of `model` kept until `pod` served it may go.
+    fn release_moved(&mut self, model: &str, pod: &str) {
+        let others = self.members.values().filter(|other| other.pod.model == model && other.pod.name != pod);
+        let with_surplus = others.filter(|other| other.surplus().next().is_some());
+        let names: Vec<String> = with_surplus.map(|other| other.pod.name.clone()).collect();
+        for name in names {
+            self.request(&name);
+        }
+    }
+
     /// Requests the missing adapters of one worker, and opens its readiness gate when none is missing.
     fn request(&mut self, pod: &str) {
+        let moving = self.moving(pod);
         let Some(member) = self.members.get_mut(pod) else { return };
         let Ok(state) = &member.state else { return };
         if state.draining {
             return;
         }
-        let desired = self.desired.of(&member.pod.model);
         let now = Instant::now();
-        for step in next_actions(desired, &member.holdings, now, |_| false) {
+        for step in next_actions(&member.desired, &member.holdings, now, |name| moving.contains(name)) {
             member.holdings.ask(&step, now);
             match secret_of(&self.objects, &step) {
                 None => member.link.ask(step, no_credentials()),
@@ -345,7 +422,7 @@ impl FleetController {
                 }
             }
         }
-        if matches!(member.gate, Gate::Closed) && member.holdings.complete(desired, now) {
+        if matches!(member.gate, Gate::Closed) && member.holdings.complete(&member.desired, now) {
             let (client, namespace) = (self.client.clone(), self.namespace.clone());
             let (pod, uid) = (member.pod.name.clone(), member.pod.uid.clone());
             let opening = self.gates.spawn(async move { gate::open(client, &namespace, &pod, &uid).await });

@@ -1,11 +1,30 @@
 //! Desired adapters of each model, updated from LoraAdapter events.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use slm_crds::LoraAdapter;
-use slm_residency::{DesiredAdapters as ModelAdapters, Version};
+use slm_residency::{Version, placement::place};
 
 use crate::source;
+
+/// A desired adapter of a model.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Placed {
+    /// The version.
+    pub(super) version: Version,
+    /// Number of workers that have it; unset: all of them.
+    replicas: Option<u32>,
+}
+
+impl Placed {
+    /// Those of `pods` that have the adapter, whose name is `name`.
+    pub(super) fn pods<'p>(&self, name: &str, pods: &'p [String]) -> Vec<&'p str> {
+        place(name, self.replicas, pods.iter().map(String::as_str))
+    }
+}
+
+/// Desired adapters of a model, by name.
+type ModelAdapters = BTreeMap<String, Placed>;
 
 /// Desired versions by model and adapter name.
 #[derive(Debug, Default)]
@@ -24,11 +43,14 @@ impl DesiredAdapters {
 
     /// Applies a change of an adapter. Gives the models whose desired adapters changed.
     pub(super) fn set(&mut self, name: &str, adapter: Option<&LoraAdapter>) -> Vec<String> {
-        let next = adapter.and_then(|adapter| Some((adapter.spec.model_ref.name.clone(), version(adapter)?)));
+        let next = adapter.and_then(|adapter| {
+            let placed = Placed { version: version(adapter)?, replicas: adapter.spec.placement.replicas };
+            Some((adapter.spec.model_ref.name.clone(), placed))
+        });
         let before = self.models.get(name).cloned();
         let same = match (&before, &next) {
-            (Some(model), Some((next_model, version))) => {
-                model == next_model && self.of(model).get(name) == Some(version)
+            (Some(model), Some((next_model, placed))) => {
+                model == next_model && self.of(model).get(name) == Some(placed)
             }
             (None, None) => true,
             _ => false,
@@ -43,9 +65,9 @@ impl DesiredAdapters {
             }
         }
         let mut concerned: Vec<String> = before.into_iter().collect();
-        if let Some((model, version)) = next {
+        if let Some((model, placed)) = next {
             self.models.insert(name.to_owned(), model.clone());
-            self.by_model.entry(model.clone()).or_default().insert(name.to_owned(), version);
+            self.by_model.entry(model.clone()).or_default().insert(name.to_owned(), placed);
             concerned.push(model);
         }
         concerned.dedup();
@@ -65,7 +87,7 @@ pub(crate) fn version(adapter: &LoraAdapter) -> Option<Version> {
     let resolved = adapter.status.as_ref().and_then(|status| status.resolved.as_ref());
     let resolved = resolved.filter(|resolved| resolved.uri == spec.source.uri).map(|resolved| resolved.digest.clone());
     let digest = spec.source.digest.clone().or(resolved);
-    Some(Version { source: spec.source.uri.clone(), digest, scale: spec.factor() })
+    Some(Version { source: spec.source.uri.clone(), digest, scale: spec.factor(), pinned: spec.placement.pin })
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ fn common<'v>(view: &'v View, experts: &[Expert], base: &'v str, draw: u64) -> O
         view.workers_of(base).map(|worker| ((!is_full(worker), held(worker)), worker)).collect();
     let most = ranked.iter().map(|(rank, _)| *rank).max()?;
     let best: Vec<&Arc<Worker>> = ranked.iter().filter(|(rank, _)| *rank == most).map(|(_, worker)| *worker).collect();
-    less_busy(&best, draw)
+    less_busy(&best, None, draw)
 }
 
 #[cfg(test)]

@@ -128,7 +128,7 @@ fn open(arguments: &BackendArgs, bundle: &Bundle) -> Result<Measured> {
     let most = |of: &[usize]| of.iter().copied().max().unwrap_or(0);
     let (streams, count) = (most(&arguments.streams), most(&arguments.adapters));
     ensure!(arguments.context > 512 && arguments.context > PROMPT + arguments.tokens + WARM, "a longer --context");
-    let registry = Adapters::new(count, 0);
+    let registry = Adapters::new(count, 0, 0);
     let session = SessionConfig {
         context_length: arguments.context,
         pages: arguments.provider.pages_for(streams, arguments.context),
@@ -160,7 +160,7 @@ fn loaded(
 ) -> Result<(slm_worker::adapters::LoadedAdapter, Duration)> {
     let begun = Instant::now();
     let adapter = Adapter::open(path, &bundle.info.architecture)?;
-    Ok((loader.prepare(&adapter, 1.0)?, begun.elapsed()))
+    Ok((loader.load(&adapter, 1.0)?, begun.elapsed()))
 }
 
 impl Measured {

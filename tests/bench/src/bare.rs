@@ -27,7 +27,7 @@ impl Bare {
     /// Opens the model and makes the adapters in `dir`, which the swarm uses too.
     pub(crate) fn open(dir: &Path, bundle: &Bundle) -> Result<Self> {
         let config = &bundle.info.architecture;
-        let registry = Adapters::new(STREAMS, 0);
+        let registry = Adapters::new(STREAMS, 0, 0);
         let pages = Provider::Cpu.pages_for(STREAMS, CONTEXT);
         let threads = available_threads();
         let session = SessionConfig { context_length: CONTEXT, pages, sequences: STREAMS, logits: TOKENS_MAX, threads };
@@ -39,7 +39,7 @@ impl Bare {
             let path = dir.join(format!("adapter-{i}"));
             adapters::write(&path, config, RANK, i as u64)?;
             let adapter = Adapter::open(&path, config)?;
-            let loaded = loader.prepare(&adapter, 1.0)?;
+            let loaded = loader.load(&adapter, 1.0)?;
             let info = AdapterInfo::new(&format!("adapter-{i}"), &loaded, 1.0, std::time::Duration::ZERO);
             leases.push(registry.publish(info, loaded)?);
         }

@@ -5,8 +5,10 @@ use shuttle::{
     thread::{self, JoinHandle},
 };
 
+use slm_convert::pack::PackedAdapter;
+
 use super::{
-    tests::{info, packed},
+    tests::{info, lease},
     *,
 };
 
@@ -14,12 +16,7 @@ use super::{
 const ORDERS: usize = 20_000;
 
 fn version(digest: &str) -> LoadedAdapter {
-    let mut loaded = packed();
-    match &mut loaded {
-        LoadedAdapter::Packed(packed) => digest.clone_into(&mut packed.digest),
-        LoadedAdapter::Banked(banked) => digest.clone_into(&mut banked.digest),
-    }
-    loaded
+    PackedAdapter { digest: digest.to_owned(), ..PackedAdapter::default() }.into()
 }
 
 /// A request: what it holds is in its slot from its first look to its last.
@@ -27,7 +24,7 @@ fn request(adapters: &Adapters) -> JoinHandle<()> {
     let adapters = adapters.clone();
     thread::spawn(move || {
         for _ in 0..2 {
-            let Some(lease) = adapters.lease("sql") else { continue };
+            let Some(lease) = lease(&adapters, "sql") else { continue };
             for _ in 0..2 {
                 let packed = adapters.table().get(lease.slot()).expect("a lease has its slot");
                 assert_eq!(packed.digest(), lease.info.digest, "a slot of two versions");
@@ -42,9 +39,10 @@ fn load(adapters: &Adapters, digest: &'static str) -> JoinHandle<()> {
     thread::spawn(move || {
         let ticket = adapters.begin_load("sql");
         thread::yield_now();
-        match adapters.publish_loaded(ticket.load(), info("sql", digest), version(digest)) {
-            Ok(lease) => assert_eq!(lease.info.digest, digest),
-            Err(PublishError::Superseded { .. } | PublishError::Retiring { .. }) => {}
+        let placed = adapters.reserve("sql").map(|reservation| (reservation, version(digest)));
+        match adapters.publish_loaded(ticket.load(), info("sql", digest), 0, placed) {
+            Ok(version) => assert_eq!(version.info.digest, digest),
+            Err(PublishError::Superseded { .. }) => {}
             Err(error) => unreachable!("{error}"),
         }
     })
@@ -71,11 +69,47 @@ fn a_lease_keeps_its_slot_and_every_slot_comes_back() {
             }
             adapters.unload("sql", None);
             let state = adapters.shared.lock();
-            let mut free = state.free.clone();
-            free.sort_unstable();
-            assert_eq!((free, state.names.len(), state.loads.len()), (vec![0, 1, 2], 0, 0));
+            assert_eq!((state.slots.free(), state.names.len(), state.loads.is_empty()), (vec![0, 1, 2], 0, true));
             drop(state);
             assert!((0..3).all(|slot| adapters.table().get(slot).is_none()));
+        },
+        ORDERS,
+    );
+}
+
+/// Two adapters that share one slot, each with requests of its own: whoever has a lease reads its own adapter, nobody waits for
+/// ever, and both are known at the end.
+#[test]
+fn adapters_that_share_a_slot_take_turns() {
+    check_random(
+        || {
+            let adapters = Adapters::new(1, 2, 1 << 20);
+            for name in ["sql", "chat"] {
+                let ticket = adapters.begin_load(name);
+                adapters.publish_loaded(ticket.load(), info(name, name), 0, None).unwrap();
+            }
+            let request = |name: &'static str| {
+                let adapters = adapters.clone();
+                thread::spawn(move || {
+                    let Some(version) = adapters.version(name) else { unreachable!("nobody unloads {name}") };
+                    let mut waiter = adapters.waiter();
+                    let lease = loop {
+                        match adapters.claim(&version, &mut waiter).unwrap() {
+                            Claimed::Leased(lease) => break lease,
+                            Claimed::Reserved(reservation) => break reservation.fill(&version, self::version(name)),
+                            Claimed::Wait => thread::yield_now(),
+                        }
+                    };
+                    let loaded = adapters.table().get(lease.slot()).expect("a lease has its slot");
+                    assert_eq!(loaded.digest(), name);
+                })
+            };
+            let threads = [request("sql"), request("chat"), request("sql"), request("chat")];
+            for thread in threads {
+                thread.join().unwrap();
+            }
+            assert_eq!((adapters.slots(), adapters.names().len()), ((1, 1), 2));
+            assert!(!adapters.shared.lock().slots.is_awaited());
         },
         ORDERS,
     );

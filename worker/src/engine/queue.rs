@@ -151,7 +151,7 @@ mod tests {
     };
 
     fn adapters(names: &[&str]) -> Vec<Arc<AdapterLease>> {
-        let adapters = Adapters::new(names.len(), 0);
+        let adapters = Adapters::new(names.len(), 0, 0);
         let publish = |name: &&str| {
             let info = AdapterInfo {
                 name: (*name).into(),
@@ -159,6 +159,7 @@ mod tests {
                 source: String::new(),
                 source_digest: String::new(),
                 scale: 1.0,
+                pinned: false,
                 rank_max: 1,
                 target_modules: Vec::new(),
                 load_time: std::time::Duration::ZERO,

@@ -62,7 +62,8 @@ pub(super) fn open(
     let threads = options.threads.unwrap_or_else(available_threads);
     let tokens = BATCH_TOKENS.max(context_length);
     let config = EncoderConfig { context_length, tokens, texts: BATCH_TEXTS, threads };
-    let adapters = Adapters::new(options.adapter_slots, options.sequences_max + options.queue_max + 1);
+    let adapters =
+        Adapters::new(options.adapter_slots, options.sequences_max + options.queue_max + 1, options.adapter_host_bytes);
     // The session starts the compute threads.
     let opened =
         with_priority(Priority::Compute, || options.provider.open_encoder(runtime, &bundle, config, adapters.table()));

@@ -55,7 +55,8 @@ pub(super) fn open(
     let sequences = options.sequences_max;
     let config = SessionConfig { context_length, pages, sequences, logits, threads };
     // Every request may hold another replaced version.
-    let adapters = Adapters::new(options.adapter_slots, options.sequences_max + options.queue_max + 1);
+    let adapters =
+        Adapters::new(options.adapter_slots, options.sequences_max + options.queue_max + 1, options.adapter_host_bytes);
     let room = AdapterRoom { slots: options.adapter_slots, rank_max: options.adapter_rank_max };
     let Opened { backend, loader, nodes } = session(options.provider, runtime, &bundle, config, room, &adapters)?;
     let geometry = backend.geometry();

@@ -27,7 +27,7 @@ pub use device::DeviceError;
 pub use library::{LibraryError, Runtime};
 pub use openvino::OpenVinoDevice;
 pub use provider::{AdapterLoader, AdapterRoom, Encoding, Opened, Provider, ProviderError};
-pub use rows::{BankError, BankedAdapter};
+pub use rows::{BankError, BankImage, BankedAdapter};
 pub use self_check::{SelfCheck, SelfCheckError};
 #[cfg(test)]
 pub(crate) use top::TopRows;

@@ -23,10 +23,10 @@ use super::{
     device::{Device, Host},
     library::Runtime,
     openvino::{self, OpenVinoDevice},
-    rows::{Bank, RowsSession, bank_add, row_bytes, run_tokens},
+    rows::{Bank, BankError, RowsSession, bank_add, row_bytes, run_tokens},
     sessions::{builder, commit, plain},
 };
-use crate::adapters::{AdapterTable, LoadedAdapter, PrepareError};
+use crate::adapters::{AdapterTable, HostAdapter, LoadedAdapter, PrepareError};
 
 /// Name of the CUDA execution provider, and its library beside ONNX Runtime's.
 pub(super) const CUDA_NAME: &str = "CUDAExecutionProvider";
@@ -189,21 +189,46 @@ pub struct AdapterLoader {
 }
 
 impl AdapterLoader {
-    /// Prepares `adapter`, its scaling multiplied by `scale`.
+    /// Brings `adapter` into the form that the backend takes, in the memory of the host; its scaling is multiplied by `scale`.
     ///
     /// # Errors
     /// There is no memory, or a value is too large.
-    pub fn prepare(&self, adapter: &Adapter, scale: f32) -> Result<LoadedAdapter, PrepareError> {
+    pub fn prepare(&self, adapter: &Adapter, scale: f32) -> Result<HostAdapter, PrepareError> {
         let info = &self.bundle.info;
         match &self.bank {
-            Some(bank) => Ok(bank.load(adapter, scale)?.into()),
-            None => Ok(pack(adapter, &info.architecture, info.flavour.precision, scale)?.into()),
+            Some(bank) => Ok(HostAdapter::Image(bank.image(adapter, scale)?.into())),
+            None => Ok(HostAdapter::Packed(pack(adapter, &info.architecture, info.flavour.precision, scale)?.into())),
         }
+    }
+
+    /// Puts a prepared adapter into the memory of the backend, while it runs.
+    ///
+    /// # Errors
+    /// The device has no room for it, or failed.
+    pub fn place(&self, adapter: &HostAdapter) -> Result<LoadedAdapter, BankError> {
+        match (adapter, &self.bank) {
+            (HostAdapter::Packed(packed), _) => Ok(LoadedAdapter::Packed(packed.clone())),
+            (HostAdapter::Image(image), Some(bank)) => Ok(bank.place(image)?.into()),
+            (HostAdapter::Image(_), None) => Err(BankError::NoBank),
+        }
+    }
+
+    /// Both at once.
+    ///
+    /// # Errors
+    /// Those of [`prepare`](Self::prepare) and [`place`](Self::place).
+    pub fn load(&self, adapter: &Adapter, scale: f32) -> Result<LoadedAdapter, PrepareError> {
+        Ok(self.place(&self.prepare(adapter, scale)?)?)
     }
 
     /// Whether adapters can be mapped from a packed file.
     pub fn takes_packed(&self) -> bool {
         self.bank.is_none()
+    }
+
+    /// Whether adapters have a form in the memory of the host besides that of the backend.
+    pub fn copies(&self) -> bool {
+        self.bank.is_some()
     }
 }
 

@@ -39,7 +39,8 @@ impl WorkerControl for Control {
         let limit = self.0.load_timeout;
         let loaded = tokio::time::timeout(limit, self.load(request, since, &ticket)).await;
         let resident = loaded.map_err(|_| status::load_timed_out(limit))??;
-        tracing::info!(adapter = resident.info.name, digest = resident.info.digest, "adapter loaded");
+        let info = &resident.version.info;
+        tracing::info!(adapter = info.name, digest = info.digest, "adapter loaded");
         Ok(Response::new(adapter_state(resident)))
     }
 
@@ -87,6 +88,7 @@ impl Control {
             source_digest: artifact.digest().unwrap_or_default().to_owned(),
             digest: contents,
             scale: request.scale.unwrap_or(1.0),
+            pinned: request.pinned,
             since,
         };
         let model = self.0.model.clone();
@@ -96,19 +98,20 @@ impl Control {
         let loaded = tokio::task::spawn_blocking(move || {
             // Packing continues when the caller leaves, and so keeps its permit.
             let _permit = permit;
-            let lease = model.load_adapter(&wanted, load, artifact.path(), artifact.derived())?;
-            Ok::<_, LoadAdapterError>((model, lease, artifact))
+            let loaded = model.load_adapter(&wanted, load, artifact.path(), artifact.derived())?;
+            Ok::<_, LoadAdapterError>((model, loaded, artifact))
         });
-        let (model, lease, artifact) = loaded.await.map_err(|error| Status::internal(error.to_string()))??;
-        let generation = lease.generation;
-        let loaded_model = model.clone();
+        let (model, (version, adapter), artifact) =
+            loaded.await.map_err(|error| Status::internal(error.to_string()))??;
+        let generation = version.generation;
+        let residents = model.adapters.residents();
         // In the background.
         tokio::task::spawn_blocking(move || {
             if let Some(derived) = artifact.derived() {
-                loaded_model.keep_packed(&lease, derived);
+                model.keep_packed(&version, &adapter, derived);
             }
         });
-        let resident = model.adapters.residents().into_iter().find(|resident| resident.generation == generation);
+        let resident = residents.into_iter().find(|resident| resident.version.generation == generation);
         resident.ok_or_else(|| Status::aborted("another load replaced this version at once"))
     }
 }

@@ -8,7 +8,7 @@ use tonic::{Request, Response, Status};
 
 use super::{Shared, generation::within, input, status};
 use crate::{
-    adapters::AdapterLease,
+    adapters::AdapterVersion,
     embed::{Job, TextReader, Tokens},
     engine::StepFailure,
     model::Task,
@@ -39,7 +39,7 @@ struct Entered {
     tenant: Arc<str>,
     priority: i32,
     deadline: Option<Instant>,
-    adapter: Option<Arc<AdapterLease>>,
+    adapter: Option<Arc<AdapterVersion>>,
     permit: Arc<Permit>,
     expert: v1::Expert,
 }
@@ -161,6 +161,10 @@ impl Encode {
     ) -> Result<Results, Status> {
         let Entered { task, tenant, priority, deadline, adapter, permit, .. } = entered;
         let texts = within(deadline, self.read(task, &tenant, bytes, read)).await?;
+        let adapter = match adapter {
+            None => None,
+            Some(version) => Some(within(deadline, self.0.lease(version)).await?),
+        };
         if permit.is_withdrawn() {
             return Err(StepFailure::Displaced.into());
         }

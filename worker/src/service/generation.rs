@@ -85,10 +85,14 @@ impl Generate {
             None => within(deadline, self.calls(plan.as_ref(), &prompt, &tenant)).await?,
             Some(asked) => Some(within(deadline, self.constraint(Rule::new(asked)?, &tenant)).await?),
         };
+        let expert = self.0.describe(adapter.as_deref());
+        let adapter = match adapter {
+            None => None,
+            Some(version) => Some(within(deadline, self.0.lease(version)).await?),
+        };
         if permit.is_withdrawn() {
             return Err(StepFailure::Displaced.into());
         }
-        let expert = self.0.describe(adapter.as_deref());
         let reader = plan.zip(generator.token_bytes.as_ref()).and_then(|(plan, bytes)| plan.reader(&prompt, bytes));
         let of_ids = || generator.token_bytes.as_ref().map(|bytes| bytes.text(&prompt));
         let echo = if request.echo { text.or_else(of_ids) } else { None };

@@ -8,6 +8,7 @@ mod embeddings;
 mod generation;
 mod input;
 mod open_answers;
+mod paging;
 mod plan;
 mod prompt;
 mod status;
@@ -22,7 +23,7 @@ use tokio::sync::{Semaphore, watch};
 use tonic::Status;
 
 use crate::{
-    adapters::AdapterLease,
+    adapters::AdapterVersion,
     model::{Encoder, Generator, Model, Task, Work},
 };
 
@@ -74,23 +75,23 @@ impl Shared {
     }
 
     /// The adapter of that name; `None` for the base model's own.
-    fn expert(&self, name: &str) -> Result<Option<Arc<AdapterLease>>, Status> {
+    fn expert(&self, name: &str) -> Result<Option<Arc<AdapterVersion>>, Status> {
         let model = &self.model;
         if name == model.name {
             return Ok(None);
         }
-        model.adapters.lease(name).map(Some).ok_or_else(|| {
+        model.adapters.version(name).map(Some).ok_or_else(|| {
             let mut known = model.adapters.names();
             known.push(model.name.clone());
             status::unknown_model(name, &known)
         })
     }
 
-    fn describe(&self, adapter: Option<&AdapterLease>) -> v1::Expert {
+    fn describe(&self, adapter: Option<&AdapterVersion>) -> v1::Expert {
         let model = &self.model;
         let (kind, name, digest) = match adapter {
             None => (v1::ExpertKind::SlmModel, &model.name, &model.bundle.info.digest),
-            Some(lease) => (v1::ExpertKind::LoraAdapter, &lease.info.name, &lease.info.digest),
+            Some(version) => (v1::ExpertKind::LoraAdapter, &version.info.name, &version.info.digest),
         };
         v1::Expert { kind: kind.into(), name: name.clone(), model: model.name.clone(), digest: digest.clone() }
     }

@@ -11,7 +11,7 @@ use super::{
     plan::Plan,
 };
 use crate::{
-    adapters::AdapterLease,
+    adapters::AdapterVersion,
     model::Generator,
     text::{Input, Reading},
 };
@@ -21,14 +21,14 @@ pub(super) struct Prompt {
     input: Input,
     parse_special_tokens: Option<bool>,
     add_special_tokens: Option<bool>,
-    adapter: Option<Arc<AdapterLease>>,
+    adapter: Option<Arc<AdapterVersion>>,
 }
 
 impl Prompt {
     /// Takes it from `request`, with how an answer to messages is read.
     pub(super) fn take(
         request: &mut v1::GenerateRequest,
-        adapter: Option<Arc<AdapterLease>>,
+        adapter: Option<Arc<AdapterVersion>>,
         generator: &Generator,
         model: &str,
     ) -> Result<(Self, Option<Plan>), Status> {
@@ -38,7 +38,7 @@ impl Prompt {
             token_bytes_max: generator.token_bytes_max,
         };
         let mut input = input::input(request, bounds)?;
-        let own = adapter.as_ref().and_then(|lease| lease.info.chat.template.as_ref());
+        let own = adapter.as_ref().and_then(|version| version.info.chat.template.as_ref());
         let plan = Plan::new(request, &mut input, generator.prompter.template(own))?;
         let (parse_special_tokens, add_special_tokens) = (request.parse_special_tokens, request.add_special_tokens);
         Ok((Self { input, parse_special_tokens, add_special_tokens, adapter }, plan))
@@ -71,7 +71,7 @@ impl Prompt {
         let (worker, tenant) = (shared.clone(), Arc::clone(tenant));
         let read = move || {
             let Self { input, adapter, parse_special_tokens, add_special_tokens, .. } = self;
-            let template = adapter.as_ref().and_then(|lease| lease.info.chat.template.as_ref());
+            let template = adapter.as_ref().and_then(|version| version.info.chat.template.as_ref());
             let reading = Reading { parse_special_tokens, add_special_tokens, template };
             let generator = worker.generator()?;
             let seen = of(generator, &input, reading)?;

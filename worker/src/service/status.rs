@@ -9,7 +9,7 @@ use tonic::{Code, Status, metadata::MetadataValue};
 
 use super::input::InputError;
 use crate::{
-    adapters::{PrepareError, PublishError},
+    adapters::{AllPinned, PrepareError, PublishError},
     admit::AdmitError,
     constrain::ConstraintError,
     embed::{RoomError, TextError},
@@ -118,6 +118,22 @@ pub(super) fn displaced_unread() -> Status {
 pub(super) fn load_timed_out(limit: Duration) -> Status {
     let message = format!("the adapter was not loaded within {limit:?}; see to its source, or raise --load-timeout");
     status(Code::DeadlineExceeded, "LoadTimeout", message)
+}
+
+/// The matrices of an adapter are in no memory, and cannot be read again.
+pub(super) fn adapter_gone(name: &str, error: &Status) -> Status {
+    let message = format!(
+        "the files of adapter `{name}` have left the cache and were not read again: {}; it is loaded anew as soon as its \
+         source can be read",
+        error.message()
+    );
+    status(Code::Unavailable, "AdapterGone", message)
+}
+
+impl From<AllPinned> for Status {
+    fn from(error: AllPinned) -> Self {
+        status(Code::ResourceExhausted, "AllPinned", error)
+    }
 }
 
 impl From<InputError> for Status {
@@ -265,15 +281,17 @@ impl From<LoadAdapterError> for Status {
             LoadAdapterError::Prepare(PrepareError::Bank(BankError::Full { .. })) => {
                 (Code::ResourceExhausted, "BankFull")
             }
-            LoadAdapterError::Prepare(PrepareError::Bank(BankError::Device(_))) => (Code::Internal, "Device"),
+            LoadAdapterError::Prepare(PrepareError::Bank(BankError::Device(_) | BankError::NoBank)) => {
+                (Code::Internal, "Device")
+            }
             LoadAdapterError::Digest { .. } => (Code::FailedPrecondition, "DigestMismatch"),
             LoadAdapterError::Rank { .. } => (Code::InvalidArgument, "Rank"),
             LoadAdapterError::Head(_) => (Code::InvalidArgument, "InvalidHead"),
             LoadAdapterError::OtherHead { .. } => (Code::FailedPrecondition, "OtherHead"),
             LoadAdapterError::NameTaken(_) => (Code::InvalidArgument, "NameTaken"),
             LoadAdapterError::Scale(_) => (Code::InvalidArgument, "Scale"),
-            LoadAdapterError::Publish(PublishError::Full { .. }) => (Code::ResourceExhausted, "SlotsFull"),
-            LoadAdapterError::Publish(PublishError::Retiring { .. }) => (Code::ResourceExhausted, "SlotsRetiring"),
+            LoadAdapterError::Publish(PublishError::Full) => (Code::ResourceExhausted, "AdaptersFull"),
+            LoadAdapterError::Publish(PublishError::NoSlot { .. }) => (Code::ResourceExhausted, "NoSlot"),
             LoadAdapterError::Publish(PublishError::Superseded { .. }) => (Code::Aborted, "Superseded"),
         };
         status(code, reason, &error)

@@ -33,7 +33,7 @@ fn case() -> Case {
         client: server.client(),
         namespace: "n".to_owned(),
         members: HashMap::new(),
-        desired: DesiredAdapters::default(),
+        desired: ModelsAdapters::default(),
         objects: world.objects.clone(),
         tls: None,
         hub_endpoint: slm_launch::HUB_ENDPOINT.to_owned(),
@@ -49,8 +49,12 @@ fn case() -> Case {
 
 /// A worker pod of `smol`, with its readiness gate as `conditions` say.
 fn pod(uid: &str, conditions: Value) -> k8s_openapi::api::core::v1::Pod {
+    named_pod("p", uid, conditions)
+}
+
+fn named_pod(name: &str, uid: &str, conditions: Value) -> k8s_openapi::api::core::v1::Pod {
     serde_json::from_value(json!({
-        "metadata": { "name": "p", "namespace": "n", "uid": uid, "labels": { "slmswarm.io/model": "smol" } },
+        "metadata": { "name": name, "namespace": "n", "uid": uid, "labels": { "slmswarm.io/model": "smol" } },
         "status": { "phase": "Running", "podIP": "127.0.0.1", "conditions": conditions },
     }))
     .expect("a pod")
@@ -157,11 +161,45 @@ async fn a_load_is_counted_by_its_reason() {
     case.controller.adapter("banking").await;
     case.see("u", json!([])).await;
     case.hear(&[]).await;
-    let version = case.controller.desired.of("smol")["banking"].clone();
+    let version = case.controller.desired.of("smol")["banking"].version.clone();
     let outcome = Err(tonic::Status::invalid_argument("no tensors"));
     let event = Event::Loaded { name: "banking".to_owned(), version, outcome };
     let incarnation = ("p".to_owned(), case.controller.next_id);
     case.controller.event(&incarnation, event).await;
     let text = case.controller.probe.metrics.text();
     assert!(text.contains("slm_operator_loads_total{reason=\"LoadFailed\"} 1"), "{text}");
+}
+
+/// Eight workers and an adapter that is on one of them; then the one that has it changes.
+#[tokio::test(start_paused = true)]
+async fn an_adapter_moves_without_a_gap() {
+    let mut case = case();
+    case.world.placed_adapter("banking", "smol", 1);
+    case.controller.adapter("banking").await;
+    let names: Vec<String> = (0..8).map(|number| format!("p{number}")).collect();
+    let mut loaded = None;
+    for name in &names {
+        let seen = named_pod(name, name, json!([]));
+        case.world.pods.apply_watcher_event(&watcher::Event::Apply(seen));
+        case.controller.pods().await;
+        let incarnation = (name.clone(), case.controller.next_id);
+        case.controller.event(&incarnation, Event::State(Ok(state(&[])))).await;
+        let desired = |case: &Case| -> Vec<String> {
+            let members = case.controller.members.iter();
+            members.filter(|(_, member)| member.desired.contains_key("banking")).map(|(name, _)| name.clone()).collect()
+        };
+        let now = desired(&case);
+        assert_eq!(now.len(), 1, "on one worker");
+        let (pod, before) = (now[0].clone(), loaded.replace(now[0].clone()));
+        let number = case.controller.members[&pod].link.worker().1;
+        if let Some(before) = before.filter(|before| *before != pod) {
+            assert!(case.controller.moving(&before).contains("banking"), "it stays until the other one serves it");
+            case.controller.event(&(pod.clone(), number), Event::State(Ok(state(&["banking"])))).await;
+            assert!(case.controller.moving(&before).is_empty());
+            let unloading = &case.controller.members[&before].holdings.unloading;
+            assert!(unloading.contains_key("banking"), "asked to unload it at once");
+        } else {
+            case.controller.event(&(pod.clone(), number), Event::State(Ok(state(&["banking"])))).await;
+        }
+    }
 }

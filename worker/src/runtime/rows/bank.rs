@@ -50,6 +50,9 @@ pub enum BankError {
         /// The value.
         value: f32,
     },
+    /// The adapter is in the form of a device, and the backend is none.
+    #[error("an adapter prepared for a device came to a backend without one; load it again")]
+    NoBank,
     /// The device failed.
     #[error(transparent)]
     Device(#[from] DeviceError),
@@ -79,6 +82,27 @@ pub(crate) struct Bank {
 impl fmt::Debug for Bank {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Bank").field("units", &self.units).finish_non_exhaustive()
+    }
+}
+
+/// An adapter as the bank takes it, in the memory of the host.
+#[derive(Debug)]
+pub struct BankImage {
+    /// Digest of the adapter.
+    pub digest: String,
+    /// Largest rank of any module.
+    pub rank_max: usize,
+    /// Modules that it changes.
+    pub target_modules: Vec<String>,
+    /// Bytes of A and of B for each pair of the bank.
+    sides: Vec<[Vec<u8>; 2]>,
+}
+
+impl BankImage {
+    /// Bytes of its matrices.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.sides.iter().flatten().map(|side| side.len() as u64).sum()
     }
 }
 
@@ -133,34 +157,49 @@ impl Bank {
         Ok(Self { pairs, architecture: architecture.clone(), activations, units, free: Mutex::new(Ranges::new(units)) })
     }
 
-    /// Puts `adapter` into the bank, its scaling multiplied by `scale`, while others are in use.
+    /// What `adapter` is in the bank, its scaling multiplied by `scale`.
     ///
     /// # Errors
-    /// There is no room, a value is too large, or the device failed.
-    pub(crate) fn load(self: &Arc<Self>, adapter: &Adapter, scale: f32) -> Result<BankedAdapter, BankError> {
+    /// A value is too large.
+    pub(crate) fn image(&self, adapter: &Adapter, scale: f32) -> Result<BankImage, BankError> {
         let rank = adapter.rank_max.max(1);
+        let sides = self.pairs.iter().map(|pair| {
+            let sides = self.matrices(adapter, scale, pair, rank)?;
+            Ok(sides.map(|values| encoded(&values, self.activations)))
+        });
+        Ok(BankImage {
+            digest: adapter.digest.clone(),
+            rank_max: adapter.rank_max,
+            target_modules: adapter.target_modules.clone(),
+            sides: sides.collect::<Result<_, BankError>>()?,
+        })
+    }
+
+    /// Puts an adapter into the bank, while others are in use.
+    ///
+    /// # Errors
+    /// There is no room, or the device failed.
+    pub(crate) fn place(self: &Arc<Self>, image: &BankImage) -> Result<BankedAdapter, BankError> {
+        let rank = image.rank_max.max(1);
         let units = {
             let mut ranges = self.free.lock().unwrap_or_else(PoisonError::into_inner);
             let full = BankError::Full { rank, free: ranges.free(), units: self.units };
             ranges.take(rank).ok_or(full)?
         };
-        let mut banked = BankedAdapter {
-            digest: adapter.digest.clone(),
-            rank_max: adapter.rank_max,
-            target_modules: adapter.target_modules.clone(),
-            bytes: 0,
+        let banked = BankedAdapter {
+            digest: image.digest.clone(),
+            rank_max: image.rank_max,
+            target_modules: image.target_modules.clone(),
+            bytes: image.bytes(),
             units: units.clone(),
             bank: self.clone(),
         };
-        for pair in &self.pairs {
-            let sides = self.matrices(adapter, scale, pair, rank)?;
-            for ((memory, width), values) in [&pair.a, &pair.b].into_iter().zip(pair.widths).zip(&sides) {
-                let bytes = encoded(values, self.activations);
+        for (pair, sides) in self.pairs.iter().zip(&image.sides) {
+            for ((memory, width), bytes) in [&pair.a, &pair.b].into_iter().zip(pair.widths).zip(sides) {
                 let row = width * element_bytes(self.activations);
                 // SAFETY: the units are this adapter's alone, and no request has it yet. Runs that read them for other rows
                 // drop what they make of them.
-                unsafe { memory.write(units.start * pair.linears * row, &bytes)? };
-                banked.bytes += bytes.len() as u64;
+                unsafe { memory.write(units.start * pair.linears * row, bytes)? };
             }
         }
         Ok(banked)

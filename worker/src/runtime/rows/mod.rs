@@ -13,6 +13,6 @@ mod ranges;
 mod session;
 
 pub(super) use bank::Bank;
-pub use bank::{BankError, BankedAdapter};
+pub use bank::{BankError, BankImage, BankedAdapter};
 pub(super) use inputs::run_tokens;
 pub(super) use session::{RowsSession, row_bytes};

@@ -107,7 +107,7 @@ impl Golden {
         let adapters: &[Option<usize>] = match &self.adapter {
             None => &[None],
             Some(adapter) => {
-                table.set(0, Some(Arc::new(loader.prepare(adapter, 1.0)?)));
+                table.set(0, Some(Arc::new(loader.load(adapter, 1.0)?)));
                 &[None, Some(0)]
             }
         };
