@@ -37,6 +37,7 @@ use crate::{
     metrics::{Api, Meter, Metrics, Queued},
     permits::{Full, Permit, Permits},
     policy,
+    quota::{Quotas, estimate},
     rank::Chosen,
     readiness::ReadinessGate,
     refusal::Refusal,
@@ -70,6 +71,7 @@ pub(crate) struct Dispatcher {
     pub(crate) body_memory: BodyMemory,
     pub(crate) draws: Draws,
     pub(crate) egress: EgressChannels,
+    pub(crate) quotas: Quotas,
     /// What may leave the swarm at most.
     data_policy: DataPolicy,
     pub(crate) cascades: Cascades,
@@ -134,6 +136,13 @@ pub(crate) struct Call {
     pub(crate) retrieval: Retrieval,
 }
 
+impl Call {
+    /// A request of `caller`, for which nothing is retrieved.
+    pub(crate) fn new(caller: Caller, api: Api, deadline: Option<Instant>) -> Self {
+        Self { caller, api, deadline, retrieval: Retrieval::default() }
+    }
+}
+
 impl Dispatcher {
     pub(crate) fn new(
         fleet: &Fleet,
@@ -165,6 +174,7 @@ impl Dispatcher {
             large_bodies: Permits::new(limits.large_bodies_max, limits.large_bodies_max / 2),
             draws: Draws::default(),
             egress: EgressChannels(fleet.egress_channels()),
+            quotas: Quotas::default(),
             data_policy,
             cascades: Cascades::default(),
             shadows: Shadows::default(),
@@ -201,8 +211,11 @@ impl Dispatcher {
     ) -> Result<Answer, Refusal> {
         let mut meter = Meter::new(&self.metrics, call.api, call.caller.name());
         let deadline = self.deadline(call);
+        let capped = self.capped(request, &call.caller);
+        let request = capped.as_ref().unwrap_or(request);
         let call = &Call { caller: call.caller.clone(), retrieval: Retrieval::wanted(), ..*call };
         let answer = async {
+            self.enter(request, &call.caller, beside.is_some(), &mut meter)?;
             let permit = self.admit(request, &call.caller)?;
             let policy = self.policy(&self.view(), request, &call.caller)?;
             let bounds = Bounds::from(policy);
@@ -304,6 +317,32 @@ impl Dispatcher {
     pub(crate) fn deadline(&self, call: &Call) -> Instant {
         let latest = Instant::now() + self.limits.request;
         call.deadline.map_or(latest, |deadline| deadline.min(latest))
+    }
+
+    /// The request with the longest answer that its token allows, if it asks for none.
+    fn capped(&self, request: &GenerateRequest, caller: &Caller) -> Option<GenerateRequest> {
+        let most = caller.limits().max_tokens(&request.model).filter(|_| request.max_tokens.is_none())?;
+        Some(GenerateRequest { max_tokens: Some(most), ..request.clone() })
+    }
+
+    /// Takes the request's place in the limits of its token. A `further` answer is no request of its own.
+    pub(crate) fn enter(
+        &self,
+        request: &GenerateRequest,
+        caller: &Caller,
+        further: bool,
+        meter: &mut Meter,
+    ) -> Result<(), Refusal> {
+        let (name, limits) = (&request.model, caller.limits());
+        if let (Some(token), Some(asked), Some(most)) = (caller.name(), request.max_tokens, limits.max_tokens(name))
+            && asked > most
+        {
+            return Err(Refusal::MaxTokens { asked, most, token: Arc::clone(token), name: name.clone() });
+        }
+        let now = std::time::Instant::now();
+        let pass = self.quotas.enter(caller, name, estimate(request), further, now).map_err(Refusal::RateLimited)?;
+        meter.limited_by(pass);
+        Ok(())
     }
 
     /// Checks before any work for a request.

@@ -48,6 +48,7 @@ mod events;
 mod normal;
 mod once;
 mod policy;
+mod quota;
 mod rank;
 mod refusal;
 mod resolve;

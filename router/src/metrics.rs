@@ -13,7 +13,7 @@ use prometheus_client::{
 };
 use tonic::Code;
 
-use crate::swarm::Swarm;
+use crate::{quota::Pass, swarm::Swarm};
 
 /// Seconds; from a routing error to a long answer.
 const DURATIONS: [f64; 12] = [0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 120.0];
@@ -331,12 +331,26 @@ pub(crate) struct Meter {
     caller: Option<Arc<str>>,
     begun: Instant,
     outcome: &'static str,
+    /// Its place in the limits of its token.
+    pass: Option<Pass>,
 }
 
 impl Meter {
     pub(crate) fn new(metrics: &Arc<Metrics>, api: Api, caller: Option<&Arc<str>>) -> Self {
         metrics.running.inc();
-        Self { metrics: Arc::clone(metrics), api, caller: caller.cloned(), begun: Instant::now(), outcome: "cancelled" }
+        Self {
+            metrics: Arc::clone(metrics),
+            api,
+            caller: caller.cloned(),
+            begun: Instant::now(),
+            outcome: "cancelled",
+            pass: None,
+        }
+    }
+
+    /// It has a place in the limits of its token, until it ends.
+    pub(crate) fn limited_by(&mut self, pass: Option<Pass>) {
+        self.pass = pass;
     }
 
     pub(crate) fn first_token(&self) {
@@ -346,6 +360,9 @@ impl Meter {
 
     pub(crate) fn finished(&mut self, prompt_tokens: u32, completion_tokens: u32) {
         self.outcome = "ok";
+        if let Some(pass) = &mut self.pass {
+            pass.used(u64::from(prompt_tokens) + u64::from(completion_tokens));
+        }
         self.metrics.prompt_tokens.inc_by(u64::from(prompt_tokens));
         self.metrics.completion_tokens.inc_by(u64::from(completion_tokens));
         if let Some(caller) = &self.caller {

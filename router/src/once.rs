@@ -31,6 +31,7 @@ impl Dispatcher {
         let mut meter = Meter::new(&self.metrics, call.api, call.caller.name());
         let deadline = self.deadline(call);
         let answer = async {
+            self.enter(subject, &call.caller, false, &mut meter)?;
             let _permit = self.admit(subject, &call.caller)?;
             // Vectors, scores, labels and tokens are those of models of the swarm.
             let send = |upstream: Upstream<LocalOnly>, expert, _| send(upstream.worker(), expert, deadline).boxed();

@@ -1,6 +1,6 @@
 //! Every refusal of a request, as a gRPC status. `http::error` gives the same in OpenAI's shape.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use prost::Message as _;
 use slm_crds::{
@@ -11,7 +11,7 @@ use slm_proto::trailers;
 use thiserror::Error;
 use tonic::{Code, Status, metadata::MetadataValue};
 
-use crate::{absence::NotLoadable, permits::Full};
+use crate::{absence::NotLoadable, permits::Full, quota::Exceeded};
 
 /// A refusal of a request.
 #[derive(Clone, Debug, Error)]
@@ -46,6 +46,12 @@ pub(crate) enum Refusal {
     /// The limit of open answers is reached.
     #[error("{} answers are open {}; read or end some, and try again later", .0.limit(), .0.scope())]
     TooManyOpen(Full),
+    /// A limit of the caller's token has no room.
+    #[error("{0}")]
+    RateLimited(Box<Exceeded>),
+    /// A longer answer than the caller's token may ask for.
+    #[error("max_tokens is {asked}; requests with the token `{token}` to `{name}` may ask for {most} at most")]
+    MaxTokens { asked: u32, most: u32, token: Arc<str>, name: String },
     /// The limit of large bodies is reached.
     #[error("{} large request bodies are being read {}; send fewer at once, or try again later", .0.limit(), .0.scope())]
     LargeBodies(Full),
@@ -103,9 +109,11 @@ impl Refusal {
     pub(crate) fn code(&self) -> Code {
         match self {
             Self::UnknownModel { .. } => Code::NotFound,
-            Self::NoModel | Self::NoPlace { .. } | Self::External { .. } | Self::UnknownPolicy(_) => {
-                Code::InvalidArgument
-            }
+            Self::NoModel
+            | Self::MaxTokens { .. }
+            | Self::NoPlace { .. }
+            | Self::External { .. }
+            | Self::UnknownPolicy(_) => Code::InvalidArgument,
             Self::Policy { .. } => Code::PermissionDenied,
             Self::NotResident { .. } | Self::ShuttingDown => Code::Unavailable,
             // 400 over HTTP, as vLLM says it of an adapter that was found and cannot be loaded: clients do not try again.
@@ -115,6 +123,7 @@ impl Refusal {
             | Self::NotRetrieved { passes: false, .. } => Code::FailedPrecondition,
             Self::TooManyWaiting { .. }
             | Self::TooManyOpen(_)
+            | Self::RateLimited(_)
             | Self::LargeBodies(_)
             | Self::BudgetSpent { .. }
             | Self::LargeBodiesWait { .. } => Code::ResourceExhausted,
@@ -133,6 +142,7 @@ impl Refusal {
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::NotResident { retry_after, .. } => Some(*retry_after),
+            Self::RateLimited(exceeded) => Some(exceeded.retry_after),
             Self::TooManyWaiting { .. }
             | Self::TooManyOpen(_)
             | Self::LargeBodies(_)

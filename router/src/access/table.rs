@@ -6,6 +6,8 @@ use sha2::{Digest as _, Sha256};
 use slm_crds::route::DataPolicy;
 use subtle::ConstantTimeEq as _;
 
+use crate::quota::CallerLimits;
+
 /// SHA-256 of a token. The tokens themselves are not kept.
 pub(super) type Hash = [u8; 32];
 
@@ -22,6 +24,7 @@ pub(crate) struct Caller {
     priority_min: i32,
     models: Models,
     data_policy: DataPolicy,
+    limits: Arc<CallerLimits>,
 }
 
 /// The tenant of copies of requests. Those of callers have a colon, or are empty.
@@ -38,6 +41,7 @@ pub(super) struct Grant<'e> {
     pub(super) models: Models,
     /// The laxest policy of its requests.
     pub(super) data_policy: DataPolicy,
+    pub(super) limits: CallerLimits,
 }
 
 /// The names that a caller may use.
@@ -49,7 +53,7 @@ pub(super) enum Models {
 
 /// A name, or one with `*` for any number of any characters.
 #[derive(Clone, Debug)]
-pub(super) struct Pattern(Box<str>);
+pub(crate) struct Pattern(Box<str>);
 
 pub(super) fn hash(token: &[u8]) -> Hash {
     Sha256::digest(token).into()
@@ -90,18 +94,25 @@ impl Caller {
             priority_min: grant.priority_min,
             models: grant.models,
             data_policy: grant.data_policy,
+            limits: grant.limits.into(),
         }
     }
 
     /// The caller of a router without tokens: everybody is one tenant, and its requests have the priority that they ask for.
     pub(crate) fn anybody() -> Self {
         let data_policy = DataPolicy::AllowExternal;
-        Self { name: None, tenant: Arc::default(), priority_min: i32::MIN, models: Models::All, data_policy }
+        let (tenant, limits) = (Arc::default(), Arc::default());
+        Self { name: None, tenant, priority_min: i32::MIN, models: Models::All, data_policy, limits }
     }
 
     /// The same caller, for copies of its requests: they come after everybody's, in a tenant of their own, and take nothing of its share.
     pub(crate) fn shadow(&self) -> Self {
-        Self { tenant: SHADOW.into(), priority_min: i32::MAX, ..self.clone() }
+        Self { tenant: SHADOW.into(), priority_min: i32::MAX, limits: Arc::default(), ..self.clone() }
+    }
+
+    /// Limits of its requests.
+    pub(crate) fn limits(&self) -> &Arc<CallerLimits> {
+        &self.limits
     }
 
     /// The laxest data policy that its requests may have.
@@ -134,12 +145,12 @@ impl Caller {
 }
 
 impl Pattern {
-    pub(super) fn new(glob: &str) -> Self {
+    pub(crate) fn new(glob: &str) -> Self {
         Self(glob.into())
     }
 
     /// The parts between the stars, each at the first place after the one before: linear but for what repeats itself.
-    fn matches(&self, name: &str) -> bool {
+    pub(crate) fn matches(&self, name: &str) -> bool {
         let Some((first, rest)) = self.0.split_once('*') else { return *self.0 == *name };
         let Some(mut left) = name.strip_prefix(first) else { return false };
         let (middle, last) = rest.rsplit_once('*').unwrap_or(("", rest));
@@ -163,7 +174,13 @@ impl Caller {
             priority_min: 0,
             models: Models::These(patterns.into()),
             data_policy: DataPolicy::AllowExternal,
+            limits: CallerLimits::default(),
         })
+    }
+
+    /// The same with other limits.
+    pub(crate) fn limited(self, limits: CallerLimits) -> Self {
+        Self { limits: limits.into(), ..self }
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! A list of entries, each with a `name` for logs and metrics, the token as `sha256` (the output of
 //! `printf %s TOKEN | sha256sum`) or in plain (`token`), and optionally the `models` that it may name, the `group` of tokens that
-//! are one tenant, the most urgent `priority` of its requests, and their laxest `dataPolicy`. Errors name the line and no token.
+//! are one tenant, the most urgent `priority` of its requests, their laxest `dataPolicy`, and their `limits`, for some models
+//! `modelLimits` besides. Errors name the line and no token.
 
 use std::collections::HashMap;
 
@@ -12,6 +13,7 @@ use slm_crds::{
 };
 
 use super::table::{Caller, Grant, Hash, Models, Pattern, Table, hash};
+use crate::quota::{CallerLimits, ModelLimits, RateLimits};
 
 /// Most entries. Every request is compared with all of them.
 const TOKENS_MAX: usize = 1000;
@@ -23,7 +25,11 @@ const MODEL_MAX: usize = 253;
 /// Bounds of a token's length. Shorter ones are guessed, longer ones do not fit into a header everywhere.
 const TOKEN_MIN: usize = 16;
 const TOKEN_MAX: usize = 1024;
-const FIELDS: [&str; 7] = ["name", "sha256", "token", "models", "group", "priority", "dataPolicy"];
+/// Largest limit of a minute.
+const LIMIT_MAX: i64 = 1_000_000_000;
+const FIELDS: [&str; 9] =
+    ["name", "sha256", "token", "models", "group", "priority", "dataPolicy", "limits", "modelLimits"];
+const LIMITS: [&str; 4] = ["requestsPerMinute", "tokensPerMinute", "concurrentRequests", "maxTokens"];
 
 /// An error in the file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -89,7 +95,65 @@ fn entry(item: &Node) -> Result<(Hash, Grant<'_>), TokensError> {
     let priority_min = item.get("priority").map_or(Ok(0), priority)?;
     let models = item.get("models").map_or(Ok(Models::All), models)?;
     let data_policy = item.get("dataPolicy").map_or(Ok(DataPolicy::AllowExternal), data_policy)?;
-    Ok((hash, Grant { name, group, priority_min, models, data_policy }))
+    let limits = CallerLimits {
+        all: item.get("limits").map_or(Ok(RateLimits::default()), |field| limits("limits", &field.value))?,
+        models: item.get("modelLimits").map_or(Ok(Vec::new()), model_limits)?,
+    };
+    Ok((hash, Grant { name, group, priority_min, models, data_policy, limits }))
+}
+
+/// The limits in the field `of`.
+fn limits(of: &str, node: &Node) -> Result<RateLimits, TokensError> {
+    let expected = || format!("`{of}` has to have some of the fields {}", LIMITS.join(", "));
+    let Tree::Map(fields) = &node.tree else { return Err(wrong(node.line, expected())) };
+    if let Some(unknown) = fields.iter().find(|field| !LIMITS.contains(&field.key.as_str())) {
+        let shown: String = unknown.key.chars().take(40).collect();
+        return Err(wrong(unknown.line, format!("the field `{shown}` is unknown; {}", expected())));
+    }
+    let limit = |key: &str| {
+        let Some(field) = node.get(key) else { return Ok(None) };
+        let number = match &field.value.tree {
+            Tree::Scalar(value) => value.as_i64().filter(|number| (1..=LIMIT_MAX).contains(number)),
+            _ => None,
+        };
+        let what =
+            || format!("`{of}.{key}` has to be an integer from 1 to {LIMIT_MAX}; left out, there is no such limit");
+        let number = number.and_then(|number| u32::try_from(number).ok());
+        number.map(Some).ok_or_else(|| wrong(field.line, what()))
+    };
+    let [requests_per_minute, tokens_per_minute, concurrent_requests, max_tokens] = LIMITS.map(limit);
+    Ok(RateLimits {
+        requests_per_minute: requests_per_minute?,
+        tokens_per_minute: tokens_per_minute?,
+        concurrent_requests: concurrent_requests?,
+        max_tokens: max_tokens?,
+    })
+}
+
+/// Limits by the names of models, adapters and routes.
+fn model_limits(field: &Entry) -> Result<Vec<ModelLimits>, TokensError> {
+    let expected = "`modelLimits` has to have names of models, adapters or routes as fields, each with limits";
+    let Tree::Map(fields) = &field.value.tree else { return Err(wrong(field.line, expected)) };
+    if fields.len() > MODELS_MAX {
+        return Err(wrong(
+            field.line,
+            format!("`modelLimits` has {} names; at most {MODELS_MAX} are taken", fields.len()),
+        ));
+    }
+    let one = |field: &Entry| {
+        let names = pattern(&field.key).ok_or_else(|| wrong(field.line, NO_PATTERN))?;
+        let limits = limits(&format!("modelLimits.{}", field.key), &field.value)?;
+        Ok(ModelLimits { shown: field.key.as_str().into(), names, limits })
+    };
+    fields.iter().map(one).collect()
+}
+
+const NO_PATTERN: &str = "is no name of a model, an adapter or a route; `*` stands for any part of one";
+
+/// A name of models, adapters or routes, with stars.
+fn pattern(glob: &str) -> Option<Pattern> {
+    let fine = |c: char| c.is_ascii_alphanumeric() || "-_./:*".contains(c);
+    ((1..=MODEL_MAX).contains(&glob.len()) && glob.chars().all(fine)).then(|| Pattern::new(glob))
 }
 
 fn data_policy(field: &Entry) -> Result<DataPolicy, TokensError> {
@@ -151,15 +215,7 @@ fn models(field: &Entry) -> Result<Models, TokensError> {
         let what = format!("`models` has {} names; 1 to {MODELS_MAX} are taken, and without it all", items.len());
         return Err(wrong(field.line, what));
     }
-    let pattern = |item: &Node| {
-        let fine = |c: char| c.is_ascii_alphanumeric() || "-_./:*".contains(c);
-        item.text()
-            .filter(|glob| (1..=MODEL_MAX).contains(&glob.len()) && glob.chars().all(fine))
-            .map(Pattern::new)
-            .ok_or_else(|| {
-                wrong(item.line, "is no name of a model, an adapter or a route; `*` stands for any part of one")
-            })
-    };
+    let pattern = |item: &Node| item.text().and_then(pattern).ok_or_else(|| wrong(item.line, NO_PATTERN));
     Ok(Models::These(items.iter().map(pattern).collect::<Result<_, _>>()?))
 }
 
@@ -194,6 +250,23 @@ mod tests {
         assert!(plain.may("banking") && plain.may("support-en") && !plain.may("travel"));
         assert!(table.caller(sha().as_bytes()).is_none(), "a hash is no token");
         assert_eq!((hashed.tenant(), hashed.priority_min()), ("token:hashed", 0));
+    }
+
+    #[test]
+    fn limits_of_a_token() {
+        let text = "- name: a\n  token: sixteen-or-more-1\n  limits: {requestsPerMinute: 60, maxTokens: 100}\n  \
+                    modelLimits:\n    big-*: {tokensPerMinute: 5000, concurrentRequests: 2, maxTokens: 10}\n";
+        let table = read(text.as_bytes()).expect("a table");
+        let caller = table.caller(b"sixteen-or-more-1").expect("a caller");
+        let limits = caller.limits();
+        let all = RateLimits { requests_per_minute: Some(60), max_tokens: Some(100), ..RateLimits::default() };
+        assert_eq!(limits.all, all);
+        let big = &limits.models[0];
+        assert_eq!(
+            (&*big.shown, big.limits.tokens_per_minute, big.limits.concurrent_requests),
+            ("big-*", Some(5000), Some(2))
+        );
+        assert_eq!((limits.max_tokens("big-one"), limits.max_tokens("small")), (Some(10), Some(100)));
     }
 
     #[test]
@@ -240,6 +313,13 @@ mod tests {
             (format!("{one}  group: 'a b'\n"), 3, "`group` has to be 1 to 63"),
             (format!("{one}  priority: high\n"), 3, "`priority` has to be an integer"),
             (format!("{one}  priority: 9999999999\n"), 3, "`priority` has to be an integer"),
+            (format!("{one}  limits: 5\n"), 3, "`limits` has to have some of the fields requestsPerMinute"),
+            (format!("{one}  limits: {{ requests: 5 }}\n"), 3, "the field `requests` is unknown"),
+            (format!("{one}  limits:\n    maxTokens: 0\n"), 4, "`limits.maxTokens` has to be an integer from 1"),
+            (format!("{one}  limits: {{ maxTokens: 5.5 }}\n"), 3, "`limits.maxTokens` has to be an integer from 1"),
+            (format!("{one}  modelLimits: [banking]\n"), 3, "has to have names of models"),
+            (format!("{one}  modelLimits:\n    'a b': {{}}\n"), 4, "no name of a model"),
+            (format!("{one}  modelLimits:\n    b*:\n      maxTokens: x\n"), 5, "`modelLimits.b*.maxTokens` has to be"),
         ];
         for (text, line, what) in cases {
             let error = read(text.as_bytes()).expect_err(what);

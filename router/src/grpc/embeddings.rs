@@ -45,8 +45,7 @@ impl GrpcServer {
         api: Api,
         check: impl FnOnce(&mut R) -> Result<(), Status>,
     ) -> Result<Response<R::Answer>, Status> {
-        let call =
-            Call { caller: caller(&request)?, api, deadline: Deadline::of(&request), retrieval: Default::default() };
+        let call = Call::new(caller(&request)?, api, Deadline::of(&request));
         let mut request = request.into_inner();
         let (model, ..) = request.address();
         self.known(model, &call.caller)?;

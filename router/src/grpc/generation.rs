@@ -39,8 +39,7 @@ impl Generation for GrpcServer {
 
 impl GrpcServer {
     async fn answer(&self, request: Request<GenerateRequest>, api: Api) -> Result<Answer, Status> {
-        let call =
-            Call { caller: caller(&request)?, api, deadline: Deadline::of(&request), retrieval: Default::default() };
+        let call = Call::new(caller(&request)?, api, Deadline::of(&request));
         let mut request = request.into_inner();
         self.known(&request.model, &call.caller)?;
         if request.input.is_none() {

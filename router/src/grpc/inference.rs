@@ -252,7 +252,7 @@ fn call(caller: Caller, api: Api, deadline: Option<Instant>, timeout: Option<Dur
         (Some(deadline), Some(own)) => Some(deadline.min(own)),
         (deadline, own) => deadline.or(own),
     };
-    Call { caller, api, deadline, retrieval: Default::default() }
+    Call::new(caller, api, deadline)
 }
 
 /// What is asked, and the response without its outputs.

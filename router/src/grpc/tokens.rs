@@ -10,12 +10,7 @@ use crate::{dispatch::Call, metrics::Api};
 #[tonic::async_trait]
 impl Tokens for GrpcServer {
     async fn tokenize(&self, request: Request<TokenizeRequest>) -> Result<Response<TokenizeResponse>, Status> {
-        let call = Call {
-            caller: caller(&request)?,
-            api: Api::grpc_tokens,
-            deadline: Deadline::of(&request),
-            retrieval: Default::default(),
-        };
+        let call = Call::new(caller(&request)?, Api::grpc_tokens, Deadline::of(&request));
         let TokenizeRequest { request, pieces } = request.into_inner();
         let mut request = request.unwrap_or_default();
         self.known(&request.model, &call.caller)?;
@@ -28,12 +23,7 @@ impl Tokens for GrpcServer {
     }
 
     async fn detokenize(&self, request: Request<DetokenizeRequest>) -> Result<Response<DetokenizeResponse>, Status> {
-        let call = Call {
-            caller: caller(&request)?,
-            api: Api::grpc_tokens,
-            deadline: Deadline::of(&request),
-            retrieval: Default::default(),
-        };
+        let call = Call::new(caller(&request)?, Api::grpc_tokens, Deadline::of(&request));
         let mut request = request.into_inner();
         self.known(&request.model, &call.caller)?;
         identify(&mut request.request_id);

@@ -1,6 +1,6 @@
 //! Authentication of HTTP requests, before anything of a request is read.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, time::Instant};
 
 use axum::{
     extract::{Request, State},
@@ -9,7 +9,7 @@ use axum::{
     response::Response,
 };
 
-use super::{Shared, error::ApiError, shape};
+use super::{Shared, error::ApiError, rate_limits, shape};
 use crate::access::Access;
 
 /// Anthropic's clients send the token in a header of their own.
@@ -24,8 +24,10 @@ pub(super) async fn authorize(
     let caller = access.caller(credentials(request.headers()).iter().map(AsRef::as_ref));
     match caller {
         Ok(caller) => {
-            request.extensions_mut().insert(caller);
-            Ok(next.run(request).await)
+            request.extensions_mut().insert(caller.clone());
+            let mut response = next.run(request).await;
+            rate_limits::tell(dispatcher.quotas.standing(&caller, Instant::now()), response.headers_mut());
+            Ok(response)
         }
         Err(unauthorized) => {
             let path = request.uri().path();

@@ -12,7 +12,7 @@ use axum::{
 use tower::ServiceExt as _;
 use tower_http::cors::{AllowHeaders, AllowOrigin, AllowPrivateNetwork, CorsLayer};
 
-use super::error::ApiError;
+use super::{error::ApiError, rate_limits};
 use crate::origins::{Origin, is_own_host};
 
 /// Answers of a preflight are kept so long.
@@ -47,6 +47,10 @@ fn with_cors(routes: Router, origins: Arc<[Origin]>) -> Router {
     routes.layer(cors(origins)).layer(middleware::from_fn(preflights_alone))
 }
 
+/// Headers of answers that pages may read, besides those of limits.
+const EXPOSED: [HeaderName; 3] =
+    [HeaderName::from_static("x-request-id"), HeaderName::from_static("x-slm-expert"), header::RETRY_AFTER];
+
 fn cors(origins: Arc<[Origin]>) -> CorsLayer {
     let allowed = move |origin: &axum::http::HeaderValue, _: &axum::http::request::Parts| {
         origin.to_str().is_ok_and(|named| origins.iter().any(|origin| origin.matches(named)))
@@ -56,11 +60,7 @@ fn cors(origins: Arc<[Origin]>) -> CorsLayer {
         .allow_methods([Method::GET, Method::POST])
         // Clients send many of their own, such as x-stainless-lang.
         .allow_headers(AllowHeaders::mirror_request())
-        .expose_headers([
-            HeaderName::from_static("x-request-id"),
-            HeaderName::from_static("x-slm-expert"),
-            header::RETRY_AFTER,
-        ])
+        .expose_headers(EXPOSED.into_iter().chain(rate_limits::NAMES).collect::<Vec<_>>())
         .allow_private_network(AllowPrivateNetwork::yes())
         .max_age(PREFLIGHT_MAX_AGE)
 }

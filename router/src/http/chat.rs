@@ -30,7 +30,7 @@ pub(super) async fn handle(
     content_type::check(&headers)?;
     let ((mut request, options), hold) = body::read(body, &dispatcher, &caller, parse).await?;
     request.request_id = reply::request_id(&headers);
-    let call = Call { caller, api: Api::http_chat, deadline: None, retrieval: Default::default() };
+    let call = Call::new(caller, Api::http_chat, None);
     reply::respond(&dispatcher, (vec![request], hold), options, CompletionKind::Chat, &call).await
 }
 

@@ -40,7 +40,7 @@ async fn handle(
     let id = reply::request_id(&headers);
     request.request_id.clone_from(&id);
     let model = request.model.clone();
-    let call = Call { caller, api: Api::http_classify, deadline: None, retrieval: Default::default() };
+    let call = Call::new(caller, Api::http_classify, None);
     let answer = dispatcher.encode(request, &call).await.map_err(|refusal| named(refusal, "input", several))?;
     let expert = answer.expert.clone();
     let response = Json(List::of(answer, id.clone(), model)).into_response();

@@ -33,7 +33,7 @@ pub(super) async fn handle(
     for request in &mut requests {
         request.request_id.clone_from(&id);
     }
-    let call = Call { caller, api: Api::http_completions, deadline: None, retrieval: Default::default() };
+    let call = Call::new(caller, Api::http_completions, None);
     reply::respond(&dispatcher, (requests, hold), options, CompletionKind::Text, &call).await
 }
 

@@ -55,7 +55,7 @@ pub(super) async fn handle(
     let id = reply::request_id(&headers);
     asked.request.request_id.clone_from(&id);
     let model = asked.request.model.clone();
-    let call = Call { caller, api: Api::http_embeddings, deadline: None, retrieval: Default::default() };
+    let call = Call::new(caller, Api::http_embeddings, None);
     let answer = dispatcher.encode(asked.request, &call).await;
     let answer = answer.map_err(|refusal| named(refusal, "input", asked.several))?;
     let expert = answer.expert.clone();

@@ -147,6 +147,8 @@ impl From<Refusal> for ApiError {
         };
         match &refusal {
             Refusal::NoModel | Refusal::External { .. } => error.body.param = Some("model".to_owned()),
+            Refusal::MaxTokens { .. } => error.body.param = Some("max_tokens".to_owned()),
+            Refusal::RateLimited(_) => error = error.code("rate_limit_exceeded"),
             Refusal::NotLoadable(refused) => {
                 error.body.param = Some("model".to_owned());
                 error = error.code(refused.code());
@@ -162,7 +164,9 @@ impl From<Refusal> for ApiError {
             }
             _ => {}
         }
-        error.retry_after_seconds = refusal.retry_after().map(|delay| delay.as_secs().max(1));
+        // Rounded up: who comes earlier is refused again.
+        error.retry_after_seconds =
+            refusal.retry_after().map(|delay| delay.as_secs_f64().ceil() as u64).map(|s| s.max(1));
         error
     }
 }

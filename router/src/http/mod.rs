@@ -34,6 +34,7 @@ mod page;
 pub(crate) mod params;
 mod plain_error;
 mod probes;
+mod rate_limits;
 mod reply;
 mod rerank;
 mod responses;

@@ -52,7 +52,7 @@ async fn handle(
     asked.request.request_id.clone_from(&id);
     let model = asked.request.model.clone();
     let documents = if asked.return_documents { asked.request.documents.clone() } else { Vec::new() };
-    let call = Call { caller, api: Api::http_rerank, deadline: None, retrieval: Default::default() };
+    let call = Call::new(caller, Api::http_rerank, None);
     let answer = dispatcher.encode(asked.request, &call).await.map_err(|refusal| named(refusal, "query", false))?;
     let expert = answer.expert.clone();
     let response = Json(Reply::of(answer, id.clone(), model, documents)).into_response();

@@ -86,7 +86,7 @@ async fn detokenize(
     content_type::check(&headers)?;
     let (mut request, _hold) = body::read(body, &dispatcher, &caller, parse_ids).await?;
     request.request_id = reply::request_id(&headers);
-    let call = Call { caller, api: Api::http_tokens, deadline: None, retrieval: Default::default() };
+    let call = Call::new(caller, Api::http_tokens, None);
     let names = FieldNames { input: "tokens", ..FieldNames::new(CompletionKind::Text) };
     let answer = dispatcher.detokenize(request, &call).await.map_err(|refusal| names.error(refusal, 0))?;
     // vLLM's name of it, and llama-server's.
@@ -101,7 +101,7 @@ async fn ask(
     headers: &HeaderMap,
 ) -> Result<TokenizeResponse, ApiError> {
     asked.request.request_id = reply::request_id(headers);
-    let call = Call { caller, api: Api::http_tokens, deadline: None, retrieval: Default::default() };
+    let call = Call::new(caller, Api::http_tokens, None);
     let answer = dispatcher.tokenize(&asked.request, asked.form.needs_pieces(), &call).await;
     answer.map_err(|refusal| asked.names.error(refusal, 0))
 }

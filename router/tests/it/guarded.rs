@@ -85,8 +85,13 @@ pub(crate) fn guarded_config(folder: &Path) -> Config {
 impl Guarded {
     /// Over one worker that holds everything.
     pub(crate) async fn start() -> Self {
+        Self::with(&tokens()).await
+    }
+
+    /// The same with this list of tokens.
+    pub(crate) async fn with(tokens: &str) -> Self {
         let (folder, certificate) = (tempfile::tempdir().expect("a folder"), Certificate::new());
-        mount(folder.path(), 0, &certificate, &tokens());
+        mount(folder.path(), 0, &certificate, tokens);
         let worker = Worker::start("smol", &["banking", "travel"]).await;
         let mut router = Router::with(swarm(&[&worker]), guarded_config(folder.path())).await;
         router.client = client(&certificate, router.bound.http);

@@ -17,6 +17,7 @@ mod http;
 mod labels;
 mod leak;
 mod lifecycle;
+mod limits;
 mod retrieval;
 mod routing;
 mod shadow;

@@ -43,12 +43,7 @@ async fn messages(
     content_type::check(&headers)?;
     let (mut asked, hold) = body::read(body, &dispatcher, &caller, request::parse).await?;
     asked.request.request_id = request_id(&headers);
-    reply::respond(
-        &dispatcher,
-        (asked, hold),
-        &Call { caller, api: Api::anthropic_messages, deadline: None, retrieval: Default::default() },
-    )
-    .await
+    reply::respond(&dispatcher, (asked, hold), &Call::new(caller, Api::anthropic_messages, None)).await
 }
 
 /// The tokens of the prompt that the same request would have.
@@ -61,7 +56,7 @@ async fn count_tokens(
     content_type::check(&headers)?;
     let (mut asked, _hold) = body::read(body, &dispatcher, &caller, request::parse_prompt).await?;
     asked.request.request_id = request_id(&headers);
-    let call = Call { caller, api: Api::http_tokens, deadline: None, retrieval: Default::default() };
+    let call = Call::new(caller, Api::http_tokens, None);
     let answer = dispatcher.tokenize(&asked.request, false, &call).await.map_err(reply::named)?;
     let response = Json(json!({ "input_tokens": answer.token_ids.len() })).into_response();
     Ok(identified(response, answer.expert.as_ref(), &answer.request_id))

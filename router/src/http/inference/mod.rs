@@ -171,7 +171,7 @@ async fn embed(
         request.request_id = request_id(headers);
     }
     let deadline = timeout.and_then(|timeout| tokio::time::Instant::now().checked_add(timeout));
-    let call = Call { caller, api: Api::inference_http_infer, deadline, retrieval: Default::default() };
+    let call = Call::new(caller, Api::inference_http_infer, deadline);
     let answer = inference::embed(dispatcher, request, &call).await?;
     Ok(reply::vectors(answer, &Reply { model, ..reply }))
 }
@@ -237,9 +237,7 @@ async fn begin(
         }
     }
     let deadline = asked.timeout.and_then(|timeout| tokio::time::Instant::now().checked_add(timeout));
-    let answers =
-        inference::begin(dispatcher, &asked.requests, &Call { caller, api, deadline, retrieval: Default::default() })
-            .await?;
+    let answers = inference::begin(dispatcher, &asked.requests, &Call::new(caller, api, deadline)).await?;
     drop(hold);
     Ok((answers, Reply { model, ..asked.reply }))
 }

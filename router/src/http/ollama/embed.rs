@@ -92,7 +92,7 @@ async fn vectors(
     let ((mut request, several), _hold) = body::read(body, &dispatcher, &caller, parse).await?;
     request.request_id = request_id(&headers);
     let model = request.model.clone();
-    let call = Call { caller, api: Api::ollama_embed, deadline: None, retrieval: Default::default() };
+    let call = Call::new(caller, Api::ollama_embed, None);
     let answer = dispatcher.encode(request, &call).await.map_err(|refusal| named(refusal, input, several))?;
     Ok((answer, model))
 }

@@ -77,8 +77,7 @@ async fn answer(
         return Ok(models::loaded(&dispatcher, &caller, &asked.request.model, kind)?);
     }
     asked.request.request_id = request_id(&headers);
-    respond(&dispatcher, (asked, hold), kind, &Call { caller, api, deadline: None, retrieval: Default::default() })
-        .await
+    respond(&dispatcher, (asked, hold), kind, &Call::new(caller, api, None)).await
 }
 
 /// `NAME:latest` is `NAME` to Ollama, and no name of ours has a colon.

@@ -27,12 +27,7 @@ async fn create(
     content_type::check(&headers)?;
     let (mut asked, hold) = body::read(body, &dispatcher, &caller, request::parse).await?;
     asked.request.request_id = request_id(&headers);
-    reply::respond(
-        &dispatcher,
-        (asked, hold),
-        &Call { caller, api: Api::http_responses, deadline: None, retrieval: Default::default() },
-    )
-    .await
+    reply::respond(&dispatcher, (asked, hold), &Call::new(caller, Api::http_responses, None)).await
 }
 
 #[cfg(fuzzing)]
