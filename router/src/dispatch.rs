@@ -21,6 +21,7 @@ use tonic::{Status, transport::Channel};
 use crate::{
     absence::Absence,
     access::table::Caller,
+    admission::capped,
     attempts::{Attempts, RETRY_AFTER},
     body_memory::BodyMemory,
     boundary::{Boundary, Bounds, Egress, Errand, Upstream, WorkerRef},
@@ -37,7 +38,7 @@ use crate::{
     metrics::{Api, Meter, Metrics, Queued},
     permits::{Full, Permit, Permits},
     policy,
-    quota::{Quotas, estimate},
+    quota::Quotas,
     rank::Chosen,
     readiness::ReadinessGate,
     refusal::Refusal,
@@ -64,7 +65,7 @@ pub(crate) struct Dispatcher {
     /// Permits of the wait queue, by expert and by caller.
     wait_queue: [Permits; 2],
     /// Permits of open answers, by caller.
-    answers: Permits,
+    pub(crate) answers: Permits,
     /// Permits of large bodies, by caller.
     pub(crate) large_bodies: Permits,
     pub(crate) large_bodies_rate: Throttle,
@@ -211,7 +212,7 @@ impl Dispatcher {
     ) -> Result<Answer, Refusal> {
         let mut meter = Meter::new(&self.metrics, call.api, call.caller.name());
         let deadline = self.deadline(call);
-        let capped = self.capped(request, &call.caller);
+        let capped = capped(request, &call.caller);
         let request = capped.as_ref().unwrap_or(request);
         let call = &Call { caller: call.caller.clone(), retrieval: Retrieval::wanted(), ..*call };
         let answer = async {
@@ -317,42 +318,6 @@ impl Dispatcher {
     pub(crate) fn deadline(&self, call: &Call) -> Instant {
         let latest = Instant::now() + self.limits.request;
         call.deadline.map_or(latest, |deadline| deadline.min(latest))
-    }
-
-    /// The request with the longest answer that its token allows, if it asks for none.
-    fn capped(&self, request: &GenerateRequest, caller: &Caller) -> Option<GenerateRequest> {
-        let most = caller.limits().max_tokens(&request.model).filter(|_| request.max_tokens.is_none())?;
-        Some(GenerateRequest { max_tokens: Some(most), ..request.clone() })
-    }
-
-    /// Takes the request's place in the limits of its token. A `further` answer is no request of its own.
-    pub(crate) fn enter(
-        &self,
-        request: &GenerateRequest,
-        caller: &Caller,
-        further: bool,
-        meter: &mut Meter,
-    ) -> Result<(), Refusal> {
-        let (name, limits) = (&request.model, caller.limits());
-        if let (Some(token), Some(asked), Some(most)) = (caller.name(), request.max_tokens, limits.max_tokens(name))
-            && asked > most
-        {
-            return Err(Refusal::MaxTokens { asked, most, token: Arc::clone(token), name: name.clone() });
-        }
-        let now = std::time::Instant::now();
-        let pass = self.quotas.enter(caller, name, estimate(request), further, now).map_err(Refusal::RateLimited)?;
-        meter.limited_by(pass);
-        Ok(())
-    }
-
-    /// Checks before any work for a request.
-    pub(crate) fn admit(&self, request: &GenerateRequest, caller: &Caller) -> Result<Permit, Refusal> {
-        let (entries, limits) = (request.metadata.len(), self.limits.metadata_max);
-        let bytes = request.metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
-        if entries > limits.0 || bytes > limits.1 {
-            return Err(Refusal::Metadata { entries, bytes, limits });
-        }
-        self.answers.take(caller.name()).map_err(Refusal::TooManyOpen)
     }
 
     /// The routing decision as of now.

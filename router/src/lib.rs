@@ -33,6 +33,7 @@ mod catalog;
 mod fleet;
 mod view;
 
+mod admission;
 mod attempts;
 mod body_memory;
 mod cascade;
