@@ -27,6 +27,7 @@ pub mod sample;
 
 mod probe;
 mod service;
+mod serving_metrics;
 mod state;
 
 pub mod model;

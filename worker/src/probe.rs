@@ -11,7 +11,10 @@ use slm_probes::{Readiness, Subject};
 use slm_proto::v1::WorkerState;
 use tokio::sync::watch;
 
-use crate::adapters::AdapterMetrics;
+use crate::{
+    adapters::AdapterMetrics,
+    serving_metrics::{ServingMetrics, picker_metrics},
+};
 
 /// State behind the probes; not ready until [`open`](Self::open).
 #[derive(Debug, Default)]
@@ -24,6 +27,7 @@ pub(crate) struct WorkerProbe {
 struct Open {
     state: watch::Receiver<WorkerState>,
     adapters: AdapterMetrics,
+    serving: ServingMetrics,
 }
 
 impl WorkerProbe {
@@ -32,9 +36,9 @@ impl WorkerProbe {
     }
 
     /// Reports ready from now on, with this state.
-    pub(crate) fn open(&self, state: watch::Receiver<WorkerState>, adapters: AdapterMetrics) {
+    pub(crate) fn open(&self, state: watch::Receiver<WorkerState>, adapters: AdapterMetrics, serving: ServingMetrics) {
         // Called once.
-        let _ = self.open.set(Open { state, adapters });
+        let _ = self.open.set(Open { state, adapters, serving });
     }
 }
 
@@ -50,14 +54,19 @@ impl Subject for WorkerProbe {
     fn metrics(&self) -> String {
         let open = self.open.get();
         let state = open.map(|open| open.state.borrow().clone()).unwrap_or_default();
-        let mut registry = registry(&state);
+        let mut own = registry(&state);
+        // Names of others have no prefix of ours.
+        let mut registry = Registry::default();
+        picker_metrics(&state, &mut registry);
         if let Some(open) = open {
-            open.adapters.register(&mut registry);
+            open.adapters.register(&mut own);
+            open.serving.register(&mut registry);
         }
-        let mut text = String::new();
+        let (mut text, mut rest) = (String::new(), String::new());
         // Writing to a string does not fail.
-        let _ = encode(&mut text, &registry);
-        text
+        let _ = encode(&mut rest, &own).and_then(|()| encode(&mut text, &registry));
+        // The text ends once.
+        format!("{}{text}", rest.trim_end_matches("# EOF\n"))
     }
 }
 
@@ -116,7 +125,7 @@ mod tests {
         let (sender, receiver) = watch::channel(state);
         let adapters = crate::adapters::Adapters::new(1, 0, 0);
         adapters.metrics().waited(crate::adapters::Location::Disk, 0.02);
-        probe.open(receiver, adapters.metrics().clone());
+        probe.open(receiver, adapters.metrics().clone(), ServingMetrics::new());
         assert!(probe.readiness().ready);
         let text = probe.metrics();
         assert!(text.contains("slm_worker_sequences_running 4"), "{text}");
@@ -124,6 +133,8 @@ mod tests {
         assert!(text.contains("slm_worker_adapter_requests_running{adapter=\"banking\"} 3"), "{text}");
         assert!(text.contains("slm_worker_adapter_wait_seconds_count{from=\"disk\"} 1"), "{text}");
         assert!(text.contains("slm_worker_adapter_evictions_total 0"), "{text}");
+        assert!(text.contains("vllm:num_requests_running 4"), "{text}");
+        assert_eq!(text.matches("# EOF").count(), 1, "{text}");
         sender.send_modify(|state| state.draining = true);
         assert!(!probe.readiness().ready);
     }

@@ -38,6 +38,7 @@ use crate::{
     model::{Model, ModelError, ModelOptions, Opening, Task, available_threads},
     probe::WorkerProbe,
     service::{Access, Control, Encode, Generate, OpenAnswers, Shared, Tokenize},
+    serving_metrics::ServingMetrics,
     state,
 };
 
@@ -176,7 +177,8 @@ async fn live(config: WorkerConfig, shutdown: CancellationToken, events: Arc<Eve
     let (draining, draining_seen) = watch::channel(false);
     let first = state::describe(&model, EngineStats::default(), 0.0, false);
     let (state, state_seen) = watch::channel(first);
-    probe.open(state_seen.clone(), model.adapters.metrics().clone());
+    let metrics = ServingMetrics::new();
+    probe.open(state_seen.clone(), model.adapters.metrics().clone(), metrics.clone());
     let publishing = state::publish(model.clone(), draining_seen.clone(), state, ended.clone());
     tasks.spawn("state", panics_when_asked("worker-state", publishing).map(Ok::<_, Infallible>));
     let answers = OpenAnswers::new(config.read_timeout);
@@ -193,6 +195,7 @@ async fn live(config: WorkerConfig, shutdown: CancellationToken, events: Arc<Eve
         packing: Arc::new(Semaphore::new(available_threads().div_ceil(THREADS_PER_PACKING))),
         draining: draining_seen,
         state: state_seen,
+        metrics,
     };
     let task = model.task();
     let (health, router) = router(shared, tls.is_some()).await?;

@@ -15,6 +15,7 @@ use crate::{
     engine::{Event, FinishReason},
     permits::Permit,
     sample::{Logprobs, TokenLogprob},
+    serving_metrics::AnswerMeter,
     text::{Piece, TextStream, TokenBytes},
     tools::AnswerReader,
 };
@@ -40,6 +41,7 @@ pub(super) struct Answer {
     delta: v1::Delta,
     /// Sent after the current delta.
     last: Option<v1::Finished>,
+    meter: AnswerMeter,
 }
 
 impl Answer {
@@ -49,6 +51,7 @@ impl Answer {
         text: Option<TextStream>,
         bytes: Option<Arc<TokenBytes>>,
         prompt_tokens: u32,
+        meter: AnswerMeter,
     ) -> Self {
         let delta = v1::Delta::default();
         Self {
@@ -62,6 +65,7 @@ impl Answer {
             generated: 0,
             delta,
             last: None,
+            meter,
         }
     }
 
@@ -123,6 +127,7 @@ impl Answer {
                     return Poll::Ready(Some(Err(status::engine_gone())));
                 }
                 Some(Event::Failed(failure)) => {
+                    self.meter.failed();
                     self.events = None;
                     return Poll::Ready(Some(Err(failure.into())));
                 }
@@ -153,6 +158,7 @@ impl Answer {
     }
 
     fn token(&mut self, id: u32, logprobs: Option<Logprobs>, delta: &mut v1::Delta) {
+        self.meter.token();
         delta.tokens += 1;
         self.generated += 1;
         if let Some(logprobs) = logprobs {
@@ -209,6 +215,7 @@ impl Answer {
 
     /// Closes the event channel; the engine frees the place on its next step.
     fn end(&mut self, mut reason: v1::FinishReason, delta: &mut v1::Delta) {
+        self.meter.finished(self.prompt_tokens, self.generated);
         self.events = None;
         if let Some(reader) = &mut self.reader {
             reader.finish(delta);

@@ -159,7 +159,8 @@ impl Encode {
         width: usize,
         read: impl FnOnce(&TextReader) -> Result<Vec<Tokens>, Status> + Send + 'static,
     ) -> Result<Results, Status> {
-        let Entered { task, tenant, priority, deadline, adapter, permit, .. } = entered;
+        let Entered { task, tenant, priority, deadline, adapter, permit, expert } = entered;
+        let mut meter = self.0.metrics.answer(&expert.model, &expert.name, Instant::now());
         let texts = within(deadline, self.read(task, &tenant, bytes, read)).await?;
         let adapter = match adapter {
             None => None,
@@ -171,8 +172,12 @@ impl Encode {
         let prompt_tokens = texts.iter().map(|text| text.len() as u32).sum();
         let job = Job { texts, adapter, dimensions: width, priority, deadline };
         let reply = self.0.encoder(task)?.embedder.submit(permit, job)?;
-        let results = within(deadline, async { Ok(reply.await.map_err(|_| status::engine_gone())??) }).await?;
-        Ok((results, prompt_tokens))
+        let results = within(deadline, async { Ok(reply.await.map_err(|_| status::engine_gone())??) }).await;
+        match &results {
+            Ok(_) => meter.finished(prompt_tokens, 0),
+            Err(_) => meter.failed(),
+        }
+        Ok((results?, prompt_tokens))
     }
 
     /// What `head` says of vectors; of many, off the network threads.

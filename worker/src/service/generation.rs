@@ -62,10 +62,13 @@ struct Ready {
     adapter: Option<Arc<AdapterLease>>,
     permit: Arc<Permit>,
     deadline: Option<Instant>,
+    /// Time of the request.
+    begun: Instant,
 }
 
 impl Generate {
     async fn begin(&self, request: Request<v1::GenerateRequest>) -> Result<(v1::Started, Answer), Status> {
+        let begun = Instant::now();
         if *self.0.draining.borrow() {
             return Err(status::draining());
         }
@@ -96,7 +99,7 @@ impl Generate {
         let reader = plan.zip(generator.token_bytes.as_ref()).and_then(|(plan, bytes)| plan.reader(&prompt, bytes));
         let of_ids = || generator.token_bytes.as_ref().map(|bytes| bytes.text(&prompt));
         let echo = if request.echo { text.or_else(of_ids) } else { None };
-        let ready = Ready { prompt, constraint, ends, adapter, permit, deadline };
+        let ready = Ready { prompt, constraint, ends, adapter, permit, deadline, begun };
         let answer = self.submit(&request, ready)?.read_by(reader).after(echo);
         let prompt_tokens = answer.prompt_tokens();
         let started = v1::Started {
@@ -109,12 +112,15 @@ impl Generate {
     }
 
     fn submit(&self, request: &v1::GenerateRequest, ready: Ready) -> Result<Answer, Status> {
-        let Ready { prompt, constraint, ends, adapter, permit, deadline } = ready;
+        let Ready { prompt, constraint, ends, adapter, permit, deadline, begun } = ready;
         let model = self.0.generator()?;
         let own_ends = adapter.as_ref().map(|lease| lease.info.chat.eos_token_ids.as_slice()).unwrap_or_default();
         let mut admitted = admit(request, prompt.len(), own_ends, &model.limits)?;
         admitted.stop_ids.extend(ends);
         let prompt_tokens = prompt.len() as u32;
+        let name = &self.0.model.name;
+        let expert = adapter.as_ref().map_or(name, |lease| &lease.info.name);
+        let meter = self.0.metrics.answer(name, expert, begun);
         let job = Job {
             prompt,
             adapter,
@@ -128,7 +134,7 @@ impl Generate {
         let events = model.engine.submit(permit.clone(), job)?;
         let bytes = model.token_bytes.clone();
         let text = bytes.clone().map(|bytes| TextStream::new(bytes, admitted.stop));
-        Ok(Answer::new(events, permit, text, bytes, prompt_tokens))
+        Ok(Answer::new(events, permit, text, bytes, prompt_tokens, meter))
     }
 
     /// The compiled rule of an answer whose calls are guaranteed.

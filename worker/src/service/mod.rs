@@ -25,6 +25,7 @@ use tonic::Status;
 use crate::{
     adapters::AdapterVersion,
     model::{Encoder, Generator, Model, Task, Work},
+    serving_metrics::ServingMetrics,
 };
 
 pub(crate) use access::Access;
@@ -55,6 +56,8 @@ pub(crate) struct Shared {
     pub(crate) draining: watch::Receiver<bool>,
     /// Last published state.
     pub(crate) state: watch::Receiver<v1::WorkerState>,
+    /// Counts and times of answers.
+    pub(crate) metrics: ServingMetrics,
 }
 
 impl Shared {

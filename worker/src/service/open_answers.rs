@@ -149,6 +149,7 @@ mod tests {
         engine::{Event, FinishReason},
         permits::{Permit, PermitLimits},
         sample::{Logprobs, TokenLogprob},
+        serving_metrics::ServingMetrics,
     };
 
     const IDLE: Duration = Duration::from_secs(60);
@@ -170,7 +171,8 @@ mod tests {
         fn answer(&self, tenant: &str) -> (mpsc::Sender<Event>, AnswerStream, Arc<Permit>) {
             let permit = self.permits.enter(&tenant.into(), 0).unwrap();
             let (events, receiver) = mpsc::channel(100);
-            (events, self.all.open(Answer::new(receiver, permit.clone(), None, None, 1)), permit)
+            let meter = ServingMetrics::new().answer("m", "m", std::time::Instant::now());
+            (events, self.all.open(Answer::new(receiver, permit.clone(), None, None, 1, meter)), permit)
         }
     }
 
