@@ -8,6 +8,7 @@ mod cluster {
     mod external;
     mod objects;
     mod people;
+    mod placement;
     mod rights;
     mod second;
     mod swaps;
