@@ -561,6 +561,7 @@ pub(crate) fn for_worker(request: &GenerateRequest, expert: &str, caller: &Calle
         ignore_eos: request.ignore_eos,
         priority: request.priority.max(caller.priority_min()),
         tenant: caller.tenant().to_owned(),
+        tenant_weight: caller.weight(),
         logprobs: request.logprobs,
         explain: false,
         request_id: request.request_id.clone(),

@@ -120,6 +120,7 @@ impl House {
             tokens_max: request.tokens,
             stop_ids: Vec::new(),
             priority: request.priority,
+            weight: 1,
             deadline: None,
         }
     }

@@ -25,6 +25,7 @@ pub(crate) struct Caller {
     models: Models,
     data_policy: DataPolicy,
     limits: Arc<CallerLimits>,
+    weight: u32,
 }
 
 /// The tenant of copies of requests. Those of callers have a colon, or are empty.
@@ -42,6 +43,8 @@ pub(super) struct Grant<'e> {
     /// The laxest policy of its requests.
     pub(super) data_policy: DataPolicy,
     pub(super) limits: CallerLimits,
+    /// Its tenant's share of busy workers.
+    pub(super) weight: u32,
 }
 
 /// The names that a caller may use.
@@ -95,6 +98,7 @@ impl Caller {
             models: grant.models,
             data_policy: grant.data_policy,
             limits: grant.limits.into(),
+            weight: grant.weight,
         }
     }
 
@@ -102,12 +106,17 @@ impl Caller {
     pub(crate) fn anybody() -> Self {
         let data_policy = DataPolicy::AllowExternal;
         let (tenant, limits) = (Arc::default(), Arc::default());
-        Self { name: None, tenant, priority_min: i32::MIN, models: Models::All, data_policy, limits }
+        Self { name: None, tenant, priority_min: i32::MIN, models: Models::All, data_policy, limits, weight: 1 }
     }
 
     /// The same caller, for copies of its requests: they come after everybody's, in a tenant of their own, and take nothing of its share.
     pub(crate) fn shadow(&self) -> Self {
         Self { tenant: SHADOW.into(), priority_min: i32::MAX, limits: Arc::default(), ..self.clone() }
+    }
+
+    /// Its tenant's share of busy workers.
+    pub(crate) fn weight(&self) -> u32 {
+        self.weight
     }
 
     /// Limits of its requests.
@@ -175,6 +184,7 @@ impl Caller {
             models: Models::These(patterns.into()),
             data_policy: DataPolicy::AllowExternal,
             limits: CallerLimits::default(),
+            weight: 1,
         })
     }
 

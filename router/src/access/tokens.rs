@@ -2,7 +2,7 @@
 //!
 //! A list of entries, each with a `name` for logs and metrics, the token as `sha256` (the output of
 //! `printf %s TOKEN | sha256sum`) or in plain (`token`), and optionally the `models` that it may name, the `group` of tokens that
-//! are one tenant, the most urgent `priority` of its requests, their laxest `dataPolicy`, and their `limits`, for some models
+//! are one tenant, the most urgent `priority` of its requests, their `weight` among tenants, their laxest `dataPolicy`, and their `limits`, for some models
 //! `modelLimits` besides. Errors name the line and no token.
 
 use std::collections::HashMap;
@@ -27,8 +27,10 @@ const TOKEN_MIN: usize = 16;
 const TOKEN_MAX: usize = 1024;
 /// Largest limit of a minute.
 const LIMIT_MAX: i64 = 1_000_000_000;
-const FIELDS: [&str; 9] =
-    ["name", "sha256", "token", "models", "group", "priority", "dataPolicy", "limits", "modelLimits"];
+/// Largest share of busy workers.
+const WEIGHT_MAX: i64 = 1000;
+const FIELDS: [&str; 10] =
+    ["name", "sha256", "token", "models", "group", "priority", "weight", "dataPolicy", "limits", "modelLimits"];
 const LIMITS: [&str; 4] = ["requestsPerMinute", "tokensPerMinute", "concurrentRequests", "maxTokens"];
 
 /// An error in the file.
@@ -99,7 +101,18 @@ fn entry(item: &Node) -> Result<(Hash, Grant<'_>), TokensError> {
         all: item.get("limits").map_or(Ok(RateLimits::default()), |field| limits("limits", &field.value))?,
         models: item.get("modelLimits").map_or(Ok(Vec::new()), model_limits)?,
     };
-    Ok((hash, Grant { name, group, priority_min, models, data_policy, limits }))
+    let weight = item.get("weight").map_or(Ok(1), weight)?;
+    Ok((hash, Grant { name, group, priority_min, models, data_policy, limits, weight }))
+}
+
+fn weight(field: &Entry) -> Result<u32, TokensError> {
+    let number = match &field.value.tree {
+        Tree::Scalar(value) => value.as_i64().filter(|number| (1..=WEIGHT_MAX).contains(number)),
+        _ => None,
+    };
+    let what =
+        || format!("`weight` has to be an integer from 1 to {WEIGHT_MAX}: the share of busy workers, 1 without it");
+    number.and_then(|number| u32::try_from(number).ok()).ok_or_else(|| wrong(field.line, what()))
 }
 
 /// The limits in the field `of`.
@@ -254,10 +267,11 @@ mod tests {
 
     #[test]
     fn limits_of_a_token() {
-        let text = "- name: a\n  token: sixteen-or-more-1\n  limits: {requestsPerMinute: 60, maxTokens: 100}\n  \
+        let text = "- name: a\n  token: sixteen-or-more-1\n  weight: 3\n  limits: {requestsPerMinute: 60, maxTokens: 100}\n  \
                     modelLimits:\n    big-*: {tokensPerMinute: 5000, concurrentRequests: 2, maxTokens: 10}\n";
         let table = read(text.as_bytes()).expect("a table");
         let caller = table.caller(b"sixteen-or-more-1").expect("a caller");
+        assert_eq!(caller.weight(), 3);
         let limits = caller.limits();
         let all = RateLimits { requests_per_minute: Some(60), max_tokens: Some(100), ..RateLimits::default() };
         assert_eq!(limits.all, all);
@@ -313,6 +327,7 @@ mod tests {
             (format!("{one}  group: 'a b'\n"), 3, "`group` has to be 1 to 63"),
             (format!("{one}  priority: high\n"), 3, "`priority` has to be an integer"),
             (format!("{one}  priority: 9999999999\n"), 3, "`priority` has to be an integer"),
+            (format!("{one}  weight: 0\n"), 3, "`weight` has to be an integer from 1"),
             (format!("{one}  limits: 5\n"), 3, "`limits` has to have some of the fields requestsPerMinute"),
             (format!("{one}  limits: {{ requests: 5 }}\n"), 3, "the field `requests` is unknown"),
             (format!("{one}  limits:\n    maxTokens: 0\n"), 4, "`limits.maxTokens` has to be an integer from 1"),

@@ -52,6 +52,8 @@ pub struct Job {
     pub stop_ids: Vec<u32>,
     /// Priority among waiting requests; lower goes first.
     pub priority: i32,
+    /// Its tenant's share of a busy worker; at least 1.
+    pub weight: u32,
     /// Time after which the job is abandoned.
     pub deadline: Option<Instant>,
 }

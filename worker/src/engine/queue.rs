@@ -1,7 +1,8 @@
 //! Queue of waiting requests: by priority, then least-served tenant, then that tenant's least-served expert, then order
 //! of arrival.
 //!
-//! Service is counted in tokens that were computed for prompts and answers. A sequence that claims more of the KV cache than
+//! Service is counted in tokens that were computed for prompts and answers, of a tenant divided by its weight (weighted fair
+//! queueing). A sequence that claims more of the KV cache than
 //! its share, one of as many as may run at once, is charged for that instead: where the cache is what is scarce, long
 //! requests of one tenant would keep the short ones of others out, token for token. A tenant or expert that returns after
 //! a pause starts level with the least served of the others, without credit for the pause.
@@ -22,6 +23,9 @@ use super::Submitted;
 /// One admission in this many ignores priorities.
 pub(super) const AGED_EVERY: usize = 8;
 
+/// Parts of a token in which the service of tenants is counted, so that it can be divided by their weights.
+const PARTS: u64 = 1000;
+
 /// Tokens served to a tenant by one expert, shared by the tenant's requests to it.
 #[derive(Debug)]
 pub(super) struct Account {
@@ -29,18 +33,21 @@ pub(super) struct Account {
     tenant: Rc<TenantAccount>,
 }
 
-/// Tokens of all requests of a tenant.
+/// Tokens of all requests of a tenant, divided by its weight.
 #[derive(Debug)]
 struct TenantAccount {
+    /// In parts of a token: [`PARTS`] of a tenant with weight 1.
     served: Cell<u64>,
+    weight: Cell<u32>,
     /// Accounts by expert name; the base's name is empty.
     experts: RefCell<HashMap<String, Weak<Account>>>,
 }
 
 impl Account {
     pub(super) fn charge(&self, tokens: usize) {
-        for served in [&self.served, &self.tenant.served] {
-            served.set(served.get() + tokens as u64);
+        let parts = tokens as u64 * PARTS / u64::from(self.tenant.weight.get());
+        for (served, by) in [(&self.served, tokens as u64), (&self.tenant.served, parts)] {
+            served.set(served.get() + by);
         }
     }
 }
@@ -64,7 +71,9 @@ pub(super) struct Queue {
 impl Queue {
     pub(super) fn push(&mut self, submitted: Submitted) {
         let expert = submitted.job.adapter.as_ref().map_or("", |lease| &lease.info.name);
-        let account = self.tenant(submitted.seat.0.tenant()).expert(expert);
+        let tenant = self.tenant(submitted.seat.0.tenant());
+        tenant.weight.set(submitted.job.weight.max(1));
+        let account = tenant.expert(expert);
         self.waiting.push_back(Waiting { submitted, account });
     }
 
@@ -114,7 +123,7 @@ impl Queue {
         self.tenants.retain(|_, account| account.strong_count() > 0);
         let served = self.tenants.values().filter_map(Weak::upgrade).map(|account| account.served.get());
         let served = Cell::new(served.min().unwrap_or(0));
-        let account = Rc::new(TenantAccount { served, experts: RefCell::default() });
+        let account = Rc::new(TenantAccount { served, weight: Cell::new(1), experts: RefCell::default() });
         self.tenants.insert(name.clone(), Rc::downgrade(&account));
         account
     }
@@ -187,6 +196,7 @@ mod tests {
             tokens_max: 1,
             stop_ids: Vec::new(),
             priority,
+            weight: 1,
             deadline: None,
         };
         let permits = Permits::new(PermitLimits { active_max: 1, open_max: 1 });
@@ -216,6 +226,26 @@ mod tests {
         assert_eq!(next(&mut queue).0, 10);
         assert_eq!(next(&mut queue).0, 11);
         assert_eq!(next(&mut queue).0, 3);
+    }
+
+    #[test]
+    fn tenants_are_served_by_their_weight() {
+        let experts = adapters(&["one"]);
+        let mut queue = Queue::default();
+        for tokens in 1..=40 {
+            for (tenant, weight) in [("heavy", 3), ("light", 1)] {
+                let mut submitted = of_tenant(tenant, &experts[0], 0, tokens);
+                submitted.job.weight = weight;
+                queue.push(submitted);
+            }
+        }
+        let mut heavy = 0;
+        for _ in 0..40 {
+            let waiting = queue.take(queue.next().unwrap()).unwrap();
+            waiting.account.charge(10);
+            heavy += usize::from(&**waiting.submitted.seat.0.tenant() == "heavy");
+        }
+        assert!((29..=31).contains(&heavy), "{heavy} of 40");
     }
 
     #[test]

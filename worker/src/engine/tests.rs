@@ -101,6 +101,7 @@ fn job(constraints: &Constraints, prompt: &str, rule: Option<Constraint>, tokens
         tokens_max,
         stop_ids: vec![END],
         priority: 0,
+        weight: 1,
         deadline: None,
     }
 }

@@ -129,6 +129,7 @@ impl Generate {
             tokens_max: admitted.tokens_max,
             stop_ids: admitted.stop_ids,
             priority: request.priority,
+            weight: request.tenant_weight.max(1),
             deadline,
         };
         let events = model.engine.submit(permit.clone(), job)?;
