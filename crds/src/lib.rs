@@ -31,6 +31,7 @@ pub mod names;
 pub mod nearest;
 pub mod rule;
 pub mod schema;
+pub mod secret_file;
 pub mod selection;
 pub mod yaml;
 

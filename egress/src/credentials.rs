@@ -10,15 +10,12 @@ use std::{
 };
 
 use k8s_openapi::api::core::v1::Secret;
-use kube::{Api, Client, ResourceExt as _};
-use serde::Deserialize as _;
-use slm_crds::{ExternalModelSpec, hosts};
+use kube::{Api, Client};
+use slm_crds::{ExternalModelSpec, hosts, secret_file};
 use tokio::time::timeout;
 
 /// Key of the token in a Secret.
 const TOKEN: &str = "token";
-/// Bytes of a file of Secrets.
-const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Time for a Secret to be read.
 const READ_MAX: Duration = Duration::from_secs(10);
 
@@ -106,42 +103,20 @@ impl Secrets {
     }
 }
 
-/// The Secret of that name, if the file has one. A file that is being written is not there for a moment, or half.
+/// The Secret of that name, if the file has one.
 async fn in_file(path: &Path, name: &str) -> Result<Option<Secret>, String> {
-    let wrong = |what: &dyn fmt::Display| format!("{}: {what}", path.display());
-    let size = tokio::fs::metadata(path).await.map_err(|error| wrong(&error))?.len();
-    if size > FILE_BYTES_MAX {
-        return Err(wrong(&format!("{size} bytes, but a file of Secrets has at most {FILE_BYTES_MAX}")));
-    }
-    let text = tokio::fs::read_to_string(path).await.map_err(|error| wrong(&error))?;
-    let mut found = None;
-    for document in serde_yaml_ng::Deserializer::from_str(&text) {
-        // The parser's words may show what stands there: only the place is told.
-        let place = |error: serde_yaml_ng::Error| {
-            let line = error.location().map_or(0, |location| location.line());
-            wrong(&format!("line {line}: not a Secret manifest: `kind: Secret` with `metadata.name` and `stringData`"))
-        };
-        let document = serde_yaml_ng::Value::deserialize(document).map_err(place)?;
-        if document.is_null() {
-            continue;
-        }
-        let secret: Secret = serde_yaml_ng::from_value(document).map_err(place)?;
-        if secret.name_any() == name {
-            found = Some(secret);
-        }
-    }
-    Ok(found)
+    let (file, secret) = (path.to_owned(), name.to_owned());
+    let found = tokio::task::spawn_blocking(move || secret_file::find(&file, &secret)).await;
+    found.map_err(|error| error.to_string())?
 }
 
 fn token(name: &str, secret: &Secret, spec: &ExternalModelSpec) -> Result<Token, String> {
-    let plain = secret.string_data.as_ref().and_then(|data| data.get(TOKEN).cloned());
-    let encoded = || String::from_utf8(secret.data.as_ref()?.get(TOKEN)?.0.clone()).ok();
-    let token = plain.or_else(encoded).map(|token| token.trim().to_owned()).unwrap_or_default();
+    let token = secret_file::entry(secret, TOKEN).map(|token| token.trim().to_owned()).unwrap_or_default();
     if token.is_empty() || !token.chars().all(|c| c.is_ascii_graphic()) {
         return Err(format!("Secret {name}: its `token` is missing, or is no printable word"));
     }
-    let listed = secret.annotations().get(hosts::HOSTS).map(String::as_str);
-    hosts::allowed_outside(listed, &spec.url, spec.proxy.as_deref()).map_err(|why| format!("Secret {name}: {why}"))?;
+    hosts::allowed_outside(secret_file::hosts(secret), &spec.url, spec.proxy.as_deref())
+        .map_err(|why| format!("Secret {name}: {why}"))?;
     Ok(Token(token))
 }
 

@@ -3,26 +3,18 @@
 //! Whoever may write a route names both a host and a Secret. A Secret says itself which hosts it may be sent to
 //! ([`HOSTS`](slm_crds::hosts::HOSTS)), as for models outside.
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    path::{Path, PathBuf},
-};
+use std::{fmt, path::PathBuf};
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
-use serde::Deserialize;
-use slm_crds::hosts;
-
-/// Bytes of a file of Secrets.
-const FILE_BYTES_MAX: u64 = 1 << 20;
+use k8s_openapi::api::core::v1::Secret;
+use slm_crds::{hosts, secret_file};
 
 /// Where Secrets are. Read whenever one is needed, so that a changed file needs no restart.
 #[derive(Clone, Debug, Default)]
 pub struct Secrets(pub Option<PathBuf>);
 
 /// The entries of one Secret. Never shown.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub(crate) struct Entries(BTreeMap<String, String>);
+#[derive(Clone, Default)]
+pub(crate) struct Entries(Secret);
 
 impl fmt::Debug for Entries {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -31,26 +23,10 @@ impl fmt::Debug for Entries {
 }
 
 impl Entries {
-    /// An entry without the line end of a file that was made by hand.
-    pub(crate) fn get(&self, key: &str) -> Option<&str> {
-        self.0.get(key).map(|value| value.trim_end_matches(['\r', '\n'])).filter(|value| !value.is_empty())
+    /// The text of an entry.
+    pub(crate) fn get(&self, key: &str) -> Option<String> {
+        secret_file::entry(&self.0, key)
     }
-}
-
-#[derive(Deserialize)]
-struct Secret {
-    metadata: Metadata,
-    #[serde(default, rename = "stringData")]
-    string_data: BTreeMap<String, String>,
-    #[serde(default)]
-    data: BTreeMap<String, String>,
-}
-
-#[derive(Deserialize)]
-struct Metadata {
-    name: String,
-    #[serde(default)]
-    annotations: BTreeMap<String, String>,
 }
 
 impl Secrets {
@@ -62,43 +38,14 @@ impl Secrets {
         let Some(path) = &self.0 else {
             return Err(format!("Secret {name}: there are no Secrets here; name a file of them with --secrets"));
         };
-        let secret = in_file(path, name).await?;
+        let (file, secret) = (path.clone(), name.to_owned());
+        let found = tokio::task::spawn_blocking(move || secret_file::find(&file, &secret)).await;
+        let secret = found.map_err(|error| error.to_string())??;
         let secret = secret.ok_or_else(|| format!("{}: no Secret is named {name}", path.display()))?;
-        let listed = secret.metadata.annotations.get(hosts::HOSTS).map(String::as_str);
-        hosts::allowed_outside(listed, url, None).map_err(|why| format!("Secret {name}: {why}"))?;
-        let mut entries = secret.string_data;
-        for (key, value) in secret.data {
-            let decoded = STANDARD.decode(value.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-            let decoded = decoded.ok_or_else(|| format!("Secret {name}: data.{key} is no base64 of a text"))?;
-            entries.entry(key).or_insert(decoded);
-        }
-        Ok(Entries(entries))
+        hosts::allowed_outside(secret_file::hosts(&secret), url, None)
+            .map_err(|why| format!("Secret {name}: {why}"))?;
+        Ok(Entries(secret))
     }
-}
-
-async fn in_file(path: &Path, name: &str) -> Result<Option<Secret>, String> {
-    let wrong = |what: &dyn fmt::Display| format!("{}: {what}", path.display());
-    let size = tokio::fs::metadata(path).await.map_err(|error| wrong(&error))?.len();
-    if size > FILE_BYTES_MAX {
-        return Err(wrong(&format!("{size} bytes, but a file of Secrets has at most {FILE_BYTES_MAX}")));
-    }
-    let text = tokio::fs::read_to_string(path).await.map_err(|error| wrong(&error))?;
-    for document in serde_yaml_ng::Deserializer::from_str(&text) {
-        // The parser's words may show what stands there: only the place is told.
-        let place = |error: serde_yaml_ng::Error| {
-            let line = error.location().map_or(0, |location| location.line());
-            wrong(&format!("line {line}: not a Secret manifest: `metadata.name` with `stringData` or `data`"))
-        };
-        let document = serde_yaml_ng::Value::deserialize(document).map_err(place)?;
-        if document.is_null() {
-            continue;
-        }
-        let secret: Secret = serde_yaml_ng::from_value(document).map_err(place)?;
-        if secret.metadata.name == name {
-            return Ok(Some(secret));
-        }
-    }
-    Ok(None)
 }
 
 #[cfg(test)]
@@ -113,7 +60,8 @@ mod tests {
         std::fs::write(file.path(), text).expect("a file");
         let secrets = Secrets(Some(file.path().to_owned()));
         let entries = secrets.entries("a", "postgres://u@db:5432/x").await.expect("entries");
-        assert_eq!((entries.get("password"), entries.get("username")), (Some("s3cret"), Some("reader")));
+        let entry = |key| entries.get(key);
+        assert_eq!((entry("password").as_deref(), entry("username").as_deref()), (Some("s3cret"), Some("reader")));
         assert_eq!(format!("{entries:?}"), "Entries(…)");
         assert!(secrets.entries("a", "http://near:1").await.is_ok());
         for (name, url, why) in [
