@@ -4,7 +4,7 @@
 //! status only `resolved` is read, the digest that its source was resolved to.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap},
     sync::Arc,
     time::Instant,
 };
@@ -115,6 +115,9 @@ struct FleetController {
     gates: JoinSet<()>,
     probe: Arc<OperatorProbe>,
     next_id: u64,
+    /// What the view shows, and the pods of which that is not true any more.
+    snapshot: Snapshot,
+    touched: BTreeSet<String>,
     view: FleetView,
     requests: ReconcileRequests,
 }
@@ -145,6 +148,8 @@ pub(crate) async fn run(
         gates: JoinSet::new(),
         probe,
         next_id: 0,
+        snapshot: Snapshot::new(),
+        touched: BTreeSet::new(),
         view,
         requests,
     };
@@ -213,6 +218,7 @@ impl FleetController {
         let (mut concerned, mut closed) = (BTreeSet::new(), Vec::new());
         for name in gone {
             if let Some(member) = self.members.remove(&name) {
+                self.touched.insert(name);
                 concerned.insert(member.pod.model);
             }
         }
@@ -250,6 +256,7 @@ impl FleetController {
                 let gate = if pod.gate_open { Gate::Open } else { Gate::Closed };
                 let (state, holdings) = (Err("connecting".into()), Holdings::default());
                 let member = Member { link, state, holdings, desired: DesiredAdapters::new(), gate, pod };
+                self.touched.insert(member.pod.name.clone());
                 self.members.insert(member.pod.name.clone(), member);
             }
             Err(error) => tracing::error!(pod = pod.name, address = pod.address, %error, "invalid pod address"),
@@ -282,6 +289,7 @@ impl FleetController {
         let Some(member) = self.members.get_mut(pod).filter(|member| member.link.worker() == incarnation) else {
             return;
         };
+        self.touched.insert(pod.clone());
         let model = member.pod.model.clone();
         let (mut adapters, mut worker) = (Vec::new(), false);
         match event {
@@ -412,6 +420,7 @@ impl FleetController {
         }
         let now = Instant::now();
         for step in next_actions(&member.desired, &member.holdings, now, |name| moving.contains(name)) {
+            self.touched.insert(pod.to_owned());
             member.holdings.ask(&step, now);
             match secret_of(&self.objects, &step) {
                 None => member.link.ask(step, no_credentials()),
@@ -448,21 +457,25 @@ impl FleetController {
         Ok(())
     }
 
-    fn publish(&self) {
-        let snapshot: Snapshot = self
-            .members
-            .iter()
-            .map(|(name, member)| {
-                let view = PodView {
-                    name: name.clone(),
-                    model: member.pod.model.clone(),
-                    state: member.state.clone(),
-                    holdings: member.holdings.clone(),
-                };
-                (name.clone(), Arc::new(view))
-            })
-            .collect::<BTreeMap<_, _>>();
-        self.view.publish(snapshot);
+    /// Shows the pods as they are now. Only those that changed are copied: a pod may have hundreds of adapters.
+    fn publish(&mut self) {
+        if self.touched.is_empty() {
+            return;
+        }
+        for name in std::mem::take(&mut self.touched) {
+            let Some(member) = self.members.get(&name) else {
+                self.snapshot.remove(&name);
+                continue;
+            };
+            let view = PodView {
+                name: name.clone(),
+                model: member.pod.model.clone(),
+                state: member.state.clone(),
+                holdings: member.holdings.clone(),
+            };
+            self.snapshot.insert(name, Arc::new(view));
+        }
+        self.view.publish(self.snapshot.clone());
     }
 
     async fn reconcile_model(&self, model: &str) {

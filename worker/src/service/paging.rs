@@ -4,7 +4,10 @@
 //! from its source. Of several requests that want it, one brings it. Its files may have left the cache meanwhile: what has no
 //! files any more loses its name, so that the state stream shows it missing and it is loaded anew.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use slm_proto::v1;
 use tonic::Status;
@@ -15,6 +18,9 @@ use crate::{
     fetch::{self, Fetched},
     model::{LoadAdapterError, Model, WantedAdapter},
 };
+
+/// Longest time until a device without room for an adapter is asked again, if nobody says that there is room.
+const ROOM_AGAIN: Duration = Duration::from_millis(100);
 
 impl Shared {
     /// A lease on the slot of `version`. Waits until one is free, and until its matrices are there.
@@ -45,14 +51,15 @@ impl Shared {
                         adapters.metrics().waited(from, since.elapsed().as_secs_f64());
                         return Ok(lease);
                     }
-                    if adapters.evict() {
-                        continue;
+                    if !adapters.evict() {
+                        // Requests use all that is there. The reservation that was given up is no news.
+                        freed.mark_unchanged();
+                        let _ = tokio::time::timeout(ROOM_AGAIN, freed.changed()).await;
                     }
                 }
-                Claimed::Wait => {}
+                // The sender lives as long as the adapters.
+                Claimed::Wait => drop(freed.changed().await),
             }
-            // The sender lives as long as the adapters.
-            let _ = freed.changed().await;
         }
     }
 

@@ -41,6 +41,8 @@ fn case() -> Case {
         gates: JoinSet::new(),
         probe: OperatorProbe::new(),
         next_id: 0,
+        snapshot: Snapshot::new(),
+        touched: BTreeSet::new(),
         view: FleetView::default(),
         requests,
     };
