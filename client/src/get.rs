@@ -98,7 +98,7 @@ fn select(models: Vec<ModelInfo>, what: KindFilter, name: Option<&str>) -> Resul
 fn table(models: &[ModelInfo], wide: bool) -> (Vec<&'static str>, Vec<Vec<String>>) {
     let mut heading = vec!["KIND", "NAME", "READY", "MODEL", "WORKERS", "MEMORY", "DIGEST"];
     if wide {
-        heading.extend(["PROVIDER", "FLAVOUR", "NODES", "ADDRESSES", "DESCRIPTION"]);
+        heading.extend(["IN SLOT", "PROVIDER", "FLAVOUR", "NODES", "ADDRESSES", "DESCRIPTION"]);
     }
     let row = |model: &ModelInfo| {
         let is_route = model.kind == "SwarmRoute";
@@ -113,6 +113,9 @@ fn table(models: &[ModelInfo], wide: bool) -> (Vec<&'static str>, Vec<Vec<String
         ];
         if wide {
             let nodes = model.nodes.iter().map(|part| format!("{}:{}", part.provider, part.nodes)).collect::<Vec<_>>();
+            let is_adapter = model.kind == "LoraAdapter";
+            let in_slot = || format!("{}/{}", model.in_slots, model.workers.len());
+            row.push(if is_adapter { in_slot() } else { "-".to_owned() });
             row.extend([or_dash(&model.execution_provider), or_dash(&model.flavour), or_dash(&nodes.join(","))]);
             row.extend([or_dash(&model.workers.join(",")), or_dash(&model.description)]);
         }
@@ -134,6 +137,7 @@ fn json(model: &ModelInfo) -> Value {
         "description": model.description,
         "digest": model.digest,
         "workers": model.workers,
+        "inSlots": model.in_slots,
         "bytes": model.bytes,
         "executionProvider": model.execution_provider,
         "flavour": model.flavour,

@@ -39,12 +39,14 @@ pub(crate) fn entry(view: &View, name: &str) -> Option<ModelInfo> {
 }
 
 fn of_expert(view: &View, expert: &Expert) -> ModelInfo {
+    let is_adapter = expert.kind == ExpertKind::LoraAdapter;
     let resident: Vec<(&str, &str)> = view
         .workers_of(&expert.model)
         .filter_map(|worker| Some((&*worker.url, worker.resident(expert).ok()?)))
         .collect();
+    let holders = view.workers_of(&expert.model).filter(|worker| worker.resident(expert).is_ok());
+    let in_slots = holders.filter(|worker| is_adapter && !worker.is_away(expert)).count();
     let state = view.workers_of(&expert.model).find_map(|worker| worker.state.as_deref().ok());
-    let is_adapter = expert.kind == ExpertKind::LoraAdapter;
     ModelInfo {
         name: expert.name.clone(),
         kind: if is_adapter { "LoraAdapter" } else { "SlmModel" }.to_owned(),
@@ -57,6 +59,7 @@ fn of_expert(view: &View, expert: &Expert) -> ModelInfo {
         flavour: state.map(|state| state.flavour.clone()).unwrap_or_default(),
         nodes: state.map(|state| state.nodes.clone()).unwrap_or_default(),
         workers: resident.into_iter().map(|(url, _)| url.to_owned()).collect(),
+        in_slots: u32::try_from(in_slots).unwrap_or(u32::MAX),
     }
 }
 

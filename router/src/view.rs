@@ -131,7 +131,8 @@ impl Worker {
         if expert.kind == ExpertKind::LoraAdapter {
             return serving_adapter(state, &expert.name).map(|adapter| adapter.bytes);
         }
-        let adapters: u64 = state.adapters.iter().map(|adapter| adapter.bytes).sum();
+        let in_memory = state.adapters.iter().filter(|adapter| adapter.location() != AdapterLocation::Disk);
+        let adapters: u64 = in_memory.map(|adapter| adapter.bytes).sum();
         state.resident_bytes.checked_sub(adapters)
     }
 

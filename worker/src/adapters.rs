@@ -254,11 +254,6 @@ impl Adapters {
         &self.shared.metrics
     }
 
-    /// Bytes of adapters in the memory of the host, without those in slots that are read there.
-    pub fn host_bytes(&self) -> u64 {
-        self.shared.host().bytes()
-    }
-
     /// A load of `name` begins: earlier ones that still go on will not be published any more, nor will this one once the
     /// ticket is dropped.
     pub fn begin_load(&self, name: &str) -> LoadTicket {

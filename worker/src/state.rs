@@ -58,8 +58,8 @@ pub(crate) async fn publish(
 pub(crate) fn describe(model: &Model, stats: EngineStats, tokens_per_second: f32, draining: bool) -> v1::WorkerState {
     let (slots, used) = model.adapters.slots();
     let residents = model.adapters.residents();
-    let placed = residents.iter().filter(|resident| resident.location == Location::Slot);
-    let adapter_bytes = placed.map(|resident| resident.version.bytes).sum::<u64>() + model.adapters.host_bytes();
+    let in_memory = residents.iter().filter(|resident| resident.location != Location::Disk);
+    let adapter_bytes: u64 = in_memory.map(|resident| resident.version.bytes).sum();
     let counts = model.permits().counts();
     let (context_length, sequences_max, kv_tokens_max) = match &model.work {
         Work::Generate(generator) => {

@@ -62,6 +62,7 @@ impl<A: Clone> HostCache<A> {
     }
 
     /// Bytes that it keeps.
+    #[cfg(test)]
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
