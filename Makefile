@@ -30,7 +30,7 @@ up: setup build ## Start the quickstart swarm and serve until Ctrl-C
 	@exec "$(SLM)" up -f examples/quickstart
 
 test: setup ## Everything that CI runs
-	@CACHE="$(CACHE)" scripts/setup gemma clients grpcurl registry openvino pgvector
+	@CACHE="$(CACHE)" scripts/setup gemma clients grpcurl registry s3 openvino pgvector
 	@$(MAKE) --no-print-directory check build
 	SLM_TEST_PYTHON="$(PYTHON)" $(CARGO) test --release --workspace --no-fail-fast
 

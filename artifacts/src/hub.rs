@@ -1,32 +1,18 @@
 //! `hf://`: models and adapters in a repository of a Hub: that of Hugging Face, or a mirror.
 //!
-//! `api` speaks to the Hub, `select` chooses the files that a model needs. A revision is resolved to its commit, and what a commit
-//! has never changes.
+//! `api` speaks to the Hub. A revision is resolved to its commit, and what a commit has never changes.
 
 mod api;
-mod select;
-
-use std::{fs, io, path::Path};
-
-use sha1::Sha1;
-use sha2::{Digest as _, Sha256};
 
 use crate::{
-    Artifact, FetchError, Progress,
-    cache::{blocking, entry::Entry, entry_key, job::Job, refs::Ref, refs::hashed},
-    http::{
-        download::{Download, DownloadRequest, Outcome},
-        retry::RetryPolicy,
-    },
+    Artifact, FetchError,
+    files::{FileSource, Files, RemoteFile},
+    http::retry::RetryPolicy,
     hub_reference::HubReference,
-    part::{Becomes, Part},
-    progress::{Phase, Watcher},
+    progress::Watcher,
     request::Request,
-    stage::concluded,
-    validators::Validators,
 };
-use api::{Check, Hub, TreeFile};
-use select::{Selection, select};
+use api::{Hub, HubFile};
 
 /// Fetches files of a repository.
 pub(crate) async fn fetch(
@@ -34,236 +20,47 @@ pub(crate) async fn fetch(
     reference: &HubReference,
     watch: Watcher<'_>,
 ) -> Result<Artifact, FetchError> {
-    if let Some(digest) = &request.digest
-        && let Some(entry) = request.cached(&entry_key(digest, false)).await?
-    {
-        return Ok(Artifact::cached(entry, false));
-    }
     let hub = Hub::new(&request, reference)?;
-    let repository = Repository { request: &request, hub: &hub, reference };
-    if reference.is_commit() {
-        return repository.at(&reference.revision, watch).await.map(|entry| Artifact::cached(entry, false));
-    }
-    repository.latest(watch).await
+    let repository = Repository { hub: &hub, reference };
+    let fixed = reference.is_commit().then_some(reference.revision.as_str());
+    Files { request: &request, source: &repository }.fetch(fixed, watch).await
 }
 
 struct Repository<'a> {
-    request: &'a Request<'a>,
     hub: &'a Hub<'a>,
     reference: &'a HubReference,
 }
 
-impl Repository<'_> {
-    /// The current version of a branch or tag, or the last known one if the Hub is unreachable.
-    async fn latest(&self, watch: Watcher<'_>) -> Result<Artifact, FetchError> {
-        watch(Progress::of(Phase::Resolving, 0, None));
-        let name = self.name(&self.reference.revision);
-        let known = self.known(&name).await?;
-        let retry = self.request.tools.retry;
-        let retry = if known.is_some() { retry.hurried() } else { retry };
-        match (self.current(name, retry, watch).await, known) {
-            (Ok(entry), _) => Ok(Artifact::cached(entry, false)),
-            (Err(error @ FetchError::Unreachable { .. }), Some(entry)) => {
-                tracing::info!(%error, "using what was fetched before");
-                Ok(Artifact::cached(entry, true))
-            }
-            (Err(error), _) => Err(error),
-        }
+impl FileSource for Repository<'_> {
+    type Origin<'s>
+        = HubFile<'s>
+    where
+        Self: 's;
+
+    fn subject(&self) -> &str {
+        &self.reference.repository
     }
 
-    async fn current(&self, name: String, retry: RetryPolicy, watch: Watcher<'_>) -> Result<Entry, FetchError> {
-        let commit = self.hub.commit(&self.reference.revision, retry).await?;
-        let entry = self.at(&commit, watch).await?;
-        self.remember(name, &entry).await;
-        Ok(entry)
+    fn path(&self) -> &str {
+        &self.reference.path
     }
 
-    /// What a commit has. Without a network if it was fetched before.
-    async fn at(&self, commit: &str, watch: Watcher<'_>) -> Result<Entry, FetchError> {
-        let name = self.name(commit);
-        if let Some(entry) = self.known(&name).await? {
-            return self.expected(entry);
-        }
-        let (cache, uri) = (&self.request.tools.cache, self.request.uri);
-        let key = format!("hub-{}", hashed(&name));
-        let job = Job::begin(cache, &key, uri, watch).await?;
-        // The previous holder of the job may have fetched it.
-        let result = match self.known(&name).await {
-            Ok(Some(entry)) => self.expected(entry),
-            Ok(None) => self.make(&job, &key, commit, watch).await,
-            Err(error) => Err(error),
-        };
-        let entry = concluded(job, cache, uri, result).await?;
-        self.remember(name, &entry).await;
-        Ok(entry)
+    fn name(&self, version: Option<&str>) -> String {
+        let version = version.unwrap_or(&self.reference.revision);
+        format!("{}{}", self.hub.server(), self.reference.at(version))
     }
 
-    async fn make(&self, job: &Job, key: &str, commit: &str, watch: Watcher<'_>) -> Result<Entry, FetchError> {
-        watch(Progress::of(Phase::Resolving, 0, None));
-        let files = self.hub.tree(commit).await?;
-        let Selection { root, files } = select(&files, &self.reference.path).map_err(|message| self.unfit(&message))?;
-        let total = files.iter().map(|file| file.bytes).sum();
-        self.request.reserve(job, key, total).await?;
-        let (mut parts, mut digests, mut before) = (Vec::new(), Vec::new(), 0);
-        for file in &files {
-            let mut whole = |progress: Progress| match progress.phase {
-                Phase::Downloading | Phase::Verifying => {
-                    watch(Progress::of(progress.phase, before + progress.done, total));
-                }
-                _ => watch(progress),
-            };
-            let (part, digest) = self.download(job, key, (commit, file), root, &mut whole).await?;
-            digests.push((part.name.clone(), digest));
-            parts.push(part);
-            before += file.bytes;
-        }
-        let digest = digest_of(&digests, self.reference.path == files.first().map_or("", |file| file.path.as_str()));
-        self.check(&digest)?;
-        match self.request.cached(&entry_key(&digest, false)).await? {
-            Some(entry) => Ok(entry),
-            None => self.request.stage(job, &entry_key(&digest, false), &digest, parts, watch).await,
-        }
+    async fn version(&self, retry: RetryPolicy) -> Result<String, FetchError> {
+        self.hub.commit(&self.reference.revision, retry).await
     }
 
-    async fn download(
-        &self,
-        job: &Job,
-        key: &str,
-        (commit, file): (&str, &TreeFile),
-        root: &str,
-        watch: &mut (dyn FnMut(Progress) + Send),
-    ) -> Result<(Part, String), FetchError> {
-        let store = self.request.tools;
-        let origin = self.hub.origin(commit, &file.path)?;
-        let path = job.dir().join(format!("file-{}", hashed(&file.path)));
-        let request = DownloadRequest {
-            uri: self.request.uri.to_owned(),
-            name: file.path.clone(),
-            url: origin.url().to_owned(),
-            path: path.clone(),
-            digest: match &file.check {
-                Check::Sha256(digest) => Some(digest.clone()),
-                Check::Git(_) => None,
-            },
-            size: Some(file.bytes),
-            unless: None,
-        };
-        let (cache, retry, rate, answer_max) = (&store.cache, store.retry, store.rate, store.answer_max);
-        let download = Download { origin: &origin, request: &request, cache, job, key, retry, rate, answer_max };
-        let Outcome::Arrived { digest, .. } = download.run(watch).await? else {
-            let message = format!("{}: the server answers 304 (not modified) to an unconditional request", file.path);
-            return Err(FetchError::Refused { uri: self.request.uri.to_owned(), message });
-        };
-        if let Check::Git(expected) = &file.check {
-            self.check_blob(path.clone(), file, expected).await?;
-        }
-        let name = file.path[root.len()..].to_owned();
-        let becomes = Becomes::File(name.clone().into());
-        Ok((Part { from: path, name, becomes }, digest))
+    async fn files(&self, version: &str) -> Result<Vec<RemoteFile>, FetchError> {
+        self.hub.tree(version).await
     }
 
-    /// Compares a small file with git's digest of it.
-    async fn check_blob(&self, path: std::path::PathBuf, file: &TreeFile, expected: &str) -> Result<(), FetchError> {
-        let (uri, bytes) = (self.request.uri, file.bytes);
-        let actual = blocking(&self.request.tools.cache, uri, move |_| {
-            let actual = git_blob(&path, bytes)?;
-            Ok((actual, path))
-        });
-        let (actual, path) = actual.await?;
-        if actual == expected {
-            return Ok(());
-        }
-        // Kept, it would be taken for the beginning of the right one.
-        blocking(&self.request.tools.cache, uri, move |_| fs::remove_file(path)).await?;
-        Err(FetchError::DigestMismatch {
-            uri: uri.to_owned(),
-            file: file.path.clone(),
-            expected: format!("git:{expected}"),
-            actual: format!("git:{actual}"),
-        })
-    }
-
-    fn expected(&self, entry: Entry) -> Result<Entry, FetchError> {
-        self.check(entry.index.digest.trim_start_matches("sha256:")).map(|()| entry)
-    }
-
-    /// Compares with the digest that the source names.
-    fn check(&self, actual: &str) -> Result<(), FetchError> {
-        match &self.request.digest {
-            Some(expected) if expected != actual => Err(FetchError::DigestMismatch {
-                uri: self.request.uri.to_owned(),
-                file: self.reference.path.clone(),
-                expected: format!("sha256:{expected}"),
-                actual: format!("sha256:{actual}"),
-            }),
-            _ => Ok(()),
-        }
-    }
-
-    fn unfit(&self, message: &str) -> FetchError {
-        let message = format!("{} {message}", self.reference.repository);
-        FetchError::NotFound { uri: self.request.uri.to_owned(), message }
-    }
-
-    /// Name of a version among the references of the cache.
-    fn name(&self, revision: &str) -> String {
-        format!("{}{}", self.hub.server(), self.reference.at(revision))
-    }
-
-    async fn known(&self, name: &str) -> Result<Option<Entry>, FetchError> {
-        let name = name.to_owned();
-        blocking(&self.request.tools.cache, self.request.uri, move |cache| match cache.read_ref(&name) {
-            Some(known) => cache.lookup(&known.key),
-            None => Ok(None),
-        })
-        .await
-    }
-
-    async fn remember(&self, name: String, entry: &Entry) {
-        let key = entry_key(entry.index.digest.trim_start_matches("sha256:"), false);
-        let to = Ref { source: self.request.uri.to_owned(), key, validators: Validators::default() };
-        self.request.remember(name, to).await;
-    }
-}
-
-/// The digest of one file that was named, or of several: that of what `sha256sum` prints of them in order of their names.
-fn digest_of(files: &[(String, String)], is_named: bool) -> String {
-    match files {
-        [(_, digest)] if is_named => digest.clone(),
-        several => {
-            let lines: String = several.iter().map(|(name, digest)| format!("{digest}  {name}\n")).collect();
-            hex::encode(Sha256::digest(lines.as_bytes()))
-        }
-    }
-}
-
-/// git's digest of a file's content.
-fn git_blob(path: &Path, bytes: u64) -> io::Result<String> {
-    let mut hasher = Sha1::new();
-    hasher.update(format!("blob {bytes}\0"));
-    io::copy(&mut fs::File::open(path)?, &mut hasher)?;
-    Ok(hex::encode(hasher.finalize()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn digests() {
-        let files = [("a".to_owned(), "00".to_owned()), ("b/c".to_owned(), "11".to_owned())];
-        assert_eq!(digest_of(&files[..1], true), "00");
-        let listed = hex::encode(Sha256::digest("00  a\n11  b/c\n"));
-        assert_eq!(digest_of(&files, false), listed);
-        assert_ne!(digest_of(&files[..1], false), "00");
-    }
-
-    #[test]
-    fn blobs_are_named_as_git_names_them() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("x");
-        fs::write(&path, "hello\n").unwrap();
-        // `printf 'hello\n' | git hash-object --stdin`
-        assert_eq!(git_blob(&path, 6).unwrap(), "ce013625030ba8dba906f756967f9e9ca394464a");
+    fn origin(&self, version: &str, file: &RemoteFile) -> Result<(HubFile<'_>, String), FetchError> {
+        let origin = self.hub.origin(version, &file.path)?;
+        let url = origin.url().to_owned();
+        Ok((origin, url))
     }
 }

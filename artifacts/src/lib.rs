@@ -1,7 +1,7 @@
 //! Artifact store: fetches models and adapters from their source to a path on this machine.
 //!
 //! [`Store::fetch`] takes a URI and gives an [`Artifact`]: a path, the verified digest, and a lease that keeps it in
-//! the cache while it is used. `file:` and `pvc://` are used in place; `https://`, `oci://` and `hf://` are downloaded into a
+//! the cache while it is used. `file:` and `pvc://` are used in place; `https://`, `oci://`, `hf://`, `s3://`, `gs://` and `az://` are downloaded into a
 //! cache that any number of processes and pods may share. See docs/artifacts.md.
 //!
 //! # Guarantees
@@ -17,6 +17,7 @@
 //!
 //! Modules, in the order in which a fetch meets them:
 
+mod bucket_reference;
 mod digest;
 mod hub_reference;
 mod oci_reference;
@@ -27,6 +28,8 @@ mod credentials;
 mod error;
 mod progress;
 
+mod bucket;
+mod files;
 mod hub;
 mod local;
 mod oci;

@@ -1,6 +1,6 @@
 //! A fetch, and the tools that every kind of source needs for it.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use reqwest::Client;
 
@@ -22,6 +22,7 @@ pub(crate) struct Tools {
     pub(crate) plain: PlainHosts,
     /// The Hub that `hf:` names.
     pub(crate) hub: HubServer,
+    pub(crate) buckets: BucketServers,
     pub(crate) retry: RetryPolicy,
     pub(crate) rate: MinimumRate,
     pub(crate) answer_max: Duration,
@@ -34,6 +35,15 @@ pub(crate) struct HubServer {
     pub(crate) endpoint: String,
     /// Of sources without their own.
     pub(crate) credentials: Option<Credentials>,
+}
+
+/// Servers of buckets.
+#[derive(Clone, Debug)]
+pub(crate) struct BucketServers {
+    /// Of `s3:`, unless it is Amazon's.
+    pub(crate) s3_endpoint: Option<String>,
+    /// PEM certificates to trust besides the system's.
+    pub(crate) ca_file: Option<PathBuf>,
 }
 
 /// One fetch.

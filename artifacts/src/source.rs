@@ -5,16 +5,19 @@ use std::path::PathBuf;
 use percent_encoding::percent_decode_str;
 use reqwest::Url;
 
-use crate::{Credentials, FetchError, hub_reference::HubReference, oci_reference::OciReference};
+use crate::{
+    Credentials, FetchError, bucket_reference::BucketReference, hub_reference::HubReference,
+    oci_reference::OciReference,
+};
 
 /// Source of an artifact.
 #[derive(Clone, Debug, Default)]
 pub struct Source {
-    /// `file:PATH`, `pvc://CLAIM/PATH`, `https://…`, `oci://HOST/REPOSITORY[:TAG][@DIGEST]` or
-    /// `hf://ORG/REPO[@REVISION][/PATH]`.
+    /// `file:PATH`, `pvc://CLAIM/PATH`, `https://…`, `oci://HOST/REPOSITORY[:TAG][@DIGEST]`,
+    /// `hf://ORG/REPO[@REVISION][/PATH]`, or `s3://BUCKET/PATH`, `gs://BUCKET/PATH` or `az://CONTAINER/PATH`.
     pub uri: String,
     /// Expected digest, `sha256:` and 64 hexadecimal digits: of the file or archive for `https:`, of the manifest for
-    /// `oci:`, of the file or of the list of files for `hf:`. Ignored for `file:` and `pvc:`, which are used in place: there the caller compares it.
+    /// `oci:`, of the file or of the list of files for `hf:` and buckets. Ignored for `file:` and `pvc:`, which are used in place: there the caller compares it.
     pub digest: Option<String>,
     /// Credentials for the server. Never sent to another host, nor without TLS unless the host is allowed without.
     pub credentials: Option<Credentials>,
@@ -52,9 +55,12 @@ pub(crate) enum Location {
     Oci(OciReference),
     /// Files in a repository of a Hub.
     Hub(HubReference),
+    /// Files in a bucket.
+    Bucket(BucketReference),
 }
 
-const SUPPORTED: &str = "file:PATH, pvc://CLAIM/PATH, https://HOST/FILE, oci://HOST/REPOSITORY:TAG or hf://ORG/REPO";
+const SUPPORTED: &str = "file:PATH, pvc://CLAIM/PATH, https://HOST/FILE, oci://HOST/REPOSITORY:TAG, hf://ORG/REPO, s3://BUCKET/PATH, \
+                         gs://BUCKET/PATH or az://CONTAINER/PATH";
 
 impl Location {
     /// # Errors
@@ -70,6 +76,7 @@ impl Location {
             "http" | "https" => web(uri).map(Self::Web).map_err(bad),
             "oci" => OciReference::parse(rest).map(Self::Oci).map_err(bad),
             "hf" => HubReference::parse(rest).map(Self::Hub).map_err(bad),
+            "s3" | "gs" | "az" => BucketReference::parse(uri).map(Self::Bucket).map_err(bad),
             other => Err(bad(format!("scheme `{other}` is not supported; write {SUPPORTED}"))),
         }
     }
@@ -148,6 +155,7 @@ mod tests {
             Ok(Location::Web(url)) => format!("web {url} {}", file_name(&url).unwrap()),
             Ok(Location::Oci(reference)) => format!("oci {reference}"),
             Ok(Location::Hub(reference)) => format!("hub {reference}"),
+            Ok(Location::Bucket(reference)) => format!("bucket {reference}"),
             Err(error) => format!("{}: {error}", error.reason()),
         }
     }
@@ -175,7 +183,7 @@ mod tests {
         for (uri, part) in [
             ("models/x.gguf", "has no scheme"),
             ("hf://org", "write hf://ORG/REPO"),
-            ("s3://bucket/key", "scheme `s3` is not supported; write file:PATH, pvc://CLAIM/PATH, https://"),
+            ("ftp://host/x", "scheme `ftp` is not supported; write file:PATH, pvc://CLAIM/PATH, https://"),
             ("file:", "names no file"),
             ("file://models/x", "three slashes"),
             ("pvc:models/x", "write pvc://CLAIM/PATH"),

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use crate::{
-    Artifact, Credentials, FetchError, Progress, RetryPolicy, Source,
+    Artifact, Credentials, FetchError, Progress, RetryPolicy, Source, bucket,
     cache::Cache,
     digest::parse_digest,
     http::{
@@ -11,7 +11,7 @@ use crate::{
         rate::MinimumRate,
     },
     hub, local, oci,
-    request::{HubServer, Request, Tools},
+    request::{BucketServers, HubServer, Request, Tools},
     source::Location,
     web,
 };
@@ -35,6 +35,8 @@ pub struct StoreConfig {
     pub hub_endpoint: String,
     /// Credentials for that server, of sources without their own.
     pub hub_credentials: Option<Credentials>,
+    /// Server of `s3:` sources, `https://HOST`. `None`: that of `AWS_ENDPOINT_URL`, or Amazon's.
+    pub s3_endpoint: Option<String>,
     /// Retries and backoff.
     pub retry: RetryPolicy,
     /// Read timeout: time without a byte after which a server counts as unreachable.
@@ -63,6 +65,7 @@ impl StoreConfig {
             ca_file: None,
             hub_endpoint: HUB_ENDPOINT.to_owned(),
             hub_credentials: None,
+            s3_endpoint: None,
             retry: RetryPolicy::default(),
             idle: Duration::from_secs(30),
             rate_min: 1024,
@@ -93,6 +96,7 @@ impl Store {
             client,
             plain,
             hub: HubServer { endpoint: config.hub_endpoint, credentials: config.hub_credentials },
+            buckets: BucketServers { s3_endpoint: config.s3_endpoint, ca_file: config.ca_file },
             retry: config.retry,
             rate: MinimumRate { bytes_per_second: config.rate_min, window: config.idle },
             answer_max: config.answer_max,
@@ -138,6 +142,7 @@ impl Store {
             Location::Web(url) => web::fetch(request, &url, watch).await,
             Location::Oci(reference) => oci::fetch(request, &reference, watch).await,
             Location::Hub(reference) => hub::fetch(request, &reference, watch).await,
+            Location::Bucket(reference) => bucket::fetch(request, &reference, watch).await,
         }
     }
 }

@@ -50,6 +50,9 @@ pub struct OperatorArgs {
     /// Server of hf: sources: huggingface.co, or a mirror of it.
     #[arg(long, value_name = "URL", env = "HF_ENDPOINT", default_value = HUB_ENDPOINT)]
     hub_endpoint: String,
+    /// Server of s3: sources [default: Amazon S3].
+    #[arg(long, value_name = "URL")]
+    s3_endpoint: Option<String>,
     /// Speak to workers over mutual TLS, and keep the certificates for it in Secrets: slm-swarm-ca, and
     /// slm-swarm-ROLE-tls for operator, router, worker and egress.
     #[arg(long)]
@@ -90,6 +93,7 @@ pub async fn execute(args: OperatorArgs) -> Result<(), Failure> {
         certificates: args.tls.then_some(certificates),
         insecure_hosts: args.insecure_host,
         hub_endpoint: args.hub_endpoint,
+        s3_endpoint: args.s3_endpoint,
         log: args.worker_log,
     };
     let identity = args.identity.unwrap_or_else(unique_identity);

@@ -31,6 +31,7 @@ pub fn config(args: &StoreArgs) -> Result<StoreConfig, Failure> {
         ca_file: args.ca_file.clone(),
         hub_endpoint: args.hub_endpoint.clone(),
         hub_credentials: hub_token().map(Credentials::Bearer),
+        s3_endpoint: args.s3_endpoint.clone(),
         ..StoreConfig::new(cache.join("artifacts"))
     })
 }

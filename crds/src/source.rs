@@ -11,21 +11,23 @@ use crate::validation;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Source {
-    /// Uri of the artifact: `oci://REGISTRY/REPOSITORY:TAG` (or `@sha256:…`), `hf://ORG/REPO[@REVISION][/PATH]`, `https://…`,
-    /// `pvc://CLAIM/PATH` in a cluster;
+    /// Uri of the artifact: `oci://REGISTRY/REPOSITORY:TAG` (or `@sha256:…`), `hf://ORG/REPO[@REVISION][/PATH]`, `s3://BUCKET/PATH`,
+    /// `gs://BUCKET/PATH`, `az://CONTAINER/PATH`, `https://…`, `pvc://CLAIM/PATH` in a cluster;
     /// `file:///models/x.gguf`, or `file:models/x.gguf` relative to the manifest's folder, on one machine. Paths are taken
     /// as they are written, without percent decoding.
     #[schemars(length(min = 6, max = 4096), extend("x-kubernetes-validations" = validation::uri()))]
     pub uri: String,
     /// Digest that the artifact must have: `sha256:` and 64 hexadecimal digits. Of an OCI artifact it is the digest of the
-    /// manifest, of a download that of the file, of several files of a Hub that of their list, of local files the one that `slm convert --json` and `slm get` print. An
+    /// manifest, of a download that of the file, of several files of a Hub or a bucket that of their list, of local files the one that `slm convert --json` and `slm get` print. An
     /// artifact with another digest is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 71), extend("x-kubernetes-validations" = validation::digest()))]
     pub digest: Option<String>,
     /// SecretRef names a Secret with credentials for the registry or server: of type kubernetes.io/dockerconfigjson, or with `token`, or with
     /// `username` and `password`. For an adapter, a Secret with a token or a password needs the annotation `slmswarm.io/hosts`, which names the
-    /// hosts that its credentials may be sent to: HOST or HOST:PORT, separated by commas.
+    /// hosts that its credentials may be sent to: HOST or HOST:PORT, separated by commas; for buckets, their names. Those of `s3:` are `username`, the
+    /// access key's id, and `password`, the secret access key; of `gs:` `token`, the JSON key of a service account; of `az:` `username`, the storage
+    /// account, and `password`, its access key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<SecretRef>,
 }

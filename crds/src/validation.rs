@@ -21,8 +21,8 @@ pub(crate) fn object_name() -> Value {
 /// The source of an artifact.
 pub(crate) fn uri() -> Value {
     json!([{
-        "rule": "self.matches('^(file:(///[^/]|[^/])|https?://[^/]|oci://[^/]+/[^/]|hf://[^/]+/[^/]|pvc://[^/]+/[^/])')",
-        "message": "must be oci://REGISTRY/REPOSITORY:TAG, hf://ORG/REPO, https://…, pvc://CLAIM/PATH, or a file: URI, absolute as in file:///models/x.gguf or relative to the manifest's folder as in file:models/x.gguf",
+        "rule": "self.matches('^(file:(///[^/]|[^/])|https?://[^/]|oci://[^/]+/[^/]|hf://[^/]+/[^/]|(s3|gs|az)://[^/]|pvc://[^/]+/[^/])')",
+        "message": "must be oci://REGISTRY/REPOSITORY:TAG, hf://ORG/REPO, s3://BUCKET/PATH, gs://BUCKET/PATH, az://CONTAINER/PATH, https://…, pvc://CLAIM/PATH, or a file: URI, absolute as in file:///models/x.gguf or relative to the manifest's folder as in file:models/x.gguf",
     }])
 }
 

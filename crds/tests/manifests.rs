@@ -114,7 +114,7 @@ const REFUSALS: &[(&str, &str, &str)] = &[
     (
         "    uri: file:models/smol.gguf",
         "    uri: hf://org",
-        "swarm.yaml:7: SlmModel smol: spec.source.uri: must be oci://REGISTRY/REPOSITORY:TAG, hf://ORG/REPO, https://…, pvc://CLAIM/PATH, or a file: URI, absolute as in file:///models/x.gguf or relative to the manifest's folder as in file:models/x.gguf",
+        "swarm.yaml:7: SlmModel smol: spec.source.uri: must be oci://REGISTRY/REPOSITORY:TAG, hf://ORG/REPO, s3://BUCKET/PATH, gs://BUCKET/PATH, az://CONTAINER/PATH, https://…, pvc://CLAIM/PATH, or a file: URI, absolute as in file:///models/x.gguf or relative to the manifest's folder as in file:models/x.gguf",
     ),
     (
         "    uri: file:models/smol.gguf",

@@ -40,6 +40,10 @@ pub struct StoreArgs {
     /// Server of hf: sources: huggingface.co, or a mirror of it. A token for it is read from HF_TOKEN.
     #[arg(long, value_name = "URL", env = "HF_ENDPOINT", default_value = HUB_ENDPOINT)]
     pub hub_endpoint: String,
+    /// Server of s3: sources, such as https://minio.example.com:9000 [default: Amazon S3]. Keys are read from AWS_ACCESS_KEY_ID and
+    /// AWS_SECRET_ACCESS_KEY, or from what Amazon gives its machines and pods; the region from AWS_REGION.
+    #[arg(long, value_name = "URL", env = "AWS_ENDPOINT_URL")]
+    pub s3_endpoint: Option<String>,
 }
 
 impl Default for StoreArgs {
@@ -51,6 +55,7 @@ impl Default for StoreArgs {
             insecure_host: Vec::new(),
             ca_file: None,
             hub_endpoint: HUB_ENDPOINT.to_owned(),
+            s3_endpoint: None,
         }
     }
 }
@@ -75,6 +80,9 @@ impl StoreArgs {
         }
         if self.hub_endpoint != HUB_ENDPOINT {
             flag("hub-endpoint", self.hub_endpoint.clone().into());
+        }
+        if let Some(url) = &self.s3_endpoint {
+            flag("s3-endpoint", url.into());
         }
     }
 }

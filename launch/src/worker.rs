@@ -21,7 +21,7 @@ pub struct WorkerLaunch {
     #[arg(long)]
     pub name: String,
     /// A GGUF file, or a Hugging Face folder with config.json and safetensors; or where to fetch one, such as
-    /// oci://REGISTRY/REPOSITORY:TAG, hf://ORG/REPO, https://… or pvc://CLAIM/PATH.
+    /// oci://REGISTRY/REPOSITORY:TAG, hf://ORG/REPO, s3://BUCKET/PATH, https://… or pvc://CLAIM/PATH.
     #[arg(long, value_name = "PATH_OR_URI")]
     pub model: String,
     /// Refuse a model that has another digest than this.
@@ -343,17 +343,19 @@ mod tests {
     fn store() -> impl Strategy<Value = StoreArgs> {
         let hosts = prop::collection::vec("[a-z0-9.:-]{1,12}", 0..3);
         let hub = prop::sample::select(vec![crate::HUB_ENDPOINT, "http://mirror:8080"]);
+        let s3 = option::of("https://[a-z]{1,8}:9000");
         let paths = (path(), path(), path());
-        (paths, option::of(1_u64..), hosts, hub).prop_map(|((cache, pvc, ca_file), artifacts_max, hosts, hub)| {
-            StoreArgs {
+        (paths, option::of(1_u64..), hosts, hub, s3).prop_map(
+            |((cache, pvc, ca_file), artifacts_max, hosts, hub, s3)| StoreArgs {
                 cache: CacheArgs { cache },
                 artifacts_max,
                 pvc_root: pvc.unwrap_or_else(|| crate::PVC_ROOT.into()),
                 insecure_host: hosts,
                 ca_file,
                 hub_endpoint: hub.to_owned(),
-            }
-        })
+                s3_endpoint: s3,
+            },
+        )
     }
 
     prop_compose! {

@@ -44,6 +44,8 @@ pub struct WorkerPods {
     pub insecure_hosts: Vec<String>,
     /// Server of `hf:` sources, `https://HOST`.
     pub hub_endpoint: String,
+    /// Server of `s3:` sources, `https://HOST`. Unset: Amazon's.
+    pub s3_endpoint: Option<String>,
     /// Value of RUST_LOG.
     pub log: String,
 }

@@ -206,6 +206,7 @@ mod tests {
             artifacts_bytes_max: 1 << 34,
             insecure_hosts: Vec::new(),
             hub_endpoint: slm_launch::HUB_ENDPOINT.to_owned(),
+            s3_endpoint: None,
             log: "info".to_owned(),
         };
         let recorder = recorder(server.client(), "test");

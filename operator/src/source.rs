@@ -11,7 +11,7 @@ pub(crate) fn claim_of(uri: &str) -> Option<&str> {
 pub(crate) fn unreachable(uri: &str) -> Option<String> {
     uri.starts_with("file:").then(|| {
         format!(
-            "{uri} is a path on one machine, which pods do not have; use oci://, hf://, https:// or pvc://CLAIM/PATH"
+            "{uri} is a path on one machine, which pods do not have; use oci://, hf://, s3://, gs://, az://, https:// or pvc://CLAIM/PATH"
         )
     })
 }

@@ -12,6 +12,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use crate::{
     FetchError,
     authorization::authorization,
+    files::{Check, RemoteFile},
     http::{
         client::authority,
         download::Origin,
@@ -39,32 +40,6 @@ const PART: &AsciiSet = &CONTROLS
     .add(b'`')
     .add(b'{')
     .add(b'}');
-
-/// A file of a commit.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct TreeFile {
-    /// Path within the repository.
-    pub(super) path: String,
-    /// Bytes of the file.
-    pub(super) bytes: u64,
-    /// What its bytes must be.
-    pub(super) check: Check,
-}
-
-/// What the listing says of the bytes of a file, as hexadecimal digits.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Check {
-    /// SHA-256 of the bytes: of files in large file storage.
-    Sha256(String),
-    /// SHA-1 of git's blob.
-    Git(String),
-}
-
-impl Default for Check {
-    fn default() -> Self {
-        Self::Git(String::new())
-    }
-}
 
 /// Client of one repository.
 pub(super) struct Hub<'a> {
@@ -129,7 +104,7 @@ impl<'a> Hub<'a> {
     }
 
     /// All files of a commit, in order of their paths.
-    pub(super) async fn tree(&self, commit: &str) -> Result<Vec<TreeFile>, FetchError> {
+    pub(super) async fn tree(&self, commit: &str) -> Result<Vec<RemoteFile>, FetchError> {
         let mut url = self.url(&format!("api/models/{}/tree/{commit}?recursive=true", self.repository))?;
         let mut files = Vec::new();
         for _ in 0..PAGES_MAX {
@@ -157,7 +132,7 @@ impl<'a> Hub<'a> {
         Ok(HubFile { hub: self, url })
     }
 
-    fn file(&self, item: Item) -> Result<TreeFile, FetchError> {
+    fn file(&self, item: Item) -> Result<RemoteFile, FetchError> {
         let bad = |part: &str| part.is_empty() || part == "." || part == ".." || part.contains(['\\', '\0']);
         if item.path.split('/').any(bad) {
             return Err(
@@ -172,7 +147,7 @@ impl<'a> Hub<'a> {
         if !is_right {
             return Err(self.refused(format!("the list of files has no digest of `{}`", item.path)));
         }
-        Ok(TreeFile { path: item.path, bytes, check })
+        Ok(RemoteFile { path: item.path, bytes, check, version: None })
     }
 
     fn url(&self, path: &str) -> Result<Url, FetchError> {

@@ -8,9 +8,11 @@ mod child;
 mod common;
 mod hub_server;
 mod registry;
+mod s3_server;
 mod server;
 
 mod auth;
+mod bucket;
 mod hub;
 mod oci;
 mod resume;

@@ -79,6 +79,7 @@ fn arguments(plan: Plan<'_>) -> Vec<String> {
             artifacts_max: Some(plan.pods.artifacts_bytes_max),
             insecure_host: plan.pods.insecure_hosts.clone(),
             hub_endpoint: plan.pods.hub_endpoint.clone(),
+            s3_endpoint: plan.pods.s3_endpoint.clone(),
             ..StoreArgs::default()
         },
         listen: any(names::GRPC_PORT),

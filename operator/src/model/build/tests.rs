@@ -19,6 +19,7 @@ fn pods() -> WorkerPods {
         artifacts_bytes_max: 1 << 34,
         insecure_hosts: vec!["registry:5000".to_owned()],
         hub_endpoint: slm_launch::HUB_ENDPOINT.to_owned(),
+        s3_endpoint: None,
         log: "info".to_owned(),
     }
 }

@@ -1,11 +1,11 @@
-//! Which files of a repository a model or an adapter needs.
+//! Which files of a repository or bucket a model or an adapter needs.
 //!
 //! A repository often has the same weights several times: as safetensors, as pickles, for other frameworks, in other precisions.
 //! One form is taken, or the reader is told which there are. Pickles run code when they are read and are never taken.
 
 use glob::{MatchOptions, Pattern};
 
-use super::api::TreeFile;
+use super::RemoteFile;
 
 /// Names of a message at most.
 const NAMED_MAX: usize = 20;
@@ -16,14 +16,14 @@ pub(super) struct Selection<'a> {
     /// The folder that their names are relative to, with a slash at its end; or empty.
     pub(super) root: &'a str,
     /// In order of their names.
-    pub(super) files: Vec<&'a TreeFile>,
+    pub(super) files: Vec<&'a RemoteFile>,
 }
 
 /// Chooses of all files of a repository those that `path` names.
 ///
 /// # Errors
 /// None fits, or several do where one is meant.
-pub(super) fn select<'a>(files: &'a [TreeFile], path: &'a str) -> Result<Selection<'a>, String> {
+pub(super) fn select<'a>(files: &'a [RemoteFile], path: &'a str) -> Result<Selection<'a>, String> {
     if path.contains('*') {
         return by_pattern(files, path);
     }
@@ -35,17 +35,17 @@ pub(super) fn select<'a>(files: &'a [TreeFile], path: &'a str) -> Result<Selecti
         return Ok(Selection { root: &path[..root], files: vec![file] });
     }
     let within =
-        |file: &&TreeFile| path.is_empty() || file.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'));
+        |file: &&RemoteFile| path.is_empty() || file.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'));
     let files: Vec<_> = files.iter().filter(within).collect();
     let Some(first) = files.first() else { return Err(format!("no file or folder {path}")) };
     let root = if path.is_empty() { "" } else { &first.path[..=path.len()] };
     in_folder(root, &files)
 }
 
-fn by_pattern<'a>(files: &'a [TreeFile], path: &'a str) -> Result<Selection<'a>, String> {
+fn by_pattern<'a>(files: &'a [RemoteFile], path: &'a str) -> Result<Selection<'a>, String> {
     let pattern = Pattern::new(path).map_err(|error| format!("{path}: {error}"))?;
     let options = MatchOptions { require_literal_separator: true, ..MatchOptions::default() };
-    let fits = |file: &&TreeFile| pattern.matches_with(&file.path, options) && !is_pickle(&file.path);
+    let fits = |file: &&RemoteFile| pattern.matches_with(&file.path, options) && !is_pickle(&file.path);
     let files: Vec<_> = files.iter().filter(fits).collect();
     if files.is_empty() {
         return Err(format!("no file fits {path}"));
@@ -55,8 +55,8 @@ fn by_pattern<'a>(files: &'a [TreeFile], path: &'a str) -> Result<Selection<'a>,
 }
 
 /// What a folder has for one model or adapter.
-fn in_folder<'a>(root: &'a str, files: &[&'a TreeFile]) -> Result<Selection<'a>, String> {
-    let name = |file: &TreeFile| file.path[root.len()..].to_owned();
+fn in_folder<'a>(root: &'a str, files: &[&'a RemoteFile]) -> Result<Selection<'a>, String> {
+    let name = |file: &RemoteFile| file.path[root.len()..].to_owned();
     let direct: Vec<_> = files.iter().copied().filter(|file| !name(file).contains('/')).collect();
     let with_end = |end: &str| direct.iter().copied().filter(|file| file.path.ends_with(end)).collect::<Vec<_>>();
     let weights = plain_weights(root, with_end(".safetensors"));
@@ -89,8 +89,8 @@ fn in_folder<'a>(root: &'a str, files: &[&'a TreeFile]) -> Result<Selection<'a>,
 }
 
 /// The weights that libraries read by default, where there are such; else all, but for those in the form of another library.
-fn plain_weights<'a>(root: &str, all: Vec<&'a TreeFile>) -> Vec<&'a TreeFile> {
-    let name = |file: &TreeFile| file.path[root.len()..].to_owned();
+fn plain_weights<'a>(root: &str, all: Vec<&'a RemoteFile>) -> Vec<&'a RemoteFile> {
+    let name = |file: &RemoteFile| file.path[root.len()..].to_owned();
     let usual: Vec<_> = all.iter().copied().filter(|file| is_usual(&name(file))).collect();
     if usual.is_empty() {
         all.into_iter().filter(|file| !name(file).starts_with("consolidated")).collect()
@@ -131,8 +131,8 @@ fn is_pickle(path: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn tree(paths: &[&str]) -> Vec<TreeFile> {
-        paths.iter().map(|path| TreeFile { path: (*path).to_owned(), ..TreeFile::default() }).collect()
+    fn tree(paths: &[&str]) -> Vec<RemoteFile> {
+        paths.iter().map(|path| RemoteFile { path: (*path).to_owned(), ..RemoteFile::default() }).collect()
     }
 
     fn chosen(paths: &[&str], path: &str) -> Result<(String, Vec<String>), String> {
