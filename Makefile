@@ -9,7 +9,7 @@ PYTHON := $(CACHE)/venv/bin/python
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 SLM := $(TARGET)/release/slm
 
-.PHONY: help setup build demo up test check deny advisories machete msrv shellcheck actionlint fuzz loom memcheck generate parity cuda-kernels tensorrt-rtx page e2e e2e-faults bench soak soak-openvino images \
+.PHONY: help setup build demo up test check deny advisories machete msrv shellcheck actionlint fuzz loom memcheck generate parity cuda-kernels tensorrt-rtx page e2e e2e-faults bench soak soak-openvino paging images \
 	chart chart-generate cluster-setup cluster-up cluster-down cluster-test clean
 
 help: ## Show what there is
@@ -111,6 +111,9 @@ soak-openvino: setup build ## Ten minutes of experts that come and go on OpenVIN
 soak: setup build ## Half an hour of everything at once, then two tenants beside a third that does everything wrong
 	SLM_SOAK_SECONDS=$(or $(SLM_SOAK_SECONDS),1800) $(CARGO) test --release --workspace --test soak -- --nocapture
 	SLM_CHAOS_SECONDS=$(or $(SLM_CHAOS_SECONDS),900) $(CARGO) test --release --workspace --test chaos -- --nocapture --ignored
+
+paging: setup ## Ten minutes of 16 callers of 500 adapters over 32 slots, every answer checked (SLM_PAGING_SECONDS, SLM_PAGING_ADAPTERS)
+	SLM_PAGING_SECONDS=$(or $(SLM_PAGING_SECONDS),600) $(CARGO) test --release --workspace --test paging -- --nocapture five_hundred
 
 cluster-up: ## A real two-node Kubernetes on this machine (root): eval "$(make -s cluster-up)"
 	@scripts/cluster up
