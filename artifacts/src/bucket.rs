@@ -7,17 +7,18 @@ mod client;
 
 use std::sync::{Mutex, PoisonError};
 
+use reqwest::{Response, header::HeaderMap};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
     Artifact, FetchError,
     bucket_reference::BucketReference,
     files::{FileSource, Files, RemoteFile, select::select},
-    http::retry::RetryPolicy,
+    http::retry::{Fault, RetryPolicy},
     progress::Watcher,
     request::Request,
 };
-use client::{Bucket, BucketFile};
+use client::Bucket;
 
 /// Fetches files of a bucket.
 pub(crate) async fn fetch(
@@ -39,11 +40,6 @@ struct Place<'a> {
 }
 
 impl FileSource for Place<'_> {
-    type Origin<'s>
-        = BucketFile<'s>
-    where
-        Self: 's;
-
     fn subject(&self) -> &str {
         &self.reference.bucket
     }
@@ -77,9 +73,13 @@ impl FileSource for Place<'_> {
         Err(FetchError::Unreachable { uri: self.request.uri.to_owned(), message })
     }
 
-    fn origin(&self, _version: &str, file: &RemoteFile) -> Result<(BucketFile<'_>, String), FetchError> {
+    fn url(&self, _version: &str, file: &RemoteFile) -> Result<String, FetchError> {
         let version = file.version.as_deref().unwrap_or_default();
-        Ok((self.bucket.file(self.request.uri, file), format!("{}{}#{version}", self.bucket.server(), file.path)))
+        Ok(format!("{}{}#{version}", self.bucket.server(), file.path))
+    }
+
+    async fn get(&self, _version: &str, file: &RemoteFile, headers: HeaderMap) -> Result<Response, Fault> {
+        self.bucket.get(file, &headers).await
     }
 }
 

@@ -7,6 +7,7 @@ pub(crate) mod select;
 
 use std::{fs, io, path::Path};
 
+use reqwest::{Response, header::HeaderMap};
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
 
@@ -15,7 +16,7 @@ use crate::{
     cache::{blocking, entry::Entry, entry_key, job::Job, refs::Ref, refs::hashed},
     http::{
         download::{Download, DownloadRequest, Origin, Outcome},
-        retry::RetryPolicy,
+        retry::{Fault, RetryPolicy},
     },
     part::{Becomes, Part},
     progress::{Phase, Watcher},
@@ -52,11 +53,6 @@ pub(crate) enum Check {
 
 /// A remote place with files.
 pub(crate) trait FileSource: Sync {
-    /// A file as the origin of a download.
-    type Origin<'s>: Origin
-    where
-        Self: 's;
-
     /// What messages call the place.
     fn subject(&self) -> &str;
 
@@ -72,8 +68,29 @@ pub(crate) trait FileSource: Sync {
     /// All files of a version, in order of their paths.
     fn files(&self, version: &str) -> impl Future<Output = Result<Vec<RemoteFile>, FetchError>> + Send;
 
-    /// A file of a version as the origin of a download, and its URL.
-    fn origin(&self, version: &str, file: &RemoteFile) -> Result<(Self::Origin<'_>, String), FetchError>;
+    /// Where a file of a version is.
+    fn url(&self, version: &str, file: &RemoteFile) -> Result<String, FetchError>;
+
+    /// Sends one request for it, and gives its answer whatever the status.
+    fn get(
+        &self,
+        version: &str,
+        file: &RemoteFile,
+        headers: HeaderMap,
+    ) -> impl Future<Output = Result<Response, Fault>> + Send;
+}
+
+/// A file as the origin of a download.
+struct FileOrigin<'a, S> {
+    source: &'a S,
+    version: &'a str,
+    file: &'a RemoteFile,
+}
+
+impl<S: FileSource> Origin for FileOrigin<'_, S> {
+    async fn get(&self, headers: HeaderMap) -> Result<Response, Fault> {
+        self.source.get(self.version, self.file, headers).await
+    }
 }
 
 /// A fetch of files.
@@ -176,7 +193,7 @@ impl<S: FileSource> Files<'_, S> {
         watch: &mut (dyn FnMut(Progress) + Send),
     ) -> Result<(Part, String), FetchError> {
         let store = self.request.tools;
-        let (origin, url) = self.source.origin(version, file)?;
+        let (origin, url) = (FileOrigin { source: self.source, version, file }, self.source.url(version, file)?);
         let path = job.dir().join(format!("file-{}", hashed(&file.path)));
         let request = DownloadRequest {
             uri: self.request.uri.to_owned(),

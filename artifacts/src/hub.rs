@@ -4,15 +4,17 @@
 
 mod api;
 
+use reqwest::{Response, header::HeaderMap};
+
 use crate::{
     Artifact, FetchError,
     files::{FileSource, Files, RemoteFile},
-    http::retry::RetryPolicy,
+    http::retry::{Fault, RetryPolicy},
     hub_reference::HubReference,
     progress::Watcher,
     request::Request,
 };
-use api::{Hub, HubFile};
+use api::Hub;
 
 /// Fetches files of a repository.
 pub(crate) async fn fetch(
@@ -32,11 +34,6 @@ struct Repository<'a> {
 }
 
 impl FileSource for Repository<'_> {
-    type Origin<'s>
-        = HubFile<'s>
-    where
-        Self: 's;
-
     fn subject(&self) -> &str {
         &self.reference.repository
     }
@@ -58,9 +55,11 @@ impl FileSource for Repository<'_> {
         self.hub.tree(version).await
     }
 
-    fn origin(&self, version: &str, file: &RemoteFile) -> Result<(HubFile<'_>, String), FetchError> {
-        let origin = self.hub.origin(version, &file.path)?;
-        let url = origin.url().to_owned();
-        Ok((origin, url))
+    fn url(&self, version: &str, file: &RemoteFile) -> Result<String, FetchError> {
+        self.hub.file_url(version, &file.path).map(String::from)
+    }
+
+    async fn get(&self, version: &str, file: &RemoteFile, headers: HeaderMap) -> Result<Response, Fault> {
+        self.hub.get_file(version, &file.path, headers).await
     }
 }

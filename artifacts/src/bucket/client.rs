@@ -21,7 +21,6 @@ use crate::{
     credentials::Secret,
     files::{Check, RemoteFile},
     http::{
-        download::Origin,
         retry::{Fault, Retries, RetryPolicy},
         status,
     },
@@ -42,15 +41,6 @@ pub(super) struct Bucket {
     /// The server, if it is not the service's own.
     server: String,
     answer_max: Duration,
-}
-
-/// A file as the origin of a download.
-pub(super) struct BucketFile<'a> {
-    bucket: &'a Bucket,
-    uri: &'a str,
-    path: Path,
-    bytes: u64,
-    etag: Option<String>,
 }
 
 impl Bucket {
@@ -145,10 +135,18 @@ impl Bucket {
         Ok(files)
     }
 
-    /// A file as the origin of a download.
-    pub(super) fn file<'a>(&'a self, uri: &'a str, file: &RemoteFile) -> BucketFile<'a> {
-        let (path, etag) = (Path::from(file.path.as_str()), file.version.clone());
-        BucketFile { bucket: self, uri, path, bytes: file.bytes, etag }
+    /// Asks for a file, from the offset that `headers` name, on condition that it is still the listed one.
+    pub(super) async fn get(&self, file: &RemoteFile, headers: &HeaderMap) -> Result<Response, Fault> {
+        let from = headers.get(RANGE).and_then(|range| range.to_str().ok()).and_then(offset);
+        if from.is_some_and(|from| from >= file.bytes) {
+            return Ok(whole(file.bytes));
+        }
+        let (path, if_match) = (self.path(&file.path)?, file.version.clone());
+        let options = GetOptions { if_match, range: from.map(GetRange::Offset), ..GetOptions::default() };
+        match self.store.get_opts(&path, options).await {
+            Ok(result) => response(result, from.is_some()).map_err(|error| FetchError::bad(&self.uri, error).into()),
+            Err(error) => Err(self.fault(&format!("file {path}"), &error)),
+        }
     }
 
     fn path(&self, path: &str) -> Result<Path, FetchError> {
@@ -170,22 +168,14 @@ impl Bucket {
                 let message = format!("{what} changed while it was fetched");
                 FetchError::Unreachable { uri, message }.into()
             }
-            _ => Fault::passing(FetchError::Unreachable { uri, message: format!("{name}: {}", said(error)) }),
-        }
-    }
-}
-
-impl Origin for BucketFile<'_> {
-    async fn get(&self, headers: HeaderMap) -> Result<Response, Fault> {
-        let from = headers.get(RANGE).and_then(|range| range.to_str().ok()).and_then(offset);
-        if from.is_some_and(|from| from >= self.bytes) {
-            return Ok(whole(self.bytes));
-        }
-        let options =
-            GetOptions { if_match: self.etag.clone(), range: from.map(GetRange::Offset), ..GetOptions::default() };
-        match self.bucket.store.get_opts(&self.path, options).await {
-            Ok(result) => response(result, from.is_some()).map_err(|error| FetchError::bad(self.uri, error).into()),
-            Err(error) => Err(self.bucket.fault(&format!("file {}", self.path), &error)),
+            _ => match status_of(&error.to_string()) {
+                Some(401 | 403) => {
+                    let message = format!("{name}: access is denied: {}", said(error));
+                    FetchError::Unauthorized { uri, message }.into()
+                }
+                Some(404) => FetchError::NotFound { uri, message: format!("{name}: {}", said(error)) }.into(),
+                _ => Fault::passing(FetchError::Unreachable { uri, message: format!("{name}: {}", said(error)) }),
+            },
         }
     }
 }
@@ -303,7 +293,13 @@ fn response(result: GetResult, partial: bool) -> Result<Response, String> {
     builder.body(body).map(Response::from).map_err(|error| error.to_string())
 }
 
-/// What a service or its client says, in bounds.
+/// The status that a service answered with. The library gives it in words alone.
+fn status_of(text: &str) -> Option<u16> {
+    let (_, rest) = text.split_once("status code: ")?;
+    rest.get(..3)?.parse().ok()
+}
+
+/// What a service or its client says, in bounds: of an answer in XML its code and message, and never what was signed.
 fn said(error: &Error) -> String {
     let text = match error {
         Error::Generic { source, .. }
@@ -311,7 +307,15 @@ fn said(error: &Error) -> String {
         | Error::Unauthenticated { source, .. } => source.to_string(),
         other => other.to_string(),
     };
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let element = |name: &str| {
+        let (_, rest) = text.split_once(&format!("<{name}>"))?;
+        rest.split_once('<').map(|(content, _)| content)
+    };
+    let answer = match element("Code").zip(element("Message")) {
+        Some((code, message)) => format!("{code}: {message}"),
+        None => text.split("<?xml").next().unwrap_or_default().to_owned(),
+    };
+    let line = answer.split_whitespace().collect::<Vec<_>>().join(" ");
     line.chars().take(SAID_MAX).collect()
 }
 
@@ -325,6 +329,17 @@ mod tests {
         let mut files = vec![file("a", 0), file("a/b", 0), file("a/b/c", 1), file("a/empty", 0), file("d", 0)];
         without_folders(&mut files, "d");
         assert_eq!(files.iter().map(|file| file.path.as_str()).collect::<Vec<_>>(), ["a/b/c", "a/empty"]);
+    }
+
+    #[test]
+    fn what_a_service_says() {
+        let text = "Server returned non-2xx status code: 403 Forbidden: <?xml version=\"1.0\"?> <Error><Code>SignatureDoesNotMatch\
+                    </Code><Message>The signature is wrong.</Message><StringToSign>s3cret</StringToSign></Error>";
+        let error = Error::Generic { store: "S3", source: text.into() };
+        assert_eq!(status_of(&error.to_string()), Some(403));
+        assert_eq!(said(&error), "SignatureDoesNotMatch: The signature is wrong.");
+        let plain = Error::Generic { store: "S3", source: "connection refused".into() };
+        assert_eq!((status_of(&plain.to_string()), said(&plain).as_str()), (None, "connection refused"));
     }
 
     #[test]

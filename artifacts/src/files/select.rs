@@ -12,18 +12,18 @@ const NAMED_MAX: usize = 20;
 
 /// Chosen files.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Selection<'a> {
+pub(crate) struct Selection<'a> {
     /// The folder that their names are relative to, with a slash at its end; or empty.
-    pub(super) root: &'a str,
+    pub(crate) root: &'a str,
     /// In order of their names.
-    pub(super) files: Vec<&'a RemoteFile>,
+    pub(crate) files: Vec<&'a RemoteFile>,
 }
 
 /// Chooses of all files of a repository those that `path` names.
 ///
 /// # Errors
 /// None fits, or several do where one is meant.
-pub(super) fn select<'a>(files: &'a [RemoteFile], path: &'a str) -> Result<Selection<'a>, String> {
+pub(crate) fn select<'a>(files: &'a [RemoteFile], path: &'a str) -> Result<Selection<'a>, String> {
     if path.contains('*') {
         return by_pattern(files, path);
     }

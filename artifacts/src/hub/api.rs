@@ -15,7 +15,6 @@ use crate::{
     files::{Check, RemoteFile},
     http::{
         client::authority,
-        download::Origin,
         retry::{Fault, Retries, RetryPolicy},
         status,
     },
@@ -125,11 +124,21 @@ impl<'a> Hub<'a> {
         Err(self.refused(format!("the list of files has more than {PAGES_MAX} pages; name a file of the repository")))
     }
 
-    /// A file of a commit as the origin of a download.
-    pub(super) fn origin(&'a self, commit: &str, path: &str) -> Result<HubFile<'a>, FetchError> {
+    /// Where a file of a commit is.
+    pub(super) fn file_url(&self, commit: &str, path: &str) -> Result<Url, FetchError> {
         let path: Vec<String> = path.split('/').map(part).collect();
-        let url = self.url(&format!("{}/resolve/{commit}/{}", self.repository, path.join("/")))?;
-        Ok(HubFile { hub: self, url })
+        self.url(&format!("{}/resolve/{commit}/{}", self.repository, path.join("/")))
+    }
+
+    /// Asks for a file. The Hub redirects to its storage; the client drops the token when the host changes.
+    pub(super) async fn get_file(&self, commit: &str, path: &str, headers: HeaderMap) -> Result<Response, Fault> {
+        let response = self.get(&self.file_url(commit, path)?, headers).await?;
+        match response.status() {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => {
+                Err(self.fault("such file", &response))
+            }
+            _ => Ok(response),
+        }
     }
 
     fn file(&self, item: Item) -> Result<RemoteFile, FetchError> {
@@ -228,31 +237,6 @@ impl<'a> Hub<'a> {
 
     fn refused(&self, message: String) -> FetchError {
         FetchError::Refused { uri: self.request.uri.to_owned(), message }
-    }
-}
-
-/// A file as the origin of a download.
-pub(super) struct HubFile<'a> {
-    hub: &'a Hub<'a>,
-    url: Url,
-}
-
-impl HubFile<'_> {
-    pub(super) fn url(&self) -> &str {
-        self.url.as_str()
-    }
-}
-
-impl Origin for HubFile<'_> {
-    /// The Hub redirects to its storage; the client drops the token when the host changes.
-    async fn get(&self, headers: HeaderMap) -> Result<Response, Fault> {
-        let response = self.hub.get(&self.url, headers).await?;
-        match response.status() {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => {
-                Err(self.hub.fault("such file", &response))
-            }
-            _ => Ok(response),
-        }
     }
 }
 
