@@ -68,7 +68,8 @@ fn what_makes_no_sense_is_exit_code_2() {
     fs::write(&file, "x").unwrap();
     let file = format!("file:{}", file.display());
     for (arguments, part) in [
-        (&["s3://bucket/key"][..], "BadReference: s3://bucket/key: scheme `s3` is not supported"),
+        (&["ftp://host/key"][..], "BadReference: ftp://host/key: scheme `ftp` is not supported"),
+        (&["s3://-/key"], "`-` is not the name of a bucket"),
         (&["hf://org"], "write hf://ORG/REPO"),
         (&["https://example.com/x", "--digest", "abc"], "digest `abc` is not sha256:"),
         (&["https://example.com/x", "--docker-config", "/nowhere/config.json"], "/nowhere/config.json: "),

@@ -52,7 +52,7 @@ fn load(adapters: &Adapters, digest: &'static str) -> JoinHandle<()> {
 fn a_lease_keeps_its_slot_and_every_slot_comes_back() {
     check_random(
         || {
-            let adapters = Adapters::new(1, 2);
+            let adapters = Adapters::new(1, 2, 0);
             adapters.publish(info("sql", "zero"), version("zero")).unwrap();
             let unloading = adapters.clone();
             let threads = [
