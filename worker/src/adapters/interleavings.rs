@@ -16,7 +16,9 @@ use super::{
 const ORDERS: usize = 20_000;
 
 fn version(digest: &str) -> LoadedAdapter {
-    PackedAdapter { digest: digest.to_owned(), ..PackedAdapter::default() }.into()
+    let mut packed = PackedAdapter::default();
+    digest.clone_into(&mut packed.digest);
+    packed.into()
 }
 
 /// A request: what it holds is in its slot from its first look to its last.
