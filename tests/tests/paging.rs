@@ -37,6 +37,8 @@ const ZIPF: f64 = 1.1;
 struct Adapters {
     folder: TempDir,
     count: usize,
+    /// Multiplies their scaling, so that they answer differently.
+    scale: f32,
     tokens: u32,
     prompt: Vec<u32>,
     answers: Vec<Vec<u32>>,
@@ -49,7 +51,10 @@ impl Adapters {
 
     async fn load(&self, worker: &mut Worker) -> Result<()> {
         for number in 0..self.count {
-            worker.load(&name(number), &self.path(number)).await?;
+            let source = format!("file:{}", self.path(number).display());
+            let request =
+                v1::LoadAdapterRequest { name: name(number), source, scale: Some(self.scale), ..Default::default() };
+            worker.control.load_adapter(request).await?;
         }
         Ok(())
     }
@@ -60,9 +65,14 @@ fn name(number: usize) -> String {
 }
 
 /// `count` variants of the adapter in the folder `of`, with their answers of `tokens` on a worker that has a slot for each.
-async fn adapters(of: &Path, count: usize, prompt: &[u32], tokens: u32, mut worker: Worker) -> Result<Adapters> {
-    let mut adapters =
-        Adapters { folder: tempfile::tempdir()?, count, tokens, prompt: prompt.to_vec(), answers: Vec::new() };
+async fn adapters(
+    (of, count, scale): (&Path, usize, f32),
+    prompt: &[u32],
+    tokens: u32,
+    mut worker: Worker,
+) -> Result<Adapters> {
+    let folder = tempfile::tempdir()?;
+    let mut adapters = Adapters { folder, count, scale, tokens, prompt: prompt.to_vec(), answers: Vec::new() };
     for number in 0..count {
         write_variant(of, &adapters.path(number), number as u64)?;
     }
@@ -173,7 +183,7 @@ async fn adapters_share_few_slots() -> Result<()> {
     const COUNT: usize = 33;
     let wide = |config: &mut WorkerConfig| config.model.adapter_slots = COUNT;
     let of = tiny::adapter("r4-all");
-    let adapters = adapters(&of, COUNT, &[3, 17, 5, 9], 8, Worker::start(wide).await?).await?;
+    let adapters = adapters((&of, COUNT, 1.0), &[3, 17, 5, 9], 8, Worker::start(wide).await?).await?;
     let probes = probes()?;
     let mut worker = Worker::start(|config| {
         config.model.adapter_slots = 6;
@@ -293,7 +303,7 @@ async fn five_hundred_adapters_over_thirty_two_slots() -> Result<()> {
     let count = env::var("SLM_PAGING_ADAPTERS").map_or(Ok(500), |count| count.parse())?;
     let wide = smollm2::worker_with(|config| config.model.adapter_slots = count).await?;
     let prompt: Vec<u32> = (1000..1040).collect();
-    let adapters = adapters(&quickstart_adapter("banking"), count, &prompt, 8, wide).await?;
+    let adapters = adapters((&quickstart_adapter("banking"), count, 8.0), &prompt, 8, wide).await?;
     println!("{count} adapters with their answers");
     let probes = probes()?;
     let mut worker = smollm2::worker_with(|config| {
