@@ -40,7 +40,7 @@ pub struct StoreArgs {
     /// Server of hf: sources: huggingface.co, or a mirror of it. A token for it is read from HF_TOKEN.
     #[arg(long, value_name = "URL", env = "HF_ENDPOINT", default_value = HUB_ENDPOINT)]
     pub hub_endpoint: String,
-    /// Server of s3: sources, such as https://minio.example.com:9000 [default: Amazon S3]. Keys are read from AWS_ACCESS_KEY_ID and
+    /// Server of s3: sources, such as `https://minio.example.com:9000` [default: Amazon S3]. Keys are read from AWS_ACCESS_KEY_ID and
     /// AWS_SECRET_ACCESS_KEY, or from what Amazon gives its machines and pods; the region from AWS_REGION.
     #[arg(long, value_name = "URL", env = "AWS_ENDPOINT_URL")]
     pub s3_endpoint: Option<String>,

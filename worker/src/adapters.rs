@@ -3,14 +3,14 @@
 //! A name points to one version, an [`AdapterVersion`]; loading under a name that exists repoints it. A request takes the
 //! version when it arrives and keeps it to its end, so it never sees two versions. There may be more names than slots: a
 //! version is in a slot of the table that the backend reads, or in the memory of the host up to a number of bytes, or in
-//! files alone. Before a request runs, it takes an [`AdapterLease`] on the version's slot ([`Adapters::claim`]), for which the
+//! files alone. Before a request runs, it takes an [`AdapterLease`] on the version's slot (`claim`), for which the
 //! least recently used version leaves its own; the slot of a version that no name and no request holds any more is free.
 //!
-//! - [`version`]: versions, and leases on their slots;
-//! - [`slots`]: which version has which slot, and who waits for one: pure;
-//! - [`host_cache`]: versions in the memory of the host: pure;
-//! - [`table`], [`loaded`]: the matrices, in the form of the backend and of the host;
-//! - [`loads`]: loads in progress; [`metrics`]: times and counts.
+//! - `version`: versions, and leases on their slots;
+//! - `slots`: which version has which slot, and who waits for one: pure;
+//! - `host_cache`: versions in the memory of the host: pure;
+//! - `table`, `loaded`: the matrices, in the form of the backend and of the host;
+//! - `loads`: loads in progress; `metrics`: times and counts.
 //!
 //! Not here: where matrices come from when they are in no memory (`service::paging`).
 
