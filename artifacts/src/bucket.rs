@@ -69,7 +69,7 @@ impl FileSource for Place<'_> {
         if listed == version {
             return Ok(files.clone());
         }
-        let message = "changed while it was fetched".to_owned();
+        let message = "changed while it was fetched; fetch it again".to_owned();
         Err(FetchError::Unreachable { uri: self.request.uri.to_owned(), message })
     }
 

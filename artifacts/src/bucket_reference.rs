@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::files::{has_star_in_folder, is_path};
+
 /// Service that keeps a bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Service {
@@ -46,11 +48,10 @@ impl BucketReference {
             return Err(format!("has a query or a fragment; {FORM}"));
         }
         let path = path.trim_end_matches('/');
-        let bad = |part: &str| part.is_empty() || part == "." || part == ".." || part.contains(['\\', '\0']);
-        if !path.is_empty() && path.split('/').any(bad) {
+        if !path.is_empty() && !is_path(path) {
             return Err(format!("`{path}` is not a path within a bucket; {FORM}"));
         }
-        if path.rsplit_once('/').is_some_and(|(folder, _)| folder.contains('*')) {
+        if has_star_in_folder(path) {
             return Err(format!("`{path}` has * in the name of a folder; only the last part of a path may have it"));
         }
         Ok(Self { service, bucket: bucket.to_owned(), path: path.to_owned() })

@@ -93,6 +93,17 @@ impl<S: FileSource> Origin for FileOrigin<'_, S> {
     }
 }
 
+/// Whether `path` is one of a file within a folder, whatever it is joined to.
+pub(crate) fn is_path(path: &str) -> bool {
+    let bad = |part: &str| part.is_empty() || part == "." || part == ".." || part.contains(['\\', '\0']);
+    !path.split('/').any(bad)
+}
+
+/// Whether `path` has a `*` in the name of a folder. Only its last part may have it.
+pub(crate) fn has_star_in_folder(path: &str) -> bool {
+    path.rsplit_once('/').is_some_and(|(folder, _)| folder.contains('*'))
+}
+
 /// A fetch of files.
 pub(crate) struct Files<'a, S> {
     pub(crate) request: &'a Request<'a>,

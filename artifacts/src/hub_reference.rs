@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::files::{has_star_in_folder, is_path};
+
 /// Reference to a repository, or to files of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct HubReference {
@@ -36,11 +38,10 @@ impl HubReference {
             return Err(format!("`{revision}` is not a branch, tag or commit; {FORM}"));
         }
         let path = parts.next().unwrap_or_default().trim_end_matches('/');
-        let bad = |part: &str| part.is_empty() || part == "." || part == ".." || part.contains(['\\', '\0']);
-        if !path.is_empty() && path.split('/').any(bad) {
+        if !path.is_empty() && !is_path(path) {
             return Err(format!("`{path}` is not a path within a repository; {FORM}"));
         }
-        if path.rsplit_once('/').is_some_and(|(folder, _)| folder.contains('*')) {
+        if has_star_in_folder(path) {
             return Err(format!("`{path}` has * in the name of a folder; only the last part of a path may have it"));
         }
         Ok(Self { repository: format!("{organisation}/{name}"), revision, path: path.to_owned() })

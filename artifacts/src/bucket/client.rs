@@ -165,7 +165,7 @@ impl Bucket {
                 FetchError::Refused { uri, message }.into()
             }
             Error::Precondition { .. } => {
-                let message = format!("{what} changed while it was fetched");
+                let message = format!("{what} changed while it was fetched; fetch it again");
                 FetchError::Unreachable { uri, message }.into()
             }
             _ => match status_of(&error.to_string()) {

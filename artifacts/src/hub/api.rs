@@ -12,7 +12,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use crate::{
     FetchError,
     authorization::authorization,
-    files::{Check, RemoteFile},
+    files::{Check, RemoteFile, is_path},
     http::{
         client::authority,
         retry::{Fault, Retries, RetryPolicy},
@@ -142,8 +142,7 @@ impl<'a> Hub<'a> {
     }
 
     fn file(&self, item: Item) -> Result<RemoteFile, FetchError> {
-        let bad = |part: &str| part.is_empty() || part == "." || part == ".." || part.contains(['\\', '\0']);
-        if item.path.split('/').any(bad) {
+        if !is_path(&item.path) {
             return Err(
                 self.refused(format!("the list of files has `{}`, which is no path within a folder", item.path))
             );

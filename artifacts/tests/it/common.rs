@@ -1,8 +1,9 @@
 //! Helpers of all tests.
 
 use std::{
+    env,
     io::Write as _,
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -90,6 +91,15 @@ pub fn names(dir: &Path) -> Vec<String> {
 /// Entries of a cache.
 pub fn entries(cache: &Path) -> Vec<String> {
     names(cache).into_iter().filter(|name| name.starts_with("sha256-")).collect()
+}
+
+/// A program that `scripts/setup PART` has built.
+pub fn built(program: &str, part: &str) -> PathBuf {
+    let cache = env::var_os("SLM_CACHE_DIR")
+        .map_or_else(|| Path::new(&env::var_os("HOME").expect("HOME is set")).join(".cache/slm-swarm"), PathBuf::from);
+    let binary = cache.join("bin").join(program);
+    assert!(binary.exists(), "{} is missing: run scripts/setup {part}", binary.display());
+    binary
 }
 
 /// Waits for what another process or thread does.

@@ -1,16 +1,16 @@
 //! The registry `distribution`, as `scripts/setup registry` builds it, and a client that pushes.
 
 use std::{
-    env, fs,
+    fs,
     io::{BufRead as _, BufReader},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Command, Stdio},
 };
 
 use reqwest::{Client, header};
 use serde_json::{Value, json};
 
-use crate::common::sha256;
+use crate::common::{built, sha256};
 
 pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -53,7 +53,7 @@ impl Registry {
         // JSON is YAML.
         let path = dir.path().join("config.yml");
         fs::write(&path, config.to_string()).unwrap();
-        let mut child = Command::new(binary())
+        let mut child = Command::new(built("registry", "registry"))
             .args(["serve".as_ref(), path.as_os_str()])
             .env("OTEL_TRACES_EXPORTER", "none")
             .stdout(Stdio::null())
@@ -122,12 +122,4 @@ impl Drop for Registry {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn binary() -> PathBuf {
-    let cache = env::var_os("SLM_CACHE_DIR")
-        .map_or_else(|| Path::new(&env::var_os("HOME").expect("HOME is set")).join(".cache/slm-swarm"), PathBuf::from);
-    let binary = cache.join("bin/registry");
-    assert!(binary.exists(), "{} is missing: run scripts/setup registry", binary.display());
-    binary
 }

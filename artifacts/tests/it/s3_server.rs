@@ -1,16 +1,15 @@
 //! The S3 server `versitygw`, as `scripts/setup s3` builds it, and a client that puts objects.
 
 use std::{
-    env, fs,
+    fs,
     net::{SocketAddr, TcpListener},
-    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
 use object_store::{ObjectStore as _, PutPayload, aws::AmazonS3Builder};
 use tokio::net::TcpStream;
 
-use crate::common::until;
+use crate::common::{built, until};
 
 pub const BUCKET: &str = "models";
 pub const KEYS: (&str, &str) = ("access-key-id", "secret-access-key");
@@ -28,7 +27,7 @@ impl S3Server {
         fs::create_dir(dir.path().join(BUCKET)).unwrap();
         // Free when it was looked at; nobody else on this machine asks for it in the moment until the server does.
         let address: SocketAddr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let child = Command::new(binary())
+        let child = Command::new(built("versitygw", "s3"))
             .args(["--port", &address.to_string(), "--access", KEYS.0, "--secret", KEYS.1, "--quiet", "posix"])
             .arg(dir.path())
             .stdout(Stdio::null())
@@ -70,12 +69,4 @@ impl Drop for S3Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn binary() -> PathBuf {
-    let cache = env::var_os("SLM_CACHE_DIR")
-        .map_or_else(|| Path::new(&env::var_os("HOME").expect("HOME is set")).join(".cache/slm-swarm"), PathBuf::from);
-    let binary = cache.join("bin/versitygw");
-    assert!(binary.exists(), "{} is missing: run scripts/setup s3", binary.display());
-    binary
 }
